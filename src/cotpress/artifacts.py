@@ -1,0 +1,247 @@
+"""The only reader and writer of stage outputs.
+
+An artifact is a folder `artifacts/<stage>/<fingerprint>/` that holds the stage's files and a `manifest.json`. The
+fingerprint is a hash of everything that determines the content (never batch size, devices or workers), so an
+artifact is computed once however many jobs ask for it. While it is made it lives under `artifacts/.partial/`,
+where an interrupted stage finds its own progress again; it appears under its final name by one atomic rename,
+so half an artifact does not exist. A file lock, released by the kernel when its holder dies, lets only one of
+several jobs do the work.
+"""
+
+import dataclasses
+import datetime
+import enum
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cotpress.errors import ArtifactError
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TIMING = "timing.json"
+SCRATCH = "scratch"
+"""Name of the folder inside a partial artifact for resumable progress; removed when the artifact is finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a stage says about the artifact it has just written.
+
+    Attributes:
+        num_rows: Rows of its main table (or training rows seen).
+        dropped: Rows that did not make it, by reason.
+        facts: Further deterministic numbers and names worth keeping (JSON values).
+    """
+
+    num_rows: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A finished stage output on disk."""
+
+    stage: str
+    fingerprint: str
+    path: Path
+    manifest: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def key(self) -> str:
+        """`stage/fingerprint`: how other artifacts and run directories refer to this one."""
+        return f"{self.stage}/{self.fingerprint}"
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The stage's own facts from the manifest."""
+        facts: Mapping[str, Any] = self.manifest["facts"]
+        return facts
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the artifact.
+
+        Raises:
+            ArtifactError: The artifact has no such file.
+        """
+        if name not in self.manifest["files"]:
+            raise ArtifactError(f"artifact {self.key} has no file '{name}'; it holds {sorted(self.manifest['files'])}")
+        return self.path / name
+
+
+def plain(value: object) -> Any:
+    """`value` as JSON types: dataclasses become dicts, enums their values, paths strings, tuples lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be part of an artifact's identity")
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """16 hex digits that are equal exactly when the identities are equal."""
+    text = json.dumps(plain(identity), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds either its old content or all of the new one, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def _write_json(path: Path, value: object) -> None:
+    write_text_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+class ArtifactStore:
+    """Finds, builds and verifies artifacts below one output directory."""
+
+    def __init__(self, output_root: Path) -> None:
+        self._root = output_root / "artifacts"
+
+    def find(self, stage: str, identity: Mapping[str, Any]) -> Artifact | None:
+        """The finished artifact of this identity, verified by checksum, or None.
+
+        Raises:
+            ArtifactError: The artifact is there but damaged.
+        """
+        return self._open(stage, fingerprint(self._complete(stage, identity)))
+
+    def build(self, stage: str, identity: Mapping[str, Any], produce: Callable[[Path], Summary]) -> Artifact:
+        """The artifact of this identity; computed by `produce` only if it is not there yet.
+
+        Args:
+            stage: Name of the stage, also the folder name.
+            identity: Everything that determines the content, upstream artifact keys included.
+            produce: Writes the files into the given folder. What an earlier, interrupted call left there
+                is still there; only `scratch/` below it is meant for resuming and is removed at the end.
+
+        Raises:
+            ArtifactError: The output directory cannot be written.
+        """
+        full = self._complete(stage, identity)
+        digest = fingerprint(full)
+        found = self._open_or_discard(stage, digest)
+        if found is not None:
+            log.info("%s: found %s", stage, found.key)
+            return found
+        partial = self._root / ".partial" / f"{stage}-{digest}"
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            with self._locked(stage, digest):
+                found = self._open_or_discard(stage, digest)
+                return found or self._produce(stage, digest, full, partial, produce)
+        except OSError as error:
+            raise ArtifactError(
+                f"{stage}: cannot write below '{self._root}': {error}. Fix: free the disk or choose another "
+                "place with output_root=DIR. Finished stages are kept."
+            ) from error
+
+    def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+        return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
+
+    @contextmanager
+    def _locked(self, stage: str, digest: str) -> Iterator[None]:
+        lock = FileLock(self._root / ".partial" / f"{stage}-{digest}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("%s: another job is computing %s/%s; waiting for it", stage, stage, digest)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _produce(
+        self, stage: str, digest: str, identity: Mapping[str, Any], partial: Path, produce: Callable[[Path], Summary]
+    ) -> Artifact:
+        partial.mkdir(exist_ok=True)
+        started = time.monotonic()
+        log.info("%s: computing %s/%s", stage, stage, digest)
+        summary = produce(partial)
+        seconds = time.monotonic() - started
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        names = sorted(str(p.relative_to(partial)) for p in partial.rglob("*") if p.is_file())
+        _write_json(
+            partial / MANIFEST,
+            {
+                "stage": stage,
+                "fingerprint": digest,
+                "identity": identity,
+                "num_rows": summary.num_rows,
+                "dropped": plain(summary.dropped),
+                "facts": plain(summary.facts),
+                "files": {n: file_sha256(partial / n) for n in names if n not in (MANIFEST, TIMING)},
+            },
+        )
+        finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        _write_json(partial / TIMING, {"seconds": round(seconds, 3), "finished_at": finished_at})
+        final = self._root / stage / digest
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(final)
+        drops = ", ".join(f"{n} dropped: {why}" for why, n in sorted(summary.dropped.items()))
+        log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
+        opened = self._open(stage, digest)
+        assert opened is not None
+        return opened
+
+    def _open_or_discard(self, stage: str, digest: str) -> Artifact | None:
+        try:
+            return self._open(stage, digest)
+        except ArtifactError as error:
+            log.warning("%s; it is set aside and computed again", error)
+            damaged = self._root / stage / digest
+            damaged.rename(self._root / ".partial" / f"damaged-{stage}-{digest}-{time.time_ns()}")
+            return None
+
+    def _open(self, stage: str, digest: str) -> Artifact | None:
+        path = self._root / stage / digest
+        if not path.is_dir():
+            return None
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            files: dict[str, str] = manifest["files"]
+            wrong = [n for n, digest_ in files.items() if file_sha256(path / n) != digest_]
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"artifact {stage}/{digest} is damaged: {error}") from error
+        if wrong:
+            raise ArtifactError(f"artifact {stage}/{digest} is damaged: checksum of {', '.join(wrong)} differs")
+        try:
+            seconds = float(json.loads((path / TIMING).read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError):
+            seconds = 0.0  # a lost timing says nothing about the content
+        return Artifact(stage=stage, fingerprint=digest, path=path, manifest=manifest, seconds=seconds)

@@ -1,0 +1,47 @@
+"""Errors meant for the person at the keyboard.
+
+Every message says what is wrong, what was got, what is allowed and how to fix it. The entry scripts print
+them without a stack trace; anything that is not a `CotpressError` is a defect and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CotpressError(Exception):
+    """Base of all errors that a user can act on."""
+
+
+class ConfigError(CotpressError):
+    """A configuration value is missing, misspelt or out of range."""
+
+
+class DataError(CotpressError):
+    """Input rows are missing, malformed or unusable."""
+
+
+class ArtifactError(CotpressError):
+    """A stage output on disk is missing, damaged or cannot be written."""
+
+
+class ModelError(CotpressError):
+    """A model or tokenizer cannot be found, loaded or used as asked."""
+
+
+class TrainingError(CotpressError):
+    """Training cannot go on: not a finite loss, nothing to train on, out of memory."""
+
+
+class MissingExtraError(CotpressError):
+    """An optional package is needed for what was asked."""
+
+    def __init__(self, feature: str, package: str, install: str) -> None:
+        super().__init__(f"{feature} needs the package '{package}', which is not installed. Fix: {install}")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """A sentence that lists the choices, with the nearest one first when there is one."""
+    names = sorted(choices)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"{hint} Allowed: {', '.join(names)}." if names else hint

@@ -1,0 +1,102 @@
+"""Live progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+log = logging.getLogger(__name__)
+
+LINE_EVERY_S = 10.0
+"""Seconds between two plain progress lines."""
+
+
+class Progress:
+    """Counts work in one unit (tokens, rows, answers) towards a known total.
+
+    Use as a context manager and call `advance` as work is done. Work of under a few seconds prints nothing
+    when the output is not a terminal.
+
+    Args:
+        label: What is being done, e.g. `score cts`.
+        total: Amount of work, in `unit`.
+        unit: What is counted, e.g. `tokens`.
+        done: Work already done in an earlier, interrupted call.
+    """
+
+    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
+        self._label, self._total, self._unit = label, max(total, 1), unit
+        self._done = self._resumed = done
+        self._started = self._last_line = time.monotonic()
+        self._bar = _rich_bar(label, self._total, unit, done) if sys.stderr.isatty() else None
+        self._note = ""
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+
+    @property
+    def per_second(self) -> float:
+        """Units per second since this call began."""
+        return (self._done - self._resumed) / max(time.monotonic() - self._started, 1e-9)
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Record that `amount` more units are done; `note` (e.g. the loss) is shown beside the rate."""
+        self._done += amount
+        self._note = note
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], advance=amount, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            left = (self._total - self._done) / max(self.per_second, 1e-9)
+            log.info(
+                "%s: %d/%d %s (%.0f %%), %.1f %s/s, %s left%s",
+                self._label, self._done, self._total, self._unit, 100 * self._done / self._total,
+                self.per_second, self._unit, duration(left), f", {note}" if note else "",
+            )  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """`seconds` for people: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _rich_bar(label: str, total: int, unit: str, done: int):  # type: ignore[no-untyped-def]
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+    from rich.progress import Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "", style="cyan")
+
+    bar = RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+    bar.add_task(label, total=total, completed=done, note="")
+    return bar

@@ -1,0 +1,68 @@
+"""How a conversation is written, as token ids: one definition for training, scoring and evaluation.
+
+A training sequence is `prompt + completion`:
+
+    prompt      chat template (system, question [+ ratio marker], start of the assistant's turn)
+    completion  thinking_open  thinking  thinking_close  response  end of turn
+
+The thinking is spliced in as token ids, so the tokens that were kept are the tokens that are trained on.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cotpress.errors import ConfigError
+from cotpress.modeling_config import ChatConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def marker_text(template: str, ratio: float | None) -> str:
+    """Text of the ratio control marker; empty for no ratio and for 1.0 (TokenSkip, arXiv 2502.12067, section 3.3).
+
+    Raises:
+        ConfigError: The template has no `{ratio}`.
+    """
+    if ratio is None or ratio >= 1.0:
+        return ""
+    if "{ratio}" not in template:
+        raise ConfigError(f"model.chat.ratio_marker: got '{template}', it must contain {{ratio}}")
+    return template.replace("{ratio}", f"{ratio:g}")
+
+
+class ChatFormat:
+    """Writes prompts and completions for one tokenizer."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat: ChatConfig) -> None:
+        self._tokenizer, self._chat = tokenizer, chat
+        self._open = self.text_ids(chat.thinking_open)
+        self._close = self.text_ids(chat.thinking_close)
+        self._end = [tokenizer.eos_token_id]
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of `text` alone, without special tokens."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def prompt_ids(self, question: str, ratio: float | None = None) -> list[int]:
+        """Token ids of the prompt, up to where the assistant begins to write."""
+        user = {"role": "user", "content": question + marker_text(self._chat.ratio_marker, ratio)}
+        system = [] if self._chat.system is None else [{"role": "system", "content": self._chat.system}]
+        text = self._tokenizer.apply_chat_template([*system, user], tokenize=False, add_generation_prompt=True)
+        return self.text_ids(str(text))
+
+    def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
+        """Token ids of the assistant's turn around the given thinking tokens."""
+        return [*self._open, *thinking, *self._close, *self.text_ids(response), *self._end]
+
+    def thinking_start(self) -> list[int]:
+        """Token ids that open the thinking: what precedes its first token inside the completion."""
+        return list(self._open)
+
+    def split_output(self, text: str) -> tuple[str, str, bool]:
+        """`(thinking, response, closed)` of a generated completion; all of it is thinking if it was never closed."""
+        body = text.removeprefix(self._chat.thinking_open) if self._chat.thinking_open else text
+        close = self._chat.thinking_close.strip() or self._chat.thinking_close
+        thinking, found, response = body.partition(close)
+        return (thinking.strip(), response.strip(), True) if found else (body.strip(), "", False)

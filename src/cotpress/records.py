@@ -1,0 +1,203 @@
+"""What the stages hand over. Read this first.
+
+    data --> distill --> reference --> score --> compress --> sft --> evaluate --> report
+    Trace    Valuable    checkpoint    Scored    Compressed   adapter  Prediction   tables,
+             Trace                     Trace     Trace                              plots, HTML
+
+A stage reads the artifacts of earlier stages and writes one of its own; no stage calls another. All character
+positions count Unicode code points of `thinking`, half open: `thinking[start:end]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A labelled stretch of a thinking text (built-in data only).
+
+    Attributes:
+        start: First character.
+        end: One past the last character.
+        kind: What was planted there, e.g. `operand`, `result`, `hesitation`, `double_check`.
+        essential: True if the answer cannot be derived without it.
+    """
+
+    start: int
+    end: int
+    kind: str
+    essential: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question with its gold answer: what evaluation asks."""
+
+    id: str
+    question: str
+    answer: str
+    family: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A solved problem with its chain of thought: what everything else starts from.
+
+    Attributes:
+        id: Unique within a data artifact.
+        question: The user's text.
+        thinking: The chain of thought, without its opening and closing tags.
+        response: The written solution after the thinking; may be empty; never compressed.
+        answer: Gold answer; may be empty.
+        split: `train` or `validation`.
+        family: Problem family of the built-in data, else empty.
+        spans: Planted labels covering `thinking`, else empty.
+    """
+
+    id: str
+    question: str
+    thinking: str
+    response: str
+    answer: str
+    split: str = "train"
+    family: str = ""
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValuableTrace:
+    """A trace with the part of its thinking that is worth keeping, found by a distill extractor.
+
+    Attributes:
+        valuable: Character ranges of `thinking`, sorted and disjoint.
+    """
+
+    id: str
+    question: str
+    thinking: str
+    response: str
+    answer: str
+    valuable: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredTrace:
+    """One finite importance per thinking token; higher = keep. Independent of any ratio.
+
+    Attributes:
+        token_ids: int32 `[n]`, the thinking in the scorer's own tokenizer.
+        offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
+        scores: float32 `[n]`.
+        tokenizer: Fingerprint of the tokenizer that made `token_ids`.
+        scorer: Name of the scorer.
+    """
+
+    id: str
+    token_ids: NDArray[np.int32]
+    offsets: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    tokenizer: str
+    scorer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressedTrace:
+    """A trace whose thinking was cut to a ratio, counted in the student's tokens.
+
+    Attributes:
+        compressed_thinking: The kept characters, in order.
+        token_ids: int32 `[num_kept_tokens]`, the kept tokens as the student is trained on them.
+        keep_mask: bool `[num_tokens]` over the student's tokens of the whole thinking.
+        target_ratio: Asked kept fraction, in (0, 1].
+        actual_ratio: `num_kept_tokens / num_tokens`.
+        marker_ratio: Ratio to announce in the prompt by the control marker, or None for no marker.
+        protection_exceeded: True if protected tokens alone were more than the ratio allows.
+    """
+
+    id: str
+    question: str
+    compressed_thinking: str
+    response: str
+    answer: str
+    split: str
+    token_ids: NDArray[np.int32]
+    keep_mask: NDArray[np.bool_]
+    num_tokens: int
+    num_kept_tokens: int
+    target_ratio: float
+    actual_ratio: float
+    marker_ratio: float | None = None
+    protection_exceeded: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One generated solution and its verdict.
+
+    Attributes:
+        system: Row of the results table, e.g. `Original` or `cts`.
+        ratio: Asked kept fraction of the student that wrote it.
+        output: Generated text, without the prompt.
+        predicted: Extracted answer, empty if there was none.
+        num_tokens: Generated tokens in the student's tokenizer, end token not counted.
+        num_thinking_tokens: The part of them before the thinking was closed.
+        finish_reason: `stop` (the model ended) or `length` (the budget ended it).
+        latency_s: Seconds of wall time, shared equally within a batch.
+        sample: Index of the sample for this question.
+    """
+
+    id: str
+    family: str
+    question: str
+    answer: str
+    system: str
+    ratio: float
+    output: str
+    predicted: str
+    correct: bool
+    num_tokens: int
+    num_thinking_tokens: int
+    finish_reason: str
+    latency_s: float
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A point estimate with a two-sided confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemResult:
+    """One row of the results table.
+
+    Attributes:
+        accuracy: Fraction correct, with a 95 % interval over questions.
+        mean_tokens: Generated tokens per answer, with a 95 % interval.
+        target_ratio: Asked kept fraction of the training thinking.
+        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens).
+        generated_ratio: Generated tokens relative to Original on the same questions; None without Original.
+        truncation_rate: Fraction of answers ended by the token budget.
+        seconds_per_sample: Wall time per answer.
+    """
+
+    system: str
+    target_ratio: float
+    actual_ratio: float
+    accuracy: Interval
+    mean_tokens: Interval
+    truncation_rate: float
+    seconds_per_sample: float
+    generated_ratio: float | None = None
+    artifacts: dict[str, str] = field(default_factory=dict)

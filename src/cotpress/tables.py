@@ -1,0 +1,108 @@
+"""Records to parquet and back: the one place that knows column types."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cotpress.errors import ArtifactError
+from cotpress.records import CompressedTrace, ScoredTrace, Span, Trace, ValuableTrace
+
+R = TypeVar("R")
+
+_SPAN = pa.struct({"start": pa.int32(), "end": pa.int32()})
+_LABELLED = pa.struct({"start": pa.int32(), "end": pa.int32(), "kind": pa.string(), "essential": pa.bool_()})
+_SPECIAL: dict[tuple[type, str], pa.DataType] = {
+    (Trace, "spans"): pa.list_(_LABELLED),
+    (ValuableTrace, "valuable"): pa.list_(_SPAN),
+    (ScoredTrace, "token_ids"): pa.list_(pa.int32()),
+    (ScoredTrace, "offsets"): pa.list_(_SPAN),
+    (ScoredTrace, "scores"): pa.list_(pa.float32()),
+    (CompressedTrace, "token_ids"): pa.list_(pa.int32()),
+    (CompressedTrace, "keep_mask"): pa.list_(pa.bool_()),
+}
+_SCALARS = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "float | None": pa.float64(),
+    "bool": pa.bool_(),
+}
+
+
+def schema(record: type) -> pa.Schema:
+    """The parquet schema of a record class."""
+    fields = []
+    for f in dataclasses.fields(record):
+        hint = f.type if isinstance(f.type, str) else f.type.__name__
+        fields.append(pa.field(f.name, _SPECIAL.get((record, f.name)) or _SCALARS[hint]))
+    return pa.schema(fields)
+
+
+def to_table(records: Sequence[Any], record: type) -> pa.Table:
+    """Records of one class as an arrow table."""
+    columns = []
+    for f in schema(record):
+        values = [getattr(r, f.name) for r in records]
+        columns.append(_column(values, f.type))
+    return pa.Table.from_arrays(columns, schema=schema(record))
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_list(kind) and kind.value_type == _SPAN:
+        flat = np.concatenate([np.asarray(v, dtype=np.int32).reshape(-1, 2) for v in values] or [np.empty((0, 2))])
+        flat = flat.astype(np.int32)
+        bounds = np.cumsum([0, *(len(v) for v in values)]).astype(np.int32)
+        pairs = pa.StructArray.from_arrays([pa.array(flat[:, 0]), pa.array(flat[:, 1])], names=["start", "end"])
+        return pa.ListArray.from_arrays(pa.array(bounds), pairs)
+    if pa.types.is_list(kind) and kind.value_type == _LABELLED:
+        values = [[dataclasses.asdict(s) for s in v] for v in values]
+    return pa.array(values, type=kind)
+
+
+def write_records(path: Path, records: Sequence[Any], record: type) -> None:
+    """Write records as one parquet file; equal records give equal bytes."""
+    pq.write_table(to_table(records, record), path, compression="zstd")
+
+
+def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
+    """Read records back from one or several parquet files.
+
+    Raises:
+        ArtifactError: A file is not parquet, or its columns are not those of `record`.
+    """
+    found: list[R] = []
+    for path in [paths] if isinstance(paths, Path) else paths:
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ArtifactError(f"'{path}' cannot be read as parquet: {error}") from error
+        if table.schema.names != schema(record).names:
+            raise ArtifactError(f"'{path}' has columns {table.schema.names}, expected {schema(record).names}")
+        found.extend(_rows(table, record))
+    return found
+
+
+def _rows(table: pa.Table, record: type[R]) -> list[R]:
+    columns = {name: _values(table.column(name)) for name in table.schema.names}
+    return [record(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not pa.types.is_list(array.type):
+        return array.to_pylist()
+    if array.type.value_type == _LABELLED:
+        return [tuple(Span(**s) for s in row) for row in array.to_pylist()]
+    bounds = array.offsets.to_numpy()
+    inner = array.values
+    if array.type.value_type == _SPAN:
+        starts, ends = inner.field("start").to_numpy(), inner.field("end").to_numpy()
+        flat = np.stack([starts, ends], axis=1).astype(np.int32)
+    else:
+        flat = inner.to_numpy(zero_copy_only=False)
+    return [flat[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

@@ -1,0 +1,97 @@
+"""Settings of fine-tuning, shared by the reference model and the student."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from cotpress.modeling_config import ModelConfig
+
+
+class Method(Enum):
+    """What is trained."""
+
+    lora = "lora"
+    """Low-rank adapters on all linear layers (PEFT)."""
+    full = "full"
+    """All weights."""
+    none = "none"
+    """Nothing: the model is used as it is."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TuneConfig:
+    """One fine-tuning run (AdamW, cosine schedule with warmup)."""
+
+    method: Method = MISSING
+    """What is trained."""
+    learning_rate: float = MISSING
+    """Peak learning rate."""
+    epochs: int = MISSING
+    """Passes over the data."""
+    sequences_per_step: int = MISSING
+    """Sequences per optimizer step; the loss is the mean over all their target tokens."""
+    warmup_fraction: float = 0.1
+    """Share of the steps with rising learning rate."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    beta1: float = 0.9
+    """First-moment decay of AdamW."""
+    beta2: float = 0.999
+    """Second-moment decay of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradient norm above which gradients are scaled down; 0 turns it off."""
+    max_tokens: int = 4096
+    """Longest training sequence; longer ones are dropped and counted, never cut."""
+    lora_rank: int = 8
+    """Rank of the adapter matrices (LoRA only)."""
+    lora_alpha: int = 16
+    """Adapter scale numerator (LoRA only)."""
+    lora_dropout: float = 0.0
+    """Dropout before the adapter (LoRA only)."""
+    seed: int = MISSING
+    """Seed of adapter initialisation and data order."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ReferenceConfig:
+    """The reference model (config group `reference`)."""
+
+    base: ModelConfig = field(default_factory=ModelConfig)
+    """Model it starts from; by default the student's. Choose another with model@reference.base=NAME."""
+    limit: int | None = None
+    """Train on only the first so many distilled traces."""
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    """How it is trained; `tune.method: none` scores with the base model."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SftConfig:
+    """Fine-tuning of the student (config group `sft`)."""
+
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    """How it is trained."""
+    validation_problems: int = 8
+    """Validation problems that are answered during training; 0 turns the callback off."""
+    validations_per_run: int = 1
+    """How often they are answered, evenly spread over the run, the last time at its end."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainerConfig:
+    """Hardware (config group `trainer`); nothing here changes what an artifact is."""
+
+    accelerator: str = "auto"
+    """Lightning accelerator: auto, cpu, gpu."""
+    devices: int = 1
+    """Devices per job."""
+    strategy: str = "auto"
+    """Lightning strategy."""
+    num_threads: int | None = None
+    """CPU threads of torch; null leaves torch's choice."""
+    tokens_per_batch: int = 2048
+    """Tokens per forward pass, padding included, in training and scoring."""
+    generation_batch_size: int = 32
+    """Answers generated at once."""
+    checkpoint_every_s: float = 60.0
+    """Seconds between two resumable checkpoints of a training run."""
