@@ -23,7 +23,8 @@ from cotpress.evaluation.config import EvaluationConfig
 from cotpress.modeling_config import ModelConfig
 from cotpress.scoring.config import CtsConfig, RandomConfig, ScorerConfig, TokenskipConfig
 from cotpress.tracking_config import TrackerConfig
-from cotpress.training.config import ReferenceConfig, SftConfig, TrainerConfig
+from cotpress.trainer_config import TrainerConfig
+from cotpress.training.config import ReferenceConfig, SftConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -1,6 +1,7 @@
 """Records to parquet and back: the one place that knows column types."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,4 +106,4 @@ def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         flat = np.stack([starts, ends], axis=1).astype(np.int32)
     else:
         flat = inner.to_numpy(zero_copy_only=False)
-    return [flat[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [flat[a:b] for a, b in itertools.pairwise(bounds)]

@@ -1,0 +1,1 @@
+"""Training traces and benchmark problems."""

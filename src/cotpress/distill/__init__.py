@@ -1,0 +1,1 @@
+"""The valuable part of each thinking text."""

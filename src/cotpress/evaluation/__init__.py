@@ -1,0 +1,1 @@
+"""Generates, checks, counts."""

@@ -1,0 +1,1 @@
+"""Loading models, per-token log-probabilities, character-token alignment."""

@@ -1,0 +1,1 @@
+"""One finite importance per thinking token."""

@@ -1,0 +1,1 @@
+"""Fine-tuning of the reference model and the student."""

@@ -1,0 +1,23 @@
+"""Settings of the hardware, shared by every stage that runs a model."""
+
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainerConfig:
+    """Hardware (config group `trainer`); nothing here changes what an artifact is."""
+
+    accelerator: str = "auto"
+    """Lightning accelerator: auto, cpu, gpu."""
+    devices: int = 1
+    """Devices per job."""
+    strategy: str = "auto"
+    """Lightning strategy."""
+    num_threads: int | None = None
+    """CPU threads of torch; null leaves torch's choice."""
+    tokens_per_batch: int = 2048
+    """Tokens per forward pass, padding included, in training and scoring."""
+    generation_batch_size: int = 32
+    """Answers generated at once."""
+    checkpoint_every_s: float = 60.0
+    """Seconds between two resumable checkpoints of a training run."""
