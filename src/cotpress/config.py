@@ -143,7 +143,7 @@ def to_objects(config: "DictConfig") -> TrainConfig | CompressConfig | EvaluateC
     try:
         objects = OmegaConf.to_object(config)
     except AttributeError as error:  # a key added with +KEY that the schema does not have
-        raise ConfigError(f"unknown key '{error.name}' was added with '+'. Fix: see --cfg job for the keys") from error
+        raise ConfigError(f"a key added with '+' is unknown: {error}. Fix: see --cfg job for the keys") from error
     assert isinstance(objects, TrainConfig | CompressConfig | EvaluateConfig | ReportConfig)
     check(objects)
     return objects
