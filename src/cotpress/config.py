@@ -163,7 +163,6 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
             _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
         share = config.data.validation_fraction
         _require("data.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
-    _require("trainer.devices", config.trainer.devices, config.trainer.devices >= 1, "a whole number of at least 1")
 
 
 def _require(key: str, got: object, ok: bool, allowed: str) -> None:
