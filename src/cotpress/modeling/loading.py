@@ -7,6 +7,7 @@ model); from there on `from_pretrained` is the only path.
 import hashlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,7 +196,10 @@ def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any
     from peft import PeftModel
 
     try:
-        wrapped = PeftModel.from_pretrained(model, adapter)
+        with warnings.catch_warnings():
+            # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
+            wrapped = PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
             f"adapter '{adapter}' does not load onto {type(model).__name__}: {error}. "
