@@ -53,13 +53,23 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A finished stage output on disk."""
+    """A finished stage output on disk.
+
+    Attributes:
+        stage: Name of the stage.
+        fingerprint: Hash of what determines the content.
+        path: Its folder.
+        manifest: What the stage said about it.
+        seconds: Wall time of computing it, whichever job did so.
+        fresh: True if the call that returned it computed it.
+    """
 
     stage: str
     fingerprint: str
     path: Path
     manifest: Mapping[str, Any]
     seconds: float
+    fresh: bool = False
 
     @property
     def key(self) -> str:
@@ -217,7 +227,7 @@ class ArtifactStore:
         log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
         opened = self._open(stage, digest)
         assert opened is not None
-        return opened
+        return dataclasses.replace(opened, fresh=True)
 
     def _open_or_discard(self, stage: str, digest: str) -> Artifact | None:
         try:

@@ -47,6 +47,6 @@ def run_name(config: TrainConfig | EvaluateConfig) -> str:
 
 
 def _yaml(values: Mapping[str, Any]) -> str:
-    import yaml
+    from omegaconf import OmegaConf
 
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers.logger import DummyExperiment, Logger
+from pytorch_lightning.loggers import Logger
 
 from cotpress.progress import Progress
 from cotpress.tracking import Tracker
@@ -38,11 +38,6 @@ class TrackerLogger(Logger):
     def version(self) -> str:
         """Lightning asks for one; runs are told apart by their directories."""
         return ""
-
-    @property
-    def experiment(self) -> DummyExperiment:
-        """Nothing: the tracker is not for direct use by modules."""
-        return DummyExperiment()
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the tracker already has the whole configuration."""
@@ -126,11 +121,12 @@ class ValidationCallback(pl.Callback):
         self._due = {round(num_steps * (k + 1) / times) for k in range(times)}
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: NextTokenModule, outputs: Any, batch: Step, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
         """Validate if this step is one of the chosen ones."""
         if trainer.global_step not in self._due:
             return
+        assert isinstance(pl_module, NextTokenModule)
         pl_module.model.eval()
         metrics = self._validate(pl_module.model)
         pl_module.model.train()

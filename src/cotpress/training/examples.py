@@ -1,4 +1,4 @@
-"""Records to training examples: token ids and where the prompt ends. Nothing is ever cut; what is too long is dropped."""
+"""Records to training examples: token ids and where the prompt ends; what is too long is dropped, never cut."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

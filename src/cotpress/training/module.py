@@ -4,13 +4,13 @@ They see a model and batches; no configuration, tokenizer, file or tracking serv
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.nn import functional as F
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch.nn import functional as F  # noqa: N812 - the name everyone uses
 
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
@@ -64,7 +64,7 @@ class NextTokenModule(pl.LightningModule):
         self.model = model
         self._schedule = schedule
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trainable, with the schedule."""
         s = self._schedule
         optimizer = torch.optim.AdamW(
@@ -110,21 +110,17 @@ class NextTokenModule(pl.LightningModule):
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Summed negative log-likelihood of the targets, in nats; scalar float32."""
         split = split_head(self.model)
-        hidden_BLD = split.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+        states: torch.Tensor = split.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
         counted = batch.targets != IGNORED
-        hidden_ND, targets_N = hidden_BLD[counted], batch.targets[counted]
-        loss = hidden_ND.new_zeros((), dtype=torch.float32)
-        for rows, targets in zip(hidden_ND.split(ROWS_PER_CHUNK), targets_N.split(ROWS_PER_CHUNK), strict=True):
+        loss = states.new_zeros((), dtype=torch.float32)
+        chunks = zip(torch.split(states[counted], ROWS_PER_CHUNK), torch.split(batch.targets[counted], ROWS_PER_CHUNK))
+        for rows, targets in chunks:
             loss = loss + F.cross_entropy(split.head(rows).float(), targets, reduction="sum")
         return loss
 
-    def trainable_state(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and values of what is trained."""
-        return ((n, p) for n, p in self.named_parameters() if p.requires_grad)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""
-        return {name: value.detach() for name, value in self.trainable_state()}
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""
+        checkpoint["state_dict"] = {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
 
 
 class ReferenceModule(NextTokenModule):
