@@ -135,6 +135,7 @@ def _log_to(path: Path) -> None:
     root.addHandler(console)
     root.addHandler(file)
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines
 
 
 class MultirunTable:

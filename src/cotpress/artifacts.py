@@ -141,6 +141,7 @@ class ArtifactStore:
 
     def __init__(self, output_root: Path) -> None:
         self._root = output_root / "artifacts"
+        self._announced: set[str] = set()
 
     def find(self, stage: str, identity: Mapping[str, Any]) -> Artifact | None:
         """The finished artifact of this identity, verified by checksum, or None.
@@ -166,7 +167,9 @@ class ArtifactStore:
         digest = fingerprint(full)
         found = self._open_or_discard(stage, digest)
         if found is not None:
-            log.info("%s: found %s", stage, found.key)
+            if found.key not in self._announced:
+                log.info("%s: found %s", stage, found.key)
+                self._announced.add(found.key)
             return found
         partial = self._root / ".partial" / f"{stage}-{digest}"
         try:

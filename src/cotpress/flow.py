@@ -37,7 +37,6 @@ class Compression:
     def __init__(self, config: PipelineConfig, tracker: Tracker) -> None:
         self._config, self._tracker = config, tracker
         self.store = ArtifactStore(Path(config.output_root))
-        self.labels: dict[str, str] = {}
         self.artifacts: dict[str, Artifact] = {}
 
     def _kept(self, label: str, artifact: Artifact) -> Artifact:

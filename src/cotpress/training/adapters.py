@@ -61,7 +61,8 @@ def save_trained(
     """
     if config.method is Method.lora:
         model.peft_config["default"].base_model_name_or_path = base_path
-        model.save_pretrained(folder / ADAPTER, safe_serialization=True)
+        # Embeddings are never trained here; asked to find that out by itself, PEFT would look for the base on the hub.
+        model.save_pretrained(folder / ADAPTER, safe_serialization=True, save_embedding_layers=False)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         return
     model.save_pretrained(folder / MODEL, safe_serialization=True)
