@@ -1,0 +1,222 @@
+"""The one way to a causal language model and its tokenizer, whatever their source.
+
+Every source ends as a directory with safetensors (hub snapshot, local folder, converted package, generated tiny
+model); from there on `from_pretrained` is the only path.
+"""
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.errors import ConfigError, ModelError
+from cotpress.modeling.packaged import packaged_identity, packaged_model
+from cotpress.modeling.sources import model_directory, source_identity
+from cotpress.modeling.tiny import tiny_identity, tiny_model
+from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
+from cotpress.trainer_config import TrainerConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+_HEAD_SCALES = {"final_logit_softcapping": (None,), "logits_scaling": (None, 1.0), "logit_scale": (None, 1.0)}
+
+
+def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedTokenizerBase":
+    """The fast tokenizer of a model.
+
+    Raises:
+        ModelError: The model cannot be found, or it has no fast tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    folder = _directory(config, store)
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=config.trust_remote_code, local_files_only=True
+            )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(f"model '{config.path}': no tokenizer can be loaded from {folder}: {error}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"model '{config.path}': its tokenizer gives no character offsets (not a fast tokenizer)")
+    return tokenizer
+
+
+def load_model(
+    config: ModelConfig,
+    store: ArtifactStore,
+    *,
+    adapter: Path | str | None = None,
+    merge_adapter: bool = False,
+    device: torch.device | str = "cpu",
+) -> "PreTrainedModel":
+    """A causal language model in eval mode.
+
+    Args:
+        config: Which model, in which number format.
+        store: Where converted and generated models are kept.
+        adapter: Directory or hub id of a PEFT adapter to put on top.
+        merge_adapter: Fold the adapter into the weights (faster forward passes; rounds to the model's dtype).
+        device: Where the weights end up.
+
+    Raises:
+        ModelError: The model or adapter cannot be found or loaded as asked.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = _directory(config, store)
+    try:
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=resolve_dtype(config.dtype, device),
+                attn_implementation=config.attention,
+                trust_remote_code=config.trust_remote_code,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(
+            f"model '{config.path}' cannot be loaded from {folder} "
+            f"(model.attention={config.attention}, model.dtype={config.dtype.value}): {error}"
+        ) from error
+    if adapter is not None:
+        model = _with_adapter(model, str(adapter), merge=merge_adapter)
+    model.to(device)
+    model.eval()
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def model_identity(config: ModelConfig, store: ArtifactStore, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What determines a model's weights and the numbers it computes: its source's content and its dtype.
+
+    Raises:
+        ModelError: The model cannot be found.
+    """
+    match config.source:
+        case ModelSource.hub:
+            source: dict[str, Any] = dict(source_identity(config.path, config.revision))
+        case ModelSource.package:
+            source = packaged_identity(config.path)
+        case ModelSource.tiny:
+            source = tiny_identity()
+    return {**source, "dtype": str(resolve_dtype(config.dtype, device)).removeprefix("torch.")}
+
+
+def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """16 hex digits, equal for tokenizers that split every text alike."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(f"tokenizer {type(tokenizer).__name__} is not a fast tokenizer: it gives no character offsets")
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
+    """The number format to load weights in; `auto` is bfloat16 only where the processor computes in it."""
+    if dtype is not Dtype.auto:
+        return torch.bfloat16 if dtype is Dtype.bfloat16 else torch.float32
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def pick_device(config: TrainerConfig) -> torch.device:
+    """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
+
+    Raises:
+        ConfigError: A GPU was asked for and there is none, or the accelerator is unknown.
+    """
+    if config.accelerator not in ("auto", "cpu", "gpu", "cuda"):
+        raise ConfigError(f"trainer.accelerator: got '{config.accelerator}', allowed: auto, cpu, gpu")
+    has_gpu = torch.cuda.is_available()
+    if config.accelerator in ("gpu", "cuda") and not has_gpu:
+        raise ConfigError("trainer.accelerator: got 'gpu', but torch sees no GPU. Fix: trainer=cpu")
+    if config.accelerator == "cpu" or not has_gpu:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@dataclass(frozen=True, slots=True)
+class SplitModel:
+    """A causal language model as body and head, so that logits are made only where they are needed.
+
+    Attributes:
+        decoder: Token ids `[B, L]` to an output whose `last_hidden_state` is `[B, L, D]`.
+        head: Hidden states `[..., D]` to logits `[..., V]`.
+    """
+
+    decoder: torch.nn.Module
+    head: torch.nn.Module
+
+
+def split_head(model: torch.nn.Module) -> SplitModel:
+    """Body and head of a causal language model, also when PEFT wraps it (adapters stay active in both).
+
+    Raises:
+        ModelError: The architecture does more than a linear map after its last hidden state.
+    """
+    wrapped: Any = model
+    base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+    head = base.get_output_embeddings()
+    # Gemma 2 caps its logits, Granite and Cohere scale them: without that the probabilities would be wrong.
+    odd = [k for k, neutral in _HEAD_SCALES.items() if getattr(base.config, k, None) not in neutral]
+    if head is None or odd:
+        raise ModelError(f"{type(base).__name__} has no plain linear head ({', '.join(odd) or 'none found'})")
+    return SplitModel(decoder=base.get_decoder(), head=head)
+
+
+def _directory(config: ModelConfig, store: ArtifactStore) -> Path:
+    match config.source:
+        case ModelSource.hub:
+            return model_directory(config.path, config.revision, trust_remote_code=config.trust_remote_code)
+        case ModelSource.package:
+            with _quiet():
+                return packaged_model(config.path, store).path
+        case ModelSource.tiny:
+            with _quiet():
+                return tiny_model(store).path
+
+
+def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any:
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
+            wrapped = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"adapter '{adapter}' does not load onto {type(model).__name__}: {error}. "
+            "Fix: give the folder that holds adapter_config.json, and the model it was trained on"
+        ) from error
+    return wrapped.merge_and_unload() if merge else wrapped
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars out of our own output."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cotpress.modeling import logprobs
+from cotpress.modeling.logprobs import ScoreInput, token_logprobs
+
+tokens = st.integers(0, 639)
+
+
+def naive(model, item):
+    """One sequence, full logits, plain log-softmax."""
+    ids = torch.tensor([[*item.context_ids, *item.target_ids]])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0].float()
+    logps = logits.log_softmax(-1)[:-1].gather(1, ids[0, 1:, None]).squeeze(1)
+    return logps[len(item.context_ids) - 1 :].numpy()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 20)), max_size=9),
+    tokens_per_batch=st.sampled_from([1, 40, 500]),
+    seed=st.integers(0, 9),
+)
+def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_batch, seed):
+    rng = np.random.default_rng(seed)
+    inputs = [
+        ScoreInput(context_ids=rng.integers(0, 640, c).tolist(), target_ids=rng.integers(0, 640, t)) for c, t in sizes
+    ]
+    got = list(token_logprobs(model, inputs, tokens_per_batch))
+    assert len(got) == len(inputs)
+    for values, item in zip(got, inputs, strict=True):
+        assert values.dtype == np.float32
+        assert values.shape == (len(item.target_ids),)
+        if len(values):
+            np.testing.assert_allclose(values, naive(model, item), atol=1e-5)
+
+
+def test_head_in_small_chunks_gives_the_same(model, monkeypatch):
+    item = ScoreInput(context_ids=[1, 5], target_ids=list(range(30, 60)))
+    [whole] = token_logprobs(model, [item], 100)
+    monkeypatch.setattr(logprobs, "_LOGITS_AT_ONCE", 640 * 7)
+    [chunked] = token_logprobs(model, [item], 100)
+    np.testing.assert_allclose(chunked, whole, atol=1e-6)
+
+
+def test_logits_are_made_for_scored_positions_only(model):
+    seen = []
+    hook = model.lm_head.register_forward_hook(lambda module, args, out: seen.append(out.shape[0]))
+    inputs = [ScoreInput(context_ids=[1] * 50, target_ids=[4, 5, 6]), ScoreInput(context_ids=[2], target_ids=[])]
+    list(token_logprobs(model, inputs, 500))
+    hook.remove()
+    assert sum(seen) == 3
+
+
+def test_batches_respect_the_token_budget_padding_included(model):
+    seen = []
+    hook = model.model.embed_tokens.register_forward_hook(lambda module, args, out: seen.append(tuple(args[0].shape)))
+    inputs = [ScoreInput(context_ids=[1], target_ids=[3] * n) for n in (1, 30, 2, 50, 7, 9, 120)]
+    list(token_logprobs(model, inputs, 64))
+    hook.remove()
+    assert sum(rows for rows, _ in seen) == len(inputs)
+    assert all(rows * length <= 64 or rows == 1 for rows, length in seen)
+    assert len(seen) < len(inputs)
+
+
+def test_input_is_read_ahead_only_as_far_as_needed(model):
+    read = []
+
+    def inputs():
+        for i in range(1000):
+            read.append(i)
+            yield ScoreInput(context_ids=[1], target_ids=[2] * 9)
+
+    next(token_logprobs(model, inputs(), 20))
+    assert len(read) == logprobs.BATCHES_AHEAD * 2
+
+
+def test_text_without_context_is_refused(model):
+    with pytest.raises(ValueError, match="context token"):
+        list(token_logprobs(model, [ScoreInput(context_ids=[], target_ids=[1])], 10))
+
+
+def test_bfloat16_log_softmax_is_in_float32(tiny_config, store):
+    from dataclasses import replace
+
+    from cotpress.modeling.loading import load_model
+    from cotpress.modeling_config import Dtype
+
+    low = load_model(replace(tiny_config, dtype=Dtype.bfloat16), store)
+    ids = torch.randint(0, 640, (1, 40), generator=torch.Generator().manual_seed(0))
+    [got] = token_logprobs(low, [ScoreInput(context_ids=ids[0, :1].tolist(), target_ids=ids[0, 1:].tolist())], 100)
+    with torch.no_grad():
+        logits = low(input_ids=ids).logits[0]
+    assert logits.dtype == torch.bfloat16
+    expected = logits.double().log_softmax(-1)[:-1].gather(1, ids[0, 1:, None]).squeeze(1)
+    np.testing.assert_allclose(got, expected.numpy(), atol=2e-3)
+    assert len(np.unique(got)) > 30
