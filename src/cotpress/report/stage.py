@@ -48,7 +48,12 @@ def report_collection(folder: Path, output: Path | None = None) -> Collection:
         DataError: There is no run directory.
     """
     found = collect(folder)
-    output = output or folder
+    write_collection(found, output or folder)
+    return found
+
+
+def write_collection(found: Collection, output: Path) -> None:
+    """Write tables, plots and page of runs that were found; see `report_collection` for the files."""
     output.mkdir(parents=True, exist_ok=True)
     comparisons = compare(found.runs)
     for comparison in comparisons:
@@ -65,7 +70,6 @@ def report_collection(folder: Path, output: Path | None = None) -> Collection:
     page = html.page("Results", note, [*sections, html.unfinished_section(found.unfinished)])
     write_text_atomic(output / REPORT_FILE, page)
     log.info("report: %s, written to '%s'", note, output)
-    return found
 
 
 def _suffix(comparison: Comparison) -> str:
