@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import SMALL, Command
+
+from commands import SMALL, Command
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -21,8 +22,7 @@ def first(command: Command) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="module")
 def folder(command: Command, first: object) -> Path:
-    found: Path = command.folder / "outputs"  # type: ignore[attr-defined]
-    return found
+    return command.folder / "outputs"
 
 
 def _run_dir(folder: Path, prefix: str) -> Path:
@@ -117,7 +117,7 @@ def test_report_of_all_runs(command: Command, folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "cts" in done.stdout
     assert "random" in done.stdout
-    assert (command.folder / "report" / "report.html").exists()  # type: ignore[attr-defined]
+    assert (command.folder / "report" / "report.html").exists()
 
 
 def test_evaluate_takes_any_adapter(command: Command, folder: Path) -> None:
@@ -161,7 +161,9 @@ def test_bad_files_are_explained_before_a_model_is_loaded(
     path = tmp_path / "rows.jsonl"
     if content is not None:
         path.write_text(content)
-    done = command("train.py", "data=jsonl", f"data.path={path}", "distill=overlap", *SMALL[:1], *SMALL[2:], cwd=tmp_path)
+    done = command(
+        "train.py", "data=jsonl", f"data.path={path}", "distill=overlap", *SMALL[:1], *SMALL[2:], cwd=tmp_path
+    )
     assert done.returncode == 1
     assert "error: " in done.stderr
     assert expected in done.stderr

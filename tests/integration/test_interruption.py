@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SMALL, Command, environment
+
+from commands import ROOT, SMALL, Command, environment
 
 pytestmark = pytest.mark.timeout(300)
 ARGUMENTS = ["scorer=cts", "ratio=0.5", *SMALL, "trainer.checkpoint_every_s=0"]
