@@ -130,9 +130,15 @@ def test_evaluate_takes_any_adapter(command: Command, folder: Path) -> None:
 
 def test_compress_exports_own_data(command: Command, tmp_path: Path) -> None:
     rows = [
-        {"id": i, "question": f"What is {i} + 1?", "thinking": f"Okay. {i} + 1 = {i + 1}. Wait, yes.", "response": f"{i + 1}", "answer": str(i + 1)}
+        {
+            "id": i,
+            "question": f"{i} + 1?",
+            "thinking": f"Okay. {i} + 1 = {i + 1}. Yes.",
+            "response": f"{i + 1}",
+            "answer": "",
+        }
         for i in range(8)
-    ]  # fmt: skip
+    ]
     bad = [{"id": "x", "question": "q", "thinking": "", "response": "", "answer": ""}, {"id": "y"}]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in rows + bad) + "{broken\n")
