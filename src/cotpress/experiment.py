@@ -23,6 +23,7 @@ from cotpress.evaluation.stage import PREDICTIONS
 from cotpress.evaluation.stage import evaluate as answer
 from cotpress.evaluation.statistics import summarize
 from cotpress.flow import Compression, Flow
+from cotpress.modeling.loading import use_threads
 from cotpress.progress import duration
 from cotpress.records import CompressedTrace, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, write_results
@@ -178,6 +179,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     """`evaluate.py`: a checkpoint or adapter on a benchmark."""
     run_dir = run_directory(config)
     store = ArtifactStore(Path(config.output_root))
+    use_threads(config.trainer)
     name = config.name or (Path(config.adapter).name if config.adapter else BASE)
     asked = load_problems(config.benchmark, store)
     answers = answer(

@@ -18,7 +18,7 @@ from cotpress.data.stage import problems, traces
 from cotpress.distill.stage import distill
 from cotpress.evaluation.runner import Protocol, answer_problems
 from cotpress.evaluation.stage import evaluate
-from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
+from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_threads
 from cotpress.records import Problem, Trace
 from cotpress.scoring.config import TokenskipConfig
 from cotpress.scoring.stage import score
@@ -36,6 +36,7 @@ class Compression:
 
     def __init__(self, config: PipelineConfig, tracker: Tracker) -> None:
         self._config, self._tracker = config, tracker
+        use_threads(config.trainer)
         self.store = ArtifactStore(Path(config.output_root))
         self.artifacts: dict[str, Artifact] = {}
 

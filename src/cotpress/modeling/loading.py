@@ -135,6 +135,12 @@ def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def use_threads(config: TrainerConfig) -> None:
+    """Set torch's CPU threads for this process if the user chose a number."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+
+
 def pick_device(config: TrainerConfig) -> torch.device:
     """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
 

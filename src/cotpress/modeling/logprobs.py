@@ -6,7 +6,6 @@ scored positions and only for a bounded number of them at a time, so the logits 
 
 Shape suffixes: B sequences, L positions, D hidden size, N scored positions, V vocabulary.
 """
-# ruff: noqa: N803, N806 (shape suffixes are upper case)
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from cotpress.artifacts import SCRATCH
@@ -163,9 +162,3 @@ def _quiet_lightning() -> Iterator[None]:
     finally:
         for one, level in zip(loggers, levels, strict=True):
             one.setLevel(level)
-
-
-def use_threads(trainer: TrainerConfig) -> None:
-    """Set torch's CPU threads if the user chose a number."""
-    if trainer.num_threads is not None:
-        torch.set_num_threads(trainer.num_threads)

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch.nn import functional as F  # noqa: N812 - the name everyone uses
+from torch.nn import functional as F
 
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head

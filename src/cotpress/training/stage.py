@@ -17,7 +17,7 @@ from cotpress.training.adapters import make_trainable, save_trained
 from cotpress.training.callbacks import Validate
 from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
 from cotpress.training.examples import Examples, reference_examples, student_examples
-from cotpress.training.fit import fit, use_threads
+from cotpress.training.fit import fit
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
 
 
@@ -102,7 +102,6 @@ def _train(
     device = pick_device(trainer)
 
     def produce(workdir: Path) -> Summary:
-        use_threads(trainer)
         found = examples()
         model = make_trainable(load_model(base, store, device=device), tune)
         fitted = fit(
