@@ -8,7 +8,7 @@ below them sees OmegaConf.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cotpress.compression.config import CompressionConfig
+from cotpress.compression.config import CompressionConfig, ExportFormat
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -67,8 +67,8 @@ class CompressConfig(PipelineConfig):
 
     output: str = "compressed"
     """Folder for the result and the export."""
-    export: str = "parquet"
-    """Format of the export: parquet, trl, openai."""
+    export: ExportFormat = ExportFormat.parquet
+    """Format of the export."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -188,6 +188,7 @@ class SystemResult:
         target_ratio: Asked kept fraction of the training thinking.
         actual_ratio: Reached kept fraction of the training thinking (tokens over tokens).
         generated_ratio: Generated tokens relative to Original on the same questions; None without Original.
+        accuracy_difference: Accuracy minus that of Original on the same questions, paired; None without Original.
         truncation_rate: Fraction of answers ended by the token budget.
         seconds_per_sample: Wall time per answer.
     """
@@ -200,4 +201,5 @@ class SystemResult:
     truncation_rate: float
     seconds_per_sample: float
     generated_ratio: float | None = None
+    accuracy_difference: Interval | None = None
     artifacts: dict[str, str] = field(default_factory=dict)

@@ -12,6 +12,17 @@ class Protection(Enum):
     """Every token that holds a digit."""
 
 
+class ExportFormat(Enum):
+    """How compressed training data is written for use elsewhere."""
+
+    parquet = "parquet"
+    """The compressed rows as they are, keep masks included."""
+    trl = "trl"
+    """One JSON object per line with `prompt` and `completion` messages (TRL, conversational)."""
+    openai = "openai"
+    """One JSON object per line with `messages`."""
+
+
 @dataclass(kw_only=True, slots=True)
 class CompressionConfig:
     """Config group `compression`."""

@@ -1,0 +1,176 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.compression.config import CompressionConfig, Protection
+from cotpress.compression.stage import compress
+from cotpress.errors import ArtifactError, ConfigError, DataError
+from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.records import CompressedTrace, ScoredTrace, Trace
+from cotpress.tables import read_records, write_records
+
+TEXTS = [
+    "First, 12 + 30 = 42 apples. Wait, let me check: 12 + 30 is 42, yes.",
+    "She has 5 crates 🙂 of 16 eggs; 5 * 16 = 80 — so 80 eggs in all.",
+    "Hmm.\n\nThe train takes 3 hours, so 3 * 60 = 180 minutes.",
+    "I do not know yet",
+]
+
+
+def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False, initial_alphabet=alphabet)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core)
+
+
+STUDENT, SCORER = tokenizer(340), tokenizer(270)
+
+
+class World:
+    """Artifacts of a few traces, and the stage run over them."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = ArtifactStore(root)
+        self.traces = [
+            Trace(id=f"t{i}", question="q?", thinking=text, response="r", answer="1") for i, text in enumerate(TEXTS)
+        ]
+
+    def data(self, *more: Trace) -> Artifact:
+        return self._artifact("data", "traces.parquet", [*self.traces, *more], Trace)
+
+    def scores(self, *, key: str = "student", ids: list[str] | None = None, **change: Any) -> Artifact:
+        rng = np.random.default_rng(0)
+        rows = []
+        for trace in self.traces:
+            tokens, offsets = tokenize_with_offsets(STUDENT if key == "student" else SCORER, trace.thinking)
+            values = rng.standard_normal(len(tokens)).astype(np.float32)
+            row = {"id": trace.id, "token_ids": tokens, "offsets": offsets, "scores": values} | change
+            rows.append(ScoredTrace(**row, tokenizer=key, scorer="random"))
+        return self._artifact("score", "scored.parquet", [r for r in rows if ids is None or r.id in ids], ScoredTrace)
+
+    def _artifact(self, stage: str, name: str, rows: list[Any], record: type) -> Artifact:
+        def produce(folder: Path) -> Summary:
+            write_records(folder / name, rows, record)
+            return Summary(num_rows=len(rows))
+
+        return self.store.build(stage, {"rows": repr(rows)}, produce)
+
+    def run(self, scores: Artifact | None, ratio: float = 0.5, data: Artifact | None = None, **config: Any) -> Artifact:
+        return compress(
+            CompressionConfig(**config), ratio=ratio, seed=1, traces=data or self.data(), scores=scores,
+            tokenizer=STUDENT, tokenizer_key="student", store=self.store,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def rows_of(artifact: Artifact) -> list[CompressedTrace]:
+    return read_records(artifact.file("compressed.parquet"), CompressedTrace)
+
+
+def is_subsequence(short: str, long: str) -> bool:
+    letters = iter(long)
+    return all(letter in letters for letter in short)
+
+
+@pytest.mark.parametrize("key", ["student", "scorer"])
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.77])
+def test_every_row_keeps_exactly_the_asked_tokens_of_the_student(world: World, key: str, ratio: float) -> None:
+    artifact = world.run(world.scores(key=key), ratio)
+    for row, trace in zip(rows_of(artifact), world.traces, strict=True):
+        ids, _ = tokenize_with_offsets(STUDENT, trace.thinking)
+        assert row.num_tokens == len(ids) == len(row.keep_mask)
+        assert row.num_kept_tokens == row.keep_mask.sum() == round(ratio * len(ids))
+        assert row.token_ids.tolist() == ids[row.keep_mask].tolist()
+        assert is_subsequence(row.compressed_thinking, trace.thinking)
+        assert (row.target_ratio, row.marker_ratio, row.protection_exceeded) == (ratio, None, False)
+        assert row.actual_ratio == row.num_kept_tokens / row.num_tokens
+    kept, total = artifact.facts["num_kept_tokens"], artifact.facts["num_tokens"]
+    assert artifact.facts["actual_ratio"] == kept / total
+
+
+def test_scores_in_the_students_tokens_select_the_best_ones(world: World) -> None:
+    scores = world.scores()
+    by_id = {r.id: r for r in read_records(scores.file("scored.parquet"), ScoredTrace)}
+    for row in rows_of(world.run(scores)):
+        values = by_id[row.id].scores
+        assert values[row.keep_mask].min() > values[~row.keep_mask].max()
+
+
+def test_ratio_one_is_the_text_itself_and_one_artifact_for_every_scorer(world: World) -> None:
+    original = world.run(None, 1.0)
+    assert [r.compressed_thinking for r in rows_of(original)] == TEXTS
+    assert all(r.keep_mask.all() for r in rows_of(original))
+    assert world.run(world.scores(), 1.0, protection=Protection.digits).key == original.key
+    assert world.run(None, 1.0, mixed_ratios=[0.5, 0.9]).key == original.key
+
+
+def test_mixed_ratios_announce_what_each_trace_drew_and_ignore_the_single_ratio(world: World) -> None:
+    extra = [Trace(id=f"x{i}", question="", thinking=TEXTS[0], response="", answer="") for i in range(40)]
+    world.traces += extra
+    scores = world.scores()
+    artifact = world.run(scores, 0.3, mixed_ratios=[0.5, 1.0, 0.7])
+    rows = rows_of(artifact)
+    assert all(r.marker_ratio == r.target_ratio for r in rows)
+    assert {r.target_ratio for r in rows} == {0.5, 0.7, 1.0}
+    assert world.run(scores, 0.9, mixed_ratios=[0.5, 0.7, 1.0]).key == artifact.key
+    world.traces = extra[:5]
+    alone = rows_of(world.run(scores, mixed_ratios=[0.5, 0.7, 1.0]))
+    assert {r.id: r.target_ratio for r in alone}.items() <= {r.id: r.target_ratio for r in rows}.items()
+
+
+def test_protected_digits_stay_and_a_row_that_exceeds_its_ratio_says_so(world: World) -> None:
+    artifact = world.run(world.scores(), 0.1, protection=Protection.digits)
+    rows = rows_of(artifact)
+    for row, text in zip(rows, TEXTS, strict=True):
+        assert [c for c in row.compressed_thinking if c.isdigit()] == [c for c in text if c.isdigit()]
+    assert [r.protection_exceeded for r in rows] == [True, True, True, False]
+    assert artifact.facts["num_exceeded"] == 3
+
+
+def test_masks_are_nested_over_the_artifacts_of_falling_ratios(world: World) -> None:
+    scores = world.scores(key="scorer")
+    for larger, smaller in itertools.pairwise(rows_of(world.run(scores, r)) for r in (0.9, 0.6, 0.4)):
+        assert all(not (s.keep_mask & ~b.keep_mask).any() for s, b in zip(smaller, larger, strict=True))
+
+
+def test_drops_are_counted_and_validation_rows_are_not_compressed(world: World) -> None:
+    data = world.data(
+        Trace(id="v", question="", thinking="held out", response="", answer="", split="validation"),
+        Trace(id="e", question="", thinking="", response="", answer=""),
+    )
+    artifact = world.run(world.scores(ids=["t0", "t1"]), data=data)
+    assert [r.id for r in rows_of(artifact)] == ["t0", "t1"]
+    assert artifact.manifest["dropped"] == {"no score": 2, "no tokens": 1}
+
+
+def test_no_trace_left_is_an_error_that_says_why(world: World) -> None:
+    with pytest.raises(DataError, match=r"no trace is left of 4 .*4 no score"):
+        world.run(world.scores(ids=[]))
+
+
+def test_ratio_below_one_without_scores_is_refused(world: World) -> None:
+    with pytest.raises(ConfigError, match=r"ratio: got 0\.5"):
+        world.run(None)
+
+
+def test_scores_of_other_tokens_or_texts_are_refused(world: World) -> None:
+    two = {"token_ids": np.array([1, 2], np.int32), "offsets": np.array([[0, 1], [1, 2]], np.int32)}
+    with pytest.raises(ArtifactError, match="other tokens"):
+        world.run(world.scores(**two, scores=np.zeros(2, np.float32)))
+    with pytest.raises(ArtifactError, match="do not fit"):
+        world.run(world.scores(**two, scores=np.array([0, np.nan], np.float32)))
