@@ -53,13 +53,23 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A finished stage output on disk."""
+    """A finished stage output on disk.
+
+    Attributes:
+        stage: Name of the stage.
+        fingerprint: Hash of what determines the content.
+        path: Its folder.
+        manifest: What the stage said about it.
+        seconds: Wall time of computing it, whichever job did so.
+        fresh: True if the call that returned it computed it.
+    """
 
     stage: str
     fingerprint: str
     path: Path
     manifest: Mapping[str, Any]
     seconds: float
+    fresh: bool = False
 
     @property
     def key(self) -> str:
@@ -131,6 +141,7 @@ class ArtifactStore:
 
     def __init__(self, output_root: Path) -> None:
         self._root = output_root / "artifacts"
+        self._announced: set[str] = set()
 
     def find(self, stage: str, identity: Mapping[str, Any]) -> Artifact | None:
         """The finished artifact of this identity, verified by checksum, or None.
@@ -156,7 +167,9 @@ class ArtifactStore:
         digest = fingerprint(full)
         found = self._open_or_discard(stage, digest)
         if found is not None:
-            log.info("%s: found %s", stage, found.key)
+            if found.key not in self._announced:
+                log.info("%s: found %s", stage, found.key)
+                self._announced.add(found.key)
             return found
         partial = self._root / ".partial" / f"{stage}-{digest}"
         try:
@@ -217,7 +230,7 @@ class ArtifactStore:
         log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
         opened = self._open(stage, digest)
         assert opened is not None
-        return opened
+        return dataclasses.replace(opened, fresh=True)
 
     def _open_or_discard(self, stage: str, digest: str) -> Artifact | None:
         try:

@@ -102,6 +102,7 @@ class ReportConfig:
     """Folder for table and plots; null writes into `runs`."""
 
 
+RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,
     "compress_schema": CompressConfig,
@@ -139,7 +140,10 @@ def to_objects(config: "DictConfig") -> TrainConfig | CompressConfig | EvaluateC
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}. Fix: give it on the command line, {missing[0]}=VALUE")
-    objects = OmegaConf.to_object(config)
+    try:
+        objects = OmegaConf.to_object(config)
+    except AttributeError as error:  # a key added with +KEY that the schema does not have
+        raise ConfigError(f"a key added with '+' is unknown: {error}. Fix: see --cfg job for the keys") from error
     assert isinstance(objects, TrainConfig | CompressConfig | EvaluateConfig | ReportConfig)
     check(objects)
     return objects
@@ -153,13 +157,12 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
     """
     if isinstance(config, ReportConfig):
         return
-    _require("ratio", config.ratio, 0 < config.ratio <= 1, "a number in (0, 1], the fraction of thinking tokens KEPT")
+    _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
     if isinstance(config, PipelineConfig):
         for ratio in config.compression.mixed_ratios:
-            _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, "numbers in (0, 1]")
+            _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
         share = config.data.validation_fraction
         _require("data.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
-    _require("trainer.devices", config.trainer.devices, config.trainer.devices >= 1, "a whole number of at least 1")
 
 
 def _require(key: str, got: object, ok: bool, allowed: str) -> None:

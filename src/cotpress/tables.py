@@ -55,8 +55,8 @@ def to_table(records: Sequence[Any], record: type) -> pa.Table:
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(kind) and kind.value_type == _SPAN:
-        flat = np.concatenate([np.asarray(v, dtype=np.int32).reshape(-1, 2) for v in values] or [np.empty((0, 2))])
-        flat = flat.astype(np.int32)
+        parts = [np.asarray(v, dtype=np.int32).reshape(-1, 2) for v in values]
+        flat = np.concatenate([np.empty((0, 2), dtype=np.int32), *parts])
         bounds = np.cumsum([0, *(len(v) for v in values)]).astype(np.int32)
         pairs = pa.StructArray.from_arrays([pa.array(flat[:, 0]), pa.array(flat[:, 1])], names=["start", "end"])
         return pa.ListArray.from_arrays(pa.array(bounds), pairs)
@@ -96,7 +96,7 @@ def _rows(table: pa.Table, record: type[R]) -> list[R]:
 def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not pa.types.is_list(array.type):
-        return array.to_pylist()
+        return list(array.to_pylist())
     if array.type.value_type == _LABELLED:
         return [tuple(Span(**s) for s in row) for row in array.to_pylist()]
     bounds = array.offsets.to_numpy()

@@ -8,11 +8,7 @@ class TrainerConfig:
     """Hardware (config group `trainer`); nothing here changes what an artifact is."""
 
     accelerator: str = "auto"
-    """Lightning accelerator: auto, cpu, gpu."""
-    devices: int = 1
-    """Devices per job."""
-    strategy: str = "auto"
-    """Lightning strategy."""
+    """auto (a GPU if there is one), cpu or gpu."""
     num_threads: int | None = None
     """CPU threads of torch; null leaves torch's choice."""
     tokens_per_batch: int = 2048

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -28,6 +29,8 @@ class Template(Enum):
 class ScorerConfig:
     """Common to all scorers (config group `scorer`)."""
 
+    needs_reference: ClassVar[bool] = False
+    """True if the scorer reads with the reference model."""
     name: str = MISSING
     """Name of the scorer, shown in tables."""
 
@@ -36,6 +39,7 @@ class ScorerConfig:
 class CtsConfig(ScorerConfig):
     """Conditional Token Selection (arXiv 2505.17827)."""
 
+    needs_reference: ClassVar[bool] = True
     condition: Condition = Condition.answer
     """What the token must become easier by."""
     template: Template = Template.chat

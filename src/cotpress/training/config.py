@@ -57,8 +57,8 @@ class TuneConfig:
 class ReferenceConfig:
     """The reference model (config group `reference`)."""
 
-    base: ModelConfig = field(default_factory=ModelConfig)
-    """Model it starts from; by default the student's. Choose another with model@reference.base=NAME."""
+    base: ModelConfig | None = None
+    """Model it starts from; null is the student's. Choose another with model@reference.base=NAME."""
     limit: int | None = None
     """Train on only the first so many distilled traces."""
     tune: TuneConfig = field(default_factory=TuneConfig)

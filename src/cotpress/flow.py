@@ -1,0 +1,182 @@
+"""One configuration as artifacts: each property or method asks its stage, which computes only what is not there yet.
+
+Everything is made when it is first asked for, so a scorer that needs no reference model trains none.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from cotpress.artifacts import Artifact, ArtifactStore
+from cotpress.compression.config import CompressionConfig
+from cotpress.compression.stage import compress
+from cotpress.config import PipelineConfig, TrainConfig
+from cotpress.data.stage import problems, traces
+from cotpress.distill.stage import distill
+from cotpress.evaluation.runner import Protocol, answer_problems
+from cotpress.evaluation.stage import evaluate
+from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
+from cotpress.records import Problem, Trace
+from cotpress.scoring.config import TokenskipConfig
+from cotpress.scoring.stage import score
+from cotpress.tables import read_records
+from cotpress.tracking import Tracker
+from cotpress.training.config import SftConfig
+from cotpress.training.stage import train_reference, train_student
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Compression:
+    """From data to compressed training traces."""
+
+    def __init__(self, config: PipelineConfig, tracker: Tracker) -> None:
+        self._config, self._tracker = config, tracker
+        self.store = ArtifactStore(Path(config.output_root))
+        self.artifacts: dict[str, Artifact] = {}
+
+    def _kept(self, label: str, artifact: Artifact) -> Artifact:
+        """Note what was made, for the run's own report."""
+        self.artifacts.setdefault(label, artifact)
+        return artifact
+
+    @cached_property
+    def traces(self) -> Artifact:
+        """Training and validation traces."""
+        return self._kept("data", traces(self._config.data, self.store))
+
+    @cached_property
+    def distilled(self) -> Artifact:
+        """The valuable part of every training thinking."""
+        return self._kept("distill", distill(self._config.distill, self.traces, self.store))
+
+    @cached_property
+    def reference(self) -> Artifact | None:
+        """The reference model; None if the base model scores."""
+        c = self._config
+        if c.reference.tune.method.value == "none":
+            return None
+        reference = train_reference(
+            c.reference,
+            base=c.reference.base or c.model,
+            distilled=self.distilled,
+            trainer=c.trainer,
+            tracker=self._tracker,
+            store=self.store,
+        )
+        return reference if reference is None else self._kept("reference", reference)
+
+    @cached_property
+    def scores(self) -> Artifact:
+        """Importance of every thinking token; with whatever the scorer needs made before."""
+        c = self._config
+        trains = isinstance(c.scorer, TokenskipConfig) and c.scorer.train
+        scores = score(
+            c.scorer,
+            traces=self.traces,
+            distilled=self.distilled if trains else None,
+            reference=self.reference if c.scorer.needs_reference else None,
+            base=c.reference.base or c.model if c.scorer.needs_reference else c.model,
+            trainer=c.trainer,
+            store=self.store,
+        )
+        return self._kept(f"score ({c.scorer.name})", scores)
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The student's tokenizer, in which every ratio is counted."""
+        return load_tokenizer(self._config.model, self.store)
+
+    def compressed(self) -> Artifact:
+        """The training traces at the asked ratio, or at mixed ratios."""
+        return self._kept(
+            f"compress ({self._config.scorer.name})", self._compress(self._config.compression, self.scores)
+        )
+
+    def uncompressed(self) -> Artifact:
+        """The training traces as they are: what the Original student learns from."""
+        return self._kept("compress (Original)", self._compress(CompressionConfig(), None))
+
+    def _compress(self, compression: CompressionConfig, scores: Artifact | None) -> Artifact:
+        return compress(
+            compression,
+            ratio=self._config.ratio if scores else 1.0,
+            seed=self._config.seed,
+            traces=self.traces,
+            scores=scores,
+            tokenizer=self.tokenizer,
+            tokenizer_key=tokenizer_fingerprint(self.tokenizer),
+            store=self.store,
+        )
+
+
+class Flow(Compression):
+    """From data to judged answers."""
+
+    def __init__(self, config: TrainConfig, tracker: Tracker) -> None:
+        super().__init__(config, tracker)
+        self._train = config
+
+    @cached_property
+    def problems(self) -> Artifact:
+        """What students are asked."""
+        return self._kept("benchmark", problems(self._train.benchmark, self.store))
+
+    def student(self, name: str, compressed: Artifact) -> Artifact:
+        """The student of some compressed traces."""
+        c = self._train
+        student = train_student(
+            c.sft,
+            model=c.model,
+            compressed=compressed,
+            trainer=c.trainer,
+            tracker=self._tracker,
+            store=self.store,
+            validate=lambda model: self._validate(model, c.sft, name),
+        )
+        return self._kept(f"sft ({name})", student)
+
+    def answers(
+        self, name: str, student: Artifact | str | None, *, ratio: float = 1.0, marker_ratio: float | None = None
+    ) -> Artifact:
+        """A student's answers to the benchmark."""
+        c = self._train
+        found = evaluate(
+            system=name,
+            ratio=ratio,
+            model=c.model,
+            student=student,
+            problems=self.problems,
+            max_new_tokens=c.benchmark.max_new_tokens,
+            marker_ratio=marker_ratio,
+            trainer=c.trainer,
+            store=self.store,
+        )
+        return self._kept(f"evaluate ({name})", found)
+
+    def _validate(self, model: torch.nn.Module, sft: SftConfig, name: str) -> Mapping[str, float]:
+        """Accuracy and tokens of a student in training on a few validation problems."""
+        held_out = [t for t in read_records(self.traces.file("traces.parquet"), Trace) if t.split == "validation"]
+        asked = [
+            Problem(id=t.id, question=t.question, answer=t.answer, family=t.family)
+            for t in held_out[: sft.validation_problems]
+        ]
+        if not asked:
+            return {}
+        mixed = self._train.compression.mixed_ratios and name != "Original"
+        protocol = Protocol(
+            max_new_tokens=self._train.benchmark.max_new_tokens,
+            batch_size=self._train.trainer.generation_batch_size,
+            marker_ratio=self._train.ratio if mixed else None,
+        )
+        predictions = answer_problems(
+            model, self.tokenizer, self._train.model.chat, asked, protocol, system=name, ratio=self._train.ratio
+        )
+        return {
+            "val/accuracy": sum(p.correct for p in predictions) / len(predictions),
+            "val/tokens": sum(p.num_tokens for p in predictions) / len(predictions),
+        }

@@ -1,0 +1,183 @@
+"""Batched generation with a transformers model: finished rows leave the batch.
+
+Prompts are sorted by length and left-padded within a batch. A plain `generate` computes every row until the longest
+one ends; here the key-value cache is cut down to the rows that are still writing.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cotpress.generation.base import Generation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SHRINK_BELOW = 0.8
+"""Cut the cache when fewer than this share of its rows are still writing; copying it costs about one step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Smallest set of likeliest tokens with this much probability, in (0, 1].
+        seed: Seed of the draws; greedy decoding does not use it.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows of one batch that are still writing; tensors are `[rows, ...]`, shrinking together."""
+
+    rows: list[int]
+    mask: torch.Tensor
+    position: torch.Tensor
+    cache: Any
+    written: dict[int, list[int]] = field(default_factory=dict)
+
+
+def generate(
+    model: torch.nn.Module,
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    sampling: Sampling | None = None,
+    on_done: Callable[[int, Generation], None] | None = None,
+) -> list[Generation]:
+    """Completions of all prompts, in their order.
+
+    Args:
+        model: Causal language model in eval mode.
+        tokenizer: Its tokenizer.
+        prompts: Token ids, each of at least one token.
+        max_new_tokens: Budget per completion, in tokens, the end token included.
+        batch_size: Prompts at once.
+        sampling: How tokens are chosen; None is greedy.
+        on_done: Called with a prompt's index and completion as soon as its batch is finished.
+    """
+    chosen = sampling or Sampling()
+    done: dict[int, Generation] = {}
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    ends = _end_ids(model, tokenizer)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        began = time.monotonic()
+        written = _decode([prompts[i] for i in indices], model, ends, max_new_tokens, chosen, start)
+        latency = (time.monotonic() - began) / len(indices)
+        for index, tokens in zip(indices, written, strict=True):
+            stopped = bool(tokens) and tokens[-1] in ends
+            kept = tokens[:-1] if stopped else tokens
+            text = str(tokenizer.decode(kept, skip_special_tokens=True))
+            reason = "stop" if stopped else "length"
+            done[index] = Generation(token_ids=tuple(kept), text=text, finish_reason=reason, latency_s=latency)
+            if on_done is not None:
+                on_done(index, done[index])
+    return [done[i] for i in range(len(prompts))]
+
+
+def _end_ids(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None)
+
+
+@torch.inference_mode()
+def _decode(
+    prompts: Sequence[Sequence[int]],
+    model: torch.nn.Module,
+    ends: frozenset[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    stream: int,
+) -> list[list[int]]:
+    device = next(model.parameters()).device
+    draws = torch.Generator(device=device).manual_seed(sampling.seed * 1_000_003 + stream)
+    batch, tokens = _prefill(prompts, model, device)
+    chosen = _choose(tokens, sampling, draws)
+    for step in range(max_new_tokens):
+        writing = _record(batch, chosen, ends)
+        if not any(writing) or step + 1 == max_new_tokens:
+            break
+        if sum(writing) < SHRINK_BELOW * len(writing):
+            keep = torch.tensor([i for i, w in enumerate(writing) if w], device=device)
+            _shrink(batch, keep)
+            chosen = chosen[keep]
+        batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.rows), 1)], dim=1)
+        batch.position = batch.position + 1
+        output = model(
+            input_ids=chosen[:, None],
+            attention_mask=batch.mask,
+            position_ids=batch.position[:, None],
+            past_key_values=batch.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        chosen = _choose(output.logits[:, -1], sampling, draws)
+    return [batch.written[i] for i in range(len(prompts))]
+
+
+def _prefill(
+    prompts: Sequence[Sequence[int]], model: torch.nn.Module, device: torch.device
+) -> tuple[_Batch, torch.Tensor]:
+    from transformers import DynamicCache
+
+    width = max(len(p) for p in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    cache = DynamicCache()
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    rows = list(range(len(prompts)))
+    batch = _Batch(rows, mask, mask.sum(1) - 1, cache, {i: [] for i in rows})
+    return batch, output.logits[:, -1]
+
+
+def _record(batch: _Batch, chosen: torch.Tensor, ends: frozenset[int]) -> list[bool]:
+    """Append each row's token unless the row has ended; returns which rows still write."""
+    writing = []
+    for row, token in zip(batch.rows, chosen.tolist(), strict=True):
+        written = batch.written[row]
+        if not written or written[-1] not in ends:
+            written.append(token)
+        writing.append(written[-1] not in ends)
+    return writing
+
+
+def _shrink(batch: _Batch, keep: torch.Tensor) -> None:
+    batch.rows = [batch.rows[i] for i in keep.tolist()]
+    batch.mask, batch.position = batch.mask[keep], batch.position[keep]
+    batch.cache.batch_select_indices(keep)
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling, draws: torch.Generator) -> torch.Tensor:
+    """Next token per row from logits `[rows, V]`."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        ordered, index = probabilities.sort(dim=-1, descending=True)
+        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
+        probabilities = torch.zeros_like(probabilities).scatter_(1, index, ordered)
+    return torch.multinomial(probabilities, 1, generator=draws)[:, 0]

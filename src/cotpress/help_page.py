@@ -1,0 +1,70 @@
+"""The `--help` page: every configuration group with one line per choice, read from the YAML files' first lines.
+
+It needs neither Hydra nor torch, so it answers at once.
+"""
+
+from pathlib import Path
+
+USAGE = {
+    "train": (
+        "The whole flow: data, reference model, scores, compression, fine-tuning, evaluation, table.",
+        [
+            "python train.py scorer=cts ratio=0.7",
+            "python train.py -m scorer=cts,tokenskip,random ratio=0.5,0.7,0.9",
+        ],
+    ),
+    "compress": (
+        "Data to compressed training data, no fine-tuning.",
+        ["python compress.py data=jsonl data.path=FILE scorer=cts ratio=0.5 export=trl output=DIR"],
+    ),
+    "evaluate": (
+        "Any checkpoint or PEFT adapter on any benchmark.",
+        ["python evaluate.py model=smollm2 adapter=DIR benchmark=planted"],
+    ),
+    "report": ("Tables and plots from finished runs.", ["python report.py runs=outputs/runs"]),
+}
+COMMON = """\
+Everywhere:
+  ratio=R            fraction of the thinking tokens KEPT, in (0, 1]
+  seed=N  name=NAME  output_root=DIR
+  GROUP.KEY=VALUE    any value inside a group, e.g. scorer.condition=question
+  -m                 multirun: comma-separated values, every combination once
+  --cfg job          show the composed configuration and stop
+  --hydra-help       Hydra's own options
+"""
+
+
+def help_page(name: str, conf: Path) -> str:
+    """The help text of one entry script.
+
+    Args:
+        name: Entry script and primary configuration, e.g. `train`.
+        conf: Folder of the configuration groups.
+    """
+    what, examples = USAGE[name]
+    lines = [f"{name}.py - {what}", "", *(f"  {e}" for e in examples), "", "Groups (GROUP=CHOICE, * is the default):"]
+    chosen = dict(_defaults(conf / f"{name}.yaml"))
+    for group, default in chosen.items():
+        if group.startswith("hydra") or "@" in group:
+            continue
+        lines.append(f"  {group}")
+        for file in sorted((conf / group).glob("*.yaml")):
+            star = "*" if file.stem == default else " "
+            lines.append(f"   {star} {file.stem:<16} {_first_comment(file)}")
+    return "\n".join([*lines, "", COMMON])
+
+
+def _defaults(path: Path) -> list[tuple[str, str]]:
+    """`(group, choice)` pairs of a primary configuration's defaults list, without parsing YAML."""
+    pairs = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = line.strip().removeprefix("- ")
+        if line.startswith("  - ") and ": " in entry:
+            group, _, choice = entry.partition(": ")
+            pairs.append((group.strip(), choice.strip()))
+    return pairs
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -1,0 +1,52 @@
+"""Run directories: what a user opens after a command.
+
+    output_root/runs/<name>-<fingerprint>/
+        config.yaml  results.json  predictions.parquet  metrics.csv  report.html
+
+The fingerprint covers every setting that can change a result, so the same command finds its run again and a sweep
+over anything else gets a directory of its own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cotpress.artifacts import fingerprint, plain, write_text_atomic
+from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
+from cotpress.errors import ArtifactError
+
+HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name")
+"""Top-level keys that never change a result."""
+
+
+def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
+    """The run directory of a configuration, made if need be, with its `config.yaml`.
+
+    Raises:
+        ArtifactError: It cannot be written.
+    """
+    values: dict[str, Any] = plain(config)
+    digest = fingerprint({k: v for k, v in values.items() if k not in HARDWARE_KEYS})
+    path = Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path / "config.yaml", _yaml(values))
+    except OSError as error:
+        raise ArtifactError(f"cannot write the run directory '{path}': {error}. Fix: output_root=DIR") from error
+    return path
+
+
+def run_name(config: TrainConfig | EvaluateConfig) -> str:
+    """The name a user gave, or one made of scorer, ratio and model."""
+    if config.name:
+        return "".join(c if c.isalnum() or c in "-_." else "-" for c in config.name)
+    if isinstance(config, PipelineConfig):
+        mixed = "-mixed" if config.compression.mixed_ratios else ""
+        return f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}"
+    return f"evaluate-{config.model.name}-{config.benchmark.name}-{config.ratio:g}"
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))

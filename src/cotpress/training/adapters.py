@@ -1,0 +1,69 @@
+"""What is trained and how it leaves: LoRA adapters as plain PEFT folders, full fine-tunes as safetensors folders."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cotpress.errors import ConfigError
+from cotpress.training.config import Method, TuneConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+ADAPTER, MODEL = "adapter", "model"
+"""Folder names inside the artifact."""
+
+
+def make_trainable(model: Any, config: TuneConfig) -> Any:
+    """The model in train mode, with exactly the parameters trainable that the method trains.
+
+    Raises:
+        ConfigError: The method trains nothing.
+    """
+    match config.method:
+        case Method.lora:
+            from peft import LoraConfig, get_peft_model
+
+            torch.manual_seed(config.seed)  # the adapter's first matrices are drawn here
+            wrapped = get_peft_model(
+                model,
+                LoraConfig(
+                    r=config.lora_rank,
+                    lora_alpha=config.lora_alpha,
+                    lora_dropout=config.lora_dropout,
+                    target_modules="all-linear",
+                    task_type="CAUSAL_LM",
+                ),
+            )
+        case Method.full:
+            wrapped = model.requires_grad_(True)
+        case Method.none:
+            raise ConfigError("method none trains nothing; allowed here: lora, full")
+    wrapped.train()
+    return wrapped
+
+
+def save_trained(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", config: TuneConfig, base_path: str, folder: Path
+) -> None:
+    """Write what was trained below `folder`.
+
+    Args:
+        model: What `make_trainable` returned.
+        tokenizer: Saved beside full weights.
+        config: Tells adapter from full weights.
+        base_path: Hub id or name of the base model, noted in the adapter.
+        folder: The artifact's folder.
+    """
+    if config.method is Method.lora:
+        model.peft_config["default"].base_model_name_or_path = base_path
+        # Embeddings are never trained here; asked to find that out by itself, PEFT would look for the base on the hub.
+        model.save_pretrained(folder / ADAPTER, safe_serialization=True, save_embedding_layers=False)
+        (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        return
+    model.save_pretrained(folder / MODEL, safe_serialization=True)
+    tokenizer.save_pretrained(folder / MODEL)

@@ -1,0 +1,135 @@
+"""The Lightning modules: masked next-token loss, weighted by tokens over a whole optimizer step.
+
+They see a model and batches; no configuration, tokenizer, file or tracking service.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch.nn import functional as F  # noqa: N812 - the name everyone uses
+
+from cotpress.errors import TrainingError
+from cotpress.modeling.loading import split_head
+from cotpress.training.batching import IGNORED, MicroBatch, Step
+
+ROWS_PER_CHUNK = 1024
+"""Positions whose logits are held at once; a row of 150,000 logits is 600 kB in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """AdamW with linear warmup and cosine decay to zero.
+
+    Attributes:
+        learning_rate: Peak learning rate.
+        num_steps: Optimizer steps of the whole run.
+        warmup_fraction: Share of the steps with rising learning rate.
+        weight_decay: Decoupled weight decay.
+        betas: Moment decays.
+        max_grad_norm: Gradient norm above which gradients are scaled down; 0 turns it off.
+    """
+
+    learning_rate: float
+    num_steps: int
+    warmup_fraction: float
+    weight_decay: float
+    betas: tuple[float, float]
+    max_grad_norm: float
+
+    def factor(self, step: int) -> float:
+        """Learning rate of a step (counted from 0) relative to the peak."""
+        warmup = max(round(self.warmup_fraction * self.num_steps), 1)
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(self.num_steps - warmup, 1)))
+
+
+class NextTokenModule(pl.LightningModule):
+    """Trains the trainable parameters of a causal language model, one optimizer step per `Step`.
+
+    The loss is the sum over all target tokens of the step divided by their number, however they are spread over
+    micro-batches: a mean of micro-batch means would weight the tokens of short batches more.
+    """
+
+    stage = "train"
+
+    def __init__(self, model: torch.nn.Module, schedule: Schedule) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold the trained parameters only
+        self.model = model
+        self._schedule = schedule
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over what is trainable, with the schedule."""
+        s = self._schedule
+        optimizer = torch.optim.AdamW(
+            [p for p in self.parameters() if p.requires_grad],
+            lr=s.learning_rate,
+            betas=s.betas,
+            weight_decay=s.weight_decay,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, s.factor)}
+
+    def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
+        """Move every micro-batch."""
+        moved = [b.to(device) for b in batch.batches]
+        return Step(batches=moved, num_targets=batch.num_targets, num_tokens=batch.num_tokens)
+
+    def training_step(self, batch: Step, batch_idx: int) -> None:
+        """One optimizer step.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+        total = 0.0
+        for micro in batch.batches:
+            loss = self.loss_sum(micro) / batch.num_targets
+            self.manual_backward(loss)
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"the loss of step {self.global_step + 1} is {total}, not a finite number. Fix: a lower learning rate, "
+                "model.dtype=float32, or look for odd rows in the data"
+            )
+        if self._schedule.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self._schedule.max_grad_norm)
+        rate = scheduler.get_last_lr()[0]
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        self.log_dict({f"{self.stage}/loss": total, f"{self.stage}/lr": rate}, batch_size=1)
+
+    def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
+        """Summed negative log-likelihood of the targets, in nats; scalar float32."""
+        split = split_head(self.model)
+        states: torch.Tensor = split.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+        counted = batch.targets != IGNORED
+        loss = states.new_zeros((), dtype=torch.float32)
+        chunks = zip(torch.split(states[counted], ROWS_PER_CHUNK), torch.split(batch.targets[counted], ROWS_PER_CHUNK))
+        for rows, targets in chunks:
+            loss = loss + F.cross_entropy(split.head(rows).float(), targets, reduction="sum")
+        return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""
+        checkpoint["state_dict"] = {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
+
+
+class ReferenceModule(NextTokenModule):
+    """The reference model of CTS: next-token loss on [valuable thinking, response] after the question."""
+
+    stage = "reference"
+
+
+class SftModule(NextTokenModule):
+    """The student: next-token loss on [compressed thinking, response] after the question."""
+
+    stage = "sft"

@@ -1,0 +1,116 @@
+"""The two training stages: reference model and student."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
+from cotpress.modeling_config import ModelConfig
+from cotpress.prompts import ChatFormat
+from cotpress.records import CompressedTrace, ValuableTrace
+from cotpress.tables import read_records
+from cotpress.tracking import Tracker
+from cotpress.trainer_config import TrainerConfig
+from cotpress.training.adapters import make_trainable, save_trained
+from cotpress.training.callbacks import Validate
+from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
+from cotpress.training.examples import Examples, reference_examples, student_examples
+from cotpress.training.fit import fit, use_threads
+from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
+
+
+def train_reference(
+    config: ReferenceConfig,
+    *,
+    base: ModelConfig,
+    distilled: Artifact,
+    trainer: TrainerConfig,
+    tracker: Tracker,
+    store: ArtifactStore,
+) -> Artifact | None:
+    """The reference model of CTS (`adapter/` or `model/`); None if the base model is to score.
+
+    Args:
+        config: How it is trained.
+        base: Model it starts from.
+        distilled: Artifact with `valuable.parquet`.
+        trainer: Hardware.
+        tracker: Gets losses.
+        store: Where the result goes.
+    """
+    if config.tune.method is Method.none:
+        return None
+    tokenizer = load_tokenizer(base, store)
+
+    def examples() -> Examples:
+        rows = read_records(distilled.file("valuable.parquet"), ValuableTrace)[: config.limit]
+        return reference_examples(rows, tokenizer, ChatFormat(tokenizer, base.chat), config.tune.max_tokens)
+
+    identity = {"limit": config.limit, "distilled": distilled.key}
+    return _train(ReferenceModule, config.tune, base, identity, examples, trainer, tracker, store)
+
+
+def train_student(
+    config: SftConfig,
+    *,
+    model: ModelConfig,
+    compressed: Artifact,
+    trainer: TrainerConfig,
+    tracker: Tracker,
+    store: ArtifactStore,
+    validate: Validate | None = None,
+) -> Artifact:
+    """A student of compressed thinking (`adapter/` or `model/`).
+
+    Args:
+        config: How it is trained.
+        model: Model it starts from.
+        compressed: Artifact with `compressed.parquet`.
+        trainer: Hardware.
+        tracker: Gets losses and validation metrics.
+        store: Where the result goes.
+        validate: Answers validation problems during training; None leaves that out.
+    """
+    tokenizer = load_tokenizer(model, store)
+
+    def examples() -> Examples:
+        rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
+        return student_examples(rows, ChatFormat(tokenizer, model.chat), config.tune.max_tokens)
+
+    identity = {"compressed": compressed.key}
+    validations = config.validations_per_run if config.validation_problems > 0 else 0
+    return _train(
+        SftModule, config.tune, model, identity, examples, trainer, tracker, store, validate=validate, times=validations
+    )
+
+
+def _train(
+    kind: type[NextTokenModule],
+    tune: TuneConfig,
+    base: ModelConfig,
+    upstream: Mapping[str, Any],
+    examples: Callable[[], Examples],
+    trainer: TrainerConfig,
+    tracker: Tracker,
+    store: ArtifactStore,
+    *,
+    validate: Validate | None = None,
+    times: int = 0,
+) -> Artifact:
+    device = pick_device(trainer)
+
+    def produce(workdir: Path) -> Summary:
+        use_threads(trainer)
+        found = examples()
+        model = make_trainable(load_model(base, store, device=device), tune)
+        fitted = fit(
+            model, kind, found, tune,
+            workdir=workdir, trainer=trainer, tracker=tracker, validate=validate, validations=times,
+        )  # fmt: skip
+        save_trained(model, load_tokenizer(base, store), tune, base.path, workdir)
+        return Summary(num_rows=len(found.kept), dropped=found.dropped, facts=dataclasses.asdict(fitted))
+
+    identity = {"tune": tune, "model": model_identity(base, store, device), "chat": base.chat, **upstream}
+    return store.build(kind.stage, identity, produce)
