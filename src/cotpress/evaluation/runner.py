@@ -1,54 +1,71 @@
-"""Questions in, checked answers out: one definition for the evaluate stage and for validation during training."""
+"""Problems in, judged answers out: the same code for the evaluation stage and for validation during fine-tuning."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import torch
 
 from cotpress.answers import extract_answer, is_equal
 from cotpress.generation.base import Generation
-from cotpress.generation.hf import generate
+from cotpress.generation.hf import Sampling, generate
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from cotpress.modeling_config import ChatConfig
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How a system is asked.
+    """How problems are asked.
 
     Attributes:
-        system: Row of the results table.
-        ratio: Kept fraction the student was trained for.
-        marker_ratio: Ratio announced in the prompt, or None where the student knows no marker.
-        max_new_tokens: Budget per answer.
-        batch_size: Answers generated at once; does not change them.
+        max_new_tokens: Budget per answer, in tokens.
+        batch_size: Answers generated at once; changes speed, not answers.
+        marker_ratio: Ratio announced by the control marker; None for students trained without one.
+        sampling: How tokens are chosen; None is greedy.
     """
 
-    system: str
-    ratio: float
-    marker_ratio: float | None
     max_new_tokens: int
     batch_size: int
+    marker_ratio: float | None = None
+    sampling: Sampling | None = None
 
 
 def answer_problems(
-    model: Any,
+    model: torch.nn.Module,
     tokenizer: "PreTrainedTokenizerBase",
-    chat: ChatFormat,
+    chat: "ChatConfig",
     problems: Sequence[Problem],
     protocol: Protocol,
+    *,
+    system: str,
+    ratio: float,
     on_done: Callable[[Prediction], None] | None = None,
 ) -> list[Prediction]:
-    """Greedy answers to `problems`, checked, in their order; `on_done` gets each as its batch ends."""
-    prompts = [chat.prompt_ids(p.question, protocol.marker_ratio) for p in problems]
-    predictions: dict[int, Prediction] = {}
+    """One judged answer per problem, in the problems' order.
 
-    def done(index: int, generation: Generation) -> None:
-        predictions[index] = check(problems[index], generation, chat, protocol)
+    Args:
+        model: Causal language model in eval mode.
+        tokenizer: Its tokenizer.
+        chat: Its conversation format.
+        problems: What is asked.
+        protocol: How it is asked.
+        system: Name that the predictions carry.
+        ratio: Asked kept fraction that the predictions carry.
+        on_done: Called with each prediction as soon as its batch is finished.
+    """
+    written = ChatFormat(tokenizer, chat)
+    prompts = [written.prompt_ids(p.question, protocol.marker_ratio) for p in problems]
+    done: dict[int, Prediction] = {}
+
+    def judge(index: int, generation: Generation) -> None:
+        done[index] = _judge(problems[index], generation, written, system, ratio)
         if on_done is not None:
-            on_done(predictions[index])
+            on_done(done[index])
 
     generate(
         model,
@@ -56,33 +73,28 @@ def answer_problems(
         prompts,
         max_new_tokens=protocol.max_new_tokens,
         batch_size=protocol.batch_size,
-        on_done=done,
+        sampling=protocol.sampling,
+        on_done=judge,
     )
-    return [predictions[i] for i in range(len(problems))]
+    return [done[i] for i in range(len(problems))]
 
 
-def check(problem: Problem, generation: Generation, chat: ChatFormat, protocol: Protocol) -> Prediction:
-    """The verdict on one generation.
-
-    The answer is looked for in the response; in the whole text if the thinking was never closed. An answer that
-    the budget ended is wrong, whatever number it had come to.
-    """
-    thinking, response, closed = chat.split_output(generation.text)
-    predicted = extract_answer(response if closed else generation.text)
-    complete = generation.finish_reason == "stop"
-    num_thinking = min(len(chat.text_ids(thinking)), generation.num_tokens) if closed else generation.num_tokens
+def _judge(problem: Problem, generation: Generation, written: ChatFormat, system: str, ratio: float) -> Prediction:
+    thinking, response, closed = written.split_output(generation.text)
+    predicted = extract_answer(response if closed and response else generation.text)
     return Prediction(
         id=problem.id,
         family=problem.family,
         question=problem.question,
         answer=problem.answer,
-        system=protocol.system,
-        ratio=protocol.ratio,
+        system=system,
+        ratio=ratio,
         output=generation.text,
         predicted=predicted,
-        correct=complete and bool(predicted) and is_equal(problem.answer, predicted),
+        # an answer that the budget cut off was not given, whatever number stands last in it
+        correct=generation.finish_reason == "stop" and is_equal(problem.answer, predicted),
         num_tokens=generation.num_tokens,
-        num_thinking_tokens=num_thinking,
+        num_thinking_tokens=len(written.text_ids(thinking)) if closed else generation.num_tokens,
         finish_reason=generation.finish_reason,
         latency_s=generation.latency_s,
     )

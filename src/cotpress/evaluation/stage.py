@@ -1,29 +1,20 @@
-"""The evaluate stage: a system's answers to a benchmark, kept batch by batch so that an interruption costs one."""
+"""The evaluation stage: a student answers all problems of a benchmark; a killed run goes on after its last batch."""
 
 import dataclasses
-import logging
+import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
-from cotpress.errors import DataError
 from cotpress.evaluation.runner import Protocol, answer_problems
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
-from cotpress.modeling.sources import source_identity
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
-from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 from cotpress.tables import read_records, write_records
-from cotpress.tracking import Tracker
 from cotpress.trainer_config import TrainerConfig
 
-log = logging.getLogger(__name__)
-
-PROBLEMS_FILE = "problems.parquet"
-PREDICTIONS_FILE = "predictions.parquet"
+PREDICTIONS = "predictions.parquet"
 
 
 def evaluate(
@@ -31,113 +22,103 @@ def evaluate(
     system: str,
     ratio: float,
     model: ModelConfig,
-    adapter: Artifact | Path | None,
+    student: Artifact | str | None,
     problems: Artifact,
     max_new_tokens: int,
+    marker_ratio: float | None,
     trainer: TrainerConfig,
-    tracker: Tracker,
     store: ArtifactStore,
-    marker_ratio: float | None = None,
 ) -> Artifact:
-    """Greedy answers of a system to a benchmark, checked.
+    """Predictions of a student on all problems (`predictions.parquet`).
 
     Args:
-        system: Row of the results table.
-        ratio: Kept fraction the student was trained for.
+        system: Name of the student in tables.
+        ratio: Asked kept fraction, carried into the records.
         model: The base model.
-        adapter: Output of the sft stage, a PEFT adapter folder, or None for the model itself.
-        problems: Output of the benchmark stage.
-        max_new_tokens: Budget per answer; a truncated answer is wrong.
-        trainer: Hardware; does not change the answers.
-        tracker: Takes accuracy and token counts.
-        store: Where artifacts are kept.
-        marker_ratio: Ratio announced in the prompt; only students of mixed-ratio training know the marker.
-
-    Raises:
-        DataError: The benchmark is empty.
-        ModelError: Model or adapter cannot be loaded.
+        student: A fine-tuned student of the sft stage, a PEFT adapter directory or hub id, or None for the base.
+        problems: Artifact with `problems.parquet`.
+        max_new_tokens: Budget per answer, in tokens.
+        marker_ratio: Ratio announced in the prompt, or None.
+        trainer: Hardware.
+        store: Where the result goes.
     """
+    device = pick_device(trainer)
     identity = {
         "system": system,
         "ratio": ratio,
-        "model": model_identity(model, store, pick_device(trainer)),
+        "model": model_identity(model, store, device),
         "chat": model.chat,
-        "adapter": _adapter_identity(adapter),
+        "student": student.key if isinstance(student, Artifact) else _adapter_identity(student),
         "problems": problems.key,
         "max_new_tokens": max_new_tokens,
         "marker_ratio": marker_ratio,
     }
     protocol = Protocol(
-        system=system,
-        ratio=ratio,
-        marker_ratio=marker_ratio,
-        max_new_tokens=max_new_tokens,
-        batch_size=trainer.generation_batch_size,
+        max_new_tokens=max_new_tokens, batch_size=trainer.generation_batch_size, marker_ratio=marker_ratio
     )
 
     def produce(workdir: Path) -> Summary:
-        asked = read_records(problems.file(PROBLEMS_FILE), Problem)
-        if not asked:
-            raise DataError(f"evaluate: benchmark {problems.key} has no problem. Fix: raise benchmark.limit")
-        if trainer.num_threads is not None:
-            torch.set_num_threads(trainer.num_threads)
-        loaded = _load(model, adapter, trainer, store)
-        tokenizer = load_tokenizer(model, store)
-        predictions = _answer(loaded, tokenizer, ChatFormat(tokenizer, model.chat), asked, protocol, workdir)
-        write_records(workdir / PREDICTIONS_FILE, predictions, Prediction)
-        metrics = summarize(predictions)
-        tracker.log("evaluate", {f"{system}/{name}": value for name, value in metrics.items()})
-        return Summary(num_rows=len(predictions), facts={"system": system, **metrics})
+        asked = read_records(problems.file("problems.parquet"), Problem)
+        kept = _Kept(workdir / SCRATCH / "answers.jsonl")
+        waiting = [p for p in asked if p.id not in kept.done]
+        label = f"evaluate {system} on {len(asked)} problems"
+        if waiting:
+            weights, adapter = _weights(model, student)
+            loaded = load_model(weights, store, adapter=adapter, merge_adapter=True, device=device)
+            tokenizer = load_tokenizer(model, store)
+            with Progress(label, len(asked), "answers", done=len(kept.done)) as progress:
+
+                def on_done(prediction: Prediction) -> None:
+                    kept.add(prediction)
+                    progress.advance(1)
+
+                answer_problems(
+                    loaded, tokenizer, model.chat, waiting, protocol, system=system, ratio=ratio, on_done=on_done
+                )
+        write_records(workdir / PREDICTIONS, [kept.done[p.id] for p in asked], Prediction)
+        return Summary(num_rows=len(asked))
 
     return store.build("evaluate", identity, produce)
 
 
-def summarize(predictions: list[Prediction]) -> dict[str, float]:
-    """Accuracy, tokens per answer and truncated share of a non-empty list."""
-    n = len(predictions)
-    return {
-        "accuracy": sum(p.correct for p in predictions) / n,
-        "tokens": sum(p.num_tokens for p in predictions) / n,
-        "truncation_rate": sum(p.finish_reason == "length" for p in predictions) / n,
-    }
+class _Kept:
+    """Answers of an interrupted evaluation, one JSON line each; a torn last line is asked again."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.done: dict[str, Prediction] = {}
+        whole = b""
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+            if line.endswith(b"\n"):
+                prediction = Prediction(**json.loads(line))
+                self.done[prediction.id] = prediction
+                whole += line
+        path.write_bytes(whole)
+        self._path = path
+
+    def add(self, prediction: Prediction) -> None:
+        self.done[prediction.id] = prediction
+        with self._path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(dataclasses.asdict(prediction)) + "\n")
 
 
-def _adapter_identity(adapter: Artifact | Path | None) -> Any:
-    if adapter is None or isinstance(adapter, Artifact):
-        return None if adapter is None else adapter.key
-    return source_identity(str(adapter))
+def _weights(model: ModelConfig, student: Artifact | str | None) -> tuple[ModelConfig, str | None]:
+    """The model to load and the adapter to put on it."""
+    if isinstance(student, Artifact):
+        if (student.path / "adapter").is_dir():
+            return model, str(student.path / "adapter")
+        return full_checkpoint(model, student.path / "model"), None
+    return model, student
 
 
-def _load(model: ModelConfig, adapter: Artifact | Path | None, trainer: TrainerConfig, store: ArtifactStore) -> Any:
-    device = pick_device(trainer)
-    if isinstance(adapter, Artifact):
-        if (adapter.path / "model").is_dir():  # a full fine-tune stands alone
-            tuned = dataclasses.replace(model, source=ModelSource.hub, path=str(adapter.path / "model"), revision=None)
-            return load_model(tuned, store, device=device)
-        adapter = adapter.path / "adapter"
-    return load_model(model, store, adapter=adapter, merge_adapter=True, device=device)
+def full_checkpoint(model: ModelConfig, folder: Path) -> ModelConfig:
+    """The same model with its weights from a local folder."""
+    from cotpress.modeling_config import ModelSource
+
+    return dataclasses.replace(model, source=ModelSource.hub, path=str(folder), revision=None)
 
 
-def _answer(
-    model: Any, tokenizer: Any, chat: ChatFormat, problems: list[Problem], protocol: Protocol, workdir: Path
-) -> list[Prediction]:
-    """Predictions in the order of `problems`; batches that an interrupted call finished are read back."""
-    scratch = workdir / SCRATCH
-    scratch.mkdir(exist_ok=True)
-    parts = sorted(scratch.glob("part-*.parquet"))
-    found = {p.id: p for p in read_records(parts, Prediction)}
-    open_problems = [p for p in problems if p.id not in found]
-    open_problems.sort(key=lambda p: len(p.question))  # similar lengths, little padding
-    size = protocol.batch_size
-    with Progress(f"evaluate {protocol.system}", len(problems), "answers", len(found)) as progress:
-        for start in range(0, len(open_problems), size):
-            batch = answer_problems(model, tokenizer, chat, open_problems[start : start + size], protocol)
-            number = len(parts) + start // size
-            writing = scratch / "writing.parquet"
-            write_records(writing, batch, Prediction)
-            writing.rename(scratch / f"part-{number:06d}.parquet")  # a part under its final name is complete
-            found |= {p.id: p for p in batch}
-            seconds = sum(p.latency_s for p in batch)
-            rate = sum(p.num_tokens for p in batch) / max(seconds, 1e-9)
-            progress.advance(len(batch), f"{rate:.0f} tokens/s")
-    return [found[p.id] for p in problems]
+def _adapter_identity(adapter: str | None) -> dict[str, Any] | None:
+    from cotpress.modeling.sources import source_identity
+
+    return None if adapter is None else dict(source_identity(adapter))

@@ -1,4 +1,4 @@
-"""What a generation backend returns."""
+"""What a generation backend gives back."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class Generation:
     """One generated completion.
 
     Attributes:
-        token_ids: Generated tokens, end token excluded.
-        text: Their text, special tokens included: a closing tag may be one.
+        token_ids: Generated tokens, the end token not included.
+        text: The same as text, special tokens left out.
         finish_reason: `stop` (the model ended) or `length` (the budget ended it).
-        latency_s: Seconds of wall time, shared equally within a batch.
+        latency_s: Seconds of wall time of its batch, divided by the batch's size.
     """
 
     token_ids: tuple[int, ...]
@@ -21,5 +21,5 @@ class Generation:
 
     @property
     def num_tokens(self) -> int:
-        """Generated tokens, end token not counted."""
+        """Number of generated tokens, the end token not counted."""
         return len(self.token_ids)

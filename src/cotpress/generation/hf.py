@@ -1,13 +1,12 @@
-"""Batched generation with a transformers model.
+"""Batched generation with a transformers model: finished rows leave the batch.
 
-Unlike `model.generate`, a finished row leaves the batch with its part of the key-value cache, so a batch costs what
-its rows cost and not `rows x longest row`.
+Prompts are sorted by length and left-padded within a batch. A plain `generate` computes every row until the longest
+one ends; here the key-value cache is cut down to the rows that are still writing.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,15 +16,18 @@ from cotpress.generation.base import Generation
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SHRINK_BELOW = 0.8
+"""Cut the cache when fewer than this share of its rows are still writing; copying it costs about one step."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How the next token is chosen.
 
     Attributes:
-        temperature: 0 takes the most likely token.
-        top_p: Smallest probability mass that is sampled from, in (0, 1].
-        seed: Every row draws from its own stream, so a text does not depend on its batch.
+        temperature: 0 is greedy.
+        top_p: Smallest set of likeliest tokens with this much probability, in (0, 1].
+        seed: Seed of the draws; greedy decoding does not use it.
     """
 
     temperature: float = 0.0
@@ -33,8 +35,19 @@ class Sampling:
     seed: int = 0
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Rows of one batch that are still writing; tensors are `[rows, ...]`, shrinking together."""
+
+    rows: list[int]
+    mask: torch.Tensor
+    position: torch.Tensor
+    cache: Any
+    written: dict[int, list[int]] = field(default_factory=dict)
+
+
 def generate(
-    model: Any,
+    model: torch.nn.Module,
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[Sequence[int]],
     *,
@@ -43,109 +56,128 @@ def generate(
     sampling: Sampling | None = None,
     on_done: Callable[[int, Generation], None] | None = None,
 ) -> list[Generation]:
-    """Completions in the order of the prompts.
+    """Completions of all prompts, in their order.
 
     Args:
         model: Causal language model in eval mode.
-        tokenizer: Decodes the texts.
-        prompts: Token ids of each prompt, none of them empty.
-        max_new_tokens: Budget per completion, end token included.
-        batch_size: Rows generated at once.
-        sampling: How tokens are chosen; greedy by default.
-        on_done: Called with the index of a prompt and its completion, batch by batch.
+        tokenizer: Its tokenizer.
+        prompts: Token ids, each of at least one token.
+        max_new_tokens: Budget per completion, in tokens, the end token included.
+        batch_size: Prompts at once.
+        sampling: How tokens are chosen; None is greedy.
+        on_done: Called with a prompt's index and completion as soon as its batch is finished.
     """
-    sampling = sampling or Sampling()
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    found: dict[int, Generation] = {}
-    ends = end_ids(model, tokenizer)
+    chosen = sampling or Sampling()
+    done: dict[int, Generation] = {}
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    ends = _end_ids(model, tokenizer)
     for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        started = time.monotonic()
-        outputs = _generate_batch(model, [prompts[i] for i in rows], rows, max_new_tokens, ends, sampling)
-        latency = (time.monotonic() - started) / len(rows)
-        for row, ids in zip(rows, outputs, strict=True):
-            found[row] = _generation(tokenizer, ids, ends, latency)
+        indices = order[start : start + batch_size]
+        began = time.monotonic()
+        written = _decode([prompts[i] for i in indices], model, ends, max_new_tokens, chosen, start)
+        latency = (time.monotonic() - began) / len(indices)
+        for index, tokens in zip(indices, written, strict=True):
+            stopped = bool(tokens) and tokens[-1] in ends
+            kept = tokens[:-1] if stopped else tokens
+            text = str(tokenizer.decode(kept, skip_special_tokens=True))
+            reason = "stop" if stopped else "length"
+            done[index] = Generation(token_ids=tuple(kept), text=text, finish_reason=reason, latency_s=latency)
             if on_done is not None:
-                on_done(row, found[row])
-    return [found[i] for i in range(len(prompts))]
+                on_done(index, done[index])
+    return [done[i] for i in range(len(prompts))]
 
 
-def end_ids(model: Any, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    """Tokens that end a completion: those of the generation config and the tokenizer's own."""
+def _end_ids(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
-
-
-def _generation(
-    tokenizer: "PreTrainedTokenizerBase", ids: list[int], ends: frozenset[int], latency_s: float
-) -> Generation:
-    stopped = bool(ids) and ids[-1] in ends
-    kept = ids[:-1] if stopped else ids
-    text = tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return Generation(
-        token_ids=tuple(kept), text=str(text), finish_reason="stop" if stopped else "length", latency_s=latency_s
-    )
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None)
 
 
 @torch.inference_mode()
-def _generate_batch(
-    model: Any,
-    prompts: list[Sequence[int]],
-    streams: list[int],
-    max_new_tokens: int,
+def _decode(
+    prompts: Sequence[Sequence[int]],
+    model: torch.nn.Module,
     ends: frozenset[int],
+    max_new_tokens: int,
     sampling: Sampling,
+    stream: int,
 ) -> list[list[int]]:
-    from transformers import DynamicCache
-
-    outputs: list[list[int]] = [[] for _ in prompts]
-    inputs, mask = _left_pad(prompts, model.device)
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)
-    generators = [torch.Generator().manual_seed((sampling.seed << 20) + stream) for stream in streams]
-    alive = list(range(len(prompts)))
-    cache = DynamicCache(config=model.config)
-    for length in itertools.count(1):
-        logits = model(
-            input_ids=inputs,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
+    device = next(model.parameters()).device
+    draws = torch.Generator(device=device).manual_seed(sampling.seed * 1_000_003 + stream)
+    batch, tokens = _prefill(prompts, model, device)
+    chosen = _choose(tokens, sampling, draws)
+    for step in range(max_new_tokens):
+        writing = _record(batch, chosen, ends)
+        if not any(writing) or step + 1 == max_new_tokens:
+            break
+        if sum(writing) < SHRINK_BELOW * len(writing):
+            keep = torch.tensor([i for i, w in enumerate(writing) if w], device=device)
+            _shrink(batch, keep)
+            chosen = chosen[keep]
+        batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.rows), 1)], dim=1)
+        batch.position = batch.position + 1
+        output = model(
+            input_ids=chosen[:, None],
+            attention_mask=batch.mask,
+            position_ids=batch.position[:, None],
+            past_key_values=batch.cache,
             use_cache=True,
             logits_to_keep=1,
-        ).logits[:, -1]
-        tokens = _choose(logits, [generators[row] for row in alive], sampling)
-        for row, token in zip(alive, tokens, strict=True):
-            outputs[row].append(token)
-        staying = [i for i, token in enumerate(tokens) if token not in ends]
-        if not staying or length >= max_new_tokens:
-            return outputs
-        if len(staying) < len(alive):
-            keep = torch.tensor(staying, device=mask.device)
-            cache.batch_select_indices(keep)
-            mask, positions = mask[keep], positions[keep]
-            alive = [alive[i] for i in staying]
-        inputs = torch.tensor([[tokens[i]] for i in staying], device=mask.device)
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    raise AssertionError("unreachable")
+        )
+        chosen = _choose(output.logits[:, -1], sampling, draws)
+    return [batch.written[i] for i in range(len(prompts))]
 
 
-def _left_pad(prompts: list[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, int64 `[B, L]`; padding on the left, so that every row's last position is its newest."""
-    width = max(map(len, prompts))
-    inputs = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return inputs, mask
+def _prefill(
+    prompts: Sequence[Sequence[int]], model: torch.nn.Module, device: torch.device
+) -> tuple[_Batch, torch.Tensor]:
+    from transformers import DynamicCache
+
+    width = max(len(p) for p in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    cache = DynamicCache()
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    rows = list(range(len(prompts)))
+    batch = _Batch(rows, mask, mask.sum(1) - 1, cache, {i: [] for i in rows})
+    return batch, output.logits[:, -1]
 
 
-def _choose(logits: torch.Tensor, generators: list[torch.Generator], sampling: Sampling) -> list[int]:
+def _record(batch: _Batch, chosen: torch.Tensor, ends: frozenset[int]) -> list[bool]:
+    """Append each row's token unless the row has ended; returns which rows still write."""
+    writing = []
+    for row, token in zip(batch.rows, chosen.tolist(), strict=True):
+        written = batch.written[row]
+        if not written or written[-1] not in ends:
+            written.append(token)
+        writing.append(written[-1] not in ends)
+    return writing
+
+
+def _shrink(batch: _Batch, keep: torch.Tensor) -> None:
+    batch.rows = [batch.rows[i] for i in keep.tolist()]
+    batch.mask, batch.position = batch.mask[keep], batch.position[keep]
+    batch.cache.batch_select_indices(keep)
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling, draws: torch.Generator) -> torch.Tensor:
+    """Next token per row from logits `[rows, V]`."""
     if sampling.temperature == 0:
-        greedy: list[int] = logits.argmax(-1).tolist()
-        return greedy
-    probabilities = (logits.float() / sampling.temperature).softmax(-1).cpu()
-    ranked, ids = probabilities.sort(-1, descending=True)
-    outside = ranked.cumsum(-1) - ranked >= sampling.top_p  # mass before the token already suffices
-    ranked = ranked.masked_fill(outside, 0.0)
-    draws = [torch.multinomial(row, 1, generator=g) for row, g in zip(ranked, generators, strict=True)]
-    return [int(ids[i, draw]) for i, draw in enumerate(draws)]
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        ordered, index = probabilities.sort(dim=-1, descending=True)
+        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
+        probabilities = torch.zeros_like(probabilities).scatter_(1, index, ordered)
+    return torch.multinomial(probabilities, 1, generator=draws)[:, 0]

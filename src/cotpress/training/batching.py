@@ -1,13 +1,13 @@
-"""Which sequences make up which optimizer step, planned before training begins.
+"""The order of training: a pure function of lengths and seed, so a resumed run sees exactly what was left.
 
-The plan is a pure function of lengths and settings: epochs are shuffled by seed, cut into optimizer steps, and each
-step into micro-batches that fit the memory. Micro-batches are padded on the right without an attention mask: under
-causal attention no real token sees the padding behind it, and the loss ignores what the padding predicts.
+An optimizer step takes `sequences_per_step` sequences in shuffled order. Inside a step they are sorted by length and
+cut into micro-batches of at most `tokens_per_batch` tokens, padding included. Sequences are padded on the right and
+no attention mask is passed: with causal attention no token sees the padding behind it, so a batch gives exactly what
+its sequences give alone, and the fast causal attention kernel is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,91 +15,91 @@ import torch
 from cotpress.training.examples import Example
 
 IGNORED = -100
-"""Target of positions without a loss."""
+"""Target of a position that has no loss."""
 
-MicroBatch = tuple[torch.Tensor, torch.Tensor]
-"""Input ids int64 `[B, L]` and targets int64 `[B, L]`: the token that follows each position, or `IGNORED`."""
-
-Step = list[list[int]]
-"""One optimizer step of one rank: indices of examples, by micro-batch. An empty micro-batch only keeps pace."""
+Plan = list[list[list[int]]]
+"""Per optimizer step its micro-batches, each a list of example indices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanSettings:
-    """What determines the plan beside the lengths.
+class MicroBatch:
+    """One forward pass.
 
     Attributes:
-        epochs: Passes over the data.
-        sequences_per_step: Sequences per optimizer step, over all ranks.
-        tokens_per_batch: Padded tokens per micro-batch; one longer sequence is a micro-batch of its own.
-        seed: Seed of the order.
+        ids: int64 `[B, L]`, padded on the right.
+        targets: int64 `[B, L]`; `targets[b, i]` is the token after `ids[b, i]`, or `IGNORED`.
     """
 
-    epochs: int
-    sequences_per_step: int
-    tokens_per_batch: int
-    seed: int
+    ids: torch.Tensor
+    targets: torch.Tensor
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same on another device."""
+        return MicroBatch(ids=self.ids.to(device), targets=self.targets.to(device))
 
 
-def plan_steps(lengths: Sequence[int], settings: PlanSettings, *, rank: int = 0, world_size: int = 1) -> list[Step]:
-    """The optimizer steps of one rank; every rank gets as many steps, and as many micro-batches in each."""
-    steps = []
-    for epoch in range(settings.epochs):
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(lengths)).tolist()
-        for start in range(0, len(order), settings.sequences_per_step):
-            members = sorted(order[start : start + settings.sequences_per_step], key=lambda i: (lengths[i], i))
-            shares = [_micro_batches(members[r::world_size], lengths, settings) for r in range(world_size)]
-            mine, longest = shares[rank], max(map(len, shares))
-            steps.append(mine + [[] for _ in range(longest - len(mine))])
-    return steps
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """All micro-batches of one optimizer step.
+
+    Attributes:
+        batches: Forward passes.
+        num_targets: Tokens with a loss, over all batches.
+        num_tokens: Tokens without padding.
+    """
+
+    batches: Sequence[MicroBatch]
+    num_targets: int
+    num_tokens: int
 
 
-def _micro_batches(members: list[int], lengths: Sequence[int], settings: PlanSettings) -> Step:
-    batches: Step = []
-    for index in members:  # ascending lengths: the newcomer sets the padded width
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= settings.tokens_per_batch:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
+def plan_steps(
+    lengths: Sequence[int], *, sequences_per_step: int, epochs: int, tokens_per_batch: int, seed: int
+) -> Plan:
+    """Which sequences go into which micro-batch of which optimizer step; the last step of an epoch may be smaller."""
+    plan: Plan = []
+    for epoch in range(epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
+        for start in range(0, len(order), sequences_per_step):
+            plan.append(_micro_batches(order[start : start + sequences_per_step], lengths, tokens_per_batch))
+    return plan
+
+
+def _micro_batches(indices: list[int], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    batches: list[list[int]] = [[]]
+    for index in sorted(indices, key=lambda i: (-lengths[i], i)):
+        longest = lengths[batches[-1][0]] if batches[-1] else lengths[index]
+        if batches[-1] and longest * (len(batches[-1]) + 1) > tokens_per_batch:
+            batches.append([])
+        batches[-1].append(index)
     return batches
 
 
-def collate(examples: Sequence[Example]) -> MicroBatch:
-    """Right-padded input ids and next-token targets; only completion tokens are targets."""
-    width = max((len(e.input_ids) - 1 for e in examples), default=1)
-    inputs = torch.zeros(max(len(examples), 1), width, dtype=torch.int64)
-    targets = torch.full_like(inputs, IGNORED)
-    for row, example in enumerate(examples):
-        ids = torch.from_numpy(example.input_ids.astype(np.int64))
-        inputs[row, : len(ids) - 1] = ids[:-1]  # the last token is only a target
-        first = max(example.num_prompt, 1)
-        targets[row, first - 1 : len(ids) - 1] = ids[first:]
-    return inputs, targets
+class StepDataset(torch.utils.data.Dataset[Step]):
+    """Optimizer steps as items, in the order of the plan."""
 
-
-class StepLoader:
-    """Iterates over the planned steps; Lightning stores its position, so a resumed run goes on in mid-epoch.
-
-    One Lightning epoch is the whole run: data epochs are part of the plan.
-    """
-
-    def __init__(self, examples: Sequence[Example], steps: Sequence[Step]) -> None:
-        self._examples, self._steps = examples, steps
-        self._next = 0
+    def __init__(self, examples: Sequence[Example], plan: Plan) -> None:
+        self._examples, self._plan = examples, plan
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._plan)
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
-        while self._next < len(self._steps):
-            step = self._steps[self._next]
-            self._next += 1
-            yield [collate([self._examples[i] for i in indices]) for indices in step]
+    def __getitem__(self, index: int) -> Step:
+        members = [self._examples[i] for batch in self._plan[index] for i in batch]
+        return Step(
+            batches=[collate([self._examples[i] for i in batch]) for batch in self._plan[index]],
+            num_targets=sum(e.num_targets for e in members),
+            num_tokens=sum(len(e.ids) for e in members),
+        )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The position, in optimizer steps."""
-        return {"next_step": self._next}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a stored position."""
-        self._next = int(state["next_step"])
+def collate(examples: Sequence[Example]) -> MicroBatch:
+    """Examples side by side, padded on the right with token 0, which nothing looks at."""
+    width = max(len(e.ids) for e in examples)
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    targets = torch.full((len(examples), width), IGNORED, dtype=torch.long)
+    for row, example in enumerate(examples):
+        tokens = torch.tensor(example.ids)
+        ids[row, : len(tokens)] = tokens
+        targets[row, example.num_prompt - 1 : len(tokens) - 1] = tokens[example.num_prompt :]
+    return MicroBatch(ids=ids, targets=targets)

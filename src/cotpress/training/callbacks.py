@@ -1,7 +1,7 @@
-"""What training does on the side, one class each: progress, log, resumable checkpoints, validation."""
+"""What happens around training, one callback each: progress, log, validation, resumable checkpoints."""
 
 import csv
-import shutil
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,136 +9,150 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 
 from cotpress.progress import Progress
+from cotpress.tracking import Tracker
+from cotpress.training.batching import Step
+from cotpress.training.module import NextTokenModule
 
 Validate = Callable[[torch.nn.Module], Mapping[str, float]]
-"""Answers validation problems with the model as it is; names and values of metrics."""
+"""Gets the model in eval mode; returns metrics such as `val/accuracy` and `val/tokens`."""
+
+LAST = "last.ckpt"
 
 
-class TokenProgress(pl.Callback):
-    """Shows progress in training tokens, with throughput and loss.
+class TrackerLogger(Logger):
+    """Sends what modules log to the run's tracker; `stage/name` becomes stage and name."""
 
-    Attributes:
-        tokens_per_s: Training tokens per second of this call, padding not counted.
-    """
+    def __init__(self, tracker: Tracker) -> None:
+        super().__init__()
+        self._tracker = tracker
 
-    def __init__(self, label: str, step_tokens: Sequence[int]) -> None:
-        self._label, self._step_tokens = label, step_tokens
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "tracker"
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for one; runs are told apart by their directories."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the tracker already has the whole configuration."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Pass on metrics, grouped by stage."""
+        for name, value in metrics.items():
+            stage, found, short = name.partition("/")
+            if found:
+                self._tracker.log(stage, {short: float(value)}, step)
+
+
+class ProgressCallback(pl.Callback):
+    """Tokens done, tokens per second, time left and the loss."""
+
+    def __init__(self, label: str, steps: Sequence[int]) -> None:
+        self._label, self._steps = label, steps
         self._progress: Progress | None = None
-        self.tokens_per_s = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar, with what an interrupted run has done already."""
-        done = sum(self._step_tokens[: trainer.global_step])
-        if trainer.is_global_zero:
-            self._progress = Progress(self._label, sum(self._step_tokens), "tokens", done).__enter__()
+        """Begin, counting what an interrupted run has done."""
+        self._progress = Progress(
+            self._label, sum(self._steps), "tokens", done=sum(self._steps[: trainer.global_step])
+        ).__enter__()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
         """Advance by the step's tokens."""
+        assert self._progress is not None
+        self._progress.advance(batch.num_tokens, note=f"loss {_logged(trainer, pl_module, 'loss'):.3f}")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """End, also after an error."""
         if self._progress is not None:
-            self._progress.advance(self._step_tokens[batch_idx], f"loss {float(outputs['loss']):.3f}")
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the error message stands alone."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._progress is not None:
-            self.tokens_per_s = self._progress.per_second
             self._progress.__exit__(None, None, None)
             self._progress = None
 
+    @property
+    def tokens_per_second(self) -> float:
+        """Training speed so far; not a number before training."""
+        return math.nan if self._progress is None else self._progress.per_second
+
 
 class TrainLog(pl.Callback):
-    """Keeps one row per optimizer step, also over interruptions; without wall times, so equal runs log alike."""
+    """Loss, learning rate and tokens of every step; survives resuming because it travels in the checkpoint."""
 
-    columns = ("step", "loss", "learning_rate", "num_target_tokens")
+    COLUMNS = ("step", "loss", "lr", "num_target_tokens")
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, float, float, int]] = []
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
         """Note the step."""
-        values = (float(outputs["loss"]), float(outputs["learning_rate"]), int(outputs["num_target_tokens"]))
-        self.rows.append((batch_idx + 1, *values))
+        loss, rate = (_logged(trainer, pl_module, name) for name in ("loss", "lr"))
+        self.rows.append((trainer.global_step, loss, rate, batch.num_targets))
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self.rows}
+        """Rows so far."""
+        return {"rows": [list(row) for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the stored rows."""
-        self.rows = [tuple(row) for row in state_dict["rows"]]
+        """Rows of the interrupted run."""
+        self.rows = [(int(s), float(a), float(b), int(n)) for s, a, b, n in state_dict["rows"]]
 
     def write(self, path: Path) -> None:
         """Write the rows as csv."""
         with path.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(self.columns)
-            writer.writerows((step, f"{loss:.6g}", f"{rate:.6g}", count) for step, loss, rate, count in self.rows)
+            writer.writerow(self.COLUMNS)
+            writer.writerows(self.rows)
+
+
+class ValidationCallback(pl.Callback):
+    """Answers validation problems with the student in training, evenly spread and once at the end."""
+
+    def __init__(self, validate: Validate, num_steps: int, times: int) -> None:
+        self._validate = validate
+        self._due = {round(num_steps * (k + 1) / times) for k in range(times)}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
+    ) -> None:
+        """Validate if this step is one of the chosen ones."""
+        if trainer.global_step not in self._due:
+            return
+        assert isinstance(pl_module, NextTokenModule)
+        pl_module.model.eval()
+        metrics = self._validate(pl_module.model)
+        pl_module.model.train()
+        for logger in trainer.loggers:
+            logger.log_metrics({f"{pl_module.stage}/{k}": v for k, v in metrics.items()}, trainer.global_step)
 
 
 class TimedCheckpoint(pl.Callback):
-    """Saves what is needed to resume every so many seconds; an interruption costs at most that much work."""
+    """A checkpoint to resume from, replaced every so many seconds."""
 
     def __init__(self, folder: Path, every_s: float) -> None:
-        self._folder, self._every_s = folder, every_s
-        self._last = time.monotonic()
-
-    @staticmethod
-    def newest(folder: Path) -> Path | None:
-        """The last complete checkpoint in `folder`, if any."""
-        return max(folder.glob("step-*.ckpt"), default=None)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._last = time.monotonic()
+        self._path, self._every_s = folder / LAST, every_s
+        self._saved = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
-        """Save if it is time; rank 0's clock decides, since saving is a common act of all ranks."""
-        if not trainer.strategy.broadcast(time.monotonic() - self._last >= self._every_s):
+        """Save when it is time; a kill while saving leaves the older checkpoint whole."""
+        if time.monotonic() - self._saved < self._every_s:
             return
-        writing = self._folder / "writing.ckpt"
-        final = self._folder / f"step-{batch_idx + 1:08d}.ckpt"
-        trainer.save_checkpoint(writing)
-        if trainer.is_global_zero:
-            writing.rename(final)  # a checkpoint under its final name is complete
-            for old in self._folder.glob("step-*.ckpt"):
-                if old != final:
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
-        trainer.strategy.barrier()
-        self._last = time.monotonic()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(self._path.with_suffix(".new"))
+        self._path.with_suffix(".new").replace(self._path)
+        self._saved = time.monotonic()
 
 
-class Validation(pl.Callback):
-    """Answers validation problems a few times, evenly spread, the last time at the end of training."""
-
-    def __init__(self, validate: Validate, num_validations: int, num_steps: int) -> None:
-        self._validate = validate
-        self._steps = {round(num_steps * (i + 1) / num_validations) for i in range(num_validations)} - {0}
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Validate if this step is one of the chosen ones."""
-        if batch_idx + 1 not in self._steps or not trainer.is_global_zero:
-            return
-        model: Any = pl_module.model
-        model.eval()
-        try:
-            metrics = self._validate(model)
-        finally:
-            model.train()
-        if trainer.logger is not None:
-            trainer.logger.log_metrics({f"val/{name}": value for name, value in metrics.items()}, batch_idx + 1)
+def _logged(trainer: pl.Trainer, module: pl.LightningModule, name: str) -> float:
+    assert isinstance(module, NextTokenModule)
+    return float(trainer.callback_metrics[f"{module.stage}/{name}"])

@@ -1,4 +1,4 @@
-"""Training examples: token ids of prompt and completion, from compressed traces (student) or valuable ones (reference)."""
+"""Records to training examples: token ids and where the prompt ends; what is too long is dropped, never cut."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.modeling.alignment import spans_to_mask, tokenize_with_offsets
 from cotpress.prompts import ChatFormat
@@ -15,82 +14,71 @@ from cotpress.records import CompressedTrace, ValuableTrace
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TOO_LONG = "over-long"
-NOTHING_VALUABLE = "no valuable token"
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One training sequence.
+    """One training sequence; the loss is on everything after the prompt.
 
     Attributes:
-        input_ids: int32 `[n]`, prompt and completion.
-        num_prompt: Leading tokens that are read but not learned.
+        ids: Token ids of prompt and completion.
+        num_prompt: Tokens of the prompt, at least 1.
     """
 
-    input_ids: NDArray[np.int32]
+    ids: tuple[int, ...]
     num_prompt: int
 
     @property
     def num_targets(self) -> int:
-        """Tokens the loss is taken on."""
-        return len(self.input_ids) - self.num_prompt
+        """Number of tokens that the loss counts."""
+        return len(self.ids) - self.num_prompt
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Usable examples, and how many traces were left out for which reason."""
+    """Training examples and what was dropped on the way to them, by reason."""
 
-    rows: list[Example]
+    kept: Sequence[Example]
     dropped: dict[str, int]
 
+    @property
+    def num_tokens(self) -> int:
+        """All tokens, prompts included."""
+        return sum(len(e.ids) for e in self.kept)
 
-def student_examples(traces: Iterable[CompressedTrace], chat: ChatFormat, max_tokens: int) -> Examples:
-    """Question (with the ratio marker where one is announced) to compressed thinking and response; train split only.
 
-    Args:
-        traces: Output of the compress stage.
-        chat: The student's conversation format.
-        max_tokens: Longest sequence; longer ones are dropped, never cut.
-    """
-    builder = _Builder(chat, max_tokens)
-    for trace in traces:
-        if trace.split == "train":
-            builder.add(trace.question, trace.token_ids.tolist(), trace.response, trace.marker_ratio)
-    return builder.result()
+def student_examples(rows: Iterable[CompressedTrace], written: ChatFormat, max_tokens: int) -> Examples:
+    """[question, compressed thinking, response] of every trace, with its ratio marker if it has one."""
+    return _collect(
+        (
+            (written.prompt_ids(r.question, r.marker_ratio), written.completion_ids(r.token_ids.tolist(), r.response))
+            for r in rows
+        ),
+        max_tokens,
+    )
 
 
 def reference_examples(
-    traces: Iterable[ValuableTrace], tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat, max_tokens: int
+    rows: Iterable[ValuableTrace], tokenizer: "PreTrainedTokenizerBase", written: ChatFormat, max_tokens: int
 ) -> Examples:
-    """Question to the valuable tokens of the thinking and the response: what the reference model learns to expect.
+    """[question, valuable thinking, response] of every trace (CTS, arXiv 2505.17827, section 3.1).
 
-    The tokens are those of the whole thinking, chosen through their character offsets, so no text is re-tokenized.
+    The valuable thinking is made of the original tokens, so the reference model learns what it will later score.
     """
-    builder = _Builder(chat, max_tokens)
-    for trace in traces:
-        ids, offsets = tokenize_with_offsets(tokenizer, trace.thinking)
-        kept = ids[spans_to_mask(offsets, trace.valuable)]
-        if len(kept) == 0:
-            builder.dropped[NOTHING_VALUABLE] += 1
+
+    def pairs() -> Iterable[tuple[list[int], list[int]]]:
+        for row in rows:
+            ids, offsets = tokenize_with_offsets(tokenizer, row.thinking)
+            kept = np.asarray(ids)[spans_to_mask(offsets, row.valuable)]
+            yield written.prompt_ids(row.question), written.completion_ids(kept.tolist(), row.response)
+
+    return _collect(pairs(), max_tokens)
+
+
+def _collect(pairs: Iterable[tuple[list[int], list[int]]], max_tokens: int) -> Examples:
+    kept, dropped = [], Counter[str]()
+    for prompt, completion in pairs:
+        if len(prompt) + len(completion) > max_tokens:
+            dropped[f"longer than {max_tokens} tokens"] += 1
         else:
-            builder.add(trace.question, kept.tolist(), trace.response, None)
-    return builder.result()
-
-
-class _Builder:
-    def __init__(self, chat: ChatFormat, max_tokens: int) -> None:
-        self._chat, self._max_tokens = chat, max_tokens
-        self._rows: list[Example] = []
-        self.dropped: Counter[str] = Counter()
-
-    def add(self, question: str, thinking: Sequence[int], response: str, marker_ratio: float | None) -> None:
-        prompt = self._chat.prompt_ids(question, marker_ratio)
-        ids = np.asarray([*prompt, *self._chat.completion_ids(thinking, response)], dtype=np.int32)
-        if len(ids) > self._max_tokens:
-            self.dropped[TOO_LONG] += 1
-        else:
-            self._rows.append(Example(ids, len(prompt)))
-
-    def result(self) -> Examples:
-        return Examples(self._rows, dict(self.dropped))
+            kept.append(Example(ids=(*prompt, *completion), num_prompt=len(prompt)))
+    return Examples(kept=kept, dropped=dict(dropped))

@@ -1,10 +1,11 @@
-"""The two fine-tuning stages: the reference model, and the student."""
+"""The two training stages: reference model and student."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
-from cotpress.errors import ConfigError
+from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
 from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
@@ -12,51 +13,43 @@ from cotpress.records import CompressedTrace, ValuableTrace
 from cotpress.tables import read_records
 from cotpress.tracking import Tracker
 from cotpress.trainer_config import TrainerConfig
-from cotpress.training.adapters import export, make_trainable
-from cotpress.training.callbacks import TrainLog, Validate
+from cotpress.training.adapters import make_trainable, save_trained
+from cotpress.training.callbacks import Validate
 from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
 from cotpress.training.examples import Examples, reference_examples, student_examples
-from cotpress.training.fitting import FitPlan, fit
-from cotpress.training.module import ReferenceModule, SftModule
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-VALUABLE_FILE = "valuable.parquet"
-COMPRESSED_FILE = "compressed.parquet"
-LOG_FILE = "train_log.csv"
+from cotpress.training.fit import fit, use_threads
+from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
 
 
 def train_reference(
-    config: ReferenceConfig, *, distilled: Artifact, trainer: TrainerConfig, tracker: Tracker, store: ArtifactStore
+    config: ReferenceConfig,
+    *,
+    base: ModelConfig,
+    distilled: Artifact,
+    trainer: TrainerConfig,
+    tracker: Tracker,
+    store: ArtifactStore,
 ) -> Artifact | None:
-    """The reference model, trained on the valuable part of the traces; None if the base model is used as it is.
+    """The reference model of CTS (`adapter/` or `model/`); None if the base model is to score.
 
-    Raises:
-        TrainingError: There is nothing to train on, or the loss is not finite.
-        ModelError: The base model cannot be loaded.
+    Args:
+        config: How it is trained.
+        base: Model it starts from.
+        distilled: Artifact with `valuable.parquet`.
+        trainer: Hardware.
+        tracker: Gets losses.
+        store: Where the result goes.
     """
     if config.tune.method is Method.none:
         return None
-    identity = _identity(config.base, config.tune, trainer, store) | {"distilled": distilled.key, "limit": config.limit}
+    tokenizer = load_tokenizer(base, store)
 
-    def produce(workdir: Path) -> Summary:
-        traces = read_records(distilled.file(VALUABLE_FILE), ValuableTrace)[: config.limit]
-        tokenizer = load_tokenizer(config.base, store)
-        examples = reference_examples(
-            traces, tokenizer, ChatFormat(tokenizer, config.base.chat), _longest(config.base, config.tune)
-        )
-        plan = FitPlan(
-            stage="reference",
-            module=ReferenceModule,
-            tune=config.tune,
-            trainer=trainer,
-            tracker=tracker,
-            scratch=workdir / SCRATCH,
-        )
-        return _train(config.base, tokenizer, examples, plan, workdir, store)
+    def examples() -> Examples:
+        rows = read_records(distilled.file("valuable.parquet"), ValuableTrace)[: config.limit]
+        return reference_examples(rows, tokenizer, ChatFormat(tokenizer, base.chat), config.tune.max_tokens)
 
-    return store.build("reference", identity, produce)
+    identity = {"limit": config.limit, "distilled": distilled.key}
+    return _train(ReferenceModule, config.tune, base, identity, examples, trainer, tracker, store)
 
 
 def train_student(
@@ -69,77 +62,55 @@ def train_student(
     store: ArtifactStore,
     validate: Validate | None = None,
 ) -> Artifact:
-    """The student, fine-tuned on compressed traces.
+    """A student of compressed thinking (`adapter/` or `model/`).
 
     Args:
-        config: How it is trained and validated.
-        model: The model it starts from.
-        compressed: Output of the compress stage; its `train` rows are used.
-        trainer: Hardware; does not change what the artifact is.
-        tracker: Takes the metrics.
-        store: Where artifacts are kept.
-        validate: Answers validation problems with the model in training; None validates nothing.
-
-    Raises:
-        ConfigError: `sft.tune.method` is `none`.
-        TrainingError: There is nothing to train on, or the loss is not finite.
-        ModelError: The base model cannot be loaded.
+        config: How it is trained.
+        model: Model it starts from.
+        compressed: Artifact with `compressed.parquet`.
+        trainer: Hardware.
+        tracker: Gets losses and validation metrics.
+        store: Where the result goes.
+        validate: Answers validation problems during training; None leaves that out.
     """
-    if config.tune.method is Method.none:
-        raise ConfigError("sft.tune.method: got 'none', allowed: lora, full. Fix: evaluate.py measures untuned models")
-    identity = _identity(model, config.tune, trainer, store) | {"compressed": compressed.key}
+    tokenizer = load_tokenizer(model, store)
 
-    def produce(workdir: Path) -> Summary:
-        traces = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
-        tokenizer = load_tokenizer(model, store)
-        examples = student_examples(traces, ChatFormat(tokenizer, model.chat), _longest(model, config.tune))
-        plan = FitPlan(
-            stage="sft",
-            module=SftModule,
-            tune=config.tune,
-            trainer=trainer,
-            tracker=tracker,
-            scratch=workdir / SCRATCH,
-            validate=validate if config.validation_problems else None,
-            num_validations=config.validations_per_run,
-        )
-        return _train(model, tokenizer, examples, plan, workdir, store)
+    def examples() -> Examples:
+        rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
+        return student_examples(rows, ChatFormat(tokenizer, model.chat), config.tune.max_tokens)
 
-    return store.build("sft", identity, produce)
-
-
-def _identity(model: ModelConfig, tune: TuneConfig, trainer: TrainerConfig, store: ArtifactStore) -> dict[str, Any]:
-    return {
-        "model": model_identity(model, store, pick_device(trainer)),
-        "chat": model.chat,
-        "context_tokens": model.context_tokens,
-        "tune": tune,
-    }
-
-
-def _longest(model: ModelConfig, tune: TuneConfig) -> int:
-    return min(tune.max_tokens, model.context_tokens)
+    identity = {"compressed": compressed.key}
+    validations = config.validations_per_run if config.validation_problems > 0 else 0
+    return _train(
+        SftModule, config.tune, model, identity, examples, trainer, tracker, store, validate=validate, times=validations
+    )
 
 
 def _train(
-    config: ModelConfig,
-    tokenizer: "PreTrainedTokenizerBase",
-    examples: Examples,
-    plan: FitPlan,
-    workdir: Path,
+    kind: type[NextTokenModule],
+    tune: TuneConfig,
+    base: ModelConfig,
+    upstream: Mapping[str, Any],
+    examples: Callable[[], Examples],
+    trainer: TrainerConfig,
+    tracker: Tracker,
     store: ArtifactStore,
-) -> Summary:
-    model = make_trainable(load_model(config, store, device=pick_device(plan.trainer)), plan.tune)
-    train_log: TrainLog = fit(model, examples.rows, plan)
-    export(model, tokenizer, plan.tune, workdir, config.path)
-    train_log.write(workdir / LOG_FILE)
-    return Summary(
-        num_rows=len(examples.rows),
-        dropped=examples.dropped,
-        facts={
-            "num_steps": len(train_log.rows),
-            "num_target_tokens": plan.tune.epochs * sum(e.num_targets for e in examples.rows),
-            "num_training_tokens": plan.tune.epochs * sum(len(e.input_ids) for e in examples.rows),
-            "final_loss": float(f"{train_log.rows[-1][1]:.6g}"),
-        },
-    )
+    *,
+    validate: Validate | None = None,
+    times: int = 0,
+) -> Artifact:
+    device = pick_device(trainer)
+
+    def produce(workdir: Path) -> Summary:
+        use_threads(trainer)
+        found = examples()
+        model = make_trainable(load_model(base, store, device=device), tune)
+        fitted = fit(
+            model, kind, found, tune,
+            workdir=workdir, trainer=trainer, tracker=tracker, validate=validate, validations=times,
+        )  # fmt: skip
+        save_trained(model, load_tokenizer(base, store), tune, base.path, workdir)
+        return Summary(num_rows=len(found.kept), dropped=found.dropped, facts=dataclasses.asdict(fitted))
+
+    identity = {"tune": tune, "model": model_identity(base, store, device), "chat": base.chat, **upstream}
+    return store.build(kind.stage, identity, produce)
