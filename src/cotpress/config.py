@@ -96,10 +96,12 @@ class EvaluateConfig:
 class ReportConfig:
     """`report.py`: tables and plots from finished runs."""
 
-    runs: str = "outputs/runs"
+    runs: str = "${output_root}/runs"
     """Folder with run directories, searched at any depth."""
     output: str | None = None
     """Folder for table and plots; null writes into `runs`."""
+    output_root: str = "outputs"
+    """Where the runs and the log of this command lie."""
 
 
 RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STAGE = "compress"
 COMPRESSED_FILE = "compressed.parquet"
 TRACES_FILE = "traces.parquet"
+SCORES_FILE = "scores.parquet"
 TRACES_AT_ONCE = 512
 """Traces whose tokens are selected in one go; bounds memory, changes no result."""
 
@@ -129,7 +130,9 @@ def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
 
 
 def _tokens(source: _Source, traces: Iterable[Trace], dropped: Counter[str], progress: Progress) -> Iterator[_Tokens]:
-    scored = None if source.scores is None else _read_scores(source.scores)
+    scored: dict[str, ScoredTrace] | None = None
+    if source.scores is not None:
+        scored = {row.id: row for row in read_records(source.scores.file(SCORES_FILE), ScoredTrace)}
     for trace in traces:
         progress.advance(1)
         ids, offsets = tokenize_with_offsets(source.tokenizer, trace.thinking)
@@ -142,11 +145,6 @@ def _tokens(source: _Source, traces: Iterable[Trace], dropped: Counter[str], pro
         else:
             scores = _student_scores(scored[trace.id], trace, ids, offsets, source.tokenizer_key)
             yield _Tokens(trace=trace, ids=ids, offsets=offsets, scores=scores)
-
-
-def _read_scores(scores: Artifact) -> dict[str, ScoredTrace]:
-    shards = [scores.file(name) for name in sorted(scores.manifest["files"]) if name.endswith(".parquet")]
-    return {row.id: row for row in read_records(shards, ScoredTrace)}
 
 
 def _student_scores(

@@ -28,9 +28,9 @@ class PlantedDataConfig(DataConfig):
     families: list[str] = field(default_factory=list)
     """Problem families; empty means all training families."""
     difficulty: int = 1
-    """1 (fewest steps) to 3."""
+    """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     redundancy: float = 1.0
-    """Amount of planted redundancy relative to the default, >= 0."""
+    """Amount of planted redundancy relative to the default, >= 0; 0 leaves only the equations."""
     seed: int = MISSING
     """Seed of the generator."""
 
@@ -62,11 +62,11 @@ class PlantedBenchmarkConfig(BenchmarkConfig):
     num_problems: int = MISSING
     """Problems to generate."""
     families: list[str] = field(default_factory=list)
-    """Problem families; empty means the families of the training data plus the held-out ones."""
+    """Problem families; empty means all of them, those held out of training included."""
     difficulty: int = 1
-    """1 (fewest steps) to 3."""
+    """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     seed: int = 1_000_003
-    """Seed of the generator; must differ from the data's."""
+    """Seed of the generator. Equal to the data's or not, no problem has the numbers of a training trace."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -42,7 +42,7 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedToke
 
     folder = _directory(config, store)
     try:
-        with _quiet():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=config.trust_remote_code, local_files_only=True
             )
@@ -77,7 +77,7 @@ def load_model(
 
     folder = _directory(config, store)
     try:
-        with _quiet():
+        with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=resolve_dtype(config.dtype, device),
@@ -185,10 +185,10 @@ def _directory(config: ModelConfig, store: ArtifactStore) -> Path:
         case ModelSource.hub:
             return model_directory(config.path, config.revision, trust_remote_code=config.trust_remote_code)
         case ModelSource.package:
-            with _quiet():
+            with quiet_transformers():
                 return packaged_model(config.path, store).path
         case ModelSource.tiny:
-            with _quiet():
+            with quiet_transformers():
                 return tiny_model(store).path
 
 
@@ -209,7 +209,7 @@ def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' progress bars out of our own output."""
     from transformers.utils import logging as transformers_logging
 

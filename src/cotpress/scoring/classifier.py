@@ -4,7 +4,6 @@ A published classifier (hub id or directory) is used as it is. With `train=true`
 head and is fine-tuned on the distilled labels first (classifier_training.py).
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.loading import quiet_transformers
 from cotpress.modeling.sources import PACKAGE_PREFIX, directory_sha256, model_directory, package_folder, source_identity
 from cotpress.scoring.config import TokenskipConfig
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 KEEP = 1
 """Index of the class that means keep, as in the published LLMLingua-2 models."""
+
+_Part = tuple[int, NDArray[np.int32]]
+"""Index of a text, and the token ids of one of its windows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +94,20 @@ class Classifier:
 
     def keep_probabilities(self, texts: Sequence[Encoded], tokens_per_batch: int) -> Iterator[NDArray[np.float32]]:
         """Yields P(keep) of every token, float32 `[n]` in [0, 1], one array per text, in order."""
-        for text in texts:
-            parts = [text.token_ids[part] for part in windows(text.word_ids, self.window_tokens)]
-            size = max(tokens_per_batch // (self.window_tokens + 2), 1)
-            batches = [parts[i : i + size] for i in range(0, len(parts), size)]
-            scored = [values for batch in batches for values in self._score(batch)]
-            yield np.concatenate([*scored, np.empty(0, dtype=np.float32)])
+        parts = [
+            (owner, text.token_ids[part])
+            for owner, text in enumerate(texts)
+            for part in windows(text.word_ids, self.window_tokens)
+        ]
+        scored: list[list[NDArray[np.float32]]] = [[np.empty(0, dtype=np.float32)] for _ in texts]
+        finished = 0
+        for batch in _batches(parts, tokens_per_batch):
+            for (owner, _), values in zip(batch, self._score([ids for _, ids in batch]), strict=True):
+                scored[owner].append(values)
+            last_owner = batch[-1][0]  # may have more windows to come; all texts before it are complete
+            yield from map(np.concatenate, scored[finished:last_owner])
+            finished = last_owner
+        yield from map(np.concatenate, scored[finished:])
 
     @torch.inference_mode()
     def _score(self, parts: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
@@ -106,6 +117,20 @@ class Classifier:
         ).logits.float()
         keep = logits.softmax(dim=-1)[..., KEEP].cpu().numpy()
         return [keep[row, 1 : len(part) + 1] for row, part in enumerate(parts)]
+
+
+def _batches(parts: Sequence[_Part], tokens_per_batch: int) -> Iterator[list[_Part]]:
+    """Consecutive windows whose padded size, special tokens included, is within the budget; at least one."""
+    batch: list[_Part] = []
+    longest = 0
+    for part in parts:
+        longest = max(longest, len(part[1]) + 2)
+        if batch and longest * (len(batch) + 1) > tokens_per_batch:
+            yield batch
+            batch, longest = [], len(part[1]) + 2
+        batch.append(part)
+    if batch:
+        yield batch
 
 
 def encoder_directory(path: str) -> Path:
@@ -150,12 +175,10 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
     from transformers import AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    verbosity, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # the report of a head that is new on purpose
-    transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+        with quiet_transformers():
             loaded: Any = AutoModelForTokenClassification.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True,
                 **({"num_labels": 2} if new_head else {}),
@@ -165,8 +188,6 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
         raise ModelError(f"'{config.path}' cannot be loaded as a token classifier from {folder}: {error}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-        if shown:
-            transformers_logging.enable_progress_bar()
     model, info = loaded
     if not new_head and (info["missing_keys"] or model.config.num_labels != 2):
         raise ModelError(

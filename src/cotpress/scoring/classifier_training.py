@@ -16,8 +16,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.errors import DataError, TrainingError
+from cotpress.errors import ConfigError, DataError, TrainingError
 from cotpress.modeling.alignment import spans_to_mask
+from cotpress.modeling.loading import quiet_transformers
 from cotpress.progress import Progress
 from cotpress.records import ValuableTrace
 from cotpress.scoring.classifier import (
@@ -60,6 +61,7 @@ def classifier_identity(config: TokenskipConfig, distilled: Artifact | None) -> 
         "distilled": distilled.key,
         "learning_rate": config.learning_rate,
         "epochs": config.epochs,
+        "trained_layers": config.trained_layers,
         "batch_size": config.batch_size,
         "window_tokens": config.window_tokens,
         "seed": config.seed,
@@ -96,6 +98,7 @@ def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.d
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         classifier = load_classifier(encoder_directory(config.path), config, new_head=True, device=device)
+        freeze_lower_layers(classifier.model, config.trained_layers)
         examples = _examples(classifier, traces)
         num_tokens = sum(len(e.token_ids) for e in examples)
         share = sum(int(e.keep.sum()) for e in examples) / max(num_tokens, 1)
@@ -108,11 +111,32 @@ def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.d
         _fit(module, _loader(classifier, examples, config), config, device)
     if not math.isfinite(module.last_loss):
         raise TrainingError(f"classifier training: the loss is {module.last_loss}. Fix: lower scorer.learning_rate")
-    classifier.model.save_pretrained(workdir)
+    with quiet_transformers():
+        classifier.model.save_pretrained(workdir)
     classifier.tokenizer.save_pretrained(workdir)
     facts = {"num_tokens": num_tokens, "keep_share": round(share, 4), "last_loss": round(module.last_loss, 4)}
     log.info("classifier: trained on %d tokens, %.0f %% of them kept by the labels", num_tokens, 100 * share)
     return Summary(num_rows=len(traces), facts=facts)
+
+
+def freeze_lower_layers(model: "PreTrainedModel", trained_layers: int | None) -> None:
+    """Leave only the head and the topmost `trained_layers` encoder layers trainable; None leaves everything so.
+
+    Raises:
+        ConfigError: The encoder's layers are not where BERT-like models have them, or are fewer.
+    """
+    if trained_layers is None:
+        return
+    encoder: Any = model.base_model
+    layers = getattr(getattr(encoder, "encoder", None), "layer", [])
+    if not 0 <= trained_layers <= len(layers):
+        raise ConfigError(
+            f"scorer.trained_layers: got {trained_layers}, {type(model).__name__} has {len(layers)} layers that can "
+            "be chosen. Fix: a smaller number, or null to tune all weights"
+        )
+    encoder.requires_grad_(False)
+    for layer in layers[len(layers) - trained_layers :]:
+        layer.requires_grad_(True)
 
 
 def _examples(classifier: Classifier, traces: Sequence[ValuableTrace]) -> list[_Window]:
@@ -157,7 +181,8 @@ class KeepDropModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises over the first tenth of the steps, then falls to zero."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self._learning_rate, weight_decay=0.01)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self._learning_rate, weight_decay=0.01)
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = max(round(WARMUP_FRACTION * steps), 1)
 
@@ -180,6 +205,7 @@ class _ShowProgress(pl.Callback):
 
 
 def _fit(module: KeepDropModule, loader: "DataLoader[Any]", config: TokenskipConfig, device: torch.device) -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner and advertisements
     num_windows = len(loader.dataset) * config.epochs  # type: ignore[arg-type]
     with Progress("train classifier", num_windows, "windows") as progress, warnings.catch_warnings():
         # Lightning's advice on data workers, logging and unused GPUs: none applies to a minute of training.

@@ -64,8 +64,10 @@ class TokenskipConfig(ScorerConfig):
     """Train a keep/drop head on the distilled labels first; false when `path` is a published classifier."""
     learning_rate: float = 3e-4
     """Peak learning rate of the classifier training."""
-    epochs: int = 4
+    epochs: int = 2
     """Passes over the distilled traces."""
+    trained_layers: int | None = 2
+    """Topmost encoder layers that are tuned with the head; null tunes all weights."""
     batch_size: int = 16
     """Chunks per training step."""
     window_tokens: int = 510

@@ -138,9 +138,12 @@ def _run(
     if checkpoint.exists():
         log.info("%s: going on from the last checkpoint", kind.stage)
     resume = str(checkpoint) if checkpoint.exists() else None
-    lightning.fit(kind(model, schedule), loader, ckpt_path=resume, weights_only=True)
-    if lightning.interrupted:
-        raise KeyboardInterrupt
+    try:
+        lightning.fit(kind(model, schedule), loader, ckpt_path=resume, weights_only=True)
+    except SystemExit:  # Lightning answers Ctrl-C by leaving the process with code 1
+        if lightning.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 @contextmanager

@@ -113,8 +113,9 @@ class NextTokenModule(pl.LightningModule):
         states: torch.Tensor = split.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
         counted = batch.targets != IGNORED
         loss = states.new_zeros((), dtype=torch.float32)
-        chunks = zip(torch.split(states[counted], ROWS_PER_CHUNK), torch.split(batch.targets[counted], ROWS_PER_CHUNK))
-        for rows, targets in chunks:
+        found = torch.split(states[counted], ROWS_PER_CHUNK)
+        wanted = torch.split(batch.targets[counted], ROWS_PER_CHUNK)
+        for rows, targets in zip(found, wanted, strict=True):
             loss = loss + F.cross_entropy(split.head(rows).float(), targets, reduction="sum")
         return loss
 

@@ -57,7 +57,7 @@ class World:
             values = rng.standard_normal(len(tokens)).astype(np.float32)
             row = {"id": trace.id, "token_ids": tokens, "offsets": offsets, "scores": values} | change
             rows.append(ScoredTrace(**row, tokenizer=key, scorer="random"))
-        return self._artifact("score", "scored.parquet", [r for r in rows if ids is None or r.id in ids], ScoredTrace)
+        return self._artifact("score", "scores.parquet", [r for r in rows if ids is None or r.id in ids], ScoredTrace)
 
     def _artifact(self, stage: str, name: str, rows: list[Any], record: type) -> Artifact:
         def produce(folder: Path) -> Summary:
@@ -105,7 +105,7 @@ def test_every_row_keeps_exactly_the_asked_tokens_of_the_student(world: World, k
 
 def test_scores_in_the_students_tokens_select_the_best_ones(world: World) -> None:
     scores = world.scores()
-    by_id = {r.id: r for r in read_records(scores.file("scored.parquet"), ScoredTrace)}
+    by_id = {r.id: r for r in read_records(scores.file("scores.parquet"), ScoredTrace)}
     for row in rows_of(world.run(scores)):
         values = by_id[row.id].scores
         assert values[row.keep_mask].min() > values[~row.keep_mask].max()

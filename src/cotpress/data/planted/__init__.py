@@ -1,0 +1,1 @@
+"""Built-in data: word problems whose redundant thinking is planted and labelled."""

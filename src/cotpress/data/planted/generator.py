@@ -1,0 +1,136 @@
+"""Draws built-in traces and problems: deterministic by seed, no question twice, training and evaluation disjoint.
+
+Families take turns, and every story has its own random stream, so the first hundred traces of a larger set are the
+set of a hundred.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from enum import Enum
+
+from cotpress.data.planted.families import FAMILIES, Family
+from cotpress.data.planted.stories import LEVELS, Level, Story
+from cotpress.data.planted.thinking import ThinkingWriter
+from cotpress.errors import ConfigError, did_you_mean
+from cotpress.records import Problem, Trace
+
+VERSION = 1
+"""Raised whenever the same configuration gives other text than before; part of every fingerprint."""
+MAX_DRAWS = 3000
+"""Draws without a new question after which a family counts as exhausted."""
+
+
+class Half(Enum):
+    """Which numbers a story may use; see `half_of`."""
+
+    training = "training"
+    evaluation = "evaluation"
+
+
+def half_of(family: str, story: Story) -> Half:
+    """The half that the numbers of a story belong to, whatever its names and things.
+
+    Training traces and benchmark problems are drawn from different halves, so no seed makes them share a problem.
+    """
+    digest = hashlib.sha256(f"{family}:{story.numbers}".encode()).digest()
+    return Half.evaluation if digest[0] % 2 else Half.training
+
+
+def traces(*, num_traces: int, families: Sequence[str], difficulty: int, redundancy: float, seed: int) -> list[Trace]:
+    """Solved problems with labelled thinking, all in the split `train`.
+
+    Args:
+        num_traces: How many, at least 1.
+        families: Names; empty means every family that is not held out.
+        difficulty: A key of `LEVELS`.
+        redundancy: Factor on the amount of planted redundancy, >= 0.
+        seed: Equal seeds give equal traces.
+
+    Raises:
+        ConfigError: A value is out of range, a family is unknown, or there are not so many different problems.
+    """
+    if redundancy < 0:
+        raise ConfigError(f"data.redundancy: got {redundancy}, allowed: a number of at least 0")
+    chosen = _families("data.families", families) or [f for f in FAMILIES.values() if not f.held_out]
+    level = _level("data.difficulty", difficulty)
+    made = []
+    for index, (family, story, rng) in enumerate(
+        _stories(chosen, level, count=num_traces, key="data.num_traces", seed=seed, half=Half.training)
+    ):
+        thinking, spans = ThinkingWriter(rng, redundancy).write(story)
+        trace = Trace(
+            id=f"train-{family.name}-{index:05d}",
+            question=story.question,
+            thinking=thinking,
+            response=story.solution,
+            answer=str(story.answer),
+            family=family.name,
+            spans=spans,
+        )
+        made.append(trace)
+    return made
+
+
+def problems(*, num_problems: int, families: Sequence[str], difficulty: int, seed: int) -> list[Problem]:
+    """Problems whose numbers no training trace has.
+
+    Args:
+        num_problems: How many, at least 1.
+        families: Names; empty means all families, the held-out ones included.
+        difficulty: A key of `LEVELS`.
+        seed: Equal seeds give equal problems.
+
+    Raises:
+        ConfigError: A value is out of range, a family is unknown, or there are not so many different problems.
+    """
+    chosen = _families("benchmark.families", families) or list(FAMILIES.values())
+    level = _level("benchmark.difficulty", difficulty)
+    drawn = _stories(chosen, level, count=num_problems, key="benchmark.num_problems", seed=seed, half=Half.evaluation)
+    return [
+        Problem(
+            id=f"eval-{family.name}-{index:05d}",
+            question=story.question,
+            answer=str(story.answer),
+            family=family.name,
+        )
+        for index, (family, story, _) in enumerate(drawn)
+    ]
+
+
+def _stories(
+    families: Sequence[Family], level: Level, *, count: int, key: str, seed: int, half: Half
+) -> Iterator[tuple[Family, Story, random.Random]]:
+    """`count` different stories of one half, each with the random stream that goes on to write about it."""
+    if count < 1:
+        raise ConfigError(f"{key}: got {count}, allowed: a whole number of at least 1")
+    seen: set[str] = set()
+    for index in range(count):
+        family = families[index % len(families)]
+        rng = random.Random(f"{seed}:{half.value}:{index}")
+        for _ in range(MAX_DRAWS):
+            story = family.draw(rng, level)
+            if story.question not in seen and half_of(family.name, story) is half:
+                break
+        else:
+            raise ConfigError(
+                f"{key}: got {count}, but the family '{family.name}' has no further question after {index} in all. "
+                "Fix: ask for fewer, for more families or for a higher difficulty."
+            )
+        seen.add(story.question)
+        yield family, story, rng
+
+
+def _families(key: str, names: Sequence[str]) -> list[Family]:
+    for name in names:
+        if name not in FAMILIES:
+            raise ConfigError(f"{key}: got '{name}'.{did_you_mean(name, FAMILIES)}")
+        if names.count(name) > 1:
+            raise ConfigError(f"{key}: got '{name}' more than once, allowed: each family once")
+    return [FAMILIES[name] for name in names]
+
+
+def _level(key: str, difficulty: int) -> Level:
+    if difficulty not in LEVELS:
+        raise ConfigError(f"{key}: got {difficulty}, allowed: {', '.join(map(str, LEVELS))}")
+    return LEVELS[difficulty]

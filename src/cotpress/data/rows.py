@@ -1,0 +1,245 @@
+"""Rows of a .jsonl or .parquet file, checked field by field; what cannot be used is counted or, if strict, an error.
+
+A row is usable if it has every wanted field, each a string (`id` may be a whole number), all of it Unicode text, the
+required ones not blank, and an `id` that no earlier row had. Other columns are ignored.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cotpress.errors import DataError, did_you_mean
+
+SUFFIXES = (".jsonl", ".parquet")
+BATCH_ROWS = 1024
+"""Parquet rows held in memory at once."""
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A column that rows must have.
+
+    Attributes:
+        required: True if its text must not be blank.
+    """
+
+    name: str
+    required: bool
+
+
+TRACE_FIELDS = (
+    Field(name="id", required=True),
+    Field(name="question", required=True),
+    Field(name="thinking", required=True),
+    Field(name="response", required=False),
+    Field(name="answer", required=False),
+)
+"""The data contract of training rows."""
+
+PROBLEM_FIELDS = (
+    Field(name="id", required=True),
+    Field(name="question", required=True),
+    Field(name="answer", required=True),
+)
+"""The data contract of benchmark rows."""
+
+
+class _BadRowError(Exception):
+    """Why a row is unusable."""
+
+    def __init__(self, reason: str, *, field: str | None, got: str, allowed: str) -> None:
+        super().__init__(reason)
+        self.reason, self.field, self.got, self.allowed = reason, field, got, allowed
+
+
+class RowReader:
+    """Reads the usable rows of one file.
+
+    Args:
+        path: A .jsonl or .parquet file.
+        fields: Wanted columns; one of them is `id`.
+        strict: Make the first bad row an error.
+        key: Configuration key that named the file, for messages.
+
+    Raises:
+        DataError: There is no such file, or its suffix is not one of `SUFFIXES`.
+    """
+
+    def __init__(self, path: Path, fields: Sequence[Field], *, strict: bool, key: str) -> None:
+        self._path, self._fields, self._strict, self._key = path, fields, strict, key
+        self.dropped: Counter[str] = Counter()
+        if not path.is_file():
+            raise DataError(f"{key}: {_no_such_file(path)}")
+        if not os.access(path, os.R_OK):
+            raise DataError(f"{key}: '{path}' may not be read. Fix: change its permissions")
+        if path.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{key}: got '{path}', allowed: a file that ends in {' or '.join(SUFFIXES)}")
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        """Usable rows in file order; `dropped` holds the others by reason afterwards.
+
+        Raises:
+            DataError: The file holds no usable row or is not what its suffix says; or a row is bad and `strict` is set.
+        """
+        self.dropped.clear()
+        seen: set[str] = set()
+        num_rows = 0
+        for place, raw in self._raw_rows():
+            num_rows += 1
+            try:
+                row = self._checked(raw, seen)
+            except _BadRowError as bad:
+                if self._strict:
+                    raise DataError(self._complaint(place, bad)) from None
+                self.dropped[bad.reason] += 1
+            else:
+                seen.add(row["id"])
+                yield row
+        if not seen:
+            raise DataError(self._nothing_usable(num_rows))
+
+    def _raw_rows(self) -> Iterator[tuple[str, bytes | Mapping[str, Any]]]:
+        if self._path.suffix.lower() == ".parquet":
+            return self._parquet_rows()
+        return self._lines()
+
+    def _lines(self) -> Iterator[tuple[str, bytes]]:
+        with self._path.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                line = line.removeprefix(BOM) if number == 1 else line
+                if line.strip():
+                    yield f"line {number}", line
+
+    def _parquet_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        wanted = {field.name for field in self._fields}
+        number = 0
+        try:
+            with pq.ParquetFile(self._path) as file:
+                columns = [name for name in file.schema_arrow.names if name in wanted]
+                # With no wanted column at all the rows would vanish; they must be counted like other bad rows.
+                for batch in file.iter_batches(BATCH_ROWS, columns=columns or None):
+                    values = {name: _cells(batch.column(name)) for name in columns}
+                    for index in range(batch.num_rows):
+                        number += 1
+                        yield f"row {number}", {name: cells[index] for name, cells in values.items()}
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{self._key}: '{self._path}' cannot be read as parquet: {error}") from error
+
+    def _checked(self, raw: bytes | Mapping[str, Any], seen: set[str]) -> dict[str, str]:
+        values = _parsed(raw) if isinstance(raw, bytes) else raw
+        row = {field.name: _text(values, field) for field in self._fields}
+        if row["id"] in seen:
+            raise _BadRowError("duplicate id", field="id", got=repr(row["id"]), allowed="an id that no earlier row has")
+        return row
+
+    def _complaint(self, place: str, bad: _BadRowError) -> str:
+        field = "" if bad.field is None else f", field '{bad.field}'"
+        return (
+            f"'{self._path}', {place}{field}: {bad.reason}. Got: {bad.got}. Allowed: {bad.allowed}. "
+            "Fix: correct the row, or drop and count such rows with data.strict=false."
+        )
+
+    def _nothing_usable(self, num_rows: int) -> str:
+        fields = ", ".join(field.name for field in self._fields)
+        if not num_rows:
+            return f"{self._key}: '{self._path}' is empty. Allowed: one row per line with the fields {fields}"
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in self.dropped.most_common())
+        return (
+            f"{self._key}: '{self._path}' has no usable row among {num_rows} ({reasons}). Allowed: the fields {fields}"
+        )
+
+
+def _parsed(line: bytes) -> Mapping[str, Any]:
+    try:
+        values = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{line[error.start]:02x} at position {error.start}"
+        raise _BadRowError("not UTF-8", field=None, got=got, allowed="UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        raise _BadRowError("invalid JSON", field=None, got=str(error), allowed="one JSON object per line") from None
+    if not isinstance(values, dict):
+        raise _BadRowError("not a JSON object", field=None, got=_kind(values), allowed="one JSON object per line")
+    return values
+
+
+def _text(values: Mapping[str, Any], field: Field) -> str:
+    """The text of one field.
+
+    Raises:
+        _BadRowError: It is missing, of the wrong type, blank though required, or not Unicode text.
+    """
+    name = field.name
+    allowed = "a string or a whole number" if name == "id" else "a string"
+    if name not in values:
+        got = f"the fields {', '.join(sorted(map(str, values))) or '(none)'}"
+        raise _BadRowError(f"missing field '{name}'", field=name, got=got, allowed=allowed)
+    value = values[name]
+    if name == "id" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, bytes):
+        value = _decoded(value, name)
+    if not isinstance(value, str):
+        raise _BadRowError(f"wrong type of '{name}'", field=name, got=_kind(value), allowed=allowed)
+    if field.required and not value.strip():
+        raise _BadRowError(f"empty {name}", field=name, got=repr(value), allowed="text that is not blank")
+    if "\0" in value:
+        raise _BadRowError(f"NUL character in '{name}'", field=name, got="U+0000", allowed="text without it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        got = f"U+{ord(value[error.start]):04X} at position {error.start}"
+        raise _BadRowError(f"lone surrogate in '{name}'", field=name, got=got, allowed="valid Unicode") from None
+    return value
+
+
+def _decoded(value: bytes, name: str) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{value[error.start]:02x} at position {error.start}"
+        raise _BadRowError("not UTF-8", field=name, got=got, allowed="UTF-8 text") from None
+
+
+def _cells(column: pa.Array) -> list[Any]:
+    """Python values of a column; strings as bytes, because one cell that is not UTF-8 must not fail its whole batch."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
+        return list(column.cast(pa.binary()).to_pylist())
+    if pa.types.is_large_string(column.type):
+        return list(column.cast(pa.large_binary()).to_pylist())
+    if pa.types.is_integer(column.type):
+        return list(column.to_pylist())
+    # Every other type is a wrong one, its own bytes columns included.
+    return [None if value is None else _Foreign(str(column.type)) for value in column.to_pylist()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreign:
+    """A parquet cell of a type that no field allows."""
+
+    kind: str
+
+
+def _kind(value: object) -> str:
+    """The type of a value in the words of its file format."""
+    if isinstance(value, _Foreign):
+        return value.kind
+    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return names.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
+
+
+def _no_such_file(path: Path) -> str:
+    what = "is a folder" if path.is_dir() else "does not exist"
+    folder = path if path.is_dir() else next((p for p in path.absolute().parents if p.is_dir()), Path())
+    nearby = [p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
+    there = f" Files in '{folder}':{did_you_mean(path.name, nearby)}" if nearby else ""
+    return f"'{path}' {what}.{there} Fix: name a file that ends in {' or '.join(SUFFIXES)}."

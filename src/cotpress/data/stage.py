@@ -1,0 +1,157 @@
+"""The data stage: training traces and benchmark problems as artifacts.
+
+A new source is one module that yields records, one schema in `config.py`, and one `case` here.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from cotpress.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.data.config import (
+    BenchmarkConfig,
+    DataConfig,
+    JsonlBenchmarkConfig,
+    JsonlDataConfig,
+    PlantedBenchmarkConfig,
+    PlantedDataConfig,
+)
+from cotpress.data.planted import generator
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader
+from cotpress.data.split import split
+from cotpress.errors import ConfigError, DataError
+from cotpress.records import Problem, Trace
+from cotpress.tables import write_records
+
+TRACES = "traces.parquet"
+PROBLEMS = "problems.parquet"
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source(Generic[R]):
+    """Where records come from.
+
+    Attributes:
+        identity: What determines the records.
+        records: The usable records, lazily: nothing is read or generated if the artifact is there already.
+        dropped: Bad rows by reason, complete once `records` is exhausted.
+    """
+
+    identity: Mapping[str, Any]
+    records: Iterable[R]
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def traces(config: DataConfig, store: ArtifactStore) -> Artifact:
+    """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
+
+    Raises:
+        ConfigError: A value is out of range.
+        DataError: The file is missing, holds no usable row, or (if strict) a bad one; or nothing is left for training.
+    """
+    _check_limit("data.limit", config.limit)
+    source = _trace_source(config)
+    identity = {**source.identity, "limit": config.limit, "validation_fraction": config.validation_fraction}
+
+    def produce(folder: Path) -> Summary:
+        rows = split(list(itertools.islice(source.records, config.limit)), config.validation_fraction)
+        num_train = sum(row.split == "train" for row in rows)
+        if not num_train:
+            raise DataError(
+                f"data.validation_fraction: got {config.validation_fraction}, which leaves none of {len(rows)} traces "
+                "for training. Fix: give more traces or a smaller fraction."
+            )
+        write_records(folder / TRACES, rows, Trace)
+        facts = {"train": num_train, "validation": len(rows) - num_train}
+        return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts)
+
+    return store.build("data", identity, produce)
+
+
+def problems(config: BenchmarkConfig, store: ArtifactStore) -> Artifact:
+    """Problems to evaluate on: an artifact with `problems.parquet` (`Problem` records).
+
+    Raises:
+        ConfigError: A value is out of range.
+        DataError: The file is missing or holds no usable row.
+    """
+    _check_limit("benchmark.limit", config.limit)
+    source = _problem_source(config)
+
+    def produce(folder: Path) -> Summary:
+        rows = list(itertools.islice(source.records, config.limit))
+        write_records(folder / PROBLEMS, rows, Problem)
+        return Summary(num_rows=len(rows), dropped=source.dropped)
+
+    return store.build("benchmark", {**source.identity, "limit": config.limit}, produce)
+
+
+def _trace_source(config: DataConfig) -> _Source[Trace]:
+    match config:
+        case PlantedDataConfig():
+            values: dict[str, Any] = {
+                "num_traces": config.num_traces,
+                "families": config.families,
+                "difficulty": config.difficulty,
+                "redundancy": config.redundancy,
+                "seed": config.seed,
+            }
+            identity = {"source": "planted", "version": generator.VERSION, **values}
+            return _Source(identity, _lazily(lambda: generator.traces(**values)))
+        case JsonlDataConfig():
+            reader = RowReader(Path(config.path), TRACE_FIELDS, strict=config.strict, key="data.path")
+            # A strict run must not be answered by the artifact of one that dropped rows.
+            identity = {**_file_identity(config.path), "strict": config.strict}
+            return _Source(identity, map(_trace, reader), reader.dropped)
+        case _:
+            raise ConfigError(f"data: no source for {type(config).__name__}. Allowed: planted, jsonl")
+
+
+def _problem_source(config: BenchmarkConfig) -> _Source[Problem]:
+    match config:
+        case PlantedBenchmarkConfig():
+            values: dict[str, Any] = {
+                "num_problems": config.num_problems,
+                "families": config.families,
+                "difficulty": config.difficulty,
+                "seed": config.seed,
+            }
+            identity = {"source": "planted", "version": generator.VERSION, **values}
+            return _Source(identity, _lazily(lambda: generator.problems(**values)))
+        case JsonlBenchmarkConfig():
+            reader = RowReader(Path(config.path), PROBLEM_FIELDS, strict=False, key="benchmark.path")
+            return _Source(_file_identity(config.path), map(_problem, reader), reader.dropped)
+        case _:
+            raise ConfigError(f"benchmark: no source for {type(config).__name__}. Allowed: planted, jsonl")
+
+
+def _trace(row: Mapping[str, str]) -> Trace:
+    return Trace(
+        id=row["id"],
+        question=row["question"],
+        thinking=row["thinking"],
+        response=row["response"],
+        answer=row["answer"],
+    )
+
+
+def _problem(row: Mapping[str, str]) -> Problem:
+    return Problem(id=row["id"], question=row["question"], answer=row["answer"])
+
+
+def _lazily(make: Callable[[], Iterable[R]]) -> Iterator[R]:
+    yield from make()
+
+
+def _file_identity(path: str) -> dict[str, str]:
+    """What a file holds and how it is read, not where it lies."""
+    return {"source": "file", "format": Path(path).suffix.lower(), "sha256": file_sha256(Path(path))}
+
+
+def _check_limit(key: str, limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ConfigError(f"{key}: got {limit}, allowed: a whole number of at least 1, or null for all rows")

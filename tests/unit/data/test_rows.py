@@ -1,0 +1,185 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader
+from cotpress.errors import DataError
+
+GOOD = {"id": "a", "question": "1 + 1?", "thinking": "It is 2.", "response": "2", "answer": "2"}
+
+
+def line(**changes: Any) -> bytes:
+    return json.dumps({k: v for k, v in {**GOOD, **changes}.items() if v is not ...}).encode()
+
+
+def write(folder: Path, *lines: bytes, name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def reader(path: Path, *, strict: bool = False) -> RowReader:
+    return RowReader(path, TRACE_FIELDS, strict=strict, key="data.path")
+
+
+def test_good_rows_come_back_in_order_without_other_columns(tmp_path: Path) -> None:
+    rows = reader(write(tmp_path, line(model="R1"), line(id="b", response="", answer="")))
+    assert list(rows) == [GOOD, {**GOOD, "id": "b", "response": "", "answer": ""}]
+    assert not rows.dropped
+
+
+def test_whole_number_ids_become_text(tmp_path: Path) -> None:
+    assert [row["id"] for row in reader(write(tmp_path, line(id=7), line(id=0)))] == ["7", "0"]
+
+
+BAD = [
+    (line(thinking=...), "missing field 'thinking'", "thinking"),
+    (line(answer=None), "wrong type of 'answer'", "answer"),
+    (line(response=["2"]), "wrong type of 'response'", "response"),
+    (line(id=True), "wrong type of 'id'", "id"),
+    (line(id=1.5), "wrong type of 'id'", "id"),
+    (line(question=3), "wrong type of 'question'", "question"),
+    (line(thinking=" \n"), "empty thinking", "thinking"),
+    (line(id=""), "empty id", "id"),
+    (line(id="good"), "duplicate id", "id"),
+    (line(thinking="a\0b"), "NUL character in 'thinking'", "thinking"),
+    (line(thinking="a\ud800b"), "lone surrogate in 'thinking'", "thinking"),
+    (b'{"id": "\xff"}', "not UTF-8", None),
+    (b'{"id": "x", ', "invalid JSON", None),
+    (b"[" * 100_000, "invalid JSON", None),
+    (b'{"id": ' + b"9" * 5000 + b"}", "invalid JSON", None),
+    (b'["id"]', "not a JSON object", None),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason", "field"), BAD, ids=[reason for _, reason, _ in BAD])
+def test_a_bad_line_is_dropped_and_counted_by_reason(
+    tmp_path: Path, bad: bytes, reason: str, field: str | None
+) -> None:
+    rows = reader(write(tmp_path, line(id="good"), bad, line(id="last")))
+    assert [row["id"] for row in rows] == ["good", "last"]
+    assert dict(rows.dropped) == {reason: 1}
+
+
+@pytest.mark.parametrize(("bad", "reason", "field"), BAD, ids=[reason for _, reason, _ in BAD])
+def test_strict_names_file_line_field_got_and_allowed(
+    tmp_path: Path, bad: bytes, reason: str, field: str | None
+) -> None:
+    path = write(tmp_path, line(id="good"), b"", bad)
+    with pytest.raises(DataError) as caught:
+        list(reader(path, strict=True))
+    message = str(caught.value)
+    assert f"'{path}', line 3" in message
+    assert field is None or f"field '{field}'" in message
+    assert reason in message
+    assert "Got: " in message
+    assert "Allowed: " in message
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
+    rows = reader(write(tmp_path, b"\xef\xbb\xbf" + line(), b"", b"  ", line(id="b")))
+    assert [row["id"] for row in rows] == ["a", "b"]
+    assert not rows.dropped
+
+
+def test_windows_line_ends_and_line_separators_inside_text_do_not_split_rows(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three"
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps({**GOOD, "thinking": text}, ensure_ascii=False).encode() + b"\r\n")
+    assert [row["thinking"] for row in reader(path)] == [text]
+
+
+def test_a_missing_file_names_files_with_similar_names(tmp_path: Path) -> None:
+    write(tmp_path, line(), name="traces.jsonl")
+    with pytest.raises(DataError, match=r"does not exist.*Did you mean 'traces.jsonl'\?"):
+        reader(tmp_path / "trace.jsonl")
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        reader(tmp_path)
+
+
+def test_another_suffix_is_refused_with_the_allowed_ones(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"allowed: a file that ends in \.jsonl or \.parquet"):
+        reader(write(tmp_path, line(), name="rows.csv"))
+
+
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is empty"):
+        list(reader(write(tmp_path)))
+
+
+def test_a_file_without_a_usable_row_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no usable row among 2 .*1 x empty thinking"):
+        list(reader(write(tmp_path, line(thinking=""), b"nonsense")))
+
+
+def parquet(folder: Path, **columns: Any) -> Path:
+    path = folder / "rows.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def columns(num_rows: int = 2) -> dict[str, Any]:
+    return {"id": list(range(num_rows)), **{k: [v] * num_rows for k, v in GOOD.items() if k != "id"}}
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_parquet_rows_are_read_whatever_the_string_type(tmp_path: Path, kind: pa.DataType) -> None:
+    path = parquet(tmp_path, **{**columns(), "thinking": pa.array(["x", "ü"], type=kind)})
+    assert [(row["id"], row["thinking"]) for row in reader(path)] == [("0", "x"), ("1", "ü")]
+
+
+def test_bad_parquet_cells_are_counted_one_by_one(tmp_path: Path) -> None:
+    raw = pa.array([b"fine", b"\xff", None], type=pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    rows = reader(parquet(tmp_path, **{**columns(3), "thinking": text}))
+    assert [row["thinking"] for row in rows] == ["fine"]
+    assert dict(rows.dropped) == {"not UTF-8": 1, "wrong type of 'thinking'": 1}
+
+
+def test_strict_parquet_names_the_row(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 2, field 'answer': wrong type .* Got: null"):
+        list(reader(parquet(tmp_path, **{**columns(), "answer": ["1", None]}), strict=True))
+
+
+def test_parquet_with_numbers_for_text_is_unusable(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="2 x wrong type of 'answer'"):
+        list(reader(parquet(tmp_path, **{**columns(), "answer": [1.0, 2.0]})))
+
+
+def test_parquet_without_the_columns_is_unusable(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="3 x missing field 'id'"):
+        list(reader(parquet(tmp_path, other=[1, 2, 3])))
+
+
+def test_a_file_that_only_claims_to_be_parquet_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        list(reader(write(tmp_path, line(), name="rows.parquet")))
+
+
+def test_benchmark_rows_need_no_thinking(tmp_path: Path) -> None:
+    path = write(tmp_path, b'{"id": 1, "question": "q", "answer": "a"}', b'{"id": 2, "question": "q", "answer": ""}')
+    rows = RowReader(path, PROBLEM_FIELDS, strict=False, key="benchmark.path")
+    assert list(rows) == [{"id": "1", "question": "q", "answer": "a"}]
+    assert dict(rows.dropped) == {"empty answer": 1}
+
+
+@settings(max_examples=60, deadline=None)
+@given(noise=st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=5))
+def test_no_bytes_make_the_reader_fail_or_lose_a_good_row(
+    tmp_path_factory: pytest.TempPathFactory, noise: list[bytes]
+) -> None:
+    path = write(tmp_path_factory.mktemp("rows"), *noise, line(id="good one"))
+    rows = reader(path)
+    assert "good one" in [row["id"] for row in rows]
+    assert sum(rows.dropped.values()) == sum(bool(n.removeprefix(b"\xef\xbb\xbf").strip()) for n in noise[:1]) + sum(
+        bool(n.strip()) for n in noise[1:]
+    )

@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cotpress.artifacts import ArtifactStore, Summary
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.records import Trace, ValuableTrace
+from cotpress.scoring.config import TokenskipConfig
+from cotpress.tables import write_records
+from cotpress.trainer_config import TrainerConfig
+
+
+def make_trace(number, thinking, response="so the answer is 7", **more):
+    question = f"how many apples are in {number} boxes"
+    return Trace(id=f"t{number}", question=question, thinking=thinking, response=response, answer="7", **more)
+
+
+@pytest.fixture(scope="session")
+def traces():
+    texts = [
+        "wait let me check : 3 apples plus 4 apples is 7 apples",
+        "7",
+        "\\frac{48}{2} = 24 , naïve 😀 hmm\n\nso 24",
+        "the total is " + " plus ".join(str(n) for n in range(40)),
+        "  spaces \t and\nlines  ",
+    ]
+    return [make_trace(i, text) for i, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="session")
+def base():
+    return ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", context_tokens=2000)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    return ArtifactStore(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(base, store):
+    return load_tokenizer(base, store)
+
+
+@pytest.fixture(scope="session")
+def model(base, store):
+    return load_model(base, store)
+
+
+@pytest.fixture(scope="session")
+def trainer():
+    return TrainerConfig(accelerator="cpu", tokens_per_batch=128)
+
+
+@pytest.fixture(scope="session")
+def encoder_dir(tmp_path_factory, traces):
+    """A random BERT of one layer with a WordPiece tokenizer, saved as a bare encoder."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=list(specials.values()), show_progress=False)
+    backend.train_from_iterator([t.thinking + " hmm wait apples" for t in traces], trainer)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=32, **specials)
+    torch.manual_seed(0)
+    encoder = BertModel(
+        BertConfig(
+            vocab_size=len(wrapped),
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=32,
+        )
+    )
+    folder = tmp_path_factory.mktemp("encoder")
+    encoder.save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenskip_config(encoder_dir):
+    return TokenskipConfig(
+        name="tokenskip",
+        path=str(encoder_dir),
+        train=True,
+        seed=1,
+        trained_layers=None,
+        window_tokens=12,
+        epochs=30,
+        batch_size=8,
+        learning_rate=5e-3,
+    )
+
+
+@pytest.fixture(scope="session")
+def distilled(store):
+    """Traces in which exactly the numbers and their words are worth keeping."""
+    keep, drop = ("3 apples plus 4 is 7", "the total is 24"), ("wait let me check", "hmm")
+    records = []
+    for i in range(24):
+        thinking, valuable = "", []
+        for part in (keep[i % 2], drop[i % 2], keep[i // 2 % 2], drop[i // 4 % 2]):
+            if part in keep:
+                valuable.append((len(thinking), len(thinking) + len(part)))
+            thinking += part + " "
+        trace = make_trace(i, thinking)
+        fields = {f: getattr(trace, f) for f in ("id", "question", "thinking", "response", "answer")}
+        records.append(ValuableTrace(**fields, valuable=tuple(valuable)))
+
+    def produce(workdir):
+        write_records(workdir / "valuable.parquet", records, ValuableTrace)
+        return Summary(num_rows=len(records))
+
+    return store.build("distill", {"test": "numbers"}, produce)
+
+
+@pytest.fixture(scope="session")
+def as_artifact():
+    def build(store, rows):
+        def produce(workdir):
+            write_records(workdir / "traces.parquet", rows, Trace)
+            return Summary(num_rows=len(rows))
+
+        return store.build("data", {"rows": [[t.id, t.thinking, t.split] for t in rows]}, produce)
+
+    return build
+
+
+@pytest.fixture
+def with_split():
+    return lambda trace, split: replace(trace, split=split)

@@ -1,0 +1,121 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cotpress.artifacts import ArtifactStore, Summary
+from cotpress.errors import DataError, ModelError
+from cotpress.records import ScoredTrace
+from cotpress.scoring import stage
+from cotpress.scoring.config import CtsConfig, RandomConfig
+from cotpress.scoring.cts import TOO_LONG
+from cotpress.tables import read_records
+from cotpress.trainer_config import TrainerConfig
+
+CTS = CtsConfig(name="cts")
+
+
+def run(config, rows, store, base, trainer, as_artifact, reference=None):
+    data = as_artifact(store, rows)
+    return stage.score(
+        config, traces=data, distilled=None, reference=reference, base=base, trainer=trainer, store=store
+    )
+
+
+def scores_of(artifact):
+    return {s.id: s for s in read_records(artifact.file("scores.parquet"), ScoredTrace)}
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    return ArtifactStore(tmp_path)
+
+
+def test_only_the_train_split_is_scored_in_its_order(fresh, base, trainer, traces, as_artifact, with_split):
+    rows = [with_split(t, "validation" if t.id == "t2" else "train") for t in traces]
+    artifact = run(CTS, rows, fresh, base, trainer, as_artifact)
+    assert list(scores_of(artifact)) == ["t0", "t1", "t3", "t4"]
+    assert artifact.stage == "score"
+    assert not (artifact.path / "scratch").exists()
+
+
+def test_batch_size_changes_neither_identity_nor_scores(fresh, base, trainer, traces, as_artifact, tmp_path):
+    first = run(CTS, traces, fresh, base, trainer, as_artifact)
+    assert run(CTS, traces, fresh, base, TrainerConfig(tokens_per_batch=4096), as_artifact).key == first.key
+    other_store = ArtifactStore(tmp_path / "other")
+    other = run(CTS, traces, other_store, base, TrainerConfig(accelerator="cpu", tokens_per_batch=1), as_artifact)
+    for key, record in scores_of(first).items():
+        np.testing.assert_allclose(record.scores, scores_of(other)[key].scores, atol=2e-5)
+
+
+def test_too_long_traces_are_dropped_and_counted(fresh, base, trainer, traces, as_artifact):
+    artifact = run(CTS, traces, fresh, replace(base, context_tokens=100), trainer, as_artifact)
+    assert artifact.manifest["dropped"] == {TOO_LONG: 1}
+    assert "t3" not in scores_of(artifact)
+
+
+def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, trainer, traces, as_artifact):
+    with pytest.raises(DataError, match=f"5 {TOO_LONG}"):
+        run(CTS, traces, fresh, replace(base, context_tokens=5), trainer, as_artifact)
+
+
+def test_killed_job_goes_on_from_its_finished_shards(fresh, base, trainer, traces, as_artifact, monkeypatch):
+    monkeypatch.setattr(stage, "SHARD_CHARACTERS", 1)  # one trace per shard
+    whole = stage._score_shard
+    calls = []
+
+    def dies_at_the_third(scorer, shard, path, progress):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(shard[0].id)
+        whole(scorer, shard, path, progress)
+
+    monkeypatch.setattr(stage, "_score_shard", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(CTS, traces, fresh, base, trainer, as_artifact)
+    again = []
+    monkeypatch.setattr(
+        stage, "_score_shard", lambda s, shard, p, g: (again.append(shard[0].id), whole(s, shard, p, g))
+    )
+    artifact = run(CTS, traces, fresh, base, trainer, as_artifact)
+    assert sorted(calls + again) == [t.id for t in traces]
+    assert list(scores_of(artifact)) == [t.id for t in traces]
+
+
+def test_score_that_is_not_finite_is_an_error_that_names_the_trace(
+    fresh, base, trainer, traces, as_artifact, monkeypatch
+):
+    from cotpress.scoring import random
+
+    monkeypatch.setattr(random, "stable_uniform", lambda seed, name, n: np.full(n, np.nan, dtype=np.float32))
+    with pytest.raises(ModelError, match=r"trace 't3' are not finite"):
+        run(RandomConfig(name="random", seed=1), traces, fresh, base, trainer, as_artifact)
+
+
+def test_random_scores_do_not_depend_on_the_reference_model(fresh, base, trainer, traces, as_artifact):
+    config = RandomConfig(name="random", seed=1)
+    reference = fresh.build("reference", {"r": 1}, lambda workdir: Summary(num_rows=0))
+    first = run(config, traces, fresh, base, trainer, as_artifact)
+    assert run(config, traces, fresh, base, trainer, as_artifact, reference).key == first.key
+    assert run(replace(config, seed=2), traces, fresh, base, trainer, as_artifact).key != first.key
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_reference_model_is_used_adapter_or_full(kind, fresh, base, trainer, traces, as_artifact):
+    from peft import LoraConfig, get_peft_model
+
+    from cotpress.modeling.loading import load_model
+
+    def produce(workdir):
+        torch.manual_seed(0)
+        lora = LoraConfig(target_modules="all-linear", init_lora_weights=False)
+        tuned = get_peft_model(load_model(base, fresh), lora)
+        (tuned if kind == "adapter" else tuned.merge_and_unload()).save_pretrained(workdir / kind)
+        return Summary(num_rows=0)
+
+    reference = fresh.build("reference", {"kind": kind}, produce)
+    plain = scores_of(run(CTS, traces, fresh, base, trainer, as_artifact))
+    tuned = scores_of(run(CTS, traces, fresh, base, trainer, as_artifact, reference))
+    assert np.abs(plain["t0"].scores - tuned["t0"].scores).max() > 0.01
