@@ -9,6 +9,7 @@ import pytest
 
 from cotpress.artifacts import MANIFEST, SCRATCH, ArtifactStore, Summary, fingerprint
 from cotpress.errors import ArtifactError
+from jobs import slow_job
 
 
 def _write(text: str, calls: list[int] | None = None):
@@ -101,20 +102,9 @@ def test_output_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
         ArtifactStore(blocked).build("data", {}, _write("x"))
 
 
-def _slow_job(root: Path, counter: Path, seconds: float) -> None:
-    def produce(folder: Path) -> Summary:
-        with counter.open("a") as handle:
-            handle.write("x")
-        time.sleep(seconds)
-        (folder / "rows.txt").write_text("done")
-        return Summary(num_rows=1)
-
-    ArtifactStore(root).build("data", {}, produce)
-
-
 def test_four_jobs_that_start_together_compute_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    jobs = [context.Process(target=_slow_job, args=(tmp_path, tmp_path / "count", 0.5)) for _ in range(4)]
+    jobs = [context.Process(target=slow_job, args=(tmp_path, tmp_path / "count", 0.5)) for _ in range(4)]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -125,7 +115,7 @@ def test_four_jobs_that_start_together_compute_once(tmp_path: Path) -> None:
 
 def test_lock_of_a_killed_job_is_taken_over(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    victim = context.Process(target=_slow_job, args=(tmp_path, tmp_path / "count", 60))
+    victim = context.Process(target=slow_job, args=(tmp_path, tmp_path / "count", 60))
     victim.start()
     deadline = time.monotonic() + 30
     while not (tmp_path / "count").exists() and time.monotonic() < deadline:
@@ -133,6 +123,6 @@ def test_lock_of_a_killed_job_is_taken_over(tmp_path: Path) -> None:
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
     victim.join(10)
-    _slow_job(tmp_path, tmp_path / "count", 0)
+    slow_job(tmp_path, tmp_path / "count", 0)
     assert (tmp_path / "count").read_text() == "xx"
     assert json.loads(next((tmp_path / "artifacts" / "data").glob("*/manifest.json")).read_text())["num_rows"] == 1

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
 from cotpress.evaluation.runner import Protocol, answer_problems
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
@@ -58,6 +60,8 @@ def evaluate(
     )
 
     def produce(workdir: Path) -> Summary:
+        if trainer.num_threads is not None:
+            torch.set_num_threads(trainer.num_threads)
         asked = read_records(problems.file("problems.parquet"), Problem)
         kept = _Kept(workdir / SCRATCH / "answers.jsonl")
         waiting = [p for p in asked if p.id not in kept.done]
@@ -70,7 +74,8 @@ def evaluate(
 
                 def on_done(prediction: Prediction) -> None:
                     kept.add(prediction)
-                    progress.advance(1)
+                    rate = prediction.num_tokens / max(prediction.latency_s, 1e-9)
+                    progress.advance(1, note=f"{rate:.0f} tokens/s")
 
                 answer_problems(
                     loaded, tokenizer, model.chat, waiting, protocol, system=system, ratio=ratio, on_done=on_done

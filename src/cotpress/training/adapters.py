@@ -1,5 +1,6 @@
 """What is trained and how it leaves: LoRA adapters as plain PEFT folders, full fine-tunes as safetensors folders."""
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,14 @@ def save_trained(
         # Embeddings are never trained here; asked to find that out by itself, PEFT would look for the base on the hub.
         model.save_pretrained(folder / ADAPTER, safe_serialization=True, save_embedding_layers=False)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        _sort_targets(folder / ADAPTER / "adapter_config.json")
         return
     model.save_pretrained(folder / MODEL, safe_serialization=True)
     tokenizer.save_pretrained(folder / MODEL)
+
+
+def _sort_targets(path: Path) -> None:
+    """PEFT writes a set of module names in the order of its hashes; sorted, equal adapters are equal files."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -47,11 +47,12 @@ class Examples:
 
 
 def student_examples(rows: Iterable[CompressedTrace], written: ChatFormat, max_tokens: int) -> Examples:
-    """[question, compressed thinking, response] of every trace, with its ratio marker if it has one."""
+    """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one."""
     return _collect(
         (
             (written.prompt_ids(r.question, r.marker_ratio), written.completion_ids(r.token_ids.tolist(), r.response))
             for r in rows
+            if r.split == "train"
         ),
         max_tokens,
     )

@@ -117,6 +117,7 @@ def _run(
         weight_decay=config.weight_decay,
         betas=(config.beta1, config.beta2),
         max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
     )
     checkpoint = workdir / SCRATCH / LAST
     lightning = pl.Trainer(

@@ -10,14 +10,16 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
+<<<<<<< HEAD
 from torch.nn import functional as F
+=======
+from torch.nn.functional import linear_cross_entropy
+from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
+>>>>>>> training
 
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.training.batching import IGNORED, MicroBatch, Step
-
-ROWS_PER_CHUNK = 1024
-"""Positions whose logits are held at once; a row of 150,000 logits is 600 kB in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class Schedule:
         weight_decay: Decoupled weight decay.
         betas: Moment decays.
         max_grad_norm: Gradient norm above which gradients are scaled down; 0 turns it off.
+        seed: Seed of dropout.
     """
 
     learning_rate: float
@@ -39,6 +42,7 @@ class Schedule:
     weight_decay: float
     betas: tuple[float, float]
     max_grad_norm: float
+    seed: int
 
     def factor(self, step: int) -> float:
         """Learning rate of a step (counted from 0) relative to the peak."""
@@ -72,6 +76,7 @@ class NextTokenModule(pl.LightningModule):
             lr=s.learning_rate,
             betas=s.betas,
             weight_decay=s.weight_decay,
+            fused=True,
         )
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, s.factor)}
 
@@ -89,6 +94,7 @@ class NextTokenModule(pl.LightningModule):
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+        torch.manual_seed(self._schedule.seed + batch_idx)  # a resumed run draws the same dropout
         total = 0.0
         for micro in batch.batches:
             loss = self.loss_sum(micro) / batch.num_targets
@@ -108,16 +114,23 @@ class NextTokenModule(pl.LightningModule):
         self.log_dict({f"{self.stage}/loss": total, f"{self.stage}/lr": rate}, batch_size=1)
 
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
-        """Summed negative log-likelihood of the targets, in nats; scalar float32."""
+        """Summed negative log-likelihood of the targets, in nats; a scalar.
+
+        The head sees only positions with a target, and chunk by chunk with its gradient, so the logits of a batch
+        (600 kB a position at 150,000 tokens of vocabulary) never exist at once.
+        """
         split = split_head(self.model)
         states: torch.Tensor = split.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
         counted = batch.targets != IGNORED
-        loss = states.new_zeros((), dtype=torch.float32)
-        found = torch.split(states[counted], ROWS_PER_CHUNK)
-        wanted = torch.split(batch.targets[counted], ROWS_PER_CHUNK)
-        for rows, targets in zip(found, wanted, strict=True):
-            loss = loss + F.cross_entropy(split.head(rows).float(), targets, reduction="sum")
-        return loss
+        head: Any = split.head
+        return linear_cross_entropy(
+            states[counted],
+            head.weight,
+            batch.targets[counted],
+            linear_bias=head.bias,
+            reduction="sum",
+            options=LinearCrossEntropyOptions() if torch.is_grad_enabled() else None,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""

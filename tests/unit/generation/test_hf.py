@@ -1,0 +1,87 @@
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.generation.hf import Sampling, generate
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling_config import ModelConfig, ModelSource
+
+PROMPTS = [list(range(20 + i, 24 + 3 * i + i)) for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    torch.set_num_threads(1)
+    store = ArtifactStore(tmp_path_factory.mktemp("outputs"))
+    config = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny")
+    return load_model(config, store), load_tokenizer(config, store)
+
+
+@pytest.fixture
+def ending(parts, monkeypatch):
+    """The tiny model with an end token that its greedy texts reach at different lengths."""
+    model, tokenizer = parts
+    texts = [g.token_ids for g in generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=1)]
+    common = {t for text in texts for t in text[1:]}
+    first = {t: {text.index(t) for text in texts if t in text} for t in common}
+    end = max(sorted(common), key=lambda t: len(first[t]))
+    monkeypatch.setattr(model, "generation_config", GenerationConfig(eos_token_id=[end, tokenizer.eos_token_id]))
+    return model, tokenizer
+
+
+def _reference(model, tokenizer, prompt, budget):
+    ids = model.generate(
+        torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
+        max_new_tokens=budget, pad_token_id=tokenizer.pad_token_id,
+    )[0, len(prompt) :].tolist()  # fmt: skip
+    return ids[:-1] if ids[-1] in model.generation_config.eos_token_id else ids
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_greedy_equals_transformers_row_by_row(ending, batch_size):
+    model, tokenizer = ending
+    found = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=batch_size)
+    assert [list(g.token_ids) for g in found] == [_reference(model, tokenizer, p, 24) for p in PROMPTS]
+    assert len({g.num_tokens for g in found}) > 1, "rows must leave at different times for this test to mean anything"
+    assert all((g.finish_reason == "length") == (g.num_tokens == 24) for g in found)
+
+
+def test_budget_ends_a_text_and_says_so(parts):
+    model, tokenizer = parts
+    (found,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=3, batch_size=4)
+    assert (found.num_tokens, found.finish_reason) == (3, "length")
+
+
+def test_sampling_follows_its_seed(parts):
+    model, tokenizer = parts
+
+    def texts(seed):
+        sampling = Sampling(temperature=1.0, top_p=0.95, seed=seed)
+        return [
+            g.token_ids for g in generate(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=4, sampling=sampling)
+        ]
+
+    assert texts(1) == texts(1)
+    assert texts(1) != texts(2)
+
+
+def test_tiny_top_p_is_greedy(parts):
+    model, tokenizer = parts
+    narrow = Sampling(temperature=1.0, top_p=1e-6)
+    sampled = generate(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=4, sampling=narrow)
+    greedy = generate(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=4)
+    assert [g.token_ids for g in sampled] == [g.token_ids for g in greedy]
+
+
+def test_every_prompt_is_reported_once_with_its_own_index(parts):
+    model, tokenizer = parts
+    seen = {}
+    found = generate(
+        model, tokenizer, PROMPTS[::-1], max_new_tokens=4, batch_size=2, on_done=lambda i, g: seen.setdefault(i, g)
+    )
+    assert [seen[i] for i in range(len(PROMPTS))] == found
+
+
+def test_no_prompt_gives_no_text(parts):
+    assert generate(*parts, [], max_new_tokens=4, batch_size=2) == []

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+
+from cotpress.artifacts import ArtifactStore, Summary
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.records import CompressedTrace
+from cotpress.tables import write_records
+from cotpress.trainer_config import TrainerConfig
+from cotpress.training.config import Method, TuneConfig
+from cotpress.training.examples import Example, Examples
+
+
+class Recorder:
+    """A tracker that keeps what it is given."""
+
+    def __init__(self):
+        self.rows = []
+
+    def log(self, stage, metrics, step=None):
+        self.rows.append((stage, dict(metrics), step))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def tracker():
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    return ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    return ArtifactStore(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_config, store):
+    return load_tokenizer(tiny_config, store)
+
+
+@pytest.fixture
+def model(tiny_config, store):
+    return load_model(tiny_config, store)
+
+
+@pytest.fixture
+def hardware():
+    return TrainerConfig(accelerator="cpu", num_threads=1, tokens_per_batch=120, checkpoint_every_s=0.0)
+
+
+@pytest.fixture
+def tune():
+    return TuneConfig(
+        method=Method.lora, learning_rate=5e-3, epochs=2, sequences_per_step=4, lora_rank=4, lora_dropout=0.1, seed=3
+    )
+
+
+@pytest.fixture
+def examples():
+    draw = np.random.default_rng(0)
+    rows = [
+        Example(ids=tuple(draw.integers(3, 600, size=int(n)).tolist()), num_prompt=int(n) // 3)
+        for n in draw.integers(6, 50, size=18)
+    ]
+    return Examples(kept=rows, dropped={})
+
+
+@pytest.fixture
+def compressed(store):
+    def rows():
+        for i in range(6):
+            ids = np.arange(10 + i, 22 + i, dtype=np.int32)
+            yield CompressedTrace(
+                id=str(i), question=f"how many apples {i}", compressed_thinking="x", response="The answer is 3.",
+                answer="3", split="validation" if i == 5 else "train", token_ids=ids,
+                keep_mask=np.ones(12, dtype=np.bool_), num_tokens=12, num_kept_tokens=12, target_ratio=1.0,
+                actual_ratio=1.0,
+            )  # fmt: skip
+
+    def produce(workdir):
+        write_records(workdir / "compressed.parquet", list(rows()), CompressedTrace)
+        return Summary(num_rows=6)
+
+    return store.build("compress", {"test": 1}, produce)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)

@@ -1,0 +1,47 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotpress.training.batching import IGNORED, collate, plan_steps
+from cotpress.training.examples import Example
+
+LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=40)
+
+
+def _plan(lengths, size=4, budget=100, seed=1, epochs=2):
+    return plan_steps(lengths, sequences_per_step=size, epochs=epochs, tokens_per_batch=budget, seed=seed)
+
+
+@given(LENGTHS, st.integers(1, 9), st.integers(10, 200))
+def test_every_epoch_visits_every_sequence_once(lengths, size, budget):
+    plan = _plan(lengths, size, budget)
+    per_epoch = -(-len(lengths) // size)
+    assert len(plan) == 2 * per_epoch
+    for epoch in (plan[:per_epoch], plan[per_epoch:]):
+        assert sorted(i for step in epoch for batch in step for i in batch) == list(range(len(lengths)))
+
+
+@given(LENGTHS, st.integers(1, 9), st.integers(10, 200))
+def test_padded_micro_batches_fit_the_budget_unless_one_sequence_does_not(lengths, size, budget):
+    for step in _plan(lengths, size, budget):
+        for batch in step:
+            assert batch
+            assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+
+
+def test_memory_budget_does_not_change_which_sequences_share_a_step():
+    lengths = list(range(5, 45))
+    members = [[{i for b in step for i in b} for step in _plan(lengths, budget=budget)] for budget in (50, 5000)]
+    assert members[0] == members[1]
+
+
+def test_order_follows_the_seed_and_changes_with_the_epoch():
+    lengths = list(range(5, 45))
+    assert _plan(lengths) == _plan(lengths)
+    assert _plan(lengths) != _plan(lengths, seed=2)
+    assert _plan(lengths)[:10] != _plan(lengths)[10:]
+
+
+def test_only_completion_tokens_are_targets():
+    batch = collate([Example(ids=(5, 6, 7, 8), num_prompt=2), Example(ids=(9, 4), num_prompt=1)])
+    assert batch.ids.tolist() == [[5, 6, 7, 8], [9, 4, 0, 0]]
+    assert batch.targets.tolist() == [[IGNORED, 7, 8, IGNORED], [4, IGNORED, IGNORED, IGNORED]]

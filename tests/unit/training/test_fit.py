@@ -1,0 +1,95 @@
+import csv
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from cotpress.artifacts import SCRATCH
+from cotpress.modeling.loading import load_model
+from cotpress.training import fit as fitting
+from cotpress.training.adapters import make_trainable
+from cotpress.training.callbacks import LAST, TimedCheckpoint
+from cotpress.training.fit import TRAIN_LOG, fit
+from cotpress.training.module import SftModule
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _train(tiny_config, store, examples, tune, hardware, tracker, workdir, **more):
+    model = make_trainable(load_model(tiny_config, store), tune)
+    fit(model, SftModule, examples, tune, workdir=workdir, trainer=hardware, tracker=tracker, **more)
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def _losses(workdir):
+    with (workdir / TRAIN_LOG).open() as handle:
+        return [(row["step"], row["loss"], row["lr"]) for row in csv.DictReader(handle)]
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 7])
+def test_killed_and_resumed_run_equals_the_undisturbed_one(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch, killed_after
+):
+    arguments = (tiny_config, store, examples, tune, hardware, tracker)
+    whole = _train(*arguments, tmp_path / "whole")
+
+    class Killer(TimedCheckpoint):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module, outputs, batch, batch_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            if batch_idx + 1 == killed_after:
+                raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fitting, "TimedCheckpoint", Killer)
+        with pytest.raises(_Killed):
+            _train(*arguments, tmp_path / "killed")
+    assert not (tmp_path / "killed" / TRAIN_LOG).exists()
+    resumed = _train(*arguments, tmp_path / "killed")
+    assert _losses(tmp_path / "killed") == _losses(tmp_path / "whole")
+    assert len(_losses(tmp_path / "whole")) == 10
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
+
+
+def test_loss_falls(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
+    tune.epochs = 8
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    losses = [float(row[1]) for row in _losses(tmp_path)]
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_checkpoint_holds_the_adapter_only(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    names = torch.load(tmp_path / SCRATCH / LAST, weights_only=True)["state_dict"]
+    assert names
+    assert all("lora_" in name for name in names)
+
+
+def test_every_step_reaches_the_tracker(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert {stage for stage, _, _ in tracker.rows} == {"sft"}
+    assert sum("loss" in metrics for _, metrics, _ in tracker.rows) == 10
+
+
+def test_validation_is_spread_evenly_and_sees_the_model_in_eval_mode(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path
+):
+    modes = []
+
+    def validate(model):
+        modes.append(model.training)
+        return {"val/accuracy": 0.5}
+
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path, validate=validate, validations=2)
+    assert modes == [False, False]
+    assert [step for _, metrics, step in tracker.rows if "val/accuracy" in metrics] == [5, 10]
+
+
+def test_nothing_of_lightning_is_left_in_the_working_directory(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path / "work")
+    assert [p.name for p in tmp_path.iterdir()] == ["work"]

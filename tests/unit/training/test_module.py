@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from cotpress.errors import TrainingError
+from cotpress.training.adapters import make_trainable
+from cotpress.training.batching import collate
+from cotpress.training.config import Method
+from cotpress.training.examples import Examples
+from cotpress.training.fit import fit
+from cotpress.training.module import Schedule, SftModule
+
+SCHEDULE = Schedule(
+    learning_rate=1.0,
+    num_steps=20,
+    warmup_fraction=0.1,
+    weight_decay=0.0,
+    betas=(0.9, 0.999),
+    max_grad_norm=1.0,
+    seed=0,
+)
+
+
+def _naive(model, example):
+    """Sum of -log p(token | everything before it) over the completion, with full logits."""
+    ids = torch.tensor([example.ids])
+    logprobs = model(ids, use_cache=False).logits[0].log_softmax(-1)
+    return -sum(logprobs[i - 1, ids[0, i]] for i in range(example.num_prompt, len(example.ids)))
+
+
+def test_padded_batch_has_the_loss_and_gradient_of_its_sequences_alone(model, examples):
+    model.requires_grad_(True)
+    expected = sum(_naive(model, e) for e in examples.kept[:5])
+    expected.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    loss = SftModule(model, SCHEDULE).loss_sum(collate(examples.kept[:5]))
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, gradients[name], rtol=1e-3, atol=1e-4)
+
+
+def test_micro_batching_does_not_change_the_training(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
+    from cotpress.modeling.loading import load_model
+
+    tune.lora_dropout, weights = 0.0, []
+    for budget in (60, 10_000):
+        hardware.tokens_per_batch = budget
+        model = make_trainable(load_model(tiny_config, store), tune)
+        fit(model, SftModule, examples, tune, workdir=tmp_path / str(budget), trainer=hardware, tracker=tracker)
+        weights.append([p.detach() for p in model.parameters() if p.requires_grad])
+    # Adam turns rounding of near-zero gradients into small steps, so this is looser than the loss itself.
+    for one, other in zip(*weights, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=2e-3)
+
+
+def test_learning_rate_rises_then_falls_towards_zero():
+    factors = [SCHEDULE.factor(step) for step in range(20)]
+    assert factors[:2] == [0.5, 1.0]
+    assert factors[2:] == sorted(factors[2:], reverse=True)
+    assert 0 < factors[-1] < 0.02
+
+
+def test_loss_that_is_not_finite_names_the_step(model, examples, tune, hardware, tracker, tmp_path):
+    tune.method = Method.full
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"step 1 is nan.*learning rate"):
+        fit(make_trainable(model, tune), SftModule, examples, tune, workdir=tmp_path, trainer=hardware, tracker=tracker)
+
+
+def test_nothing_to_train_on_is_an_error(model, tune, hardware, tracker, tmp_path):
+    with pytest.raises(TrainingError, match="no example"):
+        fit(model, SftModule, Examples(kept=[], dropped={"x": 1}), tune, workdir=tmp_path, trainer=hardware, tracker=tracker)  # fmt: skip  # noqa: E501

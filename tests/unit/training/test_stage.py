@@ -1,0 +1,118 @@
+import json
+
+import pytest
+import torch
+
+from cotpress.artifacts import Summary
+from cotpress.errors import ConfigError
+from cotpress.modeling.loading import load_model
+from cotpress.prompts import ChatFormat
+from cotpress.records import ValuableTrace
+from cotpress.tables import write_records
+from cotpress.training.config import Method, ReferenceConfig, SftConfig
+from cotpress.training.examples import reference_examples
+from cotpress.training.stage import train_reference, train_student
+
+THINKING = "wait let me check the price so the total is 12"
+
+
+def _valuable(*spans):
+    return ValuableTrace(
+        id="a", question="how much", thinking=THINKING, response="The answer is 12.", answer="12", valuable=spans
+    )
+
+
+def test_student_trains_on_the_train_split_and_its_adapter_loads_with_peft(
+    tiny_config, store, compressed, tune, hardware, tracker
+):
+    from peft import PeftModel
+
+    made = train_student(
+        SftConfig(tune=tune), model=tiny_config, compressed=compressed, trainer=hardware, tracker=tracker, store=store
+    )
+    assert made.manifest["num_rows"] == 5
+    assert made.facts["num_steps"] == 4
+    config = json.loads((made.path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny"
+    assert config["target_modules"] == sorted(config["target_modules"])
+    base, ids = load_model(tiny_config, store), torch.arange(20).view(1, -1)
+    plain = base(ids).logits
+    adapted = PeftModel.from_pretrained(base, made.path / "adapter").eval()
+    assert not torch.allclose(adapted(ids).logits, plain)
+    merged = load_model(tiny_config, store, adapter=made.path / "adapter", merge_adapter=True)
+    torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-4)
+    assert not (made.path / "scratch").exists()
+
+
+def test_hardware_does_not_change_the_identity(tiny_config, store, compressed, tune, hardware, tracker):
+    arguments = {"model": tiny_config, "compressed": compressed, "tracker": tracker, "store": store}
+    one = train_student(SftConfig(tune=tune), trainer=hardware, **arguments)
+    hardware.tokens_per_batch, hardware.num_threads = 64, 2
+    assert train_student(SftConfig(tune=tune), trainer=hardware, **arguments).key == one.key
+
+
+def test_full_fine_tune_writes_a_model_that_stands_alone(tiny_config, store, compressed, tune, hardware, tracker):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tune.method, tune.lora_rank = Method.full, 1
+    made = train_student(
+        SftConfig(tune=tune), model=tiny_config, compressed=compressed, trainer=hardware, tracker=tracker, store=store
+    )
+    assert AutoModelForCausalLM.from_pretrained(made.path / "model").num_parameters() > 0
+    assert AutoTokenizer.from_pretrained(made.path / "model").eos_token == "<|im_end|>"
+
+
+def test_student_without_training_is_an_error(tiny_config, store, compressed, tune, hardware, tracker):
+    tune.method = Method.none
+    with pytest.raises(ConfigError, match="lora, full"):
+        train_student(
+            SftConfig(tune=tune), model=tiny_config, compressed=compressed, trainer=hardware, tracker=tracker,
+            store=store,
+        )  # fmt: skip
+
+
+def test_reference_method_none_trains_nothing(tiny_config, store, compressed, tune, hardware, tracker):
+    tune.method = Method.none
+    arguments = {"distilled": compressed, "trainer": hardware, "tracker": tracker, "store": store}
+    assert train_reference(ReferenceConfig(tune=tune), base=tiny_config, **arguments) is None
+
+
+def test_reference_model_is_trained_on_the_first_distilled_traces(tiny_config, store, tune, hardware, tracker):
+    def produce(workdir):
+        write_records(workdir / "valuable.parquet", [_valuable((28, len(THINKING)))] * 3, ValuableTrace)
+        return Summary(num_rows=3)
+
+    distilled = store.build("distill", {"test": 1}, produce)
+    made = train_reference(
+        ReferenceConfig(tune=tune, limit=2), base=tiny_config, distilled=distilled, trainer=hardware,
+        tracker=tracker, store=store,
+    )  # fmt: skip
+    assert made is not None
+    assert made.manifest["num_rows"] == 2
+
+
+def test_reference_example_holds_the_valuable_tokens_between_the_tags(tiny_config, tokenizer):
+    chat = ChatFormat(tokenizer, tiny_config.chat)
+    start = THINKING.index("so the total")
+    found = reference_examples([_valuable((start, len(THINKING)))], tokenizer, chat, 500).kept[0]
+    text = tokenizer.decode(found.ids[found.num_prompt :])
+    assert text.split() == [
+        "<think>",
+        "so",
+        "the",
+        "total",
+        "is",
+        "12",
+        "</think>",
+        "The",
+        "answer",
+        "is",
+        "12.<|im_end|>",
+    ]
+
+
+def test_over_long_examples_are_dropped_and_counted(tiny_config, tokenizer):
+    chat = ChatFormat(tokenizer, tiny_config.chat)
+    found = reference_examples([_valuable((0, len(THINKING)))] * 2, tokenizer, chat, 20)
+    assert not found.kept
+    assert found.dropped == {"longer than 20 tokens": 2}
