@@ -10,12 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-<<<<<<< HEAD
-from torch.nn import functional as F
-=======
 from torch.nn.functional import linear_cross_entropy
 from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
->>>>>>> training
 
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
