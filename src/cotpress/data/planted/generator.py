@@ -1,7 +1,6 @@
 """Draws built-in traces and problems: deterministic by seed, no question twice, training and evaluation disjoint.
 
-Families take turns, and every story has its own random stream, so the first hundred traces of a larger set are the
-set of a hundred.
+Every story has its own random stream, so the first hundred traces of a larger set are the set of a hundred.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from cotpress.records import Problem, Trace
 VERSION = 1
 """Raised whenever the same configuration gives other text than before; part of every fingerprint."""
 MAX_DRAWS = 3000
-"""Draws without a new question after which a family counts as exhausted."""
+"""Draws in a row without a new question after which a family counts as exhausted."""
 
 
 class Half(Enum):
@@ -101,24 +100,37 @@ def problems(*, num_problems: int, families: Sequence[str], difficulty: int, see
 def _stories(
     families: Sequence[Family], level: Level, *, count: int, key: str, seed: int, half: Half
 ) -> Iterator[tuple[Family, Story, random.Random]]:
-    """`count` different stories of one half, each with the random stream that goes on to write about it."""
+    """`count` different stories of one half, each with the random stream that goes on to write about it.
+
+    Families take turns; one that has no further question sits out.
+    """
     if count < 1:
         raise ConfigError(f"{key}: got {count}, allowed: a whole number of at least 1")
+    active = list(families)
     seen: set[str] = set()
-    for index in range(count):
-        family = families[index % len(families)]
-        rng = random.Random(f"{seed}:{half.value}:{index}")
-        for _ in range(MAX_DRAWS):
-            story = family.draw(rng, level)
-            if story.question not in seen and half_of(family.name, story) is half:
-                break
-        else:
+    while len(seen) < count:
+        family = active[len(seen) % len(active)]
+        rng = random.Random(f"{seed}:{half.value}:{len(seen)}")
+        story = _new_story(family, level, rng, half, seen)
+        if story is not None:
+            seen.add(story.question)
+            yield family, story, rng
+            continue
+        active.remove(family)
+        if not active:
             raise ConfigError(
-                f"{key}: got {count}, but the family '{family.name}' has no further question after {index} in all. "
-                "Fix: ask for fewer, for more families or for a higher difficulty."
+                f"{key}: got {count}, but {', '.join(f.name for f in families)} have no further question after "
+                f"{len(seen)}. Fix: ask for fewer, for more families or for a higher difficulty."
             )
-        seen.add(story.question)
-        yield family, story, rng
+
+
+def _new_story(family: Family, level: Level, rng: random.Random, half: Half, seen: set[str]) -> Story | None:
+    """A story of the right half whose question is new; None if the family seems to have no other."""
+    for _ in range(MAX_DRAWS):
+        story = family.draw(rng, level)
+        if story.question not in seen and half_of(family.name, story) is half:
+            return story
+    return None
 
 
 def _families(key: str, names: Sequence[str]) -> list[Family]:

@@ -62,7 +62,7 @@ class _Writer:
 
 
 class ThinkingWriter:
-    """Writes one thinking text per story.
+    """Writes thinking texts about stories.
 
     Args:
         rng: Source of every choice.
@@ -75,6 +75,7 @@ class ThinkingWriter:
 
     def write(self, story: Story) -> tuple[str, tuple[Span, ...]]:
         """The thinking text and the labels, which cover it without gap or overlap."""
+        self._out = _Writer()
         for _ in range(self._count(RATES.opening)):
             self._out.add(self._rng.choice(OPENINGS), "hesitation")
         for _ in range(self._count(RATES.situation)):
