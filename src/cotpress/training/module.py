@@ -10,12 +10,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch.nn.functional import linear_cross_entropy
-from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
 
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.training.batching import IGNORED, MicroBatch, Step
+from cotpress.training.head_loss import head_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,23 +109,15 @@ class NextTokenModule(pl.LightningModule):
         self.log_dict({f"{self.stage}/loss": total, f"{self.stage}/lr": rate}, batch_size=1)
 
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
-        """Summed negative log-likelihood of the targets, in nats; a scalar.
+        """Summed negative log-likelihood of the targets, in nats; scalar float32.
 
-        The head sees only positions with a target, and chunk by chunk with its gradient, so the logits of a batch
-        (600 kB a position at 150,000 tokens of vocabulary) never exist at once.
+        The head sees only positions with a target, and their logits never exist at once.
         """
         split = split_head(self.model)
         states: torch.Tensor = split.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
         counted = batch.targets != IGNORED
         head: Any = split.head
-        return linear_cross_entropy(
-            states[counted],
-            head.weight,
-            batch.targets[counted],
-            linear_bias=head.bias,
-            reduction="sum",
-            options=LinearCrossEntropyOptions() if torch.is_grad_enabled() else None,
-        )
+        return head_loss(states[counted], head.weight, head.bias, batch.targets[counted])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""
