@@ -9,7 +9,7 @@ class Generation:
 
     Attributes:
         token_ids: Generated tokens, the end token not included.
-        text: The same as text, special tokens left out.
+        text: The same as text; special tokens that the model wrote inside are kept (a `</think>` may be one).
         finish_reason: `stop` (the model ended) or `length` (the budget ended it).
         latency_s: Seconds of wall time of its batch, divided by the batch's size.
     """

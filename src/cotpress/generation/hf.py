@@ -79,7 +79,7 @@ def generate(
         for index, tokens in zip(indices, written, strict=True):
             stopped = bool(tokens) and tokens[-1] in ends
             kept = tokens[:-1] if stopped else tokens
-            text = str(tokenizer.decode(kept, skip_special_tokens=True))
+            text = str(tokenizer.decode(kept, skip_special_tokens=False))
             reason = "stop" if stopped else "length"
             done[index] = Generation(token_ids=tuple(kept), text=text, finish_reason=reason, latency_s=latency)
             if on_done is not None:
