@@ -171,7 +171,7 @@ class Flow(Compression):
         mixed = self._train.compression.mixed_ratios and name != "Original"
         protocol = Protocol(
             max_new_tokens=self._train.benchmark.max_new_tokens,
-            batch_size=self._train.trainer.generation_batch_size,
+            batch_tokens=self._train.trainer.generation_tokens,
             marker_ratio=self._train.ratio if mixed else None,
         )
         predictions = answer_problems(

@@ -13,7 +13,7 @@ class TrainerConfig:
     """CPU threads of torch; null leaves torch's choice."""
     tokens_per_batch: int = 2048
     """Tokens per forward pass, padding included, in training and scoring."""
-    generation_batch_size: int = 32
-    """Answers generated at once."""
+    generation_tokens: int = 16384
+    """Answers generated at once, counted in tokens: prompt plus budget of each; bounds the key-value cache."""
     checkpoint_every_s: float = 60.0
     """Seconds between two resumable checkpoints of a training run."""

@@ -24,13 +24,13 @@ class Protocol:
 
     Attributes:
         max_new_tokens: Budget per answer, in tokens.
-        batch_size: Answers generated at once; changes speed, not answers.
+        batch_tokens: Answers generated at once, counted as prompt plus budget; changes speed, not greedy answers.
         marker_ratio: Ratio announced by the control marker; None for students trained without one.
         sampling: How tokens are chosen; None is greedy.
     """
 
     max_new_tokens: int
-    batch_size: int
+    batch_tokens: int
     marker_ratio: float | None = None
     sampling: Sampling | None = None
 
@@ -45,6 +45,7 @@ def answer_problems(
     system: str,
     ratio: float,
     on_done: Callable[[Prediction], None] | None = None,
+    on_finished: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
     """One judged answer per problem, in the problems' order.
 
@@ -57,9 +58,11 @@ def answer_problems(
         system: Name that the predictions carry.
         ratio: Asked kept fraction that the predictions carry.
         on_done: Called with each prediction as soon as its batch is finished.
+        on_finished: Called with a number of answers as soon as so many more have ended, within a batch too.
     """
     written = ChatFormat(tokenizer, chat)
     prompts = [written.prompt_ids(p.question, protocol.marker_ratio) for p in problems]
+    room = max((len(p) for p in prompts), default=0) + protocol.max_new_tokens
     done: dict[int, Prediction] = {}
 
     def judge(index: int, generation: Generation) -> None:
@@ -72,9 +75,10 @@ def answer_problems(
         tokenizer,
         prompts,
         max_new_tokens=protocol.max_new_tokens,
-        batch_size=protocol.batch_size,
+        batch_size=max(protocol.batch_tokens // room, 1),
         sampling=protocol.sampling,
         on_done=judge,
+        on_finished=on_finished,
     )
     return [done[i] for i in range(len(problems))]
 

@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
 from cotpress.evaluation.runner import Protocol, answer_problems
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
@@ -56,12 +54,10 @@ def evaluate(
         "marker_ratio": marker_ratio,
     }
     protocol = Protocol(
-        max_new_tokens=max_new_tokens, batch_size=trainer.generation_batch_size, marker_ratio=marker_ratio
+        max_new_tokens=max_new_tokens, batch_tokens=trainer.generation_tokens, marker_ratio=marker_ratio
     )
 
     def produce(workdir: Path) -> Summary:
-        if trainer.num_threads is not None:
-            torch.set_num_threads(trainer.num_threads)
         asked = read_records(problems.file("problems.parquet"), Problem)
         kept = _Kept(workdir / SCRATCH / "answers.jsonl")
         waiting = [p for p in asked if p.id not in kept.done]
@@ -71,14 +67,16 @@ def evaluate(
             loaded = load_model(weights, store, adapter=adapter, merge_adapter=True, device=device)
             tokenizer = load_tokenizer(model, store)
             with Progress(label, len(asked), "answers", done=len(kept.done)) as progress:
-
-                def on_done(prediction: Prediction) -> None:
-                    kept.add(prediction)
-                    rate = prediction.num_tokens / max(prediction.latency_s, 1e-9)
-                    progress.advance(1, note=f"{rate:.0f} tokens/s")
-
                 answer_problems(
-                    loaded, tokenizer, model.chat, waiting, protocol, system=system, ratio=ratio, on_done=on_done
+                    loaded,
+                    tokenizer,
+                    model.chat,
+                    waiting,
+                    protocol,
+                    system=system,
+                    ratio=ratio,
+                    on_done=kept.add,
+                    on_finished=progress.advance,
                 )
         write_records(workdir / PREDICTIONS, [kept.done[p.id] for p in asked], Prediction)
         return Summary(num_rows=len(asked))

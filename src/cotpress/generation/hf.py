@@ -55,6 +55,7 @@ def generate(
     batch_size: int,
     sampling: Sampling | None = None,
     on_done: Callable[[int, Generation], None] | None = None,
+    on_finished: Callable[[int], None] | None = None,
 ) -> list[Generation]:
     """Completions of all prompts, in their order.
 
@@ -66,6 +67,7 @@ def generate(
         batch_size: Prompts at once.
         sampling: How tokens are chosen; None is greedy.
         on_done: Called with a prompt's index and completion as soon as its batch is finished.
+        on_finished: Called with a number of rows as soon as so many more have ended; for progress within a batch.
     """
     chosen = sampling or Sampling()
     done: dict[int, Generation] = {}
@@ -74,7 +76,7 @@ def generate(
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         began = time.monotonic()
-        written = _decode([prompts[i] for i in indices], model, ends, max_new_tokens, chosen, start)
+        written = _decode([prompts[i] for i in indices], model, ends, max_new_tokens, chosen, start, on_finished)
         latency = (time.monotonic() - began) / len(indices)
         for index, tokens in zip(indices, written, strict=True):
             stopped = bool(tokens) and tokens[-1] in ends
@@ -101,14 +103,21 @@ def _decode(
     max_new_tokens: int,
     sampling: Sampling,
     stream: int,
+    on_finished: Callable[[int], None] | None,
 ) -> list[list[int]]:
     device = next(model.parameters()).device
     draws = torch.Generator(device=device).manual_seed(sampling.seed * 1_000_003 + stream)
     batch, tokens = _prefill(prompts, model, device)
     chosen = _choose(tokens, sampling, draws)
+    num_writing = len(prompts)
     for step in range(max_new_tokens):
         writing = _record(batch, chosen, ends)
-        if not any(writing) or step + 1 == max_new_tokens:
+        last = not any(writing) or step + 1 == max_new_tokens
+        still = 0 if last else sum(writing)
+        if on_finished is not None and still < num_writing:
+            on_finished(num_writing - still)
+        num_writing = still
+        if last:
             break
         if sum(writing) < SHRINK_BELOW * len(writing):
             keep = torch.tensor([i for i, w in enumerate(writing) if w], device=device)

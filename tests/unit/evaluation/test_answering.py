@@ -72,7 +72,7 @@ def test_empty_output_is_wrong(chat):
 def _evaluate(store, problems, **changes):
     arguments = {
         "system": "base", "ratio": 1.0, "model": MODEL, "student": None, "problems": problems, "max_new_tokens": 6,
-        "marker_ratio": None, "trainer": TrainerConfig(accelerator="cpu", num_threads=1, generation_batch_size=2),
+        "marker_ratio": None, "trainer": TrainerConfig(accelerator="cpu", num_threads=1, generation_tokens=1),
     }  # fmt: skip
     return evaluate(**{**arguments, **changes}, store=store)
 
@@ -83,7 +83,7 @@ def test_predictions_come_in_the_order_of_the_problems(store, problems):
 
 
 def test_batch_size_is_not_part_of_the_identity(store, problems):
-    wide = TrainerConfig(accelerator="cpu", num_threads=1, generation_batch_size=7)
+    wide = TrainerConfig(accelerator="cpu", num_threads=1, generation_tokens=100_000)
     assert _evaluate(store, problems, trainer=wide).key == _evaluate(store, problems).key
 
 
