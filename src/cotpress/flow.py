@@ -23,7 +23,7 @@ from cotpress.records import Problem, Trace
 from cotpress.scoring.config import TokenskipConfig
 from cotpress.scoring.stage import score
 from cotpress.tables import read_records
-from cotpress.tracking import Tracker
+from cotpress.tracking import Renamed, Tracker
 from cotpress.training.config import SftConfig
 from cotpress.training.stage import train_reference, train_student
 
@@ -135,7 +135,7 @@ class Flow(Compression):
             model=c.model,
             compressed=compressed,
             trainer=c.trainer,
-            tracker=self._tracker,
+            tracker=self._tracker if name == c.scorer.name else Renamed(self._tracker, "sft", f"sft_{name.lower()}"),
             store=self.store,
             validate=lambda model: self._validate(model, c.sft, name),
         )

@@ -50,7 +50,7 @@ def help_page(name: str, conf: Path) -> str:
         lines.append(f"  {group}")
         for file in sorted((conf / group).glob("*.yaml")):
             star = "*" if file.stem == default else " "
-            lines.append(f"   {star} {file.stem:<16} {_first_comment(file)}")
+            lines.append(f"   {star} {file.stem:<16} {one_liner(file)}")
     return "\n".join([*lines, "", COMMON])
 
 
@@ -65,6 +65,8 @@ def _defaults(path: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+def one_liner(path: Path) -> str:
+    """The line of help that a YAML file opens with; empty if there is none."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = (line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    return next((c for c in comments if not c.startswith("@package")), "")

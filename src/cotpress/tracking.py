@@ -137,6 +137,21 @@ class WandbTracker:
             log.warning("W&B failed (%s); metrics go on to %s only", _without_key(str(error)), METRICS_FILE)
 
 
+class Renamed:
+    """Gives the metrics of one stage another name, e.g. to tell the baseline's student from the scorer's."""
+
+    def __init__(self, tracker: Tracker, stage: str, name: str) -> None:
+        self._tracker, self._stage, self._name = tracker, stage, name
+
+    def log(self, stage: str, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Pass the metrics on, under the other name if they are of that stage."""
+        self._tracker.log(self._name if stage == self._stage else stage, metrics, step)
+
+    def close(self) -> None:
+        """Finish the tracker behind."""
+        self._tracker.close()
+
+
 class _Both:
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers

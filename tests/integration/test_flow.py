@@ -49,7 +49,7 @@ def test_run_directory_holds_what_the_contract_says(folder: Path) -> None:
     assert pq.read_metadata(run_dir / "predictions.parquet").num_rows == 12
     with (run_dir / "metrics.csv").open() as handle:
         stages = {row["stage"] for row in csv.DictReader(handle)}
-    assert {"reference", "sft", "evaluate"} <= stages
+    assert {"reference", "sft", "sft_original", "evaluate"} <= stages
 
 
 def test_same_command_again_computes_nothing(command: Command, folder: Path) -> None:

@@ -13,13 +13,19 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cotpress.config import SCHEMAS, TrainConfig, register_schemas, to_objects
+from cotpress.help_page import one_liner
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 2, "compression": 2, "data": 2, "distill": 2, "evaluation": 1, "model": 5, "reference": 3,
-    "scorer": 4, "sft": 2, "tracker": 3, "trainer": 3,
+    "benchmark": 2, "experiment": 2, "compression": 2, "data": 2, "distill": 2, "evaluation": 1, "model": 5,
+    "reference": 3, "scorer": 4, "sft": 2, "tracker": 3, "trainer": 3,
 }  # fmt: skip
-REQUIRED = {"data=jsonl": ["data.path=x"], "benchmark=jsonl": ["benchmark.path=x"]}
+REQUIRED = {
+    "experiment=cts_long_cot": ["data.path=x"],
+    "experiment=tokenskip_gsm8k": ["data.path=x"],
+    "data=jsonl": ["data.path=x"],
+    "benchmark=jsonl": ["benchmark.path=x"],
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +48,14 @@ def test_every_choice_composes_and_opens_with_a_line_of_help(choice: str) -> Non
     config = to_objects(compose("train", overrides=[choice, *REQUIRED.get(choice, [])]))
     assert isinstance(config, TrainConfig)
     group, _, name = choice.partition("=")
-    assert (ROOT / "conf" / group / f"{name}.yaml").read_text().startswith("# ")
+    assert one_liner(ROOT / "conf" / group / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("sweep", sorted(f.stem for f in (ROOT / "sweeps").glob("*.yaml")))
+def test_every_sweep_is_a_multirun_of_known_choices(sweep: str, tmp_path: Path) -> None:
+    shown = _run(f"sweep={sweep}", "--cfg", "hydra", cwd=tmp_path)
+    assert "mode: MULTIRUN" in shown.stdout, shown.stderr
+    assert one_liner(ROOT / "sweeps" / f"{sweep}.yaml")
 
 
 def test_every_config_field_is_read_by_code() -> None:
