@@ -44,7 +44,7 @@ class _System:
 
     name: str
     ratio: float
-    actual_ratio: float
+    actual_ratio: float | None
     answers: Artifact
     student: Artifact | None = None
 
@@ -193,7 +193,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
         trainer=config.trainer,
         store=store,
     )
-    system = _System(name=name, ratio=config.ratio, actual_ratio=config.ratio, answers=answers)
+    system = _System(name=name, ratio=config.ratio, actual_ratio=None, answers=answers)
     rows = _rows([system], config.evaluation.confidence)
     with open_tracker(
         config.tracker, run_dir, run_name=run_name(config), group=None, tags=[name], resolved_config=plain(config)

@@ -186,7 +186,7 @@ class SystemResult:
         accuracy: Fraction correct, with a 95 % interval over questions.
         mean_tokens: Generated tokens per answer, with a 95 % interval.
         target_ratio: Asked kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens).
+        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if it is not known.
         generated_ratio: Generated tokens relative to Original on the same questions; None without Original.
         accuracy_difference: Accuracy minus that of Original on the same questions, paired; None without Original.
         truncation_rate: Fraction of answers ended by the token budget.
@@ -195,7 +195,7 @@ class SystemResult:
 
     system: str
     target_ratio: float
-    actual_ratio: float
+    actual_ratio: float | None
     accuracy: Interval
     mean_tokens: Interval
     truncation_rate: float

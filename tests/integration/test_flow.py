@@ -126,6 +126,8 @@ def test_evaluate_takes_any_adapter(command: Command, folder: Path) -> None:
     done = command("evaluate.py", f"adapter={adapter}", "name=mine", *small)
     assert done.returncode == 0, done.stderr[-3000:]
     assert any(line.startswith("mine") for line in done.stdout.splitlines())
+    (row,) = json.loads((_run_dir(folder, "mine") / "results.json").read_text())["rows"]
+    assert row["actual_ratio"] is None  # nobody knows what an adapter from elsewhere was trained on
 
 
 def test_compress_exports_own_data(command: Command, tmp_path: Path) -> None:

@@ -20,10 +20,15 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def _start(cwd: Path) -> "subprocess.Popen[str]":
+def _hear_ctrl_c() -> None:
+    """A shell starts background jobs deaf to SIGINT, and their children inherit that; a user's job hears it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _start(cwd: Path, *more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *ARGUMENTS], cwd=cwd, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, str(ROOT / "train.py"), *ARGUMENTS, *more], cwd=cwd, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_hear_ctrl_c,
     )  # fmt: skip
 
 
@@ -53,7 +58,7 @@ def test_killed_run_goes_on_and_ends_the_same(command: Command, tmp_path: Path) 
 
 
 def test_ctrl_c_says_what_happens_next(command: Command, tmp_path: Path) -> None:
-    job = _start(tmp_path)
+    job = _start(tmp_path, "data.num_traces=200")
     _wait_for("outputs/artifacts/.partial/sft-*/scratch/last.ckpt", tmp_path, job)
     job.send_signal(signal.SIGINT)
     _, stderr = job.communicate(timeout=60)

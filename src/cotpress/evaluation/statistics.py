@@ -112,7 +112,7 @@ def summarize(
     predictions: Sequence[Prediction],
     system: str,
     ratio: float,
-    actual_ratio: float,
+    actual_ratio: float | None,
     original: Sequence[Prediction] | None,
     *,
     confidence: float = 0.95,
@@ -124,7 +124,7 @@ def summarize(
         predictions: Answers of the system, one or several samples per question.
         system: Name of the row.
         ratio: Asked kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction.
+        actual_ratio: Reached kept fraction; None if it is not known.
         original: Answers of the student of uncompressed traces to the same questions, or None.
         confidence: Level of the intervals.
         artifacts: Keys of the artifacts behind the row, by stage.

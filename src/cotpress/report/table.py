@@ -31,7 +31,7 @@ class Column:
 _COLUMNS = (
     Column(("", "System"), lambda r: shorten(r.system)),
     Column(("asked", "ratio"), lambda r: f"{r.target_ratio:g}"),
-    Column(("actual", "ratio"), lambda r: f"{r.actual_ratio:.3f}"),
+    Column(("actual", "ratio"), lambda r: "-" if r.actual_ratio is None else f"{r.actual_ratio:.3f}"),
     Column(("accuracy %", "[{level} CI]"), lambda r: percent_interval(r.accuracy)),
     Column(("", "n"), lambda r: str(r.accuracy.n)),
     Column(("generated", "tokens"), lambda r: f"{r.mean_tokens.value:.1f}"),
