@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
 from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
@@ -46,7 +46,7 @@ def train_reference(
 
     def examples() -> Examples:
         rows = read_records(distilled.file("valuable.parquet"), ValuableTrace)[: config.limit]
-        return reference_examples(rows, tokenizer, ChatFormat(tokenizer, base.chat), config.tune.max_tokens)
+        return reference_examples(rows, tokenizer, ChatFormat(tokenizer, base.chat), _longest(config.tune, base))
 
     identity = {"limit": config.limit, "distilled": distilled.key}
     return _train(ReferenceModule, config.tune, base, identity, examples, trainer, tracker, store)
@@ -77,13 +77,18 @@ def train_student(
 
     def examples() -> Examples:
         rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
-        return student_examples(rows, ChatFormat(tokenizer, model.chat), config.tune.max_tokens)
+        return student_examples(rows, ChatFormat(tokenizer, model.chat), _longest(config.tune, model))
 
     identity = {"compressed": compressed.key}
     validations = config.validations_per_run if config.validation_problems > 0 else 0
     return _train(
         SftModule, config.tune, model, identity, examples, trainer, tracker, store, validate=validate, times=validations
     )
+
+
+def _longest(tune: TuneConfig, model: ModelConfig) -> int:
+    """Tokens of the longest sequence that may be trained on: what is asked for, within the model's context."""
+    return min(tune.max_tokens, model.context_tokens)
 
 
 def _train(
@@ -111,5 +116,10 @@ def _train(
         save_trained(model, load_tokenizer(base, store), tune, base.path, workdir)
         return Summary(num_rows=len(found.kept), dropped=found.dropped, facts=dataclasses.asdict(fitted))
 
-    identity = {"tune": tune, "model": model_identity(base, store, device), "chat": base.chat, **upstream}
+    identity = {
+        "tune": {**plain(tune), "max_tokens": _longest(tune, base)},
+        "model": model_identity(base, store, device),
+        "chat": base.chat,
+        **upstream,
+    }
     return store.build(kind.stage, identity, produce)

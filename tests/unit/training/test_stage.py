@@ -1,10 +1,11 @@
+import dataclasses
 import json
 
 import pytest
 import torch
 
 from cotpress.artifacts import Summary
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, TrainingError
 from cotpress.modeling.loading import load_model
 from cotpress.prompts import ChatFormat
 from cotpress.records import ValuableTrace
@@ -69,6 +70,14 @@ def test_student_without_training_is_an_error(tiny_config, store, compressed, tu
             SftConfig(tune=tune), model=tiny_config, compressed=compressed, trainer=hardware, tracker=tracker,
             store=store,
         )  # fmt: skip
+
+
+def test_nothing_longer_than_the_context_is_trained_on(tiny_config, store, compressed, tune, hardware, tracker):
+    short = dataclasses.replace(tiny_config, context_tokens=8)
+    with pytest.raises(TrainingError, match="longer than 8 tokens"):
+        train_student(
+            SftConfig(tune=tune), model=short, compressed=compressed, trainer=hardware, tracker=tracker, store=store
+        )
 
 
 def test_reference_method_none_trains_nothing(tiny_config, store, compressed, tune, hardware, tracker):
