@@ -21,7 +21,23 @@ from cotpress.distill.config import DistillConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.modeling_config import ModelConfig
-from cotpress.scoring.config import CtsConfig, RandomConfig, ScorerConfig, TokenskipConfig
+from cotpress.scoring.config import (
+    AnswerAttentionConfig,
+    CtsConfig,
+    EntropyConfig,
+    FirstTokenSurprisalConfig,
+    GogiConfig,
+    GreedyNllConfig,
+    MixConfig,
+    PositionConfig,
+    RandomConfig,
+    ReferenceLikelihoodConfig,
+    Rho1Config,
+    ScorerConfig,
+    SelfInformationConfig,
+    StepEntropyConfig,
+    TokenskipConfig,
+)
 from cotpress.tracking_config import TrackerConfig
 from cotpress.trainer_config import TrainerConfig
 from cotpress.training.config import ReferenceConfig, SftConfig
@@ -115,8 +131,19 @@ SCHEMAS: dict[str, type] = {
     "benchmark/planted_schema": PlantedBenchmarkConfig,
     "benchmark/jsonl_schema": JsonlBenchmarkConfig,
     "scorer/cts_schema": CtsConfig,
+    "scorer/self_information_schema": SelfInformationConfig,
+    "scorer/entropy_schema": EntropyConfig,
+    "scorer/rho1_schema": Rho1Config,
+    "scorer/reference_likelihood_schema": ReferenceLikelihoodConfig,
+    "scorer/gogi_schema": GogiConfig,
+    "scorer/answer_attention_schema": AnswerAttentionConfig,
+    "scorer/step_entropy_schema": StepEntropyConfig,
+    "scorer/first_token_surprisal_schema": FirstTokenSurprisalConfig,
+    "scorer/greedy_nll_schema": GreedyNllConfig,
     "scorer/random_schema": RandomConfig,
+    "scorer/position_schema": PositionConfig,
     "scorer/tokenskip_schema": TokenskipConfig,
+    "scorer/mix_schema": MixConfig,
 }
 """Where each schema stands in Hydra's config store."""
 

@@ -20,7 +20,6 @@ from cotpress.evaluation.runner import Protocol, answer_problems
 from cotpress.evaluation.stage import evaluate
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_threads
 from cotpress.records import Problem, Trace
-from cotpress.scoring.config import TokenskipConfig
 from cotpress.scoring.stage import score
 from cotpress.tables import read_records
 from cotpress.tracking import Renamed, Tracker
@@ -75,11 +74,10 @@ class Compression:
     def scores(self) -> Artifact:
         """Importance of every thinking token; with whatever the scorer needs made before."""
         c = self._config
-        trains = isinstance(c.scorer, TokenskipConfig) and c.scorer.train
         scores = score(
             c.scorer,
             traces=self.traces,
-            distilled=self.distilled if trains else None,
+            distilled=self.distilled if c.scorer.needs_labels else None,
             reference=self.reference if c.scorer.needs_reference else None,
             base=c.reference.base or c.model if c.scorer.needs_reference else c.model,
             trainer=c.trainer,

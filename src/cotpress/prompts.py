@@ -60,6 +60,10 @@ class ChatFormat:
         """Token ids that open the thinking: what precedes its first token inside the completion."""
         return list(self._open)
 
+    def thinking_end(self) -> list[int]:
+        """Token ids that close the thinking: what follows its last token inside the completion."""
+        return list(self._close)
+
     def split_output(self, text: str) -> tuple[str, str, bool]:
         """`(thinking, response, closed)` of a generated completion; all of it is thinking if it was never closed."""
         body = text.removeprefix(self._chat.thinking_open) if self._chat.thinking_open else text

@@ -11,11 +11,22 @@ positions count Unicode code points of `thinking`, half open: `thinking[start:en
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+class Unit(Enum):
+    """What is scored, kept or dropped as one."""
+
+    token = "token"
+    word = "word"
+    """What stands between white space."""
+    step = "step"
+    """A sentence or a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from cotpress.help_page import one_liner
 ROOT = Path(__file__).parents[2]
 GROUPS = {
     "benchmark": 2, "experiment": 2, "compression": 2, "data": 2, "distill": 2, "evaluation": 1, "model": 5,
-    "reference": 3, "scorer": 4, "sft": 2, "tracker": 3, "trainer": 3,
+    "reference": 3, "scorer": 19, "sft": 2, "tracker": 3, "trainer": 3,
 }  # fmt: skip
 REQUIRED = {
     "experiment=cts_long_cot": ["data.path=x"],
@@ -97,7 +97,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("scorer=ctss", "scorer: unknown choice 'ctss'. Did you mean 'cts'?"),
         ("model=qwen", "model: unknown choice 'qwen'. Did you mean 'qwen7b'?"),
         ("scorer.conditon=x", "unknown key 'scorer.conditon'. Did you mean 'condition'?"),
-        ("scorer.condition=x", "expected one of [answer, question, question_answer]"),
+        ("scorer.condition=x", "expected one of [none, answer, question, question_answer]"),
         ("+typo=1", "'typo'"),
         ("data.num_traces=1.5", "data.num_traces: got '1.5', allowed: a whole number"),
         ("data=jsonl", "no value for data.path"),

@@ -11,10 +11,9 @@ as "Hmm, let me see.", is never valuable. This needs no model; CTS (arXiv 2505.1
 import re
 
 from cotpress.distill.ranges import Ranges, merged
+from cotpress.modeling.segments import step_ranges
 from cotpress.records import Trace
 
-_STEP = re.compile(r"\S.*?(?:[.!?](?=\s)|(?=\n)|\Z)")
-"""A sentence or the rest of a line; a full stop inside a number ends nothing."""
 _ITEM = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]{3,}")
 _FUNCTION_WORDS = frozenset(
     re.findall(
@@ -40,10 +39,8 @@ def overlapping_steps(trace: Trace, min_overlap: float) -> Ranges:
     known = frozenset(_items(trace.response))
     said: set[tuple[str, ...]] = set()
     found = []
-    end = 0
-    for step in _STEP.finditer(trace.thinking):
-        start, end = end, step.end()  # white space before a step belongs to it
-        items = _items(step.group())
+    for start, end in step_ranges(trace.thinking):
+        items = _items(trace.thinking[start:end])
         distinct = frozenset(items)
         if distinct and items not in said and len(distinct & known) >= min_overlap * len(distinct):
             said.add(items)

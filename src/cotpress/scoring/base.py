@@ -1,9 +1,19 @@
-"""What a scorer is. To add one: a module here, a schema in config.py, a `case` in stage.py, a YAML in conf/scorer."""
+"""What a scorer is. To add one: a module here, a schema in config.py, a line in plan.py, a YAML in conf/scorer."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from cotpress.records import ScoredTrace, Trace
+import numpy as np
+from numpy.typing import NDArray
+
+from cotpress.modeling.alignment import pool, tokenize_with_offsets
+from cotpress.modeling.loading import tokenizer_fingerprint
+from cotpress.modeling.segments import unit_ids
+from cotpress.records import ScoredTrace, Trace, Unit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Scorer(Protocol):
@@ -24,3 +34,43 @@ class Scorer(Protocol):
 
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
         """Yields one record per trace, in order, as they are finished."""
+
+
+class TokenScorer(ABC):
+    """A scorer over the tokens of a causal language model's tokenizer; a subclass gives the values."""
+
+    def __init__(self, name: str, tokenizer: "PreTrainedTokenizerBase", pooling: Unit = Unit.token) -> None:
+        self._name, self._tokenizer, self._pooling = name, tokenizer, pooling
+        self._fingerprint = tokenizer_fingerprint(tokenizer)
+
+    @property
+    def name(self) -> str:
+        """See `Scorer`."""
+        return self._name
+
+    @abstractmethod
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """Yields float32 `[num_tokens(trace)]` per trace, in order, before pooling."""
+
+    def num_tokens(self, trace: Trace) -> int:
+        """See `Scorer`."""
+        return len(tokenize_with_offsets(self._tokenizer, trace.thinking)[0])
+
+    def refusal(self, trace: Trace) -> str | None:
+        """See `Scorer`; by default every trace can be scored."""
+        return None
+
+    def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
+        """See `Scorer`."""
+        for trace, values in zip(traces, self.values(traces), strict=True):
+            ids, offsets = tokenize_with_offsets(self._tokenizer, trace.thinking)
+            if self._pooling is not Unit.token:
+                values = pool(values, unit_ids(self._pooling, trace.thinking, offsets))
+            yield ScoredTrace(
+                id=trace.id,
+                token_ids=ids,
+                offsets=offsets,
+                scores=values,
+                tokenizer=self._fingerprint,
+                scorer=self._name,
+            )

@@ -1,23 +1,26 @@
-"""Settings of the scorers: one class per scorer, one YAML per class in conf/scorer."""
+"""Settings of the scorers: one class per formula, one YAML or more per class in conf/scorer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar
 
 from omegaconf import MISSING
 
+from cotpress.records import Unit
+
 
 class Condition(Enum):
-    """What the reference model is told before it reads the thinking."""
+    """What a model is told before it reads the thinking."""
 
+    none = "none"
     answer = "answer"
     """The written response."""
     question = "question"
     question_answer = "question_answer"
+    """Question, blank line, written response."""
 
 
 class Template(Enum):
-    """How condition and thinking are joined into the reference model's input."""
+    """How condition and thinking are joined into the model's input."""
 
     chat = "chat"
     """The chat format that the reference model was trained in."""
@@ -25,25 +28,158 @@ class Template(Enum):
     """`bos + condition + blank line + thinking`, as in LLMLingua."""
 
 
+class ReadBy(Enum):
+    """Which model reads the thinking."""
+
+    reference = "reference"
+    """The reference model; with `reference=none` the base model."""
+    base = "base"
+    """The model that the reference model was made from, untrained."""
+
+
+class Target(Enum):
+    """What follows the thinking and is to be explained by it."""
+
+    response = "response"
+    """The written response."""
+    answer = "answer"
+    """The gold answer alone."""
+
+
+class Query(Enum):
+    """Where attention is looked at from."""
+
+    answer = "answer"
+    """All tokens of the written response."""
+    close = "close"
+    """The last token of the text that closes the thinking, e.g. `</think>`."""
+
+
+class Position(Enum):
+    """Which positions are kept first."""
+
+    head = "head"
+    tail = "tail"
+    stride = "stride"
+    """Evenly spread over the text at every ratio."""
+
+
 @dataclass(kw_only=True, slots=True)
 class ScorerConfig:
     """Common to all scorers (config group `scorer`)."""
 
-    needs_reference: ClassVar[bool] = False
-    """True if the scorer reads with the reference model."""
     name: str = MISSING
     """Name of the scorer, shown in tables."""
 
+    @property
+    def needs_reference(self) -> bool:
+        """True if the scorer reads with the reference model."""
+        return False
+
+    @property
+    def needs_labels(self) -> bool:
+        """True if the scorer is trained on the distilled labels."""
+        return False
+
 
 @dataclass(kw_only=True, slots=True)
-class CtsConfig(ScorerConfig):
+class ReadingConfig(ScorerConfig):
+    """Common to the scorers that read the thinking with a causal language model."""
+
+    read_by: ReadBy = ReadBy.reference
+    """Which model reads."""
+    condition: Condition = Condition.question
+    """What it is told before."""
+    template: Template = Template.chat
+    """Format of its input."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """See `ScorerConfig`."""
+        return self.read_by is ReadBy.reference
+
+
+@dataclass(kw_only=True, slots=True)
+class TokenReadingConfig(ReadingConfig):
+    """Common to those of them that give every token a value of its own."""
+
+    pooling: Unit = Unit.token
+    """Give each token the mean over its word or step."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CtsConfig(TokenReadingConfig):
     """Conditional Token Selection (arXiv 2505.17827)."""
 
-    needs_reference: ClassVar[bool] = True
     condition: Condition = Condition.answer
     """What the token must become easier by."""
-    template: Template = Template.chat
-    """Input format of the reference model."""
+    baseline: Condition = Condition.none
+    """What it is compared with: none or question."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SelfInformationConfig(TokenReadingConfig):
+    """Surprise: what a language model would not have written (LLMLingua, Selective-Context)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class EntropyConfig(TokenReadingConfig):
+    """Uncertainty about the token before it is read."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Rho1Config(TokenReadingConfig):
+    """What the reference model explains better than the base model (Rho-1)."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """It compares both models, so always."""
+        return True
+
+
+@dataclass(kw_only=True, slots=True)
+class ReferenceLikelihoodConfig(TokenReadingConfig):
+    """What the reference model would have written itself."""
+
+
+@dataclass(kw_only=True, slots=True)
+class GogiConfig(TokenReadingConfig):
+    """Goal-gradient importance (arXiv 2505.08392)."""
+
+    target: Target = Target.response
+    """What the loss is about."""
+    depth: float = 0.5
+    """Layer whose hidden states are looked at, as a share of all layers, in (0, 1]."""
+
+
+@dataclass(kw_only=True, slots=True)
+class AnswerAttentionConfig(TokenReadingConfig):
+    """Attention paid to the token after the thinking (CRISP, arXiv 2604.17297)."""
+
+    query: Query = Query.answer
+    """Where attention is looked at from."""
+    num_layers: int = 4
+    """Topmost layers that are averaged."""
+
+
+@dataclass(kw_only=True, slots=True)
+class StepEntropyConfig(ReadingConfig):
+    """Entropy of whole steps (arXiv 2508.03346)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class FirstTokenSurprisalConfig(ReadingConfig):
+    """Surprise at the first token of a step (arXiv 2508.05988)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class GreedyNllConfig(ReadingConfig):
+    """Greedy deletion by joint likelihood of what stays and the response (arXiv 2601.03066)."""
+
+    max_tokens: int = 128
+    """Longest thinking that is scored; the cost grows with its square in forward passes."""
+    deletions_per_round: int = 1
+    """Tokens deleted before all candidates are tried again; 1 is the published algorithm."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,6 +188,14 @@ class RandomConfig(ScorerConfig):
 
     seed: int = MISSING
     """Seed of the scores."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PositionConfig(ScorerConfig):
+    """Scores by position alone."""
+
+    keep: Position = MISSING
+    """Which positions are kept first."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,3 +218,28 @@ class TokenskipConfig(ScorerConfig):
     """Longest chunk the encoder sees, in its tokens without the two special ones."""
     seed: int = MISSING
     """Seed of the head's initialisation and the data order."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """See `ScorerConfig`."""
+        return self.train
+
+
+@dataclass(kw_only=True, slots=True)
+class MixConfig(ScorerConfig):
+    """Weighted mean of the ranks that other scorers give."""
+
+    parts: dict[str, ScorerConfig] = field(default_factory=dict)
+    """The other scorers by a name of one's own."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of each part, >= 0."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if one of its parts does."""
+        return any(part.needs_reference for part in self.parts.values())
+
+    @property
+    def needs_labels(self) -> bool:
+        """True if one of its parts does."""
+        return any(part.needs_labels for part in self.parts.values())

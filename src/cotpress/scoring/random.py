@@ -14,43 +14,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.modeling.loading import tokenizer_fingerprint
-from cotpress.records import ScoredTrace, Trace
+from cotpress.records import Trace
+from cotpress.scoring.base import TokenScorer
 from cotpress.scoring.config import RandomConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class RandomScorer:
+class RandomScorer(TokenScorer):
     """Uniform scores over the tokens of a given tokenizer."""
 
     def __init__(self, config: RandomConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self.name = config.name
-        self._seed, self._tokenizer = config.seed, tokenizer
-        self._fingerprint = tokenizer_fingerprint(tokenizer)
+        super().__init__(config.name, tokenizer)
+        self._seed = config.seed
 
-    def num_tokens(self, trace: Trace) -> int:
-        """See `Scorer`."""
-        return len(tokenize_with_offsets(self._tokenizer, trace.thinking)[0])
-
-    def refusal(self, trace: Trace) -> str | None:
-        """Every trace can be scored."""
-        return None
-
-    def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
-        """See `Scorer`."""
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """See `TokenScorer`."""
         for trace in traces:
-            ids, offsets = tokenize_with_offsets(self._tokenizer, trace.thinking)
-            yield ScoredTrace(
-                id=trace.id,
-                token_ids=ids,
-                offsets=offsets,
-                scores=stable_uniform(self._seed, trace.id, len(ids)),
-                tokenizer=self._fingerprint,
-                scorer=self.name,
-            )
+            yield stable_uniform(self._seed, trace.id, self.num_tokens(trace))
 
 
 def stable_uniform(seed: int, name: str, num_values: int) -> NDArray[np.float32]:

@@ -2,27 +2,22 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
-from cotpress.errors import ArtifactError, ConfigError, DataError, ModelError, did_you_mean
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.errors import DataError, ModelError
+from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
 from cotpress.records import ScoredTrace, Trace
 from cotpress.scoring.base import Scorer
-from cotpress.scoring.config import CtsConfig, RandomConfig, ScorerConfig, TokenskipConfig
+from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.plan import plan_scorer
 from cotpress.tables import read_records, write_records
 from cotpress.trainer_config import TrainerConfig
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -58,80 +53,9 @@ def score(
         DataError: There is no training trace that can be scored.
         ModelError: A model cannot be loaded, gives scores that are not finite, or does not fit the memory.
     """
-    plan = _plan(config, distilled, reference, base, trainer, store)
+    plan = plan_scorer(config, distilled, reference, base, trainer, store)
     identity = {"scorer": config, "traces": traces.key, **plan.identity}
     return store.build("score", identity, lambda workdir: _produce(plan.make(), traces, workdir))
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A scorer that is not built yet: what determines its scores, and how to get it."""
-
-    identity: dict[str, Any]
-    make: Callable[[], Scorer]
-
-
-def _plan(
-    config: ScorerConfig,
-    distilled: Artifact | None,
-    reference: Artifact | None,
-    base: ModelConfig,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
-) -> _Plan:
-    device = pick_device(trainer)
-    model = model_identity(base, store, device)
-    match config:
-        case CtsConfig():
-            from cotpress.scoring.cts import CtsScorer
-
-            return _Plan(
-                {
-                    "model": model,
-                    "reference": None if reference is None else reference.key,
-                    "chat": base.chat,
-                    "context_tokens": base.context_tokens,
-                },
-                lambda: CtsScorer(
-                    config,
-                    _reference_model(base, reference, store, device),
-                    load_tokenizer(base, store),
-                    base,
-                    trainer.tokens_per_batch,
-                ),
-            )
-        case RandomConfig():
-            from cotpress.scoring.random import RandomScorer
-
-            return _Plan({"model": model}, lambda: RandomScorer(config, load_tokenizer(base, store)))
-        case TokenskipConfig():
-            from cotpress.scoring.classifier_training import build_classifier, classifier_identity
-            from cotpress.scoring.tokenskip import TokenskipScorer
-
-            return _Plan(
-                {"classifier": classifier_identity(config, distilled)},
-                lambda: TokenskipScorer(
-                    config, build_classifier(config, distilled, store, device), trainer.tokens_per_batch
-                ),
-            )
-    raise ConfigError(f"scorer: no scorer for {type(config).__name__}." + did_you_mean(config.name, _NAMES))
-
-
-_NAMES = ("cts", "random", "tokenskip")
-
-
-def _reference_model(
-    base: ModelConfig, reference: Artifact | None, store: ArtifactStore, device: torch.device
-) -> "PreTrainedModel":
-    if reference is None:
-        return load_model(base, store, device=device)
-    full, adapter = reference.path / "model", reference.path / "adapter"
-    if full.is_dir():
-        trained = replace(base, source=ModelSource.hub, path=str(full), revision=None)
-        return load_model(trained, store, device=device)
-    if adapter.is_dir():
-        return load_model(base, store, adapter=adapter, merge_adapter=True, device=device)
-    raise ArtifactError(f"artifact {reference.key} holds neither model/ nor adapter/; got {sorted(reference.manifest)}")
 
 
 def _produce(scorer: Scorer, traces: Artifact, workdir: Path) -> Summary:

@@ -7,7 +7,7 @@ from cotpress.artifacts import ArtifactStore
 from cotpress.config import SCHEMAS
 from cotpress.modeling.alignment import kept_text
 from cotpress.scoring.config import Condition, CtsConfig, RandomConfig, Template
-from cotpress.scoring.stage import _plan
+from cotpress.scoring.plan import plan_scorer
 
 CONFIGS = {
     "cts-answer-chat": CtsConfig(name="cts"),
@@ -21,7 +21,7 @@ CONFIGS = {
 @pytest.fixture(scope="module", params=CONFIGS)
 def scorer(request, distilled, base, trainer, store, tokenskip_config):
     config = CONFIGS[request.param] or tokenskip_config
-    return _plan(config, distilled, None, base, trainer, store).make()
+    return plan_scorer(config, distilled, None, base, trainer, store).make()
 
 
 def test_one_finite_float_per_token_and_offsets_cover_the_thinking(scorer, traces):
@@ -69,6 +69,6 @@ def test_another_store_gives_the_same_scores(traces, distilled, base, trainer, t
     config = next(c or tokenskip_config for k, c in CONFIGS.items() if (c or tokenskip_config).name == scorer.name)
     if scorer.name == "cts":
         pytest.skip("its weights are those of the tiny model, compared in the loading tests")
-    other = _plan(config, distilled, None, base, trainer, ArtifactStore(tmp_path)).make()
+    other = plan_scorer(config, distilled, None, base, trainer, ArtifactStore(tmp_path)).make()
     for first, second in zip(scorer.score(traces), other.score(traces), strict=True):
         np.testing.assert_allclose(first.scores, second.scores, atol=1e-5)

@@ -11,7 +11,8 @@ from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
 from cotpress.records import Trace
 from cotpress.scoring.config import Condition, CtsConfig, Template
-from cotpress.scoring.cts import NO_RESPONSE, TOO_LONG, CtsScorer
+from cotpress.scoring.cts import CtsScorer
+from cotpress.scoring.reader import NO_RESPONSE, TOO_LONG, Reader
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 

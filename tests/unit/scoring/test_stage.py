@@ -9,7 +9,7 @@ from cotpress.errors import DataError, ModelError
 from cotpress.records import ScoredTrace
 from cotpress.scoring import stage
 from cotpress.scoring.config import CtsConfig, RandomConfig
-from cotpress.scoring.cts import TOO_LONG
+from cotpress.scoring.reader import TOO_LONG
 from cotpress.tables import read_records
 from cotpress.trainer_config import TrainerConfig
 

@@ -1,0 +1,61 @@
+"""Position alone: head, tail and stride, the baselines that read nothing.
+
+Computes  head    s_i = -i                  keep the beginning
+          tail    s_i = i                   keep the end
+          stride  s_i = -v(i)               keep evenly spread tokens
+          with v(i) the place of i when 0..n-1 is ordered by the van der Corput sequence in base 2
+Source    truncation and uniform sampling, the usual floor of prompt compression (e.g. arXiv 2403.12968, table 1).
+
+The ratio is not known to a scorer, so stride cannot take every k-th token. Any first part of the van der Corput order
+is spread over the whole text with gaps that differ by a factor of two at most, whatever its length.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cotpress.records import Trace
+from cotpress.scoring.base import TokenScorer
+from cotpress.scoring.config import Position, PositionConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class PositionScorer(TokenScorer):
+    """Scores that depend on the index and the number of tokens."""
+
+    def __init__(self, config: PositionConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
+        super().__init__(config.name, tokenizer)
+        self._keep = config.keep
+
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """See `TokenScorer`."""
+        for trace in traces:
+            yield positional(self._keep, self.num_tokens(trace))
+
+
+def positional(keep: Position, num_tokens: int) -> NDArray[np.float32]:
+    """Scores of `num_tokens` positions, float32 `[n]`, all different."""
+    index = np.arange(num_tokens)
+    match keep:
+        case Position.head:
+            return -index.astype(np.float32)
+        case Position.tail:
+            return index.astype(np.float32)
+        case Position.stride:
+            return -_van_der_corput_places(num_tokens).astype(np.float32)
+
+
+def _van_der_corput_places(num_values: int) -> NDArray[np.int64]:
+    """Place of each of `0..num_values-1` in the order 0, 1/2, 1/4, 3/4, ... of its share of the whole, int64 `[n]`."""
+    bits = max(num_values - 1, 1).bit_length()
+    reversed_bits = np.zeros(2**bits, dtype=np.int64)
+    for bit in range(bits):
+        reversed_bits |= ((np.arange(2**bits) >> bit) & 1) << (bits - 1 - bit)
+    order = reversed_bits[reversed_bits < num_values]
+    places = np.empty(num_values, dtype=np.int64)
+    places[order] = np.arange(num_values)
+    return places

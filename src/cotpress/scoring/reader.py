@@ -1,0 +1,132 @@
+"""How a causal language model reads a trace: what stands before the thinking and after it, and what does not fit.
+
+Templates:
+    chat   the format the reference model was trained in: chat prompt with the condition as the user's turn (empty
+           without condition), the opening of the thinking, the thinking, its closing, the response, end of turn.
+    plain  bos, then the condition and a blank line if there is one, the thinking, a blank line, the response.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cotpress.errors import ModelError
+from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.logprobs import ScoreInput
+from cotpress.modeling_config import ModelConfig
+from cotpress.prompts import ChatFormat
+from cotpress.records import Trace, Unit
+from cotpress.scoring.base import TokenScorer
+from cotpress.scoring.config import Condition, ReadingConfig, Template, TokenReadingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOO_LONG = "longer than the model's context"
+NO_RESPONSE = "no response to condition on"
+NOTHING_FOLLOWS = "nothing to read after the thinking"
+NO_QUESTION = "no question to condition on"
+
+
+class Reader:
+    """Writes traces as input for one model.
+
+    Args:
+        tokenizer: Of the model that reads.
+        model: Chat format and context length.
+        template: How condition and thinking are joined.
+        tokens_per_batch: Tokens per forward pass; changes speed and memory only.
+
+    Raises:
+        ModelError: `template=plain` meets a tokenizer without bos token.
+    """
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", model: ModelConfig, template: Template, tokens_per_batch: int
+    ) -> None:
+        if template is Template.plain and tokenizer.bos_token_id is None:
+            raise ModelError(
+                f"scorer.template=plain starts with the bos token, which the tokenizer of '{model.name}' does not "
+                "have. Fix: scorer.template=chat"
+            )
+        self.tokenizer, self.context_tokens, self.tokens_per_batch = tokenizer, model.context_tokens, tokens_per_batch
+        self._template, self._chat = template, ChatFormat(tokenizer, model.chat)
+
+    def thinking_ids(self, trace: Trace) -> NDArray[np.int32]:
+        """Token ids of the thinking alone, int32 `[n]`."""
+        return tokenize_with_offsets(self.tokenizer, trace.thinking)[0]
+
+    def context_ids(self, condition: Condition, trace: Trace) -> list[int]:
+        """Token ids of everything before the thinking; at least one."""
+        text = _condition_text(condition, trace)
+        if self._template is Template.chat:
+            return [*self._chat.prompt_ids(text), *self._chat.thinking_start()]
+        return [int(self.tokenizer.bos_token_id), *(self._chat.text_ids(text + "\n\n") if text else [])]
+
+    def closing_ids(self) -> list[int]:
+        """Token ids between the thinking and what follows it; at least one."""
+        if self._template is Template.chat:
+            return self._chat.thinking_end()
+        return self._chat.text_ids("\n\n")
+
+    def following_ids(self, text: str) -> list[int]:
+        """Token ids of what follows the closing: the response or answer, and in a chat the end of the turn."""
+        end = [int(self.tokenizer.eos_token_id)] if self._template is Template.chat else []
+        return [*self._chat.text_ids(text), *end]
+
+    def input(self, condition: Condition, trace: Trace) -> ScoreInput:
+        """The thinking after its context, to be scored."""
+        return ScoreInput(context_ids=self.context_ids(condition, trace), target_ids=self.thinking_ids(trace))
+
+
+class ReadingScorer(TokenScorer):
+    """A scorer that reads with a causal language model."""
+
+    reads_response: ClassVar[bool] = False
+    """True if the model also reads what follows the thinking."""
+
+    def __init__(self, config: ReadingConfig, reader: Reader) -> None:
+        pooling = config.pooling if isinstance(config, TokenReadingConfig) else Unit.token
+        super().__init__(config.name, reader.tokenizer, pooling)
+        self._reader, self._condition = reader, config.condition
+
+    @abstractmethod
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """See `TokenScorer`."""
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every condition that the thinking is read under."""
+        return (self._condition,)
+
+    def following(self, trace: Trace) -> str:
+        """What the model reads after the thinking, if `reads_response`."""
+        return trace.response
+
+    def refusal(self, trace: Trace) -> str | None:
+        """Refuses traces over the model's context and traces that lack what the scorer asks for."""
+        asked = self.conditions()
+        if {Condition.question, Condition.question_answer} & set(asked) and not trace.question.strip():
+            return NO_QUESTION
+        if {Condition.answer, Condition.question_answer} & set(asked) and not trace.response.strip():
+            return NO_RESPONSE
+        if self.reads_response and not self.following(trace).strip():
+            return NOTHING_FOLLOWS
+        length = max(len(self._reader.context_ids(c, trace)) for c in asked) + self.num_tokens(trace)
+        if self.reads_response:
+            length += len(self._reader.closing_ids()) + len(self._reader.following_ids(self.following(trace)))
+        return TOO_LONG if length > self._reader.context_tokens else None
+
+
+def _condition_text(condition: Condition, trace: Trace) -> str:
+    match condition:
+        case Condition.none:
+            return ""
+        case Condition.answer:
+            return trace.response
+        case Condition.question:
+            return trace.question
+        case Condition.question_answer:
+            return f"{trace.question}\n\n{trace.response}"
