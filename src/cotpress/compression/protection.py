@@ -77,8 +77,9 @@ def protected_tokens(
         case Protection.none:
             pass
         case Protection.digits:
-            marked |= _among(thinking, "".join(c for c in set(thinking) if c.isdigit()))
+            marked |= _digits(thinking)
         case Protection.math:
+            marked |= _digits(thinking)  # of every script
             _mark(marked, (m.span("math") for m in _MATH.finditer(thinking) if m["math"]))
         case Protection.answer:
             _mark(marked, _occurrences(answer.strip(), thinking))
@@ -94,9 +95,10 @@ def _mark(marked: NDArray[np.bool_], spans: Iterator[tuple[int, int]]) -> None:
         marked[start:end] = True
 
 
-def _among(text: str, characters: str) -> NDArray[np.bool_]:
-    """Which characters of a text are one of some characters, bool `[len(text)]`."""
-    codes, wanted = (np.frombuffer(t.encode("utf-32-le", "surrogatepass"), dtype="<u4") for t in (text, characters))
+def _digits(text: str) -> NDArray[np.bool_]:
+    """Which characters of a text are digits, bool `[len(text)]`."""
+    digits = "".join(c for c in set(text) if c.isdigit())
+    codes, wanted = (np.frombuffer(t.encode("utf-32-le", "surrogatepass"), dtype="<u4") for t in (text, digits))
     return np.isin(codes, wanted)
 
 
