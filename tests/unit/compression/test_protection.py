@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - characters that look like others are what is tested
 import numpy as np
 import pytest
 from hypothesis import given

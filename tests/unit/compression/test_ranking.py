@@ -18,8 +18,8 @@ from cotpress.modeling.segments import unit_ids
 from cotpress.records import ScoredTrace, Trace, Unit
 
 PIECES = [
-    "so ", "12", " + 30", " =", " 42", ".", "\n", "\n\n", "Wait", " double-check", ":", "😀", "é", "中文", " \\frac{1}{2}",
-    " 7", "  ", "\t", "step 3.", " 42 ",
+    "so ", "12", " + 30", " =", " 42", ".", "\n", "\n\n", "Wait", " double-check", ":", "😀", "é", "中文",
+    " \\frac{1}{2}", " 7", "  ", "\t", "step 3.", " 42 ",
 ]  # fmt: skip
 SCORES = [-2.0, 0.0, 0.5, 3.0]
 """Few, so that ties are common."""

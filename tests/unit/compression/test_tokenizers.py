@@ -1,11 +1,11 @@
 """Scores cross from one published model's tokenizer to another's through characters."""
+# ruff: noqa: RUF001 - characters that look like others are what is tested
 
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
-from real_tokenizers import NAMES, real_tokenizer
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.compression.config import Alignment, CompressionConfig, Protection
@@ -15,9 +15,10 @@ from cotpress.modeling.alignment import kept_text, project_scores, tokenize_with
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
 from cotpress.tables import read_records, write_records
+from real_tokenizers import NAMES, real_tokenizer
 
 TEXTS = {
-    "latex": "So \\frac{48}{2} = 24, hence \\(x^{2} \\leq 1{,}200\\) and $\\sqrt{576}=24$. Wait, double-check: \\boxed{24}.",
+    "latex": r"So \frac{48}{2} = 24, hence \(x^{2} \leq 1{,}200\) and $\sqrt{576}=24$. Wait, double-check: \boxed{24}.",
     "chinese": "首先，12 加 30 等于 42。等一下，让我再检查一遍：答案是 42。So the answer is 42 (四十二)。",
     "emoji": "Hmm 🤔 let me see 👩‍👩‍👧‍👦: 5 * 16 = 80 🎉🎉 — naïve café, 🇫🇷 x² ≤ ∑ ½ 𝒳.",
     "code": "def f(x):\n\tif x >= 10:\n\t\treturn x**2  # 1234567\n\n    return None\r\nprint(f(12_000))",
@@ -32,6 +33,14 @@ def pair(request: pytest.FixtureRequest) -> tuple[object, object]:
     """Tokenizers of a scorer and of a student."""
     scorer, student = request.param
     return real_tokenizer(scorer), real_tokenizer(student)
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [("qwen", [9707, 1879]), ("llama3", [9906, 1917]), ("deepseek", [19923, 2058]), ("minilm", [7592, 2088])],
+)
+def test_tokenizers_are_the_published_ones(name: str, ids: list[int]) -> None:
+    assert tokenize_with_offsets(real_tokenizer(name), "Hello world")[0].tolist() == ids
 
 
 @pytest.mark.parametrize("name", NAMES)
