@@ -230,3 +230,9 @@ def test_rules_of_a_configuration_know_escapes_and_no_order() -> None:
     assert Rules.of(config).keep_strings == ("\n", "\n\t", r"\neq", "a", "b")
     assert Rules.of(CompressionConfig(keep_strings=["\n"])) == Rules.of(CompressionConfig(keep_strings=[r"\n"]))
     assert Rules.of(CompressionConfig()) == Rules()
+
+
+@pytest.mark.parametrize("granularity", Unit)
+def test_white_space_alone_is_one_unit(granularity: Unit) -> None:
+    tokens = trace(" \n", [1, 1])
+    assert cut(Rules(granularity=granularity), tokens, 0.5).tolist() == [True, False]
