@@ -190,6 +190,10 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
     if isinstance(config, PipelineConfig):
         for ratio in config.compression.mixed_ratios:
             _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
+        limit = config.compression.max_consecutive_deletions
+        _require("compression.max_consecutive_deletions", limit, limit is None or limit >= 1, "1 or more, or null")
+        for text in config.compression.keep_strings:
+            _require("compression.keep_strings", text, text != "", "texts that are not empty")
         share = config.data.validation_fraction
         _require("data.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
 

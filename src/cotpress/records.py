@@ -128,7 +128,8 @@ class CompressedTrace:
         target_ratio: Asked kept fraction, in (0, 1].
         actual_ratio: `num_kept_tokens / num_tokens`.
         marker_ratio: Ratio to announce in the prompt by the control marker, or None for no marker.
-        protection_exceeded: True if protected tokens alone were more than the ratio allows.
+        protection_exceeded: True if tokens that stay whatever their score (protected, or held by a limit on deletions)
+            alone were more than the ratio allows.
     """
 
     id: str

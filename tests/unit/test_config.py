@@ -102,6 +102,9 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("data.num_traces=1.5", "data.num_traces: got '1.5', allowed: a whole number"),
         ("data=jsonl", "no value for data.path"),
         ("compression.mixed_ratios=[0.5,2]", "compression.mixed_ratios: got 2.0"),
+        ("compression.max_consecutive_deletions=0", "compression.max_consecutive_deletions: got 0, allowed: 1 or more"),
+        ("compression.keep_strings=['a','']", "compression.keep_strings: got '', allowed: texts that are not empty"),
+        ("compression.granularity=sentence", "expected one of [token, word, step]"),
     ],
 )
 def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from cotpress.records import Unit
+
 
 class Protection(Enum):
     """Tokens that are kept whatever their score."""
@@ -10,6 +12,19 @@ class Protection(Enum):
     none = "none"
     digits = "digits"
     """Every token that holds a digit."""
+    math = "math"
+    """Every token of a number, an operator or a LaTeX command; commands and numbers stay whole."""
+    answer = "answer"
+    """Every occurrence of the gold answer, as a whole number or word."""
+
+
+class Alignment(Enum):
+    """Whose score decides about a token."""
+
+    own = "own"
+    """Its own: the formula."""
+    next = "next"
+    """That of the token after it; the last token always stays. What LLMLingua 0.2.2 does, one off."""
 
 
 class ExportFormat(Enum):
@@ -30,5 +45,15 @@ class CompressionConfig:
     mixed_ratios: list[float] = field(default_factory=list)
     """Empty: every trace is cut to `ratio` and no marker is shown (CTS). Otherwise each trace draws one of
     these ratios, which a control marker in the prompt announces; `ratio` is then asked at evaluation (TokenSkip)."""
+    granularity: Unit = Unit.token
+    """What stays or goes as one, ranked by the mean score of its tokens. The ratio is met to the token all the same: at
+    most one word or step of a trace is cut, and keeps its beginning."""
+    alignment: Alignment = Alignment.own
+    """Whose score decides about a token."""
     protection: Protection = Protection.none
     """Tokens that are kept whatever their score."""
+    keep_strings: list[str] = field(default_factory=list)
+    r"""Texts whose every occurrence is kept as well, e.g. `["Step", ":", "\n"]` (LLMLingua's `force_tokens`). A text of
+    nothing but the escapes `\n` and `\t` means line breaks and tabs: the command line has no other way to give them."""
+    max_consecutive_deletions: int | None = None
+    """Longest run of tokens that may be missing, at least 1; null sets no limit."""

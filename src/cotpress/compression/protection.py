@@ -1,27 +1,127 @@
-"""Tokens that are kept whatever their score."""
+r"""Tokens that are kept whatever their score: those that touch a character which a rule marks.
+
+A token is protected if any of its characters is marked, so what spans several tokens is kept whole.
+
+`math` marks, by the characters alone (no rendering is understood):
+
+- numbers with the separators inside them: `1,200`, `3.14`, `.5`, `1{,}000`, `x²`;
+- operators: `+ * / = < > ^ %`, `-`, their Unicode relatives and every character of the blocks Arrows and Mathematical
+  Operators. `-`, `/` and `_` join words in prose: between two letters or digits of which one side is a word (two
+  letters or more: "double-check", "20-minute", "and/or") they are none. Nor are the bullet at the start of a line,
+  dashes (`--`) and marks of emphasis (`*so*`, `**so**`);
+- LaTeX commands whole: the backslash with its letters (`\frac`, `\operatorname*`) or its one other character. So the
+  delimiters `\( \) \[ \]` are commands, and `$` is marked too: one without its partner turns prose into math. Braces
+  hold arguments and are marked; the prose inside them (`\text{per hour}`) is not.
+
+`answer` marks the gold answer as a whole number or word. Numbers are compared by value: 7 is found in `7.`, `7.0`,
+`10-7` and `$7`, not in `17`, `7.5`, `-7` or `x7`; `1,200` and `1200` are the same. Anything else is looked for as it
+is written.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.compression.config import Protection
 
+_LETTER = r"[^\W\d_]"
+_DIGIT = "[\\d\u00b2\u00b3\u00b9\u2070-\u2089\u00bc-\u00be\u2150-\u215f]"
+"""With superscripts, subscripts and fractions."""
+_JOINT = rf"(?<={_LETTER}{_LETTER})[-/_][^\W_]|(?<=[^\W_])[-/_]{_LETTER}{_LETTER}"
+"""A word on one side, a letter or digit on the other."""
+_SIGNS = (
+    "+=<>^%~{}$\u00ac\u00b0\u00b1\u00b7\u00d7\u00f7\uff0b\uff0d\uff05\uff1c-\uff1e"
+    "\u2190-\u21ff\u2200-\u22ff\u27c0-\u27ff\u2980-\u2aff"
+)
+_MATH = re.compile(
+    r"(?![A-Za-z])(?:"  # said first, since most characters are letters: twice as fast
+    r"^[ \t]*[-*+][ \t]"  # a bullet, passed over
+    r"|(?P<math>"
+    r"\\(?:[A-Za-z]+\*?[-/_]?|[^\sA-Za-z])?"  # with the operator after it, which else might seem to join two words
+    rf"|\.?{_DIGIT}+(?:(?:[.,]|\{{,\}}){_DIGIT}+)*"
+    rf"|[{_SIGNS}]"
+    r"|(?<=\s)\*(?=\s)|(?<=[^\s*])\*(?=[^\s*])|(?<=[\w)])\*\*(?=[\w(\\])"  # space on both sides or on none
+    rf"|(?!{_JOINT})(?:(?<!-)-(?!-)|/|(?<=[\w)}}])_(?=[\w{{\\]))"
+    "|\u2013(?=\\d)))",  # an en dash as minus
+    re.MULTILINE,
+)
 
-def protected_tokens(protection: Protection, thinking: str, offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which tokens a protection rule holds, bool `[n]`.
+_PLAIN_NUMBER = r"[0-9]{1,3}(?:(?:,|\{,\}|\\,)[0-9]{3})+(?![0-9])(?:\.[0-9]+)*|[0-9]+(?:\.[0-9]+)*|\.[0-9]+"
+_ANSWER_NUMBER = re.compile(rf"(?P<minus>[-\u2212]?)\+?(?:\\?\$)?(?P<number>{_PLAIN_NUMBER})(?:\\?%)?")
+_NUMBERS = re.compile(
+    r"\\[A-Za-z]+|[^\W\d]\w*"  # commands and words, passed over with the digits in them
+    rf"|(?P<span>(?P<minus>(?<![\w)}}\]])[-\u2212](?:\\?\$)?)?(?P<number>{_PLAIN_NUMBER}))"
+)
+
+
+def protected_tokens(
+    protection: Protection,
+    thinking: str,
+    offsets: NDArray[np.int32],
+    *,
+    answer: str = "",
+    keep_strings: Sequence[str] = (),
+) -> NDArray[np.bool_]:
+    """Which tokens are held by a protection rule or by a string that is to be kept, bool `[n]`.
 
     Args:
         protection: The rule.
         thinking: The whole text.
         offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
+        answer: The gold answer; an empty one protects nothing.
+        keep_strings: Texts, none empty, whose every occurrence is kept as well.
     """
+    marked = np.zeros(len(thinking), dtype=bool)
     match protection:
         case Protection.none:
-            return np.zeros(len(offsets), dtype=bool)
+            pass
         case Protection.digits:
-            return _touching(np.array([c.isdigit() for c in thinking], dtype=bool), offsets)
-
-
-def _touching(characters: NDArray[np.bool_], offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Tokens with at least one of the marked characters."""
-    before = np.concatenate([[0], np.cumsum(characters)])
+            marked |= _digits(thinking)
+        case Protection.math:
+            marked |= _digits(thinking)  # of every script
+            _mark(marked, (m.span("math") for m in _MATH.finditer(thinking) if m["math"]))
+        case Protection.answer:
+            _mark(marked, _occurrences(answer.strip(), thinking))
+    for text in keep_strings:
+        # A lookahead finds occurrences that overlap: `\n\n` in three line breaks.
+        _mark(marked, ((m.start(), m.start() + len(text)) for m in re.finditer(f"(?={re.escape(text)})", thinking)))
+    before = np.concatenate([[0], np.cumsum(marked)])
     return np.asarray(before[offsets[:, 1]] > before[offsets[:, 0]])
+
+
+def _mark(marked: NDArray[np.bool_], spans: Iterator[tuple[int, int]]) -> None:
+    for start, end in spans:
+        marked[start:end] = True
+
+
+def _digits(text: str) -> NDArray[np.bool_]:
+    """Which characters of a text are digits, bool `[len(text)]`."""
+    digits = "".join(c for c in set(text) if c.isdigit())
+    codes, wanted = (np.frombuffer(t.encode("utf-32-le", "surrogatepass"), dtype="<u4") for t in (text, digits))
+    return np.isin(codes, wanted)
+
+
+def _occurrences(answer: str, text: str) -> Iterator[tuple[int, int]]:
+    """Character ranges of a gold answer in a text."""
+    bare = answer.strip("$").strip()
+    if not bare:
+        return
+    gold = _ANSWER_NUMBER.fullmatch(bare)
+    if gold is None:
+        left = r"(?<![^\W_])(?<![0-9][.,])" if bare[0].isalnum() else ""
+        right = r"(?![^\W_])(?![.,][0-9])" if bare[-1].isalnum() else ""
+        yield from (m.span() for m in re.finditer(left + re.escape(bare) + right, text))
+        return
+    wanted = _value(gold)
+    for found in _NUMBERS.finditer(text):
+        if found["number"] and _value(found) == wanted:
+            yield found.span("span")
+
+
+def _value(match: re.Match[str]) -> tuple[bool, str, str]:
+    """Sign, whole part and decimals of a written number, without separators and idle zeros."""
+    whole, _, decimals = re.sub(r"[^0-9.]", "", match["number"]).partition(".")
+    value = whole.lstrip("0"), decimals.rstrip("0")
+    return (bool(match["minus"]) and any(value), *value)

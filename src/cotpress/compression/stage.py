@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.compression.config import CompressionConfig, Protection
-from cotpress.compression.protection import protected_tokens
-from cotpress.compression.selection import num_to_keep, select_many
-from cotpress.errors import ArtifactError, ConfigError, DataError
-from cotpress.modeling.alignment import kept_text, project_scores, tokenize_with_offsets
+from cotpress.compression.config import CompressionConfig
+from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
+from cotpress.compression.selection import num_to_keep
+from cotpress.errors import ConfigError, DataError
+from cotpress.modeling.alignment import kept_text, tokenize_with_offsets
 from cotpress.progress import Progress
 from cotpress.records import CompressedTrace, ScoredTrace, Trace
 from cotpress.tables import read_records, write_records
@@ -46,7 +46,7 @@ def compress(
     """The training traces cut to a ratio, as an artifact with `compressed.parquet` (`CompressedTrace`).
 
     Args:
-        config: Mixed ratios and protection.
+        config: Mixed ratios, and the rules of the selection.
         ratio: Kept fraction for every trace, in (0, 1]; not looked at with mixed ratios.
         seed: Which ratio each trace draws; only looked at with mixed ratios.
         traces: Data artifact; its validation rows are left out.
@@ -66,11 +66,11 @@ def compress(
             f"ratio: got {ratio:g} but no scores; without a scorer only 1.0 (keep everything) is possible"
         )
     if scores is None or (ratio >= 1 and not config.mixed_ratios):
-        scores, plan = None, _Plan(ratios=(1.0,), mixed=False, protection=Protection.none, seed=0)
+        scores, plan = None, _Plan(ratios=(1.0,), mixed=False, rules=Rules(), seed=0)
     elif config.mixed_ratios:
-        plan = _Plan(ratios=tuple(sorted(config.mixed_ratios)), mixed=True, protection=config.protection, seed=seed)
+        plan = _Plan(ratios=tuple(sorted(config.mixed_ratios)), mixed=True, rules=Rules.of(config), seed=seed)
     else:
-        plan = _Plan(ratios=(ratio,), mixed=False, protection=config.protection, seed=0)
+        plan = _Plan(ratios=(ratio,), mixed=False, rules=Rules.of(config), seed=0)
     identity = {
         "traces": traces.key,
         "scores": None if scores is None else scores.key,
@@ -87,7 +87,7 @@ class _Plan:
 
     ratios: tuple[float, ...]
     mixed: bool
-    protection: Protection
+    rules: Rules
     seed: int
 
     def draw(self, trace_id: str) -> float:
@@ -104,22 +104,12 @@ class _Source:
     tokenizer_key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tokens:
-    """A trace in the student's tokens: ids int32 `[n]`, offsets int32 `[n, 2]`, scores float32 `[n]`."""
-
-    trace: Trace
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int32]
-    scores: NDArray[np.float32]
-
-
 def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
     train = [t for t in read_records(source.traces.file(TRACES_FILE), Trace) if t.split == "train"]
     dropped: Counter[str] = Counter()
     rows: list[CompressedTrace] = []
     with Progress("compress", len(train), "traces") as progress:
-        tokens = _tokens(source, train, dropped, progress)
+        tokens = _tokens(source, plan.rules, train, dropped, progress)
         while chunk := list(itertools.islice(tokens, TRACES_AT_ONCE)):
             rows.extend(_cut(plan, chunk))
     if not rows:
@@ -129,7 +119,9 @@ def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
     return Summary(num_rows=len(rows), dropped=dropped, facts=_facts(rows))
 
 
-def _tokens(source: _Source, traces: Iterable[Trace], dropped: Counter[str], progress: Progress) -> Iterator[_Tokens]:
+def _tokens(
+    source: _Source, rules: Rules, traces: Iterable[Trace], dropped: Counter[str], progress: Progress
+) -> Iterator[TokenizedTrace]:
     scored: dict[str, ScoredTrace] | None = None
     if source.scores is not None:
         scored = {row.id: row for row in read_records(source.scores.file(SCORES_FILE), ScoredTrace)}
@@ -139,43 +131,24 @@ def _tokens(source: _Source, traces: Iterable[Trace], dropped: Counter[str], pro
         if len(ids) == 0:
             dropped["no tokens"] += 1
         elif scored is None:
-            yield _Tokens(trace=trace, ids=ids, offsets=offsets, scores=np.zeros(len(ids), dtype=np.float32))
+            yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=np.zeros(len(ids), dtype=np.float32))
         elif trace.id not in scored or len(scored[trace.id].scores) == 0:
             dropped["no score"] += 1
         else:
-            scores = _student_scores(scored[trace.id], trace, ids, offsets, source.tokenizer_key)
-            yield _Tokens(trace=trace, ids=ids, offsets=offsets, scores=scores)
+            row = scored[trace.id]
+            scores = student_scores(rules.alignment, row, trace, ids, offsets, source.tokenizer_key)
+            yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=scores)
 
 
-def _student_scores(
-    scored: ScoredTrace, trace: Trace, ids: NDArray[np.int32], offsets: NDArray[np.int32], tokenizer_key: str
-) -> NDArray[np.float32]:
-    if not np.isfinite(scored.scores).all() or scored.offsets.max() > len(trace.thinking):
-        raise ArtifactError(
-            f"scores of trace '{trace.id}' do not fit its text: they are not finite or reach past its end. "
-            "Fix: remove that score artifact, it is computed again"
-        )
-    if scored.tokenizer != tokenizer_key:
-        return project_scores(scored.offsets, scored.scores, offsets, len(trace.thinking))
-    if not np.array_equal(scored.token_ids, ids):
-        raise ArtifactError(
-            f"scores of trace '{trace.id}' name the student's tokenizer but hold other tokens "
-            f"({len(scored.token_ids)}, expected {len(ids)}). Fix: remove that score artifact, it is computed again"
-        )
-    return scored.scores
-
-
-def _cut(plan: _Plan, chunk: Sequence[_Tokens]) -> Iterator[CompressedTrace]:
+def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> Iterator[CompressedTrace]:
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
-    lengths = np.array([len(t.ids) for t in chunk], dtype=np.int64)
-    held = [protected_tokens(plan.protection, t.trace.thinking, t.offsets) for t in chunk]
-    mask = select_many(np.concatenate([t.scores for t in chunk]), lengths, ratios, np.concatenate(held))
-    masks = np.split(mask, np.cumsum(lengths)[:-1])
+    ranking = rank_traces(plan.rules, chunk)
+    masks = np.split(ranking.cut(ratios), np.cumsum(ranking.lengths)[:-1])
     for tokens, ratio, keep in zip(chunk, ratios.tolist(), masks, strict=True):
         yield _row(tokens, ratio, keep, marker_ratio=ratio if plan.mixed else None)
 
 
-def _row(tokens: _Tokens, ratio: float, keep: NDArray[np.bool_], marker_ratio: float | None) -> CompressedTrace:
+def _row(tokens: TokenizedTrace, ratio: float, keep: NDArray[np.bool_], marker_ratio: float | None) -> CompressedTrace:
     trace, num_tokens, num_kept = tokens.trace, len(keep), int(keep.sum())
     return CompressedTrace(
         id=trace.id,

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from cotpress.compression.config import Protection
-from cotpress.compression.protection import protected_tokens
-from cotpress.compression.selection import keep_mask, num_to_keep, select_many
+from cotpress.compression.selection import keep_mask, num_to_keep, rank_many, select_many
 
 RATIOS = st.floats(min_value=0.01, max_value=1.0)
 # Few distinct values, so that ties are common.
@@ -20,6 +18,10 @@ SCORES = hnp.arrays(np.float32, st.integers(0, 40), elements=st.sampled_from([-2
 def scored(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     scores = draw(SCORES)
     return scores, draw(hnp.arrays(np.bool_, len(scores)))
+
+
+def longest_gap(mask: NDArray[np.bool_]) -> int:
+    return max(len(run) for run in "".join("x" if keep else "." for keep in mask).split("x"))
 
 
 def naive(scores: NDArray[np.float32], ratio: float, protected: NDArray[np.bool_]) -> list[bool]:
@@ -58,15 +60,15 @@ def test_ratio_one_keeps_every_token(scores: NDArray[np.float32]) -> None:
     assert keep_mask(scores, 1.0).all()
 
 
-@given(st.lists(st.tuples(scored(), RATIOS), max_size=8))
+@given(st.lists(st.tuples(scored(), RATIOS), max_size=8), st.sampled_from([None, 1, 2, 5]))
 def test_many_at_once_equal_one_by_one(
-    rows: list[tuple[tuple[NDArray[np.float32], NDArray[np.bool_]], float]],
+    rows: list[tuple[tuple[NDArray[np.float32], NDArray[np.bool_]], float]], limit: int | None
 ) -> None:
     flat = np.concatenate([np.empty(0, np.float32), *(s for (s, _), _ in rows)])
     held = np.concatenate([np.empty(0, bool), *(p for (_, p), _ in rows)])
     lengths = np.array([len(s) for (s, _), _ in rows], dtype=np.int64)
-    together = select_many(flat, lengths, np.array([r for _, r in rows], dtype=np.float64), held)
-    alone = [keep_mask(s, r, p) for (s, p), r in rows]
+    together = select_many(flat, lengths, np.array([r for _, r in rows], dtype=np.float64), held, limit)
+    alone = [keep_mask(s, r, p, limit) for (s, p), r in rows]
     assert together.tolist() == np.concatenate([np.empty(0, bool), *alone]).tolist()
 
 
@@ -74,24 +76,67 @@ def test_earlier_token_wins_a_tie() -> None:
     assert keep_mask(np.zeros(4, np.float32), 0.5).tolist() == [True, True, False, False]
 
 
-def test_million_tokens_take_under_two_seconds() -> None:
+@given(scored(), RATIOS, st.integers(1, 6))
+def test_no_run_of_deleted_tokens_is_longer_than_the_limit(
+    sample: tuple[NDArray[np.float32], NDArray[np.bool_]], ratio: float, limit: int
+) -> None:
+    scores, protected = sample
+    mask = keep_mask(scores, ratio, protected, limit)
+    assert longest_gap(mask) <= limit
+    assert mask[protected].all()
+    held = rank_many(scores, np.array([len(scores)]), protected, limit).held
+    assert mask.sum() == max(num_to_keep(len(scores), ratio), held.sum())
+
+
+@given(scored(), RATIOS, RATIOS, st.integers(1, 6))
+def test_masks_under_a_limit_are_nested_too(
+    sample: tuple[NDArray[np.float32], NDArray[np.bool_]], a: float, b: float, limit: int
+) -> None:
+    smaller, larger = (keep_mask(sample[0], r, sample[1], limit) for r in sorted((a, b)))
+    assert not (smaller & ~larger).any()
+
+
+@given(scored())
+def test_limit_holds_only_what_would_make_a_run_too_long(sample: tuple[NDArray[np.float32], NDArray[np.bool_]]) -> None:
+    scores, protected = sample
+    lengths = np.array([len(scores)])
+    for limit in (1, 2, 4):
+        held = rank_many(scores, lengths, protected, limit).held
+        for token in np.flatnonzero(held & ~protected):
+            one_less = held.copy()
+            one_less[token] = False
+            assert longest_gap(one_less) > limit
+    unlimited = rank_many(scores, lengths, protected, max(len(scores), 1))
+    assert unlimited.held.tolist() == protected.tolist()
+
+
+def test_limit_deletes_the_worst_first_and_skips_what_would_join_runs() -> None:
+    scores = np.array([1, 2, 3, 4, 5, 0], np.float32)
+    # Deleted in order: 5, 0, 1; then 2 would make a run of three, 3 stands alone, 4 would join 3 and 5.
+    ranking = rank_many(scores, np.array([6]), max_consecutive_deletions=2)
+    assert ranking.held.tolist() == [False, False, True, False, True, False]
+    assert ranking.places.tolist() == [4, 3, 1, 2, 0, 5]
+    assert keep_mask(scores, 0.1, max_consecutive_deletions=2).tolist() == ranking.held.tolist()
+
+
+@given(scored(), RATIOS, st.sampled_from([None, 2]))
+def test_places_are_an_order_that_every_ratio_cuts(
+    sample: tuple[NDArray[np.float32], NDArray[np.bool_]], ratio: float, limit: int | None
+) -> None:
+    scores, protected = sample
+    ranking = rank_many(scores, np.array([len(scores)]), protected, limit)
+    assert sorted(ranking.places.tolist()) == list(range(len(scores)))
+    num_kept = max(num_to_keep(len(scores), ratio), int(ranking.held.sum()))
+    assert (ranking.places < num_kept).tolist() == keep_mask(scores, ratio, protected, limit).tolist()
+
+
+@pytest.mark.parametrize("limit", [None, 4])
+def test_million_tokens_take_under_two_seconds(limit: int | None) -> None:
     rng = np.random.default_rng(0)
-    started = time.monotonic()
-    select_many(
-        rng.standard_normal(1_000_000).astype(np.float32),
-        np.full(1000, 1000),
-        np.full(1000, 0.5),
-        rng.random(10**6) < 0.1,
-    )
-    assert time.monotonic() - started < 2
-
-
-def test_digit_protection_holds_every_token_that_touches_a_digit() -> None:
-    thinking = "so 12+x3 = é4 ok"
-    offsets = np.array([[0, 2], [2, 5], [5, 6], [6, 8], [8, 11], [11, 13], [13, 16]], dtype=np.int32)
-    held = protected_tokens(Protection.digits, thinking, offsets)
-    assert [thinking[a:b] for (a, b), h in zip(offsets, held, strict=True) if h] == [" 12", "x3", "é4"]
-    assert not protected_tokens(Protection.none, thinking, offsets).any()
+    scores, protected = rng.standard_normal(10**6).astype(np.float32), rng.random(10**6) < 0.1
+    started = time.process_time()
+    select_many(scores, np.full(1000, 1000), np.full(1000, 0.5), protected, limit)
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("scores", [np.array([np.nan], np.float32), np.array([np.inf], np.float32)])

@@ -8,11 +8,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.compression.config import CompressionConfig, Protection
+from cotpress.compression.config import Alignment, CompressionConfig, Protection
 from cotpress.compression.stage import compress
 from cotpress.errors import ArtifactError, ConfigError, DataError
 from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.records import CompressedTrace, ScoredTrace, Trace
+from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
 from cotpress.tables import read_records, write_records
 
 TEXTS = [
@@ -35,6 +35,13 @@ def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 STUDENT, SCORER = tokenizer(340), tokenizer(270)
+EVERY_RULE: dict[str, Any] = {
+    "granularity": Unit.word,
+    "alignment": Alignment.next,
+    "protection": Protection.math,
+    "keep_strings": ["Wait", "\n"],
+    "max_consecutive_deletions": 5,
+}
 
 
 class World:
@@ -115,7 +122,7 @@ def test_ratio_one_is_the_text_itself_and_one_artifact_for_every_scorer(world: W
     original = world.run(None, 1.0)
     assert [r.compressed_thinking for r in rows_of(original)] == TEXTS
     assert all(r.keep_mask.all() for r in rows_of(original))
-    assert world.run(world.scores(), 1.0, protection=Protection.digits).key == original.key
+    assert world.run(world.scores(), 1.0, **EVERY_RULE).key == original.key
     assert world.run(None, 1.0, mixed_ratios=[0.5, 0.9]).key == original.key
 
 
@@ -140,6 +147,36 @@ def test_protected_digits_stay_and_a_row_that_exceeds_its_ratio_says_so(world: W
         assert [c for c in row.compressed_thinking if c.isdigit()] == [c for c in text if c.isdigit()]
     assert [r.protection_exceeded for r in rows] == [True, True, True, False]
     assert artifact.facts["num_exceeded"] == 3
+
+
+def test_every_rule_is_part_of_the_identity_and_changes_what_stays(world: World) -> None:
+    scores = world.scores()
+    plain = world.run(scores)
+    for name, value in EVERY_RULE.items():
+        changed = world.run(scores, **{name: value})
+        assert changed.key != plain.key
+        assert [r.compressed_thinking for r in rows_of(changed)] != [r.compressed_thinking for r in rows_of(plain)]
+    again = world.run(scores, **EVERY_RULE | {"keep_strings": [r"\n", "Wait", "Wait"]})
+    assert world.run(scores, **EVERY_RULE).key == again.key
+
+
+def test_the_answer_of_the_row_itself_is_protected(world: World) -> None:
+    world.traces = [
+        Trace(id="t0", question="", thinking=TEXTS[0], response="", answer="42"),
+        Trace(id="t1", question="", thinking=TEXTS[1], response="", answer=""),
+    ]
+    protected, empty = rows_of(world.run(world.scores(), 0.2, protection=Protection.answer))
+    assert protected.compressed_thinking.count("42") == 2
+    assert protected.num_kept_tokens == round(0.2 * protected.num_tokens)
+    assert not any(row.protection_exceeded for row in (protected, empty))
+
+
+def test_a_limit_on_deletions_that_needs_more_tokens_says_so_in_the_row(world: World) -> None:
+    artifact = world.run(world.scores(), 0.1, max_consecutive_deletions=1)
+    for row in rows_of(artifact):
+        assert row.protection_exceeded
+        assert (row.keep_mask[1:] | row.keep_mask[:-1]).all()
+    assert artifact.facts["num_exceeded"] == len(TEXTS)
 
 
 def test_masks_are_nested_over_the_artifacts_of_falling_ratios(world: World) -> None:

@@ -1,0 +1,130 @@
+"""From what a scorer said about a trace to the order in which the student's tokens are deleted.
+
+    scorer's tokens --> alignment --> student's tokens --> granularity, protection, limit --> order of deletion
+
+No ratio enters, so one order serves every ratio.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cotpress.compression.config import Alignment, CompressionConfig, Protection
+from cotpress.compression.protection import protected_tokens
+from cotpress.compression.selection import Ranking, rank_many
+from cotpress.errors import ArtifactError
+from cotpress.modeling.alignment import pool, project_scores
+from cotpress.modeling.segments import unit_ids
+from cotpress.records import ScoredTrace, Trace, Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What determines the order of deletion, given tokens and scores; part of an artifact's identity.
+
+    Attributes:
+        keep_strings: Sorted, each once.
+    """
+
+    granularity: Unit = Unit.token
+    alignment: Alignment = Alignment.own
+    protection: Protection = Protection.none
+    keep_strings: tuple[str, ...] = ()
+    max_consecutive_deletions: int | None = None
+
+    @classmethod
+    def of(cls, config: CompressionConfig) -> "Rules":
+        """The rules that a configuration asks for."""
+        return cls(
+            granularity=config.granularity,
+            alignment=config.alignment,
+            protection=config.protection,
+            keep_strings=tuple(sorted({_unescaped(text) for text in config.keep_strings})),
+            max_consecutive_deletions=config.max_consecutive_deletions,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizedTrace:
+    """A trace in the student's tokens: ids int32 `[n]`, offsets int32 `[n, 2]`, scores float32 `[n]`; `n > 0`."""
+
+    trace: Trace
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+
+def rank_traces(rules: Rules, traces: Sequence[TokenizedTrace]) -> Ranking:
+    """The order of deletion of some traces, one after the other; each is ranked as if it were alone."""
+    return rank_many(
+        np.concatenate([_unit_scores(rules, t) for t in traces]),
+        np.array([len(t.ids) for t in traces], dtype=np.int64),
+        np.concatenate([_protected(rules, t) for t in traces]),
+        rules.max_consecutive_deletions,
+    )
+
+
+def student_scores(
+    alignment: Alignment,
+    scored: ScoredTrace,
+    trace: Trace,
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int32],
+    tokenizer_key: str,
+) -> NDArray[np.float32]:
+    """What a scorer said about a trace, for the student's tokens, float32 `[n]`, finite.
+
+    Args:
+        alignment: With `next`, the scorer's tokens get the score of their successor before anything else; the last
+            one, which has none, keeps its own.
+        scored: At least one token.
+        trace: The trace that was scored.
+        ids: int32 `[n]`, the thinking in the student's tokens.
+        offsets: int32 `[n, 2]`, their characters.
+        tokenizer_key: Fingerprint of the student's tokenizer. Scores made with another one are projected through
+            the characters that both tokenizers' tokens stand for.
+
+    Raises:
+        ArtifactError: The scores belong to another text or to other tokens than they say.
+    """
+    if not np.isfinite(scored.scores).all() or scored.offsets.max() > len(trace.thinking):
+        raise ArtifactError(
+            f"scores of trace '{trace.id}' do not fit its text: they are not finite or reach past its end. "
+            "Fix: remove that score artifact, it is computed again"
+        )
+    scores = scored.scores
+    if alignment is Alignment.next:
+        scores = np.append(scores[1:], scores[-1:])
+    if scored.tokenizer != tokenizer_key:
+        return project_scores(scored.offsets, scores, offsets, len(trace.thinking))
+    if not np.array_equal(scored.token_ids, ids):
+        raise ArtifactError(
+            f"scores of trace '{trace.id}' name the student's tokenizer but hold other tokens "
+            f"({len(scored.token_ids)}, expected {len(ids)}). Fix: remove that score artifact, it is computed again"
+        )
+    return scores
+
+
+def _unit_scores(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.float32]:
+    """Every token's own score or the mean of its word or step: then equal, whole units stand together in the order."""
+    if rules.granularity is Unit.token:
+        return tokens.scores
+    return pool(tokens.scores, unit_ids(rules.granularity, tokens.trace.thinking, tokens.offsets))
+
+
+def _protected(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.bool_]:
+    trace = tokens.trace
+    held = protected_tokens(
+        rules.protection, trace.thinking, tokens.offsets, answer=trace.answer, keep_strings=rules.keep_strings
+    )
+    if rules.alignment is Alignment.next:
+        held[-1] = True  # it was judged by no score
+    return held
+
+
+def _unescaped(text: str) -> str:
+    r"""Line breaks and tabs for a text of the escapes `\n` and `\t` alone; `\neq` and the like stay as they are."""
+    plain = text.replace(r"\n", "\n").replace(r"\t", "\t")
+    return text if plain.strip("\n\t") else plain
