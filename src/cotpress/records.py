@@ -24,7 +24,7 @@ class Unit(Enum):
 
     token = "token"
     word = "word"
-    """What stands between white space."""
+    """A number, a word of letters, a LaTeX command or another single sign."""
     step = "step"
     """A sentence or a line."""
 

@@ -108,12 +108,13 @@ def _score_batch(split: SplitModel, batch: Sequence[ScoreInput]) -> list[NDArray
     row_N, column_N = torch.cat(rows), torch.cat(columns)
     targets_N = ids_BL[row_N, column_N + 1].to(device)
     hidden_BLD = split.decoder(input_ids=ids_BL.to(device), use_cache=False).last_hidden_state
-    values_N = _target_logprobs(split.head, hidden_BLD[row_N.to(device), column_N.to(device)], targets_N)
+    values_N = target_logprobs(split.head, hidden_BLD[row_N.to(device), column_N.to(device)], targets_N)
     lengths = [len(item.target_ids) for item in batch]
     return np.split(values_N.cpu().numpy(), np.cumsum(lengths)[:-1])
 
 
-def _target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Log-probability of one token per hidden state, float32 `[N]`, with a bounded number of logits at a time."""
     values = []
     vocabulary = int(head.weight.shape[0])  # type: ignore[index]
     rows = max(_LOGITS_AT_ONCE // vocabulary, 1)

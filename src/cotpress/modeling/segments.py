@@ -1,7 +1,9 @@
 """Words and steps of a text, and which of them each token belongs to.
 
-A word is what stands between white space. A step is a sentence (up to `.`, `!` or `?` before white space) or the rest
-of a line. White space before a word or step belongs to it; what is left at the end belongs to the last one.
+A word is a number, a word of letters with its inner hyphens and apostrophes, a LaTeX command, or any other single
+sign: the full stop after `= 11.` is no part of the number. A step is a sentence (up to `.`, `!` or `?` before white
+space) or the rest of a line. White space before a word or step belongs to it; what is left at the end belongs to the
+last one.
 """
 
 import re
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from cotpress.records import Unit
 
-_WORD = re.compile(r"\S+")
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|\\?[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\S")
 _STEP = re.compile(r"\S.*?(?:[.!?](?=\s)|(?=\n)|\Z)")
 """A full stop inside a number ends nothing."""
 
@@ -43,7 +45,4 @@ def unit_ids(unit: Unit, text: str, offsets: NDArray[np.int32]) -> NDArray[np.in
 
 def _ranges(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
     ends = [match.end() for match in pattern.finditer(text)]
-    if not ends:
-        return []
-    ends[-1] = len(text)
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    return list(zip([0, *ends[:-1]], [*ends[:-1], len(text)], strict=True)) if ends else []

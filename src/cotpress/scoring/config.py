@@ -143,6 +143,16 @@ class ReferenceLikelihoodConfig(TokenReadingConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class ReferenceWalkConfig(ReadingConfig):
+    """What the reference model would have written itself, after what it has kept of the text before."""
+
+    unit: Unit = Unit.word
+    """What is kept or forgotten as one, and scored by its mean."""
+    max_surprise: float = 2.0
+    """A unit stays in what the model has read if its mean -log p is at most this, in nats; > 0."""
+
+
+@dataclass(kw_only=True, slots=True)
 class GogiConfig(TokenReadingConfig):
     """Goal-gradient importance (arXiv 2505.08392)."""
 

@@ -23,6 +23,7 @@ from cotpress.scoring.config import (
     ReadBy,
     ReadingConfig,
     ReferenceLikelihoodConfig,
+    ReferenceWalkConfig,
     Rho1Config,
     ScorerConfig,
     SelfInformationConfig,
@@ -37,6 +38,7 @@ _READING = {
     CtsConfig: "cts:CtsScorer",
     SelfInformationConfig: "self_information:SelfInformationScorer",
     ReferenceLikelihoodConfig: "reference_likelihood:ReferenceLikelihoodScorer",
+    ReferenceWalkConfig: "reference_walk:ReferenceWalkScorer",
 }
 """Scorers that read with one model, by their settings: `module:class` with `(config, reader, model)`."""
 

@@ -1,0 +1,113 @@
+"""Reads texts unit by unit and forgets what it finds unlikely: log p(unit | context, what was kept so far).
+
+Texts advance together, one unit per forward pass. A forgotten unit stays in the key-value cache but is masked, and
+positions count what was kept, so every text is read as if what was forgotten had never stood there.
+
+Shape suffixes: B texts, L cached positions, W tokens of the longest unit, D hidden size, N scored tokens.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cotpress.modeling.loading import split_head
+from cotpress.modeling.logprobs import target_logprobs
+
+Unit = Sequence[int]
+"""Token ids that are kept or forgotten together."""
+
+
+@torch.inference_mode()
+def selective_logprobs(
+    model: torch.nn.Module,
+    contexts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[Unit]],
+    max_surprise: float,
+) -> list[NDArray[np.float32]]:
+    """Mean log-probability of every unit given the context and the kept units before it, in nats.
+
+    Args:
+        model: A causal language model in eval mode, with or without PEFT.
+        contexts: Token ids before each text, at least one; always kept.
+        texts: Units of each text, none of them empty.
+        max_surprise: A unit is kept if its mean log-probability is at least `-max_surprise`.
+
+    Returns:
+        float32 `[num_units]` per text.
+    """
+    split = split_head(model)
+    state = _State.after(contexts, split.decoder)
+    means = [np.zeros(len(text), dtype=np.float32) for text in texts]
+    for step in range(max(map(len, texts), default=0)):
+        units = [text[step] if step < len(text) else () for text in texts]
+        hidden_BWD = state.read(units, split.decoder)
+        rows = [row for row, unit in enumerate(units) if unit]
+        # The state before a unit predicts its first token, the unit's own states predict the others.
+        before = torch.cat([torch.cat([state.last_BD[r : r + 1], hidden_BWD[r, : len(units[r]) - 1]]) for r in rows])
+        targets = torch.tensor([token for r in rows for token in units[r]], device=before.device)
+        values = target_logprobs(split.head, before, targets).cpu().numpy()
+        for row, found in zip(rows, np.split(values, np.cumsum([len(units[r]) for r in rows])[:-1]), strict=True):
+            means[row][step] = found.mean()
+        state.settle(
+            units, hidden_BWD, [bool(unit) and means[r][step] >= -max_surprise for r, unit in enumerate(units)]
+        )
+    return means
+
+
+class _State:
+    """What has been read of each text: cache, mask over the cache, number of kept tokens, last kept hidden state."""
+
+    def __init__(self, mask_BL: torch.Tensor, last_BD: torch.Tensor, cache: object) -> None:
+        self._mask_BL, self.last_BD, self._cache = mask_BL, last_BD, cache
+        self._kept_B = mask_BL.sum(1)
+
+    @classmethod
+    def after(cls, contexts: Sequence[Sequence[int]], decoder: torch.nn.Module) -> "_State":
+        from transformers import DynamicCache
+
+        device = next(decoder.parameters()).device
+        longest = max(map(len, contexts), default=0)
+        ids_BL = torch.zeros((len(contexts), longest), dtype=torch.long, device=device)
+        mask_BL = torch.zeros_like(ids_BL)
+        for row, context in enumerate(contexts):
+            ids_BL[row, longest - len(context) :] = torch.tensor(context)
+            mask_BL[row, longest - len(context) :] = 1
+        cache = DynamicCache()
+        hidden_BLD = decoder(
+            input_ids=ids_BL,
+            attention_mask=mask_BL,
+            position_ids=(mask_BL.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return cls(mask_BL, hidden_BLD[:, -1], cache)
+
+    def read(self, units: Sequence[Unit], decoder: torch.nn.Module) -> torch.Tensor:
+        """Hidden states of one unit per text, `[B, W, D]`; those past a unit's end mean nothing."""
+        width = max(map(len, units))
+        ids_BW = torch.zeros((len(units), width), dtype=torch.long, device=self._mask_BL.device)
+        mask_BW = torch.zeros_like(ids_BW)
+        for row, unit in enumerate(units):
+            ids_BW[row, : len(unit)] = torch.tensor(unit, dtype=torch.long)
+            mask_BW[row, : len(unit)] = 1
+        self._mask_BL = torch.cat([self._mask_BL, mask_BW], dim=1)
+        hidden_BWD: torch.Tensor = decoder(
+            input_ids=ids_BW,
+            attention_mask=self._mask_BL,
+            position_ids=self._kept_B[:, None] + torch.arange(width, device=ids_BW.device),
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden_BWD
+
+    def settle(self, units: Sequence[Unit], hidden_BWD: torch.Tensor, kept: Sequence[bool]) -> None:
+        """Keep or forget the unit that was read last, text by text."""
+        width = hidden_BWD.shape[1]
+        for row, (unit, stays) in enumerate(zip(units, kept, strict=True)):
+            if stays:
+                self.last_BD[row] = hidden_BWD[row, len(unit) - 1]
+                self._kept_B[row] += len(unit)
+            else:
+                self._mask_BL[row, -width:] = 0
