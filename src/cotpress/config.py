@@ -17,9 +17,10 @@ from cotpress.data.config import (
     PlantedBenchmarkConfig,
     PlantedDataConfig,
 )
-from cotpress.distill.config import DistillConfig
+from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import EvaluationConfig
+from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling_config import ModelConfig
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
@@ -51,6 +52,8 @@ class PipelineConfig:
     """Everything that the stages up to the compressed data need."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    labelled: DataConfig | None = None
+    """Traces that reference model and classifier learn from; null = the traces that are compressed (`data`)."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -130,6 +133,9 @@ SCHEMAS: dict[str, type] = {
     "data/jsonl_schema": JsonlDataConfig,
     "benchmark/planted_schema": PlantedBenchmarkConfig,
     "benchmark/jsonl_schema": JsonlBenchmarkConfig,
+    "distill/llm_schema": LlmDistillConfig,
+    "generation/transformers_schema": TransformersGenerationConfig,
+    "generation/server_schema": ServerGenerationConfig,
     "scorer/cts_schema": CtsConfig,
     "scorer/self_information_schema": SelfInformationConfig,
     "scorer/entropy_schema": EntropyConfig,
@@ -190,8 +196,14 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
     if isinstance(config, PipelineConfig):
         for ratio in config.compression.mixed_ratios:
             _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
-        share = config.data.validation_fraction
-        _require("data.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
+        for key, data in (("data", config.data), ("labelled", config.labelled)):
+            share = 0.0 if data is None else data.validation_fraction
+            _require(f"{key}.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
+        if config.reference.path is not None and config.reference.tune.method.value != "none":
+            raise ConfigError(
+                f"reference.path: a finished model is not trained again, but reference.tune.method="
+                f"{config.reference.tune.method.value}. Fix: reference=saved reference.path=DIR"
+            )
 
 
 def _require(key: str, got: object, ok: bool, allowed: str) -> None:

@@ -160,7 +160,7 @@ class ServerBackend:
                 what, fix = f"answered {error.status_code}: {self._quoted(error)}", "see the server's own log"
             case _:
                 return self._not_an_answer(str(error))
-        return f"{where}: {what}, after {config.max_retries} retries at most. Fix: {fix}. What was finished is kept."
+        return f"{where}: {what} (max_retries={config.max_retries}). Fix: {fix}. What was finished is kept."
 
     def _quoted(self, error: "APIStatusError") -> str:
         return self._without_key(error.message)

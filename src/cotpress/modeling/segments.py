@@ -43,6 +43,7 @@ def unit_ids(unit: Unit, text: str, offsets: NDArray[np.int32]) -> NDArray[np.in
 
 def _ranges(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
     ends = [match.end() for match in pattern.finditer(text)]
-    if ends:
-        ends[-1] = len(text)
+    if not ends:
+        return []
+    ends[-1] = len(text)
     return list(zip([0, *ends[:-1]], ends, strict=True))

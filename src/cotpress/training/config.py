@@ -59,6 +59,8 @@ class ReferenceConfig:
 
     base: ModelConfig | None = None
     """Model it starts from; null is the student's. Choose another with model@reference.base=NAME."""
+    path: str | None = None
+    """Folder of a finished reference model: PEFT adapter, whole model, or an earlier reference artifact."""
     limit: int | None = None
     """Train on only the first so many distilled traces."""
     tune: TuneConfig = field(default_factory=TuneConfig)
