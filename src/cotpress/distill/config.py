@@ -49,6 +49,6 @@ class LlmDistillConfig(DistillConfig):
     drop_gap: float = 0.1
     """Share of the remaining traces that is dropped for the highest alignment gap, in [0, 1)."""
     max_variation: float = 0.3
-    """Highest variation rate that is ever kept, in [0, 1]; ours, as a model that rephrases everything passes any share."""
+    """Highest variation rate that is ever kept, in [0, 1]; not in the paper: who rephrases always passes any share."""
     max_gap: float = 0.1
-    """Highest alignment gap that is ever kept, in [0, 1]; ours, for the same reason."""
+    """Highest alignment gap that is ever kept, in [0, 1]; not in the paper either."""

@@ -2,10 +2,11 @@
 
 The instruction follows LLMLingua-2 (arXiv 2403.12968, section 3.1: only delete, keep the order, change nothing, add
 nothing), with another aim: not whatever can be reconstructed, but what the answer is derived from. CTS (arXiv
-2505.17827) does not publish its instruction. Long thinking is asked for in chunks, as there (512 tokens), because models
-cut long texts ever shorter.
+2505.17827) does not publish its instruction. Long thinking is asked for in chunks, as there (512 tokens), because
+models cut long texts ever shorter.
 """
 
+import itertools
 import re
 
 from cotpress.distill.alignment import words
@@ -69,6 +70,6 @@ def chunk_ranges(text: str, chunk_words: int) -> list[tuple[int, int]]:
             room -= len(ends)
             continue
         cuts = [start, *ends[chunk_words - 1 : -1 : chunk_words], end]
-        chunks += zip(cuts, cuts[1:], strict=False)
+        chunks += itertools.pairwise(cuts)
         room = chunk_words - (len(ends) - 1) % chunk_words - 1
     return chunks

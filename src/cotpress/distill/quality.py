@@ -8,11 +8,11 @@ Source    arXiv 2403.12968, section 3.3. With the words W of the original, the w
     matching rate    MR = |L| / |W|
     alignment gap    AG = HR - MR                             copies that were not found in their place
 
-The paper drops the 5 % of samples with the highest VR, then the 10 % of the rest with the highest AG. A sample is a whole
-trace here, its chunks counted together, because the reference model learns from whole traces.
+The paper drops the 5 % of samples with the highest VR, then the 10 % of the rest with the highest AG. A sample is a
+whole trace here, its chunks counted together, because the reference model learns from whole traces.
 
-Deviation: the release drops whatever reaches the 90th percentile, for VR too, and with it every sample of a set in which
-all are equally good. Here no more than the asked share is dropped, and never one of several equal values alone.
+Deviation: the release drops whatever reaches the 90th percentile, for VR too, and with it every sample of a set in
+which all are equally good. Here no more than the asked share is dropped, and of equal values either all or none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

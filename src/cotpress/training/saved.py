@@ -63,9 +63,9 @@ def _find(folder: Path) -> tuple[Path, str]:
         if (place / settings).is_file() and any(place.glob("*.safetensors")):
             return place, kind
     raise ModelError(
-        f"reference.path: '{folder}' holds no reference model, got {sorted(p.name for p in folder.iterdir())[:12]}. "
-        f"Allowed: a PEFT adapter ({_ADAPTER_CONFIG}), a whole model ({_MODEL_CONFIG}), both with safetensors weights, or "
-        "a folder below outputs/artifacts/reference. For a model on the hub: reference=none model@reference.base=NAME"
+        f"reference.path: '{folder}' holds no reference model: {sorted(p.name for p in folder.iterdir())[:12]}. "
+        f"Allowed: a PEFT adapter ({_ADAPTER_CONFIG}) or a whole model ({_MODEL_CONFIG}) with safetensors weights, "
+        "or a folder of outputs/artifacts/reference. For a model on the hub: reference=none model@reference.base=NAME"
     )
 
 
