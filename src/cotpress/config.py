@@ -41,7 +41,7 @@ from cotpress.scoring.config import (
 )
 from cotpress.tracking_config import TrackerConfig
 from cotpress.trainer_config import TrainerConfig
-from cotpress.training.config import ReferenceConfig, SftConfig
+from cotpress.training.config import ReferenceConfig, SavedReferenceConfig, SftConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -133,6 +133,7 @@ SCHEMAS: dict[str, type] = {
     "data/jsonl_schema": JsonlDataConfig,
     "benchmark/planted_schema": PlantedBenchmarkConfig,
     "benchmark/jsonl_schema": JsonlBenchmarkConfig,
+    "reference/saved_schema": SavedReferenceConfig,
     "distill/llm_schema": LlmDistillConfig,
     "generation/transformers_schema": TransformersGenerationConfig,
     "generation/server_schema": ServerGenerationConfig,
@@ -199,11 +200,6 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
         for key, data in (("data", config.data), ("labelled", config.labelled)):
             share = 0.0 if data is None else data.validation_fraction
             _require(f"{key}.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
-        if config.reference.path is not None and config.reference.tune.method.value != "none":
-            raise ConfigError(
-                f"reference.path: a finished model is not trained again, but reference.tune.method="
-                f"{config.reference.tune.method.value}. Fix: reference=saved reference.path=DIR"
-            )
 
 
 def _require(key: str, got: object, ok: bool, allowed: str) -> None:

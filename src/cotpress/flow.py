@@ -23,7 +23,7 @@ from cotpress.records import Problem, Trace
 from cotpress.scoring.stage import score
 from cotpress.tables import read_records
 from cotpress.tracking import Renamed, Tracker
-from cotpress.training.config import SftConfig
+from cotpress.training.config import SavedReferenceConfig, SftConfig
 from cotpress.training.saved import saved_reference
 from cotpress.training.stage import train_reference, train_student
 
@@ -67,7 +67,7 @@ class Compression:
     def reference(self) -> Artifact | None:
         """The reference model; None if the base model scores."""
         c = self._config
-        if c.reference.path is not None:
+        if isinstance(c.reference, SavedReferenceConfig):
             saved = saved_reference(Path(c.reference.path), base=c.reference.base or c.model, store=self.store)
             return self._kept("reference", saved)
         if c.reference.tune.method.value == "none":

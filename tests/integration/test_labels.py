@@ -115,9 +115,9 @@ def test_finished_reference_compresses_other_text_and_trains_nothing(flow: Make,
         np.testing.assert_array_equal(a, b)
 
 
-def test_path_of_a_finished_reference_with_training_asked_for_is_refused(flow: Make) -> None:
-    with pytest.raises(ConfigError, match=r"Fix: reference=saved reference\.path=DIR"):
-        flow("reference=lora", "reference.path=x")
+def test_finished_reference_without_its_folder_is_refused(flow: Make) -> None:
+    with pytest.raises(ConfigError, match=r"no value for reference\.path"):
+        flow("reference=saved")
 
 
 def test_token_classifier_and_reference_learn_from_what_a_server_extracts(

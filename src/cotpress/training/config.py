@@ -59,12 +59,28 @@ class ReferenceConfig:
 
     base: ModelConfig | None = None
     """Model it starts from; null is the student's. Choose another with model@reference.base=NAME."""
-    path: str | None = None
-    """Folder of a finished reference model: PEFT adapter, whole model, or an earlier reference artifact."""
     limit: int | None = None
     """Train on only the first so many distilled traces."""
     tune: TuneConfig = field(default_factory=TuneConfig)
     """How it is trained; `tune.method: none` scores with the base model."""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        return self.tune.method.value
+
+
+@dataclass(kw_only=True, slots=True)
+class SavedReferenceConfig(ReferenceConfig):
+    """A finished reference model; nothing is trained."""
+
+    path: str = MISSING
+    """Folder of a PEFT adapter, of a whole model, or of an earlier reference artifact."""
+
+    @property
+    def origin(self) -> str:
+        """See `ReferenceConfig`."""
+        return f"saved in {self.path}"
 
 
 @dataclass(kw_only=True, slots=True)
