@@ -23,7 +23,7 @@ class TransformersBackend:
         context_tokens: int,
         generation_tokens: int,
     ) -> None:
-        """Args as follows.
+        """Wraps a model that is ready to write.
 
         Args:
             model: Causal language model in eval mode.
