@@ -17,9 +17,10 @@ from cotpress.data.config import (
     PlantedBenchmarkConfig,
     PlantedDataConfig,
 )
-from cotpress.distill.config import DistillConfig
+from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import EvaluationConfig
+from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling_config import ModelConfig
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
@@ -41,7 +42,7 @@ from cotpress.scoring.config import (
 )
 from cotpress.tracking_config import TrackerConfig
 from cotpress.trainer_config import TrainerConfig
-from cotpress.training.config import ReferenceConfig, SftConfig
+from cotpress.training.config import ReferenceConfig, SavedReferenceConfig, SftConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -52,6 +53,8 @@ class PipelineConfig:
     """Everything that the stages up to the compressed data need."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    labelled: DataConfig | None = None
+    """Traces that reference model and classifier learn from; null = the traces that are compressed (`data`)."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -131,6 +134,10 @@ SCHEMAS: dict[str, type] = {
     "data/jsonl_schema": JsonlDataConfig,
     "benchmark/planted_schema": PlantedBenchmarkConfig,
     "benchmark/jsonl_schema": JsonlBenchmarkConfig,
+    "reference/saved_schema": SavedReferenceConfig,
+    "distill/llm_schema": LlmDistillConfig,
+    "generation/transformers_schema": TransformersGenerationConfig,
+    "generation/server_schema": ServerGenerationConfig,
     "scorer/cts_schema": CtsConfig,
     "scorer/self_information_schema": SelfInformationConfig,
     "scorer/entropy_schema": EntropyConfig,
@@ -196,8 +203,9 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
         _require("compression.max_consecutive_deletions", limit, limit is None or limit >= 1, "1 or more, or null")
         for text in config.compression.keep_strings:
             _require("compression.keep_strings", text, text != "", "texts that are not empty")
-        share = config.data.validation_fraction
-        _require("data.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
+        for key, data in (("data", config.data), ("labelled", config.labelled)):
+            share = 0.0 if data is None else data.validation_fraction
+            _require(f"{key}.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
 
 
 def _require(key: str, got: object, ok: bool, allowed: str) -> None:

@@ -28,6 +28,10 @@ class ModelError(CotpressError):
     """A model or tokenizer cannot be found, loaded or used as asked."""
 
 
+class GenerationError(CotpressError):
+    """A generation server cannot be reached, refuses, or answers with something else."""
+
+
 class TrainingError(CotpressError):
     """Training cannot go on: not a finite loss, nothing to train on, out of memory."""
 

@@ -147,7 +147,7 @@ def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
         "scorer": plain(config.scorer),
         "compression": plain(config.compression),
         "data": config.data.name,
-        "reference": config.reference.tune.method.value,
+        "reference": config.reference.origin,
         "sft": plain(config.sft.tune),
     }
 

@@ -23,7 +23,8 @@ from cotpress.records import Problem, Trace
 from cotpress.scoring.stage import score
 from cotpress.tables import read_records
 from cotpress.tracking import Renamed, Tracker
-from cotpress.training.config import SftConfig
+from cotpress.training.config import SavedReferenceConfig, SftConfig
+from cotpress.training.saved import saved_reference
 from cotpress.training.stage import train_reference, train_student
 
 if TYPE_CHECKING:
@@ -50,14 +51,25 @@ class Compression:
         return self._kept("data", traces(self._config.data, self.store))
 
     @cached_property
+    def labelled_traces(self) -> Artifact:
+        """Traces that reference model and classifier learn from."""
+        labelled = self._config.labelled
+        return self.traces if labelled is None else self._kept("data (labelled)", traces(labelled, self.store))
+
+    @cached_property
     def distilled(self) -> Artifact:
-        """The valuable part of every training thinking."""
-        return self._kept("distill", distill(self._config.distill, self.traces, self.store))
+        """The valuable part of every labelled training thinking."""
+        c = self._config
+        found = distill(c.distill, self.labelled_traces, self.store, model=c.model, trainer=c.trainer)
+        return self._kept("distill", found)
 
     @cached_property
     def reference(self) -> Artifact | None:
         """The reference model; None if the base model scores."""
         c = self._config
+        if isinstance(c.reference, SavedReferenceConfig):
+            saved = saved_reference(Path(c.reference.path), base=c.reference.base or c.model, store=self.store)
+            return self._kept("reference", saved)
         if c.reference.tune.method.value == "none":
             return None
         reference = train_reference(

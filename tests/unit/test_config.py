@@ -17,10 +17,12 @@ from cotpress.help_page import one_liner
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 2, "experiment": 2, "compression": 2, "data": 2, "distill": 2, "evaluation": 1, "model": 5,
-    "reference": 3, "scorer": 19, "sft": 2, "tracker": 3, "trainer": 3,
+    "benchmark": 2, "experiment": 2, "compression": 2, "data": 2, "distill": 4, "evaluation": 1, "model": 5,
+    "reference": 4, "scorer": 19, "sft": 2, "tracker": 3, "trainer": 3,
 }  # fmt: skip
 REQUIRED = {
+    "distill=llm_server": ["distill.generation.base_url=http://x/v1", "distill.generation.model=x"],
+    "reference=saved": ["reference.path=x"],
     "experiment=cts_long_cot": ["data.path=x"],
     "experiment=tokenskip_gsm8k": ["data.path=x"],
     "data=jsonl": ["data.path=x"],

@@ -1,10 +1,27 @@
 """Character ranges of a thinking text."""
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Half-open character ranges, sorted and disjoint, none empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What an extractor found.
+
+    Attributes:
+        ranges: Valuable part of each trace by its id; traces without one are left out.
+        dropped: Traces left out, by reason.
+        facts: Further deterministic numbers worth keeping.
+    """
+
+    ranges: Mapping[str, Ranges]
+    dropped: Counter[str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:

@@ -1,70 +1,131 @@
 """The distill stage: which part of each training trace is valuable.
 
-A new extractor is one module with a function `Trace -> Ranges`, one member of `Extractor`, and one `case` here.
+A new extractor is one module with a function `Trace -> Ranges`, one member of `Extractor`, and one `case` here. One
+that sees all traces at once, as the language model does, gives `Found` itself.
 """
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.distill.config import DistillConfig, Extractor
+from cotpress.distill.aligned import Limits, aligned
+from cotpress.distill.alignment import ALIGNMENT_VERSION
+from cotpress.distill.config import DistillConfig, Extractor, LlmDistillConfig
+from cotpress.distill.extract import EXTRACTIONS, Extraction, extract
 from cotpress.distill.labels import essential_spans
 from cotpress.distill.overlap import overlapping_steps
-from cotpress.distill.ranges import Ranges
+from cotpress.distill.ranges import Found, Ranges
 from cotpress.errors import ConfigError, DataError
+from cotpress.modeling_config import ModelConfig
 from cotpress.records import Trace, ValuableTrace
 from cotpress.tables import read_records, write_records
+from cotpress.trainer_config import TrainerConfig
 
 TRACES = "traces.parquet"
 VALUABLE = "valuable.parquet"
 
 
-def distill(config: DistillConfig, traces: Artifact, store: ArtifactStore) -> Artifact:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """An extractor with its settings.
+
+    Attributes:
+        identity: What determines its result besides the traces.
+        find: Gives the valuable parts of traces.
+    """
+
+    identity: Mapping[str, Any]
+    find: Callable[[Sequence[Trace]], Found]
+
+
+def distill(
+    config: DistillConfig,
+    traces: Artifact,
+    store: ArtifactStore,
+    *,
+    model: ModelConfig | None = None,
+    trainer: TrainerConfig | None = None,
+) -> Artifact:
     """The valuable parts of the traces in the split `train`: an artifact with `valuable.parquet` (`ValuableTrace`).
 
     Args:
         config: Which extractor, and its settings.
         traces: The data artifact.
         store: Where the result goes.
+        model: The run's model, for an extractor that uses one and names no other.
+        trainer: Hardware, for an extractor that runs a model.
 
     Raises:
         ConfigError: A value is out of range.
         DataError: The extractor finds nothing valuable in any trace, or needs labels that the data does not have.
+        GenerationError: A server that should extract fails.
     """
-    extract, settings = _extractor(config)
+
+    def train() -> list[Trace]:
+        return [trace for trace in read_records(traces.file(TRACES), Trace) if trace.split == "train"]
+
+    if isinstance(config, LlmDistillConfig):
+        plan = _by_llm(config, traces, train, model, trainer or TrainerConfig(), store)
+    else:
+        plan = _by_trace(config)
 
     def produce(folder: Path) -> Summary:
-        train = [trace for trace in read_records(traces.file(TRACES), Trace) if trace.split == "train"]
-        _check_usable(config.extractor, train)
-        dropped: Counter[str] = Counter()
-        rows = []
-        for trace in train:
-            ranges = extract(trace)
-            if ranges:
-                rows.append(_valuable(trace, ranges))
-            else:
-                dropped["no valuable part"] += 1
+        asked = train()
+        _check_usable(config.extractor, asked)
+        found = plan.find(asked)
+        rows = [_valuable(trace, found.ranges[trace.id]) for trace in asked if trace.id in found.ranges]
         if not rows:
-            raise DataError(_nothing_found(config, len(train)))
+            raise DataError(_nothing_found(config, len(asked), found.dropped))
         write_records(folder / VALUABLE, rows, ValuableTrace)
-        return Summary(num_rows=len(rows), dropped=dropped, facts={"valuable_fraction": _fraction(rows)})
+        facts = {"valuable_fraction": _fraction(rows), **found.facts}
+        return Summary(num_rows=len(rows), dropped=found.dropped, facts=facts)
 
-    return store.build("distill", {"data": traces.key, **settings}, produce)
+    return store.build("distill", {"data": traces.key, **plan.identity}, produce)
 
 
-def _extractor(config: DistillConfig) -> tuple[Callable[[Trace], Ranges], dict[str, Any]]:
-    """The extracting function, and the settings that determine what it finds."""
+def _by_trace(config: DistillConfig) -> _Plan:
+    """Extractors that look at one trace at a time."""
     match config.extractor:
         case Extractor.labels:
-            return essential_spans, {"extractor": "labels"}
+            return _Plan(identity={"extractor": "labels"}, find=functools.partial(_each, essential_spans))
         case Extractor.overlap:
             if not 0 < config.min_overlap <= 1:
                 raise ConfigError(f"distill.min_overlap: got {config.min_overlap}, allowed: a number in (0, 1]")
             extract = functools.partial(overlapping_steps, min_overlap=config.min_overlap)
-            return extract, {"extractor": "overlap", "min_overlap": config.min_overlap}
+            identity = {"extractor": "overlap", "min_overlap": config.min_overlap}
+            return _Plan(identity=identity, find=functools.partial(_each, extract))
+        case Extractor.llm:
+            raise ConfigError("distill.extractor=llm has settings of its own. Fix: distill=llm or distill=llm_server")
+
+
+def _each(extract: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Found:
+    ranges = {trace.id: extract(trace) for trace in traces}
+    found = {id_: parts for id_, parts in ranges.items() if parts}
+    lost = len(traces) - len(found)
+    return Found(ranges=found, dropped=Counter({"no valuable part": lost} if lost else {}))
+
+
+def _by_llm(
+    config: LlmDistillConfig,
+    traces: Artifact,
+    train: Callable[[], list[Trace]],
+    model: ModelConfig | None,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+) -> _Plan:
+    """The language model's answers, aligned and filtered."""
+    if (extracting := config.model or model) is None:
+        raise ConfigError("distill.model: null, and there is no other model. Fix: model@distill.model=NAME")
+    limits = Limits.of(config)
+    extracted = extract(config, traces, train, model=extracting, trainer=trainer, store=store)
+    return _Plan(
+        identity={"extractor": "llm", "extracted": extracted.key, "alignment": ALIGNMENT_VERSION, "limits": limits},
+        find=lambda asked: aligned(asked, read_records(extracted.file(EXTRACTIONS), Extraction), limits),
+    )
 
 
 def _check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
@@ -97,8 +158,16 @@ def _fraction(rows: Sequence[ValuableTrace]) -> float:
     return round(valuable / sum(len(row.thinking) for row in rows), 4)
 
 
-def _nothing_found(config: DistillConfig, num_traces: int) -> str:
-    message = f"distill.extractor={config.extractor.value}: no valuable part in any of {num_traces} traces."
-    if config.extractor is Extractor.overlap:
-        return f"{message} Fix: lower distill.min_overlap, got {config.min_overlap}"
-    return f"{message} Fix: distill.extractor=overlap"
+def _nothing_found(config: DistillConfig, num_traces: int, dropped: Mapping[str, int]) -> str:
+    message = f"distill.extractor={config.extractor.value}: no valuable part in any of {num_traces} traces"
+    match config.extractor:
+        case Extractor.labels:
+            return f"{message}. Fix: distill.extractor=overlap"
+        case Extractor.overlap:
+            return f"{message}. Fix: lower distill.min_overlap, got {config.min_overlap}"
+        case Extractor.llm:
+            reasons = ", ".join(f"{num} {reason}" for reason, num in sorted(dropped.items()))
+            return (
+                f"{message} ({reasons}). The language model does not follow the instruction. Fix: a stronger one, or "
+                "raise distill.max_variation and distill.max_gap"
+            )

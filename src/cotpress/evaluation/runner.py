@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from cotpress.answers import extract_answer, is_equal
-from cotpress.generation.base import Generation
-from cotpress.generation.hf import Sampling, generate
+from cotpress.generation.base import Generation, Sampling
+from cotpress.generation.hf import generate
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 

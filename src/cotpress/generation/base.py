@@ -1,6 +1,36 @@
-"""What a generation backend gives back."""
+"""What a generation backend takes and gives back; the same for a model in this process and for a server."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+STOP, LENGTH, REFUSED = "stop", "length", "refused"
+"""Finish reasons: the model ended, the budget ended it, the prompt leaves no room in the model's context."""
+
+
+class Message(TypedDict):
+    """One turn of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Smallest set of likeliest tokens with this much probability, in (0, 1].
+        seed: Seed of the draws; greedy decoding does not use it.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -8,18 +38,60 @@ class Generation:
     """One generated completion.
 
     Attributes:
-        token_ids: Generated tokens, the end token not included.
+        token_ids: Generated tokens, the end token not included; None if a server does not tell them.
         text: The same as text; special tokens that the model wrote inside are kept (a `</think>` may be one).
-        finish_reason: `stop` (the model ended) or `length` (the budget ended it).
-        latency_s: Seconds of wall time of its batch, divided by the batch's size.
+        finish_reason: `stop` (the model ended), `length` (the budget ended it) or `refused` (nothing was written
+            because prompt and budget do not fit the model's context).
+        latency_s: Seconds of wall time: of its request, or of its batch divided by the batch's size.
+        reported_tokens: Number of tokens by the server's own count, the end token not counted; used only without
+            `token_ids`.
     """
 
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] | None
     text: str
     finish_reason: str
     latency_s: float
+    reported_tokens: int = 0
 
     @property
     def num_tokens(self) -> int:
         """Number of generated tokens, the end token not counted."""
-        return len(self.token_ids)
+        return self.reported_tokens if self.token_ids is None else len(self.token_ids)
+
+
+OnDone = Callable[[int, Generation], None]
+"""Called in the caller's thread with a prompt's index and its completion as soon as that is finished."""
+
+
+class Backend(Protocol):
+    """Writes completions; results come in the order of the prompts, whatever the order they were finished in."""
+
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        on_done: OnDone | None = None,
+    ) -> list[Generation]:
+        """Completions of rendered prompts, given as exact token ids.
+
+        Args:
+            prompts: Token ids, each of at least one token.
+            max_new_tokens: Budget per completion, in tokens, the end token included.
+            sampling: How tokens are chosen.
+            on_done: Called once per prompt.
+
+        Raises:
+            GenerationError: A server cannot be reached, refuses, or answers with something else.
+        """
+
+    def chat(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        on_done: OnDone | None = None,
+    ) -> list[Generation]:
+        """Answers to conversations, rendered by the model's own chat template; arguments as in `complete`."""

@@ -11,28 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cotpress.generation.base import Generation
+from cotpress.generation.base import GREEDY, LENGTH, STOP, Generation, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHRINK_BELOW = 0.8
 """Cut the cache when fewer than this share of its rows are still writing; copying it costs about one step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: Smallest set of likeliest tokens with this much probability, in (0, 1].
-        seed: Seed of the draws; greedy decoding does not use it.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
 
 
 @dataclass(slots=True)
@@ -69,7 +54,7 @@ def generate(
         on_done: Called with a prompt's index and completion as soon as its batch is finished.
         on_finished: Called with a number of rows as soon as so many more have ended; for progress within a batch.
     """
-    chosen = sampling or Sampling()
+    chosen = sampling or GREEDY
     done: dict[int, Generation] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     ends = _end_ids(model, tokenizer)
@@ -82,7 +67,7 @@ def generate(
             stopped = bool(tokens) and tokens[-1] in ends
             kept = tokens[:-1] if stopped else tokens
             text = str(tokenizer.decode(kept, skip_special_tokens=False))
-            reason = "stop" if stopped else "length"
+            reason = STOP if stopped else LENGTH
             done[index] = Generation(token_ids=tuple(kept), text=text, finish_reason=reason, latency_s=latency)
             if on_done is not None:
                 on_done(index, done[index])

@@ -64,6 +64,24 @@ class ReferenceConfig:
     tune: TuneConfig = field(default_factory=TuneConfig)
     """How it is trained; `tune.method: none` scores with the base model."""
 
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people."""
+        return self.tune.method.value
+
+
+@dataclass(kw_only=True, slots=True)
+class SavedReferenceConfig(ReferenceConfig):
+    """A finished reference model; nothing is trained."""
+
+    path: str = MISSING
+    """Folder of a PEFT adapter, of a whole model, or of an earlier reference artifact."""
+
+    @property
+    def origin(self) -> str:
+        """See `ReferenceConfig`."""
+        return f"saved in {self.path}"
+
 
 @dataclass(kw_only=True, slots=True)
 class SftConfig:

@@ -3,7 +3,8 @@ import torch
 from transformers import GenerationConfig
 
 from cotpress.artifacts import ArtifactStore
-from cotpress.generation.hf import Sampling, generate
+from cotpress.generation.base import Sampling
+from cotpress.generation.hf import generate
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 

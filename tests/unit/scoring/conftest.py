@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.modeling.loading import load_model, load_tokenizer
@@ -10,6 +9,7 @@ from cotpress.records import Trace, ValuableTrace
 from cotpress.scoring.config import TokenskipConfig
 from cotpress.tables import write_records
 from cotpress.trainer_config import TrainerConfig
+from encoder import save_encoder
 
 
 def make_trace(number, thinking, response="so the answer is 7", **more):
@@ -57,31 +57,7 @@ def trainer():
 @pytest.fixture(scope="session")
 def encoder_dir(tmp_path_factory, traces):
     """A random BERT of one layer with a WordPiece tokenizer, saved as a bare encoder."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=list(specials.values()), show_progress=False)
-    backend.train_from_iterator([t.thinking + " hmm wait apples" for t in traces], trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=32, **specials)
-    torch.manual_seed(0)
-    encoder = BertModel(
-        BertConfig(
-            vocab_size=len(wrapped),
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=32,
-        )
-    )
-    folder = tmp_path_factory.mktemp("encoder")
-    encoder.save_pretrained(folder)
-    wrapped.save_pretrained(folder)
-    return folder
+    return save_encoder(tmp_path_factory.mktemp("encoder"), [t.thinking + " hmm wait apples" for t in traces])
 
 
 @pytest.fixture(scope="session")

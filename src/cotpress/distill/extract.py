@@ -1,0 +1,143 @@
+"""The extractions of a language model as an artifact of their own: other filters ask no model again."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
+from cotpress.distill.config import LlmDistillConfig
+from cotpress.distill.llm import PROMPT_VERSION, chunk_ranges, conversation
+from cotpress.errors import ConfigError
+from cotpress.generation.backends import generation_identity, open_backend, sampling_of
+from cotpress.generation.base import Generation
+from cotpress.generation_config import ServerGenerationConfig
+from cotpress.modeling_config import ModelConfig
+from cotpress.progress import Progress
+from cotpress.records import Trace
+from cotpress.tables import write_records
+from cotpress.trainer_config import TrainerConfig
+
+log = logging.getLogger(__name__)
+
+EXTRACTIONS = "extractions.parquet"
+_CHUNK_WORDS = (10, 2000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction:
+    """What the language model wrote about one chunk of one trace.
+
+    Attributes:
+        id: The trace.
+        start: First character of the chunk in `thinking`.
+        end: One past its last character.
+        answer: Everything that the model wrote.
+        finish_reason: As in `cotpress.generation.base.Generation`.
+    """
+
+    id: str
+    start: int
+    end: int
+    answer: str
+    finish_reason: str
+
+
+def extract(
+    config: LlmDistillConfig,
+    traces: Artifact,
+    read: Callable[[], Sequence[Trace]],
+    *,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+) -> Artifact:
+    """The language model's answers (`extractions.parquet`, `Extraction` records in the traces' order).
+
+    An interrupted call goes on where it stopped: every answer is kept as it comes.
+
+    Args:
+        config: Which model, and what it is asked.
+        traces: The data artifact.
+        read: Gives those of its traces that are asked about; called only if there is something to ask.
+        model: The run's model, which extracts unless the configuration names another.
+        trainer: Hardware.
+        store: Where the result goes.
+
+    Raises:
+        ConfigError: A value is out of range.
+        GenerationError: The server fails.
+        ModelError: The model cannot be loaded.
+    """
+    _check(config)
+    extracting = config.model or model
+    identity = {
+        "data": traces.key,
+        "prompt": PROMPT_VERSION,
+        "show_response": config.show_response,
+        "chunk_words": config.chunk_words,
+        "max_new_tokens": config.max_new_tokens,
+        **generation_identity(config.generation, extracting, trainer, store),
+    }
+
+    def produce(folder: Path) -> Summary:
+        rows = read()
+        chunks = [(trace, *chunk) for trace in rows for chunk in chunk_ranges(trace.thinking, config.chunk_words)]
+        kept = _Kept(folder / SCRATCH / "extractions.jsonl")
+        waiting = [(t, start, end) for t, start, end in chunks if (t.id, start) not in kept.done]
+        with Progress("extract", len(chunks), "chunks", done=len(chunks) - len(waiting)) as progress:
+
+            def note(index: int, written: Generation) -> None:
+                trace, start, end = waiting[index]
+                kept.add(
+                    Extraction(
+                        id=trace.id, start=start, end=end, answer=written.text, finish_reason=written.finish_reason
+                    )
+                )
+                progress.advance(1)
+
+            if waiting:
+                log.info("extract: asking for %d of %d chunks", len(waiting), len(chunks))
+                open_backend(config.generation, extracting, trainer, store).chat(
+                    [conversation(*chunk, show_response=config.show_response) for chunk in waiting],
+                    max_new_tokens=config.max_new_tokens,
+                    sampling=sampling_of(config.generation),
+                    on_done=note,
+                )
+        write_records(folder / EXTRACTIONS, [kept.done[t.id, start] for t, start, _ in chunks], Extraction)
+        return Summary(num_rows=len(chunks), facts={"traces": len(rows), "prompt_version": PROMPT_VERSION})
+
+    return store.build("extract", identity, produce)
+
+
+class _Kept:
+    """Answers of an interrupted call, one JSON line each; a torn last line is asked again."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        path.write_bytes(b"".join(whole))
+        found = (Extraction(**json.loads(line)) for line in whole)
+        self.done = {(e.id, e.start): e for e in found}
+        self._path = path
+
+    def add(self, extraction: Extraction) -> None:
+        self.done[extraction.id, extraction.start] = extraction
+        with self._path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(dataclasses.asdict(extraction)) + "\n")
+
+
+def _check(config: LlmDistillConfig) -> None:
+    low, high = _CHUNK_WORDS
+    if not low <= config.chunk_words <= high:
+        raise ConfigError(f"distill.chunk_words: got {config.chunk_words}, allowed: {low} to {high}")
+    if config.max_new_tokens < 1:
+        raise ConfigError(f"distill.max_new_tokens: got {config.max_new_tokens}, allowed: at least 1")
+    if config.model is not None and isinstance(config.generation, ServerGenerationConfig):
+        raise ConfigError(
+            f"distill.model: got '{config.model.name}', but the server '{config.generation.model}' extracts. "
+            "Fix: leave it out, or generation@distill.generation=transformers"
+        )

@@ -1,0 +1,67 @@
+"""From settings to a backend: the one place that knows all of them."""
+
+from typing import Any
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.errors import ConfigError
+from cotpress.generation.base import Backend, Sampling
+from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
+from cotpress.modeling_config import ModelConfig
+from cotpress.trainer_config import TrainerConfig
+
+
+def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore) -> Backend:
+    """The backend that is asked for, ready to write.
+
+    Args:
+        config: Which backend, and its settings.
+        model: The model to load; a server has its own.
+        trainer: Hardware.
+        store: Where converted and generated models are kept.
+
+    Raises:
+        ConfigError: A value is out of range, or the key is not in the environment.
+        ModelError: The model cannot be loaded.
+    """
+    match config:
+        case ServerGenerationConfig():
+            from cotpress.generation.server import ServerBackend
+
+            return ServerBackend(config)
+        case TransformersGenerationConfig():
+            from cotpress.generation.local import TransformersBackend
+
+            return TransformersBackend(
+                load_model(model, store, device=pick_device(trainer)),
+                load_tokenizer(model, store),
+                context_tokens=model.context_tokens,
+                generation_tokens=trainer.generation_tokens,
+            )
+    raise ConfigError(f"generation: no backend for {type(config).__name__}. Allowed: transformers, server")
+
+
+def generation_identity(
+    config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
+) -> dict[str, Any]:
+    """What determines the texts besides the prompts and the budget: model and sampling, never address, key or speed."""
+    if isinstance(config, ServerGenerationConfig):
+        writer: dict[str, Any] = {"served": config.model}
+    else:
+        writer = {**model_identity(model, store, pick_device(trainer)), "context_tokens": model.context_tokens}
+    return {"model": writer, "sampling": sampling_of(config)}
+
+
+def sampling_of(config: GenerationConfig) -> Sampling:
+    """How tokens are chosen; settings that greedy decoding does not use are left at their defaults.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+    if config.temperature < 0:
+        raise ConfigError(f"generation.temperature: got {config.temperature}, allowed: a number of at least 0")
+    if not 0 < config.top_p <= 1:
+        raise ConfigError(f"generation.top_p: got {config.top_p}, allowed: a number in (0, 1]")
+    if config.temperature == 0:
+        return Sampling()
+    return Sampling(temperature=config.temperature, top_p=config.top_p, seed=config.seed)

@@ -1,0 +1,83 @@
+"""The backend that runs a transformers model in this process."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from cotpress.generation.base import GREEDY, REFUSED, Generation, Message, OnDone, Sampling
+from cotpress.generation.hf import generate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TransformersBackend:
+    """See `cotpress.generation.base.Backend`."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        context_tokens: int,
+        generation_tokens: int,
+    ) -> None:
+        """Wraps a model that is ready to write.
+
+        Args:
+            model: Causal language model in eval mode.
+            tokenizer: Its tokenizer.
+            context_tokens: Longest prompt plus budget; what is longer is refused.
+            generation_tokens: Completions written at once, counted as prompt plus budget of each.
+        """
+        self._model, self._tokenizer = model, tokenizer
+        self._context_tokens, self._generation_tokens = context_tokens, generation_tokens
+
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        on_done: OnDone | None = None,
+    ) -> list[Generation]:
+        """See `Backend`."""
+        done: dict[int, Generation] = {}
+
+        def note(index: int, generation: Generation) -> None:
+            done[index] = generation
+            if on_done is not None:
+                on_done(index, generation)
+
+        fitting = [i for i, prompt in enumerate(prompts) if len(prompt) + max_new_tokens <= self._context_tokens]
+        for index in sorted(set(range(len(prompts))) - set(fitting)):
+            note(index, Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=0.0))
+        room = max((len(prompts[i]) for i in fitting), default=0) + max_new_tokens
+        generate(
+            self._model,
+            self._tokenizer,
+            [prompts[i] for i in fitting],
+            max_new_tokens=max_new_tokens,
+            batch_size=max(self._generation_tokens // room, 1),
+            sampling=sampling,
+            on_done=lambda place, generation: note(fitting[place], generation),
+        )
+        return [done[i] for i in range(len(prompts))]
+
+    def chat(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        on_done: OnDone | None = None,
+    ) -> list[Generation]:
+        """See `Backend`."""
+        prompts = [self._prompt_ids(conversation) for conversation in conversations]
+        return self.complete(prompts, max_new_tokens=max_new_tokens, sampling=sampling, on_done=on_done)
+
+    def _prompt_ids(self, conversation: Sequence[Message]) -> list[int]:
+        text = self._tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self._tokenizer(str(text), add_special_tokens=False)["input_ids"]
+        return ids

@@ -1,0 +1,221 @@
+"""The backend that asks a server with the OpenAI interface: vLLM, SGLang, llama.cpp, a hosted model.
+
+Rendered prompts go to `/completions` as token ids, so the server reads exactly what training wrote; conversations go to
+`/chat/completions`. For the former, the fields `return_token_ids` and `skip_special_tokens` of vLLM are set: with them
+its answers are the same records that the transformers backend gives. Requests run in one event loop, at most
+`concurrency` at once; the client repeats what may pass (408, 409, 429, 5xx, time-outs, lost connections).
+
+A key is read from the environment when it is needed; it stands in the request's header and nowhere else.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from cotpress.errors import ConfigError, GenerationError
+from cotpress.generation.base import GREEDY, LENGTH, REFUSED, STOP, Generation, Message, OnDone, Sampling
+from cotpress.generation_config import ServerGenerationConfig
+
+if TYPE_CHECKING:
+    from openai import APIError, APIStatusError, AsyncOpenAI
+
+_Request = Callable[["AsyncOpenAI"], Awaitable[Any]]
+_ANSWER_CHARACTERS = 300
+"""So much of a server's own message is quoted."""
+_NO_KEY = "none"
+"""What the client sends where no key is asked for; it does not do without."""
+
+
+class ServerBackend:
+    """See `cotpress.generation.base.Backend`."""
+
+    def __init__(self, config: ServerGenerationConfig) -> None:
+        """Raises ConfigError if a value is out of range or the key is not in the environment."""
+        _check(config)
+        self._config, self._key = config, _key(config)
+        for library in ("httpx", "httpx2", "openai"):  # they log one line per request
+            logging.getLogger(library).setLevel(logging.WARNING)
+
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        on_done: OnDone | None = None,
+    ) -> list[Generation]:
+        """See `Backend`."""
+
+        def request(index: int) -> _Request:
+            return lambda client: client.completions.create(
+                prompt=list(prompts[index]),
+                **self._settings(max_new_tokens, sampling, index),
+                extra_body={"return_token_ids": True, "skip_special_tokens": False},
+            )
+
+        return self._run([request(i) for i in range(len(prompts))], lambda choice: choice.text, on_done)
+
+    def chat(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        on_done: OnDone | None = None,
+    ) -> list[Generation]:
+        """See `Backend`."""
+
+        def request(index: int) -> _Request:
+            messages: Any = list(conversations[index])
+            return lambda client: client.chat.completions.create(
+                messages=messages, **self._settings(max_new_tokens, sampling, index)
+            )
+
+        return self._run(
+            [request(i) for i in range(len(conversations))], lambda choice: choice.message.content, on_done
+        )
+
+    def _settings(self, max_new_tokens: int, sampling: Sampling, index: int) -> dict[str, Any]:
+        fixed = {"model": self._config.model, "max_tokens": max_new_tokens}
+        if sampling.temperature == 0:
+            return {**fixed, "temperature": 0.0}
+        # equal prompts in one call must not get equal answers
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed + index}
+        return {**fixed, **drawn}
+
+    def _run(
+        self, requests: Sequence[_Request], text_of: Callable[[Any], str | None], on_done: OnDone | None
+    ) -> list[Generation]:
+        done: dict[int, Generation] = {}
+
+        async def work(client: "AsyncOpenAI", waiting: Iterator[tuple[int, _Request]]) -> None:
+            for index, request in waiting:
+                done[index] = await self._ask(client, request, text_of)
+                if on_done is not None:
+                    on_done(index, done[index])
+
+        async def work_all() -> None:
+            from openai import AsyncOpenAI
+
+            config = self._config
+            async with AsyncOpenAI(
+                base_url=config.base_url, api_key=self._key, timeout=config.timeout_s, max_retries=config.max_retries
+            ) as client:
+                waiting = enumerate(requests)
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self._config.concurrency, len(requests))):
+                        group.create_task(work(client, waiting))
+
+        try:
+            asyncio.run(work_all())
+        except BaseExceptionGroup as errors:  # the first failure has ended all other requests
+            raise errors.exceptions[0] from errors.exceptions[0].__cause__
+        return [done[i] for i in range(len(requests))]
+
+    async def _ask(self, client: "AsyncOpenAI", request: _Request, text_of: Callable[[Any], str | None]) -> Generation:
+        from openai import APIError, BadRequestError
+
+        began = time.monotonic()
+        try:
+            answer = await request(client)
+        except BadRequestError as error:
+            if "context" in str(error).lower():  # every server words it differently
+                return Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=time.monotonic() - began)
+            raise GenerationError(self._explain(error)) from error
+        except APIError as error:
+            raise GenerationError(self._explain(error)) from error
+        except ValueError as error:  # not JSON
+            raise GenerationError(self._not_an_answer(str(error))) from error
+        try:
+            (choice,) = answer.choices
+            return _generation(choice, text_of(choice), answer.usage, time.monotonic() - began)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise GenerationError(self._not_an_answer(str(answer))) from error
+
+    def _explain(self, error: "APIError") -> str:
+        import openai
+
+        where, config = f"generation server {self._config.base_url}", self._config
+        match error:
+            case openai.APITimeoutError():
+                what = f"no answer within {config.timeout_s:g} s"
+                fix = "raise timeout_s, or lower concurrency"
+            case openai.APIConnectionError():
+                what = f"cannot be reached ({error.__cause__ or error})"
+                fix = "start it, or correct base_url"
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                got = f"the key in {config.api_key_env}" if config.api_key_env else "a request without a key"
+                what, fix = (
+                    f"refused {got} ({error.status_code})",
+                    "give api_key_env=NAME of the variable with a valid key",
+                )
+            case openai.NotFoundError():
+                what = f"does not know the model '{config.model}' or the address: {self._quoted(error)}"
+                fix = "correct model or base_url (it ends in /v1)"
+            case openai.APIStatusError():
+                what, fix = f"answered {error.status_code}: {self._quoted(error)}", "see the server's own log"
+            case _:
+                return self._not_an_answer(str(error))
+        return f"{where}: {what} (max_retries={config.max_retries}). Fix: {fix}. What was finished is kept."
+
+    def _quoted(self, error: "APIStatusError") -> str:
+        return self._without_key(error.message)
+
+    def _not_an_answer(self, got: str) -> str:
+        return (
+            f"generation server {self._config.base_url}: its answer is no completion of the OpenAI interface, "
+            f"got '{self._without_key(got)}'. Fix: correct base_url (it ends in /v1)"
+        )
+
+    def _without_key(self, text: str) -> str:
+        return (
+            text.replace(self._key, "***")[:_ANSWER_CHARACTERS] if self._key != _NO_KEY else text[:_ANSWER_CHARACTERS]
+        )
+
+
+def _generation(choice: Any, text: str | None, usage: Any, latency_s: float) -> Generation:
+    """What one choice says; `usage` counts the end token, and so do the token ids."""
+    reason = {"stop": STOP, "length": LENGTH}.get(choice.finish_reason, str(choice.finish_reason))
+    ends = int(reason == STOP)
+    ids: Sequence[int] | None = getattr(choice, "token_ids", None)
+    reported = 0 if usage is None else max(usage.completion_tokens - ends, 0)
+    kept = None if ids is None else tuple(ids[: len(ids) - ends])
+    return Generation(
+        token_ids=kept, text=text or "", finish_reason=reason, latency_s=latency_s, reported_tokens=reported
+    )
+
+
+def _check(config: ServerGenerationConfig) -> None:
+    parts = urlsplit(config.base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError("generation.base_url: allowed: an address such as http://localhost:8000/v1")
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            "generation.base_url: it holds a user name, password or query, which would end up in config.yaml and logs. "
+            "Fix: give the key in an environment variable, generation.api_key_env=NAME"
+        )
+    limits: Mapping[str, tuple[float, float]] = {
+        "concurrency": (config.concurrency, 1),
+        "max_retries": (config.max_retries, 0),
+    }
+    for name, (got, least) in limits.items():
+        if got < least:
+            raise ConfigError(f"generation.{name}: got {got}, allowed: a whole number of at least {least}")
+    if config.timeout_s <= 0:
+        raise ConfigError(f"generation.timeout_s: got {config.timeout_s}, allowed: a number above 0")
+
+
+def _key(config: ServerGenerationConfig) -> str:
+    if config.api_key_env is None:
+        return _NO_KEY
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(
+            f"generation.api_key_env: the environment variable '{config.api_key_env}' is not set or empty. "
+            f"Fix: export {config.api_key_env}=KEY, or api_key_env=null for a server that wants none"
+        )
+    return key

@@ -1,0 +1,40 @@
+"""Settings of text generation: which backend writes, and how the next token is chosen."""
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+
+@dataclass(kw_only=True, slots=True)
+class GenerationConfig:
+    """Common to all backends (config group `generation`)."""
+
+    temperature: float = 0.0
+    """0 is greedy; higher is more random."""
+    top_p: float = 1.0
+    """Smallest set of likeliest tokens with this much probability, in (0, 1]."""
+    seed: int = 0
+    """Seed of the draws; greedy decoding does not use it."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TransformersGenerationConfig(GenerationConfig):
+    """The model runs in this process; `trainer.generation_tokens` bounds what it writes at once."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ServerGenerationConfig(GenerationConfig):
+    """A server with the OpenAI interface writes: vLLM, SGLang, llama.cpp or a hosted model."""
+
+    base_url: str = MISSING
+    """Address up to and including the version, e.g. http://localhost:8000/v1; no user name or key in it."""
+    model: str = MISSING
+    """Name under which the server knows the model, or a LoRA adapter that it has loaded."""
+    api_key_env: str | None = None
+    """NAME of the environment variable that holds the key; null sends none. The key itself is written nowhere."""
+    concurrency: int = 16
+    """Requests under way at once; changes speed only."""
+    timeout_s: float = 600.0
+    """Longest wait for one answer, in seconds."""
+    max_retries: int = 6
+    """Further attempts after 408, 409, 429, 5xx, time-outs and lost connections, with growing pauses."""

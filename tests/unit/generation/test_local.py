@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.errors import ConfigError
+from cotpress.generation.backends import generation_identity, open_backend, sampling_of
+from cotpress.generation.base import Sampling
+from cotpress.generation.hf import generate
+from cotpress.generation.local import TransformersBackend
+from cotpress.generation.server import ServerBackend
+from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.trainer_config import TrainerConfig
+
+TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", context_tokens=64)
+CPU = TrainerConfig(accelerator="cpu", generation_tokens=100)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    torch.set_num_threads(1)
+    return ArtifactStore(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture(scope="module")
+def backend(store):
+    return open_backend(TransformersGenerationConfig(), TINY, CPU, store)
+
+
+def test_complete_writes_what_generate_writes(backend, store):
+    prompts = [[20, 21], [30, 31, 32, 33], [40]]
+    model, tokenizer = load_model(TINY, store), load_tokenizer(TINY, store)
+    plain = generate(model, tokenizer, prompts, max_new_tokens=6, batch_size=1)
+    seen = {}
+    found = backend.complete(prompts, max_new_tokens=6, on_done=lambda i, g: seen.setdefault(i, g))
+    assert [g.token_ids for g in found] == [g.token_ids for g in plain]
+    assert [seen[i] for i in range(3)] == found
+
+
+def test_conversation_is_rendered_by_the_models_own_template(backend, store):
+    tokenizer = load_tokenizer(TINY, store)
+    text = "<|im_start|>system\nbe short<|im_end|>\n<|im_start|>user\nhow many?<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    messages = [{"role": "system", "content": "be short"}, {"role": "user", "content": "how many?"}]
+    (chatted,) = backend.chat([messages], max_new_tokens=4)
+    (completed,) = backend.complete([ids], max_new_tokens=4)
+    assert chatted.token_ids == completed.token_ids
+
+
+def test_prompt_beyond_the_context_is_refused_and_the_others_are_written(backend):
+    found = backend.complete([[20] * 60, [20] * 59, [21]], max_new_tokens=5)  # 64 tokens are the context
+    assert [g.finish_reason == "refused" for g in found] == [True, False, False]
+    assert (found[0].num_tokens, found[0].text) == (0, "")
+
+
+def test_settings_choose_the_backend(store):
+    served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m")
+    assert isinstance(open_backend(served, TINY, CPU, store), ServerBackend)
+    assert isinstance(open_backend(TransformersGenerationConfig(), TINY, CPU, store), TransformersBackend)
+    with pytest.raises(ConfigError, match="no backend for GenerationConfig"):
+        open_backend(GenerationConfig(), TINY, CPU, store)
+
+
+def test_identity_knows_the_model_and_the_sampling_only(store):
+    served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m", api_key_env="X", seed=3)
+    assert generation_identity(served, TINY, CPU, store) == {"model": {"served": "m"}, "sampling": Sampling()}
+    own = generation_identity(TransformersGenerationConfig(temperature=0.5, seed=3), TINY, CPU, store)
+    assert own["sampling"] == Sampling(temperature=0.5, seed=3)
+    assert "tiny" in own["model"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"temperature": -1}, r"generation\.temperature"), ({"top_p": 0}, r"generation\.top_p")]
+)
+def test_sampling_out_of_range_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        sampling_of(GenerationConfig(**settings))
