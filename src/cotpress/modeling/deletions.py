@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from cotpress.modeling.loading import SplitModel, split_head
-from cotpress.modeling.logprobs import _target_logprobs
+
+_LOGITS_AT_ONCE = 2**25
+"""Largest number of logits held at a time (128 MB in float32)."""
 
 
 @torch.inference_mode()
@@ -68,7 +70,7 @@ def _read_whole(split: SplitModel, ids_L: torch.Tensor, counted_L: torch.Tensor)
     output = split.decoder(input_ids=ids_L[None, :-1], past_key_values=cache, use_cache=True)
     logprobs_L = torch.zeros(len(ids_L), dtype=torch.float64, device=ids_L.device)
     hidden = output.last_hidden_state[0, counted_L[1:]]
-    logprobs_L[counted_L] = _target_logprobs(split.head, hidden, ids_L[counted_L]).double()
+    logprobs_L[counted_L] = _target_logprobs(split.head, hidden, ids_L[counted_L])
     return cache, logprobs_L.cumsum(0) - logprobs_L
 
 
@@ -89,5 +91,15 @@ def _rest_logprobs(
     output = split.decoder(input_ids=ids_BR[:, :-1], past_key_values=shared, use_cache=True)
     values_N = _target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR])
     logprobs = torch.zeros(counted_BR.shape, dtype=torch.float64, device=ids_L.device)
-    logprobs[counted_BR] = values_N.double()
+    logprobs[counted_BR] = values_N
     return logprobs.sum(dim=1)
+
+
+def _target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Log-probability of each target after its hidden state, float64 `[N]`; log-softmax in float32."""
+    rows = max(_LOGITS_AT_ONCE // int(head.weight.shape[0]), 1)  # type: ignore[index]
+    values = [torch.empty(0, dtype=torch.float64, device=hidden_ND.device)]
+    for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
+        logits = head(hidden).float()
+        values.append((logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)).double())
+    return torch.cat(values)

@@ -25,10 +25,10 @@ CONFIGS = {
     "cts-both-chat": CtsConfig(name="cts", condition=Condition.question_answer),
     "random": RandomConfig(name="random", seed=3),
     "gogi": GogiConfig(name="gogi"),
-    "gogi-answer-plain": GogiConfig(name="gogi", target=Target.answer, template=Template.plain),
+    "gogi-answer-plain": GogiConfig(name="gogi_answer", target=Target.answer, template=Template.plain),
     "answer_attention": AnswerAttentionConfig(name="answer_attention", num_layers=2),
-    "answer_attention-close": AnswerAttentionConfig(name="answer_attention", query=Query.close, num_layers=1),
-    "greedy_nll": GreedyNllConfig(name="greedy_nll", max_tokens=400, deletions_per_round=60),
+    "answer_attention-close": AnswerAttentionConfig(name="answer_attention_close", query=Query.close, num_layers=1),
+    "greedy_nll": GreedyNllConfig(name="greedy_nll", max_tokens=400, deletions_per_round=400),
     "tokenskip": None,
 }
 
