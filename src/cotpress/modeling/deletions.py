@@ -99,7 +99,8 @@ def _target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: 
     """Log-probability of each target after its hidden state, float64 `[N]`; log-softmax in float32."""
     rows = max(_LOGITS_AT_ONCE // int(head.weight.shape[0]), 1)  # type: ignore[index]
     values = [torch.empty(0, dtype=torch.float64, device=hidden_ND.device)]
-    for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
-        logits = head(hidden).float()
-        values.append((logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)).double())
+    for first in range(0, len(targets_N), rows):
+        logits_NV = head(hidden_ND[first : first + rows]).float()
+        chosen_N = logits_NV.gather(1, targets_N[first : first + rows, None]).squeeze(1)
+        values.append((chosen_N - logits_NV.logsumexp(dim=1)).double())
     return torch.cat(values)
