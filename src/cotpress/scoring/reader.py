@@ -129,11 +129,15 @@ class ReadingScorer(TokenScorer):
 
     def whole(self, trace: Trace) -> Whole:
         """Everything that the model reads of `trace`, under the scorer's own condition."""
-        ids = [*self._reader.context_ids(self._condition, trace), *self._reader.thinking_ids(trace).tolist()]
-        thinking = range(len(ids) - self.num_tokens(trace), len(ids))
-        ids += self.after_ids(trace)
-        following = min(thinking.stop + len(self._reader.closing_ids()), len(ids))
-        return Whole(ids=ids, thinking=thinking, following=range(following, len(ids)))
+        context, thinking = self._reader.context_ids(self._condition, trace), self._reader.thinking_ids(trace).tolist()
+        after = self.after_ids(trace)
+        start, end = len(context), len(context) + len(thinking)
+        closed = end + min(len(self._reader.closing_ids()), len(after))
+        return Whole(
+            ids=[*context, *thinking, *after],
+            thinking=range(start, end),
+            following=range(closed, end + len(after)),
+        )
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuses traces over the model's context and traces that lack what the scorer asks for."""
