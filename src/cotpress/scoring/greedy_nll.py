@@ -5,11 +5,11 @@ Computes  s_i = place of token i in the deletion order, 0 for the first deleted,
           q condition, r remaining thinking, a response
 Source    arXiv 2601.03066, greedy pruning with the joint objective over thinking and answer.
 
-With deletions_per_round = k > 1 the k best of a round go at once, best first; the published algorithm is k = 1. Of
-equal candidates the earlier token is deleted first, as in the release; deleting one token out of a run of equal
-ones gives the same text, so those are equal exactly. The text that closes the thinking is read, but its
-log-probability is not counted: it says how ready the model is to stop, not what the tokens are worth. In the chat
-template the end of the turn is the last token of a.
+With deletions_per_round = k > 1 the k best of a round go at once, best first. The published algorithm is k = 1, and
+the two may differ widely: after one deletion other tokens become the cheapest. Of equal candidates the earlier token
+is deleted first, as in the release; deleting one token out of a run of equal ones gives the same text, so those are
+equal exactly. The text that closes the thinking is read, but its log-probability is not counted: it says how ready
+the model is to stop, not what the tokens are worth. In the chat template the end of the turn is the last token of a.
 
 The released code deviates: it minimises the perplexity, the mean over a number of tokens that is the same for all
 candidates of a round and so the same order; it counts all text after the thinking, closing and chat markup included;
