@@ -13,7 +13,7 @@ the model is to stop, not what the tokens are worth. In the chat template the en
 
 The released code deviates: it minimises the perplexity, the mean over a number of tokens that is the same for all
 candidates of a round and so the same order; it counts all text after the thinking, closing and chat markup included;
-it calls a vLLM server with whole texts. Here what the candidates of a round share is computed once.
+it reads every candidate whole, with vLLM. Here what the candidates of a round share is computed once.
 
 A trace of n tokens costs n / k rounds of n candidates each, so the length is limited.
 """
