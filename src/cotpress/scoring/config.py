@@ -159,7 +159,7 @@ class GogiConfig(TokenReadingConfig):
     target: Target = Target.response
     """What the loss is about."""
     depth: float = 0.5
-    """Layer whose hidden states are looked at, as a share of all layers, in (0, 1]."""
+    """Layer whose hidden states are looked at, as a share of all layers, in (0, 1]; never the topmost one."""
 
 
 @dataclass(kw_only=True, slots=True)

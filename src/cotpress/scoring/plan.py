@@ -16,7 +16,10 @@ from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.scoring.base import Scorer
 from cotpress.scoring.config import (
+    AnswerAttentionConfig,
     CtsConfig,
+    GogiConfig,
+    GreedyNllConfig,
     MixConfig,
     PositionConfig,
     RandomConfig,
@@ -39,6 +42,9 @@ _READING = {
     SelfInformationConfig: "self_information:SelfInformationScorer",
     ReferenceLikelihoodConfig: "reference_likelihood:ReferenceLikelihoodScorer",
     ReferenceWalkConfig: "reference_walk:ReferenceWalkScorer",
+    GogiConfig: "gogi:GogiScorer",
+    AnswerAttentionConfig: "answer_attention:AnswerAttentionScorer",
+    GreedyNllConfig: "greedy_nll:GreedyNllScorer",
 }
 """Scorers that read with one model, by their settings: `module:class` with `(config, reader, model)`."""
 

@@ -8,7 +8,8 @@ Templates:
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,21 @@ TOO_LONG = "longer than the model's context"
 NO_RESPONSE = "no response to condition on"
 NOTHING_FOLLOWS = "nothing to read after the thinking"
 NO_QUESTION = "no question to condition on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A trace as the one sequence that a model reads.
+
+    Attributes:
+        ids: Context, thinking and, if it is read, closing and what follows it.
+        thinking: Positions of the thinking in `ids`.
+        following: Positions of what follows the closing; empty if it is not read.
+    """
+
+    ids: list[int]
+    thinking: range
+    following: range
 
 
 class Reader:
@@ -85,7 +101,7 @@ class Reader:
 class ReadingScorer(TokenScorer):
     """A scorer that reads with a causal language model."""
 
-    reads_response: ClassVar[bool] = False
+    reads_response: bool = False
     """True if the model also reads what follows the thinking."""
 
     def __init__(self, config: ReadingConfig, reader: Reader) -> None:
@@ -105,6 +121,24 @@ class ReadingScorer(TokenScorer):
         """What the model reads after the thinking, if `reads_response`."""
         return trace.response
 
+    def after_ids(self, trace: Trace) -> list[int]:
+        """Token ids that the model reads after the thinking: the closing and what follows, if `reads_response`."""
+        if not self.reads_response:
+            return []
+        return [*self._reader.closing_ids(), *self._reader.following_ids(self.following(trace))]
+
+    def whole(self, trace: Trace) -> Whole:
+        """Everything that the model reads of `trace`, under the scorer's own condition."""
+        context, thinking = self._reader.context_ids(self._condition, trace), self._reader.thinking_ids(trace).tolist()
+        after = self.after_ids(trace)
+        start, end = len(context), len(context) + len(thinking)
+        closed = end + min(len(self._reader.closing_ids()), len(after))
+        return Whole(
+            ids=[*context, *thinking, *after],
+            thinking=range(start, end),
+            following=range(closed, end + len(after)),
+        )
+
     def refusal(self, trace: Trace) -> str | None:
         """Refuses traces over the model's context and traces that lack what the scorer asks for."""
         asked = self.conditions()
@@ -115,8 +149,7 @@ class ReadingScorer(TokenScorer):
         if self.reads_response and not self.following(trace).strip():
             return NOTHING_FOLLOWS
         length = max(len(self._reader.context_ids(c, trace)) for c in asked) + self.num_tokens(trace)
-        if self.reads_response:
-            length += len(self._reader.closing_ids()) + len(self._reader.following_ids(self.following(trace)))
+        length += len(self.after_ids(trace))
         return TOO_LONG if length > self._reader.context_tokens else None
 
 

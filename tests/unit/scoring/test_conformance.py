@@ -6,7 +6,17 @@ import pytest
 from cotpress.artifacts import ArtifactStore
 from cotpress.config import SCHEMAS
 from cotpress.modeling.alignment import kept_text
-from cotpress.scoring.config import Condition, CtsConfig, RandomConfig, Template
+from cotpress.scoring.config import (
+    AnswerAttentionConfig,
+    Condition,
+    CtsConfig,
+    GogiConfig,
+    GreedyNllConfig,
+    Query,
+    RandomConfig,
+    Target,
+    Template,
+)
 from cotpress.scoring.plan import plan_scorer
 
 CONFIGS = {
@@ -14,6 +24,11 @@ CONFIGS = {
     "cts-question-plain": CtsConfig(name="cts", condition=Condition.question, template=Template.plain),
     "cts-both-chat": CtsConfig(name="cts", condition=Condition.question_answer),
     "random": RandomConfig(name="random", seed=3),
+    "gogi": GogiConfig(name="gogi"),
+    "gogi-answer-plain": GogiConfig(name="gogi_answer", target=Target.answer, template=Template.plain),
+    "answer_attention": AnswerAttentionConfig(name="answer_attention", num_layers=2),
+    "answer_attention-close": AnswerAttentionConfig(name="answer_attention_close", query=Query.close, num_layers=1),
+    "greedy_nll": GreedyNllConfig(name="greedy_nll", max_tokens=400, deletions_per_round=400),
     "tokenskip": None,
 }
 

@@ -1,0 +1,106 @@
+"""Likelihood of a text with each one of its tokens left out.
+
+All these texts agree up to the token that is missing. Keys and values of the full text are computed once; every batch
+of neighbouring deletions starts from the part of them that its texts share, so only what follows a deletion is
+computed again. All texts are equally long: there is no padding.
+
+Shape suffixes: L positions of the full text, B deletions in a batch, R positions of their rest, N scored positions.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DynamicCache
+
+from cotpress.modeling.loading import SplitModel, split_head
+
+_LOGITS_AT_ONCE = 2**25
+"""Largest number of logits held at a time (128 MB in float32)."""
+
+
+@torch.inference_mode()
+def deletion_logprobs(
+    model: torch.nn.Module, ids: Sequence[int], *, deletable: range, uncounted: range, tokens_per_batch: int
+) -> NDArray[np.float64]:
+    """log p of what follows the context, with one of the deletable tokens left out, for each of them.
+
+    Deleting any token out of a run of equal ones gives the same text; it is computed once, so their values are equal.
+
+    Args:
+        model: A causal language model in eval mode, with or without PEFT.
+        ids: Token ids of the whole sequence; what stands before the deletable tokens is the context.
+        deletable: Positions to leave out, one at a time; not the first and not the last position of the sequence.
+        uncounted: Positions after them that are read, but whose log-probabilities are not part of the sum.
+        tokens_per_batch: Tokens per forward pass; changes speed and memory only.
+
+    Returns:
+        float64 `[len(deletable)]`, in nats: sums of float32 log-probabilities over the remaining deletable tokens and
+        all that follows, without `uncounted`.
+
+    Raises:
+        ModelError: The architecture cannot be split into body and head.
+    """
+    if not 0 < deletable.start < deletable.stop < len(ids):
+        raise ValueError(f"the deletable positions {deletable} need a token before and a token after them")
+    split = split_head(model)
+    ids_L = torch.tensor(ids, device=next(split.decoder.parameters()).device)
+    counted_L = torch.ones(len(ids), dtype=torch.bool, device=ids_L.device)
+    counted_L[: deletable.start] = False
+    counted_L[uncounted.start : uncounted.stop] = False
+    cache, logprob_before_L = _read_whole(split, ids_L, counted_L)
+
+    runs = [p for p in deletable if p == deletable.start or ids[p] != ids[p - 1]]
+    values: list[float] = []
+    while len(values) < len(runs):
+        first = runs[len(values)]
+        batch = runs[len(values) :][: max(tokens_per_batch // (len(ids) - first), 1)]
+        rest_B = _rest_logprobs(split, cache, ids_L, counted_L, batch)
+        values += (logprob_before_L[first] + rest_B).tolist()
+    # Deleting any token of a run gives the same text.
+    return np.repeat(np.array(values), np.diff([*runs, deletable.stop]))
+
+
+def _read_whole(split: SplitModel, ids_L: torch.Tensor, counted_L: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
+    """Keys and values of the full text, and the counted log-probability before each position, float64 `[L]`."""
+    # Without its config the cache keeps every position in every layer, also where attention slides.
+    cache = DynamicCache()
+    output = split.decoder(input_ids=ids_L[None, :-1], past_key_values=cache, use_cache=True)
+    logprobs_L = torch.zeros(len(ids_L), dtype=torch.float64, device=ids_L.device)
+    hidden = output.last_hidden_state[0, counted_L[1:]]
+    logprobs_L[counted_L] = _target_logprobs(split.head, hidden, ids_L[counted_L])
+    return cache, logprobs_L.cumsum(0) - logprobs_L
+
+
+def _rest_logprobs(
+    split: SplitModel, cache: DynamicCache, ids_L: torch.Tensor, counted_L: torch.Tensor, batch: Sequence[int]
+) -> torch.Tensor:
+    """Counted log-probability of everything from the first deletion of the batch on, float64 `[B]`."""
+    # The token before the first deletion is read again: it predicts the first token that differs.
+    start = batch[0] - 1
+    place_R = torch.arange(start, len(ids_L) - 1, device=ids_L.device)
+    deleted_B1 = torch.tensor(batch, device=ids_L.device)[:, None]
+    place_BR = place_R + (place_R >= deleted_B1)
+    ids_BR, counted_BR = ids_L[place_BR], counted_L[place_BR][:, 1:]
+    shared = copy.deepcopy(cache) if start else DynamicCache()
+    if start:
+        shared.crop(start - shared.get_seq_length())
+        shared.batch_repeat_interleave(len(batch))
+    output = split.decoder(input_ids=ids_BR[:, :-1], past_key_values=shared, use_cache=True)
+    values_N = _target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR])
+    logprobs = torch.zeros(counted_BR.shape, dtype=torch.float64, device=ids_L.device)
+    logprobs[counted_BR] = values_N
+    return logprobs.sum(dim=1)
+
+
+def _target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Log-probability of each target after its hidden state, float64 `[N]`; log-softmax in float32."""
+    rows = max(_LOGITS_AT_ONCE // int(head.weight.shape[0]), 1)  # type: ignore[index]
+    values = [torch.empty(0, dtype=torch.float64, device=hidden_ND.device)]
+    for first in range(0, len(targets_N), rows):
+        logits_NV = head(hidden_ND[first : first + rows]).float()
+        chosen_N = logits_NV.gather(1, targets_N[first : first + rows, None]).squeeze(1)
+        values.append((chosen_N - logits_NV.logsumexp(dim=1)).double())
+    return torch.cat(values)
