@@ -82,6 +82,34 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SentenceImportance:
+    """What one sentence of a thinking text was measured to be worth.
+
+    Attributes:
+        id: The trace that it stands in.
+        start: First character.
+        end: One past the last character.
+        importance: Finite; higher = more important.
+    """
+
+    id: str
+    start: int
+    end: int
+    importance: float
+
+
+class TruthKind(Enum):
+    """What is known about the traces that scorers are judged on."""
+
+    tokens = "tokens"
+    """Every character is labelled: essential or planted redundancy of some kind (`Trace.spans`)."""
+    steps = "steps"
+    """Every step is labelled: original, inserted, or edited, which is neither (`Trace.spans`)."""
+    importance = "importance"
+    """Every sentence has a measured importance (`SentenceImportance`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValuableTrace:
     """A trace with the part of its thinking that is worth keeping, found by a distill extractor.
 
