@@ -69,6 +69,7 @@ def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResu
         tokenizer=flow.tokenizer,
         tokenizer_key=key,
         bootstrap=Bootstrap(confidence=config.confidence, num_resamples=config.num_resamples),
+        settings={**plain(config.scorer), "data": config.data.name, "seed": config.seed},
     )
     return FidelityResults(
         truth=config.truth.name,
@@ -86,10 +87,8 @@ def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
     """The tables over everything on the same traces, written beside the jobs; returns their rows."""
     rows = merged_rows(found_beside(output))
     stem = f"{safe_name(results.truth)}-{fingerprint({'comparable': list(results.comparable)})[:8]}"
-    main, kinds = (
-        main_grid(rows, _title(results), confidence=results.confidence),
-        kinds_grid(rows, confidence=results.confidence),
-    )
+    main = main_grid(rows, _title(results), confidence=results.confidence)
+    kinds = kinds_grid(rows, confidence=results.confidence)
     text = main.markdown() if kinds is None else f"{main.markdown()}\n{kinds.markdown()}"
     write_text_atomic(output.parent / f"{stem}.md", text)
     write_text_atomic(output.parent / f"{stem}.csv", csv_table(rows))
@@ -97,7 +96,7 @@ def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
 
 
 def _show(rows: Sequence[FidelityRow], results: FidelityResults) -> None:
-    kinds = kinds_grid(rows, confidence=results.confidence)
+    kinds = kinds_grid(rows)
     sys.stdout.write("\n" + main_grid(rows, _title(results), confidence=results.confidence).plain())
     if kinds is not None:
         sys.stdout.write("\n" + kinds.plain())

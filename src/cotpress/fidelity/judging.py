@@ -29,7 +29,8 @@ class Judgement:
     """What was measured in one trace; a measure that is not defined there is missing.
 
     Attributes:
-        metrics: Measures by name, the main one included.
+        metrics: Measures by name, the main one first. AP is the average precision; `kept@R` the share of the essential
+            tokens that a compression to R keeps.
         kinds: ROC AUC by kind of token: of an essential kind against all redundant tokens, of all essential tokens
             against a redundant kind.
     """
@@ -66,13 +67,14 @@ def judge(kind: TruthKind, case: Case, scores: NDArray[np.float64]) -> Judgement
         metrics = {_MAIN[kind]: rank_correlation(scores, case.worth)}
         partial = partial_rank_correlation(scores, case.worth)
         if partial is not None:
-            metrics["without position"] = partial
+            metrics["position partialled out"] = partial
         return Judgement(metrics=metrics, kinds={})
     essential = case.worth > 0
-    metrics = {_MAIN[kind]: auc(scores, essential), "average precision": average_precision(scores, essential)}
+    metrics = {_MAIN[kind]: auc(scores, essential)}
     if kind is TruthKind.steps:
         return Judgement(metrics=metrics, kinds={})
-    metrics |= {f"kept at {ratio:g}": kept_share(scores, essential, ratio) for ratio in RATIOS}
+    metrics["AP"] = average_precision(scores, essential)
+    metrics |= {f"kept@{ratio:g}": kept_share(scores, essential, ratio) for ratio in RATIOS}
     return Judgement(metrics=metrics, kinds=_by_kind(case, scores, essential))
 
 

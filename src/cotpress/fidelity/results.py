@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class FidelityRow:
         over_position: Main measure minus that of the position rule on the same traces; None for that rule itself.
         kinds: ROC AUC by kind of token; see `Judgement.kinds`.
         dropped: Traces that could not be scored or judged, by reason.
+        settings: What tells the scorer from another of its name (JSON values).
     """
 
     system: str
@@ -38,6 +39,7 @@ class FidelityRow:
     over_position: Interval | None
     kinds: Mapping[str, Interval] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def main(self) -> Interval:
@@ -123,12 +125,24 @@ def found_beside(folder: Path) -> list[FidelityResults]:
 
 
 def merged_rows(results: Iterable[FidelityResults]) -> list[FidelityRow]:
-    """The rows of comparable results, best first; each trivial rule stands there once."""
+    """The rows of comparable results, best first; each trivial rule stands there once.
+
+    Rows of one name are told apart by the settings in which they differ.
+    """
     rows: list[FidelityRow] = []
     for result in results:
         seen = {row.system for row in rows if row.rule}
         rows += [row for row in result.rows if not (row.rule and row.system in seen)]
+    rows = [replace(row, system=row.system + _difference(row, rows)) for row in rows]
     return sorted(rows, key=lambda row: (-row.main.value, row.system, row.reference))
+
+
+def _difference(row: FidelityRow, rows: Sequence[FidelityRow]) -> str:
+    """` key=value` for every setting in which another row of the same name and reference differs."""
+    namesakes = [r for r in rows if (r.system, r.reference) == (row.system, row.reference)]
+    keys = dict.fromkeys(key for r in namesakes for key in r.settings)
+    told = [k for k in keys if any(r.settings.get(k) != row.settings.get(k) for r in namesakes)]
+    return "".join(f" {key}={row.settings.get(key)}" for key in told)
 
 
 def kinds_of(rows: Sequence[FidelityRow]) -> list[str]:

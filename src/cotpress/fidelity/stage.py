@@ -3,8 +3,8 @@
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from cotpress.fidelity.bootstrap import mean_interval
 from cotpress.fidelity.cases import Case, build_case
 from cotpress.fidelity.judging import Judgement, judge, main_metric, unusable
 from cotpress.fidelity.results import FidelityRow
-from cotpress.fidelity.trivial import POSITION
+from cotpress.fidelity.trivial import DIRECTIONS, POSITION
 from cotpress.modeling.alignment import project_scores
 from cotpress.records import Interval, ScoredTrace, SentenceImportance, Trace, TruthKind
 from cotpress.tables import read_records
@@ -60,6 +60,7 @@ def measure(
     tokenizer: "PreTrainedTokenizerBase",
     tokenizer_key: str,
     bootstrap: Bootstrap,
+    settings: Mapping[str, Any],
 ) -> list[FidelityRow]:
     """How well scores agree with the truth: the row of the scorer, then those of the trivial rules.
 
@@ -71,6 +72,7 @@ def measure(
         tokenizer: Whose tokens are judged.
         tokenizer_key: Fingerprint of `tokenizer`; scores made with another one are projected through characters.
         bootstrap: How intervals are made.
+        settings: What tells the scorer from another of its name (JSON values).
 
     Raises:
         DataError: Nothing can be measured on any scored trace.
@@ -91,7 +93,7 @@ def measure(
     refused = Counter(scores.manifest["dropped"]) + Counter(why for id_, why in unfit.items() if id_ in scored)
     main = main_metric(kind)
     row = _row(system, reference, judged, position, main, bootstrap, refused, rule=False)
-    trivial = [
+    rule_rows = [
         _row(
             name,
             "-",
@@ -105,7 +107,7 @@ def measure(
         for name, found in rules.items()
     ]
     log.info("fidelity: %s judged on %d traces%s", system, len(judged), _told(row.dropped))
-    return [row, *trivial]
+    return [replace(row, settings=settings), *rule_rows]
 
 
 def _cases(
@@ -142,17 +144,16 @@ def _token_scores(scored: ScoredTrace, case: Case, tokenizer_key: str) -> NDArra
 
 
 def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, _Judgements]:
-    """What the trivial rules reach. Position is judged in both directions; the better one stands for it."""
+    """What the trivial rules reach. Each is judged in both directions; the better one stands for it and is named."""
+    main = main_metric(kind)
     rules: dict[str, _Judgements] = {}
-    for name in next(iter(cases.values())).rules:
-        upward = {id_: judge(kind, case, case.rules[name]) for id_, case in cases.items()}
-        if name != POSITION:
-            rules[name] = upward
-            continue
-        downward = {id_: judge(kind, case, -case.rules[name]) for id_, case in cases.items()}
-        main = main_metric(kind)
-        late = np.mean(_values(upward.values(), main)) > np.mean(_values(downward.values(), main))
-        rules[f"{POSITION} ({'late' if late else 'early'} first)"] = upward if late else downward
+    for name, directions in DIRECTIONS.items():
+        both = [
+            {id_: judge(kind, case, sign * case.rules[name]) for id_, case in cases.items()} for sign in (1.0, -1.0)
+        ]
+        means = [np.mean(_values(judged.values(), main)) for judged in both]
+        best = int(np.argmax(means))
+        rules[f"{name} ({directions[best]} first)"] = both[best]
     return rules
 
 

@@ -46,16 +46,23 @@ def main_grid(rows: Sequence[FidelityRow], title: str, *, confidence: float) -> 
     return Grid(title, headings, tuple(_cells(row, others, brief=brief) for row in rows))
 
 
-def kinds_grid(rows: Sequence[FidelityRow], *, confidence: float) -> Grid | None:
-    """ROC AUC by kind of token; None if tokens have no kinds."""
+def kinds_grid(rows: Sequence[FidelityRow], *, confidence: float | None = None) -> Grid | None:
+    """ROC AUC by kind of token; None if tokens have no kinds.
+
+    Args:
+        rows: In table order.
+        confidence: Level of the intervals; None shows the means alone.
+    """
     kinds = kinds_of(rows)
     if not kinds:
         return None
+    level = "" if confidence is None else f" [{100 * confidence:g} %]"
     title = (
-        f"ROC AUC by kind of token [{100 * confidence:g} %]: an essential kind against all redundant tokens, "
+        f"ROC AUC by kind of token{level}: an essential kind against all redundant tokens, "
         "all essential tokens against a redundant kind"
     )
-    cells = tuple((row.system, row.reference, *(_interval(row.kinds.get(kind)) for kind in kinds)) for row in rows)
+    cell = _value if confidence is None else _interval
+    cells = tuple((row.system, row.reference, *(cell(row.kinds.get(kind)) for kind in kinds)) for row in rows)
     return Grid(title, ("scorer", "reference", *kinds), cells)
 
 

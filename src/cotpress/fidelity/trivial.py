@@ -6,8 +6,8 @@
     new bigrams  1 if the token's word and the word before it did not stand next to each other earlier in the text;
                  the share of such words in the step
 
-Words are what stands between white space, compared in lower case. Higher = keep, except that a position has no
-direction of its own.
+Words are what stands between white space, compared in lower case. No rule has a direction of its own: it may be
+the short steps that matter, or the long ones.
 """
 
 import itertools
@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from cotpress.modeling.segments import unit_ids, word_ranges
 from cotpress.records import Unit
 
-POSITION = "position"
+POSITION, LENGTH, DIGIT_SHARE, NEW_BIGRAMS = "position", "length", "digit share", "new bigrams"
+DIRECTIONS = {
+    POSITION: ("late", "early"),
+    LENGTH: ("long", "short"),
+    DIGIT_SHARE: ("high", "low"),
+    NEW_BIGRAMS: ("many", "few"),
+}
+"""What comes first if a rule's value is kept from the top, and from the bottom."""
+
 Rules = dict[str, NDArray[np.float64]]
 
 
@@ -36,9 +44,9 @@ def token_rules(text: str, offsets: NDArray[np.int32]) -> Rules:
     pieces = [text[a:b] for a, b in offsets.tolist()]
     return {
         POSITION: np.arange(len(offsets), dtype=np.float64),
-        "length": lengths[owners],
-        "digit share": np.array([any(c.isdigit() for c in piece) for piece in pieces], dtype=np.float64),
-        "new bigrams": newness(words)[owners],
+        LENGTH: lengths[owners],
+        DIGIT_SHARE: np.array([any(c.isdigit() for c in piece) for piece in pieces], dtype=np.float64),
+        NEW_BIGRAMS: newness(words)[owners],
     }
 
 
@@ -55,9 +63,9 @@ def step_rules(text: str, steps: Sequence[tuple[int, int]]) -> Rules:
     pieces = ["".join(text[a:b].split()) for a, b in steps]
     return {
         POSITION: np.arange(len(steps), dtype=np.float64),
-        "length": np.array([len(text[a:b].strip()) for a, b in steps], dtype=np.float64),
-        "digit share": np.array([_mean([float(c.isdigit()) for c in piece]) for piece in pieces]),
-        "new bigrams": np.array([_mean(new[(ends > a) & (ends <= b)].tolist()) for a, b in steps]),
+        LENGTH: np.array([len(text[a:b].strip()) for a, b in steps], dtype=np.float64),
+        DIGIT_SHARE: np.array([_mean([float(c.isdigit()) for c in piece]) for piece in pieces]),
+        NEW_BIGRAMS: np.array([_mean(new[(ends > a) & (ends <= b)].tolist()) for a, b in steps]),
     }
 
 
