@@ -150,7 +150,7 @@ class CompressedTrace:
     """A trace whose thinking was cut to a ratio, counted in the student's tokens.
 
     Attributes:
-        compressed_thinking: The kept characters, in order.
+        compressed_thinking: The kept characters, in order; of the text column if one was compressed (`data.field`).
         token_ids: int32 `[num_kept_tokens]`, the kept tokens as the student is trained on them.
         keep_mask: bool `[num_tokens]` over the student's tokens of the whole thinking.
         target_ratio: Asked kept fraction, in (0, 1].
