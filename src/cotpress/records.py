@@ -109,6 +109,10 @@ class TruthKind(Enum):
     """Every sentence has a measured importance (`SentenceImportance`)."""
 
 
+EDITED_STEP = "edited"
+"""Kind of a step that is neither original nor inserted, so that nothing is known about it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuableTrace:
     """A trace with the part of its thinking that is worth keeping, found by a distill extractor.

@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 
 from cotpress.fidelity.trivial import step_rules, token_rules
 from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.records import SentenceImportance, Span, Trace, TruthKind
+from cotpress.records import EDITED_STEP, SentenceImportance, Span, Trace, TruthKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-EDITED = "edited"
-"""Kind of a step that is neither original nor inserted: not judged."""
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +76,7 @@ def build_case(
             kinds = tuple(s.kind for s in spans)
             rules = {name: values[labelled] for name, values in token_rules(trace.thinking, offsets).items()}
         case TruthKind.steps:
-            judged = [s for s in trace.spans if s.kind != EDITED]
+            judged = [s for s in trace.spans if s.kind != EDITED_STEP]
             ranges = [(s.start, s.end) for s in judged]
             units, seen = _present(_owners(ranges, offsets, len(trace.thinking)))
             worth, kinds = [float(judged[i].essential) for i in seen], ()

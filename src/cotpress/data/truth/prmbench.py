@@ -13,10 +13,10 @@ from typing import Any
 
 from cotpress.data.config import Redundant
 from cotpress.data.rows import Field, RowReader
-from cotpress.records import Span, Trace
+from cotpress.records import EDITED_STEP, Span, Trace
 
-ORIGINAL, INSERTED, EDITED = "original", "inserted", "edited"
-"""Kinds of steps."""
+ORIGINAL, INSERTED = "original", "inserted"
+"""Kinds of steps, beside `EDITED_STEP`."""
 SEPARATOR = "\n"
 FIELDS = (
     Field(name="id", required=True),
@@ -79,7 +79,7 @@ class Prmbench:
 
 def differing(before: Sequence[str], after: Sequence[str]) -> list[str]:
     """The kind of each step of `after`, as the shortest way from `before` to it tells."""
-    kinds = [EDITED] * len(after)
+    kinds = [EDITED_STEP] * len(after)
     for tag, _, _, start, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag != "replace":
             kinds[start:end] = [ORIGINAL if tag == "equal" else INSERTED] * (end - start)
