@@ -155,3 +155,13 @@ class MultirunTable:
         if name.startswith("on_"):
             return lambda *_args, **_kwargs: None
         raise AttributeError(name)
+
+
+class FidelityTable(MultirunTable):
+    """The same for `fidelity.py`: its jobs end in one table per truth."""
+
+    def on_multirun_end(self, config: "DictConfig", **_: object) -> None:
+        """Show the jobs of this sweep from their notes on disk."""
+        from cotpress.fidelity_task import show_jobs
+
+        show_jobs(Path(config.hydra.sweep.dir), JOB_FILE)

@@ -6,7 +6,7 @@ below them sees OmegaConf.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cotpress.compression.config import CompressionConfig, ExportFormat
 from cotpress.data.config import (
@@ -16,6 +16,10 @@ from cotpress.data.config import (
     JsonlDataConfig,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
+    PlantedTruthConfig,
+    PrmbenchConfig,
+    ThoughtAnchorsConfig,
+    TruthConfig,
 )
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError
@@ -49,8 +53,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True, slots=True)
-class PipelineConfig:
-    """Everything that the stages up to the compressed data need."""
+class ScoringPipelineConfig:
+    """Everything that the stages up to the scores need."""
 
     data: DataConfig = field(default_factory=DataConfig)
     labelled: DataConfig | None = None
@@ -59,17 +63,23 @@ class PipelineConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
-    compression: CompressionConfig = field(default_factory=CompressionConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    ratio: float = 0.7
-    """Fraction of the thinking tokens KEPT, in (0, 1], counted in the student's tokenizer."""
     seed: int = 42
     """Seed of data, training order, adapter initialisation and random scores."""
     name: str | None = None
-    """Name of the run; null derives one from scorer, ratio and model."""
+    """Name of the run; null derives one from its settings."""
     output_root: str = "outputs"
     """The one place for what is written."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PipelineConfig(ScoringPipelineConfig):
+    """Everything that the stages up to the compressed data need."""
+
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
+    ratio: float = 0.7
+    """Fraction of the thinking tokens KEPT, in (0, 1], counted in the student's tokenizer."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -89,6 +99,18 @@ class CompressConfig(PipelineConfig):
     """Folder for the result and the export."""
     export: ExportFormat = ExportFormat.parquet
     """Format of the export."""
+
+
+@dataclass(kw_only=True, slots=True)
+class FidelityConfig(ScoringPipelineConfig):
+    """`fidelity.py`: how well a scorer finds what matters. `data` is what the reference model is trained on."""
+
+    truth: TruthConfig = field(default_factory=TruthConfig)
+    """Traces of which it is known what matters in them; these are scored."""
+    confidence: float = 0.95
+    """Level of the intervals, in (0, 1)."""
+    num_resamples: int = 2000
+    """Bootstrap resamples of the traces behind each interval."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -124,14 +146,21 @@ class ReportConfig:
     """Where the runs and the log of this command lie."""
 
 
+EntryConfig: TypeAlias = TrainConfig | CompressConfig | FidelityConfig | EvaluateConfig | ReportConfig
+"""What the entry scripts get."""
+
 RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,
     "compress_schema": CompressConfig,
     "evaluate_schema": EvaluateConfig,
     "report_schema": ReportConfig,
+    "fidelity_schema": FidelityConfig,
     "data/planted_schema": PlantedDataConfig,
     "data/jsonl_schema": JsonlDataConfig,
+    "truth/planted_schema": PlantedTruthConfig,
+    "truth/thought_anchors_schema": ThoughtAnchorsConfig,
+    "truth/prmbench_schema": PrmbenchConfig,
     "benchmark/planted_schema": PlantedBenchmarkConfig,
     "benchmark/jsonl_schema": JsonlBenchmarkConfig,
     "reference/saved_schema": SavedReferenceConfig,
@@ -167,7 +196,7 @@ def register_schemas() -> None:
         store.store(name=name, node=schema, group=group or None)
 
 
-def to_objects(config: "DictConfig") -> TrainConfig | CompressConfig | EvaluateConfig | ReportConfig:
+def to_objects(config: "DictConfig") -> EntryConfig:
     """The composed configuration as plain, checked objects.
 
     Raises:
@@ -182,18 +211,24 @@ def to_objects(config: "DictConfig") -> TrainConfig | CompressConfig | EvaluateC
         objects = OmegaConf.to_object(config)
     except AttributeError as error:  # a key added with +KEY that the schema does not have
         raise ConfigError(f"a key added with '+' is unknown: {error}. Fix: see --cfg job for the keys") from error
-    assert isinstance(objects, TrainConfig | CompressConfig | EvaluateConfig | ReportConfig)
+    assert isinstance(objects, EntryConfig)
     check(objects)
     return objects
 
 
-def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) -> None:
+def check(config: EntryConfig) -> None:
     """Range checks that a type cannot express.
 
     Raises:
         ConfigError: Names the key, what was got and what is allowed.
     """
     if isinstance(config, ReportConfig):
+        return
+    if isinstance(config, ScoringPipelineConfig):
+        _check_data(config)
+    if isinstance(config, FidelityConfig):
+        _require("confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1)")
+        _require("num_resamples", config.num_resamples, config.num_resamples >= 1, "a whole number of at least 1")
         return
     _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
     if isinstance(config, PipelineConfig):
@@ -203,9 +238,30 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
         _require("compression.max_consecutive_deletions", limit, limit is None or limit >= 1, "1 or more, or null")
         for text in config.compression.keep_strings:
             _require("compression.keep_strings", text, text != "", "texts that are not empty")
-        for key, data in (("data", config.data), ("labelled", config.labelled)):
-            share = 0.0 if data is None else data.validation_fraction
-            _require(f"{key}.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
+
+
+def _check_data(config: ScoringPipelineConfig) -> None:
+    for key, data in (("data", config.data), ("labelled", config.labelled)):
+        share = 0.0 if data is None else data.validation_fraction
+        _require(f"{key}.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
+    if isinstance(config.labelled, JsonlDataConfig) and config.labelled.field is not None:
+        raise ConfigError(
+            f"labelled.field: got '{config.labelled.field}', but models learn from whole traces. Fix: leave it out and "
+            "give rows with id, question, thinking, response and answer"
+        )
+    if not isinstance(config.data, JsonlDataConfig) or config.data.field is None:
+        return
+    got = f"data.field: got '{config.data.field}'"
+    if not isinstance(config, CompressConfig):
+        raise ConfigError(
+            f"{got}, but the texts of a column are no traces that a model can be trained on. Fix: compress them with "
+            "compress.py, or leave data.field out and give rows with id, question, thinking, response and answer"
+        )
+    if config.export is not ExportFormat.parquet:
+        raise ConfigError(
+            f"{got} with export={config.export.value}, but texts are no conversations. Allowed: parquet. "
+            "Fix: export=parquet; the compressed texts are its column compressed_thinking"
+        )
 
 
 def _require(key: str, got: object, ok: bool, allowed: str) -> None:

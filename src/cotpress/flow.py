@@ -3,6 +3,7 @@
 Everything is made when it is first asked for, so a scorer that needs no reference model trains none.
 """
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +14,10 @@ import torch
 from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.compression.config import CompressionConfig
 from cotpress.compression.stage import compress
-from cotpress.config import PipelineConfig, TrainConfig
-from cotpress.data.stage import problems, traces
+from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
+from cotpress.data.config import PlantedDataConfig
+from cotpress.data.stage import is_text, problems, traces
+from cotpress.data.truth.stage import truth
 from cotpress.distill.stage import distill
 from cotpress.evaluation.runner import Protocol, answer_problems
 from cotpress.evaluation.stage import evaluate
@@ -30,11 +33,16 @@ from cotpress.training.stage import train_reference, train_student
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 
-class Compression:
-    """From data to compressed training traces."""
+NUM_LABELLED_TRACES = 220
+"""Built-in traces that stand in where the rows themselves cannot be learnt from; as many as conf/data/planted.yaml."""
 
-    def __init__(self, config: PipelineConfig, tracker: Tracker) -> None:
+
+class Scoring:
+    """From data to scored traces."""
+
+    def __init__(self, config: ScoringPipelineConfig, tracker: Tracker) -> None:
         self._config, self._tracker = config, tracker
         use_threads(config.trainer)
         self.store = ArtifactStore(Path(config.output_root))
@@ -46,15 +54,30 @@ class Compression:
         return artifact
 
     @cached_property
-    def traces(self) -> Artifact:
-        """Training and validation traces."""
+    def data(self) -> Artifact:
+        """What the group `data` stands for: training and validation traces."""
         return self._kept("data", traces(self._config.data, self.store))
+
+    @cached_property
+    def traces(self) -> Artifact:
+        """The traces that are scored."""
+        return self.data
 
     @cached_property
     def labelled_traces(self) -> Artifact:
         """Traces that reference model and classifier learn from."""
-        labelled = self._config.labelled
-        return self.traces if labelled is None else self._kept("data (labelled)", traces(labelled, self.store))
+        c = self._config
+        if c.labelled is not None:
+            return self._kept("data (labelled)", traces(c.labelled, self.store))
+        if not is_text(c.data):
+            return self.data
+        log.info(
+            "the rows of data.field are no traces to learn from: the reference model or classifier is trained on %d "
+            "built-in traces (data@labelled=NAME chooses others, reference=none reads with the model as it is)",
+            NUM_LABELLED_TRACES,
+        )
+        planted = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=c.seed)
+        return self._kept("data (labelled)", traces(planted, self.store))
 
     @cached_property
     def distilled(self) -> Artifact:
@@ -102,11 +125,18 @@ class Compression:
         """The student's tokenizer, in which every ratio is counted."""
         return load_tokenizer(self._config.model, self.store)
 
+
+class Compression(Scoring):
+    """From data to compressed training traces."""
+
+    def __init__(self, config: PipelineConfig, tracker: Tracker) -> None:
+        super().__init__(config, tracker)
+        self._pipeline = config
+
     def compressed(self) -> Artifact:
         """The training traces at the asked ratio, or at mixed ratios."""
-        return self._kept(
-            f"compress ({self._config.scorer.name})", self._compress(self._config.compression, self.scores)
-        )
+        c = self._pipeline
+        return self._kept(f"compress ({c.scorer.name})", self._compress(c.compression, self.scores))
 
     def uncompressed(self) -> Artifact:
         """The training traces as they are: what the Original student learns from."""
@@ -115,14 +145,27 @@ class Compression:
     def _compress(self, compression: CompressionConfig, scores: Artifact | None) -> Artifact:
         return compress(
             compression,
-            ratio=self._config.ratio if scores else 1.0,
-            seed=self._config.seed,
+            ratio=self._pipeline.ratio if scores else 1.0,
+            seed=self._pipeline.seed,
             traces=self.traces,
             scores=scores,
             tokenizer=self.tokenizer,
             tokenizer_key=tokenizer_fingerprint(self.tokenizer),
             store=self.store,
         )
+
+
+class Fidelity(Scoring):
+    """From data to scores of traces of which it is known what matters in them."""
+
+    def __init__(self, config: FidelityConfig, tracker: Tracker) -> None:
+        super().__init__(config, tracker)
+        self._truth = config.truth
+
+    @cached_property
+    def traces(self) -> Artifact:
+        """The truth's traces are scored; `data` only trains the reference model."""
+        return self._kept("truth", truth(self._truth, self.store))
 
 
 class Flow(Compression):

@@ -15,7 +15,18 @@ USAGE = {
     ),
     "compress": (
         "Data to compressed training data, no fine-tuning.",
-        ["python compress.py data=jsonl data.path=FILE scorer=cts ratio=0.5 export=trl output=DIR"],
+        [
+            "python compress.py data=jsonl data.path=FILE scorer=cts ratio=0.5 export=trl output=DIR",
+            "python compress.py data=jsonl data.path=FILE data.field=COLUMN scorer.condition=question ratio=0.5",
+        ],
+    ),
+    "fidelity": (
+        "How well a scorer finds what is known to matter.",
+        [
+            "python fidelity.py scorer=cts truth=planted",
+            "python fidelity.py -m scorer=cts,tokenskip,random reference=none,lora",
+            "python fidelity.py truth=thought_anchors truth.path=FILE scorer=cts",
+        ],
     ),
     "evaluate": (
         "Any checkpoint or PEFT adapter on any benchmark.",

@@ -82,6 +82,38 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SentenceImportance:
+    """What one sentence of a thinking text was measured to be worth.
+
+    Attributes:
+        id: The trace that it stands in.
+        start: First character.
+        end: One past the last character.
+        importance: Finite; higher = more important.
+    """
+
+    id: str
+    start: int
+    end: int
+    importance: float
+
+
+class TruthKind(Enum):
+    """What is known about the traces that scorers are judged on."""
+
+    tokens = "tokens"
+    """Every character is labelled: essential or planted redundancy of some kind (`Trace.spans`)."""
+    steps = "steps"
+    """Every step is labelled: original, inserted, or edited, which is neither (`Trace.spans`)."""
+    importance = "importance"
+    """Every sentence has a measured importance (`SentenceImportance`)."""
+
+
+EDITED_STEP = "edited"
+"""Kind of a step that is neither original nor inserted, so that nothing is known about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValuableTrace:
     """A trace with the part of its thinking that is worth keeping, found by a distill extractor.
 
@@ -122,7 +154,7 @@ class CompressedTrace:
     """A trace whose thinking was cut to a ratio, counted in the student's tokens.
 
     Attributes:
-        compressed_thinking: The kept characters, in order.
+        compressed_thinking: The kept characters, in order; of the text column if one was compressed (`data.field`).
         token_ids: int32 `[num_kept_tokens]`, the kept tokens as the student is trained on them.
         keep_mask: bool `[num_tokens]` over the student's tokens of the whole thinking.
         target_ratio: Asked kept fraction, in (0, 1].

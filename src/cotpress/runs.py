@@ -28,22 +28,36 @@ def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
     values: dict[str, Any] = plain(config)
     digest = fingerprint({k: v for k, v in values.items() if k not in HARDWARE_KEYS})
     path = Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+    write_config(path, values)
+    return path
+
+
+def write_config(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `config.yaml` into a run directory, which is made if need be.
+
+    Raises:
+        ArtifactError: It cannot be written.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_text_atomic(path / "config.yaml", _yaml(values))
     except OSError as error:
         raise ArtifactError(f"cannot write the run directory '{path}': {error}. Fix: output_root=DIR") from error
-    return path
 
 
 def run_name(config: TrainConfig | EvaluateConfig) -> str:
     """The name a user gave, or one made of scorer, ratio and model."""
     if config.name:
-        return "".join(c if c.isalnum() or c in "-_." else "-" for c in config.name)
+        return safe_name(config.name)
     if isinstance(config, PipelineConfig):
         mixed = "-mixed" if config.compression.mixed_ratios else ""
         return f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}"
     return f"evaluate-{config.model.name}-{config.benchmark.name}-{config.ratio:g}"
+
+
+def safe_name(name: str) -> str:
+    """`name` as part of a path."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

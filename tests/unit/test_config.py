@@ -12,17 +12,21 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.config import SCHEMAS, TrainConfig, register_schemas, to_objects
+from cotpress.config import SCHEMAS, register_schemas, to_objects
 from cotpress.help_page import one_liner
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
     "benchmark": 2, "experiment": 2, "compression": 2, "data": 2, "distill": 4, "evaluation": 1, "model": 5,
-    "reference": 4, "scorer": 19, "sft": 2, "tracker": 3, "trainer": 3,
+    "reference": 4, "scorer": 20, "sft": 2, "tracker": 3, "trainer": 3, "truth": 3,
 }  # fmt: skip
+ENTRY = {"truth": "fidelity"}
+"""Groups that the main entry script does not have, and the one that does."""
 REQUIRED = {
     "distill=llm_server": ["distill.generation.base_url=http://x/v1", "distill.generation.model=x"],
     "reference=saved": ["reference.path=x"],
+    "truth=thought_anchors": ["truth.path=x"],
+    "truth=prmbench": ["truth.path=x"],
     "experiment=cts_long_cot": ["data.path=x"],
     "experiment=tokenskip_gsm8k": ["data.path=x"],
     "data=jsonl": ["data.path=x"],
@@ -47,9 +51,10 @@ def test_number_of_choices_is_the_one_tested() -> None:
 
 @pytest.mark.parametrize("choice", _choices())
 def test_every_choice_composes_and_opens_with_a_line_of_help(choice: str) -> None:
-    config = to_objects(compose("train", overrides=[choice, *REQUIRED.get(choice, [])]))
-    assert isinstance(config, TrainConfig)
     group, _, name = choice.partition("=")
+    entry = ENTRY.get(group, "train")
+    config = to_objects(compose(entry, overrides=[choice, *REQUIRED.get(choice, [])]))
+    assert isinstance(config, SCHEMAS[f"{entry}_schema"])
     assert one_liner(ROOT / "conf" / group / f"{name}.yaml")
 
 
@@ -116,7 +121,40 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
     assert "Traceback" not in result.stderr + result.stdout
 
 
-@pytest.mark.parametrize("script", ["train.py", "compress.py", "evaluate.py", "report.py"])
+TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("train.py", TEXT, "data.field: got 'context', but the texts of a column are no traces"),
+        ("fidelity.py", TEXT, "data.field: got 'context', but the texts of a column are no traces"),
+        ("compress.py", [*TEXT, "export=trl"], "export=trl, but texts are no conversations. Allowed: parquet"),
+        ("compress.py", [*TEXT, "export=openai"], "export=openai, but texts are no conversations"),
+        ("fidelity.py", ["truth=plantd"], "truth: unknown choice 'plantd'. Did you mean 'planted'?"),
+        ("fidelity.py", ["truth=prmbench"], "no value for truth.path"),
+        ("fidelity.py", ["ratio=0.5"], "unknown key 'ratio'"),
+        ("fidelity.py", ["confidence=95"], "confidence: got 95.0, allowed: a number in (0, 1)"),
+        ("fidelity.py", ["num_resamples=0"], "num_resamples: got 0, allowed: a whole number of at least 1"),
+    ],
+)
+def test_what_a_script_cannot_do_is_said_at_once(
+    script: str, arguments: list[str], expected: str, tmp_path: Path
+) -> None:
+    result = _run(*arguments, script=script, cwd=tmp_path)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_help_of_fidelity_lists_its_groups(tmp_path: Path) -> None:
+    shown = _run("--help", script="fidelity.py", cwd=tmp_path).stdout
+    for line in ("  truth", "   * planted", "     thought_anchors", "     prmbench", "  scorer", "   * cts"):
+        assert f"\n{line}" in shown
+    assert "fidelity.py truth=thought_anchors truth.path=FILE" in shown
+
+
+@pytest.mark.parametrize("script", ["train.py", "compress.py", "fidelity.py", "evaluate.py", "report.py"])
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]])
 def test_help_and_configuration_answer_at_once(script: str, flags: list[str], tmp_path: Path) -> None:
     started = time.monotonic()

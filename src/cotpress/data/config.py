@@ -1,6 +1,7 @@
 """Settings of the data stage: training traces and benchmark problems."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from omegaconf import MISSING
 
@@ -41,6 +42,9 @@ class JsonlDataConfig(DataConfig):
 
     path: str = MISSING
     """File to read."""
+    field: str | None = None
+    """Column whose text is compressed instead of `thinking`; such rows need only the columns that the scorer uses,
+    all of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,3 +79,69 @@ class JsonlBenchmarkConfig(BenchmarkConfig):
 
     path: str = MISSING
     """File to read."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TruthConfig:
+    """Traces of which it is known what matters in them (config group `truth`)."""
+
+    name: str = MISSING
+    """Name of the truth, shown in tables."""
+    limit: int | None = None
+    """Use only the first so many usable rows."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PlantedTruthConfig(TruthConfig):
+    """Built-in traces with a label for every character; no problem has the numbers of a training trace."""
+
+    num_traces: int = MISSING
+    """Traces to generate."""
+    families: list[str] = field(default_factory=list)
+    """Problem families; empty means all training families."""
+    difficulty: int = 1
+    """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
+    redundancy: float = 1.0
+    """Amount of planted redundancy relative to the default, >= 0."""
+    seed: int = 3_000_017
+    """Seed of the generator. Equal to the data's or not, no problem has the numbers of a training trace."""
+
+
+class Importance(Enum):
+    """Measured importance of a sentence (Thought Anchors, arXiv 2506.19143)."""
+
+    counterfactual_importance_kl = "counterfactual_importance_kl"
+    """How far the answers move if the sentence is replaced by one that means something else; the paper's measure."""
+    resampling_importance_kl = "resampling_importance_kl"
+    """How far the answers move if the sentence is written anew, whatever it then means."""
+    forced_importance_kl = "forced_importance_kl"
+    """How far the answers move if the model has to answer right after the sentence."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ThoughtAnchorsConfig(TruthConfig):
+    """Sentences whose importance was measured by resampling."""
+
+    path: str = MISSING
+    """File to read, .jsonl."""
+    importance: Importance = Importance.counterfactual_importance_kl
+    """Which of the measures counts."""
+
+
+class Redundant(Enum):
+    """Which steps of a PRMBench row count as redundant."""
+
+    inserted = "inserted"
+    """Steps that the original solution does not have; edited steps are not judged."""
+    error_steps = "error_steps"
+    """Steps that the benchmark's own annotation names."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PrmbenchConfig(TruthConfig):
+    """Solutions into which redundant steps were inserted."""
+
+    path: str = MISSING
+    """File to read, .jsonl."""
+    redundant: Redundant = Redundant.inserted
+    """Which steps count as redundant."""

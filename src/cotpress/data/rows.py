@@ -1,7 +1,8 @@
 """Rows of a .jsonl or .parquet file, checked field by field; what cannot be used is counted or, if strict, an error.
 
 A row is usable if it has every wanted field, each a string (`id` may be a whole number), all of it Unicode text, the
-required ones not blank, and an `id` that no earlier row had. Other columns are ignored.
+required ones not blank, and an `id` that no earlier row had. Other columns are ignored. Fields can be declared
+optional (read as empty where they are no text) or to hold a list, whose items their reader checks.
 """
 
 import json
@@ -28,11 +29,16 @@ class Field:
     """A column that rows must have.
 
     Attributes:
-        required: True if its text must not be blank.
+        required: True if its text (or list) must not be blank (or empty).
+        optional: True if rows may lack it or hold something else than text there: then it is read as empty, and an
+            `id` as `row-NUMBER` by the row's line.
+        is_list: True if it holds a list (.jsonl only).
     """
 
     name: str
     required: bool
+    optional: bool = False
+    is_list: bool = False
 
 
 TRACE_FIELDS = (
@@ -50,6 +56,21 @@ PROBLEM_FIELDS = (
     Field(name="answer", required=True),
 )
 """The data contract of benchmark rows."""
+
+
+def text_fields(column: str) -> tuple[Field, ...]:
+    """The data contract of rows of which the text of one column is compressed.
+
+    Args:
+        column: Any column but `id`. What is compressed is not at the same time what it is conditioned on, so a
+            `column` of the names below is not read for that.
+    """
+    others = ("question", "response", "answer")
+    return (
+        Field(name="id", required=False, optional=True),
+        Field(name=column, required=True),
+        *(Field(name=name, required=False, optional=True) for name in others if name != column),
+    )
 
 
 class _BadRowError(Exception):
@@ -76,6 +97,8 @@ class RowReader:
     def __init__(self, path: Path, fields: Sequence[Field], *, strict: bool, key: str) -> None:
         self._path, self._fields, self._strict, self._key = path, fields, strict, key
         self.dropped: Counter[str] = Counter()
+        self.emptied: Counter[str] = Counter()
+        self._columns: set[str] = set()
         if not path.is_file():
             raise DataError(f"{key}: {_no_such_file(path)}")
         if not os.access(path, os.R_OK):
@@ -83,22 +106,26 @@ class RowReader:
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(f"{key}: got '{path}', allowed: a file that ends in {' or '.join(SUFFIXES)}")
 
-    def __iter__(self) -> Iterator[dict[str, str]]:
-        """Usable rows in file order; `dropped` holds the others by reason afterwards.
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Usable rows in file order: a string per field, or a list where one was asked for.
+
+        Afterwards `dropped` holds the other rows by reason, and `emptied` counts for each optional field the rows
+        whose value was no text and was read as empty.
 
         Raises:
             DataError: The file holds no usable row or is not what its suffix says; or a row is bad and `strict` is set.
         """
         self.dropped.clear()
+        self.emptied.clear()
         seen: set[str] = set()
         num_rows = 0
-        for place, raw in self._raw_rows():
+        for unit, number, raw in self._raw_rows():
             num_rows += 1
             try:
-                row = self._checked(raw, seen)
+                row = self._checked(raw, seen, number)
             except _BadRowError as bad:
                 if self._strict:
-                    raise DataError(self._complaint(place, bad)) from None
+                    raise DataError(self._complaint(f"{unit} {number}", bad)) from None
                 self.dropped[bad.reason] += 1
             else:
                 seen.add(row["id"])
@@ -106,39 +133,58 @@ class RowReader:
         if not seen:
             raise DataError(self._nothing_usable(num_rows))
 
-    def _raw_rows(self) -> Iterator[tuple[str, bytes | Mapping[str, Any]]]:
+    def _raw_rows(self) -> Iterator[tuple[str, int, bytes | Mapping[str, Any]]]:
         if self._path.suffix.lower() == ".parquet":
             return self._parquet_rows()
         return self._lines()
 
-    def _lines(self) -> Iterator[tuple[str, bytes]]:
+    def _lines(self) -> Iterator[tuple[str, int, bytes]]:
         with self._path.open("rb") as handle:
             for number, line in enumerate(handle, start=1):
                 line = line.removeprefix(BOM) if number == 1 else line
                 if line.strip():
-                    yield f"line {number}", line
+                    yield "line", number, line
 
-    def _parquet_rows(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def _parquet_rows(self) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         wanted = {field.name for field in self._fields}
         number = 0
         try:
             with pq.ParquetFile(self._path) as file:
+                self._columns.update(file.schema_arrow.names)
                 columns = [name for name in file.schema_arrow.names if name in wanted]
                 # With no wanted column at all the rows would vanish; they must be counted like other bad rows.
                 for batch in file.iter_batches(BATCH_ROWS, columns=columns or None):
                     values = {name: _cells(batch.column(name)) for name in columns}
                     for index in range(batch.num_rows):
                         number += 1
-                        yield f"row {number}", {name: cells[index] for name, cells in values.items()}
+                        yield "row", number, {name: cells[index] for name, cells in values.items()}
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{self._key}: '{self._path}' cannot be read as parquet: {error}") from error
 
-    def _checked(self, raw: bytes | Mapping[str, Any], seen: set[str]) -> dict[str, str]:
+    def _checked(self, raw: bytes | Mapping[str, Any], seen: set[str], number: int) -> dict[str, Any]:
         values = _parsed(raw) if isinstance(raw, bytes) else raw
-        row = {field.name: _text(values, field) for field in self._fields}
+        if not seen:  # the columns are only told if no row is usable
+            self._columns.update(values)
+        row = {field.name: self._value(values, field) for field in self._fields}
+        row["id"] = row["id"] or f"row-{number}"
         if row["id"] in seen:
             raise _BadRowError("duplicate id", field="id", got=repr(row["id"]), allowed="an id that no earlier row has")
         return row
+
+    def _value(self, values: Mapping[str, Any], field: Field) -> Any:
+        if field.is_list:
+            return _list(values, field)
+        if not field.optional:
+            return _text(values, field)
+        if values.get(field.name) is None:
+            return ""
+        try:
+            return _text(values, field)
+        except _BadRowError:
+            if self._strict:
+                raise
+            self.emptied[field.name] += 1
+            return ""
 
     def _complaint(self, place: str, bad: _BadRowError) -> str:
         field = "" if bad.field is None else f", field '{bad.field}'"
@@ -152,9 +198,32 @@ class RowReader:
         if not num_rows:
             return f"{self._key}: '{self._path}' is empty. Allowed: one row per line with the fields {fields}"
         reasons = ", ".join(f"{count} x {reason}" for reason, count in self.dropped.most_common())
-        return (
-            f"{self._key}: '{self._path}' has no usable row among {num_rows} ({reasons}). Allowed: the fields {fields}"
-        )
+        message = f"{self._key}: '{self._path}' has no usable row among {num_rows} ({reasons})."
+        for field in self._fields:
+            if self.dropped[f"missing field '{field.name}'"] == num_rows:
+                return f"{message} It has no column '{field.name}'.{did_you_mean(field.name, self._columns)}"
+        return f"{message} Allowed: the fields {fields}"
+
+
+def _list(values: Mapping[str, Any], field: Field) -> list[Any]:
+    """The list of one field.
+
+    Raises:
+        _BadRowError: It is missing, of the wrong type, or empty though required.
+    """
+    name, allowed = field.name, "a list"
+    if name not in values:
+        raise _BadRowError(f"missing field '{name}'", field=name, got=_present(values), allowed=allowed)
+    value = values[name]
+    if not isinstance(value, list):
+        raise _BadRowError(f"wrong type of '{name}'", field=name, got=_kind(value), allowed=allowed)
+    if field.required and not value:
+        raise _BadRowError(f"empty {name}", field=name, got="[]", allowed="a list that is not empty")
+    return value
+
+
+def _present(values: Mapping[str, Any]) -> str:
+    return f"the fields {', '.join(sorted(map(str, values))) or '(none)'}"
 
 
 def _parsed(line: bytes) -> Mapping[str, Any]:
@@ -179,8 +248,7 @@ def _text(values: Mapping[str, Any], field: Field) -> str:
     name = field.name
     allowed = "a string or a whole number" if name == "id" else "a string"
     if name not in values:
-        got = f"the fields {', '.join(sorted(map(str, values))) or '(none)'}"
-        raise _BadRowError(f"missing field '{name}'", field=name, got=got, allowed=allowed)
+        raise _BadRowError(f"missing field '{name}'", field=name, got=_present(values), allowed=allowed)
     value = values[name]
     if name == "id" and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)

@@ -4,6 +4,7 @@ A new source is one module that yields records, one schema in `config.py`, and o
 """
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,11 +21,13 @@ from cotpress.data.config import (
     PlantedDataConfig,
 )
 from cotpress.data.planted import generator
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
 from cotpress.data.split import split
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Problem, Trace
 from cotpress.tables import write_records
+
+log = logging.getLogger(__name__)
 
 TRACES = "traces.parquet"
 PROBLEMS = "problems.parquet"
@@ -39,11 +42,13 @@ class _Source(Generic[R]):
         identity: What determines the records.
         records: The usable records, lazily: nothing is read or generated if the artifact is there already.
         dropped: Bad rows by reason, complete once `records` is exhausted.
+        emptied: Cells of optional columns that were read as empty because they hold no text, likewise, by column.
     """
 
     identity: Mapping[str, Any]
     records: Iterable[R]
     dropped: Counter[str] = field(default_factory=Counter)
+    emptied: Counter[str] = field(default_factory=Counter)
 
 
 def traces(config: DataConfig, store: ArtifactStore) -> Artifact:
@@ -55,10 +60,12 @@ def traces(config: DataConfig, store: ArtifactStore) -> Artifact:
     """
     _check_limit("data.limit", config.limit)
     source = _trace_source(config)
-    identity = {**source.identity, "limit": config.limit, "validation_fraction": config.validation_fraction}
+    # Texts are not learnt from, so none is held back.
+    validation_fraction = 0.0 if is_text(config) else config.validation_fraction
+    identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
 
     def produce(folder: Path) -> Summary:
-        rows = split(list(itertools.islice(source.records, config.limit)), config.validation_fraction)
+        rows = split(list(itertools.islice(source.records, config.limit)), validation_fraction)
         num_train = sum(row.split == "train" for row in rows)
         if not num_train:
             raise DataError(
@@ -66,10 +73,18 @@ def traces(config: DataConfig, store: ArtifactStore) -> Artifact:
                 "for training. Fix: give more traces or a smaller fraction."
             )
         write_records(folder / TRACES, rows, Trace)
-        facts = {"train": num_train, "validation": len(rows) - num_train}
+        facts: dict[str, Any] = {"train": num_train, "validation": len(rows) - num_train}
+        if source.emptied:
+            facts["read_as_empty"] = dict(source.emptied)
+            log.warning("data: cells without text, read as empty, by column: %s", dict(source.emptied))
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts)
 
     return store.build("data", identity, produce)
+
+
+def is_text(config: DataConfig) -> bool:
+    """True if the rows are texts to be compressed, not traces that a model can be trained on."""
+    return isinstance(config, JsonlDataConfig) and config.field is not None
 
 
 def problems(config: BenchmarkConfig, store: ArtifactStore) -> Artifact:
@@ -102,6 +117,8 @@ def _trace_source(config: DataConfig) -> _Source[Trace]:
             }
             identity = {"source": "planted", "version": generator.VERSION, **values}
             return _Source(identity, _lazily(lambda: generator.traces(**values)))
+        case JsonlDataConfig(field=str(column)):
+            return _text_source(config, column)
         case JsonlDataConfig():
             reader = RowReader(Path(config.path), TRACE_FIELDS, strict=config.strict, key="data.path")
             # A strict run must not be answered by the artifact of one that dropped rows.
@@ -109,6 +126,25 @@ def _trace_source(config: DataConfig) -> _Source[Trace]:
             return _Source(identity, map(_trace, reader), reader.dropped)
         case _:
             raise ConfigError(f"data: no source for {type(config).__name__}. Allowed: planted, jsonl")
+
+
+def _text_source(config: JsonlDataConfig, column: str) -> _Source[Trace]:
+    if column == "id":
+        raise ConfigError("data.field: got 'id', allowed: the name of any other column that holds text")
+    reader = RowReader(Path(config.path), text_fields(column), strict=config.strict, key="data.path")
+
+    def text(row: Mapping[str, str]) -> Trace:
+        given = {name: value for name, value in row.items() if name != column}
+        return Trace(
+            id=row["id"],
+            question=given.get("question", ""),
+            thinking=row[column],
+            response=given.get("response", ""),
+            answer=given.get("answer", ""),
+        )
+
+    identity = {**_file_identity(config.path), "strict": config.strict, "field": column}
+    return _Source(identity, map(text, reader), reader.dropped, reader.emptied)
 
 
 def _problem_source(config: BenchmarkConfig) -> _Source[Problem]:

@@ -9,7 +9,7 @@ from cotpress.errors import ArtifactError, DataError
 from cotpress.records import SystemResult
 from cotpress.report.results import CONFIG_FILE, FAILURE_FILE, RESULTS_FILE, RunResults, read_failure, read_results
 
-_NO_RUNS_BELOW = frozenset({"artifacts", "wandb", ".hydra", ".git"})
+_NO_RUNS_BELOW = frozenset({"artifacts", "fidelity", "wandb", ".hydra", ".git"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

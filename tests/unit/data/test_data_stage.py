@@ -132,6 +132,39 @@ def test_a_configuration_without_a_source_is_refused(store: ArtifactStore) -> No
         stage.problems(BenchmarkConfig(name="x", max_new_tokens=1), store)
 
 
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    rows = [{"context": f"text {i}", "question": f"q {i}", "response": "r", "answer": i} for i in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_every_text_of_a_column_is_there_to_be_compressed(store: ArtifactStore, texts: Path) -> None:
+    artifact = stage.traces(jsonl(texts, field="context", validation_fraction=0.5), store)
+    found = read_records(artifact.file("traces.parquet"), Trace)
+    assert [(t.id, t.question, t.thinking, t.response, t.answer) for t in found] == [
+        (f"row-{i + 1}", f"q {i}", f"text {i}", "r", "") for i in range(9)
+    ]
+    assert {t.split for t in found} == {"train"}
+    assert artifact.facts["read_as_empty"] == {"answer": 9}
+
+
+def test_what_is_compressed_is_not_what_it_is_conditioned_on(store: ArtifactStore, texts: Path) -> None:
+    found = read_records(stage.traces(jsonl(texts, field="question"), store).file("traces.parquet"), Trace)
+    assert (found[0].thinking, found[0].question, found[0].response) == ("q 0", "", "r")
+
+
+def test_columns_are_different_artifacts(store: ArtifactStore, texts: Path) -> None:
+    keys = {stage.traces(jsonl(texts, field=field), store).key for field in ("context", "question", "response")}
+    assert len(keys) == 3
+
+
+def test_ids_cannot_be_compressed(store: ArtifactStore, texts: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.field: got 'id'"):
+        stage.traces(jsonl(texts, field="id"), store)
+
+
 SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "long_cot_ci.jsonl"
 
 

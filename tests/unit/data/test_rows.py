@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, text_fields
 from cotpress.errors import DataError
 
 GOOD = {"id": "a", "question": "1 + 1?", "thinking": "It is 2.", "response": "2", "answer": "2"}
@@ -183,3 +183,74 @@ def test_no_bytes_make_the_reader_fail_or_lose_a_good_row(
     assert sum(rows.dropped.values()) == sum(bool(n.removeprefix(b"\xef\xbb\xbf").strip()) for n in noise[:1]) + sum(
         bool(n.strip()) for n in noise[1:]
     )
+
+
+def texts(path: Path, *, column: str = "context", strict: bool = False) -> RowReader:
+    return RowReader(path, text_fields(column), strict=strict, key="data.path")
+
+
+def test_a_text_row_needs_nothing_but_its_column(tmp_path: Path) -> None:
+    path = write(tmp_path, b'{"context": "one"}', b"", b'{"context": "two", "question": "why?", "id": 9, "other": 1}')
+    assert list(texts(path)) == [
+        {"id": "row-1", "context": "one", "question": "", "response": "", "answer": ""},
+        {"id": "9", "context": "two", "question": "why?", "response": "", "answer": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b'{"question": "q"}', "missing field 'context'"),
+        (b'{"context": " "}', "empty context"),
+        (b'{"context": 5}', "wrong type of 'context'"),
+        (b'{"context": null}', "wrong type of 'context'"),
+        (b'{"context": "x", "id": 1}', "duplicate id"),
+    ],
+)
+def test_a_text_row_without_its_text_is_dropped_and_counted(tmp_path: Path, bad: bytes, reason: str) -> None:
+    rows = texts(write(tmp_path, b'{"context": "x", "id": 1}', bad))
+    assert len(list(rows)) == 1
+    assert dict(rows.dropped) == {reason: 1}
+    with pytest.raises(DataError, match=f"line 2, .*{reason}"):
+        list(texts(tmp_path / "rows.jsonl", strict=True))
+
+
+def test_optional_columns_that_hold_no_text_are_read_as_empty_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, b'{"context": "x", "answer": 42, "question": null, "id": ["a"]}')
+    rows = texts(path)
+    assert list(rows) == [{"id": "row-1", "context": "x", "question": "", "response": "", "answer": ""}]
+    assert dict(rows.emptied) == {"answer": 1, "id": 1}
+    with pytest.raises(DataError, match="wrong type of 'id'"):
+        list(texts(path, strict=True))
+
+
+def test_text_rows_of_a_parquet_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"context": ["a", None, "c"], "answer": [1.5, 2.5, 3.5]}), tmp_path / "rows.parquet")
+    rows = texts(tmp_path / "rows.parquet")
+    assert [(row["id"], row["context"]) for row in rows] == [("row-1", "a"), ("row-3", "c")]
+    assert dict(rows.dropped) == {"wrong type of 'context'": 1}
+    assert dict(rows.emptied) == {"answer": 2}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_misspelt_column_names_the_nearest(tmp_path: Path, name: str) -> None:
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"context": ["a"], "question": ["b"]}), tmp_path / name)
+    else:
+        write(tmp_path, b'{"context": "a", "question": "b"}')
+    with pytest.raises(DataError, match=r"no column 'contxt'\. Did you mean 'context'\? Allowed: context, question"):
+        list(texts(tmp_path / name, column="contxt"))
+
+
+def test_a_column_that_is_compressed_is_not_read_twice() -> None:
+    assert [f.name for f in text_fields("question")] == ["id", "question", "response", "answer"]
+    assert [f.required for f in text_fields("question")] == [False, True, False, False]
+
+
+def test_lists_are_checked_as_lists(tmp_path: Path) -> None:
+    path = write(tmp_path, b'{"id": 1, "steps": ["a", 2]}', b'{"id": 2, "steps": "a"}', b'{"id": 3, "steps": []}')
+    rows = RowReader(
+        path, (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="data.path"
+    )
+    assert list(rows) == [{"id": "1", "steps": ["a", 2]}]
+    assert dict(rows.dropped) == {"wrong type of 'steps'": 1, "empty steps": 1}

@@ -36,7 +36,16 @@ def half_of(family: str, story: Story) -> Half:
     return Half.evaluation if digest[0] % 2 else Half.training
 
 
-def traces(*, num_traces: int, families: Sequence[str], difficulty: int, redundancy: float, seed: int) -> list[Trace]:
+def traces(
+    *,
+    num_traces: int,
+    families: Sequence[str],
+    difficulty: int,
+    redundancy: float,
+    seed: int,
+    half: Half = Half.training,
+    group: str = "data",
+) -> list[Trace]:
     """Solved problems with labelled thinking, all in the split `train`.
 
     Args:
@@ -45,21 +54,24 @@ def traces(*, num_traces: int, families: Sequence[str], difficulty: int, redunda
         difficulty: A key of `LEVELS`.
         redundancy: Factor on the amount of planted redundancy, >= 0.
         seed: Equal seeds give equal traces.
+        half: Which numbers the problems have.
+        group: Configuration group of these settings, for messages.
 
     Raises:
         ConfigError: A value is out of range, a family is unknown, or there are not so many different problems.
     """
     if redundancy < 0:
-        raise ConfigError(f"data.redundancy: got {redundancy}, allowed: a number of at least 0")
-    chosen = _families("data.families", families) or [f for f in FAMILIES.values() if not f.held_out]
-    level = _level("data.difficulty", difficulty)
+        raise ConfigError(f"{group}.redundancy: got {redundancy}, allowed: a number of at least 0")
+    chosen = _families(f"{group}.families", families) or [f for f in FAMILIES.values() if not f.held_out]
+    level = _level(f"{group}.difficulty", difficulty)
+    prefix = "train" if half is Half.training else "truth"
     made = []
     for index, (family, story, rng) in enumerate(
-        _stories(chosen, level, count=num_traces, key="data.num_traces", seed=seed, half=Half.training)
+        _stories(chosen, level, count=num_traces, key=f"{group}.num_traces", seed=seed, half=half)
     ):
         thinking, spans = ThinkingWriter(rng, redundancy).write(story)
         trace = Trace(
-            id=f"train-{family.name}-{index:05d}",
+            id=f"{prefix}-{family.name}-{index:05d}",
             question=story.question,
             thinking=thinking,
             response=story.solution,

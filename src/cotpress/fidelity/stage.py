@@ -1,0 +1,191 @@
+"""Scores and truth to measures: reads artifacts, loads no model, only the tokenizer whose tokens are judged."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cotpress.artifacts import Artifact
+from cotpress.errors import ArtifactError, DataError
+from cotpress.fidelity.bootstrap import mean_interval
+from cotpress.fidelity.cases import Case, build_case
+from cotpress.fidelity.judging import Judgement, judge, main_metric, unusable
+from cotpress.fidelity.results import FidelityRow
+from cotpress.fidelity.trivial import DIRECTIONS, POSITION
+from cotpress.modeling.alignment import project_scores
+from cotpress.records import Interval, ScoredTrace, SentenceImportance, Trace, TruthKind
+from cotpress.tables import read_records
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+TRACES_FILE = "traces.parquet"
+IMPORTANCE_FILE = "importance.parquet"
+SCORES_FILE = "scores.parquet"
+NO_SCORE = "no score"
+
+_Judgements = dict[str, Judgement]
+"""By trace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+        confidence: Level, in (0, 1).
+        num_resamples: Resamples of the traces.
+    """
+
+    confidence: float
+    num_resamples: int
+
+    def mean(self, values: Sequence[float]) -> Interval:
+        """Mean over traces with its interval."""
+        return mean_interval(values, confidence=self.confidence, num_resamples=self.num_resamples)
+
+
+def measure(
+    system: str,
+    reference: str,
+    *,
+    truth: Artifact,
+    scores: Artifact,
+    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer_key: str,
+    bootstrap: Bootstrap,
+    settings: Mapping[str, Any],
+) -> list[FidelityRow]:
+    """How well scores agree with the truth: the row of the scorer, then those of the trivial rules.
+
+    Args:
+        system: Name of the scorer's row.
+        reference: How its reference model was tuned, `-` for none.
+        truth: Traces with what is known about them; the fact `kind` is a `TruthKind`.
+        scores: Of these traces, in the tokens of any tokenizer.
+        tokenizer: Whose tokens are judged.
+        tokenizer_key: Fingerprint of `tokenizer`; scores made with another one are projected through characters.
+        bootstrap: How intervals are made.
+        settings: What tells the scorer from another of its name (JSON values).
+
+    Raises:
+        DataError: Nothing can be measured on any scored trace.
+        ArtifactError: The scores belong to other texts.
+    """
+    kind = TruthKind(truth.facts["kind"])
+    cases, unfit = _cases(kind, truth, tokenizer)
+    scored = {row.id: row for row in read_records(scores.file(SCORES_FILE), ScoredTrace)}
+    judged = {
+        id_: judge(kind, case, case.unit_scores(_token_scores(scored[id_], case, tokenizer_key)))
+        for id_, case in cases.items()
+        if id_ in scored and len(scored[id_].scores)
+    }
+    if not judged:
+        raise DataError(f"scorer={system}: none of {len(cases)} usable traces of the truth has scores")
+    rules = _rules(kind, cases)
+    position = next(found for name, found in rules.items() if name.startswith(POSITION))
+    refused = Counter(scores.manifest["dropped"]) + Counter(why for id_, why in unfit.items() if id_ in scored)
+    main = main_metric(kind)
+    row = _row(system, reference, judged, position, main, bootstrap, refused, rule=False)
+    rule_rows = [
+        _row(
+            name,
+            "-",
+            found,
+            None if found is position else position,
+            main,
+            bootstrap,
+            Counter(unfit.values()),
+            rule=True,
+        )
+        for name, found in rules.items()
+    ]
+    log.info("fidelity: %s judged on %d traces%s", system, len(judged), _told(row.dropped))
+    return [replace(row, settings=settings), *rule_rows]
+
+
+def _cases(
+    kind: TruthKind, truth: Artifact, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[dict[str, Case], dict[str, str]]:
+    """The traces that something can be measured on, and why not on the others."""
+    sentences: dict[str, list[SentenceImportance]] = defaultdict(list)
+    for sentence in read_records(truth.file(IMPORTANCE_FILE), SentenceImportance):
+        sentences[sentence.id].append(sentence)
+    cases: dict[str, Case] = {}
+    unfit: dict[str, str] = {}
+    for trace in read_records(truth.file(TRACES_FILE), Trace):
+        case = build_case(kind, trace, sentences[trace.id], tokenizer)
+        reason = unusable(kind, case)
+        if reason is None:
+            cases[trace.id] = case
+        else:
+            unfit[trace.id] = reason
+    if not cases:
+        reasons = ", ".join(f"{n} x {why}" for why, n in Counter(unfit.values()).most_common())
+        raise DataError(f"truth: nothing can be measured on any trace ({reasons})")
+    return cases, unfit
+
+
+def _token_scores(scored: ScoredTrace, case: Case, tokenizer_key: str) -> NDArray[np.float32]:
+    if scored.offsets.max() > case.num_chars:
+        raise ArtifactError(
+            f"scores of trace '{scored.id}' reach past the end of its text. Fix: remove that score artifact, it is "
+            "computed again"
+        )
+    if scored.tokenizer == tokenizer_key and np.array_equal(scored.token_ids, case.token_ids):
+        return scored.scores
+    return project_scores(scored.offsets, scored.scores, case.offsets, case.num_chars)
+
+
+def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, _Judgements]:
+    """What the trivial rules reach. Each is judged in both directions; the better one stands for it and is named."""
+    main = main_metric(kind)
+    rules: dict[str, _Judgements] = {}
+    for name, directions in DIRECTIONS.items():
+        both = [
+            {id_: judge(kind, case, sign * case.rules[name]) for id_, case in cases.items()} for sign in (1.0, -1.0)
+        ]
+        means = [np.mean(_values(judged.values(), main)) for judged in both]
+        best = int(np.argmax(means))
+        rules[f"{name} ({directions[best]} first)"] = both[best]
+    return rules
+
+
+def _row(
+    system: str,
+    reference: str,
+    judged: _Judgements,
+    position: _Judgements | None,
+    main: str,
+    bootstrap: Bootstrap,
+    dropped: Mapping[str, int],
+    *,
+    rule: bool,
+) -> FidelityRow:
+    metrics = dict.fromkeys(name for j in judged.values() for name in j.metrics)
+    kinds = sorted({kind for j in judged.values() for kind in j.kinds})
+    differences = [] if position is None else [j.metrics[main] - position[i].metrics[main] for i, j in judged.items()]
+    return FidelityRow(
+        system=system,
+        reference=reference,
+        rule=rule,
+        metrics={name: bootstrap.mean(_values(judged.values(), name)) for name in metrics},
+        over_position=bootstrap.mean(differences) if differences else None,
+        kinds={kind: bootstrap.mean([j.kinds[kind] for j in judged.values() if kind in j.kinds]) for kind in kinds},
+        dropped=dict(dropped),
+    )
+
+
+def _values(judged: Iterable[Judgement], name: str) -> list[float]:
+    return [j.metrics[name] for j in judged if name in j.metrics]
+
+
+def _told(dropped: Mapping[str, int]) -> str:
+    drops = ", ".join(f"{n} dropped: {why}" for why, n in sorted(dropped.items()))
+    return f" ({drops})" if drops else ""

@@ -1,0 +1,127 @@
+"""What `fidelity.py` does: scores of traces of which it is known what matters, and how far both agree.
+
+output_root/fidelity/
+    <scorer>-<truth>-<fingerprint>/   config.yaml  results.json
+    <truth>-<fingerprint>.md  .csv    every job on the same traces, best first, beside the trivial rules
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cotpress.artifacts import fingerprint, plain, write_text_atomic
+from cotpress.config import FidelityConfig
+from cotpress.fidelity.results import (
+    FidelityResults,
+    FidelityRow,
+    found_beside,
+    merged_rows,
+    read_results,
+    write_results,
+)
+from cotpress.fidelity.stage import Bootstrap, measure
+from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
+from cotpress.flow import Fidelity
+from cotpress.modeling.loading import tokenizer_fingerprint
+from cotpress.runs import safe_name, write_config
+from cotpress.tracking import open_tracker
+
+log = logging.getLogger(__name__)
+
+FOLDER = "fidelity"
+
+
+def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
+    """`fidelity.py`: returns the scorer's main measure and the folder with its results."""
+    name = config.name or config.scorer.name
+    with open_tracker(
+        config.tracker,
+        folder,
+        run_name=f"fidelity-{name}-{config.truth.name}",
+        group=folder.parent.name if folder.name.isdigit() else None,
+        tags=[config.scorer.name, config.truth.name],
+        resolved_config=plain(config),
+    ) as tracker:
+        results = _measured(config, name, Fidelity(config, tracker))
+        tracker.log("fidelity", {measure: value.value for measure, value in results.rows[0].metrics.items()})
+    # Two configurations with the same scores are one result, e.g. of a scorer that reads with no reference model.
+    digest = fingerprint({"name": name, "artifacts": results.artifacts, "comparable": list(results.comparable)})[:8]
+    output = Path(config.output_root) / FOLDER / f"{safe_name(name)}-{safe_name(config.truth.name)}-{digest}"
+    write_results(output, results)
+    write_config(output, plain(config))
+    rows = _write_tables(output, results)
+    if not folder.name.isdigit():  # a multirun shows one table at its end
+        _show(rows, results)
+    sys.stdout.write(f"results: {output}\n")
+    return results.rows[0].main.value, output
+
+
+def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResults:
+    key = tokenizer_fingerprint(flow.tokenizer)
+    reference = config.reference.tune.method.value if config.scorer.needs_reference else "-"
+    rows = measure(
+        name,
+        reference,
+        truth=flow.traces,
+        scores=flow.scores,
+        tokenizer=flow.tokenizer,
+        tokenizer_key=key,
+        bootstrap=Bootstrap(confidence=config.confidence, num_resamples=config.num_resamples),
+        settings={**plain(config.scorer), "data": config.data.name, "seed": config.seed},
+    )
+    return FidelityResults(
+        truth=config.truth.name,
+        truth_artifact=flow.traces.key,
+        model=config.model.name,
+        tokenizer=key,
+        confidence=config.confidence,
+        num_resamples=config.num_resamples,
+        rows=tuple(rows),
+        artifacts={label: artifact.key for label, artifact in flow.artifacts.items()},
+    )
+
+
+def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
+    """The tables over everything on the same traces, written beside the jobs; returns their rows."""
+    rows = merged_rows(found_beside(output))
+    stem = f"{safe_name(results.truth)}-{fingerprint({'comparable': list(results.comparable)})[:8]}"
+    main = main_grid(rows, _title(results), confidence=results.confidence)
+    kinds = kinds_grid(rows, confidence=results.confidence)
+    text = main.markdown() if kinds is None else f"{main.markdown()}\n{kinds.markdown()}"
+    write_text_atomic(output.parent / f"{stem}.md", text)
+    write_text_atomic(output.parent / f"{stem}.csv", csv_table(rows))
+    return rows
+
+
+def _show(rows: Sequence[FidelityRow], results: FidelityResults) -> None:
+    kinds = kinds_grid(rows)
+    sys.stdout.write("\n" + main_grid(rows, _title(results), confidence=results.confidence).plain())
+    if kinds is not None:
+        sys.stdout.write("\n" + kinds.plain())
+    sys.stdout.write("\n")
+
+
+def _title(results: FidelityResults) -> str:
+    return f"Agreement with {results.truth}, judged on the tokens of {results.model}"
+
+
+def show_jobs(sweep_dir: Path, note_name: str) -> None:
+    """Show one table per truth over the jobs of a sweep and whatever else was measured on the same traces.
+
+    Args:
+        sweep_dir: Folder with one folder per job.
+        note_name: File in each of them with the keys `run_dir` and `error`.
+    """
+    notes = [json.loads(path.read_text(encoding="utf-8")) for path in sweep_dir.glob(f"*/{note_name}")]
+    truths = {}
+    for note in notes:
+        if note["error"] is None:
+            output = Path(note["run_dir"])
+            truths[read_results(output).comparable] = output
+    for output in truths.values():
+        results = read_results(output)
+        _show(_write_tables(output, results), results)
+    failed = sum(note["error"] is not None for note in notes)
+    sys.stdout.write(f"sweep: {len(notes) - failed} jobs finished, {failed} failed\n")

@@ -1,0 +1,111 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import roc_auc_score
+
+from cotpress.compression.selection import keep_mask
+from cotpress.fidelity.bootstrap import mean_interval
+from cotpress.fidelity.metrics import (
+    auc,
+    average_precision,
+    kept_share,
+    partial_rank_correlation,
+    rank_correlation,
+)
+
+labelled = st.lists(st.tuples(st.integers(-3, 3).map(float), st.booleans()), min_size=2, max_size=30)
+
+
+def arrays(pairs: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    scores, positive = (np.array(x) for x in zip(*pairs, strict=True))
+    assume(positive.any() and not positive.all())
+    return scores, positive
+
+
+def test_auc_by_hand() -> None:
+    scores = np.array([3.0, 2.0, 2.0, 1.0])
+    positive = np.array([True, True, False, False])
+    # pairs: 3>2, 3>1, 2=2, 2>1
+    assert auc(scores, positive) == 3.5 / 4
+
+
+@given(labelled)
+def test_auc_counts_pairs_and_is_scikit_learns(pairs: list[tuple[float, bool]]) -> None:
+    scores, positive = arrays(pairs)
+    won = [(a > b) + (a == b) / 2 for a, b in itertools.product(scores[positive], scores[~positive])]
+    assert auc(scores, positive) == pytest.approx(sum(won) / len(won))
+    assert auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
+
+
+@given(labelled)
+def test_auc_depends_on_ranks_only_and_turns_with_the_scores(pairs: list[tuple[float, bool]]) -> None:
+    scores, positive = arrays(pairs)
+    assert auc(np.exp(scores), positive) == pytest.approx(auc(scores, positive))
+    assert auc(-scores, positive) == pytest.approx(1 - auc(scores, positive))
+
+
+def test_average_precision_by_hand() -> None:
+    # best first: essential, redundant, essential -> precision 1/1 and 2/3
+    assert average_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])) == pytest.approx(5 / 6)
+
+
+@given(labelled, st.sampled_from([0.9, 0.7, 0.5, 0.3]))
+def test_kept_share_is_what_the_compress_stage_keeps(pairs: list[tuple[float, bool]], ratio: float) -> None:
+    scores, essential = arrays(pairs)
+    kept = keep_mask(scores.astype(np.float32), ratio)
+    assert kept_share(scores, essential, ratio) == pytest.approx((kept & essential).sum() / essential.sum())
+
+
+def test_rank_correlation_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    scores, importance = rng.integers(0, 5, 40).astype(float), rng.normal(size=40)
+    assert rank_correlation(scores, importance) == pytest.approx(spearmanr(scores, importance).statistic)
+
+
+def test_scores_that_say_nothing_do_not_correlate() -> None:
+    assert rank_correlation(np.ones(5), np.arange(5.0)) == 0.0
+
+
+def test_partial_correlation_is_that_of_regression_residuals_and_of_the_textbook() -> None:
+    rng = np.random.default_rng(1)
+    position = np.arange(50.0)
+    scores, importance = position + 20 * rng.normal(size=50), position + 20 * rng.normal(size=50)
+    ranks = [np.argsort(np.argsort(v)).astype(float) for v in (scores, importance)]
+    column = position[:, None]
+    left = [r - LinearRegression().fit(column, r).predict(column) for r in ranks]
+    expected = np.corrcoef(left)[0, 1]
+    assert partial_rank_correlation(scores, importance) == pytest.approx(expected)
+    xy, xz, yz = (spearmanr(a, b).statistic for a, b in [ranks, (ranks[0], position), (ranks[1], position)])
+    assert expected == pytest.approx((xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2)))
+    assert abs(expected) < abs(xy)
+
+
+@pytest.mark.parametrize("scores", [np.arange(6.0), -np.arange(6.0), np.ones(6)])
+def test_nothing_is_left_of_position_itself(scores: np.ndarray) -> None:
+    assert partial_rank_correlation(scores, np.array([3.0, 1, 2, 6, 5, 4])) is None
+
+
+def test_bootstrap_interval_covers_and_narrows() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(0.6, 0.2, size=400)
+    interval = mean_interval(values.tolist(), confidence=0.95, num_resamples=2000)
+    standard_error = values.std(ddof=1) / 20
+    assert interval.value == pytest.approx(values.mean())
+    assert interval.n == 400
+    assert interval.low == pytest.approx(values.mean() - 1.96 * standard_error, abs=0.15 * standard_error)
+    assert interval.high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.15 * standard_error)
+    narrower = mean_interval(values.tolist(), confidence=0.5, num_resamples=2000)
+    assert interval.low < narrower.low < narrower.high < interval.high
+
+
+def test_bootstrap_is_the_same_every_time_and_exact_for_equal_values() -> None:
+    once, again = (mean_interval([0.1, 0.9, 0.4], confidence=0.9, num_resamples=50) for _ in range(2))
+    assert once == again
+    flat = mean_interval([0.25] * 7, confidence=0.95, num_resamples=50)
+    assert (flat.low, flat.value, flat.high) == (0.25, 0.25, 0.25)
