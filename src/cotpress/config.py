@@ -14,8 +14,10 @@ from cotpress.data.config import (
     DataConfig,
     JsonlBenchmarkConfig,
     JsonlDataConfig,
+    MultipleChoiceBenchmarkConfig,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
+    PublishedBenchmarkConfig,
 )
 from cotpress.distill.config import DistillConfig
 from cotpress.errors import ConfigError
@@ -130,6 +132,8 @@ SCHEMAS: dict[str, type] = {
     "data/jsonl_schema": JsonlDataConfig,
     "benchmark/planted_schema": PlantedBenchmarkConfig,
     "benchmark/jsonl_schema": JsonlBenchmarkConfig,
+    "benchmark/published_schema": PublishedBenchmarkConfig,
+    "benchmark/multiple_choice_schema": MultipleChoiceBenchmarkConfig,
     "scorer/cts_schema": CtsConfig,
     "scorer/self_information_schema": SelfInformationConfig,
     "scorer/entropy_schema": EntropyConfig,

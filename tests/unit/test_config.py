@@ -17,7 +17,7 @@ from cotpress.help_page import one_liner
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 2, "experiment": 2, "compression": 2, "data": 2, "distill": 2, "evaluation": 1, "model": 5,
+    "benchmark": 7, "experiment": 2, "compression": 2, "data": 2, "distill": 2, "evaluation": 1, "model": 5,
     "reference": 3, "scorer": 19, "sft": 2, "tracker": 3, "trainer": 3,
 }  # fmt: skip
 REQUIRED = {
@@ -101,6 +101,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("+typo=1", "'typo'"),
         ("data.num_traces=1.5", "data.num_traces: got '1.5', allowed: a whole number"),
         ("data=jsonl", "no value for data.path"),
+        ("benchmark.extractor=digit", "expected one of [math, number, integer, letter]"),
         ("compression.mixed_ratios=[0.5,2]", "compression.mixed_ratios: got 2.0"),
     ],
 )
@@ -109,6 +110,15 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
     assert result.returncode == 2
     assert expected in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_token_budget_of_a_benchmark_follows_the_protocol_and_a_wrong_one_is_explained(tmp_path: Path) -> None:
+    for protocol, budget in (("cts", 32768), ("tokenskip", 1024)):
+        config = to_objects(compose("train", overrides=["benchmark=math500", f"benchmark.protocol={protocol}"]))
+        assert isinstance(config, TrainConfig)
+        assert config.benchmark.max_new_tokens == budget
+    result = _run("benchmark=math500", "benchmark.protocol=tokenskp", cwd=tmp_path)
+    assert "benchmark.budgets, which has no 'tokenskp'. Did you mean 'tokenskip'?" in result.stderr
 
 
 @pytest.mark.parametrize("script", ["train.py", "compress.py", "evaluate.py", "report.py"])
