@@ -11,6 +11,7 @@ from cotpress.answers.statements import TAIL, after_hashes, boxed, boxes, cut_of
 _NUMBER = re.compile(rf"(?<![\w.,])-?\$?(?:{INTEGER}(?:\.\d+)?|\.\d+)(?:/\d+)?%?|(?:{INTEGER}(?:\.\d+)?|\.\d+)%?")
 _SCALED = re.compile(r" ?(hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
 _SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_MINUS = str.maketrans("\u2212\u2013", "--")
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
 
@@ -71,14 +72,17 @@ def _number(text: str) -> str:
     for statement in (stated(text), after_hashes(text)):
         if statement and (found := _in_statement(statement)):
             return found
-    return "" if cut_off(text) else _last_result(text) or _last_number(text)
+    return "" if cut_off(text) else _result(text[-TAIL:].translate(_MINUS).rstrip())
 
 
-def _last_result(text: str) -> str:
-    """What the last equation of the last line comes to: `9 + 6 = 15 of the 24 litres` is about 15."""
-    line = text[-TAIL:].rstrip().rpartition("\n")[2]
-    result = _NUMBER.search(line, line.rfind("=") + 1) if "=" in line else None
-    return "" if result is None else result.group()
+def _result(text: str) -> str:
+    """What the last equation of the last line comes to (`9 + 6 = 15 of the 24 litres`), else the last number."""
+    equals = text.rfind("=", text.rfind("\n") + 1)
+    found = _NUMBER.search(text, equals) if equals >= 0 else None
+    if found is None:
+        for found in _NUMBER.finditer(text):  # noqa: B007 - the last match is what is wanted
+            pass
+    return "" if found is None else _scaled(text, found)
 
 
 def _in_statement(statement: str) -> str:

@@ -8,6 +8,7 @@ MAX_STATEMENT = 2000
 TAIL = 10_000
 """Characters at the end of a text among which a bare number can be its answer."""
 
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
 _CUT_BOX = re.compile(r"\\(?:boxed|fbox)\s*\Z")
 _STATED = re.compile(r"(?:final\s+answer|\banswer)\**\s*(?:is|:)\s*:?\**\s*:?\s*", re.IGNORECASE)
@@ -80,7 +81,8 @@ def _scan(text: str) -> tuple[list[Box], bool]:
     """Outermost complete boxes, and whether the last box of the text is open."""
     groups: list[tuple[bool, int, int]] = []  # open so far: is a box, its first character, first of its content
     closed: list[tuple[int, int, int]] = []  # boxes: first character, first of the content, closing brace
-    for match in _BRACES.finditer(text):
+    first = _BOX.search(text)
+    for match in _BRACES.finditer(text, first.start()) if first else ():
         if match["box"] or match.group() == "{":
             groups.append((match["box"] is not None, match.start(), match.end()))
         elif match.group() == "}" and groups:
