@@ -33,8 +33,7 @@ def extract_answer(text: str, extractor: Extractor = Extractor.math) -> str:
 
     Looked for in this order, the last occurrence of each: a complete `\boxed{...}`, `answer is ...`, `#### ...`,
     any number (for `number` and `integer` that of an equation in the last line first). Of letters, whatever is stated
-    last. A text that was cut off inside its box states no answer: whatever
-    number stood before it was not it.
+    last. A text that was cut off inside its box states no answer: whatever number stood before it was not it.
 
     Args:
         text: The written solution.
@@ -111,10 +110,13 @@ def _scaled(text: str, number: re.Match[str]) -> str:
 
 
 def _written(value: Fraction) -> str:
+    """A value in plain digits, as a fraction if it takes more than twelve decimal places."""
     if value.denominator == 1:
         return str(value.numerator)
-    decimal = f"{float(value):.12g}"
-    return decimal if Fraction(decimal) == value else f"{value.numerator}/{value.denominator}"
+    whole, rest = divmod(abs(value) * 10**12, 10**12)
+    if rest.denominator != 1:
+        return f"{value.numerator}/{value.denominator}"
+    return f"{'-' if value < 0 else ''}{whole}.{int(rest):012}".rstrip("0")
 
 
 def _last_number(text: str) -> str:

@@ -48,6 +48,8 @@ def test_integer_survives_every_way_of_stating_it(number: int) -> None:
 @example("\\boxed{" * 30)
 @example("1e999 \ud800 \x00")
 @example("1/0")
+@example("9" * 400 + ".5 million")
+@example("9" * 1990 + "e999")
 def test_any_text_is_extracted_and_numbers_compared_without_raising(text: str) -> None:
     for kind in Extractor:
         for stated in (text, f"The answer is {text}", f"\\boxed{{{text}}}"):

@@ -6,6 +6,8 @@ The order is a property of seed and question: it does not depend on other questi
 import hashlib
 from collections.abc import Sequence
 
+from cotpress.errors import ConfigError
+
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -15,5 +17,11 @@ def shuffled(num_options: int, seed: int, question_id: str) -> list[int]:
 
 
 def lettered(options: Sequence[str]) -> str:
-    """The options as lines `(A) ...`, `(B) ...`."""
+    """The options as lines `(A) ...`, `(B) ...`.
+
+    Raises:
+        ConfigError: There are more options than letters.
+    """
+    if len(options) > len(LETTERS):
+        raise ConfigError(f"benchmark.wrong_columns: got {len(options) - 1}, allowed: at most {len(LETTERS) - 1}")
     return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))

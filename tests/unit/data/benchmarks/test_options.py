@@ -1,9 +1,11 @@
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.data.benchmarks.options import lettered, shuffled
+from cotpress.errors import ConfigError
 
 
 def test_order_is_the_same_on_every_machine() -> None:
@@ -25,6 +27,11 @@ def test_every_order_is_about_equally_likely() -> None:
     assert len(counts) == 24
     chi_squared = sum((count - 200) ** 2 / 200 for count in counts.values())
     assert chi_squared < 49.7  # 23 degrees of freedom, p = 0.001
+
+
+def test_more_options_than_letters_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at most 9"):
+        lettered(["x"] * 11)
 
 
 def test_options_are_lines_with_letters_in_parentheses() -> None:
