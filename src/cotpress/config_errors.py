@@ -59,10 +59,12 @@ def _explain_reference(error: BaseException, key: str, group: str, name: str) ->
     """A value is taken from another one that does not exist, as `max_new_tokens` is from the budget of a protocol."""
     from omegaconf import DictConfig, OmegaConf
 
-    parent = getattr(error, "parent_node", None)
-    there = OmegaConf.select(parent._get_root(), group) if isinstance(parent, DictConfig) else None
-    choices = map(str, there) if isinstance(there, DictConfig) else ()
-    return f"{key}: taken from {group}, which has no '{name}'.{did_you_mean(name, choices)}"
+    parent = getattr(error, "parent_node", None)  # references of our own files are relative to it
+    there = OmegaConf.select(parent, group) if isinstance(parent, DictConfig) else None
+    if not isinstance(there, DictConfig):
+        return f"{key}: taken from '{group}.{name}', which does not exist"
+    place = f"{key.rpartition('.')[0]}.{group}"
+    return f"{key}: taken from {place}, which has no '{name}'.{did_you_mean(name, map(str, there))}"
 
 
 def _got(text: str) -> str:
