@@ -45,12 +45,26 @@ def _explain_value(error: BaseException, entry: str) -> str:
     key = str(getattr(error, "full_key", None) or getattr(error, "key", "") or "")
     owner = getattr(error, "object_type", None)
     text = str(getattr(error, "msg", None) or error).partition("\n")[0]
+    if wanted := re.search(r"Interpolation key '(.+)\.(.+?)' not found", text):
+        return _explain_reference(error, key, wanted[1], wanted[2])
     if "is not in struct" in text or "not in '" in text or "not found" in text:
         schema = owner if isinstance(owner, type) and dataclasses.is_dataclass(owner) else SCHEMAS[f"{entry}_schema"]
         return f"unknown key '{key}'.{did_you_mean(key.rpartition('.')[2], _names(schema))}"
     if key == "ratio":
         return f"ratio: {_got(text)}, allowed: {RATIO_RANGE}"
     return f"{key}: {_allowed(text)}" if key else _allowed(text)
+
+
+def _explain_reference(error: BaseException, key: str, group: str, name: str) -> str:
+    """A value is taken from another one that does not exist, as `max_new_tokens` is from the budget of a protocol."""
+    from omegaconf import DictConfig, OmegaConf
+
+    parent = getattr(error, "parent_node", None)  # references of our own files are relative to it
+    there = OmegaConf.select(parent, group) if isinstance(parent, DictConfig) else None
+    if not isinstance(there, DictConfig):
+        return f"{key}: taken from '{group}.{name}', which does not exist"
+    place = f"{key.rpartition('.')[0]}.{group}"
+    return f"{key}: taken from {place}, which has no '{name}'.{did_you_mean(name, map(str, there))}"
 
 
 def _got(text: str) -> str:

@@ -48,12 +48,21 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A question with its gold answer: what evaluation asks."""
+    """A question with its gold answer: what evaluation asks.
+
+    Attributes:
+        question: The user's turn, as it is asked.
+        answer: Gold answer; empty if `unanswerable`.
+        extractor: Name of the `Extractor` that finds the answer in an output.
+        unanswerable: The question has no answer; right is to say so.
+    """
 
     id: str
     question: str
     answer: str
     family: str = ""
+    extractor: str = "math"
+    unanswerable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +198,7 @@ class Prediction:
         ratio: Asked kept fraction of the student that wrote it.
         output: Generated text, without the prompt.
         predicted: Extracted answer, empty if there was none.
+        declined: Whether the output says that the question has no answer.
         num_tokens: Generated tokens in the student's tokenizer, end token not counted.
         num_thinking_tokens: The part of them before the thinking was closed.
         finish_reason: `stop` (the model ended) or `length` (the budget ended it).
@@ -205,6 +215,7 @@ class Prediction:
     output: str
     predicted: str
     correct: bool
+    declined: bool = False
     num_tokens: int
     num_thinking_tokens: int
     finish_reason: str

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.config import SCHEMAS, register_schemas, to_objects
+from cotpress.config import SCHEMAS, TrainConfig, register_schemas, to_objects
 from cotpress.help_page import one_liner
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 2, "experiment": 2, "compression": 2, "data": 2, "distill": 4, "evaluation": 1, "model": 5,
+    "benchmark": 7, "experiment": 2, "compression": 2, "data": 2, "distill": 4, "evaluation": 1, "model": 5,
     "reference": 4, "scorer": 20, "sft": 2, "tracker": 3, "trainer": 3, "truth": 3,
 }  # fmt: skip
 ENTRY = {"truth": "fidelity"}
@@ -108,6 +108,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("+typo=1", "'typo'"),
         ("data.num_traces=1.5", "data.num_traces: got '1.5', allowed: a whole number"),
         ("data=jsonl", "no value for data.path"),
+        ("benchmark.extractor=digit", "expected one of [math, number, integer, letter]"),
         ("compression.mixed_ratios=[0.5,2]", "compression.mixed_ratios: got 2.0"),
         ("compression.max_consecutive_deletions=0", "compression.max_consecutive_deletions: got 0, allowed: 1 or more"),
         ("compression.keep_strings=['a','']", "compression.keep_strings: got '', allowed: texts that are not empty"),
@@ -152,6 +153,15 @@ def test_help_of_fidelity_lists_its_groups(tmp_path: Path) -> None:
     for line in ("  truth", "   * planted", "     thought_anchors", "     prmbench", "  scorer", "   * cts"):
         assert f"\n{line}" in shown
     assert "fidelity.py truth=thought_anchors truth.path=FILE" in shown
+
+
+def test_token_budget_of_a_benchmark_follows_the_protocol_and_a_wrong_one_is_explained(tmp_path: Path) -> None:
+    for protocol, budget in (("cts", 32768), ("tokenskip", 1024)):
+        config = to_objects(compose("train", overrides=["benchmark=math500", f"benchmark.protocol={protocol}"]))
+        assert isinstance(config, TrainConfig)
+        assert config.benchmark.max_new_tokens == budget
+    result = _run("benchmark=math500", "benchmark.protocol=tokenskp", cwd=tmp_path)
+    assert "benchmark.budgets, which has no 'tokenskp'. Did you mean 'tokenskip'?" in result.stderr
 
 
 @pytest.mark.parametrize("script", ["train.py", "compress.py", "fidelity.py", "evaluate.py", "report.py"])

@@ -5,6 +5,8 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from cotpress.answers.extraction import Extractor
+
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
@@ -48,6 +50,18 @@ class JsonlDataConfig(DataConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class HubFile:
+    """One file of a data set on the hub."""
+
+    dataset: str = MISSING
+    """Hub id of the data set, owner/name."""
+    revision: str | None = None
+    """Commit, tag or branch; null is the newest. What was read is identified by its content."""
+    file: str = MISSING
+    """Path inside the data set: .jsonl, .parquet or .csv."""
+
+
+@dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
     """Problems that students are evaluated on (config group `benchmark`)."""
 
@@ -57,6 +71,11 @@ class BenchmarkConfig:
     """Use only the first so many problems."""
     max_new_tokens: int = MISSING
     """Generation budget per answer, in the student's tokens."""
+    prompt: str = "{question}"
+    """What the user's turn says; `{question}` is replaced. The system text is the model's (`model.chat.system`),
+    because a student has to be asked the way it was trained."""
+    extractor: Extractor = Extractor.math
+    """Kind of answer that is looked for in an output: math, number, integer, letter."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,6 +98,43 @@ class JsonlBenchmarkConfig(BenchmarkConfig):
 
     path: str = MISSING
     """File to read."""
+    unanswerable: bool = False
+    """No question of the file has an answer (for instance a premise is missing): no `answer` is read, and right is to
+    say so."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PublishedBenchmarkConfig(BenchmarkConfig):
+    """A published test set, from the hub or from a local copy. A bad row is an error: it would be another test set."""
+
+    hub: HubFile = field(default_factory=HubFile)
+    """Where it is published."""
+    path: str | None = None
+    """Local copy (.jsonl, .parquet or .csv); null takes it from the hub."""
+    num_published: int = MISSING
+    """Problems in the published set; another number is reported, for its results do not compare."""
+    id_columns: list[str] = field(default_factory=lambda: ["id"])
+    """Names under which copies hold the id; the first one present counts, without any the row number is the id."""
+    question_columns: list[str] = field(default_factory=lambda: ["question", "problem"])
+    """Names under which copies hold the question."""
+    answer_columns: list[str] = field(default_factory=lambda: ["answer"])
+    """Names under which copies hold the gold answer."""
+    answer_after: str = ""
+    """The gold answer is what follows the last occurrence of this text, where it occurs."""
+    protocol: str = MISSING
+    """Paper whose token budget is used: a key of `budgets`."""
+    budgets: dict[str, int] = field(default_factory=dict)
+    """Token budget of each paper that reports this benchmark; `max_new_tokens` is the one of `protocol`."""
+
+
+@dataclass(kw_only=True, slots=True)
+class MultipleChoiceBenchmarkConfig(PublishedBenchmarkConfig):
+    """A published test set of questions with one right and several wrong options, in an order drawn per question."""
+
+    wrong_columns: list[str] = MISSING
+    """Columns of the wrong options; the right one is in `answer_columns`."""
+    seed: int = MISSING
+    """Seed of the order of the options; seed and question id determine it."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 A new source is one module that yields records, one schema in `config.py`, and one `case` here.
 """
 
+import dataclasses
 import itertools
 import logging
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.data.benchmarks import published
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -19,6 +21,7 @@ from cotpress.data.config import (
     JsonlDataConfig,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
+    PublishedBenchmarkConfig,
 )
 from cotpress.data.planted import generator
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
@@ -92,17 +95,24 @@ def problems(config: BenchmarkConfig, store: ArtifactStore) -> Artifact:
 
     Raises:
         ConfigError: A value is out of range.
-        DataError: The file is missing or holds no usable row.
+        DataError: The file is missing or holds no usable row; or the hub cannot give it.
     """
     _check_limit("benchmark.limit", config.limit)
+    if "{question}" not in config.prompt:
+        raise ConfigError(f"benchmark.prompt: got '{config.prompt}', it must contain {{question}}")
     source = _problem_source(config)
+    extractor = config.extractor.value
 
     def produce(folder: Path) -> Summary:
-        rows = list(itertools.islice(source.records, config.limit))
+        rows = [
+            dataclasses.replace(p, question=config.prompt.replace("{question}", p.question), extractor=extractor)
+            for p in itertools.islice(source.records, config.limit)
+        ]
         write_records(folder / PROBLEMS, rows, Problem)
         return Summary(num_rows=len(rows), dropped=source.dropped)
 
-    return store.build("benchmark", {**source.identity, "limit": config.limit}, produce)
+    asked = {"limit": config.limit, "prompt": config.prompt, "extractor": extractor}
+    return store.build("benchmark", {**source.identity, **asked}, produce)
 
 
 def _trace_source(config: DataConfig) -> _Source[Trace]:
@@ -159,10 +169,16 @@ def _problem_source(config: BenchmarkConfig) -> _Source[Problem]:
             identity = {"source": "planted", "version": generator.VERSION, **values}
             return _Source(identity, _lazily(lambda: generator.problems(**values)))
         case JsonlBenchmarkConfig():
-            reader = RowReader(Path(config.path), PROBLEM_FIELDS, strict=False, key="benchmark.path")
-            return _Source(_file_identity(config.path), map(_problem, reader), reader.dropped)
+            fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not config.unanswerable]
+            reader = RowReader(Path(config.path), fields, strict=False, key="benchmark.path")
+            identity = {**_file_identity(config.path), "unanswerable": config.unanswerable}
+            return _Source(identity, map(_problem, reader), reader.dropped)
+        case PublishedBenchmarkConfig():
+            file = published.local_file(config)
+            identity = {**_file_identity(str(file)), **published.reading(config)}
+            return _Source(identity, _lazily(lambda: published.problems(config, file)))
         case _:
-            raise ConfigError(f"benchmark: no source for {type(config).__name__}. Allowed: planted, jsonl")
+            raise ConfigError(f"benchmark: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 
 def _trace(row: Mapping[str, str]) -> Trace:
@@ -176,7 +192,9 @@ def _trace(row: Mapping[str, str]) -> Trace:
 
 
 def _problem(row: Mapping[str, str]) -> Problem:
-    return Problem(id=row["id"], question=row["question"], answer=row["answer"])
+    unanswerable = "answer" not in row
+    answer = "" if unanswerable else row["answer"]
+    return Problem(id=row["id"], question=row["question"], answer=answer, unanswerable=unanswerable)
 
 
 def _lazily(make: Callable[[], Iterable[R]]) -> Iterator[R]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cotpress.answers import extract_answer, is_equal
+from cotpress.answers import Extractor, judge
 from cotpress.generation.base import Generation, Sampling
 from cotpress.generation.hf import generate
 from cotpress.prompts import ChatFormat
@@ -65,7 +65,7 @@ def answer_problems(
     room = max((len(p) for p in prompts), default=0) + protocol.max_new_tokens
     done: dict[int, Prediction] = {}
 
-    def judge(index: int, generation: Generation) -> None:
+    def finish(index: int, generation: Generation) -> None:
         done[index] = _judge(problems[index], generation, written, system, ratio)
         if on_done is not None:
             on_done(done[index])
@@ -77,7 +77,7 @@ def answer_problems(
         max_new_tokens=protocol.max_new_tokens,
         batch_size=max(protocol.batch_tokens // room, 1),
         sampling=protocol.sampling,
-        on_done=judge,
+        on_done=finish,
         on_finished=on_finished,
     )
     return [done[i] for i in range(len(problems))]
@@ -85,7 +85,14 @@ def answer_problems(
 
 def _judge(problem: Problem, generation: Generation, written: ChatFormat, system: str, ratio: float) -> Prediction:
     thinking, response, closed = written.split_output(generation.text)
-    predicted = extract_answer(response if closed and response else generation.text)
+    # an answer that the budget cut off was not given, whatever number stands last in it
+    ended = generation.finish_reason == "stop"
+    verdict = judge(
+        response if closed and response else generation.text,
+        problem.answer,
+        Extractor(problem.extractor),
+        unanswerable=problem.unanswerable,
+    )
     return Prediction(
         id=problem.id,
         family=problem.family,
@@ -94,9 +101,9 @@ def _judge(problem: Problem, generation: Generation, written: ChatFormat, system
         system=system,
         ratio=ratio,
         output=generation.text,
-        predicted=predicted,
-        # an answer that the budget cut off was not given, whatever number stands last in it
-        correct=generation.finish_reason == "stop" and is_equal(problem.answer, predicted),
+        predicted=verdict.predicted,
+        correct=ended and verdict.correct,
+        declined=ended and verdict.declined,
         num_tokens=generation.num_tokens,
         num_thinking_tokens=len(written.text_ids(thinking)) if closed else generation.num_tokens,
         finish_reason=generation.finish_reason,

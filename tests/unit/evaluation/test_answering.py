@@ -38,9 +38,9 @@ def problems(store):
     return store.build("benchmark", {"test": 1}, produce)
 
 
-def _verdict(chat, text, reason="stop"):
+def _verdict(chat, text, reason="stop", problem=PROBLEM):
     ids = tuple(chat.text_ids(text))
-    return _judge(PROBLEM, Generation(token_ids=ids, text=text, finish_reason=reason, latency_s=0.1), chat, "s", 0.5)
+    return _judge(problem, Generation(token_ids=ids, text=text, finish_reason=reason, latency_s=0.1), chat, "s", 0.5)
 
 
 def test_answer_in_the_response_counts(chat):
@@ -67,6 +67,27 @@ def test_unclosed_thinking_counts_all_tokens_as_thinking(chat):
 def test_empty_output_is_wrong(chat):
     found = _verdict(chat, "")
     assert (found.correct, found.predicted, found.num_tokens) == (False, "", 0)
+
+
+def test_the_problem_says_what_kind_of_answer_is_looked_for(chat):
+    text = "<think>\nx\n</think>\n\nThe answer is (B), since 12 > 3."
+    letter = Problem(id="p", question="which", answer="B", extractor="letter")
+    assert (_verdict(chat, text, problem=letter).predicted, _verdict(chat, text, problem=letter).correct) == ("B", True)
+    assert not _verdict(chat, text).correct
+
+
+def test_unanswerable_question_is_right_only_if_the_output_says_so(chat):
+    missing = Problem(id="p", question="how many", answer="", unanswerable=True)
+    declined = "<think>\n12?\n</think>\n\n\\boxed{\\text{Not enough information}}"
+    for text, reason, right in ((declined, "stop", True), (declined, "length", False), ("\\boxed{12}", "stop", False),
+                                ("", "stop", False), ("<think>\nso 12 or", "length", False)):  # fmt: skip
+        found = _verdict(chat, text, reason, missing)
+        assert (found.correct, found.declined) == (right, right)
+
+
+def test_declining_an_answerable_question_is_wrong_and_counted(chat):
+    found = _verdict(chat, "<think>\nx\n</think>\n\nThere is not enough information.")
+    assert (found.correct, found.declined, found.predicted) == (False, True, "")
 
 
 def _evaluate(store, problems, **changes):

@@ -12,7 +12,7 @@ from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
 from cotpress.records import Trace
 from cotpress.scoring.config import Condition, CtsConfig, Template
 from cotpress.scoring.cts import CtsScorer
-from cotpress.scoring.reader import NO_RESPONSE, TOO_LONG, Reader
+from cotpress.scoring.reader import NO_RESPONSE, TOO_LONG
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 

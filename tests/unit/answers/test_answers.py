@@ -1,0 +1,157 @@
+import json
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cotpress.answers import Extractor, extract_answer, is_equal, judge, verifier
+
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
+shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no data folder beside the checkout")
+
+
+def cases(kind: Extractor) -> list[Any]:
+    lines = (Path(__file__).parent / f"{kind.value}_cases.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [pytest.param(kind, row, id=f"{kind.value}: {row['text'][-30:]}~{row['gold']}") for row in rows]
+
+
+@pytest.mark.parametrize(("kind", "case"), [c for kind in Extractor for c in cases(kind)])
+def test_case_is_extracted_and_judged_as_written(kind: Extractor, case: dict[str, Any]) -> None:
+    assert extract_answer(case["text"], kind) == case["answer"]
+    assert is_equal(case["gold"], case["answer"]) is case["equal"]
+
+
+def test_every_extractor_has_enough_cases() -> None:
+    assert {kind.value: len(cases(kind)) for kind in Extractor} == {
+        "math": 76, "number": 64, "integer": 23, "letter": 58,
+    }  # fmt: skip
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_integer_survives_every_way_of_stating_it(number: int) -> None:
+    for text in (f"\\boxed{{{number:,}}}", f"The final answer is: {number}", f"#### {number:,}", f"it is {number}."):
+        for kind in (Extractor.math, Extractor.number):
+            assert is_equal(str(number), extract_answer(text, kind))
+            assert not is_equal(str(number + 1), extract_answer(text, kind))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+@example("\\boxed{" * 30)
+@example("1e999 \ud800 \x00")
+@example("1/0")
+@example("9" * 400 + ".5 million")
+@example("9" * 1990 + "e999")
+def test_any_text_is_extracted_and_numbers_compared_without_raising(text: str) -> None:
+    for kind in Extractor:
+        for stated in (text, f"The answer is {text}", f"\\boxed{{{text}}}"):
+            found = extract_answer(stated, kind)
+            assert isinstance(is_equal("18" if kind is not Extractor.letter else "A", found), bool)
+
+
+@given(st.text(alphabet="ab{}\\ 1", max_size=20))
+def test_box_content_with_balanced_braces_comes_back_whole(text: str) -> None:
+    content = f"x{{{text.replace(chr(92), '').replace('{', '').replace('}', '').strip()}}}"
+    assert extract_answer(f"so \\boxed{{{content}}} it is") == content
+
+
+def test_hostile_expression_does_not_hang_and_the_next_comparison_works(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(verifier, "TIMEOUT_S", 0.7)
+    verifier.symbolically_equal("x", "y")  # the start of the process is not what is measured
+    started = time.monotonic()
+    assert not is_equal("2", "10^{10^{10^{10}}}")
+    assert time.monotonic() - started < 3
+    assert "could not be compared" in caplog.text
+    monkeypatch.undo()
+    assert is_equal("2\\sqrt{3}", "\\sqrt{12} ")
+
+
+def test_symbolic_comparison_works_in_threads() -> None:
+    verdicts: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda i=i: verdicts.append(is_equal(f"x+{i}", f"{i} + x"))) for i in range(4)
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verdicts == [True] * 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forked_process_compares_for_itself_and_leaves_its_parent_able_to() -> None:
+    assert is_equal("a+b", "b+a")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if is_equal("c+d", "d+c") else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert is_equal("e+f", "f+e")
+
+
+def test_plain_numbers_are_compared_by_the_thousand_per_second() -> None:
+    started = time.monotonic()
+    for number in range(3000):
+        assert is_equal(f"{number}", f"${number}.00")
+    assert time.monotonic() - started < 3
+
+
+def test_time_limit_holds_in_threads_and_does_not_spoil_the_comparison_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert is_equal("a-b", "-b+a")  # the start of the process is not what is measured
+    monkeypatch.setattr(verifier, "TIMEOUT_S", 0.7)
+    verdicts: dict[str, bool] = {}
+    pairs = {"hostile": ("2", "10^{10^{10^{11}}}"), "fair": ("2\\sqrt{3}", "\\sqrt{12}  ")}
+    threads = [
+        threading.Thread(target=lambda n=n, p=p: verdicts.update({n: is_equal(*p)})) for n, p in pairs.items()
+    ]  # fmt: skip
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verdicts == {"hostile": False, "fair": True}
+    assert time.monotonic() - started < 60  # a new process starts in between
+
+
+def _hostile_then_fair(limit_s: float) -> tuple[bool, float, bool]:
+    verifier.TIMEOUT_S = limit_s
+    is_equal("a-b", "-b+a")
+    started = time.monotonic()
+    hostile = is_equal("2", "10^{10^{10^{12}}}")
+    return hostile, time.monotonic() - started, is_equal("x+1", "1+x")
+
+
+def test_time_limit_holds_in_worker_processes() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        hostile, seconds, fair = pool.submit(_hostile_then_fair, 0.7).result(timeout=120)
+    assert (hostile, fair) == (False, True)
+    assert seconds < 5
+
+
+HOSTILE = {
+    "nested boxes": "\\boxed{" * 50_000 + "}" * 50_000, "open boxes": "\\boxed{" * 10**5, "braces": "{" * 10**6,
+    "deep box": "\\boxed{" + "{" * 900 + "1" + "}" * 900 + "}", "lines": "\n" * 10**6, "digits": "9" * 10**6,
+    "hashes": "#### x" + " " * 10**6 + "y", "thousands": "1" + ",000" * 250_000 + "0", "nul": "\0" * 10**6,
+    "surrogates": "\ud800" * 10**6, "statements": "answer is " * 10**5, "spaces": "answer" + " " * 10**6,
+    "stars": "answer" + "*" * 10**6, "letters": "A\n" * 250_000, "text": "\\text{" * 160_000,
+    "fractions": "answer: " + "\\frac{" * 300, "dollars": "answer: $" * 10**5, "declining": "not a b c " * 10**5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_megabyte_of_anything_is_judged_wrong_and_quickly(name: str) -> None:
+    started = time.monotonic()
+    for kind in Extractor:
+        assert not judge(HOSTILE[name], "18", kind).correct
+    assert time.monotonic() - started < 60  # all are linear, at most 2 s on an idle machine; quadratic takes hours
