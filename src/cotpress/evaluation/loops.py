@@ -36,5 +36,6 @@ def is_loop(items: Sequence[Hashable]) -> bool:
 
 
 def text_loops(text: str) -> bool:
-    """Whether a text ends in a repetition; independent of any tokenizer."""
-    return is_loop(_PIECE.findall(text[-_TAIL_CHARACTERS:]))
+    """Whether a text ends in a repetition; independent of any tokenizer. A budget may cut its last piece short."""
+    pieces = _PIECE.findall(text[-_TAIL_CHARACTERS:])
+    return is_loop(pieces) or is_loop(pieces[:-1])

@@ -32,7 +32,7 @@ def token_counter(tokenizer: str | None) -> CountTokens | None:
     except (CotpressError, OSError, ValueError, ImportError, KeyError) as error:
         raise ConfigError(
             f"evaluation.reference_tokenizer: got '{tokenizer}', which cannot be loaded: {error}. Allowed: a hub id or "
-            "a folder that holds a tokenizer. Fix: download it once where there is a network, or leave it null to count "
+            "a folder that holds a tokenizer. Fix: download it once where there is a network, or give null to count "
             "in the student's own tokenizer only"
         ) from error
     return lambda text: len(loaded(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -50,9 +50,7 @@ def control_notes(rows: Sequence[SystemResult]) -> list[str]:
     longer = [r for r in compared if r.lengthened]
     if longer:
         named = ", ".join(f"{r.system} at {r.target_ratio:g} (x{r.generated_ratio:.2f})" for r in longer)
-        notes.append(
-            f"{len(longer)} of {len(compared)} compressed students write LONGER (^): {named}"
-        )
+        notes.append(f"{len(longer)} of {len(compared)} compressed students write LONGER (^): {named}")
     verdicts = monotonicity(rows)
     obeying = [v.system for v in verdicts if not v.violations]
     if obeying:

@@ -12,7 +12,7 @@ from cotpress.report.published import Lookup
 
 WIDTH = 120
 """Characters that a line of the table fits in."""
-_SHORTEST_NAME = 8
+_SHORTEST_NAME = 6
 
 _SCALARS = (
     "target_ratio", "actual_ratio", "generated_ratio", "generated_against", "generated_thinking_ratio", "num_samples",
