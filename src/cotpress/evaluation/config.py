@@ -32,7 +32,7 @@ class EvaluationConfig:
     top_p: float | None = None
     """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 0.95 (CTS) when sampling."""
     budget_follows_ratio: bool = False
-    """Multiply benchmark.max_new_tokens by the ratio, as the papers do; it truncates, which costs accuracy by itself."""
+    """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncating costs accuracy by itself."""
     budgets: list[int] = field(default_factory=list)
     """Token budgets at which accuracy is compared; empty takes the quartiles of Original's generated tokens."""
     reference_tokenizer: str | None = None
