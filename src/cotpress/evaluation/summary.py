@@ -1,6 +1,7 @@
 """Judged answers to one row of the results table."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,6 @@ from cotpress.errors import DataError
 from cotpress.evaluation.loops import text_loops
 from cotpress.evaluation.statistics import (
     accuracy_interval,
-    by_question,
     mean_interval,
     paired_accuracy_difference,
     pass_at_k_intervals,
@@ -53,9 +53,7 @@ def summarize(
     """
     if not predictions:
         raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
-    correct = by_question(predictions, lambda p: float(p.correct))
     against, baseline = (AGAINST_ORIGINAL, original) if ratio_one is None else (AGAINST_RATIO_ONE, ratio_one)
-    reduction = None if original is None else 1 - token_ratio(predictions, original)
     return SystemResult(
         system=system,
         target_ratio=ratio,
@@ -68,11 +66,11 @@ def summarize(
         generated_against="" if baseline is None else against,
         generated_thinking_ratio=None if baseline is None else _thinking_ratio(predictions, baseline),
         accuracy_difference=None if original is None else paired_accuracy_difference(predictions, original, confidence),
-        num_samples=max(len(samples) for samples in correct.values()),
+        num_samples=max(Counter(p.id for p in predictions).values()),
         standard_error=standard_error(question_means(predictions, lambda p: float(p.correct))),
         pass_at_k=pass_at_k_intervals(predictions, confidence),
         training_reduction=None if actual_ratio is None else 1 - actual_ratio,
-        inference_reduction=reduction,
+        inference_reduction=None if original is None else 1 - token_ratio(predictions, original),
         loop_rate=_share([text_loops(p.output) for p in predictions]),
         unclosed_rate=_share([not p.closed for p in predictions]),
         mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),

@@ -32,10 +32,14 @@ class Monotonicity:
 
 
 def monotonicity(rows: Sequence[SystemResult]) -> list[Monotonicity]:
-    """One verdict per system that has rows at several ratios, in the rows' order."""
+    """One verdict per system that has rows at several ratios, in the rows' order.
+
+    A student with a control marker and students of a single ratio are different systems, also under one name.
+    """
     found = []
-    for name in dict.fromkeys(row.system for row in rows):
-        series = sorted((r for r in rows if r.system == name), key=lambda r: r.target_ratio)
+    for name, against in dict.fromkeys((row.system, row.generated_against) for row in rows):
+        series = [r for r in rows if (r.system, r.generated_against) == (name, against)]
+        series.sort(key=lambda r: r.target_ratio)
         pairs = [(a, b) for a, b in itertools.combinations(series, 2) if a.target_ratio < b.target_ratio]
         wrong = tuple((a, b) for a, b in pairs if a.mean_tokens.value > b.mean_tokens.value)
         if pairs:
@@ -52,7 +56,7 @@ def control_notes(rows: Sequence[SystemResult]) -> list[str]:
         named = ", ".join(f"{r.system} at {r.target_ratio:g} (x{r.generated_ratio:.2f})" for r in longer)
         notes.append(f"{len(longer)} of {len(compared)} compressed students write LONGER (^): {named}")
     verdicts = monotonicity(rows)
-    obeying = [v.system for v in verdicts if not v.violations]
+    obeying = list(dict.fromkeys(v.system for v in verdicts if not v.violations))
     if obeying:
         notes.append(f"generated tokens never fall as the asked ratio rises: {', '.join(obeying)}")
     for verdict in (v for v in verdicts if v.violations):

@@ -62,3 +62,9 @@ def test_obedient_systems_share_a_line() -> None:
 def test_uncompressed_row_is_never_called_longer() -> None:
     assert "^" not in ratios(row("cts", 1.0, 10, 1.01))
     assert control_notes([replace(row("Original", 1.0, 10, 1.01))]) == []
+
+
+def test_marker_students_are_not_mixed_with_those_of_single_ratios() -> None:
+    single = [row("cts", 0.5, 50), row("cts", 0.7, 70)]
+    marked = [replace(row("cts", r, t), generated_against="ratio 1") for r, t in [(0.4, 90), (0.6, 95)]]
+    assert [m.violations for m in monotonicity([*single, *marked])] == [(), ()]
