@@ -42,16 +42,19 @@ def sampled_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: fl
         logits: `[rows, V]`.
         uniforms: float64 `[rows]` in [0, 1).
         temperature: Above 0.
-        top_p: Smallest set of likeliest tokens with this much probability, in (0, 1].
+        top_p: Smallest set of likeliest tokens with this much probability, in (0, 1]; tokens as likely as the last of
+            them are in it as well, since which of them comes first is nothing that the model said.
 
     Returns:
         int64 `[rows]`.
     """
     probabilities = torch.softmax(logits.double() / temperature, dim=-1)
     if top_p < 1:
-        ordered, index = probabilities.sort(dim=-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter_(1, index, ordered)
+        # all tokens below this probability together hold less than 1 - top_p: none of them is in the set
+        candidates = int((probabilities >= (1 - top_p) / logits.shape[-1]).sum(-1).max())
+        ordered = probabilities.topk(candidates, dim=-1).values
+        least = ordered.masked_fill(ordered.cumsum(-1) - ordered >= top_p, 1.0).amin(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1]
     below = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))  # rounding reaches no end
