@@ -25,7 +25,7 @@ from cotpress.data.config import (
 )
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError
-from cotpress.evaluation.config import EvaluationConfig
+from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
 from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling_config import ModelConfig
 from cotpress.scoring.config import (
@@ -128,6 +128,8 @@ class EvaluateConfig:
     """Directory or hub id of a PEFT adapter; null evaluates the model itself."""
     ratio: float = 1.0
     """Ratio announced by the control marker; 1.0 announces nothing."""
+    n: int = 1
+    """Answers per question; short for evaluation.samples."""
     seed: int = 42
     """Seed of whatever the evaluation draws."""
     name: str | None = None
@@ -235,6 +237,13 @@ def check(config: EntryConfig) -> None:
         _require("num_resamples", config.num_resamples, config.num_resamples >= 1, "a whole number of at least 1")
         return
     _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
+    if isinstance(config, TrainConfig | EvaluateConfig):
+        _check_evaluation(config.evaluation)
+    if isinstance(config, EvaluateConfig) and Baseline.original in config.evaluation.baselines:
+        raise ConfigError(
+            "evaluation.baselines: got original, which is a student that has to be trained; evaluate.py trains none. "
+            "Allowed: base, ratio_one. Fix: leave it out, or evaluate its adapter with adapter=DIR"
+        )
     if isinstance(config, PipelineConfig):
         for ratio in config.compression.mixed_ratios:
             _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
@@ -265,6 +274,21 @@ def _check_data(config: ScoringPipelineConfig) -> None:
         raise ConfigError(
             f"{got} with export={config.export.value}, but texts are no conversations. Allowed: parquet. "
             "Fix: export=parquet; the compressed texts are its column compressed_thinking"
+        )
+
+
+def _check_evaluation(config: EvaluationConfig) -> None:
+    _require("evaluation.confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1), e.g. 0.95")
+    _require("evaluation.samples", config.samples, config.samples >= 1, "a whole number of at least 1")
+    _require("evaluation.budgets", config.budgets, all(b >= 1 for b in config.budgets), "whole numbers of at least 1")
+    temperature, top_p = config.temperature, config.top_p
+    _require("evaluation.temperature", temperature, temperature is None or temperature >= 0, "a number >= 0, or null")
+    _require("evaluation.top_p", top_p, top_p is None or 0 < top_p <= 1, "a number in (0, 1], or null")
+    check_samples(config.samples, temperature)
+    if top_p is not None and top_p < 1 and (temperature == 0 or (temperature is None and config.samples == 1)):
+        raise ConfigError(
+            f"evaluation.top_p: got {top_p}, but answers are greedy, so it would do nothing. "
+            "Fix: evaluation.temperature=0.6, or evaluation.top_p=null"
         )
 
 

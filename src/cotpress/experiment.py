@@ -10,7 +10,6 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,30 @@ from cotpress.compression.export import export
 from cotpress.config import CompressConfig, EvaluateConfig, ReportConfig, TrainConfig
 from cotpress.data.stage import problems as load_problems
 from cotpress.evaluation.config import Baseline
+from cotpress.evaluation.protocol import answer_budget, sampling
+from cotpress.evaluation.reference import token_counter
 from cotpress.evaluation.stage import PREDICTIONS
 from cotpress.evaluation.stage import evaluate as answer
-from cotpress.evaluation.statistics import summarize
 from cotpress.flow import Compression, Flow
 from cotpress.modeling.loading import use_threads
 from cotpress.progress import duration
 from cotpress.records import CompressedTrace, Prediction, SystemResult
+from cotpress.report.published import published_numbers
 from cotpress.report.results import RunResults, StageRecord, write_results
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.table import show
 from cotpress.runs import run_directory, run_name
+from cotpress.systems import BASE, ORIGINAL, System, measure, with_ratio_one
 from cotpress.tables import read_records, write_records
-from cotpress.tracking import open_tracker
+from cotpress.tracking import Tracker, open_tracker
 
 log = logging.getLogger(__name__)
-
-ORIGINAL, BASE = "Original", "Base"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _System:
-    """One row of the table before it is counted."""
-
-    name: str
-    ratio: float
-    actual_ratio: float | None
-    answers: Artifact
-    student: Artifact | None = None
 
 
 def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     """`train.py`: the whole flow; returns the accuracy of the scorer's student and the run directory."""
     run_dir = run_directory(config)
+    count = token_counter(config.evaluation.reference_tokenizer)  # before hours of work, so that it cannot fail after
     tags = [config.scorer.name, f"ratio={config.ratio:g}", config.model.name, config.data.name]
     with open_tracker(
         config.tracker,
@@ -62,62 +52,63 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
         resolved_config=plain(config),
     ) as tracker:
         flow = Flow(config, tracker)
-        systems = [*(_baseline(b, flow) for b in config.evaluation.baselines), _compressed(config, flow)]
-        rows = _rows(systems, config.evaluation.confidence)
-        for row in rows:
-            tracker.log(
-                "evaluate",
-                {f"{row.system}/accuracy": row.accuracy.value, f"{row.system}/tokens": row.mean_tokens.value},
-            )
-    _finish(run_dir, config, systems, rows, flow.artifacts)
+        systems = [s for b in config.evaluation.baselines for s in _baseline(b, flow)]
+        systems += _compressed(config, flow)
+        rows, predictions = measure(systems, config.evaluation, count)
+        _track(tracker, rows)
+    _finish(run_dir, config, rows, predictions, flow.artifacts)
     return rows[-1].accuracy.value, run_dir
 
 
-def _baseline(kind: Baseline, flow: Flow) -> _System:
+def _baseline(kind: Baseline, flow: Flow) -> list[System]:
     match kind:
         case Baseline.base:
-            return _System(name=BASE, ratio=1.0, actual_ratio=1.0, answers=flow.answers(BASE, None))
+            return [System(name=BASE, ratio=1.0, actual_ratio=1.0, answers=flow.answers(BASE, None))]
         case Baseline.original:
             student = flow.student(ORIGINAL, flow.uncompressed())
             answers = flow.answers(ORIGINAL, student)
-            return _System(name=ORIGINAL, ratio=1.0, actual_ratio=1.0, answers=answers, student=student)
+            return [System(name=ORIGINAL, ratio=1.0, actual_ratio=1.0, answers=answers, student=student)]
+        case Baseline.ratio_one:
+            return []  # it is the scorer's own student, asked below
 
 
-def _compressed(config: TrainConfig, flow: Flow) -> _System:
-    name = config.scorer.name
+def _compressed(config: TrainConfig, flow: Flow) -> list[System]:
+    """The scorer's student at the asked ratio, after itself at ratio 1 if that was asked for and it has a marker."""
+    name, mixed = config.scorer.name, bool(config.compression.mixed_ratios)
     compressed = flow.compressed()
     student = flow.student(name, compressed)
-    marker = config.ratio if config.compression.mixed_ratios else None
+    marker = config.ratio if mixed else None
+    one = None
+    if mixed and Baseline.ratio_one in config.evaluation.baselines:
+        one = flow.answers(name, student, ratio=1.0, marker_ratio=1.0)
     answers = flow.answers(name, student, ratio=config.ratio, marker_ratio=marker)
-    actual = float(compressed.facts["actual_ratio"])
-    return _System(name=name, ratio=config.ratio, actual_ratio=actual, answers=answers, student=student)
+    found = System(
+        name=name,
+        ratio=config.ratio,
+        actual_ratio=float(compressed.facts["actual_ratio"]),
+        answers=answers,
+        student=student,
+        ratio_one=one,
+    )
+    return with_ratio_one(found)
 
 
-def _rows(systems: list[_System], confidence: float) -> list[SystemResult]:
-    predictions = {s.name: read_records(s.answers.file(PREDICTIONS), Prediction) for s in systems}
-    return [
-        summarize(
-            predictions[s.name],
-            s.name,
-            s.ratio,
-            s.actual_ratio,
-            predictions.get(ORIGINAL),
-            confidence=confidence,
-            artifacts={a.stage: a.key for a in (s.student, s.answers) if a is not None},
-        )
-        for s in systems
-    ]
+def _track(tracker: Tracker, rows: list[SystemResult]) -> None:
+    """Send accuracy and tokens of every row to the tracker; of two rows of one student, the last has its name."""
+    for i, row in enumerate(rows):
+        again = any(later.system == row.system for later in rows[i + 1 :])
+        name = f"{row.system} ratio {row.target_ratio:g}" if again else row.system
+        tracker.log("evaluate", {f"{name}/accuracy": row.accuracy.value, f"{name}/tokens": row.mean_tokens.value})
 
 
 def _finish(
     run_dir: Path,
     config: TrainConfig | EvaluateConfig,
-    systems: list[_System],
     rows: list[SystemResult],
+    predictions: list[Prediction],
     artifacts: Mapping[str, Artifact],
 ) -> None:
     """Leave everything in the run directory that a user opens, and end with the table."""
-    predictions = [p for s in systems for p in read_records(s.answers.file(PREDICTIONS), Prediction)]
     write_records(run_dir / PREDICTIONS, predictions, Prediction)
     stages = tuple(
         StageRecord(label=label, artifact=a.key, seconds=a.seconds, fresh=a.fresh) for label, a in artifacts.items()
@@ -127,6 +118,7 @@ def _finish(
         model=config.model.name,
         benchmark=config.benchmark.name,
         seed=config.seed,
+        confidence=config.evaluation.confidence,
         rows=tuple(rows),
         stages=stages,
         essentials=_essentials(config),
@@ -136,19 +128,22 @@ def _finish(
     fresh = sum(s.seconds for s in stages if s.fresh)
     found = sum(not s.fresh for s in stages)
     log.info("stages: %d computed in %s, %d found done", len(stages) - found, duration(fresh), found)
-    show(rows, f"{config.model.name} on {config.benchmark.name}, seed {config.seed}")
+    title = f"{config.model.name} on {config.benchmark.name}, seed {config.seed}"
+    published = published_numbers(config.model.name, config.benchmark.name)
+    show(rows, title, confidence=config.evaluation.confidence, published=published)
     sys.stdout.write(f"run directory: {run_dir}\n")
 
 
 def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     if isinstance(config, EvaluateConfig):
-        return {"adapter": config.adapter, "ratio": config.ratio}
+        return {"adapter": config.adapter, "ratio": config.ratio, "evaluation": plain(config.evaluation)}
     return {
         "scorer": plain(config.scorer),
         "compression": plain(config.compression),
         "data": config.data.name,
         "reference": config.reference.origin,
         "sft": plain(config.sft.tune),
+        "evaluation": plain(config.evaluation),
     }
 
 
@@ -178,29 +173,53 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
 def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     """`evaluate.py`: a checkpoint or adapter on a benchmark."""
     run_dir = run_directory(config)
-    store = ArtifactStore(Path(config.output_root))
     use_threads(config.trainer)
-    name = config.name or (Path(config.adapter).name if config.adapter else BASE)
-    asked = load_problems(config.benchmark, store)
-    answers = answer(
-        system=name,
-        ratio=config.ratio,
-        model=config.model,
-        student=config.adapter,
-        problems=asked,
-        max_new_tokens=config.benchmark.max_new_tokens,
-        marker_ratio=config.ratio,
-        trainer=config.trainer,
-        store=store,
-    )
-    system = _System(name=name, ratio=config.ratio, actual_ratio=None, answers=answers)
-    rows = _rows([system], config.evaluation.confidence)
+    count = token_counter(config.evaluation.reference_tokenizer)
+    systems, artifacts = _asked(config, ArtifactStore(Path(config.output_root)))
+    rows, predictions = measure(systems, config.evaluation, count)
     with open_tracker(
-        config.tracker, run_dir, run_name=run_name(config), group=None, tags=[name], resolved_config=plain(config)
+        config.tracker,
+        run_dir,
+        run_name=run_name(config),
+        group=None,
+        tags=[systems[-1].name],
+        resolved_config=plain(config),
     ) as tracker:
-        tracker.log("evaluate", {"accuracy": rows[0].accuracy.value, "tokens": rows[0].mean_tokens.value})
-    _finish(run_dir, config, [system], rows, {"benchmark": asked, "evaluate": replace(answers)})
-    return rows[0].accuracy.value, run_dir
+        _track(tracker, rows)
+    _finish(run_dir, config, rows, predictions, artifacts)
+    return rows[-1].accuracy.value, run_dir
+
+
+def _asked(config: EvaluateConfig, store: ArtifactStore) -> tuple[list[System], dict[str, Artifact]]:
+    """The baselines and the model or adapter itself, and all artifacts made for them by label."""
+    artifacts = {"benchmark": load_problems(config.benchmark, store)}
+
+    def answers(label: str, system: str, adapter: str | None, ratio: float) -> Artifact:
+        artifacts[label] = answer(
+            system=system,
+            ratio=ratio,
+            model=config.model,
+            student=adapter,
+            problems=artifacts["benchmark"],
+            max_new_tokens=answer_budget(config.benchmark.max_new_tokens, ratio, config.evaluation),
+            marker_ratio=ratio,
+            samples=config.evaluation.samples,
+            sampling=sampling(config.evaluation, config.seed),
+            trainer=config.trainer,
+            store=store,
+        )
+        return artifacts[label]
+
+    name = config.name or (Path(config.adapter).name if config.adapter else BASE)
+    wanted, systems, one = config.evaluation.baselines, [], None
+    if Baseline.base in wanted and config.adapter:  # without an adapter, it is the base model that is evaluated
+        base = answers(f"evaluate ({BASE})", BASE, None, 1.0)
+        systems.append(System(name=BASE, ratio=1.0, actual_ratio=1.0, answers=base))
+    if Baseline.ratio_one in wanted and config.ratio < 1:
+        one = answers(f"evaluate ({name}, ratio 1)", name, config.adapter, 1.0)
+    found = answers(f"evaluate ({name})", name, config.adapter, config.ratio)
+    system = System(name=name, ratio=config.ratio, actual_ratio=None, answers=found, ratio_one=one)
+    return [*systems, *with_ratio_one(system)], artifacts
 
 
 def report(config: ReportConfig, folder: Path) -> tuple[None, Path]:
@@ -210,6 +229,6 @@ def report(config: ReportConfig, folder: Path) -> tuple[None, Path]:
     output = Path(config.output) if config.output else Path(config.runs)
     found = report_collection(Path(config.runs), output)
     for comparison in compare(found.runs):
-        show(list(comparison.rows), comparison.title)
+        show(comparison.rows, comparison.title, confidence=comparison.confidence, published=comparison.published)
     sys.stdout.write(f"report: {output / 'report.html'}\n")
     return None, output

@@ -19,6 +19,7 @@ from cotpress.data.config import PlantedDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth.stage import truth
 from cotpress.distill.stage import distill
+from cotpress.evaluation.protocol import answer_budget, sampling
 from cotpress.evaluation.runner import Protocol, answer_problems
 from cotpress.evaluation.stage import evaluate
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_threads
@@ -205,12 +206,15 @@ class Flow(Compression):
             model=c.model,
             student=student,
             problems=self.problems,
-            max_new_tokens=c.benchmark.max_new_tokens,
+            max_new_tokens=answer_budget(c.benchmark.max_new_tokens, ratio, c.evaluation),
             marker_ratio=marker_ratio,
+            samples=c.evaluation.samples,
+            sampling=sampling(c.evaluation, c.seed),
             trainer=c.trainer,
             store=self.store,
         )
-        return self._kept(f"evaluate ({name})", found)
+        label = f"evaluate ({name}, ratio 1)" if marker_ratio == 1 else f"evaluate ({name})"
+        return self._kept(label, found)
 
     def _validate(self, model: torch.nn.Module, sft: SftConfig, name: str) -> Mapping[str, float]:
         """Accuracy and tokens of a student in training on a few validation problems."""

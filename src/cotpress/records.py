@@ -204,6 +204,8 @@ class Prediction:
         finish_reason: `stop` (the model ended) or `length` (the budget ended it).
         latency_s: Seconds of wall time, shared equally within a batch.
         sample: Index of the sample for this question.
+        closed: False if the thinking was never closed.
+        reference_tokens: Tokens of the output in the reference tokenizer, if one was asked for.
     """
 
     id: str
@@ -221,6 +223,8 @@ class Prediction:
     finish_reason: str
     latency_s: float
     sample: int = 0
+    closed: bool = True
+    reference_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,18 +238,40 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetAccuracy:
+    """Accuracy when an answer only counts if it took at most `budget` generated tokens."""
+
+    budget: int
+    accuracy: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemResult:
-    """One row of the results table.
+    """One row of the results table. What is None was not measured.
 
     Attributes:
-        accuracy: Fraction correct, with a 95 % interval over questions.
+        accuracy: Fraction correct (avg@k for k samples per question), with a 95 % interval over questions.
         mean_tokens: Generated tokens per answer, with a 95 % interval.
         target_ratio: Asked kept fraction of the training thinking.
         actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if it is not known.
-        generated_ratio: Generated tokens relative to Original on the same questions; None without Original.
+        generated_ratio: ActRatio: generated tokens relative to those of `generated_against` on the same questions.
+        generated_against: `ratio 1` (the same student asked for all of its thinking; students with a control marker)
+            or `Original` (students of a single ratio); empty without either.
+        generated_thinking_ratio: The same over thinking tokens only.
         accuracy_difference: Accuracy minus that of Original on the same questions, paired; None without Original.
         truncation_rate: Fraction of answers ended by the token budget.
         seconds_per_sample: Wall time per answer.
+        num_samples: Most samples of one question.
+        standard_error: Standard error of the accuracy, clustered by question; None for a single question.
+        pass_at_k: Probability that one of k answers is correct, for k = 1 .. num_samples.
+        training_reduction: Share of the thinking tokens that training was spared, `1 - actual_ratio`.
+        inference_reduction: Share of Original's generated tokens that was not generated; negative if there were more.
+        loop_rate: Fraction of answers that end in a repetition.
+        unclosed_rate: Fraction of answers that never close their thinking.
+        mean_thinking_tokens: Generated tokens before the thinking was closed, per answer.
+        mean_answer_tokens: The others, per answer.
+        mean_reference_tokens: Generated tokens per answer in the reference tokenizer, with an interval.
+        accuracy_at_budgets: Accuracy at the same token budgets for all systems of a run.
     """
 
     system: str
@@ -256,5 +282,23 @@ class SystemResult:
     truncation_rate: float
     seconds_per_sample: float
     generated_ratio: float | None = None
+    generated_against: str = ""
+    generated_thinking_ratio: float | None = None
     accuracy_difference: Interval | None = None
+    num_samples: int = 1
+    standard_error: float | None = None
+    pass_at_k: tuple[Interval, ...] = ()
+    training_reduction: float | None = None
+    inference_reduction: float | None = None
+    loop_rate: float | None = None
+    unclosed_rate: float | None = None
+    mean_thinking_tokens: float | None = None
+    mean_answer_tokens: float | None = None
+    mean_reference_tokens: Interval | None = None
+    accuracy_at_budgets: tuple[BudgetAccuracy, ...] = ()
     artifacts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def lengthened(self) -> bool:
+        """True if the student writes more than what it is compared with: the compression failed in generation."""
+        return self.generated_ratio is not None and self.generated_ratio > 1

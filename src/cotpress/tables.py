@@ -29,6 +29,7 @@ _SPECIAL: dict[tuple[type, str], pa.DataType] = {
 _SCALARS = {
     "str": pa.string(),
     "int": pa.int64(),
+    "int | None": pa.int64(),
     "float": pa.float64(),
     "float | None": pa.float64(),
     "bool": pa.bool_(),

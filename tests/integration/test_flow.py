@@ -110,6 +110,11 @@ def test_mixed_ratio_student_is_trained_once_for_all_ratios(command: Command, fo
     done = command("train.py", "-m", "scorer=random", "compression=mixed", "ratio=0.5,0.9", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((folder / "artifacts" / "sft").iterdir())) == before + 1
+    (run_dir,) = (folder / "runs").glob("random-0.5-mixed-tiny-*")
+    original, one, half = json.loads((run_dir / "results.json").read_text())["rows"]
+    assert (original["generated_against"], one["target_ratio"], one["generated_ratio"]) == ("Original", 1.0, 1.0)
+    assert (half["target_ratio"], half["generated_against"]) == (0.5, "ratio 1")
+    assert pq.read_metadata(run_dir / "predictions.parquet").num_rows == 18
 
 
 def test_report_of_all_runs(command: Command, folder: Path) -> None:
@@ -128,6 +133,27 @@ def test_evaluate_takes_any_adapter(command: Command, folder: Path) -> None:
     assert any(line.startswith("mine") for line in done.stdout.splitlines())
     (row,) = json.loads((_run_dir(folder, "mine") / "results.json").read_text())["rows"]
     assert row["actual_ratio"] is None  # nobody knows what an adapter from elsewhere was trained on
+
+
+def test_evaluate_draws_samples_beside_baselines_and_counts_in_another_tokenizer(
+    command: Command, folder: Path
+) -> None:
+    adapter = next((folder / "artifacts" / "sft").glob("*/adapter"))
+    (tokenizer,) = (folder / "artifacts" / "model").iterdir()
+    small = [a for a in SMALL if not a.startswith("data.")]
+    done = command(
+        "evaluate.py", f"adapter={adapter}", "name=drawn", "n=2", "ratio=0.5", "evaluation.baselines=[base,ratio_one]",
+        f"evaluation.reference_tokenizer={tokenizer}", "evaluation.budgets=[8,24]", *small,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((_run_dir(folder, "drawn") / "results.json").read_text())["rows"]
+    assert [(row["system"], row["target_ratio"]) for row in rows] == [("Base", 1.0), ("drawn", 1.0), ("drawn", 0.5)]
+    for row in rows:
+        assert (row["num_samples"], row["accuracy"]["n"], len(row["pass_at_k"])) == (2, 6, 2)
+        assert row["mean_reference_tokens"]["value"] == pytest.approx(row["mean_tokens"]["value"], rel=0.5)
+        assert [b["budget"] for b in row["accuracy_at_budgets"]] == [8, 24]
+    assert "6x2" in done.stdout
+    assert pq.read_metadata(_run_dir(folder, "drawn") / "predictions.parquet").num_rows == 36
 
 
 def test_compress_exports_own_data(command: Command, tmp_path: Path) -> None:

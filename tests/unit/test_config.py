@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.config import SCHEMAS, TrainConfig, register_schemas, to_objects
+from cotpress.config import SCHEMAS, EvaluateConfig, TrainConfig, register_schemas, to_objects
 from cotpress.help_page import one_liner
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +113,9 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("compression.max_consecutive_deletions=0", "compression.max_consecutive_deletions: got 0, allowed: 1 or more"),
         ("compression.keep_strings=['a','']", "compression.keep_strings: got '', allowed: texts that are not empty"),
         ("compression.granularity=sentence", "expected one of [token, word, step]"),
+        ("evaluation.confidence=95", "evaluation.confidence: got 95.0, allowed: a number in (0, 1)"),
+        ("evaluation.samples=0", "evaluation.samples: got 0, allowed: a whole number of at least 1"),
+        ("evaluation.top_p=0.9", "evaluation.top_p: got 0.9, but answers are greedy"),
     ],
 )
 def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tmp_path: Path) -> None:
@@ -182,3 +185,21 @@ def test_configuration_does_not_import_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_greedy_samples_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    result = _run("evaluation.samples=4", "evaluation.temperature=0", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "evaluation.samples: got 4 at temperature 0" in result.stderr
+
+
+def test_evaluate_trains_no_original(tmp_path: Path) -> None:
+    result = _run("evaluation.baselines=[original]", script="evaluate.py", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "evaluation.baselines: got original" in result.stderr
+
+
+def test_n_is_short_for_samples() -> None:
+    config = to_objects(compose("evaluate", overrides=["n=4"]))
+    assert isinstance(config, EvaluateConfig)
+    assert config.evaluation.samples == 4

@@ -1,12 +1,16 @@
-"""The evaluation stage: a student answers all problems of a benchmark; a killed run goes on after its last batch."""
+"""The evaluation stage: a student answers all problems of a benchmark; a killed run asks only what is unanswered."""
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
 from cotpress.evaluation.runner import Protocol, answer_problems
+from cotpress.generation.base import Sampling
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
 from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
@@ -26,6 +30,8 @@ def evaluate(
     problems: Artifact,
     max_new_tokens: int,
     marker_ratio: float | None,
+    samples: int = 1,
+    sampling: Sampling | None = None,
     trainer: TrainerConfig,
     store: ArtifactStore,
 ) -> Artifact:
@@ -39,10 +45,19 @@ def evaluate(
         problems: Artifact with `problems.parquet`.
         max_new_tokens: Budget per answer, in tokens.
         marker_ratio: Ratio announced in the prompt, or None.
+        samples: Answers per problem.
+        sampling: How tokens are chosen; None is greedy.
         trainer: Hardware.
         store: Where the result goes.
     """
     device = pick_device(trainer)
+    protocol = Protocol(
+        max_new_tokens=max_new_tokens,
+        batch_tokens=trainer.generation_tokens,
+        marker_ratio=marker_ratio,
+        samples=samples,
+        sampling=sampling,
+    )
     identity = {
         "system": system,
         "ratio": ratio,
@@ -50,38 +65,68 @@ def evaluate(
         "chat": model.chat,
         "student": student.key if isinstance(student, Artifact) else _adapter_identity(student),
         "problems": problems.key,
-        "max_new_tokens": max_new_tokens,
-        "marker_ratio": marker_ratio,
+        **_protocol_identity(protocol),
     }
-    protocol = Protocol(
-        max_new_tokens=max_new_tokens, batch_tokens=trainer.generation_tokens, marker_ratio=marker_ratio
-    )
+    respondent = _Respondent(system, ratio, model, student, protocol, store, device)
 
     def produce(workdir: Path) -> Summary:
         asked = read_records(problems.file("problems.parquet"), Problem)
-        kept = _Kept(workdir / SCRATCH / "answers.jsonl")
-        waiting = [p for p in asked if p.id not in kept.done]
-        label = f"evaluate {system} on {len(asked)} problems"
-        if waiting:
-            weights, adapter = _weights(model, student)
-            loaded = load_model(weights, store, adapter=adapter, merge_adapter=True, device=device)
-            tokenizer = load_tokenizer(model, store)
-            with Progress(label, len(asked), "answers", done=len(kept.done)) as progress:
-                answer_problems(
-                    loaded,
-                    tokenizer,
-                    model.chat,
-                    waiting,
-                    protocol,
-                    system=system,
-                    ratio=ratio,
-                    on_done=kept.add,
-                    on_finished=progress.advance,
-                )
-        write_records(workdir / PREDICTIONS, [kept.done[p.id] for p in asked], Prediction)
-        return Summary(num_rows=len(asked))
+        predictions = respondent.answers(asked, workdir / SCRATCH / "answers.jsonl")
+        write_records(workdir / PREDICTIONS, predictions, Prediction)
+        return Summary(num_rows=len(predictions))
 
     return store.build("evaluate", identity, produce)
+
+
+def _protocol_identity(protocol: Protocol) -> dict[str, Any]:
+    """What of the protocol determines the answers; and their columns, so that no older table is taken for one."""
+    return {
+        "max_new_tokens": protocol.max_new_tokens,
+        "marker_ratio": protocol.marker_ratio,
+        "samples": protocol.samples,
+        "sampling": protocol.sampling,
+        "columns": [field.name for field in dataclasses.fields(Prediction)],
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Respondent:
+    """A student and how it is asked; loaded only if answers are missing."""
+
+    system: str
+    ratio: float
+    model: ModelConfig
+    student: Artifact | str | None
+    protocol: Protocol
+    store: ArtifactStore
+    device: torch.device
+
+    def answers(self, asked: Sequence[Problem], scratch: Path) -> list[Prediction]:
+        """Predictions in the problems' order; those that `scratch` already holds are not generated again."""
+        kept = _Kept(scratch)
+        keys = [(p.id, k) for p in asked for k in range(self.protocol.samples)]
+        waiting = [p for p in asked if any((p.id, k) not in kept.done for k in range(self.protocol.samples))]
+        if waiting:
+            each = f", {self.protocol.samples} samples each" if self.protocol.samples > 1 else ""
+            label = f"evaluate {self.system} on {len(asked)} problems{each}"
+            with Progress(label, len(keys), "answers", done=len(kept.done)) as progress:
+                self._ask(waiting, kept, progress)
+        return [kept.done[key] for key in keys]
+
+    def _ask(self, waiting: Sequence[Problem], kept: "_Kept", progress: Progress) -> None:
+        weights, adapter = _weights(self.model, self.student)
+        answer_problems(
+            load_model(weights, self.store, adapter=adapter, merge_adapter=True, device=self.device),
+            load_tokenizer(self.model, self.store),
+            self.model.chat,
+            waiting,
+            self.protocol,
+            system=self.system,
+            ratio=self.ratio,
+            skip=frozenset(kept.done),
+            on_done=kept.add,
+            on_finished=progress.advance,
+        )
 
 
 class _Kept:
@@ -89,18 +134,18 @@ class _Kept:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.done: dict[str, Prediction] = {}
+        self.done: dict[tuple[str, int], Prediction] = {}
         whole = b""
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
             if line.endswith(b"\n"):
                 prediction = Prediction(**json.loads(line))
-                self.done[prediction.id] = prediction
+                self.done[prediction.id, prediction.sample] = prediction
                 whole += line
         path.write_bytes(whole)
         self._path = path
 
     def add(self, prediction: Prediction) -> None:
-        self.done[prediction.id] = prediction
+        self.done[prediction.id, prediction.sample] = prediction
         with self._path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(dataclasses.asdict(prediction)) + "\n")
 

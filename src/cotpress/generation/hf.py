@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cotpress.generation.base import GREEDY, LENGTH, STOP, Generation, Sampling
+from cotpress.generation.base import LENGTH, STOP, Generation, Sampling
+from cotpress.generation.sampling import RowStreams, sampled_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+"""Logits `[rows, V]` and the rows' numbers in the batch to the next token of each."""
 SHRINK_BELOW = 0.8
 """Cut the cache when fewer than this share of its rows are still writing; copying it costs about one step."""
 
@@ -39,6 +42,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     sampling: Sampling | None = None,
+    streams: Sequence[str] | None = None,
     on_done: Callable[[int, Generation], None] | None = None,
     on_finished: Callable[[int], None] | None = None,
 ) -> list[Generation]:
@@ -51,17 +55,20 @@ def generate(
         max_new_tokens: Budget per completion, in tokens, the end token included.
         batch_size: Prompts at once.
         sampling: How tokens are chosen; None is greedy.
+        streams: Name of each prompt's stream of random numbers: what is drawn depends on the seed and this name, not
+            on the batch. None names them by their index.
         on_done: Called with a prompt's index and completion as soon as its batch is finished.
         on_finished: Called with a number of rows as soon as so many more have ended; for progress within a batch.
     """
-    chosen = sampling or GREEDY
+    names = [str(i) for i in range(len(prompts))] if streams is None else streams
     done: dict[int, Generation] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     ends = _end_ids(model, tokenizer)
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         began = time.monotonic()
-        written = _decode([prompts[i] for i in indices], model, ends, max_new_tokens, chosen, start, on_finished)
+        choose = _chooser(sampling, [names[i] for i in indices])
+        written = _decode([prompts[i] for i in indices], model, ends, max_new_tokens, choose, on_finished)
         latency = (time.monotonic() - began) / len(indices)
         for index, tokens in zip(indices, written, strict=True):
             stopped = bool(tokens) and tokens[-1] in ends
@@ -86,14 +93,12 @@ def _decode(
     model: torch.nn.Module,
     ends: frozenset[int],
     max_new_tokens: int,
-    sampling: Sampling,
-    stream: int,
+    choose: _Choose,
     on_finished: Callable[[int], None] | None,
 ) -> list[list[int]]:
     device = next(model.parameters()).device
-    draws = torch.Generator(device=device).manual_seed(sampling.seed * 1_000_003 + stream)
-    batch, tokens = _prefill(prompts, model, device)
-    chosen = _choose(tokens, sampling, draws)
+    batch, logits = _prefill(prompts, model, device)
+    chosen = choose(logits, batch.rows)
     num_writing = len(prompts)
     for step in range(max_new_tokens):
         writing = _record(batch, chosen, ends)
@@ -118,7 +123,7 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         )
-        chosen = _choose(output.logits[:, -1], sampling, draws)
+        chosen = choose(output.logits[:, -1], batch.rows)
     return [batch.written[i] for i in range(len(prompts))]
 
 
@@ -165,13 +170,9 @@ def _shrink(batch: _Batch, keep: torch.Tensor) -> None:
     batch.cache.batch_select_indices(keep)
 
 
-def _choose(logits: torch.Tensor, sampling: Sampling, draws: torch.Generator) -> torch.Tensor:
-    """Next token per row from logits `[rows, V]`."""
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
-    if sampling.top_p < 1:
-        ordered, index = probabilities.sort(dim=-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter_(1, index, ordered)
-    return torch.multinomial(probabilities, 1, generator=draws)[:, 0]
+def _chooser(sampling: Sampling | None, names: Sequence[str]) -> _Choose:
+    """How the rows of one batch choose their next token; `names` are those of the rows' random streams."""
+    if sampling is None or sampling.temperature == 0:
+        return lambda logits, rows: logits.argmax(-1)
+    temperature, top_p, streams = sampling.temperature, sampling.top_p, RowStreams(sampling.seed, names)
+    return lambda logits, rows: sampled_tokens(logits, streams.draw(rows, logits.device), temperature, top_p)

@@ -41,6 +41,15 @@ def model_directory(path: str, revision: str | None = None, *, trust_remote_code
     return folder
 
 
+def tokenizer_directory(path: str, revision: str | None = None) -> Path:
+    """A local directory with the tokenizer and settings of a hub id or local directory, without weights.
+
+    Raises:
+        ModelError: Neither exists, or the hub cannot be reached.
+    """
+    return _local(path) or _snapshot(path, revision, _SETTINGS)
+
+
 def source_identity(path: str, revision: str | None = None) -> dict[str, str]:
     """What determines the files behind `path`: the hub commit, or the content hash of a local directory.
 

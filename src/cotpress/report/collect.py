@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cotpress.errors import ArtifactError, DataError
 from cotpress.records import SystemResult
+from cotpress.report.published import Lookup, published_numbers
 from cotpress.report.results import CONFIG_FILE, FAILURE_FILE, RESULTS_FILE, RunResults, read_failure, read_results
 
 _NO_RUNS_BELOW = frozenset({"artifacts", "fidelity", "wandb", ".hydra", ".git"})
@@ -50,6 +51,11 @@ class Comparison:
     def title(self) -> str:
         """`model on benchmark`."""
         return f"{self.model} on {self.benchmark}"
+
+    @property
+    def published(self) -> Lookup:
+        """What papers print for a row."""
+        return published_numbers(self.model, self.benchmark)
 
 
 def collect(folder: Path) -> Collection:

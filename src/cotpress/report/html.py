@@ -6,9 +6,10 @@ from html import escape
 from cotpress.progress import duration
 from cotpress.records import SystemResult
 from cotpress.report.collect import Comparison, Unfinished
+from cotpress.report.columns import Column, columns, detail_columns
 from cotpress.report.plots import svg_plot
 from cotpress.report.results import StageRecord
-from cotpress.report.table import columns
+from cotpress.report.table import notes
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1b; --soft: #666; --line: #ddd; --page: #fff; --card: #f6f6f4 }
@@ -39,10 +40,13 @@ def page(title: str, note: str, sections: Iterable[str]) -> str:
 
 
 def results_section(comparison: Comparison) -> str:
-    """Table, paired differences and plot of the systems of one comparison."""
-    heading = f"<h2>{escape(comparison.title)}</h2>"
-    plot = f'<div class="plot">{svg_plot(comparison.rows, comparison.title, confidence=comparison.confidence)}</div>'
-    return f"{heading}\n{_results_table(comparison.rows, comparison.confidence)}\n{plot}"
+    """Table, notes, plot and details of the systems of one comparison."""
+    rows, confidence = comparison.rows, comparison.confidence
+    main = _rows_table(rows, columns(confidence, rows, comparison.published))
+    below = "".join(f'<p class="note">{escape(note)}</p>\n' for note in notes(rows, comparison.published))
+    details = _rows_table(rows, detail_columns(rows))
+    plot = f'<div class="plot">{svg_plot(rows, comparison.title, confidence=confidence)}</div>'
+    return f"<h2>{escape(comparison.title)}</h2>\n{main}\n{below}{plot}\n<h2>Details</h2>\n{details}"
 
 
 def stages_section(stages: Sequence[StageRecord]) -> str:
@@ -66,16 +70,10 @@ def text_section(title: str, text: str) -> str:
     return f"<h2>{escape(title)}</h2>\n<details><summary>show</summary><pre>{escape(text)}</pre></details>"
 
 
-def _results_table(rows: Sequence[SystemResult], confidence: float) -> str:
-    shown = columns(confidence)
-    headings = [*(column.name for column in shown), "accuracy vs Original, points"]
-    cells = [[row.system, *(column.cell(row) for column in shown[1:]), _difference(row)] for row in rows]
-    return _table(headings, cells, kind="wide")
-
-
-def _difference(row: SystemResult) -> str:
-    d = row.accuracy_difference
-    return "-" if d is None else f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+def _rows_table(rows: Sequence[SystemResult], shown: Sequence[Column]) -> str:
+    # the name in full: a page has room for it
+    cells = [[row.system, *(column.cell(row) for column in shown[1:])] for row in rows]
+    return _table([column.name for column in shown], cells, kind="wide")
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str) -> str:

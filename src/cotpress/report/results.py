@@ -9,9 +9,11 @@ from typing import Any
 
 from cotpress.artifacts import plain, write_text_atomic
 from cotpress.errors import ArtifactError
-from cotpress.records import Interval, SystemResult
+from cotpress.records import BudgetAccuracy, Interval, SystemResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)
+"""Version 1 measured less; what it lacks is None."""
 RESULTS_FILE = "results.json"
 CONFIG_FILE = "config.yaml"
 FAILURE_FILE = "failure.json"
@@ -79,8 +81,8 @@ def read_results(run_dir: Path) -> RunResults:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content.pop("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ArtifactError(f"'{path}' has schema version {version}, this release reads {SCHEMA_VERSION}")
+        if version not in _READABLE:
+            raise ArtifactError(f"'{path}' has schema version {version}, this release reads {_READABLE}")
         rows = tuple(_row(row) for row in content.pop("rows"))
         stages = tuple(StageRecord(**stage) for stage in content.pop("stages"))
         return RunResults(rows=rows, stages=stages, **content)
@@ -109,9 +111,14 @@ def read_failure(run_dir: Path) -> str | None:
 def _row(content: dict[str, Any]) -> SystemResult:
     intervals = {
         name: None if content.get(name) is None else _interval(content[name])
-        for name in ("accuracy", "mean_tokens", "accuracy_difference")
+        for name in ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
     }
-    return SystemResult(**{**content, **intervals})
+    at_budgets = tuple(
+        BudgetAccuracy(budget=b["budget"], accuracy=_interval(b["accuracy"]))
+        for b in content.get("accuracy_at_budgets", ())
+    )
+    passes = tuple(_interval(p) for p in content.get("pass_at_k", ()))
+    return SystemResult(**{**content, **intervals, "accuracy_at_budgets": at_budgets, "pass_at_k": passes})
 
 
 def _interval(content: Mapping[str, Any]) -> Interval:

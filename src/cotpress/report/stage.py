@@ -58,11 +58,11 @@ def write_collection(found: Collection, output: Path) -> None:
     comparisons = compare(found.runs)
     for comparison in comparisons:
         suffix = _suffix(comparison) if len(comparisons) > 1 else ""
-        write_text_atomic(output / f"results{suffix}.csv", csv_table(comparison.rows))
-        write_text_atomic(
-            output / f"results{suffix}.md", markdown_table(comparison.rows, confidence=comparison.confidence)
-        )
-        save_plot(comparison.rows, comparison.title, output / f"plot{suffix}", confidence=comparison.confidence)
+        rows, confidence, published = comparison.rows, comparison.confidence, comparison.published
+        write_text_atomic(output / f"results{suffix}.csv", csv_table(rows, published=published))
+        markdown = markdown_table(rows, confidence=confidence, published=published)
+        write_text_atomic(output / f"results{suffix}.md", markdown)
+        save_plot(rows, comparison.title, output / f"plot{suffix}", confidence=confidence)
     for run in found.unfinished:
         log.warning("not in the table: '%s': %s", run.path, run.reason)
     sections = [html.results_section(c) for c in comparisons]

@@ -33,6 +33,6 @@ def report_jobs(sweep_dir: Path, note_name: str) -> Collection:
     found = Collection(folder=sweep_dir, runs=tuple(runs.values()), unfinished=tuple(unfinished))
     write_collection(found, sweep_dir)
     for comparison in compare(found.runs):
-        show(comparison.rows, comparison.title)
+        show(comparison.rows, comparison.title, confidence=comparison.confidence, published=comparison.published)
     sys.stdout.write(f"sweep: {len(found.runs)} jobs finished, {len(unfinished)} failed: {sweep_dir / 'report.html'}\n")
     return found

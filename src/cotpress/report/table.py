@@ -1,122 +1,100 @@
-"""The results table: rich on a terminal, aligned plain text anywhere else, Markdown for documents."""
+"""The results table: rich on a terminal, aligned plain text anywhere else, Markdown for documents, CSV for the rest."""
 
 import csv
 import io
-import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 from cotpress.records import Interval, SystemResult
+from cotpress.report.columns import Column, columns, shorten
+from cotpress.report.control import control_notes
+from cotpress.report.published import Lookup
 
-WIDTH = 100
-"""Columns that the table fits in."""
-NAME_WIDTH = 20
-"""Longest shown system name."""
+WIDTH = 120
+"""Characters that a line of the table fits in."""
+_SHORTEST_NAME = 6
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: a heading of two lines, and how a row's cell is written."""
-
-    heading: tuple[str, str]
-    cell: Callable[[SystemResult], str]
-
-    @property
-    def name(self) -> str:
-        """The heading in one line."""
-        return " ".join(part for part in self.heading if part).replace("- ", "")
+_SCALARS = (
+    "target_ratio", "actual_ratio", "generated_ratio", "generated_against", "generated_thinking_ratio", "num_samples",
+    "standard_error", "training_reduction", "inference_reduction", "truncation_rate", "loop_rate", "unclosed_rate",
+    "mean_thinking_tokens", "mean_answer_tokens", "seconds_per_sample",
+)  # fmt: skip
+_INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
 
 
-_COLUMNS = (
-    Column(("", "System"), lambda r: shorten(r.system)),
-    Column(("asked", "ratio"), lambda r: f"{r.target_ratio:g}"),
-    Column(("actual", "ratio"), lambda r: "-" if r.actual_ratio is None else f"{r.actual_ratio:.3f}"),
-    Column(("accuracy %", "[{level} CI]"), lambda r: percent_interval(r.accuracy)),
-    Column(("", "n"), lambda r: str(r.accuracy.n)),
-    Column(("generated", "tokens"), lambda r: f"{r.mean_tokens.value:.1f}"),
-    Column(("tokens vs", "Original"), lambda r: relative(r.generated_ratio)),
-    Column(("trun-", "cated"), lambda r: f"{100 * r.truncation_rate:.1f} %"),
-    Column(("s per", "sample"), lambda r: f"{r.seconds_per_sample:.2f}"),
-)
+def notes(rows: Sequence[SystemResult], published: Lookup | None = None) -> list[str]:
+    """Sentences for below the table: who got longer, who disobeys the ratio, where published numbers come from."""
+    found = [p for r in rows if published is not None and (p := published(r)) is not None]
+    sources = [f"{p.source}, accuracy % @ tokens, no interval" for p in found]
+    remarks = [p.note for p in found if p.note]
+    return [*control_notes(rows), *(f"published: {text}" for text in dict.fromkeys([*sources, *remarks]))]
 
 
-def columns(confidence: float) -> list[Column]:
-    """The columns, with the level of the intervals in the heading."""
-    level = f"{100 * confidence:g} %"
-    return [replace(c, heading=(c.heading[0], c.heading[1].format(level=level))) for c in _COLUMNS]
-
-
-def shorten(name: str) -> str:
-    """`name` with its middle left out if it is too long for the table."""
-    if len(name) <= NAME_WIDTH:
-        return name
-    head = (NAME_WIDTH - 1) // 2
-    return f"{name[:head]}…{name[-(NAME_WIDTH - 1 - head) :]}"
-
-
-def percent_interval(interval: Interval) -> str:
-    """`85.9 [80.1, 90.2]`, in percent."""
-    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
-
-
-def relative(ratio: float | None) -> str:
-    """Generated tokens relative to Original as a change: `-42.0 %`; `-` where there is no Original."""
-    if ratio is None:
-        return "-"
-    change = 100 * (ratio - 1)
-    return f"{0.0 if math.isclose(change, 0, abs_tol=0.05) else change:+.1f} %".replace("+0.0", "0.0")
-
-
-def plain_table(rows: Sequence[SystemResult], title: str = "", *, confidence: float = 0.95) -> str:
-    """The table as aligned text of at most 100 columns, ending in a line break."""
-    shown = columns(confidence)
-    cells = [[column.cell(row) for column in shown] for row in rows]
+def plain_table(
+    rows: Sequence[SystemResult], title: str = "", *, confidence: float = 0.95, published: Lookup | None = None
+) -> str:
+    """The table as aligned text of at most 120 characters a line, notes below it; ends in a line break."""
+    shown = columns(confidence, rows, published)
     headings = [[column.heading[line] for column in shown] for line in (0, 1)]
+    cells = [[column.cell(row) for column in shown] for row in rows]
     widths = [max(len(line[i]) for line in [*headings, *cells]) for i in range(len(shown))]
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
+    over = sum(widths) + gap * (len(widths) - 1) - WIDTH
+    if over > 0:  # the names give way, never a number
+        widths[0] = max(widths[0] - over, _SHORTEST_NAME)
+        cells = [[shorten(line[0], widths[0]), *line[1:]] for line in cells]
     rule = ["-" * width for width in widths]
-    lines = [_aligned(line, widths) for line in [*headings, rule, *cells]]
-    return "\n".join([title, *lines] if title else lines) + "\n"
+    lines = [_aligned(line, widths, " " * gap) for line in [*headings, rule, *cells]]
+    below = [f"  {note}" for note in notes(rows, published)]
+    return "\n".join([*([title] if title else []), *lines, *below]) + "\n"
 
 
-def markdown_table(rows: Sequence[SystemResult], *, confidence: float = 0.95) -> str:
-    """The table as Markdown."""
-    shown = columns(confidence)
+def markdown_table(rows: Sequence[SystemResult], *, confidence: float = 0.95, published: Lookup | None = None) -> str:
+    """The table as Markdown, its notes as a list below it."""
+    shown = columns(confidence, rows, published)
     lines = [[column.name for column in shown]]
     lines += [["---"] + ["---:"] * (len(shown) - 1)]
     lines += [[column.cell(row).replace("|", "\\|") for column in shown] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    below = "".join(f"- {note}\n" for note in notes(rows, published))
+    return table + (f"\n{below}" if below else "")
 
 
-def csv_table(rows: Sequence[SystemResult]) -> str:
-    """Every number of the rows, unrounded, as CSV."""
+def csv_table(rows: Sequence[SystemResult], *, published: Lookup | None = None) -> str:
+    """Every number of the rows, unrounded, as CSV; fractions in [0, 1], published accuracy in percent as printed."""
+    most = max((len(row.pass_at_k) for row in rows), default=0)
+    budgets = sorted({b.budget for row in rows for b in row.accuracy_at_budgets})
+    named = [*_INTERVALS, *(f"pass_at_{k}" for k in range(2, most + 1)), *(f"accuracy_at_{b}_tokens" for b in budgets)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    intervals = ("accuracy", "mean_tokens", "accuracy_difference")
-    parts = [f"{name}{suffix}" for name in intervals for suffix in ("", "_low", "_high")]
-    scalars = ("target_ratio", "actual_ratio", "generated_ratio", "truncation_rate", "seconds_per_sample")
-    writer.writerow(["system", "n", *scalars, *parts])
+    ends = [f"{name}{suffix}" for name in named for suffix in ("", "_low", "_high")]
+    writer.writerow(["system", "n", *_SCALARS, *ends, "published_accuracy", "published_tokens", "published_source"])
     for row in rows:
-        ends: list[float | None] = []
-        for name in intervals:
-            interval: Interval | None = getattr(row, name)
-            ends += [None] * 3 if interval is None else [interval.value, interval.low, interval.high]
-        writer.writerow([row.system, row.accuracy.n, *(getattr(row, name) for name in scalars), *ends])
+        at = {b.budget: b.accuracy for b in row.accuracy_at_budgets}
+        intervals: list[Interval | None] = [getattr(row, name) for name in _INTERVALS]
+        intervals += [row.pass_at_k[k - 1] if k <= len(row.pass_at_k) else None for k in range(2, most + 1)]
+        intervals += [at.get(b) for b in budgets]
+        numbers = [x for i in intervals for x in ((None,) * 3 if i is None else (i.value, i.low, i.high))]
+        paper = published(row) if published is not None else None
+        printed = (None,) * 3 if paper is None else (paper.accuracy, paper.tokens, paper.source)
+        writer.writerow([row.system, row.accuracy.n, *(getattr(row, s) for s in _SCALARS), *numbers, *printed])
     return out.getvalue()
 
 
-def show(rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95) -> None:
+def show(
+    rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95, published: Lookup | None = None
+) -> None:
     """Write the table to standard output: with colours and lines on a terminal, else as plain text."""
     if not sys.stdout.isatty():
-        sys.stdout.write(plain_table(rows, title, confidence=confidence) + "\n")
+        sys.stdout.write(plain_table(rows, title, confidence=confidence, published=published) + "\n")
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
-    shown = columns(confidence)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
+    shown: list[Column] = columns(confidence, rows, published)
     for i, column in enumerate(shown):
         heading = "\n".join(column.heading)
         table.add_column(heading, justify="right" if i else "left", vertical="bottom", no_wrap=True)
@@ -126,8 +104,10 @@ def show(rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95) 
     if console.width < WIDTH:  # a narrow terminal may break lines, but no number may be cut short
         console = Console(width=WIDTH)
     console.print(table)
+    for note in notes(rows, published):
+        console.print(Text(f"  {note}"))
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _aligned(cells: Sequence[str], widths: Sequence[int], gap: str) -> str:
     padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-    return "  ".join(padded).rstrip()
+    return gap.join(padded).rstrip()

@@ -3,10 +3,14 @@
 import pytest
 
 from cotpress.artifacts import ArtifactStore, Summary
+from cotpress.errors import ConfigError
 from cotpress.evaluation import stage
+from cotpress.evaluation.config import EvaluationConfig
+from cotpress.evaluation.protocol import answer_budget, sampling
 from cotpress.evaluation.runner import _judge
 from cotpress.evaluation.stage import evaluate
 from cotpress.generation.base import Generation
+from cotpress.generation.hf import Sampling
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.prompts import ChatFormat
@@ -61,6 +65,7 @@ def test_truncated_answer_is_wrong_whatever_it_says(chat):
 def test_unclosed_thinking_counts_all_tokens_as_thinking(chat):
     found = _verdict(chat, "<think>\nso 12 or 13 or", reason="length")
     assert not found.correct
+    assert not found.closed
     assert found.num_thinking_tokens == found.num_tokens
 
 
@@ -133,3 +138,88 @@ def test_killed_evaluation_asks_only_what_is_left(store, problems, monkeypatch):
     whole = read_records(_evaluate(store, problems).file("predictions.parquet"), Prediction)
     resumed = read_records(made.file("predictions.parquet"), Prediction)
     assert [p.output for p in resumed] == [p.output for p in whole]
+
+
+SAMPLED = {"samples": 3, "sampling": Sampling(temperature=0.9, top_p=0.95, seed=5), "max_new_tokens": 8}
+WIDE = TrainerConfig(accelerator="cpu", num_threads=1, generation_tokens=100_000)
+
+
+def test_samples_of_a_problem_follow_one_another_and_differ(store, problems):
+    found = read_records(_evaluate(store, problems, **SAMPLED).file("predictions.parquet"), Prediction)
+    assert [(p.id, p.sample) for p in found] == [(f"p{i}", k) for i in range(7) for k in range(3)]
+    assert all(len({p.output for p in found if p.id == f"p{i}"}) > 1 for i in range(7))
+
+
+def test_sampled_answers_are_the_same_in_batches_of_any_size(problems, tmp_path):
+    def outputs(name, num_tokens):
+        trainer = TrainerConfig(accelerator="cpu", num_threads=1, generation_tokens=num_tokens)
+        made = _evaluate(ArtifactStore(tmp_path / name), problems, trainer=trainer, **SAMPLED)
+        return [p.output for p in read_records(made.file("predictions.parquet"), Prediction)]
+
+    alone = outputs("alone", 1)
+    assert outputs("wide", 100_000) == alone
+    assert outputs("some", 150) == alone
+
+
+def test_more_samples_keep_the_first_ones(store, problems):
+    two = read_records(_evaluate(store, problems, **{**SAMPLED, "samples": 2}).file("predictions.parquet"), Prediction)
+    three = read_records(_evaluate(store, problems, **SAMPLED).file("predictions.parquet"), Prediction)
+    assert [p.output for p in two] == [p.output for p in three if p.sample < 2]
+
+
+def test_what_determines_answers_is_part_of_the_identity(store, problems):
+    changes = (
+        {}, {"samples": 2}, {"max_new_tokens": 7}, {"samples": 1, "sampling": None},
+        {"sampling": Sampling(temperature=0.8, top_p=0.95, seed=5)},
+        {"sampling": Sampling(temperature=0.9, top_p=0.9, seed=5)},
+        {"sampling": Sampling(temperature=0.9, top_p=0.95, seed=6)},
+    )  # fmt: skip
+    keys = [_evaluate(store, problems, **{**SAMPLED, **change}).key for change in changes]
+    assert len(set(keys)) == len(keys)
+    assert _evaluate(store, problems, trainer=WIDE, **SAMPLED).key == keys[0]
+
+
+def test_killed_sampling_goes_on_within_a_question(problems, tmp_path, monkeypatch):
+    store, whole = ArtifactStore(tmp_path / "killed"), ArtifactStore(tmp_path / "whole")
+    answered = []
+    original = stage.answer_problems
+
+    def killed_after_four(model, tokenizer, chat, waiting, protocol, *, on_done, **more):
+        answered.append(0)
+
+        def counted(prediction):
+            on_done(prediction)
+            answered[-1] += 1
+            if answered == [4]:
+                raise KeyboardInterrupt
+
+        return original(model, tokenizer, chat, waiting, protocol, on_done=counted, **more)
+
+    expected = read_records(_evaluate(whole, problems, **SAMPLED).file("predictions.parquet"), Prediction)
+    monkeypatch.setattr(stage, "answer_problems", killed_after_four)
+    with pytest.raises(KeyboardInterrupt):
+        _evaluate(store, problems, **SAMPLED)
+    (scratch,) = (tmp_path / "killed").rglob("answers.jsonl")
+    with scratch.open("a") as handle:
+        handle.write('{"id": "p1", "torn')
+    resumed = read_records(_evaluate(store, problems, **SAMPLED).file("predictions.parquet"), Prediction)
+    assert answered == [4, 17]
+    assert [(p.id, p.sample, p.output) for p in resumed] == [(p.id, p.sample, p.output) for p in expected]
+
+
+def test_greedy_samples_are_refused(store, problems):
+    with pytest.raises(ConfigError, match="temperature 0"):
+        _evaluate(store, problems, samples=2)
+
+
+def test_several_samples_are_drawn_as_cts_does_unless_told():
+    assert sampling(EvaluationConfig(), 1) is None
+    assert sampling(EvaluationConfig(samples=4), 1) == Sampling(temperature=0.6, top_p=0.95, seed=1)
+    told = EvaluationConfig(temperature=1.0, top_p=1.0)
+    assert sampling(told, 2) == Sampling(temperature=1.0, top_p=1.0, seed=2)
+
+
+def test_budget_follows_the_ratio_only_if_asked():
+    assert answer_budget(512, 0.5, EvaluationConfig()) == 512
+    assert answer_budget(512, 0.5, EvaluationConfig(budget_follows_ratio=True)) == 256
+    assert answer_budget(1, 0.1, EvaluationConfig(budget_follows_ratio=True)) == 1

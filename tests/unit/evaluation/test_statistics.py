@@ -1,30 +1,28 @@
+"""Intervals against hand computation, scipy and brute force."""
+
+import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from cotpress.errors import DataError
 from cotpress.evaluation.statistics import (
     accuracy_interval,
+    fraction_interval,
     mean_interval,
     paired_accuracy_difference,
-    student_t_quantile,
-    summarize,
+    pass_at_k,
+    pass_at_k_intervals,
+    question_means,
+    standard_error,
     token_ratio,
     wilson,
 )
-from cotpress.records import Prediction
-
-
-def answer(
-    question: int, correct: bool, tokens: int = 10, sample: int = 0, finish: str = "stop", latency_s: float = 1.0
-) -> Prediction:
-    return Prediction(
-        id=f"q{question}", family="", question="?", answer="1", system="s", ratio=0.5, output="", predicted="1",
-        correct=correct, num_tokens=tokens, num_thinking_tokens=tokens, finish_reason=finish, latency_s=latency_s,
-        sample=sample,
-    )  # fmt: skip
+from judged import answer, answers
 
 
 def test_wilson_equals_published_values() -> None:
@@ -33,15 +31,6 @@ def test_wilson_equals_published_values() -> None:
         (81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0.0, 0.1611), (1, 29): (0.0061, 0.1718),
     }.items():  # fmt: skip
         assert wilson(x / n, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
-
-
-@pytest.mark.parametrize(
-    ("probability", "df", "value"),
-    [(0.975, 1, 12.7062), (0.975, 9, 2.26216), (0.975, 29, 2.04523), (0.95, 5, 2.01505), (0.995, 120, 2.61742),
-     (0.975, 100_000, 1.95999), (0.5, 7, 0.0)],
-)  # fmt: skip
-def test_student_quantile_equals_the_printed_tables(probability: float, df: int, value: float) -> None:
-    assert student_t_quantile(probability, df) == pytest.approx(value, abs=2e-4)
 
 
 def test_one_sample_per_question_is_plain_wilson() -> None:
@@ -56,13 +45,34 @@ def test_samples_that_always_agree_count_as_one() -> None:
     assert (thrice.low, thrice.high, thrice.n) == (pytest.approx(once.low), pytest.approx(once.high), 10)
 
 
-def test_samples_that_vary_within_questions_narrow_the_interval_no_further_than_independent_answers() -> None:
+def test_questions_without_spread_between_them_count_as_single_answers() -> None:
     mixed = accuracy_interval([answer(i, s == 0, sample=s) for i in range(10) for s in range(2)])
-    assert (mixed.low, mixed.high) == pytest.approx(
-        wilson(0.5, 10)
-    )  # no spread between questions: only questions count
+    assert (mixed.low, mixed.high) == pytest.approx(wilson(0.5, 10))
+
+
+def test_clustered_interval_equals_the_hand_computed_one() -> None:
+    means = [0.25, 0.5, 0.75, 1.0, 0.5, 0.25]
+    got = fraction_interval(means, num_answers=24)
+    f, n = np.mean(means), 6
+    variance = sum((m - f) ** 2 for m in means) / (n - 1) / n
+    trials, t = f * (1 - f) / variance, stats.t.ppf(0.975, n - 1)
+    centre = (f + t * t / (2 * trials)) / (1 + t * t / trials)
+    half = t / (1 + t * t / trials) * math.sqrt(f * (1 - f) / trials + t * t / (4 * trials**2))
+    assert (got.value, got.n) == (pytest.approx(f), 6)
+    assert (got.low, got.high) == (pytest.approx(centre - half), pytest.approx(centre + half))
+
+
+def test_interval_is_never_narrower_than_that_of_independent_answers() -> None:
     some = accuracy_interval([answer(i, (i + s) % 3 == 0, sample=s) for i in range(10) for s in range(2)])
-    assert some.high - some.low >= wilson(some.value, 20)[1] - wilson(some.value, 20)[0] - 1e-12
+    low, high = wilson(some.value, 20)
+    assert some.high - some.low >= high - low
+
+
+def test_standard_error_is_clustered_by_question() -> None:
+    verdicts = [[1, 1, 0, 1], [0, 0, 0, 1], [1, 0, 1, 0]]
+    expected = stats.sem([np.mean(row) for row in verdicts])
+    assert standard_error(question_means(answers(verdicts), lambda p: float(p.correct))) == pytest.approx(expected)
+    assert standard_error([0.3]) is None
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=4), min_size=1, max_size=30))
@@ -77,6 +87,9 @@ def test_mean_interval_equals_the_textbook_value() -> None:
     got = mean_interval([1, 2, 3, 4, 5])
     assert (got.value, got.n) == (3.0, 5)
     assert got.high - got.value == pytest.approx(2.77645 * math.sqrt(2.5 / 5), abs=1e-4)
+    expected = stats.t.interval(0.9, 4, loc=3, scale=stats.sem([1, 2, 3, 4, 5]))
+    got = mean_interval([1, 2, 3, 4, 5], 0.9)
+    assert (got.low, got.high) == pytest.approx(expected)
 
 
 def test_single_value_says_nothing_about_the_spread() -> None:
@@ -107,19 +120,42 @@ def test_only_shared_questions_are_compared() -> None:
         token_ratio([answer(1, True)], [answer(2, True)])
 
 
-def test_summary_holds_every_number_of_the_row() -> None:
-    ours = [answer(0, True, 10, latency_s=1.0), answer(1, False, 30, finish="length", latency_s=3.0)]
-    original = [answer(0, True, 40), answer(1, True, 40)]
-    row = summarize(ours, "cts", 0.5, 0.51, original, artifacts={"evaluate": "evaluate/abc"})
-    assert (row.accuracy.value, row.mean_tokens.value, row.truncation_rate) == (0.5, 20.0, 0.5)
-    assert (row.seconds_per_sample, row.generated_ratio) == (2.0, 0.5)
-    assert row.accuracy_difference is not None
-    assert row.accuracy_difference.value == -0.5
-    assert (row.target_ratio, row.actual_ratio, row.artifacts) == (0.5, 0.51, {"evaluate": "evaluate/abc"})
-    alone = summarize(ours, "base", 1.0, 1.0, None)
-    assert alone.generated_ratio is alone.accuracy_difference is None
+def test_paired_difference_of_several_samples_is_a_paired_t_interval() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.integers(0, 2, (12, 4)), rng.integers(0, 2, (12, 3))
+    got = paired_accuracy_difference(answers(ours), answers(theirs))
+    result = stats.ttest_rel(ours.mean(1), theirs.mean(1)).confidence_interval(0.95)
+    assert (got.value, got.n) == (pytest.approx(ours.mean() - theirs.mean()), 12)
+    assert (got.low, got.high) == (pytest.approx(result.low), pytest.approx(result.high))
 
 
-def test_no_predictions_is_an_error_that_names_the_system() -> None:
-    with pytest.raises(DataError, match="cts"):
-        summarize([], "cts", 0.5, 0.5, None)
+@pytest.mark.parametrize("n", range(1, 8))
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_answer(n: int) -> None:
+    for c in range(n + 1):
+        for k in range(1, n + 1):
+            subsets = list(itertools.combinations([True] * c + [False] * (n - c), k))
+            assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def test_pass_at_more_than_there_are_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="pass@3"):
+        pass_at_k(2, 1, 3)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=12))
+def test_pass_at_k_starts_at_the_accuracy_rises_with_k_and_ends_at_any(questions: list[list[bool]]) -> None:
+    predictions = answers(questions)
+    found = pass_at_k_intervals(predictions)
+    assert len(found) == 3
+    assert found[0].value == pytest.approx(accuracy_interval(predictions).value)
+    assert found[2].value == pytest.approx(np.mean([any(q) for q in questions]))
+    assert found[0].value <= found[1].value + 1e-12 <= found[2].value + 2e-12
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 99)), min_size=1, max_size=30))
+def test_accuracy_at_a_budget_rises_to_the_accuracy(rows: list[tuple[bool, int]]) -> None:
+    predictions = [answer(i, correct, tokens) for i, (correct, tokens) in enumerate(rows)]
+    curve = [accuracy_interval(predictions, budget=b).value for b in (0, 10, 50, 98, 99)]
+    assert curve == sorted(curve)
+    assert curve[-1] == accuracy_interval(predictions).value
+    assert curve[2] == pytest.approx(np.mean([c and t <= 50 for c, t in rows]))

@@ -71,6 +71,33 @@ def test_sampling_follows_its_seed(parts):
     assert texts(1) != texts(2)
 
 
+@pytest.mark.parametrize("batch_size", [2, 5, 7])
+def test_sampled_text_does_not_depend_on_its_batch(ending, batch_size):
+    model, tokenizer = ending
+    sampling, names = Sampling(temperature=0.8, top_p=0.95, seed=3), [f"p{i}/0" for i in range(7)]
+    order = [4, 0, 6, 2, 1, 5, 3]
+
+    def texts(indices, size):
+        found = generate(
+            model, tokenizer, [PROMPTS[i] for i in indices], max_new_tokens=20, batch_size=size, sampling=sampling,
+            streams=[names[i] for i in indices],
+        )  # fmt: skip
+        return {i: g.token_ids for i, g in zip(indices, found, strict=True)}
+
+    alone = texts(range(7), 1)
+    assert texts(order, batch_size) == alone
+    assert texts([5, 2], 2) == {i: alone[i] for i in (5, 2)}
+
+
+def test_samples_of_one_prompt_differ(parts):
+    model, tokenizer = parts
+    found = generate(
+        model, tokenizer, [PROMPTS[0]] * 4, max_new_tokens=12, batch_size=4, sampling=Sampling(temperature=1.0),
+        streams=[f"p/{i}" for i in range(4)],
+    )  # fmt: skip
+    assert len({g.token_ids for g in found}) == 4
+
+
 def test_tiny_top_p_is_greedy(parts):
     model, tokenizer = parts
     narrow = Sampling(temperature=1.0, top_p=1e-6)

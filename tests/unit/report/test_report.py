@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 import re
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from cotpress.errors import ArtifactError, DataError
-from cotpress.records import Interval, SystemResult
+from cotpress.records import BudgetAccuracy, Interval, SystemResult
 from cotpress.report.collect import collect, compare
+from cotpress.report.columns import change
 from cotpress.report.plots import pareto_front, save_plot, svg_plot
+from cotpress.report.published import Published
 from cotpress.report.results import RunResults, StageRecord, read_results, write_failure, write_results
 from cotpress.report.stage import report_collection, report_run
-from cotpress.report.table import csv_table, markdown_table, plain_table, relative, show
+from cotpress.report.table import csv_table, markdown_table, plain_table, show
 
 
 def row(system: str = "cts", ratio: float = 0.5, accuracy: float = 0.8, tokens: float = 150.0) -> SystemResult:
@@ -42,7 +45,17 @@ def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
     written = results(ORIGINAL, open_ended, stages=stages, essentials={"scorer": "cts"}, confidence=0.9)
     path = write_results(tmp_path, written)
     assert read_results(tmp_path) == written
-    assert json.loads(path.read_text())["schema_version"] == 1
+    assert json.loads(path.read_text())["schema_version"] == 2
+
+
+def test_results_of_the_first_version_are_still_read(tmp_path: Path) -> None:
+    path = write_results(tmp_path, results(ORIGINAL))
+    content = json.loads(path.read_text()) | {"schema_version": 1}
+    for name in ("loop_rate", "pass_at_k", "accuracy_at_budgets", "mean_reference_tokens", "generated_against"):
+        del content["rows"][0][name]
+    path.write_text(json.dumps(content))
+    (old,) = read_results(tmp_path).rows
+    assert (old.loop_rate, old.pass_at_k, old.accuracy) == (None, (), ORIGINAL.accuracy)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 1, "rows": 3}', '{"schema_version": 99}'])
@@ -99,13 +112,27 @@ def test_models_and_benchmarks_are_not_mixed_and_seeds_are_named(tmp_path: Path)
     assert [r.system for r in gsm8k.rows] == ["cts"]
 
 
-def test_table_fits_100_columns_whatever_stands_in_it() -> None:
-    wide = replace(row("an-extremely-long-system-name-with-seed=42", 0.123, 1.0, 12345.6), seconds_per_sample=1234.5)
-    text = plain_table([ORIGINAL, wide], "title")
-    assert max(len(line) for line in text.splitlines()) <= 100
-    assert "an-extrem…th-seed=42" in text
-    assert "90.0 [80.0, 100.0]" in text
-    assert "1319" in text
+WIDE = replace(
+    row("an-extremely-long-system-name-with-seed=42", 0.123, 1.0, 12345.6), seconds_per_sample=1234.5,
+    generated_ratio=1.234, loop_rate=1.0, truncation_rate=1.0, num_samples=64,
+    accuracy_difference=Interval(value=-0.5, low=-0.611, high=-0.401, n=1319),
+)  # fmt: skip
+
+
+def test_table_fits_120_columns_whatever_stands_in_it() -> None:
+    published = Published(accuracy="85.90", tokens="29470", actual_ratio=None, source="paper", note="")
+    text = plain_table([ORIGINAL, WIDE], "title", published=lambda r: published)
+    table = [line for line in text.splitlines() if not line.startswith("  ")]
+    assert max(len(line) for line in table) <= 120
+    for cell in ("90.0 [80.0, 100.0]", "1319x64", "12346 [12337, 12355]", "0.123/0.12/1.23^", "100/100", "85.9@29470",
+                 "-50.0 [-61.1, -40.1]", "1234"):  # fmt: skip
+        assert cell in text
+
+
+def test_usual_names_stand_in_full() -> None:
+    text = plain_table([ORIGINAL, row("answer_attention"), row("reference_likelihood")])
+    assert max(len(line) for line in text.splitlines() if not line.startswith("  ")) <= 120
+    assert "reference_likelihood" in text
 
 
 def test_heading_tells_the_level_of_the_intervals() -> None:
@@ -113,10 +140,10 @@ def test_heading_tells_the_level_of_the_intervals() -> None:
     assert "[90 % CI]" in plain_table([row()], confidence=0.9)
 
 
-@pytest.mark.parametrize(("ratio", "text"), [(None, "-"), (1.0, "0.0 %"), (0.58, "-42.0 %"), (1.25, "+25.0 %"),
-                                             (0.9999, "0.0 %"), (1.1, "+10.0 %"), (1.007, "+0.7 %")])  # fmt: skip
-def test_relative_tokens_read_as_a_change(ratio: float | None, text: str) -> None:
-    assert relative(ratio) == text
+@pytest.mark.parametrize(("reduction", "text"), [(None, "-"), (0.0, "0.0 %"), (0.42, "-42.0 %"), (-0.25, "+25.0 %"),
+                                                 (0.0001, "0.0 %"), (-0.1, "+10.0 %"), (-0.007, "+0.7 %")])  # fmt: skip
+def test_reduction_reads_as_a_change(reduction: float | None, text: str) -> None:
+    assert change(reduction) == text
 
 
 def test_output_that_is_no_terminal_gets_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,9 +164,12 @@ def test_terminal_gets_every_cell_uncut(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_markdown_and_csv_hold_every_row() -> None:
     assert markdown_table([ORIGINAL, row("a|b")]).count("\n") == 4
     assert "a\\|b" in markdown_table([row("a|b")])
-    lines = csv_table([ORIGINAL, row()]).splitlines()
-    assert len(lines) == 3
-    assert len({line.count(",") for line in lines}) == 1
+    passes = (row().accuracy, replace(row().accuracy, value=0.85))
+    at = (BudgetAccuracy(budget=100, accuracy=row().accuracy),)
+    sampled = replace(row(), pass_at_k=passes, accuracy_at_budgets=at)
+    first, second = csv.DictReader(csv_table([ORIGINAL, sampled]).splitlines())
+    assert (first["system"], first["pass_at_2"], first["accuracy_at_100_tokens_low"]) == ("Original", "", "")
+    assert (second["pass_at_2"], second["accuracy_at_100_tokens"]) == ("0.85", "0.8")
 
 
 def test_front_holds_what_nothing_beats() -> None:

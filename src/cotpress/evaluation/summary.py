@@ -1,0 +1,117 @@
+"""Judged answers to one row of the results table."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cotpress.errors import DataError
+from cotpress.evaluation.loops import text_loops
+from cotpress.evaluation.statistics import (
+    accuracy_interval,
+    mean_interval,
+    paired_accuracy_difference,
+    pass_at_k_intervals,
+    question_means,
+    standard_error,
+    token_ratio,
+)
+from cotpress.records import BudgetAccuracy, Interval, Prediction, SystemResult
+
+AGAINST_ORIGINAL, AGAINST_RATIO_ONE = "Original", "ratio 1"
+
+
+def summarize(
+    predictions: Sequence[Prediction],
+    system: str,
+    ratio: float,
+    actual_ratio: float | None,
+    original: Sequence[Prediction] | None,
+    *,
+    ratio_one: Sequence[Prediction] | None = None,
+    budgets: Sequence[int] = (),
+    confidence: float = 0.95,
+    artifacts: Mapping[str, str] | None = None,
+) -> SystemResult:
+    """One row of the results table.
+
+    Args:
+        predictions: Answers of the system, one or several samples per question.
+        system: Name of the row.
+        ratio: Asked kept fraction of the training thinking.
+        actual_ratio: Reached kept fraction; None if it is not known.
+        original: Answers of the student of uncompressed traces to the same questions, or None.
+        ratio_one: Answers of the same student, asked for ratio 1, or None; only students with a control marker can be
+            asked, and their ActRatio is relative to these (TokenSkip), that of others to `original`.
+        budgets: Token budgets at which the accuracy is given as well; see `matched_budgets`.
+        confidence: Level of the intervals.
+        artifacts: Keys of the artifacts behind the row, by stage.
+
+    Raises:
+        DataError: There are no predictions, or none shares a question with `original`.
+    """
+    if not predictions:
+        raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
+    against, baseline = (AGAINST_ORIGINAL, original) if ratio_one is None else (AGAINST_RATIO_ONE, ratio_one)
+    return SystemResult(
+        system=system,
+        target_ratio=ratio,
+        actual_ratio=actual_ratio,
+        accuracy=accuracy_interval(predictions, confidence),
+        mean_tokens=mean_interval(question_means(predictions, lambda p: float(p.num_tokens)), confidence),
+        truncation_rate=_share([p.finish_reason == "length" for p in predictions]),
+        seconds_per_sample=float(np.mean([p.latency_s for p in predictions])),
+        generated_ratio=None if baseline is None else token_ratio(predictions, baseline),
+        generated_against="" if baseline is None else against,
+        generated_thinking_ratio=None if baseline is None else _thinking_ratio(predictions, baseline),
+        accuracy_difference=None if original is None else paired_accuracy_difference(predictions, original, confidence),
+        num_samples=max(Counter(p.id for p in predictions).values()),
+        standard_error=standard_error(question_means(predictions, lambda p: float(p.correct))),
+        pass_at_k=pass_at_k_intervals(predictions, confidence),
+        training_reduction=None if actual_ratio is None else 1 - actual_ratio,
+        inference_reduction=None if original is None else 1 - token_ratio(predictions, original),
+        loop_rate=_share([text_loops(p.output) for p in predictions]),
+        unclosed_rate=_share([not p.closed for p in predictions]),
+        mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),
+        mean_answer_tokens=float(np.mean([p.num_tokens - p.num_thinking_tokens for p in predictions])),
+        mean_reference_tokens=_reference_tokens(predictions, confidence),
+        accuracy_at_budgets=tuple(
+            BudgetAccuracy(budget=b, accuracy=accuracy_interval(predictions, confidence, budget=b)) for b in budgets
+        ),
+        artifacts=dict(artifacts or {}),
+    )
+
+
+def matched_budgets(asked: Sequence[int], original: Sequence[Prediction] | None) -> list[int]:
+    """The token budgets at which all systems of a run are compared, ascending.
+
+    At a budget b an answer counts only if it is correct and took at most b generated tokens, as if generation had been
+    cut off there; equal budgets make the accuracies of short and long writers comparable. This is no interpolation of
+    mean accuracy at another system's mean length, which no single system ever has.
+
+    Args:
+        asked: `evaluation.budgets`; empty takes the quartiles (25, 50, 75 %) of Original's generated tokens.
+        original: Answers of Original, or None: then there are no quartiles, and without `asked` no budgets.
+    """
+    if asked or not original:
+        return sorted(set(asked))
+    quartiles = np.quantile([p.num_tokens for p in original], (0.25, 0.5, 0.75))
+    return sorted({math.ceil(q) for q in quartiles})
+
+
+def _thinking_ratio(predictions: Sequence[Prediction], baseline: Sequence[Prediction]) -> float | None:
+    """None where the baseline thinks nothing, so that nothing can be relative to it."""
+    if not any(p.num_thinking_tokens for p in baseline):
+        return None
+    return token_ratio(predictions, baseline, lambda p: float(p.num_thinking_tokens))
+
+
+def _reference_tokens(predictions: Sequence[Prediction], confidence: float) -> Interval | None:
+    if any(p.reference_tokens is None for p in predictions):
+        return None
+    return mean_interval(question_means(predictions, lambda p: float(p.reference_tokens or 0)), confidence)
+
+
+def _share(events: Sequence[bool]) -> float:
+    return float(np.mean(events))

@@ -1,0 +1,29 @@
+"""Judged answers made by hand."""
+
+from collections.abc import Iterable, Sequence
+
+from cotpress.records import Prediction
+
+
+def answer(
+    question: int,
+    correct: bool,
+    tokens: int = 10,
+    sample: int = 0,
+    finish: str = "stop",
+    latency_s: float = 1.0,
+    thinking: int | None = None,
+    output: str = "",
+    closed: bool = True,
+) -> Prediction:
+    """A prediction whose verdict and counts are given."""
+    return Prediction(
+        id=f"q{question}", family="", question="?", answer="1", system="s", ratio=0.5, output=output, predicted="1",
+        correct=correct, num_tokens=tokens, num_thinking_tokens=tokens if thinking is None else thinking,
+        finish_reason=finish, latency_s=latency_s, sample=sample, closed=closed,
+    )  # fmt: skip
+
+
+def answers(correct: Iterable[Sequence[object]]) -> list[Prediction]:
+    """One row of verdicts per question, one prediction per verdict."""
+    return [answer(i, bool(c), sample=s) for i, row in enumerate(correct) for s, c in enumerate(row)]

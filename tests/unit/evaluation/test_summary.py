@@ -1,0 +1,91 @@
+"""One row of the table holds what it says."""
+
+from dataclasses import replace
+
+import pytest
+
+from cotpress.errors import ConfigError, DataError
+from cotpress.evaluation.reference import token_counter, with_reference_tokens
+from cotpress.evaluation.summary import matched_budgets, summarize
+from judged import answer
+
+
+def test_summary_holds_every_number_of_the_row() -> None:
+    ours = [answer(0, True, 10, thinking=4, latency_s=1.0),
+            answer(1, False, 30, finish="length", latency_s=3.0, output="no " * 99, closed=False)]  # fmt: skip
+    original = [answer(0, True, 40, thinking=20), answer(1, True, 40, thinking=20)]
+    row = summarize(ours, "cts", 0.5, 0.51, original, budgets=[10, 30], artifacts={"evaluate": "evaluate/abc"})
+    assert (row.accuracy.value, row.mean_tokens.value, row.truncation_rate) == (0.5, 20.0, 0.5)
+    assert (row.loop_rate, row.unclosed_rate) == (0.5, 0.5)
+    assert (row.mean_thinking_tokens, row.mean_answer_tokens) == (17.0, 3.0)
+    assert (row.seconds_per_sample, row.generated_ratio, row.generated_against) == (2.0, 0.5, "Original")
+    assert (row.generated_thinking_ratio, row.inference_reduction) == (34 / 40, 0.5)
+    assert row.training_reduction == pytest.approx(0.49)
+    assert row.accuracy_difference is not None
+    assert row.accuracy_difference.value == -0.5
+    assert [(b.budget, b.accuracy.value, b.accuracy.n) for b in row.accuracy_at_budgets] == [(10, 0.5, 2), (30, 0.5, 2)]
+    assert (row.target_ratio, row.actual_ratio, row.artifacts) == (0.5, 0.51, {"evaluate": "evaluate/abc"})
+    assert (row.num_samples, len(row.pass_at_k), row.mean_reference_tokens) == (1, 1, None)
+
+
+def test_without_original_nothing_is_relative_to_it() -> None:
+    alone = summarize([answer(0, True)], "base", 1.0, None, None)
+    assert alone.generated_ratio is alone.accuracy_difference is alone.inference_reduction is None
+    assert alone.generated_thinking_ratio is alone.training_reduction is alone.standard_error is None
+    assert (alone.generated_against, alone.lengthened) == ("", False)
+
+
+def test_marker_student_is_compared_with_itself_at_ratio_one_and_spares_against_original() -> None:
+    ours, one, original = ([answer(0, True, tokens)] for tokens in (60, 50, 100))
+    row = summarize(ours, "tokenskip", 0.5, 0.5, original, ratio_one=one)
+    assert (row.generated_ratio, row.generated_against, row.lengthened) == (1.2, "ratio 1", True)
+    assert row.inference_reduction == pytest.approx(0.4)
+
+
+def test_student_that_got_longer_says_so() -> None:
+    row = summarize([answer(0, True, 15)], "cts", 0.5, 0.5, [answer(0, True, 10)])
+    assert row.lengthened
+    assert row.inference_reduction == -0.5
+
+
+def test_samples_are_averaged_within_their_question_first() -> None:
+    uneven = [answer(0, True, 10), *(answer(1, False, 30, sample=s) for s in range(3))]
+    row = summarize(uneven, "cts", 0.5, 0.5, None)
+    assert (row.accuracy.value, row.mean_tokens.value, row.accuracy.n, row.num_samples) == (0.5, 20.0, 2, 3)
+    assert len(row.pass_at_k) == 1  # one question has a single sample
+
+
+def test_budgets_are_the_quartiles_of_original_unless_given() -> None:
+    original = [answer(i, True, tokens) for i, tokens in enumerate([10, 20, 30, 40, 51])]
+    assert matched_budgets([], original) == [20, 30, 40]
+    assert matched_budgets([64, 8, 64], original) == [8, 64]
+    assert matched_budgets([], None) == []
+
+
+def test_reference_tokens_are_counted_and_averaged() -> None:
+    made = with_reference_tokens(
+        [answer(0, True, output="a b"), answer(1, True, output="c d e f")], lambda t: len(t.split())
+    )
+    assert [p.reference_tokens for p in made] == [2, 4]
+    row = summarize(made, "cts", 0.5, 0.5, None)
+    assert row.mean_reference_tokens is not None
+    assert (row.mean_reference_tokens.value, row.mean_reference_tokens.n) == (3.0, 2)
+    half_counted = [made[0], replace(made[1], reference_tokens=None)]
+    assert summarize(half_counted, "cts", 0.5, 0.5, None).mean_reference_tokens is None
+    assert with_reference_tokens([made[0]], None) == [made[0]]
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "/nowhere"])
+def test_reference_tokenizer_that_is_not_there_names_the_setting(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"evaluation.reference_tokenizer: got '{name}'.*Fix"):
+        token_counter(name)
+
+
+def test_folder_without_a_tokenizer_is_an_error(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.reference_tokenizer"):
+        token_counter(str(tmp_path))
+
+
+def test_no_predictions_is_an_error_that_names_the_system() -> None:
+    with pytest.raises(DataError, match="cts"):
+        summarize([], "cts", 0.5, 0.5, None)

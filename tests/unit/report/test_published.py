@@ -1,0 +1,71 @@
+"""Published numbers are found by the names used here, and only where they belong."""
+
+import csv
+from importlib.resources import files
+
+import pytest
+
+from cotpress.records import Interval, SystemResult
+from cotpress.report.published import published, published_numbers
+from cotpress.report.table import markdown_table, notes, plain_table
+
+
+def row(system: str, ratio: float) -> SystemResult:
+    one = Interval(value=0.5, low=0.4, high=0.6, n=500)
+    return SystemResult(
+        system=system, target_ratio=ratio, actual_ratio=ratio, accuracy=one, mean_tokens=one, truncation_rate=0,
+        seconds_per_sample=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "benchmark", "system", "ratio", "cell"),
+    [
+        ("qwen7b", "gsm8k", "tokenskip", 0.5, "86.0@152"),
+        ("qwen14b", "gsm8k", "tokenskip_xlmr", 0.6, "92.7@181"),
+        ("Qwen/Qwen2.5-14B-Instruct", "gsm8k", "Base", 1.0, "93.1@313"),
+        ("qwen7b", "math500", "cts", 0.7, "78.0@5109"),
+        ("Qwen2.5-7B-Instruct", "gpqa_diamond", "cts seed=3", 0.9, "43.4@17272"),
+        ("qwen7b", "aime24", "Original", 1.0, "20.0@24396"),
+        ("qwen7b", "math500", "self_information", 0.8, "58.6@2969"),
+        ("llama8b", "aime24", "tokenskip", 0.7, "3.3@34249"),
+        ("llama8b", "gpqa_diamond", "cts", 0.5, "29.2@3080"),
+    ],
+)
+def test_printed_number_is_found(model: str, benchmark: str, system: str, ratio: float, cell: str) -> None:
+    assert published(model, benchmark, system, ratio)[0].cell == cell
+
+
+@pytest.mark.parametrize(
+    ("model", "benchmark", "system", "ratio"),
+    [("smollm2", "gsm8k", "tokenskip", 0.5), ("qwen7b", "planted", "cts", 0.5), ("qwen7b", "gsm8k", "cts", 0.5),
+     ("qwen7b", "gsm8k", "tokenskip", 0.55), ("qwen7b", "gsm8k", "random", 0.5)],
+)  # fmt: skip
+def test_what_nobody_printed_is_not_found(model: str, benchmark: str, system: str, ratio: float) -> None:
+    assert published(model, benchmark, system, ratio) == ()
+
+
+def test_reruns_follow_the_paper_and_kept_ratios_are_told() -> None:
+    paper, rerun = published("qwen7b", "gsm8k", "tokenskip", 0.6)
+    assert "2502.12067" in paper.source
+    assert (rerun.cell, rerun.source) == ("88.0@178", "independent rerun of TokenSkip")
+    assert published("qwen7b", "math500", "cts", 0.5)[0].actual_ratio == 0.58
+
+
+def test_file_is_complete_and_plausible() -> None:
+    text = files("cotpress.report").joinpath("published.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == 118
+    keys = [(r["model"], r["benchmark"], r["system"], r["ratio"], r["source"]) for r in rows]
+    assert len(set(keys)) == len(keys)
+    assert all(0 <= float(r["accuracy"]) <= 100 and float(r["tokens"]) > 100 and r["source"] for r in rows)
+
+
+def test_column_stands_only_where_something_is_published() -> None:
+    rows = [row("Original", 1.0), row("tokenskip", 0.5), row("random", 0.5)]
+    with_numbers = plain_table(rows, published=published_numbers("qwen7b", "gsm8k"))
+    assert "published" in with_numbers.splitlines()[1]
+    assert "86.0@152" in with_numbers
+    assert "published" not in plain_table(rows, published=published_numbers("smollm2", "gsm8k"))
+    assert any("untuned" in note for note in notes(rows, published_numbers("qwen7b", "gsm8k")))
+    assert "- published: TokenSkip" in markdown_table(rows, published=published_numbers("qwen7b", "gsm8k"))
