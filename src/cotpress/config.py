@@ -8,7 +8,7 @@ below them sees OmegaConf.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cotpress.compression.config import CompressionConfig, ExportFormat
+from cotpress.compression.config import CompressionConfig, ExportFormat, Selection, check_llmlingua_compat
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -37,6 +37,7 @@ from cotpress.scoring.config import (
     SelfInformationConfig,
     StepEntropyConfig,
     TokenskipConfig,
+    llmlingua_settings,
 )
 from cotpress.tracking_config import TrackerConfig
 from cotpress.trainer_config import TrainerConfig
@@ -190,6 +191,9 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
     if isinstance(config, PipelineConfig):
         for ratio in config.compression.mixed_ratios:
             _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
+        if config.compression.selection is Selection.llmlingua_compat:
+            check_llmlingua_compat(config.compression)
+            llmlingua_settings(config.scorer)
         share = config.data.validation_fraction
         _require("data.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
 

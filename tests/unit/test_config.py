@@ -17,7 +17,7 @@ from cotpress.help_page import one_liner
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 2, "experiment": 2, "compression": 2, "data": 2, "distill": 2, "evaluation": 1, "model": 5,
+    "benchmark": 2, "experiment": 2, "compression": 3, "data": 2, "distill": 2, "evaluation": 1, "model": 5,
     "reference": 3, "scorer": 19, "sft": 2, "tracker": 3, "trainer": 3,
 }  # fmt: skip
 REQUIRED = {

@@ -56,8 +56,12 @@ class Rereader:
         targets_L = ids_1L[0, num_unscored + 1 :]
         rows = max(_LOGITS_AT_ONCE // int(self._split.head.weight.shape[0]), 1)  # type: ignore[index]
         chunks = [
-            torch.nn.functional.cross_entropy(self._split.head(hidden_D).float(), targets, reduction="none")
-            for hidden_D, targets in zip(hidden_LD.split(rows), targets_L.split(rows), strict=True)
+            torch.nn.functional.cross_entropy(
+                self._split.head(hidden_LD[first : first + rows]).float(),
+                targets_L[first : first + rows],
+                reduction="none",
+            )
+            for first in range(0, max(len(targets_L), 1), rows)
         ]
         values: NDArray[np.float32] = torch.cat(chunks).cpu().numpy()
         return values

@@ -18,21 +18,22 @@ class Measure(Protocol):
         """Values of `ids[since:-1]`, float32 `[len(ids) - since - 1]`; `ids[:since]` are those of the call before."""
 
 
-def window_ratio(num_condition: int, num_text: int, num_instruction: int, num_window_text: int, ratio: float) -> float:
-    """Share of the values that lies above the threshold, in [0, 1]: the asked ratio, as the release distorts it.
+def window_share(num_condition: int, num_text: int, num_special: int, ratio: float) -> float:
+    """Share of the values that the threshold is set at, in [0, 1]: the asked ratio, as the release distorts it.
 
     The condition is budgeted to the text although it is not part of the result, so the share grows with its length.
-    The order of operations is the release's: the share is cut to a whole position later, where a last bit counts.
+    The order of operations is the release's: the share is later cut to a whole position, where a last bit counts.
 
     Args:
-        num_condition: Tokens of the condition, special tokens included.
-        num_text: Tokens of the text, special tokens included.
-        num_instruction: Special tokens that the tokenizer adds to an empty text.
-        num_window_text: Tokens of the text without special tokens.
+        num_condition: Tokens of the condition alone.
+        num_text: Tokens of the text.
+        num_special: Special tokens that the tokenizer puts around any text.
         ratio: Asked kept fraction.
     """
-    budget = (num_instruction + num_condition + num_text) * ratio - num_instruction
-    return max(min(1.0, budget / (num_window_text + 3)), 0.0)
+    num_texts = (
+        num_special + (num_condition + num_special) + (num_text + num_special)
+    )  # instruction, which is empty, ...
+    return max(min(1.0, (num_texts * ratio - num_special) / (num_text + 3)), 0.0)
 
 
 def kept_tokens(
@@ -44,7 +45,7 @@ def kept_tokens(
         ids: int32 `[n]`, the text.
         measure: Reads the text.
         num_condition: Tokens of the condition and the blank line after it, which stand before the text.
-        share: See `window_ratio`.
+        share: See `window_share`.
         iterative_size: Tokens per window, at least 2.
     """
     cuttable = _first_window(num_condition, len(ids), iterative_size)
