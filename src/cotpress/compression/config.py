@@ -60,8 +60,8 @@ def check_llmlingua_compat(config: CompressionConfig) -> None:
         if getattr(config, name) != getattr(usual, name):
             raise ConfigError(
                 f"compression.{name} has no effect with compression.selection=llmlingua_compat: the release of CTS "
-                "cuts every trace to one ratio and ignores its own protection options. Fix: compression=single, or leave "
-                f"compression.{name} out"
+                "cuts every trace to one ratio and ignores its own protection options. Fix: compression=single, or "
+                f"leave compression.{name} out"
             )
     if config.iterative_size < 2:
         raise ConfigError(f"compression.iterative_size: got {config.iterative_size}, allowed: 2 or more")

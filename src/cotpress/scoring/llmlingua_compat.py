@@ -14,8 +14,8 @@ score, and meets the ratio to the token. The release does none of this:
 2. It works in windows of `iterative_size` tokens. After each window the kept tokens take the place of the text, so
    what comes later is scored after a text with holes, and a threshold is taken over the scores of all that is left:
    new ones of this window, those of kept tokens, and for the text further on those of the very first reading.
-3. The last window is never cut unless it is full; at iterative_size=1800 and ratio .5 that leaves .78 of 3,106 tokens
-   and .64 of 4,318. A text of n tokens that is shorter than a window stays as it is only if its condition is short:
+3. The last window is never cut unless it is full; at iterative_size=1800 and ratio .5 that leaves .79 of 3,106 tokens
+   and .66 of 4,318. A text of n tokens that is shorter than a window stays as it is only if its condition is short:
    one of iterative_size - n tokens or more has the first 2n + 2 - iterative_size tokens of the text cut.
 4. The threshold is not set at the ratio but at ratio * (condition + thinking) / (thinking + 3), in tokens: the longer
    the condition, the less is cut. At 1 or above (a written solution half as long as the thinking, at ratio .7) the

@@ -30,10 +30,9 @@ def window_share(num_condition: int, num_text: int, num_special: int, ratio: flo
         num_special: Special tokens that the tokenizer puts around any text.
         ratio: Asked kept fraction.
     """
-    num_texts = (
-        num_special + (num_condition + num_special) + (num_text + num_special)
-    )  # instruction, which is empty, ...
-    return max(min(1.0, (num_texts * ratio - num_special) / (num_text + 3)), 0.0)
+    instruction = num_special  # an empty text
+    budget = (instruction + (num_condition + num_special) + (num_text + num_special)) * ratio - instruction
+    return max(min(1.0, budget / (num_text + 3)), 0.0)
 
 
 def kept_tokens(
