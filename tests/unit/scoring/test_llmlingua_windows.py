@@ -1,5 +1,7 @@
 """The window loop alone: values come from a table instead of a model."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,7 +80,7 @@ def test_what_is_read_again_follows_what_was_read_before(num_tokens, size, share
     mask = kept_tokens(ids, measure, num_condition=num_condition, share=share, iterative_size=size)
     assert mask.shape == (num_tokens,)
     assert mask[-1]
-    for (before, _), (now, since) in zip(calls, calls[1:], strict=False):
+    for (before, _), (now, since) in itertools.pairwise(calls):
         np.testing.assert_array_equal(now[:since], before[:since])
         assert np.isin(now, ids).all()
     if calls:
