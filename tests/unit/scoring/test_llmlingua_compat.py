@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from cotpress.artifacts import ArtifactStore
+from cotpress.compression.config import CompressionConfig, Selection
+from cotpress.compression.stage import compress
 from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ConfigError, ModelError
 from cotpress.flow import Compression
@@ -234,6 +238,28 @@ def test_flow_keeps_exactly_the_decided_tokens(tmp_path, scorer):
         assert not row.protection_exceeded
     assert 0.5 < flow.compressed().facts["actual_ratio"] < 1
     assert "score (cts)" not in flow.artifacts
+
+
+def test_student_with_finer_tokens_keeps_the_same_characters(tmp_path):
+    flow = compression(tmp_path, "ratio=0.5", "compression.iterative_size=40")
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.train_from_iterator([], trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    compressed = compress(
+        CompressionConfig(selection=Selection.llmlingua_compat),
+        ratio=0.5,
+        seed=1,
+        traces=flow.traces,
+        scores=flow.decisions,
+        tokenizer=PreTrainedTokenizerFast(tokenizer_object=core),
+        tokenizer_key="single bytes",
+        store=flow.store,
+    )
+    mine, students = (
+        {row.id: row.compressed_thinking for row in read_records(a.file("compressed.parquet"), CompressedTrace)}
+        for a in (flow.compressed(), compressed)
+    )
+    assert mine == students
 
 
 def test_ratio_one_keeps_everything_and_asks_no_model(tmp_path):
