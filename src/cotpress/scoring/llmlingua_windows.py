@@ -52,20 +52,21 @@ def kept_tokens(
         return np.ones(len(ids), dtype=bool)
     places = np.arange(len(ids))
     values = measure(ids, 0)
-    since, low, high = 0, 0, iterative_size - 1
+    low, high = 0, iterative_size - 1
     while True:
         cut = cuttable.copy()
         cut[:-1] &= values <= _threshold(values, share)
         places, values = places[~cut], values[~cut[:-1]]
-        previous, low = since, high - int(cut.sum())
+        # What was cut and what follows is read again; the border before it is not, and keeps the value of a token
+        # that may be gone by now.
+        again, low = low, high - int(cut.sum())
         high = low + iterative_size
         if len(ids) < iterative_size or high > len(places):
             break
-        values[previous : high - 1] = measure(ids[places[:high]], previous)
+        values[again : high - 1] = measure(ids[places[:high]], again)
         cuttable = np.zeros(len(places), dtype=bool)
         cuttable[low:high] = True
         cuttable[-1] = False
-        since = low
     mask = np.zeros(len(ids), dtype=bool)
     mask[places] = True
     return mask
