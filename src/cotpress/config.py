@@ -8,7 +8,7 @@ below them sees OmegaConf.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from cotpress.compression.config import CompressionConfig, ExportFormat
+from cotpress.compression.config import CompressionConfig, ExportFormat, Selection, check_llmlingua_compat
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -45,6 +45,7 @@ from cotpress.scoring.config import (
     SelfInformationConfig,
     StepEntropyConfig,
     TokenskipConfig,
+    llmlingua_settings,
 )
 from cotpress.tracking_config import TrackerConfig
 from cotpress.trainer_config import TrainerConfig
@@ -251,6 +252,9 @@ def check(config: EntryConfig) -> None:
         _require("compression.max_consecutive_deletions", limit, limit is None or limit >= 1, "1 or more, or null")
         for text in config.compression.keep_strings:
             _require("compression.keep_strings", text, text != "", "texts that are not empty")
+        if config.compression.selection is Selection.llmlingua_compat:
+            check_llmlingua_compat(config.compression)
+            llmlingua_settings(config.scorer)
 
 
 def _check_data(config: ScoringPipelineConfig) -> None:

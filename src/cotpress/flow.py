@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cotpress.artifacts import Artifact, ArtifactStore
-from cotpress.compression.config import CompressionConfig
+from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress
 from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import PlantedDataConfig
@@ -24,6 +24,7 @@ from cotpress.evaluation.runner import Protocol, answer_problems
 from cotpress.evaluation.stage import evaluate
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_threads
 from cotpress.records import Problem, Trace
+from cotpress.scoring.llmlingua_compat import decide
 from cotpress.scoring.stage import score
 from cotpress.tables import read_records
 from cotpress.tracking import Renamed, Tracker
@@ -134,10 +135,30 @@ class Compression(Scoring):
         super().__init__(config, tracker)
         self._pipeline = config
 
+    @cached_property
+    def decisions(self) -> Artifact | None:
+        """Which tokens LLMLingua 0.2.2 would keep at the asked ratio; None where all of them stay."""
+        c = self._pipeline
+        if c.ratio >= 1:
+            return None
+        decisions = decide(
+            c.scorer,
+            ratio=c.ratio,
+            iterative_size=c.compression.iterative_size,
+            traces=self.traces,
+            reference=self.reference if c.scorer.needs_reference else None,
+            base=c.reference.base or c.model if c.scorer.needs_reference else c.model,
+            trainer=c.trainer,
+            store=self.store,
+        )
+        return self._kept(f"decide ({c.scorer.name})", decisions)
+
     def compressed(self) -> Artifact:
         """The training traces at the asked ratio, or at mixed ratios."""
         c = self._pipeline
-        return self._kept(f"compress ({c.scorer.name})", self._compress(c.compression, self.scores))
+        compat = c.compression.selection is Selection.llmlingua_compat
+        scores = self.decisions if compat else self.scores
+        return self._kept(f"compress ({c.scorer.name})", self._compress(c.compression, scores))
 
     def uncompressed(self) -> Artifact:
         """The training traces as they are: what the Original student learns from."""

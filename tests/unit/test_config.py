@@ -17,7 +17,7 @@ from cotpress.help_page import one_liner
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 7, "experiment": 2, "compression": 2, "data": 2, "distill": 4, "evaluation": 1, "model": 5,
+    "benchmark": 7, "experiment": 2, "compression": 3, "data": 2, "distill": 4, "evaluation": 1, "model": 5,
     "reference": 4, "scorer": 20, "sft": 2, "tracker": 3, "trainer": 3, "truth": 3,
 }  # fmt: skip
 ENTRY = {"truth": "fidelity"}

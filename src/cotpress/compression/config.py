@@ -1,9 +1,19 @@
 """Settings of the compression: which tokens stay, given their scores."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 
+from cotpress.errors import ConfigError
 from cotpress.records import Unit
+
+
+class Selection(Enum):
+    """Who chooses the tokens."""
+
+    exact = "exact"
+    """The asked ratio to the token, by score."""
+    llmlingua_compat = "llmlingua_compat"
+    """What LLMLingua 0.2.2 does, as the CTS release calls it: window by window, with a model, missing the ratio."""
 
 
 class Protection(Enum):
@@ -42,6 +52,10 @@ class ExportFormat(Enum):
 class CompressionConfig:
     """Config group `compression`."""
 
+    selection: Selection = Selection.exact
+    """Who chooses the tokens."""
+    iterative_size: int = 1800
+    """Tokens per window, at least 2; only looked at with `selection=llmlingua_compat`."""
     mixed_ratios: list[float] = field(default_factory=list)
     """Empty: every trace is cut to `ratio` and no marker is shown (CTS). Otherwise each trace draws one of
     these ratios, which a control marker in the prompt announces; `ratio` is then asked at evaluation (TokenSkip)."""
@@ -57,3 +71,21 @@ class CompressionConfig:
     nothing but the escapes `\n` and `\t` means line breaks and tabs: the command line has no other way to give them."""
     max_consecutive_deletions: int | None = None
     """Longest run of tokens that may be missing, at least 1; null sets no limit."""
+
+
+def check_llmlingua_compat(config: CompressionConfig) -> None:
+    """Refuse settings that `selection=llmlingua_compat` does not look at.
+
+    Raises:
+        ConfigError: Names them.
+    """
+    usual = CompressionConfig(selection=config.selection, iterative_size=config.iterative_size)
+    for name in (f.name for f in fields(config)):
+        if getattr(config, name) != getattr(usual, name):
+            raise ConfigError(
+                f"compression.{name} has no effect with compression.selection=llmlingua_compat: the release of CTS "
+                "cuts every trace to one ratio and ignores its own protection options. Fix: compression=single, or "
+                f"leave compression.{name} out"
+            )
+    if config.iterative_size < 2:
+        raise ConfigError(f"compression.iterative_size: got {config.iterative_size}, allowed: 2 or more")

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.compression.config import CompressionConfig
+from cotpress.compression.config import CompressionConfig, Selection, check_llmlingua_compat
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
 from cotpress.compression.selection import num_to_keep
 from cotpress.errors import ConfigError, DataError
@@ -30,6 +30,9 @@ TRACES_FILE = "traces.parquet"
 SCORES_FILE = "scores.parquet"
 TRACES_AT_ONCE = 512
 """Traces whose tokens are selected in one go; bounds memory, changes no result."""
+DECIDED_TO_KEEP = 0.5
+"""A token stays if at least this share of its characters was decided to stay; other shares than 0 and 1 come up only
+where the student has a tokenizer of its own."""
 
 
 def compress(
@@ -46,7 +49,8 @@ def compress(
     """The training traces cut to a ratio, as an artifact with `compressed.parquet` (`CompressedTrace`).
 
     Args:
-        config: Mixed ratios, and the rules of the selection.
+        config: Mixed ratios, and the rules of the selection. With `selection=llmlingua_compat` the scores are
+            decisions, 1 or 0, that were made for this ratio; what they keep is kept, however much it is.
         ratio: Kept fraction for every trace, in (0, 1]; not looked at with mixed ratios.
         seed: Which ratio each trace draws; only looked at with mixed ratios.
         traces: Data artifact; its validation rows are left out.
@@ -57,7 +61,7 @@ def compress(
         store: Where artifacts lie.
 
     Raises:
-        ConfigError: A ratio below 1 without scores.
+        ConfigError: A ratio below 1 without scores, or settings that do not go together.
         DataError: No trace is left.
         ArtifactError: The scores belong to other texts or tokens than they say.
     """
@@ -65,12 +69,14 @@ def compress(
         raise ConfigError(
             f"ratio: got {ratio:g} but no scores; without a scorer only 1.0 (keep everything) is possible"
         )
+    if config.selection is Selection.llmlingua_compat:
+        check_llmlingua_compat(config)
     if scores is None or (ratio >= 1 and not config.mixed_ratios):
         scores, plan = None, _Plan(ratios=(1.0,), mixed=False, rules=Rules(), seed=0)
     elif config.mixed_ratios:
         plan = _Plan(ratios=tuple(sorted(config.mixed_ratios)), mixed=True, rules=Rules.of(config), seed=seed)
     else:
-        plan = _Plan(ratios=(ratio,), mixed=False, rules=Rules.of(config), seed=0)
+        plan = _Plan(ratios=(ratio,), mixed=False, rules=Rules.of(config), seed=0, selection=config.selection)
     identity = {
         "traces": traces.key,
         "scores": None if scores is None else scores.key,
@@ -89,6 +95,7 @@ class _Plan:
     mixed: bool
     rules: Rules
     seed: int
+    selection: Selection = Selection.exact
 
     def draw(self, trace_id: str) -> float:
         """The ratio of one trace: uniform over `ratios`, and the same whatever other traces there are."""
@@ -141,6 +148,11 @@ def _tokens(
 
 
 def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> Iterator[CompressedTrace]:
+    if plan.selection is Selection.llmlingua_compat:
+        for tokens in chunk:
+            row = _row(tokens, plan.ratios[0], tokens.scores >= DECIDED_TO_KEEP, marker_ratio=None)
+            yield replace(row, protection_exceeded=False)  # more than the ratio allows, but not by protection
+        return
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
     ranking = rank_traces(plan.rules, chunk)
     masks = np.split(ranking.cut(ratios), np.cumsum(ranking.lengths)[:-1])

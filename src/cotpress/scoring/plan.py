@@ -137,7 +137,7 @@ def _reading(
         return Reader(load_tokenizer(base, store), base, config.template, trainer.tokens_per_batch)
 
     def trained() -> "PreTrainedModel":
-        return _reference_model(base, reference, store, device)
+        return reference_model(base, reference, store, device)
 
     def untrained() -> "PreTrainedModel":
         return load_model(base, store, device=device)
@@ -157,9 +157,15 @@ def _reading(
     return Plan(identity, lambda: scorer(config, reader(), model()))
 
 
-def _reference_model(
+def reference_model(
     base: ModelConfig, reference: Artifact | None, store: ArtifactStore, device: torch.device
 ) -> "PreTrainedModel":
+    """The reference model in eval mode, adapter merged; the base model itself where there is no reference.
+
+    Raises:
+        ModelError: It cannot be loaded.
+        ArtifactError: The artifact holds no model.
+    """
     if reference is None:
         return load_model(base, store, device=device)
     full, adapter = reference.path / "model", reference.path / "adapter"

@@ -77,7 +77,7 @@ class Reader:
 
     def context_ids(self, condition: Condition, trace: Trace) -> list[int]:
         """Token ids of everything before the thinking; at least one."""
-        text = _condition_text(condition, trace)
+        text = condition_text(condition, trace)
         if self._template is Template.chat:
             return [*self._chat.prompt_ids(text), *self._chat.thinking_start()]
         return [int(self.tokenizer.bos_token_id), *(self._chat.text_ids(text + "\n\n") if text else [])]
@@ -153,7 +153,8 @@ class ReadingScorer(TokenScorer):
         return TOO_LONG if length > self._reader.context_tokens else None
 
 
-def _condition_text(condition: Condition, trace: Trace) -> str:
+def condition_text(condition: Condition, trace: Trace) -> str:
+    """What a model is told about `trace` under a condition; empty without one."""
     match condition:
         case Condition.none:
             return ""

@@ -55,10 +55,22 @@ def score(
     """
     plan = plan_scorer(config, distilled, reference, base, trainer, store)
     identity = {"scorer": config, "traces": traces.key, **plan.identity}
-    return store.build("score", identity, lambda workdir: _produce(plan.make(), traces, workdir))
+    return store.build("score", identity, lambda workdir: produce(plan.make(), traces, workdir))
 
 
-def _produce(scorer: Scorer, traces: Artifact, workdir: Path) -> Summary:
+def produce(scorer: Scorer, traces: Artifact, workdir: Path, verb: str = "score") -> Summary:
+    """Write the scores of the training traces into `workdir`, shard by shard; finished shards are found again.
+
+    Args:
+        scorer: What to score with.
+        traces: Output of the data stage.
+        workdir: Folder of the artifact in the making.
+        verb: What is done, for progress and log.
+
+    Raises:
+        DataError: There is no training trace that can be scored.
+        ModelError: A score is not finite, or the memory does not suffice.
+    """
     rows = [t for t in read_records(traces.file(TRACES_FILE), Trace) if t.split == "train"]
     sizes, dropped = _admit(scorer, rows)
     if not sizes:
@@ -73,11 +85,11 @@ def _produce(scorer: Scorer, traces: Artifact, workdir: Path) -> Summary:
     paths[0].parent.mkdir(exist_ok=True)
     finished = [path.is_file() for path in paths]
     done = sum(sizes[t.id] for shard, there in zip(shards, finished, strict=True) if there for t in shard)
-    with Progress(f"score {scorer.name}", num_tokens, "tokens", done=done) as progress:
+    with Progress(f"{verb} {scorer.name}", num_tokens, "tokens", done=done) as progress:
         for shard, path, there in zip(shards, paths, finished, strict=True):
             if not there:
                 _score_shard(scorer, shard, path, progress)
-        log.info("score %s: %d tokens, %.0f tokens/s", scorer.name, num_tokens, progress.per_second)
+        log.info("%s %s: %d tokens, %.0f tokens/s", verb, scorer.name, num_tokens, progress.per_second)
     place = {t.id: i for i, t in enumerate(rows)}
     merged = sorted(read_records(paths, ScoredTrace), key=lambda s: place[s.id])
     write_records(workdir / SCORES_FILE, merged, ScoredTrace)

@@ -9,8 +9,7 @@ from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import answer_budget, sampling
 from cotpress.evaluation.runner import _judge
 from cotpress.evaluation.stage import evaluate
-from cotpress.generation.base import Generation
-from cotpress.generation.base import Sampling
+from cotpress.generation.base import Generation, Sampling
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.prompts import ChatFormat
