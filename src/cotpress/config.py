@@ -188,6 +188,7 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
         return
     _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
     if isinstance(config, PipelineConfig):
+        config.scorer.check()
         for ratio in config.compression.mixed_ratios:
             _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
         share = config.data.validation_fraction

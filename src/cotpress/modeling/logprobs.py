@@ -84,7 +84,8 @@ def _logprobs(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
 
 def _entropies(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     # entr(p) = -p log p is 0 where p underflows, where p * log p would be 0 * -inf.
-    return torch.special.entr(logits_NV.softmax(dim=1)).sum(dim=1)
+    entropies_N: torch.Tensor = torch.special.entr(logits_NV.softmax(dim=1)).sum(dim=1)
+    return entropies_N
 
 
 def _measured(
@@ -150,5 +151,5 @@ def _in_chunks(
 ) -> torch.Tensor:
     vocabulary = int(head.weight.shape[0])  # type: ignore[index]
     rows = max(_LOGITS_AT_ONCE // vocabulary, 1)
-    chunks = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
-    return torch.cat([measure(head(hidden_nD).float(), targets_n) for hidden_nD, targets_n in chunks])
+    chunks = [slice(first, first + rows) for first in range(0, len(targets_N), rows)]
+    return torch.cat([measure(head(hidden_ND[chunk]).float(), targets_N[chunk]) for chunk in chunks])

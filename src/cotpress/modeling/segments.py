@@ -16,10 +16,10 @@ from cotpress.records import Unit
 _WORD = re.compile(r"\S+")
 _STEP = re.compile(
     r"""
-    (?: ^ [^\S\n]* \d{1,3} \. [^\S\n]+ )?        # the number of a list item ends nothing
+    (?: ^ [^\S\n]* \d{1,3} \. [^\S\n]+ )?           # the number of a list item ends nothing
     \S .*?
-    (?: [.!?] ["'”’)\]}*_$]* (?=\s)              # a full stop inside a number neither
-      | [。！？]
+    (?: [.!?] ["'\u201d\u2019)\]}*_$]* (?=\s)     # a full stop inside a number neither
+      | [\u3002\uff01\uff1f]
       | (?<=\S) (?= [^\S\n]* $ ) )
     """,
     re.VERBOSE | re.MULTILINE,

@@ -1,10 +1,12 @@
 """Settings of the scorers: one class per formula, one YAML or more per class in conf/scorer."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
 
+from cotpress.errors import ConfigError, did_you_mean
 from cotpress.records import Unit
 
 
@@ -81,6 +83,13 @@ class ScorerConfig:
         """True if the scorer is trained on the distilled labels."""
         return False
 
+    def check(self) -> None:
+        """Refuse what a type cannot: called when the configuration is composed, before anything is trained.
+
+        Raises:
+            ConfigError: Settings contradict each other or are out of range.
+        """
+
 
 @dataclass(kw_only=True, slots=True)
 class ReadingConfig(ScorerConfig):
@@ -116,6 +125,16 @@ class CtsConfig(TokenReadingConfig):
     baseline: Condition = Condition.none
     """What it is compared with: none or question."""
 
+    def check(self) -> None:
+        """Condition and baseline must differ, and the baseline must not know the answer."""
+        if self.baseline not in (Condition.none, Condition.question):
+            raise ConfigError(f"scorer.baseline: got '{self.baseline.value}', allowed: none, question")
+        if self.condition is self.baseline:
+            raise ConfigError(
+                f"scorer.condition: got '{self.condition.value}', which is also scorer.baseline: every score would "
+                "be 0. Fix: scorer.condition=answer"
+            )
+
 
 @dataclass(kw_only=True, slots=True)
 class SelfInformationConfig(TokenReadingConfig):
@@ -135,6 +154,14 @@ class Rho1Config(TokenReadingConfig):
     def needs_reference(self) -> bool:
         """It compares both models, so always."""
         return True
+
+    def check(self) -> None:
+        """Both models read, so there is no choice between them."""
+        if self.read_by is not ReadBy.reference:
+            raise ConfigError(
+                f"scorer.read_by: got '{self.read_by.value}', but this scorer compares the reference model with the "
+                "base model, allowed: reference"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -232,14 +259,37 @@ class MixConfig(ScorerConfig):
     parts: dict[str, ScorerConfig] = field(default_factory=dict)
     """The other scorers by a name of one's own."""
     weights: dict[str, float] = field(default_factory=dict)
-    """Weight of each part, >= 0."""
+    """Weight of each part, >= 0; a part of weight 0 is left out."""
+
+    @property
+    def weighted(self) -> dict[str, ScorerConfig]:
+        """The parts that count, by name: those with a weight above 0."""
+        return {name: part for name, part in self.parts.items() if self.weights.get(name, 0.0) > 0}
 
     @property
     def needs_reference(self) -> bool:
-        """True if one of its parts does."""
-        return any(part.needs_reference for part in self.parts.values())
+        """True if one of the parts that count does."""
+        return any(part.needs_reference for part in self.weighted.values())
 
     @property
     def needs_labels(self) -> bool:
-        """True if one of its parts does."""
-        return any(part.needs_labels for part in self.parts.values())
+        """True if one of the parts that count does."""
+        return any(part.needs_labels for part in self.weighted.values())
+
+    def check(self) -> None:
+        """Every part needs a weight and the other way round, and one weight must be above 0."""
+        unknown = sorted(set(self.weights) - set(self.parts))
+        if unknown:
+            raise ConfigError(
+                f"scorer.weights: got '{unknown[0]}', which is no part.{did_you_mean(unknown[0], self.parts)} "
+                f"Fix: +scorer@scorer.parts.{unknown[0]}=SCORER, or ~scorer.weights.{unknown[0]}"
+            )
+        unweighted = sorted(set(self.parts) - set(self.weights))
+        if unweighted:
+            raise ConfigError(
+                f"scorer.weights: part '{unweighted[0]}' has none. Fix: +scorer.weights.{unweighted[0]}=1"
+            )
+        if not all(math.isfinite(w) and w >= 0 for w in self.weights.values()) or not self.weighted:
+            raise ConfigError(f"scorer.weights: got {self.weights}, allowed: finite numbers >= 0, at least one above 0")
+        for part in self.weighted.values():
+            part.check()

@@ -9,7 +9,22 @@ from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.segments import is_blank, step_ranges, unit_ids, word_ranges
 from cotpress.records import Unit
 
-PIECES = ["😀", "👩‍👩‍👧", "é", "\\frac{48}{2}", " 12 ", "3.5", ". ", "\n\n", "\r\n", "the answer", "=", "中文。", "\t", "$x.$ "]
+PIECES = [
+    "😀",
+    "👩‍👩‍👧",
+    "é",
+    "\\frac{48}{2}",
+    " 12 ",
+    "3.5",
+    ". ",
+    "\n\n",
+    "\r\n",
+    "the answer",
+    "=",
+    "中文。",
+    "\t",
+    "$x.$ ",
+]
 texts = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40),
     st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
@@ -76,7 +91,7 @@ def test_ranges_cover_the_text_without_gap_or_overlap(text):
 @given(text=texts)
 def test_steps_are_made_of_whole_words_except_after_full_width_marks(text):
     words = {end for _, end in word_ranges(text)}
-    assert all(end in words or text[end - 1] in "。！？" for _, end in step_ranges(text))
+    assert all(end in words or text[end - 1] in "\u3002\uff01\uff1f" for _, end in step_ranges(text))
 
 
 @prop
