@@ -5,7 +5,7 @@ Computes  s_i = sum over parts p of  w_p * rank_p(i)      / sum over p of w_p
 Source    ours. Ranks, because the parts' scores have units and spreads that cannot be added.
 
 The parts may have different tokenizers: their scores meet on the base model's tokens through characters. A part may be
-a mix itself.
+a mix itself. Two tokens that a part scores alike up to rounding may change ranks with the batch they are computed in.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -74,6 +74,14 @@ def sure(base, store):
 
 
 @pytest.fixture(scope="session")
+def sure_base(base, sure, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sure")
+    sure.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return replace(base, name="sure", source=ModelSource.hub, path=str(folder))
+
+
+@pytest.fixture(scope="session")
 def tuned(base, store, reference):
     return load_model(base, store, adapter=reference.path / "adapter", merge_adapter=True)
 

@@ -68,19 +68,19 @@ CONFIGS: dict[str, ScorerConfig] = {
     ),
 }
 PENDING: set[type[ScorerConfig]] = {GogiConfig, AnswerAttentionConfig, GreedyNllConfig}
-"""Schemas whose module is being written elsewhere: each leaves when its line comes into `CONFIGS`; delete when empty."""
+"""Schemas whose module is being written elsewhere: each leaves when its line comes into `CONFIGS`."""
 
 CONF = Path(__file__).parents[3] / "conf"
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def scorer(request, distilled, reference, base, trainer, store, tokenskip_config):
+def scorer(request, distilled, reference, sure_base, trainer, store, tokenskip_config):
     def with_encoder(config):
         if isinstance(config, MixConfig):
             return replace(config, parts={name: with_encoder(part) for name, part in config.parts.items()})
         return tokenskip_config if config is TOKENSKIP else config
 
-    return plan_scorer(with_encoder(CONFIGS[request.param]), distilled, reference, base, trainer, store).make()
+    return plan_scorer(with_encoder(CONFIGS[request.param]), distilled, reference, sure_base, trainer, store).make()
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +118,15 @@ def test_same_scores_alone_in_a_batch_and_in_another_order(scorer, rows):
     backwards = {r.id: r.scores for r in scorer.score(rows[::-1])}
     for trace in rows:
         [alone] = scorer.score([trace])
-        np.testing.assert_allclose(alone.scores, together[trace.id], atol=4e-5)
-        np.testing.assert_allclose(backwards[trace.id], together[trace.id], atol=4e-5)
+        np.testing.assert_allclose(alone.scores, together[trace.id], atol=1e-4)
+        np.testing.assert_allclose(backwards[trace.id], together[trace.id], atol=1e-4)
 
 
 def test_scores_tell_tokens_apart(scorer, stepwise):
     """More than one value, and not only the noise of rounding."""
     [record] = scorer.score([stepwise])
     assert len(np.unique(record.scores)) >= 5
-    assert np.ptp(record.scores) > 1e-3
+    assert np.ptp(record.scores) > 0.05
 
 
 def test_empty_thinking_has_no_scores(scorer, rows):
