@@ -40,7 +40,7 @@ from cotpress.scoring.config import (
 )
 from cotpress.tracking_config import TrackerConfig
 from cotpress.trainer_config import TrainerConfig
-from cotpress.training.config import ReferenceConfig, SftConfig
+from cotpress.training.config import Method, ReferenceConfig, SftConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -188,7 +188,7 @@ def check(config: TrainConfig | CompressConfig | EvaluateConfig | ReportConfig) 
         return
     _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
     if isinstance(config, PipelineConfig):
-        config.scorer.check()
+        config.scorer.check(has_reference=config.reference.tune.method is not Method.none)
         for ratio in config.compression.mixed_ratios:
             _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
         share = config.data.validation_fraction

@@ -83,8 +83,11 @@ class ScorerConfig:
         """True if the scorer is trained on the distilled labels."""
         return False
 
-    def check(self) -> None:
+    def check(self, *, has_reference: bool) -> None:
         """Refuse what a type cannot: called when the configuration is composed, before anything is trained.
+
+        Args:
+            has_reference: False if the base model stands for the reference model (`reference=none`).
 
         Raises:
             ConfigError: Settings contradict each other or are out of range.
@@ -125,7 +128,7 @@ class CtsConfig(TokenReadingConfig):
     baseline: Condition = Condition.none
     """What it is compared with: none or question."""
 
-    def check(self) -> None:
+    def check(self, *, has_reference: bool) -> None:
         """Condition and baseline must differ, and the baseline must not know the answer."""
         if self.baseline not in (Condition.none, Condition.question):
             raise ConfigError(f"scorer.baseline: got '{self.baseline.value}', allowed: none, question")
@@ -155,8 +158,13 @@ class Rho1Config(TokenReadingConfig):
         """It compares both models, so always."""
         return True
 
-    def check(self) -> None:
-        """Both models read, so there is no choice between them."""
+    def check(self, *, has_reference: bool) -> None:
+        """Both models read, so there must be two, and no choice between them."""
+        if not has_reference:
+            raise ConfigError(
+                f"scorer={self.name} compares the reference model with the base model, but reference=none: every "
+                "score would be 0. Fix: reference=lora"
+            )
         if self.read_by is not ReadBy.reference:
             raise ConfigError(
                 f"scorer.read_by: got '{self.read_by.value}', but this scorer compares the reference model with the "
@@ -262,21 +270,21 @@ class MixConfig(ScorerConfig):
     """Weight of each part, >= 0; a part of weight 0 is left out."""
 
     @property
-    def weighted(self) -> dict[str, ScorerConfig]:
-        """The parts that count, by name: those with a weight above 0."""
-        return {name: part for name, part in self.parts.items() if self.weights.get(name, 0.0) > 0}
+    def weighted(self) -> list[str]:
+        """Names of the parts that count: those with a weight above 0."""
+        return [name for name in self.parts if self.weights.get(name, 0.0) > 0]
 
     @property
     def needs_reference(self) -> bool:
         """True if one of the parts that count does."""
-        return any(part.needs_reference for part in self.weighted.values())
+        return any(self.parts[name].needs_reference for name in self.weighted)
 
     @property
     def needs_labels(self) -> bool:
         """True if one of the parts that count does."""
-        return any(part.needs_labels for part in self.weighted.values())
+        return any(self.parts[name].needs_labels for name in self.weighted)
 
-    def check(self) -> None:
+    def check(self, *, has_reference: bool) -> None:
         """Every part needs a weight and the other way round, and one weight must be above 0."""
         unknown = sorted(set(self.weights) - set(self.parts))
         if unknown:
@@ -291,5 +299,5 @@ class MixConfig(ScorerConfig):
             )
         if not all(math.isfinite(w) and w >= 0 for w in self.weights.values()) or not self.weighted:
             raise ConfigError(f"scorer.weights: got {self.weights}, allowed: finite numbers >= 0, at least one above 0")
-        for part in self.weighted.values():
-            part.check()
+        for name in self.weighted:
+            self.parts[name].check(has_reference=has_reference)

@@ -72,7 +72,7 @@ def plan_scorer(
     Raises:
         ConfigError: The scorer cannot work with what it is given.
     """
-    config.check()
+    config.check(has_reference=reference is not None)
     return _plan(config, distilled, _Models(base, reference, trainer, store))
 
 
@@ -135,7 +135,7 @@ def _plan(config: ScorerConfig, distilled: Artifact | None, models: _Models) -> 
         case MixConfig():
             from cotpress.scoring.mix import MixScorer
 
-            plans = {name: _plan(part, distilled, models) for name, part in config.weighted.items()}
+            plans = {name: _plan(config.parts[name], distilled, models) for name in config.weighted}
             identity = {"model": models.identity, "parts": {name: plan.identity for name, plan in plans.items()}}
             return Plan(
                 identity, lambda: MixScorer(config, {n: plan.make() for n, plan in plans.items()}, models.tokenizer)
@@ -170,11 +170,6 @@ def _reading(config: ReadingConfig, models: _Models) -> Plan:
     if isinstance(config, Rho1Config):
         from cotpress.scoring.rho1_excess import Rho1Scorer
 
-        if models.reference_key is None:
-            raise ConfigError(
-                f"scorer={config.name} compares the reference model with the base model, but reference=none: every "
-                "score would be 0. Fix: reference=lora"
-            )
         return Plan(identity, lambda: Rho1Scorer(config, reader(), models.reference, models.base))
     module, _, name = _READING[type(config)].partition(":")
     scorer = getattr(importlib.import_module(f"cotpress.scoring.{module}"), name)

@@ -64,4 +64,4 @@ def test_condition_that_is_the_baseline_is_refused_before_a_model_is_looked_for(
 
 def test_baseline_that_knows_the_answer_is_refused_with_what_is_allowed():
     with pytest.raises(ConfigError, match=r"scorer\.baseline: got 'answer', allowed: none, question"):
-        CtsConfig(name="cts", condition=Condition.question, baseline=Condition.answer).check()
+        CtsConfig(name="cts", condition=Condition.question, baseline=Condition.answer).check(has_reference=True)

@@ -138,9 +138,9 @@ def test_wrong_weights_are_explained_before_anything_is_loaded(weights, message,
 
 def test_a_mix_without_parts_and_a_wrong_part_are_errors():
     with pytest.raises(ConfigError, match="at least one above 0"):
-        mix({}, {}).check()
+        mix({}, {}).check(has_reference=True)
     with pytest.raises(ConfigError, match=r"scorer\.baseline"):
-        mix({"cts": replace(CTS, baseline=CTS.condition)}, {"cts": 1.0}).check()
+        mix({"cts": replace(CTS, baseline=CTS.condition)}, {"cts": 1.0}).check(has_reference=True)
 
 
 def test_identity_holds_that_of_every_part(base, trainer, store, fresh_reference):
