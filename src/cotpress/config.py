@@ -233,6 +233,7 @@ def check(config: EntryConfig) -> None:
         return
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
+        config.scorer.check(has_reference=config.reference.exists)
     if isinstance(config, FidelityConfig):
         _require("confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1)")
         _require("num_resamples", config.num_resamples, config.num_resamples >= 1, "a whole number of at least 1")

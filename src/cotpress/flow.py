@@ -95,7 +95,7 @@ class Scoring:
         if isinstance(c.reference, SavedReferenceConfig):
             saved = saved_reference(Path(c.reference.path), base=c.reference.base or c.model, store=self.store)
             return self._kept("reference", saved)
-        if c.reference.tune.method.value == "none":
+        if not c.reference.exists:
             return None
         reference = train_reference(
             c.reference,

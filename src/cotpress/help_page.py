@@ -61,7 +61,7 @@ def help_page(name: str, conf: Path) -> str:
         lines.append(f"  {group}")
         for file in sorted((conf / group).glob("*.yaml")):
             star = "*" if file.stem == default else " "
-            lines.append(f"   {star} {file.stem:<16} {one_liner(file)}")
+            lines.append(f"   {star} {file.stem:<21} {one_liner(file)}")
     return "\n".join([*lines, "", COMMON])
 
 

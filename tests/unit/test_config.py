@@ -13,7 +13,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cotpress.config import SCHEMAS, EvaluateConfig, TrainConfig, register_schemas, to_objects
+from cotpress.errors import ConfigError
 from cotpress.help_page import one_liner
+from cotpress.scoring.config import MixConfig, RandomConfig
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
@@ -88,6 +90,45 @@ def test_every_config_field_is_read_by_code() -> None:
     assert unread == []
 
 
+def test_a_mix_takes_any_scorer_as_another_part_and_parts_keep_their_names() -> None:
+    parts = ["+scorer@scorer.parts.random=random", "+scorer@scorer.parts.inner=mix", "scorer.weights.cts=0"]
+    config = to_objects(
+        compose("train", overrides=["scorer=mix", *parts, "+scorer.weights.random=0.5", "+scorer.weights.inner=2"])
+    )
+    assert isinstance(config, TrainConfig)
+    mix = config.scorer
+    assert isinstance(mix, MixConfig)
+    assert {name: part.name for name, part in mix.parts.items()} == {
+        "cts": "cts", "reference_likelihood": "reference_likelihood", "random": "random", "inner": "mix",
+    }  # fmt: skip
+    assert mix.weights == {"cts": 0.0, "reference_likelihood": 1.0, "random": 0.5, "inner": 2.0}
+    assert mix.weighted == ["reference_likelihood", "random", "inner"]
+    assert isinstance(mix.parts["random"], RandomConfig)
+    assert mix.parts["random"].seed == config.seed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["scorer=mix", "+scorer.weights.random=1"],
+            r"'random', which is no part\. Allowed: cts, reference_likelihood",
+        ),
+        (
+            ["scorer=mix", "+scorer@scorer.parts.random=random"],
+            r"part 'random' has none\. Fix: \+scorer\.weights\.random",
+        ),
+        (["scorer=rho1_excess", "reference=none"], r"scorer=rho1_excess compares .* Fix: reference=lora"),
+        (["scorer=reference_gain", "scorer.read_by=base"], r"scorer\.read_by: got 'base'"),
+    ],
+)
+def test_scorer_settings_that_contradict_each_other_are_refused_before_any_work(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        to_objects(compose("train", overrides=overrides))
+
+
 def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True, timeout=120, cwd=cwd
@@ -109,6 +150,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("data.num_traces=1.5", "data.num_traces: got '1.5', allowed: a whole number"),
         ("data=jsonl", "no value for data.path"),
         ("benchmark.extractor=digit", "expected one of [math, number, integer, letter]"),
+        ("scorer.condition=none", "scorer.condition: got 'none', which is also scorer.baseline"),
         ("compression.mixed_ratios=[0.5,2]", "compression.mixed_ratios: got 2.0"),
         ("compression.max_consecutive_deletions=0", "compression.max_consecutive_deletions: got 0, allowed: 1 or more"),
         ("compression.keep_strings=['a','']", "compression.keep_strings: got '', allowed: texts that are not empty"),

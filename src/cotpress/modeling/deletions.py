@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from cotpress.modeling.loading import SplitModel, split_head
-
-_LOGITS_AT_ONCE = 2**25
-"""Largest number of logits held at a time (128 MB in float32)."""
+from cotpress.modeling.logprobs import target_logprobs
 
 
 @torch.inference_mode()
@@ -70,7 +68,7 @@ def _read_whole(split: SplitModel, ids_L: torch.Tensor, counted_L: torch.Tensor)
     output = split.decoder(input_ids=ids_L[None, :-1], past_key_values=cache, use_cache=True)
     logprobs_L = torch.zeros(len(ids_L), dtype=torch.float64, device=ids_L.device)
     hidden = output.last_hidden_state[0, counted_L[1:]]
-    logprobs_L[counted_L] = _target_logprobs(split.head, hidden, ids_L[counted_L])
+    logprobs_L[counted_L] = target_logprobs(split.head, hidden, ids_L[counted_L]).double()
     return cache, logprobs_L.cumsum(0) - logprobs_L
 
 
@@ -89,18 +87,7 @@ def _rest_logprobs(
         shared.crop(start - shared.get_seq_length())
         shared.batch_repeat_interleave(len(batch))
     output = split.decoder(input_ids=ids_BR[:, :-1], past_key_values=shared, use_cache=True)
-    values_N = _target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR])
+    values_N = target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR]).double()
     logprobs = torch.zeros(counted_BR.shape, dtype=torch.float64, device=ids_L.device)
     logprobs[counted_BR] = values_N
     return logprobs.sum(dim=1)
-
-
-def _target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """Log-probability of each target after its hidden state, float64 `[N]`; log-softmax in float32."""
-    rows = max(_LOGITS_AT_ONCE // int(head.weight.shape[0]), 1)  # type: ignore[index]
-    values = [torch.empty(0, dtype=torch.float64, device=hidden_ND.device)]
-    for first in range(0, len(targets_N), rows):
-        logits_NV = head(hidden_ND[first : first + rows]).float()
-        chosen_N = logits_NV.gather(1, targets_N[first : first + rows, None]).squeeze(1)
-        values.append((chosen_N - logits_NV.logsumexp(dim=1)).double())
-    return torch.cat(values)

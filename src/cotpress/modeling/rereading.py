@@ -11,12 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from cotpress.modeling.loading import split_head
+from cotpress.modeling.logprobs import target_logprobs
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
-
-_LOGITS_AT_ONCE = 2**25
-"""Largest number of logits held at a time (128 MB in float32)."""
 
 
 class Rereader:
@@ -54,16 +52,7 @@ class Rereader:
         output = self._split.decoder(input_ids=ids_1L, past_key_values=self._cache, use_cache=True)
         hidden_LD = output.last_hidden_state[0, num_unscored:-1]
         targets_L = ids_1L[0, num_unscored + 1 :]
-        rows = max(_LOGITS_AT_ONCE // int(self._split.head.weight.shape[0]), 1)  # type: ignore[index]
-        chunks = [
-            torch.nn.functional.cross_entropy(
-                self._split.head(hidden_LD[first : first + rows]).float(),
-                targets_L[first : first + rows],
-                reduction="none",
-            )
-            for first in range(0, max(len(targets_L), 1), rows)
-        ]
-        values: NDArray[np.float32] = torch.cat(chunks).cpu().numpy()
+        values: NDArray[np.float32] = -target_logprobs(self._split.head, hidden_LD, targets_L).cpu().numpy()
         return values
 
     def forget_after(self, num_tokens: int) -> None:

@@ -1,12 +1,14 @@
 """Words and steps of a text, and which of them each token belongs to.
 
 A word is a number, a word of letters with its inner hyphens and apostrophes, a LaTeX command, or any other single
-sign: the full stop after `= 11.` is no part of the number. A step is a sentence (up to `.`, `!` or `?` before white
-space) or the rest of a line. White space before a word or step belongs to it; what is left at the end belongs to the
-last one.
+sign: the full stop after `= 11.` is no part of the number. A step is a sentence or the rest of a line: it ends with a
+line, after `.`, `!` or `?` (and closing quotes, brackets or markup) before white space, and after the full-width marks
+of Chinese and Japanese. White space before a word or step belongs to it; what is left at the end belongs to the last
+one.
 """
 
 import re
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +16,34 @@ from numpy.typing import NDArray
 from cotpress.records import Unit
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|\\?[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\S")
-_STEP = re.compile(r"\S.*?(?:[.!?](?=\s)|(?=\n)|\Z)")
-"""A full stop inside a number ends nothing."""
+_STEP = re.compile(
+    r"""
+    (?: ^ [^\S\n]* \d{1,3} \. [^\S\n]+ )?           # the number of a list item ends nothing
+    \S .*?
+    (?: [.!?] ["'\u201d\u2019)\]}*_$]* (?=\s)     # a full stop inside a number neither
+      | [\u3002\uff01\uff1f]
+      | (?<=\S) (?= [^\S\n]* $ ) )
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
 
 
 def word_ranges(text: str) -> list[tuple[int, int]]:
-    """Character ranges of the words; together they cover the text. Empty for a text of white space alone."""
+    """Character ranges of the words, in order; together they cover the text. Only the empty text has none."""
     return _ranges(_WORD, text)
 
 
 def step_ranges(text: str) -> list[tuple[int, int]]:
-    """Character ranges of the steps; together they cover the text. Empty for a text of white space alone."""
+    """Character ranges of the steps, in order; together they cover the text. Only the empty text has none."""
     return _ranges(_STEP, text)
 
 
 def unit_ids(unit: Unit, text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Which unit each token belongs to, int64 `[n]`, ascending from 0; a token's last character decides.
+    """Which unit each token belongs to, int64 `[n]`, never descending.
+
+    A token's last character that is not white space decides, so `.` and the blank line after it, which many
+    tokenizers make one token, end a step and do not begin the next. White space alone belongs to what follows it.
+    Tokens of one unit share a number; a unit inside a longer token has no token, so numbers may be left out.
 
     Args:
         unit: Kind of unit; with `Unit.token` every token is its own.
@@ -38,11 +52,27 @@ def unit_ids(unit: Unit, text: str, offsets: NDArray[np.int32]) -> NDArray[np.in
     """
     if unit is Unit.token:
         return np.arange(len(offsets), dtype=np.int64)
-    ends = np.array([end for _, end in (word_ranges if unit is Unit.word else step_ranges)(text)], dtype=np.int64)
-    found = np.searchsorted(ends, np.maximum(offsets[:, 1].astype(np.int64) - 1, 0), side="right")
-    return np.minimum(found, max(len(ends) - 1, 0)).astype(np.int64)
+    ranges = word_ranges(text) if unit is Unit.word else step_ranges(text)
+    ends = np.array([end for _, end in ranges], dtype=np.int64)
+    found = np.searchsorted(ends, _deciding_characters(text, offsets), side="right")
+    # Ranges of neighbouring tokens may overlap (pieces of one character), so they do not always ascend.
+    return np.maximum.accumulate(found).astype(np.int64)
+
+
+def is_blank(text: str, offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which tokens stand for white space alone, bool `[n]`."""
+    return np.array([not text[a:b].strip() for a, b in offsets.tolist()], dtype=np.bool_)
+
+
+def _deciding_characters(text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Position of the last character of each token that is not white space, else of its last, int64 `[n]`."""
+    pieces = [(start, end, len(text[start:end].rstrip())) for start, end in offsets.tolist()]
+    ends = [start + visible if visible else end for start, end, visible in pieces]
+    return np.maximum(np.array(ends, dtype=np.int64) - 1, 0)
 
 
 def _ranges(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
     ends = [match.end() for match in pattern.finditer(text)]
-    return list(zip([0, *ends[:-1]], [*ends[:-1], len(text)], strict=True)) if ends else []
+    if text:
+        ends[-1:] = [len(text)]
+    return list(pairwise([0, *ends]))

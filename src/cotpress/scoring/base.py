@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+NO_TOKENS = "no token to score"
+"""Why a thinking text is dropped that the scorer's tokenizer makes nothing of."""
+
+
 class Scorer(Protocol):
     """Gives every thinking token of a trace one finite importance; higher = more important.
 
@@ -52,9 +56,13 @@ class TokenScorer(ABC):
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """Yields float32 `[num_tokens(trace)]` per trace, in order, before pooling."""
 
+    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Token ids of the thinking, int32 `[n]`, and the characters they stand for, int32 `[n, 2]`."""
+        return tokenize_with_offsets(self._tokenizer, trace.thinking)
+
     def num_tokens(self, trace: Trace) -> int:
         """See `Scorer`."""
-        return len(tokenize_with_offsets(self._tokenizer, trace.thinking)[0])
+        return len(self.tokens(trace)[0])
 
     def refusal(self, trace: Trace) -> str | None:
         """See `Scorer`; by default every trace can be scored."""
@@ -63,7 +71,7 @@ class TokenScorer(ABC):
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
         """See `Scorer`."""
         for trace, values in zip(traces, self.values(traces), strict=True):
-            ids, offsets = tokenize_with_offsets(self._tokenizer, trace.thinking)
+            ids, offsets = self.tokens(trace)
             if self._pooling is not Unit.token:
                 values = pool(values, unit_ids(self._pooling, trace.thinking, offsets))
             yield ScoredTrace(

@@ -1,11 +1,12 @@
 """Settings of the scorers: one class per formula, one YAML or more per class in conf/scorer."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
 
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, did_you_mean
 from cotpress.records import Unit
 
 
@@ -82,6 +83,16 @@ class ScorerConfig:
         """True if the scorer is trained on the distilled labels."""
         return False
 
+    def check(self, *, has_reference: bool) -> None:
+        """Refuse what a type cannot: called when the configuration is composed, before anything is trained.
+
+        Args:
+            has_reference: False if the base model stands for the reference model (`reference=none`).
+
+        Raises:
+            ConfigError: Settings contradict each other or are out of range.
+        """
+
 
 @dataclass(kw_only=True, slots=True)
 class ReadingConfig(ScorerConfig):
@@ -117,6 +128,16 @@ class CtsConfig(TokenReadingConfig):
     baseline: Condition = Condition.none
     """What it is compared with: none or question."""
 
+    def check(self, *, has_reference: bool) -> None:
+        """Condition and baseline must differ, and the baseline must not know the answer."""
+        if self.baseline not in (Condition.none, Condition.question):
+            raise ConfigError(f"scorer.baseline: got '{self.baseline.value}', allowed: none, question")
+        if self.condition is self.baseline:
+            raise ConfigError(
+                f"scorer.condition: got '{self.condition.value}', which is also scorer.baseline: every score would "
+                "be 0. Fix: scorer.condition=answer"
+            )
+
 
 @dataclass(kw_only=True, slots=True)
 class SelfInformationConfig(TokenReadingConfig):
@@ -137,6 +158,19 @@ class Rho1Config(TokenReadingConfig):
         """It compares both models, so always."""
         return True
 
+    def check(self, *, has_reference: bool) -> None:
+        """Both models read, so there must be two, and no choice between them."""
+        if not has_reference:
+            raise ConfigError(
+                f"scorer={self.name} compares the reference model with the base model, but reference=none: every "
+                "score would be 0. Fix: reference=lora"
+            )
+        if self.read_by is not ReadBy.reference:
+            raise ConfigError(
+                f"scorer.read_by: got '{self.read_by.value}', but this scorer compares the reference model with the "
+                "base model, allowed: reference"
+            )
+
 
 @dataclass(kw_only=True, slots=True)
 class ReferenceLikelihoodConfig(TokenReadingConfig):
@@ -152,6 +186,11 @@ class ReferenceWalkConfig(ReadingConfig):
     max_surprise: float = 2.0
     """A unit stays in what the model has read if its mean -log p is at most this, in nats; > 0."""
 
+    def check(self, *, has_reference: bool) -> None:
+        """The limit must be positive."""
+        if not self.max_surprise > 0:
+            raise ConfigError(f"scorer.max_surprise: got {self.max_surprise:g}, allowed: a number above 0, in nats")
+
 
 @dataclass(kw_only=True, slots=True)
 class GogiConfig(TokenReadingConfig):
@@ -161,6 +200,11 @@ class GogiConfig(TokenReadingConfig):
     """What the loss is about."""
     depth: float = 0.5
     """Layer whose hidden states are looked at, as a share of all layers, in (0, 1]; never the topmost one."""
+
+    def check(self, *, has_reference: bool) -> None:
+        """The depth must lie in the model."""
+        if not 0 < self.depth <= 1:
+            raise ConfigError(f"scorer.depth: got {self.depth}, allowed: a number in (0, 1]")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -191,6 +235,12 @@ class GreedyNllConfig(ReadingConfig):
     """Longest thinking that is scored; the cost grows with its square in forward passes."""
     deletions_per_round: int = 1
     """Tokens deleted before all candidates are tried again; 1 is the published algorithm."""
+
+    def check(self, *, has_reference: bool) -> None:
+        """Both numbers must be at least 1."""
+        for key, value in (("max_tokens", self.max_tokens), ("deletions_per_round", self.deletions_per_round)):
+            if value < 1:
+                raise ConfigError(f"scorer.{key}: got {value}, allowed: a whole number >= 1")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -243,17 +293,40 @@ class MixConfig(ScorerConfig):
     parts: dict[str, ScorerConfig] = field(default_factory=dict)
     """The other scorers by a name of one's own."""
     weights: dict[str, float] = field(default_factory=dict)
-    """Weight of each part, >= 0."""
+    """Weight of each part, >= 0; a part of weight 0 is left out."""
+
+    @property
+    def weighted(self) -> list[str]:
+        """Names of the parts that count: those with a weight above 0."""
+        return [name for name in self.parts if self.weights.get(name, 0.0) > 0]
 
     @property
     def needs_reference(self) -> bool:
-        """True if one of its parts does."""
-        return any(part.needs_reference for part in self.parts.values())
+        """True if one of the parts that count does."""
+        return any(self.parts[name].needs_reference for name in self.weighted)
 
     @property
     def needs_labels(self) -> bool:
-        """True if one of its parts does."""
-        return any(part.needs_labels for part in self.parts.values())
+        """True if one of the parts that count does."""
+        return any(self.parts[name].needs_labels for name in self.weighted)
+
+    def check(self, *, has_reference: bool) -> None:
+        """Every part needs a weight and the other way round, and one weight must be above 0."""
+        unknown = sorted(set(self.weights) - set(self.parts))
+        if unknown:
+            raise ConfigError(
+                f"scorer.weights: got '{unknown[0]}', which is no part.{did_you_mean(unknown[0], self.parts)} "
+                f"Fix: +scorer@scorer.parts.{unknown[0]}=SCORER, or ~scorer.weights.{unknown[0]}"
+            )
+        unweighted = sorted(set(self.parts) - set(self.weights))
+        if unweighted:
+            raise ConfigError(
+                f"scorer.weights: part '{unweighted[0]}' has none. Fix: +scorer.weights.{unweighted[0]}=1"
+            )
+        if not all(math.isfinite(w) and w >= 0 for w in self.weights.values()) or not self.weighted:
+            raise ConfigError(f"scorer.weights: got {self.weights}, allowed: finite numbers >= 0, at least one above 0")
+        for name in self.weighted:
+            self.parts[name].check(has_reference=has_reference)
 
 
 def llmlingua_settings(config: ScorerConfig) -> CtsConfig | SelfInformationConfig:

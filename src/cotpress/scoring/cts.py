@@ -3,7 +3,8 @@
 Computes  s_i = log p_RM(x_i | c, x_<i) - log p_RM(x_i | b, x_<i)   for thinking tokens x_i, reference model RM
 Source    arXiv 2505.17827, section 3.2 (Score(x_i^thk | x^ans, x_<i^thk)); the paper's figure conditions on the
           written answer, texts about it on question and answer, so c is a setting: answer | question |
-          question_answer. The paper has no baseline b; `question` asks what the answer adds to it.
+          question_answer. The paper's b is nothing; c = question_answer with b = question asks what the answer adds
+          to the question.
 
 Both passes are written alike (see reader.py), so they differ in the condition and in nothing else.
 
@@ -19,29 +20,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cotpress.errors import ConfigError
-from cotpress.modeling.logprobs import ScoreInput, token_logprobs
+from cotpress.modeling.logprobs import token_logprobs
 from cotpress.records import Trace
 from cotpress.scoring.config import Condition, CtsConfig
 from cotpress.scoring.reader import Reader, ReadingScorer
-
-BASELINES = (Condition.none, Condition.question)
 
 
 class CtsScorer(ReadingScorer):
     """Log-probability ratio of the reference model with and without the condition."""
 
     def __init__(self, config: CtsConfig, reader: Reader, model: torch.nn.Module) -> None:
-        """Raises ConfigError if condition and baseline are the same, or the baseline is none of `BASELINES`."""
         super().__init__(config, reader)
-        if config.baseline not in BASELINES:
-            allowed = ", ".join(b.value for b in BASELINES)
-            raise ConfigError(f"scorer.baseline: got '{config.baseline.value}', allowed: {allowed}")
-        if config.condition is config.baseline:
-            raise ConfigError(
-                f"scorer.condition: got '{config.condition.value}', which is also scorer.baseline: every score would "
-                "be 0. Fix: scorer.condition=answer"
-            )
         self._model, self._baseline = model, config.baseline
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -50,12 +39,6 @@ class CtsScorer(ReadingScorer):
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
-        logprobs = token_logprobs(self._model, self._inputs(traces), self._reader.tokens_per_batch)
-        for _ in traces:
-            conditioned, unconditioned = next(logprobs), next(logprobs)
+        logprobs = token_logprobs(self._model, self.inputs(traces), self._reader.tokens_per_batch)
+        for conditioned, unconditioned in zip(logprobs, logprobs, strict=True):  # the two readings of one trace
             yield conditioned - unconditioned
-
-    def _inputs(self, traces: Sequence[Trace]) -> Iterator[ScoreInput]:
-        for trace in traces:
-            for condition in self.conditions():
-                yield self._reader.input(condition, trace)

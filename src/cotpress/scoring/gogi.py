@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cotpress.errors import ConfigError, ModelError
+from cotpress.errors import ModelError
 from cotpress.modeling.hidden_gradients import decoder_layers, hidden_gradient_norms
 from cotpress.records import Trace
 from cotpress.scoring.config import GogiConfig, Target
@@ -32,10 +32,8 @@ class GogiScorer(ReadingScorer):
     reads_response = True
 
     def __init__(self, config: GogiConfig, reader: Reader, model: torch.nn.Module) -> None:
-        """Raises ConfigError if `depth` is outside (0, 1], ModelError if the model has a single layer."""
+        """Raises ModelError if the model has a single layer."""
         super().__init__(config, reader)
-        if not 0 < config.depth <= 1:
-            raise ConfigError(f"scorer.depth: got {config.depth}, allowed: a number in (0, 1]")
         num_layers = len(decoder_layers(model))
         if num_layers < 2:
             raise ModelError(f"scorer {config.name}: the model has {num_layers} layer, allowed: 2 or more")

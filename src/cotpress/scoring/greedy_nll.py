@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cotpress.errors import ConfigError
 from cotpress.modeling.deletions import deletion_logprobs
 from cotpress.records import Trace
 from cotpress.scoring.config import GreedyNllConfig
@@ -37,11 +36,7 @@ class GreedyNllScorer(ReadingScorer):
     reads_response = True
 
     def __init__(self, config: GreedyNllConfig, reader: Reader, model: torch.nn.Module) -> None:
-        """Raises ConfigError if a limit is below 1."""
         super().__init__(config, reader)
-        for key, value in (("max_tokens", config.max_tokens), ("deletions_per_round", config.deletions_per_round)):
-            if value < 1:
-                raise ConfigError(f"scorer.{key}: got {value}, allowed: a whole number >= 1")
         self._model, self._max_tokens, self._per_round = model, config.max_tokens, config.deletions_per_round
 
     def refusal(self, trace: Trace) -> str | None:

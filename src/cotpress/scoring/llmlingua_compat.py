@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.errors import ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.modeling.loading import load_tokenizer, model_identity, pick_device
+from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
 from cotpress.modeling.rereading import Rereader
 from cotpress.modeling_config import ModelConfig
 from cotpress.records import Trace
@@ -110,8 +110,9 @@ def decide(
     }
 
     def make(workdir: Path) -> Summary:
-        model, tokenizer = reference_model(base, reference, store, device), load_tokenizer(base, store)
-        compat = LlmlinguaCompat(settings, model, tokenizer, base.context_tokens, ratio, iterative_size)
+        read = reference_model(base, reference, store, device) if reference else load_model(base, store, device=device)
+        tokenizer = load_tokenizer(base, store)
+        compat = LlmlinguaCompat(settings, read, tokenizer, base.context_tokens, ratio, iterative_size)
         return produce(compat, traces, workdir, verb=STAGE)
 
     return store.build(STAGE, identity, make)

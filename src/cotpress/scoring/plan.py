@@ -6,6 +6,7 @@ Nothing is loaded until `Plan.make` is called, so scores that are already there 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,8 @@ from cotpress.scoring.base import Scorer
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
     CtsConfig,
+    EntropyConfig,
+    FirstTokenSurprisalConfig,
     GogiConfig,
     GreedyNllConfig,
     MixConfig,
@@ -30,16 +33,20 @@ from cotpress.scoring.config import (
     Rho1Config,
     ScorerConfig,
     SelfInformationConfig,
+    StepEntropyConfig,
     TokenskipConfig,
 )
 from cotpress.trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _READING = {
     CtsConfig: "cts:CtsScorer",
     SelfInformationConfig: "self_information:SelfInformationScorer",
+    EntropyConfig: "entropy:EntropyScorer",
+    StepEntropyConfig: "step_entropy:StepEntropyScorer",
+    FirstTokenSurprisalConfig: "first_token_surprisal:FirstTokenSurprisalScorer",
     ReferenceLikelihoodConfig: "reference_likelihood:ReferenceLikelihoodScorer",
     ReferenceWalkConfig: "reference_walk:ReferenceWalkScorer",
     GogiConfig: "gogi:GogiScorer",
@@ -75,103 +82,118 @@ def plan_scorer(
     Raises:
         ConfigError: The scorer cannot work with what it is given.
     """
-    device = pick_device(trainer)
+    config.check(has_reference=reference is not None)
+    return _plan(config, distilled, _Models(base, reference, trainer, store))
+
+
+class _Models:
+    """What the scorers of one plan read with, each loaded once, however many parts of a mix ask for it."""
+
+    def __init__(
+        self, config: ModelConfig, reference: Artifact | None, trainer: TrainerConfig, store: ArtifactStore
+    ) -> None:
+        self.config, self.trainer, self.store = config, trainer, store
+        self._reference = reference
+        self.device = pick_device(trainer)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What determines the base model and its tokenizer."""
+        return model_identity(self.config, self.store, self.device)
+
+    @property
+    def reference_key(self) -> str | None:
+        """The artifact of the reference model, or None if the base model stands for it."""
+        return self._reference.key if self._reference is not None else None
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        return load_tokenizer(self.config, self.store)
+
+    @cached_property
+    def base(self) -> "PreTrainedModel":
+        return load_model(self.config, self.store, device=self.device)
+
+    @cached_property
+    def reference(self) -> "PreTrainedModel":
+        if self._reference is None:
+            return self.base
+        return reference_model(self.config, self._reference, self.store, self.device)
+
+
+def _plan(config: ScorerConfig, distilled: Artifact | None, models: _Models) -> Plan:
     match config:
         case ReadingConfig():
-            return _reading(config, reference, base, trainer, store, device)
+            return _reading(config, models)
         case RandomConfig():
             from cotpress.scoring.random import RandomScorer
 
-            identity = {"model": model_identity(base, store, device)}
-            return Plan(identity, lambda: RandomScorer(config, load_tokenizer(base, store)))
+            return Plan({"model": models.identity}, lambda: RandomScorer(config, models.tokenizer))
         case PositionConfig():
             from cotpress.scoring.position import PositionScorer
 
-            identity = {"model": model_identity(base, store, device)}
-            return Plan(identity, lambda: PositionScorer(config, load_tokenizer(base, store)))
+            return Plan({"model": models.identity}, lambda: PositionScorer(config, models.tokenizer))
         case TokenskipConfig():
-            from cotpress.scoring.classifier_training import build_classifier, classifier_identity
-            from cotpress.scoring.tokenskip import TokenskipScorer
-
-            return Plan(
-                {"classifier": classifier_identity(config, distilled)},
-                lambda: TokenskipScorer(
-                    config, build_classifier(config, distilled, store, device), trainer.tokens_per_batch
-                ),
-            )
+            return _tokenskip(config, distilled, models)
         case MixConfig():
             from cotpress.scoring.mix import MixScorer
 
-            plans = {
-                part: plan_scorer(settings, distilled, reference, base, trainer, store)
-                for part, settings in config.parts.items()
-            }
+            plans = {name: _plan(config.parts[name], distilled, models) for name in config.weighted}
+            identity = {"model": models.identity, "parts": {name: plan.identity for name, plan in plans.items()}}
             return Plan(
-                {
-                    "model": model_identity(base, store, device),
-                    "parts": {p: plan.identity for p, plan in plans.items()},
-                },
-                lambda: MixScorer(config, {p: plan.make() for p, plan in plans.items()}, load_tokenizer(base, store)),
+                identity, lambda: MixScorer(config, {n: plan.make() for n, plan in plans.items()}, models.tokenizer)
             )
     raise ConfigError(f"scorer: no scorer for {type(config).__name__}")
 
 
-def _reading(
-    config: ReadingConfig,
-    reference: Artifact | None,
-    base: ModelConfig,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
-    device: torch.device,
-) -> Plan:
+def _tokenskip(config: TokenskipConfig, distilled: Artifact | None, models: _Models) -> Plan:
+    from cotpress.scoring.classifier_training import build_classifier, classifier_identity
+    from cotpress.scoring.tokenskip import TokenskipScorer
+
+    def make() -> Scorer:
+        classifier = build_classifier(config, distilled, models.store, models.device)
+        return TokenskipScorer(config, classifier, models.trainer.tokens_per_batch)
+
+    return Plan({"classifier": classifier_identity(config, distilled)}, make)
+
+
+def _reading(config: ReadingConfig, models: _Models) -> Plan:
     from cotpress.scoring.reader import Reader
 
     identity = {
-        "model": model_identity(base, store, device),
-        "reference": reference.key if reference is not None and config.needs_reference else None,
-        "chat": base.chat,
-        "context_tokens": base.context_tokens,
+        "model": models.identity,
+        "reference": models.reference_key if config.needs_reference else None,
+        "chat": models.config.chat,
+        "context_tokens": models.config.context_tokens,
     }
 
     def reader() -> Reader:
-        return Reader(load_tokenizer(base, store), base, config.template, trainer.tokens_per_batch)
-
-    def trained() -> "PreTrainedModel":
-        return reference_model(base, reference, store, device)
-
-    def untrained() -> "PreTrainedModel":
-        return load_model(base, store, device=device)
+        return Reader(models.tokenizer, models.config, config.template, models.trainer.tokens_per_batch)
 
     if isinstance(config, Rho1Config):
         from cotpress.scoring.rho1_excess import Rho1Scorer
 
-        if reference is None:
-            raise ConfigError(
-                f"scorer={config.name} compares the reference model with the base model, but reference=none: every "
-                "score would be 0. Fix: reference=lora"
-            )
-        return Plan(identity, lambda: Rho1Scorer(config, reader(), trained(), untrained()))
+        return Plan(identity, lambda: Rho1Scorer(config, reader(), models.reference, models.base))
     module, _, name = _READING[type(config)].partition(":")
     scorer = getattr(importlib.import_module(f"cotpress.scoring.{module}"), name)
-    model = trained if config.read_by is ReadBy.reference else untrained
-    return Plan(identity, lambda: scorer(config, reader(), model()))
+    by_reference = config.read_by is ReadBy.reference
+    return Plan(identity, lambda: scorer(config, reader(), models.reference if by_reference else models.base))
 
 
 def reference_model(
-    base: ModelConfig, reference: Artifact | None, store: ArtifactStore, device: torch.device
+    base: ModelConfig, reference: Artifact, store: ArtifactStore, device: torch.device
 ) -> "PreTrainedModel":
-    """The reference model in eval mode, adapter merged; the base model itself where there is no reference.
+    """The reference model in eval mode, its adapter merged.
 
     Raises:
         ModelError: It cannot be loaded.
         ArtifactError: The artifact holds no model.
     """
-    if reference is None:
-        return load_model(base, store, device=device)
     full, adapter = reference.path / "model", reference.path / "adapter"
     if full.is_dir():
         trained = replace(base, source=ModelSource.hub, path=str(full), revision=None)
         return load_model(trained, store, device=device)
     if adapter.is_dir():
         return load_model(base, store, adapter=adapter, merge_adapter=True, device=device)
-    raise ArtifactError(f"artifact {reference.key} holds neither model/ nor adapter/; got {sorted(reference.manifest)}")
+    held = sorted(reference.manifest["files"])
+    raise ArtifactError(f"artifact {reference.key} holds neither model/ nor adapter/; it holds {held}")

@@ -6,9 +6,9 @@ Templates:
     plain  bos, then the condition and a blank line if there is one, the thinking, a blank line, the response.
 """
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +30,9 @@ TOO_LONG = "longer than the model's context"
 NO_RESPONSE = "no response to condition on"
 NOTHING_FOLLOWS = "nothing to read after the thinking"
 NO_QUESTION = "no question to condition on"
+
+_TRACES_AT_HAND = 1024
+"""Tokenized traces that are remembered: each is asked for several times within a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +73,15 @@ class Reader:
             )
         self.tokenizer, self.context_tokens, self.tokens_per_batch = tokenizer, model.context_tokens, tokens_per_batch
         self._template, self._chat = template, ChatFormat(tokenizer, model.chat)
+        self._tokenized = lru_cache(_TRACES_AT_HAND)(partial(tokenize_with_offsets, tokenizer))
+
+    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Token ids of the thinking alone, int32 `[n]`, and the characters they stand for, int32 `[n, 2]`."""
+        return self._tokenized(trace.thinking)
 
     def thinking_ids(self, trace: Trace) -> NDArray[np.int32]:
         """Token ids of the thinking alone, int32 `[n]`."""
-        return tokenize_with_offsets(self.tokenizer, trace.thinking)[0]
+        return self.tokens(trace)[0]
 
     def context_ids(self, condition: Condition, trace: Trace) -> list[int]:
         """Token ids of everything before the thinking; at least one."""
@@ -109,13 +117,17 @@ class ReadingScorer(TokenScorer):
         super().__init__(config.name, reader.tokenizer, pooling)
         self._reader, self._condition = reader, config.condition
 
-    @abstractmethod
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """See `TokenScorer`."""
+        return self._reader.tokens(trace)
 
     def conditions(self) -> tuple[Condition, ...]:
         """Every condition that the thinking is read under."""
         return (self._condition,)
+
+    def inputs(self, traces: Sequence[Trace]) -> Iterator[ScoreInput]:
+        """What the model reads: each trace once per condition, in order, written when it is asked for."""
+        return (self._reader.input(condition, trace) for trace in traces for condition in self.conditions())
 
     def following(self, trace: Trace) -> str:
         """What the model reads after the thinking, if `reads_response`."""

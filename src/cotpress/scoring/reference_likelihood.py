@@ -28,5 +28,4 @@ class ReferenceLikelihoodScorer(ReadingScorer):
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
-        inputs = (self._reader.input(self._condition, trace) for trace in traces)
-        yield from token_logprobs(self._model, inputs, self._reader.tokens_per_batch)
+        yield from token_logprobs(self._model, self.inputs(traces), self._reader.tokens_per_batch)

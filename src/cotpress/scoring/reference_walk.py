@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cotpress.errors import ConfigError
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.segments import unit_ids
 from cotpress.modeling.selective_reading import selective_logprobs
@@ -30,10 +29,7 @@ class ReferenceWalkScorer(ReadingScorer):
     """Log-probability of words under a model that forgets what it finds unlikely."""
 
     def __init__(self, config: ReferenceWalkConfig, reader: Reader, model: torch.nn.Module) -> None:
-        """Raises ConfigError if `max_surprise` is not positive."""
         super().__init__(config, reader)
-        if not config.max_surprise > 0:
-            raise ConfigError(f"scorer.max_surprise: got {config.max_surprise:g}, allowed: a number above 0, in nats")
         self._model, self._unit, self._max_surprise = model, config.unit, config.max_surprise
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:

@@ -29,9 +29,7 @@ class Rho1Scorer(ReadingScorer):
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
         by_reference, by_base = (
-            token_logprobs(
-                model, (self._reader.input(self._condition, t) for t in traces), self._reader.tokens_per_batch
-            )
+            token_logprobs(model, self.inputs(traces), self._reader.tokens_per_batch)
             for model in (self._reference, self._base)
         )
         for explained, before in zip(by_reference, by_base, strict=True):

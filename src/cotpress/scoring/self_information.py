@@ -29,6 +29,5 @@ class SelfInformationScorer(ReadingScorer):
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
-        inputs = (self._reader.input(self._condition, trace) for trace in traces)
-        for logprobs in token_logprobs(self._model, inputs, self._reader.tokens_per_batch):
+        for logprobs in token_logprobs(self._model, self.inputs(traces), self._reader.tokens_per_batch):
             yield -logprobs

@@ -13,7 +13,7 @@ from cotpress.errors import DataError, ModelError
 from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
 from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring.base import Scorer
+from cotpress.scoring.base import NO_TOKENS, Scorer
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.plan import plan_scorer
 from cotpress.tables import read_records, write_records
@@ -25,7 +25,6 @@ TRACES_FILE = "traces.parquet"
 SCORES_FILE = "scores.parquet"
 SHARD_CHARACTERS = 200_000
 """Thinking characters per shard: what an interrupted job may have to score again (a minute or two on a CPU)."""
-NO_TOKENS = "no token to score"
 
 
 def score(

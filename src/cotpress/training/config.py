@@ -65,6 +65,11 @@ class ReferenceConfig:
     """How it is trained; `tune.method: none` scores with the base model."""
 
     @property
+    def exists(self) -> bool:
+        """False if the base model stands for the reference model."""
+        return self.tune.method is not Method.none
+
+    @property
     def origin(self) -> str:
         """Where it comes from, for people."""
         return self.tune.method.value
@@ -76,6 +81,11 @@ class SavedReferenceConfig(ReferenceConfig):
 
     path: str = MISSING
     """Folder of a PEFT adapter, of a whole model, or of an earlier reference artifact."""
+
+    @property
+    def exists(self) -> bool:
+        """See `ReferenceConfig`."""
+        return True
 
     @property
     def origin(self) -> str:

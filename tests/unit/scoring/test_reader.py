@@ -1,0 +1,84 @@
+from dataclasses import replace
+
+import pytest
+
+import naive
+from cotpress.errors import ModelError
+from cotpress.modeling.loading import load_tokenizer
+from cotpress.scoring.config import Condition, SelfInformationConfig, Template
+from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, NOTHING_FOLLOWS, TOO_LONG, Reader
+from cotpress.scoring.self_information import SelfInformationScorer
+
+
+class ReadingOn(SelfInformationScorer):
+    """A scorer that also reads the response."""
+
+    reads_response = True
+
+
+@pytest.mark.parametrize("condition", Condition)
+@pytest.mark.parametrize("template", Template)
+def test_context_is_the_one_written_by_hand(condition, template, read, tokenizer, traces):
+    assert read(template).context_ids(condition, traces[0]) == naive.context_ids(
+        tokenizer, template, condition, traces[0]
+    )
+
+
+def test_what_follows_closes_the_thinking_as_in_training(read, tokenizer, base, traces):
+    from cotpress.prompts import ChatFormat
+
+    chat, trace = read(Template.chat), traces[0]
+    thinking = chat.thinking_ids(trace).tolist()
+    whole = [*chat.context_ids(Condition.question, trace), *thinking, *chat.closing_ids()]
+    whole += chat.following_ids(trace.response)
+    trained = ChatFormat(tokenizer, base.chat)
+    assert whole == trained.prompt_ids(trace.question) + trained.completion_ids(thinking, trace.response)
+    plain = read(Template.plain)
+    text = f"{trace.question}\n\n{trace.thinking}\n\n{trace.response}"
+    whole = [*plain.context_ids(Condition.question, trace), *thinking, *plain.closing_ids()]
+    assert tokenizer.decode(whole[1:] + plain.following_ids(trace.response)) == text
+
+
+@pytest.mark.parametrize("scorer_class", [SelfInformationScorer, ReadingOn])
+def test_trace_over_the_context_is_refused_to_the_token(scorer_class, model, tokenizer, base, traces):
+    config, trace = SelfInformationConfig(name="s", template=Template.plain), traces[3]
+    needed = 1 + len(naive.token_ids(tokenizer, trace.question + "\n\n" + trace.thinking))
+    if scorer_class.reads_response:
+        needed += len(naive.token_ids(tokenizer, "\n\n")) + len(naive.token_ids(tokenizer, trace.response))
+    for context_tokens, reason in ((needed, None), (needed - 1, TOO_LONG)):
+        narrow = replace(base, context_tokens=context_tokens)
+        assert scorer_class(config, Reader(tokenizer, narrow, config.template, 99), model).refusal(trace) == reason
+
+
+def test_missing_text_is_refused_only_where_it_is_read(model, read, traces):
+    silent, blank = replace(traces[0], response=" "), replace(traces[0], question="")
+    expected = {
+        Condition.none: (None, None),
+        Condition.answer: (NO_RESPONSE, None),
+        Condition.question: (None, NO_QUESTION),
+        Condition.question_answer: (NO_RESPONSE, NO_QUESTION),
+    }
+    for condition, reasons in expected.items():
+        scorer = SelfInformationScorer(SelfInformationConfig(name="s", condition=condition), read(), model)
+        assert (scorer.refusal(silent), scorer.refusal(blank)) == reasons
+    scorer = ReadingOn(SelfInformationConfig(name="s", condition=Condition.none), read(), model)
+    assert (scorer.refusal(silent), scorer.refusal(blank)) == (NOTHING_FOLLOWS, None)
+
+
+def test_plain_template_needs_a_bos_token(base, store):
+    tokenizer = load_tokenizer(base, store)
+    tokenizer.bos_token = None
+    with pytest.raises(ModelError, match=r"'tiny' does not have. Fix: scorer\.template=chat"):
+        Reader(tokenizer, base, Template.plain, 300)
+
+
+def test_a_trace_is_tokenized_once_however_often_it_is_asked_for(model, read, traces, monkeypatch):
+    from cotpress.scoring import reader
+
+    calls = []
+    tokenize = reader.tokenize_with_offsets
+    monkeypatch.setattr(reader, "tokenize_with_offsets", lambda t, text: (calls.append(text), tokenize(t, text))[1])
+    scorer = SelfInformationScorer(SelfInformationConfig(name="s"), read(), model)
+    assert [scorer.refusal(t) for t in traces] == [None] * len(traces)
+    list(scorer.score(traces))
+    assert sorted(calls) == sorted(t.thinking for t in traces)
