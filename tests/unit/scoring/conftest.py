@@ -73,6 +73,7 @@ def grouped(tokenizer):
     return LlamaForCausalLM(config).eval()
 
 
+@pytest.fixture(scope="session")
 def reference(base, store):
     """A reference model's artifact: a random adapter that clearly changes the base model."""
     from peft import LoraConfig, get_peft_model
