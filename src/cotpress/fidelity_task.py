@@ -60,7 +60,7 @@ def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
 
 def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResults:
     key = tokenizer_fingerprint(flow.tokenizer)
-    reference = config.reference.tune.method.value if config.scorer.needs_reference else "-"
+    reference = config.reference.origin if config.scorer.needs_reference else "-"
     rows = measure(
         name,
         reference,

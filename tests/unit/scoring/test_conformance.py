@@ -128,10 +128,10 @@ def test_same_scores_alone_in_a_batch_and_in_another_order(scorer, rows):
 
 
 def test_scores_tell_tokens_apart(scorer, stepwise):
-    """More than one value, and not only the noise of rounding; scores have units of their own."""
+    """More than one value, and not only the noise of rounding: 20 times what the other tests tolerate."""
     [record] = scorer.score([stepwise])
     assert len(np.unique(record.scores)) >= 5
-    assert np.ptp(record.scores) > 0.05 * np.abs(record.scores).mean()
+    assert np.ptp(record.scores) > 4e-4
 
 
 def test_empty_thinking_has_no_scores(scorer, rows):

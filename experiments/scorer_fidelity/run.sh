@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything in this folder: tables of what each scorer finds, on three kinds of truth. About 2 hours on 2 idle cores.
+#   experiments/scorer_fidelity/run.sh THOUGHT_ANCHORS.jsonl PRMBENCH.jsonl
+set -euo pipefail
+anchors=${1:?file with measured sentence importance} prmbench=${2:?file with inserted redundant steps}
+root="output_root=outputs/fidelity_experiment"
+READING=cts,self_information,reference_likelihood,reference_walk
+
+# Planted labels: 100 held-out problems; the reference model and the classifier learn from 198 others.
+python fidelity.py -m $root truth=planted scorer=$READING,rho1_excess,reference_gain,tokenskip,mix
+python fidelity.py -m $root truth=planted reference=none \
+  scorer=$READING,entropy,step_entropy,first_token_surprisal,gogi,answer_attention,random,head,tail,stride
+python fidelity.py -m $root truth=planted scorer=cts scorer.condition=question,question_answer
+python fidelity.py -m $root truth=planted scorer=cts scorer.pooling=word,step
+python fidelity.py -m $root truth=planted scorer=reference_likelihood scorer.pooling=token,step
+python fidelity.py -m $root truth=planted scorer=reference_walk scorer.unit=token,step
+python fidelity.py -m $root truth=planted scorer=reference_walk scorer.max_surprise=0.5,1,4
+python fidelity.py -m $root truth=planted reference=none scorer=answer_attention scorer.num_layers=30
+python fidelity.py -m $root truth=planted scorer=entropy,gogi scorer.read_by=reference
+
+# Measured importance of sentences, and inserted redundant steps (these rows have no response to condition on).
+python fidelity.py -m $root truth=thought_anchors truth.path="$anchors" scorer=$READING,rho1_excess,reference_gain,tokenskip
+python fidelity.py -m $root truth=thought_anchors truth.path="$anchors" reference=none \
+  scorer=$READING,entropy,step_entropy,first_token_surprisal,gogi,answer_attention,random
+python fidelity.py -m $root truth=prmbench truth.path="$prmbench" truth.limit=150 \
+  scorer=self_information,reference_likelihood,reference_walk,rho1_excess,reference_gain,tokenskip
+python fidelity.py -m $root truth=prmbench truth.path="$prmbench" truth.limit=150 scorer=cts scorer.condition=question
+python fidelity.py -m $root truth=prmbench truth.path="$prmbench" truth.limit=150 reference=none \
+  scorer=self_information,reference_likelihood,reference_walk,entropy,step_entropy,first_token_surprisal,random
+python fidelity.py -m $root truth=prmbench truth.path="$prmbench" truth.limit=150 reference=none \
+  scorer=cts scorer.condition=question
