@@ -59,8 +59,10 @@ def extracted_text(answer: str) -> str:
 def chunk_ranges(text: str, chunk_words: int) -> list[tuple[int, int]]:
     """Consecutive character ranges that cover `text`, of at most `chunk_words` words each, cut where steps end.
 
-    A single step with more words is cut between words.
+    A single step with more words is cut between words. White space alone has no chunk.
     """
+    if not text.strip():
+        return []
     chunks: list[tuple[int, int]] = []
     room = 0
     for start, end in step_ranges(text):

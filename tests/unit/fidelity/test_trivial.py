@@ -24,5 +24,5 @@ def test_step_rules_by_hand() -> None:
     assert rules["position"].tolist() == [0, 1]
     assert rules["length"].tolist() == [6, 6]
     assert rules["digit share"].tolist() == [1 / 4, 1 / 4]
-    # second step: (b., a) and (1, c.) are new, (a, 1) is not
-    assert rules["new bigrams"].tolist() == [1, 2 / 3]
+    # second step: (., a), (1, c) and (c, .) are new, (a, 1) is not
+    assert rules["new bigrams"].tolist() == [1, 3 / 4]
