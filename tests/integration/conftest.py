@@ -3,7 +3,7 @@ import pytest
 from commands import Command
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Runs an entry script in a folder that the session's tests share."""
+    """Runs an entry script in a folder that the tests of one file share."""
     return Command(tmp_path_factory.mktemp("user"))

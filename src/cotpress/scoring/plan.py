@@ -167,8 +167,12 @@ def _reading(config: ReadingConfig, models: _Models) -> Plan:
         "context_tokens": models.config.context_tokens,
     }
 
+    trainer = models.trainer
+    # The walk keeps keys and values of all its texts, as generation does, and takes many small steps.
+    budget = trainer.generation_tokens if isinstance(config, ReferenceWalkConfig) else trainer.tokens_per_batch
+
     def reader() -> Reader:
-        return Reader(models.tokenizer, models.config, config.template, models.trainer.tokens_per_batch)
+        return Reader(models.tokenizer, models.config, config.template, budget)
 
     if isinstance(config, Rho1Config):
         from cotpress.scoring.rho1_excess import Rho1Scorer
