@@ -12,7 +12,7 @@ from cotpress.distill.config import LlmDistillConfig
 from cotpress.distill.llm import PROMPT_VERSION, chunk_ranges, conversation
 from cotpress.errors import ConfigError
 from cotpress.generation.backends import generation_identity, open_backend, sampling_of
-from cotpress.generation.base import Generation
+from cotpress.generation.base import Backend, Generation
 from cotpress.generation_config import ServerGenerationConfig
 from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 EXTRACTIONS = "extractions.parquet"
 _CHUNK_WORDS = (10, 2000)
+_Chunk = tuple[Trace, int, int]
+"""A trace, and the character range of one chunk of its thinking."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,30 +88,33 @@ def extract(
         rows = read()
         chunks = [(trace, *chunk) for trace in rows for chunk in chunk_ranges(trace.thinking, config.chunk_words)]
         kept = _Kept(folder / SCRATCH / "extractions.jsonl")
-        waiting = [(t, start, end) for t, start, end in chunks if (t.id, start) not in kept.done]
-        with Progress("extract", len(chunks), "chunks", done=len(chunks) - len(waiting)) as progress:
-
-            def note(index: int, written: Generation) -> None:
-                trace, start, end = waiting[index]
-                kept.add(
-                    Extraction(
-                        id=trace.id, start=start, end=end, answer=written.text, finish_reason=written.finish_reason
-                    )
-                )
-                progress.advance(1)
-
-            if waiting:
-                log.info("extract: asking for %d of %d chunks", len(waiting), len(chunks))
-                open_backend(config.generation, extracting, trainer, store).chat(
-                    [conversation(*chunk, show_response=config.show_response) for chunk in waiting],
-                    max_new_tokens=config.max_new_tokens,
-                    sampling=sampling_of(config.generation),
-                    on_done=note,
-                )
+        _ask(config, chunks, kept, lambda: open_backend(config.generation, extracting, trainer, store))
         write_records(folder / EXTRACTIONS, [kept.done[t.id, start] for t, start, _ in chunks], Extraction)
         return Summary(num_rows=len(chunks), facts={"traces": len(rows), "prompt_version": PROMPT_VERSION})
 
     return store.build("extract", identity, produce)
+
+
+def _ask(config: LlmDistillConfig, chunks: Sequence[_Chunk], kept: "_Kept", backend: Callable[[], Backend]) -> None:
+    """Ask about every chunk that has no answer yet, and keep each answer as it comes."""
+    waiting = [(trace, start, end) for trace, start, end in chunks if (trace.id, start) not in kept.done]
+    with Progress("extract", len(chunks), "chunks", done=len(chunks) - len(waiting)) as progress:
+
+        def note(index: int, written: Generation) -> None:
+            trace, start, end = waiting[index]
+            kept.add(
+                Extraction(id=trace.id, start=start, end=end, answer=written.text, finish_reason=written.finish_reason)
+            )
+            progress.advance(1)
+
+        if waiting:
+            log.info("extract: asking for %d of %d chunks", len(waiting), len(chunks))
+            backend().chat(
+                [conversation(*chunk, show_response=config.show_response) for chunk in waiting],
+                max_new_tokens=config.max_new_tokens,
+                sampling=sampling_of(config.generation),
+                on_done=note,
+            )
 
 
 class _Kept:
