@@ -18,14 +18,23 @@ python fidelity.py -m $root truth=planted scorer=reference_walk scorer.max_surpr
 python fidelity.py -m $root truth=planted reference=none scorer=answer_attention scorer.num_layers=30
 python fidelity.py -m $root truth=planted scorer=entropy,gogi scorer.read_by=reference
 
-# Measured importance of sentences, and inserted redundant steps (these rows have no response to condition on).
-python fidelity.py -m $root truth=thought_anchors truth.path="$anchors" scorer=$READING,rho1_excess,reference_gain,tokenskip
-python fidelity.py -m $root truth=thought_anchors truth.path="$anchors" reference=none \
-  scorer=$READING,entropy,step_entropy,first_token_surprisal,gogi,answer_attention,random
-python fidelity.py -m $root truth=prmbench truth.path="$prmbench" truth.limit=150 \
+# Measured importance of sentences. The walk goes by steps there: one small forward pass per word of 60,000 is slow.
+anchored="truth=thought_anchors truth.path=$anchors"
+python fidelity.py -m $root $anchored \
+  scorer=cts,self_information,reference_likelihood,rho1_excess,reference_gain,tokenskip
+python fidelity.py -m $root $anchored scorer=reference_walk scorer.unit=step
+python fidelity.py -m $root $anchored reference=none \
+  scorer=cts,self_information,entropy,step_entropy,first_token_surprisal,answer_attention,gogi,random
+
+# Inserted redundant steps; these rows have no response to condition on.
+inserted="truth=prmbench truth.path=$prmbench truth.limit=150"
+python fidelity.py -m $root $inserted \
   scorer=self_information,reference_likelihood,reference_walk,rho1_excess,reference_gain,tokenskip
-python fidelity.py -m $root truth=prmbench truth.path="$prmbench" truth.limit=150 scorer=cts scorer.condition=question
-python fidelity.py -m $root truth=prmbench truth.path="$prmbench" truth.limit=150 reference=none \
-  scorer=self_information,reference_likelihood,reference_walk,entropy,step_entropy,first_token_surprisal,random
-python fidelity.py -m $root truth=prmbench truth.path="$prmbench" truth.limit=150 reference=none \
-  scorer=cts scorer.condition=question
+python fidelity.py -m $root $inserted scorer=cts scorer.condition=question
+python fidelity.py -m $root $inserted reference=none \
+  scorer=self_information,reference_likelihood,entropy,step_entropy,first_token_surprisal,random
+python fidelity.py -m $root $inserted reference=none scorer=cts scorer.condition=question
+
+# The greedy deletion costs minutes per trace: ten planted ones, sixteen tokens per round, with others beside it.
+python fidelity.py $root truth=planted truth.limit=10 reference=none scorer=greedy_nll scorer.deletions_per_round=16
+python fidelity.py -m $root truth=planted truth.limit=10 scorer=reference_walk,cts,random
