@@ -25,7 +25,7 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: $(READY)  ## the slow tests on real models
 	$(BIN)/python -m pytest -m slow
