@@ -18,21 +18,21 @@ python fidelity.py -m $root truth=planted scorer=reference_walk scorer.max_surpr
 python fidelity.py -m $root truth=planted reference=none scorer=answer_attention scorer.num_layers=30
 python fidelity.py -m $root truth=planted scorer=entropy,gogi scorer.read_by=reference
 
-# Measured importance of sentences. The walk goes by steps there: one small forward pass per word of 60,000 is slow.
-anchored="truth=thought_anchors truth.path=$anchors"
-python fidelity.py -m $root $anchored \
-  scorer=cts,self_information,reference_likelihood,rho1_excess,reference_gain,tokenskip
+# Measured importance of sentences, ten traces. A sentence is judged by its mean, so reference_likelihood is
+# self_information upside down and reference_gain is rho1_excess. The walk goes by steps: one forward pass per word of
+# 30,000 is slow.
+anchored="truth=thought_anchors truth.path=$anchors truth.limit=10"
+python fidelity.py -m $root $anchored scorer=cts,self_information,rho1_excess,tokenskip
 python fidelity.py -m $root $anchored scorer=reference_walk scorer.unit=step
 python fidelity.py -m $root $anchored reference=none \
-  scorer=cts,self_information,entropy,step_entropy,first_token_surprisal,answer_attention,gogi,random
+  scorer=cts,self_information,entropy,step_entropy,first_token_surprisal,answer_attention,random,gogi
 
 # Inserted redundant steps; these rows have no response to condition on.
 inserted="truth=prmbench truth.path=$prmbench truth.limit=150"
-python fidelity.py -m $root $inserted \
-  scorer=self_information,reference_likelihood,reference_walk,rho1_excess,reference_gain,tokenskip
+python fidelity.py -m $root $inserted scorer=self_information,reference_walk,rho1_excess,tokenskip
 python fidelity.py -m $root $inserted scorer=cts scorer.condition=question
 python fidelity.py -m $root $inserted reference=none \
-  scorer=self_information,reference_likelihood,entropy,step_entropy,first_token_surprisal,random
+  scorer=self_information,entropy,step_entropy,first_token_surprisal,random
 python fidelity.py -m $root $inserted reference=none scorer=cts scorer.condition=question
 
 # The greedy deletion costs minutes per trace: ten planted ones, sixteen tokens per round, with others beside it.
