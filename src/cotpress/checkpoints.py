@@ -9,6 +9,7 @@ from cotpress.evaluation.baselines import Shortening, shortening
 from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.protocol import protocol
 from cotpress.evaluation.stage import evaluate
+from cotpress.generation_config import ServerGenerationConfig
 from cotpress.systems import BASE, System, with_ratio_one
 
 
@@ -23,7 +24,7 @@ class Checkpoint:
     def __init__(self, config: EvaluateConfig) -> None:
         self._config, self._store = config, ArtifactStore(Path(config.output_root))
         self._problems = problems(config.benchmark, self._store)
-        self.name = config.name or (adapter_name(config.adapter) if config.adapter else BASE)
+        self.name = config.name or given_name(config)
         self.artifacts: dict[str, Artifact] = {"benchmark": self._problems}
 
     def systems(self) -> list[System]:
@@ -76,6 +77,16 @@ class Checkpoint:
             store=self._store,
         )
         return self.artifacts.setdefault(f"evaluate ({system}, ratio {ratio:g})", made)
+
+
+def given_name(config: EvaluateConfig) -> str:
+    """Name of what is evaluated: the adapter's, or the server's name for what is not the model itself, or Base."""
+    writer = config.evaluation.generation
+    if config.adapter:
+        return adapter_name(config.adapter)
+    if isinstance(writer, ServerGenerationConfig) and writer.model != config.model.path:
+        return adapter_name(writer.model)
+    return BASE
 
 
 def adapter_name(adapter: str) -> str:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.checkpoints import adapter_name
+from cotpress.checkpoints import adapter_name, given_name
 from cotpress.config import EvaluateConfig
 from cotpress.data.config import JsonlBenchmarkConfig
 from cotpress.evaluation.config import EvaluationConfig, Instructions
@@ -51,3 +51,12 @@ def test_hub_id_is_one_part_of_a_path(tmp_path: Path) -> None:
 )
 def test_row_of_an_adapter_is_named_after_what_tells_it_apart(adapter: str, name: str) -> None:
     assert adapter_name(adapter) == name
+
+
+def test_served_adapter_is_not_called_base(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    assert given_name(config) == "served"
+    config.model.path = "served"
+    assert given_name(config) == "Base"
+    config.adapter = "adapters/cts"
+    assert given_name(config) == "cts"

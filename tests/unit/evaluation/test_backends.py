@@ -188,3 +188,14 @@ def test_tokens_are_counted_here_if_the_server_does_not_say_which_it_wrote(folde
     answers = read_records(manifest.parent / "answers.parquet", Answer)
     assert all(asdict(a)["retokenized"] for a in answers)
     assert "counted again" in caplog.text
+
+
+def test_server_needs_no_weights_on_this_machine(folder, problems, store, tmp_path):
+    bare = tmp_path / "tokenizer"
+    bare.mkdir()
+    for path in folder.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, bare)
+    with openai_server(ServedModel(folder)) as server:
+        there = _evaluate(bare, problems, ArtifactStore(tmp_path / "out"), _server(server))
+    assert _records(there) == _records(_evaluate(folder, problems, store, IN_PROCESS))
