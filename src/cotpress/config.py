@@ -49,7 +49,7 @@ from cotpress.scoring.config import (
 )
 from cotpress.tracking_config import TrackerConfig
 from cotpress.trainer_config import TrainerConfig
-from cotpress.training.config import ReferenceConfig, SavedReferenceConfig, SftConfig
+from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -126,7 +126,7 @@ class EvaluateConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     adapter: str | None = None
-    """Directory or hub id of a PEFT adapter; null evaluates the model itself."""
+    """Directory or hub id of a PEFT adapter, which a server is told to load; null evaluates the model itself."""
     ratio: float = 1.0
     """Ratio announced by the control marker; 1.0 announces nothing."""
     n: int = 1
@@ -241,10 +241,11 @@ def check(config: EntryConfig) -> None:
     _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
     if isinstance(config, TrainConfig | EvaluateConfig):
         _check_evaluation(config.evaluation)
+        _check_writer(config)
     if isinstance(config, EvaluateConfig) and Baseline.original in config.evaluation.baselines:
         raise ConfigError(
             "evaluation.baselines: got original, which is a student that has to be trained; evaluate.py trains none. "
-            "Allowed: base, ratio_one. Fix: leave it out, or evaluate its adapter with adapter=DIR"
+            "Fix: evaluation=checkpoint or evaluation=full_checkpoint, or evaluate its adapter with adapter=DIR"
         )
     if isinstance(config, PipelineConfig):
         for ratio in config.compression.mixed_ratios:
@@ -286,6 +287,9 @@ def _check_evaluation(config: EvaluationConfig) -> None:
     _require("evaluation.confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1), e.g. 0.95")
     _require("evaluation.samples", config.samples, config.samples >= 1, "a whole number of at least 1")
     _require("evaluation.budgets", config.budgets, all(b >= 1 for b in config.budgets), "whole numbers of at least 1")
+    wanted = Baseline.lc_prompt in config.baselines
+    text = config.instructions.lc_prompt if wanted else "{percent}"
+    _require("evaluation.instructions.lc_prompt", text, "{percent}" in text, "a text with {percent} in it")
     temperature, top_p = config.temperature, config.top_p
     _require("evaluation.temperature", temperature, temperature is None or temperature >= 0, "a number >= 0, or null")
     _require("evaluation.top_p", top_p, top_p is None or 0 < top_p <= 1, "a number in (0, 1], or null")
@@ -294,6 +298,27 @@ def _check_evaluation(config: EvaluationConfig) -> None:
         raise ConfigError(
             f"evaluation.top_p: got {top_p}, but answers are greedy, so it would do nothing. "
             "Fix: evaluation.temperature=0.6, or evaluation.top_p=null"
+        )
+
+
+def _check_writer(config: TrainConfig | EvaluateConfig) -> None:
+    """One place says how tokens are chosen, and a server is asked only for what it can load."""
+    writer = config.evaluation.generation
+    for name, got, place in (
+        ("temperature", writer.temperature, "evaluation.temperature"),
+        ("top_p", writer.top_p, "evaluation.top_p"),
+    ):
+        if got is not None:
+            raise ConfigError(f"evaluation.generation.{name}: got {got}, but {place} decides it. Fix: {place}={got}")
+    if writer.seed != config.seed:
+        raise ConfigError(
+            f"evaluation.generation.seed: got {writer.seed}, but seed decides it. Fix: seed={writer.seed}"
+        )
+    served = isinstance(writer, ServerGenerationConfig)
+    if served and isinstance(config, TrainConfig) and config.sft.tune.method is Method.full:
+        raise ConfigError(
+            "evaluation.generation: a server writes, but sft.tune.method=full trains whole models, which no server "
+            "loads on request. Fix: sft=lora, or generation@evaluation.generation=transformers"
         )
 
 

@@ -13,15 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import Artifact, ArtifactStore, plain
+from cotpress.artifacts import Artifact, plain
+from cotpress.checkpoints import Checkpoint
 from cotpress.compression.export import export
 from cotpress.config import CompressConfig, EvaluateConfig, ReportConfig, TrainConfig
-from cotpress.data.stage import problems as load_problems
-from cotpress.evaluation.config import Baseline
-from cotpress.evaluation.protocol import answer_budget, sampling
+from cotpress.evaluation.baselines import Shortening, shortening
+from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.reference import token_counter
 from cotpress.evaluation.stage import PREDICTIONS
-from cotpress.evaluation.stage import evaluate as answer
 from cotpress.flow import Compression, Flow
 from cotpress.modeling.loading import use_threads
 from cotpress.progress import duration
@@ -52,7 +51,7 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
         resolved_config=plain(config),
     ) as tracker:
         flow = Flow(config, tracker)
-        systems = [s for b in config.evaluation.baselines for s in _baseline(b, flow)]
+        systems = [s for b in config.evaluation.baselines for s in _baseline(b, config, flow)]
         systems += _compressed(config, flow)
         rows, predictions = measure(systems, config.evaluation, count)
         _track(tracker, rows)
@@ -60,7 +59,7 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     return rows[-1].accuracy.value, run_dir
 
 
-def _baseline(kind: Baseline, flow: Flow) -> list[System]:
+def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[System]:
     match kind:
         case Baseline.base:
             return [System(name=BASE, ratio=1.0, actual_ratio=1.0, answers=flow.answers(BASE, None))]
@@ -70,6 +69,19 @@ def _baseline(kind: Baseline, flow: Flow) -> list[System]:
             return [System(name=ORIGINAL, ratio=1.0, actual_ratio=1.0, answers=answers, student=student)]
         case Baseline.ratio_one:
             return []  # it is the scorer's own student, asked below
+        case _:
+            how = shortening(kind, config.ratio, config.evaluation.instructions)
+            return [] if how is None else [_shortened(how, config, flow)]
+
+
+def _shortened(how: Shortening, config: TrainConfig, flow: Flow) -> System:
+    """A baseline without training, on Original or on the untuned model."""
+    if config.evaluation.prompted is Prompted.base:
+        name, student = f"{how.name} ({BASE})", None
+    else:
+        name, student = how.name, flow.student(ORIGINAL, flow.uncompressed())
+    answers = flow.answers(name, student, ratio=how.ratio, shortening=how)
+    return System(name=name, ratio=how.ratio, actual_ratio=None, answers=answers, student=student)
 
 
 def _compressed(config: TrainConfig, flow: Flow) -> list[System]:
@@ -116,7 +128,7 @@ def _finish(
     results = RunResults(
         name=run_name(config),
         model=config.model.name,
-        benchmark=config.benchmark.name,
+        benchmark=config.benchmark.title,
         seed=config.seed,
         confidence=config.evaluation.confidence,
         rows=tuple(rows),
@@ -128,8 +140,8 @@ def _finish(
     fresh = sum(s.seconds for s in stages if s.fresh)
     found = sum(not s.fresh for s in stages)
     log.info("stages: %d computed in %s, %d found done", len(stages) - found, duration(fresh), found)
-    title = f"{config.model.name} on {config.benchmark.name}, seed {config.seed}"
-    published = published_numbers(config.model.name, config.benchmark.name)
+    title = f"{config.model.name} on {config.benchmark.title}, seed {config.seed}"
+    published = published_numbers(config.model.name, config.benchmark.title)
     show(rows, title, confidence=config.evaluation.confidence, published=published)
     sys.stdout.write(f"run directory: {run_dir}\n")
 
@@ -175,7 +187,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     run_dir = run_directory(config)
     use_threads(config.trainer)
     count = token_counter(config.evaluation.reference_tokenizer)
-    systems, artifacts = _asked(config, ArtifactStore(Path(config.output_root)))
+    checkpoint = Checkpoint(config)
+    systems = checkpoint.systems()
     rows, predictions = measure(systems, config.evaluation, count)
     with open_tracker(
         config.tracker,
@@ -186,40 +199,8 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
         resolved_config=plain(config),
     ) as tracker:
         _track(tracker, rows)
-    _finish(run_dir, config, rows, predictions, artifacts)
+    _finish(run_dir, config, rows, predictions, checkpoint.artifacts)
     return rows[-1].accuracy.value, run_dir
-
-
-def _asked(config: EvaluateConfig, store: ArtifactStore) -> tuple[list[System], dict[str, Artifact]]:
-    """The baselines and the model or adapter itself, and all artifacts made for them by label."""
-    artifacts = {"benchmark": load_problems(config.benchmark, store)}
-
-    def answers(label: str, system: str, adapter: str | None, ratio: float) -> Artifact:
-        artifacts[label] = answer(
-            system=system,
-            ratio=ratio,
-            model=config.model,
-            student=adapter,
-            problems=artifacts["benchmark"],
-            max_new_tokens=answer_budget(config.benchmark.max_new_tokens, ratio, config.evaluation),
-            marker_ratio=ratio,
-            samples=config.evaluation.samples,
-            sampling=sampling(config.evaluation, config.seed),
-            trainer=config.trainer,
-            store=store,
-        )
-        return artifacts[label]
-
-    name = config.name or (Path(config.adapter).name if config.adapter else BASE)
-    wanted, systems, one = config.evaluation.baselines, [], None
-    if Baseline.base in wanted and config.adapter:  # without an adapter, it is the base model that is evaluated
-        base = answers(f"evaluate ({BASE})", BASE, None, 1.0)
-        systems.append(System(name=BASE, ratio=1.0, actual_ratio=1.0, answers=base))
-    if Baseline.ratio_one in wanted and config.ratio < 1:
-        one = answers(f"evaluate ({name}, ratio 1)", name, config.adapter, 1.0)
-    found = answers(f"evaluate ({name})", name, config.adapter, config.ratio)
-    system = System(name=name, ratio=config.ratio, actual_ratio=None, answers=found, ratio_one=one)
-    return [*systems, *with_ratio_one(system)], artifacts
 
 
 def report(config: ReportConfig, folder: Path) -> tuple[None, Path]:

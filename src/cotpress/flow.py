@@ -19,10 +19,14 @@ from cotpress.data.config import PlantedDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth.stage import truth
 from cotpress.distill.stage import distill
-from cotpress.evaluation.protocol import answer_budget, sampling
-from cotpress.evaluation.runner import Protocol, answer_problems
+from cotpress.evaluation.asking import Protocol
+from cotpress.evaluation.baselines import Shortening
+from cotpress.evaluation.protocol import protocol
+from cotpress.evaluation.runner import answer_problems
 from cotpress.evaluation.stage import evaluate
+from cotpress.generation.local import TransformersBackend
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_threads
+from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
 from cotpress.scoring.llmlingua_compat import decide
 from cotpress.scoring.stage import score
@@ -217,7 +221,13 @@ class Flow(Compression):
         return self._kept(f"sft ({name})", student)
 
     def answers(
-        self, name: str, student: Artifact | str | None, *, ratio: float = 1.0, marker_ratio: float | None = None
+        self,
+        name: str,
+        student: Artifact | str | None,
+        *,
+        ratio: float = 1.0,
+        marker_ratio: float | None = None,
+        shortening: Shortening | None = None,
     ) -> Artifact:
         """A student's answers to the benchmark."""
         c = self._train
@@ -227,10 +237,16 @@ class Flow(Compression):
             model=c.model,
             student=student,
             problems=self.problems,
-            max_new_tokens=answer_budget(c.benchmark.max_new_tokens, ratio, c.evaluation),
-            marker_ratio=marker_ratio,
-            samples=c.evaluation.samples,
-            sampling=sampling(c.evaluation, c.seed),
+            protocol=protocol(
+                c.evaluation,
+                max_new_tokens=c.benchmark.max_new_tokens,
+                context_tokens=c.model.context_tokens,
+                seed=c.seed,
+                ratio=ratio,
+                marker_ratio=marker_ratio,
+                shortening=shortening,
+            ),
+            generation=c.evaluation.generation,
             trainer=c.trainer,
             store=self.store,
         )
@@ -239,22 +255,29 @@ class Flow(Compression):
 
     def _validate(self, model: torch.nn.Module, sft: SftConfig, name: str) -> Mapping[str, float]:
         """Accuracy and tokens of a student in training on a few validation problems."""
+        c = self._train
         held_out = [t for t in read_records(self.traces.file("traces.parquet"), Trace) if t.split == "validation"]
+        kind = c.benchmark.extractor.value
         asked = [
-            Problem(id=t.id, question=t.question, answer=t.answer, family=t.family)
+            Problem(id=t.id, question=t.question, answer=t.answer, family=t.family, extractor=kind)
             for t in held_out[: sft.validation_problems]
         ]
         if not asked:
             return {}
-        mixed = self._train.compression.mixed_ratios and name != "Original"
-        protocol = Protocol(
-            max_new_tokens=self._train.benchmark.max_new_tokens,
-            batch_tokens=self._train.trainer.generation_tokens,
-            marker_ratio=self._train.ratio if mixed else None,
+        mixed = c.compression.mixed_ratios and name != "Original"
+        backend = TransformersBackend(
+            model,
+            self.tokenizer,
+            context_tokens=c.model.context_tokens,
+            generation_tokens=c.trainer.generation_tokens,
         )
-        predictions = answer_problems(
-            model, self.tokenizer, self._train.model.chat, asked, protocol, system=name, ratio=self._train.ratio
+        asking = Protocol(
+            max_new_tokens=c.benchmark.max_new_tokens,
+            context_tokens=c.model.context_tokens,
+            marker_ratio=c.ratio if mixed else None,
         )
+        written = ChatFormat(self.tokenizer, c.model.chat)
+        predictions = answer_problems(backend, written, asked, asking, system=name, ratio=c.ratio)
         return {
             "val/accuracy": sum(p.correct for p in predictions) / len(predictions),
             "val/tokens": sum(p.num_tokens for p in predictions) / len(predictions),

@@ -30,7 +30,10 @@ USAGE = {
     ),
     "evaluate": (
         "Any checkpoint or PEFT adapter on any benchmark.",
-        ["python evaluate.py model=smollm2 adapter=DIR benchmark=planted"],
+        [
+            "python evaluate.py model=smollm2 adapter=DIR benchmark=planted",
+            "python evaluate.py -m model=hub model.path=ID adapter=DIR benchmark=gsm8k,math500 ratio=0.5,0.7 n=4",
+        ],
     ),
     "report": ("Tables and plots from finished runs.", ["python report.py runs=outputs/runs"]),
 }

@@ -70,3 +70,11 @@ class ChatFormat:
         close = self._chat.thinking_close.strip() or self._chat.thinking_close
         thinking, found, response = body.partition(close)
         return (thinking.strip(), response.strip(), True) if found else (body.strip(), "", False)
+
+    def begins_thinking(self, output: str) -> bool:
+        """Whether the thinking of a generated completion was opened: by the model, or by the template before it."""
+        tag = self._chat.thinking_open.strip()
+        return bool(tag) and (output.lstrip().startswith(tag) or self._prompt_opens(tag))
+
+    def _prompt_opens(self, tag: str) -> bool:
+        return str(self._tokenizer.decode(self.prompt_ids("?"))).rstrip().endswith(tag)

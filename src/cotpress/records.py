@@ -201,10 +201,11 @@ class Prediction:
         declined: Whether the output says that the question has no answer.
         num_tokens: Generated tokens in the student's tokenizer, end token not counted.
         num_thinking_tokens: The part of them before the thinking was closed.
-        finish_reason: `stop` (the model ended) or `length` (the budget ended it).
-        latency_s: Seconds of wall time, shared equally within a batch.
+        finish_reason: `stop` (the model ended), `length` (budget or context ended it) or `refused` (the prompt left no
+            room in the context).
+        latency_s: Seconds of wall time: of its request to a server, or of its batch divided by the batch's size.
         sample: Index of the sample for this question.
-        closed: False if the thinking was never closed.
+        closed: False if a thinking that was begun was never closed; models that do not think between tags begin none.
         reference_tokens: Tokens of the output in the reference tokenizer, if one was asked for.
     """
 

@@ -17,6 +17,8 @@ from cotpress.errors import ArtifactError
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name")
 """Top-level keys that never change a result."""
+SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
+"""Settings of a generation server that do not either."""
 
 
 def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
@@ -26,7 +28,7 @@ def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
         ArtifactError: It cannot be written.
     """
     values: dict[str, Any] = plain(config)
-    digest = fingerprint({k: v for k, v in values.items() if k not in HARDWARE_KEYS})
+    digest = fingerprint(_without_servers({k: v for k, v in values.items() if k not in HARDWARE_KEYS}))
     path = Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
     write_config(path, values)
     return path
@@ -51,13 +53,19 @@ def run_name(config: TrainConfig | EvaluateConfig) -> str:
         return safe_name(config.name)
     if isinstance(config, PipelineConfig):
         mixed = "-mixed" if config.compression.mixed_ratios else ""
-        return f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}"
-    return f"evaluate-{config.model.name}-{config.benchmark.name}-{config.ratio:g}"
+        return safe_name(f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}")
+    return safe_name(f"evaluate-{config.model.name}-{config.benchmark.title}-{config.ratio:g}")
 
 
 def safe_name(name: str) -> str:
     """`name` as part of a path."""
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def _without_servers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without where a server is and how fast it is asked."""
+    kept = {k: _without_servers(v) if isinstance(v, dict) else v for k, v in values.items()}
+    return {k: v for k, v in kept.items() if k not in SERVER_KEYS}
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

@@ -117,6 +117,19 @@ def test_mixed_ratio_student_is_trained_once_for_all_ratios(command: Command, fo
     assert pq.read_metadata(run_dir / "predictions.parquet").num_rows == 18
 
 
+def test_full_evaluation_shows_every_baseline_and_trains_no_further_student(command: Command, folder: Path) -> None:
+    before = len(list((folder / "artifacts" / "sft").iterdir()))
+    done = command("train.py", "scorer=cts", "ratio=0.7", "evaluation=full", "name=full", *SMALL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((_run_dir(folder, "full") / "results.json").read_text())["rows"]
+    assert [(row["system"], row["target_ratio"]) for row in rows] == [
+        ("Base", 1.0), ("Original", 1.0), ("BeConcise", 1.0), ("OnlyNumbers", 1.0), ("AbbreWords", 1.0),
+        ("LC-Prompt", 0.7), ("Truncation", 0.7), ("cts", 0.7),
+    ]  # fmt: skip
+    assert all(row["accuracy_difference"] is not None for row in rows)
+    assert len(list((folder / "artifacts" / "sft").iterdir())) == before
+
+
 def test_report_of_all_runs(command: Command, folder: Path) -> None:
     done = command("report.py", "runs=outputs/runs", "output=report")
     assert done.returncode == 0, done.stderr[-3000:]

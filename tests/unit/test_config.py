@@ -14,12 +14,14 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.config import SCHEMAS, EvaluateConfig, TrainConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError
+from cotpress.evaluation.config import Baseline
+from cotpress.generation_config import ServerGenerationConfig
 from cotpress.help_page import one_liner
 from cotpress.scoring.config import MixConfig, RandomConfig
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 7, "experiment": 2, "compression": 3, "data": 2, "distill": 4, "evaluation": 1, "model": 5,
+    "benchmark": 7, "experiment": 2, "compression": 3, "data": 2, "distill": 4, "evaluation": 4, "model": 6,
     "reference": 4, "scorer": 20, "sft": 2, "tracker": 3, "trainer": 3, "truth": 3,
 }  # fmt: skip
 ENTRY = {"truth": "fidelity"}
@@ -27,6 +29,7 @@ ENTRY = {"truth": "fidelity"}
 REQUIRED = {
     "distill=llm_server": ["distill.generation.base_url=http://x/v1", "distill.generation.model=x"],
     "reference=saved": ["reference.path=x"],
+    "model=hub": ["model.path=x"],
     "truth=thought_anchors": ["truth.path=x"],
     "truth=prmbench": ["truth.path=x"],
     "experiment=cts_long_cot": ["data.path=x"],
@@ -158,6 +161,10 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("evaluation.confidence=95", "evaluation.confidence: got 95.0, allowed: a number in (0, 1)"),
         ("evaluation.samples=0", "evaluation.samples: got 0, allowed: a whole number of at least 1"),
         ("evaluation.top_p=0.9", "evaluation.top_p: got 0.9, but answers are greedy"),
+        ("evaluation.baselines=[lc]", "expected one of [base, original, ratio_one, be_concise"),
+        ("evaluation.generation.temperature=0.5", "got 0.5, but evaluation.temperature decides it"),
+        ("evaluation.generation.top_p=0.5", "got 0.5, but evaluation.top_p decides it"),
+        ("evaluation.generation.seed=1", "evaluation.generation.seed: got 1, but seed decides it"),
     ],
 )
 def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tmp_path: Path) -> None:
@@ -167,6 +174,10 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
     assert "Traceback" not in result.stderr + result.stdout
 
 
+SERVER = [
+    "generation@evaluation.generation=server", "evaluation.generation.base_url=http://x/v1",
+    "evaluation.generation.model=m",
+]  # fmt: skip
 TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
 
 
@@ -177,6 +188,10 @@ TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
         ("fidelity.py", TEXT, "data.field: got 'context', but the texts of a column are no traces"),
         ("compress.py", [*TEXT, "export=trl"], "export=trl, but texts are no conversations. Allowed: parquet"),
         ("compress.py", [*TEXT, "export=openai"], "export=openai, but texts are no conversations"),
+        ("train.py", [*SERVER, "sft=full"], "trains whole models, which no server loads on request. Fix: sft=lora"),
+        ("train.py", ["evaluation=full", "evaluation.instructions.lc_prompt=short"], "a text with {percent} in it"),
+        ("evaluate.py", ["evaluation=full"], "Fix: evaluation=checkpoint or evaluation=full_checkpoint"),
+        ("evaluate.py", ["generation@evaluation.generation=server"], "no value for evaluation.generation.base_url"),
         ("fidelity.py", ["truth=plantd"], "truth: unknown choice 'plantd'. Did you mean 'planted'?"),
         ("fidelity.py", ["truth=prmbench"], "no value for truth.path"),
         ("fidelity.py", ["ratio=0.5"], "unknown key 'ratio'"),
@@ -245,3 +260,22 @@ def test_n_is_short_for_samples() -> None:
     config = to_objects(compose("evaluate", overrides=["n=4"]))
     assert isinstance(config, EvaluateConfig)
     assert config.evaluation.samples == 4
+
+
+def test_server_writes_for_training_and_for_checkpoints() -> None:
+    for entry in ("train", "evaluate"):
+        config = to_objects(compose(entry, overrides=SERVER))
+        assert isinstance(config, TrainConfig | EvaluateConfig)
+        assert isinstance(config.evaluation.generation, ServerGenerationConfig)
+
+
+def test_first_run_asks_nobody_but_original_and_the_student() -> None:
+    config = to_objects(compose("train"))
+    assert isinstance(config, TrainConfig)
+    assert config.evaluation.baselines == [Baseline.original, Baseline.ratio_one]
+
+
+def test_full_evaluation_has_every_baseline() -> None:
+    config = to_objects(compose("train", overrides=["evaluation=full"]))
+    assert isinstance(config, TrainConfig)
+    assert set(config.evaluation.baselines) == set(Baseline)

@@ -6,5 +6,14 @@ One definition for filtering self-written traces, for the validation callback an
 from cotpress.answers.comparison import is_equal
 from cotpress.answers.extraction import Extractor, extract_answer
 from cotpress.answers.verdict import Verdict, declines_to_answer, judge
+from cotpress.answers.version import checker_fingerprint
 
-__all__ = ["Extractor", "Verdict", "declines_to_answer", "extract_answer", "is_equal", "judge"]
+__all__ = [
+    "Extractor",
+    "Verdict",
+    "checker_fingerprint",
+    "declines_to_answer",
+    "extract_answer",
+    "is_equal",
+    "judge",
+]

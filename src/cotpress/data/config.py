@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from omegaconf import MISSING
 
@@ -77,6 +78,11 @@ class BenchmarkConfig:
     extractor: Extractor = Extractor.math
     """Kind of answer that is looked for in an output: math, number, integer, letter."""
 
+    @property
+    def title(self) -> str:
+        """Name in tables and of run directories."""
+        return self.name
+
 
 @dataclass(kw_only=True, slots=True)
 class PlantedBenchmarkConfig(BenchmarkConfig):
@@ -101,6 +107,11 @@ class JsonlBenchmarkConfig(BenchmarkConfig):
     unanswerable: bool = False
     """No question of the file has an answer (for instance a premise is missing): no `answer` is read, and right is to
     say so."""
+
+    @property
+    def title(self) -> str:
+        """The name; of a benchmark that was given none, its file's, so that two files do not share a table."""
+        return Path(self.path).stem if self.name == "jsonl" else self.name
 
 
 @dataclass(kw_only=True, slots=True)

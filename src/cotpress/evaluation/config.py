@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from omegaconf import MISSING
+
 from cotpress.errors import ConfigError
+from cotpress.generation_config import GenerationConfig
 
 
 class Baseline(Enum):
@@ -15,6 +18,39 @@ class Baseline(Enum):
     """A student of the same recipe, trained on the uncompressed traces."""
     ratio_one = "ratio_one"
     """The same student asked for ratio 1: what its ActRatio is relative to. Only for students with a control marker."""
+    be_concise = "be_concise"
+    """Told to be concise; this and the following need no training and are `evaluation.prompted`."""
+    only_numbers = "only_numbers"
+    """Told to use only numbers or equations."""
+    abbre_words = "abbre_words"
+    """Told to abbreviate words."""
+    lc_prompt = "lc_prompt"
+    """Told to leave out the share of the words that the ratio asks for."""
+    truncation = "truncation"
+    """The token budget times the ratio; what is cut off has no answer."""
+
+
+class Prompted(Enum):
+    """Who the baselines without training are applied to."""
+
+    student = "student"
+    """What is not compressed: Original in train.py, the given model or adapter in evaluate.py."""
+    base = "base"
+    """The untuned model, as in TokenSkip's paper."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Instructions:
+    """What the baselines that only prompt say after the question."""
+
+    be_concise: str = MISSING
+    """Row BeConcise."""
+    only_numbers: str = MISSING
+    """Row OnlyNumbers."""
+    abbre_words: str = MISSING
+    """Row AbbreWords."""
+    lc_prompt: str = MISSING
+    """Row LC-Prompt; `{percent}` is replaced by 100 * (1 - ratio)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -23,6 +59,13 @@ class EvaluationConfig:
 
     baselines: list[Baseline] = field(default_factory=lambda: [Baseline.original, Baseline.ratio_one])
     """Rows of the table beside the scorer's own."""
+    prompted: Prompted = Prompted.student
+    """Who the baselines that need no training are applied to: student or base."""
+    instructions: Instructions = field(default_factory=Instructions)
+    """What those of them that only prompt say."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """Which backend writes the answers; choose with generation@evaluation.generation=server. How tokens are chosen
+    is said here, by samples, temperature and top_p, and not there."""
     confidence: float = 0.95
     """Level of the intervals, in (0, 1)."""
     samples: int = 1

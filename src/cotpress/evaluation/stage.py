@@ -1,23 +1,37 @@
-"""The evaluation stage: a student answers all problems of a benchmark; a killed run asks only what is unanswered."""
+"""The evaluation stage: a student answers all problems of a benchmark, and its answers are judged.
+
+Two artifacts, because asking is dear and judging is not: `answer` holds what was written and depends on the student,
+the questions and the protocol; `evaluate` holds the verdicts and depends on the checker too. So a better checker, a
+corrected gold answer or another extractor judges again and asks nobody. A killed run asks only what is unanswered.
+"""
 
 import dataclasses
 import json
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
-from cotpress.evaluation.runner import Protocol, answer_problems
-from cotpress.generation.base import Sampling
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
-from cotpress.modeling_config import ModelConfig
+from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, fingerprint
+from cotpress.errors import ConfigError
+from cotpress.evaluation.asking import Answer, Protocol, ask
+from cotpress.evaluation.judging import prediction, verdict_identity
+from cotpress.generation.backends import generation_identity, open_backend
+from cotpress.generation.base import REFUSED
+from cotpress.generation_config import GenerationConfig, ServerGenerationConfig
+from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
+from cotpress.modeling.sources import source_identity
+from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.progress import Progress
+from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 from cotpress.tables import read_records, write_records
 from cotpress.trainer_config import TrainerConfig
 
+log = logging.getLogger(__name__)
+
+ANSWERS = "answers.parquet"
 PREDICTIONS = "predictions.parquet"
 
 
@@ -28,10 +42,8 @@ def evaluate(
     model: ModelConfig,
     student: Artifact | str | None,
     problems: Artifact,
-    max_new_tokens: int,
-    marker_ratio: float | None,
-    samples: int = 1,
-    sampling: Sampling | None = None,
+    protocol: Protocol,
+    generation: GenerationConfig,
     trainer: TrainerConfig,
     store: ArtifactStore,
 ) -> Artifact:
@@ -40,53 +52,48 @@ def evaluate(
     Args:
         system: Name of the student in tables.
         ratio: Asked kept fraction, carried into the records.
-        model: The base model.
+        model: The base model; with a server only its tokenizer and chat format are used.
         student: A fine-tuned student of the sft stage, a PEFT adapter directory or hub id, or None for the base.
         problems: Artifact with `problems.parquet`.
-        max_new_tokens: Budget per answer, in tokens.
-        marker_ratio: Ratio announced in the prompt, or None.
-        samples: Answers per problem.
-        sampling: How tokens are chosen; None is greedy.
+        protocol: How it is asked.
+        generation: Which backend writes.
         trainer: Hardware.
         store: Where the result goes.
+
+    Returns:
+        The artifact; its seconds are those of asking and judging together.
+
+    Raises:
+        ConfigError: A student whose every weight was trained is asked of a server, which cannot load it.
+        GenerationError: A server fails; what was answered is kept.
     """
-    device = pick_device(trainer)
-    protocol = Protocol(
-        max_new_tokens=max_new_tokens,
-        batch_tokens=trainer.generation_tokens,
-        marker_ratio=marker_ratio,
-        samples=samples,
-        sampling=sampling,
-    )
+    asked = read_records(problems.file("problems.parquet"), Problem)
+    respondent = _Respondent(system, model, student, protocol, generation, trainer, store)
+    answers = respondent.answers(asked)
+    thinks = isinstance(student, Artifact)
     identity = {
+        "answers": answers.key,
+        "problems": problems.key,
         "system": system,
         "ratio": ratio,
-        "model": model_identity(model, store, device),
-        "chat": model.chat,
-        "student": student.key if isinstance(student, Artifact) else _adapter_identity(student),
-        "problems": problems.key,
-        **_protocol_identity(protocol),
-    }
-    respondent = _Respondent(system, ratio, model, student, protocol, store, device)
-
-    def produce(workdir: Path) -> Summary:
-        asked = read_records(problems.file("problems.parquet"), Problem)
-        predictions = respondent.answers(asked, workdir / SCRATCH / "answers.jsonl")
-        write_records(workdir / PREDICTIONS, predictions, Prediction)
-        return Summary(num_rows=len(predictions))
-
-    return store.build("evaluate", identity, produce)
-
-
-def _protocol_identity(protocol: Protocol) -> dict[str, Any]:
-    """What of the protocol determines the answers; and their columns, so that no older table is taken for one."""
-    return {
-        "max_new_tokens": protocol.max_new_tokens,
-        "marker_ratio": protocol.marker_ratio,
-        "samples": protocol.samples,
-        "sampling": protocol.sampling,
+        "thinks": thinks,
+        **verdict_identity(),
         "columns": [field.name for field in dataclasses.fields(Prediction)],
     }
+
+    def produce(workdir: Path) -> Summary:
+        by_id, written = {p.id: p for p in asked}, respondent.written
+        rows = read_records(answers.file(ANSWERS), Answer)
+        judged = []
+        with Progress(f"judge {system}", len(rows), "answers") as progress:
+            for row in rows:
+                judged.append(prediction(by_id[row.id], row, written, system=system, ratio=ratio, thinks=thinks))
+                progress.advance(1)
+        write_records(workdir / PREDICTIONS, judged, Prediction)
+        return Summary(num_rows=len(judged))
+
+    found = store.build("evaluate", identity, produce)
+    return dataclasses.replace(found, seconds=found.seconds + answers.seconds, fresh=found.fresh or answers.fresh)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,39 +101,87 @@ class _Respondent:
     """A student and how it is asked; loaded only if answers are missing."""
 
     system: str
-    ratio: float
     model: ModelConfig
     student: Artifact | str | None
     protocol: Protocol
+    generation: GenerationConfig
+    trainer: TrainerConfig
     store: ArtifactStore
-    device: torch.device
 
-    def answers(self, asked: Sequence[Problem], scratch: Path) -> list[Prediction]:
-        """Predictions in the problems' order; those that `scratch` already holds are not generated again."""
-        kept = _Kept(scratch)
-        keys = [(p.id, k) for p in asked for k in range(self.protocol.samples)]
-        waiting = [p for p in asked if any((p.id, k) not in kept.done for k in range(self.protocol.samples))]
+    @property
+    def written(self) -> ChatFormat:
+        """How conversations with the student are written."""
+        return ChatFormat(load_tokenizer(self.model, self.store), self.model.chat)
+
+    def answers(self, asked: Sequence[Problem]) -> Artifact:
+        """What the student writes (`answers.parquet`), in the problems' order."""
+        identity = {
+            **self._identity(),
+            "chat": self.model.chat,
+            "questions": fingerprint({"asked": [[p.id, p.question] for p in asked]}),
+            "protocol": self.protocol,
+            "columns": [field.name for field in dataclasses.fields(Answer)],
+        }
+
+        def produce(workdir: Path) -> Summary:
+            rows = self._collected(asked, workdir / SCRATCH / "answers.jsonl")
+            write_records(workdir / ANSWERS, rows, Answer)
+            reasons, counted_again = Counter(a.finish_reason for a in rows), sum(a.retokenized for a in rows)
+            if reasons[REFUSED]:
+                log.warning("%d of %d prompts leave no room in the model's context", reasons[REFUSED], len(rows))
+            if counted_again:
+                log.warning("%d answers came without token ids; their tokens are counted again", counted_again)
+            return Summary(num_rows=len(rows), facts={"finish_reasons": reasons, "retokenized": counted_again})
+
+        return self.store.build("answer", identity, produce)
+
+    def _identity(self) -> dict[str, Any]:
+        """Who writes: never a server's address, a key, or a speed."""
+        writer = generation_identity(self.generation, self.model, self.trainer, self.store)["model"]
+        student = self.student
+        if isinstance(student, Artifact):
+            trained: object = student.key
+        else:
+            trained = None if student is None else source_identity(student)
+        if isinstance(self.generation, ServerGenerationConfig):  # the prompts' token ids are made here
+            writer = {**writer, "tokenizer": tokenizer_fingerprint(load_tokenizer(self.model, self.store))}
+        return {"model": writer, "student": trained}
+
+    def _collected(self, asked: Sequence[Problem], scratch: Path) -> list[Answer]:
+        """Answers in the problems' order; those that `scratch` already holds are not asked for again."""
+        kept, samples = _Kept(scratch), self.protocol.samples
+        keys = [(p.id, k) for p in asked for k in range(samples)]
+        waiting = [p for p in asked if any((p.id, k) not in kept.done for k in range(samples))]
         if waiting:
-            each = f", {self.protocol.samples} samples each" if self.protocol.samples > 1 else ""
+            each = f", {samples} samples each" if samples > 1 else ""
             label = f"evaluate {self.system} on {len(asked)} problems{each}"
+            weights, adapter = self._weights()
             with Progress(label, len(keys), "answers", done=len(kept.done)) as progress:
-                self._ask(waiting, kept, progress)
+                ask(
+                    open_backend(self.generation, weights, self.trainer, self.store, adapter=adapter),
+                    self.written,
+                    waiting,
+                    self.protocol,
+                    skip=frozenset(kept.done),
+                    on_done=kept.add,
+                    on_finished=progress.advance,
+                )
         return [kept.done[key] for key in keys]
 
-    def _ask(self, waiting: Sequence[Problem], kept: "_Kept", progress: Progress) -> None:
-        weights, adapter = _weights(self.model, self.student)
-        answer_problems(
-            load_model(weights, self.store, adapter=adapter, merge_adapter=True, device=self.device),
-            load_tokenizer(self.model, self.store),
-            self.model.chat,
-            waiting,
-            self.protocol,
-            system=self.system,
-            ratio=self.ratio,
-            skip=frozenset(kept.done),
-            on_done=kept.add,
-            on_finished=progress.advance,
-        )
+    def _weights(self) -> tuple[ModelConfig, str | None]:
+        """The model to load and the adapter to put on it."""
+        student = self.student
+        if not isinstance(student, Artifact):
+            return self.model, student
+        if (student.path / "adapter").is_dir():
+            return self.model, str(student.path / "adapter")
+        if isinstance(self.generation, ServerGenerationConfig):
+            raise ConfigError(
+                f"evaluation.generation: {self.system} is a whole model ({student.path / 'model'}), which no server "
+                "loads on request. Fix: sft=lora, or generation@evaluation.generation=transformers, or serve that "
+                "folder and evaluate it with evaluate.py"
+            )
+        return full_checkpoint(self.model, student.path / "model"), None
 
 
 class _Kept:
@@ -134,39 +189,19 @@ class _Kept:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.done: dict[tuple[str, int], Prediction] = {}
-        whole = b""
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-            if line.endswith(b"\n"):
-                prediction = Prediction(**json.loads(line))
-                self.done[prediction.id, prediction.sample] = prediction
-                whole += line
-        path.write_bytes(whole)
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        path.write_bytes(b"".join(whole))
+        found = (Answer(**json.loads(line)) for line in whole)
+        self.done = {(a.id, a.sample): a for a in found}
         self._path = path
 
-    def add(self, prediction: Prediction) -> None:
-        self.done[prediction.id, prediction.sample] = prediction
+    def add(self, answer: Answer) -> None:
+        self.done[answer.id, answer.sample] = answer
         with self._path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(dataclasses.asdict(prediction)) + "\n")
-
-
-def _weights(model: ModelConfig, student: Artifact | str | None) -> tuple[ModelConfig, str | None]:
-    """The model to load and the adapter to put on it."""
-    if isinstance(student, Artifact):
-        if (student.path / "adapter").is_dir():
-            return model, str(student.path / "adapter")
-        return full_checkpoint(model, student.path / "model"), None
-    return model, student
+            handle.write(json.dumps(dataclasses.asdict(answer)) + "\n")
 
 
 def full_checkpoint(model: ModelConfig, folder: Path) -> ModelConfig:
     """The same model with its weights from a local folder."""
-    from cotpress.modeling_config import ModelSource
-
     return dataclasses.replace(model, source=ModelSource.hub, path=str(folder), revision=None)
-
-
-def _adapter_identity(adapter: str | None) -> dict[str, Any] | None:
-    from cotpress.modeling.sources import source_identity
-
-    return None if adapter is None else dict(source_identity(adapter))

@@ -7,11 +7,19 @@ from cotpress.errors import ConfigError
 from cotpress.generation.base import Backend, Sampling
 from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
+from cotpress.modeling.sources import source_identity
 from cotpress.modeling_config import ModelConfig
 from cotpress.trainer_config import TrainerConfig
 
 
-def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore) -> Backend:
+def open_backend(
+    config: GenerationConfig,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+    *,
+    adapter: str | None = None,
+) -> Backend:
     """The backend that is asked for, ready to write.
 
     Args:
@@ -19,6 +27,7 @@ def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerC
         model: The model to load; a server has its own.
         trainer: Hardware.
         store: Where converted and generated models are kept.
+        adapter: Directory or hub id of a PEFT adapter to put on the model; a server is told to load it.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -28,12 +37,12 @@ def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerC
         case ServerGenerationConfig():
             from cotpress.generation.server import ServerBackend
 
-            return ServerBackend(config)
+            return ServerBackend(config, adapter)
         case TransformersGenerationConfig():
             from cotpress.generation.local import TransformersBackend
 
             return TransformersBackend(
-                load_model(model, store, device=pick_device(trainer)),
+                load_model(model, store, adapter=adapter, merge_adapter=True, device=pick_device(trainer)),
                 load_tokenizer(model, store),
                 context_tokens=model.context_tokens,
                 generation_tokens=trainer.generation_tokens,
@@ -42,13 +51,20 @@ def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerC
 
 
 def generation_identity(
-    config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
+    config: GenerationConfig,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+    *,
+    adapter: str | None = None,
 ) -> dict[str, Any]:
     """What determines the texts besides the prompts and the budget: model and sampling, never address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
         writer: dict[str, Any] = {"served": config.model}
     else:
         writer = {**model_identity(model, store, pick_device(trainer)), "context_tokens": model.context_tokens}
+    if adapter is not None:
+        writer["adapter"] = source_identity(adapter)
     return {"model": writer, "sampling": sampling_of(config)}
 
 
@@ -58,10 +74,12 @@ def sampling_of(config: GenerationConfig) -> Sampling:
     Raises:
         ConfigError: A value is out of range.
     """
-    if config.temperature < 0:
-        raise ConfigError(f"generation.temperature: got {config.temperature}, allowed: a number of at least 0")
-    if not 0 < config.top_p <= 1:
-        raise ConfigError(f"generation.top_p: got {config.top_p}, allowed: a number in (0, 1]")
-    if config.temperature == 0:
+    temperature = 0.0 if config.temperature is None else config.temperature
+    top_p = 1.0 if config.top_p is None else config.top_p
+    if temperature < 0:
+        raise ConfigError(f"generation.temperature: got {temperature}, allowed: a number of at least 0")
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"generation.top_p: got {top_p}, allowed: a number in (0, 1]")
+    if temperature == 0:
         return Sampling()
-    return Sampling(temperature=config.temperature, top_p=config.top_p, seed=config.seed)
+    return Sampling(temperature=temperature, top_p=top_p, seed=config.seed)

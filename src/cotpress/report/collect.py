@@ -10,6 +10,8 @@ from cotpress.records import SystemResult
 from cotpress.report.published import Lookup, published_numbers
 from cotpress.report.results import CONFIG_FILE, FAILURE_FILE, RESULTS_FILE, RunResults, read_failure, read_results
 
+_BASELINES = ("original", "base", "beconcise", "onlynumbers", "abbrewords", "lc-prompt", "truncation")
+"""First words of rows that stand above those of scorers."""
 _NO_RUNS_BELOW = frozenset({"artifacts", "fidelity", "wandb", ".hydra", ".git"})
 
 
@@ -114,7 +116,7 @@ def _same(row: SystemResult, seed: int) -> object:
 
 
 def _is_baseline(row: SystemResult) -> bool:
-    return row.system.lower().split(" ")[0] in ("original", "base")
+    return row.system.lower().split(" ")[0] in _BASELINES
 
 
 def _run_dirs(folder: Path) -> Iterator[Path]:

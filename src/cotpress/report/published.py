@@ -61,7 +61,7 @@ def published(model: str, benchmark: str, system: str, ratio: float) -> tuple[Pu
         ratio: Asked kept fraction.
     """
     name = model.rpartition("/")[2].lower()
-    scorer = system.partition(" seed=")[0].lower()
+    scorer = system.partition(" seed=")[0].removesuffix(" (Base)").lower()
     key = (MODELS.get(name, name), benchmark.lower(), SYSTEMS.get(scorer, scorer), round(ratio, 4))
     return _table().get(key, ())
 

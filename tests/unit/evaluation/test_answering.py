@@ -1,15 +1,19 @@
-"""The runner's verdicts, and the stage that keeps them."""
+"""The verdicts on answers, and the stage that asks and judges."""
+
+from dataclasses import replace
 
 import pytest
 
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.errors import ConfigError
-from cotpress.evaluation import stage
+from cotpress.evaluation import judging, stage
+from cotpress.evaluation.asking import Answer, Protocol
 from cotpress.evaluation.config import EvaluationConfig
+from cotpress.evaluation.judging import prediction
 from cotpress.evaluation.protocol import answer_budget, sampling
-from cotpress.evaluation.runner import _judge
 from cotpress.evaluation.stage import evaluate
-from cotpress.generation.base import Generation, Sampling
+from cotpress.generation.base import Sampling
+from cotpress.generation_config import TransformersGenerationConfig
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.prompts import ChatFormat
@@ -41,9 +45,12 @@ def problems(store):
     return store.build("benchmark", {"test": 1}, produce)
 
 
-def _verdict(chat, text, reason="stop", problem=PROBLEM):
-    ids = tuple(chat.text_ids(text))
-    return _judge(problem, Generation(token_ids=ids, text=text, finish_reason=reason, latency_s=0.1), chat, "s", 0.5)
+def _verdict(chat, text, reason="stop", problem=PROBLEM, thinks=True):
+    answer = Answer(
+        id=problem.id, sample=0, output=text, num_tokens=len(chat.text_ids(text)), retokenized=False,
+        finish_reason=reason, latency_s=0.1,
+    )  # fmt: skip
+    return prediction(problem, answer, chat, system="s", ratio=0.5, thinks=thinks)
 
 
 def test_answer_in_the_response_counts(chat):
@@ -66,6 +73,30 @@ def test_unclosed_thinking_counts_all_tokens_as_thinking(chat):
     assert not found.correct
     assert not found.closed
     assert found.num_thinking_tokens == found.num_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "thinks", "closed"),
+    [
+        ("2 + 2 is 12.", False, True),
+        ("2 + 2 is 12.", True, False),
+        ("<think>\n2 + 2 is 12.", False, False),
+        ("<think>\nx\n</think>\n\n12", False, True),
+        ("x\n</think>\n\n12", False, True),
+    ],
+    ids=["never begun", "by a student of ours", "begun", "begun and closed", "closed only"],
+)
+def test_thinking_is_unclosed_only_where_it_was_begun(chat, text, thinks, closed):
+    found = _verdict(chat, text, thinks=thinks)
+    assert found.closed is closed
+    if text.startswith("2"):
+        assert found.num_thinking_tokens == (found.num_tokens if thinks else 0)
+
+
+def test_thinking_that_the_template_opens_is_begun(store):
+    tokenizer = load_tokenizer(MODEL, store)
+    tokenizer.chat_template += "{{ '<think>\\n' }}"
+    assert not _verdict(ChatFormat(tokenizer, MODEL.chat), "so 12", thinks=False).closed
 
 
 def test_empty_output_is_wrong(chat):
@@ -94,10 +125,18 @@ def test_declining_an_answerable_question_is_wrong_and_counted(chat):
     assert (found.correct, found.declined, found.predicted) == (False, True, "")
 
 
-def _evaluate(store, problems, **changes):
+def _evaluate(store, problems, *, max_new_tokens=6, samples=1, sampling=None, marker_ratio=None, **changes):
+    protocol = Protocol(
+        max_new_tokens=max_new_tokens,
+        context_tokens=2048,
+        samples=samples,
+        sampling=sampling,
+        marker_ratio=marker_ratio,
+    )
     arguments = {
-        "system": "base", "ratio": 1.0, "model": MODEL, "student": None, "problems": problems, "max_new_tokens": 6,
-        "marker_ratio": None, "trainer": TrainerConfig(accelerator="cpu", num_threads=1, generation_tokens=1),
+        "system": "base", "ratio": 1.0, "model": MODEL, "student": None, "problems": problems, "protocol": protocol,
+        "generation": TransformersGenerationConfig(),
+        "trainer": TrainerConfig(accelerator="cpu", num_threads=1, generation_tokens=1),
     }  # fmt: skip
     return evaluate(**{**arguments, **changes}, store=store)
 
@@ -112,31 +151,75 @@ def test_batch_size_is_not_part_of_the_identity(store, problems):
     assert _evaluate(store, problems, trainer=wide).key == _evaluate(store, problems).key
 
 
-def test_killed_evaluation_asks_only_what_is_left(store, problems, monkeypatch):
-    asked = []
-    original = stage.answer_problems
+def _interrupted_after(number, monkeypatch):
+    """Counts the answers of every call of `ask` and interrupts the first call after so many."""
+    answered, original = [], stage.ask
 
-    def killed_after_three(model, tokenizer, chat, waiting, protocol, *, on_done, **more):
-        asked.append(len(waiting))
-        count = 0
+    def interrupted(backend, written, waiting, protocol, *, on_done, **more):
+        answered.append(0)
 
-        def counted(prediction):
-            nonlocal count
-            on_done(prediction)
-            count += 1
-            if len(asked) == 1 and count == 3:
+        def counted(answer):
+            on_done(answer)
+            answered[-1] += 1
+            if answered == [number]:
                 raise KeyboardInterrupt
 
-        return original(model, tokenizer, chat, waiting, protocol, on_done=counted, **more)
+        return original(backend, written, waiting, protocol, on_done=counted, **more)
 
-    monkeypatch.setattr(stage, "answer_problems", killed_after_three)
+    monkeypatch.setattr(stage, "ask", interrupted)
+    return answered
+
+
+def _predictions(made):
+    return read_records(made.file("predictions.parquet"), Prediction)
+
+
+def test_killed_evaluation_asks_only_what_is_left(store, problems, tmp_path, monkeypatch):
+    whole = _predictions(_evaluate(store, problems))
+    answered = _interrupted_after(3, monkeypatch)
+    killed = ArtifactStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        _evaluate(store, problems, system="other")
-    made = _evaluate(store, problems, system="other")
-    assert asked == [7, 4]
-    whole = read_records(_evaluate(store, problems).file("predictions.parquet"), Prediction)
-    resumed = read_records(made.file("predictions.parquet"), Prediction)
+        _evaluate(killed, problems)
+    resumed = _predictions(_evaluate(killed, problems))
+    assert answered == [3, 4]
     assert [p.output for p in resumed] == [p.output for p in whole]
+
+
+def test_another_checker_judges_again_and_asks_nobody(store, problems, monkeypatch):
+    before = _evaluate(store, problems)
+    monkeypatch.setattr(judging, "checker_fingerprint", lambda *_: "another")
+    monkeypatch.setattr(stage, "ask", None)  # whoever asks fails
+    again = _evaluate(store, problems)
+    assert again.key != before.key
+    assert _predictions(again) == _predictions(before)
+
+
+def test_corrected_gold_answers_are_judged_and_not_asked_again(store, problems, monkeypatch):
+    first = _predictions(_evaluate(store, problems))
+
+    def produce(workdir):
+        rows = [replace(p, answer="8") for p in read_records(problems.file("problems.parquet"), Problem)]
+        write_records(workdir / "problems.parquet", rows, Problem)
+        return Summary(num_rows=len(rows))
+
+    monkeypatch.setattr(stage, "ask", None)
+    again = _predictions(_evaluate(store, store.build("benchmark", {"test": 2}, produce)))
+    assert [(p.output, p.answer) for p in again] == [(p.output, "8") for p in first]
+
+
+def test_context_ends_an_answer_as_the_budget_does_and_a_prompt_that_fills_it_is_refused(store, problems):
+    def asked(context_tokens):
+        protocol = Protocol(max_new_tokens=30, context_tokens=context_tokens)
+        model = replace(MODEL, context_tokens=context_tokens)
+        return _predictions(_evaluate(store, problems, protocol=protocol, model=model))
+
+    lengths = [len(ChatFormat(load_tokenizer(MODEL, store), MODEL.chat).prompt_ids(p.question)) for p in asked(2048)]
+    found = asked(max(lengths))
+    for length, one in zip(lengths, found, strict=True):
+        left = max(lengths) - length
+        assert one.num_tokens == min(left, 30)
+        assert one.finish_reason == ("length" if left else "refused")
+    assert {p.finish_reason for p in found} == {"length", "refused"}
 
 
 SAMPLED = {"samples": 3, "sampling": Sampling(temperature=0.9, top_p=0.95, seed=5), "max_new_tokens": 8}
@@ -180,22 +263,8 @@ def test_what_determines_answers_is_part_of_the_identity(store, problems):
 
 def test_killed_sampling_goes_on_within_a_question(problems, tmp_path, monkeypatch):
     store, whole = ArtifactStore(tmp_path / "killed"), ArtifactStore(tmp_path / "whole")
-    answered = []
-    original = stage.answer_problems
-
-    def killed_after_four(model, tokenizer, chat, waiting, protocol, *, on_done, **more):
-        answered.append(0)
-
-        def counted(prediction):
-            on_done(prediction)
-            answered[-1] += 1
-            if answered == [4]:
-                raise KeyboardInterrupt
-
-        return original(model, tokenizer, chat, waiting, protocol, on_done=counted, **more)
-
     expected = read_records(_evaluate(whole, problems, **SAMPLED).file("predictions.parquet"), Prediction)
-    monkeypatch.setattr(stage, "answer_problems", killed_after_four)
+    answered = _interrupted_after(4, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         _evaluate(store, problems, **SAMPLED)
     (scratch,) = (tmp_path / "killed").rglob("answers.jsonl")
@@ -219,6 +288,6 @@ def test_several_samples_are_drawn_as_cts_does_unless_told():
 
 
 def test_budget_follows_the_ratio_only_if_asked():
-    assert answer_budget(512, 0.5, EvaluationConfig()) == 512
-    assert answer_budget(512, 0.5, EvaluationConfig(budget_follows_ratio=True)) == 256
-    assert answer_budget(1, 0.1, EvaluationConfig(budget_follows_ratio=True)) == 1
+    assert answer_budget(512, 0.5, follows_ratio=False) == 512
+    assert answer_budget(512, 0.5, follows_ratio=True) == 256
+    assert answer_budget(1, 0.1, follows_ratio=True) == 1

@@ -88,6 +88,29 @@ def test_sampled_prompts_of_one_call_get_seeds_of_their_own_and_greedy_ones_none
     assert "seed" not in greedy
 
 
+def test_seed_of_a_request_follows_its_stream_and_not_its_place():
+    def seeds(*streams):
+        with openai_server(lambda call, seen: Reply(text="x", token_ids=[5, 2])) as server:
+            backend(server, concurrency=1).complete(
+                [[1]] * len(streams), max_new_tokens=5, streams=streams, sampling=Sampling(temperature=0.6, seed=7)
+            )
+            return [call.body["seed"] for call in server.calls]
+
+    first, second, third = seeds("a/0", "a/1", "b/0")
+    assert len({first, second, third}) == 3
+    assert seeds("b/0", "a/1") == [third, second]
+    assert all(0 <= seed < 2**31 for seed in (first, second, third))
+
+
+def test_prompts_have_budgets_of_their_own_and_no_penalty_that_nobody_asked_for():
+    ended = []
+    with openai_server(lambda call, seen: Reply(text="x", token_ids=[5, 2])) as server:
+        backend(server, concurrency=1).complete([[1], [2]], max_new_tokens=[5, 9], on_finished=ended.append)
+        assert [call.body["max_tokens"] for call in server.calls] == [5, 9]
+        assert all(c.body["repetition_penalty"] == 1.0 and c.body["top_k"] == -1 for c in server.calls)
+    assert ended == [1, 1]
+
+
 def test_no_more_requests_at_once_than_asked_for():
     def script(call, seen):
         wait_until(lambda: len(server.calls) >= 3)  # so that there are three at once, however slow this machine is

@@ -28,6 +28,9 @@ def row(system: str, ratio: float) -> SystemResult:
         ("Qwen2.5-7B-Instruct", "gpqa_diamond", "cts seed=3", 0.9, "43.4@17272"),
         ("qwen7b", "aime24", "Original", 1.0, "20.0@24396"),
         ("qwen7b", "math500", "self_information", 0.8, "58.6@2969"),
+        ("llama8b", "gsm8k", "LC-Prompt (Base)", 0.5, "83.7@189"),
+        ("llama8b", "math500", "Truncation", 0.7, "45.0@387"),
+        ("llama8b", "gsm8k", "BeConcise", 1.0, "82.9@161"),
         ("llama8b", "aime24", "tokenskip", 0.7, "3.3@34249"),
         ("llama8b", "gpqa_diamond", "cts", 0.5, "29.2@3080"),
     ],
@@ -55,7 +58,7 @@ def test_reruns_follow_the_paper_and_kept_ratios_are_told() -> None:
 def test_file_is_complete_and_plausible() -> None:
     text = files("cotpress.report").joinpath("published.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
-    assert len(rows) == 118
+    assert len(rows) == 144
     keys = [(r["model"], r["benchmark"], r["system"], r["ratio"], r["source"]) for r in rows]
     assert len(set(keys)) == len(keys)
     assert all(0 <= float(r["accuracy"]) <= 100 and float(r["tokens"]) > 100 and r["source"] for r in rows)

@@ -103,6 +103,15 @@ def test_shared_baseline_stands_once_and_first(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_baselines_without_training_stand_above_the_scorers(tmp_path: Path) -> None:
+    shown = [row("Original", 1.0), row("LC-Prompt"), row("BeConcise (Base)", 1.0), row("Truncation"), row("cts")]
+    for number, rows in enumerate(([shown[-1]], shown)):
+        write_results(tmp_path / str(number), results(*rows))
+    (comparison,) = compare(collect(tmp_path).runs)
+    assert [r.system for r in comparison.rows][-1] == "cts"
+    assert len(comparison.rows) == 5
+
+
 def test_models_and_benchmarks_are_not_mixed_and_seeds_are_named(tmp_path: Path) -> None:
     write_results(tmp_path / "a", results(row()))
     write_results(tmp_path / "b", results(replace(row(), artifacts={"evaluate": "other"}), seed=2))

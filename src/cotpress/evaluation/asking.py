@@ -1,0 +1,122 @@
+"""Problems in, answers out: what a student wrote, without any verdict."""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+
+from cotpress.evaluation.config import check_samples
+from cotpress.generation.base import GREEDY, REFUSED, Backend, Generation, Sampling
+from cotpress.prompts import ChatFormat
+from cotpress.records import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How problems are asked; all of it determines the answers.
+
+    Attributes:
+        max_new_tokens: Budget per answer, in tokens.
+        context_tokens: Longest prompt plus answer; it ends an answer as the budget does.
+        marker_ratio: Ratio announced by the control marker; None for students trained without one.
+        instruction: Said on a line of its own after the question; empty says nothing.
+        samples: Answers per problem; each has a random stream of its own, so none depends on which others are drawn.
+        sampling: How tokens are chosen; None is greedy.
+    """
+
+    max_new_tokens: int
+    context_tokens: int
+    marker_ratio: float | None = None
+    instruction: str = ""
+    samples: int = 1
+    sampling: Sampling | None = None
+
+    def __post_init__(self) -> None:
+        check_samples(self.samples, 0.0 if self.sampling is None else self.sampling.temperature)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What was written in answer to one problem.
+
+    Attributes:
+        id: The problem.
+        sample: Index of the sample for this problem.
+        output: Generated text, without the prompt.
+        num_tokens: Generated tokens in the student's tokenizer, end token not counted.
+        retokenized: The backend did not say which tokens it wrote: `num_tokens` is the output tokenized again, which
+            can differ by a few where a model wrote other tokens for the same text.
+        finish_reason: As in `cotpress.generation.base.Generation`.
+        latency_s: Seconds of wall time: of its request, or of its batch divided by the batch's size.
+    """
+
+    id: str
+    sample: int
+    output: str
+    num_tokens: int
+    retokenized: bool
+    finish_reason: str
+    latency_s: float
+
+
+def ask(
+    backend: Backend,
+    written: ChatFormat,
+    problems: Sequence[Problem],
+    protocol: Protocol,
+    *,
+    skip: Container[tuple[str, int]] = (),
+    on_done: Callable[[Answer], None] | None = None,
+    on_finished: Callable[[int], None] | None = None,
+) -> list[Answer]:
+    """Answers in the problems' order, the samples of a problem one after the other.
+
+    Args:
+        backend: Who writes.
+        written: The student's conversation format.
+        problems: What is asked.
+        protocol: How it is asked.
+        skip: Problem ids and samples that are not asked for, because they are answered already.
+        on_done: Called with each answer as soon as it is there.
+        on_finished: Called with a number of answers as soon as so many more have ended, within a batch too.
+
+    Raises:
+        GenerationError: A server cannot be reached, refuses, or answers with something else.
+    """
+    asked = [(p, k) for p in problems for k in range(protocol.samples) if (p.id, k) not in skip]
+    said = f"\n{protocol.instruction}" if protocol.instruction else ""
+    prompts = [written.prompt_ids(p.question + said, protocol.marker_ratio) for p, _ in asked]
+    done: dict[int, Answer] = {}
+
+    def finish(index: int, generation: Generation) -> None:
+        problem, sample = asked[index]
+        done[index] = _answer(problem, sample, generation, written)
+        if on_done is not None:
+            on_done(done[index])
+
+    backend.complete(
+        prompts,
+        max_new_tokens=[_budget(len(prompt), protocol) for prompt in prompts],
+        sampling=protocol.sampling or GREEDY,
+        streams=[f"{p.id}/{k}" for p, k in asked],
+        on_done=finish,
+        on_finished=on_finished,
+    )
+    return [done[i] for i in range(len(asked))]
+
+
+def _budget(prompt_tokens: int, protocol: Protocol) -> int:
+    """What the context leaves; a prompt that fills it keeps its whole budget, so that the backend refuses it."""
+    left = protocol.context_tokens - prompt_tokens
+    return min(protocol.max_new_tokens, left) if left > 0 else protocol.max_new_tokens
+
+
+def _answer(problem: Problem, sample: int, generation: Generation, written: ChatFormat) -> Answer:
+    counted = generation.token_ids is None and generation.finish_reason != REFUSED
+    return Answer(
+        id=problem.id,
+        sample=sample,
+        output=generation.text,
+        num_tokens=len(written.text_ids(generation.text)) if counted else generation.num_tokens,
+        retokenized=counted,
+        finish_reason=generation.finish_reason,
+        latency_s=generation.latency_s,
+    )

@@ -1,0 +1,118 @@
+"""`evaluate.py` over benchmarks and ratios: one table, and a killed sweep that goes on where it stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import ROOT, Command, environment
+from cotpress.artifacts import ArtifactStore
+from cotpress.modeling.tiny import tiny_model
+from cotpress.records import Prediction
+from cotpress.tables import read_records
+from openai_server import openai_server
+from served_model import ServedModel, save_adapter, save_model
+
+pytestmark = pytest.mark.timeout(300)
+NUM_PROBLEMS = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two benchmark files and a tiny model with an adapter."""
+    made = tmp_path_factory.mktemp("evaluate")
+    for name, what in (("sums", "plus"), ("products", "times")):
+        rows = [{"id": i, "question": f"what is {i} {what} 3", "answer": str(i)} for i in range(NUM_PROBLEMS)]
+        (made / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_model(made / "model", tiny_model(ArtifactStore(made / "made")).path)
+    save_adapter(made / "adapter", made / "model")
+    return made
+
+
+def _arguments(folder: Path, *more: str) -> list[str]:
+    return [
+        "-m", "model=hub", f"model.path={folder / 'model'}", "model.name=tiny", f"adapter={folder / 'adapter'}",
+        "name=mine", "benchmark=jsonl", f"benchmark.path={folder / 'sums.jsonl'},{folder / 'products.jsonl'}",
+        "ratio=0.5,0.7", "n=2", "benchmark.max_new_tokens=24", "trainer=cpu", *more,
+    ]  # fmt: skip
+
+
+def _predictions(outputs: Path) -> dict[tuple[str, ...], list[tuple[object, ...]]]:
+    """What every run predicts, by the name of its directory, without the time that it took."""
+    return {
+        (path.parent.name,): [
+            (p.id, p.sample, p.system, p.ratio, p.output, p.predicted, p.correct)
+            for p in read_records(path, Prediction)
+        ]
+        for path in outputs.glob("runs/*/predictions.parquet")
+    }
+
+
+def _answered(cwd: Path) -> int:
+    return sum(p.read_bytes().count(b"\n") for p in cwd.glob("outputs/artifacts/.partial/answer-*/scratch/*.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def whole(command: Command, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cwd = tmp_path_factory.mktemp("whole")
+    done = command("evaluate.py", *_arguments(folder), cwd=cwd)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (cwd / "stdout.txt").write_text(done.stdout)
+    return cwd
+
+
+def test_multirun_ends_with_a_table_per_benchmark_over_all_ratios(whole: Path) -> None:
+    text = (whole / "stdout.txt").read_text()
+    last = text[text.rindex("tiny on", 0, text.rindex("tiny on")) :]
+    titles = [line for line in last.splitlines() if line.startswith("tiny on")]
+    assert sorted(titles) == ["tiny on products", "tiny on sums"]
+    for part in last.split("tiny on ")[1:]:
+        rows = [line.split() for line in part.splitlines() if line.startswith("mine")]
+        assert [row[1].split("/")[0] for row in rows] == ["1", "0.7", "0.5"]
+        assert all(f"{NUM_PROBLEMS}x2" in row for row in rows)
+    assert "4 jobs finished, 0 failed" in text
+
+
+def test_killed_sweep_goes_on_within_a_question_and_ends_the_same(
+    command: Command, folder: Path, whole: Path, tmp_path: Path
+) -> None:
+    one_by_one = _arguments(folder, "trainer.generation_tokens=1")
+    job = subprocess.Popen(
+        [sys.executable, str(ROOT / "evaluate.py"), *one_by_one], cwd=tmp_path, env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while _answered(tmp_path) < 3 and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    kept = _answered(tmp_path)
+    assert 3 <= kept < 2 * NUM_PROBLEMS, "killed in the middle of the answers to one benchmark"
+    done = command("evaluate.py", *one_by_one, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert _predictions(tmp_path / "outputs") == _predictions(whole / "outputs")
+    assert len(_predictions(whole / "outputs")) == 4
+
+
+def test_server_and_its_adapter_give_the_same_answers_as_the_model_here(
+    command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    arguments = [a for a in _arguments(folder, "evaluation=full_checkpoint") if a not in ("-m", "n=2")]
+    arguments = [a.split(",")[0] for a in arguments]
+    assert command("evaluate.py", *arguments, cwd=tmp_path).returncode == 0
+    with openai_server(ServedModel(folder / "model")) as server:
+        asked = [
+            *arguments, "generation@evaluation.generation=server", "evaluation.generation.model=served",
+            f"evaluation.generation.base_url={server.base_url}",
+        ]  # fmt: skip
+        done = command("evaluate.py", *asked, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    here, there = _predictions(tmp_path / "outputs").values()
+    assert here == there
+    systems = ["Base", "BeConcise", "OnlyNumbers", "AbbreWords", "LC-Prompt", "Truncation", "mine", "mine"]
+    assert [row[2] for row in here[::NUM_PROBLEMS]] == systems

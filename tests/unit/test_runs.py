@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from cotpress.checkpoints import adapter_name, given_name
+from cotpress.config import EvaluateConfig
+from cotpress.data.config import JsonlBenchmarkConfig
+from cotpress.evaluation.config import EvaluationConfig, Instructions
+from cotpress.generation_config import ServerGenerationConfig
+from cotpress.modeling_config import ModelConfig
+from cotpress.runs import run_directory, run_name
+
+TEXTS = Instructions(be_concise="a", only_numbers="b", abbre_words="c", lc_prompt="{percent}")
+
+
+def _config(tmp_path: Path, *, name: str = "jsonl", model: str = "m", **server: object) -> EvaluateConfig:
+    writer = ServerGenerationConfig(**{"base_url": "http://x/v1", "model": "served", **server})  # type: ignore[arg-type]
+    return EvaluateConfig(
+        model=ModelConfig(name=model, path="x"),
+        benchmark=JsonlBenchmarkConfig(name=name, path="data/sums.jsonl", max_new_tokens=8),
+        evaluation=EvaluationConfig(generation=writer, instructions=TEXTS),
+        output_root=str(tmp_path),
+    )
+
+
+def test_where_a_server_is_makes_no_other_run(tmp_path: Path) -> None:
+    def named(server_model: str, **more: object) -> Path:
+        config = _config(tmp_path, **more)
+        assert isinstance(config.evaluation.generation, ServerGenerationConfig)
+        config.evaluation.generation.model = server_model
+        return run_directory(config)
+
+    here = named("served")
+    assert here == named("served", base_url="http://y/v1", concurrency=2, api_key_env="KEY")
+    assert here != named("other")
+
+
+def test_benchmark_file_without_a_name_is_called_after_the_file(tmp_path: Path) -> None:
+    assert _config(tmp_path).benchmark.title == "sums"
+    assert _config(tmp_path, name="mine").benchmark.title == "mine"
+    assert run_name(_config(tmp_path)) == "evaluate-m-sums-1"
+
+
+def test_hub_id_is_one_part_of_a_path(tmp_path: Path) -> None:
+    assert run_name(_config(tmp_path, model="Qwen/Qwen2.5-7B")) == "evaluate-Qwen-Qwen2.5-7B-sums-1"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "name"),
+    [("runs/mine", "mine"), ("sft/0f3a/adapter", "0f3a"), ("owner/cts", "cts"), ("adapter", "adapter")],
+)
+def test_row_of_an_adapter_is_named_after_what_tells_it_apart(adapter: str, name: str) -> None:
+    assert adapter_name(adapter) == name
+
+
+def test_served_adapter_is_not_called_base(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    assert given_name(config) == "served"
+    config.model.path = "served"
+    assert given_name(config) == "Base"
+    config.adapter = "adapters/cts"
+    assert given_name(config) == "cts"
