@@ -5,6 +5,7 @@ One definition for filtering self-written traces, for the validation callback an
 
 from cotpress.answers.comparison import is_equal
 from cotpress.answers.extraction import Extractor, extract_answer
+from cotpress.answers.statements import statement_range
 from cotpress.answers.verdict import Verdict, declines_to_answer, judge
 
-__all__ = ["Extractor", "Verdict", "declines_to_answer", "extract_answer", "is_equal", "judge"]
+__all__ = ["Extractor", "Verdict", "declines_to_answer", "extract_answer", "is_equal", "judge", "statement_range"]

@@ -7,11 +7,19 @@ from cotpress.errors import ConfigError
 from cotpress.generation.base import Backend, Sampling
 from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
+from cotpress.modeling.sources import source_identity
 from cotpress.modeling_config import ModelConfig
 from cotpress.trainer_config import TrainerConfig
 
 
-def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore) -> Backend:
+def open_backend(
+    config: GenerationConfig,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+    *,
+    adapter: str | None = None,
+) -> Backend:
     """The backend that is asked for, ready to write.
 
     Args:
@@ -19,13 +27,19 @@ def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerC
         model: The model to load; a server has its own.
         trainer: Hardware.
         store: Where converted and generated models are kept.
+        adapter: Directory or hub id of a PEFT adapter to put on the model; a server has loaded its own.
 
     Raises:
-        ConfigError: A value is out of range, or the key is not in the environment.
+        ConfigError: A value is out of range, the key is not in the environment, or a server is given an adapter.
         ModelError: The model cannot be loaded.
     """
     match config:
         case ServerGenerationConfig():
+            if adapter is not None:
+                raise ConfigError(
+                    f"adapter: got '{adapter}', but the server '{config.model}' writes. Fix: load it into the server "
+                    "and give its name there as generation.model, or generation=transformers"
+                )
             from cotpress.generation.server import ServerBackend
 
             return ServerBackend(config)
@@ -33,7 +47,7 @@ def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerC
             from cotpress.generation.local import TransformersBackend
 
             return TransformersBackend(
-                load_model(model, store, device=pick_device(trainer)),
+                load_model(model, store, adapter=adapter, merge_adapter=True, device=pick_device(trainer)),
                 load_tokenizer(model, store),
                 context_tokens=model.context_tokens,
                 generation_tokens=trainer.generation_tokens,
@@ -42,13 +56,20 @@ def open_backend(config: GenerationConfig, model: ModelConfig, trainer: TrainerC
 
 
 def generation_identity(
-    config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
+    config: GenerationConfig,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+    *,
+    adapter: str | None = None,
 ) -> dict[str, Any]:
     """What determines the texts besides the prompts and the budget: model and sampling, never address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
         writer: dict[str, Any] = {"served": config.model}
     else:
         writer = {**model_identity(model, store, pick_device(trainer)), "context_tokens": model.context_tokens}
+    if adapter is not None:
+        writer["adapter"] = source_identity(adapter)
     return {"model": writer, "sampling": sampling_of(config)}
 
 

@@ -72,6 +72,7 @@ class Backend(Protocol):
         *,
         max_new_tokens: int,
         sampling: Sampling = GREEDY,
+        streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
     ) -> list[Generation]:
         """Completions of rendered prompts, given as exact token ids.
@@ -80,6 +81,8 @@ class Backend(Protocol):
             prompts: Token ids, each of at least one token.
             max_new_tokens: Budget per completion, in tokens, the end token included.
             sampling: How tokens are chosen.
+            streams: Name of each prompt's stream of random numbers, so that what is drawn does not depend on which
+                other prompts are asked in the same call; None names them by their index.
             on_done: Called once per prompt.
 
         Raises:
@@ -94,4 +97,5 @@ class Backend(Protocol):
         sampling: Sampling = GREEDY,
         on_done: OnDone | None = None,
     ) -> list[Generation]:
-        """Answers to conversations, rendered by the model's own chat template; arguments as in `complete`."""
+        """Answers to conversations, rendered by the model's own chat template; arguments as in `complete`,
+        streams named by index."""

@@ -40,6 +40,7 @@ class TransformersBackend:
         *,
         max_new_tokens: int,
         sampling: Sampling = GREEDY,
+        streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
     ) -> list[Generation]:
         """See `Backend`."""
@@ -61,6 +62,7 @@ class TransformersBackend:
             max_new_tokens=max_new_tokens,
             batch_size=max(self._generation_tokens // room, 1),
             sampling=sampling,
+            streams=None if streams is None else [streams[i] for i in fitting],
             on_done=lambda place, generation: note(fitting[place], generation),
         )
         return [done[i] for i in range(len(prompts))]

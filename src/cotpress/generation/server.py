@@ -9,6 +9,7 @@ A key is read from the environment when it is needed; it stands in the request's
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import time
@@ -46,6 +47,7 @@ class ServerBackend:
         *,
         max_new_tokens: int,
         sampling: Sampling = GREEDY,
+        streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
     ) -> list[Generation]:
         """See `Backend`."""
@@ -53,7 +55,7 @@ class ServerBackend:
         def request(index: int) -> _Request:
             return lambda client: client.completions.create(
                 prompt=list(prompts[index]),
-                **self._settings(max_new_tokens, sampling, index),
+                **self._settings(max_new_tokens, sampling, _seed(sampling, index, streams)),
                 extra_body={"return_token_ids": True, "skip_special_tokens": False},
             )
 
@@ -72,20 +74,18 @@ class ServerBackend:
         def request(index: int) -> _Request:
             messages: Any = list(conversations[index])
             return lambda client: client.chat.completions.create(
-                messages=messages, **self._settings(max_new_tokens, sampling, index)
+                messages=messages, **self._settings(max_new_tokens, sampling, _seed(sampling, index))
             )
 
         return self._run(
             [request(i) for i in range(len(conversations))], lambda choice: choice.message.content, on_done
         )
 
-    def _settings(self, max_new_tokens: int, sampling: Sampling, index: int) -> dict[str, Any]:
+    def _settings(self, max_new_tokens: int, sampling: Sampling, seed: int) -> dict[str, Any]:
         fixed = {"model": self._config.model, "max_tokens": max_new_tokens}
         if sampling.temperature == 0:
             return {**fixed, "temperature": 0.0}
-        # equal prompts in one call must not get equal answers
-        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed + index}
-        return {**fixed, **drawn}
+        return {**fixed, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
 
     def _run(
         self, requests: Sequence[_Request], text_of: Callable[[Any], str | None], on_done: OnDone | None
@@ -175,6 +175,14 @@ class ServerBackend:
         return (
             text.replace(self._key, "***")[:_ANSWER_CHARACTERS] if self._key != _NO_KEY else text[:_ANSWER_CHARACTERS]
         )
+
+
+def _seed(sampling: Sampling, index: int, streams: Sequence[str] | None = None) -> int:
+    """The seed of one request: equal prompts in one call must not get equal answers."""
+    if streams is None:
+        return sampling.seed + index
+    digest = hashlib.sha256(f"{sampling.seed}/{streams[index]}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1  # servers take 31 bits everywhere
 
 
 def _generation(choice: Any, text: str | None, usage: Any, latency_s: float) -> Generation:
