@@ -35,11 +35,7 @@ def open_backend(
     """
     match config:
         case ServerGenerationConfig():
-            if adapter is not None:
-                raise ConfigError(
-                    f"adapter: got '{adapter}', but the server '{config.model}' writes. Fix: load it into the server "
-                    "and give its name there as generation.model, or generation=transformers"
-                )
+            _refuse_adapter(config, adapter)
             from cotpress.generation.server import ServerBackend
 
             return ServerBackend(config)
@@ -65,12 +61,21 @@ def generation_identity(
 ) -> dict[str, Any]:
     """What determines the texts besides the prompts and the budget: model and sampling, never address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
+        _refuse_adapter(config, adapter)
         writer: dict[str, Any] = {"served": config.model}
     else:
         writer = {**model_identity(model, store, pick_device(trainer)), "context_tokens": model.context_tokens}
     if adapter is not None:
         writer["adapter"] = source_identity(adapter)
     return {"model": writer, "sampling": sampling_of(config)}
+
+
+def _refuse_adapter(config: ServerGenerationConfig, adapter: str | None) -> None:
+    if adapter is not None:
+        raise ConfigError(
+            f"adapter: got '{adapter}', but the server '{config.model}' writes. Fix: load it into the server and give "
+            "its name there as generation.model, or let the model run here (generation=transformers)"
+        )
 
 
 def sampling_of(config: GenerationConfig) -> Sampling:

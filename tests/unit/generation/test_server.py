@@ -88,6 +88,18 @@ def test_sampled_prompts_of_one_call_get_seeds_of_their_own_and_greedy_ones_none
     assert "seed" not in greedy
 
 
+def test_seed_of_a_named_stream_does_not_depend_on_what_else_is_asked():
+    sampled = Sampling(temperature=0.5, seed=7)
+    with openai_server(lambda call, seen: Reply(text="x")) as server:
+        asked = backend(server, concurrency=1)
+        asked.complete([[1], [1], [2]], max_new_tokens=3, sampling=sampled, streams=["a/0", "a/1", "b/0"])
+        asked.complete([[2]], max_new_tokens=3, sampling=sampled, streams=["b/0"])
+        seeds = [call.body["seed"] for call in server.calls]
+    assert len(set(seeds)) == 3
+    assert seeds[3] == seeds[2]
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
 def test_no_more_requests_at_once_than_asked_for():
     def script(call, seen):
         wait_until(lambda: len(server.calls) >= 3)  # so that there are three at once, however slow this machine is
