@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from commands import SMALL, Command
@@ -13,7 +14,7 @@ from cotpress.artifacts import ArtifactStore
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
 from cotpress.data.self_written.config import SelfWrittenDataConfig
 from cotpress.flow import Compression, Flow
-from cotpress.modeling.loading import load_tokenizer
+from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import Trace
 from cotpress.tables import read_records
@@ -78,7 +79,20 @@ def test_student_is_trained_on_what_a_server_wrote(command: Command, questions: 
     assert row["actual_ratio"] == pytest.approx(0.5, abs=0.05)
 
 
-def test_student_writes_its_own_traces_from_its_adapter(questions: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def stopping(tmp_path: Path) -> Path:
+    """The tiny model with an end token that can be learnt: its own is the padding, whose vector is zero."""
+    tiny, store = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama"), ArtifactStore(tmp_path)
+    model, tokenizer = load_model(tiny, store), load_tokenizer(tiny, store)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        model.get_input_embeddings().weight[tokenizer.eos_token_id].normal_(0, 0.02)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_student_writes_its_own_traces_from_its_adapter(questions: Path, stopping: Path, tmp_path: Path) -> None:
     known = tmp_path / "known.jsonl"
     rows = [
         {
@@ -89,9 +103,9 @@ def test_student_writes_its_own_traces_from_its_adapter(questions: Path, tmp_pat
             "answer": "5",
         }
         for i in range(20)
-    ]
+    ]  # fmt: skip
     known.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    common = [*TINY, f"output_root={tmp_path / 'out'}", "scorer=random"]
+    common = [*TINY, "model.source=hub", f"model.path={stopping}", f"output_root={tmp_path / 'out'}", "scorer=random"]
     config = to_objects(
         compose(
             "train",
