@@ -9,10 +9,10 @@ from omegaconf import MISSING
 class GenerationConfig:
     """Common to all backends (config group `generation`)."""
 
-    temperature: float = 0.0
-    """0 is greedy; higher is more random."""
-    top_p: float = 1.0
-    """Smallest set of likeliest tokens with this much probability, in (0, 1]."""
+    temperature: float | None = None
+    """0 is greedy; higher is more random; null leaves it to what asks: greedy, or `evaluation.temperature`."""
+    top_p: float | None = None
+    """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 1, or `evaluation.top_p`."""
     seed: int = 0
     """Seed of the draws; greedy decoding does not use it."""
 

@@ -7,5 +7,15 @@ from cotpress.answers.comparison import is_equal
 from cotpress.answers.extraction import Extractor, extract_answer
 from cotpress.answers.statements import statement_range
 from cotpress.answers.verdict import Verdict, declines_to_answer, judge
+from cotpress.answers.version import checker_fingerprint
 
-__all__ = ["Extractor", "Verdict", "declines_to_answer", "extract_answer", "is_equal", "judge", "statement_range"]
+__all__ = [
+    "Extractor",
+    "Verdict",
+    "checker_fingerprint",
+    "declines_to_answer",
+    "extract_answer",
+    "is_equal",
+    "judge",
+    "statement_range",
+]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from cotpress.answers import checker_fingerprint
 from cotpress.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.data.benchmarks import published
 from cotpress.data.config import (
@@ -177,6 +178,7 @@ def _self_written(
     identity = {
         "source": "self_written",
         "version": SELECTION_VERSION,
+        "checker": checker_fingerprint(),
         "written": drafts.key,
         "thinking_tags": [model.chat.thinking_open, model.chat.thinking_close],
         "format": config.format,

@@ -27,18 +27,17 @@ def open_backend(
         model: The model to load; a server has its own.
         trainer: Hardware.
         store: Where converted and generated models are kept.
-        adapter: Directory or hub id of a PEFT adapter to put on the model; a server has loaded its own.
+        adapter: Directory or hub id of a PEFT adapter to put on the model; a server is told to load it.
 
     Raises:
-        ConfigError: A value is out of range, the key is not in the environment, or a server is given an adapter.
+        ConfigError: A value is out of range, or the key is not in the environment.
         ModelError: The model cannot be loaded.
     """
     match config:
         case ServerGenerationConfig():
-            _refuse_adapter(config, adapter)
             from cotpress.generation.server import ServerBackend
 
-            return ServerBackend(config)
+            return ServerBackend(config, adapter)
         case TransformersGenerationConfig():
             from cotpress.generation.local import TransformersBackend
 
@@ -61,7 +60,6 @@ def generation_identity(
 ) -> dict[str, Any]:
     """What determines the texts besides the prompts and the budget: model and sampling, never address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
-        _refuse_adapter(config, adapter)
         writer: dict[str, Any] = {"served": config.model}
     else:
         writer = {**model_identity(model, store, pick_device(trainer)), "context_tokens": model.context_tokens}
@@ -70,24 +68,18 @@ def generation_identity(
     return {"model": writer, "sampling": sampling_of(config)}
 
 
-def _refuse_adapter(config: ServerGenerationConfig, adapter: str | None) -> None:
-    if adapter is not None:
-        raise ConfigError(
-            f"adapter: got '{adapter}', but the server '{config.model}' writes. Fix: load it into the server and give "
-            "its name there as generation.model, or let the model run here (generation=transformers)"
-        )
-
-
 def sampling_of(config: GenerationConfig) -> Sampling:
     """How tokens are chosen; settings that greedy decoding does not use are left at their defaults.
 
     Raises:
         ConfigError: A value is out of range.
     """
-    if config.temperature < 0:
-        raise ConfigError(f"generation.temperature: got {config.temperature}, allowed: a number of at least 0")
-    if not 0 < config.top_p <= 1:
-        raise ConfigError(f"generation.top_p: got {config.top_p}, allowed: a number in (0, 1]")
-    if config.temperature == 0:
+    temperature = 0.0 if config.temperature is None else config.temperature
+    top_p = 1.0 if config.top_p is None else config.top_p
+    if temperature < 0:
+        raise ConfigError(f"generation.temperature: got {temperature}, allowed: a number of at least 0")
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"generation.top_p: got {top_p}, allowed: a number in (0, 1]")
+    if temperature == 0:
         return Sampling()
-    return Sampling(temperature=config.temperature, top_p=config.top_p, seed=config.seed)
+    return Sampling(temperature=temperature, top_p=top_p, seed=config.seed)

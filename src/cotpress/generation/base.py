@@ -61,6 +61,8 @@ class Generation:
 
 OnDone = Callable[[int, Generation], None]
 """Called in the caller's thread with a prompt's index and its completion as soon as that is finished."""
+OnFinished = Callable[[int], None]
+"""Called with the number of completions that have ended since the last call."""
 
 
 class Backend(Protocol):
@@ -70,20 +72,23 @@ class Backend(Protocol):
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         sampling: Sampling = GREEDY,
         streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
+        on_finished: OnFinished | None = None,
     ) -> list[Generation]:
         """Completions of rendered prompts, given as exact token ids.
 
         Args:
             prompts: Token ids, each of at least one token.
-            max_new_tokens: Budget per completion, in tokens, the end token included.
+            max_new_tokens: Budget per completion, in tokens, the end token included; one for all or one for each.
             sampling: How tokens are chosen.
             streams: Name of each prompt's stream of random numbers, so that what is drawn does not depend on which
                 other prompts are asked in the same call; None names them by their index.
             on_done: Called once per prompt.
+            on_finished: Called with a number of completions as soon as so many more have ended, within a batch too;
+                for progress only.
 
         Raises:
             GenerationError: A server cannot be reached, refuses, or answers with something else.
@@ -97,5 +102,12 @@ class Backend(Protocol):
         sampling: Sampling = GREEDY,
         on_done: OnDone | None = None,
     ) -> list[Generation]:
-        """Answers to conversations, rendered by the model's own chat template; arguments as in `complete`,
-        streams named by index."""
+        """Answers to conversations, rendered by the model's own chat template; arguments as in `complete`.
+
+        Streams of random numbers are named by index.
+        """
+
+
+def budgets(max_new_tokens: int | Sequence[int], num_prompts: int) -> list[int]:
+    """The budget of each of so many prompts."""
+    return [max_new_tokens] * num_prompts if isinstance(max_new_tokens, int) else list(max_new_tokens)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cotpress.generation.base import LENGTH, STOP, Generation, Sampling
+from cotpress.generation.base import LENGTH, STOP, Generation, Sampling, budgets
 from cotpress.generation.sampling import RowStreams, sampled_tokens
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def generate(
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[Sequence[int]],
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     batch_size: int,
     sampling: Sampling | None = None,
     streams: Sequence[str] | None = None,
@@ -52,7 +52,7 @@ def generate(
         model: Causal language model in eval mode.
         tokenizer: Its tokenizer.
         prompts: Token ids, each of at least one token.
-        max_new_tokens: Budget per completion, in tokens, the end token included.
+        max_new_tokens: Budget per completion, in tokens, the end token included; one for all or one for each.
         batch_size: Prompts at once.
         sampling: How tokens are chosen; None is greedy.
         streams: Name of each prompt's stream of random numbers: what is drawn depends on the seed and this name, not
@@ -63,12 +63,12 @@ def generate(
     names = [str(i) for i in range(len(prompts))] if streams is None else streams
     done: dict[int, Generation] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    ends = _end_ids(model, tokenizer)
+    ends, limits = _end_ids(model, tokenizer), budgets(max_new_tokens, len(prompts))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         began = time.monotonic()
         choose = _chooser(sampling, [names[i] for i in indices])
-        written = _decode([prompts[i] for i in indices], model, ends, max_new_tokens, choose, on_finished)
+        written = _decode([prompts[i] for i in indices], model, ends, [limits[i] for i in indices], choose, on_finished)
         latency = (time.monotonic() - began) / len(indices)
         for index, tokens in zip(indices, written, strict=True):
             stopped = bool(tokens) and tokens[-1] in ends
@@ -92,7 +92,7 @@ def _decode(
     prompts: Sequence[Sequence[int]],
     model: torch.nn.Module,
     ends: frozenset[int],
-    max_new_tokens: int,
+    limits: Sequence[int],
     choose: _Choose,
     on_finished: Callable[[int], None] | None,
 ) -> list[list[int]]:
@@ -100,14 +100,12 @@ def _decode(
     batch, logits = _prefill(prompts, model, device)
     chosen = choose(logits, batch.rows)
     num_writing = len(prompts)
-    for step in range(max_new_tokens):
-        writing = _record(batch, chosen, ends)
-        last = not any(writing) or step + 1 == max_new_tokens
-        still = 0 if last else sum(writing)
-        if on_finished is not None and still < num_writing:
-            on_finished(num_writing - still)
-        num_writing = still
-        if last:
+    while True:
+        writing = _record(batch, chosen, ends, limits)
+        if on_finished is not None and sum(writing) < num_writing:
+            on_finished(num_writing - sum(writing))
+        num_writing = sum(writing)
+        if not any(writing):
             break
         if sum(writing) < SHRINK_BELOW * len(writing):
             keep = torch.tensor([i for i, w in enumerate(writing) if w], device=device)
@@ -153,15 +151,17 @@ def _prefill(
     return batch, output.logits[:, -1]
 
 
-def _record(batch: _Batch, chosen: torch.Tensor, ends: frozenset[int]) -> list[bool]:
+def _record(batch: _Batch, chosen: torch.Tensor, ends: frozenset[int], limits: Sequence[int]) -> list[bool]:
     """Append each row's token unless the row has ended; returns which rows still write."""
-    writing = []
-    for row, token in zip(batch.rows, chosen.tolist(), strict=True):
+
+    def writes(row: int) -> bool:
         written = batch.written[row]
-        if not written or written[-1] not in ends:
-            written.append(token)
-        writing.append(written[-1] not in ends)
-    return writing
+        return len(written) < limits[row] and not (written and written[-1] in ends)
+
+    for row, token in zip(batch.rows, chosen.tolist(), strict=True):
+        if writes(row):
+            batch.written[row].append(token)
+    return [writes(row) for row in batch.rows]
 
 
 def _shrink(batch: _Batch, keep: torch.Tensor) -> None:

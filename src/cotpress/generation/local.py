@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cotpress.generation.base import GREEDY, REFUSED, Generation, Message, OnDone, Sampling
+from cotpress.generation.base import GREEDY, REFUSED, Generation, Message, OnDone, OnFinished, Sampling, budgets
 from cotpress.generation.hf import generate
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ class TransformersBackend:
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         sampling: Sampling = GREEDY,
         streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
+        on_finished: OnFinished | None = None,
     ) -> list[Generation]:
         """See `Backend`."""
         done: dict[int, Generation] = {}
@@ -51,19 +52,24 @@ class TransformersBackend:
             if on_done is not None:
                 on_done(index, generation)
 
-        fitting = [i for i, prompt in enumerate(prompts) if len(prompt) + max_new_tokens <= self._context_tokens]
+        limits = budgets(max_new_tokens, len(prompts))
+        needs = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
+        fitting = [i for i, need in enumerate(needs) if need <= self._context_tokens]
         for index in sorted(set(range(len(prompts))) - set(fitting)):
             note(index, Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=0.0))
-        room = max((len(prompts[i]) for i in fitting), default=0) + max_new_tokens
+            if on_finished is not None:
+                on_finished(1)
+        room = max((needs[i] for i in fitting), default=1)
         generate(
             self._model,
             self._tokenizer,
             [prompts[i] for i in fitting],
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=[limits[i] for i in fitting],
             batch_size=max(self._generation_tokens // room, 1),
             sampling=sampling,
             streams=None if streams is None else [streams[i] for i in fitting],
             on_done=lambda place, generation: note(fitting[place], generation),
+            on_finished=on_finished,
         )
         return [done[i] for i in range(len(prompts))]
 

@@ -1,9 +1,11 @@
 """The backend that asks a server with the OpenAI interface: vLLM, SGLang, llama.cpp, a hosted model.
 
 Rendered prompts go to `/completions` as token ids, so the server reads exactly what training wrote; conversations go to
-`/chat/completions`. For the former, the fields `return_token_ids` and `skip_special_tokens` of vLLM are set: with them
-its answers are the same records that the transformers backend gives. Requests run in one event loop, at most
-`concurrency` at once; the client repeats what may pass (408, 409, 429, 5xx, time-outs, lost connections).
+`/chat/completions`. For the former, fields of vLLM are set with which its answers are the same records that the
+transformers backend gives: it tells the generated token ids, keeps special tokens in the text, and leaves out the
+penalties and cuts of the model's generation_config.json (Qwen2.5 has a repetition penalty there), which it applies
+unasked. Requests run in one event loop, at most `concurrency` at once; the client repeats what may pass (408, 409, 429,
+5xx, time-outs, lost connections).
 
 A key is read from the environment when it is needed; it stands in the request's header and nowhere else.
 """
@@ -18,13 +20,26 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cotpress.errors import ConfigError, GenerationError
-from cotpress.generation.base import GREEDY, LENGTH, REFUSED, STOP, Generation, Message, OnDone, Sampling
+from cotpress.generation.base import (
+    GREEDY,
+    LENGTH,
+    REFUSED,
+    STOP,
+    Generation,
+    Message,
+    OnDone,
+    OnFinished,
+    Sampling,
+    budgets,
+)
+from cotpress.generation.served_adapter import ServedAdapter
 from cotpress.generation_config import ServerGenerationConfig
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
 
 _Request = Callable[["AsyncOpenAI"], Awaitable[Any]]
+_AS_ASKED = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
 _ANSWER_CHARACTERS = 300
 """So much of a server's own message is quoted."""
 _NO_KEY = "none"
@@ -34,10 +49,21 @@ _NO_KEY = "none"
 class ServerBackend:
     """See `cotpress.generation.base.Backend`."""
 
-    def __init__(self, config: ServerGenerationConfig) -> None:
-        """Raises ConfigError if a value is out of range or the key is not in the environment."""
+    def __init__(self, config: ServerGenerationConfig, adapter: str | None = None) -> None:
+        """Checks the settings; the server is asked nothing yet.
+
+        Args:
+            config: Where it is, and what it is asked for.
+            adapter: Directory or hub id of a LoRA adapter that the server shall load and write with; None writes with
+                `config.model`, which may be the name of an adapter that it has loaded.
+
+        Raises:
+            ConfigError: A value is out of range, or the key is not in the environment.
+            ModelError: The adapter cannot be found.
+        """
         _check(config)
         self._config, self._key = config, _key(config)
+        self._adapter = None if adapter is None else ServedAdapter.of(adapter)
         for library in ("httpx", "httpx2", "openai"):  # they log one line per request
             logging.getLogger(library).setLevel(logging.WARNING)
 
@@ -45,21 +71,29 @@ class ServerBackend:
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         sampling: Sampling = GREEDY,
         streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
+        on_finished: OnFinished | None = None,
     ) -> list[Generation]:
         """See `Backend`."""
+        limits = budgets(max_new_tokens, len(prompts))
 
         def request(index: int) -> _Request:
             return lambda client: client.completions.create(
                 prompt=list(prompts[index]),
-                **self._settings(max_new_tokens, sampling, _seed(sampling, index, streams)),
-                extra_body={"return_token_ids": True, "skip_special_tokens": False},
+                **self._settings(limits[index], sampling, _seed(sampling, index, streams)),
+                extra_body=_AS_ASKED,
             )
 
-        return self._run([request(i) for i in range(len(prompts))], lambda choice: choice.text, on_done)
+        def note(index: int, generation: Generation) -> None:
+            if on_done is not None:
+                on_done(index, generation)
+            if on_finished is not None:
+                on_finished(1)
+
+        return self._run([request(i) for i in range(len(prompts))], lambda choice: choice.text, note)
 
     def chat(
         self,
@@ -82,7 +116,8 @@ class ServerBackend:
         )
 
     def _settings(self, max_new_tokens: int, sampling: Sampling, seed: int) -> dict[str, Any]:
-        fixed = {"model": self._config.model, "max_tokens": max_new_tokens}
+        model = self._config.model if self._adapter is None else self._adapter.name
+        fixed = {"model": model, "max_tokens": max_new_tokens}
         if sampling.temperature == 0:
             return {**fixed, "temperature": 0.0}
         return {**fixed, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
@@ -105,6 +140,8 @@ class ServerBackend:
             async with AsyncOpenAI(
                 base_url=config.base_url, api_key=self._key, timeout=config.timeout_s, max_retries=config.max_retries
             ) as client:
+                if self._adapter is not None:
+                    await self._load(client, self._adapter)
                 waiting = enumerate(requests)
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._config.concurrency, len(requests))):
@@ -115,6 +152,14 @@ class ServerBackend:
         except BaseExceptionGroup as errors:  # the first failure has ended all other requests
             raise errors.exceptions[0] from errors.exceptions[0].__cause__
         return [done[i] for i in range(len(requests))]
+
+    async def _load(self, client: "AsyncOpenAI", adapter: ServedAdapter) -> None:
+        from openai import APIError
+
+        try:
+            await adapter.load(client)
+        except APIError as error:
+            raise GenerationError(self._explain(error)) from error
 
     async def _ask(self, client: "AsyncOpenAI", request: _Request, text_of: Callable[[Any], str | None]) -> Generation:
         from openai import APIError, BadRequestError

@@ -19,7 +19,7 @@ import torch
 from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.packaged import packaged_identity, packaged_model
-from cotpress.modeling.sources import model_directory, source_identity
+from cotpress.modeling.sources import model_directory, source_identity, tokenizer_directory
 from cotpress.modeling.tiny import tiny_identity, tiny_model
 from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
 from cotpress.trainer_config import TrainerConfig
@@ -40,7 +40,10 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedToke
     """
     from transformers import AutoTokenizer
 
-    folder = _directory(config, store)
+    if config.source is ModelSource.hub:  # without the weights: a server may have them
+        folder = tokenizer_directory(config.path, config.revision, trust_remote_code=config.trust_remote_code)
+    else:
+        folder = _directory(config, store)
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(

@@ -41,13 +41,14 @@ def model_directory(path: str, revision: str | None = None, *, trust_remote_code
     return folder
 
 
-def tokenizer_directory(path: str, revision: str | None = None) -> Path:
+def tokenizer_directory(path: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Path:
     """A local directory with the tokenizer and settings of a hub id or local directory, without weights.
 
     Raises:
         ModelError: Neither exists, or the hub cannot be reached.
     """
-    return _local(path) or _snapshot(path, revision, _SETTINGS)
+    code = ("*.py",) if trust_remote_code else ()
+    return _local(path) or _snapshot(path, revision, (*_SETTINGS, *code))
 
 
 def source_identity(path: str, revision: str | None = None) -> dict[str, str]:

@@ -70,11 +70,7 @@ def test_streams_stay_with_their_prompts_when_one_is_refused(backend):
     assert found[1].token_ids == alone.token_ids
 
 
-def test_server_takes_no_adapter_and_an_adapter_is_part_of_the_identity(store, tmp_path):
-    served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m")
-    for refused in (open_backend, generation_identity):
-        with pytest.raises(ConfigError, match=r"adapter: got 'dir', but the server 'm' writes.*generation\.model"):
-            refused(served, TINY, CPU, store, adapter="dir")
+def test_adapter_is_part_of_the_identity(store, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
     plain, first = (generation_identity(GenerationConfig(), TINY, CPU, store, adapter=a) for a in (None, str(tmp_path)))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"22")

@@ -40,11 +40,11 @@ class SelfWrittenDataConfig(DataConfig):
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Which backend runs the model; choose with generation@data.generation=server."""
     adapter: str | None = None
-    """Directory or hub id of a PEFT adapter on the model (backend transformers only), e.g. that of a student."""
+    """Directory or hub id of a PEFT adapter on the model, e.g. that of a student; a server is told to load it."""
     max_new_tokens: int = MISSING
     """Budget of one answer, in the model's tokens."""
     samples: int = 1
-    """Answers per question; several need data.generation.temperature above 0."""
+    """Answers per question; with several, data.generation.temperature null is 0.6 and top_p null is 0.95 (CTS)."""
     pick: Pick = Pick.shortest
     """Which of several right answers to one question is kept."""
     max_thinking_tokens: int | None = None
@@ -61,7 +61,7 @@ def check_self_written(config: SelfWrittenDataConfig, group: str = "data") -> No
         group: Where they stand, for messages.
 
     Raises:
-        ConfigError: A value is out of range, or the questions have no answers.
+        ConfigError: A value is out of range, all answers to a question would be the same, or questions have no answers.
     """
     limits = {
         "samples": config.samples,

@@ -19,7 +19,7 @@ from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
 
 SELECTION_VERSION = 1
-"""Raise it whenever the same answers give other traces."""
+"""Raise it whenever the same answers with the same verdicts give other traces."""
 
 KEPT, SPARE = "kept", "right, but another was kept"
 TOO_LONG = "thinking too long"

@@ -1,5 +1,6 @@
 """What the model wrote, as an artifact of its own: other filters ask no model again."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, finger
 from cotpress.data.self_written.config import SelfWrittenDataConfig
 from cotpress.generation.backends import generation_identity, open_backend, sampling_of
 from cotpress.generation.base import Generation
+from cotpress.generation_config import GenerationConfig
 from cotpress.journal import Journal
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling_config import ModelConfig
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DRAFTS = "drafts.parquet"
+TEMPERATURE, TOP_P = 0.6, 0.95
+"""For several answers to a question, unless given: as in evaluation, the values of CTS (arXiv 2505.17827)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +72,17 @@ def write(
         store: Where the result goes.
 
     Raises:
-        ConfigError: A value is out of range, or a server is given an adapter.
+        ConfigError: A value is out of range.
         GenerationError: The server fails.
         ModelError: The model or its adapter cannot be loaded.
     """
-    tokenizer = load_tokenizer(model, store)
+    tokenizer, generation = load_tokenizer(model, store), _generation(config)
     identity = {
         "questions": questions.key,
         "prompt": _prompt_identity(tokenizer, model),
         "max_new_tokens": config.max_new_tokens,
         "samples": config.samples,
-        **generation_identity(config.generation, model, trainer, store, adapter=config.adapter),
+        **generation_identity(generation, model, trainer, store, adapter=config.adapter),
     }
 
     def produce(folder: Path) -> Summary:
@@ -86,22 +90,22 @@ def write(
         keys = [(p.id, k) for p in asked for k in range(config.samples)]
         kept = Journal(folder / SCRATCH / "drafts.jsonl", Draft, lambda draft: (draft.id, draft.sample))
         waiting = [(p, k) for p in asked for k in range(config.samples) if (p.id, k) not in kept.done]
-        with Progress("write", len(keys), "answers", done=len(keys) - len(waiting)) as progress:
 
-            def note(index: int, written: Generation) -> None:
-                problem, sample = waiting[index]
-                kept.add(_draft(problem, sample, written))
-                progress.advance(1)
+        def note(index: int, written: Generation) -> None:
+            problem, sample = waiting[index]
+            kept.add(_draft(problem, sample, written))
 
-            if waiting:
+        if waiting:
+            with Progress("write", len(keys), "answers", done=len(keys) - len(waiting)) as progress:
                 log.info("write: asking for %d of %d answers", len(waiting), len(keys))
                 format_ = ChatFormat(tokenizer, model.chat)
-                open_backend(config.generation, model, trainer, store, adapter=config.adapter).complete(
+                open_backend(generation, model, trainer, store, adapter=config.adapter).complete(
                     [format_.prompt_ids(p.question) for p, _ in waiting],
                     max_new_tokens=config.max_new_tokens,
-                    sampling=sampling_of(config.generation),
+                    sampling=sampling_of(generation),
                     streams=[f"{p.id}/{k}" for p, k in waiting],
                     on_done=note,
+                    on_finished=progress.advance,
                 )
         write_records(folder / DRAFTS, [kept.done[key] for key in keys], Draft)
         return Summary(num_rows=len(keys), facts={"questions": len(asked)})
@@ -115,6 +119,18 @@ def distinct(problems: Sequence[Problem]) -> list[Problem]:
     for problem in problems:
         first.setdefault(problem.question, problem)
     return list(first.values())
+
+
+def _generation(config: SelfWrittenDataConfig) -> GenerationConfig:
+    """How tokens are chosen where the settings leave it open: one answer is greedy, several are drawn."""
+    given = config.generation
+    if config.samples == 1:
+        return given
+    return dataclasses.replace(
+        given,
+        temperature=TEMPERATURE if given.temperature is None else given.temperature,
+        top_p=TOP_P if given.top_p is None else given.top_p,
+    )
 
 
 def _draft(problem: Problem, sample: int, written: Generation) -> Draft:

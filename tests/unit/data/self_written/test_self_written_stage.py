@@ -15,7 +15,7 @@ from cotpress.data.planted.families import FAMILIES
 from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfig
 from cotpress.data.stage import problems, traces
 from cotpress.errors import ConfigError, DataError, GenerationError
-from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
@@ -53,10 +53,7 @@ def asked(store: ArtifactStore, tiny: ModelConfig):
 
 
 def settings(server: OpenAIServer, questions: JsonlBenchmarkConfig, **changes: Any) -> SelfWrittenDataConfig:
-    temperature = 0.6 if changes.get("samples", 1) > 1 else 0.0
-    generation = ServerGenerationConfig(
-        base_url=server.base_url, model="stub", concurrency=2, max_retries=0, temperature=temperature
-    )
+    generation = ServerGenerationConfig(base_url=server.base_url, model="stub", concurrency=2, max_retries=0)
     given = {"name": "self_written", "max_new_tokens": 40, "validation_fraction": 0.0, **changes}
     return SelfWrittenDataConfig(questions=questions, generation=generation, **given)
 
@@ -140,6 +137,7 @@ def test_best_of_n_keeps_what_pick_says(
         artifact = traces(config, store, model=tiny)
     assert len(server.calls) == 30
     assert all(len(set(drawn)) == 3 for drawn in seeds.values()), "answers to one question have seeds of their own"
+    assert {(call.body["temperature"], call.body["top_p"]) for call in server.calls} == {(0.6, 0.95)}
     assert {t.thinking for t in solved(artifact).values()} == {words}
     assert artifact.facts["answers"] == {"kept": 10, "right, but another was kept": 10, "wrong answer": 10}
 
@@ -243,7 +241,6 @@ def test_transformers_model_writes_the_same_greedy_answers_again(tiny: ModelConf
         ({"samples": 0}, r"data\.samples: got 0, allowed: a whole number of at least 1"),
         ({"max_new_tokens": 0}, r"data\.max_new_tokens: got 0"),
         ({"max_thinking_tokens": 0}, r"data\.max_thinking_tokens: got 0"),
-        ({"adapter": "dir"}, r"adapter: got 'dir', but the server 'stub' writes"),
     ],
 )
 def test_values_out_of_range_are_refused_before_anything_is_asked(
@@ -263,7 +260,8 @@ def test_values_out_of_range_are_refused_before_anything_is_asked(
 def test_greedy_samples_and_questions_without_answers_are_refused(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig
 ) -> None:
-    greedy = SelfWrittenDataConfig(name="x", questions=questions, max_new_tokens=9, samples=4)
+    zero = GenerationConfig(temperature=0.0)
+    greedy = SelfWrittenDataConfig(name="x", questions=questions, max_new_tokens=9, samples=4, generation=zero)
     with pytest.raises(ConfigError, match=r"data\.samples: got 4 at temperature 0.*data\.generation\.temperature=0\.6"):
         traces(greedy, store, model=tiny)
     open_ = SelfWrittenDataConfig(name="x", questions=replace(questions, unanswerable=True), max_new_tokens=9)
