@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,17 +14,43 @@ from commands import SMALL, Command
 from cotpress.artifacts import ArtifactStore
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
 from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.errors import DataError
 from cotpress.flow import Compression, Flow
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import Trace
 from cotpress.tables import read_records
 from cotpress.tracking import CsvTracker
-from openai_server import Call, Reply, openai_server
+from openai_server import Call, OpenAIServer, Reply, Script, openai_server
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROOT = Path(__file__).parents[2]
 TINY = ["model=tiny", "trainer=cpu", "trainer.num_threads=1"]
+TINY_MODEL = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
 pytestmark = pytest.mark.timeout(300)
+
+
+def instruct(tokenizer: "PreTrainedTokenizerBase") -> Script:
+    """A model without thinking tags that adds, but wrongly below 4."""
+
+    def script(call: Call, seen: int) -> Reply:
+        found = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
+        assert found
+        i = int(found[1])
+        said = i + 3 if i < 4 else i + 2
+        return Reply(text=f"We add the two numbers. {i} + 2 = {said}.\n\nThe final answer is: $\\boxed{{{said}}}$")
+
+    return script
+
+
+def self_written(questions: Path, server: OpenAIServer) -> list[str]:
+    return [
+        *("data=self_written", "questions@data.questions=jsonl", f"data.questions.path={questions}"),
+        *("generation@data.generation=server", f"data.generation.base_url={server.base_url}"),
+        *("data.generation.model=stub", "data.generation.concurrency=2"),
+    ]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,30 +68,16 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_student_is_trained_on_what_a_server_wrote(command: Command, questions: Path, tmp_path: Path) -> None:
-    tiny = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
-    tokenizer = load_tokenizer(tiny, ArtifactStore(tmp_path))
-
-    def instruct(call: Call, seen: int) -> Reply:
-        found = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
-        assert found
-        i = int(found[1])
-        said = i + 3 if i < 4 else i + 2  # four are wrong
-        return Reply(text=f"We add the two numbers. {i} + 2 = {said}.\n\nThe final answer is: $\\boxed{{{said}}}$")
-
-    with openai_server(instruct) as server:
+def test_student_is_trained_on_what_a_server_wrote(
+    command: Command, questions: Path, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    with openai_server(instruct(tokenizer)) as server:
         arguments = [
-            *("data=self_written", "questions@data.questions=jsonl", f"data.questions.path={questions}"),
-            *("generation@data.generation=server", f"data.generation.base_url={server.base_url}"),
-            *("data.generation.model=stub", "data.generation.concurrency=2", "scorer=random", "ratio=0.5"),
-            *(a for a in SMALL if not a.startswith("data.")),
-            "trainer=cpu", "trainer.num_threads=1", "output_root=self",
+            *TINY, *self_written(questions, server), *(a for a in SMALL if a.startswith("benchmark.")),
+            "scorer=random", "ratio=0.5", "output_root=self",
         ]  # fmt: skip
         done = command("train.py", *arguments)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert len(server.calls) == 20
-        again = command("train.py", *arguments)
-        assert again.returncode == 0
         assert len(server.calls) == 20
     assert "4 dropped: wrong answer" in done.stderr
     (data,) = (command.folder / "self/artifacts/data").iterdir()
@@ -79,11 +92,62 @@ def test_student_is_trained_on_what_a_server_wrote(command: Command, questions: 
     assert row["actual_ratio"] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "PreTrainedTokenizerBase":
+    return load_tokenizer(TINY_MODEL, ArtifactStore(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="module")
+def scoring(
+    questions: Path, tokenizer: "PreTrainedTokenizerBase", tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Compression]]:
+    """A flow of compress.py on what an instruct model wrote, all in one output root."""
+    folder = tmp_path_factory.mktemp("scoring")
+    tracker = CsvTracker(folder)
+    with openai_server(instruct(tokenizer)) as server:
+
+        def make(*overrides: str) -> Compression:
+            written = [
+                *self_written(questions, server),
+                "data.questions.limit=10",
+                "data.validation_fraction=0",
+                f"output_root={folder}",
+            ]
+            config = to_objects(compose("compress", overrides=[*TINY, *written, *overrides]))
+            assert isinstance(config, CompressConfig)
+            return Compression(config, tracker)
+
+        yield make
+    tracker.close()
+
+
+@pytest.mark.parametrize("scorer", ["random", "stride", "gogi", "greedy_nll", "answer_attention"])
+def test_scorer_without_reference_model_needs_no_labels(scoring: Callable[..., Compression], scorer: str) -> None:
+    layers = ["scorer.num_layers=2"] if scorer == "answer_attention" else []
+    compressed = scoring(f"scorer={scorer}", "ratio=0.5", *layers).compressed()
+    assert compressed.manifest["num_rows"] == 6
+    assert compressed.facts["actual_ratio"] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("scorer", ["cts", "self_information", "reference_likelihood"])
+def test_scorer_that_reads_with_the_model_as_it_is_needs_no_labels(
+    scoring: Callable[..., Compression], scorer: str
+) -> None:
+    assert scoring(f"scorer={scorer}", "reference=none").compressed().manifest["num_rows"] == 6
+
+
+def test_reference_model_says_where_labels_could_come_from(scoring: Callable[..., Compression]) -> None:
+    with pytest.raises(DataError, match=r"the data has no labels.*distill=overlap.*distill=llm, data@labelled=planted"):
+        scoring("scorer=cts").compressed()
+    with pytest.raises(DataError, match=r"overlap: no valuable part in any of 6 traces.*or distill=llm"):
+        scoring("scorer=cts", "distill=overlap").compressed()
+
+
 @pytest.fixture
 def stopping(tmp_path: Path) -> Path:
     """The tiny model with an end token that can be learnt: its own is the padding, whose vector is zero."""
-    tiny, store = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama"), ArtifactStore(tmp_path)
-    model, tokenizer = load_model(tiny, store), load_tokenizer(tiny, store)
+    store = ArtifactStore(tmp_path)
+    model, tokenizer = load_model(TINY_MODEL, store), load_tokenizer(TINY_MODEL, store)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         model.get_input_embeddings().weight[tokenizer.eos_token_id].normal_(0, 0.02)
