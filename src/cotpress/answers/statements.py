@@ -71,14 +71,15 @@ def after_hashes(text: str) -> str:
 def statement_range(text: str) -> tuple[int, int] | None:
     r"""Where the last statement of an answer stands: its first character and one past its last.
 
-    A box is a statement by its braces, `answer is` by these words, `#### 72` by its line; of several kinds the one that
-    `extract_answer` reads. None if the text states none, whatever number stands last in it.
+    Of a box that is all of it, of `answer is ...` and `#### ...` what introduces the answer; of several kinds the one
+    that `extract_answer` reads. None if the text states none, whatever number stands last in it.
     """
     if found := [box for box in boxes(text) if box.content]:
         return found[-1].start, found[-1].end
-    for pattern in (_STATED, _HASHES):
-        if matches := list(pattern.finditer(text)):
-            return matches[-1].span()
+    if leads := list(_STATED.finditer(text)):
+        return leads[-1].span()
+    if lines := list(_HASHES.finditer(text)):
+        return lines[-1].start(), lines[-1].start(1)
     return None
 
 

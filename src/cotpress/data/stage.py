@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cotpress.answers import checker_fingerprint
 from cotpress.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.data.benchmarks import published
 from cotpress.data.config import (
@@ -28,13 +27,10 @@ from cotpress.data.config import (
 from cotpress.data.planted import generator
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
 from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
-from cotpress.data.self_written.selection import SELECTION_VERSION, select
-from cotpress.data.self_written.writing import DRAFTS, Draft, write
+from cotpress.data.self_written.stage import SOLVED, solve
 from cotpress.data.split import split
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling_config import ModelConfig
-from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
 from cotpress.tables import read_records, write_records
 from cotpress.trainer_config import TrainerConfig
@@ -174,29 +170,10 @@ def _self_written(
         raise ConfigError("data=self_written: there is no model that could write. Fix: model=NAME")
     check_self_written(config)
     questions = problems(config.questions, store, "data.questions")
-    drafts = write(config, questions, model=model, trainer=trainer, store=store)
-    identity = {
-        "source": "self_written",
-        "version": SELECTION_VERSION,
-        "checker": checker_fingerprint(),
-        "written": drafts.key,
-        "thinking_tags": [model.chat.thinking_open, model.chat.thinking_close],
-        "format": config.format,
-        "pick": config.pick,
-        "max_thinking_tokens": config.max_thinking_tokens,
-    }
-
-    def solved() -> Iterator[Trace]:
-        asked = read_records(questions.file(PROBLEMS), Problem)
-        written = read_records(drafts.file(DRAFTS), Draft)
-        found = select(config, asked, written, ChatFormat(load_tokenizer(model, store), model.chat), model.chat)
-        source.dropped.update(questions.manifest["dropped"])
-        source.dropped.update(found.dropped)
-        source.facts.update(found.facts)
-        yield from found.traces
-
-    source = _Source(identity, solved())
-    return source
+    solved = solve(config, questions, model=model, trainer=trainer, store=store)
+    identity = {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]}
+    records = _lazily(lambda: read_records(solved.file(SOLVED), Trace))
+    return _Source(identity, records, Counter(solved.manifest["dropped"]), facts={**solved.facts, "from": solved.key})
 
 
 def _text_source(config: JsonlDataConfig, column: str) -> _Source[Trace]:

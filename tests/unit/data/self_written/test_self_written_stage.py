@@ -187,26 +187,46 @@ def test_other_filters_ask_no_model_again(
     assert short.manifest["dropped"]["thinking too long"] == 1
 
 
-def test_identity_is_who_is_asked_what_and_how_not_where_or_how_fast(
+def test_model_is_asked_again_when_it_is_another_or_asked_otherwise_not_elsewhere(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
 ) -> None:
-    def key(server: OpenAIServer, model: ModelConfig = tiny, name: str = "stub", **changes: Any) -> str:
+    def num_asked(server: OpenAIServer, model: ModelConfig = tiny, name: str = "stub", **changes: Any) -> int:
+        before = len(server.calls)
         config = settings(server, changes.pop("questions", questions), **changes)
         assert isinstance(config.generation, ServerGenerationConfig)
         config.generation.model = name
-        return traces(config, store, model=model).key
+        traces(config, store, model=model)
+        return len(server.calls) - before
 
     with openai_server(answering(asked)) as server:
-        first = key(server)
+        assert num_asked(server) == 10
     with openai_server(answering(asked)) as server:
-        assert key(server, name="stub") == first
-        assert server.calls == []
-        others = [
-            key(server, name="other"), key(server, max_new_tokens=30), key(server, samples=2), key(server, limit=3),
-            key(server, questions=replace(questions, limit=5)),
-            key(server, replace(tiny, chat=replace(tiny.chat, system="Think."))),
-        ]  # fmt: skip
-    assert len({first, *others}) == 7
+        assert num_asked(server) == num_asked(server, limit=3) == num_asked(server, validation_fraction=0.5) == 0
+        assert num_asked(server, name="other") == 10
+        assert num_asked(server, max_new_tokens=30) == 10
+        assert num_asked(server, samples=2) == 20
+        assert num_asked(server, questions=replace(questions, limit=5)) == 5
+        assert num_asked(server, replace(tiny, chat=replace(tiny.chat, system="Think."))) == 10
+
+
+def test_same_traces_are_the_same_data_whatever_judged_them(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with openai_server(answering(asked)) as server:
+        first = traces(settings(server, questions), store, model=tiny)
+        monkeypatch.setattr("cotpress.data.self_written.stage.checker_fingerprint", lambda: "another")
+        second = traces(settings(server, questions), store, model=tiny)
+        assert len(server.calls) == 10
+    assert second.key == first.key
+    assert len(list((store._root / "solve").iterdir())) == 2
+
+
+def test_repeated_command_finds_everything_done(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
+) -> None:
+    with openai_server(answering(asked)) as server:
+        assert traces(settings(server, questions), store, model=tiny).fresh
+        assert not traces(settings(server, questions), store, model=tiny).fresh
 
 
 def test_planted_questions_are_training_problems_that_no_benchmark_has(store: ArtifactStore) -> None:

@@ -60,9 +60,7 @@ def test_equation_inside_the_box_computes_nothing() -> None:
     assert before_answer("Halve both sides.\nThe solution is $\\boxed{x = 3}$.") == "Halve both sides."
 
 
-@given(
-    st.lists(st.sampled_from(["a", " ", ". ", "\n", "=", "\\boxed{7}", "answer is ", "#### 7", "}", ":"]), max_size=30)
-)
+@given(st.lists(st.sampled_from([*"a \n=}:", ". ", "\\boxed{7}", "answer is ", "#### 7"]), max_size=30))
 def test_thinking_is_a_beginning_of_the_output_and_holds_all_that_it_computes(parts: list[str]) -> None:
     text = "".join(parts).strip()
     thinking = before_answer(text)
