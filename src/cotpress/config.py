@@ -17,12 +17,14 @@ from cotpress.data.config import (
     MultipleChoiceBenchmarkConfig,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
+    PlantedQuestionsConfig,
     PlantedTruthConfig,
     PrmbenchConfig,
     PublishedBenchmarkConfig,
     ThoughtAnchorsConfig,
     TruthConfig,
 )
+from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
@@ -163,6 +165,10 @@ SCHEMAS: dict[str, type] = {
     "fidelity_schema": FidelityConfig,
     "data/planted_schema": PlantedDataConfig,
     "data/jsonl_schema": JsonlDataConfig,
+    "data/self_written_schema": SelfWrittenDataConfig,
+    "questions/planted_schema": PlantedQuestionsConfig,
+    "questions/jsonl_schema": JsonlBenchmarkConfig,
+    "questions/published_schema": PublishedBenchmarkConfig,
     "truth/planted_schema": PlantedTruthConfig,
     "truth/thought_anchors_schema": ThoughtAnchorsConfig,
     "truth/prmbench_schema": PrmbenchConfig,
@@ -263,6 +269,8 @@ def _check_data(config: ScoringPipelineConfig) -> None:
     for key, data in (("data", config.data), ("labelled", config.labelled)):
         share = 0.0 if data is None else data.validation_fraction
         _require(f"{key}.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
+        if isinstance(data, SelfWrittenDataConfig):
+            check_self_written(data, key)
     if isinstance(config.labelled, JsonlDataConfig) and config.labelled.field is not None:
         raise ConfigError(
             f"labelled.field: got '{config.labelled.field}', but models learn from whole traces. Fix: leave it out and "

@@ -15,7 +15,7 @@ from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress
 from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
-from cotpress.data.config import PlantedDataConfig
+from cotpress.data.config import DataConfig, PlantedDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth.stage import truth
 from cotpress.distill.stage import distill
@@ -62,7 +62,10 @@ class Scoring:
     @cached_property
     def data(self) -> Artifact:
         """What the group `data` stands for: training and validation traces."""
-        return self._kept("data", traces(self._config.data, self.store))
+        return self._kept("data", self._traces(self._config.data))
+
+    def _traces(self, data: DataConfig) -> Artifact:
+        return traces(data, self.store, model=self._config.model, trainer=self._config.trainer)
 
     @cached_property
     def traces(self) -> Artifact:
@@ -74,7 +77,7 @@ class Scoring:
         """Traces that reference model and classifier learn from."""
         c = self._config
         if c.labelled is not None:
-            return self._kept("data (labelled)", traces(c.labelled, self.store))
+            return self._kept("data (labelled)", self._traces(c.labelled))
         if not is_text(c.data):
             return self.data
         log.info(
@@ -83,7 +86,7 @@ class Scoring:
             NUM_LABELLED_TRACES,
         )
         planted = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=c.seed)
-        return self._kept("data (labelled)", traces(planted, self.store))
+        return self._kept("data (labelled)", self._traces(planted))
 
     @cached_property
     def distilled(self) -> Artifact:

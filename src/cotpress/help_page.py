@@ -11,6 +11,7 @@ USAGE = {
         [
             "python train.py scorer=cts ratio=0.7",
             "python train.py -m scorer=cts,tokenskip,random ratio=0.5,0.7,0.9",
+            "python train.py data=self_written questions@data.questions=gsm8k model=qwen7b scorer=tokenskip_xlmr",
         ],
     ),
     "compress": (

@@ -21,7 +21,7 @@ from cotpress.scoring.config import MixConfig, RandomConfig
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 7, "experiment": 2, "compression": 3, "data": 2, "distill": 4, "evaluation": 4, "model": 6,
+    "benchmark": 7, "experiment": 2, "compression": 3, "data": 3, "distill": 4, "evaluation": 4, "model": 6,
     "reference": 4, "scorer": 20, "sft": 2, "tracker": 3, "trainer": 3, "truth": 3,
 }  # fmt: skip
 ENTRY = {"truth": "fidelity"}
@@ -33,7 +33,6 @@ REQUIRED = {
     "truth=thought_anchors": ["truth.path=x"],
     "truth=prmbench": ["truth.path=x"],
     "experiment=cts_long_cot": ["data.path=x"],
-    "experiment=tokenskip_gsm8k": ["data.path=x"],
     "data=jsonl": ["data.path=x"],
     "benchmark=jsonl": ["benchmark.path=x"],
 }

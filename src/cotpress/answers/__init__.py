@@ -5,6 +5,7 @@ One definition for filtering self-written traces, for the validation callback an
 
 from cotpress.answers.comparison import is_equal
 from cotpress.answers.extraction import Extractor, extract_answer
+from cotpress.answers.statements import statement_range
 from cotpress.answers.verdict import Verdict, declines_to_answer, judge
 from cotpress.answers.version import checker_fingerprint
 
@@ -16,4 +17,5 @@ __all__ = [
     "extract_answer",
     "is_equal",
     "judge",
+    "statement_range",
 ]

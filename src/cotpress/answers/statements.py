@@ -68,6 +68,21 @@ def after_hashes(text: str) -> str:
     return last.strip()
 
 
+def statement_range(text: str) -> tuple[int, int] | None:
+    r"""Where the last statement of an answer stands: its first character and one past its last.
+
+    Of a box that is all of it, of `answer is ...` and `#### ...` what introduces the answer; of several kinds the one
+    that `extract_answer` reads. None if the text states none, whatever number stands last in it.
+    """
+    if found := [box for box in boxes(text) if box.content]:
+        return found[-1].start, found[-1].end
+    if leads := list(_STATED.finditer(text)):
+        return leads[-1].span()
+    if lines := list(_HASHES.finditer(text)):
+        return lines[-1].start(), lines[-1].start(1)
+    return None
+
+
 def formulas(text: str) -> list[str]:
     r"""Contents of `$...$`, `\(...\)` and `\[...\]` in a short text."""
     return [_inside(match) for match in _MATH.finditer(text)]

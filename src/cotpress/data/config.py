@@ -99,6 +99,21 @@ class PlantedBenchmarkConfig(BenchmarkConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class PlantedQuestionsConfig(BenchmarkConfig):
+    """Problems of the built-in generator to train on (config group `questions`): none has the numbers of a problem that
+    is evaluated."""
+
+    num_problems: int = MISSING
+    """Problems to generate."""
+    families: list[str] = field(default_factory=list)
+    """Problem families; empty means all training families."""
+    difficulty: int = 1
+    """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
+    seed: int = 4_000_037
+    """Seed of the generator; not that of `data=planted`, or a student would be asked what it was trained on."""
+
+
+@dataclass(kw_only=True, slots=True)
 class JsonlBenchmarkConfig(BenchmarkConfig):
     """Problems `id, question, answer` from one's own .jsonl or .parquet file."""
 

@@ -21,14 +21,19 @@ from cotpress.data.config import (
     JsonlDataConfig,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
+    PlantedQuestionsConfig,
     PublishedBenchmarkConfig,
 )
 from cotpress.data.planted import generator
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
+from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
+from cotpress.data.self_written.stage import SOLVED, solve
 from cotpress.data.split import split
 from cotpress.errors import ConfigError, DataError
+from cotpress.modeling_config import ModelConfig
 from cotpress.records import Problem, Trace
-from cotpress.tables import write_records
+from cotpress.tables import read_records, write_records
+from cotpress.trainer_config import TrainerConfig
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +51,37 @@ class _Source(Generic[R]):
         records: The usable records, lazily: nothing is read or generated if the artifact is there already.
         dropped: Bad rows by reason, complete once `records` is exhausted.
         emptied: Cells of optional columns that were read as empty because they hold no text, likewise, by column.
+        facts: Further facts about the records, likewise.
     """
 
     identity: Mapping[str, Any]
     records: Iterable[R]
     dropped: Counter[str] = field(default_factory=Counter)
     emptied: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-def traces(config: DataConfig, store: ArtifactStore) -> Artifact:
+def traces(
+    config: DataConfig, store: ArtifactStore, *, model: ModelConfig | None = None, trainer: TrainerConfig | None = None
+) -> Artifact:
     """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
+
+    Args:
+        config: Which source, and its settings.
+        store: Where the result goes.
+        model: The run's model, for a source that has it write.
+        trainer: Hardware, for such a source.
 
     Raises:
         ConfigError: A value is out of range.
         DataError: The file is missing, holds no usable row, or (if strict) a bad one; or nothing is left for training.
+        GenerationError: A server that should write fails.
     """
     _check_limit("data.limit", config.limit)
-    source = _trace_source(config)
+    if isinstance(config, SelfWrittenDataConfig):
+        source = _self_written(config, store, model, trainer or TrainerConfig())
+    else:
+        source = _trace_source(config)
     # Texts are not learnt from, so none is held back.
     validation_fraction = 0.0 if is_text(config) else config.validation_fraction
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
@@ -76,7 +95,7 @@ def traces(config: DataConfig, store: ArtifactStore) -> Artifact:
                 "for training. Fix: give more traces or a smaller fraction."
             )
         write_records(folder / TRACES, rows, Trace)
-        facts: dict[str, Any] = {"train": num_train, "validation": len(rows) - num_train}
+        facts: dict[str, Any] = {"train": num_train, "validation": len(rows) - num_train, **source.facts}
         if source.emptied:
             facts["read_as_empty"] = dict(source.emptied)
             log.warning("data: cells without text, read as empty, by column: %s", dict(source.emptied))
@@ -90,17 +109,22 @@ def is_text(config: DataConfig) -> bool:
     return isinstance(config, JsonlDataConfig) and config.field is not None
 
 
-def problems(config: BenchmarkConfig, store: ArtifactStore) -> Artifact:
-    """Problems to evaluate on: an artifact with `problems.parquet` (`Problem` records).
+def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchmark") -> Artifact:
+    """Problems to ask: an artifact with `problems.parquet` (`Problem` records).
+
+    Args:
+        config: Which source, and its settings.
+        store: Where the result goes.
+        group: Configuration group of these settings, for messages.
 
     Raises:
         ConfigError: A value is out of range.
         DataError: The file is missing or holds no usable row; or the hub cannot give it.
     """
-    _check_limit("benchmark.limit", config.limit)
+    _check_limit(f"{group}.limit", config.limit)
     if "{question}" not in config.prompt:
-        raise ConfigError(f"benchmark.prompt: got '{config.prompt}', it must contain {{question}}")
-    source = _problem_source(config)
+        raise ConfigError(f"{group}.prompt: got '{config.prompt}', it must contain {{question}}")
+    source = _problem_source(config, group)
     extractor = config.extractor.value
 
     def produce(folder: Path) -> Summary:
@@ -135,7 +159,21 @@ def _trace_source(config: DataConfig) -> _Source[Trace]:
             identity = {**_file_identity(config.path), "strict": config.strict}
             return _Source(identity, map(_trace, reader), reader.dropped)
         case _:
-            raise ConfigError(f"data: no source for {type(config).__name__}. Allowed: planted, jsonl")
+            raise ConfigError(f"data: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
+
+
+def _self_written(
+    config: SelfWrittenDataConfig, store: ArtifactStore, model: ModelConfig | None, trainer: TrainerConfig
+) -> _Source[Trace]:
+    """What the model wrote and solved."""
+    if model is None:
+        raise ConfigError("data=self_written: there is no model that could write. Fix: model=NAME")
+    check_self_written(config)
+    questions = problems(config.questions, store, "data.questions")
+    solved = solve(config, questions, model=model, trainer=trainer, store=store)
+    identity = {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]}
+    records = _lazily(lambda: read_records(solved.file(SOLVED), Trace))
+    return _Source(identity, records, Counter(solved.manifest["dropped"]), facts={**solved.facts, "from": solved.key})
 
 
 def _text_source(config: JsonlDataConfig, column: str) -> _Source[Trace]:
@@ -157,7 +195,7 @@ def _text_source(config: JsonlDataConfig, column: str) -> _Source[Trace]:
     return _Source(identity, map(text, reader), reader.dropped, reader.emptied)
 
 
-def _problem_source(config: BenchmarkConfig) -> _Source[Problem]:
+def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
     match config:
         case PlantedBenchmarkConfig():
             values: dict[str, Any] = {
@@ -168,17 +206,27 @@ def _problem_source(config: BenchmarkConfig) -> _Source[Problem]:
             }
             identity = {"source": "planted", "version": generator.VERSION, **values}
             return _Source(identity, _lazily(lambda: generator.problems(**values)))
+        case PlantedQuestionsConfig():
+            values = {
+                "num_problems": config.num_problems,
+                "families": config.families,
+                "difficulty": config.difficulty,
+                "seed": config.seed,
+            }
+            half = generator.Half.training
+            identity = {"source": "planted", "version": generator.VERSION, "half": half, **values}
+            return _Source(identity, _lazily(lambda: generator.problems(**values, half=half, group=group)))
         case JsonlBenchmarkConfig():
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not config.unanswerable]
-            reader = RowReader(Path(config.path), fields, strict=False, key="benchmark.path")
+            reader = RowReader(Path(config.path), fields, strict=False, key=f"{group}.path")
             identity = {**_file_identity(config.path), "unanswerable": config.unanswerable}
             return _Source(identity, map(_problem, reader), reader.dropped)
         case PublishedBenchmarkConfig():
-            file = published.local_file(config)
+            file = published.local_file(config, group)
             identity = {**_file_identity(str(file)), **published.reading(config)}
-            return _Source(identity, _lazily(lambda: published.problems(config, file)))
+            return _Source(identity, _lazily(lambda: published.problems(config, file, group)))
         case _:
-            raise ConfigError(f"benchmark: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
+            raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 
 def _trace(row: Mapping[str, str]) -> Trace:

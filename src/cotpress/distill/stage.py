@@ -132,7 +132,8 @@ def _check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
     if extractor is Extractor.labels and not any(trace.spans for trace in traces):
         raise DataError(
             "distill.extractor=labels: the data has no labels; only the built-in generator (data=planted) plants them. "
-            "Fix: distill.extractor=overlap"
+            "Fix: distill=overlap (steps that the written responses take up again), distill=llm, data@labelled=planted "
+            "(labels of other traces), or a scorer that needs no labels"
         )
     if extractor is Extractor.overlap and not any(trace.response.strip() for trace in traces):
         raise DataError(
@@ -164,7 +165,7 @@ def _nothing_found(config: DistillConfig, num_traces: int, dropped: Mapping[str,
         case Extractor.labels:
             return f"{message}. Fix: distill.extractor=overlap"
         case Extractor.overlap:
-            return f"{message}. Fix: lower distill.min_overlap, got {config.min_overlap}"
+            return f"{message}. Fix: lower distill.min_overlap, got {config.min_overlap}, or distill=llm"
         case Extractor.llm:
             reasons = ", ".join(f"{num} {reason}" for reason, num in sorted(dropped.items()))
             return (

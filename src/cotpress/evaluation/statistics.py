@@ -11,24 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
 
 from cotpress.errors import DataError
+from cotpress.intervals import fraction_interval, mean_interval, normal_quantile, standard_error
 from cotpress.records import Interval, Prediction
 
 Measure = Callable[[Prediction], float]
 """What is measured on one answer."""
-
-
-def wilson(fraction: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a fraction observed in `n` independent trials; inside [0, 1] and never empty."""
-    return _score_interval(fraction, n, _normal_quantile(confidence))
-
-
-def _score_interval(fraction: float, n: float, z: float) -> tuple[float, float]:
-    centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def accuracy_interval(
@@ -44,43 +33,6 @@ def accuracy_interval(
     allowed = math.inf if budget is None else budget
     return fraction_interval(question_means(predictions, lambda p: float(p.correct and p.num_tokens <= allowed)),
                              len(predictions), confidence)  # fmt: skip
-
-
-def fraction_interval(questions: Sequence[float], num_answers: int, confidence: float = 0.95) -> Interval:
-    """Mean of one fraction per question with its interval, inside [0, 1].
-
-    One sample per question (every fraction 0 or 1) gives Wilson's interval. Several give the same formula with two
-    changes, both needed for coverage with few questions: `n` is the number of independent trials that would have the
-    standard error clustered by question, at most the number of answers, and the quantile is Student's with one degree
-    of freedom less than there are questions. A plain t interval covers 82 to 93 % with 10 questions near 0 or 1, this
-    one 92 to 98 %. Where all questions have the same fraction there is no spread to see, and only questions count.
-    """
-    means = np.asarray(questions, dtype=np.float64)
-    n, fraction = len(means), float(means.mean())
-    error = standard_error(means)
-    if not error or np.isin(means, (0.0, 1.0)).all():
-        low, high = wilson(fraction, n, confidence)
-    else:
-        trials = min(max(fraction * (1 - fraction) / error**2, 1.0), float(num_answers))
-        low, high = _score_interval(fraction, trials, _student_quantile(confidence, n - 1))
-    return Interval(value=fraction, low=min(low, fraction), high=max(high, fraction), n=n)
-
-
-def standard_error(questions: Sequence[float] | NDArray[np.float64]) -> float | None:
-    """Standard error of the mean over questions; clustered, if each number is the mean over a question's samples.
-
-    None for a single question, whose spread cannot be seen.
-    """
-    if len(questions) < 2:
-        return None
-    return float(np.std(questions, ddof=1)) / math.sqrt(len(questions))
-
-
-def mean_interval(values: Sequence[float] | NDArray[np.float64], confidence: float = 0.95) -> Interval:
-    """Mean with Student's t interval; a single value has the whole line as interval."""
-    mean, error = float(np.mean(values)), standard_error(values)
-    half = math.inf if error is None else _student_quantile(confidence, len(values) - 1) * error
-    return Interval(value=mean, low=mean - half, high=mean + half, n=len(values))
 
 
 def paired_accuracy_difference(
@@ -109,7 +61,7 @@ def paired_accuracy_difference(
 def _agresti_min(differences: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     n, total = len(differences), float(differences.sum())
     spread = float((differences**2).sum()) + 1 - total**2 / (n + 2)
-    half = _normal_quantile(confidence) * math.sqrt(spread) / (n + 2)
+    half = normal_quantile(confidence) * math.sqrt(spread) / (n + 2)
     return total / (n + 2) - half, total / (n + 2) + half
 
 
@@ -182,11 +134,3 @@ def shared_questions(ours: Mapping[str, float], theirs: Mapping[str, float]) -> 
     if not shared:
         raise DataError("the two systems answered no common question, so they cannot be compared")
     return shared
-
-
-def _normal_quantile(confidence: float) -> float:
-    return float(ndtri((1 + confidence) / 2))
-
-
-def _student_quantile(confidence: float, degrees: int) -> float:
-    return float(stdtrit(degrees, (1 + confidence) / 2))

@@ -60,7 +60,7 @@ def test_traces_without_a_valuable_part_are_dropped_and_counted(store: ArtifactS
 
 
 def test_labels_without_labelled_data_names_the_other_extractor(store: ArtifactStore) -> None:
-    with pytest.raises(DataError, match=r"Fix: distill\.extractor=overlap"):
+    with pytest.raises(DataError, match=r"Fix: distill=overlap"):
         distill(DistillConfig(), data(store, trace("a")), store)
 
 

@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from cotpress.evaluation.statistics import fraction_interval, paired_accuracy_difference, wilson
+from cotpress.evaluation.statistics import paired_accuracy_difference
+from cotpress.intervals import fraction_interval, wilson
 from judged import answers
 
 REPEATS = 1200

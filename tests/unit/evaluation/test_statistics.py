@@ -12,16 +12,13 @@ from scipy import stats
 from cotpress.errors import DataError
 from cotpress.evaluation.statistics import (
     accuracy_interval,
-    fraction_interval,
-    mean_interval,
     paired_accuracy_difference,
     pass_at_k,
     pass_at_k_intervals,
     question_means,
-    standard_error,
     token_ratio,
-    wilson,
 )
+from cotpress.intervals import fraction_interval, mean_interval, standard_error, wilson
 from judged import answer, answers
 
 

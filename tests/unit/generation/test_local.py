@@ -64,6 +64,31 @@ def test_prompt_beyond_the_context_is_refused_and_the_others_are_written(backend
     assert (found[0].num_tokens, found[0].text) == (0, "")
 
 
+def test_named_streams_draw_the_same_whatever_else_is_asked(backend):
+    sampling = Sampling(temperature=1.0, seed=3)
+    names, prompts = ["a/0", "a/1", "b/0"], [[20, 21], [20, 21], [30]]
+    whole = backend.complete(prompts, max_new_tokens=6, sampling=sampling, streams=names)
+    rest = backend.complete(prompts[1:], max_new_tokens=6, sampling=sampling, streams=names[1:])
+    assert [g.token_ids for g in rest] == [g.token_ids for g in whole[1:]]
+    assert whole[0].token_ids != whole[1].token_ids
+
+
+def test_streams_stay_with_their_prompts_when_one_is_refused(backend):
+    sampling = Sampling(temperature=1.0, seed=3)
+    found = backend.complete([[20] * 62, [30]], max_new_tokens=5, sampling=sampling, streams=["long", "short"])
+    (alone,) = backend.complete([[30]], max_new_tokens=5, sampling=sampling, streams=["short"])
+    assert found[1].token_ids == alone.token_ids
+
+
+def test_adapter_is_part_of_the_identity(store, tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
+    plain, first = (generation_identity(GenerationConfig(), TINY, CPU, store, adapter=a) for a in (None, str(tmp_path)))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"22")
+    second = generation_identity(GenerationConfig(), TINY, CPU, store, adapter=str(tmp_path))
+    assert "adapter" not in plain["model"]
+    assert first != second
+
+
 def test_settings_choose_the_backend(store):
     served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m")
     assert isinstance(open_backend(served, TINY, CPU, store), ServerBackend)

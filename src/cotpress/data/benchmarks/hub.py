@@ -6,11 +6,15 @@ from cotpress.data.config import HubFile
 from cotpress.errors import DataError
 
 
-def fetch(hub: HubFile) -> Path:
+def fetch(hub: HubFile, group: str = "benchmark") -> Path:
     """The file in the local hub cache, downloaded if it is not there yet.
 
     huggingface_hub comes with transformers and one file is all that a test set is, so the library `datasets` is not
     needed; nothing of the data set's own code is run.
+
+    Args:
+        hub: Which file.
+        group: Configuration group of these settings, for messages.
 
     Raises:
         DataError: The data set, revision or file does not exist, is gated, or the hub cannot be reached.
@@ -25,7 +29,7 @@ def fetch(hub: HubFile) -> Path:
             f"the hub {constants.ENDPOINT}. Fix: {fix}"
         )
 
-    local = "give a local copy with benchmark.path=FILE"
+    local = f"give a local copy with {group}.path=FILE"
     try:
         file = hf_hub_download(
             hub.dataset,
@@ -40,13 +44,13 @@ def fetch(hub: HubFile) -> Path:
             "access is gated", f"accept its licence at {page} and log in (hf auth login), or {local}"
         ) from error
     except known.RepositoryNotFoundError as error:
-        raise failed("the hub does not know it", f"check benchmark.hub.dataset, or {local}") from error
+        raise failed("the hub does not know it", f"check {group}.hub.dataset, or {local}") from error
     except known.RevisionNotFoundError as error:
-        raise failed("the hub has no such revision", "check benchmark.hub.revision") from error
+        raise failed("the hub has no such revision", f"check {group}.hub.revision") from error
     except known.RemoteEntryNotFoundError as error:
-        raise failed("the data set has no such file", f"check benchmark.hub.file, or {local}") from error
+        raise failed("the data set has no such file", f"check {group}.hub.file, or {local}") from error
     except known.HFValidationError as error:
-        raise failed("this is not a hub id (owner/name)", f"check benchmark.hub.dataset, or {local}") from error
+        raise failed("this is not a hub id (owner/name)", f"check {group}.hub.dataset, or {local}") from error
     except (OSError, known.HfHubHTTPError) as error:
         download = f"hf download --repo-type dataset {hub.dataset} {hub.file}"
         raise failed(

@@ -16,18 +16,22 @@ from cotpress.records import Problem
 log = logging.getLogger(__name__)
 
 
-def local_file(config: PublishedBenchmarkConfig) -> Path:
-    """The file with the problems: `benchmark.path`, or the hub's in the local cache.
+def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Path:
+    """The file with the problems: the local copy, or the hub's in the local cache.
+
+    Args:
+        config: Which set.
+        group: Configuration group of these settings, for messages.
 
     Raises:
         DataError: There is no such file, or the hub cannot give it.
     """
     if config.path is None:
-        return fetch(config.hub)
+        return fetch(config.hub, group)
     path = Path(config.path).expanduser()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"benchmark.path: '{path}' {what}. Fix: name a copy of {config.hub.dataset}, {config.hub.file}")
+        raise DataError(f"{group}.path: '{path}' {what}. Fix: name a copy of {config.hub.dataset}, {config.hub.file}")
     return path
 
 
@@ -44,18 +48,23 @@ def reading(config: PublishedBenchmarkConfig) -> dict[str, Any]:
     return found
 
 
-def problems(config: PublishedBenchmarkConfig, file: Path) -> Iterator[Problem]:
+def problems(config: PublishedBenchmarkConfig, file: Path, group: str = "benchmark") -> Iterator[Problem]:
     """All problems of the file, in order.
+
+    Args:
+        config: How the file is read.
+        file: What `local_file` found.
+        group: Configuration group of these settings, for messages.
 
     Raises:
         DataError: A row lacks a column, repeats an id, or has a gold answer that the benchmark's extractor cannot
             read; or there is no row. A published test set has no such rows, so it is another file.
     """
-    key = "benchmark.hub.file" if config.path is None else "benchmark.path"
+    key = f"{group}.hub.file" if config.path is None else f"{group}.path"
     seen: set[str] = set()
     for index, (place, row) in enumerate(read_table(file, key)):
         where = f"'{file}', {place}"
-        problem = _problem(config, row, str(index), where)
+        problem = _problem(config, row, str(index), where, group)
         if problem.id in seen:
             raise DataError(f"{where}: the id '{problem.id}' is that of an earlier row. Allowed: one row per id")
         seen.add(problem.id)
@@ -69,7 +78,7 @@ def problems(config: PublishedBenchmarkConfig, file: Path) -> Iterator[Problem]:
         )  # fmt: skip
 
 
-def _problem(config: PublishedBenchmarkConfig, row: Mapping[str, Any], index: str, where: str) -> Problem:
+def _problem(config: PublishedBenchmarkConfig, row: Mapping[str, Any], index: str, where: str, group: str) -> Problem:
     named = any(column in row for column in config.id_columns)
     id_ = _text(row, config.id_columns, where) if named else index
     question = _text(row, config.question_columns, where)
@@ -83,8 +92,8 @@ def _problem(config: PublishedBenchmarkConfig, row: Mapping[str, Any], index: st
         answer = answer.rpartition(config.answer_after)[2].strip()
     if not extract_answer(f"\\boxed{{{answer}}}", config.extractor):
         raise DataError(
-            f"{where}: the gold answer '{answer:.60}' is none that benchmark.extractor={config.extractor.value} reads. "
-            "Fix: check benchmark.answer_columns, or whether this is the right file"
+            f"{where}: the gold answer '{answer:.60}' is none that {group}.extractor={config.extractor.value} reads. "
+            f"Fix: check {group}.answer_columns, or whether this is the right file"
         )
     return Problem(id=id_, question=question, answer=answer)
 

@@ -83,24 +83,37 @@ def traces(
     return made
 
 
-def problems(*, num_problems: int, families: Sequence[str], difficulty: int, seed: int) -> list[Problem]:
-    """Problems whose numbers no training trace has.
+def problems(
+    *,
+    num_problems: int,
+    families: Sequence[str],
+    difficulty: int,
+    seed: int,
+    half: Half = Half.evaluation,
+    group: str = "benchmark",
+) -> list[Problem]:
+    """Problems whose numbers no trace of the other half has.
 
     Args:
         num_problems: How many, at least 1.
-        families: Names; empty means all families, the held-out ones included.
+        families: Names; empty means all families of the evaluation half (the held-out ones included), or all training
+            families of the training half.
         difficulty: A key of `LEVELS`.
         seed: Equal seeds give equal problems.
+        half: Which numbers the problems have.
+        group: Configuration group of these settings, for messages.
 
     Raises:
         ConfigError: A value is out of range, a family is unknown, or there are not so many different problems.
     """
-    chosen = _families("benchmark.families", families) or list(FAMILIES.values())
-    level = _level("benchmark.difficulty", difficulty)
-    drawn = _stories(chosen, level, count=num_problems, key="benchmark.num_problems", seed=seed, half=Half.evaluation)
+    allowed = [f for f in FAMILIES.values() if half is Half.evaluation or not f.held_out]
+    chosen = _families(f"{group}.families", families) or allowed
+    level = _level(f"{group}.difficulty", difficulty)
+    drawn = _stories(chosen, level, count=num_problems, key=f"{group}.num_problems", seed=seed, half=half)
+    prefix = "eval" if half is Half.evaluation else "ask"
     return [
         Problem(
-            id=f"eval-{family.name}-{index:05d}",
+            id=f"{prefix}-{family.name}-{index:05d}",
             question=story.question,
             answer=str(story.answer),
             family=family.name,

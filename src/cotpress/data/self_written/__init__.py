@@ -1,0 +1,1 @@
+"""Traces that the target model wrote itself."""

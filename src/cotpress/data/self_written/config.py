@@ -1,0 +1,83 @@
+"""Settings of self-written data: who is asked what, and which of the answers become traces."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from cotpress.data.config import BenchmarkConfig, DataConfig, JsonlBenchmarkConfig
+from cotpress.errors import ConfigError
+from cotpress.generation_config import GenerationConfig
+
+
+class Format(Enum):
+    """How an output is divided into thinking and response."""
+
+    auto = "auto"
+    """`tags` if at least half of the finished outputs close their thinking, else `answer_line`."""
+    tags = "tags"
+    """At the tags of `model.chat`: a reasoning model, or a student."""
+    answer_line = "answer_line"
+    """Before the sentence that states the answer; the response is one line with the answer (TokenSkip): an instruct
+    model."""
+
+
+class Pick(Enum):
+    """Which of several right answers to one question is kept."""
+
+    shortest = "shortest"
+    """The one with the fewest thinking tokens."""
+    first = "first"
+    """The one that was sampled first."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SelfWrittenDataConfig(DataConfig):
+    """The run's model answers training questions; what it solves is kept (TokenSkip, arXiv 2502.12067, section 3.2)."""
+
+    questions: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    """What is asked: training questions with gold answers; choose with questions@data.questions=NAME."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """Which backend runs the model; choose with generation@data.generation=server."""
+    adapter: str | None = None
+    """Directory or hub id of a PEFT adapter on the model, e.g. that of a student; a server is told to load it."""
+    max_new_tokens: int = MISSING
+    """Budget of one answer, in the model's tokens."""
+    samples: int = 1
+    """Answers per question; with several, data.generation.temperature null is 0.6 and top_p null is 0.95 (CTS)."""
+    pick: Pick = Pick.shortest
+    """Which of several right answers to one question is kept."""
+    max_thinking_tokens: int | None = None
+    """Longest thinking that is kept, in the model's tokens (TokenSkip: 500); null keeps all."""
+    format: Format = Format.auto
+    """How an output is divided into thinking and response: auto, tags, answer_line."""
+
+
+def check_self_written(config: SelfWrittenDataConfig, group: str = "data") -> None:
+    """Refuse what cannot work before anything is asked.
+
+    Args:
+        config: The settings.
+        group: Where they stand, for messages.
+
+    Raises:
+        ConfigError: A value is out of range, all answers to a question would be the same, or questions have no answers.
+    """
+    limits = {
+        "samples": config.samples,
+        "max_new_tokens": config.max_new_tokens,
+        "max_thinking_tokens": 1 if config.max_thinking_tokens is None else config.max_thinking_tokens,
+    }
+    for name, got in limits.items():
+        if got < 1:
+            raise ConfigError(f"{group}.{name}: got {got}, allowed: a whole number of at least 1")
+    if config.samples > 1 and config.generation.temperature == 0:
+        raise ConfigError(
+            f"{group}.samples: got {config.samples} at temperature 0, where all answers to a question are the same. "
+            f"Fix: {group}.generation.temperature=0.6, or {group}.samples=1"
+        )
+    if isinstance(config.questions, JsonlBenchmarkConfig) and config.questions.unanswerable:
+        raise ConfigError(
+            f"{group}.questions.unanswerable: got true, but only an answer that can be checked makes a trace. "
+            "Fix: give questions with answers"
+        )

@@ -1,0 +1,196 @@
+"""Which answers become traces, and why the others do not."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cotpress.answers import Extractor, judge
+from cotpress.artifacts import plain
+from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfig
+from cotpress.data.self_written.splitting import answer_line, before_answer
+from cotpress.data.self_written.writing import Draft, distinct
+from cotpress.errors import DataError
+from cotpress.generation.base import LENGTH, REFUSED, STOP
+from cotpress.intervals import fraction_interval
+from cotpress.modeling_config import ChatConfig
+from cotpress.progress import Progress
+from cotpress.prompts import ChatFormat
+from cotpress.records import Problem, Trace
+
+SELECTION_VERSION = 1
+"""Raise it whenever the same answers with the same verdicts give other traces."""
+
+KEPT, SPARE = "kept", "right, but another was kept"
+TOO_LONG = "thinking too long"
+NO_THINKING = "no thinking before the answer"
+NO_RESPONSE = "no response after the thinking"
+WRONG = "wrong answer"
+NO_ANSWER = "no answer"
+UNCLOSED = "thinking not closed"
+TRUNCATED = "budget ended the answer"
+UNASKED = "prompt and budget do not fit the context"
+REPEATED = "question asked before"
+_NEAREST = (TOO_LONG, NO_THINKING, NO_RESPONSE, WRONG, NO_ANSWER, UNCLOSED, TRUNCATED, UNASKED)
+"""Reasons from the one that nearly made a trace to the one farthest from it; others are farther still."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """What became of the answers.
+
+    Attributes:
+        traces: One per solved question, in the questions' order.
+        dropped: Questions without a trace by reason; of several answers, the reason of the one that came nearest.
+        facts: Accuracy of the writer (as evaluation counts it) with its interval, its tokens, its answers by outcome.
+    """
+
+    traces: Sequence[Trace]
+    dropped: Counter[str]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One answer: what it could become, and whether it may (`reason` is empty then)."""
+
+    draft: Draft
+    thinking: str
+    response: str
+    num_thinking_tokens: int
+    correct: bool
+    reason: str
+
+
+def select(
+    config: SelfWrittenDataConfig,
+    problems: Sequence[Problem],
+    drafts: Sequence[Draft],
+    written: ChatFormat,
+    chat: ChatConfig,
+) -> Selected:
+    """The right answers as traces.
+
+    Args:
+        config: What may be kept.
+        problems: All questions, repeated ones included.
+        drafts: The answers to the distinct ones.
+        written: The model's conversation format.
+        chat: Its settings.
+
+    Raises:
+        DataError: There is not one trace.
+    """
+    asked = distinct(problems)
+    format_ = _format(config.format, drafts, written, chat)
+    answers: dict[str, list[_Judged]] = defaultdict(list)
+    by_id = {problem.id: problem for problem in asked}
+    with Progress("check answers", len(drafts), "answers") as progress:
+        for draft in drafts:
+            answers[draft.id].append(_judge(draft, by_id[draft.id], format_, written, config.max_thinking_tokens))
+            progress.advance(1)
+    picked = {problem.id: _pick(answers[problem.id], config.pick) for problem in asked}
+    traces = [_trace(problem, found) for problem in asked if (found := picked[problem.id])]
+    dropped = Counter(_nearest(answers[i]) for i, found in picked.items() if found is None)
+    if repeated := len(problems) - len(asked):
+        dropped[REPEATED] = repeated
+    if not traces:
+        raise DataError(_nothing_kept(len(asked), dropped))
+    outcomes = Counter(_outcome(judged, picked[i]) for i, tried in answers.items() for judged in tried)
+    return Selected(traces=traces, dropped=dropped, facts=_facts(format_, answers, picked, outcomes))
+
+
+def _format(asked: Format, drafts: Sequence[Draft], written: ChatFormat, chat: ChatConfig) -> Format:
+    """The format of this writer; white space closes nothing."""
+    if asked is not Format.auto:
+        return asked
+    ended = [draft for draft in drafts if draft.finish_reason == STOP]
+    if not chat.thinking_close.strip() or not ended:
+        return Format.answer_line
+    closed = sum(written.split_output(draft.text)[2] for draft in ended)
+    return Format.tags if 2 * closed >= len(ended) else Format.answer_line
+
+
+def _judge(draft: Draft, problem: Problem, format_: Format, written: ChatFormat, limit: int | None) -> _Judged:
+    thinking, response, closed = _divided(draft.text, problem, format_, written)
+    solution = response if format_ is Format.tags and closed and response else draft.text
+    verdict = judge(solution, problem.answer, Extractor(problem.extractor))
+    num_tokens = len(written.text_ids(thinking))
+
+    def reasons() -> Iterator[tuple[bool, str]]:
+        ended = {STOP: "", LENGTH: TRUNCATED, REFUSED: UNASKED}
+        yield draft.finish_reason != STOP, ended.get(draft.finish_reason, f"ended by server: {draft.finish_reason}")
+        yield not closed, UNCLOSED
+        yield not verdict.predicted, NO_ANSWER
+        yield not verdict.correct, WRONG
+        yield not response, NO_RESPONSE
+        yield not thinking, NO_THINKING
+        yield limit is not None and num_tokens > limit, TOO_LONG
+
+    reason = next((why for applies, why in reasons() if applies), "")
+    correct = draft.finish_reason == STOP and verdict.correct
+    return _Judged(draft, thinking, response, num_tokens, correct, reason)
+
+
+def _divided(text: str, problem: Problem, format_: Format, written: ChatFormat) -> tuple[str, str, bool]:
+    """Thinking, response, and whether the thinking has an end."""
+    if format_ is Format.tags:
+        return written.split_output(text)
+    return before_answer(text), answer_line(problem.answer), True
+
+
+def _pick(answers: Sequence[_Judged], pick: Pick) -> _Judged | None:
+    """The answer that is kept; of equally short ones the first."""
+    right = [judged for judged in answers if not judged.reason]
+    match pick:
+        case Pick.first:
+            return min(right, key=lambda j: j.draft.sample, default=None)
+        case Pick.shortest:
+            return min(right, key=lambda j: (j.num_thinking_tokens, j.draft.sample), default=None)
+
+
+def _nearest(answers: Sequence[_Judged]) -> str:
+    order = {reason: place for place, reason in enumerate(_NEAREST)}
+    return min((judged.reason for judged in answers), key=lambda reason: (order.get(reason, len(order)), reason))
+
+
+def _outcome(judged: _Judged, picked: _Judged | None) -> str:
+    return judged.reason or (KEPT if judged is picked else SPARE)
+
+
+def _trace(problem: Problem, judged: _Judged) -> Trace:
+    return Trace(
+        id=problem.id,
+        question=problem.question,
+        thinking=judged.thinking,
+        response=judged.response,
+        answer=problem.answer,
+        family=problem.family,
+    )
+
+
+def _facts(
+    format_: Format,
+    answers: Mapping[str, Sequence[_Judged]],
+    picked: Mapping[str, _Judged | None],
+    outcomes: Mapping[str, int],
+) -> dict[str, Any]:
+    every = [judged for tried in answers.values() for judged in tried]
+    means = [sum(judged.correct for judged in tried) / len(tried) for tried in answers.values()]
+    kept = [judged.num_thinking_tokens for judged in picked.values() if judged]
+    return {
+        "writer_accuracy": plain(fraction_interval(means, len(every))),
+        "writer_mean_tokens": round(sum(judged.draft.num_tokens for judged in every) / len(every), 2),
+        "answers": dict(outcomes),
+        "format": format_.value,
+        "mean_thinking_tokens": round(sum(kept) / len(kept), 2),
+    }
+
+
+def _nothing_kept(num_questions: int, dropped: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{n} x {why}" for why, n in sorted(dropped.items(), key=lambda item: -item[1]))
+    return (
+        f"data=self_written: none of {num_questions} questions gave a trace ({reasons}). Fix: easier questions, a "
+        "larger data.max_new_tokens, several data.samples, or a model that solves them (data.adapter=DIR puts a "
+        "student's adapter on it)"
+    )

@@ -1,0 +1,148 @@
+"""Which answers become traces, and the count of every one that does not."""
+
+import pytest
+
+from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfig
+from cotpress.data.self_written.selection import Selected, select
+from cotpress.data.self_written.writing import Draft
+from cotpress.errors import DataError
+from cotpress.modeling_config import ChatConfig
+from cotpress.prompts import ChatFormat
+from cotpress.records import Problem
+
+CHAT = ChatConfig()
+
+
+def problems(*answers: str, question: str = "How many {}?") -> list[Problem]:
+    return [Problem(id=f"q{i}", question=question.format(i), answer=a, family="f") for i, a in enumerate(answers)]
+
+
+def draft(text: str, question: int = 0, *, sample: int = 0, reason: str = "stop", tokens: int = 10) -> Draft:
+    return Draft(id=f"q{question}", sample=sample, text=text, num_tokens=tokens, finish_reason=reason)
+
+
+def tagged(thinking: str, answer: str) -> str:
+    return f"<think>\n{thinking}\n</think>\n\nThe answer is {answer}."
+
+
+def chosen(written: ChatFormat, asked: list[Problem], drafts: list[Draft], **settings) -> Selected:
+    config = SelfWrittenDataConfig(name="self_written", max_new_tokens=50, **settings)
+    return select(config, asked, drafts, written, CHAT)
+
+
+def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFormat) -> None:
+    found = chosen(
+        written,
+        [*problems(*"7777777777"), Problem(id="again", question="How many 0?", answer="7")],
+        [
+            draft(tagged("3 + 4 = 7", "7"), 0),
+            draft(tagged("3 + 4 = 8", "8"), 1),
+            draft(tagged("hm", "7")[:-4], 2, reason="length"),
+            draft("<think>\nwait, wait", 3),
+            draft("<think>\nI give up\n</think>\n\nI do not know", 4),
+            draft(tagged("one " * 80 + "3 + 4 = 7", "7"), 5),
+            draft(tagged(" ", "7"), 6),
+            draft("<think>\n3 + 4 = \\boxed{7}\n</think>\n", 7),
+            draft("", 8, reason="refused", tokens=0),
+            draft("", 9, reason="content_filter"),
+        ],
+        max_thinking_tokens=60,
+        format=Format.tags,
+    )
+    assert found.dropped == {
+        "wrong answer": 1,
+        "budget ended the answer": 1,
+        "thinking not closed": 1,
+        "no answer": 1,
+        "thinking too long": 1,
+        "no thinking before the answer": 1,
+        "no response after the thinking": 1,
+        "prompt and budget do not fit the context": 1,
+        "ended by server: content_filter": 1,
+        "question asked before": 1,
+    }
+    (trace,) = found.traces
+    assert (trace.id, trace.question, trace.answer, trace.family) == ("q0", "How many 0?", "7", "f")
+    assert (trace.thinking, trace.response) == ("3 + 4 = 7", "The answer is 7.")
+    assert found.facts["answers"] == {"kept": 1} | {k: v for k, v in found.dropped.items() if k[:8] != "question"}
+
+
+def test_accuracy_of_the_writer_is_that_of_evaluation_with_its_interval(written: ChatFormat) -> None:
+    texts = [tagged("3 + 4 = 7", "7"), tagged(" ", "7"), tagged("so", "8"), tagged("so", "9")]
+    found = chosen(written, problems(*"7777"), [draft(t, i, tokens=i) for i, t in enumerate(texts)])
+    accuracy = found.facts["writer_accuracy"]
+    assert (accuracy["value"], accuracy["n"]) == (0.5, 4)  # right without a thinking is right, though no trace
+    assert 0.1 < accuracy["low"] < 0.2
+    assert found.facts["writer_mean_tokens"] == 1.5
+
+
+def test_several_answers_to_a_question_count_as_one_in_the_interval(written: ChatFormat) -> None:
+    drafts = [draft(tagged("so", "7"), i, sample=k) for i in range(3) for k in range(4)]
+    assert chosen(written, problems(*"777"), drafts).facts["writer_accuracy"]["n"] == 3
+
+
+LONG, SHORT, WRONG = tagged("first 3, so 3 + 4 = 7", "7"), tagged("3 + 4 = 7", "7"), tagged("4", "8")
+
+
+@pytest.mark.parametrize(("pick", "thinking"), [(Pick.shortest, "3 + 4 = 7"), (Pick.first, "first 3, so 3 + 4 = 7")])
+def test_one_of_several_right_answers_is_kept(written: ChatFormat, pick: Pick, thinking: str) -> None:
+    drafts = [draft(text, sample=k) for k, text in enumerate([WRONG, LONG, SHORT, SHORT])]
+    found = chosen(written, problems("7"), drafts, pick=pick)
+    assert [trace.thinking for trace in found.traces] == [thinking]
+    assert found.dropped == {}
+    assert found.facts["answers"] == {"kept": 1, "right, but another was kept": 2, "wrong answer": 1}
+
+
+def test_question_is_counted_by_the_answer_that_came_nearest(written: ChatFormat) -> None:
+    drafts = [
+        draft(SHORT, 0),
+        *(draft(text, 1, sample=k, reason=r) for k, (text, r) in enumerate([("x", "length"), (WRONG, "stop")])),
+        *(draft(text, 2, sample=k, reason=r) for k, (text, r) in enumerate([("x", "odd"), ("x", "length")])),
+    ]
+    found = chosen(written, problems(*"777"), drafts)
+    assert found.dropped == {"wrong answer": 1, "budget ended the answer": 1}
+    assert found.facts["answers"] == {
+        "kept": 1,
+        "wrong answer": 1,
+        "budget ended the answer": 2,
+        "ended by server: odd": 1,
+    }
+
+
+LINE = "Natalia sold 48/2 = 24 clips in May.\n\nTogether that is \\boxed{72} clips."
+
+
+def test_without_tags_the_response_is_the_answer_line(written: ChatFormat) -> None:
+    found = chosen(written, problems("72"), [draft(LINE)], format=Format.answer_line)
+    (trace,) = found.traces
+    assert trace.thinking == "Natalia sold 48/2 = 24 clips in May."
+    assert trace.response == "The final answer is: $\\boxed{72}$"
+
+
+def test_right_number_that_the_budget_cut_off_is_no_answer(written: ChatFormat) -> None:
+    drafts = [draft(LINE, 0), draft(LINE, 1, reason="length")]
+    assert chosen(written, problems("72", "72"), drafts).dropped == {"budget ended the answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("texts", "format_"),
+    [
+        ([LINE, LINE, LINE], "answer_line"),
+        ([tagged("so", "72"), tagged("so", "72"), LINE], "tags"),
+        ([LINE, LINE, tagged("so", "72")], "answer_line"),
+    ],
+)
+def test_format_is_that_of_most_finished_answers(written: ChatFormat, texts: list[str], format_: str) -> None:
+    drafts = [draft(text, i) for i, text in enumerate(texts)]
+    cut = [draft("<think>\n1", i + 3, reason="length") for i in range(5)]
+    assert chosen(written, problems(*["72"] * 8), [*drafts, *cut]).facts["format"] == format_
+
+
+def test_reasoning_model_that_does_not_close_is_not_taken_for_an_instruct_model(written: ChatFormat) -> None:
+    drafts = [draft(tagged("so", "72"), 0), draft("<think>\nso \\boxed{72}", 1)]
+    assert chosen(written, problems("72", "72"), drafts).dropped == {"thinking not closed": 1}
+
+
+def test_not_one_trace_is_an_error_that_counts(written: ChatFormat) -> None:
+    with pytest.raises(DataError, match=r"none of 2 questions gave a trace \(2 x wrong answer\).*data\.adapter=DIR"):
+        chosen(written, problems("1", "2"), [draft(SHORT, 0), draft(SHORT, 1)])
