@@ -98,6 +98,7 @@ def test_killed_sweep_goes_on_within_a_question_and_ends_the_same(
     assert len(_predictions(whole / "outputs")) == 4
 
 
+@pytest.mark.slow
 def test_server_and_its_adapter_give_the_same_answers_as_the_model_here(
     command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

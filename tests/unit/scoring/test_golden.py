@@ -65,6 +65,7 @@ def assert_agrees(pairs, condition, smollm2):
         assert spearmanr(ours, theirs).statistic > 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", Condition)
 def test_beginning_of_the_shortest_text_agrees(condition, golden, smollm2):
     assert_agrees([cut(golden[0], smollm2.tokenizer, 100)], condition, smollm2)
