@@ -42,6 +42,7 @@ def main(name: str, conf: Path, task: str) -> None:
         sys.stdout.write(help_page(name, conf))
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what the hub retries is told once, when it has failed
     register_schemas()
     import hydra
 
