@@ -77,6 +77,7 @@ def test_multirun_ends_with_a_table_per_benchmark_over_all_ratios(whole: Path) -
     assert "4 jobs finished, 0 failed" in text
 
 
+@pytest.mark.slow
 def test_killed_sweep_goes_on_within_a_question_and_ends_the_same(
     command: Command, folder: Path, whole: Path, tmp_path: Path
 ) -> None:
