@@ -1,16 +1,20 @@
 """Every YAML composes, every field is read by code, every wrong value is explained."""
 
 import dataclasses
+import os
 import re
+import runpy
 import subprocess
 import sys
 import time
+import traceback
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from cotpress.config import SCHEMAS, EvaluateConfig, TrainConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError
@@ -131,9 +135,38 @@ def test_scorer_settings_that_contradict_each_other_are_refused_before_any_work(
         to_objects(compose("train", overrides=overrides))
 
 
-def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.CompletedProcess[str]:
+def _spawn(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True, timeout=120, cwd=cwd
+    )
+
+
+def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a fork of this process, which has imported everything already: several times as fast."""
+    out, err = cwd / "stdout.txt", cwd / "stderr.txt"
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.chdir(cwd)
+            for number, path in ((1, out), (2, err)):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            sys.argv = [script, *arguments]
+            GlobalHydra.instance().clear()
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return subprocess.CompletedProcess(
+        [script, *arguments], os.waitstatus_to_exitcode(status), out.read_text(), err.read_text()
     )
 
 
@@ -227,7 +260,7 @@ def test_token_budget_of_a_benchmark_follows_the_protocol_and_a_wrong_one_is_exp
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]])
 def test_help_and_configuration_answer_at_once(script: str, flags: list[str], tmp_path: Path) -> None:
     started = time.monotonic()
-    result = _run(*flags, script=script, cwd=tmp_path)
+    result = _spawn(*flags, script=script, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout
     assert time.monotonic() - started < 5  # the goal is 1.5 s on an idle machine; tests may share theirs
