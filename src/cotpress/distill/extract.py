@@ -1,7 +1,5 @@
 """The extractions of a language model as an artifact of their own: other filters ask no model again."""
 
-import dataclasses
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from cotpress.errors import ConfigError
 from cotpress.generation.backends import generation_identity, open_backend, sampling_of
 from cotpress.generation.base import Backend, Generation
 from cotpress.generation_config import ServerGenerationConfig
+from cotpress.journal import Journal
 from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
 from cotpress.records import Trace
@@ -87,7 +86,7 @@ def extract(
     def produce(folder: Path) -> Summary:
         rows = read()
         chunks = [(trace, *chunk) for trace in rows for chunk in chunk_ranges(trace.thinking, config.chunk_words)]
-        kept = _Kept(folder / SCRATCH / "extractions.jsonl")
+        kept = Journal(folder / SCRATCH / "extractions.jsonl", Extraction, lambda found: (found.id, found.start))
         _ask(config, chunks, kept, lambda: open_backend(config.generation, extracting, trainer, store))
         write_records(folder / EXTRACTIONS, [kept.done[t.id, start] for t, start, _ in chunks], Extraction)
         return Summary(num_rows=len(chunks), facts={"traces": len(rows), "prompt_version": PROMPT_VERSION})
@@ -95,7 +94,12 @@ def extract(
     return store.build("extract", identity, produce)
 
 
-def _ask(config: LlmDistillConfig, chunks: Sequence[_Chunk], kept: "_Kept", backend: Callable[[], Backend]) -> None:
+def _ask(
+    config: LlmDistillConfig,
+    chunks: Sequence[_Chunk],
+    kept: Journal[Extraction, tuple[str, int]],
+    backend: Callable[[], Backend],
+) -> None:
     """Ask about every chunk that has no answer yet, and keep each answer as it comes."""
     waiting = [(trace, start, end) for trace, start, end in chunks if (trace.id, start) not in kept.done]
     with Progress("extract", len(chunks), "chunks", done=len(chunks) - len(waiting)) as progress:
@@ -115,24 +119,6 @@ def _ask(config: LlmDistillConfig, chunks: Sequence[_Chunk], kept: "_Kept", back
                 sampling=sampling_of(config.generation),
                 on_done=note,
             )
-
-
-class _Kept:
-    """Answers of an interrupted call, one JSON line each; a torn last line is asked again."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        path.write_bytes(b"".join(whole))
-        found = (Extraction(**json.loads(line)) for line in whole)
-        self.done = {(e.id, e.start): e for e in found}
-        self._path = path
-
-    def add(self, extraction: Extraction) -> None:
-        self.done[extraction.id, extraction.start] = extraction
-        with self._path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(dataclasses.asdict(extraction)) + "\n")
 
 
 def _check(config: LlmDistillConfig) -> None:

@@ -6,7 +6,6 @@ corrected gold answer or another extractor judges again and asks nobody. A kille
 """
 
 import dataclasses
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from cotpress.evaluation.judging import prediction, verdict_identity
 from cotpress.generation.backends import generation_identity, open_backend
 from cotpress.generation.base import REFUSED
 from cotpress.generation_config import GenerationConfig, ServerGenerationConfig
+from cotpress.journal import Journal
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling.sources import source_identity
 from cotpress.modeling_config import ModelConfig, ModelSource
@@ -149,7 +149,8 @@ class _Respondent:
 
     def _collected(self, asked: Sequence[Problem], scratch: Path) -> list[Answer]:
         """Answers in the problems' order; those that `scratch` already holds are not asked for again."""
-        kept, samples = _Kept(scratch), self.protocol.samples
+        kept = Journal(scratch, Answer, lambda answer: (answer.id, answer.sample))
+        samples = self.protocol.samples
         keys = [(p.id, k) for p in asked for k in range(samples)]
         waiting = [p for p in asked if any((p.id, k) not in kept.done for k in range(samples))]
         if waiting:
@@ -182,24 +183,6 @@ class _Respondent:
                 "folder and evaluate it with evaluate.py"
             )
         return full_checkpoint(self.model, student.path / "model"), None
-
-
-class _Kept:
-    """Answers of an interrupted evaluation, one JSON line each; a torn last line is asked again."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        path.write_bytes(b"".join(whole))
-        found = (Answer(**json.loads(line)) for line in whole)
-        self.done = {(a.id, a.sample): a for a in found}
-        self._path = path
-
-    def add(self, answer: Answer) -> None:
-        self.done[answer.id, answer.sample] = answer
-        with self._path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(dataclasses.asdict(answer)) + "\n")
 
 
 def full_checkpoint(model: ModelConfig, folder: Path) -> ModelConfig:

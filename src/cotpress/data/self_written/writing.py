@@ -87,28 +87,24 @@ def write(
 
     def produce(folder: Path) -> Summary:
         asked = distinct(read_records(questions.file("problems.parquet"), Problem))
-        keys = [(p.id, k) for p in asked for k in range(config.samples)]
+        draws = [(p, k) for p in asked for k in range(config.samples)]
         kept = Journal(folder / SCRATCH / "drafts.jsonl", Draft, lambda draft: (draft.id, draft.sample))
-        waiting = [(p, k) for p in asked for k in range(config.samples) if (p.id, k) not in kept.done]
-
-        def note(index: int, written: Generation) -> None:
-            problem, sample = waiting[index]
-            kept.add(_draft(problem, sample, written))
+        waiting = [(p, k) for p, k in draws if (p.id, k) not in kept.done]
 
         if waiting:
-            with Progress("write", len(keys), "answers", done=len(keys) - len(waiting)) as progress:
-                log.info("write: asking for %d of %d answers", len(waiting), len(keys))
+            with Progress("write", len(draws), "answers", done=len(draws) - len(waiting)) as progress:
+                log.info("write: asking for %d of %d answers", len(waiting), len(draws))
                 format_ = ChatFormat(tokenizer, model.chat)
                 open_backend(generation, model, trainer, store, adapter=config.adapter).complete(
                     [format_.prompt_ids(p.question) for p, _ in waiting],
                     max_new_tokens=config.max_new_tokens,
                     sampling=sampling_of(generation),
                     streams=[f"{p.id}/{k}" for p, k in waiting],
-                    on_done=note,
+                    on_done=lambda index, written: kept.add(_draft(*waiting[index], written)),
                     on_finished=progress.advance,
                 )
-        write_records(folder / DRAFTS, [kept.done[key] for key in keys], Draft)
-        return Summary(num_rows=len(keys), facts={"questions": len(asked)})
+        write_records(folder / DRAFTS, [kept.done[p.id, k] for p, k in draws], Draft)
+        return Summary(num_rows=len(draws), facts={"questions": len(asked)})
 
     return store.build("write", identity, produce)
 
