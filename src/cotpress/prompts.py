@@ -5,6 +5,9 @@ A training sequence is `prompt + completion`:
     prompt      chat template (system, question [+ ratio marker], start of the assistant's turn)
     completion  thinking_open  thinking  thinking_close  response  end of turn
 
+A layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) has its response in the last
+paragraph.
+
 The thinking is spliced in as token ids, so the tokens that were kept are the tokens that are trained on.
 """
 
@@ -32,9 +35,19 @@ def marker_text(template: str, ratio: float | None) -> str:
 
 
 class ChatFormat:
-    """Writes prompts and completions for one tokenizer."""
+    """Writes prompts and completions for one tokenizer.
+
+    Raises:
+        ConfigError: Nothing would part the thinking from the response.
+    """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat: ChatConfig) -> None:
+        if not chat.thinking_close:
+            raise ConfigError(
+                "model.chat.thinking_close is empty, so thinking and response cannot be told apart. Fix: the text "
+                "between them; where there are no tags a blank line, "
+                'model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
+            )
         self._tokenizer, self._chat = tokenizer, chat
         self._open = self.text_ids(chat.thinking_open)
         self._close = self.text_ids(chat.thinking_close)
@@ -65,10 +78,17 @@ class ChatFormat:
         return list(self._close)
 
     def split_output(self, text: str) -> tuple[str, str, bool]:
-        """`(thinking, response, closed)` of a generated completion; all of it is thinking if it was never closed."""
-        body = text.removeprefix(self._chat.thinking_open) if self._chat.thinking_open else text
-        close = self._chat.thinking_close.strip() or self._chat.thinking_close
-        thinking, found, response = body.partition(close)
+        """`(thinking, response, closed)` of a generated completion; all of it is thinking if it was never closed.
+
+        A closing tag ends the thinking where it first stands. A blank line, which a thinking may hold as well, where it
+        last stands.
+        """
+        body = text.removeprefix(self._chat.thinking_open)
+        tag = self._chat.thinking_close.strip()
+        if tag:
+            thinking, found, response = body.partition(tag)
+        else:
+            thinking, found, response = body.rstrip().rpartition(self._chat.thinking_close)
         return (thinking.strip(), response.strip(), True) if found else (body.strip(), "", False)
 
     def begins_thinking(self, output: str) -> bool:

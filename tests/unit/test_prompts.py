@@ -1,7 +1,11 @@
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from cotpress.errors import ConfigError
-from cotpress.prompts import marker_text
+from cotpress.modeling_config import ChatConfig
+from cotpress.prompts import ChatFormat, marker_text
 
 
 @pytest.mark.parametrize(("ratio", "text"), [(0.5, "<0.5>"), (0.75, "<0.75>"), (1.0, ""), (None, "")])
@@ -12,3 +16,38 @@ def test_marker_announces_the_ratio_and_nothing_at_one(ratio: float | None, text
 def test_marker_without_placeholder_is_an_error() -> None:
     with pytest.raises(ConfigError, match="ratio_marker"):
         marker_text("<eot>", 0.5)
+
+
+def written(thinking_open: str, thinking_close: str) -> ChatFormat:
+    one_word = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=one_word, eos_token="?")
+    return ChatFormat(tokenizer, ChatConfig(thinking_open=thinking_open, thinking_close=thinking_close))
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("<t>a\n\nb</t>c</t>d", ("a\n\nb", "c</t>d", True)),
+        ("<t>a", ("a", "", False)),
+        ("a</t>", ("a", "", True)),
+    ],
+)
+def test_tag_closes_the_thinking_where_it_first_stands(text: str, split: tuple[str, str, bool]) -> None:
+    assert written("<t>", "\n</t>\n").split_output(text) == split
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("a = 1\n\nb = 2\n\nThe final answer is: 3", ("a = 1\n\nb = 2", "The final answer is: 3", True)),
+        ("a\n\nanswer: 3\n\n", ("a", "answer: 3", True)),
+        ("a = 1\nb = 2", ("a = 1\nb = 2", "", False)),
+    ],
+)
+def test_without_tags_the_last_paragraph_is_the_response(text: str, split: tuple[str, str, bool]) -> None:
+    assert written("", "\n\n").split_output(text) == split
+
+
+def test_layout_that_parts_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="thinking_close is empty"):
+        written("<t>", "")

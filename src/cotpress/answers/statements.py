@@ -13,6 +13,11 @@ _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
 _CUT_BOX = re.compile(r"\\(?:boxed|fbox)\s*\Z")
 _STATED = re.compile(r"(?:final\s+answer|\banswer)\**\s*(?:is|:)\s*:?\**\s*:?\s*", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]{0,1999})", re.MULTILINE)
+_NUMBERED = re.compile(r"[\d.]+[.)]\s")
+_BEGINS_VALUE = re.compile(r"[-+$\\(\[{]*\d|[$\\]")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_UNIT_WORDS = 2
+"""`#### 12 square feet`."""
 _MATH = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 
 
@@ -61,11 +66,22 @@ def stated(text: str) -> str:
 
 
 def after_hashes(text: str) -> str:
-    """What follows the last `####` that begins a line (GSM8K)."""
-    last = ""
-    for match in _HASHES.finditer(text):
-        last = match.group(1)
-    return last.strip()
+    """What follows the last `####` that states an answer (GSM8K)."""
+    return next((match.group(1).strip() for match in reversed(_answer_lines(text))), "")
+
+
+def _answer_lines(text: str) -> list[re.Match[str]]:
+    """Lines `#### ...` that state an answer: the last line of the text whatever it holds, above it no headings.
+
+    `#### Step 2: the sum` is Markdown, `#### 1. Read the question` too; `#### 5 apples` is an answer.
+    """
+    end = len(text.rstrip())
+    return [m for m in _HASHES.finditer(text) if m.end() >= end or not _is_heading(m.group(1))]
+
+
+def _is_heading(line: str) -> bool:
+    words = len(_WORD.findall(line))
+    return _NUMBERED.match(line) is not None or words > (_UNIT_WORDS if _BEGINS_VALUE.match(line) else 0)
 
 
 def statement_range(text: str) -> tuple[int, int] | None:
@@ -78,7 +94,7 @@ def statement_range(text: str) -> tuple[int, int] | None:
         return found[-1].start, found[-1].end
     if leads := list(_STATED.finditer(text)):
         return leads[-1].span()
-    if lines := list(_HASHES.finditer(text)):
+    if lines := _answer_lines(text):
         return lines[-1].start(), lines[-1].start(1)
     return None
 
