@@ -20,13 +20,12 @@ from cotpress.config import CompressConfig, EvaluateConfig, ReportConfig, TrainC
 from cotpress.evaluation.baselines import Shortening, shortening
 from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.reference import token_counter
-from cotpress.evaluation.stage import PREDICTIONS
 from cotpress.flow import Compression, Flow
 from cotpress.modeling.loading import use_threads
 from cotpress.progress import duration
 from cotpress.records import CompressedTrace, Prediction, SystemResult
 from cotpress.report.published import published_numbers
-from cotpress.report.results import RunResults, StageRecord, write_results
+from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, write_results
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.table import show
 from cotpress.runs import run_directory, run_name
@@ -121,7 +120,7 @@ def _finish(
     artifacts: Mapping[str, Artifact],
 ) -> None:
     """Leave everything in the run directory that a user opens, and end with the table."""
-    write_records(run_dir / PREDICTIONS, predictions, Prediction)
+    write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
     stages = tuple(
         StageRecord(label=label, artifact=a.key, seconds=a.seconds, fresh=a.fresh) for label, a in artifacts.items()
     )

@@ -8,15 +8,15 @@ import numpy as np
 
 from cotpress.errors import DataError
 from cotpress.evaluation.loops import text_loops
-from cotpress.evaluation.statistics import (
+from cotpress.intervals import mean_interval, standard_error
+from cotpress.records import BudgetAccuracy, Interval, Prediction, SystemResult
+from cotpress.statistics import (
     accuracy_interval,
     paired_accuracy_difference,
     pass_at_k_intervals,
     question_means,
     token_ratio,
 )
-from cotpress.intervals import mean_interval, standard_error
-from cotpress.records import BudgetAccuracy, Interval, Prediction, SystemResult
 
 AGAINST_ORIGINAL, AGAINST_RATIO_ONE = "Original", "ratio 1"
 

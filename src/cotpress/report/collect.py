@@ -48,6 +48,7 @@ class Comparison:
     benchmark: str
     confidence: float
     rows: tuple[SystemResult, ...]
+    runs: tuple[Run, ...] = ()
 
     @property
     def title(self) -> str:
@@ -92,7 +93,9 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
         key = (run.results.model, run.results.benchmark, run.results.confidence)
         groups.setdefault(key, []).append(run)
     return [
-        Comparison(model=model, benchmark=benchmark, confidence=confidence, rows=tuple(_merged(members)))
+        Comparison(
+            model=model, benchmark=benchmark, confidence=confidence, rows=tuple(_merged(members)), runs=tuple(members)
+        )
         for (model, benchmark, confidence), members in groups.items()
     ]
 

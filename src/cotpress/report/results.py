@@ -17,6 +17,7 @@ _READABLE = (1, 2)
 RESULTS_FILE = "results.json"
 CONFIG_FILE = "config.yaml"
 FAILURE_FILE = "failure.json"
+PREDICTIONS_FILE = "predictions.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from cotpress.artifacts import write_text_atomic
 from cotpress.report import html
 from cotpress.report.collect import Collection, Comparison, Run, collect, compare
+from cotpress.report.paired import compared, differences_csv, differences_markdown
 from cotpress.report.plots import save_plot
 from cotpress.report.results import CONFIG_FILE, read_results
 from cotpress.report.table import csv_table, markdown_table
@@ -42,7 +43,8 @@ def report_collection(folder: Path, output: Path | None = None) -> Collection:
     """Write tables, plots and `report.html` over all runs at or below a folder, and return what was found.
 
     Into `output` (default: the folder itself): `report.html`, and per student and benchmark `results-NAME.csv`,
-    `results-NAME.md`, `plot-NAME.png` and `plot-NAME.svg`; without NAME if there is only one.
+    `results-NAME.md`, `plot-NAME.png` and `plot-NAME.svg`, and `differences-NAME.csv` and `.md` where two systems were
+    asked for the same ratio; without NAME if there is only one.
 
     Raises:
         DataError: There is no run directory.
@@ -63,6 +65,9 @@ def write_collection(found: Collection, output: Path) -> None:
         markdown = markdown_table(rows, confidence=confidence, published=published)
         write_text_atomic(output / f"results{suffix}.md", markdown)
         save_plot(rows, comparison.title, output / f"plot{suffix}", confidence=confidence)
+        if pairs := compared(comparison):
+            write_text_atomic(output / f"differences{suffix}.csv", differences_csv(pairs))
+            write_text_atomic(output / f"differences{suffix}.md", differences_markdown(pairs, confidence))
     for run in found.unfinished:
         log.warning("not in the table: '%s': %s", run.path, run.reason)
     sections = [html.results_section(c) for c in comparisons]

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from cotpress.evaluation.statistics import paired_accuracy_difference
 from cotpress.intervals import fraction_interval, wilson
+from cotpress.statistics import paired_accuracy_difference
 from judged import answers
 
 REPEATS = 1200

@@ -30,13 +30,15 @@ def accuracy_interval(
         confidence: Level of the interval.
         budget: Count only answers of at most so many generated tokens as correct; None counts all.
     """
-    allowed = math.inf if budget is None else budget
-    return fraction_interval(question_means(predictions, lambda p: float(p.correct and p.num_tokens <= allowed)),
-                             len(predictions), confidence)  # fmt: skip
+    return fraction_interval(question_means(predictions, _counted_correct(budget)), len(predictions), confidence)
 
 
 def paired_accuracy_difference(
-    system: Sequence[Prediction], baseline: Sequence[Prediction], confidence: float = 0.95
+    system: Sequence[Prediction],
+    baseline: Sequence[Prediction],
+    confidence: float = 0.95,
+    *,
+    budget: int | None = None,
 ) -> Interval:
     """Accuracy of `system` minus that of `baseline` on the questions both answered, in [-1, 1].
 
@@ -44,11 +46,16 @@ def paired_accuracy_difference(
     so two systems that agree on every question still do not look equal for certain. With several it is Student's t
     over the questions' differences, unless these do not vary at all.
 
+    Args:
+        system: Answers, one or several per question.
+        baseline: Answers of the other system.
+        confidence: Level of the interval.
+        budget: Count only answers of at most so many generated tokens as correct; None counts all.
+
     Raises:
         DataError: They share no question.
     """
-    ours, theirs = (question_means_by_id(p, lambda q: float(q.correct)) for p in (system, baseline))
-    differences = np.array([ours[i] - theirs[i] for i in shared_questions(ours, theirs)], dtype=np.float64)
+    differences = _differences(system, baseline, _counted_correct(budget))
     value, n = float(differences.mean()), len(differences)
     if standard_error(differences) and not np.isin(differences, (-1.0, 0.0, 1.0)).all():
         found = mean_interval(differences, confidence)
@@ -56,6 +63,29 @@ def paired_accuracy_difference(
     else:
         low, high = _agresti_min(differences, confidence)
     return Interval(value=value, low=min(max(low, -1.0), value), high=max(min(high, 1.0), value), n=n)
+
+
+def paired_token_difference(
+    system: Sequence[Prediction], baseline: Sequence[Prediction], confidence: float = 0.95
+) -> Interval:
+    """Generated tokens per answer of `system` minus those of `baseline` on the questions both answered.
+
+    Raises:
+        DataError: They share no question.
+    """
+    return mean_interval(_differences(system, baseline, lambda p: float(p.num_tokens)), confidence)
+
+
+def _counted_correct(budget: int | None) -> Measure:
+    """1 for a correct answer of at most `budget` generated tokens, 0 for any other."""
+    allowed = math.inf if budget is None else budget
+    return lambda p: float(p.correct and p.num_tokens <= allowed)
+
+
+def _differences(system: Sequence[Prediction], baseline: Sequence[Prediction], measure: Measure) -> NDArray[np.float64]:
+    """Differences of the questions' means, float64 `[shared questions]`."""
+    ours, theirs = (question_means_by_id(p, measure) for p in (system, baseline))
+    return np.array([ours[i] - theirs[i] for i in shared_questions(ours, theirs)], dtype=np.float64)
 
 
 def _agresti_min(differences: NDArray[np.float64], confidence: float) -> tuple[float, float]:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cotpress.errors import DataError
-from cotpress.evaluation.statistics import (
+from cotpress.intervals import fraction_interval, mean_interval, standard_error, wilson
+from cotpress.statistics import (
     accuracy_interval,
     paired_accuracy_difference,
     pass_at_k,
@@ -18,7 +19,6 @@ from cotpress.evaluation.statistics import (
     question_means,
     token_ratio,
 )
-from cotpress.intervals import fraction_interval, mean_interval, standard_error, wilson
 from judged import answer, answers
 
 

@@ -1,0 +1,165 @@
+"""Paired differences between the systems of a table: each two that were asked for the same ratio.
+
+Two accuracies whose intervals overlap can still differ for certain, because both systems answered the same questions.
+Runs with several seeds count as several samples of each question: their answers are averaged question by question, so
+an interval here speaks of other questions, not of other seeds.
+"""
+
+import csv
+import io
+import itertools
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cotpress.errors import ArtifactError
+from cotpress.records import BudgetAccuracy, Interval, Prediction
+from cotpress.report.collect import Comparison
+from cotpress.report.columns import difference
+from cotpress.report.results import PREDICTIONS_FILE
+from cotpress.statistics import paired_accuracy_difference, paired_token_difference
+from cotpress.tables import read_records
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, float]
+"""A system and its asked ratio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One system minus another of the same asked ratio, on the questions both answered.
+
+    Attributes:
+        system: The one.
+        minus: The other.
+        ratio: What both were asked for.
+        accuracy: Difference in accuracy, in [-1, 1].
+        tokens: Difference in generated tokens per answer.
+        at_budgets: Difference in accuracy where an answer only counts if it took at most so many tokens.
+    """
+
+    system: str
+    minus: str
+    ratio: float
+    accuracy: Interval
+    tokens: Interval
+    at_budgets: tuple[BudgetAccuracy, ...]
+
+
+def compared(comparison: Comparison) -> list[Difference]:
+    """The differences between the systems of one table, from the predictions of its runs.
+
+    Runs whose predictions are gone or cannot be read add nothing. The budgets are those that all rows were measured at.
+    """
+    answers: dict[Key, list[Prediction]] = {}
+    seen: set[object] = set()
+    unread: list[str] = []
+    for run in comparison.runs:
+        try:
+            here = _by_system(run.path / PREDICTIONS_FILE)
+        except ArtifactError as error:  # of another release, or damaged: the table itself does without
+            unread.append(str(error))
+            continue
+        for row in run.results.rows:
+            key = (row.system, row.target_ratio)
+            source = (*key, row.artifacts.get("evaluate", run.path))
+            if key in here and source not in seen:  # Original is one system, however many runs show it
+                seen.add(source)
+                answers.setdefault(key, []).extend(here[key])
+    if unread:
+        log.warning("%d of %d runs are not in the paired differences: %s", len(unread), len(comparison.runs), unread[0])
+    budgets = [{b.budget for b in row.accuracy_at_budgets} for row in comparison.rows]
+    return differences(answers, set.intersection(*budgets) if budgets else (), comparison.confidence)
+
+
+def _by_system(path: Path) -> dict[Key, list[Prediction]]:
+    found: dict[Key, list[Prediction]] = {}
+    predictions = read_records(path, Prediction) if path.exists() else []
+    for prediction in predictions:
+        found.setdefault((prediction.system, prediction.ratio), []).append(prediction)
+    return found
+
+
+def differences(
+    answers: Mapping[Key, Sequence[Prediction]], budgets: Iterable[int] = (), confidence: float = 0.95
+) -> list[Difference]:
+    """Every two systems of the same asked ratio, those that share no question left out; by falling ratio.
+
+    Args:
+        answers: Predictions of each system, those of all seeds together.
+        budgets: Token budgets at which they are compared as well.
+        confidence: Level of the intervals.
+    """
+    limits = sorted(set(budgets))
+    found = []
+    for (one, ratio), (other, other_ratio) in itertools.combinations(answers, 2):
+        ours, theirs = answers[one, ratio], answers[other, other_ratio]
+        if ratio != other_ratio or not {p.id for p in ours} & {p.id for p in theirs}:
+            continue
+        at_budgets = tuple(
+            BudgetAccuracy(budget=b, accuracy=paired_accuracy_difference(ours, theirs, confidence, budget=b))
+            for b in limits
+        )
+        found.append(
+            Difference(
+                system=one,
+                minus=other,
+                ratio=ratio,
+                accuracy=paired_accuracy_difference(ours, theirs, confidence),
+                tokens=paired_token_difference(ours, theirs, confidence),
+                at_budgets=at_budgets,
+            )
+        )
+    return sorted(found, key=lambda d: -d.ratio)
+
+
+def differences_markdown(found: Sequence[Difference], confidence: float = 0.95) -> str:
+    """The differences as a Markdown table, with what the reader must know of so many intervals below it."""
+    budgets = [b.budget for b in found[0].at_budgets] if found else []
+    heading = ["ratio", "system", "minus", "accuracy, points [CI]", "tokens [CI]", "questions"]
+    lines = [[*heading, *(f"accuracy at {b} tokens, points [CI]" for b in budgets)]]
+    lines.append(["---:", "---", "---", *["---:"] * (len(lines[0]) - 3)])
+    for d in found:
+        cells = [f"{d.ratio:g}", _cell(d.system), _cell(d.minus), _marked(d.accuracy), _tokens(d.tokens)]
+        lines.append([*cells, str(d.accuracy.n), *(_marked(b.accuracy) for b in d.at_budgets)])
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{table}\n{differences_note(found, confidence)}\n"
+
+
+def differences_note(found: Sequence[Difference], confidence: float) -> str:
+    """What a star means, and how many stars chance alone would bring."""
+    number, expected = len(found), (1 - confidence) * len(found)
+    return (
+        f"Paired by question, {100 * confidence:g} % intervals; * does not hold 0. Of {number} such intervals about "
+        f"{expected:.1f} would not hold 0 by chance alone if there were no difference at all."
+    )
+
+
+def differences_csv(found: Sequence[Difference]) -> str:
+    """The differences, unrounded: accuracies as fractions, tokens per answer."""
+    budgets = [b.budget for b in found[0].at_budgets] if found else []
+    names = ["accuracy", "tokens", *(f"accuracy_at_{b}_tokens" for b in budgets)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    ends = [f"{name}{suffix}" for name in names for suffix in ("", "_low", "_high")]
+    writer.writerow(["ratio", "system", "minus", "questions", *ends])
+    for d in found:
+        intervals = [d.accuracy, d.tokens, *(b.accuracy for b in d.at_budgets)]
+        numbers = [x for i in intervals for x in (i.value, i.low, i.high)]
+        writer.writerow([d.ratio, d.system, d.minus, d.accuracy.n, *numbers])
+    return out.getvalue()
+
+
+def _marked(interval: Interval) -> str:
+    return difference(interval) + ("" if interval.low <= 0 <= interval.high else " *")
+
+
+def _tokens(interval: Interval) -> str:
+    star = "" if interval.low <= 0 <= interval.high else " *"
+    return f"{interval.value:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]{star}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

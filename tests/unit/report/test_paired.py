@@ -1,0 +1,136 @@
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotpress.records import Interval, Prediction, SystemResult
+from cotpress.report.collect import collect, compare
+from cotpress.report.paired import compared, differences, differences_csv, differences_markdown
+from cotpress.report.results import RunResults, write_results
+from cotpress.report.stage import report_collection
+from cotpress.tables import write_records
+
+
+def answers(correct: list[bool], tokens: int = 10, sample: int = 0) -> list[Prediction]:
+    return [
+        Prediction(
+            id=f"q{i}",
+            family="f",
+            question="?",
+            answer="1",
+            system="any",
+            ratio=0.5,
+            output="1",
+            predicted="1",
+            correct=right,
+            num_tokens=tokens + i,
+            num_thinking_tokens=tokens,
+            finish_reason="stop",
+            latency_s=0.1,
+            sample=sample,
+        )
+        for i, right in enumerate(correct)
+    ]
+
+
+def test_systems_of_the_same_ratio_are_paired_and_no_others() -> None:
+    found = differences(
+        {("a", 0.5): answers([True]), ("b", 0.7): answers([True]), ("c", 0.5): answers([True]), ("d", 0.7): []}
+    )
+    assert [(d.system, d.minus, d.ratio) for d in found] == [("a", "c", 0.5)]
+
+
+def test_difference_is_taken_question_by_question() -> None:
+    ours, theirs = [True] * 30 + [False] * 10, [True] * 10 + [False] * 30
+    (found,) = differences({("a", 0.5): answers(ours, 12), ("b", 0.5): answers(theirs, 10)})
+    assert found.accuracy.value == 0.5
+    assert 0 < found.accuracy.low < 0.5 < found.accuracy.high
+    assert (found.tokens.value, found.tokens.low, found.tokens.high) == (2.0, 2.0, 2.0)
+
+
+def test_seeds_are_averaged_within_a_question() -> None:
+    two = answers([True, True, False, False]) + answers([True, False, False, False], sample=0)
+    (found,) = differences({("a", 0.5): two, ("b", 0.5): answers([False] * 4)})
+    assert found.accuracy.value == pytest.approx(3 / 8)
+    assert found.accuracy.n == 4
+
+
+def test_only_answers_within_a_budget_count_at_it() -> None:
+    (found,) = differences({("a", 0.5): answers([True] * 8, 5), ("b", 0.5): answers([True] * 8, 100)}, [50, 20])
+    assert [b.budget for b in found.at_budgets] == [20, 50]
+    assert found.accuracy.value == 0.0
+    assert found.at_budgets[1].accuracy.value == 1.0
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.data())
+def test_turning_the_pair_round_turns_the_sign(ours: list[bool], data: st.DataObject) -> None:
+    theirs = data.draw(st.lists(st.booleans(), min_size=len(ours), max_size=len(ours)))
+    (forth,) = differences({("a", 0.5): answers(ours), ("b", 0.5): answers(theirs)})
+    (back,) = differences({("b", 0.5): answers(theirs), ("a", 0.5): answers(ours)})
+    assert forth.accuracy.value == pytest.approx(-back.accuracy.value)
+    assert forth.accuracy.low == pytest.approx(-back.accuracy.high)
+
+
+def test_tables_hold_every_pair_and_star_what_does_not_hold_zero() -> None:
+    found = differences(
+        {("a|x", 0.5): answers([True] * 40), ("b", 0.5): answers([False] * 40), ("c", 0.5): answers([False] * 40)}, [20]
+    )
+    text = differences_markdown(found)
+    assert text.count("\n| 0.5 |") == 3
+    assert "| 0.5 | a\\|x | b | +100.0 [" in text
+    assert "] * |" in text
+    assert "Of 3 such intervals about 0.2 would" in text
+    rows = list(csv.DictReader(io.StringIO(differences_csv(found))))
+    assert next((r["system"], r["minus"], float(r["accuracy"])) for r in rows) == ("a|x", "b", 1.0)
+    assert float(rows[0]["accuracy_at_20_tokens"]) == 11 / 40
+
+
+def test_no_pair_gives_an_empty_table() -> None:
+    assert differences({}) == []
+    assert differences_csv([]).count("\n") == 1
+
+
+def run(path: Path, correct: dict[str, list[bool]], *, seed: int = 1) -> None:
+    rows = tuple(
+        SystemResult(
+            system=system,
+            target_ratio=0.5,
+            actual_ratio=0.5,
+            accuracy=Interval(value=0.5, low=0.4, high=0.6, n=4),
+            mean_tokens=Interval(value=9, low=8, high=10, n=4),
+            truncation_rate=0.0,
+            seconds_per_sample=0.1,
+            artifacts={"evaluate": f"evaluate/{system}-{seed if system != 'shared' else 0}"},
+        )
+        for system in correct
+    )
+    write_results(path, RunResults(name="r", model="m", benchmark="b", seed=seed, rows=rows))
+    written = [replace(p, system=system) for system, right in correct.items() for p in answers(right)]
+    write_records(path / "predictions.parquet", written, Prediction)
+
+
+def test_report_writes_the_differences_of_all_runs_and_counts_a_shared_system_once(tmp_path: Path) -> None:
+    run(tmp_path / "one", {"shared": [True, False], "a": [True, True]}, seed=1)
+    run(tmp_path / "two", {"shared": [True, False], "a": [False, True]}, seed=2)
+    (comparison,) = compare(collect(tmp_path).runs)
+    (found,) = compared(comparison)
+    assert (found.system, found.minus, found.accuracy.value) == ("shared", "a", 0.5 - 0.75)
+    report_collection(tmp_path)
+    assert (tmp_path / "differences.csv").read_text().count("\n") == 2
+    assert "| shared | a | -25.0 [" in (tmp_path / "differences.md").read_text()
+
+
+def test_run_with_unreadable_predictions_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path / "one", {"a": [True], "b": [False]})
+    run(tmp_path / "two", {"a": [False], "b": [True]}, seed=2)
+    (tmp_path / "two" / "predictions.parquet").write_bytes(b"cut off")
+    (comparison,) = compare(collect(tmp_path).runs)
+    (found,) = compared(comparison)
+    assert found.accuracy.value == 1.0
+    assert "1 of 2 runs are not in the paired differences" in caplog.text
