@@ -1,12 +1,13 @@
 """Reads texts unit by unit and forgets what it finds unlikely: log p(unit | context, what was kept so far).
 
-Texts advance together, one unit per forward pass. A forgotten unit stays in the key-value cache but is masked, and
-positions count what was kept, so every text is read as if what was forgotten had never stood there.
+Texts advance together, one unit per forward pass. A forgotten unit is masked in the key-value cache until the cache is
+next compacted, and positions count what was kept, so every text is read as if what was forgotten had never stood there.
 
 Shape suffixes: B texts, L cached positions, W tokens of the longest unit, D hidden size, N scored tokens.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.logprobs import target_logprobs
+
+COMPACT_ABOVE = 1.5
+"""Drop masked columns of the cache when it is so many times as long as what any text kept; costs about one step."""
 
 Unit = Sequence[int]
 """Token ids that are kept or forgotten together."""
@@ -59,7 +63,7 @@ def selective_logprobs(
 class _State:
     """What has been read of each text: cache, mask over the cache, number of kept tokens, last kept hidden state."""
 
-    def __init__(self, mask_BL: torch.Tensor, last_BD: torch.Tensor, cache: object) -> None:
+    def __init__(self, mask_BL: torch.Tensor, last_BD: torch.Tensor, cache: Any) -> None:
         self._mask_BL, self.last_BD, self._cache = mask_BL, last_BD, cache
         self._kept_B = mask_BL.sum(1)
 
@@ -111,3 +115,16 @@ class _State:
                 self._kept_B[row] += len(unit)
             else:
                 self._mask_BL[row, -width:] = 0
+        self._compact()
+
+    def _compact(self) -> None:
+        """Drop what is masked once it is most of the cache; keys carry their rotation with them, so they can move."""
+        longest, cached = int(self._kept_B.max()), self._mask_BL.shape[1]
+        if cached < COMPACT_ABOVE * longest:
+            return
+        order_BL = self._mask_BL.argsort(dim=1, stable=True)[:, cached - longest :]  # masked columns come first
+        self._mask_BL = self._mask_BL.gather(1, order_BL)
+        for layer in self._cache.layers:
+            heads, size = layer.keys.shape[1], layer.keys.shape[3]
+            chosen = order_BL[:, None, :, None].expand(-1, heads, -1, size)
+            layer.keys, layer.values = layer.keys.gather(2, chosen), layer.values.gather(2, chosen)
