@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cotpress.artifacts import file_sha256
 from cotpress.errors import ModelError
+from cotpress.hub import HubProblem, hub_problem
 
 PACKAGE_PREFIX = "package:"
 """Marks a path that names a Python package where both kinds are possible."""
@@ -102,35 +103,38 @@ def _local(path: str) -> Path | None:
 
 def _snapshot(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub import errors as hub
 
-    def failed(why: str, fix: str) -> ModelError:
-        named = hub_id if revision is None else f"{hub_id} (revision {revision})"
-        return ModelError(
-            f"model '{named}': {why}. Tried: a folder of this name, the cache {constants.HF_HUB_CACHE}, "
-            f"the hub {constants.ENDPOINT}. Fix: {fix}"
-        )
-
-    download = f"huggingface-cli download {hub_id}"
     try:
         folder = snapshot_download(
             hub_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=_OTHER_FORMATS, etag_timeout=5
         )
-    except hub.GatedRepoError as error:
-        raise failed("access is gated", "accept its licence on the hub and log in (hf auth login)") from error
-    except hub.RepositoryNotFoundError as error:
-        raise failed("the hub does not know it", "check the spelling; a private one needs hf auth login") from error
-    except hub.RevisionNotFoundError as error:
-        raise failed("the hub has no such revision", "check model.revision") from error
-    except hub.HFValidationError as error:
-        raise failed("this is not a hub id (owner/name)", "give model.path=DIR or a hub id") from error
-    except (OSError, hub.HfHubHTTPError) as error:
-        raise failed(
-            "it is not on this machine and the hub cannot be reached",
-            f"with a network, {download}; without, copy the folder over and give model.path=DIR, or use model=smollm2 "
-            "(comes with a Python package). HF_HUB_OFFLINE=1 makes a filled cache enough",
+    except Exception as error:
+        problem = hub_problem(error)
+        if problem is None:
+            raise
+        named = hub_id if revision is None else f"{hub_id} (revision {revision})"
+        raise ModelError(
+            f"model '{named}': {problem.value}. Tried: a folder of this name, the cache {constants.HF_HUB_CACHE}, "
+            f"the hub {constants.ENDPOINT}. Fix: {_fix(problem, hub_id)}"
         ) from error
     return Path(folder)
+
+
+def _fix(problem: HubProblem, hub_id: str) -> str:
+    match problem:
+        case HubProblem.gated:
+            return "accept its licence on the hub and log in (hf auth login)"
+        case HubProblem.unknown:
+            return "check the spelling; a private one needs hf auth login"
+        case HubProblem.no_revision:
+            return "check model.revision"
+        case HubProblem.no_id | HubProblem.no_file:
+            return "give model.path=DIR or a hub id"
+        case HubProblem.unreachable:
+            return (
+                f"with a network, hf download {hub_id}; without, copy the folder over and give model.path=DIR, or use "
+                "model=smollm2 (comes with a Python package). HF_HUB_OFFLINE=1 makes a filled cache enough"
+            )
 
 
 def cached_sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cotpress.data.config import HubFile
 from cotpress.errors import DataError
+from cotpress.hub import HubProblem, hub_problem
 
 
 def fetch(hub: HubFile, group: str = "benchmark") -> Path:
@@ -20,16 +21,7 @@ def fetch(hub: HubFile, group: str = "benchmark") -> Path:
         DataError: The data set, revision or file does not exist, is gated, or the hub cannot be reached.
     """
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub import errors as known
 
-    def failed(why: str, fix: str) -> DataError:
-        named = hub.dataset if hub.revision is None else f"{hub.dataset} (revision {hub.revision})"
-        return DataError(
-            f"data set '{named}', file '{hub.file}': {why}. Tried: the cache {constants.HF_HUB_CACHE}, "
-            f"the hub {constants.ENDPOINT}. Fix: {fix}"
-        )
-
-    local = f"give a local copy with {group}.path=FILE"
     try:
         file = hf_hub_download(
             hub.dataset,
@@ -38,24 +30,34 @@ def fetch(hub: HubFile, group: str = "benchmark") -> Path:
             revision=hub.revision,
             etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
         )
-    except known.GatedRepoError as error:
-        page = f"{constants.ENDPOINT}/datasets/{hub.dataset}"
-        raise failed(
-            "access is gated", f"accept its licence at {page} and log in (hf auth login), or {local}"
-        ) from error
-    except known.RepositoryNotFoundError as error:
-        raise failed("the hub does not know it", f"check {group}.hub.dataset, or {local}") from error
-    except known.RevisionNotFoundError as error:
-        raise failed("the hub has no such revision", f"check {group}.hub.revision") from error
-    except known.RemoteEntryNotFoundError as error:
-        raise failed("the data set has no such file", f"check {group}.hub.file, or {local}") from error
-    except known.HFValidationError as error:
-        raise failed("this is not a hub id (owner/name)", f"check {group}.hub.dataset, or {local}") from error
-    except (OSError, known.HfHubHTTPError) as error:
-        download = f"hf download --repo-type dataset {hub.dataset} {hub.file}"
-        raise failed(
-            "it is not on this machine and the hub cannot be reached",
-            f"with a network, {download}; without, {local}. A gated one also needs its licence accepted and "
-            "hf auth login. HF_HUB_OFFLINE=1 makes a filled cache enough",
+    except Exception as error:
+        problem = hub_problem(error)
+        if problem is None:
+            raise
+        named = hub.dataset if hub.revision is None else f"{hub.dataset} (revision {hub.revision})"
+        raise DataError(
+            f"data set '{named}', file '{hub.file}': {problem.value}. Tried: the cache {constants.HF_HUB_CACHE}, "
+            f"the hub {constants.ENDPOINT}. Fix: {_fix(problem, hub, group)}"
         ) from error
     return Path(file)
+
+
+def _fix(problem: HubProblem, hub: HubFile, group: str) -> str:
+    from huggingface_hub import constants
+
+    local = f"give a local copy with {group}.path=FILE"
+    match problem:
+        case HubProblem.gated:
+            page = f"{constants.ENDPOINT}/datasets/{hub.dataset}"
+            return f"accept its licence at {page} and log in (hf auth login), or {local}"
+        case HubProblem.unknown | HubProblem.no_id:
+            return f"check {group}.hub.dataset, or {local}"
+        case HubProblem.no_revision:
+            return f"check {group}.hub.revision"
+        case HubProblem.no_file:
+            return f"check {group}.hub.file, or {local}"
+        case HubProblem.unreachable:
+            return (
+                f"with a network, hf download --repo-type dataset {hub.dataset} {hub.file}; without, {local}. A gated "
+                "one also needs its licence accepted and hf auth login. HF_HUB_OFFLINE=1 makes a filled cache enough"
+            )
