@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cotpress.artifacts import file_sha256
 from cotpress.errors import ModelError
-from cotpress.hub import HubProblem, hub_problem
+from cotpress.hub_errors import HubProblem, hub_problem
 
 PACKAGE_PREFIX = "package:"
 """Marks a path that names a Python package where both kinds are possible."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cotpress.data.config import HubFile
 from cotpress.errors import DataError
-from cotpress.hub import HubProblem, hub_problem
+from cotpress.hub_errors import HubProblem, hub_problem
 
 
 def fetch(hub: HubFile, group: str = "benchmark") -> Path:

@@ -1,7 +1,7 @@
 import pytest
 from huggingface_hub import errors
 
-from cotpress.hub import HubProblem, hub_problem
+from cotpress.hub_errors import HubProblem, hub_problem
 
 
 @pytest.mark.parametrize(
