@@ -15,7 +15,8 @@ from typing import Any
 
 from cotpress.artifacts import Artifact, plain
 from cotpress.checkpoints import Checkpoint
-from cotpress.compression.export import export
+from cotpress.compression.config import ExportFormat
+from cotpress.compression.export import export, warn_of_template
 from cotpress.config import CompressConfig, EvaluateConfig, PipelineConfig, ReportConfig, TrainConfig
 from cotpress.evaluation.baselines import Shortening, shortening
 from cotpress.evaluation.config import Baseline, Prompted
@@ -163,8 +164,11 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     output = Path(config.output)
     job = _job(config, folder, folder, config.scorer.name, config.data.name)
     with open_tracker(config.tracker, job) as tracker:
-        compressed = Compression(config, tracker).compressed()
+        flow = Compression(config, tracker)
+        compressed = flow.compressed()
     rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
+    if config.export is not ExportFormat.parquet:
+        warn_of_template(rows[0], config.model.chat, flow.tokenizer)
     path = export(rows, config.export, output, config.model.chat)
     shutil.copyfile(compressed.path / "manifest.json", output / "manifest.json")
     facts = compressed.facts
