@@ -12,12 +12,12 @@ own, e.g. of Original, is `stage_system` in the csv (`sft_original`) and a W&B r
 """
 
 from cotpress.tracking.base import Job, OfSystem, Table, Tracker
-from cotpress.tracking.csv_file import METRICS_FILE, read_metrics
+from cotpress.tracking.csv_file import METRICS_FILE, CsvTracker, read_metrics
 from cotpress.tracking.opening import open_tracker
 from cotpress.tracking.results import track_results
 from cotpress.tracking.sweep import sweep_name
 
 __all__ = [
-    "METRICS_FILE", "Job", "OfSystem", "Table", "Tracker", "open_tracker", "read_metrics", "sweep_name",
+    "METRICS_FILE", "CsvTracker", "Job", "OfSystem", "Table", "Tracker", "open_tracker", "read_metrics", "sweep_name",
     "track_results",
 ]  # fmt: skip
