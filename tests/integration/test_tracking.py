@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def test_a_tracked_sweep_is_one_group_with_a_run_per_stage_and_shares_what_jobs_share(command: Command) -> None:
     done = command(
-        "train.py", "-m", "scorer=random", "ratio=0.5,0.7", "tracker=wandb", "tracker.table_rows=40", "reference=none", *SMALL,
-        timeout=500,
+        "train.py", "-m", "scorer=random", "ratio=0.5,0.7", "tracker=wandb", "tracker.table_rows=40", "reference=none",
+        *SMALL, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     runs = offline_runs(command.folder / "outputs" / "runs")
@@ -47,7 +47,7 @@ def test_a_tracked_sweep_is_one_group_with_a_run_per_stage_and_shares_what_jobs_
 def test_the_students_folder_for_the_hub_loads_as_a_peft_adapter(command: Command) -> None:
     run_dir = next((command.folder / "outputs" / "runs").glob("random-0.5-*"))
     done = subprocess.run(
-        [sys.executable, "-m", "cotpress.hub", f"run={run_dir}", "repo=me/x", "dry_run=true", "output=hub", "base_model=a/b"],
+        [sys.executable, "-m", "cotpress.hub", f"run={run_dir}", "repo=me/x", "--dry-run", "output=hub", "base_model=a/b"],
         capture_output=True, text=True, timeout=120, cwd=command.folder, env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

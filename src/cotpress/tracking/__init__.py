@@ -5,7 +5,7 @@ The csv is the record; a tracker service that fails is reported once and never s
 Names are `stage/name` in W&B, and the columns `stage` and `name` of the csv. The stage of another system than the job's
 own, e.g. of Original, is `stage_system` in the csv (`sft_original`) and a W&B run of its own.
 
-    reference/ sft/     loss  lr  grad_norm ...  by optimizer step; sft/val/accuracy  sft/val/tokens
+    reference/ sft/     loss  lr  by optimizer step; sft/val/accuracy  sft/val/tokens
     every stage         seconds  num_rows  dropped/REASON  and the numbers among its own facts
     compress/           num_tokens  num_kept_tokens  actual_ratio  num_exceeded
     evaluate/           see `results.result_metrics`: accuracy  mean_generated_tokens  actual_ratio ...
