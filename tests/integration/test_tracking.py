@@ -47,7 +47,8 @@ def test_a_tracked_sweep_is_one_group_with_a_run_per_stage_and_shares_what_jobs_
 def test_the_students_folder_for_the_hub_loads_as_a_peft_adapter(command: Command) -> None:
     run_dir = next((command.folder / "outputs" / "runs").glob("random-0.5-*"))
     done = subprocess.run(
-        [sys.executable, "-m", "cotpress.hub", f"run={run_dir}", "repo=me/x", "--dry-run", "output=hub", "base_model=a/b"],
+        [sys.executable, "-m", "cotpress.hub", f"run={run_dir}", "repo=me/x", "--dry-run", "output=hub",
+         "base_model=a/b"],
         capture_output=True, text=True, timeout=120, cwd=command.folder, env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
