@@ -49,7 +49,7 @@ from cotpress.scoring.config import (
     TokenskipConfig,
     llmlingua_settings,
 )
-from cotpress.tracking_config import TrackerConfig
+from cotpress.tracking_config import TrackerConfig, check_tracker
 from cotpress.trainer_config import TrainerConfig
 from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig
 
@@ -237,6 +237,7 @@ def check(config: EntryConfig) -> None:
     """
     if isinstance(config, ReportConfig):
         return
+    check_tracker(config.tracker)
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)

@@ -32,6 +32,10 @@ class GenerationError(CotpressError):
     """A generation server cannot be reached, refuses, or answers with something else."""
 
 
+class HubError(CotpressError):
+    """Something cannot be sent to a hub or a dashboard: no token, no access, no network."""
+
+
 class TrainingError(CotpressError):
     """Training cannot go on: not a finite loss, nothing to train on, out of memory."""
 

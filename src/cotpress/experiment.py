@@ -15,8 +15,9 @@ from typing import Any
 
 from cotpress.artifacts import Artifact, plain
 from cotpress.checkpoints import Checkpoint
-from cotpress.compression.export import export
-from cotpress.config import CompressConfig, EvaluateConfig, ReportConfig, TrainConfig
+from cotpress.compression.config import ExportFormat
+from cotpress.compression.export import export, warn_of_template
+from cotpress.config import CompressConfig, EvaluateConfig, PipelineConfig, ReportConfig, TrainConfig
 from cotpress.evaluation.baselines import Shortening, shortening
 from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.reference import token_counter
@@ -31,7 +32,7 @@ from cotpress.report.table import show
 from cotpress.runs import run_directory, run_name
 from cotpress.systems import BASE, ORIGINAL, System, measure, with_ratio_one
 from cotpress.tables import read_records, write_records
-from cotpress.tracking import Tracker, open_tracker
+from cotpress.tracking import Job, open_tracker, sweep_name, track_results
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +41,13 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     """`train.py`: the whole flow; returns the accuracy of the scorer's student and the run directory."""
     run_dir = run_directory(config)
     count = token_counter(config.evaluation.reference_tokenizer)  # before hours of work, so that it cannot fail after
-    tags = [config.scorer.name, f"ratio={config.ratio:g}", config.model.name, config.data.name]
-    with open_tracker(
-        config.tracker,
-        run_dir,
-        run_name=run_name(config),
-        group=folder.parent.name if folder.name.isdigit() else None,
-        tags=tags,
-        resolved_config=plain(config),
-    ) as tracker:
+    job = _job(config, run_dir, folder, config.scorer.name, config.data.name)
+    with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
         systems = [s for b in config.evaluation.baselines for s in _baseline(b, config, flow)]
         systems += _compressed(config, flow)
         rows, predictions = measure(systems, config.evaluation, count)
-        _track(tracker, rows)
+        track_results(tracker, rows, predictions)
     _finish(run_dir, config, rows, predictions, flow.artifacts)
     return rows[-1].accuracy.value, run_dir
 
@@ -104,12 +98,18 @@ def _compressed(config: TrainConfig, flow: Flow) -> list[System]:
     return with_ratio_one(found)
 
 
-def _track(tracker: Tracker, rows: list[SystemResult]) -> None:
-    """Send accuracy and tokens of every row to the tracker; of two rows of one student, the last has its name."""
-    for i, row in enumerate(rows):
-        again = any(later.system == row.system for later in rows[i + 1 :])
-        name = f"{row.system} ratio {row.target_ratio:g}" if again else row.system
-        tracker.log("evaluate", {f"{name}/accuracy": row.accuracy.value, f"{name}/tokens": row.mean_tokens.value})
+def _job(config: PipelineConfig | EvaluateConfig, run_dir: Path, folder: Path, system: str, data: str) -> Job:
+    """What the tracker is told: `system` is the job's own, `data` what it is trained on or asked."""
+    return Job(
+        run_dir=run_dir,
+        name=run_name(config),
+        system=system,
+        tags=(config.model.name, data),
+        ratio=config.ratio,
+        sweep=sweep_name(folder),
+        config=plain(config),
+        output_root=Path(config.output_root),
+    )
 
 
 def _finish(
@@ -161,16 +161,13 @@ def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
 def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     """`compress.py`: data to compressed training data below `output`; no student is trained."""
     output = Path(config.output)
-    with open_tracker(
-        config.tracker,
-        folder,
-        run_name=config.name or f"compress-{config.scorer.name}-{config.ratio:g}",
-        group=None,
-        tags=[config.scorer.name],
-        resolved_config=plain(config),
-    ) as tracker:
-        compressed = Compression(config, tracker).compressed()
+    job = _job(config, folder, folder, config.scorer.name, config.data.name)
+    with open_tracker(config.tracker, job) as tracker:
+        flow = Compression(config, tracker)
+        compressed = flow.compressed()
     rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
+    if config.export is not ExportFormat.parquet:
+        warn_of_template(rows[0], config.model.chat, flow.tokenizer)
     path = export(rows, config.export, output, config.model.chat)
     shutil.copyfile(compressed.path / "manifest.json", output / "manifest.json")
     facts = compressed.facts
@@ -189,15 +186,9 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     checkpoint = Checkpoint(config)
     systems = checkpoint.systems()
     rows, predictions = measure(systems, config.evaluation, count)
-    with open_tracker(
-        config.tracker,
-        run_dir,
-        run_name=run_name(config),
-        group=None,
-        tags=[systems[-1].name],
-        resolved_config=plain(config),
-    ) as tracker:
-        _track(tracker, rows)
+    job = _job(config, run_dir, folder, systems[-1].name, config.benchmark.title)
+    with open_tracker(config.tracker, job) as tracker:
+        track_results(tracker, rows, predictions)
     _finish(run_dir, config, rows, predictions, checkpoint.artifacts)
     return rows[-1].accuracy.value, run_dir
 

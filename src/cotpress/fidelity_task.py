@@ -26,7 +26,7 @@ from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
 from cotpress.flow import Fidelity
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.runs import safe_name, write_config
-from cotpress.tracking import open_tracker
+from cotpress.tracking import Job, open_tracker, sweep_name
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,16 @@ FOLDER = "fidelity"
 def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
     """`fidelity.py`: returns the scorer's main measure and the folder with its results."""
     name = config.name or config.scorer.name
-    with open_tracker(
-        config.tracker,
-        folder,
-        run_name=f"fidelity-{name}-{config.truth.name}",
-        group=folder.parent.name if folder.name.isdigit() else None,
-        tags=[config.scorer.name, config.truth.name],
-        resolved_config=plain(config),
-    ) as tracker:
+    job = Job(
+        run_dir=folder,
+        name=f"fidelity-{name}-{config.truth.name}",
+        system=config.scorer.name,
+        tags=(config.model.name, config.truth.name),
+        sweep=sweep_name(folder),
+        config=plain(config),
+        output_root=Path(config.output_root),
+    )
+    with open_tracker(config.tracker, job) as tracker:
         results = _measured(config, name, Fidelity(config, tracker))
         tracker.log("fidelity", {measure: value.value for measure, value in results.rows[0].metrics.items()})
     # Two configurations with the same scores are one result, e.g. of a scorer that reads with no reference model.

@@ -14,6 +14,7 @@ import torch
 from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress
+from cotpress.compression.token_table import token_table
 from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig
 from cotpress.data.stage import is_text, problems, traces
@@ -31,7 +32,7 @@ from cotpress.records import Problem, Trace
 from cotpress.scoring.llmlingua_compat import decide
 from cotpress.scoring.stage import score
 from cotpress.tables import read_records
-from cotpress.tracking import Renamed, Tracker
+from cotpress.tracking import OfSystem, Tracker
 from cotpress.training.config import SavedReferenceConfig, SftConfig
 from cotpress.training.saved import saved_reference
 from cotpress.training.stage import train_reference, train_student
@@ -55,8 +56,11 @@ class Scoring:
         self.artifacts: dict[str, Artifact] = {}
 
     def _kept(self, label: str, artifact: Artifact) -> Artifact:
-        """Note what was made, for the run's own report."""
-        self.artifacts.setdefault(label, artifact)
+        """Note what was made, for the run's own report, and tell the tracker."""
+        if label not in self.artifacts:
+            self.artifacts[label] = artifact
+            system = label.partition(" (")[2].rstrip(")")
+            self._tracker.artifact(artifact, system="" if system == self._config.scorer.name else system)
         return artifact
 
     @cached_property
@@ -165,7 +169,11 @@ class Compression(Scoring):
         c = self._pipeline
         compat = c.compression.selection is Selection.llmlingua_compat
         scores = self.decisions if compat else self.scores
-        return self._kept(f"compress ({c.scorer.name})", self._compress(c.compression, scores))
+        found = self._kept(f"compress ({c.scorer.name})", self._compress(c.compression, scores))
+        self._tracker.table(
+            "compress", "tokens", lambda rows: token_table(found, self.traces, scores, self.tokenizer, rows)
+        )
+        return found
 
     def uncompressed(self) -> Artifact:
         """The training traces as they are: what the Original student learns from."""
@@ -217,7 +225,7 @@ class Flow(Compression):
             model=c.model,
             compressed=compressed,
             trainer=c.trainer,
-            tracker=self._tracker if name == c.scorer.name else Renamed(self._tracker, "sft", f"sft_{name.lower()}"),
+            tracker=self._tracker if name == c.scorer.name else OfSystem(self._tracker, name),
             store=self.store,
             validate=lambda model: self._validate(model, c.sft, name),
         )

@@ -76,6 +76,8 @@ class ModelConfig:
     """Hub id, local directory, or name of the carrying Python package."""
     revision: str | None = None
     """Hub commit, tag or branch."""
+    hub_id: str | None = None
+    """Hub id of these weights, for model cards, where `path` is none."""
     dtype: Dtype = Dtype.auto
     """Number format."""
     attention: str = "sdpa"

@@ -47,7 +47,7 @@ def write_config(path: Path, values: Mapping[str, Any]) -> None:
         raise ArtifactError(f"cannot write the run directory '{path}': {error}. Fix: output_root=DIR") from error
 
 
-def run_name(config: TrainConfig | EvaluateConfig) -> str:
+def run_name(config: PipelineConfig | EvaluateConfig) -> str:
     """The name a user gave, or one made of scorer, ratio and model."""
     if config.name:
         return safe_name(config.name)

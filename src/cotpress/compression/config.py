@@ -44,8 +44,10 @@ class ExportFormat(Enum):
     """The compressed rows as they are, keep masks included."""
     trl = "trl"
     """One JSON object per line with `prompt` and `completion` messages (TRL, conversational)."""
+    llamafactory = "llamafactory"
+    """One JSON object per line with `messages`, and the `dataset_info.json` that LLaMA-Factory reads."""
     openai = "openai"
-    """One JSON object per line with `messages`."""
+    """One JSON object per line with `messages`, as OpenAI's fine-tuning takes it."""
 
 
 @dataclass(kw_only=True, slots=True)

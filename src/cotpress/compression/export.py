@@ -1,36 +1,53 @@
 """Compressed rows in the formats that other trainers read."""
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cotpress.artifacts import write_text_atomic
 from cotpress.compression.config import ExportFormat
+from cotpress.errors import DataError
 from cotpress.modeling_config import ChatConfig
 from cotpress.prompts import marker_text
 from cotpress.records import CompressedTrace
 from cotpress.tables import write_records
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
 FILES = {
     ExportFormat.parquet: "compressed.parquet",
     ExportFormat.trl: "compressed.trl.jsonl",
+    ExportFormat.llamafactory: "compressed.llamafactory.jsonl",
     ExportFormat.openai: "compressed.openai.jsonl",
 }
 """Name of the exported file, by format."""
+DATASET_INFO = "dataset_info.json"
+"""What LLaMA-Factory looks for in its `dataset_dir`."""
+DATASET = "compressed"
+"""Name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`."""
 
 
 def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:
     """Write the rows into the folder `output` and return the file; it appears whole or not at all.
 
     The conversation formats hold texts, in the order of the rows: the system text if there is one, the question with
-    its ratio marker, and the assistant's turn `thinking_open thinking thinking_close response`.
+    its ratio marker, and the assistant's turn `thinking_open thinking thinking_close response`. Trainers tokenize these
+    texts anew, so at the seams of dropped tokens they may see other token boundaries than our own student.
 
     Args:
         rows: Compressed traces.
         format_: What to write.
         output: Folder; created if need be.
         chat: How the student's conversations are written.
+
+    Raises:
+        DataError: The folder has a `dataset_info.json` that cannot be read (llamafactory only).
     """
     output.mkdir(parents=True, exist_ok=True)
     path = output / FILES[format_]
@@ -41,9 +58,46 @@ def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path,
             temporary.replace(path)
         case ExportFormat.trl:
             write_text_atomic(path, _lines({"prompt": _prompt(r, chat), "completion": [_turn(r, chat)]} for r in rows))
-        case ExportFormat.openai:
+        case ExportFormat.openai | ExportFormat.llamafactory:
             write_text_atomic(path, _lines({"messages": [*_prompt(r, chat), _turn(r, chat)]} for r in rows))
+            if format_ is ExportFormat.llamafactory:
+                _describe_for_llamafactory(output / DATASET_INFO, path.name)
     return path
+
+
+def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Say so if the model's chat template takes the thinking out of the assistant's turn, as R1's does.
+
+    A trainer that renders conversations with that template (TRL, the OpenAI format) would train on the response alone.
+    """
+    rendered = str(tokenizer.apply_chat_template([*_prompt(row, chat), _turn(row, chat)], tokenize=False))
+    if row.compressed_thinking.strip() not in rendered:
+        log.warning(
+            "the chat template of this model removes the thinking from the assistant's turn: a trainer that applies it "
+            "to these conversations trains on the response alone. Fix: give the trainer a template that keeps it, or "
+            "train with train.py"
+        )
+
+
+def _describe_for_llamafactory(path: Path, file_name: str) -> None:
+    """Add our file to `dataset_info.json`; other entries stay."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        entries[DATASET] = {
+            "file_name": file_name,
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": {
+                "role_tag": "role",
+                "content_tag": "content",
+                "user_tag": "user",
+                "assistant_tag": "assistant",
+                "system_tag": "system",
+            },
+        }
+    except (ValueError, TypeError) as error:
+        raise DataError(f"'{path}' is no JSON object: {error}. Fix: remove it, or choose another output=DIR") from error
+    write_text_atomic(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
 
 
 def _prompt(row: CompressedTrace, chat: ChatConfig) -> list[dict[str, str]]:

@@ -1,13 +1,23 @@
 import json
+import logging
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
+from cotpress.artifacts import ArtifactStore
 from cotpress.compression.config import ExportFormat
-from cotpress.compression.export import export
-from cotpress.modeling_config import ChatConfig
+from cotpress.compression.export import DATASET, DATASET_INFO, export, warn_of_template
+from cotpress.errors import DataError
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling_config import ChatConfig, ModelConfig, ModelSource
+from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace
 from cotpress.tables import read_records
+
+TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny")
 
 
 def row(i: int, marker: float | None) -> CompressedTrace:
@@ -19,35 +29,118 @@ def row(i: int, marker: float | None) -> CompressedTrace:
 
 
 CHAT = ChatConfig(system="Think.", thinking_open="<t>", thinking_close="</t>", ratio_marker="|{ratio}|")
+ROWS = [row(0, 0.7), row(1, None)]
+SYSTEM = {"role": "system", "content": "Think."}
+ASKED = [{"role": "user", "content": "How many?|0.7|"}, {"role": "user", "content": "How many?"}]
 ASSISTANT = {"role": "assistant", "content": "<t>2+2 ü</t>It is 4."}
 
 
-def lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def loaded(path: Path, folder: Path) -> Any:
+    """The file as a trainer's user loads it."""
+    datasets = pytest.importorskip("datasets", reason="needs the extra dev")
+    kind = "parquet" if path.suffix == ".parquet" else "json"
+    return datasets.load_dataset(kind, data_files=str(path), split="train", cache_dir=str(folder / "cache"))
 
 
 def test_trl_rows_are_prompt_and_completion_messages(tmp_path: Path) -> None:
-    found = lines(export([row(0, 0.7), row(1, None)], ExportFormat.trl, tmp_path / "new", CHAT))
-    system = {"role": "system", "content": "Think."}
-    assert found[0] == {"prompt": [system, {"role": "user", "content": "How many?|0.7|"}], "completion": [ASSISTANT]}
-    assert found[1]["prompt"] == [system, {"role": "user", "content": "How many?"}]
+    found = loaded(export(ROWS, ExportFormat.trl, tmp_path / "new", CHAT), tmp_path)
+    assert found.to_list() == [{"prompt": [SYSTEM, asked], "completion": [ASSISTANT]} for asked in ASKED]
 
 
-def test_openai_rows_are_one_conversation(tmp_path: Path) -> None:
-    found = lines(
-        export([row(0, None)], ExportFormat.openai, tmp_path, ChatConfig(thinking_open="", thinking_close=" "))
-    )
-    assert found == [{"messages": [
+def test_openai_rows_are_one_conversation_that_ends_with_the_assistant(tmp_path: Path) -> None:
+    path = export(ROWS, ExportFormat.openai, tmp_path, CHAT)
+    found = loaded(path, tmp_path).to_list()
+    assert found == [{"messages": [SYSTEM, asked, ASSISTANT]} for asked in ASKED]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == found  # one object per line, nothing else in it
+
+
+def test_a_model_without_system_text_or_tags_gets_none(tmp_path: Path) -> None:
+    bare = ChatConfig(thinking_open="", thinking_close=" ")
+    (found,) = loaded(export([row(0, None)], ExportFormat.openai, tmp_path, bare), tmp_path)
+    assert found["messages"] == [
         {"role": "user", "content": "How many?"}, {"role": "assistant", "content": "2+2 ü It is 4."},
-    ]}]  # fmt: skip
+    ]  # fmt: skip
+
+
+def test_llamafactory_finds_file_columns_and_roles_in_dataset_info(tmp_path: Path) -> None:
+    (tmp_path / DATASET_INFO).write_text('{"mine": {"file_name": "mine.json"}}')
+    export(ROWS, ExportFormat.llamafactory, tmp_path, CHAT)
+    info = json.loads((tmp_path / DATASET_INFO).read_text())
+    assert info["mine"] == {"file_name": "mine.json"}
+    entry = info[DATASET]
+    assert entry["formatting"] == "sharegpt"
+    tags = entry["tags"]
+    turns = [
+        [(turn[tags["role_tag"]], turn[tags["content_tag"]]) for turn in found[entry["columns"]["messages"]]]
+        for found in loaded(tmp_path / entry["file_name"], tmp_path)
+    ]
+    roles = [tags["system_tag"], tags["user_tag"], tags["assistant_tag"]]
+    assert turns == [
+        list(zip(roles, (SYSTEM["content"], asked["content"], ASSISTANT["content"]), strict=True)) for asked in ASKED
+    ]
+
+
+@pytest.mark.parametrize("content", ["{broken", "[]"])
+def test_a_dataset_info_that_is_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
+    (tmp_path / DATASET_INFO).write_text(content)
+    with pytest.raises(DataError, match=r"no JSON object: .* Fix: remove it"):
+        export(ROWS, ExportFormat.llamafactory, tmp_path, CHAT)
+    assert (tmp_path / DATASET_INFO).read_text() == content
 
 
 def test_parquet_holds_the_rows_as_they_are(tmp_path: Path) -> None:
     path = export([row(0, 0.7)], ExportFormat.parquet, tmp_path, CHAT)
     (found,) = read_records(path, CompressedTrace)
     assert (found.id, found.keep_mask.tolist(), found.marker_ratio) == ("t0", [True, True, False], 0.7)
+    (elsewhere,) = loaded(path, tmp_path)
+    assert {name: elsewhere[name] for name in ("id", "keep_mask", "token_ids", "target_ratio", "marker_ratio")} == {
+        "id": "t0", "keep_mask": [True, True, False], "token_ids": [1, 2], "target_ratio": 0.7, "marker_ratio": 0.7,
+    }  # fmt: skip
 
 
-def test_nothing_but_the_finished_file_is_left(tmp_path: Path) -> None:
+def test_nothing_but_the_finished_files_is_left(tmp_path: Path) -> None:
     files = [export([row(0, None)], format_, tmp_path, CHAT) for format_ in ExportFormat]
-    assert sorted(tmp_path.iterdir()) == sorted(files)
+    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / DATASET_INFO])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("outputs"))
+
+
+def test_a_template_that_removes_the_thinking_is_told(store: ArtifactStore, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = load_tokenizer(TINY, store)
+    with caplog.at_level(logging.WARNING):
+        warn_of_template(ROWS[0], CHAT, tokenizer)
+        assert not caplog.records
+        tokenizer.chat_template = (
+            "{% for m in messages %}{% set c = m['content'] %}"
+            "{% if '</t>' in c %}{% set c = c.split('</t>')[-1] %}{% endif %}{{ c }}{% endfor %}"
+        )
+        warn_of_template(ROWS[0], CHAT, tokenizer)
+    assert "removes the thinking" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # TRL's own
+def test_trl_trains_on_our_prompt_and_completion(store: ArtifactStore, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl", reason="needs the extra bench")
+    tokenizer = load_tokenizer(TINY, store)
+    written = ChatFormat(tokenizer, CHAT)
+    trainer = trl.SFTTrainer(
+        model=load_model(TINY, store),
+        args=trl.SFTConfig(
+            output_dir=str(tmp_path), max_steps=1, report_to=[], use_cpu=True, bf16=False, packing=False
+        ),
+        train_dataset=loaded(export(ROWS, ExportFormat.trl, tmp_path, CHAT), tmp_path),
+        processing_class=tokenizer,
+    )
+    for trained, ours in zip(trainer.train_dataset, ROWS, strict=True):
+        ids, labels = trained["input_ids"], trained["labels"]
+        num_prompt = sum(label == -100 for label in labels)
+        assert labels[num_prompt:] == ids[num_prompt:]
+        assert ids[:num_prompt] == written.prompt_ids(ours.question, ours.marker_ratio)
+        completion = tokenizer.decode(ids[num_prompt:])
+        expected = written.completion_ids(written.text_ids(ours.compressed_thinking), ours.response)
+        assert completion.rstrip() == tokenizer.decode(expected).rstrip()
+    assert math.isfinite(trainer.train().training_loss)

@@ -18,7 +18,7 @@ class Recorder:
     def __init__(self):
         self.rows = []
 
-    def log(self, stage, metrics, step=None):
+    def log(self, stage, metrics, step=None, **_):
         self.rows.append((stage, dict(metrics), step))
 
     def close(self):

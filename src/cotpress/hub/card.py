@@ -1,0 +1,165 @@
+"""The model card of a student: a header that the hub reads, a page that people read."""
+
+from typing import TYPE_CHECKING
+
+from cotpress.hub.publication import Publication
+from cotpress.records import Interval, SystemResult
+from cotpress.report.results import RunResults
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard, ModelCardData
+
+PAPERS = {
+    "cts": "[Conditional Token Selection](https://arxiv.org/abs/2505.17827)",
+    "tokenskip": "[TokenSkip](https://arxiv.org/abs/2502.12067)",
+    "tokenskip_xlmr": "[TokenSkip](https://arxiv.org/abs/2502.12067)",
+    "tokenskip_mbert": "[TokenSkip](https://arxiv.org/abs/2502.12067)",
+}
+
+
+def model_card(publication: Publication, name: str) -> "ModelCard":
+    """The card, with `base_model`, `library_name`, `tags`, `metrics` and the results as a `model-index`.
+
+    Args:
+        publication: What is known about the student.
+        name: Name of the model, e.g. `user/name`.
+    """
+    from huggingface_hub import ModelCard
+
+    sections = [
+        _summary(publication, name),
+        _use(publication, name),
+        _training(publication),
+        _results(publication),
+        "Made with cotpress; `training_config.yaml` holds every setting.\n",
+    ]
+    return ModelCard(f"---\n{_header(publication, name).to_yaml()}\n---\n\n" + "\n".join(sections))
+
+
+def _header(publication: Publication, name: str) -> "ModelCardData":
+    from huggingface_hub import EvalResult, ModelCardData
+
+    metrics = [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Solving problems with compressed thinking",
+            dataset_type=run.benchmark,
+            dataset_name=run.benchmark,
+            metric_type=kind,
+            metric_name=f"{title} at ratio {row.target_ratio:g}",
+            metric_value=value,
+        )
+        for run, row in publication.own_rows
+        for kind, title, value in (
+            ("accuracy", "Accuracy", round(row.accuracy.value, 4)),
+            ("mean_generated_tokens", "Generated tokens per answer", round(row.mean_tokens.value, 1)),
+        )
+    ]
+    config = publication.config
+    return ModelCardData(
+        base_model=publication.base_model,
+        library_name="peft" if publication.is_adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=["cotpress", "chain-of-thought", "chain-of-thought-compression", f"scorer:{config.scorer.name}"]
+        + (["lora"] if publication.is_adapter else []),
+        metrics=["accuracy"],
+        model_name=name.rpartition("/")[2],
+        eval_results=metrics,
+    )
+
+
+def _summary(publication: Publication, name: str) -> str:
+    config, facts = publication.config, publication.compression["facts"]
+    scorer = config.scorer.name
+    source = f" ({PAPERS[scorer]})" if scorer in PAPERS else ""
+    mixed = list(config.compression.mixed_ratios)
+    asked = f"ratios {', '.join(f'{r:g}' for r in mixed)}" if mixed else f"ratio {config.ratio:g}"
+    kind = "LoRA adapter" if publication.is_adapter else "full fine-tune"
+    return (
+        f"# {name}\n\n"
+        f"A {kind} of [{publication.base_model}](https://huggingface.co/{publication.base_model}), trained on chains "
+        f"of thought that were compressed token by token: the scorer `{scorer}`{source} says how important each "
+        f"thinking token is, and of every chain of thought the most important ones are kept at {asked} "
+        f"(kept over all: {facts['actual_ratio']:.3f}).\n"
+    )
+
+
+def _use(publication: Publication, name: str) -> str:
+    chat, base = publication.config.model.chat, publication.base_model
+    load = (
+        f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{name}")'
+        if publication.is_adapter
+        else f'model = AutoModelForCausalLM.from_pretrained("{name}")'
+    )
+    imports = "from peft import PeftModel\n" if publication.is_adapter else ""
+    system = "" if chat.system is None else f'{{"role": "system", "content": {_quoted(chat.system)}}}, '
+    marker = ""
+    question = '"QUESTION"'
+    if publication.config.compression.mixed_ratios:
+        question = _quoted("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"))
+        marker = (
+            "The text after the question asks for a ratio, here 0.5; without it the model writes its whole thinking.\n"
+        )
+    return (
+        "## Use\n\n```python\n"
+        f"{imports}from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{base}")\n{load}\n'
+        f'messages = [{system}{{"role": "user", "content": {question}}}]\n'
+        'prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", '
+        "return_dict=True)\n"
+        "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=1024)[0]))\n```\n\n"
+        f"{marker}An answer is `{_shown(chat.thinking_open)}` thinking `{_shown(chat.thinking_close)}` response.\n"
+    )
+
+
+def _training(publication: Publication) -> str:
+    config, facts = publication.config, publication.compression["facts"]
+    tune, trained = config.sft.tune, publication.training["facts"]
+    source = config.data.get("path") or config.data.name
+    rows = [
+        ("data", f"{source}, {publication.training['num_rows']} chains of thought"),
+        (
+            "thinking tokens",
+            f"{facts['num_kept_tokens']:,} of {facts['num_tokens']:,} kept ({facts['actual_ratio']:.3f})",
+        ),
+        ("scorer", f"`{config.scorer.name}`"),
+        ("method", f"{tune.method}, epochs: {tune.epochs}, learning rate {tune.learning_rate:g}, seed {tune.seed}"),
+        ("final training loss", f"{trained['final_loss']:.3f}"),
+    ]
+    return "## Training\n\n| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+
+
+def _results(publication: Publication) -> str:
+    lines = [
+        "## Results\n",
+        "Intervals are over questions; overlapping ones do not tell systems apart.\n",
+        "| benchmark | system | asked ratio | accuracy % | questions | generated tokens | truncated % |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    seen: set[str] = set()
+    for run, rows in publication.results:
+        for line in (_row(run, row) for row in rows):
+            if line not in seen:  # Original stands in every run
+                lines.append(line)
+                seen.add(line)
+    return "\n".join(lines) + "\n"
+
+
+def _row(run: RunResults, row: SystemResult) -> str:
+    accuracy = _percent(row.accuracy, run.confidence)
+    tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
+    return (
+        f"| {run.benchmark} | {row.system} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |"
+    )
+
+
+def _percent(found: Interval, confidence: float) -> str:
+    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}] ({confidence:.0%})"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _shown(text: str) -> str:
+    return text.strip().replace("\n", " ") or " "

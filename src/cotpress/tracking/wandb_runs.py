@@ -1,0 +1,237 @@
+"""Weights & Biases: one run per stage and system, its group the sweep and its job type the stage.
+
+What jobs share (the reference model, the scores, Original) is sent by the first of them only, see `Ledger`. Under a W&B
+sweep agent, which makes one run per trial, everything goes into that run.
+"""
+
+import logging
+import netrc
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlparse
+
+from cotpress.artifacts import MANIFEST, Artifact
+from cotpress.errors import MissingExtraError
+from cotpress.tracking.base import Job, Table, artifact_metrics, stage_of
+from cotpress.tracking.csv_file import METRICS_FILE
+from cotpress.tracking.ledger import Ledger
+from cotpress.tracking.secrets import masked, without_secrets
+from cotpress.tracking_config import ArtifactKind, TrackerConfig
+
+log = logging.getLogger(__name__)
+
+SENT_FOLDER = "wandb"
+"""Below `output_root`: notes of what was sent, by project, and W&B's own staging area."""
+MEGABYTE = 10**6
+_KINDS = {
+    "sft": ArtifactKind.adapter,
+    "reference": ArtifactKind.adapter,
+    "score": ArtifactKind.scores,
+    "compress": ArtifactKind.compressed,
+}
+_JUDGED = ("evaluate", "answer")
+"""Stages whose outputs are told by the rows of the results table."""
+_Mode = Literal["online", "offline", "disabled", "shared"]
+
+
+@dataclass(slots=True)
+class _Run:
+    """The run that is open: what it is about, and what it holds when it is finished."""
+
+    run: Any
+    stage: str
+    system: str
+    holds: list[str] = field(default_factory=list)
+    stepped: set[str] = field(default_factory=set)
+
+
+class WandbTracker:
+    """Sends a job to W&B; a failure of the service is reported once, and then nothing more is sent.
+
+    Args:
+        config: Project, entity, and which files and tables are sent.
+        job: W&B keeps its files in `wandb/` below its run directory.
+
+    Raises:
+        MissingExtraError: The package wandb is not installed.
+    """
+
+    def __init__(self, config: TrackerConfig, job: Job) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise MissingExtraError("tracker=wandb", "wandb", "pip install wandb, or tracker=csv") from error
+        self._wandb = wandb
+        self._config, self._job = config, job
+        folder = (job.output_root / SENT_FOLDER).resolve()
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "staging"))  # else below the home directory
+        os.environ.setdefault("WANDB_SILENT", "true")
+        self._sent = Ledger(folder / "sent" / _safe(f"{config.entity or 'default'}-{config.project}"))
+        self._agent = bool(os.environ.get("WANDB_SWEEP_ID"))
+        self._open: _Run | None = None
+        self._broken = False
+        self._num_runs = self._num_known = 0
+
+    def log(
+        self, stage: str, metrics: Mapping[str, float], step: int | None = None, *, system: str = "", once: str = ""
+    ) -> None:
+        """Send the metrics; the W&B step axis of a stage is `stage/step`."""
+        with self._guarded():
+            found = self._run(stage, system, once, ratio=metrics.get("target_ratio"))
+            if found is not None:
+                self._log(found, self._prefix(stage, system), metrics, step)
+
+    def artifact(self, artifact: Artifact, *, system: str = "") -> None:
+        """Send its numbers, and its files if their kind is wanted and they are small enough."""
+        if artifact.stage in _JUDGED:
+            return
+        with self._guarded():
+            known = artifact.key in self._sent
+            found = self._run(artifact.stage, system, artifact.key)
+            if found is not None:
+                self._log(found, self._prefix(artifact.stage, system), artifact_metrics(artifact), None)
+                if not (known and self._agent):
+                    self._send_files(found, artifact)
+
+    def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str = "") -> None:
+        """Send a table with its stage's run; nothing if that run was sent before."""
+        with self._guarded():
+            found = self._open
+            if found is None or self._config.table_rows == 0:
+                return
+            if not self._agent and (found.stage, found.system) != (stage, system):
+                return
+            table = make(self._config.table_rows)
+            sent = self._wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
+            found.run.log({f"{self._prefix(stage, system)}/{name}": sent})
+
+    def close(self, *, failed: bool = False) -> None:
+        """Finish the run: without it the next job of a multirun would log into this one."""
+        self._finish(failed=failed)
+        if self._num_known:
+            log.info(
+                "W&B: %d stages were sent to project '%s' before and are not sent again (remove '%s' to do so)",
+                self._num_known, self._config.project, self._sent.folder,
+            )  # fmt: skip
+        if self._num_runs:
+            offline = wandb_mode() == "offline"
+            where = f"offline; to send: wandb sync {self._job.run_dir}/wandb/offline-run-*" if offline else "sent"
+            log.info("W&B: %d runs of project '%s', %s", self._num_runs, self._config.project, where)
+
+    def _prefix(self, stage: str, system: str) -> str:
+        """Runs of their own need no system in their names: Original and the others share a panel."""
+        return stage_of(stage, system) if self._agent else stage
+
+    def _run(self, stage: str, system: str, once: str, ratio: float | None = None) -> _Run | None:
+        """The run of a stage, opened if need be; None if it was sent before."""
+        if self._broken:
+            return None
+        found = self._open
+        same = found is not None and (self._agent or (found.stage, found.system) == (stage, system))
+        if not same:
+            if once and not self._agent and once in self._sent:
+                self._num_known += 1
+                return None
+            self._finish()
+            found = self._open = self._start(stage, system, ratio if system else self._job.ratio)
+        assert found is not None
+        if once:
+            found.holds.append(once)
+            if not self._agent:
+                found.run.config.update({"artifact": once})
+        return found
+
+    def _start(self, stage: str, system: str, ratio: float | None) -> _Run:
+        job, config = self._job, self._config
+        name = system or job.system
+        tags = [name, *([] if ratio is None else [f"ratio={ratio:g}"]), *job.tags]
+        own = stage == "evaluate" and not system
+        run = self._wandb.init(
+            project=config.project,
+            entity=config.entity,
+            dir=str(job.run_dir),
+            name=job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
+            group=job.sweep,
+            job_type="sweep" if self._agent else stage,
+            tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B takes no longer ones
+            config={**masked(job.config), "system": name, "stage": stage},
+            mode=wandb_mode(),
+            # A run that an earlier job of this process left open must not swallow this job's metrics.
+            reinit="finish_previous",
+            settings=self._wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=60),
+        )
+        self._num_runs += 1
+        return _Run(run, stage, system)
+
+    def _log(self, found: _Run, prefix: str, metrics: Mapping[str, float], step: int | None) -> None:
+        if step is not None and prefix not in found.stepped:
+            found.run.define_metric(f"{prefix}/step")
+            found.run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step")
+            found.stepped.add(prefix)
+        row = {f"{prefix}/{name}": float(value) for name, value in metrics.items()}
+        found.run.log(row if step is None else {**row, f"{prefix}/step": step})
+
+    def _send_files(self, found: _Run, artifact: Artifact) -> None:
+        kind = _KINDS.get(artifact.stage)
+        if kind is None or kind not in self._config.artifacts:
+            return
+        files = [*artifact.manifest["files"], MANIFEST]
+        megabytes = sum((artifact.path / name).stat().st_size for name in files) / MEGABYTE
+        if megabytes > self._config.max_artifact_mb:
+            log.info(
+                "W&B: %s has %.0f MB and is not sent; tracker.max_artifact_mb=%.0f would send it",
+                artifact.key, megabytes, megabytes + 1,
+            )  # fmt: skip
+            return
+        job = self._job
+        about = {"key": artifact.key, "system": found.system or job.system, "ratio": job.ratio, "tags": list(job.tags)}
+        manifest = {k: artifact.manifest[k] for k in ("fingerprint", "num_rows", "dropped", "facts", "identity")}
+        name = _safe(f"{artifact.stage}-{found.system or job.system}-{'-'.join(job.tags)}")[:128]
+        sent = self._wandb.Artifact(name, kind.value, metadata=masked({**about, **manifest}))
+        for file in files:  # artifacts never change, so W&B may read them where they are, also much later
+            sent.add_file(str((artifact.path / file).resolve()), name=file, policy="immutable")
+        found.run.log_artifact(sent, aliases=["latest", artifact.fingerprint])
+
+    def _finish(self, *, failed: bool = False) -> None:
+        found, self._open = self._open, None
+        if found is not None:
+            with self._guarded():
+                found.run.finish(exit_code=1 if failed else 0)
+                if not failed:
+                    for identity in found.holds:
+                        self._sent.add(identity, str(found.run.id))
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the service, the network, the account: none of them is worth a training run
+            self._open, self._broken = None, True
+            log.warning("W&B failed (%s); metrics go on to %s only", without_secrets(str(error)), METRICS_FILE)
+
+
+def wandb_mode() -> _Mode:
+    """`WANDB_MODE` if it is set (W&B checks it), else online for someone who is logged in, else offline."""
+    chosen = os.environ.get("WANDB_MODE")
+    if chosen:
+        return cast("_Mode", chosen)
+    return "online" if os.environ.get("WANDB_API_KEY") or _has_login() else "offline"
+
+
+def _has_login() -> bool:
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = os.environ.get("NETRC")
+    try:
+        return netrc.netrc(Path(path) if path else None).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _safe(name: str) -> str:
+    """`name` as W&B and file systems take it."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")

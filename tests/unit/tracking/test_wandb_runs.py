@@ -1,0 +1,190 @@
+"""What offline W&B runs hold, read back from their files."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotpress.artifacts import Artifact
+from cotpress.tracking import Job, OfSystem, Table, open_tracker, read_metrics
+from cotpress.tracking.wandb_runs import wandb_mode
+from cotpress.tracking_config import ArtifactKind, TrackerConfig, TrackerKind
+from wandb_files import KEY, OfflineRun, offline_runs
+
+MakeJob = Callable[..., Job]
+MakeArtifact = Callable[..., Artifact]
+
+
+def config(**changes: Any) -> TrackerConfig:
+    return TrackerConfig(kind=TrackerKind.wandb, **changes)
+
+
+def tokens(limit: int) -> Table:
+    return Table(columns=("token", "kept"), rows=[("Okay", False), ("2+2", True), ("ü", True)][:limit])
+
+
+def by_stage(folder: Path) -> dict[tuple[str, str], OfflineRun]:
+    found = {(run.job_type, run.config["system"]): run for run in offline_runs(folder)}
+    assert len(found) == len(offline_runs(folder))
+    return found
+
+
+def test_every_stage_is_a_run_of_the_sweep_with_its_metrics_table_and_files(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact
+) -> None:
+    compressed, adapter = artifact("compress", actual_ratio=0.7), artifact("sft", final_loss=0.5)
+    with open_tracker(config(table_rows=2), job(config={"model": {"name": "tiny"}, "api_key": KEY})) as tracker:
+        tracker.artifact(compressed)
+        tracker.table("compress", "tokens", tokens)
+        OfSystem(tracker, "Original").log("sft", {"loss": 3.0}, step=0)
+        for step in range(3):
+            tracker.log("sft", {"loss": 2.0 - step}, step=step)
+        tracker.artifact(adapter)
+        tracker.log("evaluate", {"accuracy": 0.8, "target_ratio": 1.0}, system="Original", once="a")
+        tracker.log("evaluate", {"accuracy": 0.5, "target_ratio": 0.7}, once="b")
+    runs = by_stage(tmp_path)
+    assert runs.keys() == {
+        ("compress", "cts"), ("sft", "Original"), ("sft", "cts"), ("evaluate", "Original"), ("evaluate", "cts"),
+    }  # fmt: skip
+    assert {run.group for run in runs.values()} == {"scorers"}
+    assert {run.exit_code for run in runs.values()} == {0}
+    assert runs["evaluate", "cts"].tags == {"cts", "ratio=0.7", "tiny", "planted"}
+    assert runs["evaluate", "Original"].tags == {"Original", "ratio=1", "tiny", "planted"}
+    assert runs["evaluate", "cts"].name == "cts-0.7-tiny"
+    student = runs["sft", "cts"]
+    assert student.config["model"] == {"name": "tiny"}
+    assert student.config["api_key"] == "***"
+    assert [(r["sft/step"], r["sft/loss"]) for r in student.history[:3]] == [(0, 2), (1, 1), (2, 0)]
+    assert student.step_axes == {"sft/*": "sft/step"}
+    assert student.summary()["sft/final_loss"] == 0.5
+    assert runs["evaluate", "cts"].summary()["evaluate/accuracy"] == 0.5
+    table = runs["compress", "cts"].tables["compress/tokens"]
+    assert (table["columns"], table["data"]) == (["token", "kept"], [["Okay", False], ["2+2", True]])
+    (sent,) = [a for a in student.artifacts if a.type == "adapter"]
+    assert (sent.name, set(sent.aliases)) == ("sft-cts-tiny-planted", {"latest", adapter.fingerprint})
+    about = json.loads(sent.metadata)
+    assert (about["fingerprint"], about["facts"], about["system"]) == (adapter.fingerprint, {"final_loss": 0.5}, "cts")
+    files = {entry.path: Path(entry.local_path) for entry in sent.manifest.contents}
+    assert files["sft.bin"] == (adapter.path / "sft.bin").resolve()  # read where it is: nothing is copied or uploaded
+    assert "manifest.json" in files
+    assert not any(KEY.encode() in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+
+
+def test_what_jobs_share_is_sent_once_and_a_repeated_job_sends_nothing(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = artifact("score")
+    for name in ("first", "second", "second"):
+        with caplog.at_level(logging.INFO), open_tracker(config(), job(name)) as tracker:
+            tracker.artifact(scores)
+            tracker.log("evaluate", {"accuracy": 0.5}, once=f"evaluate/{name}")
+            tracker.table("evaluate", "predictions", tokens)
+    assert [(run.job_type, run.name) for run in offline_runs(tmp_path)] == [
+        ("score", "first score"), ("evaluate", "first"), ("evaluate", "second"),
+    ]  # fmt: skip
+    assert "2 stages were sent to project 'cotpress' before" in caplog.text
+    with open_tracker(config(project="other"), job("second")) as tracker:
+        tracker.artifact(scores)
+    assert offline_runs(tmp_path)[-1].project == "other"
+
+
+def test_only_wanted_and_small_files_and_no_table_without_rows(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = config(artifacts=[ArtifactKind.scores, ArtifactKind.adapter], max_artifact_mb=0.002, table_rows=0)
+    with caplog.at_level(logging.INFO), open_tracker(wanted, job()) as tracker:
+        tracker.artifact(artifact("score", 100))
+        tracker.artifact(artifact("sft", 4000))
+        tracker.artifact(artifact("compress", 100))
+        tracker.table("compress", "tokens", tokens)
+    runs = by_stage(tmp_path)
+    assert {run.job_type: [a.type for a in run.artifacts] for run in runs.values()} == {
+        "score": ["scores"], "sft": [], "compress": [],
+    }  # fmt: skip
+    assert "is not sent; tracker.max_artifact_mb=" in caplog.text
+
+
+def test_a_sweep_agent_gets_one_run_with_everything(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    for _ in range(2):  # the optimiser needs its metric, also from a job that was done before
+        with open_tracker(config(), job()) as tracker:
+            OfSystem(tracker, "Original").log("sft", {"loss": 3.0}, step=0)
+            tracker.log("sft", {"loss": 2.0}, step=0)
+            tracker.artifact(artifact("sft"))
+            tracker.log("evaluate", {"accuracy": 0.5}, once="same")
+    runs = offline_runs(tmp_path)
+    assert len(runs) == 2
+    for run in runs:
+        summary = run.summary()
+        assert (summary["sft_original/loss"], summary["sft/loss"], summary["evaluate/accuracy"]) == (3, 2, 0.5)
+    assert [len(run.artifacts) for run in runs] == [1, 0]
+
+
+def test_a_service_that_fails_is_reported_once_without_the_key_and_the_csv_goes_on(
+    job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import wandb
+
+    def refuse(**_: Any) -> None:
+        raise RuntimeError(f"no access with {KEY}")
+
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(wandb, "init", refuse)
+    with caplog.at_level(logging.WARNING), open_tracker(config(), job()) as tracker:
+        tracker.log("sft", {"loss": 1.0}, step=1)
+        tracker.artifact(artifact("sft"))
+        tracker.table("sft", "tokens", tokens)
+        tracker.log("sft", {"loss": 0.9}, step=2)
+    assert len(caplog.records) == 1
+    assert "W&B failed" in caplog.text
+    assert KEY not in caplog.text
+    assert [row[3] for row in read_metrics(job().run_dir) if row[2] == "loss"] == [1.0, 0.9]
+
+
+@pytest.mark.parametrize("broken", ["Table", "Artifact"])
+def test_a_table_or_file_that_cannot_be_sent_stops_nothing_and_is_sent_again(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    import wandb
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched, open_tracker(config(), job()) as tracker:
+        patched.setattr(wandb, broken, refuse)
+        tracker.artifact(artifact("compress"))
+        tracker.table("compress", "tokens", tokens)
+    with open_tracker(config(), job()) as tracker:
+        tracker.artifact(artifact("compress"))
+        tracker.table("compress", "tokens", tokens)
+    assert "compress/tokens" in offline_runs(tmp_path)[-1].tables
+
+
+def test_run_of_a_failed_job_says_so_and_is_not_taken_for_sent(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact
+) -> None:
+    def fail() -> None:
+        with open_tracker(config(), job()) as tracker:
+            tracker.artifact(artifact("sft"))
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with open_tracker(config(), job()) as tracker:
+        tracker.artifact(artifact("sft"))
+    assert [run.exit_code for run in offline_runs(tmp_path)] == [1, 0]
+
+
+def test_mode_follows_the_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert wandb_mode() == "offline"
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert wandb_mode() == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode() == "disabled"
