@@ -242,7 +242,7 @@ def test_what_a_script_cannot_do_is_said_at_once(
 
 def test_help_of_fidelity_lists_its_groups(tmp_path: Path) -> None:
     shown = _run("--help", script="fidelity.py", cwd=tmp_path).stdout
-    for line in ("  truth", "   * planted", "     thought_anchors", "     prmbench", "  scorer", "   * cts"):
+    for line in ("  truth      what", "               *planted prmbench thought_anchors", "  scorer     how"):
         assert f"\n{line}" in shown
     assert "fidelity.py truth=thought_anchors truth.path=FILE" in shown
 
