@@ -48,7 +48,7 @@ def main(name: str, conf: Path, task: str) -> None:
     import hydra
 
     from cotpress.config import register_schemas
-    from cotpress.config_errors import explain
+    from cotpress.config_errors import check_dashes, explain
 
     register_schemas()
 
@@ -59,6 +59,7 @@ def main(name: str, conf: Path, task: str) -> None:
         return _run_job(config, task, failures)
 
     try:
+        check_dashes(sys.argv[1:], name, conf)
         job()
         if failures.count == 1 and failures.first is not None and not failures.multirun:
             raise failures.first
@@ -70,7 +71,7 @@ def main(name: str, conf: Path, task: str) -> None:
         message = explain(error, name, conf)
         if message is None:
             raise
-        _stop(message, 2)
+        _stop(message, 1 if isinstance(error, OSError) and error.filename else 2)  # what is wrong is outside
     if failures.count:
         _stop(f"{failures.count} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
 

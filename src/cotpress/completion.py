@@ -173,9 +173,10 @@ def _keys(entry: str, conf: Path, earlier: Sequence[str], word: str) -> Iterator
     place, dot, _ = word.removeprefix(sign).rpartition(".")
     parent = OmegaConf.select(config, place) if place else config
     if isinstance(parent, DictConfig):
-        for name in parent:
-            inner = isinstance(parent._get_node(name), DictConfig)
-            if inner and not OmegaConf.is_missing(parent, name) and parent._get_node(name)._is_none():
+        for name in map(str, parent):
+            node = parent._get_node(name)
+            inner = isinstance(node, DictConfig)
+            if isinstance(node, DictConfig) and not node._is_missing() and node._is_none():
                 continue  # nothing to set in what is null
             if inner or f"{place}{dot}{name}" not in known:
                 yield Candidate(f"{sign}{place}{dot}{name}{'.' if inner else '='}")
