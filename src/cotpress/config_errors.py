@@ -84,6 +84,8 @@ def _names(schema: type) -> list[str]:
 
 
 def _allowed(text: str) -> str:
+    if "is not a ListConfig, list or tuple" in text:
+        return "got a single value, allowed: a list. Fix: write it in brackets, KEY=[A,B]"
     converted = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
     if converted:
         kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
@@ -100,15 +102,15 @@ def _explain_override(text: str, entry: str, conf: Path) -> str:
             f"{several[1]}: got several values, '{several[2]}'. Fix: with -m each of them is a job (python {entry}.py "
             f"-m {several[1]}={several[2]}); a list is written [{several[2]}]; a decimal point is a point"
         )
-    if unread := re.match(r"Error parsing override '(.*)'\n(.*)", text):
-        if "missing EQUAL" in unread[2]:
-            return (
-                f"got '{unread[1]}', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='. "
-                f"Fix: python {entry}.py --help"
-            )
+    if missing := re.match(r"Error parsing override '(.*)'\nmissing EQUAL", text):
         return (
-            f"'{unread[1]}' cannot be read: {unread[2]}. Fix: put a value with special characters into quotes that the "
-            "shell leaves alone, 'KEY=\"VALUE\"'"
+            f"got '{missing[1]}', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='. "
+            f"Fix: python {entry}.py --help"
+        )
+    if "override_grammar" in text:
+        return (
+            f"the command line cannot be read: {text.partition(chr(10))[0]}. Fix: put a value with special characters "
+            "into quotes that the shell leaves alone, 'KEY=\"VALUE\"'"
         )
     return text.strip()
 
