@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotpress.config import register_schemas, to_objects
+from cotpress.completion import SWITCHES, shell_completion
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.help_page import help_page
 
@@ -38,15 +38,19 @@ def main(name: str, conf: Path, task: str) -> None:
         conf: Folder of the configuration groups.
         task: `module:function` of the `Task`, imported only when a job really runs.
     """
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        sys.stdout.write(help_page(name, conf))
-        return
+    try:
+        if _answered_at_once(name, conf, sys.argv[1:]):
+            return
+    except ConfigError as error:
+        _stop(str(error), 2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what the hub retries is told once, when it has failed
-    register_schemas()
     import hydra
 
-    from cotpress.config_errors import explain
+    from cotpress.config import register_schemas
+    from cotpress.config_errors import check_dashes, explain
+
+    register_schemas()
 
     failures = _Failures()
 
@@ -55,6 +59,7 @@ def main(name: str, conf: Path, task: str) -> None:
         return _run_job(config, task, failures)
 
     try:
+        check_dashes(sys.argv[1:], name, conf)
         job()
         if failures.count == 1 and failures.first is not None and not failures.multirun:
             raise failures.first
@@ -66,9 +71,21 @@ def main(name: str, conf: Path, task: str) -> None:
         message = explain(error, name, conf)
         if message is None:
             raise
-        _stop(message, 2)
+        _stop(message, 1 if isinstance(error, OSError) and error.filename else 2)  # what is wrong is outside
     if failures.count:
         _stop(f"{failures.count} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
+
+
+def _answered_at_once(name: str, conf: Path, arguments: list[str]) -> bool:
+    """Help and tab completion, which need no configuration; False if something else is wanted."""
+    asking = next((i for i, a in enumerate(arguments) if a in ("--help", "-h")), None)
+    if asking is not None:
+        sys.stdout.write(help_page(name, conf, arguments[asking + 1 :]))
+    elif set(SWITCHES) & set(arguments):
+        sys.stdout.write(shell_completion(name, conf, arguments, os.environ))
+    else:
+        return False
+    return True
 
 
 class _Failures:
@@ -93,6 +110,8 @@ def _stop(message: str, code: int) -> None:
 def _run_job(config: "DictConfig", task: str, failures: _Failures) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
+    from cotpress.config import to_objects
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     failures.multirun = HydraConfig.get().mode == RunMode.MULTIRUN

@@ -2,14 +2,16 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from cotpress.config import RATIO_RANGE, SCHEMAS
-from cotpress.errors import did_you_mean
+from cotpress.errors import ConfigError, did_you_mean
+from cotpress.help_page import groups_of
 
 
 def explain(error: BaseException, entry: str, conf: Path) -> str | None:
-    """A message for the user, or None if the error is not about the configuration.
+    """A message for the user, or None if the error is about neither the configuration nor a place on disk.
 
     Args:
         error: What Hydra raised.
@@ -19,6 +21,11 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"cannot use '{error.filename}': {error.strerror}. Fix: choose a place that can be written, with "
+            "output_root=DIR (compress.py: also output=DIR)"
+        )
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException):
@@ -77,6 +84,8 @@ def _names(schema: type) -> list[str]:
 
 
 def _allowed(text: str) -> str:
+    if "is not a ListConfig, list or tuple" in text:
+        return "got a single value, allowed: a list. Fix: write it in brackets, KEY=[A,B]"
     converted = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
     if converted:
         kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
@@ -87,8 +96,56 @@ def _allowed(text: str) -> str:
 def _explain_override(text: str, entry: str, conf: Path) -> str:
     unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
     if unknown:
-        key = unknown[1].partition("@")[0]
-        groups = [f.name for f in conf.iterdir() if f.is_dir() and f.name != "hydra"]
-        names = sorted({*_names(SCHEMAS[f"{entry}_schema"]), *groups})
-        return f"unknown key '{key}'.{did_you_mean(key.partition('.')[0].partition('=')[0], names)}"
+        return _explain_unknown(unknown[1], entry, conf)
+    if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", text):
+        return (
+            f"{several[1]}: got several values, '{several[2]}'. Fix: with -m each of them is a job (python {entry}.py "
+            f"-m {several[1]}={several[2]}); a list is written [{several[2]}]; a decimal point is a point"
+        )
+    if missing := re.match(r"Error parsing override '(.*)'\nmissing EQUAL", text):
+        return (
+            f"got '{missing[1]}', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='. "
+            f"Fix: python {entry}.py --help"
+        )
+    if "override_grammar" in text:
+        return (
+            f"the command line cannot be read: {text.partition(chr(10))[0]}. Fix: put a value with special characters "
+            "into quotes that the shell leaves alone, 'KEY=\"VALUE\"'"
+        )
     return text.strip()
+
+
+def _explain_unknown(key: str, entry: str, conf: Path) -> str:
+    """A key that the script does not have, or a group where none stands."""
+    group, _, place = key.partition("@")
+    groups = groups_of(entry, conf)
+    places = _places(group, entry, conf) if (conf / group).is_dir() else []
+    if not places:
+        names = sorted({*_names(SCHEMAS[f"{entry}_schema"]), *groups})
+        return f"unknown key '{key}'.{did_you_mean(group.partition('.')[0].partition('=')[0], names)}"
+    wrong = f"no group '{group}' stands at '{place}'" if place else f"the group does not stand by itself in {entry}.py"
+    return f"{key}: {wrong}. Allowed: {', '.join(f'{p}=CHOICE' for p in places)}"
+
+
+def _places(group: str, entry: str, conf: Path) -> list[str]:
+    """Where a group stands in the configurations of a script, as it is overridden: `model`, `model@reference.base`."""
+    found = [group] if group in groups_of(entry, conf) else []
+    for file in [conf / f"{entry}.yaml", *(f for g in groups_of(entry, conf) for f in (conf / g).glob("*.yaml"))]:
+        owner = "" if file.parent == conf else f"{file.parent.name}."
+        for place in re.findall(rf"^ +- /?{group}@([\w.]+):", file.read_text(encoding="utf-8"), re.MULTILINE):
+            found.append(f"{group}@{owner}{place}")
+    return sorted(set(found))
+
+
+def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
+    """Refuse settings that are written like options of other programs.
+
+    Raises:
+        ConfigError: One is.
+    """
+    names = {*_names(SCHEMAS[f"{entry}_schema"]), *groups_of(entry, conf)}
+    for i, argument in enumerate(arguments):
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and re.split(r"[.@]", key)[0] in names:
+            value = value if equals else next((a for a in arguments[i + 1 : i + 2] if "=" not in a), "VALUE")
+            raise ConfigError(f"got '{argument}', but settings are written without dashes. Fix: {key}={value}")

@@ -1,9 +1,17 @@
-"""The `--help` page: every configuration group with one line per choice, read from the YAML files' first lines.
+"""The `--help` page: every configuration group with its choices, and what each of them is.
 
-It needs neither Hydra nor torch, so it answers at once.
+The choices are the files of a group's folder, their meaning the comment that a file opens with. It needs neither Hydra
+nor torch, so it answers at once.
 """
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+
+from cotpress.errors import ConfigError, did_you_mean
+
+LINE = 118
+"""Longest line of a page, in characters."""
 
 USAGE = {
     "train": (
@@ -38,50 +46,121 @@ USAGE = {
     ),
     "report": ("Tables and plots from finished runs.", ["python report.py runs=outputs/runs"]),
 }
+GROUPS = {
+    "benchmark": "the problems that students are asked",
+    "compression": "how scores become kept tokens, at one ratio or at mixed ones",
+    "data": "traces to compress and to train on",
+    "distill": "the valuable part of a trace: what reference model and classifier learn from",
+    "evaluation": "which systems are compared, and how",
+    "experiment": "a named setting of all groups",
+    "generation": "who writes: the model in this process, or a server",
+    "model": "the student, and unless reference.base names another, the base of the reference model",
+    "questions": "training questions of self-written data",
+    "reference": "the model that scores: tuned on valuable parts, given, or none",
+    "scorer": "how important each thinking token is",
+    "sft": "how students are tuned",
+    "sweep": "a named multirun",
+    "tracker": "where metrics go besides the run directory",
+    "trainer": "device, batch sizes, threads",
+    "truth": "what is known to matter, to judge scorers by",
+}
+"""What each configuration group decides."""
 COMMON = """\
 Everywhere:
   ratio=R            fraction of the thinking tokens KEPT, in (0, 1]
   seed=N  name=NAME  output_root=DIR
   GROUP.KEY=VALUE    any value inside a group, e.g. scorer.condition=question
   -m                 multirun: comma-separated values, every combination once
+  --help GROUP       every choice of a group and what it is
   --cfg job          show the composed configuration and stop
   --hydra-help       Hydra's own options
+
+Tab completion: eval "$(python train.py -sc install=bash)", for zsh the same with zsh; fish:
+python train.py -sc install=fish | source
 """
 
 
-def help_page(name: str, conf: Path) -> str:
-    """The help text of one entry script.
+def help_page(name: str, conf: Path, wanted: Sequence[str] = ()) -> str:
+    """The help text of one entry script, or of the groups that are asked for.
 
     Args:
         name: Entry script and primary configuration, e.g. `train`.
         conf: Folder of the configuration groups.
+        wanted: Groups, also as `scorer=` or `model@reference.base`; none of them means the whole script.
+
+    Raises:
+        ConfigError: No such group.
     """
+    known = dict(groups_of(name, conf))
+    if wanted:
+        asked = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in wanted)
+        return "\n".join(_group_page(group, known.get(group), conf) for group in asked)
     what, examples = USAGE[name]
-    lines = [f"{name}.py - {what}", "", *(f"  {e}" for e in examples), "", "Groups (GROUP=CHOICE, * is the default):"]
-    chosen = dict(_defaults(conf / f"{name}.yaml"))
-    for group, default in chosen.items():
-        if group.startswith("hydra") or "@" in group:
-            continue
-        lines.append(f"  {group}")
-        for file in sorted((conf / group).glob("*.yaml")):
-            star = "*" if file.stem == default else " "
-            lines.append(f"   {star} {file.stem:<21} {one_liner(file)}")
+    lines = [f"{name}.py - {what}", "", *(f"  {e}" for e in examples)]
+    if known:
+        lines += ["", f"Groups (GROUP=CHOICE, * is the default; python {name}.py --help GROUP explains the choices):"]
+    width = max(map(len, known), default=0)
+    for group, default in known.items():
+        lines.append(f"  {group:<{width}}  {group_line(group)}")
+        names = [f"{'*' if choice == default else ''}{choice}" for choice in choices(conf / group)]
+        lines += textwrap.wrap(
+            " ".join(names), LINE, initial_indent=" " * (width + 6), subsequent_indent=" " * (width + 6)
+        )
     return "\n".join([*lines, "", COMMON])
 
 
-def _defaults(path: Path) -> list[tuple[str, str]]:
-    """`(group, choice)` pairs of a primary configuration's defaults list, without parsing YAML."""
-    pairs = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry = line.strip().removeprefix("- ")
-        if line.startswith("  - ") and ": " in entry:
+def _group_page(group: str, default: str | None, conf: Path) -> str:
+    """Every choice of one group with the comment that its file opens with."""
+    if group not in GROUPS:
+        raise ConfigError(f"--help: unknown group '{group}'.{did_you_mean(group, GROUPS)}")
+    lines = [f"{group} - {group_line(group)}", ""]
+    found = {file.stem: _opening(file) for file in _files(conf / group)}
+    width = max(map(len, found)) + 2
+    for choice, comments in found.items():
+        star = "*" if choice == default else " "
+        for i, comment in enumerate(comments):
+            first = f"  {star} {choice:<{width}}" if i == 0 else " " * (width + 4)
+            lines += textwrap.wrap(comment, LINE, initial_indent=first, subsequent_indent=" " * (width + 4))
+    return "\n".join([*lines, ""])
+
+
+def groups_of(name: str, conf: Path) -> dict[str, str]:
+    """Configuration groups of an entry script with their defaults, in the order of its file, without parsing YAML."""
+    found = {}
+    for line in (conf / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        entry = line.partition("#")[0].strip().removeprefix("- ")
+        if line.startswith("  - ") and ": " in entry and "@" not in entry and not entry.startswith("hydra"):
             group, _, choice = entry.partition(": ")
-            pairs.append((group.strip(), choice.strip()))
-    return pairs
+            found[group] = choice
+    return found
+
+
+def group_line(group: str) -> str:
+    """What a group decides; of `model@reference.base`, with the place where it stands."""
+    name, _, place = group.partition("@")
+    line = GROUPS.get(name, "")
+    return f"{line} (for {place})" if place else line
+
+
+def choices(folder: Path) -> dict[str, str]:
+    """Choices of a group with their lines of help."""
+    return {file.stem: one_liner(file) for file in _files(folder)}
 
 
 def one_liner(path: Path) -> str:
     """The line of help that a YAML file opens with; empty if there is none."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comments = (line.removeprefix("#").strip() for line in lines if line.startswith("#"))
-    return next((c for c in comments if not c.startswith("@package")), "")
+    return next(iter(_opening(path)), "")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.yaml"))
+
+
+def _opening(path: Path) -> list[str]:
+    """The comment lines that a YAML file opens with, without Hydra's own."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        found.append(line.removeprefix("#").strip())
+    return [line for line in found if not line.startswith("@package")]

@@ -1,0 +1,172 @@
+"""Draws the picture at the top of the README, for light and for dark pages, from the committed results.
+
+python docs/figures/results.py [DIR]
+"""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+ROOT = Path(__file__).parents[2]
+STUDENTS = ROOT / "experiments/scorers_by_ratio/results.csv"
+SCORES = ROOT / "experiments/scorer_fidelity/planted.csv"
+SHOWN = {
+    ("tokenskip", "-"): ("tokenskip *", "published"),
+    ("reference_walk unit=word max_surprise=2.0", "lora"): ("reference_walk", "ours"),
+    ("reference_likelihood pooling=word", "lora"): ("reference_likelihood", "ours"),
+    ("reference_gain", "lora"): ("reference_gain", "ours"),
+    ("rho1_excess", "lora"): ("rho1_excess", "published"),
+    ("length (short first)", "-"): ("short words first", "rule"),
+    ("digit share (high first)", "-"): ("digits first", "rule"),
+    ("gogi", "-"): ("gogi", "published"),
+    ("position (late first)", "-"): ("late first", "rule"),
+    ("random", "-"): ("random", "rule"),
+    ("cts condition=answer pooling=token", "lora"): ("cts", "published"),
+    ("self_information", "lora"): ("self_information", "published"),
+}
+"""Rows of the right panel: `(scorer, reference model)` of the csv, as what they are shown."""
+
+
+class Theme(NamedTuple):
+    """Colours on one kind of page; the hues are Okabe and Ito's, told apart with every common colour blindness."""
+
+    text: str
+    faint: str
+    hues: dict[str, str]
+
+
+THEMES = {
+    "light": Theme(
+        "#1f2328",
+        "#8b949e",
+        {
+            "published": "#0072B2",
+            "ours": "#D55E00",
+            "rule": "#6e7781",
+            "cts": "#0072B2",
+            "tokenskip": "#009E73",
+            "random": "#6e7781",
+        },
+    ),
+    "dark": Theme(
+        "#e6edf3",
+        "#7d8590",
+        {
+            "published": "#56B4E9",
+            "ours": "#E69F00",
+            "rule": "#9198a1",
+            "cts": "#56B4E9",
+            "tokenskip": "#2FBF93",
+            "random": "#9198a1",
+        },
+    ),
+}
+MARKERS = {"published": "o", "ours": "D", "rule": "s", "cts": "o", "tokenskip": "^", "random": "s"}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def _error(row: dict[str, str], value: str, low: str, high: str) -> tuple[float, float, float]:
+    """A value with the lengths of its interval below and above."""
+    middle, bottom, top = (float(row[name]) for name in (value, low, high))
+    return middle, middle - bottom, top - middle
+
+
+def _students(axes: Axes, theme: Theme) -> None:
+    """Accuracy of students against the kept fraction that they were trained on."""
+    rows = _rows(STUDENTS)
+    [original] = [r for r in rows if r["system"] == "Original"]
+    middle, below, above = (100 * x for x in _error(original, "accuracy", "accuracy_low", "accuracy_high"))
+    axes.axhspan(middle - below, middle + above, color=theme.faint, alpha=0.18, linewidth=0)
+    axes.axhline(middle, color=theme.faint, linewidth=1.2)
+    axes.text(0.495, middle + 1, "Original (uncompressed)", color=theme.text, ha="right", va="bottom", fontsize=9.5)
+    for shift, system in ((-0.006, "tokenskip"), (0.0, "cts"), (0.006, "random")):
+        mine = [r for r in rows if r["system"] == system]
+        errors = [_error(r, "accuracy", "accuracy_low", "accuracy_high") for r in mine]
+        axes.errorbar(
+            [float(r["target_ratio"]) + shift for r in mine],
+            [100 * e[0] for e in errors],
+            yerr=[[100 * e[1] for e in errors], [100 * e[2] for e in errors]],
+            color=theme.hues[system],
+            marker=MARKERS[system],
+            markersize=6,
+            linewidth=1.8,
+            elinewidth=1.2,
+            capsize=0,
+        )
+    for system, ratio, height, side in (
+        ("tokenskip *", 0.67, 66, "left"),
+        ("cts", 0.8, 45, "left"),
+        ("random", 0.84, 26, "right"),
+    ):
+        axes.text(ratio, height, system, color=theme.hues[system.split()[0]], ha=side, fontsize=10.5, weight="bold")
+    axes.set(
+        xlim=(0.94, 0.46), ylim=(0, 100), xticks=[0.9, 0.7, 0.5], xlabel="fraction of the thinking kept in training"
+    )
+    axes.set_title(
+        "What students lose: accuracy, %", loc="left", color=theme.text, fontsize=12.5, weight="bold", pad=10
+    )
+
+
+def _scores(axes: Axes, theme: Theme) -> None:
+    """How well scores rank the planted essential tokens above the planted redundant ones."""
+    found = {(r["scorer"], r["reference"]): r for r in _rows(SCORES) if r["measure"] == "ROC AUC" and not r["kind"]}
+    rows = sorted(((*SHOWN[key], found[key]) for key in SHOWN), key=lambda row: float(row[2]["value"]))
+    axes.axvline(0.5, color=theme.faint, linewidth=1.2)
+    axes.text(0.505, len(rows) - 0.35, "chance", color=theme.faint, fontsize=9)
+    for place, (name, kind, row) in enumerate(rows):
+        value, below, above = _error(row, "value", "low", "high")
+        axes.plot([0, value], [place, place], color=theme.hues[kind], linewidth=0.8, alpha=0.45)
+        axes.errorbar(value, place, xerr=[[below], [above]], color=theme.hues[kind], marker=MARKERS[kind], markersize=6)
+        axes.text(min(value + above, 0.985) + 0.02, place, f"{value:.2f}", color=theme.text, va="center", fontsize=9)
+        axes.text(-0.02, place, name, color=theme.hues[kind], va="center", ha="right", fontsize=10)
+    for height, (kind, label) in enumerate((("rule", "reads nothing"), ("ours", "ours"), ("published", "published"))):
+        axes.plot(0.8, 0.6 + 0.9 * height, color=theme.hues[kind], marker=MARKERS[kind], markersize=6)
+        axes.text(0.83, 0.6 + 0.9 * height, label, color=theme.text, va="center", fontsize=9.5)
+    axes.set(xlim=(0, 1.08), ylim=(-0.6, len(rows) + 0.1), xticks=[0, 0.5, 1], yticks=[])
+    axes.set_xlabel("ROC AUC: are planted essential tokens scored above planted fillers?")
+    axes.set_title("What scorers find", loc="left", color=theme.text, fontsize=12.5, weight="bold", pad=10)
+
+
+def draw(theme: Theme, path: Path) -> None:
+    """Write the picture of one theme as SVG with a transparent background."""
+    settings: dict[Any, Any] = {
+        "svg.hashsalt": "cotpress",
+        "font.family": "DejaVu Sans",
+        "text.color": theme.text,
+        "axes.labelcolor": theme.text,
+        "xtick.color": theme.text,
+        "ytick.color": theme.text,
+        "axes.edgecolor": theme.faint,
+    }
+    with plt.rc_context(settings):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=[1, 1.05])
+        _students(left, theme)
+        _scores(right, theme)
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.tick_params(length=0)
+        right.spines["left"].set_visible(False)
+        figure.subplots_adjust(left=0.04, right=0.985, bottom=0.13, top=0.9, wspace=0.42)
+        figure.savefig(path, transparent=True, metadata={"Date": None})
+        plt.close(figure)
+
+
+def main(folder: Path) -> None:
+    """Write both pictures into a folder."""
+    for name, theme in THEMES.items():
+        draw(theme, folder / f"results-{name}.svg")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
