@@ -29,6 +29,8 @@ from cotpress.scoring.reader import Reader, ReadingScorer
 class CtsScorer(ReadingScorer):
     """Log-probability ratio of the reference model with and without the condition."""
 
+    reads_windows = True
+
     def __init__(self, config: CtsConfig, reader: Reader, model: torch.nn.Module) -> None:
         super().__init__(config, reader)
         self._model, self._baseline = model, config.baseline
