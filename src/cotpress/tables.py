@@ -15,6 +15,9 @@ from cotpress.records import CompressedTrace, ScoredTrace, Span, Trace, Valuable
 
 R = TypeVar("R")
 
+ROWS_AT_ONCE = 128
+"""Records in memory when a file is streamed."""
+
 _SPAN = pa.struct({"start": pa.int32(), "end": pa.int32()})
 _LABELLED = pa.struct({"start": pa.int32(), "end": pa.int32(), "kind": pa.string(), "essential": pa.bool_()})
 _SPECIAL: dict[tuple[type, str], pa.DataType] = {
@@ -89,10 +92,10 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
     return found
 
 
-def stream_records(path: Path, record: type[R], rows_at_once: int = 256) -> Iterator[R]:
+def stream_records(path: Path, record: type[R]) -> Iterator[R]:
     """Yields the records of a parquet file in order, with a bounded number of them in memory."""
     with pq.ParquetFile(path, memory_map=True) as file:
-        for batch in file.iter_batches(rows_at_once):
+        for batch in file.iter_batches(ROWS_AT_ONCE):
             yield from _rows(pa.Table.from_batches([batch]), record)
 
 

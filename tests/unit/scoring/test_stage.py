@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from cotpress import tables
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.errors import DataError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
@@ -12,6 +13,7 @@ from cotpress.records import ScoredTrace
 from cotpress.scoring import reader, stage
 from cotpress.scoring.config import AnswerAttentionConfig, CtsConfig, RandomConfig, SelfInformationConfig
 from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG
+from cotpress.scoring.self_information import SelfInformationScorer
 from cotpress.tables import read_records
 from cotpress.trainer_config import TrainerConfig
 
@@ -80,25 +82,25 @@ def test_windows_are_part_of_the_identity_only_if_a_text_may_need_them(fresh, ba
     assert "windows" in run(CTS, [long], fresh, base, trainer, as_artifact).manifest["identity"]
 
 
-def test_memory_does_not_grow_with_the_number_of_traces(tmp_path, base, trainer, traces, as_artifact, monkeypatch):
-    monkeypatch.setattr(stage, "SHARD_CHARACTERS", 4000)
+def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "SHARD_CHARACTERS", 2000)
     monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 16)
 
     def peak(number):
-        store = ArtifactStore(tmp_path / str(number))
         rows = [replace(traces[0], id=f"r{i}", thinking=f"{i} " + traces[0].thinking) for i in range(number)]
-        data = as_artifact(store, rows)
+        data, workdir = as_artifact(fresh, rows), tmp_path / f"work{number}"
+        workdir.mkdir()
         del rows
-        inputs = {"distilled": None, "reference": None, "base": base, "trainer": trainer, "store": store}
+        scorer = SelfInformationScorer(SelfInformationConfig(name="s"), read(tokens_per_batch=1024), model)
         tracemalloc.start()
-        stage.score(config, traces=data, **inputs)
+        assert stage.produce(scorer, data, workdir).num_rows == number
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used
 
-    config = SelfInformationConfig(name="s")
-    peak(5)  # imports
-    few, many = peak(150), peak(1500)
+    peak(5)  # what is made once
+    few, many = peak(50), peak(500)
     assert many < 1.25 * few
 
 
