@@ -100,8 +100,9 @@ def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, trac
         return used
 
     peak(5)  # what is made once
-    few, many = peak(50), peak(500)
-    assert many < 1.25 * few
+    # Names and paths of shards remain; a trace kept with its scores would take over 800 bytes.
+    few, many = peak(50), peak(250)
+    assert many - few < 200 * 200
 
 
 def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, trainer, traces, as_artifact):
