@@ -26,6 +26,19 @@ class Dtype(Enum):
     bfloat16 = "bfloat16"
 
 
+class Attention(Enum):
+    """How attention is computed; all give the same numbers up to rounding."""
+
+    sdpa = "sdpa"
+    """torch's scaled dot-product attention: everywhere."""
+    eager = "eager"
+    """Plain matrix products: slow, memory grows with the square of the text."""
+    flash_attention_2 = "flash_attention_2"
+    """The package flash-attn: on a GPU, in bfloat16."""
+    flex_attention = "flex_attention"
+    """torch's flex attention, compiled: on a GPU."""
+
+
 @dataclass(kw_only=True, slots=True)
 class ChatConfig:
     """How a conversation with the model is written."""
@@ -80,8 +93,8 @@ class ModelConfig:
     """Hub id of these weights, for model cards, where `path` is none."""
     dtype: Dtype = Dtype.auto
     """Number format."""
-    attention: str = "sdpa"
-    """Attention implementation of transformers: sdpa, eager, flash_attention_2, flex_attention."""
+    attention: Attention = Attention.sdpa
+    """How attention is computed."""
     trust_remote_code: bool = False
     """Run Python code that comes with the weights; only for models you trust."""
     context_tokens: int = 4096

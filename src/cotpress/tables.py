@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,9 @@ from cotpress.errors import ArtifactError
 from cotpress.records import CompressedTrace, ScoredTrace, Span, Trace, ValuableTrace
 
 R = TypeVar("R")
+
+ROWS_AT_ONCE = 128
+"""Records in memory when a file is streamed."""
 
 _SPAN = pa.struct({"start": pa.int32(), "end": pa.int32()})
 _LABELLED = pa.struct({"start": pa.int32(), "end": pa.int32(), "kind": pa.string(), "essential": pa.bool_()})
@@ -87,6 +90,24 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
             raise ArtifactError(f"'{path}' has columns {table.schema.names}, expected {schema(record).names}")
         found.extend(_rows(table, record))
     return found
+
+
+def stream_records(path: Path, record: type[R]) -> Iterator[R]:
+    """Yields the records of a parquet file in order, with a bounded number of them in memory."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            yield from _rows(pa.Table.from_batches([batch]), record)
+
+
+def concatenate(paths: Iterable[Path], target: Path, record: type) -> int:
+    """Write the records of several files of this module as one, with one in memory at a time; returns their number."""
+    num_rows = 0
+    with pq.ParquetWriter(target, schema(record), compression="zstd") as writer:
+        for path in paths:
+            table = pq.read_table(path)
+            writer.write_table(table)
+            num_rows += table.num_rows
+    return num_rows
 
 
 def _rows(table: pa.Table, record: type[R]) -> list[R]:

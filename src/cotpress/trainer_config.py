@@ -12,8 +12,10 @@ class TrainerConfig:
     num_threads: int | None = None
     """CPU threads of torch; null leaves torch's choice."""
     tokens_per_batch: int = 2048
-    """Tokens per forward pass, padding included, in training and scoring."""
+    """Most tokens per forward pass in training and scoring; a longer text is a pass by itself."""
     generation_tokens: int = 16384
     """Answers generated at once, counted in tokens: prompt plus budget of each; bounds the key-value cache."""
+    compile: bool = False
+    """Compile the model with torch.compile before it scores texts; needs a C++ compiler, pays after minutes only."""
     checkpoint_every_s: float = 60.0
     """Seconds between two resumable checkpoints of a training run."""

@@ -4,7 +4,9 @@ Every source ends as a directory with safetensors (hub snapshot, local folder, c
 model); from there on `from_pretrained` is the only path.
 """
 
+import copy
 import hashlib
+import importlib.util
 import logging
 import os
 import warnings
@@ -17,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cotpress.artifacts import ArtifactStore
-from cotpress.errors import ConfigError, ModelError
+from cotpress.errors import ConfigError, MissingExtraError, ModelError
 from cotpress.modeling.packaged import packaged_identity, packaged_model
 from cotpress.modeling.sources import model_directory, source_identity, tokenizer_directory
 from cotpress.modeling.tiny import tiny_identity, tiny_model
-from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
+from cotpress.modeling_config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
@@ -75,16 +77,19 @@ def load_model(
 
     Raises:
         ModelError: The model or adapter cannot be found or loaded as asked.
+        ConfigError: `model.attention` does not work on the device or in the number format.
+        MissingExtraError: `model.attention` needs a package that is not installed.
     """
     from transformers import AutoModelForCausalLM
 
+    check_attention(config, device)
     folder = _directory(config, store)
     try:
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=resolve_dtype(config.dtype, device),
-                attn_implementation=config.attention,
+                attn_implementation=config.attention.value,
                 trust_remote_code=config.trust_remote_code,
                 use_safetensors=True,
                 local_files_only=True,
@@ -92,7 +97,7 @@ def load_model(
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(
             f"model '{config.path}' cannot be loaded from {folder} "
-            f"(model.attention={config.attention}, model.dtype={config.dtype.value}): {error}"
+            f"(model.attention={config.attention.value}, model.dtype={config.dtype.value}): {error}"
         ) from error
     if adapter is not None:
         model = _with_adapter(model, str(adapter), merge=merge_adapter)
@@ -136,6 +141,29 @@ def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
         capabilities = torch.cpu.get_capabilities()
         native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return torch.bfloat16 if native else torch.float32
+
+
+def check_attention(config: ModelConfig, device: torch.device | str) -> None:
+    """Refuse an attention implementation that cannot work here, before any weights are read.
+
+    Raises:
+        ConfigError: It needs another device or number format.
+        MissingExtraError: It needs a package that is not installed.
+    """
+    if config.attention is not Attention.flash_attention_2:
+        return
+    if importlib.util.find_spec("flash_attn") is None:
+        raise MissingExtraError(
+            "model.attention=flash_attention_2",
+            "flash-attn",
+            "pip install flash-attn --no-build-isolation (needs a GPU and nvcc), or model.attention=sdpa",
+        )
+    dtype = resolve_dtype(config.dtype, device)
+    if torch.device(device).type != "cuda" or dtype is not torch.bfloat16:
+        raise ConfigError(
+            f"model.attention: got flash_attention_2 on {device} in {str(dtype).removeprefix('torch.')}, allowed: on a "
+            "GPU in bfloat16. Fix: model.attention=sdpa, or trainer=gpu model.dtype=bfloat16"
+        )
 
 
 def use_threads(config: TrainerConfig) -> None:
@@ -187,6 +215,22 @@ def split_head(model: torch.nn.Module) -> SplitModel:
     if head is None or odd:
         raise ModelError(f"{type(base).__name__} has no plain linear head ({', '.join(odd) or 'none found'})")
     return SplitModel(decoder=base.get_decoder(), head=head)
+
+
+def compiled(model: "PreTrainedModel") -> "PreTrainedModel":
+    """The same model with a body that torch.compile translates when it first runs; `model` itself stays as it is.
+
+    Weights are shared. Texts of any length run through the same compiled code.
+    """
+    twin, body = copy.copy(model), copy.copy(model.base_model)
+    twin._modules = {**model._modules, model.base_model_prefix: body}
+    body.compile(dynamic=True)
+    return twin
+
+
+def is_compiled(decoder: torch.nn.Module) -> bool:
+    """True for the body of a model from `compiled`."""
+    return decoder._compiled_call_impl is not None
 
 
 def _directory(config: ModelConfig, store: ArtifactStore) -> Path:

@@ -3,30 +3,38 @@
     token_logprobs     log p(target_i | context, target_<i)
     token_entropies    H(p(. | context, target_<i))
 
-Only what is asked for is computed: the body of the model runs over length-sorted batches, its head only on the
+Only what is asked for is computed: the body of the model runs over texts packed without padding, its head only on the
 scored positions and only for a bounded number of them at a time, so the logits of a whole text never exist
-(5,000 tokens x 152,064 words would be 3 GB).
+(5,000 tokens x 152,064 words would be 3 GB). A text over the model's context is read in windows that overlap.
 
-Shape suffixes: B sequences, L positions, D hidden size, N scored positions, V vocabulary.
+Shape suffixes: T positions of a pack, D hidden size, N scored positions, V vocabulary.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cotpress.modeling.loading import SplitModel, split_head
+from cotpress.modeling.loading import SplitModel, is_compiled, split_head
+from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs
 
 BATCHES_AHEAD = 8
 """Batches' worth of input that is read ahead, to be sorted by length."""
 
-_LOGITS_AT_ONCE = 2**25
-"""Largest number of logits held at a time (128 MB in float32)."""
+WINDOW_OVERLAP = 0.5
+"""Share of a window that was scored in the window before and is read again, as context of what follows."""
+
+_CPU_PACK_TOKENS = 1024
+"""Longest pack on a CPU: short texts gain by company there, longer ones are as fast alone."""
+
+_LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**27}
+"""Largest number of logits held at a time: 32 MB in float32 stay in a CPU's cache, a GPU is filled by more."""
 
 _Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From float32 logits `[N, V]` and the tokens that came, int64 `[N]`, to one float32 number per row, `[N]`."""
+"""From float32 logits `[N, V]`, which it may overwrite, and the tokens that came, int64 `[N]`, to float32 `[N]`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +44,13 @@ class ScoreInput:
     Attributes:
         context_ids: What comes before; at least one token, since the first target token is predicted from it.
         target_ids: Tokens whose log-probabilities are wanted.
+        window_tokens: Most target tokens that are read at once, at least 1; None reads all of them in one go. Every
+            window begins with the whole context.
     """
 
     context_ids: Sequence[int]
     target_ids: Sequence[int] | NDArray[np.int32]
+    window_tokens: int | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -52,13 +63,14 @@ def token_logprobs(
 ) -> Iterator[NDArray[np.float32]]:
     """Yields log p(target_i | context, target_<i) in nats, float32 `[num_target]`, in the order of the inputs.
 
-    Sequences are padded on the right without an attention mask: attention is causal, so no scored position sees the
-    padding, and the result is that of a forward pass over the sequence alone. Log-softmax is in float32.
+    Whatever a text shares a forward pass with, the result is that of a pass over the text alone. Log-softmax is in
+    float32.
 
     Args:
         model: A causal language model in eval mode, with or without PEFT.
         inputs: Read lazily, `BATCHES_AHEAD` batches at a time.
-        tokens_per_batch: Tokens per forward pass, padding included; a longer sequence is a batch by itself.
+        tokens_per_batch: Most tokens per forward pass; a longer sequence is a pass by itself. Changes speed and
+            memory only.
 
     Raises:
         ModelError: The architecture cannot be split into body and head.
@@ -79,7 +91,10 @@ def token_entropies(
 
 
 def _logprobs(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    return logits_NV.gather(1, targets_N[:, None]).squeeze(1) - logits_NV.logsumexp(dim=1)
+    chosen_N = logits_NV.gather(1, targets_N[:, None]).squeeze(1)
+    peaks_N = logits_NV.amax(dim=1)
+    # In place: a second copy of the logits would cost more than the arithmetic on it.
+    return chosen_N - peaks_N - logits_NV.sub_(peaks_N[:, None]).exp_().sum(dim=1).log_()
 
 
 def _entropies(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
@@ -88,62 +103,101 @@ def _entropies(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor
     return entropies_N
 
 
+def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int, int]]:
+    """`(start, first, end)` of each window over the targets: `start` to `end` are read, `first` to `end` scored.
+
+    Each target is scored once, by the first window that reaches it. All windows but the first read
+    `WINDOW_OVERLAP * window_tokens` targets before the first that they score.
+    """
+    width = num_targets if window_tokens is None else window_tokens
+    found = [(0, 0, min(width, num_targets))]
+    overlap = int(width * WINDOW_OVERLAP)
+    while found[-1][2] < num_targets:
+        first = found[-1][2]
+        found.append((first - overlap, first, min(first - overlap + width, num_targets)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One sequence to read: token ids int64 `[L]`, of which those from `num_unscored` on are scored."""
+
+    ids: NDArray[np.int64]
+    num_unscored: int
+
+
+def _parts(item: ScoreInput) -> list[_Part]:
+    """The windows of a text; nothing to score means nothing to read."""
+    if len(item.target_ids) == 0:
+        return []
+    context, targets = (np.asarray(ids, dtype=np.int64) for ids in (item.context_ids, item.target_ids))
+    return [
+        _Part(np.concatenate([context, targets[start:end]]), len(context) + first - start)
+        for start, first, end in windows(len(targets), item.window_tokens)
+    ]
+
+
 def _measured(
     model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int, measure: _Measure
 ) -> Iterator[NDArray[np.float32]]:
     split = split_head(model)
-    for window in _windows(inputs, BATCHES_AHEAD * tokens_per_batch):
-        results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(window)
-        for batch in _batches(window, tokens_per_batch):
-            scored = _score_batch(split, [window[i] for i in batch], measure)
-            for i, values in zip(batch, scored, strict=True):
-                results[i] = values
-        yield from results
+    pack_tokens = _pack_tokens(split.decoder, tokens_per_batch)
+    for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
+        by_item = [_parts(item) for item in group]
+        parts = [part for windows_of_item in by_item for part in windows_of_item]
+        packs = plan_packs([len(part.ids) for part in parts], pack_tokens)
+        # Results stay on the device until all packs are under way: a GPU need not wait for Python.
+        on_device = [_score_pack(split, [parts[i] for i in members], measure) for members in packs]
+        values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(parts)
+        for members, values_N in zip(packs, on_device, strict=True):
+            ends = np.cumsum([len(parts[i].ids) - parts[i].num_unscored for i in members])
+            for i, part_values in zip(members, np.split(values_N.cpu().numpy(), ends[:-1]), strict=True):
+                values[i] = part_values
+        remaining = iter(values)
+        for windows_of_item in by_item:
+            yield np.concatenate([np.empty(0, dtype=np.float32), *(next(remaining) for _ in windows_of_item)])
 
 
-def _windows(inputs: Iterable[ScoreInput], num_tokens: int) -> Iterator[list[ScoreInput]]:
-    window: list[ScoreInput] = []
+def _pack_tokens(decoder: torch.nn.Module, tokens_per_batch: int) -> int:
+    """Tokens of a pack that is read fastest; 1 stands for one text at a time."""
+    config: Any = decoder.config
+    # Eager attention grows with the square of the pack; compiled code would be made anew for every set of lengths.
+    if not can_pack(decoder) or config._attn_implementation == "eager" or is_compiled(decoder):
+        return 1
+    on_cpu = next(decoder.parameters()).device.type == "cpu"
+    return min(tokens_per_batch, _CPU_PACK_TOKENS) if on_cpu else tokens_per_batch
+
+
+def _read_ahead(inputs: Iterable[ScoreInput], num_tokens: int) -> Iterator[list[ScoreInput]]:
+    group: list[ScoreInput] = []
     size = 0
     for item in inputs:
         if len(item.context_ids) == 0:
             raise ValueError("a text can only be scored after at least one context token, such as bos")
-        window.append(item)
+        group.append(item)
         size += item.num_tokens
         if size >= num_tokens:
-            yield window
-            window, size = [], 0
-    if window:
-        yield window
-
-
-def _batches(window: Sequence[ScoreInput], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Indices of sequences of similar length, longest first; nothing to score means no forward pass."""
-    order = [i for i in range(len(window)) if len(window[i].target_ids)]
-    order.sort(key=lambda i: -window[i].num_tokens)
-    while order:
-        size = max(tokens_per_batch // window[order[0]].num_tokens, 1)
-        yield order[:size]
-        order = order[size:]
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 @torch.inference_mode()
-def _score_batch(split: SplitModel, batch: Sequence[ScoreInput], measure: _Measure) -> list[NDArray[np.float32]]:
-    device = next(split.decoder.parameters()).device
-    longest = max(item.num_tokens for item in batch)
-    ids_BL = torch.zeros((len(batch), longest), dtype=torch.long)
-    rows, columns = [], []
-    for row, item in enumerate(batch):
-        whole = np.concatenate([np.asarray(item.context_ids), np.asarray(item.target_ids)]).astype(np.int64)
-        ids_BL[row, : len(whole)] = torch.from_numpy(whole)
-        # Position t predicts token t + 1.
-        columns.append(torch.arange(len(item.context_ids) - 1, len(whole) - 1))
-        rows.append(torch.full((len(item.target_ids),), row))
-    row_N, column_N = torch.cat(rows), torch.cat(columns)
-    targets_N = ids_BL[row_N, column_N + 1].to(device)
-    hidden_BLD = split.decoder(input_ids=ids_BL.to(device), use_cache=False).last_hidden_state
-    values_N = _in_chunks(split.head, hidden_BLD[row_N.to(device), column_N.to(device)], targets_N, measure)
-    lengths = [len(item.target_ids) for item in batch]
-    return np.split(values_N.cpu().numpy(), np.cumsum(lengths)[:-1])
+def _score_pack(split: SplitModel, parts: Sequence[_Part], measure: _Measure) -> torch.Tensor:
+    """One number per scored token of all parts, float32 `[N]`, on the model's device."""
+    packed = pack([part.ids for part in parts])
+    place_N = torch.cat(
+        [
+            torch.arange(start + part.num_unscored, start + len(part.ids))
+            for start, part in zip(packed.starts, parts, strict=True)
+        ]
+    )
+    packed = packed.to(next(split.decoder.parameters()).device)
+    place_N = place_N.to(packed.ids.device)
+    states_TD = packed_states(split.decoder, packed)
+    # Position t predicts token t + 1.
+    return _in_chunks(split.head, states_TD[place_N - 1], packed.ids[0, place_N], measure)
 
 
 def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
@@ -161,6 +215,7 @@ def _in_chunks(
     head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor, measure: _Measure
 ) -> torch.Tensor:
     vocabulary = int(head.weight.shape[0])  # type: ignore[index]
-    rows = max(_LOGITS_AT_ONCE // vocabulary, 1)
+    at_once = _LOGITS_AT_ONCE["cpu" if hidden_ND.device.type == "cpu" else "cuda"]
+    rows = max(at_once // vocabulary, 1)
     chunks = [slice(first, first + rows) for first in range(0, max(len(targets_N), 1), rows)]
     return torch.cat([measure(head(hidden_ND[chunk]).float(), targets_N[chunk]) for chunk in chunks])

@@ -36,6 +36,9 @@ class Scorer(Protocol):
     def refusal(self, trace: Trace) -> str | None:
         """Why `trace` cannot be scored, or None; refused traces are counted by this text and never scored."""
 
+    def in_windows(self, trace: Trace) -> bool:
+        """True if `trace` is read in overlapping windows because it is longer than the model's context."""
+
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
         """Yields one record per trace, in order, as they are finished."""
 
@@ -67,6 +70,10 @@ class TokenScorer(ABC):
     def refusal(self, trace: Trace) -> str | None:
         """See `Scorer`; by default every trace can be scored."""
         return None
+
+    def in_windows(self, trace: Trace) -> bool:
+        """See `Scorer`; by default every trace is read in one go."""
+        return False
 
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
         """See `Scorer`."""

@@ -11,7 +11,8 @@ Both passes are written alike (see reader.py), so they differ in the condition a
 The released code (LLMLingua 0.2.2, rank_method=longllmlingua, condition_compare=True) deviates: it keeps a token by
 the score of the NEXT token, scores later windows on a prefix that is already compressed, uses no chat template
 although its reference model was trained with one, no bos, and cuts the thinking at 5,000 tokens silently. Here
-every token has its own score on the full text, and what does not fit is refused and counted.
+every token has its own score on the full text, and what does not fit the context is read in overlapping windows, the
+same ones in both passes, and counted in the manifest.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ from cotpress.scoring.reader import Reader, ReadingScorer
 
 class CtsScorer(ReadingScorer):
     """Log-probability ratio of the reference model with and without the condition."""
+
+    reads_windows = True
 
     def __init__(self, config: CtsConfig, reader: Reader, model: torch.nn.Module) -> None:
         super().__init__(config, reader)

@@ -22,6 +22,8 @@ from cotpress.scoring.reader import Reader, ReadingScorer
 class EntropyScorer(ReadingScorer):
     """Entropy of the prediction of each token."""
 
+    reads_windows = True
+
     def __init__(self, config: EntropyConfig, reader: Reader, model: torch.nn.Module) -> None:
         super().__init__(config, reader)
         self._model = model

@@ -29,6 +29,8 @@ from cotpress.scoring.reader import Reader, ReadingScorer
 class FirstTokenSurprisalScorer(ReadingScorer):
     """Negative log-probability of the token that a step begins with, for each token of the step."""
 
+    reads_windows = True
+
     def __init__(self, config: FirstTokenSurprisalConfig, reader: Reader, model: torch.nn.Module) -> None:
         super().__init__(config, reader)
         self._model = model

@@ -46,6 +46,10 @@ class MixScorer(TokenScorer):
                 return why
         return None
 
+    def in_windows(self, trace: Trace) -> bool:
+        """True if one of the parts reads it so."""
+        return any(part.in_windows(trace) for part in self._parts)
+
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
         streams = [part.score(traces) for part in self._parts]

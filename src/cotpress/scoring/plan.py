@@ -13,7 +13,7 @@ import torch
 
 from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.errors import ArtifactError, ConfigError
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
+from cotpress.modeling.loading import compiled, load_model, load_tokenizer, model_identity, pick_device
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.scoring.base import Scorer
 from cotpress.scoring.config import (
@@ -26,7 +26,6 @@ from cotpress.scoring.config import (
     MixConfig,
     PositionConfig,
     RandomConfig,
-    ReadBy,
     ReadingConfig,
     ReferenceLikelihoodConfig,
     ReferenceWalkConfig,
@@ -63,10 +62,12 @@ class Plan:
     Attributes:
         identity: What determines its scores besides its settings and the traces.
         make: Loads what it needs and builds it.
+        window_context: Context of the model in tokens if traces over it are read in windows; None if no trace is.
     """
 
     identity: dict[str, Any]
     make: Callable[[], Scorer]
+    window_context: int | None = None
 
 
 def plan_scorer(
@@ -120,6 +121,18 @@ class _Models:
             return self.base
         return reference_model(self.config, self._reference, self.store, self.device)
 
+    @cached_property
+    def fast_base(self) -> "PreTrainedModel":
+        """The base model for scorers that only run it forwards over whole texts: compiled if that was asked for."""
+        return compiled(self.base) if self.trainer.compile else self.base
+
+    @cached_property
+    def fast_reference(self) -> "PreTrainedModel":
+        """The reference model for the same scorers."""
+        if self._reference is None:
+            return self.fast_base
+        return compiled(self.reference) if self.trainer.compile else self.reference
+
 
 def _plan(config: ScorerConfig, distilled: Artifact | None, models: _Models) -> Plan:
     match config:
@@ -141,7 +154,9 @@ def _plan(config: ScorerConfig, distilled: Artifact | None, models: _Models) -> 
             plans = {name: _plan(config.parts[name], distilled, models) for name in config.weighted}
             identity = {"model": models.identity, "parts": {name: plan.identity for name, plan in plans.items()}}
             return Plan(
-                identity, lambda: MixScorer(config, {n: plan.make() for n, plan in plans.items()}, models.tokenizer)
+                identity,
+                lambda: MixScorer(config, {n: plan.make() for n, plan in plans.items()}, models.tokenizer),
+                max((plan.window_context for plan in plans.values() if plan.window_context is not None), default=None),
             )
     raise ConfigError(f"scorer: no scorer for {type(config).__name__}")
 
@@ -177,11 +192,19 @@ def _reading(config: ReadingConfig, models: _Models) -> Plan:
     if isinstance(config, Rho1Config):
         from cotpress.scoring.rho1_excess import Rho1Scorer
 
-        return Plan(identity, lambda: Rho1Scorer(config, reader(), models.reference, models.base))
+        return Plan(
+            identity,
+            lambda: Rho1Scorer(config, reader(), models.fast_reference, models.fast_base),
+            models.config.context_tokens,
+        )
     module, _, name = _READING[type(config)].partition(":")
     scorer = getattr(importlib.import_module(f"cotpress.scoring.{module}"), name)
-    by_reference = config.read_by is ReadBy.reference
-    return Plan(identity, lambda: scorer(config, reader(), models.reference if by_reference else models.base))
+    model = f"{'fast_' if scorer.reads_windows else ''}{config.read_by.value}"
+    return Plan(
+        identity,
+        lambda: scorer(config, reader(), getattr(models, model)),
+        models.config.context_tokens if scorer.reads_windows else None,
+    )
 
 
 def reference_model(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOO_LONG = "longer than the model's context"
+CONDITION_TOO_LONG = "condition takes over half of the model's context"
 NO_RESPONSE = "no response to condition on"
 NOTHING_FOLLOWS = "nothing to read after the thinking"
 NO_QUESTION = "no question to condition on"
@@ -101,16 +102,15 @@ class Reader:
         end = [int(self.tokenizer.eos_token_id)] if self._template is Template.chat else []
         return [*self._chat.text_ids(text), *end]
 
-    def input(self, condition: Condition, trace: Trace) -> ScoreInput:
-        """The thinking after its context, to be scored."""
-        return ScoreInput(context_ids=self.context_ids(condition, trace), target_ids=self.thinking_ids(trace))
-
 
 class ReadingScorer(TokenScorer):
     """A scorer that reads with a causal language model."""
 
     reads_response: bool = False
     """True if the model also reads what follows the thinking."""
+    reads_windows: bool = False
+    """True if a token's score needs only what stands before it, so that thinking over the context can be read window
+    by window (`inputs`); otherwise such traces are refused."""
 
     def __init__(self, config: ReadingConfig, reader: Reader) -> None:
         pooling = config.pooling if isinstance(config, TokenReadingConfig) else Unit.token
@@ -126,8 +126,23 @@ class ReadingScorer(TokenScorer):
         return (self._condition,)
 
     def inputs(self, traces: Sequence[Trace]) -> Iterator[ScoreInput]:
-        """What the model reads: each trace once per condition, in order, written when it is asked for."""
-        return (self._reader.input(condition, trace) for trace in traces for condition in self.conditions())
+        """What the model reads: each trace once per condition, in order, written when it is asked for.
+
+        Over the model's context it is read in windows, the same ones under every condition: a token has the same
+        thinking before it in all its readings, so they differ by the condition alone.
+        """
+        for trace in traces:
+            contexts = [self._reader.context_ids(condition, trace) for condition in self.conditions()]
+            targets = self._reader.thinking_ids(trace)
+            room = self._reader.context_tokens - max(map(len, contexts))
+            for context in contexts:
+                yield ScoreInput(
+                    context_ids=context, target_ids=targets, window_tokens=room if room < len(targets) else None
+                )
+
+    def in_windows(self, trace: Trace) -> bool:
+        """See `Scorer`."""
+        return self.reads_windows and self._length(trace) > self._reader.context_tokens
 
     def following(self, trace: Trace) -> str:
         """What the model reads after the thinking, if `reads_response`."""
@@ -152,7 +167,11 @@ class ReadingScorer(TokenScorer):
         )
 
     def refusal(self, trace: Trace) -> str | None:
-        """Refuses traces over the model's context and traces that lack what the scorer asks for."""
+        """Refuses traces that lack what the scorer asks for, or do not fit the model's context.
+
+        What can be read in windows fits, unless the condition, which stands before every window, leaves less room
+        than it takes.
+        """
         asked = self.conditions()
         if {Condition.question, Condition.question_answer} & set(asked) and not trace.question.strip():
             return NO_QUESTION
@@ -160,9 +179,18 @@ class ReadingScorer(TokenScorer):
             return NO_RESPONSE
         if self.reads_response and not self.following(trace).strip():
             return NOTHING_FOLLOWS
-        length = max(len(self._reader.context_ids(c, trace)) for c in asked) + self.num_tokens(trace)
-        length += len(self.after_ids(trace))
-        return TOO_LONG if length > self._reader.context_tokens else None
+        if self._length(trace) <= self._reader.context_tokens:
+            return None
+        if not self.reads_windows:
+            return TOO_LONG
+        return CONDITION_TOO_LONG if 2 * self._longest_context(trace) > self._reader.context_tokens else None
+
+    def _longest_context(self, trace: Trace) -> int:
+        return max(len(self._reader.context_ids(condition, trace)) for condition in self.conditions())
+
+    def _length(self, trace: Trace) -> int:
+        """Tokens of the longest sequence that is read if it is read in one go."""
+        return self._longest_context(trace) + self.num_tokens(trace) + len(self.after_ids(trace))
 
 
 def condition_text(condition: Condition, trace: Trace) -> str:

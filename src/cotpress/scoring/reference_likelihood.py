@@ -22,6 +22,8 @@ from cotpress.scoring.reader import Reader, ReadingScorer
 class ReferenceLikelihoodScorer(ReadingScorer):
     """Log-probability under the reference model."""
 
+    reads_windows = True
+
     def __init__(self, config: ReferenceLikelihoodConfig, reader: Reader, model: torch.nn.Module) -> None:
         super().__init__(config, reader)
         self._model = model

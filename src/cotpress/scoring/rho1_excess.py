@@ -22,6 +22,8 @@ from cotpress.scoring.reader import Reader, ReadingScorer
 class Rho1Scorer(ReadingScorer):
     """Log-probability ratio of two models."""
 
+    reads_windows = True
+
     def __init__(self, config: Rho1Config, reader: Reader, reference: torch.nn.Module, base: torch.nn.Module) -> None:
         super().__init__(config, reader)
         self._reference, self._base = reference, base

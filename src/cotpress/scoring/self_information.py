@@ -23,6 +23,8 @@ from cotpress.scoring.reader import Reader, ReadingScorer
 class SelfInformationScorer(ReadingScorer):
     """Negative log-probability."""
 
+    reads_windows = True
+
     def __init__(self, config: SelfInformationConfig, reader: Reader, model: torch.nn.Module) -> None:
         super().__init__(config, reader)
         self._model = model

@@ -29,6 +29,8 @@ from cotpress.scoring.reader import Reader, ReadingScorer
 class StepEntropyScorer(ReadingScorer):
     """Sum of the token entropies of a step, for each of its tokens."""
 
+    reads_windows = True
+
     def __init__(self, config: StepEntropyConfig, reader: Reader, model: torch.nn.Module) -> None:
         super().__init__(config, reader)
         self._model = model

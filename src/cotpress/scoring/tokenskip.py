@@ -39,6 +39,10 @@ class TokenskipScorer:
         """Every length fits: long texts are read window by window."""
         return None
 
+    def in_windows(self, trace: Trace) -> bool:
+        """Its windows belong to the method and do not overlap: no trace is read otherwise than short ones."""
+        return False
+
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
         """See `Scorer`."""
         encoded = [encode(self._classifier.tokenizer, trace.thinking) for trace in traces]

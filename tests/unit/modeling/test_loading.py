@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from cotpress.artifacts import ArtifactStore
-from cotpress.errors import ConfigError, ModelError
+from cotpress.errors import ConfigError, MissingExtraError, ModelError
 from cotpress.modeling.loading import (
+    check_attention,
     load_model,
     load_tokenizer,
     model_identity,
@@ -20,7 +21,7 @@ from cotpress.modeling.loading import (
     split_head,
     tokenizer_fingerprint,
 )
-from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
+from cotpress.modeling_config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.trainer_config import TrainerConfig
 
 
@@ -130,9 +131,18 @@ def test_unreachable_hub_fails_fast_and_says_what_to_do(tmp_path):
         assert part in done.stdout
 
 
-def test_unknown_attention_is_an_error_that_names_the_key(tiny_config, store):
-    with pytest.raises(ModelError, match=r"model\.attention=warp_drive"):
-        load_model(replace(tiny_config, attention="warp_drive"), store)
+def test_flash_attention_that_is_not_installed_is_an_error_that_says_what_to_install(tiny_config, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    flash = replace(tiny_config, attention=Attention.flash_attention_2)
+    with pytest.raises(MissingExtraError, match=r"needs the package 'flash-attn'.*model\.attention=sdpa"):
+        check_attention(flash, "cpu")
+
+
+def test_flash_attention_on_a_cpu_is_an_error_that_says_where_it_works(tiny_config, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: "installed")
+    flash = replace(tiny_config, attention=Attention.flash_attention_2)
+    with pytest.raises(ConfigError, match=r"model\.attention: got flash_attention_2 on cpu in float32.*Fix: "):
+        check_attention(flash, "cpu")
 
 
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16"])

@@ -46,7 +46,7 @@ def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_
 def test_head_in_small_chunks_gives_the_same(measure, model, monkeypatch):
     item = ScoreInput(context_ids=[1, 5], target_ids=list(range(30, 60)))
     [whole] = measure(model, [item], 100)
-    monkeypatch.setattr(logprobs, "_LOGITS_AT_ONCE", 640 * 7)
+    monkeypatch.setattr(logprobs, "_LOGITS_AT_ONCE", {"cpu": 640 * 7})
     [chunked] = measure(model, [item], 100)
     np.testing.assert_allclose(chunked, whole, atol=1e-6)
 
@@ -73,15 +73,74 @@ def test_logits_are_made_for_scored_positions_only(model):
     assert sum(seen) == 3
 
 
-def test_batches_respect_the_token_budget_padding_included(model):
+def test_packs_respect_the_token_budget_and_hold_no_padding(model):
     seen = []
     hook = model.model.embed_tokens.register_forward_hook(lambda module, args, out: seen.append(tuple(args[0].shape)))
     inputs = [ScoreInput(context_ids=[1], target_ids=[3] * n) for n in (1, 30, 2, 50, 7, 9, 120)]
     list(token_logprobs(model, inputs, 64))
     hook.remove()
-    assert sum(rows for rows, _ in seen) == len(inputs)
-    assert all(rows * length <= 64 or rows == 1 for rows, length in seen)
-    assert len(seen) < len(inputs)
+    assert sorted(seen, reverse=True) == [(1, 121), (1, 31 + 10 + 8 + 3 + 2), (1, 51)]
+
+
+def test_texts_go_alone_where_attention_does_not_pack(model, tiny_config, store):
+    from dataclasses import replace
+
+    from cotpress.modeling.loading import load_model
+    from cotpress.modeling_config import Attention
+
+    eager = load_model(replace(tiny_config, attention=Attention.eager), store)
+    assert logprobs._pack_tokens(eager.model, 500) == 1
+    assert logprobs._pack_tokens(model.model, 500) == 500
+
+
+def naive_windows(model, item, measure, overlap=logprobs.WINDOW_OVERLAP):
+    """Token by token: the window that reaches it first, read by itself."""
+    width, values = item.window_tokens, []
+    for i in range(len(item.target_ids)):
+        start, end = 0, width
+        while i >= end:
+            start, end = end - int(width * overlap), end - int(width * overlap) + width
+        read = ScoreInput(context_ids=item.context_ids, target_ids=item.target_ids[start : i + 1])
+        values.append(naive(model, read, measure)[-1])
+    return np.array(values)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 10, 29, 30])
+@pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
+def test_windows_score_each_token_once_after_what_its_window_reads(measure, width, model):
+    rng = np.random.default_rng(width)
+    sizes = [(3, 30), (5, 4), (1, 31), (2, 0)]
+    inputs = [
+        ScoreInput(
+            context_ids=rng.integers(0, 640, c).tolist(), target_ids=rng.integers(0, 640, n), window_tokens=width
+        )
+        for c, n in sizes
+    ]
+    for values, item in zip(measure(model, inputs, 50), inputs, strict=True):
+        np.testing.assert_allclose(values, naive_windows(model, item, measure), atol=1e-5)
+
+
+@given(num_targets=st.integers(1, 200), width=st.one_of(st.none(), st.integers(1, 60)))
+def test_windows_cover_every_target_once_and_overlap_by_half(num_targets, width):
+    found = logprobs.windows(num_targets, width)
+    assert [i for _, first, end in found for i in range(first, end)] == list(range(num_targets))
+    assert all(end - start <= (width or num_targets) for start, _, end in found)
+    assert all(first - start == int((width or num_targets) * 0.5) for start, first, _ in found[1:])
+
+
+# torch.jit, seen when inductor is imported
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.slow
+def test_compiled_model_gives_the_same(model):
+    from cotpress.modeling.loading import compiled
+
+    rng = np.random.default_rng(1)
+    inputs = [ScoreInput(context_ids=[1, 2], target_ids=rng.integers(0, 640, n)) for n in (40, 7, 55, 23)]
+    twin = compiled(model)
+    assert (logprobs._pack_tokens(twin.model, 500), logprobs._pack_tokens(model.model, 500)) == (1, 500)
+    assert twin.model.layers is model.model.layers
+    for got, expected in zip(token_logprobs(twin, inputs, 100), token_logprobs(model, inputs, 100), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_input_is_read_ahead_only_as_far_as_needed(model):

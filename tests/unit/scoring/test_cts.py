@@ -9,7 +9,7 @@ from cotpress.records import Unit
 from cotpress.scoring.config import Condition, CtsConfig, Template
 from cotpress.scoring.cts import CtsScorer
 from cotpress.scoring.plan import plan_scorer
-from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE
+from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, Reader
 
 PAIRS = [(c, b) for c in Condition for b in (Condition.none, Condition.question) if c is not b]
 
@@ -37,6 +37,15 @@ def test_token_that_the_answer_gives_away_is_kept_first(model, read, traces, mon
     monkeypatch.setattr(cts, "token_logprobs", lambda *_: readings)
     [values] = CtsScorer(CtsConfig(name="cts"), read(), model).values(traces[:1])
     assert values.tolist() == [1.0, -2.0]
+
+
+def test_windows_are_the_same_with_and_without_the_condition(base, model, tokenizer, traces):
+    """Otherwise a token would be judged by how much of the thinking was read before it."""
+    narrow = Reader(tokenizer, replace(base, context_tokens=100), Template.chat, 300)
+    told, untold = CtsScorer(CtsConfig(name="cts"), narrow, model).inputs(traces[3:4])
+    assert len(told.context_ids) > len(untold.context_ids)
+    assert told.window_tokens == untold.window_tokens == 100 - len(told.context_ids)
+    assert len(told.target_ids) == len(untold.target_ids) > told.window_tokens
 
 
 def test_missing_condition_is_refused_by_its_name(model, read, traces):

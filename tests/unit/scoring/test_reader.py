@@ -6,7 +6,14 @@ import naive
 from cotpress.errors import ModelError
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.scoring.config import Condition, SelfInformationConfig, Template
-from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, NOTHING_FOLLOWS, TOO_LONG, Reader
+from cotpress.scoring.reader import (
+    CONDITION_TOO_LONG,
+    NO_QUESTION,
+    NO_RESPONSE,
+    NOTHING_FOLLOWS,
+    TOO_LONG,
+    Reader,
+)
 from cotpress.scoring.self_information import SelfInformationScorer
 
 
@@ -14,6 +21,7 @@ class ReadingOn(SelfInformationScorer):
     """A scorer that also reads the response."""
 
     reads_response = True
+    reads_windows = False
 
 
 @pytest.mark.parametrize("condition", Condition)
@@ -40,14 +48,26 @@ def test_what_follows_closes_the_thinking_as_in_training(read, tokenizer, base, 
 
 
 @pytest.mark.parametrize("scorer_class", [SelfInformationScorer, ReadingOn])
-def test_trace_over_the_context_is_refused_to_the_token(scorer_class, model, tokenizer, base, traces):
+def test_trace_over_the_context_is_read_in_windows_or_refused_to_the_token(
+    scorer_class, model, tokenizer, base, traces
+):
     config, trace = SelfInformationConfig(name="s", template=Template.plain), traces[3]
     needed = 1 + len(naive.token_ids(tokenizer, trace.question + "\n\n" + trace.thinking))
     if scorer_class.reads_response:
         needed += len(naive.token_ids(tokenizer, "\n\n")) + len(naive.token_ids(tokenizer, trace.response))
-    for context_tokens, reason in ((needed, None), (needed - 1, TOO_LONG)):
+    for context_tokens, fits in ((needed, True), (needed - 1, False)):
         narrow = replace(base, context_tokens=context_tokens)
-        assert scorer_class(config, Reader(tokenizer, narrow, config.template, 99), model).refusal(trace) == reason
+        scorer = scorer_class(config, Reader(tokenizer, narrow, config.template, 99), model)
+        assert scorer.refusal(trace) == (None if fits or scorer.reads_windows else TOO_LONG)
+        assert scorer.in_windows(trace) == (not fits and scorer.reads_windows)
+
+
+def test_condition_that_leaves_no_room_for_windows_is_refused(model, tokenizer, base, traces):
+    config, trace = SelfInformationConfig(name="s", template=Template.plain), traces[3]
+    condition = 1 + len(naive.token_ids(tokenizer, trace.question + "\n\n"))
+    for context_tokens, reason in ((2 * condition, None), (2 * condition - 1, CONDITION_TOO_LONG)):
+        reader = Reader(tokenizer, replace(base, context_tokens=context_tokens), config.template, 99)
+        assert SelfInformationScorer(config, reader, model).refusal(trace) == reason
 
 
 def test_missing_text_is_refused_only_where_it_is_read(model, read, traces):

@@ -1,15 +1,19 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from cotpress import tables
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.errors import DataError, ModelError
+from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.records import ScoredTrace
-from cotpress.scoring import stage
-from cotpress.scoring.config import CtsConfig, RandomConfig
-from cotpress.scoring.reader import TOO_LONG
+from cotpress.scoring import reader, stage
+from cotpress.scoring.config import AnswerAttentionConfig, CtsConfig, RandomConfig, SelfInformationConfig
+from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG
+from cotpress.scoring.self_information import SelfInformationScorer
 from cotpress.tables import read_records
 from cotpress.trainer_config import TrainerConfig
 
@@ -49,14 +53,60 @@ def test_batch_size_changes_neither_identity_nor_scores(fresh, base, trainer, tr
         np.testing.assert_allclose(record.scores, scores_of(other)[key].scores, atol=2e-5)
 
 
-def test_too_long_traces_are_dropped_and_counted(fresh, base, trainer, traces, as_artifact):
-    artifact = run(CTS, traces, fresh, replace(base, context_tokens=100), trainer, as_artifact)
+def test_too_long_traces_are_dropped_and_counted_where_windows_make_no_sense(fresh, base, trainer, traces, as_artifact):
+    config = AnswerAttentionConfig(name="answer_attention", num_layers=1)
+    artifact = run(config, traces, fresh, replace(base, context_tokens=150), trainer, as_artifact)
     assert artifact.manifest["dropped"] == {TOO_LONG: 1}
     assert "t3" not in scores_of(artifact)
+    assert "windows" not in artifact.facts
+
+
+def test_too_long_traces_are_read_in_windows_and_the_manifest_says_so(fresh, base, trainer, traces, as_artifact):
+    narrow = replace(base, context_tokens=100)
+    artifact = run(CTS, traces, fresh, narrow, trainer, as_artifact)
+    assert artifact.manifest["dropped"] == {}
+    assert artifact.facts["windows"] == {"num_traces": 1, "overlap": WINDOW_OVERLAP}
+    assert artifact.manifest["identity"]["windows"] == {"overlap": WINDOW_OVERLAP}
+    wide = run(CTS, traces, fresh, base, trainer, as_artifact)
+    assert "windows" not in wide.facts
+    there, whole = scores_of(artifact), scores_of(wide)
+    for key in ("t0", "t1", "t2", "t4"):
+        np.testing.assert_allclose(there[key].scores, whole[key].scores, atol=2e-5)
+    assert not np.allclose(there["t3"].scores, whole["t3"].scores, atol=1e-3)
+
+
+def test_windows_are_part_of_the_identity_only_if_a_text_may_need_them(fresh, base, trainer, traces, as_artifact):
+    artifact = run(CTS, traces, fresh, base, trainer, as_artifact)
+    assert "windows" not in artifact.manifest["identity"]
+    long = replace(traces[0], thinking="wait " * 400)
+    assert "windows" in run(CTS, [long], fresh, base, trainer, as_artifact).manifest["identity"]
+
+
+def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "SHARD_CHARACTERS", 2000)
+    monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 16)
+
+    def peak(number):
+        rows = [replace(traces[0], id=f"r{i}", thinking=f"{i} " + traces[0].thinking) for i in range(number)]
+        data, workdir = as_artifact(fresh, rows), tmp_path / f"work{number}"
+        workdir.mkdir()
+        del rows
+        scorer = SelfInformationScorer(SelfInformationConfig(name="s"), read(tokens_per_batch=1024), model)
+        tracemalloc.start()
+        assert stage.produce(scorer, data, workdir).num_rows == number
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    peak(5)  # what is made once
+    # Names and paths of shards remain; a trace kept with its scores would take over 800 bytes.
+    few, many = peak(50), peak(250)
+    assert many - few < 200 * 200
 
 
 def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, trainer, traces, as_artifact):
-    with pytest.raises(DataError, match=f"5 {TOO_LONG}"):
+    with pytest.raises(DataError, match=f"5 {CONDITION_TOO_LONG}"):
         run(CTS, traces, fresh, replace(base, context_tokens=5), trainer, as_artifact)
 
 
@@ -89,7 +139,7 @@ def test_score_that_is_not_finite_is_an_error_that_names_the_trace(
     from cotpress.scoring import random
 
     monkeypatch.setattr(random, "stable_uniform", lambda seed, name, n: np.full(n, np.nan, dtype=np.float32))
-    with pytest.raises(ModelError, match=r"trace 't3' are not finite"):
+    with pytest.raises(ModelError, match=r"trace 't0' are not finite"):
         run(RandomConfig(name="random", seed=1), traces, fresh, base, trainer, as_artifact)
 
 
