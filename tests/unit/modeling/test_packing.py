@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cotpress.errors import ModelError
+from cotpress.modeling.packing import Packed, can_pack, pack, packed_states, plan_packs
+
+LENGTHS = (7, 1, 23, 2, 23, 12)
+
+
+def tiny(architecture, attention="sdpa", **settings):
+    """A random decoder with grouped-query attention, float32."""
+    from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model
+
+    config, decoder = {
+        "llama": (LlamaConfig, LlamaModel),
+        "qwen2": (Qwen2Config, Qwen2Model),
+        "mistral": (MistralConfig, MistralModel),
+    }[architecture]
+    shape = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "initializer_range": 0.3}
+    torch.manual_seed(3)
+    return decoder(config(**shape, **heads, attn_implementation=attention, **settings)).eval()
+
+
+def sequences(lengths=LENGTHS):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 97, n) for n in lengths]
+
+
+def alone(decoder, sequence):
+    return decoder(input_ids=torch.as_tensor(sequence)[None], use_cache=False).last_hidden_state[0]
+
+
+CASES = [
+    ("llama", "sdpa"),
+    ("llama", "eager"),
+    ("qwen2", "sdpa"),
+    ("qwen2", "eager"),
+    pytest.param("llama", "flex_attention", marks=pytest.mark.slow),  # compiles
+]
+
+
+# torch and transformers, seen when flex_attention is compiled
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("architecture", "attention"), CASES)
+def test_packed_states_equal_those_of_each_sequence_alone(architecture, attention):
+    decoder, texts = tiny(architecture, attention), sequences()
+    with torch.inference_mode():
+        states = packed_states(decoder, pack(texts)).split(LENGTHS)
+        for got, text in zip(states, texts, strict=True):
+            torch.testing.assert_close(got, alone(decoder, text), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_packed_gradients_equal_the_sum_of_those_of_each_sequence_alone(architecture, checkpointing):
+    decoder, texts = tiny(architecture), sequences()
+    # A loss under which every position counts differently.
+    weights = [torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in LENGTHS]
+    for text, weight in zip(texts, weights, strict=True):
+        (alone(decoder, text) * weight).sum().backward()
+    expected = {name: p.grad.clone() for name, p in decoder.named_parameters()}
+    decoder.zero_grad()
+    if checkpointing:
+        decoder.train()
+        decoder.activation_checkpointing_enable()
+    (packed_states(decoder, pack(texts)) * torch.cat(weights)).sum().backward()
+    for name, parameter in decoder.named_parameters():
+        scale = max(expected[name].abs().max().item(), 1.0)
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5 * scale, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_sliding_windows_stay_within_a_sequence(attention):
+    decoder, texts = tiny("mistral", attention, sliding_window=5), sequences()
+    with torch.inference_mode():
+        states = packed_states(decoder, pack(texts)).split(LENGTHS)
+        for got, text in zip(states, texts, strict=True):
+            torch.testing.assert_close(got, alone(decoder, text), atol=1e-5, rtol=0)
+
+
+def test_what_else_is_in_the_pack_changes_nothing():
+    decoder, texts = tiny("llama"), sequences()
+    with torch.inference_mode():
+        first = packed_states(decoder, pack(texts))[: LENGTHS[0]]
+        other = packed_states(decoder, pack([texts[0], *texts[:0:-1]]))[: LENGTHS[0]]
+    torch.testing.assert_close(first, other, atol=1e-6, rtol=0)
+
+
+def test_attention_never_makes_a_mask_over_the_row(monkeypatch):
+    from transformers.integrations import sdpa_attention
+
+    whole, masks = sdpa_attention.sdpa_attention_forward, []
+
+    def watched(module, query, key, value, mask, **options):
+        masks.append(mask)
+        return whole(module, query, key, value, mask, **options)
+
+    monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", watched)
+    packed_states(tiny("llama"), pack(sequences()))
+    assert masks == [None] * 3 * len(LENGTHS)
+
+
+def test_attention_outside_packs_is_what_it_was():
+    """Padded batches with a mask, after packing has been used in this process."""
+    decoder, (short, _, long, *_) = tiny("llama"), sequences()
+    packed_states(decoder, pack([short, long]))
+    ids = torch.zeros((2, len(long)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate((short, long)):
+        ids[row, -len(text) :], mask[row, -len(text) :] = torch.as_tensor(text), 1
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        states = decoder(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
+        torch.testing.assert_close(states[0, -len(short) :], alone(decoder, short), atol=1e-5, rtol=0)
+
+
+def test_architecture_with_its_own_attention_is_refused():
+    class Own(torch.nn.Module):
+        pass
+
+    assert not can_pack(Own())
+    assert can_pack(tiny("qwen2"))
+    with pytest.raises(ModelError, match=r"Own does not use transformers' attention interface"):
+        packed_states(Own(), pack(sequences()))
+
+
+def test_pack_puts_sequences_side_by_side_with_their_own_positions():
+    packed = pack([[5, 6, 7], np.int32([8]), [9, 10]])
+    assert packed.ids.tolist() == [[5, 6, 7, 8, 9, 10]]
+    assert packed.positions.tolist() == [[0, 1, 2, 0, 0, 1]]
+    assert (packed.lengths, packed.starts) == ((3, 1, 2), (0, 3, 4))
+    assert isinstance(packed.to("cpu"), Packed)
+
+
+@pytest.mark.parametrize("texts", [[], [[1], []]])
+def test_empty_sequences_are_refused(texts):
+    with pytest.raises(ValueError, match="at least one token"):
+        pack(texts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=st.lists(st.integers(1, 60), max_size=30), budget=st.integers(1, 100))
+def test_packs_hold_every_sequence_once_longest_first_within_the_budget(lengths, budget):
+    packs = plan_packs(lengths, budget)
+    order = [i for members in packs for i in members]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[i] for i in order] == sorted(lengths, reverse=True)
+    sizes = [sum(lengths[i] for i in members) for members in packs]
+    assert all(size <= budget or len(members) == 1 for size, members in zip(sizes, packs, strict=True))
+    for size, following in zip(sizes, packs[1:], strict=False):
+        assert size + lengths[following[0]] > budget
