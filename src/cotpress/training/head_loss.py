@@ -6,15 +6,15 @@ logits are at hand, as in Liger and cut-cross-entropy (arXiv 2411.09009), whose 
 than plain cross-entropy. All of them give the same loss and gradients up to rounding; `trainer.head_loss` chooses.
 """
 
-import importlib.util
 import logging
 from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import cross_entropy, linear, linear_cross_entropy
 
-from cotpress.errors import ConfigError, MissingExtraError
+from cotpress.errors import ConfigError
 from cotpress.trainer_config import HeadLoss
+from cotpress.training import config
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
         MissingExtraError: Liger is not installed.
     """
     if choice is HeadLoss.auto:
-        choice = HeadLoss.liger if device.type == "cuda" and liger_is_installed() else HeadLoss.chunked
+        choice = HeadLoss.liger if device.type == "cuda" and config.liger_is_installed() else HeadLoss.chunked
         log.info("trainer.head_loss=auto: %s", choice.value)
     match choice:
         case HeadLoss.plain:
@@ -59,19 +59,13 @@ def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
             return chunked_loss
 
 
-def liger_is_installed() -> bool:
-    """True if the extra `gpu` is there."""
-    return importlib.util.find_spec("liger_kernel") is not None
-
-
 def _liger_loss(device: torch.device) -> SummedLoss:
     if device.type != "cuda":
         raise ConfigError(
             f"trainer.head_loss: got 'liger', whose kernel needs a GPU, but the device is '{device.type}'. "
             "Fix: trainer.head_loss=auto, or trainer=gpu"
         )
-    if not liger_is_installed():
-        raise MissingExtraError("trainer.head_loss=liger", "liger-kernel", "pip install 'cotpress[gpu]'")
+    config.check_head_loss(HeadLoss.liger)
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     kernel = LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)

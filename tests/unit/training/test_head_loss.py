@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from cotpress.errors import ConfigError, MissingExtraError
 from cotpress.trainer_config import HeadLoss
-from cotpress.training import head_loss
+from cotpress.training import config
 from cotpress.training.head_loss import ROWS_PER_CHUNK, chunked_loss, pick_head_loss, plain_loss
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -36,14 +36,14 @@ def test_every_choice_gives_the_loss_and_gradients_of_plain_cross_entropy(choice
 
 def test_auto_takes_liger_only_on_a_gpu_that_has_it(monkeypatch):
     assert pick_head_loss(HeadLoss.auto, CPU) is chunked_loss
-    monkeypatch.setattr(head_loss, "liger_is_installed", lambda: False)
+    monkeypatch.setattr(config, "liger_is_installed", lambda: False)
     assert pick_head_loss(HeadLoss.auto, GPU) is chunked_loss
 
 
 def test_liger_needs_a_gpu_and_the_extra(monkeypatch):
     with pytest.raises(ConfigError, match=r"needs a GPU.*trainer=gpu"):
         pick_head_loss(HeadLoss.liger, CPU)
-    monkeypatch.setattr(head_loss, "liger_is_installed", lambda: False)
+    monkeypatch.setattr(config, "liger_is_installed", lambda: False)
     with pytest.raises(MissingExtraError, match=r"pip install 'cotpress\[gpu\]'"):
         pick_head_loss(HeadLoss.liger, GPU)
 
@@ -63,7 +63,7 @@ def test_liger_is_asked_for_the_sum_over_the_same_values(monkeypatch):
     fake.LigerFusedLinearCrossEntropyLoss = Kernel
     monkeypatch.setitem(sys.modules, "liger_kernel", types.ModuleType("liger_kernel"))
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", fake)
-    monkeypatch.setattr(head_loss, "liger_is_installed", lambda: True)
+    monkeypatch.setattr(config, "liger_is_installed", lambda: True)
     states, weight, bias = torch.randn(3, 8), torch.randn(30, 8), torch.randn(30)
     values = (states, weight, bias, torch.tensor([4, 0, 29]))
     assert torch.equal(pick_head_loss(HeadLoss.auto, GPU)(*values), plain_loss(*values))
