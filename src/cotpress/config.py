@@ -51,7 +51,7 @@ from cotpress.scoring.config import (
 )
 from cotpress.tracking_config import TrackerConfig, check_tracker
 from cotpress.trainer_config import TrainerConfig
-from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig
+from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig, check_head_loss
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -238,6 +238,7 @@ def check(config: EntryConfig) -> None:
     if isinstance(config, ReportConfig):
         return
     check_tracker(config.tracker)
+    check_head_loss(config.trainer.head_loss)
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)

@@ -204,6 +204,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("evaluation.baselines=[lc]", "expected one of [base, original, ratio_one, be_concise"),
         ("evaluation.generation.temperature=0.5", "got 0.5, but evaluation.temperature decides it"),
         ("evaluation.generation.top_p=0.5", "got 0.5, but evaluation.top_p decides it"),
+        ("trainer.head_loss=fused", "expected one of [auto, chunked, plain, linear_cross_entropy, liger]"),
         ("evaluation.generation.seed=1", "evaluation.generation.seed: got 1, but seed decides it"),
     ],
 )

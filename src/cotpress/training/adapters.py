@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,32 @@ def make_trainable(model: Any, config: TuneConfig) -> Any:
             raise ConfigError("method none trains nothing; allowed here: lora, full")
     wrapped.train()
     return wrapped
+
+
+@contextmanager
+def checkpointed_activations(model: Any, *, wanted: bool) -> Iterator[None]:
+    """In training mode, layers keep only their input and run again for the gradient; dropout draws the same masks.
+
+    Args:
+        model: What `make_trainable` returned.
+        wanted: False changes nothing.
+
+    Raises:
+        ConfigError: The architecture cannot do that.
+    """
+    if not wanted:
+        yield
+        return
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    try:
+        base.activation_checkpointing_enable()
+    except ValueError as error:
+        fix = "Fix: trainer.activation_checkpointing=false"
+        raise ConfigError(f"trainer.activation_checkpointing: {error} {fix}") from error
+    try:
+        yield
+    finally:
+        base.activation_checkpointing_disable()
 
 
 def save_trained(

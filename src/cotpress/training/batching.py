@@ -1,9 +1,9 @@
 """The order of training: a pure function of lengths and seed, so a resumed run sees exactly what was left.
 
-An optimizer step takes `sequences_per_step` sequences in shuffled order. Inside a step they are sorted by length and
-cut into micro-batches of at most `tokens_per_batch` tokens, padding included. Sequences are padded on the right and
-no attention mask is passed: with causal attention no token sees the padding behind it, so a batch gives exactly what
-its sequences give alone, and the fast causal attention kernel is used.
+An optimizer step takes `sequences_per_step` sequences in shuffled order: that is the recipe's. Inside a step they are
+cut into micro-batches of at most `tokens_per_batch` tokens: that is the hardware's. A micro-batch is one packed row
+without padding, in which every sequence gets what it gets alone, so without dropout the budget changes rounding only.
+Dropout (`lora_dropout`) draws its mask for the row; with it, another budget is another draw.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cotpress.modeling.packing import Packed, pack, plan_packs
 from cotpress.training.examples import Example
-
-IGNORED = -100
-"""Target of a position that has no loss."""
 
 Plan = list[list[list[int]]]
 """Per optimizer step its micro-batches, each a list of example indices."""
@@ -26,16 +24,21 @@ class MicroBatch:
     """One forward pass.
 
     Attributes:
-        ids: int64 `[B, L]`, padded on the right.
-        targets: int64 `[B, L]`; `targets[b, i]` is the token after `ids[b, i]`, or `IGNORED`.
+        packed: The sequences as one row of T tokens.
+        predicting: int64 `[N]`, places in the row whose next token has a loss; known here, they need not be looked for
+            on the device, which would have to be waited for.
+        targets: int64 `[N]`, the tokens that come there.
     """
 
-    ids: torch.Tensor
+    packed: Packed
+    predicting: torch.Tensor
     targets: torch.Tensor
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on another device."""
-        return MicroBatch(ids=self.ids.to(device), targets=self.targets.to(device))
+        return MicroBatch(
+            packed=self.packed.to(device), predicting=self.predicting.to(device), targets=self.targets.to(device)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class Step:
     Attributes:
         batches: Forward passes.
         num_targets: Tokens with a loss, over all batches.
-        num_tokens: Tokens without padding.
+        num_tokens: Tokens, prompts included.
     """
 
     batches: Sequence[MicroBatch]
@@ -61,18 +64,10 @@ def plan_steps(
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
         for start in range(0, len(order), sequences_per_step):
-            plan.append(_micro_batches(order[start : start + sequences_per_step], lengths, tokens_per_batch))
+            members = order[start : start + sequences_per_step]
+            packs = plan_packs([lengths[i] for i in members], tokens_per_batch)
+            plan.append([[members[i] for i in one] for one in packs])
     return plan
-
-
-def _micro_batches(indices: list[int], lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    batches: list[list[int]] = [[]]
-    for index in sorted(indices, key=lambda i: (-lengths[i], i)):
-        longest = lengths[batches[-1][0]] if batches[-1] else lengths[index]
-        if batches[-1] and longest * (len(batches[-1]) + 1) > tokens_per_batch:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
 
 
 class StepDataset(torch.utils.data.Dataset[Step]):
@@ -94,12 +89,11 @@ class StepDataset(torch.utils.data.Dataset[Step]):
 
 
 def collate(examples: Sequence[Example]) -> MicroBatch:
-    """Examples side by side, padded on the right with token 0, which nothing looks at."""
-    width = max(len(e.ids) for e in examples)
-    ids = torch.zeros(len(examples), width, dtype=torch.long)
-    targets = torch.full((len(examples), width), IGNORED, dtype=torch.long)
-    for row, example in enumerate(examples):
-        tokens = torch.tensor(example.ids)
-        ids[row, : len(tokens)] = tokens
-        targets[row, example.num_prompt - 1 : len(tokens) - 1] = tokens[example.num_prompt :]
-    return MicroBatch(ids=ids, targets=targets)
+    """Examples one after the other; only completion tokens are targets."""
+    packed = pack([e.ids for e in examples])
+    places = [
+        np.arange(start + e.num_prompt - 1, start + len(e.ids) - 1)
+        for start, e in zip(packed.starts, examples, strict=True)
+    ]
+    predicting = torch.from_numpy(np.concatenate(places))
+    return MicroBatch(packed=packed, predicting=predicting, targets=packed.ids[0, predicting + 1])

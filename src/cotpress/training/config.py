@@ -1,11 +1,14 @@
 """Settings of fine-tuning, shared by the reference model and the student."""
 
+import importlib.util
 from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
 
+from cotpress.errors import MissingExtraError
 from cotpress.modeling_config import ModelConfig
+from cotpress.trainer_config import HeadLoss
 
 
 class Method(Enum):
@@ -48,7 +51,7 @@ class TuneConfig:
     lora_alpha: int = 16
     """Adapter scale numerator (LoRA only)."""
     lora_dropout: float = 0.0
-    """Dropout before the adapter (LoRA only)."""
+    """Dropout before the adapter (LoRA only); its masks depend on `trainer.tokens_per_batch`."""
     seed: int = MISSING
     """Seed of adapter initialisation and data order."""
 
@@ -103,3 +106,18 @@ class SftConfig:
     """Validation problems that are answered during training; 0 turns the callback off."""
     validations_per_run: int = 1
     """How often they are answered, evenly spread over the run, the last time at its end."""
+
+
+def liger_is_installed() -> bool:
+    """True if the extra `gpu` is there; imports nothing."""
+    return importlib.util.find_spec("liger_kernel") is not None
+
+
+def check_head_loss(choice: HeadLoss) -> None:
+    """What can be said of `trainer.head_loss` before any work.
+
+    Raises:
+        MissingExtraError: Liger is asked for and not installed.
+    """
+    if choice is HeadLoss.liger and not liger_is_installed():
+        raise MissingExtraError("trainer.head_loss=liger", "liger-kernel", "pip install 'cotpress[gpu]'")

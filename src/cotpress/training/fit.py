@@ -14,8 +14,10 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from cotpress.artifacts import SCRATCH
 from cotpress.errors import TrainingError
+from cotpress.modeling.loading import pick_device
 from cotpress.tracking import Tracker
 from cotpress.trainer_config import TrainerConfig
+from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import StepDataset, plan_steps
 from cotpress.training.callbacks import (
     LAST,
@@ -28,6 +30,7 @@ from cotpress.training.callbacks import (
 )
 from cotpress.training.config import TuneConfig
 from cotpress.training.examples import Examples
+from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import NextTokenModule, Schedule
 
 log = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ def fit(
 
     Raises:
         TrainingError: There is nothing to train on, or the loss is not finite.
+        ConfigError: The hardware or the model cannot do what `trainer` asks for.
     """
     if not examples.kept:
         raise TrainingError(f"{kind.stage}: no example to train on; dropped: {examples.dropped or 'none'}")
@@ -86,7 +90,7 @@ def fit(
     if validate is not None and validations > 0:
         callbacks.append(ValidationCallback(validate, len(plan), validations))
     started = time.monotonic()
-    with _quiet_lightning():
+    with _quiet_lightning(), checkpointed_activations(model, wanted=trainer.activation_checkpointing):
         _run(model, kind, StepDataset(examples.kept, plan), config, callbacks, workdir, trainer, tracker)
     train_log.write(workdir / TRAIN_LOG)
     seconds = time.monotonic() - started
@@ -119,6 +123,7 @@ def _run(
         max_grad_norm=config.max_grad_norm,
         seed=config.seed,
     )
+    module = kind(model, schedule, pick_head_loss(trainer.head_loss, pick_device(trainer)))
     checkpoint = workdir / SCRATCH / LAST
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
@@ -139,7 +144,7 @@ def _run(
         log.info("%s: going on from the last checkpoint", kind.stage)
     resume = str(checkpoint) if checkpoint.exists() else None
     try:
-        lightning.fit(kind(model, schedule), loader, ckpt_path=resume, weights_only=True)
+        lightning.fit(module, loader, ckpt_path=resume, weights_only=True)
     except SystemExit:  # Lightning answers Ctrl-C by leaving the process with code 1
         if lightning.interrupted:
             raise KeyboardInterrupt from None

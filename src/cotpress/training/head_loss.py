@@ -3,29 +3,102 @@
 Autograd would keep the logits of every chunk until the backward pass. Here each chunk's gradient is taken while its
 logits are at hand, as in Liger and cut-cross-entropy (arXiv 2411.09009), whose kernels need a GPU.
 `torch.nn.functional.linear_cross_entropy` does the same; on a CPU its chunks (torch 2.13) took several times longer
-than plain cross-entropy.
+than plain cross-entropy. All of them give the same loss and gradients up to rounding; `trainer.head_loss` chooses.
 """
 
-from typing import Any
+import logging
+from typing import Any, Protocol
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import cross_entropy, linear, linear_cross_entropy
+
+from cotpress.errors import ConfigError
+from cotpress.trainer_config import HeadLoss
+from cotpress.training import config
+
+log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 256
 """Positions whose logits are held at once; a row of 150,000 logits is 600 kB in float32."""
 
 
-def head_loss(
+class SummedLoss(Protocol):
+    """Sum of -log softmax(states @ weight.T + bias)[target], in nats; a scalar."""
+
+    def __call__(
+        self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss, differentiable in all but the targets.
+
+        Args:
+            states: Hidden states `[N, D]`.
+            weight: `[V, D]`.
+            bias: `[V]` or None.
+            targets: int64 `[N]`, each in [0, V).
+        """
+
+
+def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
+    """What `trainer.head_loss` stands for on a device.
+
+    Raises:
+        ConfigError: Liger without a GPU.
+        MissingExtraError: Liger is not installed.
+    """
+    if choice is HeadLoss.auto:
+        choice = HeadLoss.liger if device.type == "cuda" and config.liger_is_installed() else HeadLoss.chunked
+        log.info("trainer.head_loss=auto: %s", choice.value)
+    match choice:
+        case HeadLoss.plain:
+            return plain_loss
+        case HeadLoss.linear_cross_entropy:
+            return torch_chunked_loss
+        case HeadLoss.liger:
+            return _liger_loss(device)
+        case _:
+            return chunked_loss
+
+
+def _liger_loss(device: torch.device) -> SummedLoss:
+    if device.type != "cuda":
+        raise ConfigError(
+            f"trainer.head_loss: got 'liger', whose kernel needs a GPU, but the device is '{device.type}'. "
+            "Fix: trainer.head_loss=auto, or trainer=gpu"
+        )
+    config.check_head_loss(HeadLoss.liger)
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    kernel = LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)
+
+    def liger_loss(
+        states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> torch.Tensor:
+        loss: torch.Tensor = kernel(weight, states, targets, bias)
+        return loss
+
+    return liger_loss
+
+
+def plain_loss(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Sum of -log softmax(states @ weight.T + bias)[target], in nats; scalar float32.
+    """See `SummedLoss`; all `N * V` logits exist at once, twice in float32."""
+    return cross_entropy(linear(states, weight, bias).float(), targets, reduction="sum")
 
-    Args:
-        states: Hidden states `[N, D]`.
-        weight: `[V, D]`.
-        bias: `[V]` or None.
-        targets: int64 `[N]`, each in [0, V).
-    """
+
+def torch_chunked_loss(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+) -> torch.Tensor:
+    """See `SummedLoss`; torch chooses chunks and dtype of the sums."""
+    return linear_cross_entropy(
+        states, weight, targets, linear_bias=bias, reduction="sum", options=torch.nn.LinearCrossEntropyOptions()
+    )
+
+
+def chunked_loss(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+) -> torch.Tensor:
+    """See `SummedLoss`; float32, with the logits of `ROWS_PER_CHUNK` positions at a time."""
     loss: torch.Tensor = _HeadLoss.apply(states, weight, bias, targets)  # type: ignore[no-untyped-call]
     return loss
 

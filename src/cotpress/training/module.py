@@ -13,8 +13,9 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
-from cotpress.training.batching import IGNORED, MicroBatch, Step
-from cotpress.training.head_loss import head_loss
+from cotpress.modeling.packing import packed_states
+from cotpress.training.batching import MicroBatch, Step
+from cotpress.training.head_loss import SummedLoss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +57,19 @@ class NextTokenModule(pl.LightningModule):
 
     stage = "train"
 
-    def __init__(self, model: torch.nn.Module, schedule: Schedule) -> None:
+    def __init__(self, model: torch.nn.Module, schedule: Schedule, summed_loss: SummedLoss) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the trained parameters only
         self.model = model
-        self._schedule = schedule
+        self._schedule, self._summed_loss = schedule, summed_loss
+        self._trained = [p for p in model.parameters() if p.requires_grad]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trainable, with the schedule."""
         s = self._schedule
         optimizer = torch.optim.AdamW(
-            [p for p in self.parameters() if p.requires_grad],
+            self._trained,
             lr=s.learning_rate,
             betas=s.betas,
             weight_decay=s.weight_decay,
@@ -90,18 +92,19 @@ class NextTokenModule(pl.LightningModule):
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
         torch.manual_seed(self._schedule.seed + batch_idx)  # a resumed run draws the same dropout
-        total = 0.0
+        losses = []
         for micro in batch.batches:
             loss = self.loss_sum(micro) / batch.num_targets
             self.manual_backward(loss)
-            total += float(loss.detach())
+            losses.append(loss.detach())
+        total = float(torch.stack(losses).double().sum())  # the only place of a step that waits for the device
         if not math.isfinite(total):
             raise TrainingError(
                 f"the loss of step {self.global_step + 1} is {total}, not a finite number. Fix: a lower learning rate, "
                 "model.dtype=float32, or look for odd rows in the data"
             )
         if self._schedule.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), self._schedule.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self._trained, self._schedule.max_grad_norm)
         rate = scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()
@@ -111,13 +114,12 @@ class NextTokenModule(pl.LightningModule):
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Summed negative log-likelihood of the targets, in nats; scalar float32.
 
-        The head sees only positions with a target, and their logits never exist at once.
+        The head sees only positions with a target.
         """
         split = split_head(self.model)
-        states: torch.Tensor = split.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
-        counted = batch.targets != IGNORED
+        states = packed_states(split.decoder, batch.packed)
         head: Any = split.head
-        return head_loss(states[counted], head.weight, head.bias, batch.targets[counted])
+        return self._summed_loss(states.index_select(0, batch.predicting), head.weight, head.bias, batch.targets)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""

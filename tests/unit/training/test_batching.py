@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.training.batching import IGNORED, collate, plan_steps
+from cotpress.training.batching import collate, plan_steps
 from cotpress.training.examples import Example
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=40)
@@ -21,11 +21,11 @@ def test_every_epoch_visits_every_sequence_once(lengths, size, budget):
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(10, 200))
-def test_padded_micro_batches_fit_the_budget_unless_one_sequence_does_not(lengths, size, budget):
+def test_micro_batches_fit_the_budget_unless_one_sequence_does_not(lengths, size, budget):
     for step in _plan(lengths, size, budget):
         for batch in step:
             assert batch
-            assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+            assert len(batch) == 1 or sum(lengths[i] for i in batch) <= budget
 
 
 def test_memory_budget_does_not_change_which_sequences_share_a_step():
@@ -43,5 +43,7 @@ def test_order_follows_the_seed_and_changes_with_the_epoch():
 
 def test_only_completion_tokens_are_targets():
     batch = collate([Example(ids=(5, 6, 7, 8), num_prompt=2), Example(ids=(9, 4), num_prompt=1)])
-    assert batch.ids.tolist() == [[5, 6, 7, 8], [9, 4, 0, 0]]
-    assert batch.targets.tolist() == [[IGNORED, 7, 8, IGNORED], [4, IGNORED, IGNORED, IGNORED]]
+    assert batch.packed.ids.tolist() == [[5, 6, 7, 8, 9, 4]]
+    assert batch.packed.positions.tolist() == [[0, 1, 2, 3, 0, 1]]
+    assert batch.predicting.tolist() == [1, 2, 4]
+    assert batch.targets.tolist() == [7, 8, 4]

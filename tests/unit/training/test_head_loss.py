@@ -1,20 +1,29 @@
+import sys
+import types
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from cotpress.training.head_loss import ROWS_PER_CHUNK, head_loss
+from cotpress.errors import ConfigError, MissingExtraError
+from cotpress.trainer_config import HeadLoss
+from cotpress.training import config
+from cotpress.training.head_loss import ROWS_PER_CHUNK, chunked_loss, pick_head_loss, plain_loss
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
+@pytest.mark.parametrize("choice", [HeadLoss.chunked, HeadLoss.plain, HeadLoss.linear_cross_entropy])
 @pytest.mark.parametrize("num_rows", [1, ROWS_PER_CHUNK, 2 * ROWS_PER_CHUNK + 3])
 @pytest.mark.parametrize("trained", ["states", "all"])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_chunks_give_the_loss_and_gradients_of_plain_cross_entropy(num_rows, trained, with_bias):
+def test_every_choice_gives_the_loss_and_gradients_of_plain_cross_entropy(choice, num_rows, trained, with_bias):
     draw = torch.Generator().manual_seed(num_rows)
     shapes = [(num_rows, 8), (30, 8), (30,)][: 2 + with_bias]
     targets = torch.randint(0, 30, (num_rows,), generator=draw)
     values = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
     outcomes = []
-    for loss_of in (head_loss, lambda s, w, b, t: cross_entropy(linear(s, w, b), t, reduction="sum")):
+    for loss_of in (pick_head_loss(choice, CPU), lambda s, w, b, t: cross_entropy(linear(s, w, b), t, reduction="sum")):
         inputs = [v.clone().requires_grad_(trained == "all" or i == 0) for i, v in enumerate(values)]
         loss = loss_of(inputs[0], inputs[1], inputs[2] if with_bias else None, targets) / 7
         loss.backward()
@@ -23,3 +32,38 @@ def test_chunks_give_the_loss_and_gradients_of_plain_cross_entropy(num_rows, tra
         assert (got is None) == (expected is None)
         if got is not None:
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_auto_takes_liger_only_on_a_gpu_that_has_it(monkeypatch):
+    assert pick_head_loss(HeadLoss.auto, CPU) is chunked_loss
+    monkeypatch.setattr(config, "liger_is_installed", lambda: False)
+    assert pick_head_loss(HeadLoss.auto, GPU) is chunked_loss
+
+
+def test_liger_needs_a_gpu_and_the_extra(monkeypatch):
+    with pytest.raises(ConfigError, match=r"needs a GPU.*trainer=gpu"):
+        pick_head_loss(HeadLoss.liger, CPU)
+    monkeypatch.setattr(config, "liger_is_installed", lambda: False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'cotpress\[gpu\]'"):
+        pick_head_loss(HeadLoss.liger, GPU)
+
+
+def test_liger_is_asked_for_the_sum_over_the_same_values(monkeypatch):
+    class Kernel:
+        """Liger 0.8's order of arguments, without its kernel."""
+
+        def __init__(self, *, reduction, accum_dtype):
+            assert reduction == "sum"
+            assert accum_dtype == torch.float32
+
+        def __call__(self, lin_weight, _input, target, bias=None):
+            return plain_loss(_input, lin_weight, bias, target)
+
+    fake = types.ModuleType("liger_kernel.transformers")
+    fake.LigerFusedLinearCrossEntropyLoss = Kernel
+    monkeypatch.setitem(sys.modules, "liger_kernel", types.ModuleType("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", fake)
+    monkeypatch.setattr(config, "liger_is_installed", lambda: True)
+    states, weight, bias = torch.randn(3, 8), torch.randn(30, 8), torch.randn(30)
+    values = (states, weight, bias, torch.tensor([4, 0, 29]))
+    assert torch.equal(pick_head_loss(HeadLoss.auto, GPU)(*values), plain_loss(*values))
