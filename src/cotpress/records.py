@@ -203,7 +203,7 @@ class Prediction:
         num_thinking_tokens: The part of them before the thinking was closed.
         finish_reason: `stop` (the model ended), `length` (budget or context ended it) or `refused` (the prompt left no
             room in the context).
-        latency_s: Seconds of wall time: of its request to a server, or of its batch divided by the batch's size.
+        latency_s: Seconds of wall time: of its request to a server, or its share of the forwards that it was part of.
         sample: Index of the sample for this question.
         closed: False if a thinking that was begun was never closed; models that do not think between tags begin none.
         reference_tokens: Tokens of the output in the reference tokenizer, if one was asked for.

@@ -1,9 +1,9 @@
 """Batched generation with a transformers model: rows leave the batch when they end, and others take their place.
 
-A plain `generate` computes every row of a batch until the longest one ends. Here the longest prompts begin (the rest of
-them fit whatever room these needed, and the batch does not end on a few long rows), and as soon as some rows have ended,
-the next prompts join the rows that are still writing. On a CPU a step of a few rows costs nearly as much as one of many,
-so a batch that stays full is most of the gain.
+A plain `generate` computes every row of a batch until the longest one ends. Here the longest prompts begin (the rest
+fit whatever room these needed, and the batch does not end on a few long rows), and as soon as some rows have ended, the
+next prompts join those that are still writing. On a CPU a step of a few rows costs nearly as much as one of many, so a
+batch that stays full is most of the gain.
 
 A text does not depend on its batch: up to the rounding of matrix products of another size, greedy texts are those of
 `generate` row by row, and sampled ones come from a random stream of their own.

@@ -84,7 +84,7 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The tokens that all prompts begin with, at least the last token of each left out."""
     if not prompts:
         return ()
-    low, high = min(prompts), max(prompts)  # whatever these two share, all between them share
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))  # whatever these two share, all between them share
     limit = min(len(p) for p in prompts) - 1
     same = 0
     while same < limit and low[same] == high[same]:
