@@ -1,8 +1,8 @@
 """Linear layers in oneDNN's own weight layout: on a CPU, what a step of a few rows costs is mostly reading weights.
 
 torch hands `x @ W.T` for a few rows to a BLAS that lays the weights out anew in every call. Here that is done once,
-when a model is opened for writing only. The sums run in another order, so the numbers are those of the plain layers up to
-float32 rounding.
+when a model is opened for writing only. The sums run in another order, so the numbers are those of the plain layers
+up to float32 rounding.
 """
 
 import torch
