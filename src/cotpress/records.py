@@ -240,10 +240,17 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetAccuracy:
-    """Accuracy when an answer only counts if it took at most `budget` generated tokens."""
+    """Accuracy when an answer only counts if it took at most `budget` generated tokens.
+
+    Attributes:
+        budget: Generated tokens.
+        accuracy: Fraction correct within it.
+        difference: Minus that of Original at the same budget, on the same questions, paired; None without Original.
+    """
 
     budget: int
     accuracy: Interval
+    difference: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

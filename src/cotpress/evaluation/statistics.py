@@ -36,9 +36,15 @@ def accuracy_interval(
 
 
 def paired_accuracy_difference(
-    system: Sequence[Prediction], baseline: Sequence[Prediction], confidence: float = 0.95
+    system: Sequence[Prediction],
+    baseline: Sequence[Prediction],
+    confidence: float = 0.95,
+    *,
+    budget: int | None = None,
 ) -> Interval:
     """Accuracy of `system` minus that of `baseline` on the questions both answered, in [-1, 1].
+
+    With a budget, only answers of at most so many generated tokens count as correct, of both.
 
     With one sample per question the interval adds half a question to each of the four outcomes (Agresti and Min 2005),
     so two systems that agree on every question still do not look equal for certain. With several it is Student's t
@@ -47,7 +53,10 @@ def paired_accuracy_difference(
     Raises:
         DataError: They share no question.
     """
-    ours, theirs = (question_means_by_id(p, lambda q: float(q.correct)) for p in (system, baseline))
+    allowed = math.inf if budget is None else budget
+    ours, theirs = (
+        question_means_by_id(p, lambda q: float(q.correct and q.num_tokens <= allowed)) for p in (system, baseline)
+    )
     differences = np.array([ours[i] - theirs[i] for i in shared_questions(ours, theirs)], dtype=np.float64)
     value, n = float(differences.mean()), len(differences)
     if standard_error(differences) and not np.isin(differences, (-1.0, 0.0, 1.0)).all():
