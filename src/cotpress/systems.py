@@ -71,8 +71,8 @@ def student_name(config: TrainConfig) -> str:
 def at_ratios(asked: Examinee, ratios: Iterable[float]) -> list[Examinee]:
     """A student with a control marker at ratio 1 (if it is compared with that), at further ratios, and as asked."""
     further = sorted({r for r in ratios if r not in (asked.ratio, 1.0)}, reverse=True)
-    one = [asked.ratio_one] if asked.ratio_one is not None and asked.ratio != 1 else []
-    return [*one, *(replace(asked, ratio=r, marker_ratio=r) for r in further), asked]
+    shown = [1.0, *further] if asked.ratio_one is not None and asked.ratio != 1 else further
+    return [*(replace(asked, ratio=r, marker_ratio=r) for r in shown), asked]
 
 
 def examine(

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, finger
 from cotpress.errors import ConfigError
 from cotpress.evaluation.asking import Answer, Inquiry, Protocol, ask
 from cotpress.generation.backends import OpenBackend, generation_identity
-from cotpress.generation.base import REFUSED
+from cotpress.generation.base import REFUSED, Backend
 from cotpress.generation_config import GenerationConfig, ServerGenerationConfig
 from cotpress.journal import Journal
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
@@ -61,7 +62,11 @@ class Answering:
     ) -> None:
         self._model, self._generation, self._trainer, self._store = model, generation, trainer, store
         self._open = opened
-        self.written = ChatFormat(load_tokenizer(model, store), model.chat)
+
+    @cached_property
+    def written(self) -> ChatFormat:
+        """How conversations with the students are written."""
+        return ChatFormat(load_tokenizer(self._model, self._store), self._model.chat)
 
     def answers(self, candidates: Sequence[Candidate], asked: Sequence[Problem]) -> list[Artifact]:
         """What every candidate writes (`answers.parquet`), in the problems' order."""
@@ -147,7 +152,7 @@ class Answering:
         elapsed = time.monotonic() - began
         return [elapsed * share / (sum(latency) or 1.0) for share in latency]
 
-    def _opened(self, candidate: Candidate) -> Any:
+    def _opened(self, candidate: Candidate) -> Backend:
         weights, adapter = self._weights(candidate)
         return self._open(self._generation, weights, self._trainer, self._store, adapter=adapter)
 

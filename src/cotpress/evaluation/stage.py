@@ -17,7 +17,6 @@ from cotpress.generation.backends import OpenBackend, open_backend
 from cotpress.generation_config import GenerationConfig
 from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
-from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 from cotpress.tables import read_records, write_records
 from cotpress.trainer_config import TrainerConfig
@@ -60,7 +59,7 @@ def evaluate(
     answering = Answering(model, generation, trainer, store, opened)
     answers = answering.answers(candidates, asked)
     return [
-        _judged(candidate, found, asked, problems, answering.written, store)
+        _judged(candidate, found, asked, problems, answering, store)
         for candidate, found in zip(candidates, answers, strict=True)
     ]
 
@@ -70,7 +69,7 @@ def _judged(
     answers: Artifact,
     asked: Sequence[Problem],
     problems: Artifact,
-    written: ChatFormat,
+    answering: Answering,
     store: ArtifactStore,
 ) -> Artifact:
     system, ratio, thinks = candidate.system, candidate.ratio, isinstance(candidate.student, Artifact)
@@ -85,7 +84,7 @@ def _judged(
     }
 
     def produce(workdir: Path) -> Summary:
-        by_id = {p.id: p for p in asked}
+        by_id, written = {p.id: p for p in asked}, answering.written
         rows = read_records(answers.file(ANSWERS), Answer)
         judged = []
         with Progress(f"judge {system}", len(rows), "answers") as progress:
