@@ -17,8 +17,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,13 @@ class Summary:
         num_rows: Rows of its main table (or training rows seen).
         dropped: Rows that did not make it, by reason.
         facts: Further deterministic numbers and names worth keeping (JSON values).
+        shared_seconds: Wall time of work on it that was done before, together with that on others (`unfinished`).
     """
 
     num_rows: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    shared_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,12 +174,38 @@ class ArtifactStore:
                 log.info("%s: found %s", stage, found.key)
                 self._announced.add(found.key)
             return found
-        partial = self._root / ".partial" / f"{stage}-{digest}"
+        with self._writing(stage), self._locked(stage, digest):
+            found = self._open_or_discard(stage, digest)
+            return found or self._produce(stage, digest, full, self._partial(stage, digest), produce)
+
+    @contextmanager
+    def unfinished(self, stage: str, identities: Sequence[Mapping[str, Any]]) -> Iterator[dict[int, Path]]:
+        """The partial folders of those artifacts that are not there yet, by index, locked against other jobs.
+
+        For work that is cheaper for several artifacts at once: what it leaves in `scratch/` is found by `build`, which
+        then finishes each of them. Of equal identities only the first is given.
+
+        Raises:
+            ArtifactError: The output directory cannot be written.
+        """
+        digests: dict[str, int] = {}
+        for index, identity in enumerate(identities):
+            digests.setdefault(fingerprint(self._complete(stage, identity)), index)
+        missing = [d for d in sorted(digests) if self._open_or_discard(stage, d) is None]
+        with self._writing(stage), ExitStack() as locks:  # sorted: no two jobs wait for each other's lock
+            for digest in missing:
+                locks.enter_context(self._locked(stage, digest))
+            still = [d for d in missing if self._open_or_discard(stage, d) is None]
+            yield {digests[d]: self._partial(stage, d) for d in still}
+
+    def _partial(self, stage: str, digest: str) -> Path:
+        return self._root / ".partial" / f"{stage}-{digest}"
+
+    @contextmanager
+    def _writing(self, stage: str) -> Iterator[None]:
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            with self._locked(stage, digest):
-                found = self._open_or_discard(stage, digest)
-                return found or self._produce(stage, digest, full, partial, produce)
+            (self._root / ".partial").mkdir(parents=True, exist_ok=True)
+            yield
         except OSError as error:
             raise ArtifactError(
                 f"{stage}: cannot write below '{self._root}': {error}. Fix: free the disk or choose another "
@@ -207,7 +235,7 @@ class ArtifactStore:
         started = time.monotonic()
         log.info("%s: computing %s/%s", stage, stage, digest)
         summary = produce(partial)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - started + summary.shared_seconds
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         names = sorted(str(p.relative_to(partial)) for p in partial.rglob("*") if p.is_file())
         _write_json(

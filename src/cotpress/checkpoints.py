@@ -1,82 +1,36 @@
 """The systems of `evaluate.py`: a model or adapter that was given, and what stands beside it."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.config import EvaluateConfig
-from cotpress.data.stage import problems
 from cotpress.evaluation.baselines import Shortening, shortening
 from cotpress.evaluation.config import Baseline, Prompted
-from cotpress.evaluation.protocol import protocol
-from cotpress.evaluation.stage import evaluate
 from cotpress.generation_config import ServerGenerationConfig
-from cotpress.systems import BASE, System, with_ratio_one
+from cotpress.systems import BASE, Examinee, at_ratios
 
 
-class Checkpoint:
-    """A model or adapter and its baselines.
+def examinees(config: EvaluateConfig) -> list[Examinee]:
+    """The baselines, then the given model or adapter: at ratio 1, at further ratios, and at the asked one."""
+    name, wanted = config.name or given_name(config), config.evaluation.baselines
+    given = Examinee(name=name, student=config.adapter, ratio=config.ratio, marker_ratio=config.ratio)
+    if Baseline.ratio_one in wanted:
+        given = replace(given, ratio_one=replace(given, ratio=1.0, marker_ratio=1.0))
+    found = []
+    if Baseline.base in wanted and config.adapter:  # without an adapter, it is the base model that is evaluated
+        found.append(Examinee(name=BASE, student=None, marker_ratio=1.0, actual_ratio=1.0))
+    for kind in wanted:
+        how = shortening(kind, config.ratio, config.evaluation.instructions)
+        if how is not None:
+            found.append(_shortened(how, given, config.evaluation.prompted))
+    return [*found, *at_ratios(given, config.evaluation.ratios)]
 
-    Attributes:
-        name: Row of the given model or adapter.
-        artifacts: Everything that was made or found, by label.
-    """
 
-    def __init__(self, config: EvaluateConfig) -> None:
-        self._config, self._store = config, ArtifactStore(Path(config.output_root))
-        self._problems = problems(config.benchmark, self._store)
-        self.name = config.name or given_name(config)
-        self.artifacts: dict[str, Artifact] = {"benchmark": self._problems}
-
-    def systems(self) -> list[System]:
-        """The baselines, then the given model or adapter, at ratio 1 before the asked ratio."""
-        config, wanted = self._config, self._config.evaluation.baselines
-        found = []
-        if Baseline.base in wanted and config.adapter:  # without an adapter, it is the base model that is evaluated
-            base = self._answers(BASE, None)
-            found.append(System(name=BASE, ratio=1.0, actual_ratio=1.0, answers=base))
-        one = self._answers(self.name, config.adapter) if Baseline.ratio_one in wanted else None
-        found += [self._shortened(s, one) for b in wanted if (s := self._shortening(b)) is not None]
-        answers = self._answers(self.name, config.adapter, ratio=config.ratio)
-        given = System(name=self.name, ratio=config.ratio, actual_ratio=None, answers=answers, ratio_one=one)
-        return [*found, *with_ratio_one(given)]
-
-    def _shortening(self, kind: Baseline) -> Shortening | None:
-        return shortening(kind, self._config.ratio, self._config.evaluation.instructions)
-
-    def _shortened(self, how: Shortening, one: Artifact | None) -> System:
-        """A baseline without training; its ActRatio is relative to the same model, asked as it is."""
-        of_base = self._config.evaluation.prompted is Prompted.base and self._config.adapter is not None
-        adapter = None if of_base else self._config.adapter
-        name = f"{how.name} ({BASE})" if of_base else how.name
-        answers = self._answers(name, adapter, ratio=how.ratio, how=how)
-        return System(
-            name=name, ratio=how.ratio, actual_ratio=None, answers=answers, ratio_one=None if of_base else one
-        )
-
-    def _answers(
-        self, system: str, adapter: str | None, *, ratio: float = 1.0, how: Shortening | None = None
-    ) -> Artifact:
-        config = self._config
-        made = evaluate(
-            system=system,
-            ratio=ratio,
-            model=config.model,
-            student=adapter,
-            problems=self._problems,
-            protocol=protocol(
-                config.evaluation,
-                max_new_tokens=config.benchmark.max_new_tokens,
-                context_tokens=config.model.context_tokens,
-                seed=config.seed,
-                ratio=ratio,
-                marker_ratio=ratio if how is None else None,
-                shortening=how,
-            ),
-            generation=config.evaluation.generation,
-            trainer=config.trainer,
-            store=self._store,
-        )
-        return self.artifacts.setdefault(f"evaluate ({system}, ratio {ratio:g})", made)
+def _shortened(how: Shortening, given: Examinee, prompted: Prompted) -> Examinee:
+    """A baseline without training; its ActRatio is relative to the same model, asked as it is."""
+    if prompted is Prompted.base and given.student is not None:
+        return Examinee(name=f"{how.name} ({BASE})", student=None, ratio=how.ratio, shortening=how)
+    return Examinee(name=how.name, student=given.student, ratio=how.ratio, shortening=how, ratio_one=given.ratio_one)
 
 
 def given_name(config: EvaluateConfig) -> str:

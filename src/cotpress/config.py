@@ -255,6 +255,11 @@ def check(config: EntryConfig) -> None:
             "evaluation.baselines: got original, which is a student that has to be trained; evaluate.py trains none. "
             "Fix: evaluation=checkpoint or evaluation=full_checkpoint, or evaluate its adapter with adapter=DIR"
         )
+    if isinstance(config, TrainConfig) and config.evaluation.ratios and not config.compression.mixed_ratios:
+        raise ConfigError(
+            f"evaluation.ratios: got {config.evaluation.ratios}, but a student of a single ratio has no control marker "
+            "that could ask it for another. Fix: compression=mixed, or evaluation.ratios=[]"
+        )
     if isinstance(config, PipelineConfig):
         for ratio in config.compression.mixed_ratios:
             _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
@@ -296,6 +301,8 @@ def _check_data(config: ScoringPipelineConfig) -> None:
 def _check_evaluation(config: EvaluationConfig) -> None:
     _require("evaluation.confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1), e.g. 0.95")
     _require("evaluation.samples", config.samples, config.samples >= 1, "a whole number of at least 1")
+    for ratio in config.ratios:
+        _require("evaluation.ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
     _require("evaluation.budgets", config.budgets, all(b >= 1 for b in config.budgets), "whole numbers of at least 1")
     wanted = Baseline.lc_prompt in config.baselines
     text = config.instructions.lc_prompt if wanted else "{percent}"

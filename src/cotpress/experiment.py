@@ -10,18 +10,21 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import Artifact, plain
-from cotpress.checkpoints import Checkpoint
+from cotpress.artifacts import Artifact, ArtifactStore, plain
+from cotpress.checkpoints import examinees
 from cotpress.compression.config import ExportFormat
 from cotpress.compression.export import export, warn_of_template
 from cotpress.config import CompressConfig, EvaluateConfig, PipelineConfig, ReportConfig, TrainConfig
+from cotpress.data.stage import problems
 from cotpress.evaluation.baselines import Shortening, shortening
 from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.reference import token_counter
 from cotpress.flow import Compression, Flow
+from cotpress.generation.backends import KeptBackend
 from cotpress.modeling.loading import use_threads
 from cotpress.progress import duration
 from cotpress.records import CompressedTrace, Prediction, SystemResult
@@ -30,36 +33,37 @@ from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, w
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.table import show
 from cotpress.runs import run_directory, run_name
-from cotpress.systems import BASE, ORIGINAL, System, measure, with_ratio_one
+from cotpress.systems import BASE, ORIGINAL, Examinee, at_ratios, examine, measure, student_name
 from cotpress.tables import read_records, write_records
 from cotpress.tracking import Job, open_tracker, sweep_name, track_results
 
 log = logging.getLogger(__name__)
+
+_loaded = KeptBackend()
+"""The jobs of `evaluate.py -m` run one after the other in one process: the same weights are loaded once."""
 
 
 def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     """`train.py`: the whole flow; returns the accuracy of the scorer's student and the run directory."""
     run_dir = run_directory(config)
     count = token_counter(config.evaluation.reference_tokenizer)  # before hours of work, so that it cannot fail after
-    job = _job(config, run_dir, folder, config.scorer.name, config.data.name)
+    job = _job(config, run_dir, folder, student_name(config), config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
-        systems = [s for b in config.evaluation.baselines for s in _baseline(b, config, flow)]
-        systems += _compressed(config, flow)
+        baselines = [e for b in config.evaluation.baselines for e in _baseline(b, config, flow)]
+        systems = flow.examined([*baselines, *_compressed(config, flow)])
         rows, predictions = measure(systems, config.evaluation, count)
         track_results(tracker, rows, predictions)
     _finish(run_dir, config, rows, predictions, flow.artifacts)
     return rows[-1].accuracy.value, run_dir
 
 
-def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[System]:
+def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[Examinee]:
     match kind:
         case Baseline.base:
-            return [System(name=BASE, ratio=1.0, actual_ratio=1.0, answers=flow.answers(BASE, None))]
+            return [Examinee(name=BASE, student=None, actual_ratio=1.0)]
         case Baseline.original:
-            student = flow.student(ORIGINAL, flow.uncompressed())
-            answers = flow.answers(ORIGINAL, student)
-            return [System(name=ORIGINAL, ratio=1.0, actual_ratio=1.0, answers=answers, student=student)]
+            return [Examinee(name=ORIGINAL, student=flow.student(ORIGINAL, flow.uncompressed()), actual_ratio=1.0)]
         case Baseline.ratio_one:
             return []  # it is the scorer's own student, asked below
         case _:
@@ -67,35 +71,27 @@ def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[System]:
             return [] if how is None else [_shortened(how, config, flow)]
 
 
-def _shortened(how: Shortening, config: TrainConfig, flow: Flow) -> System:
+def _shortened(how: Shortening, config: TrainConfig, flow: Flow) -> Examinee:
     """A baseline without training, on Original or on the untuned model."""
     if config.evaluation.prompted is Prompted.base:
-        name, student = f"{how.name} ({BASE})", None
-    else:
-        name, student = how.name, flow.student(ORIGINAL, flow.uncompressed())
-    answers = flow.answers(name, student, ratio=how.ratio, shortening=how)
-    return System(name=name, ratio=how.ratio, actual_ratio=None, answers=answers, student=student)
+        return Examinee(name=f"{how.name} ({BASE})", student=None, ratio=how.ratio, shortening=how)
+    student = flow.student(ORIGINAL, flow.uncompressed())
+    return Examinee(name=how.name, student=student, ratio=how.ratio, shortening=how)
 
 
-def _compressed(config: TrainConfig, flow: Flow) -> list[System]:
-    """The scorer's student at the asked ratio, after itself at ratio 1 if that was asked for and it has a marker."""
-    name, mixed = config.scorer.name, bool(config.compression.mixed_ratios)
-    compressed = flow.compressed()
-    student = flow.student(name, compressed)
-    marker = config.ratio if mixed else None
-    one = None
-    if mixed and Baseline.ratio_one in config.evaluation.baselines:
-        one = flow.answers(name, student, ratio=1.0, marker_ratio=1.0)
-    answers = flow.answers(name, student, ratio=config.ratio, marker_ratio=marker)
-    found = System(
+def _compressed(config: TrainConfig, flow: Flow) -> list[Examinee]:
+    """The scorer's student at the asked ratio, after itself at other ratios if a marker can ask for them."""
+    name, compressed = student_name(config), flow.compressed()
+    student = Examinee(
         name=name,
+        student=flow.student(name, compressed),
         ratio=config.ratio,
+        marker_ratio=config.ratio if config.compression.mixed_ratios else None,
         actual_ratio=float(compressed.facts["actual_ratio"]),
-        answers=answers,
-        student=student,
-        ratio_one=one,
     )
-    return with_ratio_one(found)
+    if config.compression.mixed_ratios and Baseline.ratio_one in config.evaluation.baselines:
+        student = replace(student, ratio_one=replace(student, ratio=1.0, marker_ratio=1.0))
+    return at_ratios(student, config.evaluation.ratios)
 
 
 def _job(config: PipelineConfig | EvaluateConfig, run_dir: Path, folder: Path, system: str, data: str) -> Job:
@@ -183,13 +179,14 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     run_dir = run_directory(config)
     use_threads(config.trainer)
     count = token_counter(config.evaluation.reference_tokenizer)
-    checkpoint = Checkpoint(config)
-    systems = checkpoint.systems()
+    store, artifacts = ArtifactStore(Path(config.output_root)), dict[str, Artifact]()
+    artifacts["benchmark"] = asked = problems(config.benchmark, store)
+    systems = examine(examinees(config), config, problems=asked, store=store, artifacts=artifacts, opened=_loaded)
     rows, predictions = measure(systems, config.evaluation, count)
     job = _job(config, run_dir, folder, systems[-1].name, config.benchmark.title)
     with open_tracker(config.tracker, job) as tracker:
         track_results(tracker, rows, predictions)
-    _finish(run_dir, config, rows, predictions, checkpoint.artifacts)
+    _finish(run_dir, config, rows, predictions, artifacts)
     return rows[-1].accuracy.value, run_dir
 
 

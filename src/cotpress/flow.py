@@ -4,7 +4,7 @@ Everything is made when it is first asked for, so a scorer that needs no referen
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +21,14 @@ from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth.stage import truth
 from cotpress.distill.stage import distill
 from cotpress.evaluation.asking import Protocol
-from cotpress.evaluation.baselines import Shortening
-from cotpress.evaluation.protocol import protocol
 from cotpress.evaluation.runner import answer_problems
-from cotpress.evaluation.stage import evaluate
 from cotpress.generation.local import TransformersBackend
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_threads
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
 from cotpress.scoring.llmlingua_compat import decide
 from cotpress.scoring.stage import score
+from cotpress.systems import ORIGINAL, Examinee, System, examine, student_name
 from cotpress.tables import read_records
 from cotpress.tracking import OfSystem, Tracker
 from cotpress.training.config import SavedReferenceConfig, SftConfig
@@ -54,13 +52,14 @@ class Scoring:
         use_threads(config.trainer)
         self.store = ArtifactStore(Path(config.output_root))
         self.artifacts: dict[str, Artifact] = {}
+        self._own_names = {config.scorer.name}
 
     def _kept(self, label: str, artifact: Artifact) -> Artifact:
         """Note what was made, for the run's own report, and tell the tracker."""
         if label not in self.artifacts:
             self.artifacts[label] = artifact
-            system = label.partition(" (")[2].rstrip(")")
-            self._tracker.artifact(artifact, system="" if system == self._config.scorer.name else system)
+            system = label.partition(" (")[2].removesuffix(")")
+            self._tracker.artifact(artifact, system="" if system in self._own_names else system)
         return artifact
 
     @cached_property
@@ -211,6 +210,7 @@ class Flow(Compression):
     def __init__(self, config: TrainConfig, tracker: Tracker) -> None:
         super().__init__(config, tracker)
         self._train = config
+        self._own_names.add(student_name(config))
 
     @cached_property
     def problems(self) -> Artifact:
@@ -225,44 +225,15 @@ class Flow(Compression):
             model=c.model,
             compressed=compressed,
             trainer=c.trainer,
-            tracker=self._tracker if name == c.scorer.name else OfSystem(self._tracker, name),
+            tracker=self._tracker if name in self._own_names else OfSystem(self._tracker, name),
             store=self.store,
             validate=lambda model: self._validate(model, c.sft, name),
         )
         return self._kept(f"sft ({name})", student)
 
-    def answers(
-        self,
-        name: str,
-        student: Artifact | str | None,
-        *,
-        ratio: float = 1.0,
-        marker_ratio: float | None = None,
-        shortening: Shortening | None = None,
-    ) -> Artifact:
-        """A student's answers to the benchmark."""
-        c = self._train
-        found = evaluate(
-            system=name,
-            ratio=ratio,
-            model=c.model,
-            student=student,
-            problems=self.problems,
-            protocol=protocol(
-                c.evaluation,
-                max_new_tokens=c.benchmark.max_new_tokens,
-                context_tokens=c.model.context_tokens,
-                seed=c.seed,
-                ratio=ratio,
-                marker_ratio=marker_ratio,
-                shortening=shortening,
-            ),
-            generation=c.evaluation.generation,
-            trainer=c.trainer,
-            store=self.store,
-        )
-        label = f"evaluate ({name}, ratio 1)" if marker_ratio == 1 else f"evaluate ({name})"
-        return self._kept(label, found)
+    def examined(self, examinees: Sequence[Examinee]) -> list[System]:
+        """Their answers to the benchmark."""
+        return examine(examinees, self._train, problems=self.problems, store=self.store, artifacts=self.artifacts)
 
     def _validate(self, model: torch.nn.Module, sft: SftConfig, name: str) -> Mapping[str, float]:
         """Accuracy and tokens of a student in training on a few validation problems."""
@@ -275,7 +246,7 @@ class Flow(Compression):
         ]
         if not asked:
             return {}
-        mixed = c.compression.mixed_ratios and name != "Original"
+        mixed = c.compression.mixed_ratios and name != ORIGINAL
         backend = TransformersBackend(
             model,
             self.tokenizer,

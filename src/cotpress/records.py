@@ -203,7 +203,7 @@ class Prediction:
         num_thinking_tokens: The part of them before the thinking was closed.
         finish_reason: `stop` (the model ended), `length` (budget or context ended it) or `refused` (the prompt left no
             room in the context).
-        latency_s: Seconds of wall time: of its request to a server, or of its batch divided by the batch's size.
+        latency_s: Seconds of wall time: of its request to a server, or its share of the forwards that it was part of.
         sample: Index of the sample for this question.
         closed: False if a thinking that was begun was never closed; models that do not think between tags begin none.
         reference_tokens: Tokens of the output in the reference tokenizer, if one was asked for.
@@ -240,10 +240,17 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetAccuracy:
-    """Accuracy when an answer only counts if it took at most `budget` generated tokens."""
+    """Accuracy when an answer only counts if it took at most `budget` generated tokens.
+
+    Attributes:
+        budget: Generated tokens.
+        accuracy: Fraction correct within it.
+        difference: Minus that of Original at the same budget, on the same questions, paired; None without Original.
+    """
 
     budget: int
     accuracy: Interval
+    difference: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

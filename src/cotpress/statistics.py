@@ -42,6 +42,8 @@ def paired_accuracy_difference(
 ) -> Interval:
     """Accuracy of `system` minus that of `baseline` on the questions both answered, in [-1, 1].
 
+    With a budget, only answers of at most so many generated tokens count as correct, of both.
+
     With one sample per question the interval adds half a question to each of the four outcomes (Agresti and Min 2005),
     so two systems that agree on every question still do not look equal for certain. With several it is Student's t
     over the questions' differences, unless these do not vary at all.

@@ -1,17 +1,45 @@
-"""The systems of one run: whose answers are compared, and the rows they become."""
+"""The systems of one run: who is asked, whose answers are compared, and the rows they become."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
-from cotpress.artifacts import Artifact
+from cotpress.artifacts import Artifact, ArtifactStore
+from cotpress.config import EvaluateConfig, TrainConfig
+from cotpress.evaluation.answering import Candidate
+from cotpress.evaluation.baselines import Shortening
 from cotpress.evaluation.config import EvaluationConfig
+from cotpress.evaluation.protocol import protocol
 from cotpress.evaluation.reference import CountTokens, with_reference_tokens
-from cotpress.evaluation.stage import PREDICTIONS
+from cotpress.evaluation.stage import PREDICTIONS, evaluate
 from cotpress.evaluation.summary import matched_budgets, summarize
+from cotpress.generation.backends import OpenBackend, open_backend
 from cotpress.records import Prediction, SystemResult
 from cotpress.tables import read_records
 
 ORIGINAL, BASE = "Original", "Base"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examinee:
+    """One row of the table before anybody was asked.
+
+    Attributes:
+        name: Name of the row.
+        student: What answers: an artifact of the sft stage, an adapter, or None for the untuned model.
+        ratio: Asked kept fraction.
+        marker_ratio: Ratio announced by the control marker, or None.
+        shortening: What a baseline without training changes, or None.
+        actual_ratio: Kept fraction of its training thinking; None if it is not known.
+        ratio_one: The same student asked for ratio 1, which its ActRatio is relative to; None without.
+    """
+
+    name: str
+    student: Artifact | str | None
+    ratio: float = 1.0
+    marker_ratio: float | None = None
+    shortening: Shortening | None = None
+    actual_ratio: float | None = None
+    ratio_one: "Examinee | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +63,74 @@ class System:
     ratio_one: Artifact | None = None
 
 
-def with_ratio_one(system: System) -> list[System]:
-    """The system, after a row for its answers at ratio 1 where there are any and they are others."""
-    if system.ratio_one is None or system.ratio_one.key == system.answers.key:
-        return [system]
-    return [replace(system, ratio=1.0, answers=system.ratio_one), system]
+def student_name(config: TrainConfig) -> str:
+    """Row of the scorer's student; one for all ratios is another system than students of a single one."""
+    return f"{config.scorer.name} (mixed)" if config.compression.mixed_ratios else config.scorer.name
+
+
+def at_ratios(asked: Examinee, ratios: Iterable[float]) -> list[Examinee]:
+    """A student with a control marker at ratio 1 (if it is compared with that), at further ratios, and as asked."""
+    further = sorted({r for r in ratios if r not in (asked.ratio, 1.0)}, reverse=True)
+    shown = [1.0, *further] if asked.ratio_one is not None and asked.ratio != 1 else further
+    return [*(replace(asked, ratio=r, marker_ratio=r) for r in shown), asked]
+
+
+def examine(
+    examinees: Sequence[Examinee],
+    config: TrainConfig | EvaluateConfig,
+    *,
+    problems: Artifact,
+    store: ArtifactStore,
+    artifacts: MutableMapping[str, Artifact],
+    opened: OpenBackend = open_backend,
+) -> list[System]:
+    """Everybody's answers to the benchmark; those of the same weights are asked in one pass.
+
+    Args:
+        examinees: Who is asked, in the order of the table.
+        config: The benchmark's budget, and how answers are asked and judged.
+        problems: What is asked.
+        store: Where the answers go.
+        artifacts: Where they are noted, by label.
+        opened: Opens the backend.
+    """
+    everybody = list({id(e): e for x in examinees for e in (x.ratio_one, x) if e is not None}.values())
+    made = evaluate(
+        [_candidate(e, config) for e in everybody],
+        model=config.model,
+        problems=problems,
+        generation=config.evaluation.generation,
+        trainer=config.trainer,
+        store=store,
+        opened=opened,
+    )
+    for examinee, artifact in zip(everybody, made, strict=True):
+        artifacts.setdefault(f"evaluate ({examinee.name}, ratio {examinee.ratio:g})", artifact)
+    answers = {id(e): artifact for e, artifact in zip(everybody, made, strict=True)}
+    return [
+        System(
+            name=e.name,
+            ratio=e.ratio,
+            actual_ratio=e.actual_ratio,
+            answers=answers[id(e)],
+            student=e.student if isinstance(e.student, Artifact) else None,
+            ratio_one=None if e.ratio_one is None else answers[id(e.ratio_one)],
+        )
+        for e in examinees
+    ]
+
+
+def _candidate(examinee: Examinee, config: TrainConfig | EvaluateConfig) -> Candidate:
+    asking = protocol(
+        config.evaluation,
+        max_new_tokens=config.benchmark.max_new_tokens,
+        context_tokens=config.model.context_tokens,
+        seed=config.seed,
+        ratio=examinee.ratio,
+        marker_ratio=examinee.marker_ratio,
+        shortening=examinee.shortening,
+    )
+    return Candidate(system=examinee.name, ratio=examinee.ratio, student=examinee.student, protocol=asking)
 
 
 def measure(

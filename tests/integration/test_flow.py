@@ -107,14 +107,17 @@ def test_failed_job_does_not_stop_the_sweep(command: Command, folder: Path) -> N
 
 def test_mixed_ratio_student_is_trained_once_for_all_ratios(command: Command, folder: Path) -> None:
     before = len(list((folder / "artifacts" / "sft").iterdir()))
-    done = command("train.py", "-m", "scorer=random", "compression=mixed", "ratio=0.5,0.9", *SMALL)
+    done = command(
+        "train.py", "-m", "scorer=random", "compression=mixed", "ratio=0.5,0.9", "evaluation.ratios=[0.7]", *SMALL
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((folder / "artifacts" / "sft").iterdir())) == before + 1
     (run_dir,) = (folder / "runs").glob("random-0.5-mixed-tiny-*")
-    original, one, half = json.loads((run_dir / "results.json").read_text())["rows"]
+    original, one, further, half = json.loads((run_dir / "results.json").read_text())["rows"]
     assert (original["generated_against"], one["target_ratio"], one["generated_ratio"]) == ("Original", 1.0, 1.0)
     assert (half["target_ratio"], half["generated_against"]) == (0.5, "ratio 1")
-    assert pq.read_metadata(run_dir / "predictions.parquet").num_rows == 18
+    assert (further["target_ratio"], further["system"], half["system"]) == (0.7, "random (mixed)", "random (mixed)")
+    assert pq.read_metadata(run_dir / "predictions.parquet").num_rows == 24
 
 
 def test_full_evaluation_shows_every_baseline_and_trains_no_further_student(command: Command, folder: Path) -> None:

@@ -45,7 +45,7 @@ class Answer:
         retokenized: The backend did not say which tokens it wrote: `num_tokens` is the output tokenized again, which
             can differ by a few where a model wrote other tokens for the same text.
         finish_reason: As in `cotpress.generation.base.Generation`.
-        latency_s: Seconds of wall time: of its request, or of its batch divided by the batch's size.
+        latency_s: As in `cotpress.generation.base.Generation`.
     """
 
     id: str
@@ -57,50 +57,72 @@ class Answer:
     latency_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """One system's questions among those that are asked in one pass.
+
+    Attributes:
+        protocol: How it is asked.
+        skip: Problem ids and samples that are not asked for, because they are answered already.
+        on_done: Called with each answer as soon as it is there.
+    """
+
+    protocol: Protocol
+    skip: Container[tuple[str, int]] = ()
+    on_done: Callable[[Answer], None] | None = None
+
+
 def ask(
-    backend: Backend,
-    written: ChatFormat,
-    problems: Sequence[Problem],
-    protocol: Protocol,
-    *,
-    skip: Container[tuple[str, int]] = (),
-    on_done: Callable[[Answer], None] | None = None,
-    on_finished: Callable[[int], None] | None = None,
-) -> list[Answer]:
-    """Answers in the problems' order, the samples of a problem one after the other.
+    backend: Backend, written: ChatFormat, problems: Sequence[Problem], inquiries: Sequence[Inquiry]
+) -> list[list[Answer]]:
+    """Per inquiry its answers in the problems' order, the samples of a problem one after the other.
+
+    All questions go to the backend as one list, so that several ratios or prompts of the same weights fill its batches
+    together; each answer is the one that its inquiry alone would have got.
 
     Args:
         backend: Who writes.
         written: The student's conversation format.
         problems: What is asked.
-        protocol: How it is asked.
-        skip: Problem ids and samples that are not asked for, because they are answered already.
-        on_done: Called with each answer as soon as it is there.
-        on_finished: Called with a number of answers as soon as so many more have ended, within a batch too.
+        inquiries: How; all of them choose tokens in the same way.
 
     Raises:
         GenerationError: A server cannot be reached, refuses, or answers with something else.
     """
-    asked = [(p, k) for p in problems for k in range(protocol.samples) if (p.id, k) not in skip]
-    said = f"\n{protocol.instruction}" if protocol.instruction else ""
-    prompts = [written.prompt_ids(p.question + said, protocol.marker_ratio) for p, _ in asked]
+    (sampling,) = {inquiry.protocol.sampling for inquiry in inquiries}
+    asked = [
+        (number, p, k)
+        for number, i in enumerate(inquiries)
+        for p in problems
+        for k in range(i.protocol.samples)
+        if (p.id, k) not in i.skip
+    ]
+    prompts = [_prompt(written, problem, inquiries[number].protocol) for number, problem, _ in asked]
     done: dict[int, Answer] = {}
 
     def finish(index: int, generation: Generation) -> None:
-        problem, sample = asked[index]
+        number, problem, sample = asked[index]
         done[index] = _answer(problem, sample, generation, written)
+        on_done = inquiries[number].on_done
         if on_done is not None:
             on_done(done[index])
 
     backend.complete(
         prompts,
-        max_new_tokens=[_budget(len(prompt), protocol) for prompt in prompts],
-        sampling=protocol.sampling or GREEDY,
-        streams=[f"{p.id}/{k}" for p, k in asked],
+        max_new_tokens=[
+            _budget(len(prompt), inquiries[number].protocol)
+            for prompt, (number, _, _) in zip(prompts, asked, strict=True)
+        ],
+        sampling=sampling or GREEDY,
+        streams=[f"{p.id}/{k}" for _, p, k in asked],
         on_done=finish,
-        on_finished=on_finished,
     )
-    return [done[i] for i in range(len(asked))]
+    return [[done[i] for i, (number, _, _) in enumerate(asked) if number == wanted] for wanted in range(len(inquiries))]
+
+
+def _prompt(written: ChatFormat, problem: Problem, protocol: Protocol) -> list[int]:
+    said = f"\n{protocol.instruction}" if protocol.instruction else ""
+    return written.prompt_ids(problem.question + said, protocol.marker_ratio)
 
 
 def _budget(prompt_tokens: int, protocol: Protocol) -> int:

@@ -66,6 +66,8 @@ class EvaluationConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Which backend writes the answers; choose with generation@evaluation.generation=server. How tokens are chosen
     is said here, by samples, temperature and top_p, and not there."""
+    ratios: list[float] = field(default_factory=list)
+    """Further ratios that a student with a control marker is asked for, in the same pass; a row for each."""
     confidence: float = 0.95
     """Level of the intervals, in (0, 1)."""
     samples: int = 1

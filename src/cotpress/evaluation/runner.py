@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cotpress.evaluation.asking import Protocol, ask
+from cotpress.evaluation.asking import Inquiry, Protocol, ask
 from cotpress.evaluation.judging import prediction
 from cotpress.generation.base import Backend
 from cotpress.prompts import ChatFormat
@@ -23,7 +23,5 @@ def answer_problems(
         ratio: Asked kept fraction that the predictions carry.
     """
     by_id = {p.id: p for p in problems}
-    return [
-        prediction(by_id[a.id], a, written, system=system, ratio=ratio, thinks=True)
-        for a in ask(backend, written, problems, protocol)
-    ]
+    (answers,) = ask(backend, written, problems, [Inquiry(protocol=protocol)])
+    return [prediction(by_id[a.id], a, written, system=system, ratio=ratio, thinks=True) for a in answers]

@@ -75,10 +75,20 @@ def summarize(
         mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),
         mean_answer_tokens=float(np.mean([p.num_tokens - p.num_thinking_tokens for p in predictions])),
         mean_reference_tokens=_reference_tokens(predictions, confidence),
-        accuracy_at_budgets=tuple(
-            BudgetAccuracy(budget=b, accuracy=accuracy_interval(predictions, confidence, budget=b)) for b in budgets
-        ),
+        accuracy_at_budgets=tuple(_at_budget(b, predictions, original, confidence) for b in budgets),
         artifacts=dict(artifacts or {}),
+    )
+
+
+def _at_budget(
+    budget: int, predictions: Sequence[Prediction], original: Sequence[Prediction] | None, confidence: float
+) -> BudgetAccuracy:
+    return BudgetAccuracy(
+        budget=budget,
+        accuracy=accuracy_interval(predictions, confidence, budget=budget),
+        difference=None
+        if original is None
+        else paired_accuracy_difference(predictions, original, confidence, budget=budget),
     )
 
 

@@ -1,8 +1,9 @@
 """From settings to a backend: the one place that knows all of them."""
 
-from typing import Any
+import gc
+from typing import Any, Protocol
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.artifacts import ArtifactStore, fingerprint
 from cotpress.errors import ConfigError
 from cotpress.generation.base import Backend, Sampling
 from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
@@ -10,6 +11,21 @@ from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
 from cotpress.modeling.sources import source_identity
 from cotpress.modeling_config import ModelConfig
 from cotpress.trainer_config import TrainerConfig
+
+
+class OpenBackend(Protocol):
+    """What opens a backend: `open_backend`, or a `KeptBackend`."""
+
+    def __call__(
+        self,
+        config: GenerationConfig,
+        model: ModelConfig,
+        trainer: TrainerConfig,
+        store: ArtifactStore,
+        *,
+        adapter: str | None = None,
+    ) -> Backend:
+        """See `open_backend`."""
 
 
 def open_backend(
@@ -46,8 +62,44 @@ def open_backend(
                 load_tokenizer(model, store),
                 context_tokens=model.context_tokens,
                 generation_tokens=trainer.generation_tokens,
+                packed=config.packed,
             )
     raise ConfigError(f"generation: no backend for {type(config).__name__}. Allowed: transformers, server")
+
+
+class KeptBackend:
+    """Opens backends and keeps the last one while the same weights are asked for, so that a sweep loads them once.
+
+    At most one model is held: it is let go of before another is loaded.
+    """
+
+    def __init__(self) -> None:
+        self._key = ""
+        self._backend: Backend | None = None
+
+    def __call__(
+        self,
+        config: GenerationConfig,
+        model: ModelConfig,
+        trainer: TrainerConfig,
+        store: ArtifactStore,
+        *,
+        adapter: str | None = None,
+    ) -> Backend:
+        """See `open_backend`."""
+        weights = generation_identity(config, model, trainer, store, adapter=adapter)["model"]
+        key = fingerprint(
+            {"weights": weights, "attention": model.attention, "config": config, "trainer": trainer, "adapter": adapter}
+        )
+        if self._backend is None or key != self._key:
+            self.release()
+            self._backend, self._key = open_backend(config, model, trainer, store, adapter=adapter), key
+        return self._backend
+
+    def release(self) -> None:
+        """Let go of the model."""
+        self._backend = None
+        gc.collect()  # a model's modules refer to each other
 
 
 def generation_identity(

@@ -42,7 +42,8 @@ class Generation:
         text: The same as text; special tokens that the model wrote inside are kept (a `</think>` may be one).
         finish_reason: `stop` (the model ended), `length` (the budget ended it) or `refused` (nothing was written
             because prompt and budget do not fit the model's context).
-        latency_s: Seconds of wall time: of its request, or of its batch divided by the batch's size.
+        latency_s: Seconds of wall time: of its request; or its share of the time of every forward that it was part
+            of, so that those of all completions add up to the time of the call.
         reported_tokens: Number of tokens by the server's own count, the end token not counted; used only without
             `token_ids`.
     """
@@ -61,8 +62,6 @@ class Generation:
 
 OnDone = Callable[[int, Generation], None]
 """Called in the caller's thread with a prompt's index and its completion as soon as that is finished."""
-OnFinished = Callable[[int], None]
-"""Called with the number of completions that have ended since the last call."""
 
 
 class Backend(Protocol):
@@ -76,7 +75,6 @@ class Backend(Protocol):
         sampling: Sampling = GREEDY,
         streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
-        on_finished: OnFinished | None = None,
     ) -> list[Generation]:
         """Completions of rendered prompts, given as exact token ids.
 
@@ -87,8 +85,6 @@ class Backend(Protocol):
             streams: Name of each prompt's stream of random numbers, so that what is drawn does not depend on which
                 other prompts are asked in the same call; None names them by their index.
             on_done: Called once per prompt.
-            on_finished: Called with a number of completions as soon as so many more have ended, within a batch too;
-                for progress only.
 
         Raises:
             GenerationError: A server cannot be reached, refuses, or answers with something else.

@@ -1,37 +1,44 @@
-"""Batched generation with a transformers model: finished rows leave the batch.
+"""Batched generation with a transformers model: rows leave the batch when they end, and others take their place.
 
-Prompts are sorted by length and left-padded within a batch. A plain `generate` computes every row until the longest
-one ends; here the key-value cache is cut down to the rows that are still writing.
+A plain `generate` computes every row of a batch until the longest one ends. Here the longest prompts begin (the rest
+fit whatever room these needed, and the batch does not end on a few long rows), and as soon as some rows have ended, the
+next prompts join those that are still writing. On a CPU a step of a few rows costs nearly as much as one of many, so a
+batch that stays full is most of the gain.
+
+A text does not depend on its batch: up to the rounding of matrix products of another size, greedy texts are those of
+`generate` row by row, and sampled ones come from a random stream of their own.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from cotpress.generation.base import LENGTH, STOP, Generation, Sampling, budgets
+from cotpress.generation.base import LENGTH, STOP, Generation, OnDone, Sampling, budgets
 from cotpress.generation.sampling import RowStreams, sampled_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from cotpress.generation.prefill import PromptReader, ReadPrompt
+
 _Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
-"""Logits `[rows, V]` and the rows' numbers in the batch to the next token of each."""
-SHRINK_BELOW = 0.8
-"""Cut the cache when fewer than this share of its rows are still writing; copying it costs about one step."""
+"""Logits `[rows, V]` and the indices of the rows' prompts to the next token of each."""
+JOIN_SHARE = 1 / 8
+"""Prompts join when this share of the batch is free: reading a few of them at once costs less than one by one."""
 
 
 @dataclass(slots=True)
-class _Batch:
-    """Rows of one batch that are still writing; tensors are `[rows, ...]`, shrinking together."""
+class _Row:
+    """A prompt that is being answered."""
 
-    rows: list[int]
-    mask: torch.Tensor
-    position: torch.Tensor
-    cache: Any
-    written: dict[int, list[int]] = field(default_factory=dict)
+    index: int
+    limit: int
+    written: list[int] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def generate(
@@ -43,8 +50,7 @@ def generate(
     batch_size: int,
     sampling: Sampling | None = None,
     streams: Sequence[str] | None = None,
-    on_done: Callable[[int, Generation], None] | None = None,
-    on_finished: Callable[[int], None] | None = None,
+    on_done: OnDone | None = None,
 ) -> list[Generation]:
     """Completions of all prompts, in their order.
 
@@ -57,28 +63,102 @@ def generate(
         sampling: How tokens are chosen; None is greedy.
         streams: Name of each prompt's stream of random numbers: what is drawn depends on the seed and this name, not
             on the batch. None names them by their index.
-        on_done: Called with a prompt's index and completion as soon as its batch is finished.
-        on_finished: Called with a number of rows as soon as so many more have ended; for progress within a batch.
+        on_done: Called with a prompt's index and completion as soon as it is finished.
     """
     names = [str(i) for i in range(len(prompts))] if streams is None else streams
-    done: dict[int, Generation] = {}
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     ends, limits = _end_ids(model, tokenizer), budgets(max_new_tokens, len(prompts))
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        began = time.monotonic()
-        choose = _chooser(sampling, [names[i] for i in indices])
-        written = _decode([prompts[i] for i in indices], model, ends, [limits[i] for i in indices], choose, on_finished)
-        latency = (time.monotonic() - began) / len(indices)
-        for index, tokens in zip(indices, written, strict=True):
-            stopped = bool(tokens) and tokens[-1] in ends
-            kept = tokens[:-1] if stopped else tokens
-            text = str(tokenizer.decode(kept, skip_special_tokens=False))
-            reason = STOP if stopped else LENGTH
-            done[index] = Generation(token_ids=tuple(kept), text=text, finish_reason=reason, latency_s=latency)
-            if on_done is not None:
-                on_done(index, done[index])
+    done: dict[int, Generation] = {}
+
+    def finish(row: _Row) -> None:
+        stopped = row.written[-1] in ends
+        kept = row.written[:-1] if stopped else row.written
+        text, reason = str(tokenizer.decode(kept, skip_special_tokens=False)), STOP if stopped else LENGTH
+        done[row.index] = Generation(token_ids=tuple(kept), text=text, finish_reason=reason, latency_s=row.seconds)
+        if on_done is not None:
+            on_done(row.index, done[row.index])
+
+    if prompts:
+        _Writer(model, prompts, limits, ends, _chooser(sampling, names), min(batch_size, len(prompts))).run(finish)
     return [done[i] for i in range(len(prompts))]
+
+
+class _Writer:
+    """One call: the prompts that wait and the rows that write, in the order of the cache's slots."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        prompts: Sequence[Sequence[int]],
+        limits: Sequence[int],
+        ends: frozenset[int],
+        choose: _Choose,
+        batch_size: int,
+    ) -> None:
+        from cotpress.generation.row_cache import RowCache
+
+        self._model, self._device = model, next(model.parameters()).device
+        self._prompts, self._limits, self._ends, self._choose = [tuple(p) for p in prompts], limits, ends, choose
+        self._batch_size, self._rows = batch_size, list[_Row]()
+        order = sorted(range(len(prompts)), key=lambda i: (len(self._prompts[i]), self._prompts[i]), reverse=True)
+        self._waiting = deque(order)  # equal prompts one after the other
+        self._held: dict[tuple[int, ...], ReadPrompt] = {}
+        self._cache = RowCache(batch_size, self._device)
+
+    @torch.inference_mode()
+    def run(self, finish: Callable[[_Row], None]) -> None:
+        """Answer all prompts; `finish` gets each row as soon as it has ended."""
+        from cotpress.generation.prefill import PromptReader
+
+        reader = PromptReader(self._model, self._prompts)
+        while self._waiting or self._rows:
+            began = time.monotonic()
+            joins = self._waiting and self._batch_size - len(self._rows) >= JOIN_SHARE * self._batch_size
+            writing, logits = self._join(reader) if joins else self._step()
+            for row, token in zip(writing, self._choose(logits, [r.index for r in writing]).tolist(), strict=True):
+                row.written.append(token)
+            share = (time.monotonic() - began) / len(writing)
+            for row in writing:
+                row.seconds += share
+            self._leave(finish)
+
+    def _join(self, reader: "PromptReader") -> tuple[list[_Row], torch.Tensor]:
+        """Read as many prompts as there is room for; their rows, and the logits of their first tokens `[rows, V]`."""
+        free = min(self._batch_size - len(self._rows), len(self._waiting))
+        entering = [self._waiting.popleft() for _ in range(free)]
+        asked = [self._prompts[i] for i in entering]
+        unread = [p for p in asked if p not in self._held]
+        found = {**self._held, **(reader.read(unread) if unread else {})}
+        for prompt in asked:
+            self._cache.add(found[prompt].parts)
+        following = self._prompts[self._waiting[0]] if self._waiting else None
+        self._held = {p: found[p] for p in asked[-1:] if p == following}
+        rows = [_Row(i, self._limits[i]) for i in entering]
+        self._rows += rows
+        return rows, torch.stack([found[p].logits for p in asked])
+
+    def _step(self) -> tuple[list[_Row], torch.Tensor]:
+        """One more token of every row: the rows, and the logits of what follows it `[rows, V]`."""
+        mask, position = self._cache.step()
+        output = self._model(
+            input_ids=torch.tensor([[row.written[-1]] for row in self._rows], device=self._device),
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=self._cache.past,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._cache.advance()
+        return list(self._rows), output.logits[:, -1]
+
+    def _leave(self, finish: Callable[[_Row], None]) -> None:
+        """Take the rows that have ended out of the batch; the last row moves into each free slot."""
+        for slot in reversed(range(len(self._rows))):
+            row = self._rows[slot]
+            if row.written[-1] in self._ends or len(row.written) >= row.limit:
+                self._cache.drop(slot)
+                self._rows[slot] = self._rows[-1]
+                self._rows.pop()
+                finish(row)
 
 
 def _end_ids(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
@@ -87,91 +167,8 @@ def _end_ids(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase") -> fr
     return frozenset(int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None)
 
 
-@torch.inference_mode()
-def _decode(
-    prompts: Sequence[Sequence[int]],
-    model: torch.nn.Module,
-    ends: frozenset[int],
-    limits: Sequence[int],
-    choose: _Choose,
-    on_finished: Callable[[int], None] | None,
-) -> list[list[int]]:
-    device = next(model.parameters()).device
-    batch, logits = _prefill(prompts, model, device)
-    chosen = choose(logits, batch.rows)
-    num_writing = len(prompts)
-    while True:
-        writing = _record(batch, chosen, ends, limits)
-        if on_finished is not None and sum(writing) < num_writing:
-            on_finished(num_writing - sum(writing))
-        num_writing = sum(writing)
-        if not any(writing):
-            break
-        if sum(writing) < SHRINK_BELOW * len(writing):
-            keep = torch.tensor([i for i, w in enumerate(writing) if w], device=device)
-            _shrink(batch, keep)
-            chosen = chosen[keep]
-        batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(batch.rows), 1)], dim=1)
-        batch.position = batch.position + 1
-        output = model(
-            input_ids=chosen[:, None],
-            attention_mask=batch.mask,
-            position_ids=batch.position[:, None],
-            past_key_values=batch.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        chosen = choose(output.logits[:, -1], batch.rows)
-    return [batch.written[i] for i in range(len(prompts))]
-
-
-def _prefill(
-    prompts: Sequence[Sequence[int]], model: torch.nn.Module, device: torch.device
-) -> tuple[_Batch, torch.Tensor]:
-    from transformers import DynamicCache
-
-    width = max(len(p) for p in prompts)
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros(len(prompts), width, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    cache = DynamicCache()
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    rows = list(range(len(prompts)))
-    batch = _Batch(rows, mask, mask.sum(1) - 1, cache, {i: [] for i in rows})
-    return batch, output.logits[:, -1]
-
-
-def _record(batch: _Batch, chosen: torch.Tensor, ends: frozenset[int], limits: Sequence[int]) -> list[bool]:
-    """Append each row's token unless the row has ended; returns which rows still write."""
-
-    def writes(row: int) -> bool:
-        written = batch.written[row]
-        return len(written) < limits[row] and not (written and written[-1] in ends)
-
-    for row, token in zip(batch.rows, chosen.tolist(), strict=True):
-        if writes(row):
-            batch.written[row].append(token)
-    return [writes(row) for row in batch.rows]
-
-
-def _shrink(batch: _Batch, keep: torch.Tensor) -> None:
-    batch.rows = [batch.rows[i] for i in keep.tolist()]
-    batch.mask, batch.position = batch.mask[keep], batch.position[keep]
-    batch.cache.batch_select_indices(keep)
-
-
 def _chooser(sampling: Sampling | None, names: Sequence[str]) -> _Choose:
-    """How the rows of one batch choose their next token; `names` are those of the rows' random streams."""
+    """How rows choose their next token; `names` are those of the prompts' random streams."""
     if sampling is None or sampling.temperature == 0:
         return lambda logits, rows: logits.argmax(-1)
     temperature, top_p, streams = sampling.temperature, sampling.top_p, RowStreams(sampling.seed, names)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cotpress.generation.base import GREEDY, REFUSED, Generation, Message, OnDone, OnFinished, Sampling, budgets
+from cotpress.generation.base import GREEDY, REFUSED, Generation, Message, OnDone, Sampling, budgets
 from cotpress.generation.hf import generate
+from cotpress.generation.packed_linear import pack_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +23,7 @@ class TransformersBackend:
         *,
         context_tokens: int,
         generation_tokens: int,
+        packed: bool = False,
     ) -> None:
         """Wraps a model that is ready to write.
 
@@ -30,7 +32,10 @@ class TransformersBackend:
             tokenizer: Its tokenizer.
             context_tokens: Longest prompt plus budget; what is longer is refused.
             generation_tokens: Completions written at once, counted as prompt plus budget of each.
+            packed: The model will only write: on a CPU its linear layers are replaced by packed ones.
         """
+        if packed:
+            pack_linears(model)
         self._model, self._tokenizer = model, tokenizer
         self._context_tokens, self._generation_tokens = context_tokens, generation_tokens
 
@@ -42,7 +47,6 @@ class TransformersBackend:
         sampling: Sampling = GREEDY,
         streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
-        on_finished: OnFinished | None = None,
     ) -> list[Generation]:
         """See `Backend`."""
         done: dict[int, Generation] = {}
@@ -57,8 +61,6 @@ class TransformersBackend:
         fitting = [i for i, need in enumerate(needs) if need <= self._context_tokens]
         for index in sorted(set(range(len(prompts))) - set(fitting)):
             note(index, Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=0.0))
-            if on_finished is not None:
-                on_finished(1)
         room = max((needs[i] for i in fitting), default=1)
         generate(
             self._model,
@@ -69,7 +71,6 @@ class TransformersBackend:
             sampling=sampling,
             streams=None if streams is None else [streams[i] for i in fitting],
             on_done=lambda place, generation: note(fitting[place], generation),
-            on_finished=on_finished,
         )
         return [done[i] for i in range(len(prompts))]
 

@@ -28,7 +28,6 @@ from cotpress.generation.base import (
     Generation,
     Message,
     OnDone,
-    OnFinished,
     Sampling,
     budgets,
 )
@@ -75,7 +74,6 @@ class ServerBackend:
         sampling: Sampling = GREEDY,
         streams: Sequence[str] | None = None,
         on_done: OnDone | None = None,
-        on_finished: OnFinished | None = None,
     ) -> list[Generation]:
         """See `Backend`."""
         limits = budgets(max_new_tokens, len(prompts))
@@ -87,13 +85,7 @@ class ServerBackend:
                 extra_body=_AS_ASKED,
             )
 
-        def note(index: int, generation: Generation) -> None:
-            if on_done is not None:
-                on_done(index, generation)
-            if on_finished is not None:
-                on_finished(1)
-
-        return self._run([request(i) for i in range(len(prompts))], lambda choice: choice.text, note)
+        return self._run([request(i) for i in range(len(prompts))], lambda choice: choice.text, on_done)
 
     def chat(
         self,

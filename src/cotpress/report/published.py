@@ -61,7 +61,7 @@ def published(model: str, benchmark: str, system: str, ratio: float) -> tuple[Pu
         ratio: Asked kept fraction.
     """
     name = model.rpartition("/")[2].lower()
-    scorer = system.partition(" seed=")[0].removesuffix(" (Base)").lower()
+    scorer = system.partition(" seed=")[0].removesuffix(" (Base)").removesuffix(" (mixed)").lower()
     key = (MODELS.get(name, name), benchmark.lower(), SYSTEMS.get(scorer, scorer), round(ratio, 4))
     return _table().get(key, ())
 

@@ -115,7 +115,11 @@ def _row(content: dict[str, Any]) -> SystemResult:
         for name in ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
     }
     at_budgets = tuple(
-        BudgetAccuracy(budget=b["budget"], accuracy=_interval(b["accuracy"]))
+        BudgetAccuracy(
+            budget=b["budget"],
+            accuracy=_interval(b["accuracy"]),
+            difference=None if b.get("difference") is None else _interval(b["difference"]),
+        )
         for b in content.get("accuracy_at_budgets", ())
     )
     passes = tuple(_interval(p) for p in content.get("pass_at_k", ()))

@@ -6,12 +6,14 @@ import pytest
 
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.errors import ConfigError
-from cotpress.evaluation import judging, stage
+from cotpress.evaluation import answering, judging
+from cotpress.evaluation.answering import Candidate
 from cotpress.evaluation.asking import Answer, Protocol
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.judging import prediction
 from cotpress.evaluation.protocol import answer_budget, sampling
 from cotpress.evaluation.stage import evaluate
+from cotpress.generation.backends import KeptBackend, open_backend
 from cotpress.generation.base import Sampling
 from cotpress.generation_config import TransformersGenerationConfig
 from cotpress.modeling.loading import load_tokenizer
@@ -134,11 +136,12 @@ def _evaluate(store, problems, *, max_new_tokens=6, samples=1, sampling=None, ma
         marker_ratio=marker_ratio,
     )
     arguments = {
-        "system": "base", "ratio": 1.0, "model": MODEL, "student": None, "problems": problems, "protocol": protocol,
-        "generation": TransformersGenerationConfig(),
+        "model": MODEL, "problems": problems, "generation": TransformersGenerationConfig(),
         "trainer": TrainerConfig(accelerator="cpu", num_threads=1, generation_tokens=1),
     }  # fmt: skip
-    return evaluate(**{**arguments, **changes}, store=store)
+    candidate = Candidate(system="base", ratio=1.0, student=None, protocol=changes.pop("protocol", protocol))
+    (made,) = evaluate([candidate], **{**arguments, **changes}, store=store)
+    return made
 
 
 def test_predictions_come_in_the_order_of_the_problems(store, problems):
@@ -153,20 +156,23 @@ def test_batch_size_is_not_part_of_the_identity(store, problems):
 
 def _interrupted_after(number, monkeypatch):
     """Counts the answers of every call of `ask` and interrupts the first call after so many."""
-    answered, original = [], stage.ask
+    answered, original = [], answering.ask
 
-    def interrupted(backend, written, waiting, protocol, *, on_done, **more):
+    def interrupted(backend, written, problems, inquiries):
         answered.append(0)
 
-        def counted(answer):
-            on_done(answer)
-            answered[-1] += 1
-            if answered == [number]:
-                raise KeyboardInterrupt
+        def counted(inquiry):
+            def on_done(answer):
+                inquiry.on_done(answer)
+                answered[-1] += 1
+                if answered == [number]:
+                    raise KeyboardInterrupt
 
-        return original(backend, written, waiting, protocol, on_done=counted, **more)
+            return replace(inquiry, on_done=on_done)
 
-    monkeypatch.setattr(stage, "ask", interrupted)
+        return original(backend, written, problems, [counted(i) for i in inquiries])
+
+    monkeypatch.setattr(answering, "ask", interrupted)
     return answered
 
 
@@ -188,7 +194,7 @@ def test_killed_evaluation_asks_only_what_is_left(store, problems, tmp_path, mon
 def test_another_checker_judges_again_and_asks_nobody(store, problems, monkeypatch):
     before = _evaluate(store, problems)
     monkeypatch.setattr(judging, "checker_fingerprint", lambda *_: "another")
-    monkeypatch.setattr(stage, "ask", None)  # whoever asks fails
+    monkeypatch.setattr(answering, "ask", None)  # whoever asks fails
     again = _evaluate(store, problems)
     assert again.key != before.key
     assert _predictions(again) == _predictions(before)
@@ -202,7 +208,7 @@ def test_corrected_gold_answers_are_judged_and_not_asked_again(store, problems, 
         write_records(workdir / "problems.parquet", rows, Problem)
         return Summary(num_rows=len(rows))
 
-    monkeypatch.setattr(stage, "ask", None)
+    monkeypatch.setattr(answering, "ask", None)
     again = _predictions(_evaluate(store, store.build("benchmark", {"test": 2}, produce)))
     assert [(p.output, p.answer) for p in again] == [(p.output, "8") for p in first]
 
@@ -291,3 +297,63 @@ def test_budget_follows_the_ratio_only_if_asked():
     assert answer_budget(512, 0.5, follows_ratio=False) == 512
     assert answer_budget(512, 0.5, follows_ratio=True) == 256
     assert answer_budget(1, 0.1, follows_ratio=True) == 1
+
+
+RATIOS = (1.0, 0.7, 0.5)
+
+
+def _candidates(samples=1, sampling=None):
+    return [
+        Candidate(
+            system="mixed", ratio=ratio, student=None,
+            protocol=Protocol(
+                max_new_tokens=6, context_tokens=2048, marker_ratio=ratio, samples=samples, sampling=sampling
+            ),
+        )
+        for ratio in RATIOS
+    ]  # fmt: skip
+
+
+def _evaluate_all(store, problems, candidates, **more):
+    return evaluate(
+        candidates, model=MODEL, problems=problems, generation=TransformersGenerationConfig(), trainer=WIDE,
+        store=store, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("drawn", [{}, {"samples": 2, "sampling": Sampling(temperature=0.9, seed=5)}])
+def test_ratios_of_one_student_are_asked_in_one_pass_and_keep_what_they_are_alone(problems, tmp_path, drawn):
+    opened = []
+
+    def opening(*arguments, **more):
+        opened.append(more)
+        return open_backend(*arguments, **more)
+
+    together = _evaluate_all(ArtifactStore(tmp_path / "one"), problems, _candidates(**drawn), opened=opening)
+    assert len(opened) == 1
+    apart = ArtifactStore(tmp_path / "three")
+    for made, candidate in zip(together, _candidates(**drawn), strict=True):
+        (alone,) = _evaluate_all(apart, problems, [candidate])
+        assert made.key == alone.key
+        assert [replace(p, latency_s=0.0) for p in _predictions(made)] == [
+            replace(p, latency_s=0.0) for p in _predictions(alone)
+        ]
+    assert len({made.key for made in together}) == 3
+    assert all(made.seconds > 0 for made in together)
+
+
+def test_killed_pass_over_ratios_asks_only_what_is_left(problems, tmp_path, monkeypatch):
+    answered = _interrupted_after(9, monkeypatch)
+    store = ArtifactStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        _evaluate_all(store, problems, _candidates())
+    _evaluate_all(store, problems, _candidates())
+    assert answered == [9, 3 * 7 - 9]
+
+
+def test_same_weights_are_loaded_once_and_others_take_their_place(store, problems):
+    kept = KeptBackend()
+    arguments = (TransformersGenerationConfig(), MODEL, WIDE, store)
+    first = kept(*arguments)
+    assert kept(*arguments) is first
+    assert kept(TransformersGenerationConfig(), replace(MODEL, attention="eager"), WIDE, store) is not first

@@ -9,6 +9,7 @@ import torch
 
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.errors import ConfigError, GenerationError
+from cotpress.evaluation.answering import Candidate
 from cotpress.evaluation.asking import Answer, Protocol
 from cotpress.evaluation.stage import evaluate
 from cotpress.generation.base import Sampling
@@ -67,13 +68,13 @@ def _config(folder):
     return ModelConfig(name="copy", path=str(folder), context_tokens=512)
 
 
-def _evaluate(folder, problems, store, generation, **changes):
-    arguments = {
-        "system": "s", "ratio": 1.0, "model": _config(folder), "student": None, "problems": problems,
-        "protocol": GREEDY, "generation": generation,
-        "trainer": TrainerConfig(accelerator="cpu", generation_tokens=200),
-    }  # fmt: skip
-    return evaluate(**{**arguments, **changes}, store=store)
+def _evaluate(folder, problems, store, generation, student=None, protocol=GREEDY):
+    (made,) = evaluate(
+        [Candidate(system="s", ratio=1.0, student=student, protocol=protocol)],
+        model=_config(folder), problems=problems, generation=generation,
+        trainer=TrainerConfig(accelerator="cpu", generation_tokens=200), store=store,
+    )  # fmt: skip
+    return made
 
 
 def _server(server, **more):

@@ -24,6 +24,7 @@ def test_summary_holds_every_number_of_the_row() -> None:
     assert row.accuracy_difference is not None
     assert row.accuracy_difference.value == -0.5
     assert [(b.budget, b.accuracy.value, b.accuracy.n) for b in row.accuracy_at_budgets] == [(10, 0.5, 2), (30, 0.5, 2)]
+    assert [b.difference.value for b in row.accuracy_at_budgets if b.difference] == [0.5, 0.5], "Original takes 40"
     assert (row.target_ratio, row.actual_ratio, row.artifacts) == (0.5, 0.51, {"evaluate": "evaluate/abc"})
     assert (row.num_samples, len(row.pass_at_k), row.mean_reference_tokens) == (1, 1, None)
 

@@ -1,3 +1,6 @@
+import copy
+import time
+
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -5,6 +8,8 @@ from transformers import GenerationConfig
 from cotpress.artifacts import ArtifactStore
 from cotpress.generation.base import Sampling
 from cotpress.generation.hf import generate
+from cotpress.generation.packed_linear import pack_linears
+from cotpress.generation.prefill import MIN_PREFIX_TOKENS
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 
@@ -117,3 +122,75 @@ def test_every_prompt_is_reported_once_with_its_own_index(parts):
 
 def test_no_prompt_gives_no_text(parts):
     assert generate(*parts, [], max_new_tokens=4, batch_size=2) == []
+
+
+def test_rows_that_join_and_leave_write_what_they_write_alone(ending):
+    model, tokenizer = ending
+    prompts, limits = PROMPTS * 3, [5, 24, 150, 9, 24, 3, 160] * 3
+    found = generate(model, tokenizer, prompts, max_new_tokens=limits, batch_size=4)
+    alone = [_reference(model, tokenizer, p, 160) for p in PROMPTS] * 3
+    assert [list(g.token_ids) for g in found] == [text[:limit] for text, limit in zip(alone, limits, strict=True)]
+
+
+def test_next_prompt_joins_while_others_still_write(parts):
+    model, tokenizer = parts
+    ended = []
+    generate(
+        model, tokenizer, [[20, 21], [30, 31], [40, 41]], max_new_tokens=[2, 40, 2], batch_size=2,
+        on_done=lambda index, _: ended.append(index),
+    )  # fmt: skip
+    assert ended.index(1) == 2, "the long one ends last although it began in the first batch"
+
+
+@pytest.mark.parametrize("shared", [0, 3, 30])
+def test_common_prefix_is_read_once_and_changes_no_text(ending, shared):
+    model, tokenizer = ending
+    prompts = [[*range(50, 50 + shared), *p] for p in PROMPTS]
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "forward", _counting(model.forward, read))
+        found = generate(model, tokenizer, prompts, max_new_tokens=24, batch_size=3)
+    saved = shared if shared >= MIN_PREFIX_TOKENS else 0
+    assert ((1, shared) in read) == bool(saved)
+    assert [list(g.token_ids) for g in found] == [_reference(model, tokenizer, p, 24) for p in prompts]
+
+
+def _counting(forward, read):
+    def counted(*, input_ids, **more):
+        read.append(tuple(input_ids.shape))
+        return forward(input_ids=input_ids, **more)
+
+    return counted
+
+
+def test_samples_of_one_prompt_are_read_once(parts, monkeypatch):
+    model, tokenizer = parts
+    read = []
+    monkeypatch.setattr(model, "forward", _counting(model.forward, read))
+    generate(
+        model, tokenizer, [PROMPTS[3]] * 6, max_new_tokens=5, batch_size=2, sampling=Sampling(temperature=1.0),
+        streams=[f"p/{i}" for i in range(6)],
+    )  # fmt: skip
+    assert [shape for shape in read if shape[1] > 1] == [(1, len(PROMPTS[3]))]
+
+
+def test_seconds_of_the_texts_add_up_to_the_time_of_the_call(parts):
+    model, tokenizer = parts
+    began = time.monotonic()
+    found = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
+    elapsed = time.monotonic() - began
+    assert 0.5 * elapsed < sum(g.latency_s for g in found) <= elapsed
+
+
+def test_packed_layers_write_the_same_texts(ending):
+    model, tokenizer = ending
+    plain = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
+    packed = copy.deepcopy(model)
+    assert pack_linears(packed) == 15, "seven per layer, and the head"
+    packed.generation_config = model.generation_config
+    found = generate(packed, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
+    assert [g.token_ids for g in found] == [g.token_ids for g in plain]
+
+
+def test_other_number_formats_are_not_packed(parts):
+    assert pack_linears(copy.deepcopy(parts[0]).to(torch.bfloat16)) == 0

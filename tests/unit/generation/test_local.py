@@ -41,8 +41,8 @@ def test_complete_writes_what_generate_writes(backend, store):
 def test_prompts_of_a_batch_have_budgets_of_their_own(backend):
     prompts, budgets, ended = [[20, 21], [30, 31, 32], [40]], [2, 7, 60], []
     long = backend.complete(prompts, max_new_tokens=[7, 7, 7])
-    found = backend.complete(prompts, max_new_tokens=budgets, on_finished=ended.append)
-    assert sum(ended) == 3
+    found = backend.complete(prompts, max_new_tokens=budgets, on_done=lambda i, _: ended.append(i))
+    assert sorted(ended) == [0, 1, 2]
     for one, whole, budget in zip(found, long, budgets, strict=True):
         assert one.token_ids[:7] == whole.token_ids[:budget]
         assert (one.num_tokens, one.finish_reason) == (budget, "length")

@@ -105,10 +105,10 @@ def test_seed_of_a_request_follows_its_stream_and_not_its_place():
 def test_prompts_have_budgets_of_their_own_and_no_penalty_that_nobody_asked_for():
     ended = []
     with openai_server(lambda call, seen: Reply(text="x", token_ids=[5, 2])) as server:
-        backend(server, concurrency=1).complete([[1], [2]], max_new_tokens=[5, 9], on_finished=ended.append)
+        backend(server, concurrency=1).complete([[1], [2]], max_new_tokens=[5, 9], on_done=lambda i, _: ended.append(i))
         assert [call.body["max_tokens"] for call in server.calls] == [5, 9]
         assert all(c.body["repetition_penalty"] == 1.0 and c.body["top_k"] == -1 for c in server.calls)
-    assert ended == [1, 1]
+    assert ended == [0, 1]
 
 
 def test_no_more_requests_at_once_than_asked_for():

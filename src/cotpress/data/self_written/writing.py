@@ -95,13 +95,17 @@ def write(
             with Progress("write", len(draws), "answers", done=len(draws) - len(waiting)) as progress:
                 log.info("write: asking for %d of %d answers", len(waiting), len(draws))
                 format_ = ChatFormat(tokenizer, model.chat)
+
+                def note(index: int, written: Generation) -> None:
+                    kept.add(_draft(*waiting[index], written))
+                    progress.advance(1)
+
                 open_backend(generation, model, trainer, store, adapter=config.adapter).complete(
                     [format_.prompt_ids(p.question) for p, _ in waiting],
                     max_new_tokens=config.max_new_tokens,
                     sampling=sampling_of(generation),
                     streams=[f"{p.id}/{k}" for p, k in waiting],
-                    on_done=lambda index, written: kept.add(_draft(*waiting[index], written)),
-                    on_finished=progress.advance,
+                    on_done=note,
                 )
         write_records(folder / DRAFTS, [kept.done[p.id, k] for p, k in draws], Draft)
         return Summary(num_rows=len(draws), facts={"questions": len(asked)})

@@ -1,0 +1,127 @@
+"""Tokens per second of generation: this backend against plain `generate` on unsorted batches of the same size.
+
+Both write greedy answers with the same weights to the same questions, under the same budgets and in batches of the
+same size. An untuned model writes to any budget in nearly every row, which no fine-tuned student does: with one budget
+for all, no row would ever end before the others. So the budget of each row is the length of the completion that a
+student is trained to write for that question (built-in traces of all three difficulties, mixed). Plain `generate` has
+one budget per batch, the largest in it, as it runs until the last row of a batch has ended.
+
+Both functions load the model themselves, so that each can run in a process of its own: `peak_rss_bytes` is the peak of
+the process so far.
+"""
+
+import random
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from cotpress.data.planted.generator import traces
+from cotpress.generation.local import TransformersBackend
+from cotpress.modeling_config import ChatConfig
+from cotpress.prompts import ChatFormat
+
+DIFFICULTIES, SEED, BATCH_SIZE = (1, 2, 3), 11, 24
+
+
+class Speed(TypedDict):
+    """What one measurement says; loading the model is not in `seconds`."""
+
+    seconds: float
+    tokens: int
+    tokens_per_s: float
+    peak_rss_bytes: int
+    token_ids: list[list[int]]
+
+
+def workload(checkpoint: Path, num_prompts: int) -> tuple[list[list[int]], list[int]]:
+    """Built-in questions as a student reads them, and as budgets the lengths of what it is trained to write."""
+    from transformers import AutoTokenizer
+
+    written = ChatFormat(AutoTokenizer.from_pretrained(checkpoint), ChatConfig(system=""))
+    per_level = -(-num_prompts // len(DIFFICULTIES))
+    made = [
+        trace
+        for difficulty in DIFFICULTIES
+        for trace in traces(num_traces=per_level, families=[], difficulty=difficulty, redundancy=1.0, seed=SEED)
+    ]
+    random.Random(SEED).shuffle(made)
+    asked = made[:num_prompts]
+    targets = [written.completion_ids(written.text_ids(t.thinking), t.response) for t in asked]
+    return [written.prompt_ids(t.question) for t in asked], [len(target) for target in targets]
+
+
+def cotpress_tokens_per_s(checkpoint: Path, rows: Sequence[Any], settings: Mapping[str, Any]) -> Speed:
+    """The transformers backend of this project, as evaluation opens it.
+
+    Args:
+        checkpoint: Folder with safetensors and tokenizer.
+        rows: As many questions are asked; their texts are `workload`'s.
+        settings: `device`, `dtype` and `batch_size` (answers at once).
+    """
+    model, tokenizer = _load(checkpoint, settings)
+    prompts, budgets = workload(checkpoint, len(rows))
+    room = max(len(p) + b for p, b in zip(prompts, budgets, strict=True))
+    began = time.monotonic()  # packing the weights is part of what it costs
+    backend = TransformersBackend(
+        model, tokenizer, context_tokens=room, generation_tokens=room * _batch_size(settings), packed=True
+    )
+    found = backend.complete(prompts, max_new_tokens=budgets)
+    return _speed(began, [list(g.token_ids or ()) for g in found])
+
+
+def plain_tokens_per_s(checkpoint: Path, rows: Sequence[Any], settings: Mapping[str, Any]) -> Speed:
+    """transformers' `generate`, batch after batch in the given order, each to the largest budget in it.
+
+    Arguments as in `cotpress_tokens_per_s`. Tokens beyond a row's own budget are cut off and not counted.
+    """
+    model, tokenizer = _load(checkpoint, settings)
+    prompts, budgets = workload(checkpoint, len(rows))
+    size, end, texts = _batch_size(settings), tokenizer.eos_token_id, list[list[int]]()
+    began = time.monotonic()
+    for start in range(0, len(prompts), size):
+        part, limits = prompts[start : start + size], budgets[start : start + size]
+        width = max(len(p) for p in part)
+        ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in part]).to(model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part]).to(model.device)
+        found = model.generate(
+            ids, attention_mask=mask, do_sample=False, max_new_tokens=max(limits), pad_token_id=end
+        )[:, width:]  # fmt: skip
+        for row, limit in zip(found.tolist(), limits, strict=True):
+            texts.append(row[: min(limit, row.index(end) if end in row else limit)])
+    return _speed(began, texts)
+
+
+def check_same_texts(ours: Speed, plain: Speed) -> int:
+    """How many texts are equal; fewer than 99 of 100 is an error, since the two must do the same work.
+
+    Rounding differs with the shape of a batch, for plain `generate` too: a near tie of two tokens may end otherwise.
+
+    Raises:
+        ValueError: More than 1 % of the texts differ.
+    """
+    equal = sum(a == b for a, b in zip(ours["token_ids"], plain["token_ids"], strict=True))
+    if equal < 0.99 * len(plain["token_ids"]):
+        raise ValueError(f"only {equal} of {len(plain['token_ids'])} texts are the same; the comparison says nothing")
+    return equal
+
+
+def _load(checkpoint: Path, settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = getattr(torch, str(settings.get("dtype", "float32")))
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype).to(settings.get("device", "cpu")).eval()
+    return model, AutoTokenizer.from_pretrained(checkpoint)
+
+
+def _batch_size(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("batch_size", BATCH_SIZE))
+
+
+def _speed(began: float, texts: list[list[int]]) -> Speed:
+    seconds, tokens = time.monotonic() - began, sum(len(t) for t in texts)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Speed(seconds=seconds, tokens=tokens, tokens_per_s=tokens / seconds, peak_rss_bytes=peak, token_ids=texts)

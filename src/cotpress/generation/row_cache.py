@@ -1,0 +1,163 @@
+"""Keys and values of rows that join and leave while others go on writing.
+
+transformers' own cache grows by concatenation, which copies all of it at every step, and its rows start and end
+together. Here every row owns a slot of buffers that are allocated once and grow in blocks:
+
+    column      0 ......... start ................ end ........ capacity
+    slot 0      .           |prompt of 5  written|             all rows end at the same column, so that one step
+    slot 1      .                 |prompt|written|             writes one column for all of them;
+    slot 2      .    free                                      attention reads [start, end) only
+
+A row that joins is put so that it ends at `end`; one that leaves gives its slot to the last row.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of some tokens of one row in one layer, each `[heads, tokens, dim]`."""
+BLOCK = 128
+"""Columns by which the buffers grow at least; moving all rows costs about one step."""
+
+
+class RowCache:
+    """The cache of one batch.
+
+    Attributes:
+        lengths: Tokens in the cache, by slot; rows fill the slots from 0 on.
+        past: What a transformers model takes as `past_key_values` for a step of one token per row.
+    """
+
+    def __init__(self, num_slots: int, device: torch.device) -> None:
+        self.lengths: list[int] = []
+        self.end = 0
+        self._num_slots, self._device = num_slots, device
+        self._mask = torch.zeros(num_slots, 0, dtype=torch.bool, device=device)
+        self._layers: list[_Layer] = []
+        self.past: Any = None
+
+    @property
+    def start(self) -> int:
+        """First column that a row uses."""
+        return self.end - max(self.lengths, default=0)
+
+    def add(self, parts: Sequence[Sequence[KeysValues]]) -> None:
+        """Give the next slot to a row.
+
+        Args:
+            parts: What it has read, in consecutive stretches, each with the keys and values of all layers.
+        """
+        if not self._layers:
+            self._layers = [_Layer(self, keys, values, self._num_slots) for keys, values in parts[0]]
+            self.past = Cache(layers=self._layers)
+        slot, length = len(self.lengths), sum(part[0][0].shape[1] for part in parts)
+        if length > self.end or not self.lengths:
+            self._move(max(length, max(self.lengths, default=0)))
+        column = self.end - length
+        self._mask[slot] = False
+        self._mask[slot, column : self.end] = True
+        for part in parts:
+            for layer, (keys, values) in zip(self._layers, part, strict=True):
+                layer.write(slot, column, keys, values)
+            column += part[0][0].shape[1]
+        self.lengths.append(length)
+
+    def drop(self, slot: int) -> None:
+        """Free a slot; the row in the last one moves there."""
+        last = len(self.lengths) - 1
+        if slot != last:
+            columns = slice(self.end - self.lengths[last], self.end)
+            for layer in self._layers:
+                layer.copy(last, slot, columns)
+            self._mask[slot] = self._mask[last]
+        self.lengths[slot] = self.lengths[last]
+        self.lengths.pop()
+
+    def step(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make room for one more token per row; `advance` after the forward.
+
+        Returns:
+            `attention_mask` bool `[rows, columns]`, the new token included, and `position_ids` int64 `[rows, 1]`.
+        """
+        if self.end == self._mask.shape[1]:
+            self._move(max(self.lengths))
+        rows = len(self.lengths)
+        self._mask[:rows, self.end] = True
+        position = torch.tensor(self.lengths, device=self._device)[:, None]
+        return self._mask[:rows, self.start : self.end + 1], position
+
+    def advance(self) -> None:
+        """Count the tokens that the forward has added."""
+        self.end += 1
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def _move(self, end: int) -> None:
+        """Let all rows end at column `end`, with room after it; `end` is at least the longest row."""
+        used = slice(self.start, self.end)
+        target = slice(end - (used.stop - used.start), end)
+        capacity = self._mask.shape[1]
+        if capacity - end < BLOCK:
+            capacity = end + max(BLOCK, end // 2)
+        mask = self._mask.new_zeros(self._num_slots, capacity)
+        mask[:, target] = self._mask[:, used]
+        for layer in self._layers:
+            layer.move(used, target, capacity)
+        self._mask, self.end = mask, end
+
+
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer's buffers `[slots, heads, capacity, dim]`, as transformers wants them."""
+
+    is_sliding = False
+
+    def __init__(self, cache: RowCache, keys: torch.Tensor, values: torch.Tensor, num_slots: int) -> None:
+        super().__init__()
+        self._cache = cache
+        self.keys, self.values = (x.new_zeros(num_slots, x.shape[0], 0, x.shape[2]) for x in (keys, values))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, start, end = len(self._cache.lengths), self._cache.start, self._cache.end
+        self.keys[:rows, :, end] = key_states[:, :, 0]
+        self.values[:rows, :, end] = value_states[:, :, 0]
+        return self.keys[:rows, :, start : end + 1], self.values[:rows, :, start : end + 1]
+
+    def write(self, slot: int, column: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self.keys[slot, :, column : column + keys.shape[1]] = keys
+        self.values[slot, :, column : column + keys.shape[1]] = values
+
+    def copy(self, source: int, target: int, columns: slice) -> None:
+        self.keys[target, :, columns] = self.keys[source, :, columns]
+        self.values[target, :, columns] = self.values[source, :, columns]
+
+    def move(self, used: slice, target: slice, capacity: int) -> None:
+        rows = len(self._cache.lengths)
+        self.keys = _moved(self.keys, rows, used, target, capacity)
+        self.values = _moved(self.values, rows, used, target, capacity)
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing to do: the buffers are made when the first row is added."""
+
+    def get_seq_length(self) -> int:
+        return self._cache.end - self._cache.start
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _moved(buffer: torch.Tensor, rows: int, used: slice, target: slice, capacity: int) -> torch.Tensor:
+    """The buffer with its used columns elsewhere; of a capacity of its own if that is another."""
+    if capacity == buffer.shape[2]:
+        buffer[:rows, :, target] = buffer[:rows, :, used].clone()  # the two may overlap
+        return buffer
+    larger = buffer.new_zeros(buffer.shape[0], buffer.shape[1], capacity, buffer.shape[3])  # masked must be finite
+    larger[:rows, :, target] = buffer[:rows, :, used]
+    return larger
