@@ -63,8 +63,6 @@ def write_collection(found: Collection, output: Path) -> None:
         markdown = markdown_table(rows, confidence=confidence, published=published)
         write_text_atomic(output / f"results{suffix}.md", markdown)
         save_plot(rows, comparison.title, output / f"plot{suffix}", confidence=confidence)
-    for run in found.unfinished:
-        log.warning("not in the table: '%s': %s", run.path, run.reason)
     sections = [html.results_section(c) for c in comparisons]
     note = f"{len(found.runs)} finished runs, {len(found.unfinished)} without results"
     page = html.page("Results", note, [*sections, html.unfinished_section(found.unfinished)])

@@ -1,0 +1,76 @@
+"""Hydra's view of a multirun: a callback that notes the plan at the start and shows the table at the end.
+
+Hydra calls the end only if nothing went wrong and nobody pressed Ctrl-C, so `app.main` calls `end_sweep` as well. What
+is shown comes from the disk; the callback itself holds nothing, because launchers send a copy of it to their workers.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from cotpress.sweep_files import Sweep
+    from cotpress.sweep_watch import Watch
+
+_watching: "list[Watch]" = []
+"""The multirun of this process, while it runs."""
+_ended: "list[Sweep]" = []
+"""The same, when it has ended."""
+
+
+class Multirun(Callback):
+    """Follows the jobs of a multirun, and ends it with one table and one plot over all of them."""
+
+    def on_multirun_start(self, config: "DictConfig", **event: Any) -> None:
+        """Note what is ahead and begin to follow it."""
+        from cotpress.sweep_files import write_plan
+        from cotpress.sweep_watch import Watch
+
+        sweep_dir = Path(config.hydra.sweep.dir)
+        write_plan(sweep_dir, str(event.get("config_name")), planned_jobs(config))
+        watch = Watch(sweep_dir)
+        _watching.append(watch)
+        watch.start()
+
+    def on_multirun_end(self, config: "DictConfig", **event: Any) -> None:
+        """Show the table."""
+        end_sweep()
+
+
+def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
+    """The overrides of every job that Hydra's own sweeper will run; None for sweepers that decide as they go."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    sweeper = config.hydra.sweeper
+    if not str(sweeper.get("_target_", "")).endswith(f".{BasicSweeper.__name__}"):
+        return None
+    texts = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+    overrides = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(texts)
+    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    return jobs
+
+
+def end_sweep() -> "Sweep | None":
+    """Stop following the multirun of this process and show what it gave; None if there is none. Only the first call
+    shows anything."""
+    if _watching:
+        sweep = _watching.pop().stop()
+        _ended.append(sweep)
+        _show(sweep)
+    return _ended[-1] if _ended else None
+
+
+def _show(sweep: "Sweep") -> None:
+    if sweep.entry == "fidelity":
+        from cotpress.fidelity_task import show_jobs
+
+        show_jobs(sweep)
+    else:
+        from cotpress.report.sweep import report_sweep
+
+        report_sweep(sweep)
