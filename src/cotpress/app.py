@@ -6,6 +6,7 @@ one message without a stack trace; the whole traceback always goes to the job's 
 
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ def main(name: str, conf: Path, task: str) -> None:
     from cotpress import multirun
     from cotpress.config_errors import explain
 
+    multirun.register_launcher()
     failed: list[BaseException] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=name)
@@ -44,7 +46,7 @@ def main(name: str, conf: Path, task: str) -> None:
         return _run_job(config, task, failed)
 
     try:
-        job()
+        _going_on(job)
         if failed:
             raise failed[0]
     except KeyboardInterrupt:
@@ -55,14 +57,36 @@ def main(name: str, conf: Path, task: str) -> None:
     except Exception as error:
         message = explain(error, name, conf)
         if message is not None:
+            multirun.forget_sweep()
             _stop(message, 2)
         multirun.end_sweep()
-        if not isinstance(error, BrokenExecutor):
-            raise
-        _stop("a worker of the parallel launcher was killed. What was finished is kept; the same command goes on.", 1)
+        raise
     sweep = multirun.end_sweep()
     if sweep is not None and sweep.failed:
         _stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
+
+
+def _going_on(job: Callable[[], None]) -> None:
+    """Run a command; if a worker of the parallel launcher is killed, which breaks the launcher, run what is missing.
+
+    Raises:
+        CotpressError: Workers are killed again and again, and no further job gets done.
+    """
+    from cotpress import multirun
+
+    done = -1
+    while True:
+        try:
+            return job()
+        except BrokenExecutor as error:
+            sweep = multirun.end_sweep(show=False)
+            before, done = done, 0 if sweep is None else sweep.succeeded
+            if sweep is None or done <= before:
+                raise CotpressError(
+                    "workers of the parallel launcher are killed again and again. What was finished is kept. "
+                    "Fix: fewer jobs at a time (hydra.launcher.n_jobs=1), or more memory"
+                ) from error
+            sys.stderr.write("a worker of the parallel launcher was killed; going on with the jobs that are missing\n")
 
 
 def _stop(message: str, code: int) -> None:

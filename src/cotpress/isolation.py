@@ -59,6 +59,9 @@ def run_isolated(
     Raises:
         KeyboardInterrupt: This process was interrupted; the job has been stopped.
     """
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        # A worker of joblib has a start method of its own, which a child would inherit and not know.
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
     receiving, sending = context.Pipe(duplex=False)
@@ -80,12 +83,16 @@ def run_isolated(
     return outcome or Outcome(error=_died(process.exitcode))
 
 
+def is_worker() -> bool:
+    """True in a process that a parallel launcher has started."""
+    return multiprocessing.current_process().name != "MainProcess"
+
+
 def _wait(process: BaseProcess, receiving: Connection) -> None:
     """Wait for a result or the end of the process; end with it if the sweep's own process is gone."""
     parent = os.getppid()
-    is_worker = multiprocessing.current_process().name != "MainProcess"  # of a parallel launcher
     while not multiprocessing.connection.wait([receiving, process.sentinel], timeout=1.0):
-        if is_worker and os.getppid() != parent:
+        if is_worker() and os.getppid() != parent:
             raise KeyboardInterrupt
 
 

@@ -9,6 +9,7 @@ import importlib
 import logging
 import math
 import os
+import signal
 import sys
 import time
 import traceback
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.config import EntryConfig, EvaluateConfig, TrainConfig, to_objects
 from cotpress.errors import describe
-from cotpress.isolation import Outcome, run_isolated
+from cotpress.isolation import Outcome, is_worker, run_isolated
 from cotpress.report.results import write_failure
 from cotpress.report.sweep import show_run
 from cotpress.runs import circumstances, find_finished, note_finished, run_path
@@ -69,8 +70,10 @@ def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str
 
 def run_in_sweep(config: "DictConfig", task: str, folder: Path, overrides: list[str], launcher: Any) -> float:
     """One job of a multirun; NaN if it fails. Arguments as in `run_alone`, and the configuration of the launcher."""
+    if is_worker():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal; the sweep's own process decides
     started = time.time()
-    note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started, pid=os.getpid())
+    note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started)
     write_note(folder, note)
     try:
         note = _performed(note, config, task, folder, launcher)

@@ -4,16 +4,27 @@ Hydra calls the end only if nothing went wrong and nobody pressed Ctrl-C, so `ap
 is shown comes from the disk; the callback itself holds nothing, because launchers send a copy of it to their workers.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
+
+from cotpress.sweep_files import PLAN_FILE, JobState, read_sweep, write_note, write_plan
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from cotpress.sweep_files import Sweep
     from cotpress.sweep_watch import Watch
+
+PARALLEL = {
+    "_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "n_jobs": 2,
+    "batch_size": 1,
+    "pre_dispatch": "n_jobs",
+}
+"""`hydra/launcher=joblib`: the plugin's own default is a job per core, which no GPU and few memories hold."""
 
 _watching: "list[Watch]" = []
 """The multirun of this process, while it runs."""
@@ -26,7 +37,6 @@ class Multirun(Callback):
 
     def on_multirun_start(self, config: "DictConfig", **event: Any) -> None:
         """Note what is ahead and begin to follow it."""
-        from cotpress.sweep_files import write_plan
         from cotpress.sweep_watch import Watch
 
         sweep_dir = Path(config.hydra.sweep.dir)
@@ -38,6 +48,15 @@ class Multirun(Callback):
     def on_multirun_end(self, config: "DictConfig", **event: Any) -> None:
         """Show the table."""
         end_sweep()
+
+
+def register_launcher() -> None:
+    """Make `hydra/launcher=joblib` known, after the plugin has done so itself."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()
+    ConfigStore.instance().store(group="hydra/launcher", name="joblib", node=PARALLEL)
 
 
 def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
@@ -55,14 +74,36 @@ def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
     return jobs
 
 
-def end_sweep() -> "Sweep | None":
-    """Stop following the multirun of this process and show what it gave; None if there is none. Only the first call
-    shows anything."""
+def end_sweep(*, show: bool = True) -> "Sweep | None":
+    """Stop following the multirun of this process, and show what it gave; None if there was none.
+
+    Only the first call for a multirun shows anything.
+    """
     if _watching:
-        sweep = _watching.pop().stop()
-        _ended.append(sweep)
-        _show(sweep)
+        watch = _watching.pop()
+        watch.stop()
+        _ended.append(_settled(watch.sweep_dir))
+        if show:
+            _show(_ended[-1])
     return _ended[-1] if _ended else None
+
+
+def _settled(sweep_dir: Path) -> "Sweep":
+    """The sweep of a folder, now that nobody works on it any more: what was running has been interrupted."""
+    for job in read_sweep(sweep_dir).jobs:
+        if job.note is not None and job.note.state is JobState.running:
+            write_note(job.folder, replace(job.note, state=JobState.interrupted))
+    return read_sweep(sweep_dir)
+
+
+def forget_sweep() -> None:
+    """Take back the plan of a multirun that Hydra refused before its first job."""
+    if _watching:
+        watch = _watching.pop()
+        watch.stop()
+        sweep = read_sweep(watch.sweep_dir)
+        if not any(job.note for job in sweep.jobs):
+            (sweep.folder / PLAN_FILE).unlink(missing_ok=True)
 
 
 def _show(sweep: "Sweep") -> None:

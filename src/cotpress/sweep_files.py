@@ -108,6 +108,11 @@ class Sweep:
         """Number of jobs that failed."""
         return sum(job.note is not None and job.note.state is JobState.failed for job in self.jobs)
 
+    @property
+    def succeeded(self) -> int:
+        """Number of jobs that have results."""
+        return sum(job.note is not None and job.note.succeeded for job in self.jobs)
+
     def label(self, job: SweepJob) -> str:
         """The overrides that tell the job from the others; all of them if there is no other."""
         shared = set(job.overrides).intersection(*(other.overrides for other in self.jobs))

@@ -36,6 +36,7 @@ class Watch:
         self.sweep_dir = sweep_dir
         self._told: set[int] = set()
         self._seconds: list[float] = []
+        self._abreast = 1  # most jobs seen running at once
         self._started = self._last_line = time.time()
         self._live: Live | None = None
         self._ended = threading.Event()
@@ -51,14 +52,13 @@ class Watch:
             self._live.start()
         self._thread.start()
 
-    def stop(self) -> Sweep:
-        """Tell what is still to be told, and return the sweep as it ended."""
+    def stop(self) -> None:
+        """Tell what is still to be told."""
         self._ended.set()
         self._thread.join()
         self._look(last=True)
         if self._live is not None:
             self._live.stop()
-        return read_sweep(self.sweep_dir)
 
     def _follow(self) -> None:
         while not self._ended.wait(POLL_S):
@@ -66,6 +66,7 @@ class Watch:
 
     def _look(self, *, last: bool = False) -> None:
         sweep = read_sweep(self.sweep_dir)
+        self._abreast = max(self._abreast, len(_running(sweep)))
         ended = [j for j in sweep.jobs if j.note is not None and j.note.state is not JobState.running]
         for job in ended:
             if job.number not in self._told:
@@ -94,7 +95,7 @@ class Watch:
         mean = sum(recent) / len(recent)
         now = time.time()
         rest = sum(max(mean - (now - job.note.started_at), 0.0) for job in running if job.note is not None)
-        return f"; about {duration((waiting * mean + rest) / max(len(running), 1))} left"
+        return f"; about {duration((waiting * mean + rest) / self._abreast)} left"
 
     def shown(self) -> "RenderableType":
         """The live part: a bar over all jobs, and a line for every job that is running."""
