@@ -53,13 +53,10 @@ def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str
         checked = to_objects(config)
         found = _found(checked)
         if found is not None:
-            metric, run_dir = found
-            log.info("found the finished run '%s': nothing has changed, nothing is computed", run_dir)
-            show_run(run_dir)
-            state = JobState.found
-        else:
-            metric, run_dir = perform(task, checked, folder)
-            state = JobState.finished
+            log.info("found the finished run '%s': nothing has changed, nothing is computed", found[1])
+            show_run(found[1])
+        metric, run_dir = found or perform(task, checked, folder)
+        state = JobState.found if found is not None else JobState.finished
     except Exception as error:
         logging.getLogger("cotpress.file").exception("the job failed")
         write_note(folder, replace(note, state=JobState.failed, error=describe(error), seconds=time.time() - started))

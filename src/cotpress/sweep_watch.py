@@ -56,15 +56,16 @@ class Watch:
         """Tell what is still to be told."""
         self._ended.set()
         self._thread.join()
-        self._look(last=True)
+        self.look(last=True)
         if self._live is not None:
             self._live.stop()
 
     def _follow(self) -> None:
         while not self._ended.wait(POLL_S):
-            self._look()
+            self.look()
 
-    def _look(self, *, last: bool = False) -> None:
+    def look(self, *, last: bool = False) -> None:
+        """Read the notes once, and tell what is new."""
         sweep = read_sweep(self.sweep_dir)
         self._abreast = max(self._abreast, len(_running(sweep)))
         ended = [j for j in sweep.jobs if j.note is not None and j.note.state is not JobState.running]
