@@ -4,15 +4,12 @@ Hydra composes the configuration and calls a task with plain objects. Errors tha
 one message without a stack trace; the whole traceback always goes to the job's log file.
 """
 
-import importlib
-import json
-import logging
-import math
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cotpress.completion import SWITCHES, shell_completion
 from cotpress.errors import ConfigError, CotpressError
@@ -21,14 +18,6 @@ from cotpress.help_page import help_page
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-log = logging.getLogger("cotpress")
-
-JOB_FILE = "job.json"
-"""In every job's log folder: where its run directory is, or why there is none."""
-
-Task = Callable[[Any, Path], tuple[float | None, Path | None]]
-"""Gets the checked configuration and the job's log folder; returns the metric to optimise and the run directory."""
-
 
 def main(name: str, conf: Path, task: str) -> None:
     """Run one entry script and leave the process with its exit code.
@@ -36,7 +25,7 @@ def main(name: str, conf: Path, task: str) -> None:
     Args:
         name: Primary configuration, e.g. `train`.
         conf: Folder of the configuration groups.
-        task: `module:function` of the `Task`, imported only when a job really runs.
+        task: `module:function` of the `jobs.Task`, imported only when a job really runs.
     """
     try:
         if _answered_at_once(name, conf, sys.argv[1:]):
@@ -47,33 +36,39 @@ def main(name: str, conf: Path, task: str) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what the hub retries is told once, when it has failed
     import hydra
 
+    from cotpress import multirun
     from cotpress.config import register_schemas
     from cotpress.config_errors import check_dashes, explain
 
     register_schemas()
 
-    failures = _Failures()
+    multirun.register_launcher()
+    failed: list[BaseException] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=name)
     def job(config: "DictConfig") -> float | None:
-        return _run_job(config, task, failures)
+        return _run_job(config, task, failed)
 
     try:
         check_dashes(sys.argv[1:], name, conf)
-        job()
-        if failures.count == 1 and failures.first is not None and not failures.multirun:
-            raise failures.first
+        _going_on(job)
+        if failed:
+            raise failed[0]
     except KeyboardInterrupt:
+        multirun.end_sweep()
         _stop("interrupted. What was finished is kept; the same command goes on from there.", 130)
     except CotpressError as error:
         _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except Exception as error:
         message = explain(error, name, conf)
-        if message is None:
-            raise
-        _stop(message, 1 if isinstance(error, OSError) and error.filename else 2)  # what is wrong is outside
-    if failures.count:
-        _stop(f"{failures.count} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
+        if message is not None:
+            multirun.forget_sweep()
+            _stop(message, 1 if isinstance(error, OSError) and error.filename else 2)  # what is wrong is outside
+        multirun.end_sweep()
+        raise
+    sweep = multirun.end_sweep()
+    if sweep is not None and sweep.failed:
+        _stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
 
 
 def _answered_at_once(name: str, conf: Path, arguments: list[str]) -> bool:
@@ -88,17 +83,27 @@ def _answered_at_once(name: str, conf: Path, arguments: list[str]) -> bool:
     return True
 
 
-class _Failures:
-    """Errors of jobs: Hydra must not see them, or it prints its own message and stops the sweep."""
+def _going_on(job: Callable[[], None]) -> None:
+    """Run a command; if a worker of the parallel launcher is killed, which breaks the launcher, run what is missing.
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.multirun = False
-        self.first: BaseException | None = None
+    Raises:
+        CotpressError: Workers are killed again and again, and no further job gets done.
+    """
+    from cotpress import multirun
 
-    def add(self, error: BaseException) -> None:
-        self.count += 1
-        self.first = self.first or error
+    done = -1
+    while True:
+        try:
+            return job()
+        except BrokenExecutor as error:
+            sweep = multirun.end_sweep(show=False)
+            before, done = done, 0 if sweep is None else sweep.succeeded
+            if sweep is None or done <= before:
+                raise CotpressError(
+                    "workers of the parallel launcher are killed again and again. What was finished is kept. "
+                    "Fix: fewer jobs at a time (hydra.launcher.n_jobs=1), or more memory"
+                ) from error
+            sys.stderr.write("a worker of the parallel launcher was killed; going on with the jobs that are missing\n")
 
 
 def _stop(message: str, code: int) -> None:
@@ -107,81 +112,20 @@ def _stop(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _run_job(config: "DictConfig", task: str, failures: _Failures) -> float | None:
+def _run_job(config: "DictConfig", task: str, failed: list[BaseException]) -> float | None:
+    """A job as Hydra calls it, in this process or in one of a launcher. Hydra must not see its error, or it prints its
+    own message and stops a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from cotpress.config import to_objects
+    from cotpress.jobs import run_alone, run_in_sweep
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    failures.multirun = HydraConfig.get().mode == RunMode.MULTIRUN
-    overrides = list(HydraConfig.get().overrides.task)
-    _log_to(folder / "job.log")
+    hydra = HydraConfig.get()
+    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    if hydra.mode == RunMode.MULTIRUN:
+        return run_in_sweep(config, task, folder, overrides, hydra.launcher)
     try:
-        checked = to_objects(config)
-        module, _, function = task.partition(":")
-        run: Task = getattr(importlib.import_module(module), function)
-        metric, run_dir = run(checked, folder)
-        _note_job(folder, overrides, run_dir=run_dir)
-        return metric
+        return run_alone(config, task, folder, overrides)
     except Exception as error:
-        logging.getLogger("cotpress.file").exception("the job failed")
-        _note_job(folder, overrides, error=f"{type(error).__name__}: {error}")
-        failures.add(error)
-        if failures.multirun:
-            log.error("job failed (%s): %s; the sweep goes on", " ".join(overrides), error)
-        return math.nan
-
-
-def _note_job(folder: Path, overrides: list[str], run_dir: Path | None = None, error: str | None = None) -> None:
-    from cotpress.artifacts import write_text_atomic
-
-    note = {"overrides": overrides, "run_dir": None if run_dir is None else str(run_dir), "error": error}
-    write_text_atomic(folder / JOB_FILE, json.dumps(note, indent=1) + "\n")
-
-
-def _log_to(path: Path) -> None:
-    """Plain lines on standard error, everything in the job's own log file."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
-    console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    console.addFilter(lambda record: record.name.startswith("cotpress") and record.name != "cotpress.file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root.addHandler(console)
-    root.addHandler(file)
-    root.setLevel(logging.INFO)
-    logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines
-
-
-class MultirunTable:
-    """Hydra callback: after a multirun, one table and one plot over all its jobs.
-
-    Hydra calls it at the end only; the same files come from `report.py`, which needs nothing but the disk.
-    """
-
-    def on_multirun_end(self, config: "DictConfig", **_: object) -> None:
-        """Collect the jobs of this sweep from their notes on disk."""
-        from cotpress.report.sweep import report_jobs
-
-        report_jobs(Path(config.hydra.sweep.dir), JOB_FILE)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        """Hydra calls every event of its callback interface; all others are ignored."""
-        if name.startswith("on_"):
-            return lambda *_args, **_kwargs: None
-        raise AttributeError(name)
-
-
-class FidelityTable(MultirunTable):
-    """The same for `fidelity.py`: its jobs end in one table per truth."""
-
-    def on_multirun_end(self, config: "DictConfig", **_: object) -> None:
-        """Show the jobs of this sweep from their notes on disk."""
-        from cotpress.fidelity_task import show_jobs
-
-        show_jobs(Path(config.hydra.sweep.dir), JOB_FILE)
+        failed.append(error)
+        return None

@@ -47,6 +47,11 @@ class MissingExtraError(CotpressError):
         super().__init__(f"{feature} needs the package '{package}', which is not installed. Fix: {install}")
 
 
+def describe(error: BaseException) -> str:
+    """An error in a note or a table: a message for users as it is, any other with its type."""
+    return str(error) if isinstance(error, CotpressError) else f"{type(error).__name__}: {error}"
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence that lists the choices, with the nearest one first when there is one."""
     names = sorted(choices)

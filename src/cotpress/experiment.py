@@ -28,14 +28,14 @@ from cotpress.generation.backends import KeptBackend
 from cotpress.modeling.loading import use_threads
 from cotpress.progress import duration
 from cotpress.records import CompressedTrace, Prediction, SystemResult
-from cotpress.report.published import published_numbers
 from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, write_results
 from cotpress.report.stage import report_collection, report_run
-from cotpress.report.table import show
+from cotpress.report.sweep import show_collection, show_run
 from cotpress.runs import run_directory, run_name
+from cotpress.sweep_files import sweep_name
 from cotpress.systems import BASE, ORIGINAL, Examinee, at_ratios, examine, measure, student_name
 from cotpress.tables import read_records, write_records
-from cotpress.tracking import Job, open_tracker, sweep_name, track_results
+from cotpress.tracking import Job, open_tracker, track_results
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +135,7 @@ def _finish(
     fresh = sum(s.seconds for s in stages if s.fresh)
     found = sum(not s.fresh for s in stages)
     log.info("stages: %d computed in %s, %d found done", len(stages) - found, duration(fresh), found)
-    title = f"{config.model.name} on {config.benchmark.title}, seed {config.seed}"
-    published = published_numbers(config.model.name, config.benchmark.title)
-    show(rows, title, confidence=config.evaluation.confidence, published=published)
-    sys.stdout.write(f"run directory: {run_dir}\n")
+    show_run(run_dir)
 
 
 def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
@@ -192,11 +189,6 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
 
 def report(config: ReportConfig, folder: Path) -> tuple[None, Path]:
     """`report.py`: tables and plots of all finished runs below a folder."""
-    from cotpress.report.collect import compare
-
     output = Path(config.output) if config.output else Path(config.runs)
-    found = report_collection(Path(config.runs), output)
-    for comparison in compare(found.runs):
-        show(comparison.rows, comparison.title, confidence=comparison.confidence, published=comparison.published)
-    sys.stdout.write(f"report: {output / 'report.html'}\n")
+    show_collection(report_collection(Path(config.runs), output), output)
     return None, output

@@ -5,7 +5,6 @@ output_root/fidelity/
     <truth>-<fingerprint>.md  .csv    every job on the same traces, best first, beside the trivial rules
 """
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -25,8 +24,10 @@ from cotpress.fidelity.stage import Bootstrap, measure
 from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
 from cotpress.flow import Fidelity
 from cotpress.modeling.loading import tokenizer_fingerprint
+from cotpress.report.sweep import summary
 from cotpress.runs import safe_name, write_config
-from cotpress.tracking import Job, open_tracker, sweep_name
+from cotpress.sweep_files import Sweep, sweep_name
+from cotpress.tracking import Job, open_tracker
 
 log = logging.getLogger(__name__)
 
@@ -109,21 +110,14 @@ def _title(results: FidelityResults) -> str:
     return f"Agreement with {results.truth}, judged on the tokens of {results.model}"
 
 
-def show_jobs(sweep_dir: Path, note_name: str) -> None:
-    """Show one table per truth over the jobs of a sweep and whatever else was measured on the same traces.
-
-    Args:
-        sweep_dir: Folder with one folder per job.
-        note_name: File in each of them with the keys `run_dir` and `error`.
-    """
-    notes = [json.loads(path.read_text(encoding="utf-8")) for path in sweep_dir.glob(f"*/{note_name}")]
+def show_jobs(sweep: Sweep) -> None:
+    """Show one table per truth over the jobs of a sweep and whatever else was measured on the same traces."""
     truths = {}
-    for note in notes:
-        if note["error"] is None:
-            output = Path(note["run_dir"])
+    for job in sweep.jobs:
+        if job.note is not None and job.note.succeeded and job.note.run_dir is not None:
+            output = job.note.run_dir
             truths[read_results(output).comparable] = output
     for output in truths.values():
         results = read_results(output)
         _show(_write_tables(output, results), results)
-    failed = sum(note["error"] is not None for note in notes)
-    sys.stdout.write(f"sweep: {len(notes) - failed} jobs finished, {failed} failed\n")
+    sys.stdout.write(f"sweep: {summary(sweep)}\n")

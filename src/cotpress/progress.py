@@ -53,7 +53,7 @@ class Progress:
         self._done += amount
         self._note = note
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=amount, note=note)
+            self._bar.update(self._bar.task_ids[0], advance=amount, note=f", {note}" if note else "")
             return
         now = time.monotonic()
         if now - self._last_line >= LINE_EVERY_S:
@@ -78,24 +78,25 @@ def duration(seconds: float) -> str:
 
 def _rich_bar(label: str, total: int, unit: str, done: int):  # type: ignore[no-untyped-def]
     from rich.console import Console
-    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "", style="cyan")
 
+    whole = Column(no_wrap=True)
     bar = RichProgress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what a narrow terminal has left
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}", table_column=whole),
+        Rate(table_column=whole),
+        TimeRemainingColumn(table_column=whole),
+        TextColumn("left{task.fields[note]}", table_column=whole),
         console=Console(stderr=True),
+        expand=True,
     )
     bar.add_task(label, total=total, completed=done, note="")
     return bar

@@ -4,21 +4,28 @@
         config.yaml  results.json  predictions.parquet  metrics.csv  report.html
 
 The fingerprint covers every setting that can change a result, so the same command finds its run again and a sweep
-over anything else gets a directory of its own.
+over anything else gets a directory of its own. When a run is done, `finished.json` notes what else its results hang on
+(the code, the files it read), so that the same command need not even load a model to know that there is nothing to do.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import fingerprint, plain, write_text_atomic
+from cotpress.answers.version import checker_fingerprint
+from cotpress.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
 from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
 from cotpress.errors import ArtifactError
+from cotpress.report.results import read_results
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name")
 """Top-level keys that never change a result."""
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
 """Settings of a generation server that do not either."""
+FINISHED_FILE = "finished.json"
 
 
 def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
@@ -27,11 +34,48 @@ def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
     Raises:
         ArtifactError: It cannot be written.
     """
+    path = run_path(config)
+    write_config(path, plain(config))
+    return path
+
+
+def run_path(config: TrainConfig | EvaluateConfig) -> Path:
+    """Where the run of a configuration lies, whether it is there or not."""
     values: dict[str, Any] = plain(config)
     digest = fingerprint(_without_servers({k: v for k, v in values.items() if k not in HARDWARE_KEYS}))
-    path = Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
-    write_config(path, values)
-    return path
+    return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+
+
+def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+    """What the results of a run hang on beside the settings in its fingerprint, as JSON values: the code, the state of
+    the files that it reads, and the tracker, which has to be told as well."""
+    inputs = {text: _state(Path(text)) for text in sorted(set(_texts(plain(config)))) if os.path.exists(text)}  # noqa: PTH110
+    return {"code": _code(), "checker": checker_fingerprint(), "inputs": inputs, "tracker": plain(config.tracker)}
+
+
+def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any]) -> None:
+    """Note that a run is done, under `circumstances` that were taken before it began."""
+    write_text_atomic(run_dir / FINISHED_FILE, json.dumps({"metric": metric, "circumstances": around}) + "\n")
+
+
+def find_finished(config: TrainConfig | EvaluateConfig) -> tuple[float | None, Path] | None:
+    """Metric and directory of the run of this configuration, if it is done and would come out the same again.
+
+    None is the careful answer: the flow then asks every stage for its artifact, which is right whatever has changed.
+    """
+    if os.environ.get("WANDB_SWEEP_ID"):
+        return None  # the agent waits for metrics of this very W&B run
+    run_dir = run_path(config)
+    try:
+        noted = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
+        results = read_results(run_dir)
+    except (OSError, ValueError, ArtifactError):
+        return None
+    artifacts = Path(config.output_root) / "artifacts"
+    complete = all((artifacts / stage.artifact / MANIFEST).exists() for stage in results.stages)
+    if not complete or noted.get("circumstances") != circumstances(config):
+        return None
+    return noted.get("metric"), run_dir
 
 
 def write_config(path: Path, values: Mapping[str, Any]) -> None:
@@ -66,6 +110,34 @@ def _without_servers(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` without where a server is and how fast it is asked."""
     kept = {k: _without_servers(v) if isinstance(v, dict) else v for k, v in values.items()}
     return {k: v for k, v in kept.items() if k not in SERVER_KEYS}
+
+
+def _texts(values: object) -> Iterator[str]:
+    """Every text below `values` that may name a file or folder; where a run writes is none of its inputs."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key != "output_root":
+                yield from _texts(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _texts(value)
+    elif isinstance(values, str) and values:
+        yield values
+
+
+def _state(path: Path) -> list[list[Any]]:
+    """Name, size and time of change of a file, or of every file in a folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+def _code() -> str:
+    """Hash of this package: changed code may give other results, and only its stages know whether it does."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(p for p in package.rglob("*") if p.suffix in (".py", ".csv")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _yaml(values: Mapping[str, Any]) -> str:

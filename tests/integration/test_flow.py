@@ -48,8 +48,9 @@ def test_run_directory_holds_what_the_contract_says(folder: Path) -> None:
     assert 0.6 < rows[1]["actual_ratio"] < 0.8
     assert pq.read_metadata(run_dir / "predictions.parquet").num_rows == 12
     with (run_dir / "metrics.csv").open() as handle:
-        stages = {row["stage"] for row in csv.DictReader(handle)}
-    assert {"reference", "sft", "sft_original", "evaluate"} <= stages
+        metrics = {(row["stage"], row["name"]) for row in csv.DictReader(handle)}
+    assert {"reference", "sft", "sft_original", "evaluate"} <= {stage for stage, _ in metrics}
+    assert {("evaluate", "accuracy"), ("evaluate", "tokens")} <= metrics  # what sweeps/wandb/ optimises
 
 
 def test_same_command_again_computes_nothing(command: Command, folder: Path) -> None:

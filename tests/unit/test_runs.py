@@ -8,7 +8,9 @@ from cotpress.data.config import JsonlBenchmarkConfig
 from cotpress.evaluation.config import EvaluationConfig, Instructions
 from cotpress.generation_config import ServerGenerationConfig
 from cotpress.modeling_config import ModelConfig
-from cotpress.runs import run_directory, run_name
+from cotpress.report.results import RunResults, StageRecord, write_results
+from cotpress.runs import circumstances, find_finished, note_finished, run_directory, run_name
+from cotpress.tracking_config import TrackerKind
 
 TEXTS = Instructions(be_concise="a", only_numbers="b", abbre_words="c", lc_prompt="{percent}")
 
@@ -60,3 +62,39 @@ def test_served_adapter_is_not_called_base(tmp_path: Path) -> None:
     assert given_name(config) == "Base"
     config.adapter = "adapters/cts"
     assert given_name(config) == "cts"
+
+
+def test_finished_run_is_found_until_anything_it_hangs_on_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "weights").write_text("1")
+    manifest = tmp_path / "artifacts" / "answer" / "0a" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    config = _config(tmp_path)
+    config.adapter = str(adapter)
+    run_dir = run_directory(config)
+    assert find_finished(config) is None
+    stage = StageRecord(label="answer", artifact="answer/0a", seconds=1.0, fresh=True)
+    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=(), stages=(stage,)))
+    assert find_finished(config) is None  # killed before the last word
+    note_finished(run_dir, 0.5, circumstances(config))
+    assert find_finished(config) == (0.5, run_dir)
+
+    monkeypatch.setenv("WANDB_SWEEP_ID", "x")  # an agent waits for metrics
+    assert find_finished(config) is None
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    config.tracker.kind = TrackerKind.wandb
+    assert find_finished(config) is None
+    config.tracker.kind = TrackerKind.csv
+    manifest.rename(manifest.with_name("gone"))
+    assert find_finished(config) is None
+    manifest.with_name("gone").rename(manifest)
+    assert find_finished(config) == (0.5, run_dir)
+    monkeypatch.setattr("cotpress.runs._code", lambda: "other code")
+    assert find_finished(config) is None
+    monkeypatch.undo()
+    (adapter / "weights").write_text("22")
+    assert find_finished(config) is None

@@ -68,8 +68,6 @@ def write_collection(found: Collection, output: Path) -> None:
         if pairs := compared(comparison):
             write_text_atomic(output / f"differences{suffix}.csv", differences_csv(pairs))
             write_text_atomic(output / f"differences{suffix}.md", differences_markdown(pairs, confidence))
-    for run in found.unfinished:
-        log.warning("not in the table: '%s': %s", run.path, run.reason)
     sections = [html.results_section(c) for c in comparisons]
     note = f"{len(found.runs)} finished runs, {len(found.unfinished)} without results"
     page = html.page("Results", note, [*sections, html.unfinished_section(found.unfinished)])

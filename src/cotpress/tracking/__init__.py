@@ -15,9 +15,8 @@ from cotpress.tracking.base import Job, OfSystem, Table, Tracker
 from cotpress.tracking.csv_file import METRICS_FILE, CsvTracker, read_metrics
 from cotpress.tracking.opening import open_tracker
 from cotpress.tracking.results import track_results
-from cotpress.tracking.sweep import sweep_name
 
 __all__ = [
-    "METRICS_FILE", "CsvTracker", "Job", "OfSystem", "Table", "Tracker", "open_tracker", "read_metrics", "sweep_name",
+    "METRICS_FILE", "CsvTracker", "Job", "OfSystem", "Table", "Tracker", "open_tracker", "read_metrics",
     "track_results",
 ]  # fmt: skip

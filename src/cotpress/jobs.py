@@ -1,0 +1,165 @@
+"""One job of an entry script: check its configuration, see whether it is done already, run it, note how it ended.
+
+A single command runs in this process and talks to the terminal. The jobs of a multirun run one by one, or several at
+once under a parallel launcher, each in a process of its own that writes into `job.log`; the terminal gets one line per
+job from `sweep_watch`. No error of a job reaches Hydra, which would print its own message and stop the sweep.
+"""
+
+import importlib
+import logging
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cotpress.config import EntryConfig, EvaluateConfig, TrainConfig, to_objects
+from cotpress.errors import describe
+from cotpress.isolation import Outcome, is_worker, run_isolated
+from cotpress.report.results import write_failure
+from cotpress.report.sweep import show_run
+from cotpress.runs import circumstances, find_finished, note_finished, run_path
+from cotpress.sweep_files import JOB_LOG, JobNote, JobState, write_note
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger("cotpress")
+
+Task = Callable[[Any, Path], tuple[float | None, Path | None]]
+"""Gets the checked configuration and the job's log folder; returns the metric to optimise and the run directory."""
+_SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
+"""Launchers whose jobs share processes; others, such as submitit's, give every job its own."""
+
+
+def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str]) -> float | None:
+    """The only job of a command.
+
+    Args:
+        config: As Hydra composed it.
+        task: `module:function` of the `Task`, imported only if there is something to do.
+        folder: Where its log goes.
+        overrides: Its part of the command line.
+    """
+    log_to(folder / JOB_LOG, console=True)
+    started = time.time()
+    note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started, pid=os.getpid())
+    try:
+        checked = to_objects(config)
+        found = _found(checked)
+        if found is not None:
+            log.info("found the finished run '%s': nothing has changed, nothing is computed", found[1])
+            show_run(found[1])
+        metric, run_dir = found or perform(task, checked, folder)
+        state = JobState.found if found is not None else JobState.finished
+    except Exception as error:
+        logging.getLogger("cotpress.file").exception("the job failed")
+        write_note(folder, replace(note, state=JobState.failed, error=describe(error), seconds=time.time() - started))
+        raise
+    write_note(folder, replace(note, state=state, run_dir=run_dir, metric=metric, seconds=time.time() - started))
+    return metric
+
+
+def run_in_sweep(config: "DictConfig", task: str, folder: Path, overrides: list[str], launcher: Any) -> float:
+    """One job of a multirun; NaN if it fails. Arguments as in `run_alone`, and the configuration of the launcher."""
+    if is_worker():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal; the sweep's own process decides
+    started = time.time()
+    note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started)
+    write_note(folder, note)
+    try:
+        note = _performed(note, config, task, folder, launcher)
+    except KeyboardInterrupt:
+        write_note(folder, replace(note, state=JobState.interrupted, seconds=time.time() - started))
+        raise
+    except Exception as error:
+        with (folder / JOB_LOG).open("a", encoding="utf-8") as handle:
+            handle.write(traceback.format_exc())
+        note = replace(note, state=JobState.failed, error=describe(error))
+    write_note(folder, replace(note, seconds=time.time() - started))
+    return math.nan if note.metric is None else note.metric
+
+
+def _performed(note: JobNote, config: "DictConfig", task: str, folder: Path, launcher: Any) -> JobNote:
+    checked = to_objects(config)
+    found = _found(checked)
+    if found is not None:
+        metric, run_dir = found
+        return replace(note, state=JobState.found, metric=metric, run_dir=run_dir)
+    place = run_path(checked) if isinstance(checked, TrainConfig | EvaluateConfig) else None
+    launcher_name = str(launcher.get("_target_", "")).rpartition(".")[2]
+    if launcher_name in _SHARING_LAUNCHERS:
+        _share_cores(checked, launcher.get("n_jobs", 1))
+        begun = replace(note, run_dir=place)
+        outcome = run_isolated(
+            perform_in_child,
+            (task, checked, folder),
+            job_log=folder / JOB_LOG,
+            preload=task.partition(":")[0],
+            started=lambda pid: write_note(folder, replace(begun, pid=pid)),
+        )
+    else:
+        log_to(folder / JOB_LOG, console=False)
+        outcome = Outcome(value=perform(task, checked, folder))
+    if outcome.error is None:
+        metric, run_dir = outcome.value
+        return replace(note, state=JobState.finished, metric=metric, run_dir=run_dir)
+    if place is not None:
+        write_failure(place, outcome.error)
+    return replace(note, state=JobState.failed, error=outcome.error, run_dir=place)
+
+
+def perform(task: str, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
+    """Do the work of a job, and note that it is done."""
+    noted = isinstance(config, TrainConfig | EvaluateConfig)
+    around = circumstances(config) if isinstance(config, TrainConfig | EvaluateConfig) else {}
+    module, _, function = task.partition(":")
+    run: Task = getattr(importlib.import_module(module), function)
+    metric, run_dir = run(config, folder)
+    if noted and run_dir is not None:
+        note_finished(run_dir, metric, around)
+    return metric, run_dir
+
+
+def perform_in_child(task: str, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
+    """The same in a process of its own, whose standard error is the job's log already."""
+    log_to(None, console=True)
+    return perform(task, config, folder)
+
+
+def log_to(path: Path | None, *, console: bool) -> None:
+    """Log everything to a file, and plain lines of this package to standard error."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    if console:
+        lines = logging.StreamHandler(sys.stderr)
+        lines.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        if path is not None:
+            lines.addFilter(lambda record: record.name.startswith("cotpress") and record.name != "cotpress.file")
+        root.addHandler(lines)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(file)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines
+
+
+def _found(config: EntryConfig) -> tuple[float | None, Path] | None:
+    return find_finished(config) if isinstance(config, TrainConfig | EvaluateConfig) else None
+
+
+def _share_cores(config: EntryConfig, num_jobs: int) -> None:
+    """Parallel jobs that each take all cores are slower than one after the other."""
+    trainer = getattr(config, "trainer", None)
+    if num_jobs != 1 and trainer is not None and trainer.num_threads is None:
+        cores = os.cpu_count() or 1
+        trainer.num_threads = max(1, cores // (num_jobs if num_jobs > 0 else cores))

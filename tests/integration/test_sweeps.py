@@ -1,0 +1,112 @@
+"""Multiruns of a stand-in for the flow, without torch (tests/sweep_script.py): killed, failed, interrupted, again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from commands import ROOT, environment
+
+pytestmark = pytest.mark.timeout(300)
+SCRIPT = Path(__file__).parents[1] / "sweep_script.py"
+PARALLEL = "hydra/launcher=joblib"
+
+
+def _start(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**environment(), "PYTHONPATH": f"{ROOT / 'src'}:{SCRIPT.parent}"}, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def _run(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    job = _start(cwd, *arguments)
+    out, err = job.communicate(timeout=120)
+    return subprocess.CompletedProcess(arguments, job.returncode, out, err)
+
+
+def _working(cwd: Path, override: str, number: int = 1) -> list[int]:
+    """Processes of jobs with this override that are at work; waits for so many."""
+
+    def found() -> list[int]:
+        notes = [json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")]
+        return [n["pid"] for n in notes if n["state"] == "running" and n["pid"] and override in n["overrides"]]
+
+    _wait_until(lambda: len(found()) >= number and (cwd / "outputs" / "began-tail").exists())
+    return found()
+
+
+def _wait_until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_parallel_jobs_share_work_and_one_that_is_killed_or_fails_stops_no_other(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    arguments = ["-m", PARALLEL, "scorer=tail,head,cts", "ratio=0.5,0.7"]
+    job = _start(tmp_path, *arguments)
+    os.kill(_working(tmp_path, "scorer=tail", 2)[0], signal.SIGKILL)
+    (tmp_path / "go_on").touch()
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 1, err
+    assert "sweep: 3 jobs finished, 3 failed" in out
+    assert err.count("killed by SIGKILL") == 1
+    assert err.count("RuntimeError: no head today; log: ") == 2
+    assert (tmp_path / "outputs" / "computed").read_text() == "x"
+    logs = [p.read_text() for p in tmp_path.glob("outputs/multirun/*/*/*/job.log")]
+    assert sum("Traceback" in text and "no head today" in text for text in logs) == 2
+    again = _run(tmp_path, *arguments)
+    assert again.stderr.count("found finished") == 3
+    assert "sweep: 4 jobs finished, 2 failed" in again.stdout
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [pytest.param([], id="one by one"), pytest.param([PARALLEL], id="parallel", marks=pytest.mark.slow)],
+)
+def test_ctrl_c_ends_with_the_table_and_with_what_is_missing(tmp_path: Path, launcher: list[str]) -> None:
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    arguments = ["-m", *launcher, "scorer=cts,tail,random", "ratio=0.5"]
+    job = _start(tmp_path, *arguments)
+    (pid,) = _working(tmp_path, "scorer=tail")[:1]
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+    out, err = job.communicate(timeout=60)
+    assert job.returncode == 130, err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert "\ncts " in out or launcher
+    assert "scorer=tail: interrupted" in out
+    _wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    (tmp_path / "go_on").touch()
+    again = _run(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "sweep: 3 jobs finished, 0 failed" in again.stdout
+    assert (tmp_path / "outputs" / "computed").read_text() == "x"
+
+
+@pytest.mark.slow
+def test_killed_worker_of_the_launcher_costs_no_job(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    job = _start(tmp_path, "-m", PARALLEL, "scorer=tail,cts", "ratio=0.5,0.7")
+    child = _working(tmp_path, "scorer=tail", 2)[0]
+    server = _parent(child)
+    os.kill(_parent(server), signal.SIGKILL)
+    (tmp_path / "go_on").touch()
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 0, err
+    assert "a worker of the parallel launcher was killed" in err
+    assert "sweep: 4 jobs finished, 0 failed" in out
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
