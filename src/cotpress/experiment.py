@@ -208,7 +208,7 @@ def report(config: ReportConfig, folder: Path) -> tuple[None, Path]:
     from cotpress.report.collect import compare
 
     output = Path(config.output) if config.output else Path(config.runs)
-    found = report_collection(Path(config.runs), output)
+    found = report_collection(Path(config.runs), output, viewer_traces=config.viewer_traces)
     for comparison in compare(found.runs):
         show(comparison.rows, comparison.title, confidence=comparison.confidence, published=comparison.published)
     sys.stdout.write(f"report: {output / 'report.html'}\n")
