@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--line", PAGE: "--figure"} |
 }
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "cotpress",
+    "svg.fonttype": "none",
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": SOFT,
@@ -72,49 +74,61 @@ def style(index: int) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
-def save(picture: Picture, folder: Path, suffix: str = "") -> list[Path]:
-    """Write `NAME+suffix.png` and `.svg`; the same picture gives the same bytes."""
-    paths = [folder / f"{picture.name}{suffix}.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        path.write_bytes(_rendered(picture, path.suffix[1:]))
-    return paths
+class Drawing:
+    """A picture, drawn and laid out once, for files and page alike; the same picture gives the same bytes."""
 
+    def __init__(self, picture: Picture) -> None:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-def inline_svg(picture: Picture, identifier: str) -> str:
-    """The picture as an `<svg>` element to stand inside a page.
+        self._picture = picture
+        with matplotlib.rc_context(_SETTINGS):
+            self._figure = Figure(figsize=picture.size, layout="constrained")
+            FigureCanvasAgg(self._figure)
+            picture.draw(self._figure)
+            self._figure.draw_without_rendering()
+            self._figure.set_layout_engine("none")  # it stays as it is now laid out
 
-    Args:
-        picture: What to draw.
-        identifier: Unique in the page; every id inside begins with it.
-    """
-    text = _rendered(picture, "svg", {"svg.fonttype": "none"}).decode()
-    text = text[text.index("<svg") :].strip()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{identifier}-", text)
-    text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
-    for colour, variable in _VARIABLES.items():
-        text = re.sub(rf"{colour}\b", f"var({variable})", text, flags=re.IGNORECASE)
-    head, _, body = text.partition(">")
-    head = re.sub(r' (?:width|height)="[^"]*"', "", head)
-    named = f'role="img" aria-labelledby="{identifier}-title {identifier}-desc"'
-    described = (
-        f'<title id="{identifier}-title">{escape(picture.title)}</title>'
-        f'<desc id="{identifier}-desc">{escape(picture.description)}</desc>'
-    )
-    return f"{head} {named}>{described}{body}"
+    def save(self, folder: Path, suffix: str = "") -> list[Path]:
+        """Write `NAME+suffix.png` and `.svg`."""
+        png, svg = (folder / f"{self._picture.name}{suffix}.{kind}" for kind in ("png", "svg"))
+        png.write_bytes(self._rendered("png"))
+        svg.write_bytes(self._svg)
+        return [png, svg]
 
+    def inline_svg(self, identifier: str) -> str:
+        """The picture as an `<svg>` element to stand inside a page.
 
-def _rendered(picture: Picture, kind: str, settings: dict[Any, Any] | None = None) -> bytes:
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+        Args:
+            identifier: Unique in the page; every id inside begins with it.
+        """
+        text = self._svg.decode()
+        text = text[text.index("<svg") :].strip()
+        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{identifier}-", text)
+        text = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", text)
+        for colour, variable in _VARIABLES.items():
+            text = re.sub(rf"{colour}\b", f"var({variable})", text, flags=re.IGNORECASE)
+        head, _, body = text.partition(">")
+        head = re.sub(r' (?:width|height)="[^"]*"', "", head)
+        named = f'role="img" aria-labelledby="{identifier}-title {identifier}-desc"'
+        described = (
+            f'<title id="{identifier}-title">{escape(self._picture.title)}</title>'
+            f'<desc id="{identifier}-desc">{escape(self._picture.description)}</desc>'
+        )
+        return f"{head} {named}>{described}{body}"
 
-    out = io.BytesIO()
-    # Without a date in it, the same results give the same file.
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context({**_SETTINGS, **(settings or {})}):
-        figure = Figure(figsize=picture.size, layout="constrained")
-        FigureCanvasAgg(figure)
-        picture.draw(figure)
-        figure.savefig(out, format=kind, dpi=160, metadata=metadata)
-    return out.getvalue()
+    @cached_property
+    def _svg(self) -> bytes:
+        return self._rendered("svg")
+
+    def _rendered(self, kind: str) -> bytes:
+        import matplotlib
+
+        out = io.BytesIO()
+        # Without a date in it, the same results give the same file.
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        with matplotlib.rc_context(_SETTINGS):
+            self._figure.savefig(out, format=kind, dpi=160, metadata=metadata)
+        return out.getvalue()

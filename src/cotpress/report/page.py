@@ -15,7 +15,6 @@ from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
 from cotpress.report.collect import Comparison, Unfinished
 from cotpress.report.columns import Column, detail_columns, page_columns
-from cotpress.report.figure import Picture, inline_svg
 from cotpress.report.plots import pareto_front
 from cotpress.report.table import notes
 from cotpress.report.work import Work
@@ -54,6 +53,7 @@ class Table:
 class Figure:
     """A picture in the page, with links to its files where they lie beside the page."""
 
+    title: str
     svg: str
     caption: str
     files: tuple[str, ...] = ()
@@ -166,11 +166,6 @@ def work_table(found: Sequence[Work]) -> Table | None:
 def unfinished_table(unfinished: Sequence[Unfinished]) -> Table | None:
     """Runs that are missing in the tables, and why; None if there are none."""
     return _words("Runs without results", ("run", "why"), [(str(u.path), u.reason) for u in unfinished])
-
-
-def figure(picture: Picture, caption: str, identifier: str, links: Sequence[str] = ()) -> Figure:
-    """A picture as it stands in the page."""
-    return Figure(svg=inline_svg(picture, identifier), caption=caption, files=tuple(links))
 
 
 def _words(caption: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table | None:

@@ -100,7 +100,9 @@ def _draw_ratios(figure: "Figure", rows: Sequence[SystemResult], title: str) -> 
 
 def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, str, str, float]]:
     """Name, colour, marker and marker size of every system; Original last, so that it lies above the others."""
-    names = list(dict.fromkeys(row.system for row in rows))
+    compressed = {row.system for row in rows if row.target_ratio < 1}
+    # Scorers first, so that each has the same colour here and in the token viewer.
+    names = sorted(dict.fromkeys(row.system for row in rows), key=lambda name: name not in compressed)
     usual = [(name, *style(i), 7.0) for i, name in enumerate(n for n in names if not is_original(n))]
     return [*usual, *((name, INK, "*", 14.0) for name in names if is_original(name))]
 

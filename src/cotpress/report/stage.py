@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cotpress.artifacts import write_text_atomic
-from cotpress.report import figure as figures
 from cotpress.report import page as pages
 from cotpress.report import viewer_section
 from cotpress.report.collect import Collection, Comparison, Run, collect, compare
-from cotpress.report.figure import Picture
+from cotpress.report.figure import Drawing, Picture
 from cotpress.report.plots import accuracy_picture, ratio_picture
 from cotpress.report.results import CONFIG_FILE, read_results
 from cotpress.report.sources import Sources
@@ -138,16 +137,21 @@ class _Shelf:
             if picture is None:
                 continue
             self._count += 1
-            saved = [] if self._folder is None else figures.save(picture, self._folder, suffix)
-            shown.append(pages.figure(picture, caption, f"figure{self._count}", [path.name for path in saved]))
+            drawing = Drawing(picture)
+            saved = [] if self._folder is None else drawing.save(self._folder, suffix)
+            svg = drawing.inline_svg(f"figure{self._count}")
+            shown.append(
+                pages.Figure(title=picture.title, svg=svg, caption=caption, files=tuple(p.name for p in saved))
+            )
         return tuple(shown)
 
 
 def _percent(runs: Sequence[Run]) -> int:
-    """The kept percentage that most rows below 1 ask for, of equally frequent ones the lowest; within 30 and 100."""
+    """The kept percentage that most rows below 1 ask for, of equally frequent ones that nearest to 50; 30 to 100."""
     asked = Counter(round(100 * row.target_ratio) for run in runs for row in run.results.rows if row.target_ratio < 1)
     most = max(asked.values(), default=0)
-    return min(max(min((p for p, n in asked.items() if n == most), default=50), 30), 100)
+    usual = min((p for p, n in asked.items() if n == most), key=lambda p: (abs(p - 50), p), default=50)
+    return min(max(usual, 30), 100)
 
 
 def _suffix(comparison: Comparison) -> str:

@@ -81,7 +81,8 @@ def _utf16_lengths(text: str, offsets: NDArray[np.int32]) -> list[int]:
     """UTF-16 units that each token adds to those before it; 0 for a further piece of a character that has begun."""
     units = np.array([0, *(1 + (ord(c) > 0xFFFF) for c in text)], dtype=np.int64).cumsum()
     ends = np.maximum.accumulate(units[offsets[:, 1]])
-    return np.diff(ends, prepend=0).tolist()
+    lengths: list[int] = np.diff(ends, prepend=0).tolist()
+    return lengths
 
 
 def _leb128(values: Iterable[int]) -> bytes:

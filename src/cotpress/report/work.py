@@ -116,7 +116,7 @@ def loss_picture(found: Sequence[Curve]) -> Picture | None:
         name="losses",
         title="Training loss",
         description=f"Loss per target token over optimizer steps: {ends}.",
-        size=(8.0 if panels == 1 else 10.0, 4.2),
+        size=(8.0 if panels == 1 else 9.0, 4.8),
         draw=lambda figure: _draw_losses(figure, found),
     )
 
@@ -132,7 +132,7 @@ def time_picture(found: Sequence[Work]) -> Picture | None:
         name="time",
         title="Where the time went",
         description=f"{duration(total)} for {len(found)} artifacts: {', '.join(texts)}.",
-        size=(8.0, 0.8 + 0.34 * len(kinds)),
+        size=(8.0, 1.3 + 0.42 * len(kinds)),
         draw=lambda figure: _draw_time(figure, found, kinds),
     )
 
@@ -153,7 +153,7 @@ def _draw_losses(figure: "Figure", found: Sequence[Curve]) -> None:
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss per target token (nats)")
         if len(members) > 1:
-            axes.legend(loc="upper right", fontsize=8)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=3)
 
 
 def _draw_time(figure: "Figure", found: Sequence[Work], kinds: Sequence[str]) -> None:

@@ -210,7 +210,7 @@ function pane(ranker, r) {
     if (start === end) span.classList.add("piece");
     if (/^\s*\n\s*$/.test(shown)) span.classList.add("nl");
     const label = state.data.labels[labelCodes[i]];
-    if (label) span.classList.add(label.essential ? "essential" : "redundant");
+    if (label?.essential) span.classList.add("essential");
     span.dataset.i = i;
     span.tabIndex = i ? -1 : 0;
     return span;
