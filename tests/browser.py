@@ -1,6 +1,7 @@
 """A headless Chromium, driven over its DevTools pipe: what a user does with a page, and what the page says to it."""
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -29,7 +30,7 @@ class Browser:
         self._read, from_browser = os.pipe()
 
         def connect() -> None:  # the browser reads commands from descriptor 3 and answers on 4
-            ours = [os.dup(to_browser), os.dup(from_browser)]
+            ours = [fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in (to_browser, from_browser)]  # out of the way
             for number, descriptor in zip((3, 4), ours, strict=True):
                 os.dup2(descriptor, number)
 

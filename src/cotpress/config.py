@@ -151,7 +151,7 @@ class ReportConfig:
     """Folder for table and plots; null writes into `runs`."""
     viewer_traces: int = 200
     """Most traces of each data set in the page's token viewer, at least 0; 0 leaves the viewer out. A trace of 3,000
-    tokens adds about 36 kB, and 24 kB for every scorer after the first."""
+    tokens adds about 40 kB, and 16 kB for every scorer after the first."""
     output_root: str = "outputs"
     """Where the runs and the log of this command lie."""
 

@@ -114,7 +114,7 @@ def test_tokens_joined_are_the_text_and_markup_stays_text(page: Browser) -> None
     texts = page.js("[...document.querySelectorAll('.tokens')].map(p => p.textContent)")
     assert texts == [NASTY, NASTY]
     assert page.js("document.querySelector('#problem p').textContent") == "<i>q</i>"
-    assert page.js("document.querySelectorAll('#viewer script, #viewer i, #viewer u').length") == 0
+    assert page.js("document.querySelectorAll('#viewer script, #viewer u, #list i, #problem i, #panes i').length") == 0
     assert page.js("document.title").startswith("Results")
     assert listed(page)[12] == "<b>nasty</b>"
 
@@ -227,7 +227,7 @@ def test_200_traces_of_3000_tokens_open_in_under_3_seconds(browser: Browser, tmp
         world.run(scorer, 0.5, world.compressed(scorer, 0.5))
     report_collection(tmp_path / "runs")
     page = tmp_path / "runs" / "report.html"
-    seconds = min(browser.open(page) for _ in range(3))
+    seconds = min(browser.open(page) for _ in range(3))  # other work of the machine only ever adds
     counts: list[Any] = browser.js("[...document.querySelectorAll('.pane')].map(p => p.querySelectorAll('.t').length)")
     assert len(counts) == 3
     assert min(counts) >= 3000
@@ -247,7 +247,7 @@ def _long_traces(parts: list[str]) -> list[Trace]:
         Trace(
             id=f"long-{i}",
             question=f"Question {i}?",
-            thinking="\n".join(parts[(i * 7 + k) % len(parts)] for k in range(22)),
+            thinking="\n".join(parts[(i * 7 + k) % len(parts)] for k in range(52)),
             response="",
             answer="1",
         )

@@ -53,7 +53,6 @@ class Table:
 class Figure:
     """A picture in the page, with links to its files where they lie beside the page."""
 
-    title: str
     svg: str
     caption: str
     files: tuple[str, ...] = ()

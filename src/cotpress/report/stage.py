@@ -22,9 +22,11 @@ from cotpress.report.work import curves, loss_picture, time_picture, work
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
+RUN_TRACES = 50
+"""Most traces in the token viewer of one run's page: a sweep writes many of them."""
 
 
-def report_run(run_dir: Path, *, viewer_traces: int = DEFAULT_TRACES) -> Path:
+def report_run(run_dir: Path, *, viewer_traces: int = RUN_TRACES) -> Path:
     """Write `report.html` of one finished run into its directory and return its path.
 
     Raises:
@@ -72,7 +74,8 @@ def write_collection(found: Collection, output: Path, *, viewer_traces: int = DE
         write_text_atomic(output / f"results{suffix}.md", markdown)
     for run in found.unfinished:
         log.warning("not in the table: '%s': %s", run.path, run.reason)
-    note = f"{len(found.runs)} finished runs, {len(found.unfinished)} without results"
+    finished = f"{len(found.runs)} finished run{'' if len(found.runs) == 1 else 's'}"
+    note = f"{finished}, {len(found.unfinished)} without results"
     unfinished = pages.unfinished_table(found.unfinished)
     page = _page("Results", note, found.runs, viewer_traces, output, unfinished=unfinished)
     write_text_atomic(output / REPORT_FILE, pages.render(page))
@@ -140,9 +143,7 @@ class _Shelf:
             drawing = Drawing(picture)
             saved = [] if self._folder is None else drawing.save(self._folder, suffix)
             svg = drawing.inline_svg(f"figure{self._count}")
-            shown.append(
-                pages.Figure(title=picture.title, svg=svg, caption=caption, files=tuple(p.name for p in saved))
-            )
+            shown.append(pages.Figure(svg=svg, caption=caption, files=tuple(p.name for p in saved)))
         return tuple(shown)
 
 
