@@ -1,7 +1,6 @@
 """What the runs did to get there: losses of everything that was trained, and where the time went."""
 
 import csv
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ FLOW = ("write", "solve", "data", "extract", "distill", "reference", "classifier
 """Order of the stages; a stage that is not here stands at the end."""
 _COUNTED = ("num_training_tokens", "num_tokens")
 """Facts of a manifest that say how many tokens a stage went through."""
+_LINES = ("-", "--", ":", "-.")
 _SMOOTHING = 0.1
 """Share of the curve's length over which the bold line averages."""
 
@@ -42,6 +42,11 @@ class Curve:
     label: str
     steps: tuple[int, ...]
     losses: tuple[float, ...]
+
+    @property
+    def system(self) -> str:
+        """The label without its ratio."""
+        return self.label.rpartition(" ")[0] or self.label
 
     @property
     def smooth(self) -> list[float]:
@@ -142,13 +147,14 @@ def _draw_losses(figure: "Figure", found: Sequence[Curve]) -> None:
     titles = {"sft": "students", "reference": "reference model"}
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         members = [c for c in found if c.stage == kind]
-        others = itertools.count()
-        for curve in members:
-            colour, marker = (INK, "*") if is_original(curve.label) else style(next(others))
+        names = list(dict.fromkeys(c.system for c in members if not is_original(c.label)))
+        for i, curve in enumerate(members):
+            colour, marker = (INK, "*") if is_original(curve.label) else style(names.index(curve.system))
+            line = _LINES[sum(c.system == curve.system for c in members[:i]) % len(_LINES)]
             every = max(1, len(curve.steps) // 6)
             axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.7, alpha=0.25)
-            axes.plot(curve.steps, curve.smooth, color=colour, marker=marker, markevery=every, linewidth=1.6,
-                      markersize=5, label=curve.label)  # fmt: skip
+            axes.plot(curve.steps, curve.smooth, color=colour, marker=marker, linestyle=line, linewidth=1.6,
+                      markevery=every, markersize=5, label=curve.label)  # fmt: skip
         axes.set_title(titles.get(kind, kind))
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("loss per target token (nats)")
