@@ -7,7 +7,7 @@ import functools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +113,7 @@ class Page:
     deletion_figures: tuple[Figure, ...] = ()
     deletion_tables: tuple[DeletionTable, ...] = ()
     unfinished: Table | None = None
-    texts: tuple[tuple[str, str], ...] = field(default=())
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 def render(page: Page) -> str:

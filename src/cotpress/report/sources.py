@@ -5,7 +5,6 @@ from pathlib import Path
 
 from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.errors import ArtifactError
-from cotpress.report.results import StageRecord
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +25,6 @@ class Sources:
             if (root / "artifacts" / key).is_dir():
                 return self._open(root, key)
         return None
-
-    def stage(self, run_dir: Path, stages: tuple[StageRecord, ...], name: str) -> list[tuple[StageRecord, Artifact]]:
-        """Records and artifacts of one kind of stage, those that are still there, in the order they ran."""
-        named = [record for record in stages if record.artifact.partition("/")[0] == name]
-        found = [(record, self.find(run_dir, record.artifact)) for record in named]
-        return [(record, artifact) for record, artifact in found if artifact is not None]
 
     def _open(self, root: Path, key: str) -> Artifact | None:
         if (root, key) not in self._found:

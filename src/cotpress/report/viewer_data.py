@@ -31,7 +31,6 @@ class Ranker:
         label: Name of the scorer, and what else tells it from the others.
         ratios: Asked ratios of the runs that used it, sorted.
         rows: Its order of deletion, by trace.
-        note: What a reader must know; mostly empty.
     """
 
     label: str
