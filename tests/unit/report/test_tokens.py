@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.records import RankedTrace, Span, Trace, num_to_keep
@@ -42,6 +42,7 @@ def test_kind_of_a_token(text: str, kinds: str) -> None:
     assert found == kinds.split()
 
 
+@settings(deadline=None)  # the first word imports the list of stop words
 @given(st.text(max_size=60))
 def test_every_text_has_a_kind_for_every_token(text: str) -> None:
     offsets = np.array([(i, i + 1) for i in range(len(text))], dtype=np.int32).reshape(-1, 2)
@@ -66,6 +67,7 @@ def data_of(text: str, row: RankedTrace, spans: tuple[Span, ...] = ()) -> Viewed
     return ViewedData(label="x", traces=(trace,), num_traces=1, kinds=kinds, rankers=(ranker,))
 
 
+@settings(deadline=None)
 @given(st.permutations(range(23)), st.integers(0, 23))
 def test_counted_deletions_are_those_of_the_masks(places: list[int], num_held: int) -> None:
     row = ranked(places, num_held)
