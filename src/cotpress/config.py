@@ -149,6 +149,9 @@ class ReportConfig:
     """Folder with run directories, searched at any depth."""
     output: str | None = None
     """Folder for table and plots; null writes into `runs`."""
+    viewer_traces: int = 200
+    """Most traces of each data set in the page's token viewer, at least 0; 0 leaves the viewer out. A trace of 3,000
+    tokens adds about 40 kB, and 16 kB for every scorer after the first."""
     output_root: str = "outputs"
     """Where the runs and the log of this command lie."""
 
@@ -236,6 +239,7 @@ def check(config: EntryConfig) -> None:
         ConfigError: Names the key, what was got and what is allowed.
     """
     if isinstance(config, ReportConfig):
+        _require("viewer_traces", config.viewer_traces, config.viewer_traces >= 0, "a whole number of at least 0")
         return
     check_tracker(config.tracker)
     check_head_loss(config.trainer.head_loss)

@@ -190,5 +190,5 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
 def report(config: ReportConfig, folder: Path) -> tuple[None, Path]:
     """`report.py`: tables and plots of all finished runs below a folder."""
     output = Path(config.output) if config.output else Path(config.runs)
-    show_collection(report_collection(Path(config.runs), output), output)
+    show_collection(report_collection(Path(config.runs), output, viewer_traces=config.viewer_traces), output)
     return None, output

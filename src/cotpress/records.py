@@ -189,6 +189,33 @@ class CompressedTrace:
     protection_exceeded: bool = False
 
 
+def num_to_keep(num_tokens: int, ratio: float) -> int:
+    """Tokens that a ratio in (0, 1] leaves of `num_tokens`, in `[0, num_tokens]`."""
+    return min(round(ratio * num_tokens), num_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedTrace:
+    """The order in which a trace's thinking tokens are deleted: what it would be at every ratio.
+
+    Attributes:
+        offsets: int32 `[n, 2]`, characters of `thinking` that each of the student's tokens stands for.
+        scores: float32 `[n]`, what the scorer said about each of them.
+        places: int32 `[n]`, a permutation: the token of place 0 is deleted last.
+        num_held: Tokens that stay at every ratio; they have the first places.
+    """
+
+    id: str
+    offsets: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    places: NDArray[np.int32]
+    num_held: int
+
+    def kept(self, ratio: float) -> NDArray[np.bool_]:
+        """Which tokens stay at a ratio in (0, 1], bool `[n]`."""
+        return self.places < max(num_to_keep(len(self.places), ratio), self.num_held)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """One generated solution and its verdict.

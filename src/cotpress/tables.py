@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cotpress.errors import ArtifactError
-from cotpress.records import CompressedTrace, ScoredTrace, Span, Trace, ValuableTrace
+from cotpress.records import CompressedTrace, RankedTrace, ScoredTrace, Span, Trace, ValuableTrace
 
 R = TypeVar("R")
 
@@ -26,6 +26,9 @@ _SPECIAL: dict[tuple[type, str], pa.DataType] = {
     (ScoredTrace, "token_ids"): pa.list_(pa.int32()),
     (ScoredTrace, "offsets"): pa.list_(_SPAN),
     (ScoredTrace, "scores"): pa.list_(pa.float32()),
+    (RankedTrace, "offsets"): pa.list_(_SPAN),
+    (RankedTrace, "scores"): pa.list_(pa.float32()),
+    (RankedTrace, "places"): pa.list_(pa.int32()),
     (CompressedTrace, "token_ids"): pa.list_(pa.int32()),
     (CompressedTrace, "keep_mask"): pa.list_(pa.bool_()),
 }

@@ -19,10 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-
-def num_to_keep(num_tokens: int, ratio: float) -> int:
-    """Tokens that a ratio in (0, 1] leaves of `num_tokens`, in `[0, num_tokens]`."""
-    return min(round(ratio * num_tokens), num_tokens)
+from cotpress.records import num_to_keep
 
 
 @dataclass(frozen=True, slots=True, eq=False)

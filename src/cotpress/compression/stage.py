@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.compression.config import CompressionConfig, Selection, check_llmlingua_compat
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
-from cotpress.compression.selection import num_to_keep
+from cotpress.compression.selection import Ranking
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import kept_text, tokenize_with_offsets
 from cotpress.progress import Progress
-from cotpress.records import CompressedTrace, ScoredTrace, Trace
+from cotpress.records import CompressedTrace, RankedTrace, ScoredTrace, Trace, num_to_keep
 from cotpress.tables import read_records, write_records
 
 if TYPE_CHECKING:
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 STAGE = "compress"
 COMPRESSED_FILE = "compressed.parquet"
+RANKING_FILE = "ranking.parquet"
 TRACES_FILE = "traces.parquet"
 SCORES_FILE = "scores.parquet"
 TRACES_AT_ONCE = 512
 """Traces whose tokens are selected in one go; bounds memory, changes no result."""
+TRACES_RANKED = 1000
+"""The first so many traces have their order of deletion kept: enough for a report, no second copy of big data."""
 DECIDED_TO_KEEP = 0.5
 """A token stays if at least this share of its characters was decided to stay; other shares than 0 and 1 come up only
 where the student has a tokenizer of its own."""
@@ -47,6 +50,9 @@ def compress(
     store: ArtifactStore,
 ) -> Artifact:
     """The training traces cut to a ratio, as an artifact with `compressed.parquet` (`CompressedTrace`).
+
+    Where scores decide, `ranking.parquet` (`RankedTrace`) says of the first `TRACES_RANKED` traces what every other
+    ratio would have kept.
 
     Args:
         config: Mixed ratios, and the rules of the selection. With `selection=llmlingua_compat` the scores are
@@ -115,14 +121,22 @@ def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
     train = [t for t in read_records(source.traces.file(TRACES_FILE), Trace) if t.split == "train"]
     dropped: Counter[str] = Counter()
     rows: list[CompressedTrace] = []
+    ranked: list[RankedTrace] = []
     with Progress("compress", len(train), "traces") as progress:
         tokens = _tokens(source, plan.rules, train, dropped, progress)
         while chunk := list(itertools.islice(tokens, TRACES_AT_ONCE)):
-            rows.extend(_cut(plan, chunk))
+            if plan.selection is Selection.llmlingua_compat:
+                rows.extend(_decided(plan, chunk))
+            else:
+                ranking = rank_traces(plan.rules, chunk)
+                rows.extend(_cut(plan, chunk, ranking))
+                ranked.extend(_ranked(chunk[: TRACES_RANKED - len(ranked)], ranking))
     if not rows:
         reasons = ", ".join(f"{n} {why}" for why, n in dropped.items()) or "the data has no training rows"
         raise DataError(f"compress: no trace is left of {len(train)} ({reasons}). Fix: check data and scorer settings")
     write_records(folder / COMPRESSED_FILE, rows, CompressedTrace)
+    if ranked and source.scores is not None:
+        write_records(folder / RANKING_FILE, ranked, RankedTrace)
     return Summary(num_rows=len(rows), dropped=dropped, facts=_facts(rows))
 
 
@@ -147,17 +161,31 @@ def _tokens(
             yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=scores)
 
 
-def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> Iterator[CompressedTrace]:
-    if plan.selection is Selection.llmlingua_compat:
-        for tokens in chunk:
-            row = _row(tokens, plan.ratios[0], tokens.scores >= DECIDED_TO_KEEP, marker_ratio=None)
-            yield replace(row, protection_exceeded=False)  # more than the ratio allows, but not by protection
-        return
+def _decided(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> Iterator[CompressedTrace]:
+    for tokens in chunk:
+        row = _row(tokens, plan.ratios[0], tokens.scores >= DECIDED_TO_KEEP, marker_ratio=None)
+        yield replace(row, protection_exceeded=False)  # more than the ratio allows, but not by protection
+
+
+def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace], ranking: Ranking) -> Iterator[CompressedTrace]:
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
-    ranking = rank_traces(plan.rules, chunk)
     masks = np.split(ranking.cut(ratios), np.cumsum(ranking.lengths)[:-1])
     for tokens, ratio, keep in zip(chunk, ratios.tolist(), masks, strict=True):
         yield _row(tokens, ratio, keep, marker_ratio=ratio if plan.mixed else None)
+
+
+def _ranked(chunk: Sequence[TokenizedTrace], ranking: Ranking) -> Iterator[RankedTrace]:
+    bounds = np.cumsum(ranking.lengths)[:-1]
+    for tokens, places, held in zip(
+        chunk, np.split(ranking.places, bounds), np.split(ranking.held, bounds), strict=False
+    ):
+        yield RankedTrace(
+            id=tokens.trace.id,
+            offsets=tokens.offsets,
+            scores=tokens.scores,
+            places=places.astype(np.int32),
+            num_held=int(held.sum()),
+        )
 
 
 def _row(tokens: TokenizedTrace, ratio: float, keep: NDArray[np.bool_], marker_ratio: float | None) -> CompressedTrace:

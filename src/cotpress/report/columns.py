@@ -68,6 +68,17 @@ def columns(confidence: float, rows: Sequence[SystemResult] = (), published: Loo
     return shown
 
 
+def page_columns(confidence: float, rows: Sequence[SystemResult], published: Lookup) -> list[Column]:
+    """The columns of the main table in a page, where published numbers have room beside the measured ones."""
+    shown = columns(confidence)
+    if not any(map(published, rows)):
+        return shown
+    accuracy = Column(("accuracy %", "published"), lambda r: f"{float(p.accuracy):.1f}" if (p := published(r)) else "-")
+    tokens = Column(("tokens", "published"), lambda r: f"{float(p.tokens):.0f}" if (p := published(r)) else "-")
+    after = {"accuracy": accuracy, "generated": tokens}
+    return [c for column in shown for c in (column, after.get(column.heading[0].split(" ")[0])) if c is not None]
+
+
 def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     """The columns of the second table of a page: what is behind the main one, as far as any row has it."""
     shown = list(_DETAILS)

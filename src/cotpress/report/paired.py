@@ -117,15 +117,22 @@ def differences(
 
 def differences_markdown(found: Sequence[Difference], confidence: float = 0.95) -> str:
     """The differences as a Markdown table, with what the reader must know of so many intervals below it."""
-    budgets = [b.budget for b in found[0].at_budgets] if found else []
-    heading = ["ratio", "system", "minus", "accuracy, points [CI]", "tokens [CI]", "questions"]
-    lines = [[*heading, *(f"accuracy at {b} tokens, points [CI]" for b in budgets)]]
-    lines.append(["---:", "---", "---", *["---:"] * (len(lines[0]) - 3)])
-    for d in found:
-        cells = [f"{d.ratio:g}", _cell(d.system), _cell(d.minus), _marked(d.accuracy), _tokens(d.tokens)]
-        lines.append([*cells, str(d.accuracy.n), *(_marked(b.accuracy) for b in d.at_budgets)])
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    headings, *lines = differences_grid(found)
+    rule = ["---", "---", *["---:"] * (len(headings) - 2)]
+    shown = [headings, rule, *([cell.replace("|", "\\|") for cell in line] for line in lines)]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in shown)
     return f"{table}\n{differences_note(found, confidence)}\n"
+
+
+def differences_grid(found: Sequence[Difference]) -> list[list[str]]:
+    """Headings, then one line of cells per difference; `*` marks an interval that does not hold 0."""
+    budgets = [b.budget for b in found[0].at_budgets] if found else []
+    headings = ["system", "minus", "ratio", "accuracy, points [CI]", "tokens [CI]", "questions"]
+    grid = [[*headings, *(f"accuracy at {b} tokens, points [CI]" for b in budgets)]]
+    for d in found:
+        cells = [d.system, d.minus, f"{d.ratio:g}", _marked(d.accuracy), _tokens(d.tokens), str(d.accuracy.n)]
+        grid.append([*cells, *(_marked(b.accuracy) for b in d.at_budgets)])
+    return grid
 
 
 def differences_note(found: Sequence[Difference], confidence: float) -> str:
@@ -159,7 +166,3 @@ def _marked(interval: Interval) -> str:
 def _tokens(interval: Interval) -> str:
     star = "" if interval.low <= 0 <= interval.high else " *"
     return f"{interval.value:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]{star}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -1,26 +1,15 @@
-"""Accuracy against generated tokens: the picture that a compression is judged by."""
+"""The two pictures that a compression is judged by: accuracy against tokens, and actual against asked ratio."""
 
-import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cotpress.records import Interval, SystemResult
+from cotpress.report.figure import INK, PAGE, SOFT, Picture, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette: distinguishable with every common colour blindness."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_SETTINGS: dict[Any, Any] = {
-    "svg.hashsalt": "cotpress",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
@@ -32,77 +21,102 @@ def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
     return front
 
 
-def save_plot(rows: Sequence[SystemResult], title: str, stem: Path, *, confidence: float = 0.95) -> list[Path]:
-    """Write the plot as `stem`.png and `stem`.svg and return both paths."""
-    figure = _draw(rows, title, confidence)
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    for path in paths:
-        path.write_bytes(_rendered(figure, path.suffix[1:]))
-    return paths
+def accuracy_picture(rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95) -> Picture:
+    """Accuracy against generated tokens, with intervals and the Pareto front."""
+    front = ", ".join(
+        f"{_named(r)}: {100 * r.accuracy.value:.1f} % at {r.mean_tokens.value:.0f} tokens" for r in pareto_front(rows)
+    )
+    return Picture(
+        name="plot",
+        title=f"{title}: accuracy against generated tokens",
+        description=f"Each point is a student at an asked ratio. On the Pareto front: {front}.",
+        size=(8.0, 4.8),
+        draw=lambda figure: _draw_accuracy(figure, rows, title, confidence),
+    )
 
 
-def svg_plot(rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95) -> str:
-    """The plot as an `<svg>` element to stand inside a page."""
-    text = _rendered(_draw(rows, title, confidence), "svg").decode()
-    return text[text.index("<svg") :]
+def ratio_picture(rows: Sequence[SystemResult], title: str) -> Picture | None:
+    """Asked against actual ratio, of the training data and of what is written; None without a compressed student."""
+    shown = [r for r in rows if r.actual_ratio is not None or r.generated_ratio is not None]
+    if not any(r.target_ratio < 1 for r in shown):
+        return None
+    texts = [
+        f"{r.system} asked {r.target_ratio:g}, kept {_number(r.actual_ratio)}, wrote {_number(r.generated_ratio)}"
+        for r in shown
+        if r.target_ratio < 1
+    ]
+    return Picture(
+        name="ratios",
+        title=f"{title}: asked against actual ratio",
+        description=f"On the diagonal, students get what was asked for. {'; '.join(texts)}.",
+        size=(8.0, 4.4),
+        draw=lambda figure: _draw_ratios(figure, shown, title),
+    )
 
 
-def _rendered(figure: "Figure", kind: str) -> bytes:
-    import matplotlib
-
-    out = io.BytesIO()
-    # Without a date in it, the same results give the same file.
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context(_SETTINGS):
-        figure.savefig(out, format=kind, dpi=160, metadata=metadata)
-    return out.getvalue()
-
-
-def _draw(rows: Sequence[SystemResult], title: str, confidence: float) -> "Figure":
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=(8.0, 5.0), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        _draw_front(axes, rows)
-        names = list(dict.fromkeys(row.system for row in rows))
-        for i, name in enumerate(n for n in names if not _is_original(n)):
-            series = sorted((r for r in rows if r.system == name), key=lambda r: r.target_ratio)
-            _draw_series(axes, series, name, COLOURS[i % len(COLOURS)], MARKERS[(i + i // 7) % len(MARKERS)], size=7)
-        for name in filter(_is_original, names):
-            _draw_series(axes, [r for r in rows if r.system == name], name, "#444444", "*", size=15)
-        _label_ratios(axes, [r for r in rows if r.target_ratio < 1])
-        axes.set_title(title, loc="left")
-        level = f"{100 * confidence:g} % CI"
-        axes.set_xlabel(f"generated tokens per answer (mean, {level})")
-        axes.set_ylabel(f"accuracy in % ({level})")
-        axes.grid(alpha=0.25)
-        axes.margins(x=0.08, y=0.1)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-    return figure
-
-
-def _is_original(name: str) -> bool:
+def is_original(name: str) -> bool:
+    """Whether a row is the uncompressed student, which stands out in every picture."""
     return name.lower().startswith("original")
 
 
-def _draw_series(axes: "Axes", series: Sequence[SystemResult], name: str, colour: str, marker: str, size: int) -> None:
+def _draw_accuracy(figure: "Figure", rows: Sequence[SystemResult], title: str, confidence: float) -> None:
+    axes = figure.add_subplot()
+    x, y = _points(pareto_front(rows))
+    if len(x) > 1:
+        axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
+    for name, colour, marker, size in _systems(rows):
+        series = sorted((r for r in rows if r.system == name), key=lambda r: r.target_ratio)
+        _draw_series(axes, series, name, colour, marker, size)
+    _label_ratios(axes, [r for r in rows if r.target_ratio < 1])
+    axes.set_title(title)
+    level = f"{100 * confidence:g} % CI"
+    axes.set_xlabel(f"generated tokens per answer (mean, {level})")
+    axes.set_ylabel(f"accuracy in % ({level})")
+    axes.margins(x=0.08, y=0.1)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
+
+def _draw_ratios(figure: "Figure", rows: Sequence[SystemResult], title: str) -> None:
+    axes = figure.add_subplot()
+    lowest = min(r.target_ratio for r in rows)
+    axes.plot([lowest, 1], [lowest, 1], color=SOFT, linestyle=":", linewidth=1.5, label="as asked", zorder=1)
+    for name, colour, marker, size in _systems([r for r in rows if not is_original(r.system)]):
+        series = sorted((r for r in rows if r.system == name), key=lambda r: r.target_ratio)
+        kept = [(r.target_ratio, r.actual_ratio) for r in series if r.actual_ratio is not None]
+        wrote = [(r.target_ratio, r.generated_ratio) for r in series if r.generated_ratio is not None]
+        axes.plot(
+            *_columns(wrote), color=colour, marker=marker, markersize=size, linewidth=1.4, label=f"{name}: written"
+        )
+        axes.plot(
+            *_columns(kept), color=colour, marker=marker, markersize=size + 3, markerfacecolor="none", linewidth=1,
+            linestyle="--", label=f"{name}: kept for training", zorder=2,
+        )  # fmt: skip
+    axes.set_title(title)
+    axes.set_xlabel("asked ratio")
+    axes.set_ylabel("actual ratio")
+    axes.margins(0.08)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
+
+def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, str, str, float]]:
+    """Name, colour, marker and marker size of every system; Original last, so that it lies above the others."""
+    compressed = {row.system for row in rows if row.target_ratio < 1}
+    # Scorers first, so that each has the same colour here and in the token viewer.
+    names = sorted(dict.fromkeys(row.system for row in rows), key=lambda name: name not in compressed)
+    usual = [(name, *style(i), 7.0) for i, name in enumerate(n for n in names if not is_original(n))]
+    return [*usual, *((name, INK, "*", 14.0) for name in names if is_original(name))]
+
+
+def _draw_series(
+    axes: "Axes", series: Sequence[SystemResult], name: str, colour: str, marker: str, size: float
+) -> None:
     x, y = _points(series)
-    axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.2, label=name, zorder=3)
+    axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
     axes.errorbar(
         x, y,
         xerr=_errors([r.mean_tokens for r in series], 1), yerr=_errors([r.accuracy for r in series], 100),
-        fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.4, capsize=2, zorder=2,
+        fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.45, capsize=2, zorder=2,
     )  # fmt: skip
-
-
-def _draw_front(axes: "Axes", rows: Sequence[SystemResult]) -> None:
-    x, y = _points(pareto_front(rows))
-    if len(x) > 1:
-        axes.step(x, y, where="post", color="#999999", linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
 
 
 def _label_ratios(axes: "Axes", rows: Sequence[SystemResult]) -> None:
@@ -115,10 +129,22 @@ def _label_ratios(axes: "Axes", rows: Sequence[SystemResult]) -> None:
             xytext=(6, -11),
             textcoords="offset points",
             fontsize=8,
-            color="#333333",
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            color=INK,
+            path_effects=[withStroke(linewidth=2.5, foreground=PAGE)],
             zorder=4,
         )
+
+
+def _named(row: SystemResult) -> str:
+    return row.system if row.target_ratio == 1 else f"{row.system} at {row.target_ratio:g}"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _points(rows: Sequence[SystemResult]) -> tuple[list[float], list[float]]:

@@ -1,0 +1,88 @@
+"""What a scorer deletes: the share of each kind of token, and of each planted label, at every ratio."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cotpress.records import RankedTrace, Trace, num_to_keep
+from cotpress.report.token_kinds import TokenKind
+from cotpress.report.viewer_data import Ranker, ViewedData, offsets_of
+from cotpress.report.viewer_encoding import token_labels
+
+PERCENTS = tuple(range(30, 101))
+"""Kept percentages that the page's slider moves through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletions:
+    """How many tokens of each kind a ranker deletes.
+
+    Attributes:
+        ranker: Its label.
+        names: The kinds that occur in the traces of any ranker, in a fixed order.
+        totals: int64 `[kinds]`, tokens of each kind in the shown traces.
+        deleted: int64 `[kinds, len(PERCENTS)]`, how many of them are gone.
+    """
+
+    ranker: str
+    names: tuple[str, ...]
+    totals: NDArray[np.int64]
+    deleted: NDArray[np.int64]
+
+    def share(self, percent: int) -> NDArray[np.float64]:
+        """Share of each kind that is deleted when `percent` of all tokens stay, float64 `[kinds]`."""
+        return np.asarray(self.deleted[:, PERCENTS.index(percent)] / np.maximum(self.totals, 1))
+
+
+def by_kind(data: ViewedData) -> list[Deletions]:
+    """One per ranker: digits, operators, LaTeX, words, stop words, hesitations, punctuation."""
+    names = [kind.label for kind in TokenKind]
+    return _counted(data, names, lambda t: data.kinds[t.id].astype(np.int64))
+
+
+def by_label(data: ViewedData) -> list[Deletions]:
+    """One per ranker: what was planted, the essential first; empty for data without labels."""
+    spans = {(s.essential, s.kind) for t in data.traces for s in t.spans}
+    if not spans:
+        return []
+    keys = sorted(spans, key=lambda key: (not key[0], key[1]))
+    names = [f"{kind.replace('_', ' ')}{' *' if essential else ''}" for essential, kind in keys]
+
+    def codes(trace: Trace) -> NDArray[np.int64]:
+        found = token_labels(trace.thinking, trace.spans, offsets_of(trace, data.rankers))
+        return np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in found], dtype=np.int64)
+
+    cached = {t.id: codes(t) for t in data.traces}
+    return _counted(data, names, lambda t: cached[t.id])
+
+
+def _counted(data: ViewedData, names: Sequence[str], codes: Callable[[Trace], NDArray[np.int64]]) -> list[Deletions]:
+    counts = [_first_kept_counts(r, data.traces, len(names), codes) for r in data.rankers]
+    there = np.sum([c.sum(axis=1) for c in counts], axis=0) > 0
+    found = []
+    for ranker, first_kept in zip(data.rankers, counts, strict=True):
+        totals = first_kept.sum(axis=1)
+        deleted = totals[:, None] - first_kept.cumsum(axis=1)[:, :-1]
+        shown = tuple(name for name, some in zip(names, there, strict=True) if some)
+        found.append(Deletions(ranker=ranker.label, names=shown, totals=totals[there], deleted=deleted[there]))
+    return found
+
+
+def _first_kept_counts(
+    ranker: Ranker, traces: Sequence[Trace], num_kinds: int, codes: Callable[[Trace], NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Tokens by kind and by the lowest of `PERCENTS` at which they stay, int64 `[kinds, len(PERCENTS) + 1]`."""
+    counts = np.zeros((num_kinds, len(PERCENTS) + 1), dtype=np.int64)
+    for trace in traces:
+        if trace.id in ranker.rows:
+            kinds = codes(trace)
+            np.add.at(counts, (kinds[kinds >= 0], _first_kept(ranker.rows[trace.id])[kinds >= 0]), 1)
+    return counts
+
+
+def _first_kept(row: RankedTrace) -> NDArray[np.int64]:
+    """Index of the lowest of `PERCENTS` at which each token stays, int64 `[n]`."""
+    cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
+    return np.searchsorted(cuts, row.places, side="right")

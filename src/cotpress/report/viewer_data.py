@@ -1,0 +1,178 @@
+"""What the token viewer shows, from the artifacts on disk: traces, scores, orders of deletion, planted labels."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cotpress.artifacts import Artifact
+from cotpress.errors import ArtifactError
+from cotpress.records import RankedTrace, Trace
+from cotpress.report.collect import Run
+from cotpress.report.results import StageRecord
+from cotpress.report.sources import Sources
+from cotpress.report.token_kinds import token_kinds
+from cotpress.tables import read_records
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TRACES = 200
+_USUAL_RULES = {"granularity": "token", "alignment": "own", "protection": "none"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranker:
+    """One way to choose tokens: a scorer with the rules of its selection.
+
+    Attributes:
+        label: Name of the scorer, and what else tells it from the others.
+        ratios: Asked ratios of the runs that used it, sorted.
+        rows: Its order of deletion, by trace.
+    """
+
+    label: str
+    ratios: tuple[float, ...]
+    rows: dict[str, RankedTrace]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewedData:
+    """Traces that some rankers have cut, all in the tokens of one tokenizer.
+
+    Attributes:
+        label: Which data and tokenizer.
+        traces: The shown ones, in the order of the data.
+        num_traces: Training traces that there are.
+        kinds: uint8 `[n]` per trace, values of `TokenKind`.
+        rankers: At least one.
+    """
+
+    label: str
+    traces: tuple[Trace, ...]
+    num_traces: int
+    kinds: dict[str, NDArray[np.uint8]]
+    rankers: tuple[Ranker, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewed:
+    """Everything for the viewer, and why something is missing in it."""
+
+    data: tuple[ViewedData, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Found:
+    """A compress artifact of a run, with what it was made from."""
+
+    run: Run
+    record: StageRecord
+    compressed: Artifact
+    traces: Artifact
+
+
+def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -> Viewed:
+    """The token viewer's data of some runs.
+
+    Args:
+        runs: Finished runs.
+        sources: Finds their artifacts.
+        limit: Most traces that are shown of each data set.
+    """
+    missing: dict[str, None] = {}
+    groups: dict[tuple[str, str], list[_Found]] = {}
+    for run in runs:
+        for record in run.results.stages:
+            if not record.artifact.startswith("compress/") or record.label == "compress (Original)":
+                continue
+            found = _find(run, record, sources)
+            if isinstance(found, str):
+                missing[f"{run.results.name}: {found}"] = None
+            else:
+                identity = found.compressed.manifest["identity"]
+                groups.setdefault((identity["traces"], identity["tokenizer"]), []).append(found)
+    if not groups and not missing:
+        missing["none of the runs has compressed any traces"] = None
+    data = [_data(group, limit) for group in groups.values()] if limit > 0 else []
+    return Viewed(data=tuple(data), missing=tuple(missing))
+
+
+def _find(run: Run, record: StageRecord, sources: Sources) -> _Found | str:
+    """The artifacts behind one compression, or why there are none to be shown."""
+    compressed = sources.find(run.path, record.artifact)
+    if compressed is None:
+        return f"artifact {record.artifact} is not on disk any more"
+    identity = compressed.manifest["identity"]
+    if "ranking.parquet" not in compressed.manifest["files"]:
+        if identity["scores"] is None:
+            return "it keeps every token, so there is no order of deletion"
+        if identity["plan"].get("selection") == "llmlingua_compat":
+            return "LLMLingua's selection is made for one ratio and has no order of deletion"
+        return f"artifact {compressed.key} was made by an earlier release, without the order of deletion"
+    traces = sources.find(run.path, identity["traces"])
+    if traces is None:
+        return f"artifact {identity['traces']} is not on disk any more"
+    return _Found(run, record, compressed, traces)
+
+
+def _data(group: Sequence[_Found], limit: int) -> ViewedData:
+    train = [t for t in read_records(group[0].traces.file("traces.parquet"), Trace) if t.split == "train"]
+    by_order: dict[str, list[_Found]] = {}
+    for found in group:  # the same scores and rules at another ratio are the same order
+        identity = found.compressed.manifest["identity"]
+        by_order.setdefault(json.dumps([identity["scores"], identity["plan"]["rules"]], sort_keys=True), []).append(
+            found
+        )
+    labels = _labels([members[0] for members in by_order.values()])
+    rankers = []
+    for label, members in zip(labels, by_order.values(), strict=True):
+        rows = {r.id: r for r in read_records(members[0].compressed.file("ranking.parquet"), RankedTrace)}
+        ratios = sorted({x for m in members for x in m.compressed.manifest["identity"]["plan"]["ratios"]})
+        rankers.append(Ranker(label=label, ratios=tuple(ratios), rows=rows))
+    shown = [t for t in train if any(t.id in r.rows for r in rankers)][:limit]
+    kinds = {t.id: token_kinds(t.thinking, offsets_of(t, rankers)) for t in shown}
+    model = group[0].run.results.model
+    name = group[0].run.results.essentials.get("data", "traces")
+    return ViewedData(
+        label=f"{name} in tokens of {model}",
+        traces=tuple(shown),
+        num_traces=len(train),
+        kinds=kinds,
+        rankers=tuple(rankers),
+    )
+
+
+def offsets_of(trace: Trace, rankers: Iterable[Ranker]) -> NDArray[np.int32]:
+    """Characters of a trace's tokens, int32 `[n, 2]`; all rankers share them."""
+    return next(r.rows[trace.id].offsets for r in rankers if trace.id in r.rows)
+
+
+def _labels(members: Sequence[_Found]) -> list[str]:
+    """A name for each order of deletion: the scorer, its rules where they are unusual, a number if that is not all."""
+    labels: list[str] = []
+    for found in members:
+        scorer = found.record.label.removeprefix("compress (").removesuffix(")")
+        rules = found.compressed.manifest["identity"]["plan"]["rules"]
+        unusual = [
+            f"{name}={value if isinstance(value, str | int) else 'set'}"
+            for name, value in rules.items()
+            if value and value != _USUAL_RULES.get(name)
+        ]
+        labels.append(", ".join([scorer, *unusual]))
+    return [
+        label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
+        for i, label in enumerate(labels)
+    ]
+
+
+def readable(runs: Sequence[Run], sources: Sources, limit: int) -> Viewed:
+    """`viewed`, and a damaged artifact is a note, not an end."""
+    try:
+        return viewed(runs, sources, limit)
+    except (ArtifactError, KeyError) as error:
+        log.warning("report: no token viewer: %s", error)
+        return Viewed(data=(), missing=(f"an artifact cannot be read: {error}",))

@@ -1,0 +1,67 @@
+"""Losses and times come from the artifacts, each counted once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from cotpress.records import Trace
+from cotpress.report.collect import collect
+from cotpress.report.figure import Drawing
+from cotpress.report.page import work_table
+from cotpress.report.results import StageRecord
+from cotpress.report.sources import Sources
+from cotpress.report.work import curves, loss_picture, time_picture, work
+from reported import World
+
+TRACES = [Trace(id="t", question="q", thinking="First, 12 + 30 = 42 apples.", response="", answer="42")]
+
+
+def test_shared_artifact_is_counted_once_and_was_computed_if_any_run_did(tmp_path: Path) -> None:
+    world = World(tmp_path, TRACES)
+    for ratio in (0.5, 0.7):
+        world.run("cts", ratio, world.compressed("cts", ratio))
+    found = work(collect(tmp_path / "runs").runs, Sources())
+    assert [(w.label, w.stage, w.seconds, w.fresh) for w in found] == [
+        ("data", "data", 0.0, False), ("compress (cts 0.5)", "compress", 3.0, True),
+        ("compress (cts 0.7)", "compress", 3.0, True), ("sft (cts 0.5)", "sft", 6.0, True),
+        ("sft (cts 0.7)", "sft", 6.0, True),
+    ]  # fmt: skip
+    table = work_table(found)
+    assert table is not None
+    assert [cell.text for cell in table.rows[3].cells][1:5] == ["6 s", "9,000", "1,500", "computed"]
+    picture = time_picture(found)
+    assert picture is not None
+    assert picture.description.startswith("18 s for 5 artifacts: data 0 s, compress 6 s, sft 12 s")
+
+
+def test_losses_are_read_from_the_logs_and_smoothed(tmp_path: Path) -> None:
+    world = World(tmp_path, TRACES)
+    world.run("cts", 0.5, world.compressed("cts", 0.5))
+    runs = collect(tmp_path / "runs").runs
+    (curve,) = curves(runs, Sources())
+    assert (curve.label, curve.steps[-1], curve.losses[0]) == ("cts 0.5", 30, 3.0)
+    assert len(curve.smooth) == 30
+    assert min(curve.losses) <= min(curve.smooth)
+    assert curve.smooth[1] == sum(curve.losses[:4]) / 4
+    assert loss_picture([]) is None
+
+
+def test_runs_without_artifacts_or_times_have_no_such_figures(tmp_path: Path) -> None:
+    world = World(tmp_path, TRACES)
+    stages = (StageRecord(label="data", artifact="data/gone", seconds=0.0, fresh=False),)
+    world.run("cts", 0.5, world.compressed("cts", 0.5), stages=stages)
+    runs = collect(tmp_path / "runs").runs
+    assert curves(runs, Sources()) == []
+    assert time_picture(work(runs, Sources())) is None
+
+
+def test_inline_figure_takes_the_pages_colours_and_names_itself(tmp_path: Path) -> None:
+    world = World(tmp_path, TRACES)
+    world.run("cts", 0.5, world.compressed("cts", 0.5))
+    picture = loss_picture(curves(collect(tmp_path / "runs").runs, Sources()))
+    assert picture is not None
+    svg = Drawing(replace(picture, title="a < b")).inline_svg("f7")
+    assert 'role="img" aria-labelledby="f7-title f7-desc"' in svg
+    assert '<title id="f7-title">a &lt; b</title>' in svg
+    assert "var(--c0)" in svg
+    assert "#0072b2" not in svg.lower()
+    assert 'id="figure_1"' not in svg
