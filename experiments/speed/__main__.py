@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CotpressError as error:
         sys.stderr.write(f"\nerror: {error}\n")
         sys.exit(1)
+    finally:
+        bench.close()
     show(bench.figures, verdicts(bench.figures, settings.device, settings.groups), bench.skipped)
     sys.stdout.write(f"results: {settings.output}\n")
 

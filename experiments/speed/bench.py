@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -44,9 +45,12 @@ class Bench:
 
     @cached_property
     def work(self) -> Path:
-        """Scratch folder, removed at the end of the run."""
-        self._temporary = tempfile.TemporaryDirectory(prefix="cotpress-bench-")
-        return Path(self._temporary.name)
+        """Scratch folder, removed by `close`."""
+        return Path(tempfile.mkdtemp(prefix="cotpress-bench-"))
+
+    def close(self) -> None:
+        """Remove what only this run needed."""
+        shutil.rmtree(self.work)
 
     def checkpoint(self, model: str) -> Path:
         """A model of the config group `model` as a folder that every side reads."""
@@ -88,7 +92,7 @@ class Bench:
 
     def ours(self, job: Job, *, best: bool = False) -> System:
         """cotpress, in float32 or with the best settings."""
-        own = {"work": tempfile.mkdtemp(dir=self.work)}
+        own: dict[str, Any] = {"work": tempfile.mkdtemp(dir=self.work)}
         if best:
             own |= {"dtype": self.best_dtype, "overrides": list(self.settings.best)}
         return System(module=f"{PACKAGE}.ours", job={**job, **own})
@@ -117,7 +121,7 @@ class Bench:
         found = alternate(systems, repeats, self.settings.output / "logs" / _name(f"{group} {case}"))
         for system, measured in found.items():
             for number, m in enumerate(measured):
-                facts = {k: v for k, v in m.facts.items() if k not in ("scores", "texts")}
+                facts = {k: v for k, v in m.facts.items() if k not in ("scores", "texts", "token_ids")}
                 row = {**asdict(m), "facts": facts}
                 self.measurements.append({"group": group, "case": case, "system": system, "repeat": number, **row})
         return found

@@ -4,22 +4,21 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from experiments.speed.texts import read_rows
 from experiments.speed.worker import Job, Measurement, serve, use_threads
 
 
 def prepare(job: Job) -> Any:
-    """One repetition is one call of `function(checkpoint, rows, settings)`, which times itself."""
+    """One repetition is one call of `function(checkpoint, **arguments)`, which loads, warms up and times itself."""
     use_threads(job)
-    function = getattr(importlib.import_module(job["module"]), job["function"])
-    rows = read_rows(Path(job["traces"]))
+    module = importlib.import_module(job["module"])
+    arguments = dict(job["arguments"])
+    if "settings" in arguments:
+        arguments["settings"] = module.Settings(**arguments["settings"])
 
     def repeat() -> Measurement:
-        found = function(Path(job["checkpoint"]), rows, job["settings"])
-        facts = {k: v for k, v in found.items() if k not in ("seconds", "tokens", "peak_rss_bytes")}
-        return Measurement(
-            seconds=found["seconds"], tokens=int(found["tokens"]), peak_bytes=found.get("peak_rss_bytes"), facts=facts
-        )
+        found = getattr(module, job["function"])(Path(job["checkpoint"]), **arguments)
+        facts = {k: v for k, v in found.items() if k not in ("seconds", "tokens")}
+        return Measurement(seconds=found["seconds"], tokens=int(found["tokens"]), facts=facts)
 
     return repeat
 

@@ -1,6 +1,7 @@
 """The model that all sides read: one folder that transformers 4.47 and 5 understand alike."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling_config import Dtype, ModelConfig
 
 LONGEST_CONTEXT = 16384
-"""Positions that the written config allows: RoPE goes on behind the trained context, and only the time is of interest."""
+"""Positions that the written config allows: RoPE goes on past the trained context, and only time matters here."""
 
 
 def write_checkpoint(config: ModelConfig, store: ArtifactStore, folder: Path) -> Path:
@@ -32,7 +33,7 @@ def write_checkpoint(config: ModelConfig, store: ArtifactStore, folder: Path) ->
     return folder
 
 
-def _edit(path: Path, change) -> None:  # type: ignore[no-untyped-def]
+def _edit(path: Path, change: Callable[[dict[str, object]], None]) -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ REQUIREMENTS = Path(__file__).with_name("release-requirements.txt")
 READY = "ready"
 
 
-class EnvironmentError_(CotpressError):
+class ReleaseError(CotpressError):
     """The release's environment cannot be made."""
 
 
@@ -30,7 +30,7 @@ def release_environment(cache: Path) -> Path:
         cache: Folder that environments are kept in.
 
     Raises:
-        EnvironmentError_: A package cannot be installed.
+        ReleaseError: A package cannot be installed.
     """
     folder = cache / f"release-{_key()}"
     python = folder / "bin" / "python"
@@ -71,7 +71,7 @@ def _install(folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-5:])
-        raise EnvironmentError_(
+        raise ReleaseError(
             f"the environment of the release cannot be made; pip says:\n{tail}\n"
             "Fix: give access to a package index, or leave the release out with --without-release"
         )

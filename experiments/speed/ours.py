@@ -68,25 +68,19 @@ def prepare(job: Job) -> Any:
 
 @contextmanager
 def _profiled(table: str | None) -> Iterator[None]:
-    """Write where the time goes to the file `table`; profiling slows the work down, so nothing else is measured then."""
+    """Write where the time goes to the file `table`; profiling slows the work down, so its times are not used."""
     if table is None:
         yield
         return
+    from torch.cuda import is_available
     from torch.profiler import ProfilerActivity, profile
 
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch_cuda() else [])]
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_available() else [])]
     with profile(activities=activities, profile_memory=True) as profiler:
         yield
-    column = "self_cuda_time_total" if torch_cuda() else "self_cpu_time_total"
+    column = "self_cuda_time_total" if is_available() else "self_cpu_time_total"
     text = profiler.key_averages().table(sort_by=column, row_limit=PROFILE_ROWS)
     Path(table).write_text(text, encoding="utf-8")
-
-
-def torch_cuda() -> bool:
-    """Whether torch sees a GPU."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 class Engine:

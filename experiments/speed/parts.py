@@ -1,10 +1,16 @@
 """The parts of the benchmark beside scoring."""
 
 import importlib.util
+import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling_config import ChatConfig
+from cotpress.prompts import ChatFormat
 from experiments.speed.bench import FLOAT32, PACKAGE, Bench
 from experiments.speed.figures import rates
 from experiments.speed.processes import System
@@ -12,11 +18,12 @@ from experiments.speed.scoring import MEGABYTE, OURS
 from experiments.speed.selection import TOKENS_PER_TRACE
 from experiments.speed.settings import RATIOS
 from experiments.speed.texts import Row
+from experiments.speed.worker import Measurement
 
 BFLOAT16 = "bfloat16"
 TRAINING_LENGTHS = (128, 512, 256)
 """Thinking tokens of the rows trained on, in turns: packing has something to do."""
-GENERATION_ROWS, GENERATION_ROWS_QUICK = 32, 8
+SEQUENCES_PER_STEP = 4
 FASTER_THAN_TRL, FASTER_THAN_PLAIN = "tokens/s / TRL", "tokens/s / plain generate"
 
 
@@ -53,7 +60,7 @@ def agreement(bench: Bench) -> None:
         bench.add("agreement", case, f"changed keep decisions at {ratio:g}", "%", changed)
 
 
-def _changed(exact: np.ndarray, rough: np.ndarray, ratio: float) -> float:  # type: ignore[type-arg]
+def _changed(exact: NDArray[np.float64], rough: NDArray[np.float64], ratio: float) -> float:
     """Share of the tokens that one selection keeps and the other does not."""
     kept = round(ratio * len(exact))
     masks = [np.argsort(np.argsort(-values, kind="stable")) < kept for values in (exact, rough)]
@@ -63,38 +70,65 @@ def _changed(exact: np.ndarray, rough: np.ndarray, ratio: float) -> float:  # ty
 def training(bench: Bench) -> None:
     """sft tokens per second against TRL's SFTTrainer with packing."""
     if importlib.util.find_spec("trl") is None:
-        bench.skipped["training"] = "TRL is not installed. Fix: pip install -e '.[bench]' -c constraints.txt"
+        bench.skipped["training"] = "TRL is not installed. Fix: pip install trl datasets"
         return
-    count = 2 if bench.settings.quick else 8
-    rows = [row for _ in range(count) for n in TRAINING_LENGTHS for row in bench.texts.rows(1, n)]
-    _against(bench, "training", rows, "trl_tokens_per_s", FASTER_THAN_TRL)
+    s = bench.settings
+    count = 3 if s.quick else 8
+    texts = [row for _ in range(count) for n in TRAINING_LENGTHS for row in bench.texts.rows(1, n)]
+    rows = [_tokens(bench, row) for row in texts]
+    mean = sum(len(row["ids"]) for row in rows) / len(rows)
+    settings = {
+        "threads": s.threads,
+        "device": s.device,
+        "dtype": bench.best_dtype,
+        "sequences_per_step": SEQUENCES_PER_STEP,
+        "tokens_per_pack": math.ceil(SEQUENCES_PER_STEP * mean),
+        "warmup_rows": SEQUENCES_PER_STEP,
+    }
+    _against(bench, "training", {"rows": rows, "settings": settings}, len(rows), "trl_tokens_per_s", FASTER_THAN_TRL)
+
+
+def _tokens(bench: Bench, row: Row) -> dict[str, Any]:
+    """A row as a student is trained on it, in token ids."""
+    tokenizer = bench.texts.tokenizer
+    written = ChatFormat(tokenizer, ChatConfig(system=""))
+    prompt = written.prompt_ids(row.question)
+    thinking = tokenize_with_offsets(tokenizer, row.thinking)[0].tolist()
+    return {"ids": [*prompt, *written.completion_ids(thinking, row.response)], "num_prompt": len(prompt)}
 
 
 def generation(bench: Bench) -> None:
     """Answer tokens per second against plain `generate` on unsorted batches of the same size."""
-    rows = bench.texts.rows(GENERATION_ROWS_QUICK if bench.settings.quick else GENERATION_ROWS, 64)
-    _against(bench, "generation", rows, "plain_tokens_per_s", FASTER_THAN_PLAIN)
-
-
-def _against(bench: Bench, group: str, rows: list[Row], other: str, name: str) -> None:
-    """Compare two functions of the module that has the group's name."""
-    module = f"{PACKAGE}.{group}"
-    if importlib.util.find_spec(module) is None:
-        bench.skipped[group] = f"there is no {module}"
+    if importlib.util.find_spec(f"{PACKAGE}.generation") is None:
+        bench.skipped["generation"] = f"there is no {PACKAGE}.generation"
         return
-    s = bench.settings
-    call = {"module": module, "settings": {"device": s.device, "dtype": bench.best_dtype, "threads": s.threads}}
-    job = bench.job(rows, **call)
+    module = importlib.import_module(f"{PACKAGE}.generation")
+    count, batch = (12, 4) if bench.settings.quick else (84, 21)
+    prompts = module.planted_prompts(bench.checkpoint(bench.settings.model), count)
+    arguments = {"prompts": prompts, "budgets": module.answer_budgets(count), "batch_size": batch}
+    found = _against(bench, "generation", arguments, count, "plain_tokens_per_s", FASTER_THAN_PLAIN)
+    equal = [
+        sum(a == b for a, b in zip(ours.facts["token_ids"], plain.facts["token_ids"], strict=True)) / count
+        for ours, plain in zip(*found, strict=True)
+    ]
+    bench.add("generation", f"{count} rows", "equal texts", "%", tuple(100 * share for share in equal))
+
+
+def _against(
+    bench: Bench, group: str, arguments: dict[str, Any], count: int, other: str, name: str
+) -> tuple[list[Measurement], list[Measurement]]:
+    """Compare two functions of the module that has the group's name: the one of cotpress and another."""
+    s, case = bench.settings, f"{count} rows"
+    job = {"module": f"{PACKAGE}.{group}", "checkpoint": str(bench.checkpoint(s.model)), "threads": s.threads}
+    theirs = other.split("_")[0]
     systems = {
-        label: System(module=f"{PACKAGE}.call", job={**job, "function": function})
-        for label, function in ((OURS, "cotpress_tokens_per_s"), (other.split("_")[0], other))
+        label: System(module=f"{PACKAGE}.call", job={**job, "arguments": arguments, "function": function})
+        for label, function in ((OURS, "cotpress_tokens_per_s"), (theirs, other))
     }
-    found = bench.measure(group, f"{len(rows)} rows", systems, s.repeats)
+    found = bench.measure(group, case, systems, s.repeats)
     for label, measured in found.items():
-        bench.add(group, f"{len(rows)} rows", label, "tokens/s", rates(measured))
-        peak = measured[0].peak_bytes
-        if peak is not None:
-            bench.add(group, f"{len(rows)} rows", f"peak memory, {label}", "MB", (peak / MEGABYTE,))
-    ours, theirs = found.values()
-    values = tuple(a / b for a, b in zip(rates(ours), rates(theirs), strict=True))
-    bench.add(group, f"{len(rows)} rows", name, "x", values)
+        bench.add(group, case, label, "tokens/s", rates(measured))
+        bench.add(group, case, f"peak of the process, {label}", "MB", (measured[0].facts["peak_rss_bytes"] / MEGABYTE,))
+    values = tuple(a / b for a, b in zip(rates(found[OURS]), rates(found[theirs]), strict=True))
+    bench.add(group, case, name, "x", values)
+    return found[OURS], found[theirs]

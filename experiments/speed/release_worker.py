@@ -47,7 +47,7 @@ def prepare(job: Job) -> Any:
     _without_tiktoken()
     use_threads(job)
     import torch
-    from llmlingua import PromptCompressor
+    from llmlingua import PromptCompressor  # type: ignore[import-not-found]
 
     dtype = getattr(torch, job["dtype"])
     compressor = PromptCompressor(job["checkpoint"], device_map=job["device"], model_config={"torch_dtype": dtype})

@@ -1,4 +1,4 @@
-"""Scoring against the release, the naive scorer and the limit: by length, over a sweep of ratios, by size of the corpus."""
+"""Scoring against the release, the naive scorer and the limit: by length, over a sweep, by size of the corpus."""
 
 from collections.abc import Sequence
 

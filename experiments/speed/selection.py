@@ -1,11 +1,10 @@
 """Measures selection alone: what any further ratio costs once the scores are there. One core, no model.
 
-`rank` is the order of deletion and one cut; `stage` is all of the compress stage, from artifacts on disk to rows on disk,
-tokenizing and writing included.
+Measured twice: the order of deletion and one cut, in memory; and all of the compress stage, from artifacts on disk to
+rows on disk, tokenizing and writing included.
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -16,7 +16,7 @@ class Settings:
     """What is measured, and how often.
 
     Attributes:
-        groups: Parts to run; `agreement` by default only where two number formats are compared anyway.
+        groups: Parts to run, in order.
         model: Name in the config group `model`.
         device: `cpu` or `cuda`.
         threads: CPU threads of every side.
@@ -28,7 +28,7 @@ class Settings:
         selected_tokens: Thinking tokens that selection is measured on.
         repeats: Repetitions of each measurement.
         long_repeats: The same for traces over `LONG_TOKENS`.
-        train_rows: Rows for training; 0 leaves the size to the group.
+        quick: Whether short work is done that says little.
         release: Whether the release takes part.
         traces: jsonl file to take texts from; None uses built-in ones.
         profile: Also write the profiler's table of cotpress.

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from experiments.speed.figures import Figure, Verdict
 
-WIDTH = 110
+WIDTH = 130
 _STYLES = {"met": "green", "missed": "red", "not measured": "yellow"}
 
 

@@ -44,7 +44,7 @@ class TraceMaker:
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", source: Path | None = None, seed: int = 7) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._pieces: Iterator[Row] = cycle(_from_file(source) if source else _built_in(seed))
         self._made = 0
 
@@ -55,7 +55,7 @@ class TraceMaker:
     def _row(self, num_tokens: int) -> Row:
         parts = [next(self._pieces)]
         thinking = parts[0].thinking
-        while len(tokenize_with_offsets(self._tokenizer, thinking)[0]) < num_tokens:
+        while len(tokenize_with_offsets(self.tokenizer, thinking)[0]) < num_tokens:
             parts.append(next(self._pieces))
             thinking += "\n\n" + parts[-1].thinking
         self._made += 1
@@ -68,8 +68,8 @@ class TraceMaker:
         )
 
     def _cut(self, text: str, num_tokens: int) -> str:
-        """The beginning of `text`, of `num_tokens` tokens at most (one or two fewer where a token cannot be cut off)."""
-        _, offsets = tokenize_with_offsets(self._tokenizer, text)
+        """The beginning of `text`, of `num_tokens` tokens at most (fewer where one cannot be cut off)."""
+        _, offsets = tokenize_with_offsets(self.tokenizer, text)
         return text if len(offsets) <= num_tokens else text[: int(offsets[num_tokens - 1][1])]
 
 

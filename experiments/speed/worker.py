@@ -1,8 +1,8 @@
 """The far side of a measurement: a process that prepares once and then measures when it is told to.
 
 Only the standard library at module level: the release's environment, which has no cotpress, imports this file too.
-Protocol, one JSON object per line: the job arrives on standard input and is answered by `ready`; every further line asks
-for one repetition and is answered by a `Measurement`. Whatever libraries print goes to standard error.
+Protocol, one JSON object per line: the job arrives on standard input and is answered by `ready`; every further line
+asks for one repetition and is answered by a `Measurement`. Whatever libraries print goes to standard error.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class Measurement:
 class Meter:
     """Times a stretch of work and notes its peak memory above what was held when it began.
 
-    On a CPU that is the resident set: Linux forgets its high-water mark on request. On a GPU it is what torch allocated.
+    On a CPU that is the resident set: Linux forgets its high-water mark on request. On a GPU, what torch allocated.
 
     Args:
         device: `cpu` or `cuda`.
