@@ -1,5 +1,6 @@
 """The near side of a measurement: one process per system, told in turn to do one repetition."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -68,11 +69,10 @@ class Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         if error is not None:
             self._process.terminate()
-        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):  # it may have died before it read its job
+            self._process.__exit__(kind, error, trace)  # closes the pipes, which ends the worker, and waits
 
     def wait_until_ready(self) -> None:
         """Return when the model is loaded and warm."""
