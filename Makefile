@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-ARGS ?= scorer=cts ratio=0.7
 
-.PHONY: help run test test-slow check lint types clean install
+run: ARGS ?= scorer=cts ratio=0.7
+
+.PHONY: help run test test-slow bench check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +31,9 @@ test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
 test-slow: $(READY)  ## the slow tests on real models
 	$(BIN)/python -m pytest -m slow
 
+bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: 25 minutes; ARGS="--quick" for 3
+	$(BIN)/python -m experiments.speed $(ARGS)
+
 check: lint types  ## lint, types, import layers
 
 lint: $(READY)
@@ -41,4 +45,4 @@ types: $(READY)
 	$(BIN)/mypy
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,78 @@
+"""Scoring against the release, the naive scorer and the limit: by length, over a sweep, by size of the corpus."""
+
+from collections.abc import Sequence
+
+from experiments.speed.bench import Bench
+from experiments.speed.figures import rates, ratios
+from experiments.speed.settings import RATIOS
+from experiments.speed.worker import Measurement
+
+OURS, BEST = "cotpress", "cotpress (best)"
+NAIVE, LIMIT, LIMIT_BEST, RELEASE = "naive", "limit", "limit (best)", "release"
+
+AGAINST_LIMIT = "time / limit"
+AGAINST_LIMIT_BEST = "time / limit, best settings"
+FASTER_THAN_RELEASE = "faster than release"
+FASTER_THAN_RELEASE_BEST = "faster than release, best settings"
+FASTER_THAN_NAIVE = "faster than naive"
+MEMORY_OF_NAIVE = "peak memory / naive"
+MEGABYTE = 1e6
+
+Found = dict[str, list[Measurement]]
+
+
+def by_length(bench: Bench) -> None:
+    """One ratio, one trace, from short to long."""
+    for length in bench.settings.lengths:
+        _compare(bench, "scoring", f"{length} tokens", length, RATIOS[-1:])
+
+
+def sweep(bench: Bench) -> None:
+    """Five ratios: cotpress scores once, the others pay for each."""
+    length = bench.settings.sweep_length
+    _compare(bench, "sweep", f"{len(RATIOS)} ratios, {length} tokens", length, RATIOS)
+
+
+def _compare(bench: Bench, group: str, case: str, length: int, kept: Sequence[float]) -> None:
+    job = bench.job(bench.texts.rows(1, length), ratios=list(kept))
+    systems = {OURS: bench.ours(job), LIMIT: bench.limit(job), NAIVE: bench.naive(job), **bench.release(job)}
+    if bench.tunes:
+        systems |= {BEST: bench.ours(job, best=True), LIMIT_BEST: bench.limit(job, best=True)}
+    found = bench.measure(group, case, systems, bench.settings.repeats_at(length))
+    best, best_limit = (BEST, LIMIT_BEST) if bench.tunes else (OURS, LIMIT)
+    for name, measured in found.items():
+        bench.add(group, case, name, "tokens/s", rates(measured))
+    bench.add(group, case, AGAINST_LIMIT, "x", ratios(found[OURS], found[LIMIT]))
+    bench.add(group, case, AGAINST_LIMIT_BEST, "x", ratios(found[best], found[best_limit]))
+    bench.add(group, case, FASTER_THAN_NAIVE, "x", ratios(found[NAIVE], found[OURS]))
+    if RELEASE in found:
+        bench.add(group, case, FASTER_THAN_RELEASE, "x", ratios(found[RELEASE], found[OURS]))
+        bench.add(group, case, FASTER_THAN_RELEASE_BEST, "x", ratios(found[RELEASE], found[best]))
+    _memory(bench, group, case, found)
+
+
+def _memory(bench: Bench, group: str, case: str, found: Found) -> None:
+    """Peak memory above the weights: of the first repetition, before anything lies ready from an earlier one."""
+    peaks = {name: measured[0].peak_bytes for name, measured in found.items()}
+    for name, peak in peaks.items():
+        if peak is not None:
+            bench.add(group, case, f"peak memory, {name}", "MB", (peak / MEGABYTE,))
+    ours, naive = peaks[OURS], peaks[NAIVE]
+    if ours is not None and naive:
+        bench.add(group, case, MEMORY_OF_NAIVE, "x", (ours / naive,))
+
+
+def corpus(bench: Bench) -> None:
+    """Time per trace and memory against the number of traces; the tiny model makes corpora of real size affordable."""
+    s = bench.settings
+    for model, sizes in ((s.model, s.corpora), ("tiny", s.streamed)):
+        texts = bench.texts_for(model)
+        found: dict[int, list[Measurement]] = {}
+        for size in sizes:
+            case = f"{size} traces, {model}"
+            job = bench.job(texts.rows(size, s.corpus_length), ratios=list(RATIOS[-1:]), model=model)
+            found[size] = bench.measure("corpus", case, {OURS: bench.ours(job, best=model != "tiny")}, s.repeats)[OURS]
+            bench.add("corpus", case, "time per trace", "ms", tuple(1000 * m.seconds / size for m in found[size]))
+            peak = found[size][0].peak_bytes
+            if peak is not None:
+                bench.add("corpus", case, "peak memory", "MB", (peak / MEGABYTE,))
