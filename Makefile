@@ -32,6 +32,7 @@ test-slow: $(READY)  ## the slow tests on real models
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: 25 minutes; ARGS="--quick" for 3
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'
 	$(BIN)/python -m experiments.speed $(ARGS)
 
 check: lint types  ## lint, types, import layers

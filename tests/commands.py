@@ -1,8 +1,12 @@
 """Whole commands on the tiny model, run as a user runs them."""
 
+import atexit
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +20,7 @@ def environment() -> dict[str, str]:
 
 
 class Command:
-    """Runs entry scripts in a folder of their own."""
+    """Runs entry scripts in a folder of their own, in forks of one process per test worker (`command_server`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,11 +29,44 @@ class Command:
         self, script: str, *arguments: str, cwd: Path | None = None, timeout: int = 240
     ) -> "subprocess.CompletedProcess[str]":
         """Run one command to its end."""
+        server = _server()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        with tempfile.TemporaryDirectory() as written:
+            out, err = Path(written, "out"), Path(written, "err")
+            request = {
+                "script": str(ROOT / script),
+                "arguments": arguments,
+                "cwd": str(cwd or self.folder),
+                "out": str(out),
+                "err": str(err),
+                "timeout": timeout,
+            }
+            server.stdin.write(json.dumps(request) + "\n")
+            server.stdin.flush()
+            code = json.loads(server.stdout.readline())
+            texts = [path.read_text(encoding="utf-8") for path in (out, err)]
+        if code is None:
+            raise subprocess.TimeoutExpired([script, *arguments], timeout, *texts)
+        return subprocess.CompletedProcess([script, *arguments], code, *texts)
+
+    def fresh(self, script: str, *arguments: str, timeout: int = 240) -> "subprocess.CompletedProcess[str]":
+        """The same in a process that imports everything itself, as a shell starts it."""
         return subprocess.run(
             [sys.executable, str(ROOT / script), *arguments],
             capture_output=True,
             text=True,
             timeout=timeout,
-            cwd=cwd or self.folder,
+            cwd=self.folder,
             env=environment(),
         )
+
+
+@cache
+def _server() -> "subprocess.Popen[str]":
+    path = Path(__file__).with_name("command_server.py")
+    server = subprocess.Popen(
+        [sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    atexit.register(server.kill)
+    return server

@@ -102,10 +102,9 @@ def generation(bench: Bench) -> None:
     if importlib.util.find_spec(f"{PACKAGE}.generation") is None:
         bench.skipped["generation"] = f"there is no {PACKAGE}.generation"
         return
-    module = importlib.import_module(f"{PACKAGE}.generation")
-    count, batch = (12, 4) if bench.settings.quick else (84, 21)
-    prompts = module.planted_prompts(bench.checkpoint(bench.settings.model), count)
-    arguments = {"prompts": prompts, "budgets": module.answer_budgets(count), "batch_size": batch}
+    count, batch = (12, 4) if bench.settings.quick else (96, 24)
+    settings = {"device": bench.settings.device, "dtype": bench.best_dtype, "batch_size": batch}
+    arguments = {"num_prompts": count, "settings": settings}
     found = _against(bench, "generation", arguments, count, "plain_tokens_per_s", FASTER_THAN_PLAIN)
     equal = [
         sum(a == b for a, b in zip(ours.facts["token_ids"], plain.facts["token_ids"], strict=True)) / count

@@ -52,6 +52,7 @@ def test_cotpress_and_the_naive_scorer_give_the_same_scores(bench: Bench) -> Non
     assert all(0 < m.seconds < 60 for measured in found.values() for m in measured)
 
 
+@pytest.mark.slow
 def test_a_benchmark_ends_in_a_table_json_and_csv(folder: Path, bench: Bench) -> None:
     output = folder / "written"
     command = [sys.executable, "-m", "experiments.speed", *QUICK, "--only", "scoring", "--without-release"]

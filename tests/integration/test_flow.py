@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def first(command: Command) -> "subprocess.CompletedProcess[str]":
-    done = command("train.py", "scorer=cts", "ratio=0.7", *SMALL)
+    done = command.fresh("train.py", "scorer=cts", "ratio=0.7", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -50,7 +50,7 @@ def test_run_directory_holds_what_the_contract_says(folder: Path) -> None:
     with (run_dir / "metrics.csv").open() as handle:
         metrics = {(row["stage"], row["name"]) for row in csv.DictReader(handle)}
     assert {"reference", "sft", "sft_original", "evaluate"} <= {stage for stage, _ in metrics}
-    assert {("evaluate", "accuracy"), ("evaluate", "tokens")} <= metrics  # what sweeps/wandb/ optimises
+    assert {("evaluate", "accuracy"), ("evaluate", "mean_generated_tokens")} <= metrics  # what sweeps/wandb/ optimises
 
 
 def test_same_command_again_computes_nothing(command: Command, folder: Path) -> None:

@@ -187,13 +187,13 @@ def test_student_writes_its_own_traces_from_its_adapter(questions: Path, stoppin
     asked = to_objects(compose("compress", overrides=[*common, *asking]))
     assert isinstance(asked, CompressConfig)
     assert isinstance(asked.data, SelfWrittenDataConfig)
-    made = Compression(asked, tracker)
+    made = Compression(asked, tracker).data
     tracker.close()
     # it says 5 whatever it is asked, so it solves the one question whose answer is 5
-    (trace,) = read_records(made.data.file("traces.parquet"), Trace)
+    (trace,) = read_records(made.file("traces.parquet"), Trace)
     assert (trace.id, trace.thinking, trace.response) == ("q3", "so 5", "The answer is 5.")
-    assert made.data.manifest["dropped"] == {"wrong answer": 19}
-    assert made.data.facts["format"] == "tags"
+    assert made.manifest["dropped"] == {"wrong answer": 19}
+    assert made.facts["format"] == "tags"
 
 
 @pytest.mark.parametrize("name", sorted(f.stem for f in (ROOT / "conf/questions").glob("*.yaml")))

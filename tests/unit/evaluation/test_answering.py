@@ -17,7 +17,7 @@ from cotpress.generation.backends import KeptBackend, open_backend
 from cotpress.generation.base import Sampling
 from cotpress.generation_config import TransformersGenerationConfig
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.modeling_config import Attention, ModelConfig, ModelSource
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 from cotpress.tables import read_records, write_records
@@ -356,4 +356,4 @@ def test_same_weights_are_loaded_once_and_others_take_their_place(store, problem
     arguments = (TransformersGenerationConfig(), MODEL, WIDE, store)
     first = kept(*arguments)
     assert kept(*arguments) is first
-    assert kept(TransformersGenerationConfig(), replace(MODEL, attention="eager"), WIDE, store) is not first
+    assert kept(TransformersGenerationConfig(), replace(MODEL, attention=Attention.eager), WIDE, store) is not first

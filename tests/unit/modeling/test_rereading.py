@@ -36,7 +36,7 @@ def test_unscored_beginning_is_read_but_not_returned(model):
 
 def test_logits_in_chunks_change_nothing(model, monkeypatch):
     whole = Rereader(model).surprisals(IDS)
-    monkeypatch.setattr(logprobs, "_LOGITS_AT_ONCE", 3 * model.config.vocab_size)
+    monkeypatch.setattr(logprobs, "_LOGITS_AT_ONCE", {"cpu": 3 * model.config.vocab_size})
     np.testing.assert_allclose(Rereader(model).surprisals(IDS), whole, atol=2e-5)
 
 

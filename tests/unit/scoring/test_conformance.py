@@ -1,5 +1,6 @@
 """What every scorer has to fulfil. A new scorer gets a line in `CONFIGS`, one per way it reads."""
 
+from contextlib import closing
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -39,7 +40,7 @@ from cotpress.scoring.config import (
 )
 from cotpress.scoring.plan import plan_scorer
 from cotpress.scoring.stage import score
-from cotpress.tracking import open_tracker
+from cotpress.tracking import CsvTracker
 
 TOKENSKIP = TokenskipConfig(name="tokenskip", path="the encoder of conftest.py", train=True, seed=1)
 CONFIGS: dict[str, ScorerConfig] = {
@@ -169,7 +170,7 @@ def test_scores_are_made_once_for_all_ratios(at_ratio, tmp_path):
         config = at_ratio(
             ratio, "model=tiny", "data.num_traces=4", "scorer=random", "tracker=none", f"output_root={tmp_path}"
         )
-        with open_tracker(config.tracker, tmp_path, run_name="r", group=None, tags=[], resolved_config={}) as tracker:
+        with closing(CsvTracker(tmp_path)) as tracker:
             compression = Compression(config, tracker)
             keys.add(compression.scores.key)
             kept.add(compression.compressed().key)

@@ -4,6 +4,7 @@ import difflib
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from cotpress.scoring.llmlingua_compat import CONDITION_TOO_LONG, LlmlinguaCompa
 from cotpress.scoring.llmlingua_windows import window_share
 from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, TOO_LONG
 from cotpress.tables import read_records
+from cotpress.tracking import Tracker
 
 ROOT = Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared"
@@ -221,7 +223,7 @@ def compression(tmp_path, *overrides):
     small = ["model=tiny", "reference=none", "data.num_traces=12", f"output_root={tmp_path}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose("compress", overrides=["compression=llmlingua_compat", *small, *overrides])
-    return Compression(to_objects(composed), tracker=None)  # nothing is trained
+    return Compression(to_objects(composed), create_autospec(Tracker, instance=True))
 
 
 @pytest.mark.parametrize("scorer", [["scorer=cts"], ["scorer=self_information", "scorer.condition=none"]])
