@@ -28,7 +28,7 @@ python fidelity.py -m $root $anchored reference=none \
   scorer=cts,self_information,entropy,step_entropy,first_token_surprisal,answer_attention,random,gogi
 
 # Inserted redundant steps; these rows have no response to condition on.
-inserted="truth=prmbench truth.path=$prmbench truth.limit=150"
+inserted="truth=prmbench truth.path=$prmbench truth.limit=60"
 python fidelity.py -m $root $inserted scorer=self_information,reference_walk,rho1_excess,tokenskip
 python fidelity.py -m $root $inserted scorer=cts scorer.condition=question
 python fidelity.py -m $root $inserted reference=none \
