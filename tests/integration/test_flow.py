@@ -130,7 +130,7 @@ def test_full_evaluation_shows_every_baseline_and_trains_no_further_student(comm
         ("Base", 1.0), ("Original", 1.0), ("BeConcise", 1.0), ("OnlyNumbers", 1.0), ("AbbreWords", 1.0),
         ("LC-Prompt", 0.7), ("Truncation", 0.7), ("cts", 0.7),
     ]  # fmt: skip
-    assert all(row["accuracy_difference"] is not None for row in rows)
+    assert [row["system"] for row in rows if row["accuracy_difference"] is None] == ["Original"]
     assert len(list((folder / "artifacts" / "sft").iterdir())) == before
 
 

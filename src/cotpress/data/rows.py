@@ -33,12 +33,14 @@ class Field:
         optional: True if rows may lack it or hold something else than text there: then it is read as empty, and an
             `id` as `row-NUMBER` by the row's line.
         is_list: True if it holds a list (.jsonl only).
+        without: What a user does whose file has no such column.
     """
 
     name: str
     required: bool
     optional: bool = False
     is_list: bool = False
+    without: str = ""
 
 
 TRACE_FIELDS = (
@@ -53,7 +55,7 @@ TRACE_FIELDS = (
 PROBLEM_FIELDS = (
     Field(name="id", required=True),
     Field(name="question", required=True),
-    Field(name="answer", required=True),
+    Field(name="answer", required=True, without="questions that have none: benchmark.unanswerable=true"),
 )
 """The data contract of benchmark rows."""
 
@@ -201,7 +203,8 @@ class RowReader:
         message = f"{self._key}: '{self._path}' has no usable row among {num_rows} ({reasons})."
         for field in self._fields:
             if self.dropped[f"missing field '{field.name}'"] == num_rows:
-                return f"{message} It has no column '{field.name}'.{did_you_mean(field.name, self._columns)}"
+                fix = f" Fix, {field.without}" if field.without else ""
+                return f"{message} It has no column '{field.name}'.{did_you_mean(field.name, self._columns)}{fix}"
         return f"{message} Allowed: the fields {fields}"
 
 

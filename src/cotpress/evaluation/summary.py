@@ -53,6 +53,7 @@ def summarize(
     if not predictions:
         raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
     against, baseline = (AGAINST_ORIGINAL, original) if ratio_one is None else (AGAINST_RATIO_ONE, ratio_one)
+    other = None if original is predictions else original  # Original does not differ from itself
     return SystemResult(
         system=system,
         target_ratio=ratio,
@@ -64,7 +65,7 @@ def summarize(
         generated_ratio=None if baseline is None else token_ratio(predictions, baseline),
         generated_against="" if baseline is None else against,
         generated_thinking_ratio=None if baseline is None else _thinking_ratio(predictions, baseline),
-        accuracy_difference=None if original is None else paired_accuracy_difference(predictions, original, confidence),
+        accuracy_difference=None if other is None else paired_accuracy_difference(predictions, other, confidence),
         num_samples=max(Counter(p.id for p in predictions).values()),
         standard_error=standard_error(question_means(predictions, lambda p: float(p.correct))),
         pass_at_k=pass_at_k_intervals(predictions, confidence),
@@ -75,20 +76,20 @@ def summarize(
         mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),
         mean_answer_tokens=float(np.mean([p.num_tokens - p.num_thinking_tokens for p in predictions])),
         mean_reference_tokens=_reference_tokens(predictions, confidence),
-        accuracy_at_budgets=tuple(_at_budget(b, predictions, original, confidence) for b in budgets),
+        accuracy_at_budgets=tuple(_at_budget(b, predictions, other, confidence) for b in budgets),
         artifacts=dict(artifacts or {}),
     )
 
 
 def _at_budget(
-    budget: int, predictions: Sequence[Prediction], original: Sequence[Prediction] | None, confidence: float
+    budget: int, predictions: Sequence[Prediction], other: Sequence[Prediction] | None, confidence: float
 ) -> BudgetAccuracy:
     return BudgetAccuracy(
         budget=budget,
         accuracy=accuracy_interval(predictions, confidence, budget=budget),
         difference=None
-        if original is None
-        else paired_accuracy_difference(predictions, original, confidence, budget=budget),
+        if other is None
+        else paired_accuracy_difference(predictions, other, confidence, budget=budget),
     )
 
 

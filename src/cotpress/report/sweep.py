@@ -1,6 +1,7 @@
 """What is said at the end of a command: the table of a run or of a whole sweep, and what is missing in it."""
 
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from cotpress.report.results import read_results
 from cotpress.report.stage import write_collection
 from cotpress.report.table import show
 from cotpress.sweep_files import JobNote, JobState, Sweep
+
+REASON_WIDTH = 160
+"""Characters of the reason why a run has no results; all of it is in the page and in the job's log."""
 
 
 def show_run(run_dir: Path) -> None:
@@ -33,7 +37,7 @@ def show_collection(found: Collection, output: Path) -> None:
     if found.unfinished:
         sys.stdout.write(f"not in the table: {len(found.unfinished)}\n")
         for missing in found.unfinished:
-            reason = " ".join(missing.reason.split())
+            reason = textwrap.shorten(missing.reason, REASON_WIDTH, placeholder=" …")
             sys.stdout.write(f"  {reason} ({missing.path})\n")
         sys.stdout.write("\n")
     sys.stdout.write(f"report: {output / 'report.html'}\n")

@@ -121,6 +121,12 @@ def test_a_file_without_a_usable_row_is_an_error_with_the_reasons(tmp_path: Path
         list(reader(write(tmp_path, line(thinking=""), b"nonsense")))
 
 
+def test_a_file_of_questions_without_answers_names_the_setting_for_them(tmp_path: Path) -> None:
+    rows = RowReader(write(tmp_path, b'{"id": "1", "question": "How many?"}'), PROBLEM_FIELDS, strict=False, key="k")
+    with pytest.raises(DataError, match=r"no column 'answer'.*benchmark\.unanswerable=true"):
+        list(rows)
+
+
 def parquet(folder: Path, **columns: Any) -> Path:
     path = folder / "rows.parquet"
     pq.write_table(pa.table(columns), path)

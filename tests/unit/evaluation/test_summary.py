@@ -36,6 +36,12 @@ def test_without_original_nothing_is_relative_to_it() -> None:
     assert (alone.generated_against, alone.lengthened) == ("", False)
 
 
+def test_original_is_not_compared_with_itself() -> None:
+    answers = [answer(0, True), answer(1, False)]
+    row = summarize(answers, "Original", 1.0, 1.0, answers, budgets=[10])
+    assert (row.accuracy_difference, row.accuracy_at_budgets[0].difference, row.generated_ratio) == (None, None, 1.0)
+
+
 def test_marker_student_is_compared_with_itself_at_ratio_one_and_spares_against_original() -> None:
     ours, one, original = ([answer(0, True, tokens)] for tokens in (60, 50, 100))
     row = summarize(ours, "tokenskip", 0.5, 0.5, original, ratio_one=one)
