@@ -293,8 +293,8 @@ class SystemResult:
         generated_against: `ratio 1` (the same student asked for all of its thinking; students with a control marker)
             or `Original` (students of a single ratio); empty without either.
         generated_thinking_ratio: The same over thinking tokens only.
-        accuracy_difference: Accuracy minus that of Original on the same questions, paired; None without Original and for
-            Original itself.
+        accuracy_difference: Accuracy minus that of Original on the same questions, paired; None for Original itself and
+            without it.
         truncation_rate: Fraction of answers ended by the token budget.
         seconds_per_sample: Wall time per answer.
         num_samples: Most samples of one question.
