@@ -87,9 +87,7 @@ def _at_budget(
     return BudgetAccuracy(
         budget=budget,
         accuracy=accuracy_interval(predictions, confidence, budget=budget),
-        difference=None
-        if other is None
-        else paired_accuracy_difference(predictions, other, confidence, budget=budget),
+        difference=None if other is None else paired_accuracy_difference(predictions, other, confidence, budget=budget),
     )
 
 
