@@ -7,6 +7,7 @@ is a command that did not end in time.
 
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import signal
@@ -46,9 +47,19 @@ def _ended(child: int, timeout: float) -> int | None:
     return None
 
 
+def _fork_jobs() -> None:
+    """Let the jobs of a sweep be forks of their command, which has imported everything and computed nothing as well.
+
+    A command from a shell starts a fork server of its own for them, which imports everything once more.
+    """
+    usual = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: usual("fork" if method == "forkserver" else method)
+
+
 def _run(request: dict[str, Any]) -> None:
     code = 1
     try:
+        _fork_jobs()
         os.setpgid(0, 0)
         os.chdir(request["cwd"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

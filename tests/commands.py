@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["model=tiny", "data.num_traces=24", "benchmark.num_problems=6", "benchmark.max_new_tokens=24"]
+FEW_PROBLEMS = ["benchmark.num_problems=6", "benchmark.max_new_tokens=24"]
+SMALL = ["model=tiny", "data.num_traces=24", *FEW_PROBLEMS, "evaluation=students"]
 
 
 def environment() -> dict[str, str]:

@@ -42,6 +42,7 @@ def bench(folder: Path) -> Iterator[Bench]:
     return made
 
 
+@pytest.mark.slow
 def test_cotpress_and_the_naive_scorer_give_the_same_scores(bench: Bench) -> None:
     job = bench.job(bench.texts.rows(2, 64), ratios=[0.5], keep=True)
     systems = {"ours": bench.ours(job), "naive": bench.naive(job), "limit": bench.limit(job)}

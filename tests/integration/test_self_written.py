@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from commands import SMALL, Command
+from commands import FEW_PROBLEMS, Command
 from cotpress.artifacts import ArtifactStore
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
 from cotpress.data.self_written.config import SelfWrittenDataConfig
@@ -73,7 +73,7 @@ def test_student_is_trained_on_what_a_server_wrote(
 ) -> None:
     with openai_server(instruct(tokenizer)) as server:
         arguments = [
-            *TINY, *self_written(questions, server), *(a for a in SMALL if a.startswith("benchmark.")),
+            *TINY, *self_written(questions, server), *FEW_PROBLEMS, "evaluation=students",
             "scorer=random", "ratio=0.5", "output_root=self",
         ]  # fmt: skip
         done = command("train.py", *arguments)

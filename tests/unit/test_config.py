@@ -224,8 +224,8 @@ TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
         ("compress.py", [*TEXT, "export=trl"], "export=trl, but texts are no conversations. Allowed: parquet"),
         ("compress.py", [*TEXT, "export=openai"], "export=openai, but texts are no conversations"),
         ("train.py", [*SERVER, "sft=full"], "trains whole models, which no server loads on request. Fix: sft=lora"),
-        ("train.py", ["evaluation=full", "evaluation.instructions.lc_prompt=short"], "a text with {percent} in it"),
-        ("evaluate.py", ["evaluation=full"], "Fix: evaluation=checkpoint or evaluation=full_checkpoint"),
+        ("train.py", ["evaluation.instructions.lc_prompt=short"], "a text with {percent} in it"),
+        ("evaluate.py", ["evaluation=default"], "Fix: evaluation=checkpoint or evaluation=full_checkpoint"),
         ("evaluate.py", ["generation@evaluation.generation=server"], "no value for evaluation.generation.base_url"),
         ("fidelity.py", ["truth=plantd"], "truth: unknown choice 'plantd'. Did you mean 'planted'?"),
         ("fidelity.py", ["truth=prmbench"], "no value for truth.path"),
@@ -309,12 +309,12 @@ def test_server_writes_for_training_and_for_checkpoints() -> None:
 
 
 def test_first_run_asks_nobody_but_original_and_the_student() -> None:
-    config = to_objects(compose("train"))
+    config = to_objects(compose("train", overrides=["evaluation=students"]))
     assert isinstance(config, TrainConfig)
     assert config.evaluation.baselines == [Baseline.original, Baseline.ratio_one]
 
 
-def test_full_evaluation_has_every_baseline() -> None:
-    config = to_objects(compose("train", overrides=["evaluation=full"]))
+def test_every_baseline_is_in_the_table_unless_told() -> None:
+    config = to_objects(compose("train"))
     assert isinstance(config, TrainConfig)
     assert set(config.evaluation.baselines) == set(Baseline)

@@ -14,8 +14,11 @@ from cotpress.records import SystemResult
 
 MODELS = {"qwen7b": "qwen2.5-7b-instruct", "qwen14b": "qwen2.5-14b-instruct", "llama8b": "llama-3.1-8b-instruct"}
 """Names of conf/model/ for the models of the papers."""
-SYSTEMS = {"tokenskip_xlmr": "tokenskip", "self_information": "llmlingua"}
-"""Names of scorers that do what a paper calls otherwise: LLMLingua scores by -log p(token | text before it)."""
+SYSTEMS = {"tokenskip_xlmr": "tokenskip"}
+"""Names of scorers that do what a paper calls otherwise."""
+
+AS_PRINTED = {"condition=answer", "granularity=token", "protection=none"}
+"""Settings in the names of rows that are those of the papers' tables; a row with another setting has no counterpart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +60,12 @@ def published(model: str, benchmark: str, system: str, ratio: float) -> tuple[Pu
     Args:
         model: Name of conf/model/ or hub id, with or without its owner.
         benchmark: Name of the benchmark.
-        system: Scorer, or `Original` or `Base`.
+        system: Name of the row: scorer, `Original` or `Base`, with or without settings that tell rows apart.
         ratio: Asked kept fraction.
     """
     name = model.rpartition("/")[2].lower()
-    scorer = system.partition(" seed=")[0].removesuffix(" (Base)").removesuffix(" (mixed)").lower()
+    words = [w for w in system.split() if not w.startswith("seed=") and w not in AS_PRINTED]
+    scorer = " ".join(words).removesuffix(" (Base)").removesuffix(" (mixed)").lower()
     key = (MODELS.get(name, name), benchmark.lower(), SYSTEMS.get(scorer, scorer), round(ratio, 4))
     return _table().get(key, ())
 

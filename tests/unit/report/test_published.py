@@ -26,8 +26,9 @@ def row(system: str, ratio: float) -> SystemResult:
         ("Qwen/Qwen2.5-14B-Instruct", "gsm8k", "Base", 1.0, "93.1@313"),
         ("qwen7b", "math500", "cts", 0.7, "78.0@5109"),
         ("Qwen2.5-7B-Instruct", "gpqa_diamond", "cts seed=3", 0.9, "43.4@17272"),
+        ("qwen7b", "math500", "cts seed=3 condition=answer", 0.7, "78.0@5109"),
         ("qwen7b", "aime24", "Original", 1.0, "20.0@24396"),
-        ("qwen7b", "math500", "self_information", 0.8, "58.6@2969"),
+        ("qwen7b", "math500", "llmlingua", 0.8, "58.6@2969"),
         ("llama8b", "gsm8k", "LC-Prompt (Base)", 0.5, "83.7@189"),
         ("llama8b", "math500", "Truncation", 0.7, "45.0@387"),
         ("llama8b", "gsm8k", "BeConcise", 1.0, "82.9@161"),
@@ -42,7 +43,8 @@ def test_printed_number_is_found(model: str, benchmark: str, system: str, ratio:
 @pytest.mark.parametrize(
     ("model", "benchmark", "system", "ratio"),
     [("smollm2", "gsm8k", "tokenskip", 0.5), ("qwen7b", "planted", "cts", 0.5), ("qwen7b", "gsm8k", "cts", 0.5),
-     ("qwen7b", "gsm8k", "tokenskip", 0.55), ("qwen7b", "gsm8k", "random", 0.5)],
+     ("qwen7b", "gsm8k", "tokenskip", 0.55), ("qwen7b", "gsm8k", "random", 0.5),
+     ("qwen7b", "math500", "cts condition=question", 0.7), ("qwen7b", "math500", "self_information", 0.8)],
 )  # fmt: skip
 def test_what_nobody_printed_is_not_found(model: str, benchmark: str, system: str, ratio: float) -> None:
     assert published(model, benchmark, system, ratio) == ()
