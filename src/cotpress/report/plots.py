@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cotpress.records import Interval, SystemResult
 from cotpress.report.figure import INK, PAGE, SOFT, Picture, style
@@ -80,17 +80,18 @@ def _draw_ratios(figure: "Figure", rows: Sequence[SystemResult], title: str) -> 
     axes = figure.add_subplot()
     lowest = min(r.target_ratio for r in rows)
     axes.plot([lowest, 1], [lowest, 1], color=SOFT, linestyle=":", linewidth=1.5, label="as asked", zorder=1)
-    for name, colour, marker, size in _systems([r for r in rows if not is_original(r.system)]):
+    asked_for_less = {r.system for r in rows if r.target_ratio < 1}
+    for name, colour, marker, size in _systems(rows):
         series = sorted((r for r in rows if r.system == name), key=lambda r: r.target_ratio)
         kept = [(r.target_ratio, r.actual_ratio) for r in series if r.actual_ratio is not None]
         wrote = [(r.target_ratio, r.generated_ratio) for r in series if r.generated_ratio is not None]
-        axes.plot(
-            *_columns(wrote), color=colour, marker=marker, markersize=size, linewidth=1.4, label=f"{name}: written"
-        )
-        axes.plot(
-            *_columns(kept), color=colour, marker=marker, markersize=size + 3, markerfacecolor="none", linewidth=1,
-            linestyle="--", label=f"{name}: kept for training", zorder=2,
-        )  # fmt: skip
+        look: dict[str, Any] = {"color": colour, "marker": marker}
+        if wrote and name in asked_for_less:
+            axes.plot(*_columns(wrote), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
+        if kept and name in asked_for_less:
+            look |= {"markerfacecolor": "none", "linestyle": "--"}
+            label = f"{name}: kept for training"
+            axes.plot(*_columns(kept), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
     axes.set_title(title)
     axes.set_xlabel("asked ratio")
     axes.set_ylabel("actual ratio")
