@@ -26,6 +26,8 @@ HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name")
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
 """Settings of a generation server that do not either."""
 FINISHED_FILE = "finished.json"
+_NAME_BYTES = 200
+"""File systems allow 255 for a name; a run's fingerprint and a temporary file's number come on top."""
 
 
 def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
@@ -102,8 +104,9 @@ def run_name(config: PipelineConfig | EvaluateConfig) -> str:
 
 
 def safe_name(name: str) -> str:
-    """`name` as part of a path."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    """`name` as part of a path, no longer than file systems take."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 
 def _without_servers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class ServedAdapter:
         """
         folder = Path(adapter).expanduser()
         path = str(folder.resolve()) if folder.is_dir() else adapter
-        return cls(name=f"cotpress-{fingerprint(source_identity(adapter))}", path=path)
+        return cls(name=f"cotpress-{fingerprint(source_identity(adapter, key='adapter'))}", path=path)
 
     async def load(self, client: "AsyncOpenAI") -> None:
         """Have it loaded.
