@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from cotpress.errors import ArtifactError
 from cotpress.places import checked_key, stays_below
+from cotpress.redaction import masked
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +256,7 @@ class ArtifactStore:
             {
                 "stage": stage,
                 "fingerprint": digest,
-                "identity": identity,
+                "identity": masked(identity),
                 "num_rows": summary.num_rows,
                 "dropped": plain(summary.dropped),
                 "facts": plain(summary.facts),

@@ -8,6 +8,7 @@ below them sees OmegaConf.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from cotpress.artifacts import plain
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection, check_llmlingua_compat
 from cotpress.data.config import (
     BenchmarkConfig,
@@ -30,6 +31,7 @@ from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
 from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling_config import ModelConfig
+from cotpress.redaction import refuse_secrets
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
     CtsConfig,
@@ -228,6 +230,7 @@ def to_objects(config: "DictConfig") -> EntryConfig:
     except AttributeError as error:  # a key added with +KEY that the schema does not have
         raise ConfigError(f"a key added with '+' is unknown: {error}. Fix: see --cfg job for the keys") from error
     assert isinstance(objects, EntryConfig)
+    refuse_secrets(plain(objects))
     check(objects)
     return objects
 

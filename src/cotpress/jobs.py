@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cotpress.config import EntryConfig, EvaluateConfig, TrainConfig, to_objects
 from cotpress.errors import describe
 from cotpress.isolation import Outcome, is_worker, run_isolated
+from cotpress.redaction import Redacting, without_secrets
 from cotpress.report.results import write_failure
 from cotpress.report.sweep import show_run
 from cotpress.runs import circumstances, find_finished, note_finished, run_path
@@ -79,7 +80,7 @@ def run_in_sweep(config: "DictConfig", task: str, folder: Path, overrides: list[
         raise
     except Exception as error:
         with (folder / JOB_LOG).open("a", encoding="utf-8") as handle:
-            handle.write(traceback.format_exc())
+            handle.write(without_secrets(traceback.format_exc()))
         note = replace(note, state=JobState.failed, error=describe(error))
     write_note(folder, replace(note, seconds=time.time() - started))
     return math.nan if note.metric is None else note.metric
@@ -140,14 +141,14 @@ def log_to(path: Path | None, *, console: bool) -> None:
         handler.close()
     if console:
         lines = logging.StreamHandler(sys.stderr)
-        lines.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        lines.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         if path is not None:
             lines.addFilter(lambda record: record.name.startswith("cotpress") and record.name != "cotpress.file")
         root.addHandler(lines)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines

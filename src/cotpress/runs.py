@@ -19,6 +19,7 @@ from cotpress.answers.version import checker_fingerprint
 from cotpress.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
 from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
 from cotpress.errors import ArtifactError
+from cotpress.redaction import masked
 from cotpress.report.results import read_results
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name")
@@ -88,7 +89,7 @@ def write_config(path: Path, values: Mapping[str, Any]) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(path / "config.yaml", _yaml(values))
+        write_text_atomic(path / "config.yaml", _yaml(masked(values)))
     except OSError as error:
         raise ArtifactError(f"cannot write the run directory '{path}': {error}. Fix: output_root=DIR") from error
 
@@ -144,6 +145,6 @@ def _code() -> str:
 
 
 def _yaml(values: Mapping[str, Any]) -> str:
-    from omegaconf import OmegaConf
+    import yaml
 
-    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+    return yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import published
+from commands import Command
 from cotpress.artifacts import ArtifactStore
 from cotpress.modeling.tiny import tiny_model
 
@@ -17,6 +18,12 @@ from cotpress.modeling.tiny import tiny_model
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     return ArtifactStore(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Runs an entry script as a user does."""
+    return Command(tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture

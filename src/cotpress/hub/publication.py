@@ -132,7 +132,7 @@ def _settings(path: Path) -> Settings:
 
 def _hub_id(config: Settings) -> str:
     model = config.model
-    named = model.get("hub_id")  # runs of earlier releases do not have it
+    named = model.hub_id if "hub_id" in model.values else None  # runs of earlier releases do not have it
     known = named or (model.path if model.source == ModelSource.hub.value else None)
     if known is None or Path(known).exists():
         raise ConfigError(

@@ -10,7 +10,7 @@ from cotpress.artifacts import write_text_atomic
 from cotpress.errors import ConfigError, HubError
 from cotpress.hub.card import model_card
 from cotpress.hub.publication import Publication, read_publication
-from cotpress.tracking.secrets import masked
+from cotpress.redaction import masked
 
 log = logging.getLogger(__name__)
 
