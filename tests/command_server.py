@@ -1,9 +1,8 @@
 """Runs entry scripts in forks of one process that has imported everything already and computed nothing.
 
 A command is as much a process of its own as one from a shell, without the seconds that the imports take. Reads one JSON
-request per line (`script`, `arguments`, `cwd`, `environment`, `out`, `err`, `timeout`) and answers with one exit code per
-line; `null`
-is a command that did not end in time.
+request per line (`script`, `arguments`, `cwd`, `environment`, `out`, `err`, `timeout`) and answers with one exit code
+per line; `null` is a command that did not end in time.
 """
 
 import importlib

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cotpress.artifacts import plain
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection, check_llmlingua_compat
+from cotpress.config_ranges import check_ranges
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -230,7 +231,9 @@ def to_objects(config: "DictConfig") -> EntryConfig:
     except AttributeError as error:  # a key added with +KEY that the schema does not have
         raise ConfigError(f"a key added with '+' is unknown: {error}. Fix: see --cfg job for the keys") from error
     assert isinstance(objects, EntryConfig)
-    refuse_secrets(plain(objects))
+    values = plain(objects)
+    refuse_secrets(values)
+    check_ranges(values)
     check(objects)
     return objects
 

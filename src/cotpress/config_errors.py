@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cotpress.config import RATIO_RANGE, SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
@@ -43,7 +44,12 @@ def _explain_choice(error: BaseException, conf: Path) -> str:
     missing = str(getattr(error, "missing_cfg_file", "")).removesuffix(".yaml")
     group, _, choice = missing.rpartition("/")
     folder = conf / group
-    if not group or not folder.is_dir():
+    if not group:
+        return (
+            f"--config-name: there is no configuration '{missing}'. Allowed: none, each script has its own. "
+            "Fix: leave it out; a named experiment is experiment=NAME"
+        )
+    if not folder.is_dir():
         return str(error).strip()
     return f"{group}: unknown choice '{choice}'.{did_you_mean(choice, [f.stem for f in folder.glob('*.yaml')])}"
 
@@ -135,6 +141,22 @@ def _places(group: str, entry: str, conf: Path) -> list[str]:
         for place in re.findall(rf"^ +- /?{group}@([\w.]+):", file.read_text(encoding="utf-8"), re.MULTILINE):
             found.append(f"{group}@{owner}{place}")
     return sorted(set(found))
+
+
+def check_options(arguments: Sequence[str], entry: str) -> None:
+    """Refuse options that Hydra does not have, in one line.
+
+    Raises:
+        ConfigError: There is one, or one has a wrong value.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(text: str) -> NoReturn:
+        raise ConfigError(f"{text.removeprefix('argument ')}. Fix: python {entry}.py --help lists what there is")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
 
 
 def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:

@@ -171,6 +171,17 @@ def use_threads(config: TrainerConfig) -> None:
         torch.set_num_threads(config.num_threads)
 
 
+def use_determinism(config: TrainerConfig) -> None:
+    """Have torch use only algorithms that give the same bits every time, if the user asked for it.
+
+    An operation without such an algorithm is an error of torch that names it; docs/determinism.md says what remains.
+    """
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
 def pick_device(config: TrainerConfig) -> torch.device:
     """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
 
