@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cotpress.completion import SWITCHES, shell_completion
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.help_page import help_page
-from cotpress.redaction import refuse_secrets, without_secrets
+from cotpress.redaction import refuse_secrets, shown
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -123,7 +123,7 @@ def _going_on(job: Callable[[], None]) -> None:
 
 def _stop(message: str, code: int) -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"\nerror: {without_secrets(message)}\n")
+    sys.stderr.write(f"\nerror: {shown(message)}\n")
     sys.exit(code)
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
-from cotpress.redaction import Redacting, refuse_secrets, without_secrets
+from cotpress.redaction import Redacting, refuse_secrets, shown
 
 C = TypeVar("C")
 
@@ -60,7 +60,7 @@ def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     try:
         task(parse(schema, arguments))
     except CotpressError as error:
-        sys.stderr.write(f"\nerror: {without_secrets(str(error))}\n")
+        sys.stderr.write(f"\nerror: {shown(str(error))}\n")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 

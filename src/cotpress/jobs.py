@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cotpress.artifacts import write_text_atomic
 from cotpress.config import EntryConfig, EvaluateConfig, TrainConfig, to_objects
 from cotpress.errors import describe
 from cotpress.isolation import Outcome, is_worker, run_isolated
@@ -34,6 +35,8 @@ log = logging.getLogger("cotpress")
 
 Task = Callable[[Any, Path], tuple[float | None, Path | None]]
 """Gets the checked configuration and the job's log folder; returns the metric to optimise and the run directory."""
+PLANNED = "multirun.yaml"
+"""Hydra's own record of a multirun, in the sweep's folder."""
 _SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 """Launchers whose jobs share processes; others, such as submitit's, give every job its own."""
 
@@ -73,6 +76,7 @@ def run_in_sweep(config: "DictConfig", task: str, folder: Path, overrides: list[
     started = time.time()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started)
     write_note(folder, note)
+    _mask(folder.parent / PLANNED)
     try:
         note = _performed(note, config, task, folder, launcher)
     except KeyboardInterrupt:
@@ -156,6 +160,14 @@ def log_to(path: Path | None, *, console: bool) -> None:
 
 def _found(config: EntryConfig) -> tuple[float | None, Path] | None:
     return find_finished(config) if isinstance(config, TrainConfig | EvaluateConfig) else None
+
+
+def _mask(path: Path) -> None:
+    """Take secrets out of what Hydra itself writes: the configuration of a multirun before anybody could refuse it."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        if (clean := without_secrets(text)) != text:
+            write_text_atomic(path, clean)
 
 
 def _share_cores(config: EntryConfig, num_jobs: int) -> None:

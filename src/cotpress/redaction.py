@@ -29,6 +29,7 @@ _KEY_IN_URL = re.compile(
 _BEARER = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{32,}")
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _MIN_CHARS = 8
 """Shorter values are words, not keys."""
 
@@ -83,11 +84,16 @@ def refuse_secrets(values: Mapping[str, Any]) -> None:
 
 
 class Redacting(logging.Formatter):
-    """Formats log lines, tracebacks included, without secrets."""
+    """Formats log lines, tracebacks included, as `shown`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
-        return without_secrets(super().format(record))
+        return shown(super().format(record))
+
+
+def shown(text: str) -> str:
+    """`text` without secrets and without characters that command a terminal: it may quote a row or a file name."""
+    return without_secrets(text).translate(_CONTROLS)
 
 
 def _secret_in(name: str, value: str) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 
 from commands import Command
 from cotpress.errors import ConfigError
-from cotpress.redaction import Redacting, refuse_secrets, remember, without_secrets
+from cotpress.redaction import Redacting, refuse_secrets, remember, shown, without_secrets
 
 KEY = "sk-Ab12Cd34Ef56Gh78Ij90"
 WORD = "correct-horse-battery"
@@ -67,6 +67,25 @@ def test_logs_and_tracebacks_are_masked(monkeypatch: pytest.MonkeyPatch, tmp_pat
     text = (tmp_path / "log").read_text()
     assert "refused ***, ***, ***, Authorization: Bearer ***" in text
     assert "http://***@h/?api_key=***" in text
+
+
+def test_a_key_in_a_configuration_file_is_refused_and_masked_in_what_hydra_writes(
+    tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /generation@evaluation.generation: server\n"
+        f"evaluation: {{generation: {{base_url: 'http://me:{WORD}@host/v1', model: x}}}}\n"
+    )
+    for more in ([], ["-m"]):
+        done = command("train.py", *more, "--config-dir", "conf", "experiment=mine", "model=tiny", cwd=tmp_path)
+        assert done.returncode in (1, 2)
+        assert WORD not in done.stdout + done.stderr
+    assert secrets_below(tmp_path / "outputs", WORD) == []
+
+
+def test_a_message_commands_no_terminal() -> None:
+    assert shown("id '\x1b]0;owned\x07' \x9b31m\nnext\tline") == "id '\\x1b]0;owned\\x07' \\x9b31m\nnext\tline"
 
 
 def test_masking_leaves_the_rest_alone() -> None:
