@@ -6,7 +6,7 @@ one message without a stack trace; the whole traceback always goes to the job's 
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cotpress.completion import SWITCHES, shell_completion
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.help_page import help_page
-from cotpress.redaction import refuse_secrets, shown
+from cotpress.redaction import check_readable, refuse_secrets, shown
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,7 +31,7 @@ def main(name: str, conf: Path, task: str) -> None:
     try:
         if _answered_at_once(name, conf, sys.argv[1:]):
             return
-        _refuse_unreadable(sys.argv[1:])
+        check_readable(sys.argv[1:])
         refuse_secrets({key: value for key, _, value in (a.partition("=") for a in sys.argv[1:])})
     except ConfigError as error:
         _stop(str(error), 2)
@@ -85,17 +85,6 @@ def _answered_at_once(name: str, conf: Path, arguments: list[str]) -> bool:
     else:
         return False
     return True
-
-
-def _refuse_unreadable(arguments: Sequence[str]) -> None:
-    """Refuse what no file can hold.
-
-    Raises:
-        ConfigError: An argument is no Unicode text.
-    """
-    for argument in arguments:
-        if argument != argument.encode("utf-8", "replace").decode("utf-8"):
-            raise ConfigError(f"the command line cannot be read: {argument!a} is not UTF-8. Fix: rename the file")
 
 
 def _going_on(job: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ of the environment, keys that were read (`remember`), the shapes of usual keys, 
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cotpress.errors import ConfigError
@@ -59,6 +59,17 @@ def without_secrets(text: str) -> str:
     text = _USER_IN_URL.sub(f"{MASK}@", text)
     text = _KEY_IN_URL.sub(rf"\1{MASK}", text)
     return _SHAPES.sub(MASK, _BEARER.sub(rf"\1 {MASK}", text))
+
+
+def check_readable(arguments: Iterable[str]) -> None:
+    """Refuse what no file can hold and no message can quote.
+
+    Raises:
+        ConfigError: An argument is no Unicode text.
+    """
+    for argument in arguments:
+        if argument != argument.encode("utf-8", "replace").decode("utf-8"):
+            raise ConfigError(f"the command line cannot be read: {argument!a} is not UTF-8. Fix: rename the file")
 
 
 def refuse_secrets(values: Mapping[str, Any]) -> None:

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from commands import ROOT
-from cotpress.app import _refuse_unreadable
 from cotpress.artifacts import plain
 from cotpress.config import EvaluateConfig, TrainConfig, register_schemas, to_objects
 from cotpress.config_errors import check_dashes, check_options, explain
 from cotpress.errors import CotpressError
-from cotpress.redaction import refuse_secrets
+from cotpress.redaction import check_readable, refuse_secrets
 from cotpress.runs import run_path, write_config
 from fuzz.cases import any_text, cases, odd_text, told
 
@@ -111,7 +110,7 @@ def test_any_override_is_a_configuration_or_one_message(
 ) -> None:
     script, arguments = command
     try:
-        _refuse_unreadable(arguments)
+        check_readable(arguments)
         refuse_secrets({key: value for key, _, value in (a.partition("=") for a in arguments)})
         check_dashes(arguments, script, CONF)
         config = to_objects(compose(script, overrides=arguments))
