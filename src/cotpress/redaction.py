@@ -53,7 +53,8 @@ def masked(value: Any) -> Any:
 
 
 def without_secrets(text: str) -> str:
-    """`text` without keys and passwords."""
+    """`text` without keys and passwords; what no file can hold (half a surrogate pair) is written out."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     for secret in sorted({*_read, *_environment()}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     text = _USER_IN_URL.sub(f"{MASK}@", text)

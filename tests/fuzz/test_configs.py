@@ -8,7 +8,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from commands import ROOT
 from cotpress.artifacts import plain
@@ -40,7 +40,7 @@ def keys_of(script: str) -> list[str]:
 
 def _leaves(node: DictConfig, prefix: str) -> Iterator[str]:
     for name in node:
-        value = OmegaConf.to_container(node).get(name) if OmegaConf.is_missing(node, name) else node._get_node(name)  # type: ignore[union-attr]
+        value = node._get_node(name)
         yield f"{prefix}{name}"
         if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
             yield from _leaves(value, f"{prefix}{name}.")

@@ -79,19 +79,6 @@ def test_no_line_of_a_jsonl_file_is_lost(found: list[bytes], strict: bool) -> No
         check_counts(path, sum(bool(line.strip()) for line in text.split(b"\n")), strict)
 
 
-def _column(cells: list[Any]) -> pa.Array:
-    try:
-        return pa.array(cells)
-    except (pa.ArrowException, OverflowError, UnicodeError):
-        return (
-            pa.array([str(c).encode("utf-8", "surrogatepass") for c in cells], pa.binary()).cast(
-                pa.string(), safe=False
-            )
-            if all(isinstance(c, str) for c in cells)
-            else pa.array([None] * len(cells))
-        )
-
-
 columns = st.one_of(
     st.lists(odd_text, min_size=4, max_size=4),
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=4, max_size=4),
@@ -107,7 +94,7 @@ columns = st.one_of(
 def test_no_row_of_a_parquet_file_is_lost(found: dict[str, list[Any]], strict: bool) -> None:
     with folder() as place:
         path = place / "rows.parquet"
-        table = pa.table({name: _column(cells) for name, cells in found.items()})
+        table = pa.table({name: pa.array(cells) for name, cells in found.items()})
         pq.write_table(table, path)
         check_counts(path, pq.read_metadata(path).num_rows, strict)
 

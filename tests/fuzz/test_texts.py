@@ -1,5 +1,6 @@
 """Any text as thinking, answer, name or output: offsets valid, counts exact, JSON whole, no element added to a page."""
 
+import copy
 import functools
 import json
 import tempfile
@@ -9,6 +10,7 @@ import numpy as np
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from cotpress.answers import Extractor, declines_to_answer, extract_answer, is_equal, statement_range
 from cotpress.compression.config import ExportFormat, Protection
@@ -19,6 +21,7 @@ from cotpress.modeling.segments import step_ranges, unit_ids, word_ranges
 from cotpress.modeling_config import ChatConfig
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, RankedTrace, Trace, Unit, num_to_keep
+from cotpress.redaction import without_secrets
 from cotpress.report.page import Cell, Page, Row, Table, json_in_html, render
 from cotpress.report.table import markdown_cell
 from cotpress.report.token_kinds import token_kinds
@@ -34,12 +37,20 @@ nonempty = odd_text.filter(lambda text: bool(text.strip()))
 
 
 @functools.cache
-def splitter() -> object:
+def splitter() -> PreTrainedTokenizerFast:
     return tokenizer(["some words and 12 numbers, so that merges are learnt", "<script> \\boxed{1}"])
 
 
+@functools.cache
+def ending() -> PreTrainedTokenizerFast:
+    """The same with an end token, as a chat needs it."""
+    found = copy.deepcopy(splitter())
+    found.eos_token = "."
+    return found
+
+
 def tokens_of(text: str, scores: list[float], answer: str = "") -> TokenizedTrace:
-    ids, offsets = tokenize_with_offsets(splitter(), text)  # type: ignore[arg-type]
+    ids, offsets = tokenize_with_offsets(splitter(), text)
     trace = Trace(id=text[:5] or "x", question=text, thinking=text, response=answer, answer=answer)
     values = np.resize(np.array(scores or [0.0], dtype=np.float32), len(ids))
     return TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=values)
@@ -106,9 +117,7 @@ def test_any_two_answers_are_equal_or_not(gold: str, predicted: str) -> None:
 @given(odd_text, odd_text, odd_text)
 def test_any_output_is_split_into_thinking_and_response(text: str, open_tag: str, close_tag: str) -> None:
     chat = ChatConfig(thinking_open=open_tag, thinking_close=close_tag or "\n\n")
-    core = splitter()
-    core.eos_token = core.eos_token or "."  # type: ignore[attr-defined]
-    thinking, response, closed = ChatFormat(core, chat).split_output(text)  # type: ignore[arg-type]
+    thinking, response, closed = ChatFormat(ending(), chat).split_output(text)
     assert thinking in text
     assert response in text
     assert closed or not response
@@ -130,7 +139,7 @@ def viewed(tokens: TokenizedTrace, name: str) -> ViewedData:
     )  # fmt: skip
 
 
-EMPTY = Parsed(render(Page(title="", note="", viewer={}, missing=("",), texts=(("", ""),))))
+EMPTY = Parsed(render(Page(title="", note="", viewer={"traces": []}, missing=("",), texts=(("", ""),))))
 
 
 @cases(40)
@@ -190,4 +199,5 @@ def test_any_name_is_one_part_of_a_path_and_any_setting_is_read_back(name: str, 
     assert len(made.encode()) < 255
     with tempfile.TemporaryDirectory() as place:
         write_config(Path(place), {"text": text})
-        assert yaml.safe_load(Path(place, "config.yaml").read_text(encoding="utf-8")) is not None
+        found = yaml.safe_load(Path(place, "config.yaml").read_text(encoding="utf-8"))
+        assert found == {"text": without_secrets(text)}

@@ -53,7 +53,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = to_objects(compose("compress", overrides=given))
     assert isinstance(config, CompressConfig)
-    compress(config, folder / "log")
+    compress(config, folder)
     (made,) = (folder / "outputs" / "artifacts" / "compress").glob("*/compressed.parquet")
     return folder, pq.read_table(made).to_pylist()
 

@@ -85,6 +85,7 @@ def test_a_key_in_a_configuration_file_is_refused_and_masked_in_what_hydra_write
 
 
 def test_a_message_commands_no_terminal() -> None:
+    assert shown("half \ud83d") == "half \\ud83d"
     assert shown("id '\x1b]0;owned\x07' \x9b31m\nnext\tline") == "id '\\x1b]0;owned\\x07' \\x9b31m\nnext\tline"
 
 
