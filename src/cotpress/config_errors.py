@@ -44,6 +44,8 @@ def _explain_choice(error: BaseException, conf: Path) -> str:
     missing = str(getattr(error, "missing_cfg_file", "")).removesuffix(".yaml")
     group, _, choice = missing.rpartition("/")
     folder = conf / group
+    if missing in ("", "None"):
+        return f"{' '.join(str(error).split())} Fix: leave --config-path out; further folders are --config-dir=DIR"
     if not group:
         return (
             f"--config-name: there is no configuration '{missing}'. Allowed: none, each script has its own. "
