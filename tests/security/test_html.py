@@ -15,6 +15,9 @@ from reported import World, a_row
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"><svg onload=alert(1)> $\\frac{ $x$ & |"
 
+NAME = "</script><img src=x onerror=a()>$\\frac{ $x$|"
+"""Of a run, a model and a system; a figure has room for so much."""
+
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,9 +27,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(3)
     ]
     world = World(tmp_path_factory.mktemp("world"), traces)
-    row = replace(a_row("random", 0.5), system=HOSTILE)
+    row = replace(a_row("random", 0.5), system=NAME)
     run = world.run(
-        "random", 0.5, world.compressed("random", 0.5), name=HOSTILE, model=HOSTILE, benchmark=HOSTILE,
+        "random", 0.5, world.compressed("random", 0.5), name=NAME, model=NAME, benchmark=NAME,
         rows=(a_row("Original", 1.0), row), essentials={HOSTILE: HOSTILE, "data": HOSTILE},
     )  # fmt: skip
     (run / "config.yaml").write_text(f"name: '{HOSTILE}'")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import ROOT, SMALL, Command
+from commands import ROOT, Command
 from cotpress.artifacts import ArtifactStore
 from cotpress.config import register_schemas, to_objects
 from cotpress.config_errors import check_options
@@ -82,7 +82,7 @@ def test_another_primary_configuration_is_refused_in_our_words(command: Command)
 def test_what_is_needed_last_is_looked_for_first(
     setting: list[str], message: str, command: Command, tmp_path: Path
 ) -> None:
-    done = command("train.py", "scorer=cts", *SMALL, *setting, cwd=tmp_path)
+    done = command("train.py", "scorer=cts", "model=tiny", "data.num_traces=24", *setting, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert not list((tmp_path / "outputs").glob("artifacts/*/*"))  # nothing was trained before
