@@ -153,8 +153,9 @@ def check_options(arguments: Sequence[str], entry: str) -> None:
     """
     from hydra._internal.utils import get_args_parser
 
-    def refuse(text: str) -> NoReturn:
-        raise ConfigError(f"{text.removeprefix('argument ')}. Fix: python {entry}.py --help lists what there is")
+    def refuse(message: str) -> NoReturn:
+        what = message.removeprefix("argument ")
+        raise ConfigError(f"{what}. Fix: python {entry}.py --help lists what there is")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]

@@ -147,4 +147,4 @@ def _code() -> str:
 def _yaml(values: Mapping[str, Any]) -> str:
     import yaml
 
-    return yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False)
+    return str(yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False))

@@ -18,6 +18,8 @@ from cotpress.report.results import RunResults, StageRecord, write_results
 from cotpress.report.stage import report_run
 from pages import Parsed, token_lengths
 
+pytestmark = pytest.mark.slow
+
 KEPT = {
     "one megabyte": "A sentence of words, 12 + 7 = 19. " * 31_000,
     "200,000 tokens": "1 " * 100_000,

@@ -92,4 +92,4 @@ def _name_base(path: Path, base_model: str) -> None:
 def _settings(publication: Publication) -> str:
     import yaml
 
-    return yaml.safe_dump(masked(publication.config.values), allow_unicode=True, sort_keys=False)
+    return str(yaml.safe_dump(masked(publication.config.values), allow_unicode=True, sort_keys=False))
