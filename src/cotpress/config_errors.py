@@ -11,6 +11,10 @@ from cotpress.errors import ConfigError, did_you_mean
 from cotpress.help_page import groups_of
 
 
+_PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
+"""Packages that read command lines and configurations, and nothing else."""
+
+
 def explain(error: BaseException, entry: str, conf: Path) -> str | None:
     """A message for the user, or None if the error is about neither the configuration nor a place on disk.
 
@@ -37,7 +41,21 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
         if following is None and isinstance(cause, HydraException):
             return _explain_override(str(cause), entry, conf)
         cause = following
+    if _raised_in(error) in _PARSERS:
+        what = str(error).partition("\n")[0].partition(" : Override(")[0]
+        return (
+            f"the command line cannot be read: {what or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE with "
+            f"the name of a choice. Fix: python {entry}.py --help"
+        )
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The package whose code raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _explain_choice(error: BaseException, conf: Path) -> str:

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from commands import ROOT, Command
 from cotpress.artifacts import ArtifactStore
 from cotpress.config import register_schemas, to_objects
-from cotpress.config_errors import check_options
+from cotpress.config_errors import check_options, explain
 from cotpress.data.config import JsonlDataConfig
 from cotpress.data.stage import traces
 from cotpress.errors import ConfigError, DataError, ModelError
@@ -63,6 +63,15 @@ def test_options_that_hydra_does_not_have_are_one_message(arguments: list[str]) 
     with pytest.raises(ConfigError, match=r"Fix: python train\.py --help") as caught:
         check_options(arguments, "train")
     assert "usage:" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["data=0", "~data=0"])
+def test_a_number_as_the_choice_of_a_group_is_one_message(setting: str) -> None:
+    with pytest.raises(Exception, match="Config group override") as caught:
+        compose("train", overrides=[setting])
+    message = explain(caught.value, "train", ROOT / "conf")
+    assert message is not None
+    assert "GROUP=CHOICE with the name of a choice" in message
 
 
 def test_another_primary_configuration_is_refused_in_our_words(command: Command) -> None:
