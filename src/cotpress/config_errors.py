@@ -10,7 +10,6 @@ from cotpress.config import RATIO_RANGE, SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.help_page import groups_of
 
-
 _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 """Packages that read command lines and configurations, and nothing else."""
 
@@ -44,8 +43,8 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
     if _raised_in(error) in _PARSERS:
         what = str(error).partition("\n")[0].partition(" : Override(")[0]
         return (
-            f"the command line cannot be read: {what or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE with "
-            f"the name of a choice. Fix: python {entry}.py --help"
+            f"the command line cannot be read: {what or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE "
+            f"with the name of a choice. Fix: python {entry}.py --help"
         )
     return None
 
