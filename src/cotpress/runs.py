@@ -147,4 +147,7 @@ def _code() -> str:
 def _yaml(values: Mapping[str, Any]) -> str:
     import yaml
 
-    return str(yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False))
+    text = str(yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False))
+    if "\x85" in text:  # PyYAML writes this line break as it is and reads it as a space
+        text = str(yaml.safe_dump(dict(values), allow_unicode=False, sort_keys=False))
+    return text
