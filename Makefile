@@ -39,7 +39,7 @@ fuzz: $(READY)  ## 25,000 and more odd rows, settings and texts; a case that fai
 audit:  ## known vulnerabilities of the pinned versions, from the advisories of PyPI or (ARGS="-s osv") OSV
 	test -x $(AUDIT)/bin/pip-audit || \
 		($(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --progress-bar off pip-audit==2.10.1)
-	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --timeout 10 $(ARGS)
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --timeout 10 $(ARGS)
 
 bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: 25 minutes; ARGS="--quick" for 3
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'

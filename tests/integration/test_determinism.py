@@ -14,6 +14,8 @@ SMALL = [
 ]  # fmt: skip
 TIMED = {"latency_s", "seconds_per_sample", "seconds"}
 """What a clock decides, not a seed."""
+TIMED_FILES = ("timing.json", "predictions.parquet", "answers.parquet")
+"""Files that hold latencies; the answers in them are compared below, without."""
 
 
 def _made(command: Command, folder: Path, *arguments: str) -> dict[str, str]:
@@ -24,7 +26,7 @@ def _made(command: Command, folder: Path, *arguments: str) -> dict[str, str]:
     found = {}
     for path in sorted((folder / "outputs" / "artifacts").rglob("*")):
         name = str(path.relative_to(folder / "outputs"))
-        if path.is_file() and ".partial" not in name and path.name not in ("timing.json", "predictions.parquet"):
+        if path.is_file() and ".partial" not in name and path.name not in TIMED_FILES:
             found[name] = file_sha256(path)
     (results,) = (folder / "outputs" / "runs").glob("*/results.json")
     content = json.loads(results.read_text())
