@@ -6,7 +6,9 @@ READY := $(VENV)/.ready
 
 run: ARGS ?= scorer=cts ratio=0.7
 
-.PHONY: help run test test-slow bench check lint types clean install
+AUDIT := .audit
+
+.PHONY: help run test test-slow fuzz audit bench check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,6 +33,14 @@ test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
 test-slow: $(READY)  ## the slow tests on real models
 	$(BIN)/python -m pytest -m slow
 
+fuzz: $(READY)  ## 25,000 and more odd rows, settings and texts; a case that fails is printed to be repeated
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout=3600 -n auto $(ARGS)
+
+audit:  ## known vulnerabilities of the pinned versions, from the advisories of PyPI or (ARGS="-s osv") OSV
+	test -x $(AUDIT)/bin/pip-audit || \
+		($(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --progress-bar off pip-audit==2.10.1)
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --timeout 10 $(ARGS)
+
 bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: 25 minutes; ARGS="--quick" for 3
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'
 	$(BIN)/python -m experiments.speed $(ARGS)
@@ -46,4 +56,4 @@ types: $(READY)
 	$(BIN)/mypy
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

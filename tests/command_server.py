@@ -1,8 +1,8 @@
 """Runs entry scripts in forks of one process that has imported everything already and computed nothing.
 
 A command is as much a process of its own as one from a shell, without the seconds that the imports take. Reads one JSON
-request per line (`script`, `arguments`, `cwd`, `out`, `err`, `timeout`) and answers with one exit code per line; `null`
-is a command that did not end in time.
+request per line (`script`, `arguments`, `cwd`, `environment`, `out`, `err`, `timeout`) and answers with one exit code
+per line; `null` is a command that did not end in time.
 """
 
 import importlib
@@ -65,6 +65,7 @@ def _run(request: dict[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, path in ((1, request["out"]), (2, request["err"])):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.environ.update(request["environment"])
         sys.argv = [request["script"], *request["arguments"]]
         runpy.run_path(request["script"], run_name="__main__")
         code = 0

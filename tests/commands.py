@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -27,9 +28,14 @@ class Command:
         self.folder = folder
 
     def __call__(
-        self, script: str, *arguments: str, cwd: Path | None = None, timeout: int = 240
+        self,
+        script: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        timeout: int = 240,
+        variables: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run one command to its end."""
+        """Run one command to its end, with further environment variables."""
         server = _server()
         assert server.stdin is not None
         assert server.stdout is not None
@@ -39,6 +45,7 @@ class Command:
                 "script": str(ROOT / script),
                 "arguments": arguments,
                 "cwd": str(cwd or self.folder),
+                "environment": dict(variables or {}),
                 "out": str(out),
                 "err": str(err),
                 "timeout": timeout,

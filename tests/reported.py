@@ -58,7 +58,7 @@ class World:
         records = [
             StageRecord(label=n, artifact=a.key, seconds=3.0 * i, fresh=i > 0) for i, (n, a) in enumerate(stages)
         ]
-        rows = (_row("Original", 1.0), _row(scorer, ratio))
+        rows = (a_row("Original", 1.0), a_row(scorer, ratio))
         path = self.root / "runs" / f"{scorer}-{ratio}"
         values = {"name": f"{scorer}-{ratio}", "model": "tiny", "benchmark": "planted", "seed": 1, "rows": rows,
                   "stages": tuple(records), "essentials": {"data": "planted"}} | change  # fmt: skip
@@ -81,7 +81,8 @@ class World:
         return self.store.build("sft", {"of": name}, produce)
 
 
-def _row(system: str, ratio: float) -> SystemResult:
+def a_row(system: str, ratio: float) -> SystemResult:
+    """A row whose numbers follow from its ratio."""
     accuracy, tokens = 0.9 - 0.5 * (1 - ratio), 300 * ratio
     return SystemResult(
         system=system, target_ratio=ratio, actual_ratio=ratio,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cotpress.completion import SWITCHES, shell_completion
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.help_page import help_page
+from cotpress.redaction import check_readable, refuse_secrets, shown
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,6 +31,8 @@ def main(name: str, conf: Path, task: str) -> None:
     try:
         if _answered_at_once(name, conf, sys.argv[1:]):
             return
+        check_readable(sys.argv[1:])
+        refuse_secrets({key: value for key, _, value in (a.partition("=") for a in sys.argv[1:])})
     except ConfigError as error:
         _stop(str(error), 2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
@@ -38,7 +41,7 @@ def main(name: str, conf: Path, task: str) -> None:
 
     from cotpress import multirun
     from cotpress.config import register_schemas
-    from cotpress.config_errors import check_dashes, explain
+    from cotpress.config_errors import check_dashes, check_options, explain
 
     register_schemas()
 
@@ -51,6 +54,7 @@ def main(name: str, conf: Path, task: str) -> None:
 
     try:
         check_dashes(sys.argv[1:], name, conf)
+        check_options(sys.argv[1:], name)
         _going_on(job)
         if failed:
             raise failed[0]
@@ -108,7 +112,7 @@ def _going_on(job: Callable[[], None]) -> None:
 
 def _stop(message: str, code: int) -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"\nerror: {message}\n")
+    sys.stderr.write(f"\nerror: {shown(message)}\n")
     sys.exit(code)
 
 

@@ -26,6 +26,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cotpress.errors import ArtifactError
+from cotpress.places import checked_key, stays_below
+from cotpress.redaction import masked
 
 log = logging.getLogger(__name__)
 
@@ -160,9 +162,9 @@ class ArtifactStore:
         Its checksums are not looked at: a report reads a small log beside weights of many gigabytes.
 
         Raises:
-            ArtifactError: The artifact is there but its manifest is damaged.
+            ArtifactError: The artifact is there but its manifest is damaged, or the key is none.
         """
-        stage, _, digest = key.partition("/")
+        stage, _, digest = checked_key(key).partition("/")
         return self._open(stage, digest, verify=False)
 
     def build(self, stage: str, identity: Mapping[str, Any], produce: Callable[[Path], Summary]) -> Artifact:
@@ -254,7 +256,7 @@ class ArtifactStore:
             {
                 "stage": stage,
                 "fingerprint": digest,
-                "identity": identity,
+                "identity": masked(identity),
                 "num_rows": summary.num_rows,
                 "dropped": plain(summary.dropped),
                 "facts": plain(summary.facts),
@@ -288,6 +290,8 @@ class ArtifactStore:
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             files: dict[str, str] = manifest["files"]
+            if outside := [n for n in files if not stays_below(n)]:
+                raise ArtifactError(f"artifact {stage}/{digest} is damaged: its manifest names {outside[:3]}")
             state = (path, *((n, s.st_size, s.st_mtime_ns) for n in files for s in [(path / n).stat()]))
             known = not verify or state in self._verified
             wrong = [] if known else [n for n, digest_ in files.items() if file_sha256(path / n) != digest_]

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
+from cotpress.redaction import Redacting, refuse_secrets, shown
 
 C = TypeVar("C")
 
@@ -24,6 +25,7 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    refuse_secrets({key: value for key, _, value in (a.partition("=") for a in arguments)})
     names = [f.name for f in fields(schema)]  # type: ignore[arg-type]
     dotted = [_as_assignment(argument) for argument in arguments]
     for assignment in dotted:
@@ -50,13 +52,15 @@ def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(usage)
         return
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(Redacting("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("cotpress").setLevel(logging.INFO)
     try:
         task(parse(schema, arguments))
     except CotpressError as error:
-        sys.stderr.write(f"\nerror: {error}\n")
+        sys.stderr.write(f"\nerror: {shown(str(error))}\n")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 

@@ -8,7 +8,9 @@ below them sees OmegaConf.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from cotpress.artifacts import plain
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection, check_llmlingua_compat
+from cotpress.config_ranges import check_ranges
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -30,6 +32,7 @@ from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
 from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling_config import ModelConfig
+from cotpress.redaction import refuse_secrets
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
     CtsConfig,
@@ -228,6 +231,9 @@ def to_objects(config: "DictConfig") -> EntryConfig:
     except AttributeError as error:  # a key added with +KEY that the schema does not have
         raise ConfigError(f"a key added with '+' is unknown: {error}. Fix: see --cfg job for the keys") from error
     assert isinstance(objects, EntryConfig)
+    values = plain(objects)
+    refuse_secrets(values)
+    check_ranges(values)
     check(objects)
     return objects
 

@@ -4,10 +4,14 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cotpress.config import RATIO_RANGE, SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.help_page import groups_of
+
+_PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
+"""Packages that read command lines and configurations, and nothing else."""
 
 
 def explain(error: BaseException, entry: str, conf: Path) -> str | None:
@@ -36,14 +40,35 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
         if following is None and isinstance(cause, HydraException):
             return _explain_override(str(cause), entry, conf)
         cause = following
+    if _raised_in(error) in _PARSERS:
+        what = str(error).partition("\n")[0].partition(" : Override(")[0]
+        return (
+            f"the command line cannot be read: {what or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE "
+            f"with the name of a choice. Fix: python {entry}.py --help"
+        )
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The package whose code raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _explain_choice(error: BaseException, conf: Path) -> str:
     missing = str(getattr(error, "missing_cfg_file", "")).removesuffix(".yaml")
     group, _, choice = missing.rpartition("/")
     folder = conf / group
-    if not group or not folder.is_dir():
+    if missing in ("", "None"):
+        return f"{' '.join(str(error).split())} Fix: leave --config-path out; further folders are --config-dir=DIR"
+    if not group:
+        return (
+            f"--config-name: there is no configuration '{missing}'. Allowed: none, each script has its own. "
+            "Fix: leave it out; a named experiment is experiment=NAME"
+        )
+    if not folder.is_dir():
         return str(error).strip()
     return f"{group}: unknown choice '{choice}'.{did_you_mean(choice, [f.stem for f in folder.glob('*.yaml')])}"
 
@@ -135,6 +160,23 @@ def _places(group: str, entry: str, conf: Path) -> list[str]:
         for place in re.findall(rf"^ +- /?{group}@([\w.]+):", file.read_text(encoding="utf-8"), re.MULTILINE):
             found.append(f"{group}@{owner}{place}")
     return sorted(set(found))
+
+
+def check_options(arguments: Sequence[str], entry: str) -> None:
+    """Refuse options that Hydra does not have, in one line.
+
+    Raises:
+        ConfigError: There is one, or one has a wrong value.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        what = message.removeprefix("argument ")
+        raise ConfigError(f"{what}. Fix: python {entry}.py --help lists what there is")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
 
 
 def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:

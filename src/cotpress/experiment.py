@@ -25,7 +25,7 @@ from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.reference import token_counter
 from cotpress.flow import Compression, Flow
 from cotpress.generation.backends import KeptBackend
-from cotpress.modeling.loading import use_threads
+from cotpress.modeling.loading import use_determinism, use_threads
 from cotpress.progress import duration
 from cotpress.records import CompressedTrace, Prediction, SystemResult
 from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, write_results
@@ -50,6 +50,7 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     job = _job(config, run_dir, folder, student_name(config), config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
+        flow.find_problems()
         baselines = [e for b in config.evaluation.baselines for e in _baseline(b, config, flow)]
         systems = flow.examined([*baselines, *_compressed(config, flow)])
         rows, predictions = measure(systems, config.evaluation, count)
@@ -175,6 +176,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     """`evaluate.py`: a checkpoint or adapter on a benchmark."""
     run_dir = run_directory(config)
     use_threads(config.trainer)
+    use_determinism(config.trainer)
     count = token_counter(config.evaluation.reference_tokenizer)
     store, artifacts = ArtifactStore(Path(config.output_root)), dict[str, Artifact]()
     artifacts["benchmark"] = asked = problems(config.benchmark, store)

@@ -23,7 +23,7 @@ from cotpress.distill.stage import distill
 from cotpress.evaluation.asking import Protocol
 from cotpress.evaluation.runner import answer_problems
 from cotpress.generation.local import TransformersBackend
-from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_threads
+from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_determinism, use_threads
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
 from cotpress.scoring.llmlingua_compat import decide
@@ -32,7 +32,7 @@ from cotpress.systems import ORIGINAL, Examinee, System, examine, student_name
 from cotpress.tables import read_records
 from cotpress.tracking import OfSystem, Tracker
 from cotpress.training.config import SavedReferenceConfig, SftConfig
-from cotpress.training.saved import saved_reference
+from cotpress.training.saved import find_saved, saved_reference
 from cotpress.training.stage import train_reference, train_student
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ class Scoring:
     def __init__(self, config: ScoringPipelineConfig, tracker: Tracker) -> None:
         self._config, self._tracker = config, tracker
         use_threads(config.trainer)
+        use_determinism(config.trainer)
+        if isinstance(config.reference, SavedReferenceConfig):
+            find_saved(Path(config.reference.path))  # before hours of work on something else
         self.store = ArtifactStore(Path(config.output_root))
         self.artifacts: dict[str, Artifact] = {}
         self._own_names = {config.scorer.name}
@@ -216,6 +219,10 @@ class Flow(Compression):
     def problems(self) -> Artifact:
         """What students are asked."""
         return self._kept("benchmark", problems(self._train.benchmark, self.store))
+
+    def find_problems(self) -> None:
+        """Fail before anything is trained if there is nothing to ask."""
+        problems(self._train.benchmark, self.store)
 
     def student(self, name: str, compressed: Artifact) -> Artifact:
         """The student of some compressed traces."""

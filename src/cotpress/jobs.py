@@ -18,9 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cotpress.artifacts import write_text_atomic
 from cotpress.config import EntryConfig, EvaluateConfig, TrainConfig, to_objects
 from cotpress.errors import describe
 from cotpress.isolation import Outcome, is_worker, run_isolated
+from cotpress.redaction import Redacting, without_secrets
 from cotpress.report.results import write_failure
 from cotpress.report.sweep import show_run
 from cotpress.runs import circumstances, find_finished, note_finished, run_path
@@ -33,6 +35,8 @@ log = logging.getLogger("cotpress")
 
 Task = Callable[[Any, Path], tuple[float | None, Path | None]]
 """Gets the checked configuration and the job's log folder; returns the metric to optimise and the run directory."""
+PLANNED = "multirun.yaml"
+"""Hydra's own record of a multirun, in the sweep's folder."""
 _SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 """Launchers whose jobs share processes; others, such as submitit's, give every job its own."""
 
@@ -72,6 +76,7 @@ def run_in_sweep(config: "DictConfig", task: str, folder: Path, overrides: list[
     started = time.time()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started)
     write_note(folder, note)
+    _mask(folder.parent / PLANNED)
     try:
         note = _performed(note, config, task, folder, launcher)
     except KeyboardInterrupt:
@@ -79,7 +84,7 @@ def run_in_sweep(config: "DictConfig", task: str, folder: Path, overrides: list[
         raise
     except Exception as error:
         with (folder / JOB_LOG).open("a", encoding="utf-8") as handle:
-            handle.write(traceback.format_exc())
+            handle.write(without_secrets(traceback.format_exc()))
         note = replace(note, state=JobState.failed, error=describe(error))
     write_note(folder, replace(note, seconds=time.time() - started))
     return math.nan if note.metric is None else note.metric
@@ -140,14 +145,14 @@ def log_to(path: Path | None, *, console: bool) -> None:
         handler.close()
     if console:
         lines = logging.StreamHandler(sys.stderr)
-        lines.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        lines.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         if path is not None:
             lines.addFilter(lambda record: record.name.startswith("cotpress") and record.name != "cotpress.file")
         root.addHandler(lines)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines
@@ -155,6 +160,14 @@ def log_to(path: Path | None, *, console: bool) -> None:
 
 def _found(config: EntryConfig) -> tuple[float | None, Path] | None:
     return find_finished(config) if isinstance(config, TrainConfig | EvaluateConfig) else None
+
+
+def _mask(path: Path) -> None:
+    """Take secrets out of what Hydra itself writes: the configuration of a multirun before anybody could refuse it."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        if (clean := without_secrets(text)) != text:
+            write_text_atomic(path, clean)
 
 
 def _share_cores(config: EntryConfig, num_jobs: int) -> None:

@@ -19,6 +19,7 @@ from cotpress.answers.version import checker_fingerprint
 from cotpress.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
 from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
 from cotpress.errors import ArtifactError
+from cotpress.redaction import masked
 from cotpress.report.results import read_results
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name")
@@ -26,6 +27,8 @@ HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name")
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
 """Settings of a generation server that do not either."""
 FINISHED_FILE = "finished.json"
+_NAME_BYTES = 200
+"""File systems allow 255 for a name; a run's fingerprint and a temporary file's number come on top."""
 
 
 def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
@@ -86,7 +89,7 @@ def write_config(path: Path, values: Mapping[str, Any]) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(path / "config.yaml", _yaml(values))
+        write_text_atomic(path / "config.yaml", _yaml(masked(values)))
     except OSError as error:
         raise ArtifactError(f"cannot write the run directory '{path}': {error}. Fix: output_root=DIR") from error
 
@@ -102,8 +105,9 @@ def run_name(config: PipelineConfig | EvaluateConfig) -> str:
 
 
 def safe_name(name: str) -> str:
-    """`name` as part of a path."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    """`name` as part of a path, no longer than file systems take."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 
 def _without_servers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,6 +145,9 @@ def _code() -> str:
 
 
 def _yaml(values: Mapping[str, Any]) -> str:
-    from omegaconf import OmegaConf
+    import yaml
 
-    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+    text = str(yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False))
+    if "\x85" in text:  # PyYAML writes this line break as it is and reads it as a space
+        text = str(yaml.safe_dump(dict(values), allow_unicode=False, sort_keys=False))
+    return text

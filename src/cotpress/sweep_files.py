@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.artifacts import write_text_atomic
+from cotpress.redaction import masked
 
 PLAN_FILE = "sweep.json"
 JOB_FILE = "job.json"
@@ -131,7 +132,7 @@ def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None
     """
     sweep_dir.mkdir(parents=True, exist_ok=True)
     content = {"entry": entry, "name": name, "jobs": None if jobs is None else [list(job) for job in jobs]}
-    write_text_atomic(sweep_dir / PLAN_FILE, json.dumps(content, indent=1) + "\n")
+    write_text_atomic(sweep_dir / PLAN_FILE, json.dumps(masked(content), indent=1) + "\n")
 
 
 def sweep_name(job_folder: Path) -> str | None:
@@ -153,7 +154,7 @@ def write_note(folder: Path, note: JobNote) -> None:
     content = {name: getattr(note, name) for name in JobNote.__dataclass_fields__}
     content |= {"overrides": list(note.overrides), "state": note.state.value, "run_dir": run_dir}
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(folder / JOB_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text_atomic(folder / JOB_FILE, json.dumps(masked(content), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_note(folder: Path) -> JobNote | None:

@@ -38,5 +38,8 @@ class TrainerConfig:
     activation_checkpointing: bool = False
     """Keep only the input of each layer in training and compute the rest again for the gradient: less memory, about a
     third more time."""
+    deterministic: bool = False
+    """Use only algorithms that give the same bits every time on one GPU; slower, and an error where there is none. On a
+    CPU nothing has to be chosen."""
     checkpoint_every_s: float = 60.0
     """Seconds between two resumable checkpoints of a training run."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from cotpress.artifacts import write_text_atomic
 from cotpress.command_line import run_command
 from cotpress.errors import ConfigError, HubError, MissingExtraError
-from cotpress.tracking.secrets import without_secrets
+from cotpress.redaction import without_secrets
 
 log = logging.getLogger("cotpress.dashboard")
 

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from cotpress.errors import DataError, did_you_mean
 
 SUFFIXES = (".jsonl", ".parquet")
+_NEARBY = 12
+"""So many files of a folder are named."""
 BATCH_ROWS = 1024
 """Parquet rows held in memory at once."""
 BOM = b"\xef\xbb\xbf"
@@ -102,7 +104,7 @@ class RowReader:
         self.emptied: Counter[str] = Counter()
         self._columns: set[str] = set()
         if not path.is_file():
-            raise DataError(f"{key}: {_no_such_file(path)}")
+            raise DataError(f"{key}: {_no_such_file(path, key)}")
         if not os.access(path, os.R_OK):
             raise DataError(f"{key}: '{path}' may not be read. Fix: change its permissions")
         if path.suffix.lower() not in SUFFIXES:
@@ -308,9 +310,12 @@ def _kind(value: object) -> str:
     return names.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
 
 
-def _no_such_file(path: Path) -> str:
-    what = "is a folder" if path.is_dir() else "does not exist"
+def _no_such_file(path: Path, key: str) -> str:
+    ends = " or ".join(SUFFIXES)
     folder = path if path.is_dir() else next((p for p in path.absolute().parents if p.is_dir()), Path())
-    nearby = [p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
+    nearby = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if path.is_dir():
+        held = f"it holds {', '.join(nearby[:_NEARBY])}" if nearby else f"it holds no file that ends in {ends}"
+        return f"'{path}' is a folder, allowed: one file; {held}. Fix: {key}={path / (nearby[0] if nearby else 'FILE')}"
     there = f" Files in '{folder}':{did_you_mean(path.name, nearby)}" if nearby else ""
-    return f"'{path}' {what}.{there} Fix: name a file that ends in {' or '.join(SUFFIXES)}."
+    return f"'{path}' does not exist.{there} Fix: name a file that ends in {ends}."

@@ -117,7 +117,7 @@ class Answering:
         if isinstance(student, Artifact):
             trained: object = student.key
         else:
-            trained = None if student is None else source_identity(student)
+            trained = None if student is None else source_identity(student, key="adapter")
         if isinstance(self._generation, ServerGenerationConfig):  # the prompts' token ids are made here
             writer = {**writer, "tokenizer": tokenizer_fingerprint(load_tokenizer(self._model, self._store))}
         return {

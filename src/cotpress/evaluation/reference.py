@@ -7,7 +7,8 @@ asks no student again.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from cotpress.errors import ConfigError, CotpressError
+from cotpress.errors import ConfigError, ModelError
+from cotpress.modeling.foreign import reading
 from cotpress.modeling.sources import tokenizer_directory
 from cotpress.records import Prediction
 
@@ -28,8 +29,10 @@ def token_counter(tokenizer: str | None) -> CountTokens | None:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer_directory(tokenizer), local_files_only=True)
-    except (CotpressError, OSError, ValueError, ImportError, KeyError) as error:
+        with reading("no tokenizer can be loaded"):
+            folder = tokenizer_directory(tokenizer, key="evaluation.reference_tokenizer")
+            loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except ModelError as error:
         raise ConfigError(
             f"evaluation.reference_tokenizer: got '{tokenizer}', which cannot be loaded: {error}. Allowed: a hub id or "
             "a folder that holds a tokenizer. Fix: download it once where there is a network, or give null to count "

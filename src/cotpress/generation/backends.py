@@ -116,7 +116,7 @@ def generation_identity(
     else:
         writer = {**model_identity(model, store, pick_device(trainer)), "context_tokens": model.context_tokens}
     if adapter is not None:
-        writer["adapter"] = source_identity(adapter)
+        writer["adapter"] = source_identity(adapter, key="adapter")
     return {"model": writer, "sampling": sampling_of(config)}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from cotpress.artifacts import fingerprint
 from cotpress.errors import GenerationError
 from cotpress.modeling.sources import source_identity
+from cotpress.redaction import without_secrets
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -38,7 +39,7 @@ class ServedAdapter:
         """
         folder = Path(adapter).expanduser()
         path = str(folder.resolve()) if folder.is_dir() else adapter
-        return cls(name=f"cotpress-{fingerprint(source_identity(adapter))}", path=path)
+        return cls(name=f"cotpress-{fingerprint(source_identity(adapter, key='adapter'))}", path=path)
 
     async def load(self, client: "AsyncOpenAI") -> None:
         """Have it loaded.
@@ -53,9 +54,9 @@ class ServedAdapter:
         except APIStatusError as error:
             if "already" in error.message.lower():
                 return
+            said = without_secrets(error.message)[:300]
             raise GenerationError(
                 f"generation server {client.base_url}: it did not load the adapter '{self.path}' ({error.status_code}: "
-                f"{error.message[:300]}). Fix: start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
-                "where it sees this path; or start it with --lora-modules NAME=DIR, leave adapter out and give "
-                "generation.model=NAME"
+                f"{said}). Fix: start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees "
+                "this path; or start it with --lora-modules NAME=DIR, leave adapter out and give generation.model=NAME"
             ) from error

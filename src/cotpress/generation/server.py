@@ -33,6 +33,7 @@ from cotpress.generation.base import (
 )
 from cotpress.generation.served_adapter import ServedAdapter
 from cotpress.generation_config import ServerGenerationConfig
+from cotpress.redaction import remember, without_secrets
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
@@ -209,9 +210,7 @@ class ServerBackend:
         )
 
     def _without_key(self, text: str) -> str:
-        return (
-            text.replace(self._key, "***")[:_ANSWER_CHARACTERS] if self._key != _NO_KEY else text[:_ANSWER_CHARACTERS]
-        )
+        return without_secrets(text)[:_ANSWER_CHARACTERS]
 
 
 def _seed(sampling: Sampling, index: int, streams: Sequence[str] | None = None) -> int:
@@ -263,4 +262,5 @@ def _key(config: ServerGenerationConfig) -> str:
             f"generation.api_key_env: the environment variable '{config.api_key_env}' is not set or empty. "
             f"Fix: export {config.api_key_env}=KEY, or api_key_env=null for a server that wants none"
         )
+    remember(key)
     return key

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from cotpress.hub.publication import Publication
 from cotpress.records import Interval, SystemResult
 from cotpress.report.results import RunResults
+from cotpress.report.table import markdown_cell
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
@@ -126,7 +127,9 @@ def _training(publication: Publication) -> str:
         ("method", f"{tune.method}, epochs: {tune.epochs}, learning rate {tune.learning_rate:g}, seed {tune.seed}"),
         ("final training loss", f"{trained['final_loss']:.3f}"),
     ]
-    return "## Training\n\n| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
+    return "## Training\n\n| | |\n|---|---|\n" + "".join(
+        f"| {name} | {markdown_cell(value)} |\n" for name, value in rows
+    )
 
 
 def _results(publication: Publication) -> str:
@@ -148,9 +151,8 @@ def _results(publication: Publication) -> str:
 def _row(run: RunResults, row: SystemResult) -> str:
     accuracy = _percent(row.accuracy, run.confidence)
     tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
-    return (
-        f"| {run.benchmark} | {row.system} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |"
-    )
+    names = f"{markdown_cell(run.benchmark)} | {markdown_cell(row.system)}"
+    return f"| {names} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |"
 
 
 def _percent(found: Interval, confidence: float) -> str:

@@ -4,19 +4,39 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cotpress.artifacts import MANIFEST, file_sha256
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.modeling_config import ModelSource
+from cotpress.places import checked_key, lies_below, stays_below
 from cotpress.records import SystemResult
 from cotpress.report.results import CONFIG_FILE, RESULTS_FILE, RunResults, read_results
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
 FOLDERS = ("adapter", "model")
 """Where a student's weights lie in its artifact: a PEFT adapter or a whole model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A `config.yaml` by attributes, as plain values: nothing in it is resolved, looked up or made an object of."""
+
+    values: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        """The value or group of a name.
+
+        Raises:
+            ArtifactError: There is none.
+        """
+        if name not in self.values:
+            raise ArtifactError(f"{CONFIG_FILE} of the run has no '{name}'. Fix: run the same command again")
+        return self.get(name)
+
+    def get(self, name: str) -> Any:
+        """The same; None without."""
+        value = self.values.get(name)
+        return Settings(value) if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +55,7 @@ class Publication:
 
     weights: Path
     is_adapter: bool
-    config: "DictConfig"
+    config: Settings
     base_model: str
     results: tuple[tuple[RunResults, tuple[SystemResult, ...]], ...]
     compression: dict[str, Any]
@@ -58,8 +78,6 @@ def read_publication(run_dir: Path, base_model: str | None) -> Publication:
         ArtifactError: The run is not finished, trained no student, or its student is missing or damaged.
         ConfigError: The run's base model has no known hub id.
     """
-    from omegaconf import OmegaConf
-
     results = read_results(run_dir)
     student = results.rows[-1].artifacts.get("sft")
     if student is None:
@@ -67,16 +85,17 @@ def read_publication(run_dir: Path, base_model: str | None) -> Publication:
             f"'{run_dir}' trained no student. Fix: give a run directory of train.py, run=outputs/runs/NAME"
         )
     artifacts = run_dir.resolve().parents[1] / "artifacts"
-    manifest = _verified(artifacts / student)
-    weights = next((artifacts / student / f for f in FOLDERS if (artifacts / student / f).is_dir()), None)
+    folder = artifacts / checked_key(student)
+    manifest = _verified(folder)
+    weights = next((folder / f for f in FOLDERS if (folder / f).is_dir()), None)
     if weights is None:
-        raise ArtifactError(f"'{artifacts / student}' holds no adapter and no model. Fix: run the same command again")
-    config = OmegaConf.load(run_dir / CONFIG_FILE)
-    data = _manifest(artifacts / manifest["identity"]["compressed"])
+        raise ArtifactError(f"'{folder}' holds no adapter and no model. Fix: run the same command again")
+    config = _settings(run_dir / CONFIG_FILE)
+    data = _manifest(artifacts / checked_key(manifest["identity"]["compressed"]))
     return Publication(
         weights=weights,
         is_adapter=weights.name == FOLDERS[0],
-        config=config,  # type: ignore[arg-type]
+        config=config,
         base_model=base_model or _hub_id(config),
         results=tuple(_with_student(run_dir, student)),
         compression=data,
@@ -105,9 +124,21 @@ def _with_student(run_dir: Path, student: str) -> Iterator[tuple[RunResults, tup
                 yield found, shown
 
 
-def _hub_id(config: Any) -> str:
+def _settings(path: Path) -> Settings:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error}. Fix: run the same command again") from error
+    if not isinstance(values, dict):
+        raise ArtifactError(f"'{path}' holds no settings. Fix: run the same command again")
+    return Settings(values)
+
+
+def _hub_id(config: Settings) -> str:
     model = config.model
-    named = model.hub_id if "hub_id" in model else None  # runs of earlier releases do not have it
+    named = model.hub_id if "hub_id" in model.values else None  # runs of earlier releases do not have it
     known = named or (model.path if model.source == ModelSource.hub.value else None)
     if known is None or Path(known).exists():
         raise ConfigError(
@@ -119,9 +150,10 @@ def _hub_id(config: Any) -> str:
 
 def _verified(folder: Path) -> dict[str, Any]:
     manifest = _manifest(folder)
-    wrong = [
-        n for n, digest in manifest["files"].items() if not (folder / n).is_file() or file_sha256(folder / n) != digest
-    ]
+    files = manifest["files"].items()
+    if outside := [n for n, _ in files if not stays_below(n) or not lies_below(folder / n, folder)]:
+        raise ArtifactError(f"artifact '{folder}': its manifest names {outside[:3]}, which lie elsewhere")
+    wrong = [n for n, digest in files if not (folder / n).is_file() or file_sha256(folder / n) != digest]
     if wrong:
         raise ArtifactError(f"artifact '{folder}' is damaged: {', '.join(wrong)}. Fix: run the same command again")
     return manifest

@@ -6,11 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cotpress.artifacts import plain, write_text_atomic
+from cotpress.artifacts import write_text_atomic
 from cotpress.errors import ConfigError, HubError
 from cotpress.hub.card import model_card
 from cotpress.hub.publication import Publication, read_publication
-from cotpress.tracking.secrets import masked
+from cotpress.redaction import masked
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,12 @@ def write_folder(publication: Publication, name: str, output: Path) -> Path:
     """
     if output.exists() and any(output.iterdir()) and not (output / SETTINGS_FILE).exists():
         raise ConfigError(f"output: '{output}' is not empty and not of an earlier export. Fix: another output=DIR")
-    shutil.copytree(publication.weights, output, dirs_exist_ok=True)
+    inside = f"{publication.weights.name}/"
+    for file in publication.training["files"]:  # only what the manifest vouches for
+        if file.startswith(inside):
+            target = output / file.removeprefix(inside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(publication.weights.parent / file, target)
     if publication.is_adapter:
         _name_base(output / ADAPTER_CONFIG, publication.base_model)
     write_text_atomic(output / SETTINGS_FILE, _settings(publication))
@@ -85,6 +90,6 @@ def _name_base(path: Path, base_model: str) -> None:
 
 
 def _settings(publication: Publication) -> str:
-    from omegaconf import OmegaConf
+    import yaml
 
-    return OmegaConf.to_yaml(OmegaConf.create(masked(plain(OmegaConf.to_container(publication.config)))))
+    return str(yaml.safe_dump(masked(publication.config.values), allow_unicode=True, sort_keys=False))

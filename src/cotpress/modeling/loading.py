@@ -20,8 +20,9 @@ import torch
 
 from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
+from cotpress.modeling.foreign import reading
 from cotpress.modeling.packaged import packaged_identity, packaged_model
-from cotpress.modeling.sources import model_directory, source_identity, tokenizer_directory
+from cotpress.modeling.sources import adapter_directory, model_directory, source_identity, tokenizer_directory
 from cotpress.modeling.tiny import tiny_identity, tiny_model
 from cotpress.modeling_config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.trainer_config import TrainerConfig
@@ -46,13 +47,10 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedToke
         folder = tokenizer_directory(config.path, config.revision, trust_remote_code=config.trust_remote_code)
     else:
         folder = _directory(config, store)
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=config.trust_remote_code, local_files_only=True
-            )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"model '{config.path}': no tokenizer can be loaded from {folder}: {error}") from error
+    with reading(f"model '{config.path}': no tokenizer can be loaded from {folder}"), quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=config.trust_remote_code, local_files_only=True
+        )
     if not tokenizer.is_fast:
         raise ModelError(f"model '{config.path}': its tokenizer gives no character offsets (not a fast tokenizer)")
     return tokenizer
@@ -84,21 +82,22 @@ def load_model(
 
     check_attention(config, device)
     folder = _directory(config, store)
-    try:
-        with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=resolve_dtype(config.dtype, device),
-                attn_implementation=config.attention.value,
-                trust_remote_code=config.trust_remote_code,
-                use_safetensors=True,
-                local_files_only=True,
-            )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    how = f"model.attention={config.attention.value}, model.dtype={config.dtype.value}"
+    with reading(f"model '{config.path}' cannot be loaded from {folder} ({how})"), quiet_transformers():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=resolve_dtype(config.dtype, device),
+            attn_implementation=config.attention.value,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers in their place
         raise ModelError(
-            f"model '{config.path}' cannot be loaded from {folder} "
-            f"(model.attention={config.attention.value}, model.dtype={config.dtype.value}): {error}"
-        ) from error
+            f"model '{config.path}': {len(missing)} of its weights are not in {folder}, e.g. {missing[0]}. "
+            "Fix: fetch it again, or save it anew with model.save_pretrained(DIR)"
+        )
     if adapter is not None:
         model = _with_adapter(model, str(adapter), merge=merge_adapter)
     model.to(device)
@@ -170,6 +169,17 @@ def use_threads(config: TrainerConfig) -> None:
     """Set torch's CPU threads for this process if the user chose a number."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
+
+
+def use_determinism(config: TrainerConfig) -> None:
+    """Have torch use only algorithms that give the same bits every time, if the user asked for it.
+
+    An operation without such an algorithm is an error of torch that names it; docs/determinism.md says what remains.
+    """
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
 
 
 def pick_device(config: TrainerConfig) -> torch.device:
@@ -248,16 +258,16 @@ def _directory(config: ModelConfig, store: ArtifactStore) -> Path:
 def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any:
     from peft import PeftModel
 
-    try:
-        with warnings.catch_warnings():
-            # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.
-            warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
-            wrapped = PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(
-            f"adapter '{adapter}' does not load onto {type(model).__name__}: {error}. "
-            "Fix: give the folder that holds adapter_config.json, and the model it was trained on"
-        ) from error
+    folder = adapter_directory(adapter)
+    what, fix = (
+        f"adapter '{adapter}' does not load onto {type(model).__name__}",
+        "give the model that it was trained on",
+    )
+    with reading(what, fix), warnings.catch_warnings():
+        # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
+        warnings.filterwarnings("error", message="Found missing adapter keys")  # it would go on without them
+        wrapped = PeftModel.from_pretrained(model, folder, use_safetensors=True)
     return wrapped.merge_and_unload() if merge else wrapped
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from cotpress.artifacts import file_sha256
 from cotpress.errors import ModelError
 from cotpress.hub_errors import HubProblem, hub_problem
+from cotpress.modeling.foreign import check_adapter, check_settings, check_weights
 
 PACKAGE_PREFIX = "package:"
 """Marks a path that names a Python package where both kinds are possible."""
@@ -23,45 +24,64 @@ _SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt")
 _OTHER_FORMATS = ["original/*", "onnx/*", "consolidated*"]
 
 
-def model_directory(path: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Path:
+def model_directory(
+    path: str, revision: str | None = None, *, trust_remote_code: bool = False, key: str = "model.path"
+) -> Path:
     """A local directory with the weights (safetensors), config and tokenizer of a hub id or local directory.
 
+    Args:
+        path: Hub id or local directory.
+        revision: Hub commit, tag or branch.
+        trust_remote_code: Whether the user trusts Python code that comes with these weights.
+        key: Configuration key that named it, for messages.
+
     Raises:
-        ModelError: Neither exists, the hub cannot be reached, or there are no safetensors weights.
+        ModelError: Neither exists, the hub cannot be reached, there are no safetensors weights, or the folder asks for
+            something that is never done unasked (see `foreign`).
     """
-    folder = _local(path)
-    if folder is None:
-        code = ("*.py",) if trust_remote_code else ()
-        folder = _snapshot(path, revision, (*_WEIGHTS, *_SETTINGS, *code))
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"'{path}' has no safetensors weights: {folder} holds {sorted(p.name for p in folder.iterdir())[:12]}. "
-            "Other formats can run code or be cut short, so they are not read. "
-            "Fix: save it once with model.save_pretrained(DIR) and give model.path=DIR"
-        )
+    code = ("*.py",) if trust_remote_code else ()
+    folder = _local(path, key) or _snapshot(path, revision, (*_WEIGHTS, *_SETTINGS, *code), key)
+    check_weights(folder, path, key)
+    check_settings(folder, path, key, trust_remote_code=trust_remote_code)
     return folder
 
 
-def tokenizer_directory(path: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Path:
+def tokenizer_directory(
+    path: str, revision: str | None = None, *, trust_remote_code: bool = False, key: str = "model.path"
+) -> Path:
     """A local directory with the tokenizer and settings of a hub id or local directory, without weights.
 
     Raises:
-        ModelError: Neither exists, or the hub cannot be reached.
+        ModelError: As `model_directory`, but no weights are needed.
     """
     code = ("*.py",) if trust_remote_code else ()
-    return _local(path) or _snapshot(path, revision, (*_SETTINGS, *code))
+    folder = _local(path, key) or _snapshot(path, revision, (*_SETTINGS, *code), key)
+    check_settings(folder, path, key, trust_remote_code=trust_remote_code)
+    return folder
 
 
-def source_identity(path: str, revision: str | None = None) -> dict[str, str]:
+def adapter_directory(path: str, *, key: str = "adapter") -> Path:
+    """A local directory with a PEFT adapter (safetensors) of a hub id or local directory.
+
+    Raises:
+        ModelError: Neither exists, the hub cannot be reached, or it holds no such adapter.
+    """
+    folder = _local(path, key) or _snapshot(path, None, (*_WEIGHTS, *_SETTINGS), key)
+    check_adapter(folder, path, key)
+    return folder
+
+
+def source_identity(path: str, revision: str | None = None, *, key: str = "model.path") -> dict[str, str]:
     """What determines the files behind `path`: the hub commit, or the content hash of a local directory.
 
     Raises:
         ModelError: As `model_directory`.
     """
-    folder = _local(path)
-    if folder is not None:
-        return {"directory": directory_sha256(model_directory(path))}
-    return {"hub": path, "commit": _snapshot(path, revision, ("config.json",)).name}
+    folder = _local(path, key)
+    if folder is None:
+        return {"hub": path, "commit": _snapshot(path, revision, ("config.json",), key).name}
+    check_weights(folder, path, key)
+    return {"directory": directory_sha256(folder)}
 
 
 def directory_sha256(folder: Path) -> str:
@@ -92,16 +112,19 @@ def package_version(package: str) -> str:
     return importlib.metadata.version(names[0]) if names else ""
 
 
-def _local(path: str) -> Path | None:
+def _local(path: str, key: str) -> Path | None:
     folder = Path(path).expanduser()
-    if folder.is_dir():
+    if path and folder.is_dir():
         return folder
+    if not path.strip() or "\0" in path:
+        raise ModelError(f"{key}: got {path!r}, allowed: a folder or a hub id. Fix: {key}=DIR_OR_HUB_ID")
     if path.startswith((".", "~", os.sep)) or path.count("/") > 1:
-        raise ModelError(f"there is no folder '{path}' (looked at {folder.absolute()}). Fix: give model.path=DIR")
+        what = "is a file" if folder.is_file() else "does not exist"
+        raise ModelError(f"{key}: the folder '{path}' {what} (looked at {folder.absolute()}). Fix: give {key}=DIR")
     return None
 
 
-def _snapshot(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+def _snapshot(hub_id: str, revision: str | None, patterns: tuple[str, ...], key: str) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     try:
@@ -114,26 +137,27 @@ def _snapshot(hub_id: str, revision: str | None, patterns: tuple[str, ...]) -> P
             raise
         named = hub_id if revision is None else f"{hub_id} (revision {revision})"
         raise ModelError(
-            f"model '{named}': {problem.value}. Tried: a folder of this name, the cache {constants.HF_HUB_CACHE}, "
-            f"the hub {constants.ENDPOINT}. Fix: {_fix(problem, hub_id)}"
+            f"{key}: '{named}': {problem.value}. Tried: a folder of this name, the cache {constants.HF_HUB_CACHE}, "
+            f"the hub {constants.ENDPOINT}. Fix: {_fix(problem, hub_id, key)}"
         ) from error
     return Path(folder)
 
 
-def _fix(problem: HubProblem, hub_id: str) -> str:
+def _fix(problem: HubProblem, hub_id: str, key: str) -> str:
     match problem:
         case HubProblem.gated:
             return "accept its licence on the hub and log in (hf auth login)"
         case HubProblem.unknown:
             return "check the spelling; a private one needs hf auth login"
         case HubProblem.no_revision:
-            return "check model.revision"
+            return f"check {key.removesuffix('path')}revision"
         case HubProblem.no_id | HubProblem.no_file:
-            return "give model.path=DIR or a hub id"
+            return f"give {key}=DIR or a hub id"
         case HubProblem.unreachable:
+            packaged = ", or use model=smollm2 (comes with a Python package)" if key == "model.path" else ""
             return (
-                f"with a network, hf download {hub_id}; without, copy the folder over and give model.path=DIR, or use "
-                "model=smollm2 (comes with a Python package). HF_HUB_OFFLINE=1 makes a filled cache enough"
+                f"with a network, hf download {hub_id}; without, copy the folder over and give {key}=DIR{packaged}. "
+                "HF_HUB_OFFLINE=1 makes a filled cache enough"
             )
 
 

@@ -27,6 +27,7 @@ _VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--line", PAGE: "--figure"} |
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "cotpress",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with dollar signs is a name
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": SOFT,

@@ -18,6 +18,7 @@ from cotpress.records import BudgetAccuracy, Interval, Prediction
 from cotpress.report.collect import Comparison
 from cotpress.report.columns import difference
 from cotpress.report.results import PREDICTIONS_FILE
+from cotpress.report.table import markdown_cell
 from cotpress.statistics import paired_accuracy_difference, paired_token_difference
 from cotpress.tables import read_records
 
@@ -119,7 +120,7 @@ def differences_markdown(found: Sequence[Difference], confidence: float = 0.95) 
     """The differences as a Markdown table, with what the reader must know of so many intervals below it."""
     headings, *lines = differences_grid(found)
     rule = ["---", "---", *["---:"] * (len(headings) - 2)]
-    shown = [headings, rule, *([cell.replace("|", "\\|") for cell in line] for line in lines)]
+    shown = [headings, rule, *([markdown_cell(cell) for cell in line] for line in lines)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in shown)
     return f"{table}\n{differences_note(found, confidence)}\n"
 

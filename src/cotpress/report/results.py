@@ -10,6 +10,7 @@ from typing import Any
 from cotpress.artifacts import plain, write_text_atomic
 from cotpress.errors import ArtifactError
 from cotpress.records import BudgetAccuracy, Interval, SystemResult
+from cotpress.redaction import masked, without_secrets
 
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)
@@ -65,7 +66,9 @@ class RunResults:
 def write_results(run_dir: Path, results: RunResults) -> Path:
     """Write `results.json` into a run directory; a note of an earlier failure there is removed."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    content = _finite({"schema_version": SCHEMA_VERSION, **plain(results)})
+    content = _finite(
+        {"schema_version": SCHEMA_VERSION, **plain(results), "essentials": masked(plain(results.essentials))}
+    )
     path = run_dir / RESULTS_FILE
     write_text_atomic(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     (run_dir / FAILURE_FILE).unlink(missing_ok=True)
@@ -96,7 +99,9 @@ def read_results(run_dir: Path) -> RunResults:
 def write_failure(run_dir: Path, message: str) -> None:
     """Note in a run directory why its run stopped, so that a report over many runs can say so."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(run_dir / FAILURE_FILE, json.dumps({"error": message}, ensure_ascii=False) + "\n")
+    write_text_atomic(
+        run_dir / FAILURE_FILE, json.dumps({"error": without_secrets(message)}, ensure_ascii=False) + "\n"
+    )
 
 
 def read_failure(run_dir: Path) -> str | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.errors import ArtifactError
+from cotpress.places import checked_key
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,11 @@ class Sources:
 
         None if it is gone or damaged; the second is logged.
         """
+        try:
+            checked_key(key)
+        except ArtifactError as error:
+            log.warning("report: %s: %s; the page does without it", run_dir, error)
+            return None
         for root in [run_dir.absolute(), *run_dir.absolute().parents]:
             if (root / "artifacts" / key).is_dir():
                 return self._open(root, key)

@@ -54,10 +54,15 @@ def markdown_table(rows: Sequence[SystemResult], *, confidence: float = 0.95, pu
     shown = columns(confidence, rows, published)
     lines = [[column.name for column in shown]]
     lines += [["---"] + ["---:"] * (len(shown) - 1)]
-    lines += [[column.cell(row).replace("|", "\\|") for column in shown] for row in rows]
+    lines += [[markdown_cell(column.cell(row)) for column in shown] for row in rows]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     below = "".join(f"- {note}\n" for note in notes(rows, published))
     return table + (f"\n{below}" if below else "")
+
+
+def markdown_cell(text: str) -> str:
+    """A text inside a Markdown table: no column, no line and no HTML of its own."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def csv_table(rows: Sequence[SystemResult], *, published: Lookup | None = None) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.foreign import reading
 from cotpress.modeling.loading import quiet_transformers
 from cotpress.modeling.sources import PACKAGE_PREFIX, directory_sha256, model_directory, package_folder, source_identity
 from cotpress.scoring.config import TokenskipConfig
@@ -140,7 +141,7 @@ def encoder_directory(path: str) -> Path:
         ModelError: It cannot be found.
     """
     if not path.startswith(PACKAGE_PREFIX):
-        return model_directory(path)
+        return model_directory(path, key="scorer.path")
     package = path.removeprefix(PACKAGE_PREFIX)
     folder = package_folder(package)
     found = sorted({p.parent for p in folder.rglob("*.safetensors") if (p.parent / "config.json").is_file()})
@@ -156,7 +157,7 @@ def encoder_identity(path: str) -> dict[str, str]:
     """What determines an encoder's files."""
     if path.startswith(PACKAGE_PREFIX):
         return {"directory": directory_sha256(encoder_directory(path))}
-    return source_identity(path)
+    return source_identity(path, key="scorer.path")
 
 
 def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, device: torch.device) -> Classifier:
@@ -178,14 +179,13 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # the report of a head that is new on purpose
     try:
-        with quiet_transformers():
+        with reading(f"'{config.path}' cannot be loaded as a token classifier from {folder}"), quiet_transformers():
             loaded: Any = AutoModelForTokenClassification.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True,
+                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                output_loading_info=True,
                 **({"num_labels": 2} if new_head else {}),
             )  # fmt: skip
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"'{config.path}' cannot be loaded as a token classifier from {folder}: {error}") from error
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     finally:
         transformers_logging.set_verbosity(verbosity)
     model, info = loaded

@@ -17,10 +17,10 @@ from urllib.parse import urlparse
 
 from cotpress.artifacts import MANIFEST, Artifact
 from cotpress.errors import MissingExtraError
+from cotpress.redaction import masked, without_secrets
 from cotpress.tracking.base import Job, Table, artifact_metrics, stage_of
 from cotpress.tracking.csv_file import METRICS_FILE
 from cotpress.tracking.ledger import Ledger
-from cotpress.tracking.secrets import masked, without_secrets
 from cotpress.tracking_config import ArtifactKind, TrackerConfig
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,9 @@ class WandbTracker:
             mode=wandb_mode(),
             # A run that an earlier job of this process left open must not swallow this job's metrics.
             reinit="finish_previous",
-            settings=self._wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=60),
+            settings=self._wandb.Settings(
+                silent=True, console="off", disable_git=True, init_timeout=60, x_disable_meta=True
+            ),
         )
         self._num_runs += 1
         return _Run(run, stage, system)

@@ -33,7 +33,7 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
         ModelError: There is no such folder, or neither adapter nor model in it.
         ConfigError: The whole model reads other tokens than the base model.
     """
-    source, kind = _find(folder.expanduser())
+    source, kind = find_saved(folder)
     if kind == MODEL:
         _check_tokenizer(source, base, store)
     else:
@@ -43,15 +43,20 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
         (workdir / kind).mkdir(exist_ok=True)
         for file in sorted(source.iterdir()):
             link = workdir / kind / file.name
-            if file.is_file() and not link.exists():
+            if file.is_file() and file.suffix != ".py" and not link.exists():  # trust in the base is not trust in it
                 link.symlink_to(file.resolve())
         return Summary(num_rows=0, facts={"kind": kind})
 
     return store.build("reference", {"saved": kind, "content": directory_sha256(source)}, produce)
 
 
-def _find(folder: Path) -> tuple[Path, str]:
-    """Where the weights lie, and whether they are an adapter or a model."""
+def find_saved(folder: Path) -> tuple[Path, str]:
+    """Where the weights of a saved reference model lie, and whether they are an adapter or a model.
+
+    Raises:
+        ModelError: There is no such folder, or neither adapter nor model in it.
+    """
+    folder = folder.expanduser()
     if not folder.is_dir():
         raise ModelError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
     for place, kind, settings in (

@@ -79,7 +79,7 @@ def test_directory_without_safetensors_is_an_error_that_lists_what_is_there(stor
 
 
 def test_missing_folder_is_an_error_that_names_it(store, tmp_path):
-    with pytest.raises(ModelError, match=r"no folder.*model\.path=DIR"):
+    with pytest.raises(ModelError, match=r"model\.path: the folder .* does not exist.*model\.path=DIR"):
         load_model(ModelConfig(name="x", path=str(tmp_path / "nowhere")), store)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from cotpress.tracking.secrets import masked, without_secrets
+from cotpress.redaction import masked, without_secrets
 
 
 def test_secrets_are_masked_by_name_in_urls_and_by_what_the_environment_holds(monkeypatch: pytest.MonkeyPatch) -> None:

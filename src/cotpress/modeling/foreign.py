@@ -1,0 +1,165 @@
+"""What a model folder may make a library do, looked at before any library reads it.
+
+Weights are numbers and settings are words; these are the places where a folder can say otherwise:
+
+- weights that are pickles (`*.bin`, `*.pt`), also behind the name of a safetensors index, or outside the folder;
+- `auto_map`: Python code that comes with the weights, or that another repository holds;
+- an attention implementation `owner/name`: a compiled kernel from the hub;
+- `megatron_core` of an adapter: the name of a module that PEFT imports.
+
+Code that comes with the weights runs only with `trust_remote_code`, which is said for one model and covers that model.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cotpress.errors import CotpressError, ModelError
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_INDEX = "*.safetensors.index.json"
+_KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
+_OTHERS = "Other formats can run code or be cut short, so they are not read."
+_HELD = 12
+"""So many of a folder's names are told."""
+
+
+def check_weights(folder: Path, named: str, key: str) -> None:
+    """Refuse a folder whose weights are not safetensors lying in it.
+
+    Args:
+        folder: Where they lie.
+        named: What the user called it.
+        key: Configuration key that named it, for messages.
+
+    Raises:
+        ModelError: They are something else, or elsewhere.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{key}: '{named}' has no safetensors weights: {folder} holds {held(folder)}. {_OTHERS} "
+            f"Fix: save it once with model.save_pretrained(DIR) and give {key}=DIR"
+        )
+    for index in sorted(folder.glob(_INDEX)):
+        parts = _json(index, named, key).get("weight_map")
+        names = sorted({str(part) for part in parts.values()}) if isinstance(parts, dict) else ["no weight_map"]
+        wrong = [n for n in names if Path(n).name != n or not n.endswith(".safetensors") or not (folder / n).is_file()]
+        if wrong:
+            raise ModelError(
+                f"{key}: '{named}': {index} names {wrong[:3]} as weights. Allowed: safetensors files beside it. "
+                "Fix: fetch the model again, or save it anew with model.save_pretrained(DIR)"
+            )
+
+
+def check_settings(folder: Path, named: str, key: str, *, trust_remote_code: bool) -> None:
+    """Refuse settings that bring code which the user has not agreed to.
+
+    Args:
+        folder: Where they lie.
+        named: What the user called it.
+        key: Configuration key that named it, for messages.
+        trust_remote_code: Whether the user trusts the code in this very folder.
+
+    Raises:
+        ModelError: They name a kernel from the hub or the code of another repository, or are not JSON objects.
+    """
+    for file in ("config.json", "tokenizer_config.json"):
+        settings = _json(folder / file, named, key) if (folder / file).is_file() else {}
+        for place, value in _leaves(settings):
+            if place[-1] in _KERNEL_KEYS and isinstance(value, str) and "/" in value:
+                raise ModelError(
+                    f"{key}: '{named}': {file} names the kernel '{value}', compiled code from the hub, which is never "
+                    f"loaded. Fix: remove {place[-1]} from {file}; model.attention chooses among the built-in ones"
+                )
+            if trust_remote_code and "auto_map" in place and isinstance(value, str) and "--" in value:
+                repository = value.partition("--")[0]
+                if repository != named:
+                    raise ModelError(
+                        f"{key}: '{named}': {file} takes its code from another repository, '{repository}', which "
+                        f"model.trust_remote_code=true does not cover. Fix: {key}={repository}, or put the code beside "
+                        "the weights"
+                    )
+
+
+def check_adapter(folder: Path, named: str, key: str) -> None:
+    """Refuse a folder that holds no PEFT adapter of safetensors, or one that would have a module imported.
+
+    Raises:
+        ModelError: It does.
+    """
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ModelError(
+            f"{key}: '{named}' holds no {ADAPTER_CONFIG} but {held(folder)}. Fix: give the folder of a PEFT adapter, "
+            f"{key}=DIR; a whole model is no adapter, give it as model=hub model.path=DIR"
+        )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ModelError(
+            f"{key}: '{named}' has no {ADAPTER_WEIGHTS} but {held(folder)}. {_OTHERS} "
+            f"Fix: save it once with model.save_pretrained(DIR) and give {key}=DIR"
+        )
+    settings = _json(folder / ADAPTER_CONFIG, named, key)
+    if settings.get("megatron_config"):
+        raise ModelError(
+            f"{key}: '{named}': {ADAPTER_CONFIG} has a megatron_config, for which PEFT would import the module "
+            f"'{settings.get('megatron_core')}'. Allowed: null. Fix: export the adapter without Megatron"
+        )
+
+
+@contextmanager
+def reading(what: str, fix: str = "") -> Iterator[None]:
+    """One message for whatever a library stumbles over in files that it did not write.
+
+    Args:
+        what: Begins the message: what is read, and from where.
+        fix: Ends it.
+
+    Raises:
+        ModelError: Anything went wrong inside.
+    """
+    try:
+        yield
+    except (CotpressError, MemoryError):
+        raise
+    except Exception as error:  # transformers, PEFT, safetensors and tokenizers each raise their own, and bare ones
+        raise ModelError(f"{what}: {_reason(error)}{f'. Fix: {fix}' if fix else ''}") from error
+
+
+def held(folder: Path) -> list[str]:
+    """Names in a folder, the first few."""
+    return sorted(p.name for p in folder.iterdir())[:_HELD]
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return (
+            "it brings Python code of its own, which is not run unasked. Fix: read that code; if you trust it, "
+            "model.trust_remote_code=true"
+        )
+    if "backend tokenizer" in text or not text:
+        return "there is no tokenizer in it. Fix: copy tokenizer.json and tokenizer_config.json beside the weights"
+    return text if isinstance(error, OSError | ValueError | ImportError) else f"{type(error).__name__}: {text}"
+
+
+def _json(path: Path, named: str, key: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{key}: '{named}': {path} is no JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{key}: '{named}': {path} holds {type(content).__name__}, allowed: a JSON object")
+    return content
+
+
+def _leaves(value: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every value in nested settings, with the keys that lead to it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, (*place, str(key)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, place)
+    elif place:
+        yield place, value

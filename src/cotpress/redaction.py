@@ -1,0 +1,132 @@
+"""Keys and passwords: refused in settings, masked in everything that is written or shown.
+
+A key belongs in an environment variable. Settings that hold one are refused before anything is written; and whatever
+is written all the same (logs, tracebacks, answers of a server) goes through `without_secrets`, which knows the values
+of the environment, keys that were read (`remember`), the shapes of usual keys, and users and keys in URLs.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cotpress.errors import ConfigError
+
+MASK = "***"
+_NAME = re.compile(r"(?:^|_)(?:api_?key|secret|password|passwd|token|credentials?)$", re.IGNORECASE)
+"""Names of settings that hold a secret."""
+_VARIABLE = re.compile(r"(?:^|_)(?:key|secret|password|passwd|pass|token|pat|credentials?)$", re.IGNORECASE)
+"""Names of environment variables that do."""
+_SHAPES = re.compile(
+    r"\b(?:sk-[\w-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[a-z]-[\w-]{10,}|AKIA[A-Z0-9]{16}"
+    r"|AIza[\w-]{30,}|nvapi-[\w-]{16,}|wandb_v1_\w{16,})"
+)
+_USER_IN_URL = re.compile(r"(?<=://)[^/@\s'\"]+@")
+_KEY_IN_URL = re.compile(
+    r"([?&;](?:[\w-]*[_-])?(?:key|token|secret|password|sig|signature|auth)=)[^&#\s'\"]+", re.IGNORECASE
+)
+_BEARER = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_HEX_KEY = re.compile(r"[0-9a-fA-F]{32,}")
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_MIN_CHARS = 8
+"""Shorter values are words, not keys."""
+
+_read: set[str] = set()
+"""Keys that this process has read, whatever the variable is called."""
+
+
+def remember(secret: str) -> None:
+    """Have a key masked from now on."""
+    if len(secret) >= _MIN_CHARS:
+        _read.add(secret)
+
+
+def masked(value: Any) -> Any:
+    """`value` with `***` for secrets: under names such as `api_key`, and in every text."""
+    if isinstance(value, Mapping):
+        return {str(k): MASK if _NAME.search(str(k)) and v else masked(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(v) for v in value]
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def without_secrets(text: str) -> str:
+    """`text` without keys and passwords; what no file can hold (half a surrogate pair) is written out."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    for secret in sorted({*_read, *_environment()}, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    text = _USER_IN_URL.sub(f"{MASK}@", text)
+    text = _KEY_IN_URL.sub(rf"\1{MASK}", text)
+    return _SHAPES.sub(MASK, _BEARER.sub(rf"\1 {MASK}", text))
+
+
+def check_readable(arguments: Iterable[str]) -> None:
+    """Refuse what no file can hold and no message can quote.
+
+    Raises:
+        ConfigError: An argument is no Unicode text.
+    """
+    for argument in arguments:
+        if argument != argument.encode("utf-8", "replace").decode("utf-8"):
+            raise ConfigError(f"the command line cannot be read: {argument!a} is not UTF-8. Fix: rename the file")
+
+
+def refuse_secrets(values: Mapping[str, Any]) -> None:
+    """Refuse settings that hold a key or password: they would end up in configurations, logs and reports.
+
+    Args:
+        values: Settings by (dotted) name; groups may be nested.
+
+    Raises:
+        ConfigError: Names the setting, never its value.
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            refuse_secrets({f"{name}.{inner}": v for inner, v in value.items()})
+        elif isinstance(value, list | tuple):
+            refuse_secrets({f"{name}[{i}]": v for i, v in enumerate(value)})
+        elif isinstance(value, str) and value not in ("", "null") and (what := _secret_in(name, value)):
+            raise ConfigError(
+                f"{without_secrets(name)}: it holds {what}, which would end up in config.yaml, logs and reports. "
+                "Fix: put the key into an environment variable and give the variable's name, api_key_env=NAME; "
+                "W&B and the hub read WANDB_API_KEY and HF_TOKEN by themselves"
+            )
+
+
+class Redacting(logging.Formatter):
+    """Formats log lines, tracebacks included, as `shown`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
+        return shown(super().format(record))
+
+
+def shown(text: str) -> str:
+    """`text` without secrets and without characters that command a terminal: it may quote a row or a file name."""
+    return without_secrets(text).translate(_CONTROLS)
+
+
+def _secret_in(name: str, value: str) -> str | None:
+    """What kind of secret a setting holds."""
+    last = name.lstrip("+~").rpartition(".")[2]
+    if last == "api_key_env":
+        fits = _VARIABLE_NAME.fullmatch(value) and not _HEX_KEY.fullmatch(value) and not _SHAPES.search(value)
+        return None if fits else "a key itself, not the name of an environment variable"
+    if _NAME.search(last):
+        return "a key or password"
+    if _SHAPES.search(value):
+        return "a key"
+    if _USER_IN_URL.search(value) or _KEY_IN_URL.search(value):
+        return "a user name, password or key in an address"
+    return None
+
+
+def _environment() -> set[str]:
+    """Values of environment variables such as `WANDB_API_KEY`; a path is none."""
+    return {
+        value.strip()
+        for name, value in os.environ.items()
+        if _VARIABLE.search(name) and len(value.strip()) >= _MIN_CHARS and not value.startswith(("/", "~", "."))
+    }

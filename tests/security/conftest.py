@@ -1,0 +1,59 @@
+"""What every attack starts from: the tiny model as a folder that somebody else could have made."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import published
+from commands import Command
+from cotpress.artifacts import ArtifactStore
+from cotpress.modeling.tiny import tiny_model
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Runs an entry script as a user does."""
+    return Command(tmp_path_factory.mktemp("user"))
+
+
+@pytest.fixture
+def model_folder(store: ArtifactStore, tmp_path: Path) -> Path:
+    """The tiny model as a folder of its own."""
+    return shutil.copytree(tiny_model(store).path, tmp_path / "model")
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Path:
+    """A file that exists if and only if an attack's code ran."""
+    return tmp_path / "ran"
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Path:
+    """The run directory of a finished run below `tmp_path / "outputs"`."""
+    return published.finished_run(tmp_path / "outputs")
+
+
+class RunsWhenUnpickled:
+    """Creates a file when it is unpickled by a loader that takes any object."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[..., int], tuple[str, int]]:
+        return os.open, (str(self._path), os.O_CREAT)
+
+
+def edit(path: Path, **values: Any) -> None:
+    """Change keys of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")

@@ -1,0 +1,140 @@
+"""Weights come from safetensors or GGUF, own checkpoints are loaded with `weights_only`, artifacts hold no pickles."""
+
+import io
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.data.rows import TRACE_FIELDS, RowReader
+from cotpress.errors import ArtifactError, ModelError, TrainingError
+from cotpress.modeling.loading import load_model
+from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.records import Trace
+from cotpress.tables import read_records, schema
+from cotpress.training.adapters import make_trainable, save_trained
+from cotpress.training.callbacks import LAST
+from cotpress.training.config import Method, TuneConfig
+from cotpress.training.resuming import resume_point
+from security.conftest import RunsWhenUnpickled, edit
+
+TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
+
+
+def load(folder: Path, store: ArtifactStore) -> object:
+    return load_model(ModelConfig(name="given", path=str(folder)), store)
+
+
+def test_folder_with_pickled_weights_only_is_refused(model_folder: Path, store: ArtifactStore, ran: Path) -> None:
+    (model_folder / "model.safetensors").unlink()
+    torch.save({"model.embed_tokens.weight": RunsWhenUnpickled(ran)}, model_folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"no safetensors weights.*pytorch_model\.bin.*Fix: save it once"):
+        load(model_folder, store)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "named", ["pytorch_model.bin", "../outside.safetensors", "/tmp/x.safetensors", "gone.safetensors"]
+)
+def test_index_that_names_other_files_than_safetensors_beside_it_is_refused(
+    named: str, model_folder: Path, store: ArtifactStore, ran: Path
+) -> None:
+    shutil.copy(model_folder / "model.safetensors", model_folder.parent / "outside.safetensors")
+    (model_folder / "model.safetensors").rename(model_folder / "model-00001-of-00001.safetensors")
+    torch.save({"model.embed_tokens.weight": RunsWhenUnpickled(ran)}, model_folder / "pytorch_model.bin")
+    index = {"metadata": {}, "weight_map": {"model.embed_tokens.weight": named}}
+    (model_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"Allowed: safetensors files beside it"):
+        load(model_folder, store)
+    assert not ran.exists()
+
+
+def test_weights_that_are_cut_short_or_missing_are_an_error_not_random_numbers(
+    model_folder: Path, store: ArtifactStore
+) -> None:
+    file = model_folder / "model.safetensors"
+    weights = load_file(file)
+    save_file({k: v for k, v in weights.items() if "q_proj" not in k}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"2 of its weights are not in .*q_proj"):
+        load(model_folder, store)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(model_folder, store)
+
+
+@pytest.fixture
+def adapter(store: ArtifactStore, tmp_path: Path) -> Path:
+    tune = TuneConfig(method=Method.lora, learning_rate=1.0, epochs=1, sequences_per_step=1, seed=1)
+    model = make_trainable(load_model(TINY, store), tune)
+    save_trained(model, model, tune, "llama", tmp_path)
+    return tmp_path / "adapter"
+
+
+def _pickled(adapter: Path, ran: Path) -> None:
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({"weight": RunsWhenUnpickled(ran)}, adapter / "adapter_model.bin")
+
+
+def _importing(adapter: Path, ran: Path) -> None:
+    edit(adapter / "adapter_config.json", megatron_config={"a": 1}, megatron_core="antigravity")
+
+
+def _incomplete(adapter: Path, ran: Path) -> None:
+    weights = load_file(adapter / "adapter_model.safetensors")
+    weights.pop(next(iter(weights)))
+    save_file(weights, adapter / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_pickled, r"adapter: .*no adapter_model\.safetensors.*adapter_model\.bin"),
+        (_importing, "would import the module 'antigravity'"),
+        (_incomplete, "missing adapter keys"),
+    ],
+)
+def test_adapter_that_is_no_safetensors_or_asks_for_more_is_refused(
+    spoil: Callable[[Path, Path], None], message: str, adapter: Path, store: ArtifactStore, ran: Path
+) -> None:
+    assert load_model(TINY, store, adapter=adapter) is not None
+    spoil(adapter, ran)
+    with pytest.raises(ModelError, match=message):
+        load_model(TINY, store, adapter=adapter)
+    assert not ran.exists()
+
+
+def test_checkpoint_with_a_pickled_object_is_refused(tmp_path: Path, ran: Path) -> None:
+    path = tmp_path / LAST
+    assert resume_point(path) is None
+    torch.save({"state_dict": {"w": torch.zeros(2)}, "epoch": 0}, path)
+    assert resume_point(path) == path
+    torch.save({"state_dict": {}, "callbacks": RunsWhenUnpickled(ran)}, path)
+    with pytest.raises(TrainingError, match=r"last\.ckpt.*could run code.*Fix: remove it"):
+        resume_point(path)
+    path.write_bytes(pickle.dumps(RunsWhenUnpickled(ran)))
+    with pytest.raises(TrainingError, match="cannot be used"):
+        resume_point(path)
+    assert not ran.exists()
+
+
+def test_parquet_with_a_pickled_type_is_no_artifact_and_no_data(tmp_path: Path, ran: Path) -> None:
+    """pyarrow once unpickled the type of a column from the file's metadata."""
+    stream = io.BytesIO()
+    pickle.dump(RunsWhenUnpickled(ran), stream)
+    metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": stream.getvalue()}
+    names = [f.name for f in schema(Trace)][:5]
+    fields = [pa.field(name, pa.string(), metadata=metadata if name == "thinking" else None) for name in names]
+    path = tmp_path / "traces.parquet"
+    pq.write_table(pa.table([["x"]] * 5, schema=pa.schema(fields)), path)
+    with pytest.raises(ArtifactError, match="has columns"):
+        read_records(path, Trace)
+    list(RowReader(path, TRACE_FIELDS, strict=False, key="data.path"))
+    assert not ran.exists()

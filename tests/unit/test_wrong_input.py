@@ -1,0 +1,137 @@
+"""What a newcomer types wrong is refused at once, in words that name what was typed."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from commands import ROOT, Command
+from cotpress.artifacts import ArtifactStore
+from cotpress.config import register_schemas, to_objects
+from cotpress.config_errors import check_options, explain
+from cotpress.data.config import JsonlDataConfig
+from cotpress.data.stage import traces
+from cotpress.errors import ConfigError, DataError, ModelError
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling.tiny import tiny_model
+from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.scoring.classifier import encoder_directory
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    return Command(tmp_path_factory.mktemp("user"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("script", "setting", "message"),
+    [
+        ("train", "data.num_traces=0", r"data\.num_traces: got 0, allowed: a whole number of at least 1"),
+        ("train", "benchmark.num_problems=-3", r"benchmark\.num_problems: got -3"),
+        ("train", "sft.tune.epochs=0", r"sft\.tune\.epochs: got 0"),
+        ("train", "trainer.num_threads=0", r"trainer\.num_threads: got 0"),
+        ("train", "seed=-1", r"seed: got -1, allowed: a whole number of at least 0"),
+        ("train", "seed=9223372036854775808", r"seed: got .*allowed: a finite number of at most 2\^63"),
+        ("train", "sft.tune.learning_rate=nan", r"learning_rate: got nan, allowed: a finite number"),
+        ("train", "output_root=", r"output_root: got '', allowed: a folder"),
+        ("compress", "output=", r"output: got '', allowed: a folder\. Fix: output=DIR"),
+        ("report", "runs=' '", r"runs: got ' ', allowed: a folder"),
+    ],
+)
+def test_numbers_and_places_that_nobody_can_use_are_refused_when_composed(
+    script: str, setting: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        to_objects(compose(script, overrides=[setting]))
+
+
+def test_what_trains_nothing_needs_no_epochs() -> None:
+    to_objects(compose("train", overrides=["reference=none"]))
+
+
+@pytest.mark.parametrize("arguments", [["--cfg", "jobb"], ["--multirum"], ["--config-dir"]])
+def test_options_that_hydra_does_not_have_are_one_message(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"Fix: python train\.py --help") as caught:
+        check_options(arguments, "train")
+    assert "usage:" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["data=0", "~data=0"])
+def test_a_number_as_the_choice_of_a_group_is_one_message(setting: str) -> None:
+    with pytest.raises(Exception, match="Config group override") as caught:
+        compose("train", overrides=[setting])
+    message = explain(caught.value, "train", ROOT / "conf")
+    assert message is not None
+    assert "GROUP=CHOICE with the name of a choice" in message
+
+
+def test_another_primary_configuration_is_refused_in_our_words(command: Command) -> None:
+    done = command("train.py", "--config-name", "foo")
+    assert done.returncode == 2
+    assert "--config-name: there is no configuration 'foo'" in done.stderr
+    assert "Fix: leave it out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (["reference=saved", "reference.path=/nowhere"], "reference.path: there is no folder '/nowhere'"),
+        (["benchmark=jsonl", "benchmark.path=/nowhere.jsonl"], "benchmark.path: '/nowhere.jsonl' does not exist"),
+    ],
+)
+def test_what_is_needed_last_is_looked_for_first(
+    setting: list[str], message: str, command: Command, tmp_path: Path
+) -> None:
+    done = command("train.py", "scorer=cts", "model=tiny", "data.num_traces=24", *setting, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not list((tmp_path / "outputs").glob("artifacts/*/*"))  # nothing was trained before
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.mark.parametrize("adapter", ["/nowhere/adapter", "", "some/adapter"])
+def test_a_missing_adapter_is_told_by_its_own_key(
+    adapter: str, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    tiny = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
+    with pytest.raises(ModelError, match=r"^adapter: .*Fix: .*adapter=DIR") as caught:
+        load_model(tiny, store, adapter=adapter)
+    assert "model.path" not in str(caught.value)
+
+
+def test_a_missing_classifier_is_told_by_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"^scorer\.path: 'some/classifier'.*scorer\.path=DIR") as caught:
+        encoder_directory("some/classifier")
+    assert "model.path" not in str(caught.value)
+
+
+def test_a_model_folder_without_a_tokenizer_says_so(store: ArtifactStore, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model(store).path, tmp_path / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"there is no tokenizer in it\. Fix: copy tokenizer\.json"):
+        load_tokenizer(ModelConfig(name="x", path=str(folder)), store)
+
+
+def test_a_folder_as_data_names_what_it_holds(store: ArtifactStore, tmp_path: Path) -> None:
+    config = JsonlDataConfig(name="jsonl", path=str(tmp_path))
+    with pytest.raises(DataError, match=r"is a folder, allowed: one file; it holds no file that ends in"):
+        traces(config, store)
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(DataError, match=r"it holds a\.jsonl\. Fix: data\.path=.*a\.jsonl"):
+        traces(config, store)
