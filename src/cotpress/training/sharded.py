@@ -44,8 +44,8 @@ class Sharded(Alone):
 
     def ready(self, called: torch.nn.Module) -> torch.nn.Module:
         """What is outside of layers (embeddings, head, which may be one) is whole while this module is called."""
-        cut: torch.nn.Module = self._cut(called)
-        return cut
+        self._cut(called)  # in place
+        return called
 
     def strategy(self, max_grad_norm: float) -> Any:
         """One axis of devices, along which everything is cut."""

@@ -94,7 +94,7 @@ class Replicated(Alone):
 
     def strategy(self, max_grad_norm: float) -> Any:
         """Gradients live in the buckets that are sent, not twice; no buffer changes in training."""
-        return DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False)
+        return DDPStrategy(gradient_as_bucket_view=True, forward_sync_buffers=False)
 
     def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
         """Gradients are summed over devices once per step, while the last backward pass still runs."""

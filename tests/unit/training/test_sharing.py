@@ -94,7 +94,7 @@ def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tu
 @pytest.mark.parametrize(
     ("method", "strategy", "then"),
     [
-        pytest.param(Method.lora, Strategy.ddp, Strategy.ddp),
+        pytest.param(Method.lora, Strategy.ddp, Strategy.ddp, marks=MORE),
         pytest.param(Method.full, Strategy.ddp, Strategy.ddp, marks=MORE),
         pytest.param(Method.lora, Strategy.fsdp2, Strategy.fsdp2, marks=MORE),
         pytest.param(Method.full, Strategy.fsdp2, Strategy.fsdp2, marks=MORE),
@@ -121,13 +121,12 @@ def test_killed_training_goes_on_without_a_step_lost_or_repeated(
         assert torch.equal(_weights(tmp_path / "killed")[name], weight), name
 
 
+@pytest.mark.slow
 def test_the_first_of_several_devices_answers_validation_problems(training):
     training("asked", devices=2, validate=what_it_is)
-    answers = [m for m in training.heard if "val/rank" in m.metrics]
-    assert [(m.stage, m.step, m.metrics["val/rank"], m.metrics["val/training"]) for m in answers] == [
-        ("sft", 5, 0.0, 0.0),
-        ("sft", 10, 0.0, 0.0),
-    ]
+    for name in ("val/rank", "val/training"):
+        answers = [(m.stage, m.step, m.metrics[name]) for m in training.heard if name in m.metrics]
+        assert answers == [("sft", 5, 0.0), ("sft", 10, 0.0)]
 
 
 @pytest.mark.slow
