@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cotpress.errors import ConfigError
+from cotpress.modeling.loading import quiet_transformers
 from cotpress.training.config import Method, TuneConfig
 from cotpress.training.sharing import Weights
 
@@ -104,7 +105,8 @@ def save_trained(
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         _sort_targets(folder / ADAPTER / "adapter_config.json")
         return
-    model.save_pretrained(folder / MODEL, safe_serialization=True, **given)
+    with quiet_transformers():
+        model.save_pretrained(folder / MODEL, safe_serialization=True, **given)
     tokenizer.save_pretrained(folder / MODEL)
 
 
