@@ -30,6 +30,7 @@ from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
 from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling_config import ModelConfig
+from cotpress.planning.config import PlanConfig, check_plan
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
     CtsConfig,
@@ -94,6 +95,10 @@ class TrainConfig(PipelineConfig):
     sft: SftConfig = field(default_factory=SftConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    plan: bool = False
+    """Say what memory and time this would take, and end; no weights are loaded."""
+    planning: PlanConfig = field(default_factory=PlanConfig)
+    """What `plan=true` assumes."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -242,7 +247,9 @@ def check(config: EntryConfig) -> None:
         _require("viewer_traces", config.viewer_traces, config.viewer_traces >= 0, "a whole number of at least 0")
         return
     check_tracker(config.tracker)
-    check_head_loss(config.trainer.head_loss)
+    planned = isinstance(config, TrainConfig) and config.plan
+    if not planned:  # which is asked on another machine than the one that is to train
+        check_head_loss(config.trainer.head_loss)
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)
@@ -251,6 +258,8 @@ def check(config: EntryConfig) -> None:
         _require("num_resamples", config.num_resamples, config.num_resamples >= 1, "a whole number of at least 1")
         return
     _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
+    if isinstance(config, TrainConfig):
+        check_plan(config.planning)
     if isinstance(config, TrainConfig | EvaluateConfig):
         _check_evaluation(config.evaluation)
         _check_writer(config)

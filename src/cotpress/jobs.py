@@ -35,6 +35,8 @@ Task = Callable[[Any, Path], tuple[float | None, Path | None]]
 """Gets the checked configuration and the job's log folder; returns the metric to optimise and the run directory."""
 _SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 """Launchers whose jobs share processes; others, such as submitit's, give every job its own."""
+_PLAN = "cotpress.plan_task:plan"
+"""The task of `plan=true`, whatever else would have been done."""
 
 
 def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str]) -> float | None:
@@ -51,7 +53,10 @@ def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started, pid=os.getpid())
     try:
         checked = to_objects(config)
-        found = _found(checked)
+        if isinstance(checked, TrainConfig) and checked.plan:
+            task, found = _PLAN, None
+        else:
+            found = _found(checked)
         if found is not None:
             log.info("found the finished run '%s': nothing has changed, nothing is computed", found[1])
             show_run(found[1])

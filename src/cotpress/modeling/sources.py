@@ -52,6 +52,18 @@ def tokenizer_directory(path: str, revision: str | None = None, *, trust_remote_
     return _local(path) or _snapshot(path, revision, (*_SETTINGS, *code))
 
 
+def config_file(path: str, revision: str | None = None) -> Path:
+    """The local `config.json` of a hub id or local directory, alone: no weights, no tokenizer.
+
+    Raises:
+        ModelError: There is none, or the hub cannot be reached.
+    """
+    file = (_local(path) or _snapshot(path, revision, ("config.json",))) / "config.json"
+    if not file.is_file():
+        raise ModelError(f"'{path}' has no config.json (looked at {file}). Fix: give model.path=DIR or a hub id")
+    return file
+
+
 def source_identity(path: str, revision: str | None = None) -> dict[str, str]:
     """What determines the files behind `path`: the hub commit, or the content hash of a local directory.
 
