@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 run: ARGS ?= scorer=cts ratio=0.7
 
-.PHONY: help run test test-slow bench check lint types clean install
+.PHONY: help run test test-slow bench docs check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ test-slow: $(READY)  ## the slow tests on real models
 bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: 25 minutes; ARGS="--quick" for 3
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'
 	$(BIN)/python -m experiments.speed $(ARGS)
+
+docs: $(READY)  ## write the tables that docs take from code
+	$(BIN)/python docs/figures/plan.py
 
 check: lint types  ## lint, types, import layers
 

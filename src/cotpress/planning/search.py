@@ -8,6 +8,9 @@ from cotpress.planning.setting import Place, Setting, Strategy
 from cotpress.planning.shape import ModelShape
 
 DEVICE_COUNTS = (1, 2, 4, 8)
+"""Devices of one machine that are planned for."""
+MOST_DEVICES = (*DEVICE_COUNTS, 16, 32, 64)
+"""Where a smallest setting is looked for; more than 8 are several machines."""
 GB = 10**9
 
 
@@ -44,13 +47,6 @@ def fit(shape: ModelShape, setting: Setting, place: Place, room: Room) -> Fit:
     return Fit(setting=setting, place=place, usage=usage, margin=room.margin(usage))
 
 
-def places() -> Iterator[Place]:
-    """Every number of devices with every strategy; one device has none."""
-    for devices in DEVICE_COUNTS:
-        for strategy in Strategy if devices > 1 else (Strategy.ddp,):
-            yield Place(devices=devices, strategy=strategy)
-
-
 def smallest_fit(shape: ModelShape, setting: Setting, room: Room, *, longest: int) -> Fit | None:
     """The first that fits of: fewest devices, then no layer computed twice, then the largest micro-batch.
 
@@ -61,16 +57,17 @@ def smallest_fit(shape: ModelShape, setting: Setting, room: Room, *, longest: in
         longest: Tokens of the longest sequence, which no micro-batch can be smaller than.
 
     Returns:
-        None if nothing fits on the largest number of devices.
+        On one device or with fsdp2, since ddp saves no memory and what deepspeed takes is not measured; None if nothing
+        fits on the largest number of devices.
     """
-    for devices in DEVICE_COUNTS:
+    for devices in MOST_DEVICES:
+        place = Place(devices=devices, strategy=Strategy.ddp if devices == 1 else Strategy.fsdp2)
         for checkpointing in (False, True):
             for tokens in _halved(setting.tokens, longest):
-                for place in (p for p in places() if p.devices == devices):
-                    tried = replace(setting, checkpointing=checkpointing, tokens=tokens)
-                    found = fit(shape, tried, place, room)
-                    if found.margin >= 0:
-                        return found
+                tried = replace(setting, checkpointing=checkpointing, tokens=tokens)
+                found = fit(shape, tried, place, room)
+                if found.margin >= 0:
+                    return found
     return None
 
 
