@@ -53,10 +53,9 @@ def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started, pid=os.getpid())
     try:
         checked = to_objects(config)
-        if isinstance(checked, TrainConfig) and checked.plan:
-            task, found = _PLAN, None
-        else:
-            found = _found(checked)
+        planned = isinstance(checked, TrainConfig) and checked.plan
+        task = _PLAN if planned else task
+        found = None if planned else _found(checked)
         if found is not None:
             log.info("found the finished run '%s': nothing has changed, nothing is computed", found[1])
             show_run(found[1])

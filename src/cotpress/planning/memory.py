@@ -35,7 +35,8 @@ class Usage:
     @property
     def total(self) -> int:
         """All of it."""
-        return sum(getattr(self, f.name) for f in fields(self))
+        size: int = sum(getattr(self, f.name) for f in fields(self))
+        return size
 
 
 def num_trained(shape: ModelShape, setting: Setting) -> int:

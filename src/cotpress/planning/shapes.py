@@ -8,20 +8,25 @@ from cotpress.modeling.tiny import tiny_identity
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.planning.shape import ModelShape, shape_from_config
 
-_QWEN = {"head_dim": 128, "vocab_size": 152064, "qkv_bias": True}
+
+def _qwen(layers: int, hidden: int, intermediate: int, heads: int, kv_heads: int) -> ModelShape:
+    return ModelShape(
+        num_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=128,
+        vocab_size=152064,
+        qkv_bias=True,
+    )
+
+
 PUBLISHED = {
-    "Qwen/Qwen2.5-7B-Instruct": ModelShape(
-        num_layers=28, hidden_size=3584, intermediate_size=18944, num_heads=28, num_kv_heads=4, **_QWEN
-    ),
-    "Qwen/Qwen2.5-14B-Instruct": ModelShape(
-        num_layers=48, hidden_size=5120, intermediate_size=13824, num_heads=40, num_kv_heads=8, **_QWEN
-    ),
-    "Qwen/Qwen2.5-32B-Instruct": ModelShape(
-        num_layers=64, hidden_size=5120, intermediate_size=27648, num_heads=40, num_kv_heads=8, **_QWEN
-    ),
-    "Qwen/Qwen2.5-72B-Instruct": ModelShape(
-        num_layers=80, hidden_size=8192, intermediate_size=29568, num_heads=64, num_kv_heads=8, **_QWEN
-    ),
+    "Qwen/Qwen2.5-7B-Instruct": _qwen(28, 3584, 18944, 28, 4),
+    "Qwen/Qwen2.5-14B-Instruct": _qwen(48, 5120, 13824, 40, 8),
+    "Qwen/Qwen2.5-32B-Instruct": _qwen(64, 5120, 27648, 40, 8),
+    "Qwen/Qwen2.5-72B-Instruct": _qwen(80, 8192, 29568, 64, 8),
     "meta-llama/Llama-3.1-8B-Instruct": ModelShape(
         num_layers=32,
         hidden_size=4096,
