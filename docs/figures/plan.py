@@ -78,8 +78,9 @@ def smallest_table() -> str:
     lines = [_line(["model", "trained", "smallest setting that fits"]), _line(["---", "---", "---"])]
     for name, method in ((n, m) for n in MODELS for m in (Method.lora, Method.full)):
         training = Training(name=name, shape=PUBLISHED[MODELS[name]], setting=Setting(method=method), longest=LONGEST)
-        settings, _, sizes = smallest(training, ROOM).partition(":")
-        lines.append(_line([name, method.value, f"`{settings}`:{sizes}"]))
+        found = smallest(training, ROOM)
+        settings, _, sizes = found.partition(":")
+        lines.append(_line([name, method.value, f"`{settings}`:{sizes}" if settings.startswith("trainer") else found]))
     return "\n".join(lines)
 
 

@@ -8,9 +8,7 @@ from cotpress.planning.setting import Place, Setting, Strategy
 from cotpress.planning.shape import ModelShape
 
 DEVICE_COUNTS = (1, 2, 4, 8)
-"""Devices of one machine that are planned for."""
-MOST_DEVICES = (*DEVICE_COUNTS, 16, 32, 64)
-"""Where a smallest setting is looked for; more than 8 are several machines."""
+"""Devices of one machine, which is what one training can share."""
 GB = 10**9
 
 
@@ -60,7 +58,7 @@ def smallest_fit(shape: ModelShape, setting: Setting, room: Room, *, longest: in
         On one device or with fsdp2, since ddp saves no memory and what deepspeed takes is not measured; None if nothing
         fits on the largest number of devices.
     """
-    for devices in MOST_DEVICES:
+    for devices in DEVICE_COUNTS:
         place = Place(devices=devices, strategy=Strategy.ddp if devices == 1 else Strategy.fsdp2)
         for checkpointing in (False, True):
             for tokens in _halved(setting.tokens, longest):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 from cotpress.planning.config import PlanConfig
 from cotpress.planning.hours import Work, total_gpu_hours
 from cotpress.planning.memory import Usage, num_trained
-from cotpress.planning.search import DEVICE_COUNTS, GB, MOST_DEVICES, Fit, Room, fit, smallest_fit
+from cotpress.planning.search import DEVICE_COUNTS, GB, Fit, Room, fit, smallest_fit
 from cotpress.planning.setting import Place, Setting, Strategy
 from cotpress.planning.shape import ModelShape
 
@@ -85,13 +85,10 @@ def smallest(training: Training, room: Room) -> str:
     """The smallest setting that fits, as settings of the command line, with what it takes."""
     found = smallest_fit(training.shape, training.setting, room, longest=training.longest)
     if found is None:
-        return f"nothing on up to {MOST_DEVICES[-1]} devices: a smaller model, or sft=lora"
-    machines = -(-found.place.devices // DEVICE_COUNTS[-1])
+        return f"nothing on up to {DEVICE_COUNTS[-1]} devices: sft=lora, a smaller model, or devices with more memory"
     words = ["trainer=gpu"]
     if found.place.devices > 1:
-        words = [f"trainer={found.place.strategy.value} trainer.devices={found.place.devices // machines}"]
-    if machines > 1:
-        words.append(f"trainer.num_nodes={machines}")
+        words = [f"trainer={found.place.strategy.value} trainer.devices={found.place.devices}"]
     if found.setting.tokens != training.setting.tokens:
         words.append(f"trainer.tokens_per_batch={found.setting.tokens}")
     words.append(f"trainer.activation_checkpointing={str(found.setting.checkpointing).lower()}")

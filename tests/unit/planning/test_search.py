@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.planning.search import GB, MOST_DEVICES, Room, fit, smallest_fit
+from cotpress.planning.search import DEVICE_COUNTS, GB, Room, fit, smallest_fit
 from cotpress.planning.setting import Place, Setting, Strategy
 from cotpress.planning.shapes import PUBLISHED
 from cotpress.training.config import Method
@@ -19,7 +19,7 @@ def test_what_is_found_fits_and_nothing_with_fewer_devices_does(size: str, metho
     room, setting = Room(device=gigabytes * GB), Setting(method=method)
     found = smallest_fit(QWEN[size], setting, room, longest=4096)
     frugal = replace(setting, checkpointing=True, tokens=4096)
-    for devices in (n for n in MOST_DEVICES if found is None or n < found.place.devices):
+    for devices in (n for n in DEVICE_COUNTS if found is None or n < found.place.devices):
         place = Place(devices=devices, strategy=Strategy.fsdp2)
         assert fit(QWEN[size], frugal, place, room).margin < 0
     if found is not None:
