@@ -5,7 +5,7 @@ wrong type fails before anything is loaded. The entry scripts turn the result in
 below them sees OmegaConf.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection, check_llmlingua_compat
@@ -51,7 +51,7 @@ from cotpress.scoring.config import (
     llmlingua_settings,
 )
 from cotpress.tracking_config import TrackerConfig, check_tracker
-from cotpress.trainer_config import TrainerConfig
+from cotpress.trainer_config import Strategy, TrainerConfig, check_devices
 from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig, check_head_loss
 
 if TYPE_CHECKING:
@@ -247,9 +247,11 @@ def check(config: EntryConfig) -> None:
         _require("viewer_traces", config.viewer_traces, config.viewer_traces >= 0, "a whole number of at least 0")
         return
     check_tracker(config.tracker)
-    planned = isinstance(config, TrainConfig) and config.plan
-    if not planned:  # which is asked on another machine than the one that is to train
+    if isinstance(config, TrainConfig) and config.plan:  # asked on another machine than the one that is to train
+        check_devices(replace(config.trainer, strategy=Strategy.ddp))
+    else:
         check_head_loss(config.trainer.head_loss)
+        check_devices(config.trainer)
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)

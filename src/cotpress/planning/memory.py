@@ -4,8 +4,9 @@ from dataclasses import dataclass, fields
 
 from cotpress.planning.activations import head_bytes, stored_bytes, working_bytes
 from cotpress.planning.exchange import exchanged_bytes
-from cotpress.planning.setting import ADAPTER_BYTES, Place, Setting, Strategy
+from cotpress.planning.setting import ADAPTER_BYTES, Place, Setting
 from cotpress.planning.shape import ModelShape
+from cotpress.trainer_config import Strategy
 
 _FLOAT = 4
 _MOMENTS = 2

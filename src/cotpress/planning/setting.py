@@ -1,22 +1,13 @@
 """How a model is trained and on what: the two things that its memory follows from, beside its shape."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 from cotpress.modeling_config import Attention
-from cotpress.trainer_config import HeadLoss
+from cotpress.trainer_config import HeadLoss, Strategy
 from cotpress.training.config import Method
 
 ADAPTER_BYTES = 4
 """PEFT keeps adapters in float32, also on a model in bfloat16 (`autocast_adapter_dtype`)."""
-
-
-class Strategy(Enum):
-    """How several devices share one training."""
-
-    ddp = "ddp"
-    fsdp2 = "fsdp2"
-    deepspeed = "deepspeed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from cotpress.modeling_config import Dtype, ModelConfig
 from cotpress.planning.config import PlanConfig
-from cotpress.planning.search import GB, Room
-from cotpress.planning.setting import Place, Setting, Strategy
+from cotpress.planning.search import DEVICE_COUNTS, GB, Room
+from cotpress.planning.setting import Place, Setting
 from cotpress.trainer_config import HeadLoss, TrainerConfig
 from cotpress.training.config import TuneConfig
 
@@ -38,9 +38,8 @@ def setting_of(model: ModelConfig, tune: TuneConfig, trainer: TrainerConfig) -> 
 
 
 def place_of(trainer: TrainerConfig) -> Place:
-    """What it is trained on."""
-    strategy = getattr(trainer, "strategy", Strategy.ddp)
-    return Place(devices=getattr(trainer, "devices", 1), strategy=Strategy(strategy.value))
+    """What it is trained on; all GPUs of a machine (`trainer.devices=null`) are taken to be eight."""
+    return Place(devices=(trainer.devices or DEVICE_COUNTS[-1]) * trainer.num_nodes, strategy=trainer.strategy)
 
 
 def room_of(assumed: PlanConfig) -> Room:
