@@ -37,11 +37,11 @@ def layer_bytes(shape: ModelShape, setting: Setting) -> int:
 def stored_bytes(shape: ModelShape, setting: Setting) -> int:
     """Kept by the whole body when the forward pass ends."""
     h, b = shape.hidden_size, setting.value_bytes
-    around = _norm(h, 1, setting) + 2 * b * shape.head_dim + _INDEX  # last norm, rotary embeddings, token ids
+    around = _norm(h, 1, setting) + 2 * b * shape.head_dim  # last norm, rotary embeddings
     if setting.checkpointing:
         return (shape.num_layers * b * h + around) * setting.tokens
     # Nothing before the first adapter is trained, so the first norm keeps nothing.
-    first = 0 if setting.trains_all else _norm(h, 1, setting) + _INDEX
+    first = 0 if setting.trains_all else _norm(h, 1, setting)
     return shape.num_layers * layer_bytes(shape, setting) + (around - first) * setting.tokens
 
 
@@ -50,10 +50,14 @@ def working_bytes(shape: ModelShape, setting: Setting) -> int:
     h, i, b = shape.hidden_size, shape.intermediate_size, setting.value_bytes
     per_token = 4 * i + 12 * h if setting.mixed else b * (2 * i + h)
     per_token -= _norm(h, 1, setting)  # of the last norm, whose backward pass is over
+    if setting.attention is Attention.eager:
+        per_token += _FLOAT * shape.num_heads * setting.tokens
+    # The gradient of a table that is the head as well waits for the embedding's share.
+    waiting = shape.num_head_parameters * b if setting.trains_all and shape.tied_embeddings else 0
     if not setting.checkpointing:
-        return per_token * setting.tokens
+        return per_token * setting.tokens + waiting
     shared = _FLOAT * h if b == _FLOAT else 0  # the layer's input is kept anyway
-    return (per_token - shared) * setting.tokens + layer_bytes(shape, setting)
+    return (per_token - shared) * setting.tokens + layer_bytes(shape, setting) + waiting
 
 
 def head_bytes(shape: ModelShape, setting: Setting) -> int:

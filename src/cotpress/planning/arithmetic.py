@@ -32,15 +32,18 @@ def training_flops(shape: ModelShape, setting: Setting, lengths: list[int], num_
     """
     tokens = sum(lengths)
     matrices, attention, head = _matrices(shape, tokens), _attention(shape, lengths), _head(shape, num_targets)
-    again = matrices + attention if setting.checkpointing else 0
+    last = 2 * tokens * shape.num_layers * shape.hidden_size  # times its inputs: a layer's last matrix is not run again
     if setting.trains_all:
-        return 3 * (matrices + attention + head) + again
+        again = matrices + attention - last * shape.intermediate_size
+        return 3 * (matrices + attention + head) + (again if setting.checkpointing else 0)
     adapter = 2 * tokens * shape.num_adapter_parameters(setting.lora_rank)
+    total = 2 * matrices + 3 * attention + 2 * head + 3 * adapter
+    if setting.checkpointing:
+        return total + matrices + attention + adapter - last * setting.lora_rank
     # Nothing before the first layer is trained: its matrices that read the input need no gradient for it.
     unneeded = sum(m.inputs * m.outputs for m in shape.linears if m.name in ("q_proj", "k_proj", "v_proj"))
     unneeded += setting.lora_rank * 3 * shape.hidden_size
-    total = 2 * matrices + 3 * attention + 2 * head + 3 * adapter - 2 * tokens * unneeded
-    return total + again + (adapter if setting.checkpointing else 0)
+    return total - 2 * tokens * unneeded
 
 
 def _matrices(shape: ModelShape, num_tokens: int) -> int:

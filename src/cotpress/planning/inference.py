@@ -62,5 +62,5 @@ def _forward(shape: ModelShape, reading: Reading) -> int:
     """Temporaries of one layer: the MLP's, beside the residual stream and the norm's output."""
     b, h, i = reading.value_bytes, shape.hidden_size, shape.intermediate_size
     adapted = 2 * b * h + 4 * h + 2 * b * i + 10 * i if b < ADAPTER_BYTES else 2 * b * h + 5 * b * i
-    per_token = adapted if reading.lora_rank else b * (2 * h + 3 * i)
+    per_token = adapted if reading.lora_rank else b * (4 * h + 3 * i + 2 * shape.head_dim)
     return per_token * reading.tokens

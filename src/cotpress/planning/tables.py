@@ -90,8 +90,7 @@ def smallest(training: Training, room: Room) -> str:
     words = ["trainer=gpu"]
     if found.place.devices > 1:
         words = [f"trainer={found.place.strategy.value} trainer.devices={found.place.devices}"]
-    if found.setting.tokens != training.setting.tokens:
-        words.append(f"trainer.tokens_per_batch={found.setting.tokens}")
+    words.append(f"trainer.tokens_per_batch={found.setting.tokens}")
     words.append(f"trainer.activation_checkpointing={str(found.setting.checkpointing).lower()}")
     return f"{' '.join(words)}: {gigabytes(found.usage.total)} GB per device, {gigabytes(found.margin)} GB free"
 

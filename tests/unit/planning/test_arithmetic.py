@@ -16,7 +16,7 @@ from cotpress.planning.shape import ModelShape
 from cotpress.planning.shapes import PUBLISHED
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.config import Method
-from cotpress.training.head_loss import chunked_loss
+from cotpress.training.head_loss import plain_loss
 from measured_memory import fill, trained_model
 
 LENGTH = 96
@@ -32,7 +32,7 @@ def _counted(shape: ModelShape, setting: Setting, *, backward: bool) -> int:
         split = split_head(model)
         states = packed_states(split.decoder, packed).index_select(0, predicting)
         head: Any = split.head
-        loss = chunked_loss(states, head.weight, head.bias, torch.ones_like(predicting))
+        loss = plain_loss(states, head.weight, head.bias, torch.ones_like(predicting))
         if backward:
             loss.backward()  # type: ignore[no-untyped-call]
     return counter.get_total_flops()

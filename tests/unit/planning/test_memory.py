@@ -45,7 +45,7 @@ def _agrees(shape: ModelShape, setting: Setting, lengths: tuple[int, ...], *, pe
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("setting", _settings())
+@pytest.mark.parametrize("setting", list(_settings()))
 def test_plan_agrees_with_a_small_model_that_is_trained(setting: Setting, family: str, llama: ModelShape) -> None:
     _agrees(_family(llama, family), setting, LENGTHS, peak=0.12)
 
@@ -69,7 +69,7 @@ def test_plan_agrees_with_two_layers_of_a_model_of_8_billion() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if "135M" not in n])
-@pytest.mark.parametrize("setting", _settings())
+@pytest.mark.parametrize("setting", list(_settings()))
 def test_plan_agrees_with_every_preset_in_full_size(setting: Setting, name: str) -> None:
     _agrees(PUBLISHED[name], replace(setting, tokens=sum(BIG)), BIG, peak=0.1, fake=True)
 
