@@ -43,7 +43,7 @@ class TrainerConfig:
     """Devices of each machine, at least 1; null takes all its GPUs. On a CPU each is a process with its share of the
     cores, and null is one."""
     num_nodes: int = 1
-    """Machines, each of which runs the same command over one shared filesystem."""
+    """Machines that train together; so far only 1."""
     strategy: Strategy = Strategy.ddp
     """How several devices share a training: ddp, fsdp2 or deepspeed."""
     num_threads: int | None = None
@@ -70,9 +70,14 @@ def check_devices(config: TrainerConfig) -> None:
         ConfigError: A number out of range.
         MissingExtraError: DeepSpeed is asked for and not installed.
     """
-    for name, got in (("devices", config.devices), ("num_nodes", config.num_nodes)):
-        if got is not None and got < 1:
-            more = ", or null for all GPUs" if name == "devices" else ""
-            raise ConfigError(f"trainer.{name}: got {got}, allowed: a whole number of at least 1{more}")
+    if config.devices is not None and config.devices < 1:
+        raise ConfigError(
+            f"trainer.devices: got {config.devices}, allowed: a whole number of at least 1, or null for all GPUs"
+        )
+    if config.num_nodes != 1:
+        raise ConfigError(
+            f"trainer.num_nodes: got {config.num_nodes}, allowed: 1. One training shares the devices of one machine; "
+            "the jobs of a sweep run on many. Fix: trainer.num_nodes=1, trainer.devices=N"
+        )
     if config.strategy is Strategy.deepspeed and importlib.util.find_spec("deepspeed") is None:
         raise MissingExtraError("trainer.strategy=deepspeed", "deepspeed", "pip install 'cotpress[deepspeed]'")

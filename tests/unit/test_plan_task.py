@@ -97,7 +97,7 @@ def _train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         "try:\n"
         f"    runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
         "finally:\n"
-        "    print('loaded', sorted({'torch', 'transformers', 'pyarrow', 'huggingface_hub'} & set(sys.modules)))"
+        "    print('loaded', sorted({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd
