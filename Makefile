@@ -8,7 +8,7 @@ run: ARGS ?= scorer=cts ratio=0.7
 
 AUDIT := .audit
 
-.PHONY: help run test test-slow fuzz audit bench check lint types clean install
+.PHONY: help run test test-slow fuzz audit bench docs check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,9 @@ audit:  ## known vulnerabilities of the pinned versions, from the advisories of 
 bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: 25 minutes; ARGS="--quick" for 3
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'
 	$(BIN)/python -m experiments.speed $(ARGS)
+
+docs: $(READY)  ## write the tables that docs take from code
+	$(BIN)/python docs/figures/plan.py
 
 check: lint types  ## lint, types, import layers
 

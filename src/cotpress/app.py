@@ -41,7 +41,7 @@ def main(name: str, conf: Path, task: str) -> None:
 
     from cotpress import multirun
     from cotpress.config import register_schemas
-    from cotpress.config_errors import check_dashes, check_options, explain
+    from cotpress.config_errors import check_dashes, check_options, check_plan_of_one, explain
 
     register_schemas()
 
@@ -55,6 +55,7 @@ def main(name: str, conf: Path, task: str) -> None:
     try:
         check_dashes(sys.argv[1:], name, conf)
         check_options(sys.argv[1:], name)
+        check_plan_of_one(sys.argv[1:])
         _going_on(job)
         if failed:
             raise failed[0]

@@ -5,7 +5,7 @@ wrong type fails before anything is loaded. The entry scripts turn the result in
 below them sees OmegaConf.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from cotpress.artifacts import plain
@@ -32,6 +32,7 @@ from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
 from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling_config import ModelConfig
+from cotpress.planning.config import PlanConfig, check_plan
 from cotpress.redaction import refuse_secrets
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
@@ -53,7 +54,7 @@ from cotpress.scoring.config import (
     llmlingua_settings,
 )
 from cotpress.tracking_config import TrackerConfig, check_tracker
-from cotpress.trainer_config import TrainerConfig, check_devices
+from cotpress.trainer_config import Strategy, TrainerConfig, check_devices
 from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig, check_head_loss
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class TrainConfig(PipelineConfig):
     sft: SftConfig = field(default_factory=SftConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    plan: bool = False
+    """Say what memory and time this would take, and end; no weights are loaded."""
+    planning: PlanConfig = field(default_factory=PlanConfig)
+    """What `plan=true` assumes."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -248,8 +253,11 @@ def check(config: EntryConfig) -> None:
         _require("viewer_traces", config.viewer_traces, config.viewer_traces >= 0, "a whole number of at least 0")
         return
     check_tracker(config.tracker)
-    check_head_loss(config.trainer.head_loss)
-    check_devices(config.trainer)
+    if isinstance(config, TrainConfig) and config.plan:  # asked on another machine than the one that is to train
+        check_devices(replace(config.trainer, strategy=Strategy.ddp))
+    else:
+        check_head_loss(config.trainer.head_loss)
+        check_devices(config.trainer)
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)
@@ -258,6 +266,8 @@ def check(config: EntryConfig) -> None:
         _require("num_resamples", config.num_resamples, config.num_resamples >= 1, "a whole number of at least 1")
         return
     _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
+    if isinstance(config, TrainConfig):
+        check_plan(config.planning)
     if isinstance(config, TrainConfig | EvaluateConfig):
         _check_evaluation(config.evaluation)
         _check_writer(config)

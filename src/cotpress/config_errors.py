@@ -191,3 +191,18 @@ def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
         if argument.startswith("--") and re.split(r"[.@]", key)[0] in names:
             value = value if equals else next((a for a in arguments[i + 1 : i + 2] if "=" not in a), "VALUE")
             raise ConfigError(f"got '{argument}', but settings are written without dashes. Fix: {key}={value}")
+
+
+def check_plan_of_one(arguments: Sequence[str]) -> None:
+    """Refuse `plan=true` for a multirun, whose jobs write into logs and end with a table of results.
+
+    Raises:
+        ConfigError: It is asked for.
+    """
+    planned = any(re.fullmatch(r"plan=(true|yes|on|1)", argument, re.IGNORECASE) for argument in arguments)
+    several = [a for a in arguments if a in ("-m", "--multirun") or a.startswith("sweep=")]
+    if planned and several:
+        raise ConfigError(
+            f"plan=true plans one job, but '{several[0]}' asks for several. Fix: leave it out and give the settings of "
+            "one of them, e.g. experiment=cts_long_cot model=qwen7b data.path=FILE plan=true"
+        )

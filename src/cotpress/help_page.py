@@ -20,6 +20,7 @@ USAGE = {
             "python train.py scorer=cts ratio=0.7",
             "python train.py -m scorer=cts,tokenskip,random ratio=0.5,0.7,0.9",
             "python train.py data=self_written questions@data.questions=gsm8k model=qwen7b scorer=tokenskip_xlmr",
+            "python train.py model=qwen32b sft=full trainer=gpu plan=true",
         ],
     ),
     "compress": (
@@ -65,6 +66,8 @@ GROUPS = {
     "truth": "what is known to matter, to judge scorers by",
 }
 """What each configuration group decides."""
+SWITCHES = {"train": {"plan=true": "memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"}}
+"""What only one script understands, beside its groups."""
 COMMON = """\
 Everywhere:
   ratio=R            fraction of the thinking tokens KEPT, in (0, 1]
@@ -96,7 +99,7 @@ def help_page(name: str, conf: Path, wanted: Sequence[str] = ()) -> str:
         asked = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in wanted)
         return "\n".join(_group_page(group, known.get(group), conf) for group in asked)
     what, examples = USAGE[name]
-    lines = [f"{name}.py - {what}", "", *(f"  {e}" for e in examples)]
+    lines = [f"{name}.py - {what}", "", *(f"  {e}" for e in examples), *_switches(name)]
     if known:
         lines += ["", f"Groups (GROUP=CHOICE, * is the default; python {name}.py --help GROUP explains the choices):"]
     width = max(map(len, known), default=0)
@@ -107,6 +110,11 @@ def help_page(name: str, conf: Path, wanted: Sequence[str] = ()) -> str:
             " ".join(names), LINE, initial_indent=" " * (width + 6), subsequent_indent=" " * (width + 6)
         )
     return "\n".join([*lines, "", COMMON])
+
+
+def _switches(name: str) -> list[str]:
+    own = SWITCHES.get(name, {})
+    return ["", *(f"  {switch:<19}{line}" for switch, line in own.items())] if own else []
 
 
 def _group_page(group: str, default: str | None, conf: Path) -> str:

@@ -39,6 +39,8 @@ PLANNED = "multirun.yaml"
 """Hydra's own record of a multirun, in the sweep's folder."""
 _SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 """Launchers whose jobs share processes; others, such as submitit's, give every job its own."""
+_PLAN = "cotpress.plan_task:plan"
+"""The task of `plan=true`, whatever else would have been done."""
 
 
 def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str]) -> float | None:
@@ -55,7 +57,9 @@ def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started, pid=os.getpid())
     try:
         checked = to_objects(config)
-        found = _found(checked)
+        planned = isinstance(checked, TrainConfig) and checked.plan
+        task = _PLAN if planned else task
+        found = None if planned else _found(checked)
         if found is not None:
             log.info("found the finished run '%s': nothing has changed, nothing is computed", found[1])
             show_run(found[1])

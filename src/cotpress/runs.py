@@ -22,7 +22,7 @@ from cotpress.errors import ArtifactError
 from cotpress.redaction import masked
 from cotpress.report.results import read_results
 
-HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name")
+HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning")
 """Top-level keys that never change a result."""
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
 """Settings of a generation server that do not either."""

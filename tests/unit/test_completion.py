@@ -31,7 +31,7 @@ def test_group_values_are_its_files_and_no_schemas(typed: str) -> None:
     [
         ("sco", ["scorer=", "scorer."]),
         ("model@", ["model@reference.base="]),
-        ("model@reference.base=qw", ["model@reference.base=qwen14b", "model@reference.base=qwen7b"]),
+        ("model@reference.base=qw", [f"model@reference.base=qwen{size}b" for size in (14, 32, 72, 7)]),
         ("scorer=cts,ra", ["scorer=cts,random"]),
         ("scorer.cond", ["scorer.condition="]),
         ("scorer.condition=q", ["scorer.condition=question", "scorer.condition=question_answer"]),

@@ -26,7 +26,7 @@ from cotpress.scoring.config import MixConfig, RandomConfig
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
-    "benchmark": 7, "experiment": 2, "compression": 3, "data": 3, "distill": 4, "evaluation": 4, "model": 6,
+    "benchmark": 7, "experiment": 2, "compression": 3, "data": 3, "distill": 4, "evaluation": 4, "model": 8,
     "reference": 4, "scorer": 21, "sft": 2, "tracker": 3, "trainer": 6, "truth": 3,
 }  # fmt: skip
 ENTRY = {"truth": "fidelity"}

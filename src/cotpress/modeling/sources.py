@@ -71,6 +71,18 @@ def adapter_directory(path: str, *, key: str = "adapter") -> Path:
     return folder
 
 
+def config_file(path: str, revision: str | None = None, *, key: str = "model.path") -> Path:
+    """The local `config.json` of a hub id or local directory, alone: no weights, no tokenizer.
+
+    Raises:
+        ModelError: There is none, or the hub cannot be reached.
+    """
+    file = (_local(path, key) or _snapshot(path, revision, ("config.json",), key)) / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{path!r} has no config.json (looked at {file}). Fix: give {key}=DIR or a hub id")
+    return file
+
+
 def source_identity(path: str, revision: str | None = None, *, key: str = "model.path") -> dict[str, str]:
     """What determines the files behind `path`: the hub commit, or the content hash of a local directory.
 

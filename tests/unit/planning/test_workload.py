@@ -1,0 +1,90 @@
+"""What a run is taken to do follows from its configuration."""
+
+from dataclasses import replace
+
+import pytest
+
+from cotpress.data.config import JsonlDataConfig, PlantedBenchmarkConfig, PlantedDataConfig, PublishedBenchmarkConfig
+from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.errors import ConfigError
+from cotpress.planning.config import PlanConfig, check_plan
+from cotpress.planning.hours import generation_work, scoring_work, total_gpu_hours, training_work
+from cotpress.planning.setting import Setting
+from cotpress.planning.shapes import PUBLISHED
+from cotpress.planning.workload import Lengths, num_passes, num_problems, num_traces
+from cotpress.scoring.config import (
+    CtsConfig,
+    EntropyConfig,
+    GreedyNllConfig,
+    MixConfig,
+    RandomConfig,
+    ReferenceLikelihoodConfig,
+    TokenskipConfig,
+)
+from cotpress.training.config import Method
+
+ASSUMED = PlanConfig()
+SHAPE = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]
+
+
+def test_traces_are_those_that_the_data_says_unless_told_otherwise() -> None:
+    planted = PlantedDataConfig(name="planted", num_traces=220, seed=1)
+    assert num_traces(planted, ASSUMED) == 220
+    assert num_traces(replace(planted, limit=7), ASSUMED) == 7
+    assert num_traces(planted, PlanConfig(num_traces=50)) == 50
+    questions = PublishedBenchmarkConfig(name="gsm8k", num_published=1319, protocol="x", max_new_tokens=1)
+    assert num_traces(SelfWrittenDataConfig(name="w", questions=questions, max_new_tokens=1), ASSUMED) == 1319
+    assert num_traces(JsonlDataConfig(name="j", path="x"), ASSUMED) == 1000
+
+
+def test_problems_are_counted_up_to_the_limit() -> None:
+    planted = PlantedBenchmarkConfig(name="p", num_problems=84, max_new_tokens=1)
+    assert num_problems(planted) == 84
+    assert num_problems(replace(planted, limit=5)) == 5
+
+
+def test_passes_are_those_of_the_scorer() -> None:
+    parts = {"a": CtsConfig(name="a"), "b": EntropyConfig(name="b"), "c": GreedyNllConfig(name="c")}
+    assert num_passes(parts["a"]) == 2
+    assert num_passes(ReferenceLikelihoodConfig(name="r")) == 1
+    assert num_passes(RandomConfig(name="r", seed=1)) == num_passes(TokenskipConfig(name="t")) == 0
+    assert num_passes(parts["c"]) is None
+    assert num_passes(MixConfig(name="m", parts=parts, weights={"a": 1.0, "b": 1.0, "c": 0.0})) == 3
+    assert num_passes(MixConfig(name="m", parts=parts, weights={"a": 1.0, "b": 0.0, "c": 1.0})) is None
+
+
+def test_lengths_shrink_with_the_ratio_in_the_thinking_only() -> None:
+    lengths = Lengths(prompt=100, thinking=1000, response=50)
+    assert (lengths.whole(), lengths.whole(0.5)) == (1150, 650)
+
+
+def test_hours_are_operations_by_what_a_device_does_of_them() -> None:
+    setting = Setting(method=Method.full)
+    work = training_work("t", SHAPE, setting, ASSUMED, sequences=1000, epochs=3, tokens=1000)
+    assert work.num_tokens == 3_000_000
+    assert work.gpu_hours(312) == pytest.approx(6 * 7.07e9 * 3e6 / (312e12 * 0.4) / 3600, rel=0.05)
+    assert work.gpu_hours(624) == work.gpu_hours(312) / 2
+    assert total_gpu_hours([work, work], ASSUMED) == pytest.approx(2 * work.gpu_hours(312))
+
+
+def test_scoring_is_counted_by_pass_and_writing_by_token() -> None:
+    once, twice = (scoring_work("s", SHAPE, ASSUMED, texts=10, passes=n, tokens=500, scored=400) for n in (1, 2))
+    assert (twice.flops, twice.num_tokens) == (2 * once.flops, 2 * once.num_tokens)
+    written = generation_work("g", SHAPE, ASSUMED, answers=10, tokens=400)
+    assert written.num_tokens == 4000
+    assert written.gpu_hours(312) > once.gpu_hours(312)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training_utilisation": 0.0}, r"planning.training_utilisation: got 0.0, allowed: a number in \(0, 1\]"),
+        ({"generation_utilisation": 2.0}, r"planning.generation_utilisation: got 2.0"),
+        ({"device_gb": -1.0}, r"planning.device_gb: got -1.0, allowed: more than 0"),
+        ({"answer_tokens": 0}, r"planning.answer_tokens: got 0, allowed: more than 0"),
+        ({"reserve_gb": -1.0}, r"planning.reserve_gb: got -1.0, allowed: 0 or more"),
+    ],
+)
+def test_assumptions_that_cannot_be_are_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_plan(replace(ASSUMED, **change))
