@@ -34,6 +34,8 @@ MANIFEST = "manifest.json"
 TIMING = "timing.json"
 SCRATCH = "scratch"
 """Name of the folder inside a partial artifact for resumable progress; removed when the artifact is finished."""
+BRIEF_S = 0.5
+"""A lock that is held for less is not worth a line in the log: those who share an artifact hold it to begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,14 @@ def _write_json(path: Path, value: object) -> None:
     write_text_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def _acquired_at_once(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
 class ArtifactStore:
     """Finds, builds and verifies artifacts below one output directory."""
 
@@ -186,6 +196,7 @@ class ArtifactStore:
                 self._announced.add(found.key)
             return found
         with self._writing(stage), self._locked(stage, digest):
+            self._wait_for_sharers(stage, digest)
             found = self._open_or_discard(stage, digest)
             return found or self._produce(stage, digest, full, self._partial(stage, digest), produce)
 
@@ -209,6 +220,43 @@ class ArtifactStore:
             still = [d for d in missing if self._open_or_discard(stage, d) is None]
             yield {digests[d]: self._partial(stage, d) for d in still}
 
+    @contextmanager
+    def sharing(self, stage: str, identity: Mapping[str, Any], part: str) -> Iterator[Path | None]:
+        """The partial folder of an artifact, for one of several jobs that fill its `scratch/` together.
+
+        Jobs with other names of `part` work beside this one, those with the same name after it, and so does `build`,
+        which finds in `scratch/` what they leave. None is given if the artifact is finished.
+
+        Raises:
+            ArtifactError: The output directory cannot be written.
+        """
+        digest = fingerprint(self._complete(stage, identity))
+        partial = self._partial(stage, digest)
+        own = FileLock(self._root / ".partial" / f"{stage}-{digest}.{part}.lock")
+        with self._writing(stage):
+            while True:
+                with self._locked(stage, digest):  # while `build` is at work, nobody begins
+                    finished = self._open_or_discard(stage, digest) is not None
+                    if finished or _acquired_at_once(own):
+                        break
+                log.info("%s: another job is computing %s of %s/%s; waiting for it", stage, part, stage, digest)
+                with own:
+                    pass
+            try:
+                if not finished:
+                    partial.mkdir(exist_ok=True)
+                yield None if finished else partial
+            finally:
+                own.release()
+
+    def _wait_for_sharers(self, stage: str, digest: str) -> None:
+        for path in sorted((self._root / ".partial").glob(f"{stage}-{digest}.*.lock")):
+            lock = FileLock(path)
+            if not _acquired_at_once(lock):
+                log.info("%s: another job is computing a part of %s/%s; waiting for it", stage, stage, digest)
+                lock.acquire()
+            lock.release()
+
     def _partial(self, stage: str, digest: str) -> Path:
         return self._root / ".partial" / f"{stage}-{digest}"
 
@@ -230,7 +278,7 @@ class ArtifactStore:
     def _locked(self, stage: str, digest: str) -> Iterator[None]:
         lock = FileLock(self._root / ".partial" / f"{stage}-{digest}.lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=BRIEF_S)
         except Timeout:
             log.info("%s: another job is computing %s/%s; waiting for it", stage, stage, digest)
             lock.acquire()

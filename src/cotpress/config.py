@@ -45,6 +45,7 @@ from cotpress.scoring.config import (
     Rho1Config,
     ScorerConfig,
     SelfInformationConfig,
+    Shard,
     StepEntropyConfig,
     TokenskipConfig,
     llmlingua_settings,
@@ -104,6 +105,8 @@ class CompressConfig(PipelineConfig):
     """Folder for the result and the export."""
     export: ExportFormat = ExportFormat.parquet
     """Format of the export."""
+    shard: str | None = None
+    """K/N: score the Kth of N shares of the traces, beside jobs that score the others; the last one compresses."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -271,6 +274,8 @@ def check(config: EntryConfig) -> None:
         _require("compression.max_consecutive_deletions", limit, limit is None or limit >= 1, "1 or more, or null")
         for text in config.compression.keep_strings:
             _require("compression.keep_strings", text, text != "", "texts that are not empty")
+        if isinstance(config, CompressConfig) and config.shard is not None:
+            Shard.parse(config.shard)
         if config.compression.selection is Selection.llmlingua_compat:
             check_llmlingua_compat(config.compression)
             llmlingua_settings(config.scorer)
