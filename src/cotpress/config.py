@@ -51,7 +51,7 @@ from cotpress.scoring.config import (
     llmlingua_settings,
 )
 from cotpress.tracking_config import TrackerConfig, check_tracker
-from cotpress.trainer_config import TrainerConfig
+from cotpress.trainer_config import TrainerConfig, check_devices
 from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig, check_head_loss
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ def check(config: EntryConfig) -> None:
         return
     check_tracker(config.tracker)
     check_head_loss(config.trainer.head_loss)
+    check_devices(config.trainer)
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)

@@ -40,6 +40,10 @@ class TrainingError(CotpressError):
     """Training cannot go on: not a finite loss, nothing to train on, out of memory."""
 
 
+class WorkerError(CotpressError):
+    """A process that worked on one of several devices has died or failed."""
+
+
 class MissingExtraError(CotpressError):
     """An optional package is needed for what was asked."""
 

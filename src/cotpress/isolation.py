@@ -80,7 +80,7 @@ def run_isolated(
     except BaseException:
         _stop(process)
         raise
-    return outcome or Outcome(error=_died(process.exitcode))
+    return outcome or Outcome(error=died(process.exitcode))
 
 
 def is_worker() -> bool:
@@ -104,7 +104,8 @@ def _stop(process: BaseProcess) -> None:
         process.join()
 
 
-def _died(code: int | None) -> str:
+def died(code: int | None) -> str:
+    """How a process ended, from its exit code, for people."""
     if code is None or code >= 0:
         return f"the process ended with exit code {code}"
     name = signal.Signals(-code).name
@@ -122,7 +123,7 @@ def _work(
     """In the new process: everything it writes goes to the log, the result to the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal; who waits for us decides
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     _write_to(job_log)
@@ -142,7 +143,8 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait for the end of the process that started this one, also by `kill -9`, and end; for a thread."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,7 +1,21 @@
 """Settings of the hardware, shared by every stage that runs a model."""
 
+import importlib.util
 from dataclasses import dataclass
 from enum import Enum
+
+from cotpress.errors import ConfigError, MissingExtraError
+
+
+class Strategy(Enum):
+    """How several devices share one training; with one device there is nothing to share."""
+
+    ddp = "ddp"
+    """Every device holds the whole model; gradients are summed over devices."""
+    fsdp2 = "fsdp2"
+    """Weights, gradients and optimizer states are cut over the devices (Lightning's ModelParallelStrategy)."""
+    deepspeed = "deepspeed"
+    """The same by DeepSpeed's ZeRO stage 3; needs GPUs and the extra `deepspeed`."""
 
 
 class HeadLoss(Enum):
@@ -25,8 +39,15 @@ class TrainerConfig:
 
     accelerator: str = "auto"
     """auto (a GPU if there is one), cpu or gpu."""
+    devices: int | None = 1
+    """Devices of each machine, at least 1; null takes all its GPUs. On a CPU each is a process with its share of the
+    cores, and null is one."""
+    num_nodes: int = 1
+    """Machines, each of which runs the same command over one shared filesystem."""
+    strategy: Strategy = Strategy.ddp
+    """How several devices share a training: ddp, fsdp2 or deepspeed."""
     num_threads: int | None = None
-    """CPU threads of torch; null leaves torch's choice."""
+    """CPU threads of torch in each process; null leaves torch's choice, and several processes share the cores."""
     tokens_per_batch: int = 2048
     """Most tokens per forward pass in training and scoring; a longer text is a pass by itself."""
     generation_tokens: int = 16384
@@ -40,3 +61,18 @@ class TrainerConfig:
     third more time."""
     checkpoint_every_s: float = 60.0
     """Seconds between two resumable checkpoints of a training run."""
+
+
+def check_devices(config: TrainerConfig) -> None:
+    """What can be said of the number of devices and their strategy before any work.
+
+    Raises:
+        ConfigError: A number out of range.
+        MissingExtraError: DeepSpeed is asked for and not installed.
+    """
+    for name, got in (("devices", config.devices), ("num_nodes", config.num_nodes)):
+        if got is not None and got < 1:
+            more = ", or null for all GPUs" if name == "devices" else ""
+            raise ConfigError(f"trainer.{name}: got {got}, allowed: a whole number of at least 1{more}")
+    if config.strategy is Strategy.deepspeed and importlib.util.find_spec("deepspeed") is None:
+        raise MissingExtraError("trainer.strategy=deepspeed", "deepspeed", "pip install 'cotpress[deepspeed]'")

@@ -1,6 +1,7 @@
 """Every YAML composes, every field is read by code, every wrong value is explained."""
 
 import dataclasses
+import importlib.util
 import os
 import re
 import resource
@@ -17,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from cotpress.config import SCHEMAS, EvaluateConfig, TrainConfig, register_schemas, to_objects
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, MissingExtraError
 from cotpress.evaluation.config import Baseline
 from cotpress.generation_config import ServerGenerationConfig
 from cotpress.help_page import one_liner
@@ -26,7 +27,7 @@ from cotpress.scoring.config import MixConfig, RandomConfig
 ROOT = Path(__file__).parents[2]
 GROUPS = {
     "benchmark": 7, "experiment": 2, "compression": 3, "data": 3, "distill": 4, "evaluation": 4, "model": 6,
-    "reference": 4, "scorer": 21, "sft": 2, "tracker": 3, "trainer": 3, "truth": 3,
+    "reference": 4, "scorer": 21, "sft": 2, "tracker": 3, "trainer": 6, "truth": 3,
 }  # fmt: skip
 ENTRY = {"truth": "fidelity"}
 """Groups that the main entry script does not have, and the one that does."""
@@ -40,6 +41,8 @@ REQUIRED = {
     "data=jsonl": ["data.path=x"],
     "benchmark=jsonl": ["benchmark.path=x"],
 }
+EXTRAS = {"trainer=deepspeed": "deepspeed"}
+"""Choices that need a package which may not be there."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,7 +64,13 @@ def test_number_of_choices_is_the_one_tested() -> None:
 def test_every_choice_composes_and_opens_with_a_line_of_help(choice: str) -> None:
     group, _, name = choice.partition("=")
     entry = ENTRY.get(group, "train")
-    config = to_objects(compose(entry, overrides=[choice, *REQUIRED.get(choice, [])]))
+    composed = compose(entry, overrides=[choice, *REQUIRED.get(choice, [])])
+    extra = EXTRAS.get(choice)
+    if extra is not None and importlib.util.find_spec(extra) is None:
+        with pytest.raises(MissingExtraError, match=rf"pip install 'cotpress\[{extra}\]'"):
+            to_objects(composed)
+        return
+    config = to_objects(composed)
     assert isinstance(config, SCHEMAS[f"{entry}_schema"])
     assert one_liner(ROOT / "conf" / group / f"{name}.yaml")
 

@@ -1,0 +1,47 @@
+"""What `pl.Trainer` has to be told about the devices, in a worker or in the only process."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+
+from cotpress.devices.place import here
+from cotpress.devices.worker import die_at_once
+from cotpress.modeling.loading import pick_device
+from cotpress.trainer_config import TrainerConfig
+
+
+class _DieAtOnce(pl.Callback):
+    """Lightning puts its own signal handlers in place before each of these."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        die_at_once()
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        die_at_once()
+
+
+def lightning_settings(
+    trainer: TrainerConfig, *, callbacks: Sequence[pl.Callback] = (), strategy: Any = "ddp"
+) -> dict[str, Any]:
+    """Arguments of `pl.Trainer`: accelerator, devices, callbacks, and with several workers strategy, nodes and more.
+
+    Args:
+        trainer: The hardware.
+        callbacks: Those of the caller.
+        strategy: Name or object of the Lightning strategy of several workers.
+    """
+    place = here()
+    accelerator = "gpu" if pick_device(trainer).type == "cuda" else "cpu"
+    if place.num_workers == 1:
+        return {"accelerator": accelerator, "devices": 1, "callbacks": [*callbacks]}
+    return {
+        "accelerator": accelerator,
+        "devices": place.num_local_workers,
+        "num_nodes": place.num_workers // place.num_local_workers,
+        "callbacks": [_DieAtOnce(), *callbacks],
+        "strategy": strategy,
+        "plugins": [TorchElasticEnvironment()],
+        "use_distributed_sampler": False,
+    }
