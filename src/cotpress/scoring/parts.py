@@ -11,13 +11,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cotpress.artifacts import plain
 from cotpress.errors import ArtifactError
 from cotpress.records import ScoredTrace, Trace
 from cotpress.tables import ROWS_AT_ONCE, from_table, schema, to_table
@@ -72,14 +73,14 @@ class Tally:
         self.dropped += other.dropped
 
 
-def plan_chunks(traces: Path, num_characters: int = CHUNK_CHARACTERS) -> list[Chunk]:
+def plan_chunks(traces: Path) -> list[Chunk]:
     """The chunks of the training traces of a data artifact, in order; the same in every call."""
     chunks: list[Chunk] = []
     first = count = size = 0
     for train in _training(traces, ["thinking", "split"]):
         for length in pc.utf8_length(train.column("thinking")).to_pylist():
             count, size = count + 1, size + length
-            if size >= num_characters:
+            if size >= CHUNK_CHARACTERS:
                 chunks.append(Chunk(len(chunks), first, count, size))
                 first, count, size = first + count, 0, 0
     if count:
@@ -111,7 +112,7 @@ class Parts:
 
     def write(self, chunk: Chunk, scored: Sequence[ScoredTrace], tally: Tally) -> None:
         """Write the part of a chunk; it appears whole or not at all."""
-        about = json.dumps({"chunk": asdict(chunk), "tally": asdict(tally)}, sort_keys=True)
+        about = json.dumps({"chunk": plain(chunk), "tally": plain(tally)}, sort_keys=True)
         table = to_table(scored, ScoredTrace).replace_schema_metadata({_ABOUT: about})
         temporary = self.path(chunk).with_suffix(".tmp")
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
@@ -153,7 +154,7 @@ class Parts:
             table = pq.read_table(path, page_checksum_verification=True)
             about = json.loads(table.schema.metadata[_ABOUT])
             tally = Tally(**{**about["tally"], "dropped": Counter(about["tally"]["dropped"])})
-            same = about["chunk"] == asdict(chunk) and table.schema.equals(schema(ScoredTrace))
+            same = about["chunk"] == plain(chunk) and table.schema.equals(schema(ScoredTrace))
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"part '{path}' of the scores cannot be read: {error}") from error
         expected, scored = iter(ids), table.column("id").to_pylist()

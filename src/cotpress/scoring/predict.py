@@ -19,7 +19,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices import here, report
@@ -104,7 +104,7 @@ class ScoringModule(pl.LightningModule):
         Raises:
             ModelError: A score is not finite, or the memory does not suffice.
         """
-        chunk, traces = batch
+        _, traces = batch
         tally, admitted = Tally(), []
         for trace in traces:
             if self._admit(trace, tally):
@@ -178,7 +178,7 @@ class _OwnHandlers(pl.Callback):
             signal.signal(signal.SIGTERM, self._before)
 
 
-def _as_it_is(batch: _Batch) -> _Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

@@ -1,7 +1,7 @@
 """The score stage: one finite importance per thinking token of every training trace.
 
 Traces stream: they are read in chunks, scored, and written as a chunk is finished (parts.py), so memory does not grow
-with their number, an interrupted job goes on from its last chunk, and several devices or jobs share the chunks (job.py).
+with their number, an interrupted job goes on from its last chunk, and devices or jobs can share the chunks (job.py).
 """
 
 from typing import Any
