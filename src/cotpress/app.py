@@ -42,7 +42,7 @@ def main(name: str, conf: Path, task: str) -> None:
 
     register_schemas()
 
-    multirun.register_launcher()
+    multirun.register_launchers()
     failed: list[BaseException] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=name)
@@ -51,6 +51,7 @@ def main(name: str, conf: Path, task: str) -> None:
 
     try:
         check_dashes(sys.argv[1:], name, conf)
+        multirun.check_launcher(sys.argv[1:])
         _going_on(job)
         if failed:
             raise failed[0]

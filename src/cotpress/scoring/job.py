@@ -3,6 +3,7 @@ other but the folder they share.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
 from cotpress.devices import num_local_devices, run_on_devices
-from cotpress.errors import DataError
+from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.progress import Progress
 from cotpress.scoring.base import Scorer
@@ -55,15 +56,23 @@ class ScoringJob:
         Raises:
             DataError: There is no training trace that can be scored.
             ModelError: A model cannot be loaded, gives scores that are not finite, or does not fit the memory.
+            ConfigError: As `shard`.
         """
+        if self.trainer.num_nodes > 1:
+            self.shard(Shard(1, 1))
         return self.store.build(self.stage, self.identity, self._produce)
 
     def shard(self, shard: Shard) -> bool:
         """Compute the parts of one shard, beside jobs that compute others; True if no part is missing any more.
 
+        Several machines that run the same command (`trainer.num_nodes`) take a share of the shard each.
+
         Raises:
             ModelError: As `artifact`.
+            ConfigError: There are several machines, and nothing says which of them this is.
         """
+        if self.trainer.num_nodes > 1:
+            shard = Shard(shard.number + shard.total * _machine(), shard.total * self.trainer.num_nodes)
         with self.store.sharing(self.stage, self.identity, f"{shard.number}-of-{shard.total}") as workdir:
             if workdir is None:
                 return True
@@ -106,6 +115,17 @@ class ScoringJob:
             arguments = (self.make, parts, missing, trainer)
             run_on_devices(predict, arguments, trainer=trainer, hear=progress.advance)
         return todo
+
+
+def _machine() -> int:
+    """Number of this machine among those that run the same command, from 0."""
+    for name in ("SLURM_NODEID", "GROUP_RANK", "NODE_RANK"):
+        if name in os.environ:
+            return int(os.environ[name])
+    raise ConfigError(
+        "trainer.num_nodes: several machines, but nothing says which of them this is. Fix: start the command with srun "
+        "(one task per machine), or set NODE_RANK to 0, 1, ... on them"
+    )
 
 
 def _facts(tally: Tally, scorer: str) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""Hydra's submitit launchers: processes of this machine, and a SLURM cluster that a few programs stand in for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import ROOT, SMALL, Command, environment
+from fake_slurm import install, options
+
+pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+pytestmark = pytest.mark.timeout(300)
+SCRIPT = Path(__file__).parents[1] / "sweep_script.py"
+LOCAL, SLURM = "hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"
+
+
+def _start(cwd: Path, *arguments: str, script: Path = SCRIPT, **variables: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(script), "-m", *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        env={**environment(), "PYTHONPATH": f"{ROOT / 'src'}:{SCRIPT.parent}", **variables},
+    )  # fmt: skip
+
+
+def _notes(cwd: Path) -> dict[str, str]:
+    """States of the jobs by their overrides."""
+    notes = [json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")]
+    return {" ".join(n["overrides"]): n["state"] for n in notes}
+
+
+def _wait_until(ready: object) -> None:
+    assert callable(ready)
+    deadline = time.monotonic() + 90
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_local_jobs_share_work_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+    job = _start(tmp_path, LOCAL, "scorer=cts,head", "ratio=0.5,0.7")
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 1, err
+    assert "sweep: 2 jobs finished, 2 failed" in out
+    assert err.count("RuntimeError: no head today; log: ") == 2
+    assert (tmp_path / "outputs" / "computed").read_text() == "x"
+
+
+def test_slurm_gets_one_array_and_a_job_that_is_killed_costs_no_other(tmp_path: Path) -> None:
+    variables = install(tmp_path / "slurm")
+    asked = ["partition=a100", "gpus_per_node=4", "nodes=2", "cpus_per_task=8", "mem_gb=64", "array_parallelism=16"]
+    job = _start(
+        tmp_path, SLURM, "scorer=cts,tail", "ratio=0.5", *(f"hydra.launcher.{one}" for one in asked), **variables
+    )
+    _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())
+    for pid in _tasks(tmp_path, "scorer=tail"):
+        os.kill(pid, signal.SIGKILL)
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 1, err
+    assert "sweep: 1 jobs finished, 1 failed" in out
+    assert "the job ended without a result (state OUT_OF_MEMORY); what it wrote: " in err
+    script = (tmp_path / "slurm/queue/script.sh").read_text()
+    given = options(script)
+    expected = {
+        "array": "0-1%2", "nodes": "2", "ntasks-per-node": "1", "gpus-per-node": "4", "cpus-per-task": "8",
+        "mem": "64GB", "partition": "a100", "time": "1440", "job-name": "sweep_script", "open-mode": "append",
+    }  # fmt: skip
+    assert {key: given.get(key) for key in expected} == expected
+    assert given["signal"].startswith("USR2@")
+    assert f"{sys.executable} -u -m submitit.core._submit " in script
+    assert "srun --unbuffered --output " in script
+
+
+def _tasks(cwd: Path, override: str) -> list[int]:
+    """Processes of a running job: those whose log the job's note says it is."""
+    notes = {p: json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")}
+    (number,) = [p.parent.name for p, n in notes.items() if override in n["overrides"]]
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = dict(one.split("=", 1) for one in (place / "environ").read_text().split("\0") if "=" in one)
+            program = (place / "cmdline").read_text()
+            own = str(cwd) in program and "submitit.core._submit" in program and "srun" not in program
+        except OSError:
+            continue
+        if own and variables.get("SLURM_ARRAY_TASK_ID") == number:
+            found.append(int(place.name))
+    return found
+
+
+def test_several_tasks_per_node_are_refused_with_what_to_write_instead(tmp_path: Path) -> None:
+    job = _start(tmp_path, LOCAL, "scorer=cts", "ratio=0.5", "hydra.launcher.tasks_per_node=2")
+    _, err = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert "Fix: hydra.launcher.tasks_per_node=1 hydra.launcher.gpus_per_node=2 trainer.devices=2" in " ".join(
+        err.split()
+    )
+
+
+def test_shards_of_a_multirun_compress_as_one_command_does(command: Command) -> None:
+    data = [*SMALL[:1], "data.num_traces=12", "scorer=random", "ratio=0.5", "tracker=none"]
+    whole = command("compress.py", *data, "output=whole", "output_root=one")
+    assert whole.returncode == 0, whole.stderr
+    first = command("compress.py", *data, "output=shards", "output_root=two", "shard=1/2")
+    assert first.returncode == 0, first.stderr
+    rest = command("compress.py", "-m", *data, "output=shards", "output_root=two", "shard=1/2,2/2")
+    assert rest.returncode == 0, rest.stderr
+    folder = command.folder
+    for name in ("compressed.parquet", "manifest.json"):
+        assert (folder / "whole" / name).read_bytes() == (folder / "shards" / name).read_bytes()
+
+
+def test_shard_that_is_none_is_refused_before_any_work(command: Command) -> None:
+    ended = command("compress.py", "model=tiny", "shard=3/2")
+    assert ended.returncode == 2
+    assert "shard: got '3/2', allowed: K/N" in ended.stderr
+
+
+@pytest.mark.slow
+def test_train_under_submitit_local_ends_with_the_table(tmp_path: Path) -> None:
+    small = [*SMALL, "reference=none", "tracker=none", "sft.tune.epochs=1"]
+    job = _start(tmp_path, LOCAL, *small, "scorer=cts,random", "ratio=0.5,0.7", script=ROOT / "train.py")
+    out, err = job.communicate(timeout=280)
+    assert job.returncode == 0, err
+    assert "sweep: 4 jobs finished, 0 failed" in out
+    assert out.count("\nrandom ") == 2
+
+
+@pytest.mark.slow
+def test_shards_as_slurm_jobs_on_two_nodes_are_scored_merged_and_compressed(tmp_path: Path) -> None:
+    data = ["model=tiny", "data.num_traces=24", "scorer=self_information", "reference=none", "tracker=none"]
+    variables = install(tmp_path / "slurm")
+    more = ["hydra.launcher.nodes=2", "trainer.num_nodes=2"]
+    job = _start(tmp_path, SLURM, *data, *more, "shard=1/2,2/2", "output=out", script=ROOT / "compress.py", **variables)
+    _, err = job.communicate(timeout=280)
+    assert job.returncode == 0, err
+    assert set(_notes(tmp_path).values()) == {"finished"}
+    alone = _start(tmp_path, *data, "output=alone", "output_root=other", script=ROOT / "compress.py")
+    _, err = alone.communicate(timeout=280)
+    assert alone.returncode == 0, err
+    assert (tmp_path / "out/compressed.parquet").read_bytes() == (tmp_path / "alone/compressed.parquet").read_bytes()
