@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from cotpress.errors import ArtifactError
+from cotpress.locks import WorkLock
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +33,6 @@ MANIFEST = "manifest.json"
 TIMING = "timing.json"
 SCRATCH = "scratch"
 """Name of the folder inside a partial artifact for resumable progress; removed when the artifact is finished."""
-BRIEF_S = 0.5
-"""A lock that is held for less is not worth a line in the log: those who share an artifact hold it to begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,14 +137,6 @@ def _write_json(path: Path, value: object) -> None:
     write_text_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def _acquired_at_once(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    return True
-
-
 class ArtifactStore:
     """Finds, builds and verifies artifacts below one output directory."""
 
@@ -195,8 +184,7 @@ class ArtifactStore:
                 log.info("%s: found %s", stage, found.key)
                 self._announced.add(found.key)
             return found
-        with self._writing(stage), self._locked(stage, digest):
-            self._wait_for_sharers(stage, digest)
+        with self._writing(stage), self._lock(stage, digest).whole():
             found = self._open_or_discard(stage, digest)
             return found or self._produce(stage, digest, full, self._partial(stage, digest), produce)
 
@@ -216,7 +204,7 @@ class ArtifactStore:
         missing = [d for d in sorted(digests) if self._open_or_discard(stage, d) is None]
         with self._writing(stage), ExitStack() as locks:  # sorted: no two jobs wait for each other's lock
             for digest in missing:
-                locks.enter_context(self._locked(stage, digest))
+                locks.enter_context(self._lock(stage, digest).whole())
             still = [d for d in missing if self._open_or_discard(stage, d) is None]
             yield {digests[d]: self._partial(stage, d) for d in still}
 
@@ -232,30 +220,12 @@ class ArtifactStore:
         """
         digest = fingerprint(self._complete(stage, identity))
         partial = self._partial(stage, digest)
-        own = FileLock(self._root / ".partial" / f"{stage}-{digest}.{part}.lock")
         with self._writing(stage):
-            while True:
-                with self._locked(stage, digest):  # while `build` is at work, nobody begins
-                    finished = self._open_or_discard(stage, digest) is not None
-                    if finished or _acquired_at_once(own):
-                        break
-                log.info("%s: another job is computing %s of %s/%s; waiting for it", stage, part, stage, digest)
-                with own:
-                    pass
-            try:
-                if not finished:
+            lock = self._lock(stage, digest)
+            with lock.part(part, lambda: self._open_or_discard(stage, digest) is not None) as needed:
+                if needed:
                     partial.mkdir(exist_ok=True)
-                yield None if finished else partial
-            finally:
-                own.release()
-
-    def _wait_for_sharers(self, stage: str, digest: str) -> None:
-        for path in sorted((self._root / ".partial").glob(f"{stage}-{digest}.*.lock")):
-            lock = FileLock(path)
-            if not _acquired_at_once(lock):
-                log.info("%s: another job is computing a part of %s/%s; waiting for it", stage, stage, digest)
-                lock.acquire()
-            lock.release()
+                yield partial if needed else None
 
     def _partial(self, stage: str, digest: str) -> Path:
         return self._root / ".partial" / f"{stage}-{digest}"
@@ -274,18 +244,8 @@ class ArtifactStore:
     def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
 
-    @contextmanager
-    def _locked(self, stage: str, digest: str) -> Iterator[None]:
-        lock = FileLock(self._root / ".partial" / f"{stage}-{digest}.lock")
-        try:
-            lock.acquire(timeout=BRIEF_S)
-        except Timeout:
-            log.info("%s: another job is computing %s/%s; waiting for it", stage, stage, digest)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+    def _lock(self, stage: str, digest: str) -> WorkLock:
+        return WorkLock(self._root / ".partial" / f"{stage}-{digest}.lock", stage, f"{stage}/{digest}")
 
     def _produce(
         self, stage: str, digest: str, identity: Mapping[str, Any], partial: Path, produce: Callable[[Path], Summary]
