@@ -42,20 +42,38 @@ def _wait_until(ready: object) -> None:
 
 
 def test_local_jobs_share_work_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
-    job = _start(tmp_path, LOCAL, "scorer=cts,head", "ratio=0.5,0.7")
+    job = _start(tmp_path, LOCAL, "scorer=cts,head,random", "ratio=0.5")
     out, err = job.communicate(timeout=120)
     assert job.returncode == 1, err
-    assert "sweep: 2 jobs finished, 2 failed" in out
-    assert err.count("RuntimeError: no head today; log: ") == 2
+    assert "sweep: 2 jobs finished, 1 failed" in out
+    assert err.count("RuntimeError: no head today; log: ") == 1
     assert (tmp_path / "outputs" / "computed").read_text() == "x"
 
 
-def test_slurm_gets_one_array_and_a_job_that_is_killed_costs_no_other(tmp_path: Path) -> None:
+def test_slurm_gets_one_array_with_what_was_asked_for(tmp_path: Path) -> None:
     variables = install(tmp_path / "slurm")
-    asked = ["partition=a100", "gpus_per_node=4", "nodes=2", "cpus_per_task=8", "mem_gb=64", "array_parallelism=16"]
+    asked = ["partition=a100", "gpus_per_node=4", "cpus_per_task=8", "mem_gb=64", "array_parallelism=16"]
     job = _start(
-        tmp_path, SLURM, "scorer=cts,tail", "ratio=0.5", *(f"hydra.launcher.{one}" for one in asked), **variables
+        tmp_path, SLURM, "scorer=cts", "ratio=0.5,0.7", *(f"hydra.launcher.{one}" for one in asked), **variables
     )
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 0, err
+    assert "sweep: 2 jobs finished, 0 failed" in out
+    script = (tmp_path / "slurm/queue/script.sh").read_text()
+    expected = {
+        "array": "0-1%2", "nodes": "1", "ntasks-per-node": "1", "gpus-per-node": "4", "cpus-per-task": "8",
+        "mem": "64GB", "partition": "a100", "time": "1440", "job-name": "sweep_script", "open-mode": "append",
+    }  # fmt: skip
+    given = options(script)
+    assert {key: given.get(key) for key in expected} == expected
+    assert given["signal"].startswith("USR2@")
+    assert "srun --unbuffered --output " in script
+    assert f"{sys.executable} -u -m submitit.core._submit " in script
+
+
+@pytest.mark.slow
+def test_slurm_job_that_is_killed_costs_no_other(tmp_path: Path) -> None:
+    job = _start(tmp_path, SLURM, "scorer=cts,tail", "ratio=0.5", **install(tmp_path / "slurm"))
     _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())
     for pid in _tasks(tmp_path, "scorer=tail"):
         os.kill(pid, signal.SIGKILL)
@@ -63,16 +81,18 @@ def test_slurm_gets_one_array_and_a_job_that_is_killed_costs_no_other(tmp_path: 
     assert job.returncode == 1, err
     assert "sweep: 1 jobs finished, 1 failed" in out
     assert "the job ended without a result (state OUT_OF_MEMORY); what it wrote: " in err
-    script = (tmp_path / "slurm/queue/script.sh").read_text()
-    given = options(script)
-    expected = {
-        "array": "0-1%2", "nodes": "2", "ntasks-per-node": "1", "gpus-per-node": "4", "cpus-per-task": "8",
-        "mem": "64GB", "partition": "a100", "time": "1440", "job-name": "sweep_script", "open-mode": "append",
-    }  # fmt: skip
-    assert {key: given.get(key) for key in expected} == expected
-    assert given["signal"].startswith("USR2@")
-    assert f"{sys.executable} -u -m submitit.core._submit " in script
-    assert "srun --unbuffered --output " in script
+
+
+@pytest.mark.slow
+def test_ctrl_c_cancels_the_jobs(tmp_path: Path) -> None:
+    job = _start(tmp_path, SLURM, "scorer=tail", "ratio=0.5,0.7", **install(tmp_path / "slurm"))
+    _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())
+    job.send_signal(signal.SIGINT)
+    out, err = job.communicate(timeout=60)
+    (tmp_path / "go_on").touch()
+    assert job.returncode == 130, err
+    assert "2 interrupted" in out
+    assert (tmp_path / "slurm/queue/cancelled").read_text().split() == ["4242_0", "4242_1"]
 
 
 def _tasks(cwd: Path, override: str) -> list[int]:
