@@ -63,7 +63,6 @@ def test_two_devices_give_the_same_bytes_as_one(job, rows):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("devices", [2, 3])
 def test_devices_share_the_classifier_that_one_of_them_trains(job, devices, tokenskip_config, distilled):
     config = replace(tokenskip_config, epochs=1)
@@ -175,6 +174,7 @@ def test_no_training_trace_is_an_error(tmp_path, base, trainer, traces, as_artif
         empty.artifact()
 
 
+@pytest.mark.slow
 def test_worker_that_is_killed_costs_what_it_was_working_on(job, tmp_path):
     scoring = job(devices=2, num_threads=1)
     deadly = replace(scoring, make=partial(dies_once, scoring.make, tmp_path / "died"))
