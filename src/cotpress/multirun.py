@@ -83,7 +83,12 @@ def register_launchers() -> None:
     ):
         # Jobs resume where they were stopped, so time limits only cost a start.
         resumed = {"max_num_timeout": MAX_TIMEOUTS} if kind is SlurmQueueConf else {}
-        node = kind(_target_=f"hydra_plugins.cotpress_submitit.{launcher}", timeout_min=JOB_MINUTES, **resumed)
+        node = kind(
+            _target_=f"hydra_plugins.cotpress_submitit.{launcher}",
+            name="cotpress-${hydra.job.config_name}",
+            timeout_min=JOB_MINUTES,
+            **resumed,
+        )
         store.store(group="hydra/launcher", name=name, node=node)
 
 
