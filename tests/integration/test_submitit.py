@@ -122,11 +122,26 @@ def test_several_tasks_per_node_are_refused_with_what_to_write_instead(tmp_path:
     )
 
 
+def _long_traces(folder: Path) -> list[str]:
+    """Settings that read traces of three chunks."""
+    thinking = "wait so 3 + 4 = 7 . " * 2500
+    rows = [
+        {"id": f"r{i}", "question": "3 + 4 ?", "thinking": f"{i} {thinking}", "response": "7", "answer": "7"}
+        for i in range(9)
+    ]
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["model=tiny", "reference=none", "data=jsonl", f"data.path={path}", "ratio=0.5", "tracker=none"]
+
+
 def test_shards_compress_as_one_command_does(command: Command) -> None:
-    data = [*SMALL[:1], "data.num_traces=12", "scorer=random", "ratio=0.5", "tracker=none"]
-    for more in (["output=whole"], *(["output=shards", "output_root=two", f"shard={k}/2"] for k in (1, 2))):
+    data = [*_long_traces(command.folder), "scorer=random", "data.validation_fraction=0"]
+    said = []
+    for more in (["output=whole"], *(["output=shards", "output_root=two", f"shard={k}/2"] for k in (2, 1))):
         ended = command("compress.py", *data, *more)
         assert ended.returncode == 0, ended.stderr
+        said.append(ended.stdout)
+    assert said[1] == "shard 2/2 is scored; whoever scores the last one compresses\n"
     for name in ("compressed.parquet", "manifest.json"):
         assert (command.folder / "whole" / name).read_bytes() == (command.folder / "shards" / name).read_bytes()
 
@@ -149,7 +164,7 @@ def test_train_under_submitit_local_ends_with_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_shards_as_slurm_jobs_on_two_nodes_are_scored_merged_and_compressed(tmp_path: Path) -> None:
-    data = ["model=tiny", "data.num_traces=24", "scorer=self_information", "reference=none", "tracker=none"]
+    data = [*_long_traces(tmp_path), "data.validation_fraction=0", "scorer=self_information", "trainer=cpu"]
     variables = install(tmp_path / "slurm")
     more = ["hydra.launcher.nodes=2", "trainer.num_nodes=2"]
     job = _start(tmp_path, SLURM, *data, *more, "shard=1/2,2/2", "output=out", script=ROOT / "compress.py", **variables)
