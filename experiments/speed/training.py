@@ -92,20 +92,12 @@ def cotpress_tokens_per_s(model: Path, rows: Sequence[Row], settings: Settings) 
             started, used = time.perf_counter(), time.process_time()
             fitted = fit(
                 student, SftModule, Examples(kept=kept, dropped={}), tune,
-                workdir=Path(folder), trainer=hardware, tracker=_NoTracker(),
+                workdir=Path(folder), trainer=hardware, log_metrics=lambda *_: None,
             )  # fmt: skip
             return time.perf_counter() - started, time.process_time() - used, fitted.final_loss
 
     train(rows[: settings.warmup_rows])
     return _result(rows, *train(rows))
-
-
-class _NoTracker:
-    def log(self, stage: str, metrics: Mapping[str, float], step: int | None = None) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def trl_tokens_per_s(model: Path, rows: Sequence[Row], settings: Settings) -> Result:

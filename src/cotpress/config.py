@@ -246,7 +246,7 @@ def check(config: EntryConfig) -> None:
         return
     check_tracker(config.tracker)
     check_head_loss(config.trainer.head_loss)
-    check_devices(config.trainer)
+    check_devices(config.trainer, only_scores=isinstance(config, CompressConfig))
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)

@@ -4,12 +4,10 @@ Everything is made when it is first asked for, so a scorer that needs no referen
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.compression.config import CompressionConfig, Selection
@@ -20,22 +18,17 @@ from cotpress.data.config import DataConfig, PlantedDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth.stage import truth
 from cotpress.distill.stage import distill
-from cotpress.evaluation.asking import Protocol
-from cotpress.evaluation.runner import answer_problems
-from cotpress.generation.local import TransformersBackend
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_threads
-from cotpress.prompts import ChatFormat
-from cotpress.records import Problem, Trace
 from cotpress.scoring.config import Shard
 from cotpress.scoring.job import ScoringJob
 from cotpress.scoring.llmlingua_compat import decision_job
 from cotpress.scoring.stage import scoring_job
 from cotpress.systems import ORIGINAL, Examinee, System, examine, student_name
-from cotpress.tables import read_records
 from cotpress.tracking import OfSystem, Tracker
-from cotpress.training.config import SavedReferenceConfig, SftConfig
+from cotpress.training.config import SavedReferenceConfig
 from cotpress.training.saved import saved_reference
 from cotpress.training.stage import train_reference, train_student
+from cotpress.validation import Validation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -243,40 +236,26 @@ class Flow(Compression):
             trainer=c.trainer,
             tracker=self._tracker if name in self._own_names else OfSystem(self._tracker, name),
             store=self.store,
-            validate=lambda model: self._validate(model, c.sft, name),
+            validate=self.validation(name),
         )
         return self._kept(f"sft ({name})", student)
+
+    def validation(self, name: str) -> Validation:
+        """What a student is asked while it is trained."""
+        c = self._train
+        return Validation(
+            traces=self.traces.file("traces.parquet"),
+            num_problems=c.sft.validation_problems,
+            extractor=c.benchmark.extractor.value,
+            model=c.model,
+            store=self.store,
+            generation_tokens=c.trainer.generation_tokens,
+            max_new_tokens=c.benchmark.max_new_tokens,
+            system=name,
+            ratio=c.ratio,
+            marked=bool(c.compression.mixed_ratios) and name != ORIGINAL,
+        )
 
     def examined(self, examinees: Sequence[Examinee]) -> list[System]:
         """Their answers to the benchmark."""
         return examine(examinees, self._train, problems=self.problems, store=self.store, artifacts=self.artifacts)
-
-    def _validate(self, model: torch.nn.Module, sft: SftConfig, name: str) -> Mapping[str, float]:
-        """Accuracy and tokens of a student in training on a few validation problems."""
-        c = self._train
-        held_out = [t for t in read_records(self.traces.file("traces.parquet"), Trace) if t.split == "validation"]
-        kind = c.benchmark.extractor.value
-        asked = [
-            Problem(id=t.id, question=t.question, answer=t.answer, family=t.family, extractor=kind)
-            for t in held_out[: sft.validation_problems]
-        ]
-        if not asked:
-            return {}
-        mixed = c.compression.mixed_ratios and name != ORIGINAL
-        backend = TransformersBackend(
-            model,
-            self.tokenizer,
-            context_tokens=c.model.context_tokens,
-            generation_tokens=c.trainer.generation_tokens,
-        )
-        asking = Protocol(
-            max_new_tokens=c.benchmark.max_new_tokens,
-            context_tokens=c.model.context_tokens,
-            marker_ratio=c.ratio if mixed else None,
-        )
-        written = ChatFormat(self.tokenizer, c.model.chat)
-        predictions = answer_problems(backend, written, asked, asking, system=name, ratio=c.ratio)
-        return {
-            "val/accuracy": sum(p.correct for p in predictions) / len(predictions),
-            "val/tokens": sum(p.num_tokens for p in predictions) / len(predictions),
-        }

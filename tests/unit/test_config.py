@@ -208,6 +208,8 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("evaluation.generation.temperature=0.5", "got 0.5, but evaluation.temperature decides it"),
         ("evaluation.generation.top_p=0.5", "got 0.5, but evaluation.top_p decides it"),
         ("trainer.head_loss=fused", "expected one of [auto, chunked, plain, linear_cross_entropy, liger]"),
+        ("trainer.devices=0", "trainer.devices: got 0, allowed: a whole number of at least 1, or null for all GPUs"),
+        ("trainer.num_nodes=2", "trainer.num_nodes: got 2, allowed: 1. One training shares the devices of one machine"),
         ("evaluation.generation.seed=1", "evaluation.generation.seed: got 1, but seed decides it"),
     ],
 )

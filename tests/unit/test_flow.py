@@ -1,5 +1,6 @@
 """What only the wiring decides."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from commands import ROOT, SMALL
-from cotpress import flow
+from cotpress import flow, validation
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.records import Prediction, Problem
 from cotpress.tracking import CsvTracker
@@ -29,14 +30,15 @@ def test_validation_looks_for_the_kind_of_answer_that_the_benchmark_has(
             for i, p in enumerate(problems)
         ]  # fmt: skip
 
-    monkeypatch.setattr(flow, "answer_problems", answered)
+    monkeypatch.setattr(validation, "answer_problems", answered)
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         changes = [f"output_root={tmp_path}", f"benchmark.extractor={extractor}", "sft.validation_problems=2"]
         config = to_objects(compose("train", overrides=[*SMALL, *changes]))
     assert isinstance(config, TrainConfig)
     tracker = CsvTracker(tmp_path)
-    found = flow.Flow(config, tracker)._validate(torch.nn.Identity(), config.sft, "cts")
+    asked = flow.Flow(config, tracker).validation("cts")
+    found = pickle.loads(pickle.dumps(asked))(torch.nn.Identity())  # it reaches the process of another device
     tracker.close()
     assert [p.extractor for p in seen] == [extractor, extractor]
     assert found == {"val/accuracy": 0.5, "val/tokens": 0.5}

@@ -35,7 +35,8 @@ def _nobody(message: Any) -> None:
     """Nobody listens."""
 
 
-_place, _hear = Place(), _nobody
+_place: Place = Place()
+_hear: Hear = _nobody
 
 
 def here() -> Place:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cotpress.devices.place import Place, working_at
+from cotpress.devices.place import Hear, Place, working_at
 from cotpress.errors import CotpressError, describe
 from cotpress.isolation import end_with_parent
 
@@ -81,12 +81,13 @@ def work(task: Task) -> Any:
     for other in task.outboxes:
         if other is not outbox:
             other.close()
-    _log_to(outbox, place)
+    send = _one_at_a_time(outbox)
+    _log_to(send, place)
     try:
-        with working_at(place, outbox.send):
+        with working_at(place, send):
             result = _on_threads(task)
     except BaseException as error:
-        outbox.send(_failure(error, place))
+        send(_failure(error, place))
         time.sleep(_SEEN_AFTER_S)
         os._exit(1)  # other workers may never come to where an orderly end would wait for them
     return result
@@ -116,23 +117,34 @@ def _on_threads(task: Task) -> Any:
     return result
 
 
-class _Outbox(logging.handlers.QueueHandler):
+def _one_at_a_time(outbox: Connection) -> Hear:
+    """Threads of this process may log while another reports."""
+    lock = threading.Lock()
+
+    def send(message: Any) -> None:
+        with lock:
+            outbox.send(message)
+
+    return send
+
+
+class _SendRecords(logging.handlers.QueueHandler):
     """Log records go to the starting process, which has the handlers."""
 
-    def __init__(self, outbox: Connection, prefix: str) -> None:
-        super().__init__(outbox)  # type: ignore[arg-type]  # a queue only to `enqueue`
-        self._outbox, self._prefix = outbox, prefix
+    def __init__(self, send: Hear, prefix: str) -> None:
+        super().__init__(send)  # type: ignore[arg-type]  # no queue: `enqueue` is ours
+        self._send, self._prefix = send, prefix
 
     def enqueue(self, record: logging.LogRecord) -> None:
         record.msg = self._prefix + str(record.msg)
-        self._outbox.send(record)
+        self._send(record)
 
 
-def _log_to(outbox: Connection, place: Place) -> None:
+def _log_to(send: Hear, place: Place) -> None:
     """The first worker says everything, the others what is wrong."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-    root.addHandler(_Outbox(outbox, "" if place.is_first else f"rank {place.rank}: "))
+    root.addHandler(_SendRecords(send, "" if place.is_first else f"rank {place.rank}: "))
     root.setLevel(logging.INFO if place.is_first else logging.WARNING)
     logging.captureWarnings(True)

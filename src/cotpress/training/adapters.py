@@ -11,6 +11,7 @@ import torch
 
 from cotpress.errors import ConfigError
 from cotpress.training.config import Method, TuneConfig
+from cotpress.training.sharing import Weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +78,13 @@ def checkpointed_activations(model: Any, *, wanted: bool) -> Iterator[None]:
 
 
 def save_trained(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", config: TuneConfig, base_path: str, folder: Path
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    config: TuneConfig,
+    base_path: str,
+    folder: Path,
+    *,
+    weights: Weights | None = None,
 ) -> None:
     """Write what was trained below `folder`.
 
@@ -87,15 +94,17 @@ def save_trained(
         config: Tells adapter from full weights.
         base_path: Hub id or name of the base model, noted in the adapter.
         folder: The artifact's folder.
+        weights: The trained weights by their names in `model`, if those in it are not whole.
     """
+    given: dict[str, Any] = {} if weights is None else {"state_dict": weights}
     if config.method is Method.lora:
         model.peft_config["default"].base_model_name_or_path = base_path
         # Embeddings are never trained here; asked to find that out by itself, PEFT would look for the base on the hub.
-        model.save_pretrained(folder / ADAPTER, safe_serialization=True, save_embedding_layers=False)
+        model.save_pretrained(folder / ADAPTER, safe_serialization=True, save_embedding_layers=False, **given)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         _sort_targets(folder / ADAPTER / "adapter_config.json")
         return
-    model.save_pretrained(folder / MODEL, safe_serialization=True)
+    model.save_pretrained(folder / MODEL, safe_serialization=True, **given)
     tokenizer.save_pretrained(folder / MODEL)
 
 

@@ -4,14 +4,18 @@ An optimizer step takes `sequences_per_step` sequences in shuffled order: that i
 cut into micro-batches of at most `tokens_per_batch` tokens: that is the hardware's. A micro-batch is one packed row
 without padding, in which every sequence gets what it gets alone, so without dropout the budget changes rounding only.
 Dropout (`lora_dropout`) draws its mask for the row; with it, another budget is another draw.
+
+Several devices share the micro-batches of a step like cards that are dealt. Where they do not come out even, who has
+none left gets one without targets: every device makes the same number of passes, which collective calls rely on.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from cotpress.devices import Place
 from cotpress.modeling.packing import Packed, pack, plan_packs
 from cotpress.training.examples import Example
 
@@ -26,29 +30,34 @@ class MicroBatch:
     Attributes:
         packed: The sequences as one row of T tokens.
         predicting: int64 `[N]`, places in the row whose next token has a loss; known here, they need not be looked for
-            on the device, which would have to be waited for.
+            on the device, which would have to be waited for. N is 0 if it only keeps other devices company.
         targets: int64 `[N]`, the tokens that come there.
+        number: Its place among those of its step, over all devices.
     """
 
     packed: Packed
     predicting: torch.Tensor
     targets: torch.Tensor
+    number: int
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on another device."""
-        return MicroBatch(
-            packed=self.packed.to(device), predicting=self.predicting.to(device), targets=self.targets.to(device)
+        return replace(
+            self,
+            packed=self.packed.to(device),
+            predicting=self.predicting.to(device),
+            targets=self.targets.to(device),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """All micro-batches of one optimizer step.
+    """The micro-batches of one optimizer step that one device has to do.
 
     Attributes:
-        batches: Forward passes.
-        num_targets: Tokens with a loss, over all batches.
-        num_tokens: Tokens, prompts included.
+        batches: Forward passes, on every device as many.
+        num_targets: Tokens with a loss, over all batches of all devices.
+        num_tokens: Tokens, prompts included, over all of them too.
     """
 
     batches: Sequence[MicroBatch]
@@ -71,24 +80,30 @@ def plan_steps(
 
 
 class StepDataset(torch.utils.data.Dataset[Step]):
-    """Optimizer steps as items, in the order of the plan."""
+    """One device's share of the optimizer steps, in the order of the plan."""
 
-    def __init__(self, examples: Sequence[Example], plan: Plan) -> None:
-        self._examples, self._plan = examples, plan
+    def __init__(self, examples: Sequence[Example], plan: Plan, place: Place | None = None) -> None:
+        self._examples, self._plan, self._place = examples, plan, place or Place()
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def __getitem__(self, index: int) -> Step:
-        members = [self._examples[i] for batch in self._plan[index] for i in batch]
+        step, place = self._plan[index], self._place
+        members = [self._examples[i] for batch in step for i in batch]
+        rounds = -(-len(step) // place.num_workers)
+        numbers = [place.rank + place.num_workers * k for k in range(rounds)]
         return Step(
-            batches=[collate([self._examples[i] for i in batch]) for batch in self._plan[index]],
+            batches=[
+                collate([self._examples[i] for i in step[n]], n) if n < len(step) else company(members[0], n)
+                for n in numbers
+            ],
             num_targets=sum(e.num_targets for e in members),
             num_tokens=sum(len(e.ids) for e in members),
         )
 
 
-def collate(examples: Sequence[Example]) -> MicroBatch:
+def collate(examples: Sequence[Example], number: int = 0) -> MicroBatch:
     """Examples one after the other; only completion tokens are targets."""
     packed = pack([e.ids for e in examples])
     places = [
@@ -96,4 +111,10 @@ def collate(examples: Sequence[Example]) -> MicroBatch:
         for start, e in zip(packed.starts, examples, strict=True)
     ]
     predicting = torch.from_numpy(np.concatenate(places))
-    return MicroBatch(packed=packed, predicting=predicting, targets=packed.ids[0, predicting + 1])
+    return MicroBatch(packed=packed, predicting=predicting, targets=packed.ids[0, predicting + 1], number=number)
+
+
+def company(example: Example, number: int) -> MicroBatch:
+    """A micro-batch of one token and no target, whose gradients are zero."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return MicroBatch(packed=pack([example.ids[:1]]), predicting=none, targets=none, number=number)

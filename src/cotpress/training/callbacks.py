@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,28 +12,31 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
+from cotpress.devices import here
 from cotpress.progress import Progress
-from cotpress.tracking import Tracker
 from cotpress.training.batching import Step
 from cotpress.training.module import NextTokenModule
 
 Validate = Callable[[torch.nn.Module], Mapping[str, float]]
 """Gets the model in eval mode; returns metrics such as `val/accuracy` and `val/tokens`."""
 
+LogMetrics = Callable[[str, Mapping[str, float], int | None], None]
+"""Gets stage, metrics by name, and optimizer step."""
+
 LAST = "last.ckpt"
 
 
-class TrackerLogger(Logger):
-    """Sends what modules log to the run's tracker; `stage/name` becomes stage and name."""
+class MetricsLogger(Logger):
+    """Hands on what modules log on the first device; `stage/name` becomes stage and name."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, log: LogMetrics) -> None:
         super().__init__()
-        self._tracker = tracker
+        self._log = log
 
     @property
     def name(self) -> str:
         """Name of the logger."""
-        return "tracker"
+        return "metrics"
 
     @property
     def version(self) -> str:
@@ -44,10 +48,12 @@ class TrackerLogger(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Pass on metrics, grouped by stage."""
+        if not here().is_first:
+            return
         for name, value in metrics.items():
             stage, found, short = name.partition("/")
             if found:
-                self._tracker.log(stage, {short: float(value)}, step)
+                self._log(stage, {short: float(value)}, step)
 
 
 class ProgressCallback(pl.Callback):
@@ -114,7 +120,10 @@ class TrainLog(pl.Callback):
 
 
 class ValidationCallback(pl.Callback):
-    """Answers validation problems with the student in training, evenly spread and once at the end."""
+    """Answers validation problems with the student in training, evenly spread and once at the end.
+
+    Of several devices that hold the same student the first one answers, and the others wait for the next step.
+    """
 
     def __init__(self, validate: Validate, num_steps: int, times: int) -> None:
         self._validate = validate
@@ -124,7 +133,7 @@ class ValidationCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
         """Validate if this step is one of the chosen ones."""
-        if trainer.global_step not in self._due:
+        if trainer.global_step not in self._due or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, NextTokenModule)
         pl_module.model.eval()
@@ -145,12 +154,21 @@ class TimedCheckpoint(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
         """Save when it is time; a kill while saving leaves the older checkpoint whole."""
-        if time.monotonic() - self._saved < self._every_s:
+        due = time.monotonic() - self._saved >= self._every_s
+        if not trainer.strategy.reduce_boolean_decision(due, all=False):  # all devices save together
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(self._path.with_suffix(".new"))
-        self._path.with_suffix(".new").replace(self._path)
+        if trainer.is_global_zero:
+            _replace(self._path.with_suffix(".new"), self._path)
         self._saved = time.monotonic()
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put a file, or DeepSpeed's folder, in the place of another."""
+    if old.is_dir():
+        shutil.rmtree(old)
+    new.replace(old)
 
 
 def _logged(trainer: pl.Trainer, module: pl.LightningModule, name: str) -> float:

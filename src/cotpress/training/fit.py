@@ -13,17 +13,18 @@ import pytorch_lightning as pl
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from cotpress.artifacts import SCRATCH
+from cotpress.devices import here, lightning_settings
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import pick_device
-from cotpress.tracking import Tracker
 from cotpress.trainer_config import TrainerConfig
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import StepDataset, plan_steps
 from cotpress.training.callbacks import (
     LAST,
+    LogMetrics,
+    MetricsLogger,
     ProgressCallback,
     TimedCheckpoint,
-    TrackerLogger,
     TrainLog,
     Validate,
     ValidationCallback,
@@ -32,6 +33,7 @@ from cotpress.training.config import TuneConfig
 from cotpress.training.examples import Examples
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import NextTokenModule, Schedule
+from cotpress.training.sharing import Alone, Sharing
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +65,14 @@ def fit(
     *,
     workdir: Path,
     trainer: TrainerConfig,
-    tracker: Tracker,
+    log_metrics: LogMetrics,
+    sharing: Sharing | None = None,
     validate: Validate | None = None,
     validations: int = 0,
 ) -> Fitted:
     """Train `model` in place and write `train_log.csv`; resumes from `workdir/scratch` after a kill.
+
+    Every worker of `run_on_devices` calls it, with a model that `sharing` has loaded; outside of it, there is one.
 
     Raises:
         TrainingError: There is nothing to train on, or the loss is not finite.
@@ -85,14 +90,17 @@ def fit(
     )
     train_log = TrainLog()
     step_tokens = [sum(lengths[i] for batch in step for i in batch) for step in plan]
-    progress = ProgressCallback(f"{kind.stage}: train", step_tokens)
-    callbacks: list[pl.Callback] = [train_log, progress, TimedCheckpoint(workdir / SCRATCH, trainer.checkpoint_every_s)]
+    callbacks: list[pl.Callback] = [train_log, TimedCheckpoint(workdir / SCRATCH, trainer.checkpoint_every_s)]
+    if here().is_first:
+        callbacks.append(ProgressCallback(f"{kind.stage}: train", step_tokens))
     if validate is not None and validations > 0:
         callbacks.append(ValidationCallback(validate, len(plan), validations))
     started = time.monotonic()
     with _quiet_lightning(), checkpointed_activations(model, wanted=trainer.activation_checkpointing):
-        _run(model, kind, StepDataset(examples.kept, plan), config, callbacks, workdir, trainer, tracker)
-    train_log.write(workdir / TRAIN_LOG)
+        dataset = StepDataset(examples.kept, plan, here())
+        _run(model, kind, dataset, config, callbacks, workdir, trainer, log_metrics, sharing or Alone())
+    if here().is_first:
+        train_log.write(workdir / TRAIN_LOG)
     seconds = time.monotonic() - started
     log.info("%s: %d steps, %d tokens in %.0f s", kind.stage, len(plan), sum(step_tokens), seconds)
     tail = train_log.rows[-max(len(train_log.rows) // 10, 1) :]
@@ -112,7 +120,8 @@ def _run(
     callbacks: list[pl.Callback],
     workdir: Path,
     trainer: TrainerConfig,
-    tracker: Tracker,
+    log_metrics: LogMetrics,
+    sharing: Sharing,
 ) -> None:
     schedule = Schedule(
         learning_rate=config.learning_rate,
@@ -123,19 +132,16 @@ def _run(
         max_grad_norm=config.max_grad_norm,
         seed=config.seed,
     )
-    module = kind(model, schedule, pick_head_loss(trainer.head_loss, pick_device(trainer)))
+    module = kind(model, schedule, pick_head_loss(trainer.head_loss, pick_device(trainer)), sharing)
     checkpoint = workdir / SCRATCH / LAST
     lightning = pl.Trainer(
-        accelerator=trainer.accelerator,
-        devices=1,
+        **lightning_settings(trainer, callbacks=callbacks, strategy=sharing.strategy(config.max_grad_norm)),
         max_epochs=1,
-        logger=TrackerLogger(tracker),
+        logger=MetricsLogger(log_metrics),
         log_every_n_steps=1,
-        callbacks=callbacks,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
         default_root_dir=workdir / SCRATCH,
     )
     # The plan covers all epochs, so for Lightning the run is one epoch, and a resumed one starts inside it.

@@ -7,15 +7,18 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
+from cotpress.devices import here
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import packed_states
 from cotpress.training.batching import MicroBatch, Step
-from cotpress.training.head_loss import SummedLoss
+from cotpress.training.head_loss import SummedLoss, plain_loss
+from cotpress.training.sharing import Alone, Sharing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,22 +51,53 @@ class Schedule:
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(self.num_steps - warmup, 1)))
 
 
+class LossOfModel(torch.nn.Module):
+    """A causal language model that answers a micro-batch with its loss: one call, in which weights that are cut over
+    devices are whole."""
+
+    def __init__(self, model: torch.nn.Module, summed_loss: SummedLoss) -> None:
+        super().__init__()
+        self.model, self._summed_loss = model, summed_loss
+
+    def forward(self, batch: MicroBatch) -> torch.Tensor:
+        """Summed negative log-likelihood of the targets, in nats; scalar float32.
+
+        The head sees only positions with a target.
+        """
+        split = split_head(self.model)
+        states = packed_states(split.decoder, batch.packed)
+        head: Any = split.head
+        loss = self._summed_loss if len(batch.targets) > 0 else plain_loss  # kernels need not know about none at all
+        return loss(states.index_select(0, batch.predicting), head.weight, head.bias, batch.targets)
+
+
 class NextTokenModule(pl.LightningModule):
     """Trains the trainable parameters of a causal language model, one optimizer step per `Step`.
 
     The loss is the sum over all target tokens of the step divided by their number, however they are spread over
-    micro-batches: a mean of micro-batch means would weight the tokens of short batches more.
+    micro-batches and devices: a mean of micro-batch means would weight the tokens of short batches more.
     """
 
     stage = "train"
 
-    def __init__(self, model: torch.nn.Module, schedule: Schedule, summed_loss: SummedLoss) -> None:
+    def __init__(
+        self, model: torch.nn.Module, schedule: Schedule, summed_loss: SummedLoss, sharing: Sharing | None = None
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the trained parameters only
-        self.model = model
-        self._schedule, self._summed_loss = schedule, summed_loss
+        self._sharing = sharing or Alone()
+        self.loss_sum = self._sharing.ready(LossOfModel(model, summed_loss))
+        self._schedule = schedule
         self._trained = [p for p in model.parameters() if p.requires_grad]
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """What is trained."""
+        return self.loss_sum.get_submodule("model")
+
+    def configure_model(self) -> None:
+        """Nothing: a model to be cut comes cut, and Lightning wants to know that somebody has thought of it."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trainable, with the schedule."""
@@ -91,39 +125,56 @@ class NextTokenModule(pl.LightningModule):
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        torch.manual_seed(self._schedule.seed + batch_idx)  # a resumed run draws the same dropout
-        losses = []
-        for micro in batch.batches:
-            loss = self.loss_sum(micro) / batch.num_targets
-            self.manual_backward(loss)
-            losses.append(loss.detach())
-        total = float(torch.stack(losses).double().sum())  # the only place of a step that waits for the device
+        total = self._backward(batch, batch_idx)
         if not math.isfinite(total):
             raise TrainingError(
                 f"the loss of step {self.global_step + 1} is {total}, not a finite number. Fix: a lower learning rate, "
                 "model.dtype=float32, or look for odd rows in the data"
             )
-        if self._schedule.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self._trained, self._schedule.max_grad_norm)
+        self._sharing.clip(self._trained, self._schedule.max_grad_norm)
         rate = scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()
         scheduler.step()
         self.log_dict({f"{self.stage}/loss": total, f"{self.stage}/lr": rate}, batch_size=1)
 
-    def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
-        """Summed negative log-likelihood of the targets, in nats; scalar float32.
+    def _backward(self, batch: Step, step: int) -> float:
+        """Gradients of a step, summed over devices; its loss, in nats per target token of all devices."""
+        num_workers = here().num_workers
+        losses = []
+        for micro in batch.batches:
+            with self._sharing.micro_batch(self.trainer, last=micro is batch.batches[-1]):
+                torch.manual_seed(_dropout_seed(self._schedule.seed, step, micro.number))
+                loss = self.loss_sum(micro) / batch.num_targets
+                self.manual_backward(loss * num_workers)  # of which the strategies take the mean
+            losses.append(loss.detach())
+        total = torch.stack(losses).double().sum()
+        if num_workers > 1:
+            torch.distributed.all_reduce(total)
+        return float(total)  # the only place of a step that waits for the device
 
-        The head sees only positions with a target.
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint without the weights that are trained: it would count as done what is lost.
+
+        Raises:
+            TrainingError: Another version of this package has written it.
         """
-        split = split_head(self.model)
-        states = packed_states(split.decoder, batch.packed)
-        head: Any = split.head
-        return self._summed_loss(states.index_select(0, batch.predicting), head.weight, head.bias, batch.targets)
+        trained = {n for n, p in self.named_parameters() if p.requires_grad}
+        if trained - set(checkpoint.get("state_dict", trained)):
+            raise TrainingError(
+                f"{self.stage}: the checkpoint of the interrupted run holds other weights than are trained. Fix: "
+                f"remove the folders artifacts/.partial/{self.stage}-* of the output directory; training starts anew"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""
-        checkpoint["state_dict"] = {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
+        trained = {n for n, p in self.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {n: w for n, w in checkpoint["state_dict"].items() if n in trained}
+
+
+def _dropout_seed(*numbers: int) -> int:
+    """The same on every device that may do this micro-batch, and in a resumed run."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 class ReferenceModule(NextTokenModule):

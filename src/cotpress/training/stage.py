@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary, plain
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
+from cotpress.devices import run_on_devices
+from cotpress.modeling.loading import load_tokenizer, model_identity, pick_device
 from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
 from cotpress.tables import read_records
 from cotpress.tracking import Tracker
 from cotpress.trainer_config import TrainerConfig
-from cotpress.training.adapters import make_trainable, save_trained
 from cotpress.training.callbacks import Validate
 from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
 from cotpress.training.examples import Examples, reference_examples, student_examples
-from cotpress.training.fit import fit
+from cotpress.training.job import Logged, TrainingJob, train_here
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
 
 
@@ -71,7 +71,7 @@ def train_student(
         trainer: Hardware.
         tracker: Gets losses and validation metrics.
         store: Where the result goes.
-        validate: Answers validation problems during training; None leaves that out.
+        validate: Answers validation problems during training, can be pickled; None leaves that out.
     """
     tokenizer = load_tokenizer(model, store)
 
@@ -106,14 +106,16 @@ def _train(
 ) -> Artifact:
     device = pick_device(trainer)
 
+    def track(logged: Logged) -> None:
+        tracker.log(logged.stage, logged.metrics, logged.step)
+
     def produce(workdir: Path) -> Summary:
         found = examples()
-        model = make_trainable(load_model(base, store, device=device), tune)
-        fitted = fit(
-            model, kind, found, tune,
-            workdir=workdir, trainer=trainer, tracker=tracker, validate=validate, validations=times,
+        job = TrainingJob(
+            kind=kind, tune=tune, base=base, examples=found, trainer=trainer, store=store, workdir=workdir,
+            validate=validate, validations=times,
         )  # fmt: skip
-        save_trained(model, load_tokenizer(base, store), tune, base.path, workdir)
+        fitted = run_on_devices(train_here, (job,), trainer=trainer, hear=track)[0]
         return Summary(num_rows=len(found.kept), dropped=found.dropped, facts=dataclasses.asdict(fitted))
 
     identity = {

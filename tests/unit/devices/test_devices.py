@@ -22,6 +22,7 @@ ONE = TrainerConfig(accelerator="cpu", num_threads=1)
 
 def test_two_workers_meet_and_are_heard(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[object] = []
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     with caplog.at_level(logging.INFO):
         results = run_on_devices(device_jobs.places, (10,), trainer=TWO, hear=heard.append)
     assert results == [(0, 0, 2, 21), (1, 1, 2, 21)]
@@ -29,6 +30,7 @@ def test_two_workers_meet_and_are_heard(caplog: pytest.LogCaptureFixture) -> Non
     said = [r.getMessage() for r in caplog.records if r.name == "cotpress.test"]
     assert sorted(said) == ["rank 0 is at work", "rank 1: careful with {'a': 1}"]
     assert here() == Place()
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers  # torch's agent changes them
 
 
 def test_one_device_is_a_call_in_this_process() -> None:
@@ -41,11 +43,11 @@ def test_one_device_is_a_call_in_this_process() -> None:
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
-        ("for users", TrainingError, "^the loss is not finite$"),
-        ("odd constructor", MissingExtraError, "a needs the package 'b'"),
+        pytest.param("for users", TrainingError, "^the loss is not finite$", marks=pytest.mark.slow),
+        pytest.param("odd constructor", MissingExtraError, "a needs the package 'b'", marks=pytest.mark.slow),
         ("defect", WorkerError, "rank 1 failed: ZeroDivisionError: by nothing. The traceback is in the log"),
         ("killed", WorkerError, "rank 1 ended: killed by SIGKILL: out of memory, or somebody's kill -9"),
-        ("exit", WorkerError, "rank 1 failed: SystemExit: 3"),
+        pytest.param("exit", WorkerError, "rank 1 failed: SystemExit: 3", marks=pytest.mark.slow),
     ],
 )
 def test_a_failing_worker_ends_the_others_with_its_own_reason(
@@ -58,6 +60,7 @@ def test_a_failing_worker_ends_the_others_with_its_own_reason(
     assert ("in fails" in caplog.text) == (kind in ("defect", "exit"))
 
 
+@pytest.mark.slow
 def test_what_a_listener_raises_reaches_the_caller() -> None:
     def full(message: object) -> None:
         raise OSError(f"no space for {message}")
@@ -66,16 +69,11 @@ def test_what_a_listener_raises_reaches_the_caller() -> None:
         run_on_devices(device_jobs.places, (10,), trainer=TWO, hear=full)
 
 
+@pytest.mark.slow
 def test_environment_and_threads_are_those_of_the_caller_but_not_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COTPRESS_TEST", "here")
     monkeypatch.setenv("RANK", "7")
     assert run_on_devices(device_jobs.setting, ("COTPRESS_TEST",), trainer=TWO) == [("here", "0", 1), ("here", "1", 1)]
-
-
-def test_signal_handlers_are_those_from_before() -> None:
-    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    run_on_devices(device_jobs.places, (0,), trainer=TWO)
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 _WAIT = """

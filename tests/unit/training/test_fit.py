@@ -19,7 +19,7 @@ class _Killed(BaseException):
 
 def _train(tiny_config, store, examples, tune, hardware, tracker, workdir, **more):
     model = make_trainable(load_model(tiny_config, store), tune)
-    fit(model, SftModule, examples, tune, workdir=workdir, trainer=hardware, tracker=tracker, **more)
+    fit(model, SftModule, examples, tune, workdir=workdir, trainer=hardware, log_metrics=tracker.log, **more)
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 

@@ -103,7 +103,9 @@ def test_hardware_settings_reach_the_training(tiny_config, store, examples, tune
     for name, choice, checkpointed in (("a", HeadLoss.chunked, False), ("b", HeadLoss.plain, True)):
         hardware.head_loss, hardware.activation_checkpointing = choice, checkpointed
         model = make_trainable(load_model(tiny_config, store), tune)
-        fitted = fit(model, SftModule, examples, tune, workdir=tmp_path / name, trainer=hardware, tracker=tracker)
+        fitted = fit(
+            model, SftModule, examples, tune, workdir=tmp_path / name, trainer=hardware, log_metrics=tracker.log
+        )
         losses.append(fitted.final_loss)
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert not model.get_base_model().is_activation_checkpointing
@@ -116,7 +118,7 @@ def test_micro_batching_does_not_change_the_training(tiny_config, store, example
     for budget in (60, 10_000):
         hardware.tokens_per_batch = budget
         model = make_trainable(load_model(tiny_config, store), tune)
-        fit(model, SftModule, examples, tune, workdir=tmp_path / str(budget), trainer=hardware, tracker=tracker)
+        fit(model, SftModule, examples, tune, workdir=tmp_path / str(budget), trainer=hardware, log_metrics=tracker.log)
         weights.append([p.detach() for p in model.parameters() if p.requires_grad])
     # Adam turns rounding of near-zero gradients into small steps, so this is looser than the loss itself.
     for one, other in zip(*weights, strict=True):
@@ -135,9 +137,17 @@ def test_loss_that_is_not_finite_names_the_step(model, examples, tune, hardware,
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"step 1 is nan.*learning rate"):
-        fit(make_trainable(model, tune), SftModule, examples, tune, workdir=tmp_path, trainer=hardware, tracker=tracker)
+        fit(
+            make_trainable(model, tune),
+            SftModule,
+            examples,
+            tune,
+            workdir=tmp_path,
+            trainer=hardware,
+            log_metrics=tracker.log,
+        )
 
 
 def test_nothing_to_train_on_is_an_error(model, tune, hardware, tracker, tmp_path):
     with pytest.raises(TrainingError, match="no example"):
-        fit(model, SftModule, Examples(kept=[], dropped={"x": 1}), tune, workdir=tmp_path, trainer=hardware, tracker=tracker)  # fmt: skip  # noqa: E501
+        fit(model, SftModule, Examples(kept=[], dropped={"x": 1}), tune, workdir=tmp_path, trainer=hardware, log_metrics=tracker.log)  # fmt: skip  # noqa: E501

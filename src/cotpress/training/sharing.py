@@ -1,0 +1,151 @@
+"""How several devices share one training: what differs between the strategies, and nothing else.
+
+    Alone       one device, in this process
+    Replicated  ddp: a whole model on each, gradients summed after the last micro-batch of a step
+    Sharded     fsdp2: weights, gradients and optimizer states cut over the devices (`sharded`)
+    Zero        deepspeed: the same by ZeRO stage 3
+
+Every strategy averages gradients over devices; the module scales its loss up by their number, so that what comes out is
+the sum, as on one device.
+"""
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy
+
+from cotpress.devices import here
+
+Weights = dict[str, torch.Tensor]
+"""Parameters by name, on the CPU."""
+
+
+class Sharing(Protocol):
+    """One way of sharing.
+
+    Attributes:
+        whole: True if every device holds the whole model, so that it can answer problems during training.
+    """
+
+    whole: bool
+
+    def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
+        """The trainable model as the strategy wants it; `make` loads one onto a device."""
+
+    def ready(self, called: torch.nn.Module) -> torch.nn.Module:
+        """The module that training calls, with the loaded model in it, as the strategy wants it."""
+
+    def strategy(self, max_grad_norm: float) -> Any:
+        """What Lightning is told."""
+
+    def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward pass of a micro-batch; only the last of a step has to share gradients."""
+
+    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
+        """Scale gradients down whose norm over all parameters and devices is larger; 0 leaves them."""
+
+    def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
+        """The trained weights, for the first worker to save; None if those in the model are whole. All call it."""
+
+
+class Alone:
+    """See `Sharing`."""
+
+    whole = True
+
+    def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
+        """Straight onto the device."""
+        return make(device)
+
+    def ready(self, called: torch.nn.Module) -> torch.nn.Module:
+        """As it is."""
+        return called
+
+    def strategy(self, max_grad_norm: float) -> Any:
+        """Lightning's own choice for one device."""
+        return "auto"
+
+    def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
+        """Nothing to share."""
+        return contextlib.nullcontext()
+
+    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
+        """See `Sharing`."""
+        if max_norm > 0:
+            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
+        """They are whole."""
+        return contextlib.nullcontext()
+
+
+class Replicated(Alone):
+    """See `Sharing`."""
+
+    def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
+        """One on each device."""
+        join_process_group(device)
+        return make(device)
+
+    def strategy(self, max_grad_norm: float) -> Any:
+        """Gradients live in the buckets that are sent, not twice; no buffer changes in training."""
+        return DDPStrategy(gradient_as_bucket_view=True, forward_sync_buffers=False)
+
+    def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
+        """Gradients are summed over devices once per step, while the last backward pass still runs."""
+        replica: Any = trainer.strategy.model
+        shared: AbstractContextManager[None] = contextlib.nullcontext() if last else replica.no_sync()
+        return shared
+
+
+def join_process_group(device: torch.device) -> None:
+    """Meet the other workers; Lightning finds the group there.
+
+    Nobody waits for the dead, as torch's agent ends all workers when one is gone, so a wait may take its time: others
+    load a model, or the first worker answers validation problems.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=datetime.timedelta(hours=12))
+
+
+class Zero(Alone):
+    """See `Sharing`. Written against DeepSpeed's documentation, and not run: it needs several GPUs."""
+
+    whole = False
+
+    def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
+        """In main memory; DeepSpeed cuts it when it sets up its engine."""
+        return make(torch.device("cpu"))
+
+    def strategy(self, max_grad_norm: float) -> Any:
+        """ZeRO stage 3; it clips gradients by itself, as they are nowhere whole."""
+        strategy = DeepSpeedStrategy(stage=3, exclude_frozen_parameters=True, logging_batch_size_per_gpu=1)
+        assert isinstance(strategy.config, dict)
+        strategy.config["gradient_clipping"] = max_grad_norm
+        return strategy
+
+    @contextmanager
+    def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> Iterator[None]:
+        """The engine adds gradients up until it is told that a step is complete."""
+        engine: Any = trainer.strategy.model
+        engine.set_gradient_accumulation_boundary(is_boundary=last)
+        yield
+
+    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
+        """The engine does."""
+
+    @contextmanager
+    def gathered(self, model: Any) -> Iterator[Weights | None]:
+        """Put together on every worker while the block runs."""
+        import deepspeed
+
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        with deepspeed.zero.GatheredParameters(list(trained.values())):
+            yield {n: p.detach().cpu() for n, p in trained.items()} if here().is_first else None

@@ -1,0 +1,76 @@
+"""What a student in training is asked now and then, in the process that trains it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.evaluation.asking import Protocol
+from cotpress.evaluation.runner import answer_problems
+from cotpress.generation.local import TransformersBackend
+from cotpress.modeling.loading import load_tokenizer
+from cotpress.modeling_config import ModelConfig
+from cotpress.prompts import ChatFormat
+from cotpress.records import Problem, Trace
+from cotpress.tables import read_records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """Accuracy and tokens of a student on a few validation problems; a `training.callbacks.Validate`.
+
+    Plain values, so that it reaches a process that trains on another device.
+
+    Attributes:
+        traces: `traces.parquet` of the data; its validation split is asked.
+        num_problems: Most problems that are asked.
+        extractor: Finds the answer in an output.
+        model: What the student was made from: its tokenizer, chat format and context.
+        store: Where models are kept that were converted or generated.
+        generation_tokens: Answers written at once, counted as prompt plus budget of each.
+        max_new_tokens: Budget of an answer.
+        system: The student's name.
+        ratio: Asked kept fraction.
+        marked: Whether the prompt announces it.
+    """
+
+    traces: Path
+    num_problems: int
+    extractor: str
+    model: ModelConfig
+    store: ArtifactStore
+    generation_tokens: int
+    max_new_tokens: int
+    system: str
+    ratio: float
+    marked: bool
+
+    def __call__(self, model: torch.nn.Module) -> Mapping[str, float]:
+        """Ask a model in eval mode; nothing to say if there is no validation problem."""
+        held_out = [t for t in read_records(self.traces, Trace) if t.split == "validation"]
+        asked = [
+            Problem(id=t.id, question=t.question, answer=t.answer, family=t.family, extractor=self.extractor)
+            for t in held_out[: self.num_problems]
+        ]
+        if not asked:
+            return {}
+        tokenizer = load_tokenizer(self.model, self.store)
+        backend = TransformersBackend(
+            model,
+            tokenizer,
+            context_tokens=self.model.context_tokens,
+            generation_tokens=self.generation_tokens,
+        )
+        asking = Protocol(
+            max_new_tokens=self.max_new_tokens,
+            context_tokens=self.model.context_tokens,
+            marker_ratio=self.ratio if self.marked else None,
+        )
+        written = ChatFormat(tokenizer, self.model.chat)
+        predictions = answer_problems(backend, written, asked, asking, system=self.system, ratio=self.ratio)
+        return {
+            "val/accuracy": sum(p.correct for p in predictions) / len(predictions),
+            "val/tokens": sum(p.num_tokens for p in predictions) / len(predictions),
+        }

@@ -1,0 +1,161 @@
+"""The same training on two devices as on one: two processes on the CPU, with gloo."""
+
+import csv
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cotpress.devices import Place, run_on_devices
+from cotpress.errors import WorkerError
+from cotpress.modeling_config import Dtype
+from cotpress.trainer_config import HeadLoss, Strategy
+from cotpress.training.batching import StepDataset, plan_steps
+from cotpress.training.config import Method
+from cotpress.training.job import TrainingJob, train_here
+from cotpress.training.module import SftModule
+from training_jobs import KilledOnce, what_it_is
+
+MORE = pytest.mark.slow
+CASES = [
+    pytest.param(Strategy.ddp, Method.lora, {}, id="ddp-lora"),
+    pytest.param(Strategy.fsdp2, Method.full, {}, id="fsdp2-full"),
+    pytest.param(Strategy.ddp, Method.full, {}, id="ddp-full", marks=MORE),
+    pytest.param(Strategy.fsdp2, Method.lora, {}, id="fsdp2-lora", marks=MORE),
+    pytest.param(Strategy.ddp, Method.lora, {"devices": 4}, id="ddp-four", marks=MORE),
+    pytest.param(Strategy.fsdp2, Method.lora, {"devices": 4}, id="fsdp2-four", marks=MORE),
+    *(
+        pytest.param(
+            s, m, {"activation_checkpointing": True, "head_loss": h}, id=f"{s.value}-{m.value}-{h.value}", marks=MORE
+        )
+        for s in (Strategy.ddp, Strategy.fsdp2)
+        for m in (Method.lora, Method.full)
+        for h in (HeadLoss.plain, HeadLoss.linear_cross_entropy)
+    ),
+]  # fmt: skip
+
+
+def _losses(folder):
+    with (folder / "train_log.csv").open() as handle:
+        return [(int(r["step"]), float(r["loss"]), float(r["lr"]), int(r["num_target_tokens"])) for r in csv.DictReader(handle)]  # fmt: skip  # noqa: E501
+
+
+class _Training:
+    """Trains the same on any hardware; dropout is on."""
+
+    def __init__(self, tiny_config, store, examples, tune, hardware, tmp_path):
+        self._given = {"tune": tune, "base": tiny_config, "examples": examples, "store": store}
+        self._hardware, self._tmp_path = hardware, tmp_path
+        self.heard = []
+
+    def __call__(self, name, *, validate=None, base=None, kind=SftModule, **hardware):
+        trainer = dataclasses.replace(self._hardware, **hardware)
+        (self._tmp_path / name).mkdir(exist_ok=True)  # as the artifact store does
+        job = TrainingJob(
+            **self._given | {"base": base or self._given["base"]}, kind=kind, trainer=trainer,
+            workdir=self._tmp_path / name, validate=validate, validations=0 if validate is None else 2,
+        )  # fmt: skip
+        run_on_devices(train_here, (job,), trainer=trainer, hear=self.heard.append)
+        return self._tmp_path / name
+
+
+@pytest.fixture
+def training(tiny_config, store, examples, tune, hardware, tmp_path):
+    return _Training(tiny_config, store, examples, tune, hardware, tmp_path)
+
+
+def _weights(folder):
+    return load_file(next(folder.glob("*/*.safetensors")))
+
+
+@pytest.mark.parametrize(("strategy", "method", "hardware_too"), CASES)
+def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tune, strategy, method, hardware_too):
+    tune.method = method
+    if method is Method.full:
+        tune.learning_rate = 1e-3
+    one = training("one", checkpoint_every_s=60.0)
+    training.heard.clear()
+    several = training("several", **{"devices": 2, "strategy": strategy, "checkpoint_every_s": 60.0} | hardware_too)
+    assert len(_losses(one)) == 10
+    for a, b in zip(_losses(one), _losses(several), strict=True):
+        assert (a[0], a[2], a[3]) == (b[0], b[2], b[3])
+        assert b[1] == pytest.approx(a[1], rel=2e-4), f"step {a[0]}"
+    assert sum("loss" in m.metrics for m in training.heard) == 10
+    expected, got = _weights(one), _weights(several)
+    assert {n: (w.shape, w.dtype) for n, w in got.items()} == {n: (w.shape, w.dtype) for n, w in expected.items()}
+    for name, weight in expected.items():  # Adam makes small steps of rounded gradients near zero
+        torch.testing.assert_close(got[name], weight, rtol=1e-2, atol=2e-3, msg=name)
+    for file in ("adapter/adapter_config.json", "model/config.json"):
+        if (one / file).exists():
+            assert (several / file).read_text() == (one / file).read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "strategy", "then"),
+    [
+        pytest.param(Method.lora, Strategy.ddp, Strategy.ddp, marks=MORE),
+        pytest.param(Method.full, Strategy.ddp, Strategy.ddp, marks=MORE),
+        pytest.param(Method.lora, Strategy.fsdp2, Strategy.fsdp2, marks=MORE),
+        pytest.param(Method.full, Strategy.fsdp2, Strategy.fsdp2, marks=MORE),
+        pytest.param(Method.lora, Strategy.fsdp2, None, marks=MORE),
+        pytest.param(Method.full, Strategy.ddp, None, marks=MORE),
+    ],
+)
+def test_killed_training_goes_on_without_a_step_lost_or_repeated(
+    training, tune, tmp_path, monkeypatch, method, strategy, then
+):
+    tune.method = method
+    whole = training("whole", devices=2, strategy=strategy)
+    monkeypatch.setenv("TEST_KILLED_ONCE", str(tmp_path / "was_killed"))
+    with pytest.raises(WorkerError, match="rank 1 ended: killed by SIGKILL"):
+        training("killed", devices=2, strategy=strategy, kind=KilledOnce)
+    assert not (tmp_path / "killed" / "train_log.csv").exists()
+    assert (tmp_path / "killed" / "scratch" / "last.ckpt").is_file()
+    if then is None:  # on one device
+        resumed = _losses(training("killed"))
+        assert [r[1] for r in resumed] == pytest.approx([r[1] for r in _losses(whole)], rel=2e-4)
+        return
+    assert _losses(training("killed", devices=2, strategy=then)) == _losses(whole)
+    for name, weight in _weights(whole).items():
+        assert torch.equal(_weights(tmp_path / "killed")[name], weight), name
+
+
+@pytest.mark.slow
+def test_the_first_of_several_devices_answers_validation_problems(training):
+    training("asked", devices=2, validate=what_it_is)
+    for name in ("val/rank", "val/training"):
+        answers = [(m.stage, m.step, m.metrics[name]) for m in training.heard if name in m.metrics]
+        assert answers == [("sft", 5, 0.0), ("sft", 10, 0.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [Strategy.ddp, Strategy.fsdp2])
+@pytest.mark.parametrize("method", [Method.lora, Method.full])
+def test_bfloat16_trains_on_several_devices_too(training, tune, tiny_config, strategy, method):
+    tune.method, tune.lora_dropout = method, 0.0
+    base = dataclasses.replace(tiny_config, dtype=Dtype.bfloat16)
+    one = training("one", base=base)
+    several = training("several", base=base, devices=2, strategy=strategy)
+    for a, b in zip(_losses(one), _losses(several), strict=True):
+        assert b[1] == pytest.approx(a[1], rel=2e-2)
+    assert {n: w.dtype for n, w in _weights(several).items()} == {n: w.dtype for n, w in _weights(one).items()}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 7])
+def test_devices_share_the_micro_batches_of_a_step_and_pass_as_often(examples, num_workers):
+    lengths = [len(e.ids) for e in examples.kept]
+    plan = plan_steps(lengths, sequences_per_step=5, epochs=1, tokens_per_batch=60, seed=1)
+    alone = StepDataset(examples.kept, plan)
+    shares = [StepDataset(examples.kept, plan, Place(rank=r, num_workers=num_workers)) for r in range(num_workers)]
+    assert len(alone) == 4
+    for index, whole in enumerate(alone):
+        steps = [share[index] for share in shares]
+        assert {(s.num_targets, s.num_tokens) for s in steps} == {(whole.num_targets, whole.num_tokens)}
+        assert len({len(s.batches) for s in steps}) == 1
+        with_targets = {b.number: b for s in steps for b in s.batches if len(b.targets) > 0}
+        assert sorted(with_targets) == list(range(len(whole.batches)))
+        for number, batch in enumerate(whole.batches):
+            assert torch.equal(with_targets[number].packed.ids, batch.packed.ids)
+        numbers = [b.number for s in steps for b in s.batches]
+        assert sorted(numbers) == list(range(len(numbers)))
