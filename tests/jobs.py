@@ -1,7 +1,11 @@
 """Work that tests start in processes of its own; importable there, unlike a test module."""
 
+import os
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cotpress.artifacts import ArtifactStore, Summary
 
@@ -17,3 +21,13 @@ def slow_job(root: Path, counter: Path, seconds: float) -> None:
         return Summary(num_rows=1)
 
     ArtifactStore(root).build("data", {}, produce)
+
+
+def dies_once(make: Callable[[], Any], flag: Path) -> Any:
+    """What `make` makes; the first process that asks for it is killed."""
+    try:
+        flag.touch(exist_ok=False)
+    except FileExistsError:
+        return make()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None

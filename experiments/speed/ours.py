@@ -110,9 +110,17 @@ class Engine:
 
     def score(self) -> Any:
         """The score artifact of the corpus."""
-        from cotpress.scoring.stage import produce
+        from cotpress.scoring.job import ScoringJob
 
-        return self.store.build("score", {}, lambda folder: produce(self._scorer, self.traces, folder))
+        return ScoringJob(
+            stage="score",
+            scorer=self._scorer.name,
+            identity={},
+            make=lambda: self._scorer,
+            traces=self.traces,
+            trainer=self.config.trainer,
+            store=self.store,
+        ).artifact()
 
     def compress(self, scored: Any, ratio: float) -> Any:
         """The compressed rows at one ratio."""

@@ -45,7 +45,7 @@ def main(name: str, conf: Path, task: str) -> None:
 
     register_schemas()
 
-    multirun.register_launcher()
+    multirun.register_launchers()
     failed: list[BaseException] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=name)
@@ -56,6 +56,7 @@ def main(name: str, conf: Path, task: str) -> None:
         check_dashes(sys.argv[1:], name, conf)
         check_options(sys.argv[1:], name)
         check_plan_of_one(sys.argv[1:])
+        multirun.check_launcher(sys.argv[1:])
         _going_on(job)
         if failed:
             raise failed[0]

@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from cotpress.errors import ArtifactError
+from cotpress.locks import WorkLock
 from cotpress.places import checked_key, stays_below
 from cotpress.redaction import masked
 
@@ -187,7 +186,7 @@ class ArtifactStore:
                 log.info("%s: found %s", stage, found.key)
                 self._announced.add(found.key)
             return found
-        with self._writing(stage), self._locked(stage, digest):
+        with self._writing(stage), self._lock(stage, digest).whole():
             found = self._open_or_discard(stage, digest)
             return found or self._produce(stage, digest, full, self._partial(stage, digest), produce)
 
@@ -207,9 +206,28 @@ class ArtifactStore:
         missing = [d for d in sorted(digests) if self._open_or_discard(stage, d) is None]
         with self._writing(stage), ExitStack() as locks:  # sorted: no two jobs wait for each other's lock
             for digest in missing:
-                locks.enter_context(self._locked(stage, digest))
+                locks.enter_context(self._lock(stage, digest).whole())
             still = [d for d in missing if self._open_or_discard(stage, d) is None]
             yield {digests[d]: self._partial(stage, d) for d in still}
+
+    @contextmanager
+    def sharing(self, stage: str, identity: Mapping[str, Any], part: str) -> Iterator[Path | None]:
+        """The partial folder of an artifact, for one of several jobs that fill its `scratch/` together.
+
+        Jobs with other names of `part` work beside this one, those with the same name after it, and so does `build`,
+        which finds in `scratch/` what they leave. None is given if the artifact is finished.
+
+        Raises:
+            ArtifactError: The output directory cannot be written.
+        """
+        digest = fingerprint(self._complete(stage, identity))
+        partial = self._partial(stage, digest)
+        with self._writing(stage):
+            lock = self._lock(stage, digest)
+            with lock.part(part, lambda: self._open_or_discard(stage, digest) is not None) as needed:
+                if needed:
+                    partial.mkdir(exist_ok=True)
+                yield partial if needed else None
 
     def _partial(self, stage: str, digest: str) -> Path:
         return self._root / ".partial" / f"{stage}-{digest}"
@@ -228,18 +246,8 @@ class ArtifactStore:
     def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
 
-    @contextmanager
-    def _locked(self, stage: str, digest: str) -> Iterator[None]:
-        lock = FileLock(self._root / ".partial" / f"{stage}-{digest}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("%s: another job is computing %s/%s; waiting for it", stage, stage, digest)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+    def _lock(self, stage: str, digest: str) -> WorkLock:
+        return WorkLock(self._root / ".partial" / f"{stage}-{digest}.lock", stage, f"{stage}/{digest}")
 
     def _produce(
         self, stage: str, digest: str, identity: Mapping[str, Any], partial: Path, produce: Callable[[Path], Summary]

@@ -49,6 +49,7 @@ from cotpress.scoring.config import (
     Rho1Config,
     ScorerConfig,
     SelfInformationConfig,
+    Shard,
     StepEntropyConfig,
     TokenskipConfig,
     llmlingua_settings,
@@ -112,6 +113,8 @@ class CompressConfig(PipelineConfig):
     """Folder for the result and the export."""
     export: ExportFormat = ExportFormat.parquet
     """Format of the export."""
+    shard: str | None = None
+    """K/N: score the Kth of N shares of the traces, beside jobs that score the others; the last one compresses."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -257,7 +260,7 @@ def check(config: EntryConfig) -> None:
         check_devices(replace(config.trainer, strategy=Strategy.ddp))
     else:
         check_head_loss(config.trainer.head_loss)
-        check_devices(config.trainer)
+        check_devices(config.trainer, only_scores=isinstance(config, CompressConfig))
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)
@@ -288,6 +291,8 @@ def check(config: EntryConfig) -> None:
         _require("compression.max_consecutive_deletions", limit, limit is None or limit >= 1, "1 or more, or null")
         for text in config.compression.keep_strings:
             _require("compression.keep_strings", text, text != "", "texts that are not empty")
+        if isinstance(config, CompressConfig) and config.shard is not None:
+            Shard.parse(config.shard)
         if config.compression.selection is Selection.llmlingua_compat:
             check_llmlingua_compat(config.compression)
             llmlingua_settings(config.scorer)

@@ -32,6 +32,7 @@ from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, w
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.sweep import show_collection, show_run
 from cotpress.runs import run_directory, run_name
+from cotpress.scoring.config import Shard
 from cotpress.sweep_files import sweep_name
 from cotpress.systems import BASE, ORIGINAL, Examinee, at_ratios, examine, measure, student_name
 from cotpress.tables import read_records, write_records
@@ -153,11 +154,17 @@ def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
 
 
 def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
-    """`compress.py`: data to compressed training data below `output`; no student is trained."""
+    """`compress.py`: data to compressed training data below `output`; no student is trained.
+
+    With `shard=K/N` it scores that share of the traces, and goes on only if no other share is missing.
+    """
     output = Path(config.output)
     job = _job(config, folder, folder, config.scorer.name, config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Compression(config, tracker)
+        if config.shard is not None and not flow.shard(Shard.parse(config.shard)):
+            sys.stdout.write(f"shard {config.shard} is scored; whoever scores the last one compresses\n")
+            return None, output
         compressed = flow.compressed()
     rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
     if config.export is not ExportFormat.parquet:

@@ -19,8 +19,10 @@ from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth.stage import truth
 from cotpress.distill.stage import distill
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint, use_determinism, use_threads
-from cotpress.scoring.llmlingua_compat import decide
-from cotpress.scoring.stage import score
+from cotpress.scoring.config import Shard
+from cotpress.scoring.job import ScoringJob
+from cotpress.scoring.llmlingua_compat import decision_job
+from cotpress.scoring.stage import scoring_job
 from cotpress.systems import ORIGINAL, Examinee, System, examine, student_name
 from cotpress.tracking import OfSystem, Tracker
 from cotpress.training.config import SavedReferenceConfig
@@ -116,8 +118,12 @@ class Scoring:
     @cached_property
     def scores(self) -> Artifact:
         """Importance of every thinking token; with whatever the scorer needs made before."""
+        return self._kept(f"score ({self._config.scorer.name})", self._scoring.artifact())
+
+    @cached_property
+    def _scoring(self) -> ScoringJob:
         c = self._config
-        scores = score(
+        return scoring_job(
             c.scorer,
             traces=self.traces,
             distilled=self.distilled if c.scorer.needs_labels else None,
@@ -126,7 +132,6 @@ class Scoring:
             trainer=c.trainer,
             store=self.store,
         )
-        return self._kept(f"score ({c.scorer.name})", scores)
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -145,9 +150,12 @@ class Compression(Scoring):
     def decisions(self) -> Artifact | None:
         """Which tokens LLMLingua 0.2.2 would keep at the asked ratio; None where all of them stay."""
         c = self._pipeline
-        if c.ratio >= 1:
-            return None
-        decisions = decide(
+        return self._kept(f"decide ({c.scorer.name})", self._deciding.artifact()) if c.ratio < 1 else None
+
+    @cached_property
+    def _deciding(self) -> ScoringJob:
+        c = self._pipeline
+        return decision_job(
             c.scorer,
             ratio=c.ratio,
             iterative_size=c.compression.iterative_size,
@@ -157,13 +165,21 @@ class Compression(Scoring):
             trainer=c.trainer,
             store=self.store,
         )
-        return self._kept(f"decide ({c.scorer.name})", decisions)
+
+    @property
+    def _compat(self) -> bool:
+        return self._pipeline.compression.selection is Selection.llmlingua_compat
+
+    def shard(self, shard: Shard) -> bool:
+        """Score (or decide) one shard of the traces; True if all of them are done."""
+        if not self._compat:
+            return self._scoring.shard(shard)
+        return self._pipeline.ratio >= 1 or self._deciding.shard(shard)
 
     def compressed(self) -> Artifact:
         """The training traces at the asked ratio, or at mixed ratios."""
         c = self._pipeline
-        compat = c.compression.selection is Selection.llmlingua_compat
-        scores = self.decisions if compat else self.scores
+        scores = self.decisions if self._compat else self.scores
         found = self._kept(f"compress ({c.scorer.name})", self._compress(c.compression, scores))
         self._tracker.table(
             "compress", "tokens", lambda rows: token_table(found, self.traces, scores, self.tokenizer, rows)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.artifacts import write_text_atomic
 from cotpress.config import EntryConfig, EvaluateConfig, TrainConfig, to_objects
-from cotpress.errors import describe
+from cotpress.errors import ConfigError, describe
 from cotpress.isolation import Outcome, is_worker, run_isolated
 from cotpress.redaction import Redacting, without_secrets
 from cotpress.report.results import write_failure
@@ -114,13 +114,38 @@ def _performed(note: JobNote, config: "DictConfig", task: str, folder: Path, lau
         )
     else:
         log_to(folder / JOB_LOG, console=False)
-        outcome = Outcome(value=perform(task, checked, folder))
+        _check_tasks(launcher)
+        outcome = _perform_here(task, checked, folder)
     if outcome.error is None:
         metric, run_dir = outcome.value
         return replace(note, state=JobState.finished, metric=metric, run_dir=run_dir)
     if place is not None:
         write_failure(place, outcome.error)
     return replace(note, state=JobState.failed, error=outcome.error, run_dir=place)
+
+
+def _perform_here(task: str, config: EntryConfig, folder: Path) -> Outcome:
+    """The work of a job that has this process to itself."""
+    try:
+        return Outcome(value=perform(task, config, folder))
+    except Exception as error:
+        log.exception("the job failed")
+        return Outcome(error=describe(error))
+
+
+def _check_tasks(launcher: Any) -> None:
+    """One task per machine: the processes of its devices are started by whichever stage needs them.
+
+    Raises:
+        ConfigError: There are more.
+    """
+    num_tasks = launcher.get("tasks_per_node", 1)
+    if num_tasks != 1:
+        raise ConfigError(
+            f"hydra.launcher.tasks_per_node: got {num_tasks}, allowed: 1, because a job starts one process per device "
+            f"itself. Fix: hydra.launcher.tasks_per_node=1 hydra.launcher.gpus_per_node={num_tasks} "
+            f"trainer.devices={num_tasks}"
+        )
 
 
 def perform(task: str, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:

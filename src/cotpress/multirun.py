@@ -4,12 +4,15 @@ Hydra calls the end only if nothing went wrong and nobody pressed Ctrl-C, so `ap
 is shown comes from the disk; the callback itself holds nothing, because launchers send a copy of it to their workers.
 """
 
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from cotpress.errors import MissingExtraError
 from cotpress.sweep_files import PLAN_FILE, JobState, read_sweep, write_note, write_plan
 
 if TYPE_CHECKING:
@@ -25,6 +28,17 @@ PARALLEL = {
     "pre_dispatch": "n_jobs",
 }
 """`hydra/launcher=joblib`: the plugin's own default is a job per core, which no GPU and few memories hold."""
+
+JOB_MINUTES = 24 * 60
+"""Time limit of a submitted job; the plugin's own default is an hour."""
+MAX_TIMEOUTS = 7
+"""How often a SLURM job that met its time limit is queued again."""
+EXTRAS = {
+    "joblib": ("hydra_joblib_launcher", "parallel"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+}
+"""Launchers that are plugins, with the plugin and our extra that brings it."""
 
 _watching: "list[Watch]" = []
 """The multirun of this process, while it runs."""
@@ -51,13 +65,49 @@ class Multirun(Callback):
         end_sweep()
 
 
-def register_launcher() -> None:
-    """Make `hydra/launcher=joblib` known, after the plugin has done so itself."""
+def register_launchers() -> None:
+    """Make our versions of `hydra/launcher` known, after the plugins have registered their own."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
     Plugins.instance()
-    ConfigStore.instance().store(group="hydra/launcher", name="joblib", node=PARALLEL)
+    store = ConfigStore.instance()
+    store.store(group="hydra/launcher", name="joblib", node=PARALLEL)
+    try:
+        from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
+    except ImportError:
+        return  # `check_launcher` says how to install it
+    for name, kind, launcher in (
+        ("submitit_local", LocalQueueConf, "LocalLauncher"),
+        ("submitit_slurm", SlurmQueueConf, "SlurmLauncher"),
+    ):
+        # Jobs resume where they were stopped, so time limits only cost a start.
+        resumed = {"max_num_timeout": MAX_TIMEOUTS} if kind is SlurmQueueConf else {}
+        node = kind(
+            _target_=f"hydra_plugins.cotpress_submitit.{launcher}",
+            name="cotpress-${hydra.job.config_name}",
+            timeout_min=JOB_MINUTES,
+            **resumed,
+        )
+        store.store(group="hydra/launcher", name=name, node=node)
+
+
+def check_launcher(arguments: Sequence[str]) -> None:
+    """Say how to install the launcher that a command line asks for.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    chosen = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra/launcher=")]
+    for name in chosen:
+        if name in EXTRAS:
+            package, extra = EXTRAS[name]
+            try:
+                found = importlib.util.find_spec(f"hydra_plugins.{package}")
+            except ModuleNotFoundError:
+                found = None
+            if found is None:
+                raise MissingExtraError(f"hydra/launcher={name}", package, f"pip install 'cotpress[{extra}]'")
 
 
 def planned_jobs(config: "DictConfig") -> list[list[str]] | None:

@@ -60,6 +60,12 @@ def to_table(records: Sequence[Any], record: type) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema(record))
 
 
+def from_table(table: pa.Table, record: type[R]) -> list[R]:
+    """The rows of an arrow table as records."""
+    columns = {name: _values(table.column(name)) for name in table.schema.names}
+    return [record(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(kind) and kind.value_type == _SPAN:
         parts = [np.asarray(v, dtype=np.int32).reshape(-1, 2) for v in values]
@@ -91,7 +97,7 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
             raise ArtifactError(f"'{path}' cannot be read as parquet: {error}") from error
         if table.schema.names != schema(record).names:
             raise ArtifactError(f"'{path}' has columns {table.schema.names}, expected {schema(record).names}")
-        found.extend(_rows(table, record))
+        found.extend(from_table(table, record))
     return found
 
 
@@ -99,7 +105,7 @@ def stream_records(path: Path, record: type[R]) -> Iterator[R]:
     """Yields the records of a parquet file in order, with a bounded number of them in memory."""
     with pq.ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE):
-            yield from _rows(pa.Table.from_batches([batch]), record)
+            yield from from_table(pa.Table.from_batches([batch]), record)
 
 
 def concatenate(paths: Iterable[Path], target: Path, record: type) -> int:
@@ -111,11 +117,6 @@ def concatenate(paths: Iterable[Path], target: Path, record: type) -> int:
             writer.write_table(table)
             num_rows += table.num_rows
     return num_rows
-
-
-def _rows(table: pa.Table, record: type[R]) -> list[R]:
-    columns = {name: _values(table.column(name)) for name in table.schema.names}
-    return [record(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:

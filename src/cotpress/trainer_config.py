@@ -43,7 +43,7 @@ class TrainerConfig:
     """Devices of each machine, at least 1; null takes all its GPUs. On a CPU each is a process with its share of the
     cores, and null is one."""
     num_nodes: int = 1
-    """Machines that train together; so far only 1."""
+    """Machines that run the same `compress.py` over one shared filesystem and share its scoring; 1 elsewhere."""
     strategy: Strategy = Strategy.ddp
     """How several devices share a training: ddp, fsdp2 or deepspeed."""
     num_threads: int | None = None
@@ -66,8 +66,12 @@ class TrainerConfig:
     """Seconds between two resumable checkpoints of a training run."""
 
 
-def check_devices(config: TrainerConfig) -> None:
+def check_devices(config: TrainerConfig, *, only_scores: bool) -> None:
     """What can be said of the number of devices and their strategy before any work.
+
+    Args:
+        config: Settings of the hardware.
+        only_scores: The command is there for its scores, which several machines can share.
 
     Raises:
         ConfigError: A number out of range.
@@ -77,10 +81,13 @@ def check_devices(config: TrainerConfig) -> None:
         raise ConfigError(
             f"trainer.devices: got {config.devices}, allowed: a whole number of at least 1, or null for all GPUs"
         )
-    if config.num_nodes != 1:
+    if config.num_nodes < 1:
+        raise ConfigError(f"trainer.num_nodes: got {config.num_nodes}, allowed: a whole number of at least 1")
+    if config.num_nodes != 1 and not only_scores:
         raise ConfigError(
             f"trainer.num_nodes: got {config.num_nodes}, allowed: 1. One training shares the devices of one machine; "
-            "the jobs of a sweep run on many. Fix: trainer.num_nodes=1, trainer.devices=N"
+            "the jobs of a sweep run on many, and compress.py scores on many. "
+            "Fix: trainer.num_nodes=1, trainer.devices=N"
         )
     if config.strategy is Strategy.deepspeed and importlib.util.find_spec("deepspeed") is None:
         raise MissingExtraError("trainer.strategy=deepspeed", "deepspeed", "pip install 'cotpress[deepspeed]'")

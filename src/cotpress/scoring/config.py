@@ -357,3 +357,35 @@ def llmlingua_settings(config: ScorerConfig) -> CtsConfig | SelfInformationConfi
             f"scorer.pooling: got '{config.pooling.value}', but the release scores tokens. Fix: scorer.pooling=token"
         )
     raise ConfigError(f"compression=llmlingua_compat repeats LLMLingua 0.2.2. {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of several shares of a scoring job, each computed by a job of its own.
+
+    Attributes:
+        number: Which one, from 1.
+        total: How many there are.
+    """
+
+    number: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """The shard that `text`, such as `2/8`, stands for.
+
+        Raises:
+            ConfigError: It is none.
+        """
+        number, _, total = text.partition("/")
+        try:
+            shard = cls(int(number), int(total))
+        except ValueError:
+            shard = cls(0, 0)
+        if not 1 <= shard.number <= shard.total:
+            raise ConfigError(f"shard: got '{text}', allowed: K/N with 1 <= K <= N, e.g. shard=1/4,2/4,3/4,4/4 with -m")
+        return shard

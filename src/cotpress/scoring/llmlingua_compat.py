@@ -41,35 +41,34 @@ Where this differs from the release, on purpose:
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.errors import ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
 from cotpress.modeling.rereading import Rereader
 from cotpress.modeling_config import ModelConfig
 from cotpress.records import Trace
-from cotpress.scoring.base import TokenScorer
+from cotpress.scoring.base import Scorer, TokenScorer
 from cotpress.scoring.config import Condition, CtsConfig, ScorerConfig, SelfInformationConfig, llmlingua_settings
+from cotpress.scoring.job import ScoringJob
 from cotpress.scoring.llmlingua_windows import kept_tokens, window_share
 from cotpress.scoring.plan import reference_model
 from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, TOO_LONG, condition_text
-from cotpress.scoring.stage import produce
 from cotpress.trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-STAGE = "decide"
 CONDITION_TOO_LONG = "condition leaves no room for two windows of compression.iterative_size"
 
 
-def decide(
+def decision_job(
     config: ScorerConfig,
     *,
     ratio: float,
@@ -79,8 +78,8 @@ def decide(
     base: ModelConfig,
     trainer: TrainerConfig,
     store: ArtifactStore,
-) -> Artifact:
-    """What stays of the training traces, as scores of 1 (stays) and 0; computed only if it is not there yet.
+) -> ScoringJob:
+    """What `ScoringJob.artifact` makes the decisions of: what stays of the training traces, as scores of 1 and 0.
 
     Args:
         config: Settings of the score: `CtsConfig`, or `SelfInformationConfig` without condition.
@@ -94,28 +93,41 @@ def decide(
 
     Raises:
         ConfigError: LLMLingua knows no such score.
-        DataError: No training trace can be read.
-        ModelError: The model cannot be loaded, gives scores that are not finite, or does not fit the memory.
+        ModelError: A model cannot be found.
     """
     settings = llmlingua_settings(config)
-    device = pick_device(trainer)
     identity = {
         "scorer": {"name": settings.name, "condition": settings.condition},
         "ratio": ratio,
         "iterative_size": iterative_size,
         "traces": traces.key,
-        "model": model_identity(base, store, device),
+        "model": model_identity(base, store, pick_device(trainer)),
         "reference": None if reference is None else reference.key,
         "context_tokens": base.context_tokens,
     }
+    return ScoringJob(
+        stage="decide",
+        scorer=settings.name,
+        identity=identity,
+        make=partial(_make, settings, ratio, iterative_size, reference, base, trainer, store),
+        traces=traces,
+        trainer=trainer,
+        store=store,
+    )
 
-    def make(workdir: Path) -> Summary:
-        read = reference_model(base, reference, store, device) if reference else load_model(base, store, device=device)
-        tokenizer = load_tokenizer(base, store)
-        compat = LlmlinguaCompat(settings, read, tokenizer, base.context_tokens, ratio, iterative_size)
-        return produce(compat, traces, workdir, verb=STAGE)
 
-    return store.build(STAGE, identity, make)
+def _make(
+    settings: CtsConfig | SelfInformationConfig,
+    ratio: float,
+    iterative_size: int,
+    reference: Artifact | None,
+    base: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+) -> Scorer:
+    device = pick_device(trainer)
+    read = reference_model(base, reference, store, device) if reference else load_model(base, store, device=device)
+    return LlmlinguaCompat(settings, read, load_tokenizer(base, store), base.context_tokens, ratio, iterative_size)
 
 
 class LlmlinguaCompat(TokenScorer):

@@ -4,9 +4,9 @@ Nothing is loaded until `Plan.make` is called, so scores that are already there 
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,8 +51,9 @@ _READING = {
     GogiConfig: "gogi:GogiScorer",
     AnswerAttentionConfig: "answer_attention:AnswerAttentionScorer",
     GreedyNllConfig: "greedy_nll:GreedyNllScorer",
+    Rho1Config: "rho1_excess:Rho1Scorer",
 }
-"""Scorers that read with one model, by their settings: `module:class` with `(config, reader, model)`."""
+"""Scorers that read with a model, by their settings: `module:class` with `(config, reader, model)`; Rho-1 takes two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Plan:
 
     Attributes:
         identity: What determines its scores besides its settings and the traces.
-        make: Loads what it needs and builds it.
+        make: Loads what it needs and builds it; can be pickled, for the processes of other devices.
         window_context: Context of the model in tokens if traces over it are read in windows; None if no trace is.
     """
 
@@ -78,7 +79,7 @@ def plan_scorer(
     trainer: TrainerConfig,
     store: ArtifactStore,
 ) -> Plan:
-    """The plan of one scorer; arguments as `cotpress.scoring.stage.score`.
+    """The plan of one scorer; arguments as `cotpress.scoring.stage.scoring_job`.
 
     Raises:
         ConfigError: The scorer cannot work with what it is given.
@@ -95,7 +96,11 @@ class _Models:
     ) -> None:
         self.config, self.trainer, self.store = config, trainer, store
         self._reference = reference
-        self.device = pick_device(trainer)
+
+    @property
+    def device(self) -> torch.device:
+        """That of the process that asks: a plan is made in one and carried out in others."""
+        return pick_device(self.trainer)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -141,70 +146,76 @@ def _plan(config: ScorerConfig, distilled: Artifact | None, models: _Models) -> 
         case RandomConfig():
             from cotpress.scoring.random import RandomScorer
 
-            return Plan({"model": models.identity}, lambda: RandomScorer(config, models.tokenizer))
+            return Plan({"model": models.identity}, partial(_without_model, RandomScorer, config, models))
         case PositionConfig():
             from cotpress.scoring.position import PositionScorer
 
-            return Plan({"model": models.identity}, lambda: PositionScorer(config, models.tokenizer))
+            return Plan({"model": models.identity}, partial(_without_model, PositionScorer, config, models))
         case TokenskipConfig():
-            return _tokenskip(config, distilled, models)
-        case MixConfig():
-            from cotpress.scoring.mix import MixScorer
+            from cotpress.scoring.classifier_training import classifier_identity
 
+            identity = {"classifier": classifier_identity(config, distilled)}
+            return Plan(identity, partial(_tokenskip, config, distilled, models))
+        case MixConfig():
             plans = {name: _plan(config.parts[name], distilled, models) for name in config.weighted}
             identity = {"model": models.identity, "parts": {name: plan.identity for name, plan in plans.items()}}
             return Plan(
                 identity,
-                lambda: MixScorer(config, {n: plan.make() for n, plan in plans.items()}, models.tokenizer),
+                partial(_mix, config, plans, models),
                 max((plan.window_context for plan in plans.values() if plan.window_context is not None), default=None),
             )
     raise ConfigError(f"scorer: no scorer for {type(config).__name__}")
 
 
-def _tokenskip(config: TokenskipConfig, distilled: Artifact | None, models: _Models) -> Plan:
-    from cotpress.scoring.classifier_training import build_classifier, classifier_identity
+def _without_model(kind: Callable[[Any, "PreTrainedTokenizerBase"], Scorer], config: Any, models: _Models) -> Scorer:
+    return kind(config, models.tokenizer)
+
+
+def _tokenskip(config: TokenskipConfig, distilled: Artifact | None, models: _Models) -> Scorer:
+    from cotpress.scoring.classifier_training import build_classifier
     from cotpress.scoring.tokenskip import TokenskipScorer
 
-    def make() -> Scorer:
-        classifier = build_classifier(config, distilled, models.store, models.device)
-        return TokenskipScorer(config, classifier, models.trainer.tokens_per_batch)
+    classifier = build_classifier(config, distilled, models.store, models.device)
+    return TokenskipScorer(config, classifier, models.trainer.tokens_per_batch)
 
-    return Plan({"classifier": classifier_identity(config, distilled)}, make)
+
+def _mix(config: MixConfig, plans: Mapping[str, Plan], models: _Models) -> Scorer:
+    from cotpress.scoring.mix import MixScorer
+
+    return MixScorer(config, {name: plan.make() for name, plan in plans.items()}, models.tokenizer)
 
 
 def _reading(config: ReadingConfig, models: _Models) -> Plan:
-    from cotpress.scoring.reader import Reader
-
     identity = {
         "model": models.identity,
         "reference": models.reference_key if config.needs_reference else None,
         "chat": models.config.chat,
         "context_tokens": models.config.context_tokens,
     }
+    kind = _reading_class(config)
+    window_context = models.config.context_tokens if kind.reads_windows else None
+    return Plan(identity, partial(_reading_scorer, config, models), window_context)
+
+
+def _reading_class(config: ReadingConfig) -> Any:
+    module, _, name = _READING[type(config)].partition(":")
+    return getattr(importlib.import_module(f"cotpress.scoring.{module}"), name)
+
+
+def _reading_scorer(config: ReadingConfig, models: _Models) -> Scorer:
+    from cotpress.scoring.reader import Reader
 
     trainer = models.trainer
     # The walk keeps keys and values of all its texts, as generation does, and takes many small steps.
     budget = trainer.generation_tokens if isinstance(config, ReferenceWalkConfig) else trainer.tokens_per_batch
-
-    def reader() -> Reader:
-        return Reader(models.tokenizer, models.config, config.template, budget)
-
+    reader = Reader(models.tokenizer, models.config, config.template, budget)
+    kind = _reading_class(config)
     if isinstance(config, Rho1Config):
-        from cotpress.scoring.rho1_excess import Rho1Scorer
-
-        return Plan(
-            identity,
-            lambda: Rho1Scorer(config, reader(), models.fast_reference, models.fast_base),
-            models.config.context_tokens,
-        )
-    module, _, name = _READING[type(config)].partition(":")
-    scorer = getattr(importlib.import_module(f"cotpress.scoring.{module}"), name)
-    model = f"{'fast_' if scorer.reads_windows else ''}{config.read_by.value}"
-    return Plan(
-        identity,
-        lambda: scorer(config, reader(), getattr(models, model)),
-        models.config.context_tokens if scorer.reads_windows else None,
-    )
+        scorer: Scorer = kind(config, reader, models.fast_reference, models.fast_base)
+    else:
+        model = f"{'fast_' if kind.reads_windows else ''}{config.read_by.value}"
+        scorer = kind(config, reader, getattr(models, model))
+    return scorer
 
 
 def reference_model(

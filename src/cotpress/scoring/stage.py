@@ -1,47 +1,27 @@
 """The score stage: one finite importance per thinking token of every training trace.
 
-Traces stream: they are read in shards, scored, and written as a shard is finished, so memory does not grow with their
-number, and an interrupted job goes on from its last shard.
+Traces stream: they are read in chunks, scored, and written as a chunk is finished (parts.py), so memory does not grow
+with their number, an interrupted job goes on from its last chunk, and devices or jobs can share the chunks (job.py).
 """
 
-import logging
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
-from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
-from cotpress.errors import DataError, ModelError
+from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.modeling_config import ModelConfig
-from cotpress.progress import Progress
-from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring.base import NO_TOKENS, Scorer
 from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.job import TRACES_FILE, ScoringJob
 from cotpress.scoring.plan import plan_scorer
-from cotpress.tables import concatenate, stream_records, write_records
 from cotpress.trainer_config import TrainerConfig
 
-log = logging.getLogger(__name__)
-
-TRACES_FILE = "traces.parquet"
-SCORES_FILE = "scores.parquet"
-TRAIN = "train"
-SHARD_CHARACTERS = 200_000
-"""Thinking characters per shard: what an interrupted job may have to score again (a minute or two on a CPU)."""
 TEMPLATE_TOKENS = 256
 """More than a chat template adds around the texts of a trace."""
 
 
-def score(
+def scoring_job(
     config: ScorerConfig,
     *,
     traces: Artifact,
@@ -50,8 +30,8 @@ def score(
     base: ModelConfig,
     trainer: TrainerConfig,
     store: ArtifactStore,
-) -> Artifact:
-    """The scores of the training traces; computed only if they are not there yet.
+) -> ScoringJob:
+    """What `ScoringJob.artifact` makes the scores of the training traces of.
 
     Args:
         config: Which scorer, with its settings.
@@ -63,14 +43,22 @@ def score(
         store: Where artifacts are kept.
 
     Raises:
-        DataError: There is no training trace that can be scored.
-        ModelError: A model cannot be loaded, gives scores that are not finite, or does not fit the memory.
+        ConfigError: The scorer cannot work with what it is given.
+        ModelError: A model cannot be found.
     """
     plan = plan_scorer(config, distilled, reference, base, trainer, store)
     identity: dict[str, Any] = {"scorer": config, "traces": traces.key, **plan.identity}
     if plan.window_context is not None and _may_be_longer(traces, plan.window_context):
         identity["windows"] = {"overlap": WINDOW_OVERLAP}
-    return store.build("score", identity, lambda workdir: produce(plan.make(), traces, workdir))
+    return ScoringJob(
+        stage="score",
+        scorer=config.name,
+        identity=identity,
+        make=plan.make,
+        traces=traces,
+        trainer=trainer,
+        store=store,
+    )
 
 
 def _may_be_longer(traces: Artifact, num_tokens: int) -> bool:
@@ -82,131 +70,3 @@ def _may_be_longer(traces: Artifact, num_tokens: int) -> bool:
             if num_bytes is not None and num_bytes + TEMPLATE_TOKENS > num_tokens:
                 return True
     return False
-
-
-@dataclass(slots=True)
-class _Counts:
-    """What became of the traces so far."""
-
-    num_traces: int = 0
-    num_tokens: int = 0
-    num_in_windows: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def admit(self, scorer: Scorer, rows: Sequence[Trace]) -> list[Trace]:
-        """Those of the traces that can be scored; all are counted."""
-        admitted = []
-        for trace in rows:
-            self.num_traces += 1
-            num_tokens = scorer.num_tokens(trace)
-            reason = scorer.refusal(trace) if num_tokens else NO_TOKENS
-            if reason is not None:
-                self.dropped[reason] += 1
-                continue
-            admitted.append(trace)
-            self.num_tokens += num_tokens
-            self.num_in_windows += scorer.in_windows(trace)
-        return admitted
-
-    def facts(self, scorer: str) -> dict[str, Any]:
-        """For the manifest."""
-        facts: dict[str, Any] = {"num_tokens": self.num_tokens, "scorer": scorer}
-        if self.num_in_windows:
-            facts["windows"] = {"num_traces": self.num_in_windows, "overlap": WINDOW_OVERLAP}
-        return facts
-
-
-def produce(scorer: Scorer, traces: Artifact, workdir: Path, verb: str = "score") -> Summary:
-    """Write the scores of the training traces into `workdir`, shard by shard; finished shards are found again.
-
-    Args:
-        scorer: What to score with.
-        traces: Output of the data stage.
-        workdir: Folder of the artifact in the making.
-        verb: What is done, for progress and log.
-
-    Raises:
-        DataError: There is no training trace that can be scored.
-        ModelError: A score is not finite, or the memory does not suffice.
-    """
-    source, scratch = traces.file(TRACES_FILE), workdir / SCRATCH
-    scratch.mkdir(exist_ok=True)
-    planned = list(_plan_shards(source))
-    paths = [scratch / f"scores-{number:05d}.parquet" for number in range(len(planned))]
-    done = sum(shard.num_characters for shard, path in zip(planned, paths, strict=True) if path.is_file())
-    counts, written, num_new, started = _Counts(), [], 0, time.monotonic()
-    train = (t for t in stream_records(source, Trace) if t.split == TRAIN)
-    total = sum(shard.num_characters for shard in planned)
-    with Progress(f"{verb} {scorer.name}", total, "characters", done=done) as progress:
-        for shard, path in zip(planned, paths, strict=True):
-            num_before = counts.num_tokens
-            admitted = counts.admit(scorer, list(islice(train, shard.num_traces)))
-            if not admitted:
-                continue
-            if not _holds(path, admitted):
-                _score_shard(scorer, admitted, path, progress)
-                num_new += counts.num_tokens - num_before
-            written.append(path)
-    if not written:
-        reasons = ", ".join(f"{n} {why}" for why, n in counts.dropped.items()) or "the train split is empty"
-        raise DataError(f"scorer {scorer.name}: none of {counts.num_traces} training traces can be scored: {reasons}")
-    rate = num_new / max(time.monotonic() - started, 1e-9)
-    log.info("%s %s: %d tokens, %.0f tokens/s", verb, scorer.name, counts.num_tokens, rate)
-    num_rows = concatenate(written, workdir / SCORES_FILE, ScoredTrace)
-    return Summary(num_rows=num_rows, dropped=counts.dropped, facts=counts.facts(scorer.name))
-
-
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """Training traces that are scored and written together: the next `num_traces` in the order of the file."""
-
-    num_traces: int
-    num_characters: int
-
-
-def _plan_shards(path: Path) -> Iterator[_Shard]:
-    """The same in every call, so the shards of an interrupted call are found again."""
-    num_traces = num_characters = 0
-    with pq.ParquetFile(path, memory_map=True) as file:
-        for batch in file.iter_batches(columns=["thinking", "split"]):
-            train = batch.filter(pc.equal(batch.column("split"), TRAIN))
-            for length in pc.utf8_length(train.column("thinking")).to_pylist():
-                num_traces, num_characters = num_traces + 1, num_characters + length
-                if num_characters >= SHARD_CHARACTERS:
-                    yield _Shard(num_traces, num_characters)
-                    num_traces = num_characters = 0
-    if num_traces:
-        yield _Shard(num_traces, num_characters)
-
-
-def _holds(path: Path, admitted: Sequence[Trace]) -> bool:
-    """True if an earlier call finished this very shard."""
-    return path.is_file() and pq.read_table(path, columns=["id"])["id"].to_pylist() == [t.id for t in admitted]
-
-
-def _score_shard(scorer: Scorer, shard: Sequence[Trace], path: Path, progress: Progress) -> None:
-    scored = []
-    try:
-        for trace, record in zip(shard, scorer.score(shard), strict=True):
-            _check(record, scorer.name)
-            scored.append(record)
-            progress.advance(len(trace.thinking))
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"scorer {scorer.name}: out of memory on texts of up to {max(len(t.thinking) for t in shard)} characters. "
-            "Fix: lower trainer.tokens_per_batch or model.context_tokens; finished shards are kept"
-        ) from error
-    temporary = path.with_suffix(".tmp")
-    write_records(temporary, scored, ScoredTrace)
-    temporary.replace(path)
-
-
-def _check(record: ScoredTrace, scorer: str) -> None:
-    shapes = (record.scores.shape, record.token_ids.shape, record.offsets.shape[:1])
-    assert len(set(shapes)) == 1, f"{scorer} gave {shapes} for trace {record.id}"
-    bad = int((~np.isfinite(record.scores)).sum())
-    if bad:
-        raise ModelError(
-            f"scorer {scorer}: {bad} of {len(record.scores)} scores of trace '{record.id}' are not finite. "
-            "Fix: model.dtype=float32, or retrain the reference model with a lower learning rate"
-        )

@@ -39,7 +39,7 @@ from cotpress.scoring.config import (
     TokenskipConfig,
 )
 from cotpress.scoring.plan import plan_scorer
-from cotpress.scoring.stage import score
+from cotpress.scoring.stage import scoring_job
 from cotpress.tracking import CsvTracker
 
 TOKENSKIP = TokenskipConfig(name="tokenskip", path="the encoder of conftest.py", train=True, seed=1)
@@ -164,7 +164,7 @@ def test_settings_of_a_scorer_do_not_know_the_ratio(choice, at_ratio):
 
 
 def test_scores_are_made_once_for_all_ratios(at_ratio, tmp_path):
-    assert "ratio" not in signature(score).parameters
+    assert "ratio" not in signature(scoring_job).parameters
     keys, kept = set(), set()
     for ratio in (0.3, 0.9):
         config = at_ratio(

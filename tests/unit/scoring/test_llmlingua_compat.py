@@ -31,7 +31,7 @@ from cotpress.scoring.config import (
     Template,
     llmlingua_settings,
 )
-from cotpress.scoring.llmlingua_compat import CONDITION_TOO_LONG, LlmlinguaCompat, decide
+from cotpress.scoring.llmlingua_compat import CONDITION_TOO_LONG, LlmlinguaCompat, decision_job
 from cotpress.scoring.llmlingua_windows import window_share
 from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, TOO_LONG
 from cotpress.tables import read_records
@@ -186,7 +186,8 @@ def run(base, trainer, traces, as_artifact, tmp_path):
 
     def decided(config=CTS, ratio=0.5, size=30, **changes):
         settings = {"reference": None, "base": base, "trainer": trainer, "store": store, **changes}
-        return decide(config, ratio=ratio, iterative_size=size, traces=as_artifact(store, traces), **settings)
+        job = decision_job(config, ratio=ratio, iterative_size=size, traces=as_artifact(store, traces), **settings)
+        return job.artifact()
 
     return decided
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from cotpress import tables
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.errors import DataError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.records import ScoredTrace
-from cotpress.scoring import reader, stage
+from cotpress.scoring import parts, predict, reader, stage
 from cotpress.scoring.config import AnswerAttentionConfig, CtsConfig, RandomConfig, SelfInformationConfig
+from cotpress.scoring.job import ScoringJob
 from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG
 from cotpress.scoring.self_information import SelfInformationScorer
 from cotpress.tables import read_records
@@ -22,9 +22,9 @@ CTS = CtsConfig(name="cts")
 
 def run(config, rows, store, base, trainer, as_artifact, reference=None):
     data = as_artifact(store, rows)
-    return stage.score(
+    return stage.scoring_job(
         config, traces=data, distilled=None, reference=reference, base=base, trainer=trainer, store=store
-    )
+    ).artifact()
 
 
 def scores_of(artifact):
@@ -82,19 +82,22 @@ def test_windows_are_part_of_the_identity_only_if_a_text_may_need_them(fresh, ba
     assert "windows" in run(CTS, [long], fresh, base, trainer, as_artifact).manifest["identity"]
 
 
-def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "SHARD_CHARACTERS", 2000)
+def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, trainer, monkeypatch):
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 2000)
     monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
-    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 16)
 
     def peak(number):
         rows = [replace(traces[0], id=f"r{i}", thinking=f"{i} " + traces[0].thinking) for i in range(number)]
-        data, workdir = as_artifact(fresh, rows), tmp_path / f"work{number}"
-        workdir.mkdir()
+        data = as_artifact(fresh, rows)
         del rows
         scorer = SelfInformationScorer(SelfInformationConfig(name="s"), read(tokens_per_batch=1024), model)
+        scoring = ScoringJob(
+            stage="score", scorer="s", identity={"n": number}, make=lambda: scorer, traces=data, trainer=trainer,
+            store=fresh,
+        )  # fmt: skip
         tracemalloc.start()
-        assert stage.produce(scorer, data, workdir).num_rows == number
+        assert scoring.artifact().manifest["num_rows"] == number
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used
@@ -110,26 +113,29 @@ def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, tr
         run(CTS, traces, fresh, replace(base, context_tokens=5), trainer, as_artifact)
 
 
-def test_killed_job_goes_on_from_its_finished_shards(fresh, base, trainer, traces, as_artifact, monkeypatch):
-    monkeypatch.setattr(stage, "SHARD_CHARACTERS", 1)  # one trace per shard
-    whole = stage._score_shard
+def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, traces, as_artifact, monkeypatch):
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 1)  # one trace per chunk
+    whole = predict.ScoringModule.predict_step
     calls = []
 
-    def dies_at_the_third(scorer, shard, path, progress):
+    def dies_at_the_third(module, batch, batch_idx):
         if len(calls) == 2:
             raise KeyboardInterrupt
-        calls.append(shard[0].id)
-        whole(scorer, shard, path, progress)
+        calls.append(batch[1][0].id)
+        return whole(module, batch, batch_idx)
 
-    monkeypatch.setattr(stage, "_score_shard", dies_at_the_third)
+    monkeypatch.setattr(predict.ScoringModule, "predict_step", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run(CTS, traces, fresh, base, trainer, as_artifact)
     again = []
-    monkeypatch.setattr(
-        stage, "_score_shard", lambda s, shard, p, g: (again.append(shard[0].id), whole(s, shard, p, g))
-    )
+
+    def notes(module, batch, batch_idx):
+        again.append(batch[1][0].id)
+        return whole(module, batch, batch_idx)
+
+    monkeypatch.setattr(predict.ScoringModule, "predict_step", notes)
     artifact = run(CTS, traces, fresh, base, trainer, as_artifact)
-    assert sorted(calls + again) == [t.id for t in traces]
+    assert calls + again == [t.id for t in traces]
     assert list(scores_of(artifact)) == [t.id for t in traces]
 
 

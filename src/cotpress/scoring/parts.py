@@ -1,0 +1,191 @@
+"""The chunks of a scoring job, and the parquet part that holds the scores of each.
+
+A chunk is a run of consecutive training traces, cut by their length alone: every process that looks at the same traces
+plans the same chunks, so a chunk's scores are the same bytes whichever process, device or node computes it. What is
+done is what lies on disk: a job that was killed, or of which another machine did a share, goes on with the chunks whose
+part is missing. At the end the parts are verified (every trace once, scored or counted as dropped) and merged in the
+order of the traces.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cotpress.artifacts import plain
+from cotpress.errors import ArtifactError
+from cotpress.records import ScoredTrace, Trace
+from cotpress.tables import ROWS_AT_ONCE, from_table, schema, to_table
+
+log = logging.getLogger(__name__)
+
+TRAIN = "train"
+CHUNK_CHARACTERS = 200_000
+"""Thinking characters per chunk: what an interrupted job may have to score again (a minute or two on a CPU)."""
+_ABOUT = b"cotpress"
+"""Key in a part's parquet metadata under which it says what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Training traces that are scored and written together.
+
+    Attributes:
+        number: Place among the chunks, from 0.
+        first: Index of its first trace among the training traces.
+        num_traces: How many follow each other.
+        num_characters: Of their thinking.
+    """
+
+    number: int
+    first: int
+    num_traces: int
+    num_characters: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of some traces.
+
+    Attributes:
+        num_traces: Looked at.
+        num_tokens: Scored.
+        num_in_windows: Traces among them that were read in windows.
+        dropped: Traces that could not be scored, by reason.
+    """
+
+    num_traces: int = 0
+    num_tokens: int = 0
+    num_in_windows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Tally") -> None:
+        """Count the traces of another tally as well."""
+        self.num_traces += other.num_traces
+        self.num_tokens += other.num_tokens
+        self.num_in_windows += other.num_in_windows
+        self.dropped += other.dropped
+
+
+def plan_chunks(traces: Path) -> list[Chunk]:
+    """The chunks of the training traces of a data artifact, in order; the same in every call."""
+    chunks: list[Chunk] = []
+    first = count = size = 0
+    for train in _training(traces, ["thinking", "split"]):
+        for length in pc.utf8_length(train.column("thinking")).to_pylist():
+            count, size = count + 1, size + length
+            if size >= CHUNK_CHARACTERS:
+                chunks.append(Chunk(len(chunks), first, count, size))
+                first, count, size = first + count, 0, 0
+    if count:
+        chunks.append(Chunk(len(chunks), first, count, size))
+    return chunks
+
+
+def read_chunks(traces: Path, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Trace]]]:
+    """Yields the traces of the given chunks, which are in order; of all others nothing is made."""
+    for chunk, tables in _cut(_training(traces), chunks):
+        yield chunk, [trace for table in tables for trace in from_table(table, Trace)]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one artifact in the making.
+
+    Attributes:
+        traces: File with the traces.
+        folder: Where the parts lie.
+    """
+
+    traces: Path
+    folder: Path
+
+    def path(self, chunk: Chunk) -> Path:
+        """File of a chunk's part."""
+        return self.folder / f"scores-{chunk.number:05d}.parquet"
+
+    def write(self, chunk: Chunk, scored: Sequence[ScoredTrace], tally: Tally) -> None:
+        """Write the part of a chunk; it appears whole or not at all."""
+        about = json.dumps({"chunk": plain(chunk), "tally": plain(tally)}, sort_keys=True)
+        table = to_table(scored, ScoredTrace).replace_schema_metadata({_ABOUT: about})
+        temporary = self.path(chunk).with_suffix(".tmp")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        temporary.replace(self.path(chunk))
+
+    def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Those of the chunks that have no part yet, or a damaged one."""
+        found = []
+        for chunk, ids in self._ids(chunks):
+            if self.path(chunk).exists():
+                try:
+                    self._read(chunk, ids)
+                    continue
+                except ArtifactError as error:
+                    log.warning("%s; it is computed again", error)
+            found.append(chunk)
+        return found
+
+    def merge(self, chunks: Sequence[Chunk], target: Path) -> tuple[int, Tally]:
+        """Write all parts as one file, in the order of the traces; returns its rows and what became of all traces.
+
+        Raises:
+            ArtifactError: A part is missing, damaged, or does not hold every trace of its chunk exactly once.
+        """
+        num_rows, whole = 0, Tally()
+        with pq.ParquetWriter(target, schema(ScoredTrace), compression="zstd") as writer:
+            for chunk, ids in self._ids(chunks):
+                table, tally = self._read(chunk, ids)
+                whole.add(tally)
+                if table.num_rows:
+                    writer.write_table(table)
+                    num_rows += table.num_rows
+        return num_rows, whole
+
+    def _read(self, chunk: Chunk, ids: list[str]) -> tuple[pa.Table, Tally]:
+        """The part of a chunk, which is made of the traces `ids`."""
+        path = self.path(chunk)
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+            about = json.loads(table.schema.metadata[_ABOUT])
+            tally = Tally(**{**about["tally"], "dropped": Counter(about["tally"]["dropped"])})
+            same = about["chunk"] == plain(chunk) and table.schema.equals(schema(ScoredTrace))
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"part '{path}' of the scores cannot be read: {error}") from error
+        expected, scored = iter(ids), table.column("id").to_pylist()
+        complete = len(scored) + tally.dropped.total() == tally.num_traces == len(ids)
+        if not (same and complete and all(one in expected for one in scored)):  # each after the one before it
+            raise ArtifactError(f"part '{path}' of the scores does not hold each of its {len(ids)} traces exactly once")
+        return table, tally
+
+    def _ids(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[str]]]:
+        for chunk, tables in _cut(_training(self.traces, ["id", "split"]), chunks):
+            yield chunk, [one for table in tables for one in table.column("id").to_pylist()]
+
+
+def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yields the training traces in order, a bounded number at a time."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+            yield pa.Table.from_batches([batch.filter(pc.equal(batch.column("split"), TRAIN))])
+
+
+def _cut(tables: Iterator[pa.Table], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[pa.Table]]]:
+    """Yields the rows of each of the given chunks, which are in order, out of those of all."""
+    table, start = pa.table({}), 0  # `start` is the index of the table's first row
+    for chunk in chunks:
+        end = chunk.first + chunk.num_traces
+        found = []
+        while True:
+            first, last = max(chunk.first - start, 0), min(end - start, table.num_rows)
+            if first < last:
+                found.append(table.slice(first, last - first))
+            if start + table.num_rows >= end:
+                break
+            table, start = next(tables), start + table.num_rows
+        yield chunk, found

@@ -1,0 +1,177 @@
+"""Hydra's submitit launchers: processes of this machine, and a SLURM cluster that a few programs stand in for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import ROOT, SMALL, Command, environment
+from fake_slurm import install, options
+
+pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+pytestmark = pytest.mark.timeout(300)
+SCRIPT = Path(__file__).parents[1] / "sweep_script.py"
+LOCAL, SLURM = "hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"
+
+
+def _start(cwd: Path, *arguments: str, script: Path = SCRIPT, **variables: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(script), "-m", *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        env={**environment(), "PYTHONPATH": f"{ROOT / 'src'}:{SCRIPT.parent}", **variables},
+    )  # fmt: skip
+
+
+def _notes(cwd: Path) -> dict[str, str]:
+    """States of the jobs by their overrides."""
+    notes = [json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")]
+    return {" ".join(n["overrides"]): n["state"] for n in notes}
+
+
+def _wait_until(ready: object) -> None:
+    assert callable(ready)
+    deadline = time.monotonic() + 90
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_local_jobs_share_work_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+    job = _start(tmp_path, LOCAL, "scorer=cts,head", "ratio=0.5")
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 1, err
+    assert "sweep: 1 jobs finished, 1 failed" in out
+    assert err.count("RuntimeError: no head today; log: ") == 1
+    assert (tmp_path / "outputs" / "computed").read_text() == "x"
+
+
+def test_slurm_gets_one_array_with_what_was_asked_for(tmp_path: Path) -> None:
+    variables = install(tmp_path / "slurm")
+    asked = ["partition=a100", "gpus_per_node=4", "cpus_per_task=8", "mem_gb=64", "array_parallelism=16"]
+    job = _start(
+        tmp_path, SLURM, "scorer=cts", "ratio=0.5,0.7", *(f"hydra.launcher.{one}" for one in asked), **variables
+    )
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 0, err
+    assert "sweep: 2 jobs finished, 0 failed" in out
+    script = (tmp_path / "slurm/queue/script.sh").read_text()
+    expected = {
+        "array": "0-1%2", "nodes": "1", "ntasks-per-node": "1", "gpus-per-node": "4", "cpus-per-task": "8",
+        "mem": "64GB", "partition": "a100", "time": "1440", "job-name": "cotpress-train", "open-mode": "append",
+    }  # fmt: skip
+    given = options(script)
+    assert {key: given.get(key) for key in expected} == expected
+    assert given["signal"].startswith("USR2@")
+    assert "srun --unbuffered --output " in script
+    assert f"{sys.executable} -u -m submitit.core._submit " in script
+
+
+@pytest.mark.slow
+def test_slurm_job_that_is_killed_costs_no_other(tmp_path: Path) -> None:
+    job = _start(tmp_path, SLURM, "scorer=cts,tail", "ratio=0.5", **install(tmp_path / "slurm"))
+    _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())
+    for pid in _tasks(tmp_path, "scorer=tail"):
+        os.kill(pid, signal.SIGKILL)
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 1, err
+    assert "sweep: 1 jobs finished, 1 failed" in out
+    assert "the job ended without a result (state OUT_OF_MEMORY); what it wrote: " in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_cancels_the_jobs(tmp_path: Path) -> None:
+    job = _start(tmp_path, SLURM, "scorer=tail", "ratio=0.5,0.7", **install(tmp_path / "slurm"))
+    _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())
+    job.send_signal(signal.SIGINT)
+    out, err = job.communicate(timeout=60)
+    (tmp_path / "go_on").touch()
+    assert job.returncode == 130, err
+    assert "2 interrupted" in out
+    assert (tmp_path / "slurm/queue/cancelled").read_text().split() == ["4242_0", "4242_1"]
+
+
+def _tasks(cwd: Path, override: str) -> list[int]:
+    """Processes of a running job: those whose log the job's note says it is."""
+    notes = {p: json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")}
+    (number,) = [p.parent.name for p, n in notes.items() if override in n["overrides"]]
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = dict(one.split("=", 1) for one in (place / "environ").read_text().split("\0") if "=" in one)
+            program = (place / "cmdline").read_text()
+            own = str(cwd) in program and "submitit.core._submit" in program and "srun" not in program
+        except OSError:
+            continue
+        if own and variables.get("SLURM_ARRAY_TASK_ID") == number:
+            found.append(int(place.name))
+    return found
+
+
+@pytest.mark.slow
+def test_several_tasks_per_node_are_refused_with_what_to_write_instead(tmp_path: Path) -> None:
+    job = _start(tmp_path, LOCAL, "scorer=cts", "ratio=0.5", "hydra.launcher.tasks_per_node=2")
+    _, err = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert "Fix: hydra.launcher.tasks_per_node=1 hydra.launcher.gpus_per_node=2 trainer.devices=2" in " ".join(
+        err.split()
+    )
+
+
+def _long_traces(folder: Path) -> list[str]:
+    """Settings that read traces of three chunks."""
+    thinking = "wait so 3 + 4 = 7 . " * 2500
+    rows = [
+        {"id": f"r{i}", "question": "3 + 4 ?", "thinking": f"{i} {thinking}", "response": "7", "answer": "7"}
+        for i in range(9)
+    ]
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["model=tiny", "reference=none", "data=jsonl", f"data.path={path}", "ratio=0.5", "tracker=none"]
+
+
+def test_shards_compress_as_one_command_does(command: Command) -> None:
+    data = [*_long_traces(command.folder), "scorer=random", "data.validation_fraction=0"]
+    said = []
+    for more in (["output=whole"], *(["output=shards", "output_root=two", f"shard={k}/2"] for k in (2, 1))):
+        ended = command("compress.py", *data, *more)
+        assert ended.returncode == 0, ended.stderr
+        said.append(ended.stdout)
+    assert said[1] == "shard 2/2 is scored; whoever scores the last one compresses\n"
+    for name in ("compressed.parquet", "manifest.json"):
+        assert (command.folder / "whole" / name).read_bytes() == (command.folder / "shards" / name).read_bytes()
+
+
+def test_shard_that_is_none_is_refused_before_any_work(command: Command) -> None:
+    ended = command("compress.py", "model=tiny", "shard=3/2")
+    assert ended.returncode == 2
+    assert "shard: got '3/2', allowed: K/N" in ended.stderr
+
+
+@pytest.mark.slow
+def test_train_under_submitit_local_ends_with_the_table(tmp_path: Path) -> None:
+    small = [*SMALL, "reference=none", "tracker=none", "sft.tune.epochs=1"]
+    job = _start(tmp_path, LOCAL, *small, "scorer=cts,random", "ratio=0.5,0.7", script=ROOT / "train.py")
+    out, err = job.communicate(timeout=280)
+    assert job.returncode == 0, err
+    assert "sweep: 4 jobs finished, 0 failed" in out
+    assert out.count("\nrandom ") == 2
+
+
+@pytest.mark.slow
+def test_shards_as_slurm_jobs_on_two_nodes_are_scored_merged_and_compressed(tmp_path: Path) -> None:
+    data = [*_long_traces(tmp_path), "data.validation_fraction=0", "scorer=self_information", "trainer=cpu"]
+    variables = install(tmp_path / "slurm")
+    more = ["hydra.launcher.nodes=2", "trainer.num_nodes=2"]
+    job = _start(tmp_path, SLURM, *data, *more, "shard=1/2,2/2", "output=out", script=ROOT / "compress.py", **variables)
+    _, err = job.communicate(timeout=280)
+    assert job.returncode == 0, err
+    assert set(_notes(tmp_path).values()) == {"finished"}
+    alone = _start(tmp_path, *data, "output=alone", "output_root=other", script=ROOT / "compress.py")
+    _, err = alone.communicate(timeout=280)
+    assert alone.returncode == 0, err
+    assert (tmp_path / "out/compressed.parquet").read_bytes() == (tmp_path / "alone/compressed.parquet").read_bytes()

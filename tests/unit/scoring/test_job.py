@@ -1,0 +1,183 @@
+import threading
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.errors import ConfigError, DataError, WorkerError
+from cotpress.records import ScoredTrace
+from cotpress.scoring import parts, predict
+from cotpress.scoring.config import CtsConfig, Shard, TokenskipConfig
+from cotpress.scoring.job import ScoringJob
+from cotpress.scoring.stage import scoring_job
+from cotpress.tables import read_records
+from jobs import dies_once
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 60)
+
+
+@pytest.fixture
+def rows(traces):
+    return [replace(t, id=f"{t.id}-{i}") for i in range(3) for t in traces]
+
+
+@pytest.fixture
+def job(tmp_path, rows, base, trainer, as_artifact):
+    def make(place="one", config=None, distilled=None, **hardware) -> ScoringJob:
+        store = ArtifactStore(tmp_path / place)
+        return scoring_job(
+            config or CtsConfig(name="cts"), traces=as_artifact(store, rows), distilled=distilled, reference=None,
+            base=base, trainer=replace(trainer, **hardware), store=store,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Numbers of the chunks that are scored in this process."""
+    numbers = []
+    whole = predict.ScoringModule.predict_step
+
+    def notes(module, batch, batch_idx):
+        numbers.append(batch[0].number)
+        return whole(module, batch, batch_idx)
+
+    monkeypatch.setattr(predict.ScoringModule, "predict_step", notes)
+    return numbers
+
+
+def content(artifact):
+    return artifact.file("scores.parquet").read_bytes(), artifact.manifest
+
+
+def test_two_devices_give_the_same_bytes_as_one(job, rows):
+    alone = job().artifact()
+    shared = job("two", devices=2, num_threads=1).artifact()
+    assert content(shared) == content(alone)
+    assert [r.id for r in read_records(shared.file("scores.parquet"), ScoredTrace)] == [t.id for t in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 3])
+def test_devices_share_the_classifier_that_one_of_them_trains(job, devices, tokenskip_config, distilled):
+    config = replace(tokenskip_config, epochs=1)
+    assert isinstance(config, TokenskipConfig)
+    alone = job(config=config, distilled=distilled).artifact()
+    assert content(job("more", config, distilled, devices=devices, num_threads=1).artifact()) == content(alone)
+
+
+def test_shards_are_jobs_of_their_own_and_the_last_one_merges(job, computed):
+    alone = job().artifact()
+    whole, expected = list(computed), content(alone)
+    computed.clear()
+    assert [job("shards").shard(Shard(k, 3)) for k in (3, 1)] == [False, False]
+    assert job("shards").shard(Shard(2, 3))
+    assert sorted(computed) == whole
+    assert content(job("shards").artifact()) == expected
+    assert sorted(computed) == whole
+    assert job("shards").shard(Shard(2, 3))  # it is all done
+
+
+def test_shard_that_died_is_all_that_the_same_command_computes_again(job, computed, monkeypatch):
+    assert not job().shard(Shard(1, 2))
+    done = list(computed)
+    computed.clear()
+    once = predict.ScoringModule.predict_step
+
+    def dies_at_the_second(module, batch, batch_idx):
+        if computed:
+            raise KeyboardInterrupt
+        return once(module, batch, batch_idx)
+
+    monkeypatch.setattr(predict.ScoringModule, "predict_step", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        job().shard(Shard(2, 2))
+    monkeypatch.setattr(predict.ScoringModule, "predict_step", once)
+    assert not job().shard(Shard(1, 2))
+    assert job().shard(Shard(2, 2))
+    assert sorted(done + computed) == list(range(len(done + computed)))
+
+
+def test_command_without_shards_finishes_what_shards_have_begun(job, computed):
+    assert not job().shard(Shard(2, 4))
+    done = list(computed)
+    computed.clear()
+    artifact = job().artifact()
+    assert not set(done) & set(computed)
+    assert content(artifact) == content(job("alone").artifact())
+
+
+def test_whole_waits_for_a_shard_that_is_being_computed(job, computed):
+    entered, go_on, ends = threading.Event(), threading.Event(), []
+    with job().store.sharing("score", job().identity, "1-of-2") as folder:
+        assert folder is not None
+
+        def build():
+            entered.set()
+            job().artifact()
+            ends.append(go_on.is_set())
+
+        # Not in the main thread: file locks of one process exclude each other by file object.
+        other = threading.Thread(target=build)
+        other.start()
+        entered.wait()
+        other.join(0.3)
+        assert other.is_alive()
+        assert computed == []
+        go_on.set()
+    other.join()
+    assert ends == [True]
+
+
+def test_machines_that_run_the_same_command_take_a_share_each(job, computed, monkeypatch):
+    expected = content(job("alone").artifact())
+    whole = list(computed)
+    computed.clear()
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    assert not job(num_nodes=2).shard(Shard(1, 1))
+    assert computed == whole[1::2]
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    assert content(job(num_nodes=2).artifact()) == expected
+    assert sorted(computed) == whole
+
+
+def test_machine_that_does_not_know_its_number_says_how_to_tell_it(job, monkeypatch):
+    for name in ("SLURM_NODEID", "GROUP_RANK", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"Fix: start the command with srun .* NODE_RANK"):
+        job(num_nodes=2).artifact()
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "2", "a/b", "1/0", "-1/4", ""])
+def test_shard_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match="allowed: K/N with 1 <= K <= N"):
+        Shard.parse(text)
+
+
+def test_shard_reads_as_it_is_written():
+    assert str(Shard.parse("2/8")) == "2/8"
+
+
+def test_no_training_trace_is_an_error(tmp_path, base, trainer, traces, as_artifact, with_split):
+    store = ArtifactStore(tmp_path)
+    rows = [with_split(t, "validation") for t in traces]
+    empty = scoring_job(
+        CtsConfig(name="cts"), traces=as_artifact(store, rows), distilled=None, reference=None, base=base,
+        trainer=trainer, store=store,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="the train split is empty"):
+        empty.artifact()
+
+
+@pytest.mark.slow
+def test_worker_that_is_killed_costs_what_it_was_working_on(job, tmp_path):
+    scoring = job(devices=2, num_threads=1)
+    deadly = replace(scoring, make=partial(dies_once, scoring.make, tmp_path / "died"))
+    with pytest.raises(WorkerError, match="killed by SIGKILL"):
+        deadly.artifact()
+    assert content(deadly.artifact()) == content(job("alone").artifact())
