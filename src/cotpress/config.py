@@ -257,7 +257,7 @@ def check(config: EntryConfig) -> None:
         return
     check_tracker(config.tracker)
     if isinstance(config, TrainConfig) and config.plan:  # asked on another machine than the one that is to train
-        check_devices(replace(config.trainer, strategy=Strategy.ddp))
+        check_devices(replace(config.trainer, strategy=Strategy.ddp), only_scores=False)
     else:
         check_head_loss(config.trainer.head_loss)
         check_devices(config.trainer, only_scores=isinstance(config, CompressConfig))
