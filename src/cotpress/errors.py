@@ -40,6 +40,10 @@ class TrainingError(CotpressError):
     """Training cannot go on: not a finite loss, nothing to train on, out of memory."""
 
 
+class MemoryLimitError(CotpressError):
+    """The smallest possible batch does not fit the memory."""
+
+
 class MissingExtraError(CotpressError):
     """An optional package is needed for what was asked."""
 

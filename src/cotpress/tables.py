@@ -1,4 +1,8 @@
-"""Records to parquet and back: the one place that knows column types."""
+"""Records to parquet and back: the one place that knows column types.
+
+Pages carry checksums, which are looked at when they are read: what lies in a manifest is checked as a whole before, but
+the shards of unfinished work, exports and the files of a run directory have no manifest.
+"""
 
 import dataclasses
 import itertools
@@ -74,7 +78,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def write_records(path: Path, records: Sequence[Any], record: type) -> None:
     """Write records as one parquet file; equal records give equal bytes."""
-    pq.write_table(to_table(records, record), path, compression="zstd")
+    pq.write_table(to_table(records, record), path, compression="zstd", write_page_checksum=True)
 
 
 def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
@@ -86,7 +90,7 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
     found: list[R] = []
     for path in [paths] if isinstance(paths, Path) else paths:
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
         except (OSError, pa.ArrowInvalid) as error:
             raise ArtifactError(f"'{path}' cannot be read as parquet: {error}") from error
         if table.schema.names != schema(record).names:
@@ -97,7 +101,7 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
 
 def stream_records(path: Path, record: type[R]) -> Iterator[R]:
     """Yields the records of a parquet file in order, with a bounded number of them in memory."""
-    with pq.ParquetFile(path, memory_map=True) as file:
+    with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE):
             yield from _rows(pa.Table.from_batches([batch]), record)
 
@@ -105,9 +109,9 @@ def stream_records(path: Path, record: type[R]) -> Iterator[R]:
 def concatenate(paths: Iterable[Path], target: Path, record: type) -> int:
     """Write the records of several files of this module as one, with one in memory at a time; returns their number."""
     num_rows = 0
-    with pq.ParquetWriter(target, schema(record), compression="zstd") as writer:
+    with pq.ParquetWriter(target, schema(record), compression="zstd", write_page_checksum=True) as writer:
         for path in paths:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
             writer.write_table(table)
             num_rows += table.num_rows
     return num_rows

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
 from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
-from cotpress.errors import DataError, ModelError
+from cotpress.errors import ArtifactError, DataError, MemoryLimitError, ModelError
+from cotpress.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
@@ -27,7 +27,7 @@ from cotpress.records import ScoredTrace, Trace
 from cotpress.scoring.base import NO_TOKENS, Scorer
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.plan import plan_scorer
-from cotpress.tables import concatenate, stream_records, write_records
+from cotpress.tables import concatenate, read_records, stream_records, write_records
 from cotpress.trainer_config import TrainerConfig
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ def score(
 
     Raises:
         DataError: There is no training trace that can be scored.
-        ModelError: A model cannot be loaded, gives scores that are not finite, or does not fit the memory.
+        ModelError: A model cannot be loaded, or gives scores that are not finite.
+        MemoryLimitError: A single text does not fit the memory.
     """
     plan = plan_scorer(config, distilled, reference, base, trainer, store)
     identity: dict[str, Any] = {"scorer": config, "traces": traces.key, **plan.identity}
@@ -127,7 +128,8 @@ def produce(scorer: Scorer, traces: Artifact, workdir: Path, verb: str = "score"
 
     Raises:
         DataError: There is no training trace that can be scored.
-        ModelError: A score is not finite, or the memory does not suffice.
+        ModelError: A score is not finite.
+        MemoryLimitError: A single text does not fit the memory.
     """
     source, scratch = traces.file(TRACES_FILE), workdir / SCRATCH
     scratch.mkdir(exist_ok=True)
@@ -180,8 +182,14 @@ def _plan_shards(path: Path) -> Iterator[_Shard]:
 
 
 def _holds(path: Path, admitted: Sequence[Trace]) -> bool:
-    """True if an earlier call finished this very shard."""
-    return path.is_file() and pq.read_table(path, columns=["id"])["id"].to_pylist() == [t.id for t in admitted]
+    """True if an earlier call finished this very shard; one that is damaged is scored again."""
+    if not path.is_file():
+        return False
+    try:
+        return [record.id for record in read_records(path, ScoredTrace)] == [trace.id for trace in admitted]
+    except ArtifactError as error:
+        log.warning("%s; it is scored again", error)
+        return False
 
 
 def _score_shard(scorer: Scorer, shard: Sequence[Trace], path: Path, progress: Progress) -> None:
@@ -191,10 +199,12 @@ def _score_shard(scorer: Scorer, shard: Sequence[Trace], path: Path, progress: P
             _check(record, scorer.name)
             scored.append(record)
             progress.advance(len(trace.thinking))
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"scorer {scorer.name}: out of memory on texts of up to {max(len(t.thinking) for t in shard)} characters. "
-            "Fix: lower trainer.tokens_per_batch or model.context_tokens; finished shards are kept"
+    except (MemoryError, RuntimeError, MemoryLimitError) as error:  # batches have been made as small as they can be
+        if not isinstance(error, MemoryLimitError) and not is_out_of_memory(error):
+            raise
+        why = error if isinstance(error, MemoryLimitError) else f"out of memory. {MEMORY_FIX}"
+        raise MemoryLimitError(
+            f"scorer {scorer.name}, at trace '{shard[len(scored)].id}' or soon after: {why}. Finished shards are kept"
         ) from error
     temporary = path.with_suffix(".tmp")
     write_records(temporary, scored, ScoredTrace)

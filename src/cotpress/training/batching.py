@@ -28,16 +28,21 @@ class MicroBatch:
         predicting: int64 `[N]`, places in the row whose next token has a loss; known here, they need not be looked for
             on the device, which would have to be waited for.
         targets: int64 `[N]`, the tokens that come there.
+        rows: What the sequences were made of, for messages.
     """
 
     packed: Packed
     predicting: torch.Tensor
     targets: torch.Tensor
+    rows: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on another device."""
         return MicroBatch(
-            packed=self.packed.to(device), predicting=self.predicting.to(device), targets=self.targets.to(device)
+            packed=self.packed.to(device),
+            predicting=self.predicting.to(device),
+            targets=self.targets.to(device),
+            rows=self.rows,
         )
 
 
@@ -96,4 +101,5 @@ def collate(examples: Sequence[Example]) -> MicroBatch:
         for start, e in zip(packed.starts, examples, strict=True)
     ]
     predicting = torch.from_numpy(np.concatenate(places))
-    return MicroBatch(packed=packed, predicting=predicting, targets=packed.ids[0, predicting + 1])
+    rows = tuple(e.row for e in examples)
+    return MicroBatch(packed=packed, predicting=predicting, targets=packed.ids[0, predicting + 1], rows=rows)

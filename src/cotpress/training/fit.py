@@ -28,6 +28,7 @@ from cotpress.training.callbacks import (
     Validate,
     ValidationCallback,
 )
+from cotpress.training.checkpoints import usable_checkpoint
 from cotpress.training.config import TuneConfig
 from cotpress.training.examples import Examples
 from cotpress.training.head_loss import pick_head_loss
@@ -124,7 +125,7 @@ def _run(
         seed=config.seed,
     )
     module = kind(model, schedule, pick_head_loss(trainer.head_loss, pick_device(trainer)))
-    checkpoint = workdir / SCRATCH / LAST
+    checkpoint = usable_checkpoint(workdir / SCRATCH / LAST)
     lightning = pl.Trainer(
         accelerator=trainer.accelerator,
         devices=1,
@@ -140,11 +141,10 @@ def _run(
     )
     # The plan covers all epochs, so for Lightning the run is one epoch, and a resumed one starts inside it.
     loader = StatefulDataLoader(dataset, batch_size=None, shuffle=False)
-    if checkpoint.exists():
+    if checkpoint is not None:
         log.info("%s: going on from the last checkpoint", kind.stage)
-    resume = str(checkpoint) if checkpoint.exists() else None
     try:
-        lightning.fit(module, loader, ckpt_path=resume, weights_only=True)
+        lightning.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning answers Ctrl-C by leaving the process with code 1
         if lightning.interrupted:
             raise KeyboardInterrupt from None

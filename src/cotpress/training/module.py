@@ -11,10 +11,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import packed_states
 from cotpress.training.batching import MicroBatch, Step
+from cotpress.training.finite import require_finite, require_finite_weights
+from cotpress.training.gradients import StepGradients
 from cotpress.training.head_loss import SummedLoss
 
 
@@ -64,6 +65,7 @@ class NextTokenModule(pl.LightningModule):
         self.model = model
         self._schedule, self._summed_loss = schedule, summed_loss
         self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._gradients = StepGradients(self.stage)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trainable, with the schedule."""
@@ -86,30 +88,35 @@ class NextTokenModule(pl.LightningModule):
         """One optimizer step.
 
         Raises:
-            TrainingError: The loss is not finite.
+            TrainingError: Loss or gradient are not finite.
+            MemoryLimitError: A single sequence does not fit the memory.
         """
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        torch.manual_seed(self._schedule.seed + batch_idx)  # a resumed run draws the same dropout
-        losses = []
-        for micro in batch.batches:
+
+        def begin() -> None:
+            torch.manual_seed(self._schedule.seed + batch_idx)  # a resumed run draws the same dropout
+            optimizer.zero_grad()
+
+        def backward(micro: MicroBatch) -> torch.Tensor:
             loss = self.loss_sum(micro) / batch.num_targets
             self.manual_backward(loss)
-            losses.append(loss.detach())
-        total = float(torch.stack(losses).double().sum())  # the only place of a step that waits for the device
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"the loss of step {self.global_step + 1} is {total}, not a finite number. Fix: a lower learning rate, "
-                "model.dtype=float32, or look for odd rows in the data"
-            )
-        if self._schedule.max_grad_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self._trained, self._schedule.max_grad_norm)
+            return loss.detach()
+
+        begin()
+        alone = self.trainer.world_size == 1
+        losses, micros = self._gradients.accumulate(batch.batches, backward, begin, alone=alone)
+        limit = self._schedule.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, limit if limit > 0 else math.inf)
+        # The only place of a step that waits for the device.
+        *by_micro, norm_reached = torch.stack([*losses, norm.float()]).double().tolist()
+        require_finite(self.global_step + 1, by_micro, norm_reached, micros, self.stage)
         rate = scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()
         scheduler.step()
-        self.log_dict({f"{self.stage}/loss": total, f"{self.stage}/lr": rate}, batch_size=1)
+        self.log_dict({f"{self.stage}/loss": sum(by_micro), f"{self.stage}/lr": rate}, batch_size=1)
 
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Summed negative log-likelihood of the targets, in nats; scalar float32.
@@ -121,8 +128,21 @@ class NextTokenModule(pl.LightningModule):
         head: Any = split.head
         return self._summed_loss(states.index_select(0, batch.predicting), head.weight, head.bias, batch.targets)
 
+    def on_train_end(self) -> None:
+        """What is handed over is finite.
+
+        Raises:
+            TrainingError: It is not.
+        """
+        require_finite_weights(self._trained, self.stage, self.global_step)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""
+        """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model.
+
+        Raises:
+            TrainingError: They are not finite.
+        """
+        require_finite_weights(self._trained, self.stage, self.global_step)
         checkpoint["state_dict"] = {n: p.detach() for n, p in self.named_parameters() if p.requires_grad}
 
 
