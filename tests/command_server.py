@@ -1,18 +1,26 @@
 """Runs entry scripts in forks of one process that has imported everything already and computed nothing.
 
 A command is as much a process of its own as one from a shell, without the seconds that the imports take. Reads one JSON
-request per line (`script`, `arguments`, `cwd`, `out`, `err`, `timeout`) and answers with one exit code per line; `null`
-is a command that did not end in time.
+request per line and answers with a list of exit codes per line; `null` is a command that did not end in time.
+
+    script, arguments, cwd    what to run and where
+    written                   a pair of files for each process to start: its standard output and standard error
+    timeout                   seconds
+    stop                      null, or how the first of them is stopped: `signal` number, `pattern` (a regular
+                              expression to wait for in its standard error), `count` (that many times), `after_s` more
+                              seconds
 """
 
 import importlib
 import json
 import os
+import re
 import runpy
 import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 IMPORTED = (
@@ -28,10 +36,27 @@ def main() -> None:
         importlib.import_module(name)
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _run(request)
-        print(json.dumps(_ended(child, request["timeout"])), flush=True)
+        children = [_forked(request, *written) for written in request["written"]]
+        if request["stop"] is not None:
+            _stop(children[0], Path(request["written"][0][1]), request["timeout"], **request["stop"])
+        print(json.dumps([_ended(child, request["timeout"]) for child in children]), flush=True)
+
+
+def _forked(request: dict[str, Any], out: str, err: str) -> int:
+    child = os.fork()
+    if child == 0:
+        _run(request, out, err)
+    return child
+
+
+def _stop(child: int, err: Path, timeout: float, signal: int, pattern: str, count: int, after_s: float) -> None:
+    until = time.monotonic() + timeout
+    while len(re.findall(pattern, err.read_text() if err.exists() else "")) < count:
+        if time.monotonic() > until or os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.002)
+    time.sleep(after_s)
+    os.kill(child, signal)
 
 
 def _ended(child: int, timeout: float) -> int | None:
@@ -46,13 +71,14 @@ def _ended(child: int, timeout: float) -> int | None:
     return None
 
 
-def _run(request: dict[str, Any]) -> None:
+def _run(request: dict[str, Any], out: str, err: str) -> None:
     code = 1
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs deaf to it
         os.chdir(request["cwd"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for number, path in ((1, request["out"]), (2, request["err"])):
+        for number, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.argv = [request["script"], *request["arguments"]]
         runpy.run_path(request["script"], run_name="__main__")

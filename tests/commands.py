@@ -3,9 +3,11 @@
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +21,16 @@ def environment() -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "COLUMNS": "120"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """When a command is stopped, and how: `after_s` seconds after `pattern` stood `count` times in its log."""
+
+    pattern: str
+    count: int = 1
+    after_s: float = 0.0
+    signal: int = signal.SIGKILL
+
+
 class Command:
     """Runs entry scripts in a folder of their own, in forks of one process per test worker (`command_server`)."""
 
@@ -26,29 +38,45 @@ class Command:
         self.folder = folder
 
     def __call__(
-        self, script: str, *arguments: str, cwd: Path | None = None, timeout: int = 240
+        self, script: str, *arguments: str, cwd: Path | None = None, timeout: int = 240, stop: Stop | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run one command to its end."""
+        """Run one command to its end, or to where it is stopped."""
+        (done,) = self.together(1, script, *arguments, cwd=cwd, timeout=timeout, stop=stop)
+        return done
+
+    def together(
+        self,
+        copies: int,
+        script: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        timeout: int = 240,
+        stop: Stop | None = None,
+    ) -> "list[subprocess.CompletedProcess[str]]":
+        """Start the same command several times at once; the first of them may be stopped."""
         server = _server()
         assert server.stdin is not None
         assert server.stdout is not None
-        with tempfile.TemporaryDirectory() as written:
-            out, err = Path(written, "out"), Path(written, "err")
+        with tempfile.TemporaryDirectory() as folder:
+            written = [(str(Path(folder, f"out{i}")), str(Path(folder, f"err{i}"))) for i in range(copies)]
             request = {
                 "script": str(ROOT / script),
                 "arguments": arguments,
                 "cwd": str(cwd or self.folder),
-                "out": str(out),
-                "err": str(err),
+                "written": written,
                 "timeout": timeout,
+                "stop": None if stop is None else asdict(stop),
             }
             server.stdin.write(json.dumps(request) + "\n")
             server.stdin.flush()
-            code = json.loads(server.stdout.readline())
-            texts = [path.read_text(encoding="utf-8") for path in (out, err)]
-        if code is None:
-            raise subprocess.TimeoutExpired([script, *arguments], timeout, *texts)
-        return subprocess.CompletedProcess([script, *arguments], code, *texts)
+            codes = json.loads(server.stdout.readline())
+            texts = [[Path(path).read_text(encoding="utf-8") for path in pair] for pair in written]
+        if None in codes:
+            raise subprocess.TimeoutExpired([script, *arguments], timeout, *texts[codes.index(None)])
+        return [
+            subprocess.CompletedProcess([script, *arguments], code, *pair)
+            for code, pair in zip(codes, texts, strict=True)
+        ]
 
     def fresh(self, script: str, *arguments: str, timeout: int = 240) -> "subprocess.CompletedProcess[str]":
         """The same in a process that imports everything itself, as a shell starts it."""

@@ -134,6 +134,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def content_checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values, as hex digits, however they are written down."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_text_atomic(path: Path, text: str) -> None:
     """Write `text` so that `path` holds either its old content or all of the new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -276,7 +282,7 @@ class ArtifactStore:
             "facts": plain(summary.facts),
             "files": {n: file_sha256(partial / n) for n in names},
         }
-        _write_json(partial / MANIFEST, {**manifest, CHECKSUM: _checksum(manifest)})
+        _write_json(partial / MANIFEST, {**manifest, CHECKSUM: content_checksum(manifest)})
         finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         _write_json(partial / TIMING, {"seconds": round(seconds, 3), "finished_at": finished_at})
         final = self._root / stage / digest
@@ -327,18 +333,13 @@ class ArtifactStore:
         return Artifact(stage=stage, fingerprint=digest, path=path, manifest=manifest, seconds=seconds, verified=verify)
 
 
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    text = json.dumps(manifest, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _check_manifest(manifest: Mapping[str, Any], stage: str, digest: str) -> None:
     """Raises ValueError if it is not what was written, or that of another artifact."""
     content = {key: value for key, value in manifest.items() if key != CHECKSUM}
     if content.keys() != _MANIFEST_KEYS or (content["stage"], content["fingerprint"]) != (stage, digest):
         raise ValueError(f"{MANIFEST} is not that of this artifact")
     # Artifacts of earlier releases have no checksum; one whose name is damaged is an unknown key.
-    if CHECKSUM in manifest and manifest[CHECKSUM] != _checksum(content):
+    if CHECKSUM in manifest and manifest[CHECKSUM] != content_checksum(content):
         raise ValueError(f"checksum of {MANIFEST} differs")
 
 

@@ -66,8 +66,8 @@ class SmallerBatches:
         if indivisible:
             raise MemoryLimitError(
                 f"{self._what}: out of memory on a single text of {num_tokens} tokens, which no {self._setting} can "
-                "make smaller. Fix: fewer jobs at a time, model.dtype=bfloat16, a lower model.context_tokens (longer texts "
-                "are dropped or read in windows), or in training trainer.activation_checkpointing=true"
+                "make smaller. Fix: fewer jobs at a time, model.dtype=bfloat16, a lower model.context_tokens (longer "
+                "texts are dropped or read in windows), or in training trainer.activation_checkpointing=true"
             ) from error
         if self._most is None:
             log.warning(

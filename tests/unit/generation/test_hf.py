@@ -6,6 +6,7 @@ import torch
 from transformers import GenerationConfig
 
 from cotpress.artifacts import ArtifactStore
+from cotpress.errors import MemoryLimitError
 from cotpress.generation.base import Sampling
 from cotpress.generation.hf import generate
 from cotpress.generation.packed_linear import pack_linears
@@ -194,3 +195,40 @@ def test_packed_layers_write_the_same_texts(ending):
 
 def test_other_number_formats_are_not_packed(parts):
     assert pack_linears(copy.deepcopy(parts[0]).to(torch.bfloat16)) == 0
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, top_p=0.95, seed=3)], ids=["greedy", "sampled"])
+def test_batch_that_does_not_fit_the_memory_is_made_smaller_and_writes_the_same(ending, monkeypatch, caplog, sampling):
+    model, tokenizer = ending
+
+    def texts(batch_size):
+        found = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=batch_size, sampling=sampling)
+        return [g.token_ids for g in found]
+
+    alone, forward, steps = texts(1), model.forward, []
+
+    def limited(*, input_ids, **more):
+        steps.append(len(input_ids))
+        if len(input_ids) > 2 and len(steps) > 4:  # not at the first step: some rows have been written in part
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(input_ids=input_ids, **more)
+
+    monkeypatch.setattr(model, "forward", limited)
+    with caplog.at_level("WARNING"):
+        assert texts(7) == alone
+    assert max(steps) == 7
+    assert [r.getMessage().partition(" (")[0] for r in caplog.records] == [
+        "generation: out of memory with 7 answers at once; going on with 3",
+        "generation: out of memory with 3 answers at once; going on with 1",
+    ]
+
+
+def test_answer_that_does_not_fit_the_memory_alone_is_a_clear_error(parts, monkeypatch):
+    model, tokenizer = parts
+
+    def full(**_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(model, "forward", full)
+    with pytest.raises(MemoryLimitError, match=r"single answer of up to \d+ tokens.*trainer\.generation_tokens.*Fix"):
+        generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=4)
