@@ -6,6 +6,7 @@ the shards of unfinished work, exports and the files of a run directory have no 
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,8 +78,14 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def write_records(path: Path, records: Sequence[Any], record: type) -> None:
-    """Write records as one parquet file; equal records give equal bytes."""
-    pq.write_table(to_table(records, record), path, compression="zstd", write_page_checksum=True)
+    """Write records as one parquet file, which appears whole or not at all; equal records give equal bytes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(to_table(records, record), temporary, compression="zstd", write_page_checksum=True)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:

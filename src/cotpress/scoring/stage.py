@@ -206,9 +206,7 @@ def _score_shard(scorer: Scorer, shard: Sequence[Trace], path: Path, progress: P
         raise MemoryLimitError(
             f"scorer {scorer.name}, at trace '{shard[len(scored)].id}' or soon after: {why}. Finished shards are kept"
         ) from error
-    temporary = path.with_suffix(".tmp")
-    write_records(temporary, scored, ScoredTrace)
-    temporary.replace(path)
+    write_records(path, scored, ScoredTrace)
 
 
 def _check(record: ScoredTrace, scorer: str) -> None:
