@@ -7,8 +7,9 @@ goes on. Only what cannot be halved any more, a single text, ends it.
 import gc
 import logging
 import sys
+import weakref
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cotpress.errors import MemoryLimitError
 
@@ -67,7 +68,8 @@ class SmallerBatches:
             raise MemoryLimitError(
                 f"{self._what}: out of memory on a single text of {num_tokens} tokens, which no {self._setting} can "
                 "make smaller. Fix: fewer jobs at a time, model.dtype=bfloat16, a lower model.context_tokens (longer "
-                "texts are dropped or read in windows), or in training trainer.activation_checkpointing=true"
+                "texts are dropped or read in windows), in training trainer.activation_checkpointing=true, in "
+                "generation a lower benchmark.max_new_tokens. What was finished is kept"
             ) from error
         if self._most is None:
             log.warning(
@@ -98,3 +100,17 @@ class SmallerBatches:
             release()
         middle = len(batch) // 2
         return [*self.run(batch[:middle], work, size), *self.run(batch[middle:], work, size)]
+
+
+_of_owners: "weakref.WeakKeyDictionary[Any, dict[str, SmallerBatches]]" = weakref.WeakKeyDictionary()
+
+
+def smaller_batches(owner: object, what: str, setting: str = "trainer.tokens_per_batch") -> SmallerBatches:
+    """The batches that one owner runs, in most cases a model: what did not fit beside it once is not tried again.
+
+    Args:
+        owner: Is held weakly.
+        what: As for `SmallerBatches`.
+        setting: As for `SmallerBatches`.
+    """
+    return _of_owners.setdefault(owner, {}).setdefault(what, SmallerBatches(what, setting))

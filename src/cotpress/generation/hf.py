@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cotpress.errors import MemoryLimitError
 from cotpress.generation.base import LENGTH, STOP, Generation, OnDone, Sampling, budgets
 from cotpress.generation.sampling import RowStreams, sampled_tokens
-from cotpress.memory import is_out_of_memory, release
+from cotpress.memory import is_out_of_memory, release, smaller_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,39 +86,21 @@ def generate(
         if on_done is not None:
             on_done(index, done[index])
 
-    size = min(batch_size, len(prompts))
+    smaller = smaller_batches(model, "generation", "trainer.generation_tokens")
     while left := [i for i in range(len(prompts)) if i not in done]:
         choose = _chooser(sampling, [names[i] for i in left])  # from the start of each stream, however often it begins
         texts, room = [prompts[i] for i in left], [limits[i] for i in left]
+        row_tokens = max(len(text) + limit for text, limit in zip(texts, room, strict=True))
+        size = batch_size if smaller.most is None else min(batch_size, max(smaller.most // row_tokens, 1))
         try:
             _Writer(model, texts, room, ends, choose, size).run(partial(finish, left))
             break
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            size = _smaller(size, max(len(p) + n for p, n in zip(texts, room, strict=True)), error)
-        release()
+            smaller.lower(min(size, len(left)) * row_tokens, error, indivisible=min(size, len(left)) == 1)
+        release()  # rows that had not ended begin anew, with fewer beside them, and end the same
     return [done[i] for i in range(len(prompts))]
-
-
-def _smaller(batch_size: int, row_tokens: int, error: BaseException) -> int:
-    """Rows to write at once where `batch_size` did not fit; those that had not ended begin anew, and end the same.
-
-    Raises:
-        MemoryLimitError: It was one row.
-    """
-    if batch_size == 1:
-        raise MemoryLimitError(
-            f"generation: out of memory on a single answer of up to {row_tokens} tokens, prompt included, which no "
-            "trainer.generation_tokens can make smaller. Fix: a lower benchmark.max_new_tokens, model.dtype=bfloat16, "
-            "or a generation server. What was answered is kept"
-        ) from error
-    log.warning(
-        "generation: out of memory with %d answers at once; going on with %d (trainer.generation_tokens=%d spares the "
-        "failed attempt)",
-        batch_size, batch_size // 2, batch_size // 2 * row_tokens,
-    )  # fmt: skip
-    return batch_size // 2
 
 
 class _Writer:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from cotpress.memory import SmallerBatches
+from cotpress.memory import smaller_batches
 from cotpress.modeling.loading import SplitModel, split_head
 from cotpress.modeling.logprobs import target_logprobs
 
@@ -53,7 +53,7 @@ def deletion_logprobs(
 
     runs = [p for p in deletable if p == deletable.start or ids[p] != ids[p - 1]]
     values: list[float] = []
-    smaller = SmallerBatches("reading a text without each of its tokens")
+    smaller = smaller_batches(model, "reading a text without each of its tokens")
 
     def left_out(batch: Sequence[int]) -> list[float]:
         whole: list[float] = (

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cotpress.memory import SmallerBatches
+from cotpress.memory import smaller_batches
 from cotpress.modeling.loading import SplitModel, is_compiled, split_head
 from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs
 
@@ -147,7 +147,10 @@ def _measured(
     model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int, measure: _Measure
 ) -> Iterator[NDArray[np.float32]]:
     split = split_head(model)
-    pack_tokens, smaller = _pack_tokens(split.decoder, tokens_per_batch), SmallerBatches("reading texts")
+    pack_tokens, smaller = (
+        _pack_tokens(split.decoder, tokens_per_batch),
+        smaller_batches(split.decoder, "reading texts"),
+    )
     for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
         by_item = [_parts(item) for item in group]
         parts = [part for windows_of_item in by_item for part in windows_of_item]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError, ModelError
-from cotpress.memory import SmallerBatches
+from cotpress.memory import smaller_batches
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.loading import quiet_transformers
 from cotpress.modeling.sources import PACKAGE_PREFIX, directory_sha256, model_directory, package_folder, source_identity
@@ -102,7 +102,7 @@ class Classifier:
         ]
         scored: list[list[NDArray[np.float32]]] = [[np.empty(0, dtype=np.float32)] for _ in texts]
         finished = 0
-        smaller = SmallerBatches("classifying tokens")
+        smaller = smaller_batches(self.model, "classifying tokens")
         for batch in _batches(parts, tokens_per_batch):
             for (owner, _), values in zip(batch, smaller.run([ids for _, ids in batch], self._score, len), strict=True):
                 scored[owner].append(values)

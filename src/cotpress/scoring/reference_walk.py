@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cotpress.memory import SmallerBatches
+from cotpress.memory import smaller_batches
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.segments import unit_ids
 from cotpress.modeling.selective_reading import selective_logprobs
@@ -35,7 +35,7 @@ class ReferenceWalkScorer(ReadingScorer):
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
-        smaller = SmallerBatches(f"score {self.name}", "trainer.generation_tokens")
+        smaller = smaller_batches(self._model, f"score {self.name}", "trainer.generation_tokens")
         for batch in self._batches(traces):
             yield from smaller.run(batch, self._walk, self.num_tokens)
 

@@ -1,10 +1,12 @@
 import copy
 import time
+import weakref
 
 import pytest
 import torch
 from transformers import GenerationConfig
 
+from cotpress import memory
 from cotpress.artifacts import ArtifactStore
 from cotpress.errors import MemoryLimitError
 from cotpress.generation.base import Sampling
@@ -214,21 +216,27 @@ def test_batch_that_does_not_fit_the_memory_is_made_smaller_and_writes_the_same(
         return forward(input_ids=input_ids, **more)
 
     monkeypatch.setattr(model, "forward", limited)
+    monkeypatch.setattr(memory, "_of_owners", weakref.WeakKeyDictionary())  # other tests have the same model
     with caplog.at_level("WARNING"):
         assert texts(7) == alone
-    assert max(steps) == 7
-    assert [r.getMessage().partition(" (")[0] for r in caplog.records] == [
-        "generation: out of memory with 7 answers at once; going on with 3",
-        "generation: out of memory with 3 answers at once; going on with 1",
-    ]
+        num_before = len(steps)
+        assert texts(7) == alone
+    assert max(steps[:num_before]) == 7
+    assert max(steps[num_before:]) <= 2, "what did not fit once is not tried again"
+    (told,) = [r.getMessage() for r in caplog.records]
+    assert "generation: out of memory with" in told
+    assert "trainer.generation_tokens=" in told
 
 
 def test_answer_that_does_not_fit_the_memory_alone_is_a_clear_error(parts, monkeypatch):
     model, tokenizer = parts
+    monkeypatch.setattr(memory, "_of_owners", weakref.WeakKeyDictionary())
 
     def full(**_):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(model, "forward", full)
-    with pytest.raises(MemoryLimitError, match=r"single answer of up to \d+ tokens.*trainer\.generation_tokens.*Fix"):
+    with pytest.raises(
+        MemoryLimitError, match=r"generation: .*single text of \d+ tokens.*trainer\.generation_tokens"
+    ):
         generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=4)
