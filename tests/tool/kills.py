@@ -30,21 +30,13 @@ from undisturbed import contents
 
 FLOW = [
     "model=tiny", "scorer=cts", "ratio=0.5", "data.num_traces=40", "benchmark.num_problems=6",
-    "benchmark.max_new_tokens=32", "evaluation.baselines=[original]", "trainer.checkpoint_every_s=0",
+    "benchmark.max_new_tokens=32", "evaluation.baselines=[]", "trainer.checkpoint_every_s=0",
     "reference.tune.sequences_per_step=2", "sft.tune.sequences_per_step=2",
 ]  # fmt: skip
-STAGES = {
-    "data": "data: computing",
-    "distill": "distill: computing",
-    "reference": "reference: computing",
-    "score": "score: computing",
-    "compress": "compress: computing",
-    "sft": "sft: computing",
-    "answer": "answer: computing",
-    "evaluate": "evaluate: computing",
-    "report": r"evaluate: (?:\d+ rows|found)",
-}
-"""What the log says when a stage begins. Nothing is logged between the last verdict and the end of the report."""
+STAGES = ("data", "distill", "reference", "score", "compress", "sft", "answer", "evaluate", "report")
+"""In the order of the flow."""
+REPORT = r"evaluate: (?:\d+ rows|found)"
+"""What stands in the log before the report, which says nothing until it is done."""
 KILLS_ASKED = 30
 
 
@@ -101,9 +93,10 @@ def _round(
     tallies: dict[str, Tally],
 ) -> Iterator[str]:  # fmt: skip
     folder.mkdir()
-    for stage, pattern in STAGES.items():
-        count = 2 if stage == "report" else 1
-        stop = Stop(pattern=pattern, count=count, after_s=draw.uniform(0.0, 1.1 * spans[stage]))
+    for place, stage in enumerate(STAGES):
+        # A late kill may have let this stage end: then it is the next one that is killed.
+        begins = [f"{later}: computing" for later in STAGES[place:-1]]
+        stop = Stop(pattern="|".join([*begins, REPORT]), after_s=draw.uniform(0.0, 1.1 * spans[stage]))
         done, tally = command("train.py", *FLOW, cwd=folder, stop=stop), tallies[stage]
         if done.returncode == -signal.SIGKILL:
             tally.killed += 1

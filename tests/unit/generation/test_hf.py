@@ -236,7 +236,5 @@ def test_answer_that_does_not_fit_the_memory_alone_is_a_clear_error(parts, monke
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(model, "forward", full)
-    with pytest.raises(
-        MemoryLimitError, match=r"generation: .*single text of \d+ tokens.*trainer\.generation_tokens"
-    ):
+    with pytest.raises(MemoryLimitError, match=r"generation: .*single text of \d+ tokens.*trainer\.generation_tokens"):
         generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=4)
