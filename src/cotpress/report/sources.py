@@ -8,6 +8,9 @@ from cotpress.errors import ArtifactError
 
 log = logging.getLogger(__name__)
 
+READ_FILES = ("traces.parquet", "ranking.parquet", "train_log.csv")
+"""What pages read of artifacts, and what is therefore checked; weights beside them are not."""
+
 
 class Sources:
     """Finds artifacts by the keys in `results.json`; each store is opened once for all runs below it."""
@@ -30,7 +33,10 @@ class Sources:
         if (root, key) not in self._found:
             store = self._stores.setdefault(root, ArtifactStore(root))
             try:
-                self._found[root, key] = store.open(key)
+                found = self._found[root, key] = store.open(key)
+                for name in READ_FILES if found is not None else ():
+                    if name in found.manifest["files"]:
+                        found.file(name)
             except ArtifactError as error:
                 log.warning("report: %s; the page does without it", error)
                 self._found[root, key] = None
