@@ -6,9 +6,7 @@ request per line and answers with a list of exit codes per line; `null` is a com
     script, arguments, cwd    what to run and where
     written                   a pair of files for each process to start: its standard output and standard error
     timeout                   seconds
-    stop                      null, or how the first of them is stopped: `signal` number, `pattern` (a regular
-                              expression to wait for in its standard error), `count` (that many times), `after_s` more
-                              seconds
+    stop                      null, or how the first of them is stopped: see `commands.Stop`
 """
 
 import importlib
@@ -38,7 +36,7 @@ def main() -> None:
         request = json.loads(line)
         children = [_forked(request, *written) for written in request["written"]]
         if request["stop"] is not None:
-            _stop(children[0], Path(request["written"][0][1]), request["timeout"], **request["stop"])
+            _stop(children[0], request, **request["stop"])
         print(json.dumps([_ended(child, request["timeout"]) for child in children]), flush=True)
 
 
@@ -49,9 +47,14 @@ def _forked(request: dict[str, Any], out: str, err: str) -> int:
     return child
 
 
-def _stop(child: int, err: Path, timeout: float, signal: int, pattern: str, count: int, after_s: float) -> None:
-    until = time.monotonic() + timeout
-    while len(re.findall(pattern, err.read_text() if err.exists() else "")) < count:
+def _stop(child: int, request: dict[str, Any], pattern: str, exists: str, after_s: float, signal: int) -> None:
+    until, log, folder = time.monotonic() + request["timeout"], Path(request["written"][0][1]), Path(request["cwd"])
+
+    def due() -> bool:
+        said = log.exists() and re.search(pattern, log.read_text()) is not None
+        return said and (not exists or any(folder.glob(exists)))
+
+    while not due():
         if time.monotonic() > until or os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return
         time.sleep(0.002)

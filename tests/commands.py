@@ -23,10 +23,16 @@ def environment() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """When a command is stopped, and how: `after_s` seconds after `pattern` stood `count` times in its log."""
+    """When a command is stopped, and how.
+
+    Attributes:
+        pattern: Regular expression that has to stand in its log.
+        exists: Pattern of a file that has to be there, below the working directory; empty for none.
+        after_s: Seconds to wait then.
+    """
 
     pattern: str
-    count: int = 1
+    exists: str = ""
     after_s: float = 0.0
     signal: int = signal.SIGKILL
 

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 TIMED_STAGES = ("answer", "evaluate")
 """Their tables hold how long every answer took."""
-_TIMES = ("latency_s", "seconds_per_sample", "seconds", "fresh")
+_TIMES = ("latency_s", "seconds_per_sample", "seconds", "fresh", "checksum")
+"""The checksum of results covers their times."""
 
 
 def contents(output_root: Path) -> dict[str, str]:

@@ -13,7 +13,9 @@ _ERRNOS = frozenset(
 )
 _IN_MESSAGE = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
 """How libraries that are not written in Python tell the number: safetensors, and arrow where it loses the OSError."""
-_TORCH = re.compile(r"PytorchStreamWriter failed|inline_container.*(?:unexpected pos|file write failed)", re.DOTALL)
+_TORCH = re.compile(
+    r"iostream error|PytorchStreamWriter failed|inline_container.*(?:unexpected pos|file write failed)", re.DOTALL
+)
 """torch tells no number: its writer found fewer bytes on disk than it had written."""
 FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress.py: also output=DIR)"
 

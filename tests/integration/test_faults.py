@@ -37,8 +37,8 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 def test_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(
     command: Command, disk: Callable[[str], Path]
 ) -> None:
-    small = disk("size=600k")
-    full = command("train.py", *FLOW, cwd=small)
+    small, arguments = disk("size=300k"), ["model=tiny", "scorer=random", "ratio=0.5", "data.num_traces=16"]
+    full = command("compress.py", *arguments, cwd=small)
     assert full.returncode == 1
     assert "error: " in full.stderr
     assert "No space left on device" in full.stderr
@@ -46,7 +46,7 @@ def test_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(
     assert "Traceback" not in full.stderr
     assert "Logging error" not in full.stderr
     disk("size=20m")
-    again = command("train.py", *FLOW, cwd=small)
+    again = command("compress.py", *arguments, cwd=small)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "data: computing" not in again.stderr
 

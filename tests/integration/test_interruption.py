@@ -14,20 +14,24 @@ SMALL = [
     "benchmark.max_new_tokens=8", "evaluation.baselines=[]", "trainer.checkpoint_every_s=0",
     "reference.tune.sequences_per_step=2", "sft.tune.sequences_per_step=2",
 ]  # fmt: skip
-STOPS = (("reference", 0.15, signal.SIGINT, 130), ("score", 0.05, signal.SIGKILL, -9), ("sft", 0.2, signal.SIGKILL, -9))
-"""Stage, seconds into it, signal, and the exit code that follows."""
+CHECKPOINT = "outputs/artifacts/.partial/{}-*/scratch/last.ckpt"
+STOPS = (
+    (Stop(pattern="reference: computing", exists=CHECKPOINT.format("reference"), signal=signal.SIGINT), 130),
+    (Stop(pattern="score: computing", after_s=0.05), -signal.SIGKILL),
+    (Stop(pattern="sft: computing", exists=CHECKPOINT.format("sft")), -signal.SIGKILL),
+)
+"""Each with the exit code that follows."""
 
 
 def test_run_that_is_stopped_again_and_again_goes_on_and_ends_the_same(command: Command, tmp_path: Path) -> None:
     disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
     disturbed.mkdir()
     whole.mkdir()
-    for stage, after_s, kind, code in STOPS:
-        stop = Stop(pattern=f"{stage}: computing", after_s=after_s, signal=kind)
+    for stop, code in STOPS:
         stopped = command("train.py", *SMALL, cwd=disturbed, stop=stop)
         assert stopped.returncode == code, stopped.stderr[-3000:]
         assert "Traceback" not in stopped.stderr
-        assert ("the same command goes on" in stopped.stderr) == (kind == signal.SIGINT)
+        assert ("the same command goes on" in stopped.stderr) == (stop.signal == signal.SIGINT)
     done = command("train.py", *SMALL, cwd=disturbed)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sft: going on from the last checkpoint" in done.stderr

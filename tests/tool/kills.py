@@ -38,6 +38,7 @@ STAGES = ("data", "distill", "reference", "score", "compress", "sft", "answer", 
 REPORT = r"evaluate: (?:\d+ rows|found)"
 """What stands in the log before the report, which says nothing until it is done."""
 KILLS_ASKED = 30
+_COMPUTED = re.compile(r"^\d\d:\d\d:\d\d \w+: computing (\w+/\w+)$", re.MULTILINE)
 
 
 @dataclass
@@ -120,10 +121,8 @@ def _together(command: Command, folder: Path, copies: int, expected: dict[str, s
     folder.mkdir()
     stop = Stop(pattern="(sft|reference): (computing|another)", after_s=0.1)
     jobs = command.together(copies, "train.py", *FLOW, cwd=folder, stop=stop)
-    computed = Counter(
-        key for job in jobs[1:] for key in re.findall(r"computing (\S+/\S+)", job.stderr)
-    )  # fmt: skip
-    begun = set(re.findall(r"computing (\S+/\S+)", jobs[0].stderr))
+    computed = Counter(key for job in jobs[1:] for key in _COMPUTED.findall(job.stderr))
+    begun = set(_COMPUTED.findall(jobs[0].stderr))
     codes = [job.returncode for job in jobs]
     _say(
         f"{copies} together, one killed: exit codes {codes}, "

@@ -34,8 +34,8 @@ class Sources:
             store = self._stores.setdefault(root, ArtifactStore(root))
             try:
                 found = self._found[root, key] = store.open(key)
-                for name in READ_FILES if found is not None else ():
-                    if name in found.manifest["files"]:
+                if found is not None:
+                    for name in set(READ_FILES) & set(found.manifest["files"]):
                         found.file(name)
             except ArtifactError as error:
                 log.warning("report: %s; the page does without it", error)
