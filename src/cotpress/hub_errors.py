@@ -1,7 +1,7 @@
 """What goes wrong at the Hugging Face hub: it does not answer, or it refuses, told apart for messages.
 
-A hub that accepts a connection and then says nothing would be waited for without end: huggingface_hub sets a limit for
-some of its requests only.
+A hub that accepts a connection and then says nothing would be waited for without end, or for many minutes:
+huggingface_hub sets a limit for some of its requests only, and tries some of them again with a larger one.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def hub_problem(error: Exception) -> HubProblem | None:
 
 @contextmanager
 def answering_hub(silence_s: float | None = None) -> Iterator[None]:
-    """Requests of huggingface_hub inside end when the hub is silent for so long, where they have no limit of their own.
+    """Requests of huggingface_hub inside end when the hub is silent for so long.
 
     Args:
         silence_s: Seconds without a byte; None stands for `HF_HUB_DOWNLOAD_TIMEOUT` (10 unless the environment says
@@ -59,7 +59,8 @@ def answering_hub(silence_s: float | None = None) -> Iterator[None]:
     def limited(request: Any) -> None:
         given = request.extensions.get("timeout", {})
         kinds = ("connect", "read", "write", "pool")
-        request.extensions["timeout"] = {k: limit if given.get(k) is None else given[k] for k in kinds}
+        # Where it does set one, it may be a minute, six times.
+        request.extensions["timeout"] = {k: min(limit, given.get(k) or limit) for k in kinds}
 
     def client() -> Any:
         made = default_client_factory()
