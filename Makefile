@@ -8,7 +8,7 @@ run: ARGS ?= scorer=cts ratio=0.7
 
 AUDIT := .audit
 
-.PHONY: help run test test-slow fuzz audit bench docs check lint types clean install
+.PHONY: help run test test-kills test-slow fuzz audit bench docs check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -29,6 +29,9 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+
+test-kills: $(READY)  ## kills at random moments of every stage, run again, compared: about 5 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)
 
 test-slow: $(READY)  ## the slow tests on real models
 	$(BIN)/python -m pytest -m slow

@@ -3,10 +3,12 @@
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +23,22 @@ def environment() -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "COLUMNS": "120"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """When a command is stopped, and how.
+
+    Attributes:
+        pattern: Regular expression that has to stand in its log.
+        exists: Pattern of a file that has to be there, below the working directory; empty for none.
+        after_s: Seconds to wait then.
+    """
+
+    pattern: str
+    exists: str = ""
+    after_s: float = 0.0
+    signal: int = signal.SIGKILL
+
+
 class Command:
     """Runs entry scripts in a folder of their own, in forks of one process per test worker (`command_server`)."""
 
@@ -33,30 +51,48 @@ class Command:
         *arguments: str,
         cwd: Path | None = None,
         timeout: int = 240,
+        stop: Stop | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run one command to its end, with further environment variables."""
+        """Run one command to its end, or to where it is stopped, with further environment variables."""
+        (done,) = self.together(1, script, *arguments, cwd=cwd, timeout=timeout, stop=stop, variables=variables)
+        return done
+
+    def together(
+        self,
+        copies: int,
+        script: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        timeout: int = 240,
+        stop: Stop | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> "list[subprocess.CompletedProcess[str]]":
+        """Start the same command several times at once; the first of them may be stopped."""
         server = _server()
         assert server.stdin is not None
         assert server.stdout is not None
-        with tempfile.TemporaryDirectory() as written:
-            out, err = Path(written, "out"), Path(written, "err")
+        with tempfile.TemporaryDirectory() as folder:
+            written = [(str(Path(folder, f"out{i}")), str(Path(folder, f"err{i}"))) for i in range(copies)]
             request = {
                 "script": str(ROOT / script),
                 "arguments": arguments,
                 "cwd": str(cwd or self.folder),
                 "environment": dict(variables or {}),
-                "out": str(out),
-                "err": str(err),
+                "written": written,
                 "timeout": timeout,
+                "stop": None if stop is None else asdict(stop),
             }
             server.stdin.write(json.dumps(request) + "\n")
             server.stdin.flush()
-            code = json.loads(server.stdout.readline())
-            texts = [path.read_text(encoding="utf-8") for path in (out, err)]
-        if code is None:
-            raise subprocess.TimeoutExpired([script, *arguments], timeout, *texts)
-        return subprocess.CompletedProcess([script, *arguments], code, *texts)
+            codes = json.loads(server.stdout.readline())
+            texts = [[Path(path).read_text(encoding="utf-8") for path in pair] for pair in written]
+        if None in codes:
+            raise subprocess.TimeoutExpired([script, *arguments], timeout, *texts[codes.index(None)])
+        return [
+            subprocess.CompletedProcess([script, *arguments], code, *pair)
+            for code, pair in zip(codes, texts, strict=True)
+        ]
 
     def fresh(self, script: str, *arguments: str, timeout: int = 240) -> "subprocess.CompletedProcess[str]":
         """The same in a process that imports everything itself, as a shell starts it."""

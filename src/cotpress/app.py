@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotpress.completion import SWITCHES, shell_completion
+from cotpress.disk import FIX, disk_problem
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.help_page import help_page
+from cotpress.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.redaction import check_readable, refuse_secrets, shown
 
 if TYPE_CHECKING:
@@ -66,10 +68,11 @@ def main(name: str, conf: Path, task: str) -> None:
     except CotpressError as error:
         _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except Exception as error:
-        message = explain(error, name, conf)
+        outside = _machine_problem(error)
+        message = outside or explain(error, name, conf)
         if message is not None:
             multirun.forget_sweep()
-            _stop(message, 1 if isinstance(error, OSError) and error.filename else 2)  # what is wrong is outside
+            _stop(message, 1 if outside else 2)
         multirun.end_sweep()
         raise
     sweep = multirun.end_sweep()
@@ -110,6 +113,16 @@ def _going_on(job: Callable[[], None]) -> None:
                     "Fix: fewer jobs at a time (hydra.launcher.n_jobs=1), or more memory"
                 ) from error
             sys.stderr.write("a worker of the parallel launcher was killed; going on with the jobs that are missing\n")
+
+
+def _machine_problem(error: BaseException) -> str | None:
+    """A message if disk or memory are what is wrong, wherever in the work that was noticed."""
+    problem = disk_problem(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use '{error.filename}': {error.strerror}. {FIX}"
+    if problem is not None:
+        return f"cannot write: {problem}. {FIX}"
+    return f"out of memory: {error}. {MEMORY_FIX}" if is_out_of_memory(error) else None
 
 
 def _stop(message: str, code: int) -> None:

@@ -5,7 +5,7 @@ fingerprint is a hash of everything that determines the content (never batch siz
 artifact is computed once however many jobs ask for it. While it is made it lives under `artifacts/.partial/`,
 where an interrupted stage finds its own progress again; it appears under its final name by one atomic rename,
 so half an artifact does not exist. A file lock, released by the kernel when its holder dies, lets only one of
-several jobs do the work.
+several jobs do the work. A process checks every file against the checksum in the manifest before it first reads it.
 """
 
 import dataclasses
@@ -17,13 +17,15 @@ import logging
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cotpress.errors import ArtifactError
+from cotpress.disk import FIX, disk_problem
+from cotpress.errors import ArtifactError, CotpressError
 from cotpress.locks import WorkLock
 from cotpress.places import checked_key, stays_below
 from cotpress.redaction import masked
@@ -32,7 +34,10 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+CHECKSUM = "checksum"
+"""Key of the manifest: a hash of all the others, so that a damaged number among the facts is not read either."""
 TIMING = "timing.json"
+_MANIFEST_KEYS = {"stage", "fingerprint", "identity", "num_rows", "dropped", "facts", "files"}
 SCRATCH = "scratch"
 """Name of the folder inside a partial artifact for resumable progress; removed when the artifact is finished."""
 
@@ -65,6 +70,7 @@ class Artifact:
         manifest: What the stage said about it.
         seconds: Wall time of computing it, whichever job did so.
         fresh: True if the call that returned it computed it.
+        verified: False if its files have not been checked against their checksums; `file` then does so.
     """
 
     stage: str
@@ -73,6 +79,7 @@ class Artifact:
     manifest: Mapping[str, Any]
     seconds: float
     fresh: bool = False
+    verified: bool = True
 
     @property
     def key(self) -> str:
@@ -86,13 +93,16 @@ class Artifact:
         return facts
 
     def file(self, name: str) -> Path:
-        """Path of a file of the artifact.
+        """Path of a file of the artifact, whose content is what the stage wrote.
 
         Raises:
-            ArtifactError: The artifact has no such file.
+            ArtifactError: The artifact has no such file, or it is damaged.
         """
-        if name not in self.manifest["files"]:
-            raise ArtifactError(f"artifact {self.key} has no file '{name}'; it holds {sorted(self.manifest['files'])}")
+        files: Mapping[str, str] = self.manifest["files"]
+        if name not in files:
+            raise ArtifactError(f"artifact {self.key} has no file '{name}'; it holds {sorted(files)}")
+        if not self.verified:
+            _check(self.key, self.path, {name: files[name]})
         return self.path / name
 
 
@@ -125,14 +135,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def content_checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values, as hex digits, however they are written down."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_text_atomic(path: Path, text: str) -> None:
     """Write `text` so that `path` holds either its old content or all of the new one, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk is not made fuller
+        raise
 
 
 def _write_json(path: Path, value: object) -> None:
@@ -158,7 +178,8 @@ class ArtifactStore:
     def open(self, key: str) -> Artifact | None:
         """The finished artifact of a key `stage/fingerprint`, or None.
 
-        Its checksums are not looked at: a report reads a small log beside weights of many gigabytes.
+        Only files that are asked for are checked, see `Artifact.file`: a report reads a small log beside weights of
+        many gigabytes.
 
         Raises:
             ArtifactError: The artifact is there but its manifest is damaged, or the key is none.
@@ -172,15 +193,15 @@ class ArtifactStore:
         Args:
             stage: Name of the stage, also the folder name.
             identity: Everything that determines the content, upstream artifact keys included.
-            produce: Writes the files into the given folder. What an earlier, interrupted call left there
-                is still there; only `scratch/` below it is meant for resuming and is removed at the end.
+            produce: Writes the files into the given folder. What an earlier, interrupted call left below `scratch/`
+                is still there, to go on from; it is removed at the end.
 
         Raises:
             ArtifactError: The output directory cannot be written.
         """
         full = self._complete(stage, identity)
         digest = fingerprint(full)
-        found = self._open_or_discard(stage, digest)
+        found = self._whole(stage, digest)
         if found is not None:
             if found.key not in self._announced:
                 log.info("%s: found %s", stage, found.key)
@@ -203,7 +224,7 @@ class ArtifactStore:
         digests: dict[str, int] = {}
         for index, identity in enumerate(identities):
             digests.setdefault(fingerprint(self._complete(stage, identity)), index)
-        missing = [d for d in sorted(digests) if self._open_or_discard(stage, d) is None]
+        missing = [d for d in sorted(digests) if self._whole(stage, d) is None]
         with self._writing(stage), ExitStack() as locks:  # sorted: no two jobs wait for each other's lock
             for digest in missing:
                 locks.enter_context(self._lock(stage, digest).whole())
@@ -224,7 +245,7 @@ class ArtifactStore:
         partial = self._partial(stage, digest)
         with self._writing(stage):
             lock = self._lock(stage, digest)
-            with lock.part(part, lambda: self._open_or_discard(stage, digest) is not None) as needed:
+            with lock.part(part, lambda: self._whole(stage, digest) is not None) as needed:
                 if needed:
                     partial.mkdir(exist_ok=True)
                 yield partial if needed else None
@@ -234,13 +255,16 @@ class ArtifactStore:
 
     @contextmanager
     def _writing(self, stage: str) -> Iterator[None]:
+        """Tell in our words what the disk refuses, also where a library has words of its own for it."""
         try:
             (self._root / ".partial").mkdir(parents=True, exist_ok=True)
             yield
-        except OSError as error:
+        except Exception as error:
+            problem = None if isinstance(error, CotpressError) else disk_problem(error)
+            if problem is None and not isinstance(error, FileExistsError | NotADirectoryError):
+                raise
             raise ArtifactError(
-                f"{stage}: cannot write below '{self._root}': {error}. Fix: free the disk or choose another "
-                "place with output_root=DIR. Finished stages are kept."
+                f"{stage}: cannot write below '{self._root}': {problem or error}. {FIX}. Finished stages are kept."
             ) from error
 
     def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,25 +276,23 @@ class ArtifactStore:
     def _produce(
         self, stage: str, digest: str, identity: Mapping[str, Any], partial: Path, produce: Callable[[Path], Summary]
     ) -> Artifact:
-        partial.mkdir(exist_ok=True)
+        _keep_only_scratch(partial)
         started = time.monotonic()
         log.info("%s: computing %s/%s", stage, stage, digest)
         summary = produce(partial)
         seconds = time.monotonic() - started + summary.shared_seconds
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         names = sorted(str(p.relative_to(partial)) for p in partial.rglob("*") if p.is_file())
-        _write_json(
-            partial / MANIFEST,
-            {
-                "stage": stage,
-                "fingerprint": digest,
-                "identity": masked(identity),
-                "num_rows": summary.num_rows,
-                "dropped": plain(summary.dropped),
-                "facts": plain(summary.facts),
-                "files": {n: file_sha256(partial / n) for n in names if n not in (MANIFEST, TIMING)},
-            },
-        )
+        manifest = {
+            "stage": stage,
+            "fingerprint": digest,
+            "identity": masked(identity),
+            "num_rows": summary.num_rows,
+            "dropped": plain(summary.dropped),
+            "facts": plain(summary.facts),
+            "files": {n: file_sha256(partial / n) for n in names},
+        }
+        _write_json(partial / MANIFEST, {**manifest, CHECKSUM: content_checksum(manifest)})
         finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         _write_json(partial / TIMING, {"seconds": round(seconds, 3), "finished_at": finished_at})
         final = self._root / stage / digest
@@ -282,13 +304,22 @@ class ArtifactStore:
         assert opened is not None
         return dataclasses.replace(opened, fresh=True)
 
+    def _whole(self, stage: str, digest: str) -> Artifact | None:
+        """The artifact if it is there and undamaged. Called without its lock, so a damaged one stays where it is:
+        another job may be about to replace it."""
+        try:
+            return self._open(stage, digest)
+        except ArtifactError:
+            return None
+
     def _open_or_discard(self, stage: str, digest: str) -> Artifact | None:
+        """The same for the holder of the lock, who sets a damaged one aside."""
         try:
             return self._open(stage, digest)
         except ArtifactError as error:
             log.warning("%s; it is set aside and computed again", error)
             damaged = self._root / stage / digest
-            damaged.rename(self._root / ".partial" / f"damaged-{stage}-{digest}-{time.time_ns()}")
+            damaged.rename(self._root / ".partial" / f"damaged-{stage}-{digest}-{uuid.uuid4().hex[:8]}")
             return None
 
     def _open(self, stage: str, digest: str, *, verify: bool = True) -> Artifact | None:
@@ -298,19 +329,49 @@ class ArtifactStore:
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             files: dict[str, str] = manifest["files"]
+            _check_manifest(manifest, stage, digest)
             if outside := [n for n in files if not stays_below(n)]:
                 raise ArtifactError(f"artifact {stage}/{digest} is damaged: its manifest names {outside[:3]}")
             state = (path, *((n, s.st_size, s.st_mtime_ns) for n in files for s in [(path / n).stat()]))
-            known = not verify or state in self._verified
-            wrong = [] if known else [n for n, digest_ in files.items() if file_sha256(path / n) != digest_]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"artifact {stage}/{digest} is damaged: {error}") from error
-        if wrong:
-            raise ArtifactError(f"artifact {stage}/{digest} is damaged: checksum of {', '.join(wrong)} differs")
-        if verify:
+        if verify and state not in self._verified:
+            _check(f"{stage}/{digest}", path, files)
             self._verified.add(state)
         try:
             seconds = float(json.loads((path / TIMING).read_text(encoding="utf-8"))["seconds"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             seconds = 0.0  # a lost timing says nothing about the content
-        return Artifact(stage=stage, fingerprint=digest, path=path, manifest=manifest, seconds=seconds)
+        return Artifact(stage=stage, fingerprint=digest, path=path, manifest=manifest, seconds=seconds, verified=verify)
+
+
+def _check_manifest(manifest: Mapping[str, Any], stage: str, digest: str) -> None:
+    """Raises ValueError if it is not what was written, or that of another artifact."""
+    content = {key: value for key, value in manifest.items() if key != CHECKSUM}
+    if content.keys() != _MANIFEST_KEYS or (content["stage"], content["fingerprint"]) != (stage, digest):
+        raise ValueError(f"{MANIFEST} is not that of this artifact")
+    # Artifacts of earlier releases have no checksum; one whose name is damaged is an unknown key.
+    if CHECKSUM in manifest and manifest[CHECKSUM] != content_checksum(content):
+        raise ValueError(f"checksum of {MANIFEST} differs")
+
+
+def _check(key: str, folder: Path, files: Mapping[str, str]) -> None:
+    """Compare files with their checksums.
+
+    Raises:
+        ArtifactError: Some differ or cannot be read.
+    """
+    try:
+        wrong = [name for name, digest in files.items() if file_sha256(folder / name) != digest]
+    except OSError as error:
+        raise ArtifactError(f"artifact {key} is damaged: {error}") from error
+    if wrong:
+        raise ArtifactError(f"artifact {key} is damaged: checksum of {', '.join(wrong)} differs")
+
+
+def _keep_only_scratch(partial: Path) -> None:
+    """Make the folder of an artifact in the making, without what a kill left half-written where the files go."""
+    partial.mkdir(exist_ok=True)
+    for path in partial.iterdir():
+        if path.name != SCRATCH:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

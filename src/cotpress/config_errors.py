@@ -15,7 +15,7 @@ _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 
 
 def explain(error: BaseException, entry: str, conf: Path) -> str | None:
-    """A message for the user, or None if the error is about neither the configuration nor a place on disk.
+    """A message for the user, or None if the error is not about the configuration.
 
     Args:
         error: What Hydra raised.
@@ -25,11 +25,6 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
-    if isinstance(error, OSError) and error.filename is not None:
-        return (
-            f"cannot use '{error.filename}': {error.strerror}. Fix: choose a place that can be written, with "
-            "output_root=DIR (compress.py: also output=DIR)"
-        )
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException):

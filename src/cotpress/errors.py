@@ -44,6 +44,10 @@ class WorkerError(CotpressError):
     """A process that worked on one of several devices has died or failed."""
 
 
+class MemoryLimitError(CotpressError):
+    """The smallest possible batch does not fit the memory."""
+
+
 class MissingExtraError(CotpressError):
     """An optional package is needed for what was asked."""
 

@@ -20,6 +20,7 @@ from cotpress.compression.config import ExportFormat
 from cotpress.compression.export import export, warn_of_template
 from cotpress.config import CompressConfig, EvaluateConfig, PipelineConfig, ReportConfig, TrainConfig
 from cotpress.data.stage import problems
+from cotpress.disk import require_writable
 from cotpress.evaluation.baselines import Shortening, shortening
 from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.reference import token_counter
@@ -159,6 +160,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     With `shard=K/N` it scores that share of the traces, and goes on only if no other share is missing.
     """
     output = Path(config.output)
+    require_writable(output, "output")
     job = _job(config, folder, folder, config.scorer.name, config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Compression(config, tracker)

@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,8 @@ def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str
         overrides: Its part of the command line.
     """
     log_to(folder / JOB_LOG, console=True)
-    started = time.time()
-    note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started, pid=os.getpid())
+    started = time.monotonic()
+    note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time(), pid=os.getpid())
     try:
         checked = to_objects(config)
         planned = isinstance(checked, TrainConfig) and checked.plan
@@ -67,9 +68,11 @@ def run_alone(config: "DictConfig", task: str, folder: Path, overrides: list[str
         state = JobState.found if found is not None else JobState.finished
     except Exception as error:
         logging.getLogger("cotpress.file").exception("the job failed")
-        write_note(folder, replace(note, state=JobState.failed, error=describe(error), seconds=time.time() - started))
+        with suppress(OSError):  # a full disk takes no note; the error itself is what is told
+            failed = replace(note, state=JobState.failed, error=describe(error), seconds=time.monotonic() - started)
+            write_note(folder, failed)
         raise
-    write_note(folder, replace(note, state=state, run_dir=run_dir, metric=metric, seconds=time.time() - started))
+    write_note(folder, replace(note, state=state, run_dir=run_dir, metric=metric, seconds=time.monotonic() - started))
     return metric
 
 
@@ -77,20 +80,20 @@ def run_in_sweep(config: "DictConfig", task: str, folder: Path, overrides: list[
     """One job of a multirun; NaN if it fails. Arguments as in `run_alone`, and the configuration of the launcher."""
     if is_worker():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal; the sweep's own process decides
-    started = time.time()
-    note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=started)
+    started = time.monotonic()
+    note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time())
     write_note(folder, note)
     _mask(folder.parent / PLANNED)
     try:
         note = _performed(note, config, task, folder, launcher)
     except KeyboardInterrupt:
-        write_note(folder, replace(note, state=JobState.interrupted, seconds=time.time() - started))
+        write_note(folder, replace(note, state=JobState.interrupted, seconds=time.monotonic() - started))
         raise
     except Exception as error:
         with (folder / JOB_LOG).open("a", encoding="utf-8") as handle:
             handle.write(without_secrets(traceback.format_exc()))
         note = replace(note, state=JobState.failed, error=describe(error))
-    write_note(folder, replace(note, seconds=time.time() - started))
+    write_note(folder, replace(note, seconds=time.monotonic() - started))
     return math.nan if note.metric is None else note.metric
 
 
@@ -180,11 +183,20 @@ def log_to(path: Path | None, *, console: bool) -> None:
         root.addHandler(lines)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _JobLogHandler(path, encoding="utf-8")
         file.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines
+
+
+class _JobLogHandler(logging.FileHandler):
+    """A full disk loses lines of the log, not the work, and is told once by whatever cannot go on without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is logging's)
+        """Leave out the traceback that logging would print for every line."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def _found(config: EntryConfig) -> tuple[float | None, Path] | None:

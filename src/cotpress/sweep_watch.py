@@ -37,7 +37,7 @@ class Watch:
         self._told: set[int] = set()
         self._seconds: list[float] = []
         self._abreast = 1  # most jobs seen running at once
-        self._started = self._last_line = time.time()
+        self._started = self._last_line = time.monotonic()
         self._live: Live | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -75,12 +75,12 @@ class Watch:
                 if job.note is not None and job.note.state is JobState.finished:
                     self._seconds.append(job.note.seconds or 0.0)
                 self._say(f"{_headline(sweep, job)}: {_result(job)}{'' if last else self.left(sweep)}")
-        if not last and self._live is None and time.time() - self._last_line >= QUIET_S:
+        if not last and self._live is None and time.monotonic() - self._last_line >= QUIET_S:
             for job in _running(sweep):
                 self._say(f"{_headline(sweep, job)} is running: {_last_words(job)}")
 
     def _say(self, text: str) -> None:
-        self._last_line = time.time()
+        self._last_line = time.monotonic()
         if self._live is None:
             _line(text)
         else:
@@ -94,8 +94,9 @@ class Watch:
             return ""
         recent = self._seconds[-RECENT_JOBS:]
         mean = sum(recent) / len(recent)
-        now = time.time()
-        rest = sum(max(mean - (now - job.note.started_at), 0.0) for job in running if job.note is not None)
+        now = time.time()  # of this and of other processes; should the clock be set, no job lasts longer than the mean
+        since = [now - job.note.started_at for job in running if job.note is not None]
+        rest = sum(min(max(mean - seconds, 0.0), mean) for seconds in since)
         return f"; about {duration((waiting * mean + rest) / self._abreast)} left"
 
     def shown(self) -> "RenderableType":
@@ -108,7 +109,9 @@ class Watch:
         sweep = read_sweep(self.sweep_dir)
         bar = Table.grid(padding=(0, 1))
         head = f"{len(self._told)}/{len(sweep.jobs)} jobs" if sweep.planned else f"{len(self._told)} jobs"
-        times = Text(f"{duration(time.time() - self._started)}{self.left(sweep)}", overflow="ellipsis", no_wrap=True)
+        times = Text(
+            f"{duration(time.monotonic() - self._started)}{self.left(sweep)}", overflow="ellipsis", no_wrap=True
+        )
         total = len(sweep.jobs) if sweep.planned else None
         bar.add_row(head, ProgressBar(total=total, completed=len(self._told), width=24), times)
         lines = [

@@ -1,7 +1,12 @@
-"""Records to parquet and back: the one place that knows column types."""
+"""Records to parquet and back: the one place that knows column types.
+
+Pages carry checksums, which are looked at when they are read: what lies in a manifest is checked as a whole before, but
+the shards of unfinished work, exports and the files of a run directory have no manifest.
+"""
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,8 +84,14 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def write_records(path: Path, records: Sequence[Any], record: type) -> None:
-    """Write records as one parquet file; equal records give equal bytes."""
-    pq.write_table(to_table(records, record), path, compression="zstd")
+    """Write records as one parquet file, which appears whole or not at all; equal records give equal bytes."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(to_table(records, record), temporary, compression="zstd", write_page_checksum=True)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
@@ -92,7 +103,7 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
     found: list[R] = []
     for path in [paths] if isinstance(paths, Path) else paths:
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
         except (OSError, pa.ArrowInvalid) as error:
             raise ArtifactError(f"'{path}' cannot be read as parquet: {error}") from error
         if table.schema.names != schema(record).names:
@@ -103,7 +114,7 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
 
 def stream_records(path: Path, record: type[R]) -> Iterator[R]:
     """Yields the records of a parquet file in order, with a bounded number of them in memory."""
-    with pq.ParquetFile(path, memory_map=True) as file:
+    with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE):
             yield from from_table(pa.Table.from_batches([batch]), record)
 
@@ -111,9 +122,9 @@ def stream_records(path: Path, record: type[R]) -> Iterator[R]:
 def concatenate(paths: Iterable[Path], target: Path, record: type) -> int:
     """Write the records of several files of this module as one, with one in memory at a time; returns their number."""
     num_rows = 0
-    with pq.ParquetWriter(target, schema(record), compression="zstd") as writer:
+    with pq.ParquetWriter(target, schema(record), compression="zstd", write_page_checksum=True) as writer:
         for path in paths:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
             writer.write_table(table)
             num_rows += table.num_rows
     return num_rows

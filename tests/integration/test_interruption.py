@@ -1,67 +1,49 @@
-"""Killed and repeated: nothing that was finished is lost, nothing half-made is read."""
+"""Killed and repeated: nothing that was finished is lost, nothing half-made is read. tests/tool/kills.py does more."""
 
-import hashlib
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from commands import ROOT, SMALL, Command, environment
+from commands import Command, Stop
+from undisturbed import contents
 
 pytestmark = pytest.mark.timeout(300)
-ARGUMENTS = ["scorer=cts", "ratio=0.5", *SMALL, "trainer.checkpoint_every_s=0"]
+SMALL = [
+    "model=tiny", "scorer=cts", "ratio=0.5", "data.num_traces=16", "benchmark.num_problems=2",
+    "benchmark.max_new_tokens=8", "evaluation.baselines=[]", "trainer.checkpoint_every_s=0",
+    "reference.tune.sequences_per_step=2", "sft.tune.sequences_per_step=2",
+]  # fmt: skip
+CHECKPOINT = "outputs/artifacts/.partial/{}-*/scratch/last.ckpt"
+STOPS = (
+    (Stop(pattern="reference: computing", exists=CHECKPOINT.format("reference"), signal=signal.SIGINT), 130),
+    (Stop(pattern="score: computing", after_s=0.05), -signal.SIGKILL),
+    (Stop(pattern="sft: computing", exists=CHECKPOINT.format("sft")), -signal.SIGKILL),
+)
+"""Each with the exit code that follows."""
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*.parquet") if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-def _hear_ctrl_c() -> None:
-    """A shell starts background jobs deaf to SIGINT, and their children inherit that; a user's job hears it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _start(cwd: Path, *more: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *ARGUMENTS, *more], cwd=cwd, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_hear_ctrl_c,
-    )  # fmt: skip
-
-
-def _wait_for(pattern: str, cwd: Path, job: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
-    while not list(cwd.glob(pattern)) and job.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def test_killed_run_goes_on_and_ends_the_same(command: Command, tmp_path: Path) -> None:
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    killed.mkdir()
+def test_run_that_is_stopped_again_and_again_goes_on_and_ends_the_same(command: Command, tmp_path: Path) -> None:
+    disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
+    disturbed.mkdir()
     whole.mkdir()
-    for pattern in ("outputs/artifacts/.partial/sft-*/scratch/last.ckpt", "outputs/artifacts/score/*"):
-        job = _start(killed)
-        _wait_for(pattern, killed, job)
-        job.send_signal(signal.SIGKILL)
-        job.communicate()
-    done = command("train.py", *ARGUMENTS, cwd=killed)
+    for stop, code in STOPS:
+        stopped = command("train.py", *SMALL, cwd=disturbed, stop=stop)
+        assert stopped.returncode == code, stopped.stderr[-3000:]
+        assert "Traceback" not in stopped.stderr
+        assert ("the same command goes on" in stopped.stderr) == (stop.signal == signal.SIGINT)
+    done = command("train.py", *SMALL, cwd=disturbed)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "data: computing" not in done.stderr
-    assert command("train.py", *ARGUMENTS, cwd=whole).returncode == 0
-    for stage in ("data", "distill", "score", "compress"):
-        assert _digests(killed / "outputs/artifacts" / stage) == _digests(whole / "outputs/artifacts" / stage), stage
-    logs = [sorted(p.read_text() for p in f.glob("outputs/artifacts/sft/*/train_log.csv")) for f in (killed, whole)]
-    assert logs[0] == logs[1]
+    assert "sft: going on from the last checkpoint" in done.stderr
+    assert "score: computing" not in done.stderr
+    assert command("train.py", *SMALL, cwd=whole).returncode == 0
+    assert contents(disturbed / "outputs") == contents(whole / "outputs")
 
 
-def test_ctrl_c_says_what_happens_next(command: Command, tmp_path: Path) -> None:
-    job = _start(tmp_path, "data.num_traces=200")
-    _wait_for("outputs/artifacts/.partial/sft-*/scratch/last.ckpt", tmp_path, job)
-    job.send_signal(signal.SIGINT)
-    _, stderr = job.communicate(timeout=60)
-    assert job.returncode == 130, stderr[-2000:]
-    assert "the same command goes on" in stderr
-    assert "Traceback" not in stderr
+def test_jobs_that_start_together_share_the_work_and_outlive_one_of_them(command: Command, tmp_path: Path) -> None:
+    arguments = ["model=tiny", "scorer=cts", "reference=none", "ratio=0.5", "data.num_traces=16"]
+    stop = Stop(pattern=r"data: (computing|another|found)")
+    done = command.together(3, "compress.py", *arguments, cwd=tmp_path, stop=stop)
+    assert [job.returncode for job in done] == [-signal.SIGKILL, 0, 0], [job.stderr[-2000:] for job in done]
+    for stage in ("score", "compress"):
+        assert sum(f"{stage}: computing" in job.stderr for job in done) == 1, stage

@@ -1,4 +1,5 @@
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -75,7 +76,9 @@ def test_failed_stage_leaves_no_artifact_but_keeps_its_scratch(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("damage", ["truncate", "delete", "manifest"])
-def test_damaged_artifact_is_recomputed_never_read(tmp_path: Path, damage: str) -> None:
+def test_damaged_artifact_is_recomputed_never_read(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     store = ArtifactStore(tmp_path)
     built = store.build("data", {}, _write("hello"))
     if damage == "truncate":
@@ -86,7 +89,102 @@ def test_damaged_artifact_is_recomputed_never_read(tmp_path: Path, damage: str) 
         (built.path / MANIFEST).write_text("{")
     with pytest.raises(ArtifactError, match="damaged"):
         store.find("data", {})
-    assert store.build("data", {}, _write("hello")).file("rows.txt").read_text() == "hello"
+    with caplog.at_level(logging.WARNING):
+        assert store.build("data", {}, _write("hello")).file("rows.txt").read_text() == "hello"
+    assert "is set aside and computed again" in caplog.text
+
+
+def test_every_bit_of_an_artifact_is_guarded(tmp_path: Path) -> None:
+    built = ArtifactStore(tmp_path).build("data", {"seed": 1}, _write("hello"))
+    for name in ("rows.txt", MANIFEST):
+        whole = (built.path / name).read_bytes()
+        for bit in range(0, 8 * len(whole), 3):
+            content = bytearray(whole)
+            content[bit // 8] ^= 1 << bit % 8
+            (built.path / name).write_bytes(content)
+            try:
+                found = ArtifactStore(tmp_path).find("data", {"seed": 1})
+            except ArtifactError as error:
+                assert "damaged" in str(error)  # noqa: PT017 (white space of the manifest may change without harm)
+            else:
+                assert found is not None
+                assert found.manifest == built.manifest
+                assert found.file("rows.txt").read_text() == "hello"
+        (built.path / name).write_bytes(whole)
+
+
+def test_manifest_of_another_artifact_is_damage(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    one, other = store.build("data", {"seed": 1}, _write("x")), store.build("data", {"seed": 2}, _write("x"))
+    (one.path / MANIFEST).write_bytes((other.path / MANIFEST).read_bytes())
+    with pytest.raises(ArtifactError, match=r"not that of this artifact"):
+        store.find("data", {"seed": 1})
+
+
+def test_file_of_an_artifact_that_was_opened_unchecked_is_checked_when_it_is_asked_for(tmp_path: Path) -> None:
+    def produce(folder: Path) -> Summary:
+        (folder / "small").write_text("small")
+        (folder / "weights").write_text("weights")
+        return Summary(num_rows=1)
+
+    built = ArtifactStore(tmp_path).build("sft", {}, produce)
+    (built.path / "weights").write_text("weighty")
+    opened = ArtifactStore(tmp_path).open(built.key)
+    assert opened is not None
+    assert opened.file("small").read_text() == "small"
+    with pytest.raises(ArtifactError, match="checksum of weights differs"):
+        opened.file("weights")
+
+
+def test_half_written_files_of_a_killed_call_are_no_part_of_the_artifact(tmp_path: Path) -> None:
+    whole = ArtifactStore(tmp_path / "whole").build("data", {}, _write("x"))
+
+    def dies(folder: Path) -> Summary:
+        (folder / "adapter").mkdir()
+        (folder / "adapter/weights").write_text("half")
+        (folder / f".{MANIFEST}.1.tmp").write_text("{")
+        (folder / SCRATCH).mkdir()
+        raise KeyboardInterrupt
+
+    store = ArtifactStore(tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        store.build("data", {}, dies)
+    built = store.build("data", {}, _write("x"))
+    assert (built.path / MANIFEST).read_bytes() == (whole.path / MANIFEST).read_bytes()
+    assert {p.name for p in built.path.iterdir()} == {p.name for p in whole.path.iterdir()}
+
+
+def test_damaged_artifact_is_set_aside_under_its_lock_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another job may have replaced it between the look and the lock."""
+    first, second = ArtifactStore(tmp_path), ArtifactStore(tmp_path)
+    built = first.build("data", {}, _write("good"))
+    (built.path / "rows.txt").write_text("baad")
+    locked = second._locked
+
+    def repaired_meanwhile(stage: str, digest: str):
+        first.build("data", {}, _write("good"))
+        return locked(stage, digest)
+
+    monkeypatch.setattr(second, "_locked", repaired_meanwhile)
+    calls: list[int] = []
+    assert second.build("data", {}, _write("good", calls)).file("rows.txt").read_text() == "good"
+    assert not calls
+    assert len(list((tmp_path / "artifacts/.partial").glob("damaged-*"))) == 1
+
+
+def test_clock_that_jumps_changes_neither_durations_nor_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumping = iter([2e9, 1e9, 3e9, 0.0] * 50)
+    straight = ArtifactStore(tmp_path / "straight").build("data", {}, _write("x"))
+    monkeypatch.setattr(time, "time", lambda: next(jumping))
+    monkeypatch.setattr(time, "time_ns", lambda: int(next(jumping) * 1e9))
+    jumped = ArtifactStore(tmp_path / "jumped").build("data", {}, _write("x"))
+    assert 0 <= jumped.seconds < 60
+    assert (jumped.path / MANIFEST).read_bytes() == (straight.path / MANIFEST).read_bytes()
+    os.utime(jumped.path / "rows.txt", (0, 0))  # a file of long before its manifest
+    found = ArtifactStore(tmp_path / "jumped").find("data", {})
+    assert found is not None
 
 
 def test_unknown_file_of_an_artifact_is_a_clear_error(tmp_path: Path) -> None:

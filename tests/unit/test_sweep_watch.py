@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cotpress.progress import duration
 from cotpress.sweep_files import JobNote, JobState, read_sweep, write_note, write_plan
 from cotpress.sweep_watch import Watch
 
@@ -45,6 +46,21 @@ def test_what_is_left_follows_from_the_jobs_that_were_computed(tmp_path: Path) -
     _note(tmp_path, 3, JobState.running)
     watch.look()
     assert watch.left(read_sweep(tmp_path)) == "; about 3 min 20 s left"  # 2 running, 2 waiting, 2 at a time
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_clock_that_was_set_makes_no_estimate_negative_or_longer_than_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    write_plan(tmp_path, "train", JOBS)
+    watch = Watch(tmp_path)
+    _note(tmp_path, 0, JobState.finished, seconds=100.0)
+    _note(tmp_path, 1, JobState.running)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + hours * 3600)
+    watch.look()
+    left = 400.0 + (100.0 if hours < 0 else 0.0)  # 4 wait; the one that runs may have all of its time before it
+    assert watch.left(read_sweep(tmp_path)) == f"; about {duration(left)} left"
 
 
 def test_running_jobs_are_named_with_the_last_line_of_their_log(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,9 +52,7 @@ def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path,
     path = output / FILES[format_]
     match format_:
         case ExportFormat.parquet:
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            write_records(temporary, rows, CompressedTrace)
-            temporary.replace(path)
+            write_records(path, rows, CompressedTrace)
         case ExportFormat.trl:
             write_text_atomic(path, _lines({"prompt": _prompt(r, chat), "completion": [_turn(r, chat)]} for r in rows))
         case ExportFormat.openai | ExportFormat.llamafactory:

@@ -9,21 +9,26 @@ A text does not depend on its batch: up to the rounding of matrix products of an
 `generate` row by row, and sampled ones come from a random stream of their own.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from cotpress.generation.base import LENGTH, STOP, Generation, OnDone, Sampling, budgets
 from cotpress.generation.sampling import RowStreams, sampled_tokens
+from cotpress.memory import is_out_of_memory, release, smaller_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cotpress.generation.prefill import PromptReader, ReadPrompt
+
+log = logging.getLogger(__name__)
 
 _Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """Logits `[rows, V]` and the indices of the rows' prompts to the next token of each."""
@@ -64,21 +69,37 @@ def generate(
         streams: Name of each prompt's stream of random numbers: what is drawn depends on the seed and this name, not
             on the batch. None names them by their index.
         on_done: Called with a prompt's index and completion as soon as it is finished.
+
+    Raises:
+        MemoryLimitError: A single row does not fit the memory.
     """
     names = [str(i) for i in range(len(prompts))] if streams is None else streams
     ends, limits = _end_ids(model, tokenizer), budgets(max_new_tokens, len(prompts))
     done: dict[int, Generation] = {}
 
-    def finish(row: _Row) -> None:
+    def finish(asked: Sequence[int], row: _Row) -> None:
+        index = asked[row.index]
         stopped = row.written[-1] in ends
         kept = row.written[:-1] if stopped else row.written
         text, reason = str(tokenizer.decode(kept, skip_special_tokens=False)), STOP if stopped else LENGTH
-        done[row.index] = Generation(token_ids=tuple(kept), text=text, finish_reason=reason, latency_s=row.seconds)
+        done[index] = Generation(token_ids=tuple(kept), text=text, finish_reason=reason, latency_s=row.seconds)
         if on_done is not None:
-            on_done(row.index, done[row.index])
+            on_done(index, done[index])
 
-    if prompts:
-        _Writer(model, prompts, limits, ends, _chooser(sampling, names), min(batch_size, len(prompts))).run(finish)
+    smaller = smaller_batches(model, "generation", "trainer.generation_tokens")
+    while left := [i for i in range(len(prompts)) if i not in done]:
+        choose = _chooser(sampling, [names[i] for i in left])  # from the start of each stream, however often it begins
+        texts, room = [prompts[i] for i in left], [limits[i] for i in left]
+        row_tokens = max(len(text) + limit for text, limit in zip(texts, room, strict=True))
+        size = batch_size if smaller.most is None else min(batch_size, max(smaller.most // row_tokens, 1))
+        try:
+            _Writer(model, texts, room, ends, choose, size).run(partial(finish, left))
+            break
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            smaller.lower(min(size, len(left)) * row_tokens, error, indivisible=min(size, len(left)) == 1)
+        release()  # rows that had not ended begin anew, with fewer beside them, and end the same
     return [done[i] for i in range(len(prompts))]
 
 
@@ -98,11 +119,11 @@ class _Writer:
 
         self._model, self._device = model, next(model.parameters()).device
         self._prompts, self._limits, self._ends, self._choose = [tuple(p) for p in prompts], limits, ends, choose
-        self._batch_size, self._rows = batch_size, list[_Row]()
+        self._batch_size, self._rows = min(batch_size, len(prompts)), list[_Row]()
         order = sorted(range(len(prompts)), key=lambda i: (len(self._prompts[i]), self._prompts[i]), reverse=True)
         self._waiting = deque(order)  # equal prompts one after the other
         self._held: dict[tuple[int, ...], ReadPrompt] = {}
-        self._cache = RowCache(batch_size, self._device)
+        self._cache = RowCache(self._batch_size, self._device)
 
     @torch.inference_mode()
     def run(self, finish: Callable[[_Row], None]) -> None:

@@ -10,6 +10,7 @@ from cotpress.artifacts import write_text_atomic
 from cotpress.errors import ConfigError, HubError
 from cotpress.hub.card import model_card
 from cotpress.hub.publication import Publication, read_publication
+from cotpress.hub_errors import PUSH_SILENCE_S, answering_hub
 from cotpress.redaction import masked
 
 log = logging.getLogger(__name__)
@@ -56,9 +57,10 @@ def push_to_hub(publication: Publication, repo: str, *, private: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         write_folder(publication, repo, Path(folder))
         try:
-            api = HfApi()
-            address = api.create_repo(repo, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Student and model card from cotpress")
+            api, message = HfApi(), "Student and model card from cotpress"
+            with answering_hub(PUSH_SILENCE_S):
+                address = api.create_repo(repo, private=private, exist_ok=True)
+                api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
         except (OSError, ValueError) as error:  # what huggingface_hub raises for the network, the account and the name
             raise HubError(f"push to '{repo}' failed: {error}. Nothing else was changed; try again") from error
     return str(address)

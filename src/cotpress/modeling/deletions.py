@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
+from cotpress.memory import smaller_batches
 from cotpress.modeling.loading import SplitModel, split_head
 from cotpress.modeling.logprobs import target_logprobs
 
@@ -52,11 +53,17 @@ def deletion_logprobs(
 
     runs = [p for p in deletable if p == deletable.start or ids[p] != ids[p - 1]]
     values: list[float] = []
+    smaller = smaller_batches(model, "reading a text without each of its tokens")
+
+    def left_out(batch: Sequence[int]) -> list[float]:
+        whole: list[float] = (
+            logprob_before_L[batch[0]] + _rest_logprobs(split, cache, ids_L, counted_L, batch)
+        ).tolist()
+        return whole
+
     while len(values) < len(runs):
-        first = runs[len(values)]
-        batch = runs[len(values) :][: max(tokens_per_batch // (len(ids) - first), 1)]
-        rest_B = _rest_logprobs(split, cache, ids_L, counted_L, batch)
-        values += (logprob_before_L[first] + rest_B).tolist()
+        batch = runs[len(values) :][: max(tokens_per_batch // (len(ids) - runs[len(values)]), 1)]
+        values += smaller.run(batch, left_out, lambda place: len(ids) - place)
     # Deleting any token of a run gives the same text.
     return np.repeat(np.array(values), np.diff([*runs, deletable.stop]))
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cotpress.memory import smaller_batches
 from cotpress.modeling.loading import SplitModel, is_compiled, split_head
 from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs
 
@@ -74,6 +75,7 @@ def token_logprobs(
 
     Raises:
         ModelError: The architecture cannot be split into body and head.
+        MemoryLimitError: A text does not fit the memory, not even alone.
         ValueError: An input has no context token.
     """
     return _measured(model, inputs, tokens_per_batch, _logprobs)
@@ -126,6 +128,10 @@ class _Part:
     num_unscored: int
 
 
+def _length(part: _Part) -> int:
+    return len(part.ids)
+
+
 def _parts(item: ScoreInput) -> list[_Part]:
     """The windows of a text; nothing to score means nothing to read."""
     if len(item.target_ids) == 0:
@@ -141,17 +147,23 @@ def _measured(
     model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int, measure: _Measure
 ) -> Iterator[NDArray[np.float32]]:
     split = split_head(model)
-    pack_tokens = _pack_tokens(split.decoder, tokens_per_batch)
+    pack_tokens, smaller = (
+        _pack_tokens(split.decoder, tokens_per_batch),
+        smaller_batches(split.decoder, "reading texts"),
+    )
     for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
         by_item = [_parts(item) for item in group]
         parts = [part for windows_of_item in by_item for part in windows_of_item]
         packs = plan_packs([len(part.ids) for part in parts], pack_tokens)
         # Results stay on the device until all packs are under way: a GPU need not wait for Python.
-        on_device = [_score_pack(split, [parts[i] for i in members], measure) for members in packs]
+        on_device = [
+            smaller.run([parts[i] for i in members], lambda some: _score_pack(split, some, measure), _length)
+            for members in packs
+        ]
         values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(parts)
-        for members, values_N in zip(packs, on_device, strict=True):
-            ends = np.cumsum([len(parts[i].ids) - parts[i].num_unscored for i in members])
-            for i, part_values in zip(members, np.split(values_N.cpu().numpy(), ends[:-1]), strict=True):
+        for members, by_part in zip(packs, on_device, strict=True):
+            ends = np.cumsum([len(part_values) for part_values in by_part])
+            for i, part_values in zip(members, np.split(torch.cat(by_part).cpu().numpy(), ends[:-1]), strict=True):
                 values[i] = part_values
         remaining = iter(values)
         for windows_of_item in by_item:
@@ -184,8 +196,8 @@ def _read_ahead(inputs: Iterable[ScoreInput], num_tokens: int) -> Iterator[list[
 
 
 @torch.inference_mode()
-def _score_pack(split: SplitModel, parts: Sequence[_Part], measure: _Measure) -> torch.Tensor:
-    """One number per scored token of all parts, float32 `[N]`, on the model's device."""
+def _score_pack(split: SplitModel, parts: Sequence[_Part], measure: _Measure) -> Sequence[torch.Tensor]:
+    """One number per scored token, float32 `[num_scored]` for each part, on the model's device."""
     packed = pack([part.ids for part in parts])
     place_N = torch.cat(
         [
@@ -197,7 +209,8 @@ def _score_pack(split: SplitModel, parts: Sequence[_Part], measure: _Measure) ->
     place_N = place_N.to(packed.ids.device)
     states_TD = packed_states(split.decoder, packed)
     # Position t predicts token t + 1.
-    return _in_chunks(split.head, states_TD[place_N - 1], packed.ids[0, place_N], measure)
+    values_N = _in_chunks(split.head, states_TD[place_N - 1], packed.ids[0, place_N], measure)
+    return torch.split(values_N, [len(part.ids) - part.num_unscored for part in parts])
 
 
 def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cotpress.artifacts import file_sha256
 from cotpress.errors import ModelError
-from cotpress.hub_errors import HubProblem, hub_problem
+from cotpress.hub_errors import HubProblem, answering_hub, hub_problem
 from cotpress.modeling.foreign import check_adapter, check_settings, check_weights
 
 PACKAGE_PREFIX = "package:"
@@ -140,9 +140,10 @@ def _snapshot(hub_id: str, revision: str | None, patterns: tuple[str, ...], key:
     from huggingface_hub import constants, snapshot_download
 
     try:
-        folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=_OTHER_FORMATS, etag_timeout=5
-        )
+        with answering_hub():
+            folder = snapshot_download(
+                hub_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=_OTHER_FORMATS, etag_timeout=5
+            )
     except Exception as error:
         problem = hub_problem(error)
         if problem is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import plain, write_text_atomic
+from cotpress.artifacts import CHECKSUM, content_checksum, plain, write_text_atomic
 from cotpress.errors import ArtifactError
 from cotpress.records import BudgetAccuracy, Interval, SystemResult
 from cotpress.redaction import masked, without_secrets
@@ -69,6 +69,7 @@ def write_results(run_dir: Path, results: RunResults) -> Path:
     content = _finite(
         {"schema_version": SCHEMA_VERSION, **plain(results), "essentials": masked(plain(results.essentials))}
     )
+    content[CHECKSUM] = content_checksum(content)
     path = run_dir / RESULTS_FILE
     write_text_atomic(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     (run_dir / FAILURE_FILE).unlink(missing_ok=True)
@@ -84,6 +85,9 @@ def read_results(run_dir: Path) -> RunResults:
     path = run_dir / RESULTS_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        checksum = content.pop(CHECKSUM, None)  # earlier releases wrote none
+        if checksum is not None and checksum != content_checksum(content):
+            raise ValueError("its checksum differs")
         version = content.pop("schema_version")
         if version not in _READABLE:
             raise ArtifactError(f"'{path}' has schema version {version}, this release reads {_READABLE}")

@@ -9,6 +9,9 @@ from cotpress.places import checked_key
 
 log = logging.getLogger(__name__)
 
+READ_FILES = ("traces.parquet", "ranking.parquet", "train_log.csv")
+"""What pages read of artifacts, and what is therefore checked; weights beside them are not."""
+
 
 class Sources:
     """Finds artifacts by the keys in `results.json`; each store is opened once for all runs below it."""
@@ -36,7 +39,10 @@ class Sources:
         if (root, key) not in self._found:
             store = self._stores.setdefault(root, ArtifactStore(root))
             try:
-                self._found[root, key] = store.open(key)
+                found = self._found[root, key] = store.open(key)
+                if found is not None:
+                    for name in set(READ_FILES) & set(found.manifest["files"]):
+                        found.file(name)
             except ArtifactError as error:
                 log.warning("report: %s; the page does without it", error)
                 self._found[root, key] = None

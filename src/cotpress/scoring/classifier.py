@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError, ModelError
+from cotpress.memory import smaller_batches
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.foreign import reading
 from cotpress.modeling.loading import quiet_transformers
@@ -102,8 +103,9 @@ class Classifier:
         ]
         scored: list[list[NDArray[np.float32]]] = [[np.empty(0, dtype=np.float32)] for _ in texts]
         finished = 0
+        smaller = smaller_batches(self.model, "classifying tokens")
         for batch in _batches(parts, tokens_per_batch):
-            for (owner, _), values in zip(batch, self._score([ids for _, ids in batch]), strict=True):
+            for (owner, _), values in zip(batch, smaller.run([ids for _, ids in batch], self._score, len), strict=True):
                 scored[owner].append(values)
             last_owner = batch[-1][0]  # may have more windows to come; all texts before it are complete
             yield from map(np.concatenate, scored[finished:last_owner])

@@ -55,7 +55,8 @@ class ScoringJob:
 
         Raises:
             DataError: There is no training trace that can be scored.
-            ModelError: A model cannot be loaded, gives scores that are not finite, or does not fit the memory.
+            ModelError: A model cannot be loaded, or gives scores that are not finite.
+            MemoryLimitError: A single text does not fit the memory.
             ConfigError: As `shard`.
         """
         if self.trainer.num_nodes > 1:

@@ -23,7 +23,8 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices import here, report
-from cotpress.errors import ModelError
+from cotpress.errors import MemoryLimitError, ModelError
+from cotpress.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.modeling.loading import pick_device
 from cotpress.records import ScoredTrace, Trace
 from cotpress.scoring.base import NO_TOKENS, Scorer
@@ -44,7 +45,8 @@ def predict(make: Callable[[], Scorer], parts: Parts, chunks: Sequence[Chunk], t
         trainer: The hardware.
 
     Raises:
-        ModelError: A model cannot be loaded, a score is not finite, or the memory does not suffice.
+        ModelError: A model cannot be loaded, or a score is not finite.
+        MemoryLimitError: A single text does not fit the memory.
     """
     own = chunks[here().rank :: here().num_workers]
     if not own:
@@ -102,7 +104,8 @@ class ScoringModule(pl.LightningModule):
         """The scores of one chunk, and what became of its traces.
 
         Raises:
-            ModelError: A score is not finite, or the memory does not suffice.
+            ModelError: A score is not finite.
+            MemoryLimitError: A single text does not fit the memory.
         """
         _, traces = batch
         tally, admitted = Tally(), []
@@ -117,10 +120,13 @@ class ScoringModule(pl.LightningModule):
                 _check(record, self._scorer.name)
                 scored.append(record)
                 report(len(trace.thinking))
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"scorer {self._scorer.name}: out of memory on texts of up to {max(len(t.thinking) for t in admitted)} "
-                "characters. Fix: lower trainer.tokens_per_batch or model.context_tokens; finished chunks are kept"
+        except (MemoryError, RuntimeError, MemoryLimitError) as error:  # batches are as small as they can be made
+            if not isinstance(error, MemoryLimitError) and not is_out_of_memory(error):
+                raise
+            why = error if isinstance(error, MemoryLimitError) else f"out of memory. {MEMORY_FIX}"
+            raise MemoryLimitError(
+                f"scorer {self._scorer.name}, at trace '{admitted[len(scored)].id}' or soon after: {why}. "
+                "Finished chunks are kept"
             ) from error
         return scored, tally
 

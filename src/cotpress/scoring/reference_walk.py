@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cotpress.memory import smaller_batches
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.segments import unit_ids
 from cotpress.modeling.selective_reading import selective_logprobs
@@ -34,13 +35,16 @@ class ReferenceWalkScorer(ReadingScorer):
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
+        smaller = smaller_batches(self._model, f"score {self.name}", "trainer.generation_tokens")
         for batch in self._batches(traces):
-            counts = [self._unit_lengths(trace) for trace in batch]
-            texts = [_split(self._reader.thinking_ids(t), lengths) for t, lengths in zip(batch, counts, strict=True)]
-            contexts = [self._reader.context_ids(self._condition, trace) for trace in batch]
-            means = selective_logprobs(self._model, contexts, texts, self._max_surprise)
-            for values, lengths in zip(means, counts, strict=True):
-                yield np.repeat(values, lengths)
+            yield from smaller.run(batch, self._walk, self.num_tokens)
+
+    def _walk(self, batch: Sequence[Trace]) -> list[NDArray[np.float32]]:
+        counts = [self._unit_lengths(trace) for trace in batch]
+        texts = [_split(self._reader.thinking_ids(t), lengths) for t, lengths in zip(batch, counts, strict=True)]
+        contexts = [self._reader.context_ids(self._condition, trace) for trace in batch]
+        means = selective_logprobs(self._model, contexts, texts, self._max_surprise)
+        return [np.repeat(values, lengths) for values, lengths in zip(means, counts, strict=True)]
 
     def _unit_lengths(self, trace: Trace) -> NDArray[np.int64]:
         """Tokens per unit, int64 `[num_units]`, all at least 1."""

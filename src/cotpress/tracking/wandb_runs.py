@@ -36,6 +36,10 @@ _KINDS = {
 }
 _JUDGED = ("evaluate", "answer")
 """Stages whose outputs are told by the rows of the results table."""
+INIT_TIMEOUT_S = 60.0
+"""Seconds in which W&B has to answer when a run begins; after that the job goes on offline."""
+FINISH_TIMEOUT_S = 600.0
+"""Seconds that the rest of a run may take to be sent; what is not sent by then is on disk."""
 _Mode = Literal["online", "offline", "disabled", "shared"]
 
 
@@ -51,7 +55,9 @@ class _Run:
 
 
 class WandbTracker:
-    """Sends a job to W&B; a failure of the service is reported once, and then nothing more is sent.
+    """Sends a job to W&B; if the service does not answer, the job's runs are kept on disk from then on.
+
+    Whatever else fails is reported once, and then nothing more is sent.
 
     Args:
         config: Project, entity, and which files and tables are sent.
@@ -75,6 +81,7 @@ class WandbTracker:
         self._agent = bool(os.environ.get("WANDB_SWEEP_ID"))
         self._open: _Run | None = None
         self._broken = False
+        self._mode = wandb_mode()
         self._num_runs = self._num_known = 0
 
     def log(
@@ -119,8 +126,8 @@ class WandbTracker:
                 self._num_known, self._config.project, self._sent.folder,
             )  # fmt: skip
         if self._num_runs:
-            offline = wandb_mode() == "offline"
-            where = f"offline; to send: wandb sync {self._job.run_dir}/wandb/offline-run-*" if offline else "sent"
+            offline = self._mode == "offline"
+            where = f"offline; to send: {self._how_to_send()}" if offline else "sent"
             log.info("W&B: %d runs of project '%s', %s", self._num_runs, self._config.project, where)
 
     def _prefix(self, stage: str, system: str) -> str:
@@ -151,24 +158,46 @@ class WandbTracker:
         name = system or job.system
         tags = [name, *([] if ratio is None else [f"ratio={ratio:g}"]), *job.tags]
         own = stage == "evaluate" and not system
-        run = self._wandb.init(
-            project=config.project,
-            entity=config.entity,
-            dir=str(job.run_dir),
-            name=job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
-            group=job.sweep,
-            job_type="sweep" if self._agent else stage,
-            tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B takes no longer ones
-            config={**masked(job.config), "system": name, "stage": stage},
-            mode=wandb_mode(),
-            # A run that an earlier job of this process left open must not swallow this job's metrics.
-            reinit="finish_previous",
-            settings=self._wandb.Settings(
-                silent=True, console="off", disable_git=True, init_timeout=60, x_disable_meta=True
-            ),
-        )
+        settings = self._wandb.Settings(
+            silent=True, console="off", disable_git=True, x_disable_meta=True, init_timeout=INIT_TIMEOUT_S,
+            finish_timeout=FINISH_TIMEOUT_S, finish_timeout_raises=True,
+        )  # fmt: skip
+
+        def begin() -> Any:
+            return self._wandb.init(
+                project=config.project,
+                entity=config.entity,
+                dir=str(job.run_dir),
+                name=job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
+                group=job.sweep,
+                job_type="sweep" if self._agent else stage,
+                tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B takes no longer ones
+                config={**masked(job.config), "system": name, "stage": stage},
+                mode=self._mode,
+                # A run that an earlier job of this process left open must not swallow this job's metrics.
+                reinit="finish_previous",
+                settings=settings,
+            )
+
+        try:
+            run = begin()
+        except self._wandb.errors.CommError as error:
+            if self._mode != "online" or self._agent:
+                raise
+            self._go_offline(error)
+            run = begin()
         self._num_runs += 1
         return _Run(run, stage, system)
+
+    def _go_offline(self, error: Exception) -> None:
+        self._mode = "offline"
+        first = without_secrets(str(error)).partition("\n")[0]
+        log.warning(
+            "W&B does not answer (%s); runs are kept on disk from here on, to send: %s", first, self._how_to_send()
+        )
+
+    def _how_to_send(self) -> str:
+        return f"wandb sync {self._job.run_dir}/wandb/*run-*"
 
     def _log(self, found: _Run, prefix: str, metrics: Mapping[str, float], step: int | None) -> None:
         if step is not None and prefix not in found.stepped:
@@ -203,7 +232,11 @@ class WandbTracker:
         found, self._open = self._open, None
         if found is not None:
             with self._guarded():
-                found.run.finish(exit_code=1 if failed else 0)
+                try:
+                    found.run.finish(exit_code=1 if failed else 0)
+                except TimeoutError as error:
+                    self._go_offline(error)
+                    return
                 if not failed:
                     for identity in found.holds:
                         self._sent.add(identity, str(found.run.id))

@@ -33,12 +33,14 @@ class MicroBatch:
             on the device, which would have to be waited for. N is 0 if it only keeps other devices company.
         targets: int64 `[N]`, the tokens that come there.
         number: Its place among those of its step, over all devices.
+        rows: What the sequences were made of, for messages.
     """
 
     packed: Packed
     predicting: torch.Tensor
     targets: torch.Tensor
     number: int
+    rows: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same on another device."""
@@ -111,7 +113,13 @@ def collate(examples: Sequence[Example], number: int = 0) -> MicroBatch:
         for start, e in zip(packed.starts, examples, strict=True)
     ]
     predicting = torch.from_numpy(np.concatenate(places))
-    return MicroBatch(packed=packed, predicting=predicting, targets=packed.ids[0, predicting + 1], number=number)
+    return MicroBatch(
+        packed=packed,
+        predicting=predicting,
+        targets=packed.ids[0, predicting + 1],
+        number=number,
+        rows=tuple(e.row for e in examples),
+    )
 
 
 def company(example: Example, number: int) -> MicroBatch:

@@ -22,10 +22,12 @@ class Example:
     Attributes:
         ids: Token ids of prompt and completion.
         num_prompt: Tokens of the prompt, at least 1.
+        row: Id of the record that it was made of, for messages.
     """
 
     ids: tuple[int, ...]
     num_prompt: int
+    row: str = ""
 
     @property
     def num_targets(self) -> int:
@@ -50,7 +52,11 @@ def student_examples(rows: Iterable[CompressedTrace], written: ChatFormat, max_t
     """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one."""
     return _collect(
         (
-            (written.prompt_ids(r.question, r.marker_ratio), written.completion_ids(r.token_ids.tolist(), r.response))
+            (
+                r.id,
+                written.prompt_ids(r.question, r.marker_ratio),
+                written.completion_ids(r.token_ids.tolist(), r.response),
+            )
             for r in rows
             if r.split == "train"
         ),
@@ -66,20 +72,20 @@ def reference_examples(
     The valuable thinking is made of the original tokens, so the reference model learns what it will later score.
     """
 
-    def pairs() -> Iterable[tuple[list[int], list[int]]]:
+    def pairs() -> Iterable[tuple[str, list[int], list[int]]]:
         for row in rows:
             ids, offsets = tokenize_with_offsets(tokenizer, row.thinking)
             kept = np.asarray(ids)[spans_to_mask(offsets, row.valuable)]
-            yield written.prompt_ids(row.question), written.completion_ids(kept.tolist(), row.response)
+            yield row.id, written.prompt_ids(row.question), written.completion_ids(kept.tolist(), row.response)
 
     return _collect(pairs(), max_tokens)
 
 
-def _collect(pairs: Iterable[tuple[list[int], list[int]]], max_tokens: int) -> Examples:
+def _collect(pairs: Iterable[tuple[str, list[int], list[int]]], max_tokens: int) -> Examples:
     kept, dropped = [], Counter[str]()
-    for prompt, completion in pairs:
+    for row, prompt, completion in pairs:
         if len(prompt) + len(completion) > max_tokens:
             dropped[f"longer than {max_tokens} tokens"] += 1
         else:
-            kept.append(Example(ids=(*prompt, *completion), num_prompt=len(prompt)))
+            kept.append(Example(ids=(*prompt, *completion), num_prompt=len(prompt), row=row))
     return Examples(kept=kept, dropped=dict(dropped))

@@ -4,6 +4,7 @@ They see a model and batches; no configuration, tokenizer, file or tracking serv
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import packed_states
 from cotpress.training.batching import MicroBatch, Step
+from cotpress.training.finite import require_finite, require_finite_weights
+from cotpress.training.gradients import StepGradients
 from cotpress.training.head_loss import SummedLoss, plain_loss
 from cotpress.training.sharing import Alone, Sharing
 
@@ -90,6 +93,7 @@ class NextTokenModule(pl.LightningModule):
         self.loss_sum = self._sharing.ready(LossOfModel(model, summed_loss))
         self._schedule = schedule
         self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._gradients = StepGradients(self.stage)
 
     @property
     def model(self) -> torch.nn.Module:
@@ -120,38 +124,39 @@ class NextTokenModule(pl.LightningModule):
         """One optimizer step.
 
         Raises:
-            TrainingError: The loss is not finite.
+            TrainingError: Loss or gradient are not finite.
+            MemoryLimitError: A single sequence does not fit the memory.
         """
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        total = self._backward(batch, batch_idx)
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"the loss of step {self.global_step + 1} is {total}, not a finite number. Fix: a lower learning rate, "
-                "model.dtype=float32, or look for odd rows in the data"
-            )
-        self._sharing.clip(self._trained, self._schedule.max_grad_norm)
+        losses, micros = self._gradients.accumulate(
+            batch.batches, self._backward(batch, batch_idx), optimizer.zero_grad, alone=here().num_workers == 1
+        )
+        norm = self._sharing.clip(self._trained, self._schedule.max_grad_norm)
+        # The only place of a step that waits for the device.
+        *by_micro, norm_reached = torch.stack([*losses, norm.float()]).double().tolist()
+        require_finite(self.global_step + 1, by_micro, norm_reached, micros, self.stage)
+        total = _over_devices(sum(by_micro), norm.device)
         rate = scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()
         scheduler.step()
         self.log_dict({f"{self.stage}/loss": total, f"{self.stage}/lr": rate}, batch_size=1)
 
-    def _backward(self, batch: Step, step: int) -> float:
-        """Gradients of a step, summed over devices; its loss, in nats per target token of all devices."""
+    def _backward(self, batch: Step, step: int) -> Callable[[MicroBatch], torch.Tensor]:
+        """What adds the gradients of a micro-batch and returns its part of the loss, in nats per target token of all
+        devices."""
         num_workers = here().num_workers
-        losses = []
-        for micro in batch.batches:
+
+        def backward(micro: MicroBatch) -> torch.Tensor:
             with self._sharing.micro_batch(self.trainer, last=micro is batch.batches[-1]):
                 torch.manual_seed(_dropout_seed(self._schedule.seed, step, micro.number))
-                loss = self.loss_sum(micro) / batch.num_targets
+                loss: torch.Tensor = self.loss_sum(micro) / batch.num_targets
                 self.manual_backward(loss * num_workers)  # of which the strategies take the mean
-            losses.append(loss.detach())
-        total = torch.stack(losses).double().sum()
-        if num_workers > 1:
-            torch.distributed.all_reduce(total)
-        return float(total)  # the only place of a step that waits for the device
+            return loss.detach()
+
+        return backward
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint without the weights that are trained: it would count as done what is lost.
@@ -166,10 +171,32 @@ class NextTokenModule(pl.LightningModule):
                 f"remove the folders artifacts/.partial/{self.stage}-* of the output directory; training starts anew"
             )
 
+    def on_train_end(self) -> None:
+        """What is handed over is finite.
+
+        Raises:
+            TrainingError: It is not.
+        """
+        require_finite_weights(self._trained, self.stage, self.global_step)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model."""
+        """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model.
+
+        Raises:
+            TrainingError: They are not finite.
+        """
+        require_finite_weights(self._trained, self.stage, self.global_step)
         trained = {n for n, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {n: w for n, w in checkpoint["state_dict"].items() if n in trained}
+
+
+def _over_devices(loss: float, device: torch.device) -> float:
+    """The sum over all devices of what each has of the loss of a step."""
+    if here().num_workers == 1:
+        return loss
+    total = torch.tensor(loss, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return float(total)
 
 
 def _dropout_seed(*numbers: int) -> int:

@@ -53,6 +53,11 @@ class Sharded(Alone):
             data_parallel_size=here().num_workers, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
 
+    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+        """See `Sharing`."""
+        norm = super().clip(parameters, max_norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
     @contextmanager
     def gathered(self, model: Any) -> Iterator[Weights | None]:
         """Put together in the first worker's main memory, tensor by tensor."""

@@ -11,6 +11,7 @@ the sum, as on one device.
 
 import contextlib
 import datetime
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -46,8 +47,12 @@ class Sharing(Protocol):
     def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward pass of a micro-batch; only the last of a step has to share gradients."""
 
-    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
-        """Scale gradients down whose norm over all parameters and devices is larger; 0 leaves them."""
+    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+        """Scale gradients down whose norm over all parameters and devices is larger; 0 leaves them.
+
+        Returns:
+            The norm before that, a scalar.
+        """
 
     def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
         """The trained weights, for the first worker to save; None if those in the model are whole. All call it."""
@@ -74,10 +79,9 @@ class Alone:
         """Nothing to share."""
         return contextlib.nullcontext()
 
-    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
+    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
         """See `Sharing`."""
-        if max_norm > 0:
-            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf)
 
     def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
         """They are whole."""
@@ -138,8 +142,9 @@ class Zero(Alone):
         engine.set_gradient_accumulation_boundary(is_boundary=last)
         yield
 
-    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> None:
-        """The engine does."""
+    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+        """The engine does, when it steps; so the norm is not known yet, and 0 stands for it."""
+        return torch.zeros(())
 
     @contextmanager
     def gathered(self, model: Any) -> Iterator[Weights | None]:

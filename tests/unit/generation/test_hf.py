@@ -1,11 +1,14 @@
 import copy
 import time
+import weakref
 
 import pytest
 import torch
 from transformers import GenerationConfig
 
+from cotpress import memory
 from cotpress.artifacts import ArtifactStore
+from cotpress.errors import MemoryLimitError
 from cotpress.generation.base import Sampling
 from cotpress.generation.hf import generate
 from cotpress.generation.packed_linear import pack_linears
@@ -194,3 +197,44 @@ def test_packed_layers_write_the_same_texts(ending):
 
 def test_other_number_formats_are_not_packed(parts):
     assert pack_linears(copy.deepcopy(parts[0]).to(torch.bfloat16)) == 0
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, top_p=0.95, seed=3)], ids=["greedy", "sampled"])
+def test_batch_that_does_not_fit_the_memory_is_made_smaller_and_writes_the_same(ending, monkeypatch, caplog, sampling):
+    model, tokenizer = ending
+
+    def texts(batch_size):
+        found = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=batch_size, sampling=sampling)
+        return [g.token_ids for g in found]
+
+    alone, forward, steps = texts(1), model.forward, []
+
+    def limited(*, input_ids, **more):
+        steps.append(len(input_ids))
+        if len(input_ids) > 2 and len(steps) > 4:  # not at the first step: some rows have been written in part
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(input_ids=input_ids, **more)
+
+    monkeypatch.setattr(model, "forward", limited)
+    monkeypatch.setattr(memory, "_of_owners", weakref.WeakKeyDictionary())  # other tests have the same model
+    with caplog.at_level("WARNING"):
+        assert texts(7) == alone
+        num_before = len(steps)
+        assert texts(7) == alone
+    assert max(steps[:num_before]) == 7
+    assert max(steps[num_before:]) <= 2, "what did not fit once is not tried again"
+    (told,) = [r.getMessage() for r in caplog.records]
+    assert "generation: out of memory with" in told
+    assert "trainer.generation_tokens=" in told
+
+
+def test_answer_that_does_not_fit_the_memory_alone_is_a_clear_error(parts, monkeypatch):
+    model, tokenizer = parts
+    monkeypatch.setattr(memory, "_of_owners", weakref.WeakKeyDictionary())
+
+    def full(**_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(model, "forward", full)
+    with pytest.raises(MemoryLimitError, match=r"generation: .*single text of \d+ tokens.*trainer\.generation_tokens"):
+        generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=4)

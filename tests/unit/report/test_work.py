@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from cotpress.records import Trace
 from cotpress.report.collect import collect
 from cotpress.report.figure import Drawing
@@ -43,6 +45,16 @@ def test_losses_are_read_from_the_logs_and_smoothed(tmp_path: Path) -> None:
     assert min(curve.losses) <= min(curve.smooth)
     assert curve.smooth[1] == sum(curve.losses[:4]) / 4
     assert loss_picture([]) is None
+
+
+def test_damaged_log_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(tmp_path, TRACES)
+    world.run("cts", 0.5, world.compressed("cts", 0.5))
+    (path,) = tmp_path.rglob("train_log.csv")
+    path.write_text(path.read_text().replace("3.0", "9.0", 1))
+    with caplog.at_level("WARNING"):
+        assert curves(collect(tmp_path / "runs").runs, Sources()) == []
+    assert "checksum of train_log.csv differs" in caplog.text
 
 
 def test_runs_without_artifacts_or_times_have_no_such_figures(tmp_path: Path) -> None:

@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from cotpress.artifacts import ArtifactStore, Summary
-from cotpress.errors import DataError, ModelError
+from cotpress.errors import DataError, MemoryLimitError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.records import ScoredTrace
 from cotpress.scoring import parts, predict, reader, stage
-from cotpress.scoring.config import AnswerAttentionConfig, CtsConfig, RandomConfig, SelfInformationConfig
+from cotpress.scoring.config import (
+    AnswerAttentionConfig,
+    CtsConfig,
+    RandomConfig,
+    ReferenceWalkConfig,
+    SelfInformationConfig,
+)
 from cotpress.scoring.job import ScoringJob
 from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG
 from cotpress.scoring.self_information import SelfInformationScorer
@@ -137,6 +143,54 @@ def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, trace
     artifact = run(CTS, traces, fresh, base, trainer, as_artifact)
     assert calls + again == [t.id for t in traces]
     assert list(scores_of(artifact)) == [t.id for t in traces]
+
+
+def _memory_for(model_class, tokens, monkeypatch):
+    """Forward passes over more tokens fail as they do on a full GPU; returns the sizes of those that did not."""
+    forward, sizes = model_class.forward, []
+
+    def limited(self, input_ids=None, **more):
+        if input_ids.numel() > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        sizes.append(input_ids.numel())
+        return forward(self, input_ids=input_ids, **more)
+
+    monkeypatch.setattr(model_class, "forward", limited)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "config",
+    [CTS, SelfInformationConfig(name="self_information"), ReferenceWalkConfig(name="reference_walk")],
+    ids=lambda c: c.name,
+)
+def test_batches_that_do_not_fit_the_memory_are_made_smaller_and_scores_stay(
+    fresh, base, traces, as_artifact, tmp_path, monkeypatch, caplog, config
+):
+    from transformers import LlamaModel
+
+    short = [replace(t, id=f"{t.id}/{i}", thinking=t.thinking[:120]) for t in traces for i in range(3)]
+    hardware = TrainerConfig(accelerator="cpu", tokens_per_batch=1000)
+    whole = run(config, short, ArtifactStore(tmp_path / "whole"), base, hardware, as_artifact)
+    sizes = _memory_for(LlamaModel, 250, monkeypatch)
+    with caplog.at_level("WARNING"):
+        artifact = run(config, short, fresh, base, hardware, as_artifact)
+    assert max(sizes) <= 250
+    assert sum("out of memory" in r.getMessage() for r in caplog.records) == 1
+    assert artifact.key == whole.key
+    for key, record in scores_of(whole).items():
+        np.testing.assert_allclose(record.scores, scores_of(artifact)[key].scores, atol=2e-5)
+
+
+def test_text_that_does_not_fit_the_memory_alone_is_an_error_that_names_it(
+    fresh, base, traces, as_artifact, monkeypatch
+):
+    from transformers import LlamaModel
+
+    _memory_for(LlamaModel, 20, monkeypatch)
+    hardware = TrainerConfig(accelerator="cpu", tokens_per_batch=1000)
+    with pytest.raises(MemoryLimitError, match=r"scorer cts, at trace 't0'.*single text.*trainer\.tokens_per_batch"):
+        run(CTS, traces, fresh, base, hardware, as_artifact)
 
 
 def test_score_that_is_not_finite_is_an_error_that_names_the_trace(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from cotpress.artifacts import Artifact
-from cotpress.tracking import Job, OfSystem, Table, open_tracker, read_metrics
+from cotpress.tracking import Job, OfSystem, Table, open_tracker, read_metrics, wandb_runs
 from cotpress.tracking.wandb_runs import wandb_mode
 from cotpress.tracking_config import ArtifactKind, TrackerConfig, TrackerKind
+from silent import silent_service
 from wandb_files import KEY, OfflineRun, offline_runs
 
 MakeJob = Callable[..., Job]
@@ -144,6 +146,52 @@ def test_a_service_that_fails_is_reported_once_without_the_key_and_the_csv_goes_
     assert "W&B failed" in caplog.text
     assert KEY not in caplog.text
     assert [row[3] for row in read_metrics(job().run_dir) if row[2] == "loss"] == [1.0, 0.9]
+
+
+def test_a_service_that_never_answers_costs_its_timeout_once_and_everything_is_kept_on_disk(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    import wandb
+
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(wandb_runs, "INIT_TIMEOUT_S", 1.0)
+    with silent_service() as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        wandb.teardown()  # what an earlier test has set up knows another address
+        started = time.monotonic()
+        with caplog.at_level(logging.WARNING), open_tracker(config(), job()) as tracker:
+            tracker.log("sft", {"loss": 1.0}, step=1)
+            tracker.artifact(artifact("sft"))
+            tracker.log("evaluate", {"accuracy": 0.5})
+        assert time.monotonic() - started < 40
+    (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("cotpress")]
+    assert told.startswith("W&B does not answer (")
+    assert address in told
+    assert "wandb sync" in told
+    assert KEY not in caplog.text
+    assert [row[3] for row in read_metrics(job().run_dir) if row[2] in ("loss", "accuracy")] == [1.0, 0.5]
+    kept = by_stage(tmp_path)
+    assert kept["sft", "cts"].summary()["sft/loss"] == 1.0
+    assert kept["evaluate", "cts"].summary()["evaluate/accuracy"] == 0.5
+
+
+def test_a_run_whose_end_cannot_be_sent_is_not_taken_for_sent(
+    job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import wandb
+
+    def gives_up(*_: Any, **__: Any) -> None:
+        raise TimeoutError("finish_timeout expired")
+
+    with caplog.at_level(logging.WARNING), open_tracker(config(), job()) as tracker:
+        tracker.artifact(artifact("sft"))
+        with monkeypatch.context() as patched:
+            finish = wandb.Run.finish
+            patched.setattr(wandb.Run, "finish", lambda run, **more: (finish(run, **more), gives_up()))
+            tracker.log("evaluate", {"accuracy": 0.5})
+    assert "W&B does not answer" in caplog.text
+    assert not list((job().output_root / "wandb/sent").rglob("sft-*.json"))
 
 
 @pytest.mark.parametrize("broken", ["Table", "Artifact"])

@@ -1,10 +1,12 @@
 import csv
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from cotpress.artifacts import SCRATCH
+from cotpress.errors import TrainingError
 from cotpress.modeling.loading import load_model
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
@@ -93,3 +95,61 @@ def test_nothing_of_lightning_is_left_in_the_working_directory(
     monkeypatch.chdir(tmp_path)
     _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path / "work")
     assert [p.name for p in tmp_path.iterdir()] == ["work"]
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncated"])
+def test_damaged_checkpoint_is_not_gone_on_from(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, caplog, damage
+):
+    arguments = (tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    whole = _train(*arguments)
+    checkpoint = tmp_path / SCRATCH / LAST
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1  # in the numbers of a tensor: torch.load reads it without a word
+    checkpoint.write_bytes(content if damage == "bit" else content[:-100])
+    with caplog.at_level("WARNING"):
+        again = _train(*arguments)
+    assert "is damaged" in caplog.text
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_loss_that_is_not_finite_names_step_and_rows_and_leaves_the_checkpoint_of_before(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    loss_sum = SftModule.loss_sum
+
+    def poisoned(module, batch):
+        return loss_sum(module, batch) * (float("nan") if "r7" in batch.rows and module.global_step >= 3 else 1.0)
+
+    monkeypatch.setattr(SftModule, "loss_sum", poisoned)
+    named = replace(examples, kept=[replace(e, row=f"r{i}") for i, e in enumerate(examples.kept)])
+    with pytest.raises(TrainingError, match=r"sft: the loss of step \d+ is nan.*'r7'.*learning rate") as caught:
+        _train(tiny_config, store, named, tune, hardware, tracker, tmp_path)
+    step = int(str(caught.value).partition("step ")[2].partition(" ")[0])
+    kept = torch.load(tmp_path / SCRATCH / LAST, weights_only=True)
+    assert kept["global_step"] == step - 1
+    assert all(torch.isfinite(w).all() for w in kept["state_dict"].values())
+
+
+def test_gradient_that_is_not_finite_ends_the_training_before_the_weights_change(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path
+):
+    model = make_trainable(load_model(tiny_config, store), tune)
+    trained = next(p for p in model.parameters() if p.requires_grad)
+    before = trained.detach().clone()
+    trained.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match=r"step 1 is \d+\.\d+ and its gradient (nan|inf), not a finite number"):
+        fit(model, SftModule, examples, tune, workdir=tmp_path, trainer=hardware, tracker=tracker)
+    assert torch.equal(trained, before)
+
+
+def test_weights_that_are_not_finite_reach_neither_checkpoint_nor_artifact(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path
+):
+    tune.learning_rate, tune.weight_decay = 1e38, 1.0
+    with pytest.raises(TrainingError, match="not finite"):
+        _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert not (tmp_path / TRAIN_LOG).exists()
+    for kept in tmp_path.rglob(LAST):
+        weights = torch.load(kept, weights_only=True)["state_dict"].values()
+        assert all(torch.isfinite(w).all() for w in weights)

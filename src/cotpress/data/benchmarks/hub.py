@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cotpress.data.config import HubFile
 from cotpress.errors import DataError
-from cotpress.hub_errors import HubProblem, hub_problem
+from cotpress.hub_errors import HubProblem, answering_hub, hub_problem
 
 
 def fetch(hub: HubFile, group: str = "benchmark") -> Path:
@@ -23,13 +23,14 @@ def fetch(hub: HubFile, group: str = "benchmark") -> Path:
     from huggingface_hub import constants, hf_hub_download
 
     try:
-        file = hf_hub_download(
-            hub.dataset,
-            hub.file,
-            repo_type="dataset",
-            revision=hub.revision,
-            etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
-        )
+        with answering_hub():
+            file = hf_hub_download(
+                hub.dataset,
+                hub.file,
+                repo_type="dataset",
+                revision=hub.revision,
+                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            )
     except Exception as error:
         problem = hub_problem(error)
         if problem is None:
