@@ -159,13 +159,13 @@ def test_damaged_artifact_is_set_aside_under_its_lock_only(tmp_path: Path, monke
     first, second = ArtifactStore(tmp_path), ArtifactStore(tmp_path)
     built = first.build("data", {}, _write("good"))
     (built.path / "rows.txt").write_text("baad")
-    locked = second._locked
+    lock = second._lock
 
     def repaired_meanwhile(stage: str, digest: str):
         first.build("data", {}, _write("good"))
-        return locked(stage, digest)
+        return lock(stage, digest)
 
-    monkeypatch.setattr(second, "_locked", repaired_meanwhile)
+    monkeypatch.setattr(second, "_lock", repaired_meanwhile)
     calls: list[int] = []
     assert second.build("data", {}, _write("good", calls)).file("rows.txt").read_text() == "good"
     assert not calls

@@ -12,7 +12,7 @@ from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
 from cotpress.training.callbacks import LAST, TimedCheckpoint
 from cotpress.training.fit import TRAIN_LOG, fit
-from cotpress.training.module import SftModule
+from cotpress.training.module import LossOfModel, SftModule
 
 
 class _Killed(BaseException):
@@ -116,12 +116,13 @@ def test_damaged_checkpoint_is_not_gone_on_from(
 def test_loss_that_is_not_finite_names_step_and_rows_and_leaves_the_checkpoint_of_before(
     tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
 ):
-    loss_sum = SftModule.loss_sum
+    forward, steps = LossOfModel.forward, []
 
     def poisoned(module, batch):
-        return loss_sum(module, batch) * (float("nan") if "r7" in batch.rows and module.global_step >= 3 else 1.0)
+        return forward(module, batch) * (float("nan") if "r7" in batch.rows and len(steps) > 3 else 1.0)
 
-    monkeypatch.setattr(SftModule, "loss_sum", poisoned)
+    monkeypatch.setattr(SftModule, "on_train_batch_start", lambda self, batch, index: steps.append(index))
+    monkeypatch.setattr(LossOfModel, "forward", poisoned)
     named = replace(examples, kept=[replace(e, row=f"r{i}") for i, e in enumerate(examples.kept)])
     with pytest.raises(TrainingError, match=r"sft: the loss of step \d+ is nan.*'r7'.*learning rate") as caught:
         _train(tiny_config, store, named, tune, hardware, tracker, tmp_path)
@@ -139,7 +140,7 @@ def test_gradient_that_is_not_finite_ends_the_training_before_the_weights_change
     before = trained.detach().clone()
     trained.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(TrainingError, match=r"step 1 is \d+\.\d+ and its gradient (nan|inf), not a finite number"):
-        fit(model, SftModule, examples, tune, workdir=tmp_path, trainer=hardware, tracker=tracker)
+        fit(model, SftModule, examples, tune, workdir=tmp_path, trainer=hardware, log_metrics=tracker.log)
     assert torch.equal(trained, before)
 
 

@@ -6,7 +6,7 @@ from cotpress.training.batching import collate
 from cotpress.training.fit import fit
 from cotpress.training.gradients import StepGradients, at_most
 from cotpress.training.head_loss import chunked_loss
-from cotpress.training.module import Schedule, SftModule
+from cotpress.training.module import LossOfModel, Schedule, SftModule
 
 
 @pytest.mark.parametrize("num_tokens", [1, 60, 200, None])
@@ -67,19 +67,21 @@ def test_training_with_too_little_memory_equals_the_one_with_enough(
 
     tune.lora_dropout, losses = 0.0, []
     hardware.tokens_per_batch = 10_000
-    loss_sum, sizes = SftModule.loss_sum, []
+    forward, sizes = LossOfModel.forward, []
 
     def limited(module, batch):
         if sum(batch.packed.lengths) > 70:
             raise torch.OutOfMemoryError("CUDA out of memory")
         sizes.append(sum(batch.packed.lengths))
-        return loss_sum(module, batch)
+        return forward(module, batch)
 
     for name in ("enough", "little"):
         if name == "little":
-            monkeypatch.setattr(SftModule, "loss_sum", limited)
+            monkeypatch.setattr(LossOfModel, "forward", limited)
         model = make_trainable(load_model(tiny_config, store), tune)
-        fitted = fit(model, SftModule, examples, tune, workdir=tmp_path / name, trainer=hardware, tracker=tracker)
+        fitted = fit(
+            model, SftModule, examples, tune, workdir=tmp_path / name, trainer=hardware, log_metrics=tracker.log
+        )
         losses.append(fitted.final_loss)
     assert max(sizes) <= 70
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
