@@ -119,6 +119,7 @@ def test_texts_of_a_file_are_strung_together(tmp_path: Path, bench: Bench) -> No
     assert made.thinking.startswith("one two three. \n\none two three.")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error_with_its_last_lines(bench: Bench, tmp_path: Path) -> None:
     job = {**bench.job(bench.texts.rows(1, 64), ratios=[0.5]), "checkpoint": str(tmp_path / "nowhere")}
     with pytest.raises(MeasurementError, match="nowhere"):

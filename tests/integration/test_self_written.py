@@ -156,6 +156,7 @@ def stopping(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_student_writes_its_own_traces_from_its_adapter(questions: Path, stopping: Path, tmp_path: Path) -> None:
     known = tmp_path / "known.jsonl"
     rows = [

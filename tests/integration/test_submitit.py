@@ -41,6 +41,7 @@ def _wait_until(ready: object) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_local_jobs_share_work_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
     job = _start(tmp_path, LOCAL, "scorer=cts,head", "ratio=0.5")
     out, err = job.communicate(timeout=120)
@@ -134,6 +135,7 @@ def _long_traces(folder: Path) -> list[str]:
     return ["model=tiny", "reference=none", "data=jsonl", f"data.path={path}", "ratio=0.5", "tracker=none"]
 
 
+@pytest.mark.slow
 def test_shards_compress_as_one_command_does(command: Command) -> None:
     data = [*_long_traces(command.folder), "scorer=random", "data.validation_fraction=0"]
     said = []

@@ -20,6 +20,7 @@ TWO = TrainerConfig(accelerator="cpu", devices=2, num_threads=1)
 ONE = TrainerConfig(accelerator="cpu", num_threads=1)
 
 
+@pytest.mark.slow
 def test_two_workers_meet_and_are_heard(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[object] = []
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
