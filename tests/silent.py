@@ -13,10 +13,13 @@ def silent_service() -> Iterator[str]:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
         held: list[socket.socket] = []
-        threading.Thread(target=_accept, args=(listening, held), daemon=True).start()
+        accepting = threading.Thread(target=_accept, args=(listening, held), daemon=True)
+        accepting.start()
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
+            listening.shutdown(socket.SHUT_RDWR)  # wakes the thread, which nobody else may leave connections with
+            accepting.join()
             for connection in held:
                 connection.close()
 

@@ -68,6 +68,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_student_is_trained_on_what_a_server_wrote(
     command: Command, questions: Path, tokenizer: "PreTrainedTokenizerBase"
 ) -> None:

@@ -51,6 +51,7 @@ def test_local_jobs_share_work_and_one_that_fails_stops_no_other(tmp_path: Path)
     assert (tmp_path / "outputs" / "computed").read_text() == "x"
 
 
+@pytest.mark.slow
 def test_slurm_gets_one_array_with_what_was_asked_for(tmp_path: Path) -> None:
     variables = install(tmp_path / "slurm")
     asked = ["partition=a100", "gpus_per_node=4", "cpus_per_task=8", "mem_gb=64", "array_parallelism=16"]

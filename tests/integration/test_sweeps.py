@@ -50,6 +50,7 @@ def _wait_until(ready: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_parallel_jobs_share_work_and_one_that_is_killed_or_fails_stops_no_other(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     arguments = ["-m", PARALLEL, "scorer=tail,head,cts", "ratio=0.5,0.7"]

@@ -64,9 +64,9 @@ def test_results_that_name_artifacts_elsewhere_are_refused(key: Any, tmp_path: P
 
 
 def _rename_student(run_dir: Path, key: str) -> None:
-    content = json.loads((run_dir / "results.json").read_text())
-    content["rows"][-1]["artifacts"]["sft"] = key
-    (run_dir / "results.json").write_text(json.dumps(content))
+    rows = json.loads((run_dir / "results.json").read_text())["rows"]
+    rows[-1]["artifacts"]["sft"] = key
+    edit(run_dir / "results.json", rows=rows)
 
 
 def test_publication_takes_nothing_from_elsewhere(finished_run: Path, secret: Path, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_masking_leaves_the_rest_alone() -> None:
     assert without_secrets(text) == text
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_file_of_a_whole_run_holds_a_key(tmp_path: Path, command: Command) -> None:
     """The keys are in the environment, and one is part of a path; a tracked run fails, another finishes."""

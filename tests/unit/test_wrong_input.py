@@ -74,6 +74,7 @@ def test_a_number_as_the_choice_of_a_group_is_one_message(setting: str) -> None:
     assert "GROUP=CHOICE with the name of a choice" in message
 
 
+@pytest.mark.slow
 def test_another_primary_configuration_is_refused_in_our_words(command: Command) -> None:
     done = command("train.py", "--config-name", "foo")
     assert done.returncode == 2

@@ -52,6 +52,7 @@ def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_results_of_the_first_version_are_still_read(tmp_path: Path) -> None:
     path = write_results(tmp_path, results(ORIGINAL))
     content = json.loads(path.read_text()) | {"schema_version": 1}
+    del content["checksum"]
     for name in ("loop_rate", "pass_at_k", "accuracy_at_budgets", "mean_reference_tokens", "generated_against"):
         del content["rows"][0][name]
     path.write_text(json.dumps(content))

@@ -55,6 +55,7 @@ def content(artifact):
     return artifact.file("scores.parquet").read_bytes(), artifact.manifest
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same_bytes_as_one(job, rows):
     alone = job().artifact()
     shared = job("two", devices=2, num_threads=1).artifact()

@@ -159,10 +159,10 @@ def test_killed_run_asks_only_what_is_missing_and_writes_the_same(
             traces(settings(server, questions, samples=2), store, model=tiny)
         before = {key(call) for call in server.calls if asked(call) != 6}
     (journal,) = (tmp_path / "out/artifacts/.partial").glob("write-*/scratch/drafts.jsonl")
-    kept = [json.loads(line)["id"] for line in journal.read_text().splitlines()]
+    kept = [json.loads(line.partition(" ")[2])["id"] for line in journal.read_text().splitlines()]
     assert len(kept) >= 11
     with journal.open("a") as handle:
-        handle.write('{"id": "q9", "sam')  # torn by the kill
+        handle.write('00000000 {"id": "q9", "sam')  # torn by the kill
     with openai_server(drawn) as server:
         resumed = traces(settings(server, questions, samples=2), store, model=tiny)
         after = {key(call) for call in server.calls}
