@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
-from cotpress.report.collect import Comparison, Unfinished
+from cotpress.report.collect import Unfinished
 from cotpress.report.columns import Column, detail_columns, page_columns
+from cotpress.report.comparison import Comparison
 from cotpress.report.paired import Difference, differences_grid, differences_note
 from cotpress.report.plots import pareto_front
+from cotpress.report.seeds import HEADINGS, SeedsRow, seeds_grid, seeds_note
 from cotpress.report.table import notes
 from cotpress.report.work import Work
 
@@ -71,6 +73,8 @@ class Results:
     figures: tuple[Figure, ...]
     differences: Table | None = None
     differences_note: str = ""
+    seeds: Table | None = None
+    seeds_note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +136,10 @@ def json_in_html(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def results(comparison: Comparison, figures: Sequence[Figure], pairs: Sequence[Difference] = ()) -> Results:
-    """Table, notes, figures, details and paired differences of one comparison."""
+def results(
+    comparison: Comparison, figures: Sequence[Figure], pairs: Sequence[Difference] = (), seeds: Sequence[SeedsRow] = ()
+) -> Results:
+    """Table, notes, figures, details, paired differences and systems over their seeds, of one comparison."""
     rows = comparison.rows
     front = pareto_front(rows)
     main = page_columns(comparison.confidence, rows, comparison.published)
@@ -146,6 +152,8 @@ def results(comparison: Comparison, figures: Sequence[Figure], pairs: Sequence[D
         figures=tuple(figures),
         differences=_differences_table(comparison.title, pairs),
         differences_note=differences_note(pairs, comparison.confidence) if pairs else "",
+        seeds=_seeds_table(comparison.title, seeds),
+        seeds_note=seeds_note(comparison.confidence) if seeds else "",
     )
 
 
@@ -155,6 +163,13 @@ def _differences_table(title: str, pairs: Sequence[Difference]) -> Table | None:
     headings, *lines = differences_grid(pairs)
     rows = tuple(Row(tuple(Cell(text) for text in line)) for line in lines)
     return Table(caption=f"{title}, paired differences", headings=tuple(headings), rows=rows)
+
+
+def _seeds_table(title: str, seeds: Sequence[SeedsRow]) -> Table | None:
+    if not seeds:
+        return None
+    rows = tuple(Row(tuple(Cell(text) for text in line)) for line in seeds_grid(seeds))
+    return Table(caption=f"{title}, over all seeds", headings=HEADINGS, rows=rows)
 
 
 def work_table(found: Sequence[Work]) -> Table | None:

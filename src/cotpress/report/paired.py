@@ -8,24 +8,15 @@ an interval here speaks of other questions, not of other seeds.
 import csv
 import io
 import itertools
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from cotpress.errors import ArtifactError
 from cotpress.records import BudgetAccuracy, Interval, Prediction
-from cotpress.report.collect import Comparison
+from cotpress.report.answers import Answers, Key
 from cotpress.report.columns import difference
-from cotpress.report.results import PREDICTIONS_FILE
+from cotpress.report.comparison import Comparison
 from cotpress.report.table import markdown_cell
 from cotpress.statistics import paired_accuracy_difference, paired_token_difference
-from cotpress.tables import read_records
-
-log = logging.getLogger(__name__)
-
-Key = tuple[str, float]
-"""A system and its asked ratio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,38 +40,11 @@ class Difference:
     at_budgets: tuple[BudgetAccuracy, ...]
 
 
-def compared(comparison: Comparison) -> list[Difference]:
-    """The differences between the systems of one table, from the predictions of its runs.
-
-    Runs whose predictions are gone or cannot be read add nothing. The budgets are those that all rows were measured at.
-    """
-    answers: dict[Key, list[Prediction]] = {}
-    seen: set[object] = set()
-    unread: list[str] = []
-    for run in comparison.runs:
-        try:
-            here = _by_system(run.path / PREDICTIONS_FILE)
-        except ArtifactError as error:  # of another release, or damaged: the table itself does without
-            unread.append(str(error))
-            continue
-        for row in run.results.rows:
-            key = (row.system, row.target_ratio)
-            source = (*key, row.artifacts.get("evaluate", run.path))
-            if key in here and source not in seen:  # Original is one system, however many runs show it
-                seen.add(source)
-                answers.setdefault(key, []).extend(here[key])
-    if unread:
-        log.warning("%d of %d runs are not in the paired differences: %s", len(unread), len(comparison.runs), unread[0])
+def compared(comparison: Comparison, answers: Answers) -> list[Difference]:
+    """The differences between the systems of one table; the budgets are those that all rows were measured at."""
+    pooled = {key: [p for answered in seeds.values() for p in answered] for key, seeds in answers.items()}
     budgets = [{b.budget for b in row.accuracy_at_budgets} for row in comparison.rows]
-    return differences(answers, set.intersection(*budgets) if budgets else (), comparison.confidence)
-
-
-def _by_system(path: Path) -> dict[Key, list[Prediction]]:
-    found: dict[Key, list[Prediction]] = {}
-    predictions = read_records(path, Prediction) if path.exists() else []
-    for prediction in predictions:
-        found.setdefault((prediction.system, prediction.ratio), []).append(prediction)
-    return found
+    return differences(pooled, set.intersection(*budgets) if budgets else (), comparison.confidence)
 
 
 def differences(

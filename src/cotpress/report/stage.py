@@ -10,11 +10,14 @@ from pathlib import Path
 from cotpress.artifacts import write_text_atomic
 from cotpress.report import page as pages
 from cotpress.report import viewer_section
-from cotpress.report.collect import Collection, Comparison, Run, collect, compare
+from cotpress.report.answers import answers_of
+from cotpress.report.collect import Collection, Run, collect
+from cotpress.report.comparison import Comparison, compare
 from cotpress.report.figure import Drawing, Picture
 from cotpress.report.paired import compared, differences_csv, differences_markdown
 from cotpress.report.plots import accuracy_picture, ratio_picture
 from cotpress.report.results import CONFIG_FILE, read_results
+from cotpress.report.seeds import over_seeds, seeds_csv, seeds_markdown
 from cotpress.report.sources import Sources
 from cotpress.report.table import csv_table, markdown_table
 from cotpress.report.viewer_data import DEFAULT_TRACES
@@ -52,9 +55,10 @@ def report_collection(folder: Path, output: Path | None = None, *, viewer_traces
     """Write tables, figures and `report.html` over all runs at or below a folder, and return what was found.
 
     Into `output` (default: the folder itself): `report.html`, per student and benchmark `results-NAME.csv`,
-    `results-NAME.md`, `differences-NAME.csv` and `.md` (paired, where two systems were asked for the same ratio), and
-    the page's figures as PNG and SVG: `plot-NAME` (accuracy against tokens), `ratios-NAME`; without NAME if there is
-    only one; `losses`, `time` and `deletions` over all runs.
+    `results-NAME.md`, `differences-NAME.csv` and `.md` (paired, where two systems were asked for the same ratio),
+    `seeds-NAME.csv` and `.md` (each system over its seeds, where there are several), and the page's figures as PNG and
+    SVG: `plot-NAME` (accuracy against tokens), `ratios-NAME`; without NAME if there is only one; `losses`, `time` and
+    `deletions` over all runs.
 
     Raises:
         DataError: There is no run directory.
@@ -101,11 +105,15 @@ def _page(
             (accuracy_picture(comparison.rows, comparison.title, confidence=comparison.confidence), _ACCURACY),
             (ratio_picture(comparison.rows, comparison.title), _RATIO),
         ]
-        pairs = compared(comparison)
+        answers = answers_of(comparison)
+        pairs, seeds = compared(comparison, answers), over_seeds(comparison, answers)
         if pairs and output is not None:
             write_text_atomic(output / f"differences{suffix}.csv", differences_csv(pairs))
             write_text_atomic(output / f"differences{suffix}.md", differences_markdown(pairs, comparison.confidence))
-        sections.append(pages.results(comparison, shelf.put(drawn, suffix), pairs))
+        if seeds and output is not None:
+            write_text_atomic(output / f"seeds{suffix}.csv", seeds_csv(seeds))
+            write_text_atomic(output / f"seeds{suffix}.md", seeds_markdown(seeds, comparison.confidence))
+        sections.append(pages.results(comparison, shelf.put(drawn, suffix), pairs, seeds))
     spent = work(runs, sources)
     seen = viewer_section.section(runs, sources, viewer_traces, _percent(runs))
     return pages.Page(

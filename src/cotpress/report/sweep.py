@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 from cotpress.errors import ArtifactError
-from cotpress.report.collect import WITH_RUNS, Collection, Run, collect_sweep, compare
+from cotpress.report.collect import WITH_RUNS, Collection, Run, collect_sweep
 from cotpress.report.columns import percent_interval
+from cotpress.report.comparison import compare
 from cotpress.report.results import read_results
 from cotpress.report.stage import write_collection
 from cotpress.report.table import show

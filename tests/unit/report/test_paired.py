@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.records import Interval, Prediction, SystemResult
-from cotpress.report.collect import collect, compare
+from cotpress.report.answers import answers_of
+from cotpress.report.collect import collect
+from cotpress.report.comparison import compare
 from cotpress.report.paired import compared, differences, differences_csv, differences_markdown
 from cotpress.report.results import RunResults, write_results
 from cotpress.report.stage import report_collection
@@ -94,7 +96,7 @@ def test_no_pair_gives_an_empty_table() -> None:
     assert differences_csv([]).count("\n") == 1
 
 
-def run(path: Path, correct: dict[str, list[bool]], *, seed: int = 1) -> None:
+def run(path: Path, correct: dict[str, list[bool]], *, seed: int = 1, **essentials: str) -> None:
     rows = tuple(
         SystemResult(
             system=system,
@@ -104,11 +106,11 @@ def run(path: Path, correct: dict[str, list[bool]], *, seed: int = 1) -> None:
             mean_tokens=Interval(value=9, low=8, high=10, n=4),
             truncation_rate=0.0,
             seconds_per_sample=0.1,
-            artifacts={"evaluate": f"evaluate/{system}-{seed if system != 'shared' else 0}"},
+            artifacts={"evaluate": f"evaluate/{system}-{path.name if system != 'shared' else 0}"},
         )
         for system in correct
     )
-    write_results(path, RunResults(name="r", model="m", benchmark="b", seed=seed, rows=rows))
+    write_results(path, RunResults(name="r", model="m", benchmark="b", seed=seed, rows=rows, essentials=essentials))
     written = [replace(p, system=system) for system, right in correct.items() for p in answers(right)]
     write_records(path / "predictions.parquet", written, Prediction)
 
@@ -117,7 +119,7 @@ def test_report_writes_the_differences_of_all_runs_and_counts_a_shared_system_on
     run(tmp_path / "one", {"shared": [True, False], "a": [True, True]}, seed=1)
     run(tmp_path / "two", {"shared": [True, False], "a": [False, True]}, seed=2)
     (comparison,) = compare(collect(tmp_path).runs)
-    (found,) = compared(comparison)
+    (found,) = compared(comparison, answers_of(comparison))
     assert (found.system, found.minus, found.accuracy.value) == ("shared", "a", 0.5 - 0.75)
     report_collection(tmp_path)
     assert (tmp_path / "differences.csv").read_text().count("\n") == 2
@@ -131,6 +133,28 @@ def test_run_with_unreadable_predictions_is_left_out_with_a_warning(
     run(tmp_path / "two", {"a": [False], "b": [True]}, seed=2)
     (tmp_path / "two" / "predictions.parquet").write_bytes(b"cut off")
     (comparison,) = compare(collect(tmp_path).runs)
-    (found,) = compared(comparison)
+    (found,) = compared(comparison, answers_of(comparison))
     assert found.accuracy.value == 1.0
     assert "1 of 2 runs are not in the paired differences" in caplog.text
+
+
+def test_students_of_different_settings_are_different_systems(tmp_path: Path) -> None:
+    run(tmp_path / "one", {"a": [True, True]}, reference="lora")
+    run(tmp_path / "two", {"a": [False, True]}, reference="none")
+    (comparison,) = compare(collect(tmp_path).runs)
+    (found,) = compared(comparison, answers_of(comparison))
+    assert (found.system, found.minus, found.accuracy.value) == ("a reference=lora", "a reference=none", 0.5)
+
+
+def test_seeds_of_different_settings_are_averaged_apart(tmp_path: Path) -> None:
+    for seed, right in ((1, True), (2, False)):
+        run(tmp_path / f"lora{seed}", {"a": [True, right]}, seed=seed, reference="lora")
+    run(tmp_path / "none1", {"a": [False, False]}, seed=1, reference="none")
+    (comparison,) = compare(collect(tmp_path).runs)
+    assert sorted(row.system for row in comparison.rows) == [
+        "a reference=lora seed=1",
+        "a reference=lora seed=2",
+        "a reference=none seed=1",
+    ]
+    (found,) = compared(comparison, answers_of(comparison))
+    assert (found.system, found.minus, found.accuracy.value) == ("a reference=lora", "a reference=none", 0.75)

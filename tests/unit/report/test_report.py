@@ -11,8 +11,9 @@ import pytest
 
 from cotpress.errors import ArtifactError, DataError
 from cotpress.records import BudgetAccuracy, Interval, SystemResult
-from cotpress.report.collect import collect, compare
+from cotpress.report.collect import collect
 from cotpress.report.columns import change
+from cotpress.report.comparison import compare
 from cotpress.report.figure import Drawing
 from cotpress.report.plots import accuracy_picture, pareto_front
 from cotpress.report.published import Published
