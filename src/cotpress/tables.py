@@ -7,7 +7,7 @@ the shards of unfinished work, exports and the files of a run directory have no 
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,24 +110,6 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
             raise ArtifactError(f"'{path}' has columns {table.schema.names}, expected {schema(record).names}")
         found.extend(from_table(table, record))
     return found
-
-
-def stream_records(path: Path, record: type[R]) -> Iterator[R]:
-    """Yields the records of a parquet file in order, with a bounded number of them in memory."""
-    with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE):
-            yield from from_table(pa.Table.from_batches([batch]), record)
-
-
-def concatenate(paths: Iterable[Path], target: Path, record: type) -> int:
-    """Write the records of several files of this module as one, with one in memory at a time; returns their number."""
-    num_rows = 0
-    with pq.ParquetWriter(target, schema(record), compression="zstd", write_page_checksum=True) as writer:
-        for path in paths:
-            table = pq.read_table(path, page_checksum_verification=True)
-            writer.write_table(table)
-            num_rows += table.num_rows
-    return num_rows
 
 
 def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:

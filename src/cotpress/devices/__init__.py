@@ -6,7 +6,16 @@ in every worker, asks `here()` which part is its own, tells the stage what is wo
 """
 
 from cotpress.devices.launch import num_local_devices, run_on_devices
-from cotpress.devices.lightning import lightning_settings
+from cotpress.devices.lightning import ctrl_c_stops, lightning_settings, quiet_lightning
 from cotpress.devices.place import Place, here, report
 
-__all__ = ["Place", "here", "lightning_settings", "num_local_devices", "report", "run_on_devices"]
+__all__ = [
+    "Place",
+    "ctrl_c_stops",
+    "here",
+    "lightning_settings",
+    "num_local_devices",
+    "quiet_lightning",
+    "report",
+    "run_on_devices",
+]

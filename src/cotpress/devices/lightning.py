@@ -1,6 +1,9 @@
 """What `pl.Trainer` has to be told about the devices, in a worker or in the only process."""
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -45,3 +48,29 @@ def lightning_settings(
         "plugins": [TorchElasticEnvironment()],
         "use_distributed_sampler": False,
     }
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out Lightning's own logging; filters of warnings that are added inside end with it."""
+    loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
+
+
+@contextmanager
+def ctrl_c_stops(trainer: pl.Trainer) -> Iterator[None]:
+    """Make a KeyboardInterrupt of Lightning's answer to Ctrl-C, which is to leave the process with code 1."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 TRACES_FILE = "traces.parquet"
 IMPORTANCE_FILE = "importance.parquet"
 SCORES_FILE = "scores.parquet"
-NO_SCORE = "no score"
 
 _Judgements = dict[str, Judgement]
 """By trace."""

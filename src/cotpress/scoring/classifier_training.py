@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.devices import ctrl_c_stops, quiet_lightning
 from cotpress.errors import ConfigError, DataError, TrainingError
 from cotpress.modeling.alignment import spans_to_mask
 from cotpress.modeling.loading import quiet_transformers
@@ -109,8 +110,6 @@ def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.d
             )
         module = KeepDropModule(classifier.model, config.learning_rate)
         _fit(module, _loader(classifier, examples, config), config, device)
-    if not math.isfinite(module.last_loss):
-        raise TrainingError(f"classifier training: the loss is {module.last_loss}. Fix: lower scorer.learning_rate")
     with quiet_transformers():
         classifier.model.save_pretrained(workdir)
     classifier.tokenizer.save_pretrained(workdir)
@@ -173,10 +172,19 @@ class KeepDropModule(pl.LightningModule):
         self.last_loss = math.nan
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of one batch (scalar)."""
+        """Loss of one batch (scalar).
+
+        Raises:
+            TrainingError: It is not finite.
+        """
         logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         loss = cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE)
         self.last_loss = loss.item()
+        if not math.isfinite(self.last_loss):
+            raise TrainingError(
+                f"classifier training: the loss of batch {batch_idx + 1} is {self.last_loss}. "
+                "Fix: lower scorer.learning_rate"
+            )
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -205,9 +213,8 @@ class _ShowProgress(pl.Callback):
 
 
 def _fit(module: KeepDropModule, loader: "DataLoader[Any]", config: TokenskipConfig, device: torch.device) -> None:
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner and advertisements
     num_windows = len(loader.dataset) * config.epochs  # type: ignore[arg-type]
-    with Progress("train classifier", num_windows, "windows") as progress, warnings.catch_warnings():
+    with Progress("train classifier", num_windows, "windows") as progress, quiet_lightning():
         # Lightning's advice on data workers, logging and unused GPUs: none applies to a minute of training.
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
@@ -222,5 +229,6 @@ def _fit(module: KeepDropModule, loader: "DataLoader[Any]", config: TokenskipCon
             enable_model_summary=False,
         )
         module.model.train()
-        trainer.fit(module, loader)
+        with ctrl_c_stops(trainer):
+            trainer.fit(module, loader)
     module.model.to(device).eval()

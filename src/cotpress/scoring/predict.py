@@ -6,12 +6,10 @@ another device is slower or gone, and Lightning's samplers, which hand every row
 ready-made, have nothing to distribute.
 """
 
-import logging
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from torch.utils.data import DataLoader, IterableDataset
 
-from cotpress.devices import here, report
+from cotpress.devices import ctrl_c_stops, here, quiet_lightning, report
 from cotpress.errors import MemoryLimitError, ModelError
 from cotpress.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.modeling.loading import pick_device
@@ -52,7 +50,8 @@ def predict(make: Callable[[], Scorer], parts: Parts, chunks: Sequence[Chunk], t
     if not own:
         return
     module = ScoringModule(make())
-    with _quiet_lightning():
+    with quiet_lightning():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # hints about workers and batch indices
         device = pick_device(trainer)
         lightning = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -66,12 +65,8 @@ def predict(make: Callable[[], Scorer], parts: Parts, chunks: Sequence[Chunk], t
             enable_model_summary=False,
         )
         loader = DataLoader(ChunkDataset(parts.traces, own), batch_size=None, collate_fn=_as_it_is)
-        try:
+        with ctrl_c_stops(lightning):
             lightning.predict(module, loader, return_predictions=False)
-        except SystemExit:  # Lightning answers Ctrl-C by leaving the process with code 1
-            if lightning.interrupted:
-                raise KeyboardInterrupt from None
-            raise
 
 
 class ChunkDataset(IterableDataset[_Batch]):
@@ -197,19 +192,3 @@ def _check(record: ScoredTrace, scorer: str) -> None:
             f"scorer {scorer}: {bad} of {len(record.scores)} scores of trace '{record.id}' are not finite. "
             "Fix: model.dtype=float32, or retrain the reference model with a lower learning rate"
         )
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Leave out Lightning's banner and its hints about workers and batch indices."""
-    loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
-            yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)

@@ -3,8 +3,6 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import pytorch_lightning as pl
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from cotpress.artifacts import SCRATCH
-from cotpress.devices import here, lightning_settings
+from cotpress.devices import ctrl_c_stops, here, lightning_settings, quiet_lightning
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import pick_device
 from cotpress.trainer_config import TrainerConfig
@@ -39,6 +37,13 @@ from cotpress.training.sharing import Alone, Sharing
 log = logging.getLogger(__name__)
 
 TRAIN_LOG = "train_log.csv"
+_HINTS = (
+    ".*does not have many workers.*",
+    ".*`is_gradient_checkpointing` is deprecated.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*found .* module.s. in eval mode.*",
+)
+"""Lightning's hints that do not apply: each batch is one step's rows, made ready in no time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +102,9 @@ def fit(
     if validate is not None and validations > 0:
         callbacks.append(ValidationCallback(validate, len(plan), validations))
     started = time.monotonic()
-    with _quiet_lightning(), checkpointed_activations(model, wanted=trainer.activation_checkpointing):
+    with quiet_lightning(), checkpointed_activations(model, wanted=trainer.activation_checkpointing):
+        for hint in _HINTS:
+            warnings.filterwarnings("ignore", message=hint)
         dataset = StepDataset(examples.kept, plan, here())
         _run(model, kind, dataset, config, callbacks, workdir, trainer, log_metrics, sharing or Alone())
     if here().is_first:
@@ -149,28 +156,5 @@ def _run(
     loader = StatefulDataLoader(dataset, batch_size=None, shuffle=False)
     if checkpoint is not None:
         log.info("%s: going on from the last checkpoint", kind.stage)
-    try:
+    with ctrl_c_stops(lightning):
         lightning.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning answers Ctrl-C by leaving the process with code 1
-        if lightning.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Leave out Lightning's hints about workers, tensor cores and its own logging."""
-    loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*`is_gradient_checkpointing` is deprecated.*")
-            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-            warnings.filterwarnings("ignore", message=".*found .* module.s. in eval mode.*", category=UserWarning)
-            yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)

@@ -5,13 +5,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.modeling_outputs import TokenClassifierOutput
 
 from cotpress.artifacts import ArtifactStore
-from cotpress.errors import ConfigError, DataError, ModelError
+from cotpress.errors import ConfigError, DataError, ModelError, TrainingError
 from cotpress.modeling.alignment import spans_to_mask
 from cotpress.records import ValuableTrace
 from cotpress.scoring.classifier import encode, encoder_directory, load_classifier, windows
-from cotpress.scoring.classifier_training import build_classifier, classifier_identity, freeze_lower_layers
+from cotpress.scoring.classifier_training import (
+    KeepDropModule,
+    build_classifier,
+    classifier_identity,
+    freeze_lower_layers,
+)
 from cotpress.scoring.tokenskip import TokenskipScorer
 from cotpress.tables import read_records
 
@@ -127,3 +133,14 @@ def test_text_of_unknown_symbols_keeps_its_offsets(classifier):
     tokens = encode(classifier.tokenizer, text)
     assert tokens.offsets[0, 0] == 0
     assert tokens.offsets[-1, 1] == len(text)
+
+
+def test_training_stops_at_the_first_loss_that_is_not_finite():
+    class Broken(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return TokenClassifierOutput(logits=torch.full((*input_ids.shape, 2), float("nan")))
+
+    module = KeepDropModule(Broken(), 1e-3)
+    ones = torch.ones(1, 3, dtype=torch.long)
+    with pytest.raises(TrainingError, match=r"batch 5 is nan.*learning_rate"):
+        module.training_step({"input_ids": ones, "attention_mask": ones, "labels": ones}, 4)
