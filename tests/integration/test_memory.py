@@ -24,9 +24,6 @@ from cotpress.training.examples import Example, Examples
 from cotpress.training.fit import fit
 from cotpress.training.module import SftModule
 
-class Tracker:
-    def log(self, *_, **__): pass
-
 logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
 torch.set_num_threads(1)
 place, draw = Path(sys.argv[1]), np.random.default_rng(0)
@@ -39,7 +36,7 @@ def train(name, examples):
     model = make_trainable(load_model(tiny, store), tune)
     (place / name).mkdir()
     return fit(model, SftModule, Examples(kept=examples, dropped={}), tune, workdir=place / name, trainer=hardware,
-               tracker=Tracker()).final_loss
+               log_metrics=lambda *_: None).final_loss
 
 def limit(megabytes):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -160,15 +159,8 @@ class TimedCheckpoint(pl.Callback):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(self._path.with_suffix(".new"))
         if trainer.is_global_zero:
-            _replace(self._path.with_suffix(".new"), self._path)
+            self._path.with_suffix(".new").replace(self._path)
         self._saved = time.monotonic()
-
-
-def _replace(new: Path, old: Path) -> None:
-    """Put a file, or DeepSpeed's folder, in the place of another."""
-    if old.is_dir():
-        shutil.rmtree(old)
-    new.replace(old)
 
 
 def _logged(trainer: pl.Trainer, module: pl.LightningModule, name: str) -> float:

@@ -21,7 +21,8 @@ from cotpress.training.examples import Examples
 from cotpress.training.fit import Fitted, fit
 from cotpress.training.module import NextTokenModule
 from cotpress.training.sharded import Sharded
-from cotpress.training.sharing import Alone, Replicated, Sharing, Zero
+from cotpress.training.sharing import Alone, Replicated, Sharing
+from cotpress.training.zero import Zero
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
     Alone       one device, in this process
     Replicated  ddp: a whole model on each, gradients summed after the last micro-batch of a step
     Sharded     fsdp2: weights, gradients and optimizer states cut over the devices (`sharded`)
-    Zero        deepspeed: the same by ZeRO stage 3
+    Zero        deepspeed: the same by ZeRO stage 3 (`zero`)
 
 Every strategy averages gradients over devices; the module scales its loss up by their number, so that what comes out is
 the sum, as on one device.
@@ -12,15 +12,13 @@ the sum, as on one device.
 import contextlib
 import datetime
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy
-
-from cotpress.devices import here
+from pytorch_lightning.strategies import DDPStrategy
 
 Weights = dict[str, torch.Tensor]
 """Parameters by name, on the CPU."""
@@ -117,40 +115,3 @@ def join_process_group(device: torch.device) -> None:
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, timeout=datetime.timedelta(hours=12))
-
-
-class Zero(Alone):
-    """See `Sharing`. Written against DeepSpeed's documentation, and not run: it needs several GPUs."""
-
-    whole = False
-
-    def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
-        """In main memory; DeepSpeed cuts it when it sets up its engine."""
-        return make(torch.device("cpu"))
-
-    def strategy(self, max_grad_norm: float) -> Any:
-        """ZeRO stage 3; it clips gradients by itself, as they are nowhere whole."""
-        strategy = DeepSpeedStrategy(stage=3, exclude_frozen_parameters=True, logging_batch_size_per_gpu=1)
-        assert isinstance(strategy.config, dict)
-        strategy.config["gradient_clipping"] = max_grad_norm
-        return strategy
-
-    @contextmanager
-    def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> Iterator[None]:
-        """The engine adds gradients up until it is told that a step is complete."""
-        engine: Any = trainer.strategy.model
-        engine.set_gradient_accumulation_boundary(is_boundary=last)
-        yield
-
-    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
-        """The engine does, when it steps; so the norm is not known yet, and 0 stands for it."""
-        return torch.zeros(())
-
-    @contextmanager
-    def gathered(self, model: Any) -> Iterator[Weights | None]:
-        """Put together on every worker while the block runs."""
-        import deepspeed
-
-        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        with deepspeed.zero.GatheredParameters(list(trained.values())):
-            yield {n: p.detach().cpu() for n, p in trained.items()} if here().is_first else None

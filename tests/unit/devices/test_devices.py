@@ -78,7 +78,8 @@ def test_environment_and_threads_are_those_of_the_caller_but_not_its_place(monke
 
 
 _WAIT = """
-import sys, pathlib
+import signal, sys, pathlib
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, where it is ignored
 sys.path.insert(0, {tests!r})
 import device_jobs
 from cotpress.devices import run_on_devices

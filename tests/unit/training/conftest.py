@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from cotpress.artifacts import ArtifactStore, Summary
+from cotpress.devices import run_on_devices
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import CompressedTrace
@@ -10,6 +13,8 @@ from cotpress.tables import write_records
 from cotpress.trainer_config import TrainerConfig
 from cotpress.training.config import Method, TuneConfig
 from cotpress.training.examples import Example, Examples
+from cotpress.training.job import TrainingJob, train_here
+from cotpress.training.module import SftModule
 
 
 class Recorder:
@@ -94,3 +99,27 @@ def compressed(store):
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+class Training:
+    """Trains the same on any hardware; dropout is on."""
+
+    def __init__(self, tiny_config, store, examples, tune, hardware, tmp_path):
+        self._given = {"tune": tune, "base": tiny_config, "examples": examples, "store": store}
+        self._hardware, self._tmp_path = hardware, tmp_path
+        self.heard = []
+
+    def __call__(self, name, *, validate=None, base=None, kind=SftModule, **hardware):
+        trainer = dataclasses.replace(self._hardware, **hardware)
+        (self._tmp_path / name).mkdir(exist_ok=True)  # as the artifact store does
+        job = TrainingJob(
+            **self._given | {"base": base or self._given["base"]}, kind=kind, trainer=trainer,
+            workdir=self._tmp_path / name, validate=validate, validations=0 if validate is None else 2,
+        )  # fmt: skip
+        run_on_devices(train_here, (job,), trainer=trainer, hear=self.heard.append)
+        return self._tmp_path / name
+
+
+@pytest.fixture
+def training(tiny_config, store, examples, tune, hardware, tmp_path):
+    return Training(tiny_config, store, examples, tune, hardware, tmp_path)

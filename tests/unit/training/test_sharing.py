@@ -1,21 +1,17 @@
 """The same training on two devices as on one: two processes on the CPU, with gloo."""
 
-import csv
 import dataclasses
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from cotpress.devices import Place, run_on_devices
+from cotpress.devices import Place
 from cotpress.errors import WorkerError
 from cotpress.modeling_config import Dtype
 from cotpress.trainer_config import HeadLoss, Strategy
 from cotpress.training.batching import StepDataset, plan_steps
 from cotpress.training.config import Method
-from cotpress.training.job import TrainingJob, train_here
-from cotpress.training.module import SftModule
-from training_jobs import KilledOnce, what_it_is
+from training_jobs import KilledOnce, losses, weights, what_it_is
 
 MORE = pytest.mark.slow
 CASES = [
@@ -36,39 +32,6 @@ CASES = [
 ]  # fmt: skip
 
 
-def _losses(folder):
-    with (folder / "train_log.csv").open() as handle:
-        return [(int(r["step"]), float(r["loss"]), float(r["lr"]), int(r["num_target_tokens"])) for r in csv.DictReader(handle)]  # fmt: skip  # noqa: E501
-
-
-class _Training:
-    """Trains the same on any hardware; dropout is on."""
-
-    def __init__(self, tiny_config, store, examples, tune, hardware, tmp_path):
-        self._given = {"tune": tune, "base": tiny_config, "examples": examples, "store": store}
-        self._hardware, self._tmp_path = hardware, tmp_path
-        self.heard = []
-
-    def __call__(self, name, *, validate=None, base=None, kind=SftModule, **hardware):
-        trainer = dataclasses.replace(self._hardware, **hardware)
-        (self._tmp_path / name).mkdir(exist_ok=True)  # as the artifact store does
-        job = TrainingJob(
-            **self._given | {"base": base or self._given["base"]}, kind=kind, trainer=trainer,
-            workdir=self._tmp_path / name, validate=validate, validations=0 if validate is None else 2,
-        )  # fmt: skip
-        run_on_devices(train_here, (job,), trainer=trainer, hear=self.heard.append)
-        return self._tmp_path / name
-
-
-@pytest.fixture
-def training(tiny_config, store, examples, tune, hardware, tmp_path):
-    return _Training(tiny_config, store, examples, tune, hardware, tmp_path)
-
-
-def _weights(folder):
-    return load_file(next(folder.glob("*/*.safetensors")))
-
-
 @pytest.mark.parametrize(("strategy", "method", "hardware_too"), CASES)
 def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tune, strategy, method, hardware_too):
     tune.method = method
@@ -77,12 +40,12 @@ def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tu
     one = training("one", checkpoint_every_s=60.0)
     training.heard.clear()
     several = training("several", **{"devices": 2, "strategy": strategy, "checkpoint_every_s": 60.0} | hardware_too)
-    assert len(_losses(one)) == 10
-    for a, b in zip(_losses(one), _losses(several), strict=True):
+    assert len(losses(one)) == 10
+    for a, b in zip(losses(one), losses(several), strict=True):
         assert (a[0], a[2], a[3]) == (b[0], b[2], b[3])
         assert b[1] == pytest.approx(a[1], rel=2e-4), f"step {a[0]}"
     assert sum("loss" in m.metrics for m in training.heard) == 10
-    expected, got = _weights(one), _weights(several)
+    expected, got = weights(one), weights(several)
     assert {n: (w.shape, w.dtype) for n, w in got.items()} == {n: (w.shape, w.dtype) for n, w in expected.items()}
     for name, weight in expected.items():  # Adam makes small steps of rounded gradients near zero
         torch.testing.assert_close(got[name], weight, rtol=1e-2, atol=2e-3, msg=name)
@@ -113,12 +76,12 @@ def test_killed_training_goes_on_without_a_step_lost_or_repeated(
     assert not (tmp_path / "killed" / "train_log.csv").exists()
     assert (tmp_path / "killed" / "scratch" / "last.ckpt").is_file()
     if then is None:  # on one device
-        resumed = _losses(training("killed"))
-        assert [r[1] for r in resumed] == pytest.approx([r[1] for r in _losses(whole)], rel=2e-4)
+        resumed = losses(training("killed"))
+        assert [r[1] for r in resumed] == pytest.approx([r[1] for r in losses(whole)], rel=2e-4)
         return
-    assert _losses(training("killed", devices=2, strategy=then)) == _losses(whole)
-    for name, weight in _weights(whole).items():
-        assert torch.equal(_weights(tmp_path / "killed")[name], weight), name
+    assert losses(training("killed", devices=2, strategy=then)) == losses(whole)
+    for name, weight in weights(whole).items():
+        assert torch.equal(weights(tmp_path / "killed")[name], weight), name
 
 
 @pytest.mark.slow
@@ -137,9 +100,9 @@ def test_bfloat16_trains_on_several_devices_too(training, tune, tiny_config, str
     base = dataclasses.replace(tiny_config, dtype=Dtype.bfloat16)
     one = training("one", base=base)
     several = training("several", base=base, devices=2, strategy=strategy)
-    for a, b in zip(_losses(one), _losses(several), strict=True):
+    for a, b in zip(losses(one), losses(several), strict=True):
         assert b[1] == pytest.approx(a[1], rel=2e-2)
-    assert {n: w.dtype for n, w in _weights(several).items()} == {n: w.dtype for n, w in _weights(one).items()}
+    assert {n: w.dtype for n, w in weights(several).items()} == {n: w.dtype for n, w in weights(one).items()}
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 7])
