@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.artifacts import write_text_atomic
-from cotpress.config import EntryConfig, EvaluateConfig, TrainConfig, to_objects
+from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, TrainConfig, to_objects
 from cotpress.errors import ConfigError, describe
 from cotpress.isolation import Outcome, is_worker, run_isolated
 from cotpress.redaction import Redacting, without_secrets
 from cotpress.report.results import write_failure
 from cotpress.report.sweep import show_run
-from cotpress.runs import circumstances, find_finished, note_finished, run_path
-from cotpress.sweep_files import JOB_LOG, JobNote, JobState, write_note
+from cotpress.runs import circumstances, find_finished, note_finished, own_output, run_path
+from cotpress.sweep_files import JOB_LOG, JobNote, JobState, read_sweep, write_note
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -99,6 +99,8 @@ def run_in_sweep(config: "DictConfig", task: str, folder: Path, overrides: list[
 
 def _performed(note: JobNote, config: "DictConfig", task: str, folder: Path, launcher: Any) -> JobNote:
     checked = to_objects(config)
+    if isinstance(checked, CompressConfig):
+        checked = replace(checked, output=own_output(checked.output, read_sweep(folder.parent), note.overrides))
     found = _found(checked)
     if found is not None:
         metric, run_dir = found

@@ -11,7 +11,8 @@ over anything else gets a directory of its own. When a run is done, `finished.js
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
 from cotpress.errors import ArtifactError
 from cotpress.redaction import masked
 from cotpress.report.results import read_results
+from cotpress.sweep_files import Sweep
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning")
 """Top-level keys that never change a result."""
@@ -47,6 +49,29 @@ def run_path(config: TrainConfig | EvaluateConfig) -> Path:
     values: dict[str, Any] = plain(config)
     digest = fingerprint(_without_servers({k: v for k, v in values.items() if k not in HARDWARE_KEYS}))
     return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+
+
+def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
+    """Where a job of a multirun puts what `output` names, so that no job overwrites what another has made.
+
+    Below `output`, in a folder named after the settings that tell the job from the others; `output` itself if only the
+    shards of one result do, or if `output` is already another one for every job.
+
+    Args:
+        output: The setting, resolved.
+        sweep: The job's multirun.
+        overrides: The job's part of the command line.
+    """
+    if any(text.startswith("output=") and "${" in text for text in overrides):
+        return output
+    shared = set(overrides).intersection(*(job.overrides for job in sweep.jobs)) if sweep.planned else set()
+    own = [text for text in overrides if text not in shared and not text.startswith("shard=")]
+    if not own or any(text.startswith("output=") for text in own):
+        return output
+    name = re.sub(r"[^\w.=,@+-]", "_", ",".join(own))
+    if len(name.encode()) > _NAME_BYTES:
+        name = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return str(Path(output, name))
 
 
 def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:

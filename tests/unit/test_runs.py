@@ -9,7 +9,8 @@ from cotpress.evaluation.config import EvaluationConfig, Instructions
 from cotpress.generation_config import ServerGenerationConfig
 from cotpress.modeling_config import ModelConfig
 from cotpress.report.results import RunResults, StageRecord, write_results
-from cotpress.runs import circumstances, find_finished, note_finished, run_directory, run_name
+from cotpress.runs import circumstances, find_finished, note_finished, own_output, run_directory, run_name
+from cotpress.sweep_files import Sweep, read_sweep, write_plan
 from cotpress.tracking_config import TrackerKind
 
 TEXTS = Instructions(be_concise="a", only_numbers="b", abbre_words="c", lc_prompt="{percent}")
@@ -98,3 +99,39 @@ def test_finished_run_is_found_until_anything_it_hangs_on_changes(
     monkeypatch.undo()
     (adapter / "weights").write_text("22")
     assert find_finished(config) is None
+
+
+def _sweep(folder: Path, *jobs: list[str]) -> Sweep:
+    write_plan(folder, "compress", jobs)
+    return read_sweep(folder)
+
+
+def test_jobs_of_a_multirun_do_not_overwrite_what_another_has_made(tmp_path: Path) -> None:
+    jobs = [["scorer=cts", f"ratio={ratio}", "output=out"] for ratio in (0.5, 0.7)]
+    sweep = _sweep(tmp_path, *jobs)
+    assert [own_output("out", sweep, job) for job in jobs] == ["out/ratio=0.5", "out/ratio=0.7"]
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [["scorer=cts", "output=out"]],
+        [["shard=1/2", "output=out"], ["shard=2/2", "output=out"]],
+        [["ratio=0.5", "output=out"], ["ratio=0.7", "output=other"]],
+        [["ratio=0.5", "output=out/${ratio}"], ["ratio=0.7", "output=out/${ratio}"]],
+    ],
+    ids=["one job", "shards of one result", "each its own", "each its own by a pattern"],
+)
+def test_output_is_taken_as_it_is_where_no_other_job_writes(tmp_path: Path, jobs: list[list[str]]) -> None:
+    assert own_output("out", _sweep(tmp_path, *jobs), jobs[0]) == "out"
+
+
+def test_place_of_a_job_stays_below_the_output(tmp_path: Path) -> None:
+    jobs = [["data.path=../../a"], ["data.path=" + "b" * 300]]
+    sweep = _sweep(tmp_path, *jobs)
+    assert own_output("out", sweep, jobs[0]) == "out/data.path=.._.._a"
+    assert len(own_output("out", sweep, jobs[1])) < 100
+
+
+def test_sweeper_that_decides_as_it_goes_gives_every_job_a_place(tmp_path: Path) -> None:
+    assert own_output("out", read_sweep(tmp_path), ["ratio=0.5"]) == "out/ratio=0.5"

@@ -58,12 +58,9 @@ class Zero(Alone):
 
     @contextmanager
     def gathered(self, model: Any) -> Iterator[Weights | None]:
-        """Put together on every worker while the block runs."""
-        import deepspeed
-
-        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        with deepspeed.zero.GatheredParameters(list(trained.values())):
-            yield {n: p.detach().cpu() for n, p in trained.items()} if here().is_first else None
+        """Put together in the first worker's main memory, tensor by tensor."""
+        whole = {n: (p.dtype, w) for n, p, w in _whole_weights(model)}
+        yield {n: w.to(dtype) for n, (dtype, w) in whole.items() if w is not None} if here().is_first else None
 
 
 class _NumbersAsTheyAre(DeepSpeedPrecision):
@@ -81,15 +78,14 @@ class _ZeroStrategy(DeepSpeedStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        return {name: _on_first(safe_get_full_fp32_param(p)) for name, p in self._trained().items()}
+        """In float32, whatever the weights that compute are in."""
+        return {name: whole for name, _, whole in _whole_weights(self.lightning_module)}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """As torch's AdamW has it: by the place of a parameter among those that are trained."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        parameters, inner = list(self._trained().values()), optimizer.optimizer
+        parameters, inner = [p for _, p in _trained(self.lightning_module)], optimizer.optimizer
         steps = next(iter(inner.state.values()))["step"]
         state = {
             i: {"step": steps.clone(), **{m: _on_first(safe_get_full_optimizer_state(p, m)) for m in _MOMENTS}}
@@ -113,7 +109,7 @@ class _ZeroStrategy(DeepSpeedStrategy):
         """Both into the weights that compute and into the float32 ones that the optimizer keeps besides."""
         from deepspeed.utils import safe_set_local_fp32_param
 
-        for name, parameter in self._trained().items():
+        for name, parameter in _trained(self.lightning_module):
             mine = self._cut(parameter, checkpoint["state_dict"][name])
             safe_set_local_fp32_param(parameter, mine)
             parameter.ds_tensor.data.copy_(mine)
@@ -128,20 +124,28 @@ class _ZeroStrategy(DeepSpeedStrategy):
         for flat in optimizer.fp32_partitioned_groups_flat:  # torch makes them at the first step
             moments = {m: torch.zeros_like(flat) for m in _MOMENTS}
             optimizer.optimizer.state[flat] = {"step": state["state"][0]["step"].clone(), **moments}
-        for i, parameter in enumerate(self._trained().values()):
+        for i, (_, parameter) in enumerate(_trained(self.lightning_module)):
             for moment in _MOMENTS:
                 mine = self._cut(parameter, state["state"][i][moment])
                 safe_set_local_optimizer_state(parameter, mine, moment)
-
-    def _trained(self) -> dict[str, Any]:
-        assert self.lightning_module is not None
-        return {n: p for n, p in self.lightning_module.named_parameters() if p.requires_grad}
 
     def _cut(self, parameter: Any, whole: torch.Tensor) -> torch.Tensor:
         """This worker's part of a whole tensor, filled up with zeros to the size of all parts, flat."""
         size = parameter.ds_tensor.numel()
         mine = whole.flatten()[size * self.global_rank : size * (self.global_rank + 1)]
         return torch.nn.functional.pad(mine, (0, size - mine.numel())).to(parameter.ds_tensor.device)
+
+
+def _trained(model: Any) -> list[tuple[str, Any]]:
+    return [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+
+
+def _whole_weights(model: Any) -> Iterator[tuple[str, Any, torch.Tensor | None]]:
+    """Name, parameter and what the optimizer keeps of it, put together; all workers have to go through them."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    for name, parameter in _trained(model):
+        yield name, parameter, _on_first(safe_get_full_fp32_param(parameter))
 
 
 def _on_first(whole: torch.Tensor) -> torch.Tensor | None:

@@ -44,7 +44,7 @@ def _agrees(shape: ModelShape, setting: Setting, lengths: tuple[int, ...], *, pe
     assert 0.995 <= (planned.activations + planned.working) / measured.peak <= 1 + peak
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES[1:])])
 @pytest.mark.parametrize("setting", list(_settings()))
 def test_plan_agrees_with_a_small_model_that_is_trained(setting: Setting, family: str, llama: ModelShape) -> None:
     _agrees(_family(llama, family), setting, LENGTHS, peak=0.12)

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Everything in this folder: what scorers do to real reasoning traces. About 40 minutes on 2 idle cores; the same command
+# again goes on where it stopped.
+#   experiments/real_traces/run.sh TRACES.jsonl LABELLED.jsonl
+# TRACES are scored and cut. Reference model and classifier learn from LABELLED: the steps of each thinking that overlap
+# with its response. Only numbers leave these files, no text.
+set -euo pipefail
+traces=${1:?file with the traces that are cut} labelled=${2:?file with other traces to learn from}
+cd "$(dirname "$0")/../.."
+out=${OUT:-outputs/real_traces}
+common=(
+  "output_root=$out" "output=$out/compressed" data=jsonl "data.path=$traces" data.limit=40 data.validation_fraction=0
+  data@labelled=jsonl "labelled.path=$labelled" labelled.limit=30 distill=overlap ratio=0.9,0.7,0.5 "${@:3}"
+)
+python compress.py -m "${common[@]}" scorer=cts,llmlingua,reference_likelihood,tokenskip
+python compress.py -m "${common[@]}" scorer=cts,llmlingua,random reference=none
+python experiments/real_traces/tables.py "$out"

@@ -1,0 +1,163 @@
+"""Aggregates over the compressed traces of run.sh: reached ratios, what is deleted, speed. No text of a trace leaves.
+
+python experiments/real_traces/tables.py OUTPUT_ROOT [DIR]
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+
+from cotpress.records import CompressedTrace, RankedTrace, Trace
+from cotpress.report.token_kinds import TokenKind, token_kinds
+from cotpress.tables import read_records
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+HERE = Path(__file__).parent
+RESAMPLES = 2000
+SHOWN = 0.7
+"""Ratio of the figure."""
+COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73", "#666666")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One compress artifact and the scores behind it."""
+
+    scorer: str
+    ratio: float
+    rows: list[CompressedTrace]
+    ranks: dict[str, RankedTrace]
+    traces: Path
+    scores: str
+    num_tokens: int
+    seconds: float
+
+
+def cuts(root: Path) -> Iterator[Cut]:
+    """Every compress artifact below an output root, by scorer and falling ratio."""
+    found = []
+    for folder in (root / "artifacts" / "compress").iterdir():
+        made = json.loads((folder / "manifest.json").read_text())["identity"]
+        score = root / "artifacts" / made["scores"]
+        manifest, timing = (json.loads((score / f"{n}.json").read_text()) for n in ("manifest", "timing"))
+        read_by = "reference model" if manifest["identity"].get("reference") else "base model"
+        name = manifest["identity"]["scorer"]["name"]
+        found.append(
+            Cut(
+                scorer=name if name in ("random", "tokenskip") else f"{name}, {read_by}",
+                ratio=made["plan"]["ratios"][0],
+                rows=read_records(folder / "compressed.parquet", CompressedTrace),
+                ranks={r.id: r for r in read_records(folder / "ranking.parquet", RankedTrace)},
+                traces=root / "artifacts" / made["traces"] / "traces.parquet",
+                scores=made["scores"],
+                num_tokens=manifest["facts"]["num_tokens"],
+                seconds=timing["seconds"],
+            )
+        )
+    yield from sorted(found, key=lambda cut: (cut.scorer, -cut.ratio))
+
+
+def _interval(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Sum of parts over sum of wholes, one of each per trace, with a 95 % bootstrap interval over traces."""
+    draws = np.random.default_rng(0).integers(0, len(parts), (RESAMPLES, len(parts)))
+    ratios = parts[draws].sum(1) / np.maximum(wholes[draws].sum(1), 1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(parts.sum() / max(wholes.sum(), 1)), float(low), float(high)
+
+
+def _ratios(found: Sequence[Cut]) -> Iterator[list[Any]]:
+    yield [
+        "scorer",
+        "asked",
+        "traces",
+        "tokens",
+        "actual",
+        "lowest_of_a_trace",
+        "highest_of_a_trace",
+        "farthest_tokens",
+    ]
+    for cut in found:
+        kept, whole = (np.array([getattr(r, n) for r in cut.rows]) for n in ("num_kept_tokens", "num_tokens"))
+        off = np.abs(kept - cut.ratio * whole).max()  # half a token is rounding
+        yield [cut.scorer, cut.ratio, len(cut.rows), whole.sum(), kept.sum() / whole.sum(), *_ends(kept / whole), off]
+
+
+def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _deletions(found: Sequence[Cut]) -> Iterator[list[Any]]:
+    """Of each kind of token, the share that is gone."""
+    yield ["scorer", "asked", "kind", "tokens", "deleted", "deleted_low", "deleted_high"]
+    texts = {t.id: t.thinking for t in read_records(found[0].traces, Trace)}
+    ranks = found[0].ranks.values()
+    kinds = {r.id: token_kinds(texts[r.id], r.offsets) for r in ranks}
+    for cut in found:
+        for kind in TokenKind:
+            of_kind = np.array([(kinds[i] == kind).sum() for i in kinds], dtype=np.float64)
+            gone = np.array(
+                [((kinds[i] == kind) & ~cut.ranks[i].kept(cut.ratio)).sum() for i in kinds], dtype=np.float64
+            )
+            yield [cut.scorer, cut.ratio, kind.label, int(of_kind.sum()), *_interval(gone, of_kind)]
+
+
+def _speed(found: Sequence[Cut]) -> Iterator[list[Any]]:
+    yield ["scorer", "tokens", "seconds", "tokens_per_second"]
+    seen = {cut.scores: cut for cut in found}
+    for cut in seen.values():
+        yield [cut.scorer, cut.num_tokens, cut.seconds, cut.num_tokens / cut.seconds]
+
+
+def _draw(rows: Sequence[list[Any]], folder: Path) -> None:
+    """Share of each kind that is deleted at `SHOWN`, by scorer."""
+    shown = [row for row in rows[1:] if row[1] == SHOWN]
+    scorers = list(dict.fromkeys(row[0] for row in shown))
+    kinds = [k.label for k in TokenKind]
+    with plt.rc_context({"svg.hashsalt": "cotpress", "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = plt.subplots(figsize=(10, 4.6), layout="constrained")
+        width = 0.8 / len(scorers)
+        for place, (scorer, colour) in enumerate(zip(scorers, COLOURS, strict=False)):
+            mine = {row[2]: row for row in shown if row[0] == scorer}
+            values = [100 * mine[k][4] for k in kinds]
+            errors = [
+                [100 * (mine[k][4] - mine[k][5]) for k in kinds],
+                [100 * (mine[k][6] - mine[k][4]) for k in kinds],
+            ]
+            at = np.arange(len(kinds)) + (place - (len(scorers) - 1) / 2) * width
+            axes.bar(at, values, width, yerr=errors, color=colour, label=scorer, error_kw={"linewidth": 0.8})
+        axes.axhline(100 * (1 - SHOWN), color="#222222", linewidth=1, linestyle=":")
+        axes.set_xticks(np.arange(len(kinds)), kinds)
+        axes.set_ylabel("deleted, % of its tokens")
+        axes.set_title(f"What is deleted at ratio {SHOWN:g}; dotted: of every kind alike", loc="left", weight="bold")
+        axes.legend(frameon=False, fontsize=9)
+        figure.savefig(folder / "plot.svg", metadata={"Date": None})
+        figure.savefig(folder / "plot.png", dpi=120)
+
+
+def _write(path: Path, rows: Sequence[list[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerows(rows)
+
+
+def main(root: Path, folder: Path) -> None:
+    """Write ratios.csv, deletions.csv, speed.csv and the figure."""
+    found = list(cuts(root))
+    deletions = list(_deletions(found))
+    _write(folder / "ratios.csv", list(_ratios(found)))
+    _write(folder / "deletions.csv", deletions)
+    _write(folder / "speed.csv", list(_speed(found)))
+    _draw(deletions, folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else HERE)
