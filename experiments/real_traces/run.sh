@@ -9,9 +9,9 @@ traces=${1:?file with the traces that are cut} labelled=${2:?file with other tra
 cd "$(dirname "$0")/../.."
 out=${OUT:-outputs/real_traces}
 common=(
-  "output_root=$out" "output=$out/compressed" data=jsonl "data.path=$traces" data.limit=40 data.validation_fraction=0
+  "output_root=$out" data=jsonl "data.path=$traces" data.limit=40 data.validation_fraction=0
   data@labelled=jsonl "labelled.path=$labelled" labelled.limit=30 distill=overlap ratio=0.9,0.7,0.5 "${@:3}"
 )
-python compress.py -m "${common[@]}" scorer=cts,llmlingua,reference_likelihood,tokenskip
-python compress.py -m "${common[@]}" scorer=cts,llmlingua,random reference=none
+python compress.py -m "${common[@]}" "output=$out/compressed" scorer=cts,llmlingua,reference_likelihood,tokenskip
+python compress.py -m "${common[@]}" "output=$out/compressed_by_base" scorer=cts,llmlingua,random reference=none
 python experiments/real_traces/tables.py "$out"
