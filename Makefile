@@ -30,7 +30,7 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
-test-kills: $(READY)  ## kills at random moments of every stage, run again, compared: about 5 minutes
+test-kills: $(READY)  ## kills at random moments of every stage, run again, compared: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)
 
 test-slow: $(READY)  ## the slow tests, on real models and in full size: about 35 minutes
@@ -44,7 +44,7 @@ audit:  ## known vulnerabilities of the pinned versions, from the advisories of 
 		($(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --progress-bar off pip-audit==2.10.1)
 	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --timeout 10 $(ARGS)
 
-bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: 25 minutes; ARGS="--quick" for 3
+bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: about an hour; ARGS="--quick" says less
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'
 	$(BIN)/python -m experiments.speed $(ARGS)
 

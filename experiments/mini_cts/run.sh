@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything in this folder: students of nine scorers and their ablations, two seeds. About 3 hours on 2 idle cores; the
-# same command again goes on where it stopped. Further settings go to every job: run.sh model=tiny benchmark.num_problems=8
+# Everything in this folder: students of six scorers and their ablations, two seeds. The same command
+# again goes on where it stopped. Further settings go to every job: run.sh model=tiny benchmark.num_problems=8
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=experiments/mini_cts

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything in this folder: one student for six ratios, from 50 and from 400 examples of each, two seeds. About an hour
-# on 2 idle cores; the same command again goes on where it stopped. Further settings go to every job.
+# Everything in this folder: one student for six ratios, from 50 and from 400 examples of each, two seeds. The same
+# command again goes on where it stopped. Further settings go to every job.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=experiments/mini_tokenskip

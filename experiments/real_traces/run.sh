@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything in this folder: what scorers do to real reasoning traces. About 40 minutes on 2 idle cores; the same command
-# again goes on where it stopped.
+# Everything in this folder: what scorers do to real reasoning traces. The same command again goes on
+# where it stopped.
 #   experiments/real_traces/run.sh TRACES.jsonl LABELLED.jsonl
 # TRACES are scored and cut. Reference model and classifier learn from LABELLED: the steps of each thinking that overlap
 # with its response. Only numbers leave these files, no text.

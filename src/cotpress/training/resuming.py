@@ -4,6 +4,7 @@ import logging
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 from cotpress.errors import TrainingError
 
@@ -21,16 +22,22 @@ def resume_point(checkpoint: Path) -> Path | None:
     """
     if not _is_whole(checkpoint):
         return None
-    import torch
-
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        read_checkpoint(checkpoint)
     except Exception as error:  # pickle and torch each raise their own
         reason = str(error).partition("\n")[0].partition(". In PyTorch")[0]
         raise TrainingError(
             f"the checkpoint '{checkpoint}' cannot be used: it holds objects that could run code "
             f"({type(error).__name__}: {reason}). Fix: remove it; training then starts anew"
         ) from error
+    return checkpoint
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, memory-mapped: the workers of a machine share its pages."""
+    import torch
+
+    checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
     return checkpoint
 
 

@@ -16,6 +16,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cotpress.devices import here
+from cotpress.training.resuming import read_checkpoint
 from cotpress.training.sharing import Alone, Weights, join_process_group
 
 
@@ -83,10 +84,7 @@ class _ShardedStrategy(ModelParallelStrategy):
         return {**state, "state": whole}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        checkpoint: dict[str, Any] = torch.load(
-            Path(checkpoint_path), mmap=True, map_location="cpu", weights_only=True
-        )  # mapped: the workers of a machine share its pages
-        return checkpoint
+        return read_checkpoint(Path(checkpoint_path))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.model is not None

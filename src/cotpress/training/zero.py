@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from cotpress.devices import here
+from cotpress.training.resuming import read_checkpoint
 from cotpress.training.sharing import Alone, Weights
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -100,10 +101,7 @@ class _ZeroStrategy(DeepSpeedStrategy):
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        checkpoint: dict[str, Any] = torch.load(
-            Path(checkpoint_path), mmap=True, map_location="cpu", weights_only=True
-        )  # mapped: the workers of a machine share its pages
-        return checkpoint
+        return read_checkpoint(Path(checkpoint_path))
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Both into the weights that compute and into the float32 ones that the optimizer keeps besides."""

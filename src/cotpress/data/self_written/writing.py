@@ -90,7 +90,6 @@ def write(
         draws = [(p, k) for p in asked for k in range(config.samples)]
         kept = Journal(folder / SCRATCH / "drafts.jsonl", Draft, lambda draft: (draft.id, draft.sample))
         waiting = [(p, k) for p, k in draws if (p.id, k) not in kept.done]
-
         if waiting:
             with Progress("write", len(draws), "answers", done=len(draws) - len(waiting)) as progress:
                 log.info("write: asking for %d of %d answers", len(waiting), len(draws))
