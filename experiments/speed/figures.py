@@ -124,14 +124,19 @@ def judge(targets: Sequence[Target], figures: Sequence[Figure]) -> list[Verdict]
     return found
 
 
+def timed(measured: Sequence[Measurement]) -> Sequence[Measurement]:
+    """Without the first repetition, which warms up, unless it is the only one."""
+    return measured[1:] or measured
+
+
 def ratios(over: Sequence[Measurement], under: Sequence[Measurement]) -> tuple[float, ...]:
     """Seconds of one system over those of another, repetition by repetition."""
-    return tuple(a.seconds / b.seconds for a, b in zip(over, under, strict=True))
+    return tuple(a.seconds / b.seconds for a, b in zip(timed(over), timed(under), strict=True))
 
 
 def rates(measured: Sequence[Measurement]) -> tuple[float, ...]:
     """Tokens per second."""
-    return tuple(m.tokens / m.seconds for m in measured)
+    return tuple(m.tokens / m.seconds for m in timed(measured))
 
 
 def figures_csv(figures: Sequence[Figure]) -> str:

@@ -12,7 +12,7 @@ from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling_config import ChatConfig
 from cotpress.prompts import ChatFormat
 from experiments.speed.bench import FLOAT32, PACKAGE, Bench
-from experiments.speed.figures import rates
+from experiments.speed.figures import rates, timed
 from experiments.speed.processes import System
 from experiments.speed.scoring import MEGABYTE, OURS
 from experiments.speed.selection import TOKENS_PER_TRACE
@@ -34,7 +34,7 @@ def selection(bench: Bench) -> None:
     job = bench.job(rows, threads=1, selected_tokens=s.selected_tokens, work=str(bench.work / "selection"))
     system = System(module=f"{PACKAGE}.selection", job=job)
     case = f"{s.selected_tokens} tokens"
-    found = bench.measure("selection", case, {OURS: system}, s.repeats)[OURS]
+    found = timed(bench.measure("selection", case, {OURS: system}, s.repeats)[OURS])
     million = 1e6
     bench.add("selection", case, "select", "s/million", tuple(million * m.seconds / m.tokens for m in found))
     stage = tuple(million * m.facts["stage_seconds"] / m.facts["stage_tokens"] for m in found)
@@ -45,7 +45,7 @@ def agreement(bench: Bench) -> None:
     """How far bfloat16 scores are from float32 ones: rank correlation, and keep decisions that differ."""
     s = bench.settings
     length = min(1024, max(s.lengths))
-    job = bench.job(bench.texts.rows(2, length), ratios=list(RATIOS[-1:]), keep=True)
+    job = bench.job(bench.texts.rows(1 if s.quick else 4, length), ratios=list(RATIOS[-1:]), keep=True)
     systems = {}
     for dtype in (FLOAT32, BFLOAT16):
         system = bench.ours(job)

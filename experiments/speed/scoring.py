@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.speed.bench import Bench
-from experiments.speed.figures import rates, ratios
+from experiments.speed.figures import rates, ratios, timed
 from experiments.speed.settings import RATIOS
 from experiments.speed.worker import Measurement
 
@@ -72,7 +72,9 @@ def corpus(bench: Bench) -> None:
             case = f"{size} traces, {model}"
             job = bench.job(texts.rows(size, s.corpus_length), ratios=list(RATIOS[-1:]), model=model)
             found[size] = bench.measure("corpus", case, {OURS: bench.ours(job, best=model != "tiny")}, s.repeats)[OURS]
-            bench.add("corpus", case, "time per trace", "ms", tuple(1000 * m.seconds / size for m in found[size]))
+            bench.add(
+                "corpus", case, "time per trace", "ms", tuple(1000 * m.seconds / size for m in timed(found[size]))
+            )
             peak = found[size][0].peak_bytes
             if peak is not None:
                 bench.add("corpus", case, "peak memory", "MB", (peak / MEGABYTE,))

@@ -26,7 +26,7 @@ class Settings:
         corpora: Numbers of traces that growth is measured on, with `corpus_length` tokens each.
         streamed: The same on the tiny model, with which corpora of real size are affordable.
         selected_tokens: Thinking tokens that selection is measured on.
-        repeats: Repetitions of each measurement.
+        repeats: Repetitions of each measurement; shorter traces than `LONG_TOKENS` are repeated more often.
         long_repeats: The same for traces over `LONG_TOKENS`.
         quick: Whether short work is done that says little.
         release: Whether the release takes part.
@@ -57,8 +57,10 @@ class Settings:
     cache: Path
 
     def repeats_at(self, num_tokens: int) -> int:
-        """Repetitions for traces of this length."""
-        return self.long_repeats if num_tokens > LONG_TOKENS else self.repeats
+        """Repetitions for traces of this length: short ones cost little and waver more."""
+        if num_tokens > LONG_TOKENS:
+            return self.long_repeats
+        return self.repeats * max(LONG_TOKENS // num_tokens, 1) if self.repeats > 1 else 1
 
 
 LONG_TOKENS = 2048
@@ -69,8 +71,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Settings from the command line; leaves the process with a message where they make no sense."""
     given = _parser().parse_args(arguments)
     quick = given.quick
-    lengths = given.lengths or ([128, 256] if quick else [256, 512, 1024, 2048, 4096, 8192])
-    repeats = given.repeats or (1 if quick else 3)
+    lengths = given.lengths or ([256] if quick else [256, 512, 1024, 2048, 4096, 8192])
+    repeats = given.repeats or (1 if quick else 5)
     return Settings(
         groups=tuple(g for g in GROUPS if g in (given.only or GROUPS)),
         model=given.model,
@@ -79,12 +81,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         best=tuple(given.best),
         lengths=tuple(lengths),
         sweep_length=min(max(lengths), 1024),
-        corpora=(1, 4) if quick else (2, 6, 18),
-        corpus_length=128 if quick else 256,
-        streamed=(50, 200) if quick else (250, 1000, 4000),
+        corpora=(1, 2) if quick else (2, 6, 18),
+        corpus_length=64 if quick else 256,
+        streamed=(20, 80) if quick else (250, 1000, 4000),
         selected_tokens=100_000 if quick else 1_000_000,
         repeats=repeats,
-        long_repeats=given.long_repeats or min(repeats, 1),
+        long_repeats=given.long_repeats or min(repeats, 3),
         quick=quick,
         release=not given.without_release,
         traces=given.traces,
@@ -99,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="short traces, one repetition: below 3 minutes, says little")
     add("--only", action="append", choices=GROUPS, help="run this part alone; may be repeated")
-    add("--repeats", type=_count, metavar="N", help="repetitions of each measurement (3; 1 with --quick)")
-    add("--long-repeats", type=_count, metavar="N", help=f"the same for traces over {LONG_TOKENS} tokens (1)")
+    add("--repeats", type=_count, metavar="N", help="repetitions of each measurement (5; 1 with --quick)")
+    add("--long-repeats", type=_count, metavar="N", help=f"the same for traces over {LONG_TOKENS} tokens (3)")
     add("--lengths", type=_count, nargs="+", metavar="N", help="thinking tokens of the traces (256 to 8192)")
     add("--device", choices=("cpu", "cuda"), help="a GPU if there is one")
     add("--threads", type=_count, metavar="N", help="CPU threads of every side (all cores)")

@@ -19,7 +19,7 @@ from cotpress.modeling_config import ModelConfig, ModelSource
 from experiments.speed.bench import Bench
 from experiments.speed.checkpoint import write_checkpoint
 from experiments.speed.environment import existing_release
-from experiments.speed.figures import Bound, Figure, Target, judge, ratios
+from experiments.speed.figures import Bound, Figure, Target, judge, rates, ratios
 from experiments.speed.processes import MeasurementError, System, alternate
 from experiments.speed.settings import parse
 from experiments.speed.texts import TraceMaker
@@ -84,9 +84,11 @@ def test_a_benchmark_ends_in_a_table_json_and_csv(folder: Path, bench: Bench) ->
     assert "\x1b" not in done.stdout
 
 
-def test_a_ratio_is_taken_repetition_by_repetition() -> None:
-    slow = [Measurement(seconds=s, tokens=1) for s in (2.0, 9.0, 4.0)]
-    fast = [Measurement(seconds=s, tokens=1) for s in (1.0, 3.0, 1.0)]
+def test_a_ratio_is_taken_repetition_by_repetition_after_the_first() -> None:
+    slow = [Measurement(seconds=s, tokens=1) for s in (70.0, 2.0, 9.0, 4.0)]
+    fast = [Measurement(seconds=s, tokens=1) for s in (1.0, 1.0, 3.0, 1.0)]
+    assert ratios(slow[:1], fast[:1]) == (70.0,)
+    assert rates(slow) == (1 / 2, 1 / 9, 1 / 4)
     figure = Figure(group="g", case="c", name="n", unit="x", values=ratios(slow, fast))
     assert figure.row() == {
         "group": "g", "case": "c", "name": "n", "unit": "x", "min": 2.0, "median": 3.0, "max": 4.0, "n": 3,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from cotpress.memory import smaller_batches
+from cotpress.modeling.head import target_logprobs
 from cotpress.modeling.loading import SplitModel, split_head
-from cotpress.modeling.logprobs import target_logprobs
 
 
 @torch.inference_mode()

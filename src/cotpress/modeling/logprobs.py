@@ -4,10 +4,9 @@
     token_entropies    H(p(. | context, target_<i))
 
 Only what is asked for is computed: the body of the model runs over texts packed without padding, its head only on the
-scored positions and only for a bounded number of them at a time, so the logits of a whole text never exist
-(5,000 tokens x 152,064 words would be 3 GB). A text over the model's context is read in windows that overlap.
+scored positions. A text over the model's context is read in windows that overlap.
 
-Shape suffixes: T positions of a pack, D hidden size, N scored positions, V vocabulary.
+Shape suffixes: T positions of a pack, D hidden size, N scored positions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from cotpress.memory import smaller_batches
+from cotpress.modeling.head import target_entropies, target_logprobs
 from cotpress.modeling.loading import SplitModel, is_compiled, split_head
 from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs
 
@@ -31,11 +31,8 @@ WINDOW_OVERLAP = 0.5
 _CPU_PACK_TOKENS = 1024
 """Longest pack on a CPU: short texts gain by company there, longer ones are as fast alone."""
 
-_LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**27}
-"""Largest number of logits held at a time: 32 MB in float32 stay in a CPU's cache, a GPU is filled by more."""
-
-_Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From float32 logits `[N, V]`, which it may overwrite, and the tokens that came, int64 `[N]`, to float32 `[N]`."""
+_Measure = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+"""From a head, hidden states `[N, D]` and the tokens that came, int64 `[N]`, to float32 `[N]`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +75,7 @@ def token_logprobs(
         MemoryLimitError: A text does not fit the memory, not even alone.
         ValueError: An input has no context token.
     """
-    return _measured(model, inputs, tokens_per_batch, _logprobs)
+    return _measured(model, inputs, tokens_per_batch, target_logprobs)
 
 
 def token_entropies(
@@ -89,20 +86,7 @@ def token_entropies(
     How uncertain the model is before it reads target token i; the token itself has no part in it. Arguments, order
     and errors as `token_logprobs`.
     """
-    return _measured(model, inputs, tokens_per_batch, _entropies)
-
-
-def _logprobs(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    chosen_N = logits_NV.gather(1, targets_N[:, None]).squeeze(1)
-    peaks_N = logits_NV.amax(dim=1)
-    # In place: a second copy of the logits would cost more than the arithmetic on it.
-    return chosen_N - peaks_N - logits_NV.sub_(peaks_N[:, None]).exp_().sum(dim=1).log_()
-
-
-def _entropies(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    # entr(p) = -p log p is 0 where p underflows, where p * log p would be 0 * -inf.
-    entropies_N: torch.Tensor = torch.special.entr(logits_NV.softmax(dim=1)).sum(dim=1)
-    return entropies_N
+    return _measured(model, inputs, tokens_per_batch, target_entropies)
 
 
 def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int, int]]:
@@ -209,26 +193,5 @@ def _score_pack(split: SplitModel, parts: Sequence[_Part], measure: _Measure) ->
     place_N = place_N.to(packed.ids.device)
     states_TD = packed_states(split.decoder, packed)
     # Position t predicts token t + 1.
-    values_N = _in_chunks(split.head, states_TD[place_N - 1], packed.ids[0, place_N], measure)
+    values_N = measure(split.head, states_TD[place_N - 1], packed.ids[0, place_N])
     return torch.split(values_N, [len(part.ids) - part.num_unscored for part in parts])
-
-
-def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """Log-probability of one token per hidden state, float32 `[N]`, with a bounded number of logits at a time.
-
-    Args:
-        head: Hidden states to logits.
-        hidden_ND: States that predict the targets.
-        targets_N: int64 token ids.
-    """
-    return _in_chunks(head, hidden_ND, targets_N, _logprobs)
-
-
-def _in_chunks(
-    head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor, measure: _Measure
-) -> torch.Tensor:
-    vocabulary = int(head.weight.shape[0])  # type: ignore[index]
-    at_once = _LOGITS_AT_ONCE["cpu" if hidden_ND.device.type == "cpu" else "cuda"]
-    rows = max(at_once // vocabulary, 1)
-    chunks = [slice(first, first + rows) for first in range(0, max(len(targets_N), 1), rows)]
-    return torch.cat([measure(head(hidden_ND[chunk]).float(), targets_N[chunk]) for chunk in chunks])

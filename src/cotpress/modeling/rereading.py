@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cotpress.modeling.head import target_logprobs
 from cotpress.modeling.loading import split_head
-from cotpress.modeling.logprobs import target_logprobs
 
 if TYPE_CHECKING:
     from transformers import DynamicCache

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cotpress.modeling.head import target_logprobs
 from cotpress.modeling.loading import split_head
-from cotpress.modeling.logprobs import target_logprobs
 
 COMPACT_ABOVE = 1.5
 """Drop masked columns of the cache when it is so many times as long as what any text kept; costs about one step."""

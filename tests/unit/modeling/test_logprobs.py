@@ -4,7 +4,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cotpress.modeling import logprobs
+from cotpress.modeling import head, logprobs
 from cotpress.modeling.logprobs import ScoreInput, token_entropies, token_logprobs
 
 
@@ -42,15 +42,6 @@ def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_
             np.testing.assert_allclose(values, naive(model, item, measure), atol=1e-5)
 
 
-@pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
-def test_head_in_small_chunks_gives_the_same(measure, model, monkeypatch):
-    item = ScoreInput(context_ids=[1, 5], target_ids=list(range(30, 60)))
-    [whole] = measure(model, [item], 100)
-    monkeypatch.setattr(logprobs, "_LOGITS_AT_ONCE", {"cpu": 640 * 7})
-    [chunked] = measure(model, [item], 100)
-    np.testing.assert_allclose(chunked, whole, atol=1e-6)
-
-
 def test_entropy_is_log_v_where_every_word_is_alike_and_0_where_one_is_certain(tiny_config, store):
     from cotpress.modeling.loading import load_model
 
@@ -64,12 +55,13 @@ def test_entropy_is_log_v_where_every_word_is_alike_and_0_where_one_is_certain(t
         assert (values >= 0).all()
 
 
-def test_logits_are_made_for_scored_positions_only(model):
+@pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
+def test_logits_are_made_for_scored_positions_only(measure, model, monkeypatch):
     seen = []
-    hook = model.lm_head.register_forward_hook(lambda module, args, out: seen.append(out.shape[0]))
+    by_rows = head._by_rows
+    monkeypatch.setattr(head, "_by_rows", lambda rows, h, *rest: seen.append(len(h)) or by_rows(rows, h, *rest))
     inputs = [ScoreInput(context_ids=[1] * 50, target_ids=[4, 5, 6]), ScoreInput(context_ids=[2], target_ids=[])]
-    list(token_logprobs(model, inputs, 500))
-    hook.remove()
+    list(measure(model, inputs, 500))
     assert sum(seen) == 3
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from cotpress.modeling import logprobs
 from cotpress.modeling.loading import load_model
 from cotpress.modeling.rereading import Rereader
 from cotpress.modeling_config import ModelConfig, ModelSource
@@ -32,12 +31,6 @@ def test_whole_text_at_once_equals_a_plain_forward(model):
 
 def test_unscored_beginning_is_read_but_not_returned(model):
     np.testing.assert_allclose(Rereader(model).surprisals(IDS, num_unscored=7), naive(model, IDS)[7:], atol=2e-5)
-
-
-def test_logits_in_chunks_change_nothing(model, monkeypatch):
-    whole = Rereader(model).surprisals(IDS)
-    monkeypatch.setattr(logprobs, "_LOGITS_AT_ONCE", {"cpu": 3 * model.config.vocab_size})
-    np.testing.assert_allclose(Rereader(model).surprisals(IDS), whole, atol=2e-5)
 
 
 def test_end_that_changed_is_read_after_the_beginning_that_stayed(model):

@@ -1,0 +1,88 @@
+"""What the head of a language model says of hidden states, without ever holding all of its logits.
+
+The logits of a whole text would be large (5,000 tokens x 152,064 words: 3 GB in float32) and slow: each is written to
+memory once and read three times for one sum. So they are made, used and overwritten in parts.
+
+Shape suffixes: N positions, D hidden size, V vocabulary, B one block of it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn.functional import linear
+
+_LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**27}
+"""Largest number of logits over the whole vocabulary that are held at a time: 32 and 512 MB in float32."""
+
+_CPU_BLOCK = (512, 4096)
+"""Positions and words of one block on a CPU: its 8 MB of logits never leave the cache."""
+
+
+def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Log-probability of one token per hidden state in nats, float32 `[N]`.
+
+    Args:
+        head: Hidden states to logits.
+        hidden_ND: States that predict the targets.
+        targets_N: int64 token ids.
+    """
+    # On a GPU whole rows are as fast. A subclass (quantised) or wrapper (LoRA) has no plain weight to take blocks of.
+    if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
+        rows = _rows_at_once(head, hidden_ND)
+        return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_at_once(head, h, t))
+    rows, columns = _CPU_BLOCK
+    weights = torch.split(head.weight, columns)
+    biases = [None] * len(weights) if head.bias is None else torch.split(head.bias, columns)
+    blocks = list(zip(weights, biases, strict=True))
+    return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_by_block(blocks, h, t))
+
+
+def target_entropies(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Entropy of what each hidden state predicts in nats, float32 `[N]` in [0, log V]; no target has a part in it."""
+
+    def entropies(states_ND: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        # entr(p) = -p log p is 0 where p underflows, where p * log p would be 0 * -inf.
+        found_N: torch.Tensor = torch.special.entr(head(states_ND).float().softmax(dim=1)).sum(dim=1)
+        return found_N
+
+    return _by_rows(_rows_at_once(head, hidden_ND), hidden_ND, targets_N, entropies)
+
+
+def _logprobs_at_once(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    logits_NV: torch.Tensor = head(hidden_ND).float()
+    chosen_N = logits_NV.gather(1, targets_N[:, None]).squeeze(1)
+    peaks_N = logits_NV.amax(dim=1)
+    # In place: a second copy of the logits would cost more than the arithmetic on it.
+    return chosen_N - peaks_N - logits_NV.sub_(peaks_N[:, None]).exp_().sum(dim=1).log_()
+
+
+def _logprobs_by_block(
+    blocks: Sequence[tuple[torch.Tensor, torch.Tensor | None]], hidden_ND: torch.Tensor, targets_N: torch.Tensor
+) -> torch.Tensor:
+    """The same from blocks of the vocabulary: the sum over all words is the sum over the sums of the blocks."""
+    chosen_N, sums, first = torch.zeros(targets_N.shape), [], 0
+    for weight_BD, bias_B in blocks:
+        logits_NB = linear(hidden_ND, weight_BD, bias_B).float()
+        here_N = (targets_N >= first) & (targets_N < first + len(weight_BD))
+        chosen_N[here_N] = logits_NB[here_N, targets_N[here_N] - first]
+        sums.append(logits_NB.logsumexp(dim=1))
+        first += len(weight_BD)
+    normalisers_N: torch.Tensor = torch.stack(sums).logsumexp(dim=0)
+    return chosen_N - normalisers_N
+
+
+def _rows_at_once(head: torch.nn.Module, hidden_ND: torch.Tensor) -> int:
+    """Positions whose logits over the whole vocabulary are held at a time."""
+    vocabulary = int(head.weight.shape[0])  # type: ignore[index]
+    return max(_LOGITS_AT_ONCE["cpu" if hidden_ND.device.type == "cpu" else "cuda"] // vocabulary, 1)
+
+
+def _by_rows(
+    rows: int,
+    hidden_ND: torch.Tensor,
+    targets_N: torch.Tensor,
+    measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """`measure` on `rows` positions at a time, float32 `[N]`."""
+    chunks = [slice(first, first + rows) for first in range(0, max(len(targets_N), 1), rows)]
+    return torch.cat([measure(hidden_ND[chunk], targets_N[chunk]) for chunk in chunks])

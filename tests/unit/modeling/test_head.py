@@ -1,0 +1,75 @@
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from cotpress.modeling import head as modeling_head
+from cotpress.modeling.head import target_entropies, target_logprobs
+
+N, D, V = 23, 8, 50
+
+
+class Quantised(torch.nn.Linear):
+    """Stands for a head whose `weight` is no matrix to multiply with: its forward does something else."""
+
+    def forward(self, hidden):
+        return 2 * super().forward(hidden)
+
+
+def heads():
+    torch.manual_seed(0)
+    wrapped = torch.nn.ModuleDict({"lm_head": torch.nn.Linear(D, V, bias=False)})
+    adapted = get_peft_model(wrapped, LoraConfig(target_modules=["lm_head"], init_lora_weights=False))
+    return {
+        "plain": torch.nn.Linear(D, V, bias=False),
+        "bias": torch.nn.Linear(D, V),
+        "quantised": Quantised(D, V),
+        "adapted": adapted.base_model.model["lm_head"],
+    }
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Several blocks and chunks, none of which divides the whole."""
+    monkeypatch.setattr(modeling_head, "_CPU_BLOCK", (5, 7))
+    monkeypatch.setattr(modeling_head, "_LOGITS_AT_ONCE", {"cpu": 4 * V})
+
+
+@pytest.mark.parametrize("name", heads())
+@torch.inference_mode()
+def test_parts_give_what_log_softmax_of_all_logits_gives(name, small_parts):
+    head = heads()[name]
+    hidden, targets = 20 * torch.randn(N, D), torch.randint(0, V, (N,))
+    logps = head(hidden).double().log_softmax(dim=1)
+    torch.testing.assert_close(
+        target_logprobs(head, hidden, targets).double(), logps[torch.arange(N), targets], atol=2e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        target_entropies(head, hidden, targets).double(), -(logps.exp() * logps).sum(1), atol=2e-5, rtol=1e-5
+    )
+
+
+@torch.inference_mode()
+def test_every_word_can_be_the_target(small_parts):
+    head, targets = heads()["bias"], torch.arange(V)
+    hidden = torch.randn(1, D).expand(V, D)
+    expected = head(hidden[:1])[0].log_softmax(0)
+    torch.testing.assert_close(target_logprobs(head, hidden, targets), expected)
+
+
+@torch.inference_mode()
+def test_half_precision_is_summed_in_float32(small_parts):
+    head = heads()["plain"].bfloat16()
+    hidden, targets = torch.randn(N, D).bfloat16(), torch.randint(0, V, (N,))
+    found = target_logprobs(head, hidden, targets)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, head(hidden).float().log_softmax(1)[torch.arange(N), targets])
+
+
+@pytest.mark.parametrize("measure", [target_logprobs, target_entropies])
+@torch.inference_mode()
+def test_nothing_to_measure_and_not_a_number(measure, small_parts):
+    head = heads()["plain"]
+    assert measure(head, torch.zeros(0, D), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+    hidden = torch.randn(3, D)
+    hidden[1, 2] = torch.nan
+    assert measure(head, hidden, torch.tensor([1, 2, 3])).isnan().tolist() == [False, True, False]
