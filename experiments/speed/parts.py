@@ -99,9 +99,6 @@ def _tokens(bench: Bench, row: Row) -> dict[str, Any]:
 
 def generation(bench: Bench) -> None:
     """Answer tokens per second against plain `generate` on unsorted batches of the same size."""
-    if importlib.util.find_spec(f"{PACKAGE}.generation") is None:
-        bench.skipped["generation"] = f"there is no {PACKAGE}.generation"
-        return
     count, batch = (12, 4) if bench.settings.quick else (96, 24)
     settings = {"device": bench.settings.device, "dtype": bench.best_dtype, "batch_size": batch}
     arguments = {"num_prompts": count, "settings": settings}

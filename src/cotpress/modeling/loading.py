@@ -20,6 +20,7 @@ import torch
 
 from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
+from cotpress.memory import keep_freed_memory
 from cotpress.modeling.foreign import reading
 from cotpress.modeling.packaged import packaged_identity, packaged_model
 from cotpress.modeling.sources import adapter_directory, model_directory, source_identity, tokenizer_directory
@@ -81,6 +82,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     check_attention(config, device)
+    keep_freed_memory()
     folder = _directory(config, store)
     how = f"model.attention={config.attention.value}, model.dtype={config.dtype.value}"
     with reading(f"model '{config.path}' cannot be loaded from {folder} ({how})"), quiet_transformers():

@@ -65,6 +65,18 @@ def test_half_precision_is_summed_in_float32(small_parts):
     torch.testing.assert_close(found, head(hidden).float().log_softmax(1)[torch.arange(N), targets])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA: only its products of half precision are float32")
+@pytest.mark.parametrize("name", ["plain", "bias"])
+@torch.inference_mode()
+def test_on_a_gpu_logits_are_not_rounded_to_half_precision(name):
+    head = heads()[name].bfloat16().cuda()
+    hidden, targets = 20 * torch.randn(N, D).bfloat16().cuda(), torch.randint(0, V, (N,)).cuda()
+    bias = None if head.bias is None else head.bias.double()
+    logps = torch.nn.functional.linear(hidden.double(), head.weight.double(), bias).log_softmax(1)
+    found = target_logprobs(head, hidden, targets).double()
+    torch.testing.assert_close(found, logps[torch.arange(N), targets], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("measure", [target_logprobs, target_entropies])
 @torch.inference_mode()
 def test_nothing_to_measure_and_not_a_number(measure, small_parts):
