@@ -11,6 +11,9 @@ log = logging.getLogger(__name__)
 LINE_EVERY_S = 10.0
 """Seconds between two plain progress lines."""
 
+_SAMPLE = 0.05
+"""Share of this call's work after which its rate says something."""
+
 
 class Progress:
     """Counts work in one unit (tokens, rows, answers) towards a known total.
@@ -58,12 +61,18 @@ class Progress:
         now = time.monotonic()
         if now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
-            left = (self._total - self._done) / max(self.per_second, 1e-9)
             log.info(
-                "%s: %d/%d %s (%.0f %%), %.1f %s/s, %s left%s",
+                "%s: %d/%d %s (%.0f %%)%s%s",
                 self._label, self._done, self._total, self._unit, 100 * self._done / self._total,
-                self.per_second, self._unit, duration(left), f", {note}" if note else "",
+                self._pace(), f", {note}" if note else "",
             )  # fmt: skip
+
+    def _pace(self) -> str:
+        """Rate and time left; empty at the beginning, when one slow batch would make hours of minutes."""
+        if self._done - self._resumed < _SAMPLE * (self._total - self._resumed):
+            return ""
+        left = (self._total - self._done) / max(self.per_second, 1e-9)
+        return f", {self.per_second:.1f} {self._unit}/s, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

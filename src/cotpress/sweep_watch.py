@@ -4,6 +4,7 @@ All of it is read from the notes that jobs leave on disk, so it is the same whet
 on other machines that share the folder.
 """
 
+import re
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 POLL_S = 0.3
 QUIET_S = 60.0
 """After so long without a line, one says what is running, where there is no terminal to show it all the time."""
+_TIMED = re.compile(r"\d\d:\d\d:\d\d (?P<words>.+)")
 RECENT_JOBS = 5
 """Jobs behind the estimate of what is left: the first ones also do what all of them share."""
 
@@ -154,16 +156,15 @@ def _running(sweep: Sweep) -> list[SweepJob]:
 
 
 def _last_words(job: SweepJob) -> str:
-    """The last line of a job's log, without its time."""
+    """The last line of a job's log that has a time, without it; a warning or traceback goes over several without."""
     try:
         with job.log.open("rb") as handle:
-            handle.seek(max(job.log.stat().st_size - 2000, 0))
+            handle.seek(max(job.log.stat().st_size - 4000, 0))
             lines = handle.read().decode("utf-8", "replace").split("\n")
     except OSError:
         return "starting"
-    last = next((line for line in reversed(lines) if line.strip()), "starting")
-    first, _, rest = last.partition(" ")
-    return rest if first.count(":") == 2 else last
+    found = (_TIMED.fullmatch(line) for line in reversed(lines))
+    return next((match["words"] for match in found if match), "starting")
 
 
 def _line(text: str) -> None:

@@ -75,3 +75,27 @@ def test_running_jobs_are_named_with_the_last_line_of_their_log(tmp_path: Path) 
     assert "0/6 jobs" in shown
     assert "job 1 of 6 (ratio=0.1): sft: 3/7 steps [x]" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        ("", "starting"),
+        ("22:47:03 sft: computing\n22:47:04 sft: 3 rows\n", "sft: 3 rows"),
+        (
+            "22:47:04 sft: 3 rows\n22:47:05 lib.py:379: UserWarning: old\n  call_me()\n\n",
+            "lib.py:379: UserWarning: old",
+        ),
+        ("2026-11-21 no time of ours\n", "starting"),
+    ],
+)
+def test_what_a_job_does_is_the_last_line_with_a_time(
+    tmp_path: Path, log: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cotpress.sweep_watch.QUIET_S", 0.0)
+    write_plan(tmp_path, "train", JOBS)
+    _note(tmp_path, 0, JobState.running)
+    (tmp_path / "0" / "job.log").write_text(log)
+    watch = Watch(tmp_path)
+    watch.look()
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"job 1 of 6 (ratio=0.1) is running: {shown}")
