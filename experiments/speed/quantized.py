@@ -74,7 +74,7 @@ def main(path: Path, number: int) -> None:
             found.append((spearmanr(*scores)[0], 1 - len(kept[0] & kept[1]) / len(kept[0])))
         rank, changed = (statistics.median(values) for values in zip(*found, strict=True))
         print(
-            f"{name}, median of {number}: rank correlation {rank:.2f}, {100 * changed:.0f} % of the kept half differs"
+            f"{name}, median of {len(rows)}: rank correlation {rank:.2f}, {100 * changed:.0f} % of the kept half differs"
         )
 
 

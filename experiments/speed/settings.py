@@ -99,7 +99,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description="Speed and memory of cotpress, as ratios.")
     add = parser.add_argument
-    add("--quick", action="store_true", help="short traces, one repetition: below 3 minutes, says little")
+    add("--quick", action="store_true", help="short traces, one repetition: only shows that it runs")
     add("--only", action="append", choices=GROUPS, help="run this part alone; may be repeated")
     add("--repeats", type=_count, metavar="N", help="repetitions of each measurement (5; 1 with --quick)")
     add("--long-repeats", type=_count, metavar="N", help=f"the same for traces over {LONG_TOKENS} tokens (3)")

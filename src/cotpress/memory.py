@@ -39,9 +39,8 @@ _MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "CUB
 def keep_freed_memory() -> None:
     """Have glibc keep up to 256 MB of what this process frees for its next tensors.
 
-    It would give the memory back to the system and ask for it again, page by page, in every layer: a tenth of the time
-    of a forward pass on a CPU. What the user set by an environment variable stays; another C library has no such
-    parameter.
+    It would give the memory back to the system and ask for it again, page by page, in every layer of a forward pass.
+    What the user set by an environment variable stays; another C library has no such parameter.
     """
     if sys.platform != "linux":
         return

@@ -74,7 +74,7 @@ def _logprobs_by_block(
 def _logits(head: torch.nn.Module, hidden_ND: torch.Tensor) -> torch.Tensor:
     """Logits in float32 `[N, V]`, which may be overwritten.
 
-    CUDA multiplies half-precision matrices into float32 at no cost; rounded to bfloat16, a logit of 20 is off by up to
+    CUDA can multiply half-precision matrices into float32; rounded to bfloat16, a logit of 20 is off by up to
     .06, which is much of a difference of two log-probabilities. ROCm and CPUs cannot.
     """
     half = hidden_ND.dtype in (torch.bfloat16, torch.float16)
