@@ -73,9 +73,8 @@ def main(path: Path, number: int) -> None:
             kept = [set(s.topk(len(thinking) // 2).indices.tolist()) for s in scores]
             found.append((spearmanr(*scores)[0], 1 - len(kept[0] & kept[1]) / len(kept[0])))
         rank, changed = (statistics.median(values) for values in zip(*found, strict=True))
-        print(
-            f"{name}, median of {len(rows)}: rank correlation {rank:.2f}, {100 * changed:.0f} % of the kept half differs"
-        )
+        differs = f"{100 * changed:.0f} % of the kept half differs"
+        print(f"{name}, median of {len(rows)}: rank correlation {rank:.2f}, {differs}")
 
 
 if __name__ == "__main__":
