@@ -15,6 +15,8 @@ AGAINST_LIMIT_BEST = "time / limit, best settings"
 FASTER_THAN_RELEASE = "faster than release"
 FASTER_THAN_RELEASE_BEST = "faster than release, best settings"
 FASTER_THAN_NAIVE = "faster than naive"
+LIMIT_FASTER_THAN_RELEASE = "limit faster than release"
+"""What no scorer with the same forward passes could exceed."""
 MEMORY_OF_NAIVE = "peak memory / naive"
 MEGABYTE = 1e6
 
@@ -48,6 +50,7 @@ def _compare(bench: Bench, group: str, case: str, length: int, kept: Sequence[fl
     if RELEASE in found:
         bench.add(group, case, FASTER_THAN_RELEASE, "x", ratios(found[RELEASE], found[OURS]))
         bench.add(group, case, FASTER_THAN_RELEASE_BEST, "x", ratios(found[RELEASE], found[best]))
+        bench.add(group, case, LIMIT_FASTER_THAN_RELEASE, "x", ratios(found[RELEASE], found[best_limit]))
     _memory(bench, group, case, found)
 
 
