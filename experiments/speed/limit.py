@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cotpress.memory import keep_freed_memory
 from experiments.speed.texts import read_rows
 from experiments.speed.worker import Job, Measurement, Meter, serve, use_threads
 
@@ -27,6 +28,7 @@ def prepare(job: Job) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     use_threads(job)
+    keep_freed_memory()  # page faults are no limit of the hardware
     tokenizer = AutoTokenizer.from_pretrained(job["checkpoint"])
     model = AutoModelForCausalLM.from_pretrained(job["checkpoint"], dtype=getattr(torch, job["dtype"]))
     model.to(job["device"]).eval()

@@ -26,21 +26,21 @@ Found = dict[str, list[Measurement]]
 def by_length(bench: Bench) -> None:
     """One ratio, one trace, from short to long."""
     for length in bench.settings.lengths:
-        _compare(bench, "scoring", f"{length} tokens", length, RATIOS[-1:])
+        _compare(bench, "scoring", f"{length} tokens", length, RATIOS[-1:], bench.settings.repeats_at(length))
 
 
 def sweep(bench: Bench) -> None:
     """Five ratios: cotpress scores once, the others pay for each."""
     length = bench.settings.sweep_length
-    _compare(bench, "sweep", f"{len(RATIOS)} ratios, {length} tokens", length, RATIOS)
+    _compare(bench, "sweep", f"{len(RATIOS)} ratios, {length} tokens", length, RATIOS, bench.settings.repeats)
 
 
-def _compare(bench: Bench, group: str, case: str, length: int, kept: Sequence[float]) -> None:
+def _compare(bench: Bench, group: str, case: str, length: int, kept: Sequence[float], repeats: int) -> None:
     job = bench.job(bench.texts.rows(1, length), ratios=list(kept))
     systems = {OURS: bench.ours(job), LIMIT: bench.limit(job), NAIVE: bench.naive(job), **bench.release(job)}
     if bench.tunes:
         systems |= {BEST: bench.ours(job, best=True), LIMIT_BEST: bench.limit(job, best=True)}
-    found = bench.measure(group, case, systems, bench.settings.repeats_at(length))
+    found = bench.measure(group, case, systems, repeats)
     best, best_limit = (BEST, LIMIT_BEST) if bench.tunes else (OURS, LIMIT)
     for name, measured in found.items():
         bench.add(group, case, name, "tokens/s", rates(measured))
