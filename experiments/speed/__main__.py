@@ -1,4 +1,4 @@
-"""`make bench`: measure, print the tables, write results.json and figures.csv."""
+"""`make bench`: measure, print the tables, write results.json, figures.csv and table.txt."""
 
 import json
 import logging
@@ -18,11 +18,13 @@ from experiments.speed.machine import machine, versions
 from experiments.speed.profiling import profile
 from experiments.speed.settings import Settings, parse
 from experiments.speed.startup import startup
-from experiments.speed.table import show
+from experiments.speed.table import show, text
 from experiments.speed.targets import verdicts
 
 FORMAT = 1
 """Raised when results.json changes its meaning."""
+_PLACES = ("traces", "output", "cache")
+"""Settings that say where things lie on the machine, nothing about the result."""
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     "scoring": scoring.by_length,
@@ -69,7 +71,7 @@ def write(bench: Bench, facts: dict[str, Any], minutes: float) -> None:
         "minutes": round(minutes, 2),
         **facts,
         "dtypes": {"plain": "float32", "best": bench.best_dtype},
-        "settings": plain(asdict(settings)),
+        "settings": {k: v for k, v in plain(asdict(settings)).items() if k not in _PLACES},
         "targets": [verdict.row() for verdict in judged],
         "figures": [figure.row() for figure in bench.figures],
         "measurements": bench.measurements,
@@ -77,6 +79,7 @@ def write(bench: Bench, facts: dict[str, Any], minutes: float) -> None:
     }
     write_text_atomic(settings.output / "results.json", json.dumps(results, indent=1) + "\n")
     write_text_atomic(settings.output / "figures.csv", figures_csv(bench.figures))
+    write_text_atomic(settings.output / "table.txt", text(bench.figures, judged, bench.skipped))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from io import StringIO
 
 from rich import box
 from rich.console import Console
@@ -16,9 +17,23 @@ _STYLES = {"met": "green", "missed": "red", "not measured": "yellow"}
 
 def show(figures: Sequence[Figure], verdicts: Sequence[Verdict], skipped: dict[str, str]) -> None:
     """Write figures, targets and what was not measured to standard output."""
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else WIDTH, highlight=False)
-    lines = box.SIMPLE_HEAD if terminal else box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+    if sys.stdout.isatty():
+        _print(Console(highlight=False), box.SIMPLE_HEAD, figures, verdicts, skipped)
+    else:
+        sys.stdout.write(text(figures, verdicts, skipped))
+
+
+def text(figures: Sequence[Figure], verdicts: Sequence[Verdict], skipped: dict[str, str]) -> str:
+    """The same as aligned plain text."""
+    out = StringIO()
+    lines = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+    _print(Console(file=out, width=WIDTH, highlight=False), lines, figures, verdicts, skipped)
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+
+
+def _print(
+    console: Console, lines: box.Box, figures: Sequence[Figure], verdicts: Sequence[Verdict], skipped: dict[str, str]
+) -> None:
     for group in dict.fromkeys(figure.group for figure in figures):
         console.print(_figures(group, [f for f in figures if f.group == group], lines))
     if verdicts:

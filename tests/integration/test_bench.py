@@ -82,6 +82,8 @@ def test_a_benchmark_ends_in_a_table_json_and_csv(folder: Path, bench: Bench) ->
         assert len(list(csv.DictReader(file))) == len(results["figures"])
     assert "time / limit" in done.stdout
     assert "\x1b" not in done.stdout
+    assert done.stdout.startswith((output / "table.txt").read_text())
+    assert str(folder) not in (output / "results.json").read_text()
 
 
 def test_a_ratio_is_taken_repetition_by_repetition_after_the_first() -> None:
