@@ -49,9 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for name in settings.groups:
             PARTS[name](bench)
-            write(bench, facts, (time.monotonic() - started) / 60)  # after every part: an interrupted run leaves it
+            write(bench, facts, (time.monotonic() - started) / 60)  # after every part: a killed run leaves it
         if settings.profile:
             profile(bench)
+    except KeyboardInterrupt:
+        write(bench, facts, (time.monotonic() - started) / 60)
+        sys.stderr.write(f"\ninterrupted. What was measured until then: {settings.output}\n")
+        sys.exit(130)
     except CotpressError as error:
         sys.stderr.write(f"\nerror: {error}\n")
         sys.exit(1)

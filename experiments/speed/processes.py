@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Self
 
 from cotpress.errors import CotpressError
 from experiments.speed.worker import Job, Measurement
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,7 +107,8 @@ class Process:
 def alternate(systems: Mapping[str, System], repeats: int, logs: Path) -> dict[str, list[Measurement]]:
     """`repeats` measurements of each system, taken in turns, so that all see the same changes of the machine.
 
-    Every other round goes backwards. Only one process computes at a time; the others wait with their model loaded.
+    Every other round goes backwards. Only one process computes at a time; the others wait with their model loaded. Each
+    round is told when it is over.
 
     Raises:
         MeasurementError: A process died.
@@ -117,6 +121,8 @@ def alternate(systems: Mapping[str, System], repeats: int, logs: Path) -> dict[s
         for number in range(repeats):
             for name in _turn(list(systems), number):
                 found[name].append(processes[name].repeat())
+            taken = ", ".join(f"{name} {found[name][-1].seconds:.3g} s" for name in systems)
+            log.info("  %d of %d: %s", number + 1, repeats, taken)
     return found
 
 
