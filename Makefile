@@ -44,7 +44,7 @@ audit:  ## known vulnerabilities of the pinned versions, from the advisories of 
 		($(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --progress-bar off pip-audit==2.10.1)
 	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --timeout 10 $(ARGS)
 
-bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: more than an hour; ARGS="--quick" says less
+bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: two hours; ARGS="--quick" says less
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'
 	$(BIN)/python -m experiments.speed $(ARGS)
 
