@@ -21,7 +21,7 @@ from cotpress.config import ScoringPipelineConfig, register_schemas, to_objects
 from cotpress.flow import Scoring
 from cotpress.records import ScoredTrace
 from cotpress.tables import read_records
-from cotpress.tracking import open_tracker
+from cotpress.tracking import Job, open_tracker
 
 RATIOS = (0.3, 0.5, 0.7, 0.9)
 CONF = Path(__file__).parents[2] / "conf"
@@ -29,13 +29,11 @@ CONF = Path(__file__).parents[2] / "conf"
 
 def scores(config: ScoringPipelineConfig) -> list[ScoredTrace]:
     """What the scorer says about every training trace; kept below `output_root` as in any other run."""
-    with (
-        TemporaryDirectory() as folder,
-        open_tracker(
-            config.tracker, Path(folder), run_name="agreement", group=None, tags=[], resolved_config={}
-        ) as tracker,
-    ):
-        return read_records(Scoring(config, tracker).scores.file("scores.parquet"), ScoredTrace)
+    with TemporaryDirectory() as folder:
+        root = Path(config.output_root)
+        job = Job(run_dir=Path(folder), name="agreement", system=config.scorer.name, output_root=root)
+        with open_tracker(config.tracker, job) as tracker:
+            return read_records(Scoring(config, tracker).scores.file("scores.parquet"), ScoredTrace)
 
 
 def main(target: Path, overrides: list[str]) -> None:

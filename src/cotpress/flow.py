@@ -15,6 +15,7 @@ from cotpress.compression.stage import compress
 from cotpress.compression.token_table import token_table
 from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig
+from cotpress.data.self_written.config import SelfWrittenDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth.stage import truth
 from cotpress.distill.stage import distill
@@ -63,10 +64,10 @@ class Scoring:
     @cached_property
     def data(self) -> Artifact:
         """What the group `data` stands for: training and validation traces."""
-        return self._kept("data", self._traces(self._config.data))
+        return self._kept("data", self._traces(self._config.data, "data"))
 
-    def _traces(self, data: DataConfig) -> Artifact:
-        return traces(data, self.store, model=self._config.model, trainer=self._config.trainer)
+    def _traces(self, data: DataConfig, group: str) -> Artifact:
+        return traces(data, self.store, model=self._config.model, trainer=self._config.trainer, group=group)
 
     @cached_property
     def traces(self) -> Artifact:
@@ -78,7 +79,7 @@ class Scoring:
         """Traces that reference model and classifier learn from."""
         c = self._config
         if c.labelled is not None:
-            return self._kept("data (labelled)", self._traces(c.labelled))
+            return self._kept("data (labelled)", self._traces(c.labelled, "labelled"))
         if not is_text(c.data):
             return self.data
         log.info(
@@ -87,7 +88,7 @@ class Scoring:
             NUM_LABELLED_TRACES,
         )
         planted = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=c.seed)
-        return self._kept("data (labelled)", self._traces(planted))
+        return self._kept("data (labelled)", self._traces(planted, "labelled"))
 
     @cached_property
     def distilled(self) -> Artifact:
@@ -230,8 +231,12 @@ class Flow(Compression):
         return self._kept("benchmark", problems(self._train.benchmark, self.store))
 
     def find_problems(self) -> None:
-        """Fail before anything is trained if there is nothing to ask."""
+        """Fail before anything is trained if there is nothing to ask or to learn from."""
         problems(self._train.benchmark, self.store)
+        labelled = self._config.labelled
+        # What a model has to write for hours is left until it is needed.
+        if labelled is not None and not isinstance(labelled, SelfWrittenDataConfig):
+            self._traces(labelled, "labelled")
 
     def student(self, name: str, compressed: Artifact) -> Artifact:
         """The student of some compressed traces."""

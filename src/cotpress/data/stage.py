@@ -62,7 +62,12 @@ class _Source(Generic[R]):
 
 
 def traces(
-    config: DataConfig, store: ArtifactStore, *, model: ModelConfig | None = None, trainer: TrainerConfig | None = None
+    config: DataConfig,
+    store: ArtifactStore,
+    *,
+    model: ModelConfig | None = None,
+    trainer: TrainerConfig | None = None,
+    group: str = "data",
 ) -> Artifact:
     """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
 
@@ -71,17 +76,18 @@ def traces(
         store: Where the result goes.
         model: The run's model, for a source that has it write.
         trainer: Hardware, for such a source.
+        group: Configuration group of these settings, for messages.
 
     Raises:
         ConfigError: A value is out of range.
         DataError: The file is missing, holds no usable row, or (if strict) a bad one; or nothing is left for training.
         GenerationError: A server that should write fails.
     """
-    _check_limit("data.limit", config.limit)
+    _check_limit(f"{group}.limit", config.limit)
     if isinstance(config, SelfWrittenDataConfig):
-        source = _self_written(config, store, model, trainer or TrainerConfig())
+        source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
-        source = _trace_source(config)
+        source = _trace_source(config, group)
     # Texts are not learnt from, so none is held back.
     validation_fraction = 0.0 if is_text(config) else config.validation_fraction
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
@@ -91,8 +97,8 @@ def traces(
         num_train = sum(row.split == "train" for row in rows)
         if not num_train:
             raise DataError(
-                f"data.validation_fraction: got {config.validation_fraction}, which leaves none of {len(rows)} traces "
-                "for training. Fix: give more traces or a smaller fraction."
+                f"{group}.validation_fraction: got {config.validation_fraction}, which leaves none of {len(rows)} "
+                "traces for training. Fix: give more traces or a smaller fraction."
             )
         write_records(folder / TRACES, rows, Trace)
         facts: dict[str, Any] = {"train": num_train, "validation": len(rows) - num_train, **source.facts}
@@ -139,7 +145,7 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
     return store.build("benchmark", {**source.identity, **asked}, produce)
 
 
-def _trace_source(config: DataConfig) -> _Source[Trace]:
+def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
     match config:
         case PlantedDataConfig():
             values: dict[str, Any] = {
@@ -152,34 +158,34 @@ def _trace_source(config: DataConfig) -> _Source[Trace]:
             identity = {"source": "planted", "version": generator.VERSION, **values}
             return _Source(identity, _lazily(lambda: generator.traces(**values)))
         case JsonlDataConfig(field=str(column)):
-            return _text_source(config, column)
+            return _text_source(config, column, group)
         case JsonlDataConfig():
-            reader = RowReader(Path(config.path), TRACE_FIELDS, strict=config.strict, key="data.path")
+            reader = RowReader(Path(config.path), TRACE_FIELDS, strict=config.strict, key=f"{group}.path")
             # A strict run must not be answered by the artifact of one that dropped rows.
             identity = {**_file_identity(config.path), "strict": config.strict}
             return _Source(identity, map(_trace, reader), reader.dropped)
         case _:
-            raise ConfigError(f"data: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
+            raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
 def _self_written(
-    config: SelfWrittenDataConfig, store: ArtifactStore, model: ModelConfig | None, trainer: TrainerConfig
+    config: SelfWrittenDataConfig, store: ArtifactStore, model: ModelConfig | None, trainer: TrainerConfig, group: str
 ) -> _Source[Trace]:
     """What the model wrote and solved."""
     if model is None:
-        raise ConfigError("data=self_written: there is no model that could write. Fix: model=NAME")
-    check_self_written(config)
-    questions = problems(config.questions, store, "data.questions")
+        raise ConfigError(f"{group}=self_written: there is no model that could write. Fix: model=NAME")
+    check_self_written(config, group)
+    questions = problems(config.questions, store, f"{group}.questions")
     solved = solve(config, questions, model=model, trainer=trainer, store=store)
     identity = {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]}
     records = _lazily(lambda: read_records(solved.file(SOLVED), Trace))
     return _Source(identity, records, Counter(solved.manifest["dropped"]), facts={**solved.facts, "from": solved.key})
 
 
-def _text_source(config: JsonlDataConfig, column: str) -> _Source[Trace]:
+def _text_source(config: JsonlDataConfig, column: str, group: str) -> _Source[Trace]:
     if column == "id":
-        raise ConfigError("data.field: got 'id', allowed: the name of any other column that holds text")
-    reader = RowReader(Path(config.path), text_fields(column), strict=config.strict, key="data.path")
+        raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
+    reader = RowReader(Path(config.path), text_fields(column), strict=config.strict, key=f"{group}.path")
 
     def text(row: Mapping[str, str]) -> Trace:
         given = {name: value for name, value in row.items() if name != column}
