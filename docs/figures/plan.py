@@ -211,7 +211,7 @@ def pages() -> dict[Path, str]:
         text = page.read_text(encoding="utf-8")
         for name, table in tables.items():
             block = re.compile(rf"(<!-- plan: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-            text = block.sub(lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", text)
+            text = block.sub(rf"\1\n{table}\n\n\2", text)
         found[page] = text
     return found
 

@@ -27,7 +27,7 @@ REPEATS, TOKENS = 5, 1024
 def _surprise(body: Any, head: Any, prefix: list[int], ids: list[int]) -> torch.Tensor:
     """Log-probability of each of `ids` after `prefix`, `[len(ids)]`."""
     states = body(torch.tensor([prefix + ids])).last_hidden_state[0, len(prefix) - 1 : -1]
-    logits = head(states.to(next(iter(head.parameters()), states).dtype))
+    logits: torch.Tensor = head(states.to(next(iter(head.parameters()), states).dtype))
     return logits.float().log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
 
 

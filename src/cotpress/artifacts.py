@@ -19,7 +19,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,7 @@ class ArtifactStore:
     def __init__(self, output_root: Path) -> None:
         self._root = output_root / "artifacts"
         self._announced: set[str] = set()
+        self._locked: set[tuple[str, str]] = set()  # stage and fingerprint of what `unfinished` holds
         self._verified: set[tuple[object, ...]] = set()  # states of folders whose checksums were right
 
     def find(self, stage: str, identity: Mapping[str, Any]) -> Artifact | None:
@@ -207,7 +208,8 @@ class ArtifactStore:
                 log.info("%s: found %s", stage, found.key)
                 self._announced.add(found.key)
             return found
-        with self._writing(stage), self._lock(stage, digest).whole():
+        lock = nullcontext() if (stage, digest) in self._locked else self._lock(stage, digest).whole()
+        with self._writing(stage), lock:
             found = self._open_or_discard(stage, digest)
             return found or self._produce(stage, digest, full, self._partial(stage, digest), produce)
 
@@ -215,8 +217,9 @@ class ArtifactStore:
     def unfinished(self, stage: str, identities: Sequence[Mapping[str, Any]]) -> Iterator[dict[int, Path]]:
         """The partial folders of those artifacts that are not there yet, by index, locked against other jobs.
 
-        For work that is cheaper for several artifacts at once: what it leaves in `scratch/` is found by `build`, which
-        then finishes each of them. Of equal identities only the first is given.
+        For work that is cheaper for several artifacts at once: what it leaves in `scratch/` is found by `build`. Call
+        that before leaving, so that no other job goes on with what is almost finished. Of equal identities only the
+        first is given.
 
         Raises:
             ArtifactError: The output directory cannot be written.
@@ -229,7 +232,11 @@ class ArtifactStore:
             for digest in missing:
                 locks.enter_context(self._lock(stage, digest).whole())
             still = [d for d in missing if self._open_or_discard(stage, d) is None]
-            yield {digests[d]: self._partial(stage, d) for d in still}
+            self._locked |= {(stage, d) for d in still}
+            try:
+                yield {digests[d]: self._partial(stage, d) for d in still}
+            finally:
+                self._locked -= {(stage, d) for d in still}
 
     @contextmanager
     def sharing(self, stage: str, identity: Mapping[str, Any], part: str) -> Iterator[Path | None]:

@@ -93,23 +93,22 @@ def per_system() -> list[Any]:
 
 
 def training() -> list[Any]:
-    """Losses of students and reference models, validation, and where the time went."""
+    """Losses of students and reference models, and validation."""
     curves = (
         ("Loss of the students", "sft/step", ["sft/loss"]),
         ("Loss of the reference model", "reference/step", ["reference/loss"]),
         ("Validation accuracy of the students", "sft/step", ["sft/val/accuracy"]),
     )
-    lines = [
+    return [
         wr.LinePlot(title=title, x=x, y=list(y), layout=_at(12 * (i % 2), i // 2))
         for i, (title, x, y) in enumerate(curves)
     ]
-    seconds = wr.BarPlot(
-        title="Seconds per stage",
-        metrics=[f"{stage}/seconds" for stage in TIMED],
-        orientation="h",
-        layout=_at(12, 1),
-    )
-    return [*lines, seconds]
+
+
+def time() -> list[Any]:
+    """Where the time went."""
+    seconds = [f"{stage}/seconds" for stage in TIMED]
+    return [wr.BarPlot(title="Seconds per stage", metrics=seconds, orientation="h", layout=_at(0, 0))]
 
 
 def tables() -> list[Any]:

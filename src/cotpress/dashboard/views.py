@@ -9,6 +9,7 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces.expr import And
 
 from cotpress.dashboard import panels
+from cotpress.tracking.wandb_runs import AGENT_JOB
 
 TITLE = "Accuracy against tokens"
 
@@ -55,6 +56,7 @@ def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[st
         "Ratio control": panels.ratio_control(),
         "Scorers and baselines": panels.per_system(),
         "Training": panels.training(),
+        "Time": panels.time(),
         "Answers and tokens": panels.tables(),
     }
     workspace = ws.Workspace(
@@ -107,6 +109,7 @@ def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
         *blocks,
         wr.H1("Training"),
         wr.PanelGrid(runsets=trained, panels=panels.training()),
+        wr.PanelGrid(runsets=[wr.Runset(name="all stages", filters=_only(sweep))], panels=panels.time()),
         wr.H1("Answers and tokens"),
         wr.PanelGrid(runsets=shown, panels=panels.tables()),
     ]
@@ -114,7 +117,8 @@ def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
 
 def _runs(name: str, sweep: str | None, stage: str, *, system: str | None = None) -> wr.Runset:
     """Runs of one stage. Entity and project are left out: W&B then takes the report's own; no id is looked up."""
-    wanted = [ws.Metric("JobType") == stage]
+    # A run of a W&B agent holds every stage of its job.
+    wanted = [ws.Metric("JobType").isin([stage, AGENT_JOB])]
     if sweep:
         wanted.append(ws.Metric("Group") == sweep)
     if system:

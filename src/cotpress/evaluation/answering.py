@@ -74,26 +74,30 @@ class Answering:
         together: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for index, candidate in enumerate(candidates):
             together[_weights_key(candidate.student), candidate.protocol.sampling].append(index)
-        seconds: dict[int, float] = {}
+        made: dict[int, Artifact] = {}
         for indices in together.values():
             if len(indices) > 1:
-                seconds |= self._ask_together([(i, candidates[i], identities[i]) for i in indices], asked)
+                made |= self._made_together([(i, candidates[i], identities[i]) for i in indices], asked)
         return [
-            self._built(candidate, identity, asked, seconds.get(index, 0.0))
+            made.get(index) or self._built(candidate, identity, asked)
             for index, (candidate, identity) in enumerate(zip(candidates, identities, strict=True))
         ]
 
-    def _ask_together(
+    def _made_together(
         self, group: Sequence[tuple[int, Candidate, Mapping[str, Any]]], asked: Sequence[Problem]
-    ) -> dict[int, float]:
-        """Fill the journals of candidates of the same weights in one pass; seconds of it per index."""
+    ) -> dict[int, Artifact]:
+        """What is missing of candidates of the same weights, asked in one pass, by index."""
         with self._store.unfinished("answer", [identity for _, _, identity in group]) as folders:
-            waiting = {place: (group[place][1], _journal(folder)) for place, folder in folders.items()}
-            seconds = self._ask([*waiting.values()], asked)
-        return {group[place][0]: share for place, share in zip(waiting, seconds, strict=True)}
+            missing = [group[place] for place in folders]
+            journals = [(group[place][1], _journal(folder)) for place, folder in folders.items()]
+            seconds = self._ask(journals, asked)
+            return {
+                index: self._built(candidate, identity, asked, shared)
+                for (index, candidate, identity), shared in zip(missing, seconds, strict=True)
+            }
 
     def _built(
-        self, candidate: Candidate, identity: Mapping[str, Any], asked: Sequence[Problem], shared_seconds: float
+        self, candidate: Candidate, identity: Mapping[str, Any], asked: Sequence[Problem], shared_seconds: float = 0.0
     ) -> Artifact:
         def produce(workdir: Path) -> Summary:
             kept = _journal(workdir)

@@ -36,6 +36,8 @@ _KINDS = {
 }
 _JUDGED = ("evaluate", "answer")
 """Stages whose outputs are told by the rows of the results table."""
+AGENT_JOB = "sweep"
+"""Job type of the runs of a W&B agent, which hold every stage."""
 INIT_TIMEOUT_S = 60.0
 """Seconds in which W&B has to answer when a run begins; after that the job goes on offline."""
 FINISH_TIMEOUT_S = 600.0
@@ -170,7 +172,7 @@ class WandbTracker:
                 dir=str(job.run_dir),
                 name=job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
                 group=job.sweep,
-                job_type="sweep" if self._agent else stage,
+                job_type=AGENT_JOB if self._agent else stage,
                 tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B takes no longer ones
                 config={**masked(job.config), "system": name, "stage": stage},
                 mode=self._mode,

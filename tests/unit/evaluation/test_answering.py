@@ -1,9 +1,11 @@
 """The verdicts on answers, and the stage that asks and judges."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from cotpress import artifacts
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.errors import ConfigError
 from cotpress.evaluation import answering, judging
@@ -340,6 +342,27 @@ def test_ratios_of_one_student_are_asked_in_one_pass_and_keep_what_they_are_alon
         ]
     assert len({made.key for made in together}) == 3
     assert all(made.seconds > 0 for made in together)
+
+
+def test_no_other_job_can_go_on_with_a_pass_that_is_almost_finished(problems, tmp_path, monkeypatch):
+    let_go = []
+
+    class Watched(artifacts.WorkLock):
+        def __init__(self, path, stage, key):
+            super().__init__(path, stage, key)
+            self.key = key
+
+        @contextmanager
+        def whole(self):
+            with super().whole():
+                yield
+                let_go.append((self.key, (tmp_path / "artifacts" / self.key).is_dir()))
+
+    monkeypatch.setattr(artifacts, "WorkLock", Watched)
+    _evaluate_all(ArtifactStore(tmp_path), problems, _candidates())
+    answered = [finished for key, finished in let_go if key.startswith("answer/")]
+    assert len(answered) == 3
+    assert all(answered)
 
 
 def test_killed_pass_over_ratios_asks_only_what_is_left(problems, tmp_path, monkeypatch):
