@@ -289,7 +289,8 @@ class SystemResult:
         mean_tokens: Generated tokens per answer, with a 95 % interval.
         target_ratio: Asked kept fraction of the training thinking.
         actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if it is not known.
-        generated_ratio: ActRatio: generated tokens relative to those of `generated_against` on the same questions.
+        generated_ratio: ActRatio: generated tokens relative to those of `generated_against` on the same questions; None
+            if that wrote none.
         generated_against: `ratio 1` (the same student asked for all of its thinking; students with a control marker)
             or `Original` (students of a single ratio); empty without either.
         generated_thinking_ratio: The same over thinking tokens only.
@@ -301,7 +302,8 @@ class SystemResult:
         standard_error: Standard error of the accuracy, clustered by question; None for a single question.
         pass_at_k: Probability that one of k answers is correct, for k = 1 .. num_samples.
         training_reduction: Share of the thinking tokens that training was spared, `1 - actual_ratio`.
-        inference_reduction: Share of Original's generated tokens that was not generated; negative if there were more.
+        inference_reduction: Share of Original's generated tokens that was not generated; negative if there were more,
+            None if Original wrote none.
         loop_rate: Fraction of answers that end in a repetition.
         unclosed_rate: Fraction of answers that never close their thinking.
         mean_thinking_tokens: Generated tokens before the thinking was closed, per answer.
