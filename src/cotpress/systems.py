@@ -69,9 +69,14 @@ def student_name(config: TrainConfig) -> str:
 
 
 def at_ratios(asked: Examinee, ratios: Iterable[float]) -> list[Examinee]:
-    """A student with a control marker at ratio 1 (if it is compared with that), at further ratios, and as asked."""
-    further = sorted({r for r in ratios if r not in (asked.ratio, 1.0)}, reverse=True)
-    shown = [1.0, *further] if asked.ratio_one is not None and asked.ratio != 1 else further
+    """A student with a control marker at further ratios, at ratio 1 if it is compared with that, and as asked.
+
+    Args:
+        asked: The student at the asked ratio, which stands last.
+        ratios: Further ratios; each stands there once, by falling ratio.
+    """
+    compared_with = [] if asked.ratio_one is None else [1.0]
+    shown = sorted({*ratios, *compared_with} - {asked.ratio}, reverse=True)
     return [*(replace(asked, ratio=r, marker_ratio=r) for r in shown), asked]
 
 
