@@ -19,13 +19,16 @@ from typing import Any
 from cotpress.answers.version import checker_fingerprint
 from cotpress.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
 from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
-from cotpress.errors import ArtifactError
+from cotpress.errors import ArtifactError, ConfigError
+from cotpress.generation_config import ServerGenerationConfig
+from cotpress.modeling_config import Dtype
 from cotpress.redaction import masked
 from cotpress.report.results import read_results
 from cotpress.sweep_files import Sweep
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning")
-"""Top-level keys that never change a result."""
+"""Top-level keys that make no other run. What `trainer` and the machine settle all the same, the number format, is one
+of the `circumstances`."""
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
 """Settings of a generation server that do not either."""
 FINISHED_FILE = "finished.json"
@@ -76,9 +79,15 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
 
 def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     """What the results of a run hang on beside the settings in its fingerprint, as JSON values: the code, the state of
-    the files that it reads, and the tracker, which has to be told as well."""
+    the files that it reads, what computes, and the tracker, which has to be told as well."""
     inputs = {text: _state(Path(text)) for text in sorted(set(_texts(plain(config)))) if os.path.exists(text)}  # noqa: PTH110
-    return {"code": _code(), "checker": checker_fingerprint(), "inputs": inputs, "tracker": plain(config.tracker)}
+    return {
+        "code": _code(),
+        "checker": checker_fingerprint(),
+        "inputs": inputs,
+        "tracker": plain(config.tracker),
+        "processor": _processor(config),
+    }
 
 
 def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any]) -> None:
@@ -158,6 +167,23 @@ def _state(path: Path) -> list[list[Any]]:
     """Name, size and time of change of a file, or of every file in a folder."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
+    """What computes here, and in which number format under `dtype: auto`, which models and artifacts differ with.
+
+    None if a server does all of it, or if the asked device is not there, which the work itself will say.
+    """
+    if isinstance(config, EvaluateConfig) and isinstance(config.evaluation.generation, ServerGenerationConfig):
+        return None
+    from cotpress.modeling import loading  # torch: seconds that a command with nothing found need not spend first
+
+    try:
+        device = loading.pick_device(config.trainer)
+    except ConfigError:
+        return None
+    auto = str(loading.resolve_dtype(Dtype.auto, device)).removeprefix("torch.")
+    return {"device": device.type, "auto_dtype": auto}
 
 
 def _code() -> str:
