@@ -18,6 +18,7 @@ from cotpress.artifacts import Artifact, ArtifactStore, plain
 from cotpress.checkpoints import examinees
 from cotpress.compression.config import ExportFormat
 from cotpress.compression.export import export, warn_of_template
+from cotpress.compression.stage import reached_ratio
 from cotpress.config import CompressConfig, EvaluateConfig, PipelineConfig, ReportConfig, TrainConfig
 from cotpress.data.stage import problems
 from cotpress.disk import require_writable
@@ -90,11 +91,12 @@ def _compressed(config: TrainConfig, flow: Flow) -> list[Examinee]:
         student=flow.student(name, compressed),
         ratio=config.ratio,
         marker_ratio=config.ratio if config.compression.mixed_ratios else None,
-        actual_ratio=float(compressed.facts["actual_ratio"]),
+        training_ratio=reached_ratio(compressed, None),
     )
     if config.compression.mixed_ratios and Baseline.ratio_one in config.evaluation.baselines:
         student = replace(student, ratio_one=replace(student, ratio=1.0, marker_ratio=1.0))
-    return at_ratios(student, config.evaluation.ratios)
+    rows = at_ratios(student, config.evaluation.ratios)
+    return [replace(row, actual_ratio=reached_ratio(compressed, row.marker_ratio)) for row in rows]
 
 
 def _job(config: PipelineConfig | EvaluateConfig, run_dir: Path, folder: Path, system: str, data: str) -> Job:

@@ -29,7 +29,9 @@ class Examinee:
         ratio: Asked kept fraction.
         marker_ratio: Ratio announced by the control marker, or None.
         shortening: What a baseline without training changes, or None.
-        actual_ratio: Kept fraction of its training thinking; None if it is not known.
+        actual_ratio: Kept fraction of its training thinking, with mixed ratios that of the traces that announce
+            `marker_ratio`; None if it is not known.
+        training_ratio: Kept fraction of all its training thinking, where that is another; None: `actual_ratio`.
         ratio_one: The same student asked for ratio 1, which its ActRatio is relative to; None without.
     """
 
@@ -39,6 +41,7 @@ class Examinee:
     marker_ratio: float | None = None
     shortening: Shortening | None = None
     actual_ratio: float | None = None
+    training_ratio: float | None = None
     ratio_one: "Examinee | None" = None
 
 
@@ -49,9 +52,10 @@ class System:
     Attributes:
         name: Name of the row.
         ratio: Asked kept fraction.
-        actual_ratio: Kept fraction of its training thinking; None if it is not known.
+        actual_ratio: See `Examinee`.
         answers: Artifact with its predictions.
         student: Artifact with its weights; None for what was not trained here.
+        training_ratio: See `Examinee`.
         ratio_one: Answers of the same student asked for ratio 1, which its ActRatio is relative to; None without.
     """
 
@@ -60,6 +64,7 @@ class System:
     actual_ratio: float | None
     answers: Artifact
     student: Artifact | None = None
+    training_ratio: float | None = None
     ratio_one: Artifact | None = None
 
 
@@ -119,6 +124,7 @@ def examine(
             actual_ratio=e.actual_ratio,
             answers=answers[id(e)],
             student=e.student if isinstance(e.student, Artifact) else None,
+            training_ratio=e.training_ratio,
             ratio_one=None if e.ratio_one is None else answers[id(e.ratio_one)],
         )
         for e in examinees
@@ -161,6 +167,7 @@ def measure(
             s.ratio,
             s.actual_ratio,
             original,
+            training_ratio=s.training_ratio,
             ratio_one=None if s.ratio_one is None else answers[s.ratio_one.key],
             budgets=budgets,
             confidence=config.confidence,

@@ -28,6 +28,7 @@ def summarize(
     actual_ratio: float | None,
     original: Sequence[Prediction] | None,
     *,
+    training_ratio: float | None = None,
     ratio_one: Sequence[Prediction] | None = None,
     budgets: Sequence[int] = (),
     confidence: float = 0.95,
@@ -39,8 +40,11 @@ def summarize(
         predictions: Answers of the system, one or several samples per question.
         system: Name of the row.
         ratio: Asked kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction; None if it is not known.
+        actual_ratio: Reached kept fraction, of the traces that announce `ratio` if they announce any; None if it is not
+            known.
         original: Answers of the student of uncompressed traces to the same questions, or None.
+        training_ratio: Reached kept fraction of all its training thinking, where traces of several ratios were mixed;
+            None: it is `actual_ratio`.
         ratio_one: Answers of the same student, asked for ratio 1, or None; only students with a control marker can be
             asked, and their ActRatio is relative to these (TokenSkip), that of others to `original`.
         budgets: Token budgets at which the accuracy is given as well; see `matched_budgets`.
@@ -54,6 +58,7 @@ def summarize(
         raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
     against, baseline = (AGAINST_ORIGINAL, original) if ratio_one is None else (AGAINST_RATIO_ONE, ratio_one)
     other = None if original is predictions else original  # Original does not differ from itself
+    trained_on = actual_ratio if training_ratio is None else training_ratio
     spent = None if original is None else token_ratio(predictions, original)
     return SystemResult(
         system=system,
@@ -70,7 +75,7 @@ def summarize(
         num_samples=max(Counter(p.id for p in predictions).values()),
         standard_error=standard_error(question_means(predictions, lambda p: float(p.correct))),
         pass_at_k=pass_at_k_intervals(predictions, confidence),
-        training_reduction=None if actual_ratio is None else 1 - actual_ratio,
+        training_reduction=None if trained_on is None else 1 - trained_on,
         inference_reduction=None if spent is None else 1 - spent,
         loop_rate=_share([text_loops(p.output) for p in predictions]),
         unclosed_rate=_share([not p.closed for p in predictions]),

@@ -34,6 +34,14 @@ def test_summary_holds_every_number_of_the_row() -> None:
     assert (row.num_samples, len(row.pass_at_k), row.mean_reference_tokens) == (1, 1, None)
 
 
+def test_student_of_mixed_ratios_was_spared_what_the_whole_mixture_leaves_out() -> None:
+    rows = [summarize([answer(0, True)], "cts (mixed)", r, r, None, training_ratio=0.72) for r in (1.0, 0.5)]
+    assert [row.actual_ratio for row in rows] == [1.0, 0.5]
+    assert [row.training_reduction for row in rows] == [pytest.approx(0.28)] * 2
+    unknown = summarize([answer(0, True)], "cts (mixed)", 0.6, None, None, training_ratio=0.72)
+    assert (unknown.actual_ratio, unknown.training_reduction) == (None, pytest.approx(0.28))
+
+
 def test_without_original_nothing_is_relative_to_it() -> None:
     alone = summarize([answer(0, True)], "base", 1.0, None, None)
     assert alone.generated_ratio is alone.accuracy_difference is alone.inference_reduction is None
