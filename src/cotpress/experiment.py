@@ -33,7 +33,7 @@ from cotpress.records import CompressedTrace, Prediction, SystemResult
 from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, write_results
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.sweep import show_collection, show_run
-from cotpress.runs import run_directory, run_name
+from cotpress.runs import row_settings, run_directory, run_name
 from cotpress.scoring.config import Shard
 from cotpress.sweep_files import sweep_name
 from cotpress.systems import BASE, ORIGINAL, Examinee, at_ratios, examine, measure, student_name
@@ -134,6 +134,7 @@ def _finish(
         rows=tuple(rows),
         stages=stages,
         essentials=_essentials(config),
+        settings=row_settings(config),
     )
     write_results(run_dir, results)
     report_run(run_dir)
@@ -145,14 +146,14 @@ def _finish(
 
 def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     if isinstance(config, EvaluateConfig):
-        return {"adapter": config.adapter, "ratio": config.ratio, "evaluation": plain(config.evaluation)}
+        return {"adapter": config.adapter, "ratio": config.ratio, "evaluation": row_settings(config)["evaluation"]}
     return {
         "scorer": plain(config.scorer),
         "compression": plain(config.compression),
         "data": config.data.name,
         "reference": config.reference.origin,
         "sft": plain(config.sft.tune),
-        "evaluation": plain(config.evaluation),
+        "evaluation": row_settings(config)["evaluation"],
     }
 
 

@@ -50,8 +50,19 @@ def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
 def run_path(config: TrainConfig | EvaluateConfig) -> Path:
     """Where the run of a configuration lies, whether it is there or not."""
     values: dict[str, Any] = plain(config)
-    digest = fingerprint(_without_servers({k: v for k, v in values.items() if k not in HARDWARE_KEYS}))
+    digest = fingerprint(_without({k: v for k, v in values.items() if k not in HARDWARE_KEYS}, SERVER_KEYS))
     return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+
+
+def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+    """The settings that can tell a row of this run from one of another run, as JSON values.
+
+    All of them but the seed and the ratio, which every row says itself, those that make no other run, and the models'
+    `tuning`, which only hands values to `sft` and `reference`.
+    """
+    values: dict[str, Any] = plain(config)
+    kept = {k: v for k, v in values.items() if k not in (*HARDWARE_KEYS, "seed", "ratio")}
+    return _without(kept, (*SERVER_KEYS, "tuning"))
 
 
 def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
@@ -144,10 +155,9 @@ def safe_name(name: str) -> str:
     return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 
-def _without_servers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` without where a server is and how fast it is asked."""
-    kept = {k: _without_servers(v) if isinstance(v, dict) else v for k, v in values.items()}
-    return {k: v for k, v in kept.items() if k not in SERVER_KEYS}
+def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`values` without some keys, at any depth."""
+    return {k: _without(v, keys) if isinstance(v, dict) else v for k, v in values.items() if k not in keys}
 
 
 def _texts(values: object) -> Iterator[str]:
