@@ -18,6 +18,7 @@ from cotpress.artifacts import Artifact, ArtifactStore, plain
 from cotpress.checkpoints import examinees
 from cotpress.compression.config import ExportFormat
 from cotpress.compression.export import export, warn_of_template
+from cotpress.compression.stage import reached_ratio
 from cotpress.config import CompressConfig, EvaluateConfig, PipelineConfig, ReportConfig, TrainConfig
 from cotpress.data.stage import problems
 from cotpress.disk import require_writable
@@ -32,7 +33,7 @@ from cotpress.records import CompressedTrace, Prediction, SystemResult
 from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, write_results
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.sweep import show_collection, show_run
-from cotpress.runs import run_directory, run_name
+from cotpress.runs import row_settings, run_directory, run_name
 from cotpress.scoring.config import Shard
 from cotpress.sweep_files import sweep_name
 from cotpress.systems import BASE, ORIGINAL, Examinee, at_ratios, examine, measure, student_name
@@ -90,11 +91,12 @@ def _compressed(config: TrainConfig, flow: Flow) -> list[Examinee]:
         student=flow.student(name, compressed),
         ratio=config.ratio,
         marker_ratio=config.ratio if config.compression.mixed_ratios else None,
-        actual_ratio=float(compressed.facts["actual_ratio"]),
+        training_ratio=reached_ratio(compressed, None),
     )
     if config.compression.mixed_ratios and Baseline.ratio_one in config.evaluation.baselines:
         student = replace(student, ratio_one=replace(student, ratio=1.0, marker_ratio=1.0))
-    return at_ratios(student, config.evaluation.ratios)
+    rows = at_ratios(student, config.evaluation.ratios)
+    return [replace(row, actual_ratio=reached_ratio(compressed, row.marker_ratio)) for row in rows]
 
 
 def _job(config: PipelineConfig | EvaluateConfig, run_dir: Path, folder: Path, system: str, data: str) -> Job:
@@ -132,6 +134,7 @@ def _finish(
         rows=tuple(rows),
         stages=stages,
         essentials=_essentials(config),
+        settings=row_settings(config),
     )
     write_results(run_dir, results)
     report_run(run_dir)
@@ -143,14 +146,14 @@ def _finish(
 
 def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     if isinstance(config, EvaluateConfig):
-        return {"adapter": config.adapter, "ratio": config.ratio, "evaluation": plain(config.evaluation)}
+        return {"adapter": config.adapter, "ratio": config.ratio, "evaluation": row_settings(config)["evaluation"]}
     return {
         "scorer": plain(config.scorer),
         "compression": plain(config.compression),
         "data": config.data.name,
         "reference": config.reference.origin,
         "sft": plain(config.sft.tune),
-        "evaluation": plain(config.evaluation),
+        "evaluation": row_settings(config)["evaluation"],
     }
 
 

@@ -288,8 +288,10 @@ class SystemResult:
         accuracy: Fraction correct (avg@k for k samples per question), with a 95 % interval over questions.
         mean_tokens: Generated tokens per answer, with a 95 % interval.
         target_ratio: Asked kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if it is not known.
-        generated_ratio: ActRatio: generated tokens relative to those of `generated_against` on the same questions.
+        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if it is not known. With
+            mixed ratios, that of the traces whose marker announces `target_ratio`; None if no trace drew it.
+        generated_ratio: ActRatio: generated tokens relative to those of `generated_against` on the same questions; None
+            if that wrote none.
         generated_against: `ratio 1` (the same student asked for all of its thinking; students with a control marker)
             or `Original` (students of a single ratio); empty without either.
         generated_thinking_ratio: The same over thinking tokens only.
@@ -300,8 +302,10 @@ class SystemResult:
         num_samples: Most samples of one question.
         standard_error: Standard error of the accuracy, clustered by question; None for a single question.
         pass_at_k: Probability that one of k answers is correct, for k = 1 .. num_samples.
-        training_reduction: Share of the thinking tokens that training was spared, `1 - actual_ratio`.
-        inference_reduction: Share of Original's generated tokens that was not generated; negative if there were more.
+        training_reduction: Share of the thinking tokens that training was spared, `1 - actual_ratio`; with mixed ratios
+            that of the whole mixture, in every row of its student.
+        inference_reduction: Share of Original's generated tokens that was not generated; negative if there were more,
+            None if Original wrote none.
         loop_rate: Fraction of answers that end in a repetition.
         unclosed_rate: Fraction of answers that never close their thinking.
         mean_thinking_tokens: Generated tokens before the thinking was closed, per answer.

@@ -19,13 +19,16 @@ from typing import Any
 from cotpress.answers.version import checker_fingerprint
 from cotpress.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
 from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
-from cotpress.errors import ArtifactError
+from cotpress.errors import ArtifactError, ConfigError
+from cotpress.generation_config import ServerGenerationConfig
+from cotpress.modeling_config import Dtype
 from cotpress.redaction import masked
 from cotpress.report.results import read_results
 from cotpress.sweep_files import Sweep
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning")
-"""Top-level keys that never change a result."""
+"""Top-level keys that make no other run. What `trainer` and the machine settle all the same, the number format, is one
+of the `circumstances`."""
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
 """Settings of a generation server that do not either."""
 FINISHED_FILE = "finished.json"
@@ -47,8 +50,19 @@ def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
 def run_path(config: TrainConfig | EvaluateConfig) -> Path:
     """Where the run of a configuration lies, whether it is there or not."""
     values: dict[str, Any] = plain(config)
-    digest = fingerprint(_without_servers({k: v for k, v in values.items() if k not in HARDWARE_KEYS}))
+    digest = fingerprint(_without({k: v for k, v in values.items() if k not in HARDWARE_KEYS}, SERVER_KEYS))
     return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+
+
+def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+    """The settings that can tell a row of this run from one of another run, as JSON values.
+
+    All of them but the seed and the ratio, which every row says itself, those that make no other run, and the models'
+    `tuning`, which only hands values to `sft` and `reference`.
+    """
+    values: dict[str, Any] = plain(config)
+    kept = {k: v for k, v in values.items() if k not in (*HARDWARE_KEYS, "seed", "ratio")}
+    return _without(kept, (*SERVER_KEYS, "tuning"))
 
 
 def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
@@ -76,9 +90,15 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
 
 def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     """What the results of a run hang on beside the settings in its fingerprint, as JSON values: the code, the state of
-    the files that it reads, and the tracker, which has to be told as well."""
+    the files that it reads, what computes, and the tracker, which has to be told as well."""
     inputs = {text: _state(Path(text)) for text in sorted(set(_texts(plain(config)))) if os.path.exists(text)}  # noqa: PTH110
-    return {"code": _code(), "checker": checker_fingerprint(), "inputs": inputs, "tracker": plain(config.tracker)}
+    return {
+        "code": _code(),
+        "checker": checker_fingerprint(),
+        "inputs": inputs,
+        "tracker": plain(config.tracker),
+        "processor": _processor(config),
+    }
 
 
 def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any]) -> None:
@@ -135,10 +155,9 @@ def safe_name(name: str) -> str:
     return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 
-def _without_servers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` without where a server is and how fast it is asked."""
-    kept = {k: _without_servers(v) if isinstance(v, dict) else v for k, v in values.items()}
-    return {k: v for k, v in kept.items() if k not in SERVER_KEYS}
+def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`values` without some keys, at any depth."""
+    return {k: _without(v, keys) if isinstance(v, dict) else v for k, v in values.items() if k not in keys}
 
 
 def _texts(values: object) -> Iterator[str]:
@@ -158,6 +177,23 @@ def _state(path: Path) -> list[list[Any]]:
     """Name, size and time of change of a file, or of every file in a folder."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
+    """What computes here, and in which number format under `dtype: auto`, which models and artifacts differ with.
+
+    None if a server does all of it, or if the asked device is not there, which the work itself will say.
+    """
+    if isinstance(config, EvaluateConfig) and isinstance(config.evaluation.generation, ServerGenerationConfig):
+        return None
+    from cotpress.modeling import loading  # torch: seconds that a command with nothing found need not spend first
+
+    try:
+        device = loading.pick_device(config.trainer)
+    except ConfigError:
+        return None
+    auto = str(loading.resolve_dtype(Dtype.auto, device)).removeprefix("torch.")
+    return {"device": device.type, "auto_dtype": auto}
 
 
 def _code() -> str:

@@ -124,18 +124,24 @@ def token_ratio(
     system: Sequence[Prediction],
     baseline: Sequence[Prediction],
     measure: Measure = lambda p: float(p.num_tokens),
-) -> float:
+) -> float | None:
     """Generated tokens of `system` relative to `baseline` on the questions both answered.
 
+    None if the baseline wrote nothing on them, so that nothing can be relative to it: a student that says nothing is a
+    result, and the rest of its row is worth having.
+
+    Args:
+        system: Answers, one or several per question.
+        baseline: Answers of the other system.
+        measure: Tokens of one answer.
+
     Raises:
-        DataError: They share no question, or the baseline wrote nothing on those they share.
+        DataError: They share no question.
     """
     ours, theirs = (question_means_by_id(p, measure) for p in (system, baseline))
     shared = shared_questions(ours, theirs)
     below = sum(theirs[i] for i in shared)
-    if below == 0:
-        raise DataError("cannot compare generated tokens: the baseline wrote none on the shared questions")
-    return sum(ours[i] for i in shared) / below
+    return sum(ours[i] for i in shared) / below if below else None
 
 
 def by_question(predictions: Sequence[Prediction], measure: Measure) -> dict[str, list[float]]:

@@ -29,7 +29,9 @@ class Examinee:
         ratio: Asked kept fraction.
         marker_ratio: Ratio announced by the control marker, or None.
         shortening: What a baseline without training changes, or None.
-        actual_ratio: Kept fraction of its training thinking; None if it is not known.
+        actual_ratio: Kept fraction of its training thinking, with mixed ratios that of the traces that announce
+            `marker_ratio`; None if it is not known.
+        training_ratio: Kept fraction of all its training thinking, where that is another; None: `actual_ratio`.
         ratio_one: The same student asked for ratio 1, which its ActRatio is relative to; None without.
     """
 
@@ -39,6 +41,7 @@ class Examinee:
     marker_ratio: float | None = None
     shortening: Shortening | None = None
     actual_ratio: float | None = None
+    training_ratio: float | None = None
     ratio_one: "Examinee | None" = None
 
 
@@ -49,9 +52,10 @@ class System:
     Attributes:
         name: Name of the row.
         ratio: Asked kept fraction.
-        actual_ratio: Kept fraction of its training thinking; None if it is not known.
+        actual_ratio: See `Examinee`.
         answers: Artifact with its predictions.
         student: Artifact with its weights; None for what was not trained here.
+        training_ratio: See `Examinee`.
         ratio_one: Answers of the same student asked for ratio 1, which its ActRatio is relative to; None without.
     """
 
@@ -60,6 +64,7 @@ class System:
     actual_ratio: float | None
     answers: Artifact
     student: Artifact | None = None
+    training_ratio: float | None = None
     ratio_one: Artifact | None = None
 
 
@@ -69,9 +74,14 @@ def student_name(config: TrainConfig) -> str:
 
 
 def at_ratios(asked: Examinee, ratios: Iterable[float]) -> list[Examinee]:
-    """A student with a control marker at ratio 1 (if it is compared with that), at further ratios, and as asked."""
-    further = sorted({r for r in ratios if r not in (asked.ratio, 1.0)}, reverse=True)
-    shown = [1.0, *further] if asked.ratio_one is not None and asked.ratio != 1 else further
+    """A student with a control marker at further ratios, at ratio 1 if it is compared with that, and as asked.
+
+    Args:
+        asked: The student at the asked ratio, which stands last.
+        ratios: Further ratios; each stands there once, by falling ratio.
+    """
+    compared_with = [] if asked.ratio_one is None else [1.0]
+    shown = sorted({*ratios, *compared_with} - {asked.ratio}, reverse=True)
     return [*(replace(asked, ratio=r, marker_ratio=r) for r in shown), asked]
 
 
@@ -114,6 +124,7 @@ def examine(
             actual_ratio=e.actual_ratio,
             answers=answers[id(e)],
             student=e.student if isinstance(e.student, Artifact) else None,
+            training_ratio=e.training_ratio,
             ratio_one=None if e.ratio_one is None else answers[id(e.ratio_one)],
         )
         for e in examinees
@@ -156,6 +167,7 @@ def measure(
             s.ratio,
             s.actual_ratio,
             original,
+            training_ratio=s.training_ratio,
             ratio_one=None if s.ratio_one is None else answers[s.ratio_one.key],
             budgets=budgets,
             confidence=config.confidence,

@@ -119,6 +119,10 @@ def test_mixed_ratio_student_is_trained_once_for_all_ratios(command: Command, fo
     assert (half["target_ratio"], half["generated_against"]) == (0.5, "ratio 1")
     assert (further["target_ratio"], further["system"], half["system"]) == (0.7, "random (mixed)", "random (mixed)")
     assert pq.read_metadata(run_dir / "predictions.parquet").num_rows == 24
+    reached = [row["actual_ratio"] for row in (one, further, half)]
+    assert reached == [1.0, pytest.approx(0.7, abs=0.02), pytest.approx(0.5, abs=0.02)]
+    assert len({row["training_reduction"] for row in (one, further, half)}) == 1
+    assert 0.1 < half["training_reduction"] < 0.4
 
 
 def test_full_evaluation_shows_every_baseline_and_trains_no_further_student(command: Command, folder: Path) -> None:

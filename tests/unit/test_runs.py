@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from cotpress.checkpoints import adapter_name, given_name
 from cotpress.config import EvaluateConfig
 from cotpress.data.config import JsonlBenchmarkConfig
 from cotpress.evaluation.config import EvaluationConfig, Instructions
-from cotpress.generation_config import ServerGenerationConfig
+from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling_config import ModelConfig
 from cotpress.report.results import RunResults, StageRecord, write_results
 from cotpress.runs import circumstances, find_finished, note_finished, own_output, run_directory, run_name
@@ -99,6 +100,41 @@ def test_finished_run_is_found_until_anything_it_hangs_on_changes(
     monkeypatch.undo()
     (adapter / "weights").write_text("22")
     assert find_finished(config) is None
+
+
+@pytest.mark.parametrize(("device", "bfloat16"), [("cuda", True), ("cuda", False), ("cpu", True)])
+def test_run_that_was_finished_on_another_processor_is_not_found(
+    device: str, bfloat16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on(kind: str, *, native: bool) -> None:
+        monkeypatch.setattr("cotpress.modeling.loading.pick_device", lambda _: torch.device(kind))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+
+    config = _config(tmp_path)
+    config.evaluation.generation = TransformersGenerationConfig()
+    run_dir = run_directory(config)
+    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    on("cpu", native=False)
+    note_finished(run_dir, 0.5, circumstances(config))
+    assert find_finished(config) == (0.5, run_dir)
+    on(device, native=bfloat16)
+    assert find_finished(config) is None
+    on("cpu", native=False)
+    assert find_finished(config) == (0.5, run_dir)
+
+
+def test_device_that_is_not_there_is_for_the_work_to_tell_unless_a_server_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = _config(tmp_path)
+    config.trainer.accelerator = "gpu"
+    assert circumstances(config)["processor"] is None
+    config.evaluation.generation = TransformersGenerationConfig()
+    assert circumstances(config)["processor"] is None
+    config.trainer.accelerator = "cpu"
+    assert circumstances(config)["processor"]["device"] == "cpu"
 
 
 def _sweep(folder: Path, *jobs: list[str]) -> Sweep:

@@ -117,6 +117,13 @@ def test_only_shared_questions_are_compared() -> None:
         token_ratio([answer(1, True)], [answer(2, True)])
 
 
+def test_nothing_is_relative_to_a_baseline_that_wrote_nothing() -> None:
+    silent = [answer(1, False, 0), answer(2, False, 0)]
+    assert token_ratio([answer(1, True, 5)], silent) is None
+    assert token_ratio(silent, silent) is None
+    assert token_ratio(silent, [answer(1, True, 5)]) == 0.0
+
+
 def test_paired_difference_of_several_samples_is_a_paired_t_interval() -> None:
     rng = np.random.default_rng(0)
     ours, theirs = rng.integers(0, 2, (12, 4)), rng.integers(0, 2, (12, 3))

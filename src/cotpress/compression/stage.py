@@ -29,6 +29,8 @@ COMPRESSED_FILE = "compressed.parquet"
 RANKING_FILE = "ranking.parquet"
 TRACES_FILE = "traces.parquet"
 SCORES_FILE = "scores.parquet"
+BY_MARKER = "actual_ratio_by_marker"
+"""Fact of mixed ratios: what was reached where a ratio was drawn, by that ratio as Python writes it."""
 TRACES_AT_ONCE = 512
 """Traces whose tokens are selected in one go; bounds memory, changes no result."""
 TRACES_RANKED = 1000
@@ -209,10 +211,33 @@ def _row(tokens: TokenizedTrace, ratio: float, keep: NDArray[np.bool_], marker_r
 
 
 def _facts(rows: Sequence[CompressedTrace]) -> dict[str, Any]:
-    num_tokens, num_kept = sum(r.num_tokens for r in rows), sum(r.num_kept_tokens for r in rows)
-    return {
-        "num_tokens": num_tokens,
-        "num_kept_tokens": num_kept,
-        "actual_ratio": num_kept / num_tokens,
+    facts: dict[str, Any] = {
+        "num_tokens": sum(r.num_tokens for r in rows),
+        "num_kept_tokens": sum(r.num_kept_tokens for r in rows),
+        "actual_ratio": _kept_fraction(rows),
         "num_exceeded": sum(r.protection_exceeded for r in rows),
     }
+    drawn = sorted({r.marker_ratio for r in rows if r.marker_ratio is not None})
+    if drawn:
+        facts[BY_MARKER] = {str(m): _kept_fraction([r for r in rows if r.marker_ratio == m]) for m in drawn}
+    return facts
+
+
+def _kept_fraction(rows: Sequence[CompressedTrace]) -> float:
+    return sum(r.num_kept_tokens for r in rows) / sum(r.num_tokens for r in rows)
+
+
+def reached_ratio(compressed: Artifact, marker_ratio: float | None) -> float | None:
+    """Kept fraction of the thinking tokens of the traces that announce a ratio, tokens over tokens.
+
+    Args:
+        compressed: Compress artifact.
+        marker_ratio: Ratio in their control marker; None for all traces together.
+
+    Returns:
+        A number in (0, 1]; None if no trace drew that ratio, or if an earlier release made the artifact.
+    """
+    if marker_ratio is None:
+        return float(compressed.facts["actual_ratio"])
+    reached = compressed.facts.get(BY_MARKER, {}).get(str(float(marker_ratio)))
+    return None if reached is None else float(reached)

@@ -28,6 +28,7 @@ def summarize(
     actual_ratio: float | None,
     original: Sequence[Prediction] | None,
     *,
+    training_ratio: float | None = None,
     ratio_one: Sequence[Prediction] | None = None,
     budgets: Sequence[int] = (),
     confidence: float = 0.95,
@@ -39,8 +40,11 @@ def summarize(
         predictions: Answers of the system, one or several samples per question.
         system: Name of the row.
         ratio: Asked kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction; None if it is not known.
+        actual_ratio: Reached kept fraction, of the traces that announce `ratio` if they announce any; None if it is not
+            known.
         original: Answers of the student of uncompressed traces to the same questions, or None.
+        training_ratio: Reached kept fraction of all its training thinking, where traces of several ratios were mixed;
+            None: it is `actual_ratio`.
         ratio_one: Answers of the same student, asked for ratio 1, or None; only students with a control marker can be
             asked, and their ActRatio is relative to these (TokenSkip), that of others to `original`.
         budgets: Token budgets at which the accuracy is given as well; see `matched_budgets`.
@@ -54,6 +58,8 @@ def summarize(
         raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
     against, baseline = (AGAINST_ORIGINAL, original) if ratio_one is None else (AGAINST_RATIO_ONE, ratio_one)
     other = None if original is predictions else original  # Original does not differ from itself
+    trained_on = actual_ratio if training_ratio is None else training_ratio
+    spent = None if original is None else token_ratio(predictions, original)
     return SystemResult(
         system=system,
         target_ratio=ratio,
@@ -64,13 +70,13 @@ def summarize(
         seconds_per_sample=float(np.mean([p.latency_s for p in predictions])),
         generated_ratio=None if baseline is None else token_ratio(predictions, baseline),
         generated_against="" if baseline is None else against,
-        generated_thinking_ratio=None if baseline is None else _thinking_ratio(predictions, baseline),
+        generated_thinking_ratio=None if baseline is None else token_ratio(predictions, baseline, _thinking_tokens),
         accuracy_difference=None if other is None else paired_accuracy_difference(predictions, other, confidence),
         num_samples=max(Counter(p.id for p in predictions).values()),
         standard_error=standard_error(question_means(predictions, lambda p: float(p.correct))),
         pass_at_k=pass_at_k_intervals(predictions, confidence),
-        training_reduction=None if actual_ratio is None else 1 - actual_ratio,
-        inference_reduction=None if original is None else 1 - token_ratio(predictions, original),
+        training_reduction=None if trained_on is None else 1 - trained_on,
+        inference_reduction=None if spent is None else 1 - spent,
         loop_rate=_share([text_loops(p.output) for p in predictions]),
         unclosed_rate=_share([not p.closed for p in predictions]),
         mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),
@@ -108,11 +114,8 @@ def matched_budgets(asked: Sequence[int], original: Sequence[Prediction] | None)
     return sorted({math.ceil(q) for q in quartiles})
 
 
-def _thinking_ratio(predictions: Sequence[Prediction], baseline: Sequence[Prediction]) -> float | None:
-    """None where the baseline thinks nothing, so that nothing can be relative to it."""
-    if not any(p.num_thinking_tokens for p in baseline):
-        return None
-    return token_ratio(predictions, baseline, lambda p: float(p.num_thinking_tokens))
+def _thinking_tokens(prediction: Prediction) -> float:
+    return float(prediction.num_thinking_tokens)
 
 
 def _reference_tokens(predictions: Sequence[Prediction], confidence: float) -> Interval | None:

@@ -22,9 +22,10 @@ Answers = Mapping[Key, Mapping[int, Sequence[Prediction]]]
 def answers_of(comparison: Comparison) -> Answers:
     """The answers of every system of one table, in the order of the runs.
 
-    What several runs share is counted once. Runs whose predictions are gone or cannot be read add nothing.
+    What several runs share is counted once, and a system has the answers of one student per seed. Runs whose
+    predictions are gone or cannot be read add nothing.
     """
-    found: dict[Key, dict[int, list[Prediction]]] = {}
+    found: dict[Key, dict[int, Sequence[Prediction]]] = {}
     seen: set[object] = set()
     unread: list[str] = []
     for run in comparison.runs:
@@ -34,13 +35,11 @@ def answers_of(comparison: Comparison) -> Answers:
             unread.append(str(error))
             continue
         for row in run.results.rows:
-            key = (row.system, row.target_ratio)
-            source = (*key, row.artifacts.get("evaluate", run.path))
-            if key in here and source not in seen:  # Original is one system, however many runs show it
-                seen.add(source)
-                name = comparison.names.get(identity(row, run.results.seed), row.system)
-                by_seed = found.setdefault((name, row.target_ratio), {})
-                by_seed.setdefault(run.results.seed, []).extend(here[key])
+            key, same = (row.system, row.target_ratio), identity(row, run.results.seed)
+            if key in here and same not in seen:  # Original is one system, however many runs show it
+                seen.add(same)
+                by_seed = found.setdefault((comparison.names.get(same, row.system), row.target_ratio), {})
+                by_seed.setdefault(run.results.seed, here[key])  # a second student is no second sample
     if unread:
         log.warning("%d of %d runs are not in the paired differences: %s", len(unread), len(comparison.runs), unread[0])
     return found

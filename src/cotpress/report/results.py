@@ -12,9 +12,9 @@ from cotpress.errors import ArtifactError
 from cotpress.records import BudgetAccuracy, Interval, SystemResult
 from cotpress.redaction import masked, without_secrets
 
-SCHEMA_VERSION = 2
-_READABLE = (1, 2)
-"""Version 1 measured less; what it lacks is None."""
+SCHEMA_VERSION = 3
+_READABLE = (1, 2, 3)
+"""Version 1 measured less; what it lacks is None. Versions 1 and 2 have no `settings`."""
 RESULTS_FILE = "results.json"
 CONFIG_FILE = "config.yaml"
 FAILURE_FILE = "failure.json"
@@ -51,6 +51,7 @@ class RunResults:
         rows: Systems in table order.
         stages: Stages in the order they ran.
         essentials: The settings worth a glance (JSON values); the whole configuration is in config.yaml.
+        settings: All settings that can tell its rows from those of another run (JSON values); see `runs.row_settings`.
     """
 
     name: str
@@ -61,14 +62,14 @@ class RunResults:
     confidence: float = 0.95
     stages: tuple[StageRecord, ...] = ()
     essentials: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_results(run_dir: Path, results: RunResults) -> Path:
     """Write `results.json` into a run directory; a note of an earlier failure there is removed."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    content = _finite(
-        {"schema_version": SCHEMA_VERSION, **plain(results), "essentials": masked(plain(results.essentials))}
-    )
+    told = {name: masked(plain(getattr(results, name))) for name in ("essentials", "settings")}
+    content = _finite({"schema_version": SCHEMA_VERSION, **plain(results), **told})
     content[CHECKSUM] = content_checksum(content)
     path = run_dir / RESULTS_FILE
     write_text_atomic(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.compression.config import Alignment, CompressionConfig, Protection
-from cotpress.compression.stage import compress
+from cotpress.compression.stage import compress, reached_ratio
 from cotpress.errors import ArtifactError, ConfigError, DataError
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
@@ -135,6 +135,17 @@ def test_mixed_ratios_announce_what_each_trace_drew_and_ignore_the_single_ratio(
     assert all(r.marker_ratio == r.target_ratio for r in rows)
     assert {r.target_ratio for r in rows} == {0.5, 0.7, 1.0}
     assert world.run(scores, 0.9, mixed_ratios=[0.5, 0.7, 1.0]).key == artifact.key
+    assert artifact.facts["actual_ratio_by_marker"] == {
+        str(ratio): sum(r.num_kept_tokens for r in rows if r.marker_ratio == ratio)
+        / sum(r.num_tokens for r in rows if r.marker_ratio == ratio)
+        for ratio in (0.5, 0.7, 1.0)
+    }
+    assert reached_ratio(artifact, 1.0) == 1.0
+    assert reached_ratio(artifact, 0.5) == pytest.approx(0.5, abs=0.05)
+    assert reached_ratio(artifact, None) == artifact.facts["actual_ratio"]
+    assert reached_ratio(artifact, 0.6) is None, "no trace drew it"
+    assert "actual_ratio_by_marker" not in world.run(scores, 0.5).facts
+    assert reached_ratio(world.run(scores, 0.5), 0.5) is None, "as in artifacts of earlier releases"
     world.traces = extra[:5]
     alone = rows_of(world.run(scores, mixed_ratios=[0.5, 0.7, 1.0]))
     assert {r.id: r.target_ratio for r in alone}.items() <= {r.id: r.target_ratio for r in rows}.items()

@@ -1,5 +1,6 @@
 """One row of the table holds what it says."""
 
+import csv
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,10 @@ import pytest
 from cotpress.errors import ConfigError, DataError
 from cotpress.evaluation.reference import token_counter, with_reference_tokens
 from cotpress.evaluation.summary import matched_budgets, summarize
+from cotpress.report.control import control_notes
+from cotpress.report.plots import ratio_picture
+from cotpress.report.table import csv_table, plain_table
+from cotpress.tracking.results import result_metrics
 from judged import answer
 
 
@@ -29,6 +34,14 @@ def test_summary_holds_every_number_of_the_row() -> None:
     assert (row.num_samples, len(row.pass_at_k), row.mean_reference_tokens) == (1, 1, None)
 
 
+def test_student_of_mixed_ratios_was_spared_what_the_whole_mixture_leaves_out() -> None:
+    rows = [summarize([answer(0, True)], "cts (mixed)", r, r, None, training_ratio=0.72) for r in (1.0, 0.5)]
+    assert [row.actual_ratio for row in rows] == [1.0, 0.5]
+    assert [row.training_reduction for row in rows] == [pytest.approx(0.28)] * 2
+    unknown = summarize([answer(0, True)], "cts (mixed)", 0.6, None, None, training_ratio=0.72)
+    assert (unknown.actual_ratio, unknown.training_reduction) == (None, pytest.approx(0.28))
+
+
 def test_without_original_nothing_is_relative_to_it() -> None:
     alone = summarize([answer(0, True)], "base", 1.0, None, None)
     assert alone.generated_ratio is alone.accuracy_difference is alone.inference_reduction is None
@@ -47,6 +60,24 @@ def test_marker_student_is_compared_with_itself_at_ratio_one_and_spares_against_
     row = summarize(ours, "tokenskip", 0.5, 0.5, original, ratio_one=one)
     assert (row.generated_ratio, row.generated_against, row.lengthened) == (1.2, "ratio 1", True)
     assert row.inference_reduction == pytest.approx(0.4)
+
+
+def test_silent_original_costs_no_row_of_the_table() -> None:
+    silent = [answer(0, False, 0), answer(1, False, 0)]
+    original = summarize(silent, "Original", 1.0, 1.0, silent, budgets=matched_budgets([], silent))
+    row = summarize([answer(0, True, 8), answer(1, False, 9)], "cts", 0.5, 0.5, silent)
+    for made in (original, row):
+        assert made.generated_ratio is made.generated_thinking_ratio is made.inference_reduction is None
+        assert not made.lengthened
+    assert row.accuracy_difference is not None
+    assert row.accuracy_difference.value == 0.5
+    rows = [original, row]
+    assert "0.5/0.50/- " in plain_table(rows)
+    (first, second) = csv.DictReader(csv_table(rows).splitlines())
+    assert (first["generated_ratio"], second["inference_reduction"], second["mean_tokens"]) == ("", "", "8.5")
+    assert ratio_picture(rows, "tiny on planted") is not None
+    assert not {"generated_ratio", "inference_reduction"} & set(result_metrics(row))
+    assert control_notes(rows) == []
 
 
 def test_student_that_got_longer_says_so() -> None:

@@ -44,10 +44,13 @@ def results(*rows: SystemResult, **change: object) -> RunResults:
 def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
     open_ended = replace(row(), mean_tokens=Interval(value=3, low=-math.inf, high=math.inf, n=1))
     stages = (StageRecord(label="score", artifact="score/0a", seconds=1.5, fresh=False),)
-    written = results(ORIGINAL, open_ended, stages=stages, essentials={"scorer": "cts"}, confidence=0.9)
+    settings = {"data": {"limit": None, "families": ["shop"]}}
+    written = results(
+        ORIGINAL, open_ended, stages=stages, essentials={"scorer": "cts"}, settings=settings, confidence=0.9
+    )
     path = write_results(tmp_path, written)
     assert read_results(tmp_path) == written
-    assert json.loads(path.read_text())["schema_version"] == 2
+    assert json.loads(path.read_text())["schema_version"] == 3
 
 
 def test_results_of_the_first_version_are_still_read(tmp_path: Path) -> None:
