@@ -17,7 +17,7 @@ SHOWN = {  # system: (colour, marker, scorer and reference model in the fidelity
     "tokenskip": ("#009E73", "^", ("tokenskip", "-")),
     "reference_likelihood": ("#CC79A7", "v", ("reference_likelihood pooling=word", "lora")),
     "cts": ("#0072B2", "o", ("cts condition=answer pooling=token", "lora")),
-    "llmlingua": ("#E69F00", "X", ("self_information", "lora")),
+    "llmlingua": ("#E69F00", "X", ("llmlingua", "lora")),
     "random": ("#666666", "s", ("random", "-")),
 }
 
@@ -65,6 +65,8 @@ def _by_truth(axes: Axes, rows: list[dict[str, str]]) -> None:
     found = {(r["scorer"], r["reference"]): r for r in _rows(TRUTH) if r["measure"] == "ROC AUC" and not r["kind"]}
     for ratio, filled in ((0.7, True), (0.5, False)):
         for system, (colour, marker, key) in SHOWN.items():
+            if key not in found:
+                continue
             mine = [r for r in rows if r["system"] == system and float(r["target_ratio"]) == ratio and not r["seed"]]
             for row in mine:
                 value, below, above = _interval(row, "accuracy")

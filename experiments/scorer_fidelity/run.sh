@@ -3,20 +3,23 @@
 #   experiments/scorer_fidelity/run.sh THOUGHT_ANCHORS.jsonl PRMBENCH.jsonl
 set -euo pipefail
 anchors=${1:?file with measured sentence importance} prmbench=${2:?file with inserted redundant steps}
-root="output_root=outputs/fidelity_experiment"
+here=experiments/scorer_fidelity out=outputs/fidelity_experiment
+root="output_root=$out"
+keep() {  # NAME TRUTH: the table that was written last goes into this folder
+  for kind in csv md; do cp "$(ls -t "$out"/fidelity/"$2"-*."$kind" | head -1)" "$here/$1.$kind"; done
+}
 READING=cts,self_information,reference_likelihood,reference_walk
 
 # Planted labels: 100 held-out problems; the reference model and the classifier learn from 198 others.
-python fidelity.py -m $root truth=planted scorer=$READING,rho1_excess,reference_gain,tokenskip,mix
+python fidelity.py -m $root truth=planted scorer=$READING,llmlingua,rho1_excess,reference_gain,tokenskip,mix
 python fidelity.py -m $root truth=planted reference=none \
   scorer=$READING,entropy,step_entropy,first_token_surprisal,gogi,answer_attention,random,head,tail,stride
 python fidelity.py -m $root truth=planted scorer=cts scorer.condition=question,question_answer
 python fidelity.py -m $root truth=planted scorer=cts scorer.pooling=word,step
 python fidelity.py -m $root truth=planted scorer=reference_likelihood scorer.pooling=token,step
 python fidelity.py -m $root truth=planted scorer=reference_walk scorer.unit=token,step
-python fidelity.py -m $root truth=planted scorer=reference_walk scorer.max_surprise=0.5,1,4
-python fidelity.py -m $root truth=planted reference=none scorer=answer_attention scorer.num_layers=30
-python fidelity.py -m $root truth=planted scorer=entropy,gogi scorer.read_by=reference
+python fidelity.py -m $root truth=planted scorer=reference_walk scorer.max_surprise=0.5
+keep planted planted
 
 # Measured importance of sentences, ten traces. A sentence is judged by its mean, so reference_likelihood is
 # self_information upside down and reference_gain is rho1_excess. The walk goes by steps: one forward pass per word of
@@ -26,6 +29,7 @@ python fidelity.py -m $root $anchored scorer=cts,self_information,rho1_excess,to
 python fidelity.py -m $root $anchored scorer=reference_walk scorer.unit=step
 python fidelity.py -m $root $anchored reference=none \
   scorer=cts,self_information,entropy,step_entropy,first_token_surprisal,answer_attention,random,gogi
+keep thought_anchors thought_anchors
 
 # Inserted redundant steps; these rows have no response to condition on.
 inserted="truth=prmbench truth.path=$prmbench truth.limit=60"
@@ -34,7 +38,9 @@ python fidelity.py -m $root $inserted scorer=cts scorer.condition=question
 python fidelity.py -m $root $inserted reference=none \
   scorer=self_information,entropy,step_entropy,first_token_surprisal,random
 python fidelity.py -m $root $inserted reference=none scorer=cts scorer.condition=question
+keep prmbench prmbench
 
 # The greedy deletion costs minutes per trace: ten planted ones, sixteen tokens per round, with others beside it.
 python fidelity.py $root truth=planted truth.limit=10 reference=none scorer=greedy_nll scorer.deletions_per_round=16
 python fidelity.py -m $root truth=planted truth.limit=10 scorer=reference_walk,cts,random
+keep planted_10 planted

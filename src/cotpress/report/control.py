@@ -25,11 +25,6 @@ class Monotonicity:
     num_pairs: int
     violations: tuple[tuple[SystemResult, SystemResult], ...]
 
-    @property
-    def share_ordered(self) -> float:
-        """Share of the pairs in which the higher ratio writes at least as much, in [0, 1]."""
-        return 1 - len(self.violations) / self.num_pairs
-
 
 def monotonicity(rows: Sequence[SystemResult]) -> list[Monotonicity]:
     """One verdict per system that has rows at several ratios, in the rows' order.

@@ -186,8 +186,10 @@ def _draw_time(figure: "Figure", found: Sequence[Work], kinds: Sequence[str]) ->
 
 def _with_ratio(label: str, run: Run) -> str:
     """`sft (cts)` as `sft (cts 0.5)`, so that the same scorer's students can be told apart."""
+    if label.endswith(" (mixed))"):
+        return label  # one student for several ratios
     ratios = {row.target_ratio for row in run.results.rows if f"({row.system})" in label and row.target_ratio < 1}
-    return label.replace(")", f" {ratios.pop():g})") if len(ratios) == 1 else label
+    return f"{label.removesuffix(')')} {ratios.pop():g})" if len(ratios) == 1 else label
 
 
 def _num_tokens(artifact: Artifact) -> int | None:

@@ -51,7 +51,7 @@ def texts(value: Any) -> Iterator[str]:
 def test_workspace_shows_accuracy_against_tokens_ratio_control_and_a_bar_per_scorer(spec: Any) -> None:
     found = sections(spec)
     assert list(found) == [
-        "Accuracy against tokens", "Ratio control", "Scorers and baselines", "Training", "Answers and tokens",
+        "Accuracy against tokens", "Ratio control", "Scorers and baselines", "Training", "Time", "Answers and tokens",
     ]  # fmt: skip
     assert axes(found["Accuracy against tokens"])[0] == (
         "summary:evaluate/mean_generated_tokens", "summary:evaluate/accuracy",
@@ -69,7 +69,15 @@ def test_report_has_the_same_panels_over_evaluated_systems_and_a_section_per_sco
     for grid, scorer in ((cts, "cts"), (random, "random")):
         (runs,) = grid["runSets"]
         wanted = {(f["key"]["section"], f["key"]["name"]): f["value"] for f in runs["filters"]["filters"]}
-        assert wanted == {("run", "jobType"): "evaluate", ("run", "group"): "scorers", ("config", "system"): scorer}
+        assert wanted == {
+            ("run", "jobType"): ["evaluate", "sweep"], ("run", "group"): "scorers", ("config", "system"): scorer,
+        }  # fmt: skip
+
+
+def test_seconds_of_all_stages_are_shown_over_the_runs_of_all_stages(spec: Any) -> None:
+    (timed,) = [g for g in grids(spec) if "Seconds per stage" in set(texts(g))]
+    (runs,) = timed["runSets"]
+    assert [f["key"]["name"] for f in runs["filters"]["filters"]] == ["group"]
 
 
 def test_only_the_runs_of_the_sweep_are_shown(spec: Any) -> None:

@@ -35,6 +35,15 @@ def test_shared_artifact_is_counted_once_and_was_computed_if_any_run_did(tmp_pat
     assert picture.description.startswith("18 s for 5 artifacts: data 0 s, compress 6 s, sft 12 s")
 
 
+@pytest.mark.parametrize(
+    ("system", "label"), [("tokenskip (mixed)", "sft (tokenskip (mixed))"), ("mix (a)", "sft (mix (a) 0.5)")]
+)
+def test_brackets_of_a_name_stay_and_a_student_of_many_ratios_has_none(tmp_path: Path, system: str, label: str) -> None:
+    world = World(tmp_path, TRACES)
+    world.run(system, 0.5, world.compressed("tokenskip", 0.5))
+    assert label in [w.label for w in work(collect(tmp_path / "runs").runs, Sources())]
+
+
 def test_losses_are_read_from_the_logs_and_smoothed(tmp_path: Path) -> None:
     world = World(tmp_path, TRACES)
     world.run("cts", 0.5, world.compressed("cts", 0.5))

@@ -78,7 +78,7 @@ class Prmbench:
 
 
 def differing(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """The kind of each step of `after`, as the shortest way from `before` to it tells."""
+    """The kind of each step of `after`, as `difflib` aligns it with `before`."""
     kinds = [EDITED_STEP] * len(after)
     for tag, _, _, start, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag != "replace":
