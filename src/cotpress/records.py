@@ -267,10 +267,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetAccuracy:
-    """Accuracy when an answer only counts if it took at most `budget` generated tokens.
+    """Accuracy when an answer only counts if it ended within `budget` tokens: that of a run with this budget.
 
     Attributes:
-        budget: Generated tokens.
+        budget: Generated tokens, the end token included, as in `max_new_tokens`.
         accuracy: Fraction correct within it.
         difference: Minus that of Original at the same budget, on the same questions, paired; None without Original.
     """
