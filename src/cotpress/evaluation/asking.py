@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cotpress.evaluation.config import check_samples
 from cotpress.generation.base import GREEDY, REFUSED, Backend, Generation, Sampling
-from cotpress.prompts import ChatFormat
+from cotpress.prompts import ChatFormat, marker_text
 from cotpress.records import Problem
 
 
@@ -16,7 +16,8 @@ class Protocol:
     Attributes:
         max_new_tokens: Budget per answer, in tokens.
         context_tokens: Longest prompt plus answer; it ends an answer as the budget does.
-        marker_ratio: Ratio announced by the control marker; None for students trained without one.
+        marker_ratio: Ratio announced by the control marker; None announces nothing, and is what 1 becomes: the same
+            prompt must not be asked twice under two names.
         instruction: Said on a line of its own after the question; empty says nothing.
         samples: Answers per problem; each has a random stream of its own, so none depends on which others are drawn.
         sampling: How tokens are chosen; None is greedy.
@@ -30,6 +31,8 @@ class Protocol:
     sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
+        if self.marker_ratio is not None and not marker_text("{ratio}", self.marker_ratio):
+            object.__setattr__(self, "marker_ratio", None)
         check_samples(self.samples, 0.0 if self.sampling is None else self.sampling.temperature)
 
 

@@ -267,6 +267,13 @@ def test_what_determines_answers_is_part_of_the_identity(store, problems):
     assert _evaluate(store, problems, trainer=WIDE, **SAMPLED).key == keys[0]
 
 
+def test_a_marker_that_announces_nothing_is_none_at_all(store, problems, monkeypatch):
+    first = _evaluate(store, problems)
+    monkeypatch.setattr(answering, "ask", None)  # whoever asks fails
+    assert _evaluate(store, problems, marker_ratio=1.0).key == first.key
+    assert Protocol(max_new_tokens=1, context_tokens=1, marker_ratio=0.9).marker_ratio == 0.9
+
+
 def test_killed_sampling_goes_on_within_a_question(problems, tmp_path, monkeypatch):
     store, whole = ArtifactStore(tmp_path / "killed"), ArtifactStore(tmp_path / "whole")
     expected = read_records(_evaluate(whole, problems, **SAMPLED).file("predictions.parquet"), Prediction)
