@@ -227,7 +227,8 @@ class Prediction:
         predicted: Extracted answer, empty if there was none.
         declined: Whether the output says that the question has no answer.
         num_tokens: Generated tokens in the student's tokenizer, end token not counted.
-        num_thinking_tokens: The part of them before the thinking was closed.
+        num_thinking_tokens: The part of them before the thinking was closed, what opened it included; 0 from a model
+            that does not think.
         finish_reason: `stop` (the model ended), `length` (budget or context ended it) or `refused` (the prompt left no
             room in the context).
         latency_s: Seconds of wall time: of its request to a server, or its share of the forwards that it was part of.

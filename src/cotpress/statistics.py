@@ -83,8 +83,8 @@ def paired_token_difference(
 def _counted_correct(budget: int | None) -> Measure:
     """1 for a correct answer that ends within `budget` tokens, 0 for any other.
 
-    A budget holds the end token, as `max_new_tokens` does, and `num_tokens` does not: an answer of as many tokens as the
-    budget would have been cut off before it could end.
+    A budget holds the end token, as `max_new_tokens` does, and `num_tokens` does not: an answer of as many tokens as
+    the budget would have been cut off before it could end.
     """
     allowed = math.inf if budget is None else budget
     return lambda p: float(p.correct and p.num_tokens < allowed)

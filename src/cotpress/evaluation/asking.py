@@ -45,8 +45,10 @@ class Answer:
         sample: Index of the sample for this problem.
         output: Generated text, without the prompt.
         num_tokens: Generated tokens in the student's tokenizer, end token not counted.
-        retokenized: The backend did not say which tokens it wrote: `num_tokens` is the output tokenized again, which
-            can differ by a few where a model wrote other tokens for the same text.
+        num_thinking_tokens: Those of them that lie before the text that closes a thinking; all of them where nothing
+            does. Whether there was a thinking at all is for the verdict to say.
+        retokenized: The backend did not say which tokens it wrote: both numbers are those of the output tokenized
+            again, which can differ by a few where a model wrote other tokens for the same text.
         finish_reason: As in `cotpress.generation.base.Generation`.
         latency_s: As in `cotpress.generation.base.Generation`.
     """
@@ -55,6 +57,7 @@ class Answer:
     sample: int
     output: str
     num_tokens: int
+    num_thinking_tokens: int
     retokenized: bool
     finish_reason: str
     latency_s: float
@@ -135,13 +138,15 @@ def _budget(prompt_tokens: int, protocol: Protocol) -> int:
 
 
 def _answer(problem: Problem, sample: int, generation: Generation, written: ChatFormat) -> Answer:
-    counted = generation.token_ids is None and generation.finish_reason != REFUSED
+    again = generation.token_ids is None and generation.finish_reason != REFUSED
+    ids = written.text_ids(generation.text) if again else generation.token_ids or ()
     return Answer(
         id=problem.id,
         sample=sample,
         output=generation.text,
-        num_tokens=len(written.text_ids(generation.text)) if counted else generation.num_tokens,
-        retokenized=counted,
+        num_tokens=len(ids),
+        num_thinking_tokens=written.num_thinking_tokens(ids),
+        retokenized=again,
         finish_reason=generation.finish_reason,
         latency_s=generation.latency_s,
     )
