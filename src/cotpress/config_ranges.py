@@ -9,7 +9,7 @@ from cotpress.errors import ConfigError
 _AT_LEAST_ONE = (
     "num_traces", "num_problems", "limit", "max_new_tokens", "max_thinking_tokens", "tokens_per_batch",
     "generation_tokens", "num_threads", "context_tokens", "epochs", "sequences_per_step", "max_tokens", "lora_rank",
-    "lora_alpha", "samples", "validations_per_run",
+    "lora_alpha", "samples", "validations_per_run", "validation_max_new_tokens",
 )  # fmt: skip
 _AT_LEAST_ZERO = (
     "checkpoint_every_s", "redundancy", "seed", "warmup_fraction", "weight_decay", "max_grad_norm",
