@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cotpress.errors import ConfigError
-from cotpress.modeling_config import ChatConfig
+from cotpress.modeling_config import WITHOUT_TAGS, ChatConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,7 +30,7 @@ def marker_text(template: str, ratio: float | None) -> str:
     if ratio is None or ratio >= 1.0:
         return ""
     if "{ratio}" not in template:
-        raise ConfigError(f"model.chat.ratio_marker: got '{template}', it must contain {{ratio}}")
+        raise ConfigError(f"model.chat.ratio_marker: got '{template}', allowed: a text with {{ratio}} in it")
     return template.replace("{ratio}", f"{ratio:g}")
 
 
@@ -54,8 +54,7 @@ class ChatFormat:
         if not chat.thinking_close:
             raise ConfigError(
                 "model.chat.thinking_close is empty, so thinking and response cannot be told apart. Fix: the text "
-                "between them; where there are no tags a blank line, "
-                'model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
+                f"between them; {WITHOUT_TAGS}"
             )
         self._tokenizer, self._chat = tokenizer, chat
         self.has_tags = bool(chat.thinking_close.strip())
