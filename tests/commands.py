@@ -14,7 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FEW_PROBLEMS = ["benchmark.num_problems=6", "benchmark.max_new_tokens=24"]
-SMALL = ["model=tiny", "data.num_traces=24", *FEW_PROBLEMS, "evaluation=students"]
+SMALL = [
+    "model=tiny", "data.num_traces=24", *FEW_PROBLEMS, "sft.validation_max_new_tokens=24", "evaluation=students",
+]  # fmt: skip
 
 
 def environment() -> dict[str, str]:

@@ -31,7 +31,7 @@ from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
 from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
-from cotpress.modeling_config import ModelConfig
+from cotpress.modeling_config import ModelConfig, check_marker
 from cotpress.planning.config import PlanConfig, check_plan
 from cotpress.redaction import refuse_secrets
 from cotpress.scoring.config import (
@@ -143,7 +143,7 @@ class EvaluateConfig:
     ratio: float = 1.0
     """Ratio announced by the control marker; 1.0 announces nothing."""
     n: int = 1
-    """Answers per question; short for evaluation.samples."""
+    """Answers per question; short for evaluation.samples, and refused beside another number there."""
     seed: int = 42
     """Seed of whatever the evaluation draws."""
     name: str | None = None
@@ -271,9 +271,17 @@ def check(config: EntryConfig) -> None:
     _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
     if isinstance(config, TrainConfig):
         check_plan(config.planning)
+        method = config.sft.tune.method
+        _require("sft.tune.method", method.value, method is not Method.none, "lora, full: a student has to be trained")
     if isinstance(config, TrainConfig | EvaluateConfig):
         _check_evaluation(config.evaluation)
         _check_writer(config)
+    check_marker(config.model.chat, _announced(config))
+    if isinstance(config, EvaluateConfig) and config.n not in (1, config.evaluation.samples):
+        raise ConfigError(
+            f"n: got {config.n}, but evaluation.samples={config.evaluation.samples}, which it is short for. "
+            f"Fix: only one of them, n={config.n}"
+        )
     if isinstance(config, EvaluateConfig) and Baseline.original in config.evaluation.baselines:
         raise ConfigError(
             "evaluation.baselines: got original, which is a student that has to be trained; evaluate.py trains none. "
@@ -296,6 +304,14 @@ def check(config: EntryConfig) -> None:
         if config.compression.selection is Selection.llmlingua_compat:
             check_llmlingua_compat(config.compression)
             llmlingua_settings(config.scorer)
+
+
+def _announced(config: PipelineConfig | EvaluateConfig) -> list[float]:
+    """The ratios that prompts announce by the control marker."""
+    if isinstance(config, EvaluateConfig):
+        return [config.ratio, *config.evaluation.ratios]
+    further = config.evaluation.ratios if isinstance(config, TrainConfig) else []
+    return [config.ratio, *config.compression.mixed_ratios, *further] if config.compression.mixed_ratios else []
 
 
 def _check_data(config: ScoringPipelineConfig) -> None:

@@ -258,11 +258,11 @@ class Flow(Compression):
         return Validation(
             traces=self.traces.file("traces.parquet"),
             num_problems=c.sft.validation_problems,
-            extractor=c.benchmark.extractor.value,
+            extractor=c.data.extractor.value,
             model=c.model,
             store=self.store,
             generation_tokens=c.trainer.generation_tokens,
-            max_new_tokens=c.benchmark.max_new_tokens,
+            max_new_tokens=c.sft.validation_max_new_tokens,
             system=name,
             ratio=c.ratio,
             marked=bool(c.compression.mixed_ratios) and name != ORIGINAL,

@@ -1,9 +1,12 @@
 """Settings of a causal language model: where it is, how it is prompted, how it is usually tuned."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
+
+from cotpress.errors import ConfigError
 
 
 class ModelSource(Enum):
@@ -37,6 +40,10 @@ class Attention(Enum):
     """The package flash-attn: on a GPU, in bfloat16."""
     flex_attention = "flex_attention"
     """torch's flex attention, compiled: on a GPU."""
+
+
+WITHOUT_TAGS = 'where there are no tags a blank line, model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
+"""What to give where nothing would part the thinking from the response."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,3 +110,17 @@ class ModelConfig:
     """Conversation format."""
     tuning: Recipes = field(default_factory=Recipes)
     """Fine-tuning values for this model."""
+
+
+def check_marker(chat: ChatConfig, ratios: Iterable[float]) -> None:
+    """Refuse a control marker that could not announce ratios.
+
+    Args:
+        chat: Holds the marker.
+        ratios: What it is to announce; 1 is announced by no marker.
+
+    Raises:
+        ConfigError: There is something to announce, and no place for it.
+    """
+    if "{ratio}" not in chat.ratio_marker and any(ratio < 1 for ratio in ratios):
+        raise ConfigError(f"model.chat.ratio_marker: got '{chat.ratio_marker}', allowed: a text with {{ratio}} in it")

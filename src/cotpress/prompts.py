@@ -6,7 +6,7 @@ A training sequence is `prompt + completion`:
     completion  thinking_open  thinking  thinking_close  response  end of turn
 
 A layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) has its response in the last
-paragraph.
+paragraph of what it trains. Nothing but this training tells a model so: what another one writes has no such division.
 
 The thinking is spliced in as token ids, so the tokens that were kept are the tokens that are trained on.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cotpress.errors import ConfigError
-from cotpress.modeling_config import ChatConfig
+from cotpress.modeling_config import WITHOUT_TAGS, ChatConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,12 +30,21 @@ def marker_text(template: str, ratio: float | None) -> str:
     if ratio is None or ratio >= 1.0:
         return ""
     if "{ratio}" not in template:
-        raise ConfigError(f"model.chat.ratio_marker: got '{template}', it must contain {{ratio}}")
+        raise ConfigError(f"model.chat.ratio_marker: got '{template}', allowed: a text with {{ratio}} in it")
     return template.replace("{ratio}", f"{ratio:g}")
+
+
+_CONTEXT_TOKENS = 16
+"""Tokens that are decoded before those that matter: more than the tokens of one character, which may be its bytes."""
+_UNFINISHED = "\ufffd"
+"""What a decoder writes for the first bytes of a character whose others are not there yet."""
 
 
 class ChatFormat:
     """Writes prompts and completions for one tokenizer.
+
+    Attributes:
+        has_tags: Thinking and response are parted by a text that stands nowhere else, not by white space.
 
     Raises:
         ConfigError: Nothing would part the thinking from the response.
@@ -45,10 +54,10 @@ class ChatFormat:
         if not chat.thinking_close:
             raise ConfigError(
                 "model.chat.thinking_close is empty, so thinking and response cannot be told apart. Fix: the text "
-                "between them; where there are no tags a blank line, "
-                'model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
+                f"between them; {WITHOUT_TAGS}"
             )
         self._tokenizer, self._chat = tokenizer, chat
+        self.has_tags = bool(chat.thinking_close.strip())
         self._open = self.text_ids(chat.thinking_open)
         self._close = self.text_ids(chat.thinking_close)
         self._end = [tokenizer.eos_token_id]
@@ -83,13 +92,51 @@ class ChatFormat:
         A closing tag ends the thinking where it first stands. A blank line, which a thinking may hold as well, where it
         last stands.
         """
-        body = text.removeprefix(self._chat.thinking_open)
-        tag = self._chat.thinking_close.strip()
-        if tag:
-            thinking, found, response = body.partition(tag)
+        begin, closing = self._begin(text), self._closing(text)
+        if closing is None:
+            return text[begin:].strip(), "", False
+        return text[begin : closing[0]].strip(), text[closing[1] :].strip(), True
+
+    def num_thinking_tokens(self, ids: Sequence[int]) -> int:
+        """How many tokens of a generated completion lie wholly before what closes its thinking; all if nothing does.
+
+        They are counted as they were written, what opens the thinking included: tokens that were spliced may merge when
+        their text is tokenized again. After the text as a whole, half of what is left is decoded at each step, so that
+        every token is decoded about twice, however many there are.
+        """
+        closing = self._closing(self._decoded(ids))
+        if closing is None:
+            return len(ids)
+        low, high, length = 0, len(ids), 0  # `length` characters are those of the first `low` tokens
+        while low < high:
+            middle = (low + high + 1) // 2
+            start = max(low - _CONTEXT_TOKENS, 0)
+            known, reached = self._decoded(ids[start:low]), self._decoded(ids[start:middle])
+            more = length - len(known)
+            if more + len(reached.rstrip(_UNFINISHED)) <= closing[0]:
+                low, length = middle, more + len(reached)
+            else:
+                high = middle - 1
+        return low
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def _begin(self, text: str) -> int:
+        """Where the thinking of a completion begins, after what opens it."""
+        opening = self._chat.thinking_open
+        return len(opening) if text.startswith(opening) else 0
+
+    def _closing(self, text: str) -> tuple[int, int] | None:
+        """First character of what closes the thinking of a completion and one past its last; None if nothing does."""
+        begin = self._begin(text)
+        if self.has_tags:
+            mark = self._chat.thinking_close.strip()
+            at = text.find(mark, begin)
         else:
-            thinking, found, response = body.rstrip().rpartition(self._chat.thinking_close)
-        return (thinking.strip(), response.strip(), True) if found else (body.strip(), "", False)
+            mark = self._chat.thinking_close
+            at = text.rstrip().rfind(mark, begin)
+        return None if at < 0 else (at, at + len(mark))
 
     def begins_thinking(self, output: str) -> bool:
         """Whether the thinking of a generated completion was opened: by the model, or by the template before it."""

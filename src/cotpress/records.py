@@ -227,7 +227,8 @@ class Prediction:
         predicted: Extracted answer, empty if there was none.
         declined: Whether the output says that the question has no answer.
         num_tokens: Generated tokens in the student's tokenizer, end token not counted.
-        num_thinking_tokens: The part of them before the thinking was closed.
+        num_thinking_tokens: The part of them before the thinking was closed, what opened it included; 0 from a model
+            that does not think.
         finish_reason: `stop` (the model ended), `length` (budget or context ended it) or `refused` (the prompt left no
             room in the context).
         latency_s: Seconds of wall time: of its request to a server, or its share of the forwards that it was part of.
@@ -267,10 +268,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetAccuracy:
-    """Accuracy when an answer only counts if it took at most `budget` generated tokens.
+    """Accuracy when an answer only counts if it ended within `budget` tokens: that of a run with this budget.
 
     Attributes:
-        budget: Generated tokens.
+        budget: Generated tokens, the end token included, as in `max_new_tokens`.
         accuracy: Fraction correct within it.
         difference: Minus that of Original at the same budget, on the same questions, paired; None without Original.
     """

@@ -28,7 +28,8 @@ def accuracy_interval(
     Args:
         predictions: Answers, one or several per question.
         confidence: Level of the interval.
-        budget: Count only answers of at most so many generated tokens as correct; None counts all.
+        budget: Count only answers that end within so many tokens as correct, their end token included; None counts
+            all.
     """
     return fraction_interval(question_means(predictions, _counted_correct(budget)), len(predictions), confidence)
 
@@ -42,7 +43,7 @@ def paired_accuracy_difference(
 ) -> Interval:
     """Accuracy of `system` minus that of `baseline` on the questions both answered, in [-1, 1].
 
-    With a budget, only answers of at most so many generated tokens count as correct, of both.
+    With a budget, only answers that end within so many tokens count as correct, of both.
 
     With one sample per question the interval adds half a question to each of the four outcomes (Agresti and Min 2005),
     so two systems that agree on every question still do not look equal for certain. With several it is Student's t
@@ -52,7 +53,8 @@ def paired_accuracy_difference(
         system: Answers, one or several per question.
         baseline: Answers of the other system.
         confidence: Level of the interval.
-        budget: Count only answers of at most so many generated tokens as correct; None counts all.
+        budget: Count only answers that end within so many tokens as correct, their end token included; None counts
+            all.
 
     Raises:
         DataError: They share no question.
@@ -79,9 +81,13 @@ def paired_token_difference(
 
 
 def _counted_correct(budget: int | None) -> Measure:
-    """1 for a correct answer of at most `budget` generated tokens, 0 for any other."""
+    """1 for a correct answer that ends within `budget` tokens, 0 for any other.
+
+    A budget holds the end token, as `max_new_tokens` does, and `num_tokens` does not: an answer of as many tokens as
+    the budget would have been cut off before it could end.
+    """
     allowed = math.inf if budget is None else budget
-    return lambda p: float(p.correct and p.num_tokens <= allowed)
+    return lambda p: float(p.correct and p.num_tokens < allowed)
 
 
 def _differences(system: Sequence[Prediction], baseline: Sequence[Prediction], measure: Measure) -> NDArray[np.float64]:

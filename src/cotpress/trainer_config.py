@@ -66,17 +66,28 @@ class TrainerConfig:
     """Seconds between two resumable checkpoints of a training run."""
 
 
+def check_accelerator(config: TrainerConfig) -> None:
+    """Refuse what is no kind of device that models run on here.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if config.accelerator not in ("auto", "cpu", "gpu", "cuda"):  # cuda is another word for gpu
+        raise ConfigError(f"trainer.accelerator: got '{config.accelerator}', allowed: auto, cpu, gpu")
+
+
 def check_devices(config: TrainerConfig, *, only_scores: bool) -> None:
-    """What can be said of the number of devices and their strategy before any work.
+    """What can be said of the devices, their number and their strategy before any work.
 
     Args:
         config: Settings of the hardware.
         only_scores: The command is there for its scores, which several machines can share.
 
     Raises:
-        ConfigError: A number out of range.
+        ConfigError: A number out of range, or no such kind of device.
         MissingExtraError: DeepSpeed is asked for and not installed.
     """
+    check_accelerator(config)
     if config.devices is not None and config.devices < 1:
         raise ConfigError(
             f"trainer.devices: got {config.devices}, allowed: a whole number of at least 1, or null for all GPUs"

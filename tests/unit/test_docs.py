@@ -89,6 +89,15 @@ def test_every_command_composes(script: str, words: tuple[str, ...]) -> None:
     to_objects(compose(script, overrides=known))
 
 
+def test_a_checkpoint_is_asked_under_the_prompt_that_it_was_trained_with() -> None:
+    here = [command for command, page in COMMANDS.items() if page == "reproducing.md"]
+    asked = [words for script, words in here if script == "evaluate"]
+    trained = next(words for _, words in here if {"model=qwen7b", "scorer=cts"} <= set(words))
+    assert asked
+    chat = compose("train", overrides=_first_job(trained)).model.chat
+    assert [compose("evaluate", overrides=_first_job(words)).model.chat for words in asked] == [chat] * len(asked)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_files_resolve(page: Path) -> None:
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))

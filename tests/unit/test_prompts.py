@@ -1,4 +1,8 @@
+import functools
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -6,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from cotpress.errors import ConfigError
 from cotpress.modeling_config import ChatConfig
 from cotpress.prompts import ChatFormat, marker_text
+from reported import tokenizer
 
 
 @pytest.mark.parametrize(("ratio", "text"), [(0.5, "<0.5>"), (0.75, "<0.75>"), (1.0, ""), (None, "")])
@@ -46,6 +51,59 @@ def test_tag_closes_the_thinking_where_it_first_stands(text: str, split: tuple[s
 )
 def test_without_tags_the_last_paragraph_is_the_response(text: str, split: tuple[str, str, bool]) -> None:
     assert written("", "\n\n").split_output(text) == split
+
+
+def test_white_space_is_no_tag() -> None:
+    assert written("<t>", "\n</t>\n").has_tags
+    assert not written("", "\n\n").has_tags
+
+
+@functools.cache
+def merging(thinking_open: str, thinking_close: str) -> tuple[PreTrainedTokenizerFast, ChatFormat]:
+    """A byte-level tokenizer: random tokens hold parts of characters, and neighbours that would merge."""
+    made = tokenizer(["so the answer is 12\n\n", "<t>wait the answer</t>"])
+    made.eos_token = "."
+    return made, ChatFormat(made, ChatConfig(thinking_open=thinking_open, thinking_close=thinking_close))
+
+
+some_tokens = st.lists(st.integers(0, 300), max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([("<t>", "\n</t>\n"), ("", "\n\n"), ("", "\n◁t▷")]), some_tokens, some_tokens,
+    st.sampled_from(["", "e", "é", "日本"]), st.booleans(),
+)  # fmt: skip
+def test_thinking_tokens_are_those_whose_text_ends_before_the_closing_text(
+    tags: tuple[str, str], before: list[int], after: list[int], text: str, opened: bool
+) -> None:
+    made, chat = merging(*tags)
+    ids = [*chat.text_ids(tags[0] if opened else ""), *before, *chat.text_ids(text + tags[1]), *after]
+    whole = made.decode(ids)
+    mark = tags[1].strip()
+    start = len(tags[0]) if whole.startswith(tags[0]) else 0
+    end = whole.find(mark, start) if mark else whole.rstrip().rfind(tags[1])
+    expected = len(ids)
+    if end >= 0:
+        ends = [len(made.decode(ids[:k]).rstrip("\ufffd")) for k in range(len(ids) + 1)]
+        expected = max(k for k, length in enumerate(ends) if length <= end)
+    assert chat.num_thinking_tokens(ids) == expected
+
+
+def test_counting_thinking_tokens_decodes_each_token_a_few_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, chat = merging("<t>", "\n</t>\n")
+    decoded, decode = [0], made.decode
+
+    def counted(ids: list[int], **more: object) -> str:
+        decoded[0] += len(ids)
+        return str(decode(ids, **more))
+
+    monkeypatch.setattr(made, "decode", counted)
+    for thinking, rest in ((20_000, 0), (0, 20_000), (10_000, 10_000)):
+        decoded[0] = 0
+        ids = [*chat.text_ids("a") * thinking, *chat.text_ids("</t>"), *chat.text_ids("b") * rest]
+        assert chat.num_thinking_tokens(ids) == thinking
+        assert decoded[0] < 2.1 * len(ids)
 
 
 def test_layout_that_parts_nothing_is_an_error() -> None:

@@ -156,10 +156,15 @@ def test_pass_at_k_starts_at_the_accuracy_rises_with_k_and_ends_at_any(questions
     assert found[0].value <= found[1].value + 1e-12 <= found[2].value + 2e-12
 
 
+def test_accuracy_at_a_budget_is_that_of_a_cut_there_which_needs_room_for_the_end_token() -> None:
+    rows = [answer(i, True, tokens) for i, tokens in enumerate((10, 20, 30, 40, 50))]
+    assert [accuracy_interval(rows, budget=b).value for b in (30, 31, 50, 51)] == [0.4, 0.6, 0.8, 1.0]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 99)), min_size=1, max_size=30))
 def test_accuracy_at_a_budget_rises_to_the_accuracy(rows: list[tuple[bool, int]]) -> None:
     predictions = [answer(i, correct, tokens) for i, (correct, tokens) in enumerate(rows)]
-    curve = [accuracy_interval(predictions, budget=b).value for b in (0, 10, 50, 98, 99)]
+    curve = [accuracy_interval(predictions, budget=b).value for b in (0, 10, 50, 99, 100)]
     assert curve == sorted(curve)
     assert curve[-1] == accuracy_interval(predictions).value
-    assert curve[2] == pytest.approx(np.mean([c and t <= 50 for c, t in rows]))
+    assert curve[2] == pytest.approx(np.mean([c and t < 50 for c, t in rows]))

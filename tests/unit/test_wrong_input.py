@@ -45,13 +45,49 @@ def _hydra() -> Iterator[None]:
         ("train", "output_root=", r"output_root: got '', allowed: a folder"),
         ("compress", "output=", r"output: got '', allowed: a folder\. Fix: output=DIR"),
         ("report", "runs=' '", r"runs: got ' ', allowed: a folder"),
+        ("train", "sft.tune.beta2=1.5", r"sft\.tune\.beta2: got 1\.5, allowed: a number in \[0, 1\)"),
+        ("train", "sft.tune.beta2=1", r"sft\.tune\.beta2: got 1\.0, allowed: a number in \[0, 1\)"),
+        ("train", "reference.tune.beta1=-1", r"reference\.tune\.beta1: got -1\.0, allowed: a number in \[0, 1\)"),
+        ("train", "sft.tune.lora_dropout=2", r"sft\.tune\.lora_dropout: got 2\.0, allowed: a number in \[0, 1\)"),
+        ("train", "sft.tune.warmup_fraction=3", r"sft\.tune\.warmup_fraction: got 3\.0, allowed: a number in \[0, 1\]"),
+        ("train", "sft.tune.warmup_fraction=-1", r"warmup_fraction: got -1\.0, allowed: a number in \[0, 1\]"),
+        (
+            "train",
+            "sft.validation_max_new_tokens=0",
+            r"validation_max_new_tokens: got 0, allowed: a whole number",
+        ),
+        ("train", "sft.tune.method=none", r"sft\.tune\.method: got 'none', allowed: lora, full"),
+        ("train", "model.chat.thinking_close=''", r"model\.chat\.thinking_close: got '', allowed: the text that parts"),
+        ("train", "trainer.accelerator=tpu", r"trainer\.accelerator: got 'tpu', allowed: auto, cpu, gpu"),
+        ("evaluate", "trainer.accelerator=tpu", r"trainer\.accelerator: got 'tpu', allowed: auto, cpu, gpu"),
+        ("train", "benchmark.difficulty=7", r"benchmark\.difficulty: got 7, allowed: 1, 2 or 3"),
+        ("compress", "data.difficulty=0", r"data\.difficulty: got 0, allowed: 1, 2 or 3"),
+        ("train", "benchmark.prompt=hello", r"benchmark\.prompt: got 'hello', allowed: a text with \{question\} in it"),
+        ("evaluate", "ratio=0.5 model.chat.ratio_marker=abc", r"marker: got 'abc', allowed: a text with \{ratio\}"),
+        ("train", "compression=mixed model.chat.ratio_marker=abc", r"model\.chat\.ratio_marker: got 'abc'"),
+        ("compress", "compression=mixed model.chat.ratio_marker=abc", r"model\.chat\.ratio_marker: got 'abc'"),
+        ("evaluate", "evaluation.samples=4 n=2", r"n: got 2, but evaluation\.samples=4.*Fix: only one of them, n=2"),
     ],
 )
 def test_numbers_and_places_that_nobody_can_use_are_refused_when_composed(
     script: str, setting: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        to_objects(compose(script, overrides=[setting]))
+        to_objects(compose(script, overrides=[setting] if "' '" in setting else setting.split()))
+
+
+@pytest.mark.parametrize(
+    ("script", "settings"),
+    [
+        ("train", "sft.tune.beta1=0 sft.tune.beta2=0.95 sft.tune.lora_dropout=0.5 sft.tune.warmup_fraction=1"),
+        ("train", "model.chat.ratio_marker=abc"),
+        ("evaluate", "model.chat.ratio_marker=abc"),
+        ("evaluate", "evaluation.samples=4"),
+        ("evaluate", "evaluation.samples=4 n=4"),
+    ],
+)
+def test_what_can_be_used_or_is_not_used_is_taken(script: str, settings: str) -> None:
+    to_objects(compose(script, overrides=settings.split()))
 
 
 def test_what_trains_nothing_needs_no_epochs() -> None:

@@ -16,7 +16,7 @@ _LEAD = re.compile(
 _LETTER = re.compile(
     r"[*_`$\"'\u201c\u2018]{0,4}(?:\\\(|\\\[)?\s?(?:\\(?:text|mathrm|mathbf|textbf)\s?\{)?"
     r"(?:[(\[]\s?([A-Ja-j])\s?[)\]]"
-    r"|([A-Ja-j])(?=[)\].,:;!*_`$}\"'\u201d\u2019\\]|\s*$|\s*\n| (?:because|since|as|is|with|which)\b"
+    r"|([A-Ja-j])(?=[)\].,:;!*_`$}\"'\u201d\u2019\\]|\s*$|\s*\n| (?:because|since|as|is|with|which|and not)\b"
     r"| [-\u2013\u2014(])"
     r"|([B-HJ])(?=\s(?!or\b|and\b)))"
 )

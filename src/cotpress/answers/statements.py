@@ -11,7 +11,8 @@ TAIL = 10_000
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
 _CUT_BOX = re.compile(r"\\(?:boxed|fbox)\s*\Z")
-_STATED = re.compile(r"(?:final\s+answer|\banswer)\**\s*(?:is|:)\s*:?\**\s*:?\s*", re.IGNORECASE)
+_STATED = re.compile(r"(?:final\s+answer|\banswer)\**\s*(?:is(?![a-z])|:)\s*:?\**\s*:?\s*", re.IGNORECASE)
+"""Not `isn't`, which states nothing; `is18` does, for students of compressed text leave out spaces."""
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]{0,1999})", re.MULTILINE)
 _NUMBERED = re.compile(r"[\d.]+[.)]\s")
 _BEGINS_VALUE = re.compile(r"[-+$\\(\[{]*\d|[$\\]")

@@ -22,6 +22,11 @@ class DataConfig:
     strict: bool = False
     """Make the first bad row an error instead of counting it as dropped."""
 
+    @property
+    def extractor(self) -> Extractor:
+        """Kind of answer that the questions of the traces have, whatever that of the benchmark is."""
+        return Extractor.math
+
 
 @dataclass(kw_only=True, slots=True)
 class PlantedDataConfig(DataConfig):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cotpress.evaluation.config import check_samples
 from cotpress.generation.base import GREEDY, REFUSED, Backend, Generation, Sampling
-from cotpress.prompts import ChatFormat
+from cotpress.prompts import ChatFormat, marker_text
 from cotpress.records import Problem
 
 
@@ -16,7 +16,8 @@ class Protocol:
     Attributes:
         max_new_tokens: Budget per answer, in tokens.
         context_tokens: Longest prompt plus answer; it ends an answer as the budget does.
-        marker_ratio: Ratio announced by the control marker; None for students trained without one.
+        marker_ratio: Ratio announced by the control marker; None announces nothing, and is what 1 becomes: the same
+            prompt must not be asked twice under two names.
         instruction: Said on a line of its own after the question; empty says nothing.
         samples: Answers per problem; each has a random stream of its own, so none depends on which others are drawn.
         sampling: How tokens are chosen; None is greedy.
@@ -30,6 +31,8 @@ class Protocol:
     sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
+        if self.marker_ratio is not None and not marker_text("{ratio}", self.marker_ratio):
+            object.__setattr__(self, "marker_ratio", None)
         check_samples(self.samples, 0.0 if self.sampling is None else self.sampling.temperature)
 
 
@@ -42,8 +45,10 @@ class Answer:
         sample: Index of the sample for this problem.
         output: Generated text, without the prompt.
         num_tokens: Generated tokens in the student's tokenizer, end token not counted.
-        retokenized: The backend did not say which tokens it wrote: `num_tokens` is the output tokenized again, which
-            can differ by a few where a model wrote other tokens for the same text.
+        num_thinking_tokens: Those of them that lie before the text that closes a thinking; all of them where nothing
+            does. Whether there was a thinking at all is for the verdict to say.
+        retokenized: The backend did not say which tokens it wrote: both numbers are those of the output tokenized
+            again, which can differ by a few where a model wrote other tokens for the same text.
         finish_reason: As in `cotpress.generation.base.Generation`.
         latency_s: As in `cotpress.generation.base.Generation`.
     """
@@ -52,6 +57,7 @@ class Answer:
     sample: int
     output: str
     num_tokens: int
+    num_thinking_tokens: int
     retokenized: bool
     finish_reason: str
     latency_s: float
@@ -132,13 +138,15 @@ def _budget(prompt_tokens: int, protocol: Protocol) -> int:
 
 
 def _answer(problem: Problem, sample: int, generation: Generation, written: ChatFormat) -> Answer:
-    counted = generation.token_ids is None and generation.finish_reason != REFUSED
+    again = generation.token_ids is None and generation.finish_reason != REFUSED
+    ids = written.text_ids(generation.text) if again else generation.token_ids or ()
     return Answer(
         id=problem.id,
         sample=sample,
         output=generation.text,
-        num_tokens=len(written.text_ids(generation.text)) if counted else generation.num_tokens,
-        retokenized=counted,
+        num_tokens=len(ids),
+        num_thinking_tokens=written.num_thinking_tokens(ids),
+        retokenized=again,
         finish_reason=generation.finish_reason,
         latency_s=generation.latency_s,
     )

@@ -79,7 +79,8 @@ class EvaluationConfig:
     budget_follows_ratio: bool = False
     """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncating costs accuracy by itself."""
     budgets: list[int] = field(default_factory=list)
-    """Token budgets at which accuracy is compared; empty takes the quartiles of Original's generated tokens."""
+    """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of what Original's
+    answers take."""
     reference_tokenizer: str | None = None
     """Hub id or folder of a tokenizer in which outputs are counted as well (CTS: Qwen/Qwen2.5-7B-Instruct)."""
 

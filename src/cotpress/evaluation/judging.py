@@ -26,18 +26,19 @@ def prediction(
         written: The student's conversation format.
         system: Name that the prediction carries.
         ratio: Asked kept fraction that the prediction carries.
-        thinks: The student was trained here to think between tags. From any other model an output without tags is no
-            thinking that was left open: it is all answer.
+        thinks: The student was trained here to think in the layout of `written`. From any other model an output without
+            tags is no thinking that was left open: it is all answer.
     """
-    thinking, response, closed = written.split_output(answer.output)
-    thinking_tokens = len(written.text_ids(thinking)) if closed else answer.num_tokens
-    if not closed and not (thinks or written.begins_thinking(answer.output)):
+    _, response, closed = written.split_output(answer.output)
+    thinking_tokens = answer.num_thinking_tokens
+    if not thinks and not (written.has_tags and (closed or written.begins_thinking(answer.output))):
         closed, thinking_tokens = True, 0
+    # Without tags nothing sets the response apart from a remark after it, and who was never trained to this layout
+    # makes some; so all of the output is looked through, for everybody, as it is where traces are selected.
+    solution = response if written.has_tags and closed and response else answer.output
     # an answer that the budget cut off was not given, whatever number stands last in it
     ended = answer.finish_reason == "stop"
-    verdict = judge(
-        response or answer.output, problem.answer, Extractor(problem.extractor), unanswerable=problem.unanswerable
-    )
+    verdict = judge(solution, problem.answer, Extractor(problem.extractor), unanswerable=problem.unanswerable)
     return Prediction(
         id=problem.id,
         family=problem.family,

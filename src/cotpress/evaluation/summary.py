@@ -100,17 +100,18 @@ def _at_budget(
 def matched_budgets(asked: Sequence[int], original: Sequence[Prediction] | None) -> list[int]:
     """The token budgets at which all systems of a run are compared, ascending.
 
-    At a budget b an answer counts only if it is correct and took at most b generated tokens, as if generation had been
-    cut off there; equal budgets make the accuracies of short and long writers comparable. This is no interpolation of
-    mean accuracy at another system's mean length, which no single system ever has.
+    At a budget b an answer counts only if it is correct and ended within b tokens, its end token included: the accuracy
+    that `max_new_tokens` of b would have given. Equal budgets make the accuracies of short and long writers comparable.
+    This is no interpolation of mean accuracy at another system's mean length, which no single system ever has.
 
     Args:
-        asked: `evaluation.budgets`; empty takes the quartiles (25, 50, 75 %) of Original's generated tokens.
+        asked: `evaluation.budgets`; empty takes the quartiles (25, 50, 75 %) of the tokens that Original's answers take
+            with their end token, so that about these shares of them end in time.
         original: Answers of Original, or None: then there are no quartiles, and without `asked` no budgets.
     """
     if asked or not original:
         return sorted(set(asked))
-    quartiles = np.quantile([p.num_tokens for p in original], (0.25, 0.5, 0.75))
+    quartiles = np.quantile([p.num_tokens + 1 for p in original], (0.25, 0.5, 0.75))
     return sorted({math.ceil(q) for q in quartiles})
 
 

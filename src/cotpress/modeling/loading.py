@@ -26,7 +26,7 @@ from cotpress.modeling.packaged import packaged_identity, packaged_model
 from cotpress.modeling.sources import adapter_directory, model_directory, source_identity, tokenizer_directory
 from cotpress.modeling.tiny import tiny_identity, tiny_model
 from cotpress.modeling_config import Attention, Dtype, ModelConfig, ModelSource
-from cotpress.trainer_config import TrainerConfig
+from cotpress.trainer_config import TrainerConfig, check_accelerator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -190,8 +190,7 @@ def pick_device(config: TrainerConfig) -> torch.device:
     Raises:
         ConfigError: A GPU was asked for and there is none, or the accelerator is unknown.
     """
-    if config.accelerator not in ("auto", "cpu", "gpu", "cuda"):
-        raise ConfigError(f"trainer.accelerator: got '{config.accelerator}', allowed: auto, cpu, gpu")
+    check_accelerator(config)
     has_gpu = torch.cuda.is_available()
     if config.accelerator in ("gpu", "cuda") and not has_gpu:
         raise ConfigError("trainer.accelerator: got 'gpu', but torch sees no GPU. Fix: trainer=cpu")

@@ -29,7 +29,7 @@ class Difference:
         ratio: What both were asked for.
         accuracy: Difference in accuracy, in [-1, 1].
         tokens: Difference in generated tokens per answer.
-        at_budgets: Difference in accuracy where an answer only counts if it took at most so many tokens.
+        at_budgets: Difference in accuracy where an answer only counts if it ended within so many tokens.
     """
 
     system: str

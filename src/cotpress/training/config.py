@@ -104,6 +104,9 @@ class SftConfig:
     """How it is trained."""
     validation_problems: int = 8
     """Validation problems that are answered during training; 0 turns the callback off."""
+    validation_max_new_tokens: int | None = None
+    """Budget of each such answer, in the student's tokens; null is twice the longest of the problems' own traces. No
+    weight depends on these answers, so neither does what a student is (its artifact)."""
     validations_per_run: int = 1
     """How often they are answered, evenly spread over the run, the last time at its end."""
 

@@ -10,16 +10,16 @@ from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.errors import ConfigError
 from cotpress.evaluation import answering, judging
 from cotpress.evaluation.answering import Candidate
-from cotpress.evaluation.asking import Answer, Protocol
+from cotpress.evaluation.asking import Answer, Inquiry, Protocol, ask
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.judging import prediction
 from cotpress.evaluation.protocol import answer_budget, sampling
 from cotpress.evaluation.stage import evaluate
 from cotpress.generation.backends import KeptBackend, open_backend
-from cotpress.generation.base import Sampling
+from cotpress.generation.base import Generation, Sampling
 from cotpress.generation_config import TransformersGenerationConfig
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import Attention, ModelConfig, ModelSource
+from cotpress.modeling_config import Attention, ChatConfig, ModelConfig, ModelSource
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 from cotpress.tables import read_records, write_records
@@ -50,9 +50,10 @@ def problems(store):
 
 
 def _verdict(chat, text, reason="stop", problem=PROBLEM, thinks=True):
+    ids = chat.text_ids(text)
     answer = Answer(
-        id=problem.id, sample=0, output=text, num_tokens=len(chat.text_ids(text)), retokenized=False,
-        finish_reason=reason, latency_s=0.1,
+        id=problem.id, sample=0, output=text, num_tokens=len(ids), num_thinking_tokens=chat.num_thinking_tokens(ids),
+        retokenized=False, finish_reason=reason, latency_s=0.1,
     )  # fmt: skip
     return prediction(problem, answer, chat, system="s", ratio=0.5, thinks=thinks)
 
@@ -101,6 +102,59 @@ def test_thinking_that_the_template_opens_is_begun(store):
     tokenizer = load_tokenizer(MODEL, store)
     tokenizer.chat_template += "{{ '<think>\\n' }}"
     assert not _verdict(ChatFormat(tokenizer, MODEL.chat), "so 12", thinks=False).closed
+
+
+@pytest.fixture(scope="module")
+def without_tags(store):
+    """TokenSkip's layout: the answer line is the last paragraph."""
+    return ChatFormat(load_tokenizer(MODEL, store), ChatConfig(thinking_open="", thinking_close="\n\n"))
+
+
+REMARK = "5 + 7 = 12\n\nThe final answer is $\\boxed{12}$.\n\nLet me know if you would like 3 more examples!"
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+def test_a_closing_remark_is_not_the_answer_where_there_are_no_tags(without_tags, thinks):
+    found = _verdict(without_tags, REMARK, thinks=thinks)
+    assert (found.predicted, found.correct, found.closed) == ("12", True, True)
+
+
+def test_who_was_not_trained_to_a_layout_without_tags_does_not_think(without_tags):
+    assert _verdict(without_tags, REMARK, thinks=False).num_thinking_tokens == 0
+    trained = _verdict(without_tags, "5 + 7 = 12\n\nThe final answer is $\\boxed{12}$.")
+    assert trained.num_thinking_tokens == len(without_tags.text_ids("5 + 7 = 12"))
+    unclosed = _verdict(without_tags, "5 + 7 = 12")
+    assert (unclosed.closed, unclosed.num_thinking_tokens) == (False, unclosed.num_tokens)
+
+
+class Writes:
+    """A backend that writes the same tokens to every prompt, or only their text."""
+
+    def __init__(self, ids, text, tells_ids=True):
+        told = tuple(ids) if tells_ids else None
+        self._made = Generation(token_ids=told, text=text, finish_reason="stop", latency_s=0.0, reported_tokens=99)
+
+    def complete(self, prompts, *, on_done, **_):
+        for index, _ in enumerate(prompts):
+            on_done(index, self._made)
+
+
+def test_thinking_tokens_are_counted_as_they_were_written_and_not_tokenized_again(chat, store):
+    tokenizer = load_tokenizer(MODEL, store)
+    spliced = [i for letter in "the answer" for i in chat.text_ids(letter)]  # as pruning leaves them: nothing merged
+    assert len(chat.text_ids("the answer")) < len(spliced)
+    ids = [*chat.completion_ids(spliced, "12")][:-1]
+    text = tokenizer.decode(ids)
+    protocol = Protocol(max_new_tokens=99, context_tokens=999)
+    for tells_ids in (True, False):
+        ((found,),) = ask(Writes(ids, text, tells_ids), chat, [PROBLEM], [Inquiry(protocol=protocol)])
+        thinking = spliced if tells_ids else chat.text_ids("the answer")
+        assert found.retokenized is not tells_ids
+        assert found.num_tokens == (len(ids) if tells_ids else len(chat.text_ids(text)))
+        opening = len(chat.thinking_start())
+        assert found.num_thinking_tokens - opening - len(thinking) == len(chat.text_ids("\n"))
+        judged = prediction(PROBLEM, found, chat, system="s", ratio=1.0, thinks=True)
+        assert judged.num_thinking_tokens == found.num_thinking_tokens
 
 
 def test_empty_output_is_wrong(chat):
@@ -267,6 +321,13 @@ def test_what_determines_answers_is_part_of_the_identity(store, problems):
     keys = [_evaluate(store, problems, **{**SAMPLED, **change}).key for change in changes]
     assert len(set(keys)) == len(keys)
     assert _evaluate(store, problems, trainer=WIDE, **SAMPLED).key == keys[0]
+
+
+def test_a_marker_that_announces_nothing_is_none_at_all(store, problems, monkeypatch):
+    first = _evaluate(store, problems)
+    monkeypatch.setattr(answering, "ask", None)  # whoever asks fails
+    assert _evaluate(store, problems, marker_ratio=1.0).key == first.key
+    assert Protocol(max_new_tokens=1, context_tokens=1, marker_ratio=0.9).marker_ratio == 0.9
 
 
 def test_killed_sampling_goes_on_within_a_question(problems, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ def test_summary_holds_every_number_of_the_row() -> None:
     ours = [answer(0, True, 10, thinking=4, latency_s=1.0),
             answer(1, False, 30, finish="length", latency_s=3.0, output="no " * 99, closed=False)]  # fmt: skip
     original = [answer(0, True, 40, thinking=20), answer(1, True, 40, thinking=20)]
-    row = summarize(ours, "cts", 0.5, 0.51, original, budgets=[10, 30], artifacts={"evaluate": "evaluate/abc"})
+    row = summarize(ours, "cts", 0.5, 0.51, original, budgets=[10, 11, 41], artifacts={"evaluate": "evaluate/abc"})
     assert (row.accuracy.value, row.mean_tokens.value, row.truncation_rate) == (0.5, 20.0, 0.5)
     assert (row.loop_rate, row.unclosed_rate) == (0.5, 0.5)
     assert (row.mean_thinking_tokens, row.mean_answer_tokens) == (17.0, 3.0)
@@ -28,8 +28,11 @@ def test_summary_holds_every_number_of_the_row() -> None:
     assert row.training_reduction == pytest.approx(0.49)
     assert row.accuracy_difference is not None
     assert row.accuracy_difference.value == -0.5
-    assert [(b.budget, b.accuracy.value, b.accuracy.n) for b in row.accuracy_at_budgets] == [(10, 0.5, 2), (30, 0.5, 2)]
-    assert [b.difference.value for b in row.accuracy_at_budgets if b.difference] == [0.5, 0.5], "Original takes 40"
+    assert [(b.budget, b.accuracy.value, b.accuracy.n) for b in row.accuracy_at_budgets] == [
+        (10, 0.0, 2), (11, 0.5, 2), (41, 0.5, 2),
+    ]  # fmt: skip
+    differences = [b.difference.value for b in row.accuracy_at_budgets if b.difference]
+    assert differences == [0.0, 0.5, -0.5], "Original takes 40 and an end token"
     assert (row.target_ratio, row.actual_ratio, row.artifacts) == (0.5, 0.51, {"evaluate": "evaluate/abc"})
     assert (row.num_samples, len(row.pass_at_k), row.mean_reference_tokens) == (1, 1, None)
 
@@ -95,7 +98,7 @@ def test_samples_are_averaged_within_their_question_first() -> None:
 
 def test_budgets_are_the_quartiles_of_original_unless_given() -> None:
     original = [answer(i, True, tokens) for i, tokens in enumerate([10, 20, 30, 40, 51])]
-    assert matched_budgets([], original) == [20, 30, 40]
+    assert matched_budgets([], original) == [21, 31, 41]
     assert matched_budgets([64, 8, 64], original) == [8, 64]
     assert matched_budgets([], None) == []
 

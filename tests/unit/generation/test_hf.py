@@ -60,6 +60,14 @@ def test_greedy_equals_transformers_row_by_row(ending, batch_size):
     assert all((g.finish_reason == "length") == (g.num_tokens == 24) for g in found)
 
 
+def test_a_text_ends_within_a_budget_that_holds_its_end_token_too(ending):
+    whole = generate(*ending, PROMPTS, max_new_tokens=24, batch_size=7)
+    for budget in sorted({g.num_tokens + more for g in whole for more in (0, 1)} - {0, 25}):
+        cut = generate(*ending, PROMPTS, max_new_tokens=budget, batch_size=7)
+        ended = [g.finish_reason == "stop" and g.num_tokens < budget for g in whole]
+        assert [g.finish_reason == "stop" for g in cut] == ended
+
+
 def test_budget_ends_a_text_and_says_so(parts):
     model, tokenizer = parts
     (found,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=3, batch_size=4)

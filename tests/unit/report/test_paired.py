@@ -79,7 +79,7 @@ def test_turning_the_pair_round_turns_the_sign(ours: list[bool], data: st.DataOb
 
 def test_tables_hold_every_pair_and_star_what_does_not_hold_zero() -> None:
     found = differences(
-        {("a|x", 0.5): answers([True] * 40), ("b", 0.5): answers([False] * 40), ("c", 0.5): answers([False] * 40)}, [20]
+        {("a|x", 0.5): answers([True] * 40), ("b", 0.5): answers([False] * 40), ("c", 0.5): answers([False] * 40)}, [21]
     )
     text = differences_markdown(found)
     assert text.count(" | 0.5 | ") == 3
@@ -88,7 +88,7 @@ def test_tables_hold_every_pair_and_star_what_does_not_hold_zero() -> None:
     assert "Of 3 such intervals about 0.2 would" in text
     rows = list(csv.DictReader(io.StringIO(differences_csv(found))))
     assert next((r["system"], r["minus"], float(r["accuracy"])) for r in rows) == ("a|x", "b", 1.0)
-    assert float(rows[0]["accuracy_at_20_tokens"]) == 11 / 40
+    assert float(rows[0]["accuracy_at_21_tokens"]) == 11 / 40
 
 
 def test_no_pair_gives_an_empty_table() -> None:

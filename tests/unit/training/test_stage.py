@@ -52,6 +52,13 @@ def test_hardware_does_not_change_the_identity(tiny_config, store, compressed, t
     assert train_student(SftConfig(tune=tune), trainer=hardware, **arguments).key == one.key
 
 
+def test_what_is_validated_does_not_change_the_identity(tiny_config, store, compressed, tune, hardware, tracker):
+    arguments = {"model": tiny_config, "compressed": compressed, "trainer": hardware, "tracker": tracker}
+    one = train_student(SftConfig(tune=tune), **arguments, store=store)
+    validated = SftConfig(tune=tune, validation_problems=3, validation_max_new_tokens=7, validations_per_run=2)
+    assert train_student(validated, **arguments, store=store).key == one.key
+
+
 def test_full_fine_tune_writes_a_model_that_stands_alone(tiny_config, store, compressed, tune, hardware, tracker):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -5,6 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig, JsonlBenchmarkConfig
 from cotpress.errors import ConfigError
 from cotpress.generation_config import GenerationConfig
@@ -51,6 +52,11 @@ class SelfWrittenDataConfig(DataConfig):
     """Longest thinking that is kept, in the model's tokens (TokenSkip: 500); null keeps all."""
     format: Format = Format.auto
     """How an output is divided into thinking and response: auto, tags, answer_line."""
+
+    @property
+    def extractor(self) -> Extractor:
+        """See `DataConfig`."""
+        return self.questions.extractor
 
 
 def check_self_written(config: SelfWrittenDataConfig, group: str = "data") -> None:

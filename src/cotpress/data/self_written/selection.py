@@ -13,7 +13,6 @@ from cotpress.data.self_written.writing import Draft, distinct
 from cotpress.errors import DataError
 from cotpress.generation.base import LENGTH, REFUSED, STOP
 from cotpress.intervals import fraction_interval
-from cotpress.modeling_config import ChatConfig
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
@@ -67,7 +66,6 @@ def select(
     problems: Sequence[Problem],
     drafts: Sequence[Draft],
     written: ChatFormat,
-    chat: ChatConfig,
 ) -> Selected:
     """The right answers as traces.
 
@@ -76,13 +74,12 @@ def select(
         problems: All questions, repeated ones included.
         drafts: The answers to the distinct ones.
         written: The model's conversation format.
-        chat: Its settings.
 
     Raises:
         DataError: There is not one trace.
     """
     asked = distinct(problems)
-    format_ = _format(config.format, drafts, written, chat)
+    format_ = _format(config.format, drafts, written)
     answers: dict[str, list[_Judged]] = defaultdict(list)
     by_id = {problem.id: problem for problem in asked}
     with Progress("check answers", len(drafts), "answers") as progress:
@@ -100,12 +97,12 @@ def select(
     return Selected(traces=traces, dropped=dropped, facts=_facts(format_, answers, picked, outcomes))
 
 
-def _format(asked: Format, drafts: Sequence[Draft], written: ChatFormat, chat: ChatConfig) -> Format:
+def _format(asked: Format, drafts: Sequence[Draft], written: ChatFormat) -> Format:
     """The format of this writer; white space closes nothing."""
     if asked is not Format.auto:
         return asked
     ended = [draft for draft in drafts if draft.finish_reason == STOP]
-    if not chat.thinking_close.strip() or not ended:
+    if not written.has_tags or not ended:
         return Format.answer_line
     closed = sum(written.split_output(draft.text)[2] for draft in ended)
     return Format.tags if 2 * closed >= len(ended) else Format.answer_line

@@ -59,7 +59,7 @@ def solve(
     def produce(folder: Path) -> Summary:
         asked = read_records(questions.file("problems.parquet"), Problem)
         written = read_records(drafts.file(DRAFTS), Draft)
-        found = select(config, asked, written, ChatFormat(load_tokenizer(model, store), model.chat), model.chat)
+        found = select(config, asked, written, ChatFormat(load_tokenizer(model, store), model.chat))
         write_records(folder / SOLVED, found.traces, Trace)
         dropped = Counter(questions.manifest["dropped"]) + found.dropped
         return Summary(num_rows=len(found.traces), dropped=dropped, facts=found.facts)

@@ -6,11 +6,8 @@ from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfi
 from cotpress.data.self_written.selection import Selected, select
 from cotpress.data.self_written.writing import Draft
 from cotpress.errors import DataError
-from cotpress.modeling_config import ChatConfig
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem
-
-CHAT = ChatConfig()
 
 
 def problems(*answers: str, question: str = "How many {}?") -> list[Problem]:
@@ -27,7 +24,7 @@ def tagged(thinking: str, answer: str) -> str:
 
 def chosen(written: ChatFormat, asked: list[Problem], drafts: list[Draft], **settings) -> Selected:
     config = SelfWrittenDataConfig(name="self_written", max_new_tokens=50, **settings)
-    return select(config, asked, drafts, written, CHAT)
+    return select(config, asked, drafts, written)
 
 
 def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFormat) -> None:
