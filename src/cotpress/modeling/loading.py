@@ -116,7 +116,8 @@ def model_identity(config: ModelConfig, store: ArtifactStore, device: torch.devi
     """
     match config.source:
         case ModelSource.hub:
-            source: dict[str, Any] = dict(source_identity(config.path, config.revision))
+            trusted = config.trust_remote_code
+            source: dict[str, Any] = dict(source_identity(config.path, config.revision, trust_remote_code=trusted))
         case ModelSource.package:
             source = packaged_identity(config.path)
         case ModelSource.tiny:

@@ -204,3 +204,17 @@ def test_head_that_caps_its_logits_is_refused(tiny_config, store):
     capped.config.final_logit_softcapping = 30.0
     with pytest.raises(ModelError, match="final_logit_softcapping"):
         split_head(capped)
+
+
+def test_code_beside_the_weights_counts_only_where_it_is_run(model, tokenizer, store, tmp_path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = ModelConfig(name="x", path=str(tmp_path))
+    trusted = replace(config, trust_remote_code=True)
+    before, untrusted = model_identity(trusted, store), model_identity(config, store)
+    for source in ("SCALE = 1\n", "SCALE = 2\n"):
+        (tmp_path / "modeling_own.py").write_text(source)
+        assert model_identity(trusted, store) != before
+        before = model_identity(trusted, store)
+    assert model_identity(config, store) == untrusted
+    assert "code" not in untrusted
