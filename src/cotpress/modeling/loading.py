@@ -54,7 +54,7 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedToke
         )
     if not tokenizer.is_fast:
         raise ModelError(f"model '{config.path}': its tokenizer gives no character offsets (not a fast tokenizer)")
-    return tokenizer
+    return without_limits(tokenizer)
 
 
 def load_model(
@@ -136,6 +136,18 @@ def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
 def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
     """The number format to load weights in; `auto` is bfloat16 only where the processor computes in it."""
     if dtype is not Dtype.auto:
+def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """The same tokenizer (a fast one), which truncates and pads only where a call says so.
+
+    A stored limit never applies: the first call switches it off. Until then it would be part of the fingerprint, which
+    must not depend on what a tokenizer has been used for.
+    """
+    backend: Any = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return tokenizer
+
+
         return torch.bfloat16 if dtype is Dtype.bfloat16 else torch.float32
     if torch.device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -17,7 +17,7 @@ from cotpress.errors import ConfigError, ModelError
 from cotpress.memory import smaller_batches
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.foreign import reading
-from cotpress.modeling.loading import quiet_transformers
+from cotpress.modeling.loading import quiet_transformers, without_limits
 from cotpress.modeling.sources import PACKAGE_PREFIX, directory_sha256, model_directory, package_folder, source_identity
 from cotpress.scoring.config import TokenskipConfig
 
@@ -197,4 +197,4 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
             f"{sorted(info['missing_keys'])}). Fix: scorer.train=true trains a head on the distilled labels"
         )
     model.to(device).eval()
-    return Classifier(model, tokenizer, config.window_tokens)
+    return Classifier(model, without_limits(tokenizer), config.window_tokens)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -205,6 +206,34 @@ def test_head_that_caps_its_logits_is_refused(tiny_config, store):
     with pytest.raises(ModelError, match="final_logit_softcapping"):
         split_head(capped)
 
+
+
+@pytest.mark.parametrize("limit", ["truncation", "padding", None])
+def test_fingerprint_does_not_change_when_the_tokenizer_is_used(tokenizer, model, store, tmp_path, limit):
+    from transformers import AutoTokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    stored = AutoTokenizer.from_pretrained(tmp_path)
+    if limit == "truncation":
+        stored.backend_tokenizer.enable_truncation(4)
+    if limit == "padding":
+        stored.backend_tokenizer.enable_padding(length=100)
+    stored.save_pretrained(tmp_path)
+    loaded = load_tokenizer(ModelConfig(name="x", path=str(tmp_path)), store)
+    unused = tokenizer_fingerprint(loaded)
+    assert len(loaded("let me see 12 apples", add_special_tokens=False)["input_ids"]) > 4
+    assert tokenizer_fingerprint(loaded) == unused == tokenizer_fingerprint(tokenizer)
+
+
+def test_tokenizer_without_limits_keeps_the_fingerprint_of_its_file(tokenizer, model, store, tmp_path):
+    from tokenizers import Tokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    stored = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).to_str()
+    loaded = load_tokenizer(ModelConfig(name="x", path=str(tmp_path)), store)
+    assert tokenizer_fingerprint(loaded) == hashlib.sha256(stored.encode()).hexdigest()[:16]
 
 def test_code_beside_the_weights_counts_only_where_it_is_run(model, tokenizer, store, tmp_path):
     model.save_pretrained(tmp_path)
