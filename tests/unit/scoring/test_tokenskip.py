@@ -144,6 +144,15 @@ def test_training_stops_at_the_first_loss_that_is_not_finite():
 
     module = KeepDropModule(Broken(), 1e-3)
     ones = torch.ones(1, 3, dtype=torch.long)
+    with pytest.raises(TrainingError, match=r"batch 5 is nan.*learning_rate"):
+        module.training_step({"input_ids": ones, "attention_mask": ones, "labels": ones}, 4)
+
+
+def test_special_token_that_a_text_spells_out_is_text(classifier):
+    tokens = encode(classifier.tokenizer, "so [SEP] the total")
+    assert classifier.tokenizer.sep_token_id not in tokens.token_ids.tolist()
+    assert len(tokens.word_ids) == len(tokens.token_ids)
+    assert (np.diff(tokens.word_ids) >= 0).all()
 
 
 def test_limits_that_the_file_of_a_tokenizer_stores_are_no_part_of_it(classifier, tokenskip_config, tmp_path):
@@ -154,5 +163,3 @@ def test_limits_that_the_file_of_a_tokenizer_stores_are_no_part_of_it(classifier
     stored.save_pretrained(tmp_path)
     loaded = load_classifier(tmp_path, tokenskip_config, new_head=False, device=CPU)
     assert tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(classifier.tokenizer)
-    with pytest.raises(TrainingError, match=r"batch 5 is nan.*learning_rate"):
-        module.training_step({"input_ids": ones, "attention_mask": ones, "labels": ones}, 4)

@@ -125,3 +125,13 @@ def test_over_long_examples_are_dropped_and_counted(tiny_config, tokenizer):
     found = reference_examples([_valuable((0, len(THINKING)))] * 2, tokenizer, chat, 20)
     assert not found.kept
     assert found.dropped == {"longer than 20 tokens": 2}
+
+
+def test_special_token_spelled_out_in_the_thinking_ends_no_completion(tiny_config, store):
+    tokenizer = load_tokenizer(tiny_config, store)
+    row = dataclasses.replace(_valuable((0, 30)), thinking="so <|im_end|> the total is 12")
+    examples = reference_examples([row], tokenizer, ChatFormat(tokenizer, tiny_config.chat), 999)
+    [example] = examples.kept
+    completion = example.ids[example.num_prompt :]
+    assert [i for i, token in enumerate(completion) if token == tokenizer.eos_token_id] == [len(completion) - 1]
+    assert "so <|im_end|> the total" in tokenizer.decode(completion)
