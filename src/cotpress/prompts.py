@@ -11,7 +11,8 @@ paragraph of what it trains. Nothing but this training tells a model so: what an
 The thinking is spliced in as token ids, so the tokens that were kept are the tokens that are trained on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cotpress.errors import ConfigError
@@ -19,6 +20,36 @@ from cotpress.modeling_config import WITHOUT_TAGS, ChatConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+TEMPLATE_DATE = datetime(2024, 7, 26, 12)
+"""The day that a chat template is told where it asks for today's: the one that Llama 3's own template falls back to."""
+_DIRECTIVES = [f"%{letter}" for letter in (*"aAbBcdDeFHIjmMpSTuUwWxXyYZ", "-d", "-m", "-H", "-I", "-M", "-S")]
+# transformers hands no function to a template, but a macro hides the function of the same name. The line break at its
+# end belongs to the tag (`trim_blocks`), so what follows begins a line as it did.
+_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f"|replace('{directive}', '{TEMPLATE_DATE.strftime(directive)}')" for directive in _DIRECTIVES)
+    + " }}{%- endmacro %}\n"
+)
+
+
+def render_chat(
+    tokenizer: "PreTrainedTokenizerBase", conversation: Sequence[Mapping[str, object]], *, add_generation_prompt: bool
+) -> str:
+    """A conversation as the tokenizer's chat template writes it, on whatever day it is asked.
+
+    Some templates print today's date (`strftime_now`: Llama 3.1, gpt-oss). Prompts of training, scoring and evaluation
+    would differ by the day each ran on, and no fingerprint would know; so they all get `TEMPLATE_DATE`.
+    """
+    asks = "strftime_now" in str(tokenizer.chat_template)
+    rendered = tokenizer.apply_chat_template(
+        list(conversation),
+        chat_template=_CLOCK + tokenizer.get_chat_template() if asks else None,
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+    )
+    return str(rendered)
 
 
 def marker_text(template: str, ratio: float | None) -> str:
@@ -71,8 +102,7 @@ class ChatFormat:
         """Token ids of the prompt, up to where the assistant begins to write."""
         user = {"role": "user", "content": question + marker_text(self._chat.ratio_marker, ratio)}
         system = [] if self._chat.system is None else [{"role": "system", "content": self._chat.system}]
-        text = self._tokenizer.apply_chat_template([*system, user], tokenize=False, add_generation_prompt=True)
-        return self.text_ids(str(text))
+        return self.text_ids(render_chat(self._tokenizer, [*system, user], add_generation_prompt=True))
 
     def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
         """Token ids of the assistant's turn around the given thinking tokens."""

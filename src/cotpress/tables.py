@@ -112,8 +112,12 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
     return found
 
 
-def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    # Not as one array: its offsets are 32 bits wide, which 2 GiB of text overflow.
+    return [value for chunk in column.chunks for value in _chunk_values(chunk)]
+
+
+def _chunk_values(array: pa.Array) -> list[Any]:
     if not pa.types.is_list(array.type):
         return list(array.to_pylist())
     if array.type.value_type == _LABELLED:

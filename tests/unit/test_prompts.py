@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cotpress.errors import ConfigError
 from cotpress.modeling_config import ChatConfig
-from cotpress.prompts import ChatFormat, marker_text
+from cotpress.prompts import ChatFormat, marker_text, render_chat
 from reported import tokenizer
 
 
@@ -109,3 +109,29 @@ def test_counting_thinking_tokens_decodes_each_token_a_few_times_at_most(monkeyp
 def test_layout_that_parts_nothing_is_an_error() -> None:
     with pytest.raises(ConfigError, match="thinking_close is empty"):
         written("<t>", "")
+
+
+def dated(template: str) -> str:
+    one_word = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=one_word, eos_token="?", chat_template=template)
+    return render_chat(tokenizer, [{"role": "user", "content": "hi"}], add_generation_prompt=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("Today: {{ strftime_now('%d %b %Y') }}.\n{{ messages[0].content }}", "Today: 26 Jul 2024.\nhi"),
+        (
+            "{%- if strftime_now is defined %}{% set day = strftime_now('%Y-%m-%d') %}{% endif %}\n{{ day }}",
+            "2024-07-26",
+        ),
+        ("{% macro head() %}{{ strftime_now('%A, %-d %B') }}{% endmacro %}{{ head() }}", "Friday, 26 July"),
+        ("\n  {% if true %}{{ strftime_now('%y') }}{% endif %}", "\n24"),
+    ],
+)
+def test_template_that_asks_for_the_date_is_told_the_same_one_every_day(template: str, text: str) -> None:
+    assert dated(template) == text
+
+
+def test_template_without_a_date_is_written_as_the_tokenizer_writes_it() -> None:
+    assert dated("\n  {% if true %}a{% endif %}{% if add_generation_prompt %} b{% endif %}") == "\na b"

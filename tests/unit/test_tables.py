@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cotpress.errors import ArtifactError
 from cotpress.records import CompressedTrace, Problem, ScoredTrace, Span, Trace, ValuableTrace
-from cotpress.tables import read_records, write_records
+from cotpress.tables import from_table, read_records, schema, to_table, write_records
 
 TRACE = Trace(
     id="a",
@@ -80,3 +81,35 @@ def test_wrong_columns_and_wrong_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no parquet")
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_records(tmp_path / "x.parquet", Trace)
+
+
+def scored(num: int) -> list[ScoredTrace]:
+    return [
+        ScoredTrace(
+            id=f"é{n}", token_ids=np.arange(n, dtype=np.int32), offsets=np.full((n, 2), n, dtype=np.int32),
+            scores=np.full(n, n, dtype=np.float32), tokenizer="tok", scorer="cts",
+        )
+        for n in range(num)
+    ]  # fmt: skip
+
+
+def test_columns_in_chunks_and_slices_give_the_records_of_one_piece() -> None:
+    rows = scored(9)
+    pieces = [to_table(rows[a:b], ScoredTrace) for a, b in ((0, 4), (4, 4), (4, 9))]
+    back = from_table(pa.concat_tables(pieces).slice(2, 6), ScoredTrace)
+    assert [r.id for r in back] == [r.id for r in rows[2:8]]
+    for one, two in zip(rows[2:8], back, strict=True):
+        np.testing.assert_array_equal(one.token_ids, two.token_ids)
+        np.testing.assert_array_equal(one.offsets, two.offsets)
+        np.testing.assert_array_equal(one.scores, two.scores)
+
+
+def test_more_than_offsets_of_32_bits_can_count_is_read() -> None:
+    """A column of 2.2 billion values, all of them the same zeros, which take no memory."""
+    num_values, num_chunks = 100_000_000, 22
+    zeros = pa.array(np.zeros(num_values, dtype=np.float32))
+    big = pa.ListArray.from_arrays(pa.array([0, num_values], pa.int32()), zeros)
+    columns = {name: pa.chunked_array([to_table(scored(1), ScoredTrace)[name].chunk(0)] * num_chunks)
+               for name in schema(ScoredTrace).names if name != "scores"}  # fmt: skip
+    table = pa.table({**columns, "scores": pa.chunked_array([big] * num_chunks)}).select(schema(ScoredTrace).names)
+    assert [len(row.scores) for row in from_table(table, ScoredTrace)] == [num_values] * num_chunks

@@ -10,7 +10,7 @@ from cotpress.artifacts import write_text_atomic
 from cotpress.compression.config import ExportFormat
 from cotpress.errors import DataError
 from cotpress.modeling_config import ChatConfig
-from cotpress.prompts import marker_text
+from cotpress.prompts import marker_text, render_chat
 from cotpress.records import CompressedTrace
 from cotpress.tables import write_records
 
@@ -67,7 +67,7 @@ def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrai
 
     A trainer that renders conversations with that template (TRL, the OpenAI format) would train on the response alone.
     """
-    rendered = str(tokenizer.apply_chat_template([*_prompt(row, chat), _turn(row, chat)], tokenize=False))
+    rendered = render_chat(tokenizer, [*_prompt(row, chat), _turn(row, chat)], add_generation_prompt=False)
     if row.compressed_thinking.strip() not in rendered:
         log.warning(
             "the chat template of this model removes the thinking from the assistant's turn: a trainer that applies it "

@@ -8,6 +8,7 @@ import torch
 from cotpress.generation.base import GREEDY, REFUSED, Generation, Message, OnDone, Sampling, budgets
 from cotpress.generation.hf import generate
 from cotpress.generation.packed_linear import pack_linears
+from cotpress.prompts import render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,6 +88,6 @@ class TransformersBackend:
         return self.complete(prompts, max_new_tokens=max_new_tokens, sampling=sampling, on_done=on_done)
 
     def _prompt_ids(self, conversation: Sequence[Message]) -> list[int]:
-        text = self._tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
-        ids: list[int] = self._tokenizer(str(text), add_special_tokens=False)["input_ids"]
+        text = render_chat(self._tokenizer, conversation, add_generation_prompt=True)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def tokenize_with_offsets(
     tokenizer: "PreTrainedTokenizerBase", text: str
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Token ids of `text` alone (no special tokens) and the characters each token stands for.
+    """Token ids of `text` alone and the characters each token stands for, none of them a special token.
+
+    None is added, and none is made of the text: where it spells one out (`<|im_end|>`), these are characters that
+    somebody wrote about. As the token itself, an end of turn in a thinking would teach a student to stop there. Tokens
+    that a tokenizer added without calling them special (`<think>` in some) stay whole.
 
     Returns:
         Token ids, int32 `[n]`, and offsets, int32 `[n, 2]`. Pieces of one multi-byte character share it, so
@@ -33,10 +37,15 @@ def tokenize_with_offsets(
             f"tokenizer {type(tokenizer).__name__} gives no character offsets. Fix: use a model with a fast tokenizer "
             "(a tokenizer.json beside its weights)"
         )
-    encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoded = encode_plainly(tokenizer, text, return_offsets_mapping=True)
     ids = np.asarray(encoded["input_ids"], dtype=np.int32)
     offsets = np.asarray(encoded["offset_mapping"], dtype=np.int32).reshape(-1, 2)
     return ids, cover(offsets, len(text))
+
+
+def encode_plainly(tokenizer: "PreTrainedTokenizerBase", text: str, **options: Any) -> Any:
+    """What a tokenizer makes of `text` as `tokenize_with_offsets` reads it; `options` are those of the tokenizer."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False, **options)
 
 
 def cover(offsets: NDArray[np.int32], num_chars: int) -> NDArray[np.int32]:

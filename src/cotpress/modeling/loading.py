@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_HEAD_SCALES = {"final_logit_softcapping": (None,), "logits_scaling": (None, 1.0), "logit_scale": (None, 1.0)}
+_HEAD_SCALES = {
+    "final_logit_softcapping": (None,),
+    "logits_scaling": (None, 1.0),
+    "logit_scale": (None, 1.0),
+    "lm_head_multiplier": (None, 1.0),
+}
+_CHECKED_TOKENS = 4
+"""Tokens on which the logits of body and head are compared with those of the model."""
 
 
 def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedTokenizerBase":
@@ -54,7 +61,7 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedToke
         )
     if not tokenizer.is_fast:
         raise ModelError(f"model '{config.path}': its tokenizer gives no character offsets (not a fast tokenizer)")
-    return tokenizer
+    return without_limits(tokenizer)
 
 
 def load_model(
@@ -63,6 +70,7 @@ def load_model(
     *,
     adapter: Path | str | None = None,
     merge_adapter: bool = False,
+    split: bool = False,
     device: torch.device | str = "cpu",
 ) -> "PreTrainedModel":
     """A causal language model in eval mode.
@@ -72,10 +80,11 @@ def load_model(
         store: Where converted and generated models are kept.
         adapter: Directory or hub id of a PEFT adapter to put on top.
         merge_adapter: Fold the adapter into the weights (faster forward passes; rounds to the model's dtype).
+        split: It is going to be used as body and head (`split_head`): check on a few tokens that this gives its logits.
         device: Where the weights end up.
 
     Raises:
-        ModelError: The model or adapter cannot be found or loaded as asked.
+        ModelError: The model or adapter cannot be found or loaded as asked, or cannot be split if it should be.
         ConfigError: `model.attention` does not work on the device or in the number format.
         MissingExtraError: `model.attention` needs a package that is not installed.
     """
@@ -104,6 +113,8 @@ def load_model(
         model = _with_adapter(model, str(adapter), merge=merge_adapter)
     model.to(device)
     model.eval()
+    if split:
+        check_split(model)
     loaded: PreTrainedModel = model
     return loaded
 
@@ -116,12 +127,25 @@ def model_identity(config: ModelConfig, store: ArtifactStore, device: torch.devi
     """
     match config.source:
         case ModelSource.hub:
-            source: dict[str, Any] = dict(source_identity(config.path, config.revision))
+            trusted = config.trust_remote_code
+            source: dict[str, Any] = dict(source_identity(config.path, config.revision, trust_remote_code=trusted))
         case ModelSource.package:
             source = packaged_identity(config.path)
         case ModelSource.tiny:
             source = tiny_identity()
     return {**source, "dtype": str(resolve_dtype(config.dtype, device)).removeprefix("torch.")}
+
+
+def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """The same tokenizer (a fast one), which truncates and pads only where a call says so.
+
+    A stored limit never applies: the first call switches it off. Until then it would be part of the fingerprint, which
+    must not depend on what a tokenizer has been used for.
+    """
+    backend: Any = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return tokenizer
 
 
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -218,14 +242,47 @@ def split_head(model: torch.nn.Module) -> SplitModel:
     Raises:
         ModelError: The architecture does more than a linear map after its last hidden state.
     """
-    wrapped: Any = model
-    base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
+    base = _unwrapped(model)
     head = base.get_output_embeddings()
-    # Gemma 2 caps its logits, Granite and Cohere scale them: without that the probabilities would be wrong.
-    odd = [k for k, neutral in _HEAD_SCALES.items() if getattr(base.config, k, None) not in neutral]
+    # Gemma 2 caps its logits, Granite, Cohere and Falcon-H1 scale them: without that the probabilities would be wrong.
+    # Models that also see or hear keep these settings in the configuration of their text part.
+    configs = (base.config, base.config.get_text_config())
+    odd = [k for k, neutral in _HEAD_SCALES.items() if any(getattr(c, k, None) not in neutral for c in configs)]
     if head is None or odd:
         raise ModelError(f"{type(base).__name__} has no plain linear head ({', '.join(odd) or 'none found'})")
     return SplitModel(decoder=base.get_decoder(), head=head)
+
+
+@torch.no_grad()  # tensors of inference mode that a layer keeps could not be trained with
+def check_split(model: torch.nn.Module) -> None:
+    """Check that body and head of a model give its logits: an architecture may do what no name in its settings tells.
+
+    Two forward passes over four tokens. What differs is a matter of the architecture alone, so one worker of several
+    may check for all.
+
+    Args:
+        model: In eval mode (dropout would differ), its weights whole: neither cut over devices nor on the meta device.
+
+    Raises:
+        ModelError: They do not, beyond rounding, or the model has no plain linear head.
+    """
+    split, ids = split_head(model), torch.arange(_CHECKED_TOKENS, device=next(model.parameters()).device)[None]
+    whole = model(input_ids=ids, use_cache=False).logits
+    parts = split.head(split.decoder(input_ids=ids, use_cache=False).last_hidden_state)
+    # Some kernels round differently from call to call; a scale or a cap changes more than the last bits of a logit.
+    allowed = max(1e-3, 4 * torch.finfo(whole.dtype).eps) * float(whole.abs().max())
+    off = float((whole.float() - parts.float()).abs().max())
+    if off > allowed:  # not a number compares as False: what is not finite is told where it matters
+        raise ModelError(
+            f"{type(_unwrapped(model)).__name__} does more than a linear map after its last hidden state: its logits "
+            f"differ by up to {off:.3g} from those of its head, so every probability would be wrong. Fix: choose a "
+            "model of another architecture"
+        )
+
+
+def _unwrapped(model: Any) -> Any:
+    """The causal language model inside of PEFT's wrapper, or as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def compiled(model: "PreTrainedModel") -> "PreTrainedModel":

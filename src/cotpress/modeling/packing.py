@@ -28,6 +28,8 @@ _LENGTHS = "packed_lengths"
 checkpointed layer to its second run in the backward pass."""
 _ALTERS_WEIGHTS = ("softcap", "s_aux", "position_bias")
 """Arguments of attention functions that scaled dot-product attention per sequence would have to know about."""
+_KEEP_BORDERS = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers in which a token sees what the attention function lets it see, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +80,21 @@ def plan_packs(lengths: Sequence[int], tokens_per_pack: int) -> list[list[int]]:
 
 
 def can_pack(decoder: torch.nn.Module) -> bool:
-    """True if the architecture leaves attention to an exchangeable function, which packing needs."""
-    return bool(getattr(decoder, "_supports_attention_backend", False))
+    """True if every layer is attention that leaves its arithmetic to an exchangeable function, which packing needs."""
+    return _what_mixes(decoder) is None
+
+
+def _what_mixes(decoder: torch.nn.Module) -> str | None:
+    """What would let sequences of one row see each other; None if nothing does.
+
+    That an attention function can be exchanged says nothing about layers that are no attention: a convolution or a
+    linear attention carries its state from one sequence into the next, and no mask stops it.
+    """
+    if not getattr(decoder, "_supports_attention_backend", False):
+        return "does not use transformers' attention interface"
+    kinds = set(getattr(decoder.config, "layer_types", None) or ())
+    odd = ["a state"] if getattr(decoder, "_is_stateful", False) else sorted(kinds - _KEEP_BORDERS)
+    return f"has layers with {', '.join(odd)}, which know no borders between texts" if odd else None
 
 
 def packed_states(decoder: torch.nn.Module, packed: Packed) -> torch.Tensor:
@@ -97,10 +112,10 @@ def packed_states(decoder: torch.nn.Module, packed: Packed) -> torch.Tensor:
     if len(packed.lengths) == 1:
         states: torch.Tensor = decoder(input_ids=packed.ids, use_cache=False).last_hidden_state[0]
         return states
-    if not can_pack(decoder):
+    if (mixes := _what_mixes(decoder)) is not None:
         raise ModelError(
-            f"{type(decoder).__name__} does not use transformers' attention interface, so several texts cannot go "
-            "through it as one row. Fix: trainer.tokens_per_batch=1, which reads one text at a time"
+            f"{type(decoder).__name__} {mixes}, so several texts cannot go through it as one row. "
+            "Fix: trainer.tokens_per_batch=1, which reads one text at a time"
         )
     config: Any = decoder.config
     kept_apart = _borders(str(config._attn_implementation), packed)

@@ -21,6 +21,7 @@ PACKAGE_PREFIX = "package:"
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt")
+_CODE = ("*.py",)
 _OTHER_FORMATS = ["original/*", "onnx/*", "consolidated*"]
 
 
@@ -39,7 +40,7 @@ def model_directory(
         ModelError: Neither exists, the hub cannot be reached, there are no safetensors weights, or the folder asks for
             something that is never done unasked (see `foreign`).
     """
-    code = ("*.py",) if trust_remote_code else ()
+    code = _CODE if trust_remote_code else ()
     folder = _local(path, key) or _snapshot(path, revision, (*_WEIGHTS, *_SETTINGS, *code), key)
     check_weights(folder, path, key)
     check_settings(folder, path, key, trust_remote_code=trust_remote_code)
@@ -54,7 +55,7 @@ def tokenizer_directory(
     Raises:
         ModelError: As `model_directory`, but no weights are needed.
     """
-    code = ("*.py",) if trust_remote_code else ()
+    code = _CODE if trust_remote_code else ()
     folder = _local(path, key) or _snapshot(path, revision, (*_SETTINGS, *code), key)
     check_settings(folder, path, key, trust_remote_code=trust_remote_code)
     return folder
@@ -83,8 +84,16 @@ def config_file(path: str, revision: str | None = None, *, key: str = "model.pat
     return file
 
 
-def source_identity(path: str, revision: str | None = None, *, key: str = "model.path") -> dict[str, str]:
+def source_identity(
+    path: str, revision: str | None = None, *, trust_remote_code: bool = False, key: str = "model.path"
+) -> dict[str, str]:
     """What determines the files behind `path`: the hub commit, or the content hash of a local directory.
+
+    Args:
+        path: Hub id or local directory.
+        revision: Hub commit, tag or branch.
+        trust_remote_code: Python code in a local directory is run, so that it counts as well (a commit covers it).
+        key: Configuration key that named it, for messages.
 
     Raises:
         ModelError: As `model_directory`.
@@ -93,12 +102,17 @@ def source_identity(path: str, revision: str | None = None, *, key: str = "model
     if folder is None:
         return {"hub": path, "commit": _snapshot(path, revision, ("config.json",), key).name}
     check_weights(folder, path, key)
-    return {"directory": directory_sha256(folder)}
+    identity = {"directory": directory_sha256(folder)}
+    return {**identity, "code": _sha256_of(folder, _CODE)} if trust_remote_code else identity
 
 
 def directory_sha256(folder: Path) -> str:
     """One hash over names and contents of the weights and settings directly in `folder`."""
-    names = sorted({p.name for pattern in (*_WEIGHTS, *_SETTINGS) for p in folder.glob(pattern)})
+    return _sha256_of(folder, (*_WEIGHTS, *_SETTINGS))
+
+
+def _sha256_of(folder: Path, patterns: tuple[str, ...]) -> str:
+    names = sorted({p.name for pattern in patterns for p in folder.glob(pattern)})
     lines = [f"{name} {cached_sha256(folder / name)}" for name in names]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

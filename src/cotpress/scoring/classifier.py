@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError, ModelError
 from cotpress.memory import smaller_batches
-from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.alignment import encode_plainly, tokenize_with_offsets
 from cotpress.modeling.foreign import reading
-from cotpress.modeling.loading import quiet_transformers
+from cotpress.modeling.loading import quiet_transformers, without_limits
 from cotpress.modeling.sources import PACKAGE_PREFIX, directory_sha256, model_directory, package_folder, source_identity
 from cotpress.scoring.config import TokenskipConfig
 
@@ -49,8 +49,8 @@ class Encoded:
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Encoded:
     """`text` in the encoder's tokens."""
     ids, offsets = tokenize_with_offsets(tokenizer, text)
-    words: list[int | None] = tokenizer(text, add_special_tokens=False, verbose=False).word_ids()
-    # A special token written out in the text belongs to no word: it is its own.
+    words: list[int | None] = encode_plainly(tokenizer, text).word_ids()
+    # A token that was added to the tokenizer belongs to no word: it is its own.
     known = np.array([-1 if w is None else w for w in words], dtype=np.int64)
     starts = np.ones(len(known), dtype=np.bool_)
     starts[1:] = (known[1:] != known[:-1]) | (known[1:] < 0)
@@ -197,4 +197,4 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
             f"{sorted(info['missing_keys'])}). Fix: scorer.train=true trains a head on the distilled labels"
         )
     model.to(device).eval()
-    return Classifier(model, tokenizer, config.window_tokens)
+    return Classifier(model, without_limits(tokenizer), config.window_tokens)

@@ -126,7 +126,10 @@ def _make(
     store: ArtifactStore,
 ) -> Scorer:
     device = pick_device(trainer)
-    read = reference_model(base, reference, store, device) if reference else load_model(base, store, device=device)
+    if reference is None:
+        read = load_model(base, store, split=True, device=device)
+    else:
+        read = reference_model(base, reference, store, device)
     return LlmlinguaCompat(settings, read, load_tokenizer(base, store), base.context_tokens, ratio, iterative_size)
 
 

@@ -118,7 +118,7 @@ class _Models:
 
     @cached_property
     def base(self) -> "PreTrainedModel":
-        return load_model(self.config, self.store, device=self.device)
+        return load_model(self.config, self.store, split=True, device=self.device)
 
     @cached_property
     def reference(self) -> "PreTrainedModel":
@@ -230,8 +230,8 @@ def reference_model(
     full, adapter = reference.path / "model", reference.path / "adapter"
     if full.is_dir():
         trained = replace(base, source=ModelSource.hub, path=str(full), revision=None)
-        return load_model(trained, store, device=device)
+        return load_model(trained, store, split=True, device=device)
     if adapter.is_dir():
-        return load_model(base, store, adapter=adapter, merge_adapter=True, device=device)
+        return load_model(base, store, adapter=adapter, merge_adapter=True, split=True, device=device)
     held = sorted(reference.manifest["files"])
     raise ArtifactError(f"artifact {reference.key} holds neither model/ nor adapter/; it holds {held}")

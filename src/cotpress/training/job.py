@@ -69,7 +69,8 @@ def train_here(job: TrainingJob) -> Fitted:
     base = _in_format_of(device, job.base)
 
     def make(place: torch.device) -> Any:
-        return make_trainable(load_model(base, job.store, device=place), job.tune)
+        # One worker checks for all: in main memory, before weights are cut, a pass over a large model takes seconds.
+        return make_trainable(load_model(base, job.store, split=here().is_first, device=place), job.tune)
 
     model = sharing.load(device, make)
     validate = job.validate if sharing.whole else None

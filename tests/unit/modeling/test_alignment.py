@@ -138,3 +138,20 @@ def test_slow_tokenizer_is_an_error_that_says_why():
 
     with pytest.raises(ModelError, match="no character offsets"):
         tokenize_with_offsets(Slow(), "text")
+
+
+def test_special_token_that_a_text_spells_out_is_text(any_tokenizer):
+    end = any_tokenizer.eos_token or any_tokenizer.sep_token
+    text = f"so {end} the total"
+    ids, offsets = tokenize_with_offsets(any_tokenizer, text)
+    special = set(any_tokenizer.all_special_ids) - {any_tokenizer.unk_token_id}
+    assert not special & set(ids.tolist())
+    assert kept_text(text, offsets, np.ones(len(ids), dtype=np.bool_)) == text
+    # What is asked for elsewhere stays: the end of a turn is the token.
+    assert any_tokenizer(end, add_special_tokens=False)["input_ids"] == [any_tokenizer.convert_tokens_to_ids(end)]
+
+
+def test_tokens_of_text_that_spells_out_no_special_token_are_those_of_the_tokenizer(any_tokenizer):
+    text = "Let me see: 12 apples, \\frac{1}{2} of them 数 <b>green</b>\n\nnaïve 😀 "
+    ids, _ = tokenize_with_offsets(any_tokenizer, text)
+    assert ids.tolist() == any_tokenizer(text, add_special_tokens=False)["input_ids"]

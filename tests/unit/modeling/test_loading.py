@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -204,3 +205,92 @@ def test_head_that_caps_its_logits_is_refused(tiny_config, store):
     capped.config.final_logit_softcapping = 30.0
     with pytest.raises(ModelError, match="final_logit_softcapping"):
         split_head(capped)
+
+
+def test_head_that_multiplies_its_logits_is_refused():
+    from transformers import FalconH1Config, FalconH1ForCausalLM
+
+    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "mamba_d_ssm": 32, "mamba_n_heads": 2}
+    falcon = {"mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8, "lm_head_multiplier": 0.3, "pad_token_id": 0}
+    with pytest.raises(ModelError, match=r"FalconH1ForCausalLM .*lm_head_multiplier"):
+        split_head(FalconH1ForCausalLM(FalconH1Config(**shape, **heads, **falcon)))
+
+
+def test_cap_in_the_settings_of_the_text_part_is_found(tiny_config, store):
+    from transformers import LlamaConfig
+
+    capped = load_model(tiny_config, store)
+    capped.config.text_config = LlamaConfig(final_logit_softcapping=30.0)
+    with pytest.raises(ModelError, match="final_logit_softcapping"):
+        split_head(capped)
+
+
+@pytest.mark.parametrize("change", [lambda x: 0.9 * x, lambda x: x.abs().max() * (x / x.abs().max()).tanh()])
+def test_head_that_does_more_than_its_settings_tell_is_refused_where_it_matters(
+    tiny_config, store, monkeypatch, change
+):
+    from transformers import LlamaForCausalLM
+
+    plain = LlamaForCausalLM.forward
+
+    def unexpected(self, **inputs):
+        output = plain(self, **inputs)
+        output.logits = change(output.logits)
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", unexpected)
+    assert load_model(tiny_config, store) is not None  # to write with, any head will do
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM does more than a linear map.*Fix: "):
+        load_model(tiny_config, store, split=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("dtype", [Dtype.float32, Dtype.bfloat16])
+@pytest.mark.parametrize("merge", [None, False, True])
+def test_plain_head_passes_the_check_in_every_format_and_with_adapters(tiny_config, store, tmp_path, dtype, merge):
+    save_adapter(tiny_config, store, tmp_path)
+    adapter = {} if merge is None else {"adapter": tmp_path, "merge_adapter": merge}
+    assert load_model(replace(tiny_config, dtype=dtype), store, split=True, **adapter) is not None
+
+
+@pytest.mark.parametrize("limit", ["truncation", "padding", None])
+def test_fingerprint_does_not_change_when_the_tokenizer_is_used(tokenizer, model, store, tmp_path, limit):
+    from transformers import AutoTokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    stored = AutoTokenizer.from_pretrained(tmp_path)
+    if limit == "truncation":
+        stored.backend_tokenizer.enable_truncation(4)
+    if limit == "padding":
+        stored.backend_tokenizer.enable_padding(length=100)
+    stored.save_pretrained(tmp_path)
+    loaded = load_tokenizer(ModelConfig(name="x", path=str(tmp_path)), store)
+    unused = tokenizer_fingerprint(loaded)
+    assert len(loaded("let me see 12 apples", add_special_tokens=False)["input_ids"]) > 4
+    assert tokenizer_fingerprint(loaded) == unused == tokenizer_fingerprint(tokenizer)
+
+
+def test_tokenizer_without_limits_keeps_the_fingerprint_of_its_file(tokenizer, model, store, tmp_path):
+    from tokenizers import Tokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    stored = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).to_str()
+    loaded = load_tokenizer(ModelConfig(name="x", path=str(tmp_path)), store)
+    assert tokenizer_fingerprint(loaded) == hashlib.sha256(stored.encode()).hexdigest()[:16]
+
+
+def test_code_beside_the_weights_counts_only_where_it_is_run(model, tokenizer, store, tmp_path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = ModelConfig(name="x", path=str(tmp_path))
+    trusted = replace(config, trust_remote_code=True)
+    before, untrusted = model_identity(trusted, store), model_identity(config, store)
+    for source in ("SCALE = 1\n", "SCALE = 2\n"):
+        (tmp_path / "modeling_own.py").write_text(source)
+        assert model_identity(trusted, store) != before
+        before = model_identity(trusted, store)
+    assert model_identity(config, store) == untrusted
+    assert "code" not in untrusted

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.errors import ModelError
+from cotpress.modeling.logprobs import ScoreInput, token_logprobs
 from cotpress.modeling.packing import Packed, can_pack, pack, packed_states, plan_packs
 
 LENGTHS = (7, 1, 23, 2, 23, 12)
@@ -153,3 +154,46 @@ def test_packs_hold_every_sequence_once_longest_first_within_the_budget(lengths,
     assert all(size <= budget or len(members) == 1 for size, members in zip(sizes, packs, strict=True))
     for size, following in zip(sizes, packs[1:], strict=False):
         assert size + lengths[following[0]] > budget
+
+
+def hybrid(kinds):
+    """A random LFM2: short convolutions between layers of attention."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    torch.manual_seed(3)
+    shape = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": len(kinds)}
+    config = Lfm2Config(
+        **shape, num_attention_heads=4, num_key_value_heads=2, layer_types=kinds, initializer_range=0.3, pad_token_id=0
+    )
+    return Lfm2ForCausalLM(config).eval()
+
+
+def test_layers_that_carry_a_state_into_the_next_text_are_not_packed():
+    mixed = hybrid(["conv", "full_attention", "conv"])
+    assert not can_pack(mixed.model)
+    with pytest.raises(ModelError, match=r"Lfm2Model has layers with conv, .*trainer\.tokens_per_batch=1"):
+        packed_states(mixed.model, pack([[5, 6, 7], [8, 9]]))
+    assert can_pack(hybrid(["full_attention"] * 3).model)
+
+
+def test_texts_of_a_hybrid_model_are_scored_as_if_alone():
+    model = hybrid(["conv", "full_attention", "conv"])
+    inputs = [ScoreInput(context_ids=[3, 4], target_ids=text) for text in sequences((20, 17, 12))]
+    for item, got in zip(inputs, token_logprobs(model, inputs, 2048), strict=True):
+        ids = torch.tensor([[*item.context_ids, *item.target_ids]])
+        with torch.inference_mode():
+            whole = model(input_ids=ids).logits[0].log_softmax(-1)
+        np.testing.assert_allclose(got, whole[1:-1].gather(1, ids[0, 2:, None])[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kinds", [["full_attention", "chunked_attention"], ["linear_attention"]])
+def test_kinds_of_layers_without_borders_are_not_packed(kinds):
+    decoder = tiny("llama")
+    decoder.config.layer_types = kinds
+    assert not can_pack(decoder)
+
+
+def test_recurrent_decoder_is_not_packed(monkeypatch):
+    decoder = tiny("llama")
+    monkeypatch.setattr(type(decoder), "_is_stateful", True)
+    assert not can_pack(decoder)

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers.modeling_outputs import TokenClassifierOutput
 from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ConfigError, DataError, ModelError, TrainingError
 from cotpress.modeling.alignment import spans_to_mask
+from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.records import ValuableTrace
 from cotpress.scoring.classifier import encode, encoder_directory, load_classifier, windows
 from cotpress.scoring.classifier_training import (
@@ -144,3 +146,20 @@ def test_training_stops_at_the_first_loss_that_is_not_finite():
     ones = torch.ones(1, 3, dtype=torch.long)
     with pytest.raises(TrainingError, match=r"batch 5 is nan.*learning_rate"):
         module.training_step({"input_ids": ones, "attention_mask": ones, "labels": ones}, 4)
+
+
+def test_special_token_that_a_text_spells_out_is_text(classifier):
+    tokens = encode(classifier.tokenizer, "so [SEP] the total")
+    assert classifier.tokenizer.sep_token_id not in tokens.token_ids.tolist()
+    assert len(tokens.word_ids) == len(tokens.token_ids)
+    assert (np.diff(tokens.word_ids) >= 0).all()
+
+
+def test_limits_that_the_file_of_a_tokenizer_stores_are_no_part_of_it(classifier, tokenskip_config, tmp_path):
+    classifier.model.save_pretrained(tmp_path)
+    stored = copy.deepcopy(classifier.tokenizer)
+    stored.backend_tokenizer.enable_truncation(4)
+    stored.backend_tokenizer.enable_padding(length=100)
+    stored.save_pretrained(tmp_path)
+    loaded = load_classifier(tmp_path, tokenskip_config, new_head=False, device=CPU)
+    assert tokenizer_fingerprint(loaded.tokenizer) == tokenizer_fingerprint(classifier.tokenizer)

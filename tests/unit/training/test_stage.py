@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cotpress.artifacts import Summary
-from cotpress.errors import ConfigError, TrainingError
-from cotpress.modeling.loading import load_model
+from cotpress.errors import ConfigError, ModelError, TrainingError
+from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.prompts import ChatFormat
 from cotpress.records import ValuableTrace
 from cotpress.tables import write_records
@@ -132,3 +132,34 @@ def test_over_long_examples_are_dropped_and_counted(tiny_config, tokenizer):
     found = reference_examples([_valuable((0, len(THINKING)))] * 2, tokenizer, chat, 20)
     assert not found.kept
     assert found.dropped == {"longer than 20 tokens": 2}
+
+
+def test_model_that_rescales_its_logits_is_not_trained(
+    tiny_config, store, compressed, tune, hardware, tracker, monkeypatch
+):
+    from transformers import LlamaForCausalLM
+
+    plain = LlamaForCausalLM.forward
+
+    def rescaled(self, **inputs):
+        output = plain(self, **inputs)
+        output.logits = output.logits * 0.3
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", rescaled)
+    tune.learning_rate *= 2  # no other test has trained it
+    with pytest.raises(ModelError, match="more than a linear map"):
+        train_student(
+            SftConfig(tune=tune), model=tiny_config, compressed=compressed, trainer=hardware, tracker=tracker,
+            store=store,
+        )  # fmt: skip
+
+
+def test_special_token_spelled_out_in_the_thinking_ends_no_completion(tiny_config, store):
+    tokenizer = load_tokenizer(tiny_config, store)
+    row = dataclasses.replace(_valuable((0, 30)), thinking="so <|im_end|> the total is 12")
+    examples = reference_examples([row], tokenizer, ChatFormat(tokenizer, tiny_config.chat), 999)
+    [example] = examples.kept
+    completion = example.ids[example.num_prompt :]
+    assert [i for i, token in enumerate(completion) if token == tokenizer.eos_token_id] == [len(completion) - 1]
+    assert "so <|im_end|> the total" in tokenizer.decode(completion)
