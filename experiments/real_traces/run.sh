@@ -5,7 +5,8 @@
 # TRACES are scored and cut. Reference model and classifier learn from LABELLED: the steps of each thinking that overlap
 # with its response. Only numbers leave these files, no text.
 set -euo pipefail
-traces=${1:?file with the traces that are cut} labelled=${2:?file with other traces to learn from}
+traces=$(realpath "${1:?file with the traces that are cut}")
+labelled=$(realpath "${2:?file with other traces to learn from}")
 cd "$(dirname "$0")/../.."
 out=${OUT:-outputs/real_traces}
 common=(

@@ -2,7 +2,9 @@
 # Everything in this folder: tables of what each scorer finds, on three kinds of truth. About 2 hours on 2 idle cores.
 #   experiments/scorer_fidelity/run.sh THOUGHT_ANCHORS.jsonl PRMBENCH.jsonl
 set -euo pipefail
-anchors=${1:?file with measured sentence importance} prmbench=${2:?file with inserted redundant steps}
+anchors=$(realpath "${1:?file with measured sentence importance}")
+prmbench=$(realpath "${2:?file with inserted redundant steps}")
+cd "$(dirname "$0")/../.."
 here=experiments/scorer_fidelity out=outputs/fidelity_experiment
 root="output_root=$out"
 keep() {  # NAME TRUTH: the table that was written last goes into this folder
