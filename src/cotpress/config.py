@@ -52,8 +52,8 @@ from cotpress.scoring.config import (
     Shard,
     StepEntropyConfig,
     TokenskipConfig,
-    llmlingua_settings,
 )
+from cotpress.scoring.llmlingua_settings import llmlingua_settings
 from cotpress.tracking_config import TrackerConfig, check_tracker
 from cotpress.trainer_config import Strategy, TrainerConfig, check_devices
 from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig, check_head_loss
