@@ -82,6 +82,12 @@ class ScoringPipelineConfig:
     output_root: str = "outputs"
     """The one place for what is written."""
 
+    @property
+    def scoring_model(self) -> ModelConfig:
+        """The untrained model behind the scores: what the reference model is made from. A scorer that reads with no
+        language model takes the student's tokens."""
+        return self.reference.base or self.model if self.scorer.reads_with_model else self.model
+
 
 @dataclass(kw_only=True, slots=True)
 class PipelineConfig(ScoringPipelineConfig):

@@ -83,6 +83,11 @@ class ScorerConfig:
         """True if the scorer is trained on the distilled labels."""
         return False
 
+    @property
+    def reads_with_model(self) -> bool:
+        """True if a causal language model reads: the reference model, or the one that it is made from."""
+        return False
+
     def check(self, *, has_reference: bool) -> None:
         """Refuse what a type cannot: called when the configuration is composed, before anything is trained.
 
@@ -109,6 +114,11 @@ class ReadingConfig(ScorerConfig):
     def needs_reference(self) -> bool:
         """See `ScorerConfig`."""
         return self.read_by is ReadBy.reference
+
+    @property
+    def reads_with_model(self) -> bool:
+        """See `ScorerConfig`."""
+        return True
 
 
 @dataclass(kw_only=True, slots=True)
@@ -309,6 +319,11 @@ class MixConfig(ScorerConfig):
     def needs_labels(self) -> bool:
         """True if one of the parts that count does."""
         return any(self.parts[name].needs_labels for name in self.weighted)
+
+    @property
+    def reads_with_model(self) -> bool:
+        """True if one of the parts that count does."""
+        return any(self.parts[name].reads_with_model for name in self.weighted)
 
     def check(self, *, has_reference: bool) -> None:
         """Every part needs a weight and the other way round, and one weight must be above 0."""
