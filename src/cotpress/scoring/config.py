@@ -1,8 +1,9 @@
 """Settings of the scorers: one class per formula, one YAML or more per class in conf/scorer."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -87,6 +88,10 @@ class ScorerConfig:
     def reads_with_model(self) -> bool:
         """True if a causal language model reads: the reference model, or the one that it is made from."""
         return False
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that determine the scores, by name: all of them, unless a scorer knows some that cannot."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def check(self, *, has_reference: bool) -> None:
         """Refuse what a type cannot: called when the configuration is composed, before anything is trained.
@@ -295,6 +300,12 @@ class TokenskipConfig(ScorerConfig):
         """See `ScorerConfig`."""
         return self.train
 
+    def identity(self) -> dict[str, Any]:
+        """A published classifier is determined by its files (see `Plan.identity`); how one is trained says nothing."""
+        if self.train:
+            return ScorerConfig.identity(self)
+        return {"name": self.name, "train": False, "window_tokens": self.window_tokens}
+
 
 @dataclass(kw_only=True, slots=True)
 class MixConfig(ScorerConfig):
@@ -324,6 +335,14 @@ class MixConfig(ScorerConfig):
     def reads_with_model(self) -> bool:
         """True if one of the parts that count does."""
         return any(self.parts[name].reads_with_model for name in self.weighted)
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the parts that count, and their weights."""
+        return {
+            "name": self.name,
+            "parts": {name: self.parts[name].identity() for name in self.weighted},
+            "weights": {name: self.weights[name] for name in self.weighted},
+        }
 
     def check(self, *, has_reference: bool) -> None:
         """Every part needs a weight and the other way round, and one weight must be above 0."""

@@ -104,3 +104,37 @@ def test_read_by_base_reads_with_what_the_reference_model_is_made_from(flow_of: 
     compat = ["scorer=llmlingua", "scorer.read_by=base", "compression=llmlingua_compat"]
     decided = flow_of(*compat, "model=qwen14b", "model@reference.base=qwen7b")._deciding.identity
     assert (decided["model"]["model"], decided["reference"]) == ("qwen7b", None)
+
+
+def test_only_a_trained_classifier_depends_on_how_it_is_trained(identity: Identity) -> None:
+    changes = [
+        "seed=7",
+        "scorer.learning_rate=0.1",
+        "scorer.epochs=9",
+        "scorer.trained_layers=1",
+        "scorer.batch_size=3",
+    ]
+    published, trained = identity("scorer=tokenskip_xlmr"), identity("scorer=tokenskip")
+    for change in changes:
+        assert identity("scorer=tokenskip_xlmr", change) == published
+        assert fingerprint(identity("scorer=tokenskip", change)) != fingerprint(trained)
+    for change in ("scorer.window_tokens=100", "scorer.path=another", "scorer.name=mine"):
+        assert identity("scorer=tokenskip_xlmr", change) != published
+
+
+def test_only_the_parts_of_a_mix_that_count_are_part_of_its_key(identity: Identity) -> None:
+    more = ["+scorer@scorer.parts.x=tokenskip_xlmr", "+scorer.weights.x=0"]
+    assert fingerprint(identity("scorer=mix", *more)) == KEYS["mix, reference=lora"]
+    counted = fingerprint(identity("scorer=mix", *more, "scorer.weights.x=0.5"))
+    assert counted != KEYS["mix, reference=lora"]
+    assert fingerprint(identity("scorer=mix", *more, "scorer.weights.x=0.5", "seed=7")) == counted  # it is published
+    assert fingerprint(identity("scorer=mix", *more, "scorer.weights.x=0.6")) != counted
+
+
+@pytest.mark.parametrize("scorer", ["random", "head", "stride"])
+def test_what_reads_nothing_depends_on_the_tokenizer_alone(scorer: str, identity: Identity, tmp_path: Path) -> None:
+    found = identity(f"scorer={scorer}")
+    same = ["model.dtype=bfloat16", "model.context_tokens=77", "model.chat.ratio_marker='x{ratio}'", "reference=none"]
+    assert identity(f"scorer={scorer}", *same) == found
+    assert identity(f"scorer={scorer}", "model@reference.base=tiny") == found  # counted in the student's tokens
+    assert identity(f"scorer={scorer}", "model=tiny") != found
