@@ -144,9 +144,14 @@ class CtsConfig(TokenReadingConfig):
     """What it is compared with: none or question."""
 
     def check(self, *, has_reference: bool) -> None:
-        """Condition and baseline must differ, and the baseline must not know the answer."""
+        """The condition must tell something that the baseline does not, and the baseline must not know the answer."""
         if self.baseline not in (Condition.none, Condition.question):
             raise ConfigError(f"scorer.baseline: got '{self.baseline.value}', allowed: none, question")
+        if self.condition is Condition.none:
+            raise ConfigError(
+                "scorer.condition: got 'none', but the score is what a condition tells beyond scorer.baseline. "
+                "Allowed: answer, question, question_answer. Fix: scorer.condition=answer, or scorer=self_information"
+            )
         if self.condition is self.baseline:
             raise ConfigError(
                 f"scorer.condition: got '{self.condition.value}', which is also scorer.baseline: every score would "
