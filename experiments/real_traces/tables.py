@@ -5,6 +5,7 @@ python experiments/real_traces/tables.py OUTPUT_ROOT [DIR]
 
 import csv
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from cotpress.tables import read_records
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+
+log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 RESAMPLES = 2000
@@ -98,11 +101,13 @@ def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _deletions(found: Sequence[Cut]) -> Iterator[list[Any]]:
-    """Of each kind of token, the share that is gone."""
+    """Of each kind of token, the share that is gone, in the traces that every scorer scored and that are ranked."""
     yield ["scorer", "asked", "kind", "tokens", "deleted", "deleted_low", "deleted_high"]
+    common, num_left_out = _common(found)
+    if num_left_out:
+        log.warning("deletions: %d traces are left out, as not every scorer has a ranking of them", num_left_out)
     texts = {t.id: t.thinking for t in read_records(found[0].traces, Trace)}
-    ranks = found[0].ranks.values()
-    kinds = {r.id: token_kinds(texts[r.id], r.offsets) for r in ranks}
+    kinds = {i: token_kinds(texts[i], found[0].ranks[i].offsets) for i in common}
     for cut in found:
         for kind in TokenKind:
             of_kind = np.array([(kinds[i] == kind).sum() for i in kinds], dtype=np.float64)
@@ -110,6 +115,15 @@ def _deletions(found: Sequence[Cut]) -> Iterator[list[Any]]:
                 [((kinds[i] == kind) & ~cut.ranks[i].kept(cut.ratio)).sum() for i in kinds], dtype=np.float64
             )
             yield [cut.scorer, cut.ratio, kind.label, int(of_kind.sum()), *_interval(gone, of_kind)]
+
+
+def _common(found: Sequence[Cut]) -> tuple[list[str], int]:
+    """Traces that every cut has a ranking of, in the order of the first one, and how many only some have."""
+    everywhere = set.intersection(*(set(cut.ranks) for cut in found))
+    anywhere = set.union(*(set(cut.ranks) for cut in found))
+    if not everywhere:
+        raise SystemExit(f"deletions: no trace was scored by all scorers, {len(anywhere)} by some")
+    return [i for i in found[0].ranks if i in everywhere], len(anywhere) - len(everywhere)
 
 
 def _speed(found: Sequence[Cut]) -> Iterator[list[Any]]:

@@ -52,8 +52,8 @@ from cotpress.scoring.config import (
     Shard,
     StepEntropyConfig,
     TokenskipConfig,
-    llmlingua_settings,
 )
+from cotpress.scoring.llmlingua_settings import llmlingua_settings
 from cotpress.tracking_config import TrackerConfig, check_tracker
 from cotpress.trainer_config import Strategy, TrainerConfig, check_devices
 from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig, check_head_loss
@@ -81,6 +81,12 @@ class ScoringPipelineConfig:
     """Name of the run; null derives one from its settings."""
     output_root: str = "outputs"
     """The one place for what is written."""
+
+    @property
+    def scoring_model(self) -> ModelConfig:
+        """The untrained model behind the scores: what the reference model is made from. A scorer that reads with no
+        language model takes the student's tokens."""
+        return self.reference.base or self.model if self.scorer.reads_with_model else self.model
 
 
 @dataclass(kw_only=True, slots=True)

@@ -9,12 +9,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cotpress.artifacts import fingerprint, plain, write_text_atomic
 from cotpress.config import FidelityConfig
 from cotpress.fidelity.results import (
     FidelityResults,
     FidelityRow,
+    flat,
     found_beside,
     merged_rows,
     read_results,
@@ -24,10 +26,12 @@ from cotpress.fidelity.stage import Bootstrap, measure
 from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
 from cotpress.flow import Fidelity
 from cotpress.modeling.loading import tokenizer_fingerprint
+from cotpress.redaction import masked
 from cotpress.report.sweep import summary
 from cotpress.runs import safe_name, write_config
 from cotpress.sweep_files import Sweep, sweep_name
 from cotpress.tracking import Job, open_tracker
+from cotpress.training.config import SavedReferenceConfig
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +76,7 @@ def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResu
         tokenizer=flow.tokenizer,
         tokenizer_key=key,
         bootstrap=Bootstrap(confidence=config.confidence, num_resamples=config.num_resamples),
-        settings={**plain(config.scorer), "data": config.data.name, "seed": config.seed},
+        settings=_settings(config),
     )
     return FidelityResults(
         truth=config.truth.name,
@@ -84,6 +88,26 @@ def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResu
         rows=tuple(rows),
         artifacts={label: artifact.key for label, artifact in flow.artifacts.items()},
     )
+
+
+def _settings(config: FidelityConfig) -> dict[str, Any]:
+    """What may tell the scorer from another of its name, by the keys that it is asked for with (JSON values)."""
+    scorer, reference = config.scorer, config.reference
+    found = flat(plain(scorer.identity()))
+    found = {**found, "data": config.data.name, "seed": found.get("seed", config.seed)}
+    trains = scorer.needs_reference and reference.exists and not isinstance(reference, SavedReferenceConfig)
+    if scorer.needs_labels or trains:
+        distill = flat(plain(config.distill), "distill.")
+        found |= {"distill": distill.pop("distill.extractor"), **distill}
+    if scorer.reads_with_model:
+        found["reference.base"] = config.scoring_model.name
+    if trains:
+        tune = flat(plain(reference.tune), "reference.tune.")
+        if reference.tune.seed == config.seed:
+            del tune["reference.tune.seed"]  # rows of several seeds say so once
+        found |= {"reference.limit": reference.limit, **tune}
+    shown: dict[str, Any] = masked(found)
+    return shown
 
 
 def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:

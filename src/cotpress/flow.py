@@ -129,7 +129,7 @@ class Scoring:
             traces=self.traces,
             distilled=self.distilled if c.scorer.needs_labels else None,
             reference=self.reference if c.scorer.needs_reference else None,
-            base=c.reference.base or c.model if c.scorer.needs_reference else c.model,
+            base=c.scoring_model,
             trainer=c.trainer,
             store=self.store,
         )
@@ -162,7 +162,7 @@ class Compression(Scoring):
             iterative_size=c.compression.iterative_size,
             traces=self.traces,
             reference=self.reference if c.scorer.needs_reference else None,
-            base=c.reference.base or c.model if c.scorer.needs_reference else c.model,
+            base=c.scoring_model,
             trainer=c.trainer,
             store=self.store,
         )

@@ -62,7 +62,7 @@ def uses(config: TrainConfig) -> Iterator[Use]:
     """What would run a model without training it: scoring, and writing answers in this process."""
     trainer = config.trainer
     if num_passes(config.scorer) != 0:
-        base = _base(config) if config.scorer.needs_reference else config.model
+        base = config.scoring_model
         rank = config.reference.tune.lora_rank if _adapted(config.reference.tune) else 0
         reading = Reading(value_bytes=value_bytes(base), tokens=trainer.tokens_per_batch, lora_rank=rank)
         yield Use(name=f"score with {base.name}", usage=scoring_usage(shape_of(base), reading))
@@ -87,7 +87,7 @@ def work(config: TrainConfig) -> Iterator[Work]:
         yield _tuning("reference model", _base(config), config.reference.tune, config, min(learnt, limit), 1.0)
     passes = num_passes(config.scorer)
     if passes:
-        base = _base(config) if config.scorer.needs_reference else config.model
+        base = config.scoring_model
         tokens = lengths.whole()
         yield scoring_work(
             "scores", shape_of(base), assumed, texts=learnt, passes=passes, tokens=tokens, scored=lengths.thinking

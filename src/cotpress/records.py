@@ -301,6 +301,7 @@ class SystemResult:
         truncation_rate: Fraction of answers ended by the token budget.
         seconds_per_sample: Wall time per answer.
         num_samples: Most samples of one question.
+        num_training_rows: Traces that its student learnt from; None for what was not trained here.
         standard_error: Standard error of the accuracy, clustered by question; None for a single question.
         pass_at_k: Probability that one of k answers is correct, for k = 1 .. num_samples.
         training_reduction: Share of the thinking tokens that training was spared, `1 - actual_ratio`; with mixed ratios
@@ -338,6 +339,7 @@ class SystemResult:
     mean_reference_tokens: Interval | None = None
     accuracy_at_budgets: tuple[BudgetAccuracy, ...] = ()
     artifacts: dict[str, str] = field(default_factory=dict)
+    num_training_rows: int | None = None
 
     @property
     def lengthened(self) -> bool:

@@ -175,4 +175,9 @@ def measure(
         )
         for s in systems
     ]
+    rows = [replace(row, num_training_rows=_training_rows(s)) for row, s in zip(rows, systems, strict=True)]
     return rows, [p for s in systems for p in answers[s.answers.key]]
+
+
+def _training_rows(system: System) -> int | None:
+    return None if system.student is None else int(system.student.manifest["num_rows"])

@@ -210,7 +210,10 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
         ("ratio=1.2", "ratio: got 1.2, allowed: a number in (0, 1]"),
         ("+typo=1", "'typo'"),
         ("data=jsonl", "no value for data.path"),
-        ("scorer.condition=none", "scorer.condition: got 'none', which is also scorer.baseline"),
+        (
+            "scorer.condition=none",
+            "scorer.condition: got 'none', but the score is what a condition tells",
+        ),
         ("compression.mixed_ratios=[0.5,2]", "compression.mixed_ratios: got 2.0"),
         ("evaluation.ratios=[0.5]", "a student of a single ratio has no control marker"),
         ("compression.max_consecutive_deletions=0", "compression.max_consecutive_deletions: got 0, allowed: 1 or more"),

@@ -63,7 +63,8 @@ class CompressionConfig:
     these ratios, which a control marker in the prompt announces; `ratio` is then asked at evaluation (TokenSkip)."""
     granularity: Unit = Unit.token
     """What stays or goes as one, ranked by the mean score of its tokens. The ratio is met to the token all the same: at
-    most one word or step of a trace is cut, and keeps its beginning."""
+    most one word or step of a trace is cut, and keeps its beginning. `protection`, `keep_strings` and
+    `max_consecutive_deletions` speak of tokens and may keep parts of any others."""
     alignment: Alignment = Alignment.own
     """Whose score decides about a token."""
     protection: Protection = Protection.none

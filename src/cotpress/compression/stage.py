@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from cotpress.tables import read_records, write_records
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 STAGE = "compress"
 COMPRESSED_FILE = "compressed.parquet"
 RANKING_FILE = "ranking.parquet"
@@ -31,6 +34,8 @@ TRACES_FILE = "traces.parquet"
 SCORES_FILE = "scores.parquet"
 BY_MARKER = "actual_ratio_by_marker"
 """Fact of mixed ratios: what was reached where a ratio was drawn, by that ratio as Python writes it."""
+USUAL_SHARE = 0.95
+"""If fewer of the training traces are left, the log says so."""
 TRACES_AT_ONCE = 512
 """Traces whose tokens are selected in one go; bounds memory, changes no result."""
 TRACES_RANKED = 1000
@@ -92,7 +97,21 @@ def compress(
         "plan": plan,
     }
     source = _Source(traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key)
-    return store.build(STAGE, identity, lambda folder: _produce(source, plan, folder))
+    found = store.build(STAGE, identity, lambda folder: _produce(source, plan, folder))
+    _warn_of_missing(found)
+    return found
+
+
+def _warn_of_missing(compressed: Artifact) -> None:
+    """Students are compared as if they had learnt from the same traces: say where a good part of them is missing."""
+    num_rows, dropped = compressed.manifest["num_rows"], compressed.manifest["dropped"]
+    num_traces = num_rows + sum(dropped.values())
+    if num_rows < USUAL_SHARE * num_traces:
+        reasons = ", ".join(f"{n} {why}" for why, n in dropped.items())
+        log.warning(
+            "compress: only %d of %d training traces are left (%s); a student of all of them learns from other data. "
+            "The score stage says why traces were refused", num_rows, num_traces, reasons,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,22 +127,57 @@ def found_beside(folder: Path) -> list[FidelityResults]:
 def merged_rows(results: Iterable[FidelityResults]) -> list[FidelityRow]:
     """The rows of comparable results, best first; each trivial rule stands there once.
 
-    Rows of one name are told apart by the settings in which they differ.
+    Rows of one name are told apart by the settings in which they differ, and where none does, by the reference model
+    or the scores that they are of.
     """
     rows: list[FidelityRow] = []
+    sources: list[Mapping[str, str]] = []
     for result in results:
         seen = {row.system for row in rows if row.rule}
-        rows += [row for row in result.rows if not (row.rule and row.system in seen)]
+        new = [row for row in result.rows if not (row.rule and row.system in seen)]
+        rows += new
+        sources += [result.artifacts] * len(new)
     rows = [replace(row, system=row.system + _difference(row, rows)) for row in rows]
+    rows = [replace(row, system=row.system + _origin(i, rows, sources)) for i, row in enumerate(rows)]
     return sorted(rows, key=lambda row: (-row.main.value, row.system, row.reference))
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys, `prefix` before each; a model goes by its name."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{prefix}{key}": value["name"]} if key == "model" else flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def _difference(row: FidelityRow, rows: Sequence[FidelityRow]) -> str:
-    """` key=value` for every setting in which another row of the same name and reference differs."""
+    """` key=value` for every setting in which another row of the same name and reference differs.
+
+    What only one of them has is none: earlier releases noted fewer settings, another extractor has other ones.
+    """
     namesakes = [r for r in rows if (r.system, r.reference) == (row.system, row.reference)]
-    keys = dict.fromkeys(key for r in namesakes for key in r.settings)
-    told = [k for k in keys if any(r.settings.get(k) != row.settings.get(k) for r in namesakes)]
-    return "".join(f" {key}={row.settings.get(key)}" for key in told)
+    told = [key for key, value in row.settings.items() if any(r.settings.get(key, value) != value for r in namesakes)]
+    return "".join(f" {key}={row.settings[key]}" for key in told)
+
+
+def _origin(place: int, rows: Sequence[FidelityRow], sources: Sequence[Mapping[str, str]]) -> str:
+    """` reference:1a2b3c4d` (or ` score:...`), the start of a key, if another row still looks like that at `place`."""
+    own = (rows[place].system, rows[place].reference)
+    alike = [source for row, source in zip(rows, sources, strict=True) if (row.system, row.reference) == own]
+    if len(alike) == 1:
+        return ""
+    for stage in ("reference", "score"):
+        keys = [_short_key(source, stage) for source in alike]
+        if len(set(keys)) == len(keys):
+            return f" {stage}:{_short_key(sources[place], stage)}"
+    return ""
+
+
+def _short_key(source: Mapping[str, str], stage: str) -> str:
+    return next((key.rpartition("/")[2][:8] for key in source.values() if key.startswith(f"{stage}/")), "none")
 
 
 def kinds_of(rows: Sequence[FidelityRow]) -> list[str]:

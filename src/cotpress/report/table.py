@@ -17,17 +17,34 @@ _SHORTEST_NAME = 6
 _SCALARS = (
     "target_ratio", "actual_ratio", "generated_ratio", "generated_against", "generated_thinking_ratio", "num_samples",
     "standard_error", "training_reduction", "inference_reduction", "truncation_rate", "loop_rate", "unclosed_rate",
-    "mean_thinking_tokens", "mean_answer_tokens", "seconds_per_sample",
+    "mean_thinking_tokens", "mean_answer_tokens", "seconds_per_sample", "num_training_rows",
 )  # fmt: skip
 _INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
 
 
 def notes(rows: Sequence[SystemResult], published: Lookup | None = None) -> list[str]:
-    """Sentences for below the table: who got longer, who disobeys the ratio, where published numbers come from."""
+    """Sentences for below the table: who got longer, who disobeys the ratio, who learnt from fewer traces than others,
+    where published numbers come from."""
     found = [p for r in rows if published is not None and (p := published(r)) is not None]
     sources = [f"{p.source}, accuracy % @ tokens, no interval" for p in found]
     remarks = [p.note for p in found if p.note]
-    return [*control_notes(rows), *(f"published: {text}" for text in dict.fromkeys([*sources, *remarks]))]
+    texts = (f"published: {text}" for text in dict.fromkeys([*sources, *remarks]))
+    return [*control_notes(rows), *_training_notes(rows), *texts]
+
+
+def _training_notes(rows: Sequence[SystemResult]) -> list[str]:
+    """How many traces each student learnt from, if they are not equally many: then more than the cut differs."""
+    trained = [row for row in rows if row.num_training_rows is not None]
+    numbers = sorted({row.num_training_rows or 0 for row in trained}, reverse=True)
+    if len(numbers) < 2:
+        return []
+    told = []
+    for number in numbers:
+        others = {row.system for row in trained if row.num_training_rows != number}
+        own = [row for row in trained if row.num_training_rows == number]
+        names = (f"{r.system} at {r.target_ratio:g}" if r.system in others else r.system for r in own)
+        told.append(f"{number} ({', '.join(dict.fromkeys(names))})")
+    return [f"students learnt from different numbers of traces: {', '.join(told)}"]
 
 
 def plain_table(

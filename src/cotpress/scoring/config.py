@@ -1,8 +1,9 @@
 """Settings of the scorers: one class per formula, one YAML or more per class in conf/scorer."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -83,6 +84,15 @@ class ScorerConfig:
         """True if the scorer is trained on the distilled labels."""
         return False
 
+    @property
+    def reads_with_model(self) -> bool:
+        """True if a causal language model reads: the reference model, or the one that it is made from."""
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that determine the scores, by name: all of them, unless a scorer knows some that cannot."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     def check(self, *, has_reference: bool) -> None:
         """Refuse what a type cannot: called when the configuration is composed, before anything is trained.
 
@@ -110,6 +120,11 @@ class ReadingConfig(ScorerConfig):
         """See `ScorerConfig`."""
         return self.read_by is ReadBy.reference
 
+    @property
+    def reads_with_model(self) -> bool:
+        """See `ScorerConfig`."""
+        return True
+
 
 @dataclass(kw_only=True, slots=True)
 class TokenReadingConfig(ReadingConfig):
@@ -129,9 +144,14 @@ class CtsConfig(TokenReadingConfig):
     """What it is compared with: none or question."""
 
     def check(self, *, has_reference: bool) -> None:
-        """Condition and baseline must differ, and the baseline must not know the answer."""
+        """The condition must tell something that the baseline does not, and the baseline must not know the answer."""
         if self.baseline not in (Condition.none, Condition.question):
             raise ConfigError(f"scorer.baseline: got '{self.baseline.value}', allowed: none, question")
+        if self.condition is Condition.none:
+            raise ConfigError(
+                "scorer.condition: got 'none', but the score is what a condition tells beyond scorer.baseline. "
+                "Allowed: answer, question, question_answer. Fix: scorer.condition=answer, or scorer=self_information"
+            )
         if self.condition is self.baseline:
             raise ConfigError(
                 f"scorer.condition: got '{self.condition.value}', which is also scorer.baseline: every score would "
@@ -285,6 +305,12 @@ class TokenskipConfig(ScorerConfig):
         """See `ScorerConfig`."""
         return self.train
 
+    def identity(self) -> dict[str, Any]:
+        """A published classifier is determined by its files (see `Plan.identity`); how one is trained says nothing."""
+        if self.train:
+            return ScorerConfig.identity(self)
+        return {"name": self.name, "train": False, "window_tokens": self.window_tokens}
+
 
 @dataclass(kw_only=True, slots=True)
 class MixConfig(ScorerConfig):
@@ -310,6 +336,19 @@ class MixConfig(ScorerConfig):
         """True if one of the parts that count does."""
         return any(self.parts[name].needs_labels for name in self.weighted)
 
+    @property
+    def reads_with_model(self) -> bool:
+        """True if one of the parts that count does."""
+        return any(self.parts[name].reads_with_model for name in self.weighted)
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the parts that count, and their weights."""
+        return {
+            "name": self.name,
+            "parts": {name: self.parts[name].identity() for name in self.weighted},
+            "weights": {name: self.weights[name] for name in self.weighted},
+        }
+
     def check(self, *, has_reference: bool) -> None:
         """Every part needs a weight and the other way round, and one weight must be above 0."""
         unknown = sorted(set(self.weights) - set(self.parts))
@@ -327,36 +366,6 @@ class MixConfig(ScorerConfig):
             raise ConfigError(f"scorer.weights: got {self.weights}, allowed: finite numbers >= 0, at least one above 0")
         for name in self.weighted:
             self.parts[name].check(has_reference=has_reference)
-
-
-def llmlingua_settings(config: ScorerConfig) -> CtsConfig | SelfInformationConfig:
-    """The same settings, if LLMLingua 0.2.2 knows such a score (compression=llmlingua_compat).
-
-    Raises:
-        ConfigError: It does not.
-    """
-    problem = None
-    if isinstance(config, CtsConfig):
-        if config.condition is Condition.none:
-            problem = "scorer.condition: got 'none', which compares the text with itself. Fix: scorer.condition=answer"
-        elif config.baseline is not Condition.none:
-            problem = f"scorer.baseline: got '{config.baseline.value}', but the release compares with no condition. "
-            problem += "Fix: scorer.baseline=none"
-    elif isinstance(config, SelfInformationConfig):
-        if config.condition is not Condition.none:
-            problem = f"scorer.condition: got '{config.condition.value}', but plain LLMLingua knows no condition. "
-            problem += "Fix: scorer.condition=none"
-    else:
-        problem = f"scorer: got '{config.name}', but the release knows two scores: scorer=cts, or "
-        problem += "scorer=self_information scorer.condition=none (plain LLMLingua)"
-    if problem is None:
-        assert isinstance(config, CtsConfig | SelfInformationConfig)
-        if config.pooling is Unit.token:
-            return config
-        problem = (
-            f"scorer.pooling: got '{config.pooling.value}', but the release scores tokens. Fix: scorer.pooling=token"
-        )
-    raise ConfigError(f"compression=llmlingua_compat repeats LLMLingua 0.2.2. {problem}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,9 @@ from cotpress.modeling.rereading import Rereader
 from cotpress.modeling_config import ModelConfig
 from cotpress.records import Trace
 from cotpress.scoring.base import Scorer, TokenScorer
-from cotpress.scoring.config import Condition, CtsConfig, ScorerConfig, SelfInformationConfig, llmlingua_settings
+from cotpress.scoring.config import Condition, CtsConfig, ScorerConfig, SelfInformationConfig
 from cotpress.scoring.job import ScoringJob
+from cotpress.scoring.llmlingua_settings import llmlingua_settings
 from cotpress.scoring.llmlingua_windows import kept_tokens, window_share
 from cotpress.scoring.plan import reference_model
 from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, TOO_LONG, condition_text

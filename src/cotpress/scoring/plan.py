@@ -13,7 +13,14 @@ import torch
 
 from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.errors import ArtifactError, ConfigError
-from cotpress.modeling.loading import compiled, load_model, load_tokenizer, model_identity, pick_device
+from cotpress.modeling.loading import (
+    compiled,
+    load_model,
+    load_tokenizer,
+    model_identity,
+    pick_device,
+    tokenizer_fingerprint,
+)
 from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.scoring.base import Scorer
 from cotpress.scoring.config import (
@@ -108,6 +115,12 @@ class _Models:
         return model_identity(self.config, self.store, self.device)
 
     @property
+    def tokenizer_identity(self) -> dict[str, Any]:
+        """What determines the tokens alone, whatever weights and number format belong to them."""
+        # Of a copy of its own: a plan travels to other processes, and what is loaded here would go with it.
+        return {"tokenizer": tokenizer_fingerprint(load_tokenizer(self.config, self.store))}
+
+    @property
     def reference_key(self) -> str | None:
         """The artifact of the reference model, or None if the base model stands for it."""
         return self._reference.key if self._reference is not None else None
@@ -146,11 +159,11 @@ def _plan(config: ScorerConfig, distilled: Artifact | None, models: _Models) -> 
         case RandomConfig():
             from cotpress.scoring.random import RandomScorer
 
-            return Plan({"model": models.identity}, partial(_without_model, RandomScorer, config, models))
+            return Plan(models.tokenizer_identity, partial(_without_model, RandomScorer, config, models))
         case PositionConfig():
             from cotpress.scoring.position import PositionScorer
 
-            return Plan({"model": models.identity}, partial(_without_model, PositionScorer, config, models))
+            return Plan(models.tokenizer_identity, partial(_without_model, PositionScorer, config, models))
         case TokenskipConfig():
             from cotpress.scoring.classifier_training import classifier_identity
 
@@ -189,6 +202,8 @@ def _reading(config: ReadingConfig, models: _Models) -> Plan:
     identity = {
         "model": models.identity,
         "reference": models.reference_key if config.needs_reference else None,
+        # With ratio_marker, which stands in no text that is read: every model has its own, so without it whatever was
+        # scored before would be scored again, and every student of it trained again.
         "chat": models.config.chat,
         "context_tokens": models.config.context_tokens,
     }

@@ -47,7 +47,7 @@ def scoring_job(
         ModelError: A model cannot be found.
     """
     plan = plan_scorer(config, distilled, reference, base, trainer, store)
-    identity: dict[str, Any] = {"scorer": config, "traces": traces.key, **plan.identity}
+    identity: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **plan.identity}
     if plan.window_context is not None and _may_be_longer(traces, plan.window_context):
         identity["windows"] = {"overlap": WINDOW_OVERLAP}
     return ScoringJob(

@@ -222,3 +222,15 @@ def test_scores_of_other_tokens_or_texts_are_refused(world: World) -> None:
         world.run(world.scores(**two, scores=np.zeros(2, np.float32)))
     with pytest.raises(ArtifactError, match="do not fit"):
         world.run(world.scores(**two, scores=np.array([0, np.nan], np.float32)))
+
+
+def test_few_traces_left_are_told_each_time_and_all_of_them_never(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.run(None, 1.0)
+    world.run(world.scores(), 0.5)
+    assert "training traces are left" not in caplog.text
+    for _ in range(2):  # the second time it is found done
+        caplog.clear()
+        world.run(world.scores(ids=["t0", "t1", "t2"]), 0.5)
+        assert "only 3 of 4 training traces are left (1 no score)" in caplog.text

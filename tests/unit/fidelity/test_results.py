@@ -76,6 +76,25 @@ def test_namesakes_are_told_apart_by_what_differs() -> None:
     assert [r.system for r in merged_rows([jobs[0], other])][:2] == ["cts", "cts"]
 
 
+def test_namesakes_of_equal_settings_are_told_apart_by_what_made_them() -> None:
+    def job(value: float, **artifacts: str) -> FidelityResults:
+        keys = {"truth": "truth/1", "score (cts)": "score/0123456789abcdef", **artifacts}
+        return results(row("cts", value, settings={"condition": "answer"}), artifacts=keys)
+
+    jobs = [job(0.8, reference="reference/aaaaaaaaaaaaaaaa"), job(0.7, reference="reference/bbbbbbbbbbbbbbbb")]
+    assert [r.system for r in merged_rows(jobs)][:2] == ["cts reference:aaaaaaaa", "cts reference:bbbbbbbb"]
+    other = job(0.65, reference="reference/bbbbbbbbbbbbbbbb", **{"score (cts)": "score/ffffffffffffffff"})
+    names = [r.system for r in merged_rows([jobs[1], other])][:2]
+    assert names == ["cts score:01234567", "cts score:ffffffff"]
+
+
+def test_setting_that_only_one_of_two_namesakes_notes_does_not_tell_them_apart() -> None:
+    """Results of earlier releases noted fewer of them."""
+    old = results(row("cts", 0.8, settings={"condition": "answer"}))
+    new = results(row("cts", 0.7, settings={"condition": "question", "reference.tune.epochs": 3}))
+    assert [r.system for r in merged_rows([old, new])][:2] == ["cts condition=answer", "cts condition=question"]
+
+
 def test_table_says_who_does_not_beat_position() -> None:
     rows = merged_rows([results(row("cts", 0.9), row("random", 0.55, -0.05), row("head", 0.2, -0.4))])
     grid = main_grid(rows, "Agreement", confidence=0.9)

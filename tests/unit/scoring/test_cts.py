@@ -61,9 +61,18 @@ def test_missing_condition_is_refused_by_its_name(model, read, traces):
         assert (scorer.refusal(silent), scorer.refusal(blank)) == reasons
 
 
-@pytest.mark.parametrize("condition", [Condition.none, Condition.question])
-def test_condition_that_is_the_baseline_is_refused_before_a_model_is_looked_for(condition, base, trainer, store):
-    config = CtsConfig(name="cts", condition=condition, baseline=condition)
+@pytest.mark.parametrize(
+    ("condition", "baseline"),
+    [
+        (Condition.none, Condition.none),
+        (Condition.none, Condition.question),  # what the question makes easier would go first: the score upside down
+        (Condition.question, Condition.question),
+    ],
+)
+def test_condition_that_tells_nothing_more_is_refused_before_a_model_is_looked_for(
+    condition, baseline, base, trainer, store
+):
+    config = CtsConfig(name="cts", condition=condition, baseline=baseline)
     nowhere = replace(base, path="nowhere")
     with pytest.raises(
         ConfigError, match=rf"scorer\.condition: got '{condition.value}'.*Fix: scorer\.condition=answer"

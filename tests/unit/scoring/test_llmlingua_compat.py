@@ -29,9 +29,9 @@ from cotpress.scoring.config import (
     ReadBy,
     SelfInformationConfig,
     Template,
-    llmlingua_settings,
 )
 from cotpress.scoring.llmlingua_compat import CONDITION_TOO_LONG, LlmlinguaCompat, decision_job
+from cotpress.scoring.llmlingua_settings import llmlingua_settings
 from cotpress.scoring.llmlingua_windows import window_share
 from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, TOO_LONG
 from cotpress.tables import read_records
