@@ -43,12 +43,13 @@ def train_reference(
     if config.tune.method is Method.none:
         return None
     tokenizer = load_tokenizer(base, store)
+    written = ChatFormat(tokenizer, base.chat)
 
     def examples() -> Examples:
         rows = read_records(distilled.file("valuable.parquet"), ValuableTrace)[: config.limit]
-        return reference_examples(rows, tokenizer, ChatFormat(tokenizer, base.chat), _longest(config.tune, base))
+        return reference_examples(rows, tokenizer, written, _longest(config.tune, base))
 
-    identity = {"limit": config.limit, "distilled": distilled.key}
+    identity = {"limit": config.limit, "distilled": distilled.key, **written.opening_identity()}
     return _train(ReferenceModule, config.tune, base, identity, examples, trainer, tracker, store)
 
 
@@ -73,13 +74,13 @@ def train_student(
         store: Where the result goes.
         validate: Answers validation problems during training, can be pickled; None leaves that out.
     """
-    tokenizer = load_tokenizer(model, store)
+    written = ChatFormat(load_tokenizer(model, store), model.chat)
 
     def examples() -> Examples:
         rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
-        return student_examples(rows, ChatFormat(tokenizer, model.chat), _longest(config.tune, model))
+        return student_examples(rows, written, _longest(config.tune, model))
 
-    identity = {"compressed": compressed.key}
+    identity = {"compressed": compressed.key, **written.opening_identity()}
     validations = config.validations_per_run if config.validation_problems > 0 else 0
     return _train(
         SftModule, config.tune, model, identity, examples, trainer, tracker, store, validate=validate, times=validations

@@ -1,17 +1,21 @@
+import copy
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 
 from cotpress.artifacts import Summary
 from cotpress.errors import ConfigError, TrainingError
-from cotpress.modeling.loading import load_model
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling.tiny import tiny_model
+from cotpress.modeling_config import ModelSource
 from cotpress.prompts import ChatFormat
-from cotpress.records import ValuableTrace
-from cotpress.tables import write_records
+from cotpress.records import CompressedTrace, ValuableTrace
+from cotpress.tables import read_records, write_records
 from cotpress.training.config import Method, ReferenceConfig, SftConfig
-from cotpress.training.examples import reference_examples
+from cotpress.training.examples import reference_examples, student_examples
 from cotpress.training.stage import train_reference, train_student
 
 THINKING = "wait let me check the price so the total is 12"
@@ -50,6 +54,31 @@ def test_hardware_does_not_change_the_identity(tiny_config, store, compressed, t
     one = train_student(SftConfig(tune=tune), trainer=hardware, **arguments)
     hardware.tokens_per_batch, hardware.num_threads = 64, 2
     assert train_student(SftConfig(tune=tune), trainer=hardware, **arguments).key == one.key
+
+
+@pytest.fixture
+def opening(tiny_config, tokenizer, store, tmp_path):
+    """A model whose chat template ends the prompt with the tag, as those of R1's distilled models do."""
+    folder = shutil.copytree(tiny_model(store).path, tmp_path / "opening")
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
+    changed.save_pretrained(folder)
+    return dataclasses.replace(tiny_config, source=ModelSource.hub, path=str(folder))
+
+
+def test_thinking_that_the_template_opens_is_opened_once_in_every_training_row(
+    opening, store, compressed, tune, hardware, tracker
+):
+    own = load_tokenizer(opening, store)
+    written = ChatFormat(own, opening.chat)
+    students = student_examples(read_records(compressed.file("compressed.parquet"), CompressedTrace), written, 500)
+    references = reference_examples([_valuable((28, len(THINKING)))], own, written, 500)
+    for row in [*students.kept, *references.kept]:
+        assert own.decode(row.ids).count("<think>") == 1
+        assert own.decode(row.ids[: row.num_prompt]).endswith("assistant\n<think>\n")
+    arguments = {"compressed": compressed, "trainer": hardware, "tracker": tracker, "store": store}
+    identity = train_student(SftConfig(tune=tune), model=opening, **arguments).manifest["identity"]
+    assert identity["opening"] == ""
 
 
 def test_full_fine_tune_writes_a_model_that_stands_alone(tiny_config, store, compressed, tune, hardware, tracker):
