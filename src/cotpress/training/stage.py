@@ -7,7 +7,7 @@ from typing import Any
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.devices import run_on_devices
-from cotpress.modeling.loading import load_tokenizer, model_identity, pick_device
+from cotpress.modeling.loading import load_tokenizer, model_identity, pick_device, resolve_dtype
 from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
@@ -18,6 +18,7 @@ from cotpress.training.callbacks import Validate
 from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
 from cotpress.training.examples import Examples, reference_examples, student_examples
 from cotpress.training.job import Logged, TrainingJob, train_here
+from cotpress.training.masters import needs_masters
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
 
 
@@ -123,6 +124,7 @@ def _train(
         "tune": {**plain(tune), "max_tokens": _longest(tune, base)},
         "model": model_identity(base, store, device),
         "chat": base.chat,
+        **({"master": "float32"} if needs_masters(tune, resolve_dtype(base.dtype, device)) else {}),
         **upstream,
     }
     return store.build(kind.stage, identity, produce)

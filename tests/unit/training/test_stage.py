@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from cotpress.artifacts import Summary
+from cotpress.artifacts import ArtifactStore, Summary, plain
 from cotpress.errors import ConfigError, TrainingError
-from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
 from cotpress.modeling.tiny import tiny_model
-from cotpress.modeling_config import ModelSource
+from cotpress.modeling_config import Dtype, ModelSource
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
 from cotpress.tables import read_records, write_records
@@ -54,6 +54,34 @@ def test_hardware_does_not_change_the_identity(tiny_config, store, compressed, t
     one = train_student(SftConfig(tune=tune), trainer=hardware, **arguments)
     hardware.tokens_per_batch, hardware.num_threads = 64, 2
     assert train_student(SftConfig(tune=tune), trainer=hardware, **arguments).key == one.key
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "more"),
+    [
+        (Method.lora, Dtype.float32, {}),
+        (Method.lora, Dtype.bfloat16, {}),
+        (Method.full, Dtype.float32, {}),
+        (Method.full, Dtype.bfloat16, {"master": "float32"}),
+    ],
+)
+def test_identity_names_master_weights_where_there_are_some_and_is_what_it_was_elsewhere(
+    tiny_config, store, compressed, tune, hardware, tracker, monkeypatch, method, dtype, more
+):
+    tune.method, told = method, []
+    folder = str(tiny_model(store).path)  # made before nothing can be
+    base = dataclasses.replace(tiny_config, dtype=dtype, source=ModelSource.hub, path=folder)
+    monkeypatch.setattr(ArtifactStore, "build", lambda _, stage, identity, produce: told.append((stage, identity)))
+    train_student(
+        SftConfig(tune=tune), model=base, compressed=compressed, trainer=hardware, tracker=tracker, store=store
+    )
+    expected = {
+        "tune": plain(tune),
+        "model": model_identity(base, store),
+        "chat": base.chat,
+        "compressed": compressed.key,
+    }
+    assert told == [("sft", expected | more)]
 
 
 @pytest.fixture
