@@ -13,14 +13,16 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from cotpress.modeling.loading import split_head
-from cotpress.modeling.packing import Packed, packed_states
+from cotpress.modeling.packing import Packed
 from cotpress.modeling_config import Attention
 from cotpress.planning.setting import Setting
 from cotpress.planning.shape import ModelShape
 from cotpress.training.adapters import checkpointed_activations, make_trainable
+from cotpress.training.batching import MicroBatch
 from cotpress.training.config import TuneConfig
 from cotpress.training.head_loss import SummedLoss, chunked_loss
+from cotpress.training.module import LossOfModel
+from cotpress.training.sharing import Alone
 
 
 class Measured(NamedTuple):
@@ -28,7 +30,7 @@ class Measured(NamedTuple):
 
     Attributes:
         states: Weights, gradients and optimizer together, between the micro-batches.
-        stored: Kept by the body when its forward pass ends.
+        stored: Kept by the body when its forward pass ends; what is copied around the whole call is not.
         peak: Most that was alive at once beside `states`.
     """
 
@@ -118,6 +120,12 @@ def fill(model: Any) -> None:
                 module._buffers[name] = torch.ones(old.shape, dtype=old.dtype)
 
 
+def _copies(model: torch.nn.Module) -> list[torch.Tensor]:
+    """What stands in the places of master weights just now."""
+    found = {id(p): p for module in model.modules() for p in module._parameters.values() if p is not None}
+    return [p for p in found.values() if not isinstance(p, torch.nn.Parameter)]
+
+
 def measure_training(
     shape: ModelShape,
     setting: Setting,
@@ -127,30 +135,33 @@ def measure_training(
     fake: bool = False,
 ) -> Measured:
     """One step of training, with every token but the last of each sequence as a target."""
-    model = trained_model(shape, setting)
+    sharing = Alone(torch.bfloat16 if setting.copied else None)
+    model = sharing.load(torch.device("meta"), lambda _: trained_model(shape, setting))
     with FakeTensorMode() if fake else contextlib.nullcontext(), LiveMemory() as memory:
         fill(model)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
         ids = torch.ones(1, sum(lengths), dtype=torch.long)
         packed = Packed(ids=ids, positions=ids, lengths=lengths)
         predicting = torch.arange(sum(lengths) - len(lengths))
-        targets = torch.ones_like(predicting)
+        batch = MicroBatch(packed=packed, predicting=predicting, targets=torch.ones_like(predicting), number=0)
 
-        def summed_loss() -> torch.Tensor:
-            split = split_head(model)
-            states = packed_states(split.decoder, packed)
-            found["stored"] = memory.live - found["states"] - states.nbytes
-            head: Any = split.head
-            return loss(states.index_select(0, predicting), head.weight, head.bias, targets)
+        def noting(
+            states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+        ) -> torch.Tensor:
+            taken = states.nbytes + states.nbytes // len(predicting) * sum(lengths)  # those with a target, and all
+            taken += sum(copy.nbytes for copy in _copies(model))
+            found["stored"] = memory.live - found["states"] - taken
+            return loss(states, weight, bias, targets)
 
+        called: Any = sharing.ready(LossOfModel(model, noting))
         found = {"states": 0}
         with checkpointed_activations(model, wanted=setting.checkpointing):
             for _ in range(2):
                 for _ in range(2):
                     found["states"] = memory.peak = memory.live
-                    summed_loss().backward()  # type: ignore[no-untyped-call]
+                    called(batch).backward()
                     found["peak"] = memory.peak - found["states"]
                 optimizer.step()
                 optimizer.zero_grad()
-    inputs = ids.nbytes + predicting.nbytes + targets.nbytes
+    inputs = ids.nbytes + predicting.nbytes + batch.targets.nbytes
     return Measured(states=found["states"] - inputs, stored=found["stored"], peak=found["peak"])

@@ -31,6 +31,14 @@ def what_it_is(model: torch.nn.Module) -> Mapping[str, float]:
     return {"val/rank": float(here().rank), "val/training": float(model.training)}
 
 
+def number_formats(model: torch.nn.Module) -> Mapping[str, float]:
+    """A validation that writes a token, and says whether all weights were in bfloat16."""
+    written: Any = model
+    logits = written(torch.arange(5).view(1, -1)).logits
+    halved = all(p.dtype is torch.bfloat16 for p in model.parameters())
+    return {"val/bfloat16": float(halved), "val/finite": float(logits.isfinite().all())}
+
+
 class OnCpu(SftModule):
     """Lets DeepSpeed run on the CPU, which DeepSpeed can, but Lightning refuses."""
 

@@ -53,7 +53,7 @@ class ChatConfig:
     system: str | None = None
     """System text; null leaves it to the model's own template."""
     thinking_open: str = "<think>\n"
-    """Text before the thinking, at the start of the completion."""
+    """Text before the thinking, at the start of the completion, unless the model's template ends the prompt with it."""
     thinking_close: str = "\n</think>\n\n"
     """Text between the thinking and the response."""
     ratio_marker: str = "<|eot_id|>{ratio}<|eot_id|>"

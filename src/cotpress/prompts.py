@@ -5,6 +5,8 @@ A training sequence is `prompt + completion`:
     prompt      chat template (system, question [+ ratio marker], start of the assistant's turn)
     completion  thinking_open  thinking  thinking_close  response  end of turn
 
+What the model's template writes of `thinking_open` at the end of the prompt is not written a second time.
+
 A layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) has its response in the last
 paragraph of what it trains. Nothing but this training tells a model so: what another one writes has no such division.
 
@@ -13,6 +15,7 @@ The thinking is spliced in as token ids, so the tokens that were kept are the to
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cotpress.errors import ConfigError
@@ -89,7 +92,6 @@ class ChatFormat:
             )
         self._tokenizer, self._chat = tokenizer, chat
         self.has_tags = bool(chat.thinking_close.strip())
-        self._open = self.text_ids(chat.thinking_open)
         self._close = self.text_ids(chat.thinking_close)
         self._end = [tokenizer.eos_token_id]
 
@@ -100,17 +102,24 @@ class ChatFormat:
 
     def prompt_ids(self, question: str, ratio: float | None = None) -> list[int]:
         """Token ids of the prompt, up to where the assistant begins to write."""
+        return self.text_ids(self._prompt(question, ratio))
+
+    def _prompt(self, question: str, ratio: float | None = None) -> str:
         user = {"role": "user", "content": question + marker_text(self._chat.ratio_marker, ratio)}
         system = [] if self._chat.system is None else [{"role": "system", "content": self._chat.system}]
-        return self.text_ids(render_chat(self._tokenizer, [*system, user], add_generation_prompt=True))
+        return render_chat(self._tokenizer, [*system, user], add_generation_prompt=True)
 
     def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
         """Token ids of the assistant's turn around the given thinking tokens."""
-        return [*self._open, *thinking, *self._close, *self.text_ids(response), *self._end]
+        return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), *self._end]
 
     def thinking_start(self) -> list[int]:
         """Token ids that open the thinking: what precedes its first token inside the completion."""
-        return list(self._open)
+        return self.text_ids(self._opening)
+
+    def opening_identity(self) -> dict[str, str]:
+        """What tells an opening that the template shortens from the configured one; nothing where it does not."""
+        return {} if self._opening == self._chat.thinking_open else {"opening": self._opening}
 
     def thinking_end(self) -> list[int]:
         """Token ids that close the thinking: what follows its last token inside the completion."""
@@ -173,5 +182,24 @@ class ChatFormat:
         tag = self._chat.thinking_open.strip()
         return bool(tag) and (output.lstrip().startswith(tag) or self._prompt_opens(tag))
 
+    @cached_property
+    def _opening(self) -> str:
+        """Text between the prompt and the thinking: what the template has not written of `thinking_open`.
+
+        The templates of R1's distilled models and QwQ end the prompt with the tag, so that the model begins inside of
+        the thinking.
+        """
+        whole, tag = self._chat.thinking_open, self._chat.thinking_open.strip()
+        if not tag or not self._prompt_opens(tag):
+            return whole
+        written = self._some_prompt.rpartition(tag)[2]  # white space
+        rest = whole.partition(tag)[2]
+        return rest.removeprefix(written) if rest.startswith(written) else ""
+
     def _prompt_opens(self, tag: str) -> bool:
-        return str(self._tokenizer.decode(self.prompt_ids("?"))).rstrip().endswith(tag)
+        return self._some_prompt.rstrip().endswith(tag)
+
+    @cached_property
+    def _some_prompt(self) -> str:
+        """They all end alike."""
+        return self._prompt("?")

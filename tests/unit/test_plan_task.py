@@ -59,7 +59,7 @@ def test_micro_batch_is_what_the_trainer_allows_and_the_step_has() -> None:
 def test_page_says_what_is_asked_whether_it_fits_and_what_would(capsys: pytest.CaptureFixture[str]) -> None:
     page = _page(capsys, *LONG)
     assert "student qwen14b: 14.77 B parameters in bfloat16, all weights trained" in page
-    assert re.search(r"asked, one device: weights 29.5, gradients 29.5, optimizer 59.1, .* does not fit", page)
+    assert re.search(r"asked, one device: weights 59.1, gradients 59.1, optimizer 118.2, .* does not fit", page)
     assert re.search(r"smallest that fits: trainer=fsdp2 trainer.devices=\d", page)
     for strategy in ("one device", "ddp", "fsdp2", "deepspeed"):
         assert len(re.findall(rf"^ {strategy} +(?:yes|no) ", page, re.MULTILINE)) == 4

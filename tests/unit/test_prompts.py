@@ -1,4 +1,6 @@
 import functools
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ConfigError
-from cotpress.modeling_config import ChatConfig
+from cotpress.modeling.loading import load_tokenizer
+from cotpress.modeling_config import ChatConfig, ModelConfig, ModelSource
 from cotpress.prompts import ChatFormat, marker_text, render_chat
 from reported import tokenizer
 
@@ -104,6 +108,49 @@ def test_counting_thinking_tokens_decodes_each_token_a_few_times_at_most(monkeyp
         ids = [*chat.text_ids("a") * thinking, *chat.text_ids("</t>"), *chat.text_ids("b") * rest]
         assert chat.num_thinking_tokens(ids) == thinking
         assert decoded[0] < 2.1 * len(ids)
+
+
+ENDINGS = {"<think>\n": "", "<think>": "\n", "<think>\n\n": "", "": "<think>\n", "think\n": "<think>\n"}
+
+
+def opened_by_template(ending: str, tmp_path: Path) -> tuple[Any, ChatFormat]:
+    """The built-in tokenizer with a template whose prompt ends with `ending`."""
+    tokenizer: Any = load_tokenizer(
+        ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny"), ArtifactStore(tmp_path)
+    )
+    start = "<|im_start|>assistant\\n"
+    assert start in tokenizer.chat_template.replace("\n", "\\n")
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n" + ending)
+    return tokenizer, ChatFormat(tokenizer, ChatConfig())
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_thinking_is_opened_once_by_the_template_or_by_us(ending: str, tmp_path: Path) -> None:
+    tokenizer, chat = opened_by_template(ending, tmp_path)
+    prompt, thinking = chat.prompt_ids("2 + 2", 0.5), chat.text_ids("so 4")
+    assert tokenizer.decode(prompt).endswith("assistant\n" + ending)
+    row = tokenizer.decode([*prompt, *chat.completion_ids(thinking, "4")])
+    start = "assistant\n" + ending + ENDINGS[ending]
+    assert row.endswith(start + "so 4\n</think>\n\n4<|im_end|>")
+    assert row.count("<think>") == 1
+    assert tokenizer.decode([*prompt, *chat.thinking_start()]).endswith(start)
+    assert chat.opening_identity() == ({} if ENDINGS[ending] == "<think>\n" else {"opening": ENDINGS[ending]})
+
+
+def test_training_row_holds_the_ids_that_a_model_is_asked_with_and_writes(tmp_path: Path) -> None:
+    _, chat = opened_by_template("<think>\n", tmp_path)
+    output = "so 4\n</think>\n\n4"  # of a model whose thinking the prompt has opened
+    thinking, response, closed = chat.split_output(output)
+    assert closed
+    assert chat.begins_thinking(output)
+    written = [
+        *chat.text_ids("so 4"),
+        *chat.text_ids("\n</think>\n\n"),
+        *chat.text_ids("4"),
+        *chat.text_ids("<|im_end|>"),
+    ]
+    row = [*chat.prompt_ids("2 + 2"), *chat.completion_ids(chat.text_ids(thinking), response)]
+    assert row == [*chat.prompt_ids("2 + 2"), *written]
 
 
 def test_layout_that_parts_nothing_is_an_error() -> None:

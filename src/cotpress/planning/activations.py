@@ -5,6 +5,9 @@ tensors and against the peak of a whole step (tests/unit/planning). Widths, per 
 
     h hidden    i intermediate    q query heads * head width    k key-value heads * head width    b bytes of a value
 
+Where all weights of a bfloat16 model are trained, the forward pass computes with copies of float32 masters: a layer's
+are kept until its backward pass, or made anew for it; those of what is outside of layers until the loss is there.
+
     norm        4h of its input in float32, 4 of its scale, and b*h of its output before the weight if that is trained
     matrices    b * inputs; the matrices after a norm share theirs. On a bfloat16 model each LoRA matrix keeps a float32
                 copy of its own instead: 4 * inputs. That is most of what LoRA needs, and no flag of ours turns it off
@@ -45,36 +48,62 @@ def stored_bytes(shape: ModelShape, setting: Setting) -> int:
     return shape.num_layers * layer_bytes(shape, setting) + (around - first) * setting.tokens
 
 
-def working_bytes(shape: ModelShape, setting: Setting) -> int:
-    """Alive for a moment in the last layer's backward pass: temporaries of the MLP, and a checkpointed layer anew."""
+def copied_layer_bytes(shape: ModelShape, setting: Setting) -> int:
+    """Copies of master weights that layers keep for their backward pass; checkpointed ones make them anew."""
+    return shape.num_layers * _layer_copy(shape, setting) if not setting.checkpointing else 0
+
+
+def working_bytes(shape: ModelShape, setting: Setting, *, whole: bool = True) -> int:
+    """Alive for a moment at the peak, beside what is stored: the head's loss, or a layer's backward pass.
+
+    Args:
+        shape: The model.
+        setting: How it is trained.
+        whole: The device makes the copies of its master weights itself, rather than gathers them.
+    """
+    return max(layer_working_bytes(shape, setting, whole=whole), head_bytes(shape, setting, whole=whole))
+
+
+def layer_working_bytes(shape: ModelShape, setting: Setting, *, whole: bool = True) -> int:
+    """Alive in the last layer's backward pass: temporaries of the MLP, and a checkpointed layer anew."""
     h, i, b = shape.hidden_size, shape.intermediate_size, setting.value_bytes
     per_token = 4 * i + 12 * h if setting.mixed else b * (2 * i + h)
     per_token -= _norm(h, 1, setting)  # of the last norm, whose backward pass is over
     if setting.attention is Attention.eager:
         per_token += _FLOAT * shape.num_heads * setting.tokens
-    # The gradient of a table that is the head as well waits for the embedding's share.
-    waiting = shape.num_head_parameters * b if setting.trains_all and shape.tied_embeddings else 0
+    # The gradient of a table that is the head as well waits for the embedding's share, and that of a copy for the end
+    # of the backward pass, as autograd goes from the last operation to the first.
+    waits = (setting.copied and whole) or (setting.trains_all and shape.tied_embeddings)
+    waiting = shape.num_head_parameters * b if waits else 0
     if not setting.checkpointing:
         return per_token * setting.tokens + waiting
     shared = _FLOAT * h if b == _FLOAT else 0  # the layer's input is kept anyway
-    return (per_token - shared) * setting.tokens + layer_bytes(shape, setting) + waiting
+    copied = _layer_copy(shape, setting) if whole else 0
+    return (per_token - shared) * setting.tokens + layer_bytes(shape, setting) + waiting + copied
 
 
-def head_bytes(shape: ModelShape, setting: Setting) -> int:
+def head_bytes(shape: ModelShape, setting: Setting, *, whole: bool = True) -> int:
     """Most that the head's loss and its gradients take, if every token has a loss."""
     n, b, h, v = setting.tokens, setting.value_bytes, shape.hidden_size, shape.vocab_size
     weight_gradient = shape.num_head_parameters * b if setting.trains_all else 0
     states = n * h * b
+    copied = shape.num_outer_parameters * b if setting.copied and whole else 0  # until the loss is there
     match setting.head_loss:
         case HeadLoss.plain:  # three times all logits in float32, or twice beside two copies in bfloat16
-            return 3 * _FLOAT * n * v + 2 * states + weight_gradient
+            kept = shape.num_head_parameters * b if copied else 0
+            return 3 * _FLOAT * n * v + 2 * states + weight_gradient + kept
         case HeadLoss.liger:  # liger_kernel 0.8, fused_linear_cross_entropy: chunks as small as a row of states
             rows = 1 << (-(-n // -(-v // h)) - 1).bit_length()
             summed = shape.num_head_parameters * _FLOAT if setting.trains_all else 0
-            return rows * v * (b + _FLOAT) + 2 * states + summed + weight_gradient
+            return rows * v * (b + _FLOAT) + 2 * states + summed + weight_gradient + copied
         case _:
             kept = states + weight_gradient + n * _INDEX
-            return kept + max(min(_CHUNK_ROWS, n) * v * _CHUNK_LOGIT_BYTES, states + weight_gradient)
+            chunk = min(_CHUNK_ROWS, n) * v * _CHUNK_LOGIT_BYTES + copied
+            return kept + max(chunk, states + weight_gradient)
+
+
+def _layer_copy(shape: ModelShape, setting: Setting) -> int:
+    return shape.num_layer_parameters * setting.value_bytes if setting.copied else 0
 
 
 def _norm(width: int, rows: int, setting: Setting) -> int:

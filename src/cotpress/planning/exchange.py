@@ -51,5 +51,6 @@ def _fsdp2(shape: ModelShape, setting: Setting, released: int) -> int:
 
 def _deepspeed(shape: ModelShape, setting: Setting) -> int:
     gathered = min(_LIVE_PARAMETERS + _PREFETCHED_PARAMETERS, shape.num_parameters) * setting.value_bytes
-    trained = shape.num_parameters if setting.trains_all else shape.num_adapter_parameters(setting.lora_rank)
-    return gathered + min(_REDUCED_PARAMETERS, 2 * trained) * setting.trained_bytes
+    if setting.trains_all:  # ZeRO sums them in the format that the weights compute in
+        return gathered + min(_REDUCED_PARAMETERS, 2 * shape.num_parameters) * setting.value_bytes
+    return gathered + min(_REDUCED_PARAMETERS, 2 * shape.num_adapter_parameters(setting.lora_rank)) * ADAPTER_BYTES

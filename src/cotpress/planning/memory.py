@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, fields
 
-from cotpress.planning.activations import head_bytes, stored_bytes, working_bytes
+from cotpress.planning.activations import copied_layer_bytes, stored_bytes, working_bytes
 from cotpress.planning.exchange import exchanged_bytes
-from cotpress.planning.setting import ADAPTER_BYTES, Place, Setting
+from cotpress.planning.setting import ADAPTER_BYTES, MASTER_BYTES, Place, Setting
 from cotpress.planning.shape import ModelShape
 from cotpress.trainer_config import Strategy
 
-_FLOAT = 4
 _MOMENTS = 2
-"""Of AdamW, each in the number format of the weights that are trained."""
+"""Of AdamW, each in the number format of what is trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +17,10 @@ class Usage:
     """Memory of one device at its peak, in bytes.
 
     Attributes:
-        weights: Model and adapter.
+        weights: Model and adapter; float32 masters where all weights are trained.
         gradients: Of what is trained.
         optimizer: AdamW's moments.
-        activations: Kept from the forward pass for the backward pass.
+        activations: Kept from the forward pass for the backward pass; copies of masters are, unless a layer runs again.
         working: Alive for a moment: the head's loss, or a layer in the backward pass, whichever is more.
         buffers: Weights and gradients that are on their way between devices.
     """
@@ -55,13 +54,17 @@ def training_usage(shape: ModelShape, setting: Setting, place: Place | None = No
     """
     place = place or Place()
     trained = num_trained(shape, setting)
-    weights = shape.num_parameters * setting.value_bytes
-    weights += 0 if setting.trains_all else trained * ADAPTER_BYTES
-    state_bytes = _MOMENTS * setting.trained_bytes
-    if place.strategy is Strategy.deepspeed and place.devices > 1:
-        state_bytes = (1 + _MOMENTS) * _FLOAT  # ZeRO keeps a float32 copy of what it trains, and moments of that
-    activations = stored_bytes(shape, setting)
-    working = max(working_bytes(shape, setting), head_bytes(shape, setting))
+    zero = place.strategy is Strategy.deepspeed and place.devices > 1
+    whole = place.strategy is Strategy.ddp or place.devices == 1
+    if setting.trains_all:
+        weights = trained * (setting.value_bytes if zero else MASTER_BYTES)
+    else:
+        weights = shape.num_parameters * setting.value_bytes + trained * ADAPTER_BYTES
+    # ZeRO keeps float32 masters of what it trains beside the weights that compute.
+    state_bytes = ((1 if zero else 0) + _MOMENTS) * setting.trained_bytes
+    # Copies that sharded strategies make are among what they exchange.
+    activations = stored_bytes(shape, setting) + (copied_layer_bytes(shape, setting) if whole else 0)
+    working = working_bytes(shape, setting, whole=whole)
     return Usage(
         weights=_share(weights, place),
         gradients=_share(trained * setting.trained_bytes, place),

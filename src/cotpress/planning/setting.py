@@ -8,6 +8,8 @@ from cotpress.training.config import Method
 
 ADAPTER_BYTES = 4
 """PEFT keeps adapters in float32, also on a model in bfloat16 (`autocast_adapter_dtype`)."""
+MASTER_BYTES = 4
+"""Where all weights are trained they are float32, whatever the model computes in (`training.masters`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +19,7 @@ class Setting:
     Attributes:
         method: All weights, or an adapter on every matrix.
         lora_rank: Rank of the adapter.
-        value_bytes: Of a weight and of an activation: 2 (bfloat16) or 4 (float32).
+        value_bytes: Of an activation and of a weight as the forward pass takes it: 2 (bfloat16) or 4 (float32).
         tokens: Tokens of the largest micro-batch.
         checkpointing: Layers keep only their input (`trainer.activation_checkpointing`).
         attention: What computes attention.
@@ -43,9 +45,14 @@ class Setting:
         return not self.trains_all and self.value_bytes != ADAPTER_BYTES
 
     @property
+    def copied(self) -> bool:
+        """True if the forward pass computes with copies of float32 masters."""
+        return self.trains_all and self.value_bytes != MASTER_BYTES
+
+    @property
     def trained_bytes(self) -> int:
         """Of a trained value, of its gradient, and of each of AdamW's two moments."""
-        return self.value_bytes if self.trains_all else ADAPTER_BYTES
+        return MASTER_BYTES if self.trains_all else ADAPTER_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

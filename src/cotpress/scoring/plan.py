@@ -22,6 +22,7 @@ from cotpress.modeling.loading import (
     tokenizer_fingerprint,
 )
 from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.prompts import ChatFormat
 from cotpress.scoring.base import Scorer
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
@@ -40,6 +41,7 @@ from cotpress.scoring.config import (
     ScorerConfig,
     SelfInformationConfig,
     StepEntropyConfig,
+    Template,
     TokenskipConfig,
 )
 from cotpress.trainer_config import TrainerConfig
@@ -207,6 +209,8 @@ def _reading(config: ReadingConfig, models: _Models) -> Plan:
         "chat": models.config.chat,
         "context_tokens": models.config.context_tokens,
     }
+    if config.template is Template.chat:
+        identity |= ChatFormat(models.tokenizer, models.config.chat).opening_identity()
     kind = _reading_class(config)
     window_context = models.config.context_tokens if kind.reads_windows else None
     return Plan(identity, partial(_reading_scorer, config, models), window_context)

@@ -107,6 +107,9 @@ def save_trained(
         return
     with quiet_transformers():
         model.save_pretrained(folder / MODEL, safe_serialization=True, **given)
+    if weights is not None:  # transformers notes the format of the weights in `model`, which may be float32 masters
+        model.config.dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
+        model.config.save_pretrained(folder / MODEL)
     tokenizer.save_pretrained(folder / MODEL)
 
 

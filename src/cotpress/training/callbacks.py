@@ -135,9 +135,8 @@ class ValidationCallback(pl.Callback):
         if trainer.global_step not in self._due or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, NextTokenModule)
-        pl_module.model.eval()
-        metrics = self._validate(pl_module.model)
-        pl_module.model.train()
+        with pl_module.answering() as model:
+            metrics = self._validate(model)
         for logger in trainer.loggers:
             logger.log_metrics({f"{pl_module.stage}/{k}": v for k, v in metrics.items()}, trainer.global_step)
 

@@ -19,6 +19,7 @@ from cotpress.training.callbacks import Validate
 from cotpress.training.config import TuneConfig
 from cotpress.training.examples import Examples
 from cotpress.training.fit import Fitted, fit
+from cotpress.training.masters import needs_masters
 from cotpress.training.module import NextTokenModule
 from cotpress.training.sharded import Sharded
 from cotpress.training.sharing import Alone, Replicated, Sharing
@@ -65,8 +66,9 @@ class Logged:
 
 def train_here(job: TrainingJob) -> Fitted:
     """This device's part of a training; see `run_on_devices`. Metrics are reported as `Logged`."""
-    device, sharing = pick_device(job.trainer), pick_sharing(job.trainer)
-    base = _in_format_of(device, job.base)
+    device = pick_device(job.trainer)
+    base, computed = _in_format_of(device, job.base), resolve_dtype(job.base.dtype, device)
+    sharing = pick_sharing(job.trainer, computed if needs_masters(job.tune, computed) else None)
 
     def make(place: torch.device) -> Any:
         # One worker checks for all: in main memory, before weights are cut, a pass over a large model takes seconds.
@@ -91,17 +93,17 @@ def train_here(job: TrainingJob) -> Fitted:
     return fitted
 
 
-def pick_sharing(trainer: TrainerConfig) -> Sharing:
-    """What `trainer.strategy` stands for, among as many workers as there are."""
+def pick_sharing(trainer: TrainerConfig, computed: torch.dtype | None = None) -> Sharing:
+    """What `trainer.strategy` stands for, among as many workers as there are; `computed` as in `sharing.Alone`."""
     if here().num_workers == 1:
-        return Alone()
+        return Alone(computed)
     match trainer.strategy:
         case Strategy.ddp:
-            return Replicated()
+            return Replicated(computed)
         case Strategy.fsdp2:
-            return Sharded()
+            return Sharded(computed)
         case Strategy.deepspeed:
-            return Zero()
+            return Zero()  # which keeps masters of its own
 
 
 def _report(stage: str, metrics: Mapping[str, float], step: int | None) -> None:

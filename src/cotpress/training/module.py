@@ -4,7 +4,8 @@ They see a model and batches; no configuration, tokenizer, file or tracking serv
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,14 @@ class NextTokenModule(pl.LightningModule):
     def model(self) -> torch.nn.Module:
         """What is trained."""
         return self.loss_sum.get_submodule("model")
+
+    @contextmanager
+    def answering(self) -> Iterator[torch.nn.Module]:
+        """The model as it will be saved: in eval mode, its weights in their own number format."""
+        with self._sharing.as_saved(self.model):
+            self.model.eval()
+            yield self.model
+            self.model.train()
 
     def configure_model(self) -> None:
         """Nothing: a model to be cut comes cut, and Lightning wants to know that somebody has thought of it."""

@@ -16,12 +16,16 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cotpress.devices import here
+from cotpress.training.masters import layers_of
 from cotpress.training.resuming import read_checkpoint
 from cotpress.training.sharing import Alone, Weights, join_process_group
 
 
 class Sharded(Alone):
-    """See `Sharing`. Gradients are summed in float32, whatever the weights are."""
+    """See `Sharing`. Gradients are summed in float32, whatever the weights are.
+
+    What is gathered of float32 masters is their copies in the format that the forward pass computes in.
+    """
 
     whole = False
 
@@ -33,13 +37,13 @@ class Sharded(Alone):
         place = here()
         join_process_group(device)
         mesh = init_device_mesh(device.type, (place.num_workers,))
-        self._cut = partial(fully_shard, mesh=mesh, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32))
+        policy = MixedPrecisionPolicy(param_dtype=self._computed, reduce_dtype=torch.float32)
+        self._cut = partial(fully_shard, mesh=mesh, mp_policy=policy)
         for turn in range(place.num_local_workers):
             if turn == place.local_rank:
-                model = make(torch.device("cpu"))
-                layers = set(model._no_split_modules or ())
-                for module in [m for m in model.modules() if type(m).__name__ in layers]:
-                    self._cut(module)
+                model = super().load(torch.device("cpu"), make)
+                for layer in layers_of(model):
+                    self._cut(layer)
             torch.distributed.barrier()
         return model
 
@@ -64,7 +68,7 @@ class Sharded(Alone):
         """Put together in the first worker's main memory, tensor by tensor."""
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
-        yield _trained_weights(model) | buffers
+        yield _trained_weights(model, self._computed) | buffers
 
 
 class _ShardedStrategy(ModelParallelStrategy):
@@ -100,9 +104,10 @@ class _ShardedStrategy(ModelParallelStrategy):
             optimizer.load_state_dict({**state, "state": cut})
 
 
-def _trained_weights(model: torch.nn.Module) -> Weights:
-    """By name, of tied weights the first one, in the first worker's main memory; None in their places elsewhere."""
-    return {name: _whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+def _trained_weights(model: torch.nn.Module, dtype: torch.dtype | None = None) -> Weights:
+    """By name, of tied weights the first one, in the first worker's main memory; None in their places elsewhere. A
+    `dtype` is that of the result."""
+    return {n: _whole(p.detach().to(dtype or p.dtype)) for n, p in model.named_parameters() if p.requires_grad}
 
 
 def _whole(value: Any) -> Any:

@@ -20,6 +20,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
+from cotpress.training.masters import compute_in, in_format, layers_of, make_masters
+
 Weights = dict[str, torch.Tensor]
 """Parameters by name, on the CPU."""
 
@@ -55,18 +57,34 @@ class Sharing(Protocol):
     def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
         """The trained weights, for the first worker to save; None if those in the model are whole. All call it."""
 
+    def as_saved(self, model: Any) -> AbstractContextManager[None]:
+        """Around questions to a whole model: its weights are in the format that they are saved in."""
+
 
 class Alone:
-    """See `Sharing`."""
+    """See `Sharing`.
+
+    Args:
+        computed: Format that the forward pass computes in where float32 masters are trained (`masters`); None if the
+            weights are trained in the format that they have.
+    """
 
     whole = True
 
+    def __init__(self, computed: torch.dtype | None = None) -> None:
+        self._computed = computed
+
     def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
         """Straight onto the device."""
-        return make(device)
+        model = make(device)
+        if self._computed is not None:
+            make_masters(model)
+        return model
 
     def ready(self, called: torch.nn.Module) -> torch.nn.Module:
-        """As it is."""
+        """As it is, but for the number format."""
+        if self._computed is not None:
+            compute_in(called, layers_of(called.get_submodule("model")), self._computed)
         return called
 
     def strategy(self, max_grad_norm: float) -> Any:
@@ -83,7 +101,11 @@ class Alone:
 
     def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
         """They are whole."""
-        return contextlib.nullcontext()
+        return self.as_saved(model)
+
+    def as_saved(self, model: Any) -> AbstractContextManager[None]:
+        """See `Sharing`."""
+        return in_format(model, self._computed)
 
 
 class Replicated(Alone):
@@ -92,7 +114,7 @@ class Replicated(Alone):
     def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
         """One on each device."""
         join_process_group(device)
-        return make(device)
+        return super().load(device, make)
 
     def strategy(self, max_grad_norm: float) -> Any:
         """Gradients live in the buckets that are sent, not twice; no buffer changes in training."""

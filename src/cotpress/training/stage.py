@@ -7,7 +7,7 @@ from typing import Any
 
 from cotpress.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.devices import run_on_devices
-from cotpress.modeling.loading import load_tokenizer, model_identity, pick_device
+from cotpress.modeling.loading import load_tokenizer, model_identity, pick_device, resolve_dtype
 from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
@@ -18,6 +18,7 @@ from cotpress.training.callbacks import Validate
 from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
 from cotpress.training.examples import Examples, reference_examples, student_examples
 from cotpress.training.job import Logged, TrainingJob, train_here
+from cotpress.training.masters import needs_masters
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
 
 
@@ -43,12 +44,13 @@ def train_reference(
     if config.tune.method is Method.none:
         return None
     tokenizer = load_tokenizer(base, store)
+    written = ChatFormat(tokenizer, base.chat)
 
     def examples() -> Examples:
         rows = read_records(distilled.file("valuable.parquet"), ValuableTrace)[: config.limit]
-        return reference_examples(rows, tokenizer, ChatFormat(tokenizer, base.chat), _longest(config.tune, base))
+        return reference_examples(rows, tokenizer, written, _longest(config.tune, base))
 
-    identity = {"limit": config.limit, "distilled": distilled.key}
+    identity = {"limit": config.limit, "distilled": distilled.key, **written.opening_identity()}
     return _train(ReferenceModule, config.tune, base, identity, examples, trainer, tracker, store)
 
 
@@ -73,13 +75,13 @@ def train_student(
         store: Where the result goes.
         validate: Answers validation problems during training, can be pickled; None leaves that out.
     """
-    tokenizer = load_tokenizer(model, store)
+    written = ChatFormat(load_tokenizer(model, store), model.chat)
 
     def examples() -> Examples:
         rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
-        return student_examples(rows, ChatFormat(tokenizer, model.chat), _longest(config.tune, model))
+        return student_examples(rows, written, _longest(config.tune, model))
 
-    identity = {"compressed": compressed.key}
+    identity = {"compressed": compressed.key, **written.opening_identity()}
     validations = config.validations_per_run if config.validation_problems > 0 else 0
     return _train(
         SftModule, config.tune, model, identity, examples, trainer, tracker, store, validate=validate, times=validations
@@ -122,6 +124,7 @@ def _train(
         "tune": {**plain(tune), "max_tokens": _longest(tune, base)},
         "model": model_identity(base, store, device),
         "chat": base.chat,
+        **({"master": "float32"} if needs_masters(tune, resolve_dtype(base.dtype, device)) else {}),
         **upstream,
     }
     return store.build(kind.stage, identity, produce)

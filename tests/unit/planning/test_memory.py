@@ -91,6 +91,31 @@ def test_ddp_needs_the_same_on_each_device_and_sharding_less(llama: ModelShape) 
         assert all(u.activations == alone.activations for u in cut)
 
 
+@pytest.mark.parametrize("value_bytes", [2, 4])
+@pytest.mark.parametrize("strategy", Strategy)
+def test_training_all_weights_takes_sixteen_bytes_of_each_with_every_strategy(
+    strategy: Strategy, value_bytes: int, llama: ModelShape
+) -> None:
+    setting, devices = replace(SMALL, value_bytes=value_bytes), 4
+    usage = training_usage(llama, setting, Place(devices=devices, strategy=strategy))
+    beside = value_bytes if strategy is Strategy.deepspeed else 0  # the weights that compute
+    states = llama.num_parameters * (16 + beside) // (1 if strategy is Strategy.ddp else devices)
+    assert usage.weights + usage.gradients + usage.optimizer == pytest.approx(states, abs=3)
+
+
+def test_copies_of_masters_are_kept_where_no_layer_runs_again() -> None:
+    shape = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]
+    copies = 2 * shape.num_layers * shape.num_layer_parameters
+    setting, cut = Setting(method=Method.full), Place(devices=2, strategy=Strategy.fsdp2)
+    assert training_usage(shape, setting).activations - training_usage(shape, setting, cut).activations == copies
+    frugal = replace(setting, checkpointing=True)
+    assert training_usage(shape, frugal).activations == training_usage(shape, frugal, cut).activations
+    beside = training_usage(shape, frugal).working - training_usage(shape, frugal, cut).working
+    assert beside == 2 * (
+        shape.num_layer_parameters + shape.num_head_parameters
+    )  # and the head's gradient, which waits
+
+
 def test_zero_keeps_a_float32_copy_of_what_it_trains(llama: ModelShape) -> None:
     usage = training_usage(llama, SMALL, Place(devices=2, strategy=Strategy.deepspeed))
     assert usage.optimizer == llama.num_parameters * 12 // 2

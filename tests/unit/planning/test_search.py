@@ -48,6 +48,6 @@ def test_smaller_batches_come_before_computing_twice_and_both_before_more_device
     found = smallest_fit(QWEN["7B"], Setting(method=Method.lora), Room(), longest=4096)
     assert found is not None
     assert (found.place.devices, found.setting.checkpointing, found.setting.tokens) == (1, False, 4096)
-    found = smallest_fit(QWEN["7B"], Setting(method=Method.full), Room(), longest=4096)
+    found = smallest_fit(QWEN["7B"], Setting(method=Method.full), Room(device=141 * GB), longest=4096)
     assert found is not None
     assert (found.place.devices, found.setting.checkpointing) == (1, True)

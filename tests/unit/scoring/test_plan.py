@@ -18,8 +18,28 @@ def test_planning_loads_nothing_that_is_not_needed_for_the_identity(base, traine
         raise AssertionError("loaded before it was asked for")
 
     monkeypatch.setattr(plan, "load_model", forbidden)
-    monkeypatch.setattr(plan, "load_tokenizer", forbidden)
     assert plan_scorer(CONFIG, None, None, base, trainer, store).identity["reference"] is None
+    monkeypatch.setattr(plan, "load_tokenizer", forbidden)  # whose chat template may be part of it
+    plain = replace(CONFIG, template=Template.plain)
+    assert plan_scorer(plain, None, None, base, trainer, store).identity["reference"] is None
+
+
+@pytest.mark.parametrize(("template", "more"), [(Template.chat, {"opening": ""}), (Template.plain, {})])
+def test_identity_names_the_opening_only_where_the_chat_template_writes_it(
+    template, more, base, trainer, store, monkeypatch
+):
+    from cotpress.scoring import plan
+
+    def opens(*arguments):
+        tokenizer = load(*arguments)
+        tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
+        return tokenizer
+
+    load, config = plan.load_tokenizer, replace(CONFIG, template=template)
+    before = plan_scorer(config, None, None, base, trainer, store).identity
+    assert before.keys() == {"model", "reference", "chat", "context_tokens"}
+    monkeypatch.setattr(plan, "load_tokenizer", opens)
+    assert plan_scorer(config, None, None, base, trainer, store).identity == before | more
 
 
 @pytest.mark.parametrize(

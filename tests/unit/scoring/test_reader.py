@@ -47,6 +47,15 @@ def test_what_follows_closes_the_thinking_as_in_training(read, tokenizer, base, 
     assert tokenizer.decode(whole[1:] + plain.following_ids(trace.response)) == text
 
 
+def test_thinking_that_the_template_opens_is_not_opened_again(base, store, traces):
+    tokenizer = load_tokenizer(base, store)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
+    reader = Reader(tokenizer, base, Template.chat, 300)
+    context = tokenizer.decode(reader.context_ids(Condition.question, traces[0]))
+    assert context.endswith("assistant\n<think>\n")
+    assert context.count("<think>") == 1
+
+
 @pytest.mark.parametrize("scorer_class", [SelfInformationScorer, ReadingOn])
 def test_trace_over_the_context_is_read_in_windows_or_refused_to_the_token(
     scorer_class, model, tokenizer, base, traces

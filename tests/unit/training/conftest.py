@@ -106,7 +106,7 @@ class Training:
 
     def __init__(self, tiny_config, store, examples, tune, hardware, tmp_path):
         self._given = {"tune": tune, "base": tiny_config, "examples": examples, "store": store}
-        self._hardware, self._tmp_path = hardware, tmp_path
+        self._hardware, self._tmp_path, self.store = hardware, tmp_path, store
         self.heard = []
 
     def __call__(self, name, *, validate=None, base=None, kind=SftModule, **hardware):

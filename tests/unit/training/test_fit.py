@@ -8,19 +8,24 @@ import torch
 from cotpress.artifacts import SCRATCH
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import load_model
+from cotpress.modeling_config import Dtype
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
 from cotpress.training.callbacks import LAST, TimedCheckpoint
+from cotpress.training.config import Method
 from cotpress.training.fit import TRAIN_LOG, fit
 from cotpress.training.module import LossOfModel, SftModule
+from cotpress.training.sharing import Alone
 
 
 class _Killed(BaseException):
     pass
 
 
-def _train(tiny_config, store, examples, tune, hardware, tracker, workdir, **more):
-    model = make_trainable(load_model(tiny_config, store), tune)
+def _train(tiny_config, store, examples, tune, hardware, tracker, workdir, *, computed=None, **more):
+    sharing = Alone(computed)
+    model = sharing.load(torch.device("cpu"), lambda _: make_trainable(load_model(tiny_config, store), tune))
+    more["sharing"] = sharing
     fit(model, SftModule, examples, tune, workdir=workdir, trainer=hardware, log_metrics=tracker.log, **more)
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
@@ -30,12 +35,17 @@ def _losses(workdir):
         return [(row["step"], row["loss"], row["lr"]) for row in csv.DictReader(handle)]
 
 
-@pytest.mark.parametrize("killed_after", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("killed_after", "method", "computed"),
+    [(1, Method.lora, None), (3, Method.lora, None), (7, Method.lora, None), (3, Method.full, torch.bfloat16)],
+)
 def test_killed_and_resumed_run_equals_the_undisturbed_one(
-    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch, killed_after
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch, killed_after, method, computed
 ):
-    arguments = (tiny_config, store, examples, tune, hardware, tracker)
-    whole = _train(*arguments, tmp_path / "whole")
+    tune.method = method
+    base = tiny_config if computed is None else replace(tiny_config, dtype=Dtype.bfloat16)
+    arguments = (base, store, examples, tune, hardware, tracker)
+    whole = _train(*arguments, tmp_path / "whole", computed=computed)
 
     class Killer(TimedCheckpoint):
         def on_train_batch_end(self, trainer: pl.Trainer, pl_module, outputs, batch, batch_idx):
@@ -46,9 +56,9 @@ def test_killed_and_resumed_run_equals_the_undisturbed_one(
     with monkeypatch.context() as patched:
         patched.setattr(fitting, "TimedCheckpoint", Killer)
         with pytest.raises(_Killed):
-            _train(*arguments, tmp_path / "killed")
+            _train(*arguments, tmp_path / "killed", computed=computed)
     assert not (tmp_path / "killed" / TRAIN_LOG).exists()
-    resumed = _train(*arguments, tmp_path / "killed")
+    resumed = _train(*arguments, tmp_path / "killed", computed=computed)
     assert _losses(tmp_path / "killed") == _losses(tmp_path / "whole")
     assert len(_losses(tmp_path / "whole")) == 10
     for name, value in whole.items():

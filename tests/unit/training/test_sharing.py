@@ -5,11 +5,14 @@ import dataclasses
 import pytest
 import torch
 
+from cotpress.artifacts import SCRATCH
 from cotpress.devices import Place
 from cotpress.errors import WorkerError
+from cotpress.modeling.loading import load_model
 from cotpress.modeling_config import Dtype
 from cotpress.trainer_config import HeadLoss, Strategy
 from cotpress.training.batching import StepDataset, plan_steps
+from cotpress.training.callbacks import LAST
 from cotpress.training.config import Method
 from training_jobs import KilledOnce, losses, weights, what_it_is
 
@@ -55,31 +58,34 @@ def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tu
 
 
 @pytest.mark.parametrize(
-    ("method", "strategy", "then"),
+    ("method", "strategy", "then", "dtype"),
     [
-        pytest.param(Method.lora, Strategy.ddp, Strategy.ddp, marks=MORE),
-        pytest.param(Method.full, Strategy.ddp, Strategy.ddp, marks=MORE),
-        pytest.param(Method.lora, Strategy.fsdp2, Strategy.fsdp2, marks=MORE),
-        pytest.param(Method.full, Strategy.fsdp2, Strategy.fsdp2, marks=MORE),
-        pytest.param(Method.lora, Strategy.fsdp2, None, marks=MORE),
-        pytest.param(Method.full, Strategy.ddp, None, marks=MORE),
+        pytest.param(Method.lora, Strategy.ddp, Strategy.ddp, Dtype.auto, marks=MORE),
+        pytest.param(Method.full, Strategy.ddp, Strategy.ddp, Dtype.auto, marks=MORE),
+        pytest.param(Method.lora, Strategy.fsdp2, Strategy.fsdp2, Dtype.auto, marks=MORE),
+        pytest.param(Method.full, Strategy.fsdp2, Strategy.fsdp2, Dtype.auto, marks=MORE),
+        pytest.param(Method.lora, Strategy.fsdp2, None, Dtype.auto, marks=MORE),
+        pytest.param(Method.full, Strategy.ddp, None, Dtype.auto, marks=MORE),
+        pytest.param(Method.full, Strategy.ddp, Strategy.ddp, Dtype.bfloat16, marks=MORE),
+        pytest.param(Method.full, Strategy.fsdp2, Strategy.fsdp2, Dtype.bfloat16, marks=MORE),
     ],
 )
 def test_killed_training_goes_on_without_a_step_lost_or_repeated(
-    training, tune, tmp_path, monkeypatch, method, strategy, then
+    training, tune, tiny_config, tmp_path, monkeypatch, method, strategy, then, dtype
 ):
     tune.method = method
-    whole = training("whole", devices=2, strategy=strategy)
+    base = dataclasses.replace(tiny_config, dtype=dtype)
+    whole = training("whole", base=base, devices=2, strategy=strategy)
     monkeypatch.setenv("TEST_KILLED_ONCE", str(tmp_path / "was_killed"))
     with pytest.raises(WorkerError, match="rank 1 ended: killed by SIGKILL"):
-        training("killed", devices=2, strategy=strategy, kind=KilledOnce)
+        training("killed", base=base, devices=2, strategy=strategy, kind=KilledOnce)
     assert not (tmp_path / "killed" / "train_log.csv").exists()
     assert (tmp_path / "killed" / "scratch" / "last.ckpt").is_file()
     if then is None:  # on one device
-        resumed = losses(training("killed"))
+        resumed = losses(training("killed", base=base))
         assert [r[1] for r in resumed] == pytest.approx([r[1] for r in losses(whole)], rel=2e-4)
         return
-    assert losses(training("killed", devices=2, strategy=then)) == losses(whole)
+    assert losses(training("killed", base=base, devices=2, strategy=then)) == losses(whole)
     for name, weight in weights(whole).items():
         assert torch.equal(weights(tmp_path / "killed")[name], weight), name
 
@@ -103,6 +109,32 @@ def test_bfloat16_trains_on_several_devices_too(training, tune, tiny_config, str
     for a, b in zip(losses(one), losses(several), strict=True):
         assert b[1] == pytest.approx(a[1], rel=2e-2)
     assert {n: w.dtype for n, w in weights(several).items()} == {n: w.dtype for n, w in weights(one).items()}
+
+
+@pytest.mark.parametrize("strategy", [pytest.param(Strategy.ddp, marks=MORE), Strategy.fsdp2])
+def test_masters_of_several_devices_are_those_of_one_and_leave_in_the_format_of_the_model(
+    training, tune, tiny_config, strategy
+):
+    tune.method, tune.lora_dropout, tune.learning_rate = Method.full, 0.0, 1e-5
+    base = dataclasses.replace(tiny_config, dtype=Dtype.bfloat16)
+    one, several = training("one", base=base), training("several", base=base, devices=2, strategy=strategy)
+    for a, b in zip(losses(one), losses(several), strict=True):
+        assert b[1] == pytest.approx(a[1], rel=1e-3)
+    start = dict(load_model(base, training.store).named_parameters())
+    expected, got = _checkpoint(one), _checkpoint(several)
+    assert got.keys() == expected.keys()
+    for name, weight in got.items():
+        assert weight.dtype == torch.float32
+        before = start[name.removeprefix("loss_sum.model.")].float()
+        moved, alone = weight - before, expected[name] - before
+        assert (moved == 0).float().mean() < 0.01, name
+        assert torch.cosine_similarity(moved.flatten(), alone.flatten(), dim=0) > 0.9, name
+    assert {w.dtype for w in weights(several).values()} == {torch.bfloat16}
+    assert (several / "model" / "config.json").read_text() == (one / "model" / "config.json").read_text()
+
+
+def _checkpoint(folder):
+    return torch.load(folder / SCRATCH / LAST, weights_only=True)["state_dict"]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 7])

@@ -1,17 +1,21 @@
+import copy
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 
-from cotpress.artifacts import Summary
+from cotpress.artifacts import ArtifactStore, Summary, plain
 from cotpress.errors import ConfigError, ModelError, TrainingError
-from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
+from cotpress.modeling.tiny import tiny_model
+from cotpress.modeling_config import Dtype, ModelSource
 from cotpress.prompts import ChatFormat
-from cotpress.records import ValuableTrace
-from cotpress.tables import write_records
+from cotpress.records import CompressedTrace, ValuableTrace
+from cotpress.tables import read_records, write_records
 from cotpress.training.config import Method, ReferenceConfig, SftConfig
-from cotpress.training.examples import reference_examples
+from cotpress.training.examples import reference_examples, student_examples
 from cotpress.training.stage import train_reference, train_student
 
 THINKING = "wait let me check the price so the total is 12"
@@ -57,6 +61,59 @@ def test_what_is_validated_does_not_change_the_identity(tiny_config, store, comp
     one = train_student(SftConfig(tune=tune), **arguments, store=store)
     validated = SftConfig(tune=tune, validation_problems=3, validation_max_new_tokens=7, validations_per_run=2)
     assert train_student(validated, **arguments, store=store).key == one.key
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "more"),
+    [
+        (Method.lora, Dtype.float32, {}),
+        (Method.lora, Dtype.bfloat16, {}),
+        (Method.full, Dtype.float32, {}),
+        (Method.full, Dtype.bfloat16, {"master": "float32"}),
+    ],
+)
+def test_identity_names_master_weights_where_there_are_some_and_is_what_it_was_elsewhere(
+    tiny_config, store, compressed, tune, hardware, tracker, monkeypatch, method, dtype, more
+):
+    tune.method, told = method, []
+    folder = str(tiny_model(store).path)  # made before nothing can be
+    base = dataclasses.replace(tiny_config, dtype=dtype, source=ModelSource.hub, path=folder)
+    monkeypatch.setattr(ArtifactStore, "build", lambda _, stage, identity, produce: told.append((stage, identity)))
+    train_student(
+        SftConfig(tune=tune), model=base, compressed=compressed, trainer=hardware, tracker=tracker, store=store
+    )
+    expected = {
+        "tune": plain(tune),
+        "model": model_identity(base, store),
+        "chat": base.chat,
+        "compressed": compressed.key,
+    }
+    assert told == [("sft", expected | more)]
+
+
+@pytest.fixture
+def opening(tiny_config, tokenizer, store, tmp_path):
+    """A model whose chat template ends the prompt with the tag, as those of R1's distilled models do."""
+    folder = shutil.copytree(tiny_model(store).path, tmp_path / "opening")
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
+    changed.save_pretrained(folder)
+    return dataclasses.replace(tiny_config, source=ModelSource.hub, path=str(folder))
+
+
+def test_thinking_that_the_template_opens_is_opened_once_in_every_training_row(
+    opening, store, compressed, tune, hardware, tracker
+):
+    own = load_tokenizer(opening, store)
+    written = ChatFormat(own, opening.chat)
+    students = student_examples(read_records(compressed.file("compressed.parquet"), CompressedTrace), written, 500)
+    references = reference_examples([_valuable((28, len(THINKING)))], own, written, 500)
+    for row in [*students.kept, *references.kept]:
+        assert own.decode(row.ids).count("<think>") == 1
+        assert own.decode(row.ids[: row.num_prompt]).endswith("assistant\n<think>\n")
+    arguments = {"compressed": compressed, "trainer": hardware, "tracker": tracker, "store": store}
+    identity = train_student(SftConfig(tune=tune), model=opening, **arguments).manifest["identity"]
+    assert identity["opening"] == ""
 
 
 def test_full_fine_tune_writes_a_model_that_stands_alone(tiny_config, store, compressed, tune, hardware, tracker):
