@@ -121,5 +121,7 @@ class Training:
 
 
 @pytest.fixture
-def training(tiny_config, store, examples, tune, hardware, tmp_path):
+def training(tiny_config, store, tokenizer, examples, tune, hardware, tmp_path):
+    # The tokenizer has been asked for, so the model is made before there are workers, as the stages do: transformers
+    # saves nothing in a worker that is not the first.
     return Training(tiny_config, store, examples, tune, hardware, tmp_path)
