@@ -155,12 +155,13 @@ def _check_tasks(launcher: Any) -> None:
 
 def perform(task: str, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
     """Do the work of a job, and note that it is done."""
-    noted = isinstance(config, TrainConfig | EvaluateConfig)
-    around = circumstances(config) if isinstance(config, TrainConfig | EvaluateConfig) else {}
+    around = None
+    if isinstance(config, TrainConfig | EvaluateConfig) and task != _PLAN:
+        around = circumstances(config)
     module, _, function = task.partition(":")
     run: Task = getattr(importlib.import_module(module), function)
     metric, run_dir = run(config, folder)
-    if noted and run_dir is not None:
+    if around is not None and run_dir is not None:
         note_finished(run_dir, metric, around)
     return metric, run_dir
 
