@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -28,3 +28,18 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealModel]:
         yield RealModel(config, load_tokenizer(config, store), load_model(config, store))
     except ModelError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def rescaled_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama models multiply their logits by something that only their own forward pass knows of."""
+    from transformers import LlamaForCausalLM
+
+    plain = LlamaForCausalLM.forward
+
+    def rescaled(self: Any, **inputs: Any) -> Any:
+        output = plain(self, **inputs)
+        output.logits = output.logits * 0.3
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", rescaled)

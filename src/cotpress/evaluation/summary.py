@@ -40,11 +40,9 @@ def summarize(
         predictions: Answers of the system, one or several samples per question.
         system: Name of the row.
         ratio: Asked kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction, of the traces that announce `ratio` if they announce any; None if it is not
-            known.
+        actual_ratio: Reached kept fraction, of the traces that announce `ratio` if any do; None if it is not known.
         original: Answers of the student of uncompressed traces to the same questions, or None.
-        training_ratio: Reached kept fraction of all its training thinking, where traces of several ratios were mixed;
-            None: it is `actual_ratio`.
+        training_ratio: That of all its training thinking, where ratios were mixed; None: it is `actual_ratio`.
         ratio_one: Answers of the same student, asked for ratio 1, or None; only students with a control marker can be
             asked, and their ActRatio is relative to these (TokenSkip), that of others to `original`.
         budgets: Token budgets at which the accuracy is given as well; see `matched_budgets`.
@@ -58,8 +56,6 @@ def summarize(
         raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
     against, baseline = (AGAINST_ORIGINAL, original) if ratio_one is None else (AGAINST_RATIO_ONE, ratio_one)
     other = None if original is predictions else original  # Original does not differ from itself
-    trained_on = actual_ratio if training_ratio is None else training_ratio
-    spent = None if original is None else token_ratio(predictions, original)
     return SystemResult(
         system=system,
         target_ratio=ratio,
@@ -75,8 +71,8 @@ def summarize(
         num_samples=max(Counter(p.id for p in predictions).values()),
         standard_error=standard_error(question_means(predictions, lambda p: float(p.correct))),
         pass_at_k=pass_at_k_intervals(predictions, confidence),
-        training_reduction=None if trained_on is None else 1 - trained_on,
-        inference_reduction=None if spent is None else 1 - spent,
+        training_reduction=_spared(actual_ratio if training_ratio is None else training_ratio),
+        inference_reduction=_spared(None if original is None else token_ratio(predictions, original)),
         loop_rate=_share([text_loops(p.output) for p in predictions]),
         unclosed_rate=_share([not p.closed for p in predictions]),
         mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),
@@ -85,6 +81,10 @@ def summarize(
         accuracy_at_budgets=tuple(_at_budget(b, predictions, other, confidence) for b in budgets),
         artifacts=dict(artifacts or {}),
     )
+
+
+def _spared(ratio: float | None) -> float | None:
+    return None if ratio is None else 1 - ratio
 
 
 def _at_budget(

@@ -94,16 +94,7 @@ def test_plain_template_without_bos_is_an_error_when_the_scorer_is_made(base, tr
 
 
 @pytest.mark.parametrize("read_by", ReadBy)
-def test_model_that_rescales_its_logits_does_not_score(read_by, base, trainer, store, reference, monkeypatch):
-    from transformers import LlamaForCausalLM
-
-    plain = LlamaForCausalLM.forward
-
-    def rescaled(self, **inputs):
-        output = plain(self, **inputs)
-        output.logits = output.logits * 0.3
-        return output
-
-    monkeypatch.setattr(LlamaForCausalLM, "forward", rescaled)
+@pytest.mark.usefixtures("rescaled_logits")
+def test_model_that_rescales_its_logits_does_not_score(read_by, base, trainer, store, reference):
     with pytest.raises(ModelError, match="more than a linear map"):
         plan_scorer(replace(CONFIG, read_by=read_by), None, reference, base, trainer, store).make()

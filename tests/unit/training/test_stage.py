@@ -191,19 +191,8 @@ def test_over_long_examples_are_dropped_and_counted(tiny_config, tokenizer):
     assert found.dropped == {"longer than 20 tokens": 2}
 
 
-def test_model_that_rescales_its_logits_is_not_trained(
-    tiny_config, store, compressed, tune, hardware, tracker, monkeypatch
-):
-    from transformers import LlamaForCausalLM
-
-    plain = LlamaForCausalLM.forward
-
-    def rescaled(self, **inputs):
-        output = plain(self, **inputs)
-        output.logits = output.logits * 0.3
-        return output
-
-    monkeypatch.setattr(LlamaForCausalLM, "forward", rescaled)
+@pytest.mark.usefixtures("rescaled_logits")
+def test_model_that_rescales_its_logits_is_not_trained(tiny_config, store, compressed, tune, hardware, tracker):
     tune.learning_rate *= 2  # no other test has trained it
     with pytest.raises(ModelError, match="more than a linear map"):
         train_student(
