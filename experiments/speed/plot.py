@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
 HERE = Path(__file__).parent
-FIGURES = HERE / "results" / "scoring_and_training" / "figures.csv"
+FIGURES = HERE / "results" / "scoring_bfloat16" / "figures.csv"
 SHOWN = {
+    "cotpress (best)": ("#009E73", "D"),
     "limit": ("#888888", "_"),
     "cotpress": ("#0072B2", "o"),
     "naive": ("#E69F00", "s"),
