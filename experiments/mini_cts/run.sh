@@ -10,6 +10,7 @@ common=(
   data@labelled=planted labelled.seed=1000003                       # what reference model and classifier learn from
   benchmark.num_problems=200                                        # and the questions do not
   hydra/launcher=joblib hydra.launcher.n_jobs=2 trainer=cpu trainer.num_threads=1
+  model.dtype=float32
   "$@"
 )
 sweep() {  # NAME SETTING...: its table goes into this folder

@@ -6,7 +6,7 @@ anchors=$(realpath "${1:?file with measured sentence importance}")
 prmbench=$(realpath "${2:?file with inserted redundant steps}")
 cd "$(dirname "$0")/../.."
 here=experiments/scorer_fidelity out=outputs/fidelity_experiment
-root="output_root=$out"
+root="output_root=$out model.dtype=float32"  # bfloat16 decides a tenth of the tokens of cts otherwise
 keep() {  # NAME TRUTH: the table that was written last goes into this folder
   for kind in csv md; do cp "$(ls -t "$out"/fidelity/"$2"-*."$kind" | head -1)" "$here/$1.$kind"; done
 }
