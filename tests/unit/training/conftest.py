@@ -7,7 +7,7 @@ import torch
 from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.devices import run_on_devices
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
 from cotpress.records import CompressedTrace
 from cotpress.tables import write_records
 from cotpress.trainer_config import TrainerConfig
@@ -37,7 +37,7 @@ def tracker():
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    return ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny")
+    return ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", dtype=Dtype.float32)
 
 
 @pytest.fixture(scope="session")
