@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 ROOT = Path(__file__).parents[2]
-STUDENTS = ROOT / "experiments/scorers_by_ratio/results.csv"
+STUDENTS = ROOT / "experiments/mini_cts/table-seeds.csv"
 SCORES = ROOT / "experiments/scorer_fidelity/planted.csv"
 SHOWN = {
     ("tokenskip", "-"): ("tokenskip *", "published"),
@@ -50,6 +50,7 @@ THEMES = {
             "published": "#0072B2",
             "ours": "#D55E00",
             "rule": "#6e7781",
+            "reference_walk": "#D55E00",
             "cts": "#0072B2",
             "tokenskip": "#009E73",
             "random": "#6e7781",
@@ -62,13 +63,29 @@ THEMES = {
             "published": "#56B4E9",
             "ours": "#E69F00",
             "rule": "#9198a1",
+            "reference_walk": "#E69F00",
             "cts": "#56B4E9",
             "tokenskip": "#2FBF93",
             "random": "#9198a1",
         },
     ),
 }
-MARKERS = {"published": "o", "ours": "D", "rule": "s", "cts": "o", "tokenskip": "^", "random": "s"}
+MARKERS = {
+    "published": "o",
+    "ours": "D",
+    "rule": "s",
+    "reference_walk": "D",
+    "cts": "o",
+    "tokenskip": "^",
+    "random": "s",
+}
+STUDENT_LABELS = {
+    "tokenskip": ("tokenskip *", 0.595, 62, "left"),
+    "reference_walk": ("reference_walk", 0.665, 36.5, "left"),
+    "cts": ("cts", 0.8, 45, "left"),
+    "random": ("random", 0.84, 26, "right"),
+}
+"""Systems of the left panel: what they are shown as, and where that stands: ratio, accuracy, side."""
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -83,18 +100,18 @@ def _error(row: dict[str, str], value: str, low: str, high: str) -> tuple[float,
 
 
 def _students(axes: Axes, theme: Theme) -> None:
-    """Accuracy of students against the kept fraction that they were trained on."""
-    rows = _rows(STUDENTS)
+    """Accuracy of students, over their seeds, against the kept fraction that they were trained on."""
+    rows = [r for r in _rows(STUDENTS) if not r["seed"]]
     [original] = [r for r in rows if r["system"] == "Original"]
     middle, below, above = (100 * x for x in _error(original, "accuracy", "accuracy_low", "accuracy_high"))
     axes.axhspan(middle - below, middle + above, color=theme.faint, alpha=0.18, linewidth=0)
     axes.axhline(middle, color=theme.faint, linewidth=1.2)
     axes.text(0.495, middle + 1, "Original (uncompressed)", color=theme.text, ha="right", va="bottom", fontsize=9.5)
-    for shift, system in ((-0.006, "tokenskip"), (0.0, "cts"), (0.006, "random")):
+    for place, (system, (label, ratio, height, side)) in enumerate(STUDENT_LABELS.items()):
         mine = [r for r in rows if r["system"] == system]
         errors = [_error(r, "accuracy", "accuracy_low", "accuracy_high") for r in mine]
         axes.errorbar(
-            [float(r["target_ratio"]) + shift for r in mine],
+            [float(r["target_ratio"]) + 0.006 * (place - 1.5) for r in mine],
             [100 * e[0] for e in errors],
             yerr=[[100 * e[1] for e in errors], [100 * e[2] for e in errors]],
             color=theme.hues[system],
@@ -104,12 +121,7 @@ def _students(axes: Axes, theme: Theme) -> None:
             elinewidth=1.2,
             capsize=0,
         )
-    for system, ratio, height, side in (
-        ("tokenskip *", 0.67, 66, "left"),
-        ("cts", 0.8, 45, "left"),
-        ("random", 0.84, 26, "right"),
-    ):
-        axes.text(ratio, height, system, color=theme.hues[system.split()[0]], ha=side, fontsize=10.5, weight="bold")
+        axes.text(ratio, height, label, color=theme.hues[system], ha=side, fontsize=10.5, weight="bold")
     axes.set(
         xlim=(0.94, 0.46), ylim=(0, 100), xticks=[0.9, 0.7, 0.5], xlabel="fraction of the thinking kept in training"
     )

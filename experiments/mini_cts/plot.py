@@ -52,13 +52,14 @@ def _by_ratio(axes: Axes, rows: list[dict[str, str]]) -> None:
         )
     axes.set(
         xlim=(0.95, 0.45),
-        ylim=(0, 100),
+        ylim=(0, 112),
+        yticks=range(0, 101, 20),
         xticks=[0.9, 0.7, 0.5],
         xlabel="fraction of the thinking kept in training",
         ylabel="accuracy, %",
     )
     axes.set_title("Students by ratio", loc="left", weight="bold")
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, ncols=3, loc="upper right")
 
 
 def _by_truth(axes: Axes, rows: list[dict[str, str]]) -> None:
