@@ -46,3 +46,5 @@ keep prmbench prmbench
 python fidelity.py $root truth=planted truth.limit=10 reference=none scorer=greedy_nll scorer.deletions_per_round=16
 python fidelity.py -m $root truth=planted truth.limit=10 scorer=reference_walk,cts,random
 keep planted_10 planted
+
+python $here/plot.py
