@@ -28,4 +28,4 @@ sweep protection evaluation=students scorer=cts,random,tokenskip,llmlingua compr
 sweep alignment evaluation=students scorer=cts compression.alignment=own,next $ratios
 sweep condition evaluation=students scorer=cts scorer.condition=answer,question,question_answer $ratios
 sweep granularity evaluation=students scorer=tokenskip,reference_walk,cts compression.granularity=token,step ratio=0.7,0.5
-python $here/plot.py
+python -m experiments.mini_cts.plot

@@ -21,4 +21,4 @@ sweep() {  # NAME SETTING...: its table goes into this folder
 }
 sweep examples_50 data.num_traces=333    # 300 to train on, 50 for each of the six ratios
 sweep examples_400 data.num_traces=2667  # 2,400
-python $here/plot.py
+python -m experiments.mini_tokenskip.plot

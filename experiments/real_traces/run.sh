@@ -16,4 +16,4 @@ common=(
 )
 python compress.py -m "${common[@]}" "output=$out/compressed" scorer=cts,llmlingua,reference_likelihood,tokenskip
 python compress.py -m "${common[@]}" "output=$out/compressed_by_base" scorer=cts,llmlingua,random reference=none
-python experiments/real_traces/tables.py "$out"
+python -m experiments.real_traces.tables "$out"

@@ -1,6 +1,6 @@
 """Aggregates over the compressed traces of run.sh: reached ratios, what is deleted, speed. No text of a trace leaves.
 
-python experiments/real_traces/tables.py OUTPUT_ROOT [DIR]
+python -m experiments.real_traces.tables OUTPUT_ROOT [DIR]
 """
 
 import csv
@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cotpress.records import CompressedTrace, RankedTrace, Trace
+from cotpress.report.figure import COLOURS
 from cotpress.report.token_kinds import TokenKind, token_kinds
 from cotpress.tables import read_records
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
+from experiments.drawing import lengths, save
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ HERE = Path(__file__).parent
 RESAMPLES = 2000
 SHOWN = 0.7
 """Ratio of the figure."""
-COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#009E73", "#666666")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,28 +133,25 @@ def _speed(found: Sequence[Cut]) -> Iterator[list[Any]]:
 
 def _draw(rows: Sequence[list[Any]], folder: Path) -> None:
     """Share of each kind that is deleted at `SHOWN`, by scorer."""
-    shown = [row for row in rows[1:] if row[1] == SHOWN]
-    scorers = list(dict.fromkeys(row[0] for row in shown))
+    shown = {(row[0], row[2]): (100 * row[4], 100 * row[5], 100 * row[6]) for row in rows[1:] if row[1] == SHOWN}
+    scorers = list(dict.fromkeys(scorer for scorer, _ in shown))
     kinds = [k.label for k in TokenKind]
-    with plt.rc_context({"svg.hashsalt": "cotpress", "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(figsize=(10, 4.6), layout="constrained")
-        width = 0.8 / len(scorers)
+    width = 0.8 / len(scorers)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
         for place, (scorer, colour) in enumerate(zip(scorers, COLOURS, strict=False)):
-            mine = {row[2]: row for row in shown if row[0] == scorer}
-            values = [100 * mine[k][4] for k in kinds]
-            errors = [
-                [100 * (mine[k][4] - mine[k][5]) for k in kinds],
-                [100 * (mine[k][6] - mine[k][4]) for k in kinds],
-            ]
+            points = [shown[scorer, kind] for kind in kinds]
             at = np.arange(len(kinds)) + (place - (len(scorers) - 1) / 2) * width
-            axes.bar(at, values, width, yerr=errors, color=colour, label=scorer, error_kw={"linewidth": 0.8})
+            errors: dict[str, Any] = {"yerr": lengths(points), "error_kw": {"linewidth": 0.8}}
+            axes.bar(at, [p[0] for p in points], width, color=colour, label=scorer, **errors)
         axes.axhline(100 * (1 - SHOWN), color="#222222", linewidth=1, linestyle=":")
         axes.set_xticks(np.arange(len(kinds)), kinds)
         axes.set_ylabel("deleted, % of its tokens")
-        axes.set_title(f"What is deleted at ratio {SHOWN:g}; dotted: of every kind alike", loc="left", weight="bold")
-        axes.legend(frameon=False, fontsize=9)
-        figure.savefig(folder / "plot.svg", metadata={"Date": None})
-        figure.savefig(folder / "plot.png", dpi=120)
+        axes.set_title(f"What is deleted at ratio {SHOWN:g}; dotted: of every kind alike")
+        axes.legend(fontsize=9)
+
+    save(folder, f"Share of each kind of token that is deleted at ratio {SHOWN:g}, by scorer", (10, 4.6), draw)
 
 
 def _write(path: Path, rows: Sequence[list[Any]]) -> None:

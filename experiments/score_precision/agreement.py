@@ -1,13 +1,13 @@
-"""Scores in bfloat16 against float32: rank correlation and changed keep decisions, as a table and as JSON.
+"""Scores in bfloat16 against float32: rank correlation and changed keep decisions, one row per data set and scorer.
 
-    python experiments/score_precision/agreement.py agreement.json scorer=cts data.num_traces=20
+    python -m experiments.score_precision.agreement CSV NAME scorer=cts data.num_traces=20
 
-The first argument is the file to write; all others are overrides as compress.py takes them. The model reads as it is
-(reference=none): a reference model that is trained anew in each number format would be two models.
+The first argument is the csv file, which keeps its other rows; the second names the data in it; all others are
+overrides as compress.py takes them. The model reads as it is (reference=none): a reference model that is trained anew
+in each number format would be two models.
 """
 
-import dataclasses
-import json
+import csv
 import logging
 import sys
 from pathlib import Path
@@ -15,16 +15,25 @@ from tempfile import TemporaryDirectory
 
 from hydra import compose, initialize_config_dir
 
-from cotpress.artifacts import write_text_atomic
-from cotpress.compression.agreement import agreement
+from cotpress.compression.agreement import Agreement, agreement
 from cotpress.config import ScoringPipelineConfig, register_schemas, to_objects
 from cotpress.flow import Scoring
 from cotpress.records import ScoredTrace
 from cotpress.tables import read_records
 from cotpress.tracking import Job, open_tracker
+from experiments.drawing import read_rows
 
 RATIOS = (0.3, 0.5, 0.7, 0.9)
+CHANGED = {ratio: f"changed_at_{ratio:g}" for ratio in RATIOS}
+COLUMNS = ("data", "scorer", "traces", "tokens", "mean_rank_correlation", "lowest_rank_correlation", *CHANGED.values())
 CONF = Path(__file__).parents[2] / "conf"
+
+
+def configured(overrides: list[str]) -> ScoringPipelineConfig:
+    """The settings of compress.py with these overrides."""
+    config = to_objects(compose("compress", overrides=overrides))
+    assert isinstance(config, ScoringPipelineConfig)
+    return config
 
 
 def scores(config: ScoringPipelineConfig) -> list[ScoredTrace]:
@@ -36,19 +45,34 @@ def scores(config: ScoringPipelineConfig) -> list[ScoredTrace]:
             return read_records(Scoring(config, tracker).scores.file("scores.parquet"), ScoredTrace)
 
 
-def main(target: Path, overrides: list[str]) -> None:
+def keep(target: Path, data: str, scorer: str, found: Agreement) -> None:
+    """Put the row of this data set and scorer into the csv file, in the place of an earlier one."""
+    row = {
+        "data": data,
+        "scorer": scorer,
+        "traces": str(found.num_traces),
+        "tokens": str(found.num_tokens),
+        "mean_rank_correlation": f"{found.mean_rank_correlation:.4f}",
+        "lowest_rank_correlation": f"{found.lowest_rank_correlation:.4f}",
+        **{CHANGED[ratio]: f"{share:.4f}" for ratio, share in found.changed_decisions.items()},
+    }
+    earlier = read_rows(target) if target.exists() else []
+    others = [r for r in earlier if (r["data"], r["scorer"]) != (data, scorer)]
+    with target.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*others, row])
+
+
+def main(target: Path, data: str, overrides: list[str]) -> None:
     """Score twice, compare, write."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     register_schemas()
-    by_format = {}
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for dtype in ("float32", "bfloat16"):
-            asked = ["reference=none", "tracker=none", *overrides, f"model.dtype={dtype}"]
-            config = to_objects(compose("compress", overrides=asked))
-            assert isinstance(config, ScoringPipelineConfig)
-            by_format[dtype] = scores(config)
-    found = agreement(by_format["float32"], by_format["bfloat16"], RATIOS)
-    write_text_atomic(target, json.dumps({"overrides": overrides, **dataclasses.asdict(found)}, indent=1) + "\n")
+        common = ["reference=none", "tracker=none", *overrides]
+        full, half = (configured([*common, f"model.dtype={dtype}"]) for dtype in ("float32", "bfloat16"))
+    found = agreement(scores(full), scores(half), RATIOS)
+    keep(target, data, full.scorer.name, found)
     lines = [
         f"{found.num_traces} traces, {found.num_tokens} tokens, bfloat16 against float32",
         f"rank correlation: mean {found.mean_rank_correlation:.4f}, lowest {found.lowest_rank_correlation:.4f}",
@@ -58,4 +82,4 @@ def main(target: Path, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

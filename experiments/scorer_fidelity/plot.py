@@ -1,15 +1,13 @@
-"""Draws plot.png and plot.svg of this folder from its csv files: python plot.py [DIR]."""
+"""Draws plot.png and plot.svg of this folder from its csv files: python -m experiments.scorer_fidelity.plot [DIR]."""
 
-import csv
 import re
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.drawing import lengths, read_rows, save
 
 HERE = Path(__file__).parent
 TRUTHS = {  # csv: title, axis, measure, its value for an order that says nothing
@@ -18,6 +16,12 @@ TRUTHS = {  # csv: title, axis, measure, its value for an order that says nothin
     "prmbench": ("Inserted redundant steps", "ROC AUC of steps", "ROC AUC", 0.5),
 }
 RULE, READ_BY_BASE, READ_BY_REFERENCE = ("#666666", "s"), ("#0072B2", "o"), ("#D55E00", "D")
+KINDS = {
+    RULE: "no model",
+    READ_BY_BASE: "base model",
+    READ_BY_REFERENCE: "reference model or classifier, trained on planted labels",
+}
+"""Colour and marker of a row by what reads the text."""
 SHOWN = {  # what a row is called: the beginning of its scorer in the csv files, the reference model
     "position, the better direction": ("position", "-"),
     "length, the better direction": ("length", "-"),
@@ -60,40 +64,33 @@ def _found(rows: list[dict[str, str]], name: str, reference: str) -> dict[str, s
 
 def _panel(axes: Axes, folder: Path, truth: str) -> None:
     title, label, measure, chance = TRUTHS[truth]
-    with (folder / f"{truth}.csv").open(encoding="utf-8", newline="") as handle:
-        rows = [r for r in csv.DictReader(handle) if r["measure"] == measure and not r["kind"]]
+    rows = [r for r in read_rows(folder / f"{truth}.csv") if r["measure"] == measure and not r["kind"]]
     axes.axvline(chance, color="#bbbbbb", linewidth=1)
     for place, (name, reference) in enumerate(SHOWN.values()):
         row = _found(rows, name, reference)
         if row is None:
             continue
-        value, low, high = (float(row[end]) for end in ("value", "low", "high"))
+        point = (float(row["value"]), float(row["low"]), float(row["high"]))
         colour, marker = _style(row)
-        axes.errorbar(value, -place, xerr=[[value - low], [high - value]], color=colour, marker=marker, markersize=5)
-    axes.set_title(title, loc="left", weight="bold", fontsize=11)
+        axes.errorbar(point[0], -place, xerr=lengths([point]), color=colour, marker=marker, markersize=5)
+    axes.set_title(title)
     axes.set_xlabel(label)
     axes.set_yticks([-place for place in range(len(SHOWN))], list(SHOWN))
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", color="#eeeeee")
-    axes.set_axisbelow(True)
 
 
 def main(folder: Path) -> None:
-    """Write both formats into a folder."""
-    settings = {"svg.hashsalt": "cotpress", "axes.spines.top": False, "axes.spines.right": False}
-    with plt.rc_context(settings):
-        figure, panels = plt.subplots(1, 3, figsize=(12, 5.2), sharey=True, layout="constrained")
+    """Draw the three tables of a folder."""
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, 3, sharey=True)
         for axes, truth in zip(panels, TRUTHS, strict=True):
             _panel(axes, folder, truth)
-        for (colour, marker), label in (
-            (RULE, "no model"),
-            (READ_BY_BASE, "base model"),
-            (READ_BY_REFERENCE, "reference model or classifier, trained on planted labels"),
-        ):
+        for (colour, marker), label in KINDS.items():
             panels[0].plot([], [], color=colour, marker=marker, linestyle="", label=label)
-        figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside lower right")
-        figure.savefig(folder / "plot.svg", metadata={"Date": None})
-        figure.savefig(folder / "plot.png", dpi=120)
+        figure.legend(fontsize=9, ncols=3, loc="outside lower right")
+
+    save(folder, "What every scorer finds, by three kinds of truth", (12, 5.2), draw)
 
 
 if __name__ == "__main__":

@@ -47,4 +47,4 @@ python fidelity.py $root truth=planted truth.limit=10 reference=none scorer=gree
 python fidelity.py -m $root truth=planted truth.limit=10 scorer=reference_walk,cts,random
 keep planted_10 planted
 
-python $here/plot.py
+python -m experiments.scorer_fidelity.plot

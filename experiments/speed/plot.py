@@ -1,15 +1,14 @@
 """Draws plot.png and plot.svg from a figures.csv with scoring in it: python -m experiments.speed.plot [CSV [DIR]]."""
 
-import csv
 import sys
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from experiments.drawing import lengths, read_rows, save
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "results" / "scoring_bfloat16" / "figures.csv"
@@ -24,8 +23,7 @@ SHOWN = {
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as handle:
-        return [row for row in csv.DictReader(handle) if row["group"] == "scoring"]
+    return [row for row in read_rows(path) if row["group"] == "scoring"]
 
 
 def _by_length(axes: Axes, rows: list[dict[str, str]], prefix: str) -> list[ErrorbarContainer]:
@@ -35,12 +33,10 @@ def _by_length(axes: Axes, rows: list[dict[str, str]], prefix: str) -> list[Erro
         mine = [row for row in rows if row["name"] == prefix + system]
         if not mine:
             continue
-        lengths = [int(row["case"].split()[0]) for row in mine]
-        low, mid, high = ([float(row[name]) for row in mine] for name in ("min", "median", "max"))
-        errors = [[m - x for m, x in zip(mid, low, strict=True)], [x - m for m, x in zip(mid, high, strict=True)]]
-        drawn.append(
-            axes.errorbar(lengths, mid, yerr=errors, color=colour, marker=marker, markersize=6, capsize=2, label=system)
-        )
+        tokens = [int(row["case"].split()[0]) for row in mine]
+        points = [(float(row["median"]), float(row["min"]), float(row["max"])) for row in mine]
+        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6, "capsize": 2, "label": system}
+        drawn.append(axes.errorbar(tokens, [p[0] for p in points], yerr=lengths(points), **look))
     axes.set_xscale("log", base=2)
     ticks = sorted({int(row["case"].split()[0]) for row in rows})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -49,24 +45,25 @@ def _by_length(axes: Axes, rows: list[dict[str, str]], prefix: str) -> list[Erro
 
 
 def main(path: Path, folder: Path) -> None:
-    """Write both formats into a folder."""
+    """Draw one csv file into a folder."""
     rows = _rows(path)
-    with plt.rc_context({"svg.hashsalt": "cotpress", "axes.spines.top": False, "axes.spines.right": False}):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
         _by_length(left, rows, "")
         left.set_ylim(bottom=0)
         left.set_ylabel("thinking tokens per second")
-        left.set_title("Speed: median, slowest and fastest repetition", loc="left", weight="bold")
+        left.set_title("Speed: median, slowest and fastest repetition")
         drawn = _by_length(right, rows, "peak memory, ")
         right.set_yscale("log")
         right.set_yticks([100, 300, 1000, 3000], ["100", "300", "1,000", "3,000"])
         right.set_ylabel("MB above the loaded model")
-        right.set_title("Peak memory", loc="left", weight="bold")
-        right.legend(handles=drawn, frameon=False, fontsize=9)
+        right.set_title("Peak memory")
+        right.legend(handles=drawn, fontsize=9)
         for axes in (left, right):
             axes.minorticks_off()
-        figure.savefig(folder / "plot.svg", metadata={"Date": None})
-        figure.savefig(folder / "plot.png", dpi=120)
+
+    save(folder, "Speed and peak memory of scoring by the length of the thinking", (11, 4.4), draw)
 
 
 if __name__ == "__main__":
