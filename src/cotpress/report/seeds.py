@@ -133,5 +133,5 @@ def seeds_csv(rows: Sequence[SeedsRow]) -> str:
         place = [row.system, row.target_ratio, row.actual_ratio]
         writer.writerow([*place, None, row.accuracy.n, *numbers])
         for seed, accuracy in row.by_seed:
-            writer.writerow([*place, seed, row.accuracy.n, accuracy])
+            writer.writerow([*place, seed, row.accuracy.n, accuracy, *[None] * (len(ends) - 1)])
     return out.getvalue()

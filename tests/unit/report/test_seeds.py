@@ -121,6 +121,7 @@ def test_report_writes_the_table(two_seeds: Path) -> None:
         ("1", 0.5),
         ("2", 0.25),
     ]
+    assert all(None not in r.values() for r in lines), "lines of different length, which not every reader takes"
     assert "| a | 0.5/0.48 | 37.5 [" in (two_seeds / "seeds.md").read_text()
     assert "Over all seeds" in (two_seeds / "report.html").read_text()
 
