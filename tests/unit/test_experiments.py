@@ -1,7 +1,9 @@
 """The pages below experiments/: links resolve, and quoted intervals are those of the committed csv files."""
 
 import csv
+import importlib
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,3 +70,16 @@ def test_links_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://", "#")):
             assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [p.parent.name for p in EXPERIMENTS.glob("*/plot.svg") if (p.parent / "plot.py").exists()]
+)
+def test_figures_are_those_of_the_csv_files(name: str, tmp_path: Path) -> None:
+    shutil.copytree(EXPERIMENTS / name, tmp_path / name, ignore=shutil.ignore_patterns("plot.*"))
+    plot = importlib.import_module(f"experiments.{name}.plot")
+    arguments = (plot.FIGURES,) if name == "speed" else ()
+    plot.main(*arguments, tmp_path / name)
+    drawn = (tmp_path / name / "plot.svg").read_bytes()
+    assert drawn == (EXPERIMENTS / name / "plot.svg").read_bytes(), f"run python -m experiments.{name}.plot"
