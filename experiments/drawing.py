@@ -1,4 +1,4 @@
-"""What all figures of the experiments share: reading rows, and plot.png and plot.svg in the look of the reports."""
+"""What all figures of the experiments share: how rows are read, and the look, that of the reports."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -20,13 +20,16 @@ def lengths(rows: Sequence[tuple[float, float, float]]) -> list[list[float]]:
     return [[value - low for value, low, _ in rows], [high - value for value, _, high in rows]]
 
 
-def save(folder: Path, title: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> None:
-    """Draw once and write plot.png and plot.svg into a folder; the same rows give the same bytes.
+def save(
+    folder: Path, title: str, size: tuple[float, float], draw: Callable[[Figure], None], name: str = "plot"
+) -> None:
+    """Draw once and write NAME.png and NAME.svg into a folder; the same rows give the same bytes.
 
     Args:
         folder: Where they go.
         title: Stands in the file, for those who cannot see the figure.
         size: Width and height in inches.
         draw: Draws into an empty figure.
+        name: Stem of both files.
     """
-    Drawing(Picture(name="plot", title=title, description=title, size=size, draw=draw)).save(folder)
+    Drawing(Picture(name=name, title=title, description=title, size=size, draw=draw)).save(folder)

@@ -29,3 +29,4 @@ sweep alignment evaluation=students scorer=cts compression.alignment=own,next $r
 sweep condition evaluation=students scorer=cts scorer.condition=answer,question,question_answer $ratios
 sweep granularity evaluation=students scorer=tokenskip,reference_walk,cts compression.granularity=token,step ratio=0.7,0.5
 python -m experiments.mini_cts.plot
+python -m experiments.mini_cts.ablations
