@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 ROOT = Path(__file__).parents[2]
-STUDENTS = ROOT / "experiments/mini_cts/table-seeds.csv"
+STUDENTS = ROOT / "experiments/mini_cts/granularity-seeds.csv"
 SCORES = ROOT / "experiments/scorer_fidelity/planted.csv"
 SHOWN = {
     ("tokenskip", "-"): ("tokenskip *", "published"),
@@ -79,13 +79,12 @@ MARKERS = {
     "tokenskip": "^",
     "random": "s",
 }
-STUDENT_LABELS = {
-    "tokenskip": ("tokenskip *", 0.595, 62, "left"),
-    "reference_walk": ("reference_walk", 0.665, 36.5, "left"),
-    "cts": ("cts", 0.8, 45, "left"),
-    "random": ("random", 0.84, 26, "right"),
-}
-"""Systems of the left panel: what they are shown as, and where that stands: ratio, accuracy, side."""
+STUDENT_LABELS = {"tokenskip": "tokenskip *", "reference_walk": "reference_walk", "cts": "cts", "random": "random"}
+"""Systems of the panels of students: what they are shown as."""
+PLACES = (0.025, 0.335, 0.745)
+"""Left ends of the panels; the last one has its labels beside it."""
+LINE_HEIGHT = 6.5
+"""Least distance of two labels, in points of accuracy."""
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -99,16 +98,16 @@ def _error(row: dict[str, str], value: str, low: str, high: str) -> tuple[float,
     return middle, middle - bottom, top - middle
 
 
-def _students(axes: Axes, theme: Theme) -> None:
+def _students(axes: Axes, theme: Theme, granularity: str) -> None:
     """Accuracy of students, over their seeds, against the kept fraction that they were trained on."""
     rows = [r for r in _rows(STUDENTS) if not r["seed"]]
     [original] = [r for r in rows if r["system"] == "Original"]
     middle, below, above = (100 * x for x in _error(original, "accuracy", "accuracy_low", "accuracy_high"))
     axes.axhspan(middle - below, middle + above, color=theme.faint, alpha=0.18, linewidth=0)
     axes.axhline(middle, color=theme.faint, linewidth=1.2)
-    axes.text(0.495, middle + 1, "Original (uncompressed)", color=theme.text, ha="right", va="bottom", fontsize=9.5)
-    for place, (system, (label, ratio, height, side)) in enumerate(STUDENT_LABELS.items()):
-        mine = [r for r in rows if r["system"] == system]
+    ends = {}
+    for place, system in enumerate(STUDENT_LABELS):
+        mine = [r for r in rows if r["system"] == f"{system} granularity={granularity}"]
         errors = [_error(r, "accuracy", "accuracy_low", "accuracy_high") for r in mine]
         axes.errorbar(
             [float(r["target_ratio"]) + 0.006 * (place - 1.5) for r in mine],
@@ -121,13 +120,20 @@ def _students(axes: Axes, theme: Theme) -> None:
             elinewidth=1.2,
             capsize=0,
         )
-        axes.text(ratio, height, label, color=theme.hues[system], ha=side, fontsize=10.5, weight="bold")
-    axes.set(
-        xlim=(0.94, 0.46), ylim=(0, 100), xticks=[0.9, 0.7, 0.5], xlabel="fraction of the thinking kept in training"
-    )
-    axes.set_title(
-        "What students lose: accuracy, %", loc="left", color=theme.text, fontsize=12.5, weight="bold", pad=10
-    )
+        ends[system] = 100 * errors[-1][0]
+    for system, height in _apart(ends).items():
+        axes.text(0.478, height, STUDENT_LABELS[system], color=theme.hues[system], va="center", fontsize=10)
+    axes.set(xlim=(0.93, 0.33), ylim=(0, 100), xticks=[0.9, 0.7, 0.5], yticks=range(0, 101, 20))
+    axes.set_xlabel("fraction of the thinking kept in training", loc="left")
+
+
+def _apart(heights: dict[str, float]) -> dict[str, float]:
+    """Heights of labels, pushed up where two would overlap."""
+    placed: dict[str, float] = {}
+    last = -LINE_HEIGHT
+    for name, height in sorted(heights.items(), key=lambda item: item[1]):
+        last = placed[name] = max(height, last + LINE_HEIGHT)
+    return placed
 
 
 def _scores(axes: Axes, theme: Theme) -> None:
@@ -140,14 +146,14 @@ def _scores(axes: Axes, theme: Theme) -> None:
         value, below, above = _error(row, "value", "low", "high")
         axes.plot([0, value], [place, place], color=theme.hues[kind], linewidth=0.8, alpha=0.45)
         axes.errorbar(value, place, xerr=[[below], [above]], color=theme.hues[kind], marker=MARKERS[kind], markersize=6)
-        axes.text(min(value + above, 0.985) + 0.02, place, f"{value:.2f}", color=theme.text, va="center", fontsize=9)
+        axes.text(value + above + 0.025, place, f"{value:.2f}", color=theme.text, va="center", fontsize=9)
         axes.text(-0.02, place, name, color=theme.hues[kind], va="center", ha="right", fontsize=10)
     for height, (kind, label) in enumerate((("rule", "reads nothing"), ("ours", "ours"), ("published", "published"))):
         axes.plot(0.8, 0.6 + 0.9 * height, color=theme.hues[kind], marker=MARKERS[kind], markersize=6)
         axes.text(0.83, 0.6 + 0.9 * height, label, color=theme.text, va="center", fontsize=9.5)
-    axes.set(xlim=(0, 1.08), ylim=(-0.6, len(rows) + 0.1), xticks=[0, 0.5, 1], yticks=[])
-    axes.set_xlabel("ROC AUC: are planted essential tokens scored above planted fillers?")
-    axes.set_title("What scorers find", loc="left", color=theme.text, fontsize=12.5, weight="bold", pad=10)
+    axes.set(xlim=(0, 1.15), ylim=(-0.6, len(rows) + 0.1), xticks=[0, 0.5, 1], yticks=[])
+    axes.set_xlabel("ROC AUC against the planted labels of tokens")
+    _title(axes, theme, "What scorers find")
 
 
 def draw(theme: Theme, path: Path) -> None:
@@ -162,16 +168,24 @@ def draw(theme: Theme, path: Path) -> None:
         "axes.edgecolor": theme.faint,
     }
     with plt.rc_context(settings):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), width_ratios=[1, 1.05])
-        _students(left, theme)
+        figure = plt.figure(figsize=(13.5, 4.4))
+        left, middle, right = (figure.add_axes((x, 0.13, 0.275 if x < 0.7 else 0.25, 0.77)) for x in PLACES)
+        _students(left, theme, "token")
+        _students(middle, theme, "step")
+        left.text(0.925, 79.5, "Original (uncompressed)", color=theme.text, va="bottom", fontsize=9)
+        _title(left, theme, "Students, tokens deleted: accuracy, %")
+        _title(middle, theme, "Students, whole steps deleted")
         _scores(right, theme)
-        for axes in (left, right):
+        for axes in (left, middle, right):
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(length=0)
         right.spines["left"].set_visible(False)
-        figure.subplots_adjust(left=0.04, right=0.985, bottom=0.13, top=0.9, wspace=0.42)
         figure.savefig(path, transparent=True, metadata={"Date": None})
         plt.close(figure)
+
+
+def _title(axes: Axes, theme: Theme, text: str) -> None:
+    axes.set_title(text, loc="left", color=theme.text, fontsize=12, weight="bold", pad=10)
 
 
 def main(folder: Path) -> None:

@@ -19,10 +19,16 @@ SHOWN = (  # sweep and what it sets, a value minus another one, of these scorers
     ("condition", "question", "answer", ("cts",)),
     ("alignment", "own", "next", ("cts",)),
     ("protection", "digits", "none", ("cts", "random", "llmlingua", "tokenskip")),
-    ("granularity", "step", "token", ("cts", "reference_walk", "tokenskip")),
+    ("granularity", "step", "token", ("random", "cts", "reference_likelihood", "reference_walk", "tokenskip")),
 )
-COLOURS = {"cts": "#0072B2", "llmlingua": "#E69F00", "random": "#666666", "tokenskip": "#009E73"}
-OTHER = "#D55E00"
+COLOURS = {
+    "cts": "#0072B2",
+    "llmlingua": "#E69F00",
+    "random": "#666666",
+    "reference_likelihood": "#CC79A7",
+    "reference_walk": "#D55E00",
+    "tokenskip": "#009E73",
+}
 
 
 def _differences(folder: Path) -> dict[str, dict[float, tuple[float, float, float]]]:
@@ -47,7 +53,7 @@ def _panel(axes: Axes, ratio: float, found: dict[str, dict[float, tuple[float, f
     axes.axvline(0, color="#666666", linewidth=1)
     for place, (label, points) in enumerate(found.items()):
         if ratio in points:
-            colour = COLOURS.get(label.partition(":")[0], OTHER)
+            colour = COLOURS[label.partition(":")[0]]
             axes.errorbar(points[ratio][0], -place, xerr=lengths([points[ratio]]), color=colour, marker="o")
     axes.set_yticks([-place for place in range(len(found))], list(found))
     axes.set(xlim=(-65, 65), xlabel="points of accuracy")

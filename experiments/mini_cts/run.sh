@@ -27,6 +27,7 @@ sweep reference evaluation=students scorer=cts,llmlingua reference=lora,none $ra
 sweep protection evaluation=students scorer=cts,random,tokenskip,llmlingua compression.protection=none,digits ratio=0.7,0.5
 sweep alignment evaluation=students scorer=cts compression.alignment=own,next $ratios
 sweep condition evaluation=students scorer=cts scorer.condition=answer,question,question_answer $ratios
-sweep granularity evaluation=students scorer=tokenskip,reference_walk,cts compression.granularity=token,step ratio=0.7,0.5
+sweep granularity evaluation=students scorer=tokenskip,reference_walk,reference_likelihood,cts,random \
+  compression.granularity=token,step $ratios
 python -m experiments.mini_cts.plot
 python -m experiments.mini_cts.ablations
