@@ -20,6 +20,7 @@ sweep() {  # NAME SETTING...: its table goes into this folder
     cp "$out/multirun/$name/$kind.csv" "$here/$name-$kind.csv"
     cp "$out/multirun/$name/$kind.md" "$here/$name-$kind.md"
   done
+  cp "$out/multirun/$name/results.csv" "$here/$name-results.csv"  # every seed: loops, truncation, thinking
 }
 ratios=ratio=0.9,0.7,0.5
 sweep table scorer=random,tokenskip,llmlingua,cts,reference_likelihood,reference_walk $ratios
