@@ -81,8 +81,8 @@ MARKERS = {
 }
 STUDENT_LABELS = {"tokenskip": "tokenskip *", "reference_walk": "reference_walk", "cts": "cts", "random": "random"}
 """Systems of the panels of students: what they are shown as."""
-PLACES = (0.025, 0.335, 0.745)
-"""Left ends of the panels; the last one has its labels beside it."""
+PLACES = ((0.025, 0.275), (0.335, 0.275), (0.745, 0.25))
+"""Left end and width of the panels; the last one has its labels beside it."""
 LINE_HEIGHT = 6.5
 """Least distance of two labels, in points of accuracy."""
 
@@ -98,8 +98,8 @@ def _error(row: dict[str, str], value: str, low: str, high: str) -> tuple[float,
     return middle, middle - bottom, top - middle
 
 
-def _students(axes: Axes, theme: Theme, granularity: str) -> None:
-    """Accuracy of students, over their seeds, against the kept fraction that they were trained on."""
+def _students(axes: Axes, theme: Theme, granularity: str) -> float:
+    """Accuracy of students, over their seeds, against the kept fraction that they were trained on; Original's, in %."""
     rows = [r for r in _rows(STUDENTS) if not r["seed"]]
     [original] = [r for r in rows if r["system"] == "Original"]
     middle, below, above = (100 * x for x in _error(original, "accuracy", "accuracy_low", "accuracy_high"))
@@ -125,6 +125,7 @@ def _students(axes: Axes, theme: Theme, granularity: str) -> None:
         axes.text(0.478, height, STUDENT_LABELS[system], color=theme.hues[system], va="center", fontsize=10)
     axes.set(xlim=(0.93, 0.33), ylim=(0, 100), xticks=[0.9, 0.7, 0.5], yticks=range(0, 101, 20))
     axes.set_xlabel("fraction of the thinking kept in training", loc="left")
+    return middle
 
 
 def _apart(heights: dict[str, float]) -> dict[str, float]:
@@ -169,10 +170,10 @@ def draw(theme: Theme, path: Path) -> None:
     }
     with plt.rc_context(settings):
         figure = plt.figure(figsize=(13.5, 4.4))
-        left, middle, right = (figure.add_axes((x, 0.13, 0.275 if x < 0.7 else 0.25, 0.77)) for x in PLACES)
-        _students(left, theme, "token")
+        left, middle, right = (figure.add_axes((x, 0.13, width, 0.77)) for x, width in PLACES)
+        original = _students(left, theme, "token")
         _students(middle, theme, "step")
-        left.text(0.925, 79.5, "Original (uncompressed)", color=theme.text, va="bottom", fontsize=9)
+        left.text(0.925, original + 2.25, "Original (uncompressed)", color=theme.text, va="bottom", fontsize=9)
         _title(left, theme, "Students, tokens deleted: accuracy, %")
         _title(middle, theme, "Students, whole steps deleted")
         _scores(right, theme)
