@@ -4,6 +4,7 @@ python -m experiments.real_traces.tables OUTPUT_ROOT [DIR]
 """
 
 import csv
+import itertools
 import json
 import logging
 import sys
@@ -140,7 +141,7 @@ def _draw(rows: Sequence[list[Any]], folder: Path) -> None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for place, (scorer, colour) in enumerate(zip(scorers, COLOURS, strict=False)):
+        for place, (scorer, colour) in enumerate(zip(scorers, itertools.cycle(COLOURS), strict=False)):
             points = [shown[scorer, kind] for kind in kinds]
             at = np.arange(len(kinds)) + (place - (len(scorers) - 1) / 2) * width
             errors: dict[str, Any] = {"yerr": lengths(points), "error_kw": {"linewidth": 0.8}}

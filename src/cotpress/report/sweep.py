@@ -45,11 +45,18 @@ def show_collection(found: Collection, output: Path) -> None:
 
 
 def report_sweep(sweep: Sweep) -> None:
-    """Show the table over the jobs of a sweep and what is missing in it; the same and a plot go into its folder."""
+    """Show the table over the jobs of a sweep and what is missing in it; the same and a plot go into its folder.
+
+    Jobs that evaluate nothing have no table: where each has put its files is shown instead.
+    """
     if sweep.entry in WITH_RUNS:
         found = collect_sweep(sweep)
         write_collection(found, sweep.folder)
         show_collection(found, sweep.folder)
+    else:
+        notes = (job.note for job in sweep.jobs if job.note is not None and job.note.succeeded)
+        for output in dict.fromkeys(note.run_dir for note in notes if note.run_dir is not None):  # shards share one
+            sys.stdout.write(f"output: {output}\n")
     sys.stdout.write(f"sweep: {summary(sweep)}\n")
 
 
