@@ -128,14 +128,6 @@ def test_published_numbers_in_the_docs_are_those_of_the_tables() -> None:
     assert [pair for pair in shown if pair not in known] == []
 
 
-def test_table_of_the_readme_is_that_of_the_experiment() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    experiment = (ROOT / "experiments/scorers_by_ratio/README.md").read_text(encoding="utf-8")
-    for line in readme.splitlines():
-        if line.startswith(("| Original |", "| cts |")):
-            assert line in experiment
-
-
 @pytest.mark.slow
 def test_the_picture_is_that_of_the_committed_results(tmp_path: Path) -> None:
     runpy.run_path(str(ROOT / "docs/figures/results.py"))["main"](tmp_path)
