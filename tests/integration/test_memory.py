@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from cotpress.artifacts import ArtifactStore
 from cotpress.modeling.loading import load_model
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
 from cotpress.trainer_config import TrainerConfig
 from cotpress.training.adapters import make_trainable
 from cotpress.training.config import Method, TuneConfig
@@ -27,7 +27,7 @@ from cotpress.training.module import SftModule
 logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
 torch.set_num_threads(1)
 place, draw = Path(sys.argv[1]), np.random.default_rng(0)
-store, tiny = ArtifactStore(place), ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny")
+store, tiny = ArtifactStore(place), ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", dtype=Dtype.float32)
 rows = [Example(ids=tuple(draw.integers(3, 600, 200).tolist()), num_prompt=20, row=str(i)) for i in range(200)]
 tune = TuneConfig(method=Method.lora, learning_rate=1e-3, epochs=2, sequences_per_step=200, lora_rank=4, seed=3)
 hardware = TrainerConfig(accelerator="cpu", tokens_per_batch=10**6)

@@ -16,8 +16,9 @@ def processor_without_bfloat16() -> Iterator[None]:
 
     On one that computes in bfloat16 the integration tests, whose commands run as a user's, do so.
     """
+    without = {**torch.cpu.get_capabilities(), "avx512_bf16": False, "amx_bf16": False}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cpu, "get_capabilities", dict)
+        patch.setattr(torch.cpu, "get_capabilities", lambda: without)
         yield
 
 

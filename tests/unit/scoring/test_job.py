@@ -6,6 +6,7 @@ import pytest
 
 from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ConfigError, DataError, WorkerError
+from cotpress.modeling_config import Dtype
 from cotpress.records import ScoredTrace
 from cotpress.scoring import parts, predict
 from cotpress.scoring.config import CtsConfig, Shard, TokenskipConfig
@@ -31,7 +32,7 @@ def job(tmp_path, rows, base, trainer, as_artifact):
         store = ArtifactStore(tmp_path / place)
         return scoring_job(
             config or CtsConfig(name="cts"), traces=as_artifact(store, rows), distilled=distilled, reference=None,
-            base=base, trainer=replace(trainer, **hardware), store=store,
+            base=replace(base, dtype=Dtype.float32), trainer=replace(trainer, **hardware), store=store,
         )  # fmt: skip
 
     return make
