@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Everything in this folder: tables of what each scorer finds, on three kinds of truth. About 2 hours on 2 idle cores.
-#   experiments/scorer_fidelity/run.sh THOUGHT_ANCHORS.jsonl PRMBENCH.jsonl
+#   experiments/scorer_fidelity/run.sh THOUGHT_ANCHORS.jsonl PRMBENCH.jsonl TRACES.jsonl
 set -euo pipefail
 anchors=$(realpath "${1:?file with measured sentence importance}")
 prmbench=$(realpath "${2:?file with inserted redundant steps}")
+traces=$(realpath "${3:?file with other real traces to learn from}")
 cd "$(dirname "$0")/../.."
 here=experiments/scorer_fidelity out=outputs/fidelity_experiment
 root="output_root=$out model.dtype=float32"  # bfloat16 decides a tenth of the tokens of cts otherwise
-keep() {  # NAME TRUTH: the table that was written last goes into this folder
-  for kind in csv md; do cp "$(ls -t "$out"/fidelity/"$2"-*."$kind" | head -1)" "$here/$1.$kind"; done
+keep() {  # NAME TRUTH [ROOT]: the table that was written last goes into this folder
+  for kind in csv md; do cp "$(ls -t "${3:-$out}"/fidelity/"$2"-*."$kind" | head -1)" "$here/$1.$kind"; done
 }
 READING=cts,self_information,reference_likelihood,reference_walk
 
@@ -32,6 +33,12 @@ python fidelity.py -m $root $anchored scorer=reference_walk scorer.unit=step
 python fidelity.py -m $root $anchored reference=none \
   scorer=cts,self_information,entropy,step_entropy,first_token_surprisal,answer_attention,random,gogi
 keep thought_anchors thought_anchors
+
+# The same with a reference model and a classifier of this domain: they learn from thirty other traces, by the overlap of
+# thinking and response.
+learnt="output_root=${out}_overlap model.dtype=float32 data@labelled=jsonl labelled.path=$traces labelled.limit=30 distill=overlap"
+python fidelity.py -m $learnt $anchored scorer=tokenskip,cts,self_information,rho1_excess
+keep thought_anchors_overlap thought_anchors "${out}_overlap"
 
 # Inserted redundant steps; these rows have no response to condition on.
 inserted="truth=prmbench truth.path=$prmbench truth.limit=60"
