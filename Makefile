@@ -33,7 +33,7 @@ test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
 test-kills: $(READY)  ## kills at random moments of every stage, run again, compared: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)
 
-test-slow: $(READY)  ## the slow tests, on real models and in full size: about 35 minutes
+test-slow: $(READY)  ## the slow tests, on real models and in full size: 16 to 35 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
 fuzz: $(READY)  ## 25,000 and more odd rows, settings and texts; a case that fails is printed to be repeated
