@@ -5,8 +5,8 @@
 # TRACES are scored and cut. Reference model and classifier learn from LABELLED: the steps of each thinking that overlap
 # with its response. Only numbers leave these files, no text.
 set -euo pipefail
-traces=$(realpath "${1:?file with the traces that are cut}")
-labelled=$(realpath "${2:?file with other traces to learn from}")
+traces=$(realpath -e "${1:?file with the traces that are cut}")
+labelled=$(realpath -e "${2:?file with other traces to learn from}")
 cd "$(dirname "$0")/../.."
 out=${OUT:-outputs/real_traces}
 common=(
@@ -17,3 +17,4 @@ common=(
 python compress.py -m "${common[@]}" "output=$out/compressed" scorer=cts,llmlingua,reference_likelihood,tokenskip
 python compress.py -m "${common[@]}" "output=$out/compressed_by_base" scorer=cts,llmlingua,random reference=none
 python -m experiments.real_traces.tables "$out"
+python -m experiments.real_traces.plot

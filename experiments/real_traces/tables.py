@@ -4,7 +4,6 @@ python -m experiments.real_traces.tables OUTPUT_ROOT [DIR]
 """
 
 import csv
-import itertools
 import json
 import logging
 import sys
@@ -14,21 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cotpress.records import CompressedTrace, RankedTrace, Trace
-from cotpress.report.figure import COLOURS
 from cotpress.report.token_kinds import TokenKind, token_kinds
 from cotpress.tables import read_records
-from experiments.drawing import lengths, save
 
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 RESAMPLES = 2000
-SHOWN = 0.7
-"""Ratio of the figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,42 +126,17 @@ def _speed(found: Sequence[Cut]) -> Iterator[list[Any]]:
         yield [cut.scorer, cut.num_tokens, cut.seconds, cut.num_tokens / cut.seconds]
 
 
-def _draw(rows: Sequence[list[Any]], folder: Path) -> None:
-    """Share of each kind that is deleted at `SHOWN`, by scorer."""
-    shown = {(row[0], row[2]): (100 * row[4], 100 * row[5], 100 * row[6]) for row in rows[1:] if row[1] == SHOWN}
-    scorers = list(dict.fromkeys(scorer for scorer, _ in shown))
-    kinds = [k.label for k in TokenKind]
-    width = 0.8 / len(scorers)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for place, (scorer, colour) in enumerate(zip(scorers, itertools.cycle(COLOURS), strict=False)):
-            points = [shown[scorer, kind] for kind in kinds]
-            at = np.arange(len(kinds)) + (place - (len(scorers) - 1) / 2) * width
-            errors: dict[str, Any] = {"yerr": lengths(points), "error_kw": {"linewidth": 0.8}}
-            axes.bar(at, [p[0] for p in points], width, color=colour, label=scorer, **errors)
-        axes.axhline(100 * (1 - SHOWN), color="#222222", linewidth=1, linestyle=":")
-        axes.set_xticks(np.arange(len(kinds)), kinds)
-        axes.set_ylabel("deleted, % of its tokens")
-        axes.set_title(f"What is deleted at ratio {SHOWN:g}; dotted: of every kind alike")
-        axes.legend(fontsize=9)
-
-    save(folder, f"Share of each kind of token that is deleted at ratio {SHOWN:g}, by scorer", (10, 4.6), draw)
-
-
 def _write(path: Path, rows: Sequence[list[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as handle:
         csv.writer(handle, lineterminator="\n").writerows(rows)
 
 
 def main(root: Path, folder: Path) -> None:
-    """Write ratios.csv, deletions.csv, speed.csv and the figure."""
+    """Write ratios.csv, deletions.csv and speed.csv."""
     found = list(cuts(root))
-    deletions = list(_deletions(found))
     _write(folder / "ratios.csv", list(_ratios(found)))
-    _write(folder / "deletions.csv", deletions)
+    _write(folder / "deletions.csv", list(_deletions(found)))
     _write(folder / "speed.csv", list(_speed(found)))
-    _draw(deletions, folder)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 # Everything in this folder: scores in bfloat16 against float32, on short built-in and on long real traces.
 #   experiments/score_precision/run.sh TRACES.jsonl [SETTING...]
 set -euo pipefail
-traces=$(realpath "${1:?file with long traces}")
+traces=$(realpath -e "${1:?file with long traces}")
 cd "$(dirname "$0")/../.."
 here=experiments/score_precision
 out=${OUT:-outputs/score_precision}

@@ -2,9 +2,9 @@
 # Everything in this folder: tables of what each scorer finds, on three kinds of truth. About 2 hours on 2 idle cores.
 #   experiments/scorer_fidelity/run.sh THOUGHT_ANCHORS.jsonl PRMBENCH.jsonl TRACES.jsonl
 set -euo pipefail
-anchors=$(realpath "${1:?file with measured sentence importance}")
-prmbench=$(realpath "${2:?file with inserted redundant steps}")
-traces=$(realpath "${3:?file with other real traces to learn from}")
+anchors=$(realpath -e "${1:?file with measured sentence importance}")
+prmbench=$(realpath -e "${2:?file with inserted redundant steps}")
+traces=$(realpath -e "${3:?file with other real traces to learn from}")
 cd "$(dirname "$0")/../.."
 here=experiments/scorer_fidelity out=outputs/fidelity_experiment
 root="output_root=$out model.dtype=float32"  # bfloat16 decides a tenth of the tokens of cts otherwise

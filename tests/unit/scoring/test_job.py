@@ -28,11 +28,13 @@ def rows(traces):
 
 @pytest.fixture
 def job(tmp_path, rows, base, trainer, as_artifact):
+    base = replace(base, dtype=Dtype.float32)  # workers do not see the patch that hides bfloat16 from `auto`
+
     def make(place="one", config=None, distilled=None, **hardware) -> ScoringJob:
         store = ArtifactStore(tmp_path / place)
         return scoring_job(
             config or CtsConfig(name="cts"), traces=as_artifact(store, rows), distilled=distilled, reference=None,
-            base=replace(base, dtype=Dtype.float32), trainer=replace(trainer, **hardware), store=store,
+            base=base, trainer=replace(trainer, **hardware), store=store,
         )  # fmt: skip
 
     return make
