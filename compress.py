@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cotpress.app import main
+from cotpress.cli.app import main
+from cotpress.tasks import COMPRESS
 
 if __name__ == "__main__":
-    main("compress", Path(__file__).parent / "conf", "cotpress.experiment:compress")
+    main(COMPRESS, Path(__file__).parent / "conf")

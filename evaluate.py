@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cotpress.app import main
+from cotpress.cli.app import main
+from cotpress.tasks import EVALUATE
 
 if __name__ == "__main__":
-    main("evaluate", Path(__file__).parent / "conf", "cotpress.experiment:evaluate")
+    main(EVALUATE, Path(__file__).parent / "conf")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cotpress.app import main
+from cotpress.cli.app import main
+from cotpress.tasks import FIDELITY
 
 if __name__ == "__main__":
-    main("fidelity", Path(__file__).parent / "conf", "cotpress.fidelity_task:fidelity")
+    main(FIDELITY, Path(__file__).parent / "conf")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cotpress.app import main
+from cotpress.cli.app import main
+from cotpress.tasks import REPORT
 
 if __name__ == "__main__":
-    main("report", Path(__file__).parent / "conf", "cotpress.experiment:report")
+    main(REPORT, Path(__file__).parent / "conf")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cotpress.app import main
+from cotpress.cli.app import main
+from cotpress.tasks import TRAIN
 
 if __name__ == "__main__":
-    main("train", Path(__file__).parent / "conf", "cotpress.experiment:train")
+    main(TRAIN, Path(__file__).parent / "conf")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cotpress.devices.config import Strategy
 from cotpress.planning.config import PlanConfig
 from cotpress.planning.hours import Work, generation_work, scoring_work, total_gpu_hours, training_work
 from cotpress.planning.search import GB, Room, fit
@@ -19,7 +20,6 @@ from cotpress.planning.shape import ModelShape
 from cotpress.planning.shapes import PUBLISHED
 from cotpress.planning.tables import Training, smallest
 from cotpress.planning.workload import lengths_of
-from cotpress.trainer_config import Strategy
 from cotpress.training.config import Method
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cotpress.records import CompressedTrace, RankedTrace, Trace
 from cotpress.report.token_kinds import TokenKind, token_kinds
-from cotpress.tables import read_records
+from cotpress.store.tables import read_records
 
 log = logging.getLogger(__name__)
 

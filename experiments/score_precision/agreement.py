@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 
 from hydra import compose, initialize_config_dir
 
-from cotpress.compression.agreement import Agreement, agreement
 from cotpress.config import ScoringPipelineConfig, register_schemas, to_objects
-from cotpress.flow import Scoring
 from cotpress.records import ScoredTrace
-from cotpress.tables import read_records
+from cotpress.store.tables import read_records
+from cotpress.tasks.flow import Scoring
 from cotpress.tracking import Job, open_tracker
 from experiments.drawing import read_rows
+from experiments.score_precision.flags import Agreement, agreement
 
 RATIOS = (0.3, 0.5, 0.7, 0.9)
 CHANGED = {ratio: f"changed_at_{ratio:g}" for ratio in RATIOS}

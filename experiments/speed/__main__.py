@@ -9,8 +9,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from cotpress.artifacts import plain, write_text_atomic
 from cotpress.errors import CotpressError
+from cotpress.store.artifacts import plain, write_text_atomic
 from experiments.speed import parts, scoring
 from experiments.speed.bench import Bench
 from experiments.speed.figures import figures_csv

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.modeling.loading import load_tokenizer, resolve_dtype
-from cotpress.modeling_config import Dtype, ModelConfig
+from cotpress.store.artifacts import ArtifactStore
 from experiments.speed.checkpoint import LONGEST_CONTEXT, write_checkpoint
 from experiments.speed.environment import release_environment
 from experiments.speed.figures import Figure

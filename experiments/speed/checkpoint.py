@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import Dtype, ModelConfig
+from cotpress.store.artifacts import ArtifactStore
 
 LONGEST_CONTEXT = 16384
 """Positions that the written config allows: RoPE goes on past the trained context, and only time matters here."""

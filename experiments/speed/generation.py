@@ -21,8 +21,7 @@ import torch
 
 from cotpress.data.planted.generator import traces
 from cotpress.generation.local import TransformersBackend
-from cotpress.modeling_config import ChatConfig
-from cotpress.prompts import ChatFormat
+from cotpress.prompts import ChatConfig, ChatFormat
 
 DIFFICULTIES, SEED = (1, 2, 3), 11
 

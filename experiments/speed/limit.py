@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cotpress.memory import keep_freed_memory
+from cotpress.devices.memory import keep_freed_memory
 from experiments.speed.texts import read_rows
 from experiments.speed.worker import Job, Measurement, Meter, serve, use_threads
 

@@ -87,10 +87,10 @@ class Engine:
     """The stages of cotpress on one corpus, with the model loaded and warm."""
 
     def __init__(self, job: Job) -> None:
-        from cotpress.artifacts import ArtifactStore
         from cotpress.data.stage import traces
         from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
         from cotpress.scoring.plan import plan_scorer
+        from cotpress.store.artifacts import ArtifactStore
 
         self.config = compose(job_overrides(job))
         self._work = Path(job["work"])
@@ -140,7 +140,7 @@ class Engine:
     def values(self, scored: Any) -> list[list[float]]:
         """All scores, trace by trace."""
         from cotpress.records import ScoredTrace
-        from cotpress.tables import read_records
+        from cotpress.store.tables import read_records
 
         return [row.scores.tolist() for row in read_records(scored.file("scores.parquet"), ScoredTrace)]
 

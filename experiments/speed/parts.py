@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.modeling_config import ChatConfig
-from cotpress.prompts import ChatFormat
+from cotpress.prompts import ChatConfig, ChatFormat
 from experiments.speed.bench import FLOAT32, PACKAGE, Bench
 from experiments.speed.figures import rates, timed
 from experiments.speed.processes import System

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
+from cotpress.store.artifacts import ArtifactStore
 
 REPEATS, TOKENS = 5, 1024
 

@@ -62,7 +62,7 @@ def cotpress_tokens_per_s(model: Path, rows: Sequence[Row], settings: Settings) 
     """One epoch with `cotpress.training`, as the sft stage runs it."""
     import torch
 
-    from cotpress.trainer_config import TrainerConfig
+    from cotpress.devices.config import TrainerConfig
     from cotpress.training.adapters import make_trainable
     from cotpress.training.config import Method, TuneConfig
     from cotpress.training.examples import Example, Examples

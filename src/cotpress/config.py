@@ -3,14 +3,16 @@
 `conf/` holds the values, these classes the names, types and meaning; Hydra merges both, so a misspelt key or a
 wrong type fails before anything is loaded. The entry scripts turn the result into these plain objects; nothing
 below them sees OmegaConf.
+
+Ranges of numbers and texts that hold wherever a setting of that name stands, checked before anything is read.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cotpress.artifacts import plain
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection, check_llmlingua_compat
-from cotpress.config_ranges import check_ranges
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -27,13 +29,14 @@ from cotpress.data.config import (
     TruthConfig,
 )
 from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
+from cotpress.devices.config import Strategy, TrainerConfig, check_devices
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, require
 from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
-from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
-from cotpress.modeling_config import ModelConfig, check_marker
+from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig, check_plan
-from cotpress.redaction import refuse_secrets
+from cotpress.prompts import RATIO_RANGE, WITHOUT_TAGS, check_marker
 from cotpress.scoring.config import (
     AnswerAttentionConfig,
     CtsConfig,
@@ -52,14 +55,83 @@ from cotpress.scoring.config import (
     Shard,
     StepEntropyConfig,
     TokenskipConfig,
+    llmlingua_settings,
 )
-from cotpress.scoring.llmlingua_settings import llmlingua_settings
-from cotpress.tracking_config import TrackerConfig, check_tracker
-from cotpress.trainer_config import Strategy, TrainerConfig, check_devices
+from cotpress.store.artifacts import plain
+from cotpress.store.redaction import refuse_secrets
+from cotpress.tracking.config import TrackerConfig, check_tracker
 from cotpress.training.config import Method, ReferenceConfig, SavedReferenceConfig, SftConfig, check_head_loss
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+_AT_LEAST_ONE = (
+    "num_traces", "num_problems", "limit", "max_new_tokens", "max_thinking_tokens", "tokens_per_batch",
+    "generation_tokens", "num_threads", "context_tokens", "epochs", "sequences_per_step", "max_tokens", "lora_rank",
+    "lora_alpha", "samples", "validations_per_run", "validation_max_new_tokens",
+)  # fmt: skip
+_AT_LEAST_ZERO = (
+    "checkpoint_every_s", "redundancy", "seed", "weight_decay", "max_grad_norm",
+    "validation_problems", "table_rows", "max_artifact_mb", "temperature", "learning_rate",
+)  # fmt: skip
+_RANGES = {  # smallest allowed, largest allowed, and how that is said
+    "warmup_fraction": (0.0, 1.0, "a number in [0, 1]"),
+    "beta1": (0.0, math.nextafter(1.0, 0.0), "a number in [0, 1)"),
+    "beta2": (0.0, math.nextafter(1.0, 0.0), "a number in [0, 1)"),
+    "lora_dropout": (0.0, math.nextafter(1.0, 0.0), "a number in [0, 1)"),
+    "difficulty": (1, 3, "1, 2 or 3"),
+}
+_PLACES = ("output_root", "output", "runs")
+_LARGEST = 2**63 - 1
+"""Whole numbers end up in columns and random generators of 64 bits."""
+
+
+def check_ranges(values: dict[str, Any]) -> None:
+    """Refuse numbers that no stage could use, texts that lack what has to be in them, and places that are no places.
+
+    Args:
+        values: A whole configuration as plain values.
+
+    Raises:
+        ConfigError: Names the key, what was got and what is allowed.
+    """
+    for key, value in _leaves(values):
+        name = key.rpartition(".")[2]
+        if isinstance(value, str):
+            _check_text(key, name, value)
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not math.isfinite(value) or abs(value) > _LARGEST:
+            raise ConfigError(f"{key}: got {value}, allowed: a finite number of at most 2^63 - 1")
+        least = 1 if name in _AT_LEAST_ONE else 0 if name in _AT_LEAST_ZERO else None
+        if least is not None and value < least:
+            kind = "a whole number" if isinstance(value, int) else "a number"
+            raise ConfigError(f"{key}: got {value}, allowed: {kind} of at least {least}")
+        low, high, allowed = _RANGES.get(name, (value, value, ""))
+        if not low <= value <= high:
+            raise ConfigError(f"{key}: got {value}, allowed: {allowed}")
+
+
+def _check_text(key: str, name: str, value: str) -> None:
+    if name in _PLACES and "." not in key and (not value.strip() or "\0" in value):
+        raise ConfigError(f"{key}: got {value!r}, allowed: a folder. Fix: {key}=DIR")
+    if name == "thinking_close" and not value:
+        raise ConfigError(f"{key}: got '', allowed: the text that parts thinking and response. Fix: {WITHOUT_TAGS}")
+    if name == "prompt" and "{question}" not in value:
+        raise ConfigError(f"{key}: got {value!r}, allowed: a text with {{question}} in it")
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value.get("method") != "none":  # what trains nothing has no epochs
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, key)
+    elif not isinstance(value, dict):
+        yield key, value
 
 
 @dataclass(kw_only=True, slots=True)
@@ -176,7 +248,6 @@ class ReportConfig:
 EntryConfig: TypeAlias = TrainConfig | CompressConfig | FidelityConfig | EvaluateConfig | ReportConfig
 """What the entry scripts get."""
 
-RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,
     "compress_schema": CompressConfig,
@@ -259,7 +330,7 @@ def check(config: EntryConfig) -> None:
         ConfigError: Names the key, what was got and what is allowed.
     """
     if isinstance(config, ReportConfig):
-        _require("viewer_traces", config.viewer_traces, config.viewer_traces >= 0, "a whole number of at least 0")
+        require("viewer_traces", config.viewer_traces, config.viewer_traces >= 0, "a whole number of at least 0")
         return
     check_tracker(config.tracker)
     if isinstance(config, TrainConfig) and config.plan:  # asked on another machine than the one that is to train
@@ -271,14 +342,14 @@ def check(config: EntryConfig) -> None:
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)
     if isinstance(config, FidelityConfig):
-        _require("confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1)")
-        _require("num_resamples", config.num_resamples, config.num_resamples >= 1, "a whole number of at least 1")
+        require("confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1)")
+        require("num_resamples", config.num_resamples, config.num_resamples >= 1, "a whole number of at least 1")
         return
-    _require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
+    require("ratio", config.ratio, 0 < config.ratio <= 1, RATIO_RANGE)
     if isinstance(config, TrainConfig):
         check_plan(config.planning)
         method = config.sft.tune.method
-        _require("sft.tune.method", method.value, method is not Method.none, "lora, full: a student has to be trained")
+        require("sft.tune.method", method.value, method is not Method.none, "lora, full: a student has to be trained")
     if isinstance(config, TrainConfig | EvaluateConfig):
         _check_evaluation(config.evaluation)
         _check_writer(config)
@@ -300,11 +371,11 @@ def check(config: EntryConfig) -> None:
         )
     if isinstance(config, PipelineConfig):
         for ratio in config.compression.mixed_ratios:
-            _require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
+            require("compression.mixed_ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
         limit = config.compression.max_consecutive_deletions
-        _require("compression.max_consecutive_deletions", limit, limit is None or limit >= 1, "1 or more, or null")
+        require("compression.max_consecutive_deletions", limit, limit is None or limit >= 1, "1 or more, or null")
         for text in config.compression.keep_strings:
-            _require("compression.keep_strings", text, text != "", "texts that are not empty")
+            require("compression.keep_strings", text, text != "", "texts that are not empty")
         if isinstance(config, CompressConfig) and config.shard is not None:
             Shard.parse(config.shard)
         if config.compression.selection is Selection.llmlingua_compat:
@@ -323,7 +394,7 @@ def _announced(config: PipelineConfig | EvaluateConfig) -> list[float]:
 def _check_data(config: ScoringPipelineConfig) -> None:
     for key, data in (("data", config.data), ("labelled", config.labelled)):
         share = 0.0 if data is None else data.validation_fraction
-        _require(f"{key}.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
+        require(f"{key}.validation_fraction", share, 0 <= share < 1, "a number in [0, 1)")
         if isinstance(data, SelfWrittenDataConfig):
             check_self_written(data, key)
     if isinstance(config.labelled, JsonlDataConfig) and config.labelled.field is not None:
@@ -347,17 +418,17 @@ def _check_data(config: ScoringPipelineConfig) -> None:
 
 
 def _check_evaluation(config: EvaluationConfig) -> None:
-    _require("evaluation.confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1), e.g. 0.95")
-    _require("evaluation.samples", config.samples, config.samples >= 1, "a whole number of at least 1")
+    require("evaluation.confidence", config.confidence, 0 < config.confidence < 1, "a number in (0, 1), e.g. 0.95")
+    require("evaluation.samples", config.samples, config.samples >= 1, "a whole number of at least 1")
     for ratio in config.ratios:
-        _require("evaluation.ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
-    _require("evaluation.budgets", config.budgets, all(b >= 1 for b in config.budgets), "whole numbers of at least 1")
+        require("evaluation.ratios", ratio, 0 < ratio <= 1, RATIO_RANGE)
+    require("evaluation.budgets", config.budgets, all(b >= 1 for b in config.budgets), "whole numbers of at least 1")
     wanted = Baseline.lc_prompt in config.baselines
     text = config.instructions.lc_prompt if wanted else "{percent}"
-    _require("evaluation.instructions.lc_prompt", text, "{percent}" in text, "a text with {percent} in it")
+    require("evaluation.instructions.lc_prompt", text, "{percent}" in text, "a text with {percent} in it")
     temperature, top_p = config.temperature, config.top_p
-    _require("evaluation.temperature", temperature, temperature is None or temperature >= 0, "a number >= 0, or null")
-    _require("evaluation.top_p", top_p, top_p is None or 0 < top_p <= 1, "a number in (0, 1], or null")
+    require("evaluation.temperature", temperature, temperature is None or temperature >= 0, "a number >= 0, or null")
+    require("evaluation.top_p", top_p, top_p is None or 0 < top_p <= 1, "a number in (0, 1], or null")
     check_samples(config.samples, temperature)
     if top_p is not None and top_p < 1 and (temperature == 0 or (temperature is None and config.samples == 1)):
         raise ConfigError(
@@ -385,8 +456,3 @@ def _check_writer(config: TrainConfig | EvaluateConfig) -> None:
             "evaluation.generation: a server writes, but sft.tune.method=full trains whole models, which no server "
             "loads on request. Fix: sft=lora, or generation@evaluation.generation=transformers"
         )
-
-
-def _require(key: str, got: object, ok: bool, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{key}: got {got!r}, allowed: {allowed}")

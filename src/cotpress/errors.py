@@ -66,3 +66,19 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return f"{hint} Allowed: {', '.join(names)}." if names else hint
+
+
+def require(key: str, got: object, ok: bool, allowed: str) -> None:
+    """Refuse a setting that is out of range.
+
+    Args:
+        key: The setting, as it is typed.
+        got: Its value.
+        ok: True if the value is allowed.
+        allowed: The values that are allowed, in words.
+
+    Raises:
+        ConfigError: `ok` is false.
+    """
+    if not ok:
+        raise ConfigError(f"{key}: got {got!r}, allowed: {allowed}")

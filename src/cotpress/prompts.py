@@ -13,16 +13,50 @@ paragraph of what it trains. Nothing but this training tells a model so: what an
 The thinking is spliced in as token ids, so the tokens that were kept are the tokens that are trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cotpress.errors import ConfigError
-from cotpress.modeling_config import WITHOUT_TAGS, ChatConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
+
+WITHOUT_TAGS = 'where there are no tags a blank line, model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
+"""What to give where nothing would part the thinking from the response."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ChatConfig:
+    """How a conversation with the model is written."""
+
+    system: str | None = None
+    """System text; null leaves it to the model's own template."""
+    thinking_open: str = "<think>\n"
+    """Text before the thinking, at the start of the completion, unless the model's template ends the prompt with it."""
+    thinking_close: str = "\n</think>\n\n"
+    """Text between the thinking and the response."""
+    ratio_marker: str = "<|eot_id|>{ratio}<|eot_id|>"
+    """Control marker after the question when a ratio is announced (TokenSkip); `{ratio}` is replaced."""
+
+
+def check_marker(chat: ChatConfig, ratios: Iterable[float]) -> None:
+    """Refuse a control marker that could not announce ratios.
+
+    Args:
+        chat: Holds the marker.
+        ratios: What it is to announce; 1 is announced by no marker.
+
+    Raises:
+        ConfigError: There is something to announce, and no place for it.
+    """
+    if "{ratio}" not in chat.ratio_marker and any(ratio < 1 for ratio in ratios):
+        raise ConfigError(f"model.chat.ratio_marker: got '{chat.ratio_marker}', allowed: a text with {{ratio}} in it")
 
 
 TEMPLATE_DATE = datetime(2024, 7, 26, 12)

@@ -74,7 +74,7 @@ with suppress(ImportError):
                 return [JobReturn(overrides=self._overrides, status=JobStatus.COMPLETED, _return_value=math.nan)]
 
         def _note(self) -> None:
-            from cotpress.sweep_files import JobNote, JobState, read_note, write_note
+            from cotpress.store.sweeps import JobNote, JobState, read_note, write_note
 
             note = read_note(self._folder) or JobNote(overrides=self._overrides, state=JobState.running)
             if note.state is JobState.running:

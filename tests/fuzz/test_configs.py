@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from commands import ROOT
-from cotpress.artifacts import plain
+from cotpress.cli.errors import check_dashes, check_options, explain
 from cotpress.config import EvaluateConfig, TrainConfig, register_schemas, to_objects
-from cotpress.config_errors import check_dashes, check_options, explain
 from cotpress.errors import CotpressError
-from cotpress.redaction import check_readable, refuse_secrets
-from cotpress.runs import run_path, write_config
+from cotpress.store.artifacts import plain
+from cotpress.store.redaction import check_readable, refuse_secrets
+from cotpress.tasks.run_directory import run_path, write_config
 from fuzz.cases import any_text, cases, odd_text, told
+from support.commands import ROOT
 
 CONF = ROOT / "conf"
 SCRIPTS = ("train", "compress", "evaluate", "report", "fidelity")

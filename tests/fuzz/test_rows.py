@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.data.config import JsonlBenchmarkConfig, JsonlDataConfig
 from cotpress.data.stage import problems, traces
 from cotpress.errors import CotpressError
 from cotpress.records import Problem, Trace
-from cotpress.tables import read_records
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
 from fuzz.cases import any_text, cases, odd_text, told
 
 NAMES = ("id", "question", "thinking", "response", "answer")

@@ -18,20 +18,18 @@ from cotpress.compression.export import FILES, export
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces
 from cotpress.modeling.alignment import kept_text, project_scores, tokenize_with_offsets
 from cotpress.modeling.segments import step_ranges, unit_ids, word_ranges
-from cotpress.modeling_config import ChatConfig
-from cotpress.prompts import ChatFormat
+from cotpress.prompts import ChatConfig, ChatFormat
 from cotpress.records import CompressedTrace, RankedTrace, Trace, Unit, num_to_keep
-from cotpress.redaction import without_secrets
 from cotpress.report.page import Cell, Page, Row, Table, json_in_html, render
 from cotpress.report.table import markdown_cell
 from cotpress.report.token_kinds import token_kinds
-from cotpress.report.viewer_data import Ranker, ViewedData
-from cotpress.report.viewer_encoding import encoded
-from cotpress.runs import safe_name, write_config
-from cotpress.tables import read_records
+from cotpress.report.viewer_data import Ranker, ViewedData, encoded
+from cotpress.store.redaction import without_secrets
+from cotpress.store.tables import read_records
+from cotpress.tasks.run_directory import safe_name, write_config
 from fuzz.cases import any_text, cases, odd_text
-from pages import Parsed, token_lengths
-from reported import tokenizer
+from support.pages import Parsed, token_lengths
+from support.reported import tokenizer
 
 nonempty = odd_text.filter(lambda text: bool(text.strip()))
 

@@ -1,6 +1,6 @@
 import pytest
 
-from commands import Command
+from support.commands import Command
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import ROOT, environment
-from cotpress.artifacts import ArtifactStore
 from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.store.artifacts import ArtifactStore
 from experiments.speed.bench import Bench
 from experiments.speed.checkpoint import write_checkpoint
 from experiments.speed.environment import existing_release
@@ -24,6 +23,7 @@ from experiments.speed.processes import MeasurementError, System, alternate
 from experiments.speed.settings import parse
 from experiments.speed.texts import TraceMaker
 from experiments.speed.worker import Measurement
+from support.commands import ROOT, environment
 
 QUICK = ["--quick", "--model", "tiny", "--threads", "1", "--device", "cpu", "--lengths", "64"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import Command
-from cotpress.artifacts import file_sha256
+from cotpress.store.artifacts import file_sha256
+from support.commands import Command
 
 SMALL = [
     "scorer=cts", "ratio=0.5", "model=tiny", "data.num_traces=12", "benchmark.num_problems=3",
@@ -62,8 +62,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(command: Com
 def test_torch_is_told_to_be_deterministic_only_if_asked() -> None:
     import torch
 
-    from cotpress.modeling.loading import use_determinism
-    from cotpress.trainer_config import TrainerConfig
+    from cotpress.devices.config import TrainerConfig
+    from cotpress.devices.device import use_determinism
 
     use_determinism(TrainerConfig())
     assert not torch.are_deterministic_algorithms_enabled()

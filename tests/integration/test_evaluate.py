@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT, Command, environment
-from cotpress.artifacts import ArtifactStore
 from cotpress.modeling.tiny import tiny_model
 from cotpress.records import Prediction
-from cotpress.tables import read_records
-from openai_server import openai_server
-from served_model import ServedModel, save_adapter, save_model
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
+from support.commands import ROOT, Command, environment
+from support.openai_server import openai_server
+from support.served_model import ServedModel, save_adapter, save_model
 
 pytestmark = pytest.mark.timeout(300)
 NUM_PROBLEMS = 8

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import Command
-from undisturbed import contents
+from support.commands import Command
+from support.undisturbed import contents
 
 FLOW = [
     "model=tiny", "scorer=cts", "ratio=0.5", "data.num_traces=16", "benchmark.num_problems=2",

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import ROOT, Command
 from cotpress.config import FidelityConfig, register_schemas, to_objects
-from cotpress.fidelity_task import fidelity
+from cotpress.tasks.fidelity import fidelity
+from support.commands import ROOT, Command
 
 pytestmark = pytest.mark.timeout(300)
 SMALL = ["model=tiny", "data.num_traces=24", "truth.num_traces=30", "num_resamples=400"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from commands import FEW_PROBLEMS, SMALL, Command
+from support.commands import FEW_PROBLEMS, SMALL, Command
 
 pytestmark = pytest.mark.timeout(300)
 

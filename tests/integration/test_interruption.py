@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import Command, Stop
-from undisturbed import contents
+from support.commands import Command, Stop
+from support.undisturbed import contents
 
 pytestmark = pytest.mark.timeout(300)
 SMALL = [

@@ -10,12 +10,12 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError, DataError
-from cotpress.flow import Compression, Flow
 from cotpress.records import ScoredTrace, ValuableTrace
-from cotpress.tables import read_records
+from cotpress.store.tables import read_records
+from cotpress.tasks.flow import Compression, Flow
 from cotpress.tracking import CsvTracker
-from encoder import save_encoder
-from openai_server import Call, Reply, openai_server
+from support.encoder import save_encoder
+from support.openai_server import Call, Reply, openai_server
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(300)

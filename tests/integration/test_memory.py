@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT, environment
+from support.commands import ROOT, environment
 
 PROGRAM = """
 import json, logging, resource, sys

@@ -7,16 +7,16 @@ import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import ROOT
-from cotpress.artifacts import ArtifactStore
 from cotpress.compression.config import ExportFormat
 from cotpress.compression.export import FILES
 from cotpress.config import CompressConfig, register_schemas, to_objects
-from cotpress.experiment import compress
 from cotpress.records import Interval, SystemResult
 from cotpress.report.results import RunResults, StageRecord, write_results
 from cotpress.report.stage import report_run
-from pages import Parsed, token_lengths
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.tasks.compress import compress
+from support.commands import ROOT
+from support.pages import Parsed, token_lengths
 
 pytestmark = pytest.mark.slow
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from browser import Browser, find_browser
-from cotpress.artifacts import Artifact
 from cotpress.compression.config import Protection
 from cotpress.data.planted import generator
 from cotpress.records import CompressedTrace, Trace, Unit
 from cotpress.report.stage import report_collection, report_run
-from cotpress.tables import read_records
-from reported import World
+from cotpress.store.artifacts import Artifact
+from cotpress.store.tables import read_records
+from support.browser import Browser, find_browser
+from support.reported import World
 
 NASTY = (
     "a<b </script><script>document.title='owned'</script> &amp; \u2028 \u2029 🙂 \ud55c\uad6d\uc5b4 \u0627\u0644 "

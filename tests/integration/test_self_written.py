@@ -10,18 +10,18 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from commands import FEW_PROBLEMS, Command
-from cotpress.artifacts import ArtifactStore
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
 from cotpress.data.self_written.config import SelfWrittenDataConfig
 from cotpress.errors import DataError
-from cotpress.flow import Compression, Flow
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import Trace
-from cotpress.tables import read_records
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
+from cotpress.tasks.flow import Compression, Flow
 from cotpress.tracking import CsvTracker
-from openai_server import Call, OpenAIServer, Reply, Script, openai_server
+from support.commands import FEW_PROBLEMS, Command
+from support.openai_server import Call, OpenAIServer, Reply, Script, openai_server
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT, SMALL, Command, environment
-from fake_slurm import install, options
+from support.commands import ROOT, SMALL, Command, environment
+from support.fake_slurm import install, options
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 pytestmark = pytest.mark.timeout(300)
-SCRIPT = Path(__file__).parents[1] / "sweep_script.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "sweep_script.py"
 LOCAL, SLURM = "hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm"
 
 

@@ -1,4 +1,4 @@
-"""Multiruns of a stand-in for the flow, without torch (tests/sweep_script.py): killed, failed, interrupted, again."""
+"""Multiruns of a stand-in for the flow, without torch (sweep_script.py): killed, failed, interrupted, again."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT, environment
+from support.commands import ROOT, environment
 
 pytestmark = pytest.mark.timeout(300)
-SCRIPT = Path(__file__).parents[1] / "sweep_script.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "sweep_script.py"
 PARALLEL = "hydra/launcher=joblib"
 
 

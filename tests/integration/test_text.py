@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import ROOT, Command
 from cotpress.config import CompressConfig, register_schemas, to_objects
 from cotpress.errors import DataError
-from cotpress.experiment import compress
+from cotpress.tasks.compress import compress
+from support.commands import ROOT, Command
 
 pytestmark = pytest.mark.timeout(300)
 

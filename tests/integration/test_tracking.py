@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from commands import SMALL, Command, environment
-from wandb_files import offline_runs
+from support.commands import SMALL, Command, environment
+from support.wandb_files import offline_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

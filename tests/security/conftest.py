@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-import published
-from commands import Command
-from cotpress.artifacts import CHECKSUM, ArtifactStore, content_checksum
 from cotpress.modeling.tiny import tiny_model
+from cotpress.store.artifacts import CHECKSUM, ArtifactStore, content_checksum
+from support import published
+from support.commands import Command
 
 
 @pytest.fixture(scope="session")

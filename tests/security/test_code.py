@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT
 from cotpress.answers.verifier import _verify
-from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ArtifactError, ModelError
 from cotpress.hub.publication import read_publication
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
-from cotpress.scoring.classifier import load_classifier
 from cotpress.scoring.config import TokenskipConfig
+from cotpress.scoring.scorers.classifier import load_classifier
+from cotpress.store.artifacts import ArtifactStore
 from cotpress.training.saved import saved_reference
 from security.conftest import edit
+from support.commands import ROOT
 
 CODE = """
 import pathlib

@@ -9,9 +9,9 @@ from cotpress.hub.card import model_card
 from cotpress.hub.publication import read_publication
 from cotpress.records import Trace
 from cotpress.report.stage import report_collection, report_run
-from pages import Parsed
-from published import finished_run as make_run
-from reported import World, a_row
+from support.pages import Parsed
+from support.published import finished_run as make_run
+from support.reported import World, a_row
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"><svg onload=alert(1)> $\\frac{ $x$ & |"
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from cotpress.artifacts import ArtifactStore, Summary, file_sha256
 from cotpress.errors import ArtifactError
 from cotpress.hub.push import publish
-from cotpress.places import checked_key, stays_below
+from cotpress.report.collect import Sources
 from cotpress.report.results import read_results
-from cotpress.report.sources import Sources
-from cotpress.runs import safe_name
+from cotpress.store.artifacts import ArtifactStore, Summary, file_sha256
+from cotpress.store.paths import checked_key, stays_below
+from cotpress.tasks.run_directory import safe_name
 from security.conftest import edit
 
 ELSEWHERE = ["../secret.txt", "/etc/passwd", "a/../../secret.txt", "..", "", "a\\..\\b", "a\0b", 7]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import Command
 from cotpress.errors import ConfigError
-from cotpress.redaction import Redacting, refuse_secrets, remember, shown, without_secrets
+from cotpress.store.redaction import Redacting, refuse_secrets, remember, shown, without_secrets
+from support.commands import Command
 
 KEY = "sk-Ab12Cd34Ef56Gh78Ij90"
 WORD = "correct-horse-battery"

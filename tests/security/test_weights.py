@@ -13,17 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.data.rows import TRACE_FIELDS, RowReader
 from cotpress.errors import ArtifactError, ModelError, TrainingError
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import Trace
-from cotpress.tables import read_records, schema
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records, schema
 from cotpress.training.adapters import make_trainable, save_trained
 from cotpress.training.callbacks import LAST
 from cotpress.training.config import Method, TuneConfig
-from cotpress.training.resuming import resume_point
+from cotpress.training.fit import resume_point
 from security.conftest import RunsWhenUnpickled, edit
 
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")

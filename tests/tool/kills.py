@@ -25,8 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from commands import Command, Stop
-from undisturbed import contents
+from support.commands import Command, Stop
+from support.undisturbed import contents
 
 FLOW = [
     "model=tiny", "scorer=cts", "ratio=0.5", "data.num_traces=40", "benchmark.num_problems=6",

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ModelError
+from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
+from cotpress.store.artifacts import ArtifactStore
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,11 +17,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from cotpress.cli.help import one_liner
 from cotpress.config import SCHEMAS, EvaluateConfig, TrainConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError, MissingExtraError
 from cotpress.evaluation.config import Baseline
-from cotpress.generation_config import ServerGenerationConfig
-from cotpress.help_page import one_liner
+from cotpress.generation.config import ServerGenerationConfig
 from cotpress.scoring.config import MixConfig, RandomConfig
 
 ROOT = Path(__file__).parents[2]

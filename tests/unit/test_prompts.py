@@ -9,12 +9,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ConfigError
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import ChatConfig, ModelConfig, ModelSource
-from cotpress.prompts import ChatFormat, marker_text, render_chat
-from reported import tokenizer
+from cotpress.prompts import ChatConfig, ChatFormat, marker_text, render_chat
+from cotpress.store.artifacts import ArtifactStore
+from support.reported import tokenizer
 
 
 @pytest.mark.parametrize(("ratio", "text"), [(0.5, "<0.5>"), (0.75, "<0.75>"), (1.0, ""), (None, "")])

@@ -10,16 +10,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cotpress.errors import DataError
-from cotpress.intervals import fraction_interval, mean_interval, standard_error, wilson
 from cotpress.statistics import (
     accuracy_interval,
+    fraction_interval,
+    mean_interval,
     paired_accuracy_difference,
     pass_at_k,
     pass_at_k_intervals,
     question_means,
+    standard_error,
     token_ratio,
+    wilson,
 )
-from judged import answer, answers
+from support.judged import answer, answers
 
 
 def test_wilson_equals_published_values() -> None:

@@ -3,11 +3,10 @@
 One definition for filtering self-written traces, for the validation callback and for evaluation.
 """
 
-from cotpress.answers.comparison import is_equal
+from cotpress.answers.comparison import checker_fingerprint, is_equal
 from cotpress.answers.extraction import Extractor, extract_answer
 from cotpress.answers.statements import statement_range
 from cotpress.answers.verdict import Verdict, declines_to_answer, judge
-from cotpress.answers.version import checker_fingerprint
 
 __all__ = [
     "Extractor",

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cotpress.artifacts import write_text_atomic
 from cotpress.compression.config import ExportFormat
 from cotpress.errors import DataError
-from cotpress.modeling_config import ChatConfig
-from cotpress.prompts import marker_text, render_chat
+from cotpress.prompts import ChatConfig, marker_text, render_chat
 from cotpress.records import CompressedTrace
-from cotpress.tables import write_records
+from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.tables import write_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.compression.config import CompressionConfig, Selection, check_llmlingua_compat
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
 from cotpress.compression.selection import Ranking
@@ -20,7 +19,8 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import kept_text, tokenize_with_offsets
 from cotpress.progress import Progress
 from cotpress.records import CompressedTrace, RankedTrace, ScoredTrace, Trace, num_to_keep
-from cotpress.tables import read_records, write_records
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

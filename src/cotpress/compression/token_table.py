@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from cotpress.artifacts import Artifact
 from cotpress.compression.config import Alignment
 from cotpress.compression.ranking import student_scores
 from cotpress.compression.stage import COMPRESSED_FILE, SCORES_FILE, TRACES_FILE
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.records import CompressedTrace, ScoredTrace, Trace
-from cotpress.tables import read_records
+from cotpress.store.artifacts import Artifact
+from cotpress.store.tables import read_records
 from cotpress.tracking import Table
 
 if TYPE_CHECKING:

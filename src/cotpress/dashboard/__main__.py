@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cotpress.artifacts import write_text_atomic
-from cotpress.command_line import run_command
+from cotpress.cli.commands import run_command
 from cotpress.errors import ConfigError, HubError, MissingExtraError
-from cotpress.redaction import without_secrets
+from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.redaction import without_secrets
 
 log = logging.getLogger("cotpress.dashboard")
 

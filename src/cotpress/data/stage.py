@@ -1,18 +1,20 @@
 """The data stage: training traces and benchmark problems as artifacts.
 
 A new source is one module that yields records, one schema in `config.py`, and one `case` here.
+
+Which traces are kept out of training.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.data.benchmarks import published
 from cotpress.data.config import (
     BenchmarkConfig,
@@ -28,14 +30,30 @@ from cotpress.data.planted import generator
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
 from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
 from cotpress.data.self_written.stage import SOLVED, solve
-from cotpress.data.split import split
+from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling_config import ModelConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.records import Problem, Trace
-from cotpress.tables import read_records, write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
+
+
+def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
+    """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
+
+    Which ones depends on the hash of their ids alone, so it is the same for every seed and order of rows.
+
+    Args:
+        traces: Traces with unique ids.
+        validation_fraction: In [0, 1).
+    """
+    num_validation = round(validation_fraction * len(traces))
+    by_hash = sorted((trace.id for trace in traces), key=lambda id_: hashlib.sha256(id_.encode()).digest())
+    held = set(by_hash[:num_validation])
+    return [dataclasses.replace(trace, split="validation" if trace.id in held else "train") for trace in traces]
+
 
 TRACES = "traces.parquet"
 PROBLEMS = "problems.parquet"

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.device import pick_device
+from cotpress.devices.isolation import died
 from cotpress.devices.place import Hear, Place, working_at
 from cotpress.devices.worker import Failure, Task, environment, work
 from cotpress.errors import ConfigError, WorkerError
-from cotpress.isolation import died
-from cotpress.modeling.loading import pick_device
-from cotpress.trainer_config import TrainerConfig
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
 
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.device import pick_device
 from cotpress.devices.place import here
 from cotpress.devices.worker import die_at_once
-from cotpress.modeling.loading import pick_device
-from cotpress.trainer_config import TrainerConfig
 
 
 class _DieAtOnce(pl.Callback):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from cotpress.devices.isolation import end_with_parent
 from cotpress.devices.place import Hear, Place, working_at
 from cotpress.errors import CotpressError, describe
-from cotpress.isolation import end_with_parent
 
 SET_BY_AGENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables by which torch and Lightning know a worker's place; those of the starting process are not handed on."""

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cotpress.generation_config import GenerationConfig
-from cotpress.modeling_config import ModelConfig
+from cotpress.generation.config import GenerationConfig
+from cotpress.modeling.config import ModelConfig
 
 
 class Extractor(Enum):

@@ -5,19 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
+from cotpress.devices.config import TrainerConfig
 from cotpress.distill.config import LlmDistillConfig
 from cotpress.distill.llm import PROMPT_VERSION, chunk_ranges, conversation
 from cotpress.errors import ConfigError
 from cotpress.generation.backends import generation_identity, open_backend, sampling_of
 from cotpress.generation.base import Backend, Generation
-from cotpress.generation_config import ServerGenerationConfig
-from cotpress.journal import Journal
-from cotpress.modeling_config import ModelConfig
+from cotpress.generation.config import ServerGenerationConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.progress import Progress
 from cotpress.records import Trace
-from cotpress.tables import write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
+from cotpress.store.journal import Journal
+from cotpress.store.tables import write_records
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,8 @@ A step is a sentence or line of the thinking. Its items are its numbers and cont
 
 and no earlier valuable step had exactly the same items in the same order (a plain repeat). A step without items, such
 as "Hmm, let me see.", is never valuable. This needs no model; CTS (arXiv 2505.17827) does not publish its extractor.
+
+The valuable part by the built-in generator's own labels: every span marked as essential.
 """
 
 import re
@@ -13,6 +15,12 @@ import re
 from cotpress.distill.ranges import Ranges, merged
 from cotpress.modeling.segments import step_ranges
 from cotpress.records import Trace
+
+
+def essential_spans(trace: Trace) -> Ranges:
+    """Character ranges of the essential spans, neighbours joined; empty if the trace has no labels."""
+    return merged((span.start, span.end) for span in trace.spans if span.essential)
+
 
 _ITEM = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]{3,}")
 _FUNCTION_WORDS = frozenset(

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.devices.config import TrainerConfig
 from cotpress.distill.aligned import Limits, aligned
 from cotpress.distill.alignment import ALIGNMENT_VERSION
 from cotpress.distill.config import DistillConfig, Extractor, LlmDistillConfig
 from cotpress.distill.extract import EXTRACTIONS, Extraction, extract
-from cotpress.distill.labels import essential_spans
-from cotpress.distill.overlap import overlapping_steps
+from cotpress.distill.overlap import essential_spans, overlapping_steps
 from cotpress.distill.ranges import Found, Ranges
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling_config import ModelConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.records import Trace, ValuableTrace
-from cotpress.tables import read_records, write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
 
 TRACES = "traces.parquet"
 VALUABLE = "valuable.parquet"

@@ -9,21 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, fingerprint
+from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.asking import Answer, Inquiry, Protocol, ask
 from cotpress.generation.backends import OpenBackend, generation_identity
 from cotpress.generation.base import REFUSED, Backend
-from cotpress.generation_config import GenerationConfig, ServerGenerationConfig
-from cotpress.journal import Journal
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling.sources import source_identity
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem
-from cotpress.tables import write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, fingerprint
+from cotpress.store.journal import Journal
+from cotpress.store.tables import write_records
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,13 @@
-"""Problems in, answers out: what a student wrote, without any verdict."""
+"""Problems in, answers out: what a student wrote, without any verdict.
+
+From the settings of the evaluation to what a student is asked under.
+"""
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
-from cotpress.evaluation.config import check_samples
+from cotpress.evaluation.baselines import Shortening
+from cotpress.evaluation.config import EvaluationConfig, check_samples
 from cotpress.generation.base import GREEDY, REFUSED, Backend, Generation, Sampling
 from cotpress.prompts import ChatFormat, marker_text
 from cotpress.records import Problem
@@ -150,3 +154,53 @@ def _answer(problem: Problem, sample: int, generation: Generation, written: Chat
         finish_reason=generation.finish_reason,
         latency_s=generation.latency_s,
     )
+
+
+TEMPERATURE, TOP_P = 0.6, 0.95
+"""For several samples per question, unless given: the values of CTS (arXiv 2505.17827, section 4.1)."""
+
+
+def protocol(
+    config: EvaluationConfig,
+    *,
+    max_new_tokens: int,
+    context_tokens: int,
+    seed: int,
+    ratio: float = 1.0,
+    marker_ratio: float | None = None,
+    shortening: Shortening | None = None,
+) -> Protocol:
+    """How a student is asked.
+
+    Args:
+        config: The settings of the evaluation.
+        max_new_tokens: The benchmark's budget.
+        context_tokens: Longest prompt plus answer.
+        seed: Seed of the draws.
+        ratio: Asked kept fraction.
+        marker_ratio: Ratio announced by the control marker, or None.
+        shortening: What a baseline without training changes, or None.
+    """
+    truncates = shortening is not None and shortening.truncates
+    follows = truncates or config.budget_follows_ratio
+    return Protocol(
+        max_new_tokens=answer_budget(max_new_tokens, ratio, follows_ratio=follows),
+        context_tokens=context_tokens,
+        marker_ratio=marker_ratio,
+        instruction="" if shortening is None else shortening.instruction,
+        samples=config.samples,
+        sampling=sampling(config, seed),
+    )
+
+
+def sampling(config: EvaluationConfig, seed: int) -> Sampling | None:
+    """How tokens are chosen; None is greedy."""
+    temperature = (TEMPERATURE if config.samples > 1 else 0.0) if config.temperature is None else config.temperature
+    if temperature == 0:
+        return None
+    return Sampling(temperature=temperature, top_p=TOP_P if config.top_p is None else config.top_p, seed=seed)
+
+
+def answer_budget(max_new_tokens: int, ratio: float, *, follows_ratio: bool) -> int:
+    """Tokens that an answer may take: the benchmark's budget, times the ratio only if that was asked for."""
+    return max(round(max_new_tokens * ratio), 1) if follows_ratio else max_new_tokens

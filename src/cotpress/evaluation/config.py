@@ -6,7 +6,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from cotpress.errors import ConfigError
-from cotpress.generation_config import GenerationConfig
+from cotpress.generation.config import GenerationConfig
 
 
 class Baseline(Enum):

@@ -9,17 +9,17 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.devices.config import TrainerConfig
 from cotpress.evaluation.answering import ANSWERS, Answering, Candidate
 from cotpress.evaluation.asking import Answer
 from cotpress.evaluation.judging import prediction, verdict_identity
 from cotpress.generation.backends import OpenBackend, open_backend
-from cotpress.generation_config import GenerationConfig
-from cotpress.modeling_config import ModelConfig
+from cotpress.generation.config import GenerationConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.progress import Progress
 from cotpress.records import Prediction, Problem
-from cotpress.tables import read_records, write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
 
 PREDICTIONS = "predictions.parquet"
 

@@ -1,22 +1,105 @@
-"""Judged answers to one row of the results table."""
+"""Judged answers to one row of the results table.
+
+Answers that end in a repetition.
+
+A text loops if its last pieces consist of one n-gram of at most `LONGEST` pieces, repeated at least `REPEATS` times
+and over at least `SHORTEST` pieces. A piece is a word, a digit or another sign. It is the end that counts: a student
+that got stuck repeats until its budget is over, while a text that repeats something and goes on did not get stuck.
+Repetitions that count upwards (`Step 12 ... Step 13 ...`) are not exact and not found.
+
+Outputs counted in another tokenizer: CTS counts those of every model with that of Qwen2.5-7B-Instruct.
+
+Counted when results are read and not when answers are generated: the tokenizer determines no answer, so another one
+asks no student again.
+"""
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from cotpress.errors import DataError
-from cotpress.evaluation.loops import text_loops
-from cotpress.intervals import mean_interval, standard_error
+from cotpress.errors import ConfigError, DataError, ModelError
+from cotpress.modeling.foreign import reading
+from cotpress.modeling.sources import tokenizer_directory
 from cotpress.records import BudgetAccuracy, Interval, Prediction, SystemResult
 from cotpress.statistics import (
     accuracy_interval,
+    mean_interval,
     paired_accuracy_difference,
     pass_at_k_intervals,
     question_means,
+    standard_error,
     token_ratio,
 )
+
+REPEATS = 4
+"""Fewest times that the n-gram stands at the end."""
+SHORTEST = 40
+"""Fewest pieces that the repetitions cover together; four times `ha` is laughter."""
+LONGEST = 200
+"""Longest n-gram, in pieces: a paragraph."""
+
+_PIECE = re.compile(r"\d|[^\W\d]{1,16}|[^\w\s]")
+_TAIL_CHARACTERS = 12 * REPEATS * LONGEST
+"""No more of a text is looked at; 12 characters is far above the mean length of a piece."""
+
+
+def is_loop(items: Sequence[Hashable]) -> bool:
+    """Whether a sequence of tokens, words or anything else ends in a repetition as defined above."""
+    tail = items[-REPEATS * LONGEST :]
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(item, len(numbers)) for item in tail], dtype=np.int32)[::-1]
+    for period in range(1, min(LONGEST, len(codes) // REPEATS) + 1):
+        covered = max(REPEATS * period, SHORTEST)
+        if covered <= len(codes) and np.array_equal(codes[: covered - period], codes[period:covered]):
+            return True
+    return False
+
+
+def text_loops(text: str) -> bool:
+    """Whether a text ends in a repetition; independent of any tokenizer. A budget may cut its last piece short."""
+    pieces = _PIECE.findall(text[-_TAIL_CHARACTERS:])
+    return is_loop(pieces) or is_loop(pieces[:-1])
+
+
+CountTokens = Callable[[str], int]
+
+
+def token_counter(tokenizer: str | None) -> CountTokens | None:
+    """Counts the tokens of a text, special tokens not added.
+
+    Args:
+        tokenizer: Hub id or folder; None counts nothing.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    if tokenizer is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        with reading("no tokenizer can be loaded"):
+            folder = tokenizer_directory(tokenizer, key="evaluation.reference_tokenizer")
+            loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except ModelError as error:
+        raise ConfigError(
+            f"evaluation.reference_tokenizer: got '{tokenizer}', which cannot be loaded: {error}. Allowed: a hub id or "
+            "a folder that holds a tokenizer. Fix: download it once where there is a network, or give null to count "
+            "in the student's own tokenizer only"
+        ) from error
+    return lambda text: len(loaded(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def with_reference_tokens(predictions: Sequence[Prediction], count: CountTokens | None) -> list[Prediction]:
+    """The predictions with `reference_tokens` filled in; as they are without a counter."""
+    if count is None:
+        return list(predictions)
+    return [replace(p, reference_tokens=count(p.output)) for p in predictions]
+
 
 AGAINST_ORIGINAL, AGAINST_RATIO_ONE = "Original", "ratio 1"
 

@@ -1,9 +1,47 @@
-"""Agreement of the scores of one trace with its truth: by rank only, so that no scorer's unit or spread matters."""
+"""Agreement of the scores of one trace with its truth: by rank only, so that no scorer's unit or spread matters.
+
+Intervals over traces: the trace is what was drawn, its tokens and steps are not independent.
+
+What is measured for each kind of truth, one trace at a time.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
+
+from cotpress.fidelity.cases import Case
+from cotpress.records import Interval, TruthKind
+
+SEED = 0
+"""One stream of resamples for every interval, so that a repeated command gives the same numbers."""
+
+
+def mean_interval(values: Sequence[float], *, confidence: float, num_resamples: int) -> Interval:
+    """Mean over traces with its percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: One number per trace, at least one.
+        confidence: Level, in (0, 1).
+        num_resamples: Resamples of the traces.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    means = _weights(len(data), num_resamples) @ data / len(data)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    mean = float(data.mean())
+    return Interval(value=mean, low=min(low, mean), high=max(high, mean), n=len(data))
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(num_values: int, num_resamples: int) -> NDArray[np.float64]:
+    """How often each resample draws each value, float64 `[num_resamples, num_values]`."""
+    rng = np.random.default_rng(SEED)
+    return rng.multinomial(num_values, np.full(num_values, 1 / num_values), size=num_resamples).astype(np.float64)
+
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -70,3 +108,76 @@ def _without(values: Floats, position: Floats) -> Floats:
     """What is left of `values` after a least-squares line over `position`."""
     centred, place = values - values.mean(), position - position.mean()
     return np.asarray(centred - place * (centred @ place) / max(float(place @ place), 1e-12), dtype=np.float64)
+
+
+RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+"""Kept fractions at which the kept share of the essential tokens is told."""
+MIN_SENTENCES = 3
+"""Fewer cannot be correlated with position partialled out."""
+
+_MAIN = {TruthKind.tokens: "ROC AUC", TruthKind.steps: "ROC AUC", TruthKind.importance: "rank correlation"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What was measured in one trace; a measure that is not defined there is missing.
+
+    Attributes:
+        metrics: Measures by name, the main one first. AP is the average precision; `kept@R` the share of the essential
+            tokens that a compression to R keeps.
+        kinds: ROC AUC by kind of token: of an essential kind against all redundant tokens, of all essential tokens
+            against a redundant kind.
+    """
+
+    metrics: Mapping[str, float]
+    kinds: Mapping[str, float]
+
+
+def main_metric(kind: TruthKind) -> str:
+    """Name of the measure that tables are sorted by."""
+    return _MAIN[kind]
+
+
+def unusable(kind: TruthKind, case: Case) -> str | None:
+    """Why nothing can be measured on a trace, or None."""
+    if kind is TruthKind.importance:
+        if len(case.worth) < MIN_SENTENCES:
+            return f"fewer than {MIN_SENTENCES} sentences"
+        return "all sentences equally important" if np.ptp(case.worth) == 0 else None
+    if len(case.worth) == 0 or not case.worth.any():
+        return "nothing essential"
+    return "nothing redundant" if case.worth.all() else None
+
+
+def judge(kind: TruthKind, case: Case, scores: NDArray[np.float64]) -> Judgement:
+    """How well the scores of one trace's units agree with its truth.
+
+    Args:
+        kind: What is known.
+        case: A trace that is not `unusable`.
+        scores: float64 `[m]`, one per unit, higher = keep.
+    """
+    if kind is TruthKind.importance:
+        metrics = {_MAIN[kind]: rank_correlation(scores, case.worth)}
+        partial = partial_rank_correlation(scores, case.worth)
+        if partial is not None:
+            metrics["position partialled out"] = partial
+        return Judgement(metrics=metrics, kinds={})
+    essential = case.worth > 0
+    metrics = {_MAIN[kind]: auc(scores, essential)}
+    if kind is TruthKind.steps:
+        return Judgement(metrics=metrics, kinds={})
+    metrics["AP"] = average_precision(scores, essential)
+    metrics |= {f"kept@{ratio:g}": kept_share(scores, essential, ratio) for ratio in RATIOS}
+    return Judgement(metrics=metrics, kinds=_by_kind(case, scores, essential))
+
+
+def _by_kind(case: Case, scores: NDArray[np.float64], essential: NDArray[np.bool_]) -> dict[str, float]:
+    kinds = np.array(case.kinds)
+    found = {}
+    for kind in sorted(set(case.kinds)):
+        of_kind = kinds == kind
+        is_essential = bool(essential[of_kind].all())
+        compared = of_kind | (~essential if is_essential else essential)
+        found[kind] = auc(scores[compared], essential[compared])
+    return found

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import plain, write_text_atomic
 from cotpress.errors import ArtifactError
 from cotpress.records import Interval
+from cotpress.store.artifacts import plain, write_text_atomic
 
 log = logging.getLogger(__name__)
 

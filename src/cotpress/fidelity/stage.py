@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.artifacts import Artifact
 from cotpress.errors import ArtifactError, DataError
-from cotpress.fidelity.bootstrap import mean_interval
 from cotpress.fidelity.cases import Case, build_case
-from cotpress.fidelity.judging import Judgement, judge, main_metric, unusable
+from cotpress.fidelity.metrics import Judgement, judge, main_metric, mean_interval, unusable
 from cotpress.fidelity.results import FidelityRow
 from cotpress.fidelity.trivial import DIRECTIONS, POSITION
 from cotpress.modeling.alignment import project_scores
 from cotpress.records import Interval, ScoredTrace, SentenceImportance, Trace, TruthKind
-from cotpress.tables import read_records
+from cotpress.store.artifacts import Artifact
+from cotpress.store.tables import read_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -3,14 +3,15 @@
 import gc
 from typing import Any, Protocol
 
-from cotpress.artifacts import ArtifactStore, fingerprint
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.device import pick_device
 from cotpress.errors import ConfigError
 from cotpress.generation.base import Backend, Sampling
-from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, pick_device
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
 from cotpress.modeling.sources import source_identity
-from cotpress.modeling_config import ModelConfig
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import ArtifactStore, fingerprint
 
 
 class OpenBackend(Protocol):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from cotpress.command_line import run_command
+from cotpress.cli.commands import run_command
 from cotpress.hub.push import publish
 
 USAGE = """\

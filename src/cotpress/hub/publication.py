@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import MANIFEST, file_sha256
 from cotpress.errors import ArtifactError, ConfigError
-from cotpress.modeling_config import ModelSource
-from cotpress.places import checked_key, lies_below, stays_below
+from cotpress.modeling.config import ModelSource
 from cotpress.records import SystemResult
 from cotpress.report.results import CONFIG_FILE, RESULTS_FILE, RunResults, read_results
+from cotpress.store.artifacts import MANIFEST, file_sha256
+from cotpress.store.paths import checked_key, lies_below, stays_below
 
 FOLDERS = ("adapter", "model")
 """Where a student's weights lie in its artifact: a PEFT adapter or a whole model."""

@@ -6,12 +6,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cotpress.artifacts import write_text_atomic
 from cotpress.errors import ConfigError, HubError
 from cotpress.hub.card import model_card
 from cotpress.hub.publication import Publication, read_publication
-from cotpress.hub_errors import PUSH_SILENCE_S, answering_hub
-from cotpress.redaction import masked
+from cotpress.modeling.hub import PUSH_SILENCE_S, answering_hub
+from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.redaction import masked
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import copy
 import hashlib
 import importlib.util
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.devices.memory import keep_freed_memory
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
-from cotpress.memory import keep_freed_memory
+from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import reading
 from cotpress.modeling.packaged import packaged_identity, packaged_model
 from cotpress.modeling.sources import adapter_directory, model_directory, source_identity, tokenizer_directory
 from cotpress.modeling.tiny import tiny_identity, tiny_model
-from cotpress.modeling_config import Attention, Dtype, ModelConfig, ModelSource
-from cotpress.trainer_config import TrainerConfig, check_accelerator
+from cotpress.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -189,38 +187,6 @@ def check_attention(config: ModelConfig, device: torch.device | str) -> None:
             f"model.attention: got flash_attention_2 on {device} in {str(dtype).removeprefix('torch.')}, allowed: on a "
             "GPU in bfloat16. Fix: model.attention=sdpa, or trainer=gpu model.dtype=bfloat16"
         )
-
-
-def use_threads(config: TrainerConfig) -> None:
-    """Set torch's CPU threads for this process if the user chose a number."""
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
-
-
-def use_determinism(config: TrainerConfig) -> None:
-    """Have torch use only algorithms that give the same bits every time, if the user asked for it.
-
-    An operation without such an algorithm is an error of torch that names it; docs/determinism.md says what remains.
-    """
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-
-
-def pick_device(config: TrainerConfig) -> torch.device:
-    """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
-
-    Raises:
-        ConfigError: A GPU was asked for and there is none, or the accelerator is unknown.
-    """
-    check_accelerator(config)
-    has_gpu = torch.cuda.is_available()
-    if config.accelerator in ("gpu", "cuda") and not has_gpu:
-        raise ConfigError("trainer.accelerator: got 'gpu', but torch sees no GPU. Fix: trainer=cpu")
-    if config.accelerator == "cpu" or not has_gpu:
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @dataclass(frozen=True, slots=True)

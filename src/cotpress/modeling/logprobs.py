@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cotpress.memory import smaller_batches
+from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.head import target_entropies, target_logprobs
 from cotpress.modeling.loading import SplitModel, is_compiled, split_head
 from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs

@@ -10,9 +10,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.errors import ModelError
 from cotpress.modeling.sources import cached_sha256, package_folder, package_version
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import importlib.util
 import os
 from pathlib import Path
 
-from cotpress.artifacts import file_sha256
 from cotpress.errors import ModelError
-from cotpress.hub_errors import HubProblem, answering_hub, hub_problem
 from cotpress.modeling.foreign import check_adapter, check_settings, check_weights
+from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
+from cotpress.store.artifacts import file_sha256
 
 PACKAGE_PREFIX = "package:"
 """Marks a path that names a Python package where both kinds are possible."""

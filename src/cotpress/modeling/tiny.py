@@ -6,7 +6,7 @@ Nothing is downloaded; weights follow from a fixed seed, the tokenizer from an e
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -17,10 +17,10 @@ are kept until its backward pass, or made anew for it; those of what is outside 
     MLP         gate, activated gate and up: 3 * b*i
 """
 
-from cotpress.modeling_config import Attention
+from cotpress.devices.config import HeadLoss
+from cotpress.modeling.config import Attention
 from cotpress.planning.setting import ADAPTER_BYTES, Setting
 from cotpress.planning.shape import ModelShape
-from cotpress.trainer_config import HeadLoss
 
 _FLOAT = 4
 _INDEX = 8

@@ -7,9 +7,9 @@ fsdp2       three layers: the one that runs, the next one, and the buffer that t
 deepspeed   the limits that ZeRO stage 3 sets itself (DeepSpeed 0.19, Lightning 2.6); documented, not measured
 """
 
+from cotpress.devices.config import Strategy
 from cotpress.planning.setting import ADAPTER_BYTES, Place, Setting
 from cotpress.planning.shape import ModelShape
-from cotpress.trainer_config import Strategy
 
 _FLOAT = 4
 _LIVE_PARAMETERS = 1_000_000_000

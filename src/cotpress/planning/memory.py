@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, fields
 
+from cotpress.devices.config import Strategy
 from cotpress.planning.activations import copied_layer_bytes, stored_bytes, working_bytes
 from cotpress.planning.exchange import exchanged_bytes
 from cotpress.planning.setting import ADAPTER_BYTES, MASTER_BYTES, Place, Setting
 from cotpress.planning.shape import ModelShape
-from cotpress.trainer_config import Strategy
 
 _MOMENTS = 2
 """Of AdamW, each in the number format of what is trained."""

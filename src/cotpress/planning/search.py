@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from cotpress.devices.config import Strategy
 from cotpress.planning.memory import Usage, training_usage
 from cotpress.planning.setting import Place, Setting
 from cotpress.planning.shape import ModelShape
-from cotpress.trainer_config import Strategy
 
 DEVICE_COUNTS = (1, 2, 4, 8)
 """Devices of one machine, which is what one training can share."""

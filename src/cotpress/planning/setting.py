@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from cotpress.modeling_config import Attention
-from cotpress.trainer_config import HeadLoss, Strategy
+from cotpress.devices.config import HeadLoss, Strategy
+from cotpress.modeling.config import Attention
 from cotpress.training.config import Method
 
 ADAPTER_BYTES = 4

@@ -1,10 +1,10 @@
 """From configurations to settings: what a run's model, recipe and hardware mean for its memory."""
 
-from cotpress.modeling_config import Dtype, ModelConfig
+from cotpress.devices.config import HeadLoss, TrainerConfig
+from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.planning.config import PlanConfig
 from cotpress.planning.search import DEVICE_COUNTS, GB, Room
 from cotpress.planning.setting import Place, Setting
-from cotpress.trainer_config import HeadLoss, TrainerConfig
 from cotpress.training.config import TuneConfig
 
 

@@ -3,9 +3,9 @@
 import json
 
 from cotpress.errors import ModelError
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.sources import config_file
 from cotpress.modeling.tiny import tiny_identity
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.planning.shape import ModelShape, shape_from_config
 
 

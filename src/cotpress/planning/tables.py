@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, TextIO
 
+from cotpress.devices.config import Strategy
 from cotpress.planning.config import PlanConfig
 from cotpress.planning.hours import Work, total_gpu_hours
 from cotpress.planning.memory import Usage, num_trained
 from cotpress.planning.search import DEVICE_COUNTS, GB, Fit, Room, fit, smallest_fit
 from cotpress.planning.setting import Place, Setting
 from cotpress.planning.shape import ModelShape
-from cotpress.trainer_config import Strategy
 
 if TYPE_CHECKING:
     from rich.table import Table

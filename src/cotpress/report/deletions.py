@@ -1,15 +1,23 @@
-"""What a scorer deletes: the share of each kind of token, and of each planted label, at every ratio."""
+"""What a scorer deletes: the share of each kind of token, and of each planted label, at every ratio.
+
+The picture of what each scorer deletes.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.records import RankedTrace, Trace, num_to_keep
+from cotpress.report.figure import SOFT, Picture, style
 from cotpress.report.token_kinds import TokenKind
-from cotpress.report.viewer_data import Ranker, ViewedData, offsets_of
-from cotpress.report.viewer_encoding import token_labels
+from cotpress.report.viewer_data import Ranker, ViewedData, offsets_of, token_labels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 PERCENTS = tuple(range(30, 101))
 """Kept percentages that the page's slider moves through."""
@@ -86,3 +94,48 @@ def _first_kept(row: RankedTrace) -> NDArray[np.int64]:
     """Index of the lowest of `PERCENTS` at which each token stays, int64 `[n]`."""
     cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
     return np.searchsorted(cuts, row.places, side="right")
+
+
+def deletion_picture(groups: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> Picture | None:
+    """A dot per scorer and kind of token.
+
+    Args:
+        groups: Heading and deletions of each panel; empty panels are left out.
+        percent: Kept percentage of all tokens.
+    """
+    panels = [(heading, found) for heading, found in groups if found]
+    if not panels:
+        return None
+    texts = [
+        f"{d.ranker}: " + ", ".join(f"{n} {100 * s:.0f} %" for n, s in zip(d.names, d.share(percent), strict=True))
+        for _, found in panels
+        for d in found
+    ]
+    most = max(len(d.names) for _, found in panels for d in found)
+    return Picture(
+        name="deletions",
+        title=f"What is deleted at ratio {percent / 100:g}",
+        description=f"Share of the tokens of each kind that is deleted. {'; '.join(texts)}.",
+        size=(5.0 + 3.2 * len(panels), 1.3 + 0.36 * most),
+        draw=lambda figure: _draw(figure, panels, percent),
+    )
+
+
+def _draw(figure: "Figure", panels: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> None:
+    handles = None
+    for axes, (heading, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        names = list(dict.fromkeys(name for d in found for name in d.names))
+        axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
+        for i, d in enumerate(found):
+            colour, marker = style(i)
+            share = dict(zip(d.names, 100 * d.share(percent), strict=True))
+            axes.plot([share.get(n) for n in names], range(len(names)), color=colour, marker=marker, markersize=8,
+                      linestyle="none", label=d.ranker, alpha=0.9)  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_title(heading)
+        axes.set_xlabel("% deleted")
+        axes.set_xlim(-4, 104)
+        handles = handles or axes.get_legend_handles_labels()
+    if handles is not None:
+        figure.legend(*handles, loc="outside lower center", ncols=5)

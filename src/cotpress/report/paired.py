@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cotpress.records import BudgetAccuracy, Interval, Prediction
-from cotpress.report.answers import Answers, Key
 from cotpress.report.columns import difference
-from cotpress.report.comparison import Comparison
+from cotpress.report.comparison import Answers, Comparison, Key
 from cotpress.report.table import markdown_cell
 from cotpress.statistics import paired_accuracy_difference, paired_token_difference
 

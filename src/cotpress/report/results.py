@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import CHECKSUM, content_checksum, plain, write_text_atomic
 from cotpress.errors import ArtifactError
 from cotpress.records import BudgetAccuracy, Interval, SystemResult
-from cotpress.redaction import masked, without_secrets
+from cotpress.store.artifacts import CHECKSUM, content_checksum, plain, write_text_atomic
+from cotpress.store.redaction import masked, without_secrets
 
 SCHEMA_VERSION = 3
 _READABLE = (1, 2, 3)

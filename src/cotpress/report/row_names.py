@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from cotpress.artifacts import fingerprint
 from cotpress.records import SystemResult
 from cotpress.report.results import RunResults
+from cotpress.store.artifacts import fingerprint
 
 _BASELINES = ("original", "base", "beconcise", "onlynumbers", "abbrewords", "lc-prompt", "truncation")
 """First words of rows that stand above those of scorers."""

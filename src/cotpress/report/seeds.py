@@ -11,14 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cotpress.intervals import mean_interval
 from cotpress.records import Interval, Prediction
-from cotpress.report.answers import Answers
 from cotpress.report.columns import count_interval, difference, percent_interval
-from cotpress.report.comparison import Comparison, identity
+from cotpress.report.comparison import Answers, Comparison, identity
 from cotpress.report.row_names import is_baseline
 from cotpress.report.table import markdown_cell
-from cotpress.statistics import accuracy_interval, paired_accuracy_difference, question_means
+from cotpress.statistics import accuracy_interval, mean_interval, paired_accuracy_difference, question_means
 
 _ORIGINAL = ("Original", 1.0)
 

@@ -1,29 +1,106 @@
-"""Finished runs to tables, figures and page; reads the disk only, so a half-finished sweep reports as well."""
+"""Finished runs to tables, figures and page; reads the disk only, so a half-finished sweep reports as well.
+
+The part of a page that is about tokens: the viewer's data, and tables and picture of what is deleted.
+"""
 
 import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cotpress.artifacts import write_text_atomic
 from cotpress.report import page as pages
-from cotpress.report import viewer_section
-from cotpress.report.answers import answers_of
-from cotpress.report.collect import Collection, Run, collect
-from cotpress.report.comparison import Comparison, compare
+from cotpress.report.collect import Collection, Run, Sources, collect
+from cotpress.report.comparison import Comparison, answers_of, compare
+from cotpress.report.deletions import Deletions, by_kind, by_label, deletion_picture
 from cotpress.report.figure import Drawing, Picture
+from cotpress.report.page import DeletionRow, DeletionTable
 from cotpress.report.paired import compared, differences_csv, differences_markdown
 from cotpress.report.plots import accuracy_picture, ratio_picture
 from cotpress.report.results import CONFIG_FILE, read_results
 from cotpress.report.seeds import over_seeds, seeds_csv, seeds_markdown
-from cotpress.report.sources import Sources
 from cotpress.report.table import csv_table, markdown_table
-from cotpress.report.viewer_data import DEFAULT_TRACES
+from cotpress.report.token_kinds import TokenKind
+from cotpress.report.viewer_data import DEFAULT_TRACES, encoded, readable
 from cotpress.report.work import curves, loss_picture, time_picture, work
+from cotpress.store.artifacts import write_text_atomic
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSection:
+    """What the page shows about tokens.
+
+    Attributes:
+        data: For `viewer.js`; None if there is nothing to be shown.
+        missing: Why something is missing.
+        num_traces: Traces in the viewer.
+        percent: Kept percentage to begin with.
+        picture: What each ranker deletes at that percentage; None without data.
+        tables: The same in numbers.
+    """
+
+    data: dict[str, Any] | None
+    missing: tuple[str, ...]
+    num_traces: int
+    percent: int
+    picture: Picture | None
+    tables: tuple[DeletionTable, ...]
+
+
+def token_section(runs: Sequence[Run], sources: Sources, limit: int, percent: int) -> TokenSection:
+    """Collect it from the artifacts of some runs.
+
+    Args:
+        runs: Finished runs.
+        sources: Finds their artifacts.
+        limit: Most traces of each data set.
+        percent: Kept percentage to begin with, one of `PERCENTS`.
+    """
+    found = readable(runs, sources, limit)
+    groups: list[tuple[str, str, list[Deletions]]] = []
+    for data in found.data:
+        where = f", {data.label}" if len(found.data) > 1 else ""
+        groups.append((f"By kind of token{where}", "kind", by_kind(data)))
+        groups.append((f"By planted label{where}", "label", by_label(data)))
+    groups = [group for group in groups if group[2]]
+    pack = {
+        "percent": percent,
+        "kinds": [kind.label for kind in TokenKind],
+        "data": [encoded(data) for data in found.data],
+        "deletions": [
+            {"totals": [d.totals.tolist() for d in group], "deleted": [d.deleted.tolist() for d in group]}
+            for _, _, group in groups
+        ],
+    }
+    return TokenSection(
+        data=pack if found.data else None,
+        missing=found.missing,
+        num_traces=sum(len(data.traces) for data in found.data),
+        percent=percent,
+        picture=deletion_picture([(heading, group) for heading, _, group in groups[:2]], percent),
+        tables=tuple(_table(i, *group, percent) for i, group in enumerate(groups)),
+    )
+
+
+def _table(place: int, title: str, heading: str, group: Sequence[Deletions], percent: int) -> DeletionTable:
+    shares = [d.share(percent) for d in group]
+    rows = [
+        DeletionRow(name=name, total=int(max(d.totals[k] for d in group)), shares=tuple(_percent(s[k]) for s in shares))
+        for k, name in enumerate(group[0].names)
+    ]
+    rankers = tuple(d.ranker for d in group)
+    return DeletionTable(title=title, heading=heading, group=place, rankers=rankers, rows=tuple(rows))
+
+
+def _percent(share: float) -> int:
+    """As the page's script rounds it: halves up."""
+    return int(100 * share + 0.5)
+
 
 REPORT_FILE = "report.html"
 RUN_TRACES = 50
@@ -115,7 +192,7 @@ def _page(
             write_text_atomic(output / f"seeds{suffix}.md", seeds_markdown(seeds, comparison.confidence))
         sections.append(pages.results(comparison, shelf.put(drawn, suffix), pairs, seeds))
     spent = work(runs, sources)
-    seen = viewer_section.section(runs, sources, viewer_traces, _percent(runs))
+    seen = token_section(runs, sources, viewer_traces, _first_percent(runs))
     return pages.Page(
         title=title,
         note=note,
@@ -159,7 +236,7 @@ class _Shelf:
         return tuple(shown)
 
 
-def _percent(runs: Sequence[Run]) -> int:
+def _first_percent(runs: Sequence[Run]) -> int:
     """The kept percentage that most rows below 1 ask for, of equally frequent ones that nearest to 50; 30 to 100."""
     asked = Counter(round(100 * row.target_ratio) for run in runs for row in run.results.rows if row.target_ratio < 1)
     most = max(asked.values(), default=0)

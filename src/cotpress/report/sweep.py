@@ -12,7 +12,7 @@ from cotpress.report.comparison import compare
 from cotpress.report.results import read_results
 from cotpress.report.stage import write_collection
 from cotpress.report.table import show
-from cotpress.sweep_files import JobNote, JobState, Sweep
+from cotpress.store.sweeps import JobNote, JobState, Sweep
 
 REASON_WIDTH = 160
 """Characters of the reason why a run has no results; all of it is in the page and in the job's log."""

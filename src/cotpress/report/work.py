@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cotpress.artifacts import Artifact
 from cotpress.progress import duration
-from cotpress.report.collect import Run
+from cotpress.report.collect import Run, Sources
 from cotpress.report.figure import INK, Picture, style
 from cotpress.report.plots import is_original
-from cotpress.report.sources import Sources
+from cotpress.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

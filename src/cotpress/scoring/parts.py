@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cotpress.artifacts import plain
 from cotpress.errors import ArtifactError
 from cotpress.records import ScoredTrace, Trace
-from cotpress.tables import ROWS_AT_ONCE, from_table, schema, to_table
+from cotpress.store.artifacts import plain
+from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
 
 log = logging.getLogger(__name__)
 

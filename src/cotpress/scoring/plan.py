@@ -11,17 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cotpress.artifacts import Artifact, ArtifactStore
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.device import pick_device
 from cotpress.errors import ArtifactError, ConfigError
-from cotpress.modeling.loading import (
-    compiled,
-    load_model,
-    load_tokenizer,
-    model_identity,
-    pick_device,
-    tokenizer_fingerprint,
-)
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.loading import compiled, load_model, load_tokenizer, model_identity, tokenizer_fingerprint
 from cotpress.prompts import ChatFormat
 from cotpress.scoring.base import Scorer
 from cotpress.scoring.config import (
@@ -44,7 +38,7 @@ from cotpress.scoring.config import (
     Template,
     TokenskipConfig,
 )
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import Artifact, ArtifactStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,7 +82,7 @@ def plan_scorer(
     trainer: TrainerConfig,
     store: ArtifactStore,
 ) -> Plan:
-    """The plan of one scorer; arguments as `cotpress.scoring.stage.scoring_job`.
+    """The plan of one scorer; arguments as `cotpress.scoring.job.scoring_job`.
 
     Raises:
         ConfigError: The scorer cannot work with what it is given.
@@ -159,15 +153,15 @@ def _plan(config: ScorerConfig, distilled: Artifact | None, models: _Models) -> 
         case ReadingConfig():
             return _reading(config, models)
         case RandomConfig():
-            from cotpress.scoring.random import RandomScorer
+            from cotpress.scoring.scorers.random import RandomScorer
 
             return Plan(models.tokenizer_identity, partial(_without_model, RandomScorer, config, models))
         case PositionConfig():
-            from cotpress.scoring.position import PositionScorer
+            from cotpress.scoring.scorers.position import PositionScorer
 
             return Plan(models.tokenizer_identity, partial(_without_model, PositionScorer, config, models))
         case TokenskipConfig():
-            from cotpress.scoring.classifier_training import classifier_identity
+            from cotpress.scoring.scorers.classifier_training import classifier_identity
 
             identity = {"classifier": classifier_identity(config, distilled)}
             return Plan(identity, partial(_tokenskip, config, distilled, models))
@@ -187,15 +181,15 @@ def _without_model(kind: Callable[[Any, "PreTrainedTokenizerBase"], Scorer], con
 
 
 def _tokenskip(config: TokenskipConfig, distilled: Artifact | None, models: _Models) -> Scorer:
-    from cotpress.scoring.classifier_training import build_classifier
-    from cotpress.scoring.tokenskip import TokenskipScorer
+    from cotpress.scoring.scorers.classifier_training import build_classifier
+    from cotpress.scoring.scorers.tokenskip import TokenskipScorer
 
     classifier = build_classifier(config, distilled, models.store, models.device)
     return TokenskipScorer(config, classifier, models.trainer.tokens_per_batch)
 
 
 def _mix(config: MixConfig, plans: Mapping[str, Plan], models: _Models) -> Scorer:
-    from cotpress.scoring.mix import MixScorer
+    from cotpress.scoring.scorers.mix import MixScorer
 
     return MixScorer(config, {name: plan.make() for name, plan in plans.items()}, models.tokenizer)
 
@@ -218,7 +212,7 @@ def _reading(config: ReadingConfig, models: _Models) -> Plan:
 
 def _reading_class(config: ReadingConfig) -> Any:
     module, _, name = _READING[type(config)].partition(":")
-    return getattr(importlib.import_module(f"cotpress.scoring.{module}"), name)
+    return getattr(importlib.import_module(f"cotpress.scoring.scorers.{module}"), name)
 
 
 def _reading_scorer(config: ReadingConfig, models: _Models) -> Scorer:

@@ -21,13 +21,13 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices import ctrl_c_stops, here, quiet_lightning, report
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.device import pick_device
+from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import MemoryLimitError, ModelError
-from cotpress.memory import MEMORY_FIX, is_out_of_memory
-from cotpress.modeling.loading import pick_device
 from cotpress.records import ScoredTrace, Trace
 from cotpress.scoring.base import NO_TOKENS, Scorer
 from cotpress.scoring.parts import Chunk, Parts, Tally, read_chunks
-from cotpress.trainer_config import TrainerConfig
 
 _Batch = tuple[Chunk, list[Trace]]
 _Prediction = tuple[list[ScoredTrace], Tally]

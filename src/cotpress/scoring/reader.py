@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from cotpress.errors import ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.logprobs import ScoreInput
-from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
 from cotpress.records import Trace, Unit
 from cotpress.scoring.base import TokenScorer

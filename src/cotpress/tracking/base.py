@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cotpress.artifacts import Artifact
+from cotpress.store.artifacts import Artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

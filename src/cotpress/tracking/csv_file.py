@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cotpress.artifacts import Artifact
+from cotpress.store.artifacts import Artifact
 from cotpress.tracking.base import Table, artifact_metrics, stage_of
 
 METRICS_FILE = "metrics.csv"

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from cotpress.artifacts import Artifact
+from cotpress.store.artifacts import Artifact
 from cotpress.tracking.base import Job, Table, Tracker
+from cotpress.tracking.config import TrackerConfig, TrackerKind
 from cotpress.tracking.csv_file import CsvTracker, LastValues
 from cotpress.tracking.wandb_runs import WandbTracker
-from cotpress.tracking_config import TrackerConfig, TrackerKind
 
 
 @contextmanager

@@ -2,8 +2,11 @@
 
 What jobs share (the reference model, the scores, Original) is sent by the first of them only, see `Ledger`. Under a W&B
 sweep agent, which makes one run per trial, everything goes into that run.
+
+Notes of what a W&B project has got, so that jobs that share a stage, and repeated commands, send it once.
 """
 
+import json
 import logging
 import netrc
 import os
@@ -15,15 +18,33 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
-from cotpress.artifacts import MANIFEST, Artifact
 from cotpress.errors import MissingExtraError
-from cotpress.redaction import masked, without_secrets
+from cotpress.store.artifacts import MANIFEST, Artifact, fingerprint, write_text_atomic
+from cotpress.store.redaction import masked, without_secrets
 from cotpress.tracking.base import Job, Table, artifact_metrics, stage_of
+from cotpress.tracking.config import ArtifactKind, TrackerConfig
 from cotpress.tracking.csv_file import METRICS_FILE
-from cotpress.tracking.ledger import Ledger
-from cotpress.tracking_config import ArtifactKind, TrackerConfig
 
 log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """One small file per thing sent, below `folder`; removing the folder has everything sent again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __contains__(self, identity: str) -> bool:
+        return self._note(identity).exists()
+
+    def add(self, identity: str, run_id: str) -> None:
+        """Note that the W&B run `run_id` holds it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(self._note(identity), json.dumps({"identity": identity, "run": run_id}) + "\n")
+
+    def _note(self, identity: str) -> Path:
+        return self.folder / f"{identity.partition('/')[0]}-{fingerprint({'identity': identity})}.json"
+
 
 SENT_FOLDER = "wandb"
 """Below `output_root`: notes of what was sent, by project, and W&B's own staging area."""

@@ -6,9 +6,9 @@ from enum import Enum
 
 from omegaconf import MISSING
 
+from cotpress.devices.config import HeadLoss
 from cotpress.errors import MissingExtraError
-from cotpress.modeling_config import ModelConfig
-from cotpress.trainer_config import HeadLoss
+from cotpress.modeling.config import ModelConfig
 
 
 class Method(Enum):

@@ -1,8 +1,13 @@
-"""One fine-tuning run from examples to trained weights: what the reference model and the student share."""
+"""One fine-tuning run from examples to trained weights: what the reference model and the student share.
+
+Where an interrupted training goes on.
+"""
 
 import logging
 import time
 import warnings
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +15,11 @@ from typing import Any
 import pytorch_lightning as pl
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from cotpress.artifacts import SCRATCH
 from cotpress.devices import ctrl_c_stops, here, lightning_settings, quiet_lightning
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.device import pick_device
 from cotpress.errors import TrainingError
-from cotpress.modeling.loading import pick_device
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import SCRATCH
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import StepDataset, plan_steps
 from cotpress.training.callbacks import (
@@ -31,10 +36,59 @@ from cotpress.training.config import TuneConfig
 from cotpress.training.examples import Examples
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import NextTokenModule, Schedule
-from cotpress.training.resuming import resume_point
 from cotpress.training.sharing import Alone, Sharing
 
 log = logging.getLogger(__name__)
+
+
+def resume_point(checkpoint: Path) -> Path | None:
+    """The checkpoint to go on from, None if there is none that is whole.
+
+    It is opened here once (memory-mapped, so it costs no second copy of the weights) to tell what is wrong with one
+    that cannot be used. Objects other than numbers, texts and containers are never unpickled from it.
+
+    Raises:
+        TrainingError: It holds other objects.
+    """
+    if not _is_whole(checkpoint):
+        return None
+    try:
+        read_checkpoint(checkpoint)
+    except Exception as error:  # pickle and torch each raise their own
+        reason = str(error).partition("\n")[0].partition(". In PyTorch")[0]
+        raise TrainingError(
+            f"the checkpoint '{checkpoint}' cannot be used: it holds objects that could run code "
+            f"({type(error).__name__}: {reason}). Fix: remove it; training then starts anew"
+        ) from error
+    return checkpoint
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, memory-mapped: the workers of a machine share its pages."""
+    import torch
+
+    checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def _is_whole(path: Path) -> bool:
+    """True if the checkpoint is there and whole; a damaged one is removed, and the log says so.
+
+    `torch.save` writes a zip with a checksum of every tensor, which `torch.load` does not look at.
+    """
+    if not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        damaged = str(error)
+    if damaged is None:
+        return True
+    log.warning("the checkpoint '%s' is damaged (%s): it is removed, and the training begins anew", path, damaged)
+    path.unlink(missing_ok=True)
+    return False
+
 
 TRAIN_LOG = "train_log.csv"
 _HINTS = (

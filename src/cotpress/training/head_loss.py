@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch.nn.functional import cross_entropy, linear, linear_cross_entropy
 
+from cotpress.devices.config import HeadLoss
 from cotpress.errors import ConfigError
-from cotpress.trainer_config import HeadLoss
 from cotpress.training import config
 
 log = logging.getLogger(__name__)

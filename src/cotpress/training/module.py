@@ -19,8 +19,7 @@ from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import packed_states
 from cotpress.training.batching import MicroBatch, Step
-from cotpress.training.finite import require_finite, require_finite_weights
-from cotpress.training.gradients import StepGradients
+from cotpress.training.gradients import StepGradients, require_finite, require_finite_weights
 from cotpress.training.head_loss import SummedLoss, plain_loss
 from cotpress.training.sharing import Alone, Sharing
 

@@ -9,11 +9,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.errors import ConfigError, ModelError
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling.sources import directory_sha256
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.training.adapters import ADAPTER, MODEL
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from cotpress.devices import here
-from cotpress.training.resuming import read_checkpoint
+from cotpress.training.fit import read_checkpoint
 from cotpress.training.sharing import Alone, Weights
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

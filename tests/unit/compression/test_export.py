@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.compression.config import ExportFormat
 from cotpress.compression.export import DATASET, DATASET_INFO, export, warn_of_template
 from cotpress.errors import DataError
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import ChatConfig, ModelConfig, ModelSource
-from cotpress.prompts import ChatFormat
+from cotpress.prompts import ChatConfig, ChatFormat
 from cotpress.records import CompressedTrace
-from cotpress.tables import read_records
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
 
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny")
 

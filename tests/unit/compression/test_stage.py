@@ -7,13 +7,13 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.compression.config import Alignment, CompressionConfig, Protection
 from cotpress.compression.stage import compress, reached_ratio
 from cotpress.errors import ArtifactError, ConfigError, DataError
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
-from cotpress.tables import read_records, write_records
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
 
 TEXTS = [
     "First, 12 + 30 = 42 apples. Wait, let me check: 12 + 30 is 42, yes.",

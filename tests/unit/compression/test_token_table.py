@@ -4,15 +4,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.compression.config import CompressionConfig
 from cotpress.compression.stage import compress
 from cotpress.compression.token_table import COLUMNS, token_table
 from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import ScoredTrace, Trace
-from cotpress.tables import write_records
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import write_records
 
 TEXTS = ("Okay. 3 apples and 4 apples are 7 apples.", "So 7 - 2 = 5.")
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.compression.config import Alignment, CompressionConfig, Protection
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
 from cotpress.compression.stage import compress
 from cotpress.modeling.alignment import kept_text, project_scores, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
-from cotpress.tables import read_records, write_records
-from real_tokenizers import NAMES, real_tokenizer
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
+from support.real_tokenizers import NAMES, real_tokenizer
 
 TEXTS = {
     "latex": r"So \frac{48}{2} = 24, hence \(x^{2} \leq 1{,}200\) and $\sqrt{576}=24$. Wait, double-check: \boxed{24}.",

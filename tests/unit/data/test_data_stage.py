@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.data import stage
 from cotpress.data.config import (
     BenchmarkConfig,
@@ -18,7 +17,8 @@ from cotpress.data.config import (
 )
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Problem, Trace
-from cotpress.tables import read_records
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
 
 
 def planted(**changes: Any) -> PlantedDataConfig:

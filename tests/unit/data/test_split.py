@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.data.split import split
+from cotpress.data.stage import split
 from cotpress.records import Trace
 
 

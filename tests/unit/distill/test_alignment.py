@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotpress.distill.aligned import Quality
 from cotpress.distill.alignment import align, matched_ranges, word_key, words
-from cotpress.distill.quality import Quality
 
 
 def aligned(original: str, extracted: str, **more) -> list[str | None]:

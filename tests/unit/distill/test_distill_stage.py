@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.distill.config import DistillConfig, Extractor
 from cotpress.distill.stage import distill
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Span, Trace, ValuableTrace
-from cotpress.tables import read_records, write_records
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
 
 THINKING = "Okay. 8 - 3 = 5. Good."
 LABELS = (

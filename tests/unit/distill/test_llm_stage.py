@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.devices.config import TrainerConfig
 from cotpress.distill.config import DistillConfig, Extractor, LlmDistillConfig
 from cotpress.distill.stage import distill
 from cotpress.errors import ConfigError, DataError, GenerationError
-from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.records import Trace, ValuableTrace
-from cotpress.tables import read_records, write_records
-from cotpress.trainer_config import TrainerConfig
-from openai_server import Call, OpenAIServer, Reply, Script, openai_server
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
+from support.openai_server import Call, OpenAIServer, Reply, Script, openai_server
 
 KEY = "sk-very-secret-0123456789"
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", context_tokens=2000)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotpress.distill.aligned import Quality, outliers
 from cotpress.distill.alignment import align, words
-from cotpress.distill.quality import Quality, outliers
 
 
 def quality(original: str, extracted: str) -> Quality:

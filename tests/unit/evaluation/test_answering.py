@@ -5,24 +5,23 @@ from dataclasses import replace
 
 import pytest
 
-from cotpress import artifacts
-from cotpress.artifacts import ArtifactStore, Summary
+from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation import answering, judging
 from cotpress.evaluation.answering import Candidate
-from cotpress.evaluation.asking import Protocol
+from cotpress.evaluation.asking import Protocol, answer_budget, sampling
 from cotpress.evaluation.config import EvaluationConfig
-from cotpress.evaluation.protocol import answer_budget, sampling
 from cotpress.evaluation.stage import evaluate
 from cotpress.generation.backends import KeptBackend, open_backend
 from cotpress.generation.base import Sampling
-from cotpress.generation_config import TransformersGenerationConfig
+from cotpress.generation.config import TransformersGenerationConfig
+from cotpress.modeling.config import Attention, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import Attention, ModelConfig, ModelSource
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
-from cotpress.tables import read_records, write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store import artifacts
+from cotpress.store.artifacts import ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
 
 MODEL = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny")
 

@@ -7,21 +7,21 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from cotpress.artifacts import ArtifactStore, Summary
+from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, GenerationError
 from cotpress.evaluation.answering import Candidate
 from cotpress.evaluation.asking import Answer, Protocol
 from cotpress.evaluation.stage import evaluate
 from cotpress.generation.base import Sampling
-from cotpress.generation_config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling.tiny import tiny_model
-from cotpress.modeling_config import ModelConfig
 from cotpress.records import Prediction, Problem
-from cotpress.tables import read_records, write_records
-from cotpress.trainer_config import TrainerConfig
-from openai_server import Reply, openai_server
-from served_model import ServedModel, save_adapter, save_model
+from cotpress.store.artifacts import ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
+from support.openai_server import Reply, openai_server
+from support.served_model import ServedModel, save_adapter, save_model
 
 BUDGET = 24
 WORDS = ("how many apples", "books", "what is", "total", "each day", "so the answer", "7 + 8 is it 3")

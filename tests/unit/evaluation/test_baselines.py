@@ -1,8 +1,8 @@
 import pytest
 
+from cotpress.evaluation.asking import protocol
 from cotpress.evaluation.baselines import shortening
 from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions
-from cotpress.evaluation.protocol import protocol
 
 TEXTS = Instructions(be_concise="short", only_numbers="numbers", abbre_words="abbr.", lc_prompt="leave out {percent}%")
 PROMPTS = {Baseline.be_concise: "short", Baseline.only_numbers: "numbers", Baseline.abbre_words: "abbr."}

@@ -7,9 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from cotpress.intervals import fraction_interval, wilson
-from cotpress.statistics import paired_accuracy_difference
-from judged import answers
+from cotpress.statistics import fraction_interval, paired_accuracy_difference, wilson
+from support.judged import answers
 
 REPEATS = 1200
 

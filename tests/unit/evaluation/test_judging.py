@@ -2,14 +2,14 @@
 
 import pytest
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.evaluation.asking import Answer, Inquiry, Protocol, ask
 from cotpress.evaluation.judging import prediction
 from cotpress.generation.base import Generation
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import ChatConfig, ModelConfig, ModelSource
-from cotpress.prompts import ChatFormat
+from cotpress.prompts import ChatConfig, ChatFormat
 from cotpress.records import Problem
+from cotpress.store.artifacts import ArtifactStore
 
 MODEL = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny")
 PROBLEM = Problem(id="p", question="how many", answer="12")

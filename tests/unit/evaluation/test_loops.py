@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.evaluation.loops import LONGEST, REPEATS, SHORTEST, is_loop, text_loops
+from cotpress.evaluation.summary import LONGEST, REPEATS, SHORTEST, is_loop, text_loops
 
 
 def _naive(items: list[int]) -> bool:

@@ -6,13 +6,11 @@ from dataclasses import replace
 import pytest
 
 from cotpress.errors import ConfigError, DataError
-from cotpress.evaluation.reference import token_counter, with_reference_tokens
-from cotpress.evaluation.summary import matched_budgets, summarize
-from cotpress.report.control import control_notes
+from cotpress.evaluation.summary import matched_budgets, summarize, token_counter, with_reference_tokens
 from cotpress.report.plots import ratio_picture
-from cotpress.report.table import csv_table, plain_table
+from cotpress.report.table import control_notes, csv_table, plain_table
 from cotpress.tracking.results import result_metrics
-from judged import answer
+from support.judged import answer
 
 
 def test_summary_holds_every_number_of_the_row() -> None:

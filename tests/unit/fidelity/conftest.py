@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import ScoredTrace, SentenceImportance, Trace, TruthKind
-from cotpress.tables import write_records
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import write_records
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
 from cotpress.compression.selection import keep_mask
-from cotpress.fidelity.bootstrap import mean_interval
 from cotpress.fidelity.metrics import (
     auc,
     average_precision,
     kept_share,
+    mean_interval,
     partial_rank_correlation,
     rank_correlation,
 )

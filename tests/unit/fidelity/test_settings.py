@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import ROOT
 from cotpress.config import FidelityConfig, register_schemas, to_objects
 from cotpress.fidelity.results import FidelityResults, FidelityRow, merged_rows
-from cotpress.fidelity_task import _settings
 from cotpress.records import Interval
+from cotpress.tasks.fidelity import _settings
+from support.commands import ROOT
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,7 +4,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotpress.artifacts import Artifact
 from cotpress.data.planted.generator import Half
 from cotpress.data.planted.generator import traces as planted
 from cotpress.errors import ArtifactError, DataError
@@ -14,6 +13,7 @@ from cotpress.fidelity.stage import Bootstrap, measure
 from cotpress.modeling.alignment import spans_to_mask, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.records import SentenceImportance, Span, Trace, TruthKind
+from cotpress.store.artifacts import Artifact
 
 Make = Callable[..., Artifact]
 BOOTSTRAP = Bootstrap(confidence=0.95, num_resamples=200)

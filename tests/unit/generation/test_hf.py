@@ -6,15 +6,15 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from cotpress import memory
-from cotpress.artifacts import ArtifactStore
+from cotpress.devices import memory
 from cotpress.errors import MemoryLimitError
 from cotpress.generation.base import Sampling
 from cotpress.generation.hf import generate
 from cotpress.generation.packed_linear import pack_linears
 from cotpress.generation.prefill import MIN_PREFIX_TOKENS
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.store.artifacts import ArtifactStore
 
 PROMPTS = [list(range(20 + i, 24 + 3 * i + i)) for i in range(7)]
 

@@ -1,17 +1,17 @@
 import pytest
 import torch
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
 from cotpress.generation.backends import generation_identity, open_backend, sampling_of
 from cotpress.generation.base import Sampling
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.generation.hf import generate
 from cotpress.generation.local import TransformersBackend
 from cotpress.generation.server import ServerBackend
-from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import ArtifactStore
 
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", context_tokens=64)
 CPU = TrainerConfig(accelerator="cpu", generation_tokens=100)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from cotpress.generation.sampling import RowStreams, sampled_tokens
+from cotpress.generation.hf import RowStreams, sampled_tokens
 
 CPU = torch.device("cpu")
 

@@ -5,9 +5,9 @@ import pytest
 
 from cotpress.errors import ConfigError, GenerationError
 from cotpress.generation.base import Sampling
+from cotpress.generation.config import ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
-from cotpress.generation_config import ServerGenerationConfig
-from openai_server import Reply, openai_server
+from support.openai_server import Reply, openai_server
 
 KEY = "sk-very-secret-0123456789"
 

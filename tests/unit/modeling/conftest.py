@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
+from cotpress.store.artifacts import ArtifactStore
 
 
 @pytest.fixture(scope="session")

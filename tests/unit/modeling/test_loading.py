@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.device import pick_device
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
+from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import (
     check_attention,
     load_model,
     load_tokenizer,
     model_identity,
-    pick_device,
     resolve_dtype,
     split_head,
     tokenizer_fingerprint,
 )
-from cotpress.modeling_config import Attention, Dtype, ModelConfig, ModelSource
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import ArtifactStore
 
 
 def test_tiny_model_is_the_same_from_a_fresh_store(tiny_config, model, tokenizer, tmp_path):
@@ -109,9 +109,9 @@ def test_packaged_model_is_found_without_importing_the_package():
 def test_unreachable_hub_fails_fast_and_says_what_to_do(tmp_path):
     code = (
         "from pathlib import Path\n"
-        "from cotpress.artifacts import ArtifactStore\n"
+        "from cotpress.store.artifacts import ArtifactStore\n"
         "from cotpress.modeling.loading import load_tokenizer\n"
-        "from cotpress.modeling_config import ModelConfig\n"
+        "from cotpress.modeling.config import ModelConfig\n"
         "from cotpress.errors import ModelError\n"
         "try: load_tokenizer(ModelConfig(name='x', path='someone/somemodel'), ArtifactStore(Path('out')))\n"
         "except ModelError as error: print(error)\n"

@@ -77,8 +77,8 @@ def test_packs_respect_the_token_budget_and_hold_no_padding(model):
 def test_texts_go_alone_where_attention_does_not_pack(model, tiny_config, store):
     from dataclasses import replace
 
+    from cotpress.modeling.config import Attention
     from cotpress.modeling.loading import load_model
-    from cotpress.modeling_config import Attention
 
     eager = load_model(replace(tiny_config, attention=Attention.eager), store)
     assert logprobs._pack_tokens(eager.model, 500) == 1
@@ -155,8 +155,8 @@ def test_text_without_context_is_refused(model):
 def test_bfloat16_log_softmax_is_in_float32(tiny_config, store):
     from dataclasses import replace
 
+    from cotpress.modeling.config import Dtype
     from cotpress.modeling.loading import load_model
-    from cotpress.modeling_config import Dtype
 
     low = load_model(replace(tiny_config, dtype=Dtype.bfloat16), store)
     ids = torch.randint(0, 640, (1, 40), generator=torch.Generator().manual_seed(0))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cotpress.modeling.config import Attention
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import pack, packed_states
-from cotpress.modeling_config import Attention
 from cotpress.planning.arithmetic import forward_flops, training_flops
 from cotpress.planning.setting import Setting
 from cotpress.planning.shape import ModelShape
@@ -17,7 +17,7 @@ from cotpress.planning.shapes import PUBLISHED
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.config import Method
 from cotpress.training.head_loss import plain_loss
-from measured_memory import fill, trained_model
+from support.measured_memory import fill, trained_model
 
 LENGTH = 96
 

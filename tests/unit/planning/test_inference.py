@@ -14,7 +14,7 @@ from cotpress.planning.setting import Setting
 from cotpress.planning.shape import ModelShape
 from cotpress.planning.shapes import PUBLISHED
 from cotpress.training.config import Method
-from measured_memory import LiveMemory, empty_model, fill, trained_model
+from support.measured_memory import LiveMemory, empty_model, fill, trained_model
 
 TOKENS = 16384
 

@@ -6,15 +6,15 @@ from itertools import product
 
 import pytest
 
-from cotpress.modeling_config import Attention
+from cotpress.devices.config import HeadLoss, Strategy
+from cotpress.modeling.config import Attention
 from cotpress.planning.memory import training_usage
 from cotpress.planning.setting import Place, Setting
 from cotpress.planning.shape import ModelShape
 from cotpress.planning.shapes import PUBLISHED
-from cotpress.trainer_config import HeadLoss, Strategy
 from cotpress.training.config import Method
 from cotpress.training.head_loss import chunked_loss, plain_loss
-from measured_memory import measure_training
+from support.measured_memory import measure_training
 
 LENGTHS = (200, 200, 112)
 SMALL = Setting(method=Method.full, tokens=sum(LENGTHS))

@@ -5,10 +5,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotpress.devices.config import Strategy
 from cotpress.planning.search import DEVICE_COUNTS, GB, Room, fit, smallest_fit
 from cotpress.planning.setting import Place, Setting
 from cotpress.planning.shapes import PUBLISHED
-from cotpress.trainer_config import Strategy
 from cotpress.training.config import Method
 
 QWEN = {size: PUBLISHED[f"Qwen/Qwen2.5-{size}-Instruct"] for size in ("7B", "14B", "32B", "72B")}

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ModelError
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.planning.setting import Setting
 from cotpress.planning.shape import ModelShape, shape_from_config
 from cotpress.planning.shapes import PUBLISHED, shape_of
+from cotpress.store.artifacts import ArtifactStore
 from cotpress.training.config import Method
-from measured_memory import empty_model, trained_model
+from support.measured_memory import empty_model, trained_model
 
 KNOWN = {
     "Qwen/Qwen2.5-7B-Instruct": 7.62e9,

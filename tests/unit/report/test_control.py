@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cotpress.records import Interval, SystemResult
 from cotpress.report.columns import ratios
-from cotpress.report.control import control_notes, monotonicity
+from cotpress.report.table import control_notes, monotonicity
 
 
 def row(system: str, ratio: float, tokens: float, generated: float | None = None) -> SystemResult:

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.records import Interval, Prediction, SystemResult
-from cotpress.report.answers import answers_of
 from cotpress.report.collect import collect
-from cotpress.report.comparison import compare
+from cotpress.report.comparison import answers_of, compare
 from cotpress.report.paired import compared, differences, differences_csv, differences_markdown
 from cotpress.report.results import RunResults, write_results
 from cotpress.report.stage import report_collection
-from cotpress.tables import write_records
+from cotpress.store.tables import write_records
 
 
 def answers(correct: list[bool], tokens: int = 10, sample: int = 0) -> list[Prediction]:

@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import ROOT
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.records import Interval, Prediction, SystemResult
-from cotpress.report.answers import Answers, answers_of
 from cotpress.report.collect import collect
-from cotpress.report.comparison import Comparison, compare
+from cotpress.report.comparison import Answers, Comparison, answers_of, compare
 from cotpress.report.paired import compared
 from cotpress.report.results import RunResults, write_results
 from cotpress.report.seeds import over_seeds
-from cotpress.runs import row_settings
-from cotpress.tables import write_records
-from judged import answer
+from cotpress.store.tables import write_records
+from cotpress.tasks.run_directory import row_settings
+from support.commands import ROOT
+from support.judged import answer
 
 NUMBER = Interval(value=0.5, low=0.4, high=0.6, n=4)
 

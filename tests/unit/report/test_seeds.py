@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 
 from cotpress.records import Interval, Prediction, SystemResult
-from cotpress.report.answers import answers_of
 from cotpress.report.collect import collect
-from cotpress.report.comparison import compare
+from cotpress.report.comparison import answers_of, compare
 from cotpress.report.results import RunResults, write_results
 from cotpress.report.seeds import SeedsRow, over_seeds, seeds_markdown
 from cotpress.report.stage import report_collection
 from cotpress.statistics import accuracy_interval
-from cotpress.tables import write_records
+from cotpress.store.tables import write_records
 
 
 def answered(question: int, system: str, ratio: float, correct: bool, tokens: int) -> Prediction:

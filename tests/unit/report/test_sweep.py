@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cotpress.report.sweep import report_sweep
-from cotpress.sweep_files import JobNote, JobState, read_sweep, write_note, write_plan
+from cotpress.store.sweeps import JobNote, JobState, read_sweep, write_note, write_plan
 
 
 def test_jobs_without_a_table_say_where_their_files_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,15 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.records import RankedTrace, Span, Trace, num_to_keep
-from cotpress.report.collect import collect
+from cotpress.report.collect import Sources, collect
 from cotpress.report.deletions import PERCENTS, by_kind, by_label
 from cotpress.report.page import json_in_html
-from cotpress.report.sources import Sources
 from cotpress.report.token_kinds import TokenKind, token_kinds
-from cotpress.report.viewer_data import Ranker, ViewedData, viewed
-from cotpress.report.viewer_encoding import encoded
-from cotpress.tables import read_records
-from reported import World
+from cotpress.report.viewer_data import Ranker, ViewedData, encoded, viewed
+from cotpress.store.tables import read_records
+from support.reported import World
 
 
 def words_of(text: str) -> np.ndarray:

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 from cotpress.records import Trace
-from cotpress.report.collect import collect
+from cotpress.report.collect import Sources, collect
 from cotpress.report.figure import Drawing
 from cotpress.report.page import work_table
 from cotpress.report.results import StageRecord
-from cotpress.report.sources import Sources
 from cotpress.report.work import curves, loss_picture, time_picture, work
-from reported import World
+from support.reported import World
 
 TRACES = [Trace(id="t", question="q", thinking="First, 12 + 30 = 42 apples.", response="", answer="42")]
 

@@ -3,15 +3,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cotpress.artifacts import ArtifactStore, Summary
+from cotpress.devices.config import TrainerConfig
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.records import Trace, ValuableTrace
 from cotpress.scoring.config import Template, TokenskipConfig
 from cotpress.scoring.reader import Reader
-from cotpress.tables import write_records
-from cotpress.trainer_config import TrainerConfig
-from encoder import save_encoder
+from cotpress.store.artifacts import ArtifactStore, Summary
+from cotpress.store.tables import write_records
+from support.encoder import save_encoder
 
 
 def make_trace(number, thinking, response="so the answer is 7", **more):

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.artifacts import fingerprint
 from cotpress.config import SCHEMAS, register_schemas, to_objects
-from cotpress.flow import Compression
 from cotpress.modeling.alignment import kept_text
 from cotpress.records import Unit
 from cotpress.scoring.config import (
@@ -38,8 +36,10 @@ from cotpress.scoring.config import (
     Template,
     TokenskipConfig,
 )
+from cotpress.scoring.job import scoring_job
 from cotpress.scoring.plan import plan_scorer
-from cotpress.scoring.stage import scoring_job
+from cotpress.store.artifacts import fingerprint
+from cotpress.tasks.flow import Compression
 from cotpress.tracking import CsvTracker
 
 TOKENSKIP = TokenskipConfig(name="tokenskip", path="the encoder of conftest.py", train=True, seed=1)

@@ -10,9 +10,9 @@ from scipy.stats import spearmanr
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.records import Trace
 from cotpress.scoring.config import Condition, CtsConfig, ReadBy, SelfInformationConfig, Template
-from cotpress.scoring.cts import CtsScorer
 from cotpress.scoring.reader import Reader
-from cotpress.scoring.self_information import SelfInformationScorer
+from cotpress.scoring.scorers.cts import CtsScorer
+from cotpress.scoring.scorers.self_information import SelfInformationScorer
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 PLAIN = {"template": Template.plain, "read_by": ReadBy.base}

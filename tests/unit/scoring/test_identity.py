@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import ROOT
-from cotpress.artifacts import Artifact, fingerprint
 from cotpress.config import TrainConfig, register_schemas, to_objects
-from cotpress.flow import Flow
-from cotpress.modeling_config import ModelConfig
-from cotpress.scoring import classifier_training, llmlingua_compat, plan, stage
+from cotpress.modeling.config import ModelConfig
+from cotpress.scoring import job as stage
+from cotpress.scoring import plan
+from cotpress.scoring.scorers import classifier_training, llmlingua_compat
+from cotpress.store.artifacts import Artifact, fingerprint
+from cotpress.tasks.flow import Flow
 from cotpress.tracking import CsvTracker
+from support.commands import ROOT
 
 KEYS = {
     "cts, reference=lora": "b8768ff0fa571d56",

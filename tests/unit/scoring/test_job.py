@@ -4,16 +4,15 @@ from functools import partial
 
 import pytest
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.errors import ConfigError, DataError, WorkerError
-from cotpress.modeling_config import Dtype
+from cotpress.modeling.config import Dtype
 from cotpress.records import ScoredTrace
 from cotpress.scoring import parts, predict
 from cotpress.scoring.config import CtsConfig, Shard, TokenskipConfig
-from cotpress.scoring.job import ScoringJob
-from cotpress.scoring.stage import scoring_job
-from cotpress.tables import read_records
-from jobs import dies_once
+from cotpress.scoring.job import ScoringJob, scoring_job
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
+from support.jobs import dies_once
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from cotpress.errors import ArtifactError
 from cotpress.records import ScoredTrace, Trace
 from cotpress.scoring import parts as module
 from cotpress.scoring.parts import Parts, Tally, plan_chunks, read_chunks
-from cotpress.tables import read_records, write_records
+from cotpress.store.tables import read_records, write_records
 
 
 def trace(number, length, split="train"):

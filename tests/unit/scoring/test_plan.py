@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from cotpress.artifacts import Summary
 from cotpress.errors import ArtifactError, ModelError
-from cotpress.modeling_config import Dtype
+from cotpress.modeling.config import Dtype
 from cotpress.scoring.config import ReadBy, SelfInformationConfig, Template
 from cotpress.scoring.plan import plan_scorer
+from cotpress.store.artifacts import Summary
 
 CONFIG = SelfInformationConfig(name="s")
 

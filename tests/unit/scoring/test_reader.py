@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 
-import naive
 from cotpress.errors import ModelError
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.scoring.config import Condition, SelfInformationConfig, Template
@@ -14,7 +13,8 @@ from cotpress.scoring.reader import (
     TOO_LONG,
     Reader,
 )
-from cotpress.scoring.self_information import SelfInformationScorer
+from cotpress.scoring.scorers.self_information import SelfInformationScorer
+from support import naive
 
 
 class ReadingOn(SelfInformationScorer):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.tracking import Job
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.artifacts import Artifact
+from cotpress.store.artifacts import Artifact
 from cotpress.tracking import Job, OfSystem, open_tracker, read_metrics
-from cotpress.tracking_config import TrackerConfig, TrackerKind
+from cotpress.tracking.config import TrackerConfig, TrackerKind
 
 CSV = TrackerConfig(kind=TrackerKind.csv)
 MakeJob = Callable[..., Job]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from cotpress.artifacts import Artifact
+from cotpress.store.artifacts import Artifact
 from cotpress.tracking import Job, OfSystem, Table, open_tracker, read_metrics, wandb_runs
+from cotpress.tracking.config import ArtifactKind, TrackerConfig, TrackerKind
 from cotpress.tracking.wandb_runs import wandb_mode
-from cotpress.tracking_config import ArtifactKind, TrackerConfig, TrackerKind
-from silent import silent_service
-from wandb_files import KEY, OfflineRun, offline_runs
+from support.silent import silent_service
+from support.wandb_files import KEY, OfflineRun, offline_runs
 
 MakeJob = Callable[..., Job]
 MakeArtifact = Callable[..., Artifact]

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from cotpress.artifacts import ArtifactStore, Summary
 from cotpress.devices import run_on_devices
+from cotpress.devices.config import TrainerConfig
+from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
 from cotpress.records import CompressedTrace
-from cotpress.tables import write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import ArtifactStore, Summary
+from cotpress.store.tables import write_records
 from cotpress.training.config import Method, TuneConfig
 from cotpress.training.examples import Example, Examples
-from cotpress.training.job import TrainingJob, train_here
 from cotpress.training.module import SftModule
+from cotpress.training.stage import TrainingJob, train_here
 
 
 class Recorder:

@@ -5,10 +5,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from cotpress.artifacts import SCRATCH
 from cotpress.errors import TrainingError
+from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
-from cotpress.modeling_config import Dtype
+from cotpress.store.artifacts import SCRATCH
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
 from cotpress.training.callbacks import LAST, TimedCheckpoint

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
 
+from cotpress.devices.config import HeadLoss
 from cotpress.errors import ConfigError, MissingExtraError
-from cotpress.trainer_config import HeadLoss
 from cotpress.training import config
 from cotpress.training.head_loss import ROWS_PER_CHUNK, chunked_loss, pick_head_loss, plain_loss
 

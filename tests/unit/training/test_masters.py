@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
-from cotpress.artifacts import SCRATCH
+from cotpress.devices.config import HeadLoss
+from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
-from cotpress.modeling_config import Dtype
-from cotpress.trainer_config import HeadLoss
+from cotpress.store.artifacts import SCRATCH
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import collate
 from cotpress.training.callbacks import LAST
@@ -18,7 +18,7 @@ from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.masters import in_format
 from cotpress.training.module import LossOfModel
 from cotpress.training.sharing import Alone
-from training_jobs import losses, number_formats, weights
+from support.training_jobs import losses, number_formats, weights
 
 CPU = torch.device("cpu")
 

@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
+from cotpress.devices.config import HeadLoss
 from cotpress.errors import ConfigError, TrainingError
-from cotpress.trainer_config import HeadLoss
 from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import collate
 from cotpress.training.config import Method

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from cotpress.errors import ConfigError, ModelError
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.tiny import tiny_model
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.training.config import SftConfig
 from cotpress.training.saved import saved_reference
 from cotpress.training.stage import train_student

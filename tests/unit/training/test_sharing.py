@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from cotpress.artifacts import SCRATCH
 from cotpress.devices import Place
+from cotpress.devices.config import HeadLoss, Strategy
 from cotpress.errors import WorkerError
+from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
-from cotpress.modeling_config import Dtype
-from cotpress.trainer_config import HeadLoss, Strategy
+from cotpress.store.artifacts import SCRATCH
 from cotpress.training.batching import StepDataset, plan_steps
 from cotpress.training.callbacks import LAST
 from cotpress.training.config import Method
-from training_jobs import KilledOnce, losses, weights, what_it_is
+from support.training_jobs import KilledOnce, losses, weights, what_it_is
 
 MORE = pytest.mark.slow
 CASES = [

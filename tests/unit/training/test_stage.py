@@ -6,14 +6,14 @@ import shutil
 import pytest
 import torch
 
-from cotpress.artifacts import ArtifactStore, Summary, plain
 from cotpress.errors import ConfigError, ModelError, TrainingError
+from cotpress.modeling.config import Dtype, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
 from cotpress.modeling.tiny import tiny_model
-from cotpress.modeling_config import Dtype, ModelSource
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
-from cotpress.tables import read_records, write_records
+from cotpress.store.artifacts import ArtifactStore, Summary, plain
+from cotpress.store.tables import read_records, write_records
 from cotpress.training.config import Method, ReferenceConfig, SftConfig
 from cotpress.training.examples import reference_examples, student_examples
 from cotpress.training.stage import train_reference, train_student

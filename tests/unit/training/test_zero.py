@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from cotpress.devices.config import Strategy
 from cotpress.errors import WorkerError
-from cotpress.modeling_config import Dtype
-from cotpress.trainer_config import Strategy
+from cotpress.modeling.config import Dtype
 from cotpress.training.config import Method
-from training_jobs import KilledOnceOnCpu, OnCpu, losses, weights
+from support.training_jobs import KilledOnceOnCpu, OnCpu, losses, weights
 
 pytestmark = pytest.mark.slow
 ZERO = {"devices": 2, "strategy": Strategy.deepspeed, "kind": OnCpu}

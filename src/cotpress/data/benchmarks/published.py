@@ -1,19 +1,102 @@
-"""Problems of a published test set. Its YAML says where it is and how its columns are called."""
+"""Problems of a published test set. Its YAML says where it is and how its columns are called.
 
+One file of a hub data set, as a local path.
+
+Options of a multiple-choice question: their order and their letters.
+
+The order is a property of seed and question: it does not depend on other questions, their order or how many there are.
+"""
+
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cotpress.answers import extract_answer
-from cotpress.data.benchmarks.hub import fetch
-from cotpress.data.benchmarks.options import LETTERS, lettered, shuffled
 from cotpress.data.benchmarks.table import read_table
-from cotpress.data.config import MultipleChoiceBenchmarkConfig, PublishedBenchmarkConfig
-from cotpress.errors import DataError
+from cotpress.data.config import HubFile, MultipleChoiceBenchmarkConfig, PublishedBenchmarkConfig
+from cotpress.errors import ConfigError, DataError
+from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
 from cotpress.records import Problem
 
 log = logging.getLogger(__name__)
+
+
+def fetch(hub: HubFile, group: str = "benchmark") -> Path:
+    """The file in the local hub cache, downloaded if it is not there yet.
+
+    huggingface_hub comes with transformers and one file is all that a test set is, so the library `datasets` is not
+    needed; nothing of the data set's own code is run.
+
+    Args:
+        hub: Which file.
+        group: Configuration group of these settings, for messages.
+
+    Raises:
+        DataError: The data set, revision or file does not exist, is gated, or the hub cannot be reached.
+    """
+    from huggingface_hub import constants, hf_hub_download
+
+    try:
+        with answering_hub():
+            file = hf_hub_download(
+                hub.dataset,
+                hub.file,
+                repo_type="dataset",
+                revision=hub.revision,
+                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            )
+    except Exception as error:
+        problem = hub_problem(error)
+        if problem is None:
+            raise
+        named = hub.dataset if hub.revision is None else f"{hub.dataset} (revision {hub.revision})"
+        raise DataError(
+            f"data set '{named}', file '{hub.file}': {problem.value}. Tried: the cache {constants.HF_HUB_CACHE}, "
+            f"the hub {constants.ENDPOINT}. Fix: {_fix(problem, hub, group)}"
+        ) from error
+    return Path(file)
+
+
+def _fix(problem: HubProblem, hub: HubFile, group: str) -> str:
+    from huggingface_hub import constants
+
+    local = f"give a local copy with {group}.path=FILE"
+    match problem:
+        case HubProblem.gated:
+            page = f"{constants.ENDPOINT}/datasets/{hub.dataset}"
+            return f"accept its licence at {page} and log in (hf auth login), or {local}"
+        case HubProblem.unknown | HubProblem.no_id:
+            return f"check {group}.hub.dataset, or {local}"
+        case HubProblem.no_revision:
+            return f"check {group}.hub.revision"
+        case HubProblem.no_file:
+            return f"check {group}.hub.file, or {local}"
+        case HubProblem.unreachable:
+            return (
+                f"with a network, hf download --repo-type dataset {hub.dataset} {hub.file}; without, {local}. A gated "
+                "one also needs its licence accepted and hf auth login. HF_HUB_OFFLINE=1 makes a filled cache enough"
+            )
+
+
+LETTERS = "ABCDEFGHIJ"
+
+
+def shuffled(num_options: int, seed: int, question_id: str) -> list[int]:
+    """A permutation of `range(num_options)`, uniform over questions and equal on every machine."""
+    return sorted(range(num_options), key=lambda i: hashlib.sha256(f"{seed}/{question_id}/{i}".encode()).digest())
+
+
+def lettered(options: Sequence[str]) -> str:
+    """The options as lines `(A) ...`, `(B) ...`.
+
+    Raises:
+        ConfigError: There are more options than letters.
+    """
+    if len(options) > len(LETTERS):
+        raise ConfigError(f"benchmark.wrong_columns: got {len(options) - 1}, allowed: at most {len(LETTERS) - 1}")
+    return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 
 def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Path:

@@ -8,7 +8,7 @@ from omegaconf import MISSING
 from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig, JsonlBenchmarkConfig
 from cotpress.errors import ConfigError
-from cotpress.generation_config import GenerationConfig
+from cotpress.generation.config import GenerationConfig
 
 
 class Format(Enum):

@@ -1,21 +1,56 @@
-"""Which answers become traces, and why the others do not."""
+"""Which answers become traces, and why the others do not.
 
+An output without thinking tags as thinking and response.
+
+An instruct model reasons and then states its answer. The thinking is the text before the sentence that states it, and
+the response is one line, `The final answer is: $\\boxed{...}$`, as TokenSkip (arXiv 2502.12067) writes it. Where the
+sentence itself or one after it computes something (`48 + 24 = \\boxed{72}`, a check at the end), all of the text is
+reasoning; so it is where no answer is stated.
+"""
+
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cotpress.answers import Extractor, judge
-from cotpress.artifacts import plain
+from cotpress.answers import Extractor, judge, statement_range
 from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfig
-from cotpress.data.self_written.splitting import answer_line, before_answer
 from cotpress.data.self_written.writing import Draft, distinct
 from cotpress.errors import DataError
 from cotpress.generation.base import LENGTH, REFUSED, STOP
-from cotpress.intervals import fraction_interval
+from cotpress.modeling.segments import step_ranges
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
+from cotpress.statistics import fraction_interval
+from cotpress.store.artifacts import plain
+
+_OPENS = re.compile(r"(?:\\\[|\$\$|[^=]*:\**|[#*]+[^\n=]*\banswer\b[^\n=]*)\Z", re.IGNORECASE)
+r"""A step that only leads to the next one: `\[`, `$$`, what ends in a colon, a heading that names the answer."""
+
+
+def answer_line(answer: str) -> str:
+    r"""The response of a trace without one of its own: `The final answer is: $\boxed{72}$`."""
+    return f"The final answer is: $\\boxed{{{answer}}}$"
+
+
+def before_answer(text: str) -> str:
+    """The reasoning before the sentence that states the answer, stripped; empty if there is nothing else.
+
+    It ends where a sentence or line ends, and the lines that only lead to the statement go with the statement.
+    """
+    stated = statement_range(text)
+    if stated is None:
+        return text.strip()
+    steps = step_ranges(text)
+    at = next(i for i, (_, end) in enumerate(steps) if stated[0] < end)
+    if "=" in text[steps[at][0] : stated[0]] + text[stated[1] :]:
+        return text.strip()
+    while at and _OPENS.match(text[slice(*steps[at - 1])].strip()):
+        at -= 1
+    return text[: steps[at][0]].strip()
+
 
 SELECTION_VERSION = 1
 """Raise it whenever the same answers with the same verdicts give other traces."""

@@ -8,16 +8,16 @@ from collections import Counter
 from pathlib import Path
 
 from cotpress.answers import checker_fingerprint
-from cotpress.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.data.self_written.config import SelfWrittenDataConfig
 from cotpress.data.self_written.selection import SELECTION_VERSION, select
 from cotpress.data.self_written.writing import DRAFTS, Draft, write
+from cotpress.devices.config import TrainerConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
-from cotpress.tables import read_records, write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import read_records, write_records
 
 SOLVED = "solved.parquet"
 

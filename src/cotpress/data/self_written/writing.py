@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotpress.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, fingerprint
 from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.devices.config import TrainerConfig
 from cotpress.generation.backends import generation_identity, open_backend, sampling_of
 from cotpress.generation.base import Generation
-from cotpress.generation_config import GenerationConfig
-from cotpress.journal import Journal
+from cotpress.generation.config import GenerationConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
-from cotpress.modeling_config import ModelConfig
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem
-from cotpress.tables import read_records, write_records
-from cotpress.trainer_config import TrainerConfig
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, fingerprint
+from cotpress.store.journal import Journal
+from cotpress.store.tables import read_records, write_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

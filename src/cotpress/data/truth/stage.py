@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotpress.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.data.config import PlantedTruthConfig, PrmbenchConfig, ThoughtAnchorsConfig, TruthConfig
 from cotpress.data.planted import generator
 from cotpress.data.truth.prmbench import Prmbench
 from cotpress.data.truth.thought_anchors import ThoughtAnchors
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import SentenceImportance, Trace, TruthKind
-from cotpress.tables import write_records
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.tables import write_records
 
 STAGE = "truth"
 TRACES = "traces.parquet"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.data.benchmarks.options import lettered, shuffled
+from cotpress.data.benchmarks.published import lettered, shuffled
 from cotpress.errors import ConfigError
 
 

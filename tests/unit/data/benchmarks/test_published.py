@@ -16,13 +16,13 @@ from huggingface_hub import errors as hub_errors
 from hydra import compose, initialize_config_dir
 
 from cotpress.answers import Extractor, extract_answer, is_equal
-from cotpress.artifacts import ArtifactStore
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.data import stage
 from cotpress.data.config import BenchmarkConfig, HubFile, JsonlBenchmarkConfig, PublishedBenchmarkConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Problem
-from cotpress.tables import read_records
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
 
 ROOT = Path(__file__).parents[4]
 SHARED = ROOT.parent / "shared" / "data"

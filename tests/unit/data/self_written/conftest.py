@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from cotpress.artifacts import ArtifactStore
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import ModelConfig, ModelSource
 from cotpress.prompts import ChatFormat
+from cotpress.store.artifacts import ArtifactStore
 
 
 @pytest.fixture(scope="session")

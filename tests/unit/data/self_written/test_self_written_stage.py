@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from cotpress.artifacts import Artifact, ArtifactStore
 from cotpress.data.config import JsonlBenchmarkConfig, PlantedQuestionsConfig
 from cotpress.data.planted import generator
 from cotpress.data.planted.families import FAMILIES
 from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfig
 from cotpress.data.stage import problems, traces
+from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError, GenerationError
-from cotpress.generation_config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.modeling_config import ModelConfig
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
-from cotpress.tables import read_records
-from cotpress.trainer_config import TrainerConfig
-from openai_server import Call, OpenAIServer, Reply, Script, openai_server
+from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.store.tables import read_records
+from support.openai_server import Call, OpenAIServer, Reply, Script, openai_server
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.answers import extract_answer, is_equal, statement_range
-from cotpress.data.self_written.splitting import answer_line, before_answer
+from cotpress.data.self_written.selection import answer_line, before_answer
 
 SHARED = Path(__file__).parents[5] / "shared"
 MAY = "Natalia sold 48/2 = 24 clips in May.\nAltogether she sold 48 + 24 = 72 clips."

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from cotpress.artifacts import ArtifactStore
 from cotpress.data.config import (
     PlantedDataConfig,
     PlantedTruthConfig,
@@ -17,7 +16,8 @@ from cotpress.data.stage import traces
 from cotpress.data.truth.stage import truth
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import SentenceImportance, Trace, TruthKind
-from cotpress.tables import read_records
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
 
 SHARED = Path(__file__).parents[4].parent / "shared" / "data"
 

@@ -1,0 +1,1 @@
+"""The command line: parsing, help, completion, messages and exit codes."""

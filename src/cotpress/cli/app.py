@@ -1,0 +1,151 @@
+"""What the four entry scripts share: Hydra, clear messages, logging, exit codes.
+
+Hydra composes the configuration and calls a task with plain objects. Errors that a user can act on are printed as
+one message without a stack trace; the whole traceback always goes to the job's log file.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cotpress.cli.completion import SWITCHES, shell_completion
+from cotpress.cli.help import help_page
+from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
+from cotpress.errors import ConfigError, CotpressError
+from cotpress.store.paths import FIX, disk_problem
+from cotpress.store.redaction import check_readable, refuse_secrets, shown
+from cotpress.tasks import Task
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(task: Task, conf: Path) -> None:
+    """Run one entry script and leave the process with its exit code.
+
+    Args:
+        task: The work of its jobs.
+        conf: Folder of the configuration groups.
+    """
+    name = task.name
+    try:
+        if _answered_at_once(name, conf, sys.argv[1:]):
+            return
+        check_readable(sys.argv[1:])
+        refuse_secrets({key: value for key, _, value in (a.partition("=") for a in sys.argv[1:])})
+    except ConfigError as error:
+        _stop(str(error), 2)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what the hub retries is told once, when it has failed
+    import hydra
+
+    from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, explain
+    from cotpress.config import register_schemas
+    from cotpress.jobs import multirun
+
+    register_schemas()
+
+    multirun.register_launchers()
+    failed: list[BaseException] = []
+
+    @hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=name)
+    def job(config: "DictConfig") -> float | None:
+        return _run_job(config, task, failed)
+
+    try:
+        check_dashes(sys.argv[1:], name, conf)
+        check_options(sys.argv[1:], name)
+        check_plan_of_one(sys.argv[1:])
+        multirun.check_launcher(sys.argv[1:])
+        _going_on(job)
+        if failed:
+            raise failed[0]
+    except KeyboardInterrupt:
+        multirun.end_sweep()
+        _stop("interrupted. What was finished is kept; the same command goes on from there.", 130)
+    except CotpressError as error:
+        _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
+    except Exception as error:
+        outside = _machine_problem(error)
+        message = outside or explain(error, name, conf)
+        if message is not None:
+            multirun.forget_sweep()
+            _stop(message, 1 if outside else 2)
+        multirun.end_sweep()
+        raise
+    sweep = multirun.end_sweep()
+    if sweep is not None and sweep.failed:
+        _stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
+
+
+def _answered_at_once(name: str, conf: Path, arguments: list[str]) -> bool:
+    """Help and tab completion, which need no configuration; False if something else is wanted."""
+    asking = next((i for i, a in enumerate(arguments) if a in ("--help", "-h")), None)
+    if asking is not None:
+        sys.stdout.write(help_page(name, conf, arguments[asking + 1 :]))
+    elif set(SWITCHES) & set(arguments):
+        sys.stdout.write(shell_completion(name, conf, arguments, os.environ))
+    else:
+        return False
+    return True
+
+
+def _going_on(job: Callable[[], None]) -> None:
+    """Run a command; if a worker of the parallel launcher is killed, which breaks the launcher, run what is missing.
+
+    Raises:
+        CotpressError: Workers are killed again and again, and no further job gets done.
+    """
+    from cotpress.jobs import multirun
+
+    done = -1
+    while True:
+        try:
+            return job()
+        except BrokenExecutor as error:
+            sweep = multirun.end_sweep(show=False)
+            before, done = done, 0 if sweep is None else sweep.succeeded
+            if sweep is None or done <= before:
+                raise CotpressError(
+                    "workers of the parallel launcher are killed again and again. What was finished is kept. "
+                    "Fix: fewer jobs at a time (hydra.launcher.n_jobs=1), or more memory"
+                ) from error
+            sys.stderr.write("a worker of the parallel launcher was killed; going on with the jobs that are missing\n")
+
+
+def _machine_problem(error: BaseException) -> str | None:
+    """A message if disk or memory are what is wrong, wherever in the work that was noticed."""
+    problem = disk_problem(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use '{error.filename}': {error.strerror}. {FIX}"
+    if problem is not None:
+        return f"cannot write: {problem}. {FIX}"
+    return f"out of memory: {error}. {MEMORY_FIX}" if is_out_of_memory(error) else None
+
+
+def _stop(message: str, code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"\nerror: {shown(message)}\n")
+    sys.exit(code)
+
+
+def _run_job(config: "DictConfig", task: Task, failed: list[BaseException]) -> float | None:
+    """A job as Hydra calls it, in this process or in one of a launcher. Hydra must not see its error, or it prints its
+    own message and stops a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from cotpress.jobs.job import run_alone, run_in_sweep
+
+    hydra = HydraConfig.get()
+    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
+    if hydra.mode == RunMode.MULTIRUN:
+        return run_in_sweep(config, task, folder, overrides, hydra.launcher)
+    try:
+        return run_alone(config, task, folder, overrides)
+    except Exception as error:
+        failed.append(error)
+        return None

@@ -1,0 +1,73 @@
+"""Commands of their own (`python -m cotpress.NAME`) that take `key=value`, as the entry scripts do."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TypeVar
+
+from cotpress.errors import ConfigError, CotpressError, did_you_mean
+from cotpress.store.redaction import Redacting, refuse_secrets, shown
+
+C = TypeVar("C")
+
+
+def parse(schema: type[C], arguments: Sequence[str]) -> C:
+    """The settings of a command, checked against its dataclass.
+
+    Args:
+        schema: A dataclass of plain types.
+        arguments: `key=value` as on the command line; `--key=value` and `--key` (for true) mean the same.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or a missing value; names it and what is allowed.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    refuse_secrets({key: value for key, _, value in (a.partition("=") for a in arguments)})
+    names = [f.name for f in fields(schema)]  # type: ignore[arg-type]
+    dotted = [_as_assignment(argument) for argument in arguments]
+    for assignment in dotted:
+        key = assignment.partition("=")[0]
+        if key not in names:
+            raise ConfigError(f"'{key}' is no setting of this command.{did_you_mean(key, names)}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(dotted))
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise ConfigError(
+                f"no value for {', '.join(missing)}. Fix: give it on the command line, {missing[0]}=VALUE"
+            )
+        made = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{' '.join(arguments)}: {str(error).splitlines()[0]}. See --help") from error
+    assert isinstance(made, schema)
+    return made
+
+
+def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
+    """Run one command and leave the process with its exit code; errors that a user can act on have no stack trace."""
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        sys.stdout.write(usage)
+        return
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(Redacting("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("cotpress").setLevel(logging.INFO)
+    try:
+        task(parse(schema, arguments))
+    except CotpressError as error:
+        sys.stderr.write(f"\nerror: {shown(str(error))}\n")
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _as_assignment(argument: str) -> str:
+    key, found, value = argument.partition("=")
+    if argument.startswith("--"):
+        key, value = key.removeprefix("--").replace("-", "_"), value if found else "true"
+    elif not found:
+        raise ConfigError(f"got '{argument}', allowed: key=value. See --help")
+    return f"{key}={value}"

@@ -1,0 +1,213 @@
+"""Tab completion of the entry scripts in bash, zsh and fish.
+
+`eval "$(python train.py -sc install=bash)"` makes the shell ask `python train.py -sc query=bash` at every TAB. This
+stands in for Hydra's own plugins, which look for `@hydra.main` in the script, offer schemas and groups that the script
+does not have, know no member of an enumeration, and take `=` out of the word breaks of the whole shell.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cotpress.cli.help import choices, group_line, groups_of
+from cotpress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+SWITCHES = ("-sc", "--shell-completion")
+_FLAGS = {
+    "--help": "groups and choices; with a GROUP behind it what each choice is",
+    "--multirun": "comma-separated values, every combination once",
+    "--cfg": "show the composed configuration and stop",
+}
+_CFG = {"job": "the run's configuration", "hydra": "Hydra's own", "all": "both"}
+
+# Each script asks the entry script that stands on the command line, by the Python that stands before it, and leaves
+# every other command to the shell. Nothing found means files, which the shell knows better.
+_SHELLS = {
+    "bash": r"""
+_cotpress() {
+    local script="${COMP_WORDS[1]/#\~/$HOME}" line="${COMP_LINE:0:COMP_POINT}"
+    [[ -f $script ]] && grep -q 'cotpress\.app' -- "$script" || return 0
+    local word="${line##* }"
+    local before="${word%"${word##*[$COMP_WORDBREAKS]}"}"  # readline takes a word with = in it for several
+    mapfile -t COMPREPLY < <(
+        export COMP_LINE COMP_POINT
+        "${COMP_WORDS[0]/#\~/$HOME}" "$script" -sc query=bash 2>/dev/null
+    )
+    COMPREPLY=("${COMPREPLY[@]#"${before%@}"}")  # but counts @ to what follows
+}
+complete -o bashdefault -o default -o nospace -F _cotpress python python3
+""",
+    "zsh": r"""
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -u; }
+_cotpress() {
+    local script="${words[2]/#\~/$HOME}" line="${(j: :)words[1,CURRENT-1]} $PREFIX" shown found
+    [[ -f $script ]] && grep -q 'cotpress\.app' -- "$script" || { _default; return }
+    shown=("${(@f)$(COMP_LINE="$line" COMP_POINT=$#line "${words[1]/#\~/$HOME}" "$script" -sc query=zsh 2>/dev/null)}")
+    found=("${(@)shown%%$'\t'*}")
+    shown=("${(@)shown/$'\t'/  -- }")
+    [[ -n $found[1] ]] && compadd -l -S '' -d shown -- "${found[@]}" || _files
+}
+compdef _cotpress python python3
+""",
+    "fish": r"""
+function __cotpress_script
+    set -l parts (commandline -opc)
+    test (count $parts) -ge 2; and test -f "$parts[2]"; and grep -q 'cotpress\.app' -- $parts[2]
+end
+function __cotpress_words
+    set -l parts (commandline -opc)
+    set -lx COMP_LINE (commandline -cp)
+    set -lx COMP_POINT (string length -- $COMP_LINE)
+    $parts[1] $parts[2] -sc query=fish 2>/dev/null
+end
+for name in python python3
+    complete -c $name -n '__cotpress_script; and not string match -q "*=*" -- (commandline -ct)' -f
+    complete -c $name -n __cotpress_script -a '(__cotpress_words)'
+end
+""",
+}
+
+
+class Candidate(NamedTuple):
+    """One way to go on: the whole word, and what it means (may be empty)."""
+
+    word: str
+    meaning: str = ""
+
+
+def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What `-sc install=SHELL` or `-sc query=SHELL` prints.
+
+    Args:
+        entry: Entry script, e.g. `train`.
+        conf: Folder of the configuration groups.
+        arguments: Those of the entry script.
+        environment: With the line as it is typed and the cursor in it: `COMP_LINE` and `COMP_POINT` (a query only).
+
+    Raises:
+        ConfigError: No such action or shell.
+    """
+    wanted = next((a for a in arguments if a not in SWITCHES), "")
+    action, _, shell = wanted.partition("=")
+    if action not in ("install", "query") or shell not in _SHELLS:
+        raise ConfigError(
+            f"-sc: got '{wanted}', allowed: install=SHELL with SHELL one of {', '.join(_SHELLS)}. "
+            f'Fix: eval "$(python {entry}.py -sc install=bash)", or python {entry}.py -sc install=fish | source'
+        )
+    if action == "install":
+        return _SHELLS[shell].lstrip()
+    line = environment.get("COMP_LINE", "")
+    point = environment.get("COMP_POINT", "")
+    found = candidates(entry, conf, line[: int(point)] if point.isdigit() else line)
+    return "".join(f"{c.word}\t{c.meaning}\n" if c.meaning and shell != "bash" else f"{c.word}\n" for c in found)
+
+
+def candidates(entry: str, conf: Path, line: str) -> list[Candidate]:
+    """How the last word of a command line can go on, in reading order.
+
+    Args:
+        entry: Entry script, e.g. `train`.
+        conf: Folder of the configuration groups.
+        line: What stands before the cursor, e.g. `python train.py ratio=0.5 scorer=`.
+    """
+    words = line.split()
+    word = "" if not words or line[-1].isspace() else words[-1]
+    earlier = words[2 : len(words) - bool(word)]  # without the interpreter and the script
+    if word.startswith("-"):
+        found: Iterator[Candidate] = (Candidate(flag, meaning) for flag, meaning in _FLAGS.items())
+    elif earlier and earlier[-1] in ("--cfg", "-c"):
+        found = (Candidate(name, meaning) for name, meaning in _CFG.items())
+    elif "--help" in earlier or "-h" in earlier:
+        found = (Candidate(group, group_line(group)) for group in groups_of(entry, conf))
+    elif "=" in word:
+        found = _values(entry, conf, earlier, *word.split("=", 1))
+    else:
+        found = _keys(entry, conf, earlier, word)
+    return [c for c in found if c.word.startswith(word)]
+
+
+def _values(entry: str, conf: Path, earlier: Sequence[str], key: str, typed: str) -> Iterator[Candidate]:
+    """Choices of a group, members of an enumeration, or the value that a key has."""
+    sign = key[:1] if key[:1] in "+~" else ""
+    group, _, package = key.removeprefix(sign).partition("@")
+    before, comma, _ = typed.rpartition(",")  # of several values of a sweep, the last one is being typed
+    start = f"{key}={before}{comma}"
+    if (conf / group).is_dir() and (package or group in groups_of(entry, conf)):
+        yield from (Candidate(start + name, meaning) for name, meaning in choices(conf / group).items())
+    elif "." in key or not (conf / group).is_dir():
+        config, _ = _compose(entry, conf, earlier)
+        yield from (Candidate(start + value) for value in _values_of(config, key.removeprefix(sign)))
+
+
+def _values_of(config: "DictConfig", key: str) -> list[str]:
+    from omegaconf import BooleanNode, DictConfig, EnumNode, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    place, _, name = key.rpartition(".")
+    parent = OmegaConf.select(config, place) if place else config
+    if not isinstance(parent, DictConfig) or name not in parent:
+        return []
+    node = parent._get_node(name)
+    if isinstance(node, EnumNode):
+        return [member.name for member in node.enum_type]
+    if isinstance(node, BooleanNode):
+        return ["true", "false"]
+    try:
+        value = parent[name]
+    except OmegaConfBaseException:  # taken from what is not given yet
+        return []
+    return [str(value)] if isinstance(value, int | float | str) and not isinstance(value, Enum) else []
+
+
+def _keys(entry: str, conf: Path, earlier: Sequence[str], word: str) -> Iterator[Candidate]:
+    """Groups wherever they stand in the configuration, then its keys."""
+    from omegaconf import DictConfig, OmegaConf
+
+    sign = word[:1] if word[:1] in "+~" else ""
+    config, known = _compose(entry, conf, earlier)
+    yield from (Candidate(f"{sign}{group}=", group_line(group)) for group in known)
+    place, dot, _ = word.removeprefix(sign).rpartition(".")
+    parent = OmegaConf.select(config, place) if place else config
+    if isinstance(parent, DictConfig):
+        for name in map(str, parent):
+            node = parent._get_node(name)
+            inner = isinstance(node, DictConfig)
+            if isinstance(node, DictConfig) and not node._is_missing() and node._is_none():
+                continue  # nothing to set in what is null
+            if inner or f"{place}{dot}{name}" not in known:
+                yield Candidate(f"{sign}{place}{dot}{name}{'.' if inner else '='}")
+
+
+def _compose(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfig", list[str]]:
+    """The configuration of what has been typed, and its groups as they are overridden: `scorer`, `model@...`.
+
+    A line that does not compose yet, or not any more, counts as an empty one.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    from cotpress.config import register_schemas
+
+    register_schemas()
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        overrides = []
+        try:
+            for override in OverridesParser.create().parse_overrides([w for w in earlier if "=" in w]):
+                text = str(override.input_line)
+                if override.is_sweep_override():  # any one of its values has the same keys
+                    text = f"{text.partition('=')[0]}={next(override.sweep_string_iterator())}"
+                overrides.append(text)
+            config = compose(entry, overrides=overrides, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException):
+            config = compose(entry, return_hydra_config=True)
+    known = [group for group in config.hydra.runtime.choices if not group.startswith("hydra")]
+    with open_dict(config):
+        del config["hydra"]
+    return config, sorted(known, key=lambda group: ("@" in group, group))

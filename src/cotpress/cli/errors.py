@@ -1,0 +1,204 @@
+"""Turns the errors of Hydra and OmegaConf into one message: what, got, allowed, how to fix."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from cotpress.cli.help import groups_of
+from cotpress.config import SCHEMAS
+from cotpress.errors import ConfigError, did_you_mean
+from cotpress.prompts import RATIO_RANGE
+
+_PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
+"""Packages that read command lines and configurations, and nothing else."""
+
+
+def explain(error: BaseException, entry: str, conf: Path) -> str | None:
+    """A message for the user, or None if the error is not about the configuration.
+
+    Args:
+        error: What Hydra raised.
+        entry: Entry script, e.g. `train`.
+        conf: Folder of the configuration groups.
+    """
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException):
+            return _explain_value(cause, entry)
+        if isinstance(cause, MissingConfigException):
+            return _explain_choice(cause, conf)
+        following = cause.__cause__
+        if following is None and isinstance(cause, HydraException):
+            return _explain_override(str(cause), entry, conf)
+        cause = following
+    if _raised_in(error) in _PARSERS:
+        what = str(error).partition("\n")[0].partition(" : Override(")[0]
+        return (
+            f"the command line cannot be read: {what or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE "
+            f"with the name of a choice. Fix: python {entry}.py --help"
+        )
+    return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The package whose code raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _explain_choice(error: BaseException, conf: Path) -> str:
+    missing = str(getattr(error, "missing_cfg_file", "")).removesuffix(".yaml")
+    group, _, choice = missing.rpartition("/")
+    folder = conf / group
+    if missing in ("", "None"):
+        return f"{' '.join(str(error).split())} Fix: leave --config-path out; further folders are --config-dir=DIR"
+    if not group:
+        return (
+            f"--config-name: there is no configuration '{missing}'. Allowed: none, each script has its own. "
+            "Fix: leave it out; a named experiment is experiment=NAME"
+        )
+    if not folder.is_dir():
+        return str(error).strip()
+    return f"{group}: unknown choice '{choice}'.{did_you_mean(choice, [f.stem for f in folder.glob('*.yaml')])}"
+
+
+def _explain_value(error: BaseException, entry: str) -> str:
+    key = str(getattr(error, "full_key", None) or getattr(error, "key", "") or "")
+    owner = getattr(error, "object_type", None)
+    text = str(getattr(error, "msg", None) or error).partition("\n")[0]
+    if wanted := re.search(r"Interpolation key '(.+)\.(.+?)' not found", text):
+        return _explain_reference(error, key, wanted[1], wanted[2])
+    if "is not in struct" in text or "not in '" in text or "not found" in text:
+        schema = owner if isinstance(owner, type) and dataclasses.is_dataclass(owner) else SCHEMAS[f"{entry}_schema"]
+        return f"unknown key '{key}'.{did_you_mean(key.rpartition('.')[2], _names(schema))}"
+    if key == "ratio":
+        return f"ratio: {_got(text)}, allowed: {RATIO_RANGE}"
+    return f"{key}: {_allowed(text)}" if key else _allowed(text)
+
+
+def _explain_reference(error: BaseException, key: str, group: str, name: str) -> str:
+    """A value is taken from another one that does not exist, as `max_new_tokens` is from the budget of a protocol."""
+    from omegaconf import DictConfig, OmegaConf
+
+    parent = getattr(error, "parent_node", None)  # references of our own files are relative to it
+    there = OmegaConf.select(parent, group) if isinstance(parent, DictConfig) else None
+    if not isinstance(there, DictConfig):
+        return f"{key}: taken from '{group}.{name}', which does not exist"
+    place = f"{key.rpartition('.')[0]}.{group}"
+    return f"{key}: taken from {place}, which has no '{name}'.{did_you_mean(name, map(str, there))}"
+
+
+def _got(text: str) -> str:
+    quoted = re.search(r"'(.*?)'", text)
+    return f"got '{quoted[1]}'" if quoted else text
+
+
+def _names(schema: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(schema)]
+
+
+def _allowed(text: str) -> str:
+    if "is not a ListConfig, list or tuple" in text:
+        return "got a single value, allowed: a list. Fix: write it in brackets, KEY=[A,B]"
+    converted = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
+    if converted:
+        kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+        return f"got '{converted[1]}', allowed: {kinds.get(converted[2], converted[2])}"
+    return text
+
+
+def _explain_override(text: str, entry: str, conf: Path) -> str:
+    unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
+    if unknown:
+        return _explain_unknown(unknown[1], entry, conf)
+    if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", text):
+        return (
+            f"{several[1]}: got several values, '{several[2]}'. Fix: with -m each of them is a job (python {entry}.py "
+            f"-m {several[1]}={several[2]}); a list is written [{several[2]}]; a decimal point is a point"
+        )
+    if missing := re.match(r"Error parsing override '(.*)'\nmissing EQUAL", text):
+        return (
+            f"got '{missing[1]}', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='. "
+            f"Fix: python {entry}.py --help"
+        )
+    if "override_grammar" in text:
+        return (
+            f"the command line cannot be read: {text.partition(chr(10))[0]}. Fix: put a value with special characters "
+            "into quotes that the shell leaves alone, 'KEY=\"VALUE\"'"
+        )
+    return text.strip()
+
+
+def _explain_unknown(key: str, entry: str, conf: Path) -> str:
+    """A key that the script does not have, or a group where none stands."""
+    group, _, place = key.partition("@")
+    groups = groups_of(entry, conf)
+    places = _places(group, entry, conf) if (conf / group).is_dir() else []
+    if not places:
+        names = sorted({*_names(SCHEMAS[f"{entry}_schema"]), *groups})
+        return f"unknown key '{key}'.{did_you_mean(group.partition('.')[0].partition('=')[0], names)}"
+    wrong = f"no group '{group}' stands at '{place}'" if place else f"the group does not stand by itself in {entry}.py"
+    return f"{key}: {wrong}. Allowed: {', '.join(f'{p}=CHOICE' for p in places)}"
+
+
+def _places(group: str, entry: str, conf: Path) -> list[str]:
+    """Where a group stands in the configurations of a script, as it is overridden: `model`, `model@reference.base`."""
+    found = [group] if group in groups_of(entry, conf) else []
+    for file in [conf / f"{entry}.yaml", *(f for g in groups_of(entry, conf) for f in (conf / g).glob("*.yaml"))]:
+        owner = "" if file.parent == conf else f"{file.parent.name}."
+        for place in re.findall(rf"^ +- /?{group}@([\w.]+):", file.read_text(encoding="utf-8"), re.MULTILINE):
+            found.append(f"{group}@{owner}{place}")
+    return sorted(set(found))
+
+
+def check_options(arguments: Sequence[str], entry: str) -> None:
+    """Refuse options that Hydra does not have, in one line.
+
+    Raises:
+        ConfigError: There is one, or one has a wrong value.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        what = message.removeprefix("argument ")
+        raise ConfigError(f"{what}. Fix: python {entry}.py --help lists what there is")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
+
+
+def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
+    """Refuse settings that are written like options of other programs.
+
+    Raises:
+        ConfigError: One is.
+    """
+    names = {*_names(SCHEMAS[f"{entry}_schema"]), *groups_of(entry, conf)}
+    for i, argument in enumerate(arguments):
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and re.split(r"[.@]", key)[0] in names:
+            value = value if equals else next((a for a in arguments[i + 1 : i + 2] if "=" not in a), "VALUE")
+            raise ConfigError(f"got '{argument}', but settings are written without dashes. Fix: {key}={value}")
+
+
+def check_plan_of_one(arguments: Sequence[str]) -> None:
+    """Refuse `plan=true` for a multirun, whose jobs write into logs and end with a table of results.
+
+    Raises:
+        ConfigError: It is asked for.
+    """
+    planned = any(re.fullmatch(r"plan=(true|yes|on|1)", argument, re.IGNORECASE) for argument in arguments)
+    several = [a for a in arguments if a in ("-m", "--multirun") or a.startswith("sweep=")]
+    if planned and several:
+        raise ConfigError(
+            f"plan=true plans one job, but '{several[0]}' asks for several. Fix: leave it out and give the settings of "
+            "one of them, e.g. experiment=cts_long_cot model=qwen7b data.path=FILE plan=true"
+        )

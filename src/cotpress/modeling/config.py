@@ -1,0 +1,93 @@
+"""Settings of a causal language model: where it is, how it is prompted, how it is usually tuned."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from cotpress.prompts import ChatConfig
+
+
+class ModelSource(Enum):
+    """Where the weights come from."""
+
+    hub = "hub"
+    """A hub id or a local directory, safetensors."""
+    package = "package"
+    """A GGUF file that a Python package carries; converted to safetensors once."""
+    tiny = "tiny"
+    """A random model of a few layers, built from its config; for tests."""
+
+
+class Dtype(Enum):
+    """Number format of weights and activations."""
+
+    auto = "auto"
+    """bfloat16 where the processor computes in it (GPU, avx512_bf16, amx), else float32."""
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Attention(Enum):
+    """How attention is computed; all give the same numbers up to rounding."""
+
+    sdpa = "sdpa"
+    """torch's scaled dot-product attention: everywhere."""
+    eager = "eager"
+    """Plain matrix products: slow, memory grows with the square of the text."""
+    flash_attention_2 = "flash_attention_2"
+    """The package flash-attn: on a GPU, in bfloat16."""
+    flex_attention = "flex_attention"
+    """torch's flex attention, compiled: on a GPU."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Recipe:
+    """Fine-tuning values that depend on the model; the groups `sft` and `reference` read them."""
+
+    learning_rate: float = MISSING
+    """Peak learning rate."""
+    epochs: int = 3
+    """Passes over the data."""
+    sequences_per_step: int = 8
+    """Sequences per optimizer step."""
+    lora_rank: int = 8
+    """Rank of the adapter matrices (LoRA only)."""
+    lora_alpha: int = 16
+    """Adapter scale numerator (LoRA only)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Recipes:
+    """One recipe per way of tuning."""
+
+    lora: Recipe = field(default_factory=Recipe)
+    full: Recipe = field(default_factory=Recipe)
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """A causal language model (config group `model`)."""
+
+    name: str = MISSING
+    """Short name used in tables."""
+    source: ModelSource = ModelSource.hub
+    """Where the weights come from."""
+    path: str = MISSING
+    """Hub id, local directory, or name of the carrying Python package."""
+    revision: str | None = None
+    """Hub commit, tag or branch."""
+    hub_id: str | None = None
+    """Hub id of these weights, for model cards, where `path` is none."""
+    dtype: Dtype = Dtype.auto
+    """Number format."""
+    attention: Attention = Attention.sdpa
+    """How attention is computed."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the weights; only for models you trust."""
+    context_tokens: int = 4096
+    """Longest sequence the model is used with, in tokens."""
+    chat: ChatConfig = field(default_factory=ChatConfig)
+    """Conversation format."""
+    tuning: Recipes = field(default_factory=Recipes)
+    """Fine-tuning values for this model."""

@@ -1,0 +1,159 @@
+"""Goal-gradient importance: how strongly the likelihood of the response depends on a token's hidden state.
+
+Computes  s_i = || d/dh_i^(l)  -log p(a | q, r) ||_1 ,   l = round(depth * L), at least 1 and at most L - 1
+          h_i^(l) output of layer l of L at thinking token i, q condition, r thinking, a response or gold answer
+Source    Adaptive GoGI-Skip, arXiv 2505.08392, which differentiates the loss of the final answer at one middle layer
+          chosen per model; here the layer is a share of the depth, so that it means the same in every model.
+
+No later token reads what the topmost layer says about a thinking token, so its gradient is zero and it is left out.
+-log p is summed over the tokens of a; in the chat template the end of the turn is the last of them. The closing of the
+thinking is read between r and a but not part of the loss.
+
+No released code was found to check against, and texts about the paper disagree on the norm (L1 or L2). Its second
+half, the threshold that moves with the entropy at run time, is a selection and not part of the score.
+
+How much the likelihood of a target depends on the hidden states at earlier positions.
+
+One forward and one backward pass over a single, unpadded sequence. The output of the observed layer is replaced by a
+detached copy, and no parameter takes part, so the graph holds the upper layers only; the logits of the target are made
+and differentiated a bounded number of rows at a time.
+
+Shape suffixes: L positions, D hidden size, N target tokens, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cotpress.errors import ModelError
+from cotpress.modeling.loading import split_head
+from cotpress.records import Trace
+from cotpress.scoring.config import GogiConfig, Target
+from cotpress.scoring.reader import Reader, ReadingScorer
+
+_LOGITS_AT_ONCE = 2**24
+"""Largest number of logits held at a time; their float32 copy, softmax and gradient take 64 MB each."""
+
+
+def decoder_layers(model: torch.nn.Module) -> Sequence[torch.nn.Module]:
+    """The layers of a causal language model, lowest first, also when PEFT wraps it.
+
+    Raises:
+        ModelError: The architecture keeps no list of layers.
+    """
+    decoder = split_head(model).decoder
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, torch.nn.ModuleList):
+        raise ModelError(
+            f"{type(decoder).__name__} has no list of decoder layers to observe. Fix: choose another scorer"
+        )
+    return list(layers)
+
+
+def hidden_gradient_norms(
+    model: torch.nn.Module, ids: Sequence[int], *, layer: int, observed: range, target: range
+) -> NDArray[np.float32]:
+    """L1 norms of the gradient of -log p(target | everything before it) with respect to hidden states.
+
+    Args:
+        model: A causal language model in eval mode, with or without PEFT.
+        ids: Token ids of the whole sequence.
+        layer: The hidden states are the output of this layer, counted from 1; for the topmost one, before the final
+            norm.
+        observed: Positions whose hidden states are looked at.
+        target: Positions of the tokens to be explained, summed over; its first is not 0.
+
+    Returns:
+        float32 `[len(observed)]`, in nats per unit of the hidden states.
+
+    Raises:
+        ModelError: The architecture cannot be split into layers and head.
+    """
+    if not 0 < target.start < target.stop <= len(ids):
+        raise ValueError(f"the target {target} is empty, outside the sequence, or has nothing before it")
+    observed_layer = decoder_layers(model)[layer - 1]
+    split = split_head(model)
+    ids_L = torch.tensor(ids, device=next(split.decoder.parameters()).device)
+    with torch.enable_grad(), _frozen(model), _cut_at(observed_layer) as leaves:
+        last_LD = split.decoder(input_ids=ids_L[None], use_cache=False).last_hidden_state[0]
+        # Position t predicts token t + 1.
+        hidden_ND = last_LD[target.start - 1 : target.stop - 1]
+        slope_ND = _slope_of_loss(split.head, hidden_ND.detach(), ids_L[target.start : target.stop])
+        [gradient_1LD] = torch.autograd.grad(hidden_ND, leaves, slope_ND)
+    norms: NDArray[np.float32] = gradient_1LD[0, observed.start : observed.stop].float().abs().sum(dim=1).cpu().numpy()
+    return norms
+
+
+def _slope_of_loss(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Gradient of the summed negative log-likelihood with respect to the last hidden states, `[N, D]`."""
+    vocabulary = int(head.weight.shape[0])  # type: ignore[index]
+    rows = max(_LOGITS_AT_ONCE // vocabulary, 1)
+    slopes: list[torch.Tensor] = []
+    for first in range(0, len(targets_N), rows):
+        piece_ND = hidden_ND[first : first + rows].requires_grad_()
+        logits_NV = head(piece_ND).float()
+        loss = torch.nn.functional.cross_entropy(logits_NV, targets_N[first : first + rows], reduction="sum")
+        slopes += torch.autograd.grad(loss, piece_ND)
+    return torch.cat(slopes)
+
+
+@contextmanager
+def _frozen(model: torch.nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient inside."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _cut_at(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The layers above read a detached copy of this layer's output, which is appended to the yielded list."""
+    leaves: list[torch.Tensor] = []
+
+    def replace(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        # Some architectures return more than the hidden states.
+        hidden, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+        leaves.append(hidden.detach().requires_grad_())
+        return leaves[-1] if rest is None else (leaves[-1], *rest)
+
+    handle = layer.register_forward_hook(replace)
+    try:
+        yield leaves
+    finally:
+        handle.remove()
+
+
+class GogiScorer(ReadingScorer):
+    """Gradient norm at one layer."""
+
+    reads_response = True
+
+    def __init__(self, config: GogiConfig, reader: Reader, model: torch.nn.Module) -> None:
+        """Raises ModelError if the model has a single layer."""
+        super().__init__(config, reader)
+        num_layers = len(decoder_layers(model))
+        if num_layers < 2:
+            raise ModelError(f"scorer {config.name}: the model has {num_layers} layer, allowed: 2 or more")
+        self._model, self._target = model, config.target
+        self._layer = min(max(round(config.depth * num_layers), 1), num_layers - 1)
+
+    def following(self, trace: Trace) -> str:
+        """See `ReadingScorer`: the response, or the gold answer alone."""
+        return trace.answer if self._target is Target.answer else trace.response
+
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """See `TokenScorer`; one trace at a time."""
+        for trace in traces:
+            whole = self.whole(trace)
+            yield hidden_gradient_norms(
+                self._model, whole.ids, layer=self._layer, observed=whole.thinking, target=whole.following
+            )

@@ -1,0 +1,192 @@
+"""What a multirun leaves on disk beside its runs: the plan, and in every job's folder a note of how far the job came.
+
+    output_root/multirun/<date>/<time>/
+        sweep.json           every job of the sweep, in order; written before the first one starts
+        0/ 1/ 2/ ...         job.json: state, run directory, seconds, error;  job.log: everything that the job said
+
+Whoever wants to know about a sweep reads these files: its terminal while it runs, the table at its end, and `report.py`
+a week later. So nothing that is known is lost with a process.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.redaction import masked
+
+PLAN_FILE = "sweep.json"
+JOB_FILE = "job.json"
+JOB_LOG = "job.log"
+
+
+class JobState(Enum):
+    """How far a job came."""
+
+    running = "running"
+    finished = "finished"
+    found = "found"
+    """Finished by an earlier command; nothing had to be done."""
+    failed = "failed"
+    interrupted = "interrupted"
+    """Stopped together with its sweep."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobNote:
+    """What a job says about itself.
+
+    Attributes:
+        overrides: Its part of the command line.
+        state: How far it came.
+        run_dir: Its run directory (or other output), once it is known.
+        error: Why it failed, in one or a few lines.
+        started_at: Unix time in seconds.
+        seconds: Wall time; None while it runs.
+        metric: What a sweeper would optimise; None if there is none.
+        pid: Process that does the work, on the machine where it runs.
+    """
+
+    overrides: tuple[str, ...]
+    state: JobState
+    run_dir: Path | None = None
+    error: str | None = None
+    started_at: float = 0.0
+    seconds: float | None = None
+    metric: float | None = None
+    pid: int | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """True if there are results."""
+        return self.state in (JobState.finished, JobState.found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepJob:
+    """One job of a sweep.
+
+    Attributes:
+        number: Position in the sweep, from 0; also the name of its folder.
+        folder: Its folder; there is none before the job has started.
+        overrides: Its part of the command line.
+        note: What it says about itself; None before it has started.
+    """
+
+    number: int
+    folder: Path
+    overrides: tuple[str, ...]
+    note: JobNote | None
+
+    @property
+    def log(self) -> Path:
+        """Everything that the job said."""
+        return self.folder / JOB_LOG
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """All jobs of one multirun.
+
+    Attributes:
+        folder: The sweep's folder.
+        jobs: In order; without a plan only those that have started.
+        entry: Entry script, e.g. `train`; empty if there is no plan.
+        planned: False if the sweeper decides on its jobs one by one, so that nobody knows how many there will be.
+    """
+
+    folder: Path
+    jobs: tuple[SweepJob, ...]
+    entry: str
+    planned: bool
+
+    @property
+    def failed(self) -> int:
+        """Number of jobs that failed."""
+        return sum(job.note is not None and job.note.state is JobState.failed for job in self.jobs)
+
+    @property
+    def succeeded(self) -> int:
+        """Number of jobs that have results."""
+        return sum(job.note is not None and job.note.succeeded for job in self.jobs)
+
+    def label(self, job: SweepJob) -> str:
+        """The overrides that tell the job from the others; all of them if there is no other."""
+        shared = set(job.overrides).intersection(*(other.overrides for other in self.jobs))
+        own = [o for o in job.overrides if o not in shared]
+        return " ".join(own or job.overrides) or "defaults"
+
+
+def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None, name: str | None = None) -> None:
+    """Note what is ahead before the first job of a sweep starts.
+
+    Args:
+        sweep_dir: The sweep's folder.
+        entry: Entry script, e.g. `train`.
+        jobs: Overrides of every job; None if the sweeper decides on them one by one.
+        name: NAME of `sweep=NAME`, if it is a named one.
+    """
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    content = {"entry": entry, "name": name, "jobs": None if jobs is None else [list(job) for job in jobs]}
+    write_text_atomic(sweep_dir / PLAN_FILE, json.dumps(masked(content), indent=1) + "\n")
+
+
+def sweep_name(job_folder: Path) -> str | None:
+    """The sweep that a job belongs to, by its name or by when it began; None for a single command.
+
+    Args:
+        job_folder: The job's log folder; in a multirun `.../<date>/<time>/<number>`.
+    """
+    plan = job_folder.parent / PLAN_FILE
+    if not plan.exists():
+        return None
+    name = json.loads(plan.read_text(encoding="utf-8")).get("name")
+    return str(name) if name else f"{job_folder.parents[1].name} {job_folder.parent.name}"
+
+
+def write_note(folder: Path, note: JobNote) -> None:
+    """Write a job's note into its folder. Paths are relative to it, so that a whole output folder can be moved."""
+    run_dir = None if note.run_dir is None else os.path.relpath(note.run_dir, folder)
+    content = {name: getattr(note, name) for name in JobNote.__dataclass_fields__}
+    content |= {"overrides": list(note.overrides), "state": note.state.value, "run_dir": run_dir}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(folder / JOB_FILE, json.dumps(masked(content), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_note(folder: Path) -> JobNote | None:
+    """The note of a job; None if there is none, or none that can be read."""
+    try:
+        content: dict[str, Any] = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+        run_dir = content["run_dir"]
+        content["overrides"] = tuple(content["overrides"])
+        content["state"] = JobState(content["state"])
+        content["run_dir"] = None if run_dir is None else Path(os.path.normpath(folder / run_dir))
+        return JobNote(**content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_sweep(sweep_dir: Path) -> Sweep:
+    """A sweep as far as it has come; without any job if the folder is none of a sweep."""
+    folders = {int(p.name): p for p in sweep_dir.glob("*") if p.name.isdigit()}
+    notes = {number: note for number, folder in folders.items() if (note := read_note(folder)) is not None}
+    try:
+        plan: dict[str, Any] = json.loads((sweep_dir / PLAN_FILE).read_text(encoding="utf-8"))
+        entry, planned = str(plan["entry"]), plan["jobs"]
+    except (OSError, ValueError, KeyError):
+        entry, planned = "", None
+    overrides = dict(enumerate(map(tuple, planned or ()))) | {n: note.overrides for n, note in notes.items()}
+    jobs = [
+        SweepJob(number=n, folder=sweep_dir / str(n), overrides=overrides[n], note=notes.get(n))
+        for n in sorted(overrides)
+    ]
+    return Sweep(folder=sweep_dir, jobs=tuple(jobs), entry=entry, planned=planned is not None)
+
+
+def sweeps_below(folder: Path) -> list[Sweep]:
+    """Every sweep at or below a folder, the oldest first."""
+    return [read_sweep(plan.parent) for plan in sorted(folder.rglob(PLAN_FILE))]

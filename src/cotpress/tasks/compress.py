@@ -1,0 +1,43 @@
+"""The task of `compress.py`: data to compressed training data."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from cotpress.compression.config import ExportFormat
+from cotpress.compression.export import export, warn_of_template
+from cotpress.config import CompressConfig
+from cotpress.records import CompressedTrace
+from cotpress.scoring.config import Shard
+from cotpress.store.paths import require_writable
+from cotpress.store.tables import read_records
+from cotpress.tasks.finish import tracked_job
+from cotpress.tasks.flow import Compression
+from cotpress.tracking import open_tracker
+
+
+def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
+    """`compress.py`: data to compressed training data below `output`; no student is trained.
+
+    With `shard=K/N` it scores that share of the traces, and goes on only if no other share is missing.
+    """
+    output = Path(config.output)
+    require_writable(output, "output")
+    job = tracked_job(config, folder, folder, config.scorer.name, config.data.name)
+    with open_tracker(config.tracker, job) as tracker:
+        flow = Compression(config, tracker)
+        if config.shard is not None and not flow.shard(Shard.parse(config.shard)):
+            sys.stdout.write(f"shard {config.shard} is scored; whoever scores the last one compresses\n")
+            return None, output
+        compressed = flow.compressed()
+    rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
+    if config.export is not ExportFormat.parquet:
+        warn_of_template(rows[0], config.model.chat, flow.tokenizer)
+    path = export(rows, config.export, output, config.model.chat)
+    shutil.copyfile(compressed.path / "manifest.json", output / "manifest.json")
+    facts = compressed.facts
+    sys.stdout.write(
+        f"{len(rows)} traces, asked ratio {config.ratio:g}, actual {facts['actual_ratio']:.3f} "
+        f"({facts['num_kept_tokens']} of {facts['num_tokens']} tokens): {path}\n"
+    )
+    return None, output

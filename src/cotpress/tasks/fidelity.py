@@ -1,0 +1,147 @@
+"""What `fidelity.py` does: scores of traces of which it is known what matters, and how far both agree.
+
+output_root/fidelity/
+    <scorer>-<truth>-<fingerprint>/   config.yaml  results.json
+    <truth>-<fingerprint>.md  .csv    every job on the same traces, best first, beside the trivial rules
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cotpress.config import FidelityConfig
+from cotpress.fidelity.results import (
+    FidelityResults,
+    FidelityRow,
+    flat,
+    found_beside,
+    merged_rows,
+    read_results,
+    write_results,
+)
+from cotpress.fidelity.stage import Bootstrap, measure
+from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
+from cotpress.modeling.loading import tokenizer_fingerprint
+from cotpress.report.sweep import summary
+from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
+from cotpress.store.redaction import masked
+from cotpress.store.sweeps import Sweep, sweep_name
+from cotpress.tasks.flow import Fidelity
+from cotpress.tasks.run_directory import safe_name, write_config
+from cotpress.tracking import Job, open_tracker
+from cotpress.training.config import SavedReferenceConfig
+
+log = logging.getLogger(__name__)
+
+FOLDER = "fidelity"
+
+
+def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
+    """`fidelity.py`: returns the scorer's main measure and the folder with its results."""
+    name = config.name or config.scorer.name
+    job = Job(
+        run_dir=folder,
+        name=f"fidelity-{name}-{config.truth.name}",
+        system=config.scorer.name,
+        tags=(config.model.name, config.truth.name),
+        sweep=sweep_name(folder),
+        config=plain(config),
+        output_root=Path(config.output_root),
+    )
+    with open_tracker(config.tracker, job) as tracker:
+        results = _measured(config, name, Fidelity(config, tracker))
+        tracker.log("fidelity", {measure: value.value for measure, value in results.rows[0].metrics.items()})
+    # Two configurations with the same scores are one result, e.g. of a scorer that reads with no reference model.
+    digest = fingerprint({"name": name, "artifacts": results.artifacts, "comparable": list(results.comparable)})[:8]
+    output = Path(config.output_root) / FOLDER / f"{safe_name(name)}-{safe_name(config.truth.name)}-{digest}"
+    write_results(output, results)
+    write_config(output, plain(config))
+    rows = _write_tables(output, results)
+    if not folder.name.isdigit():  # a multirun shows one table at its end
+        _show(rows, results)
+    sys.stdout.write(f"results: {output}\n")
+    return results.rows[0].main.value, output
+
+
+def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResults:
+    key = tokenizer_fingerprint(flow.tokenizer)
+    reference = config.reference.origin if config.scorer.needs_reference else "-"
+    rows = measure(
+        name,
+        reference,
+        truth=flow.traces,
+        scores=flow.scores,
+        tokenizer=flow.tokenizer,
+        tokenizer_key=key,
+        bootstrap=Bootstrap(confidence=config.confidence, num_resamples=config.num_resamples),
+        settings=_settings(config),
+    )
+    return FidelityResults(
+        truth=config.truth.name,
+        truth_artifact=flow.traces.key,
+        model=config.model.name,
+        tokenizer=key,
+        confidence=config.confidence,
+        num_resamples=config.num_resamples,
+        rows=tuple(rows),
+        artifacts={label: artifact.key for label, artifact in flow.artifacts.items()},
+    )
+
+
+def _settings(config: FidelityConfig) -> dict[str, Any]:
+    """What may tell the scorer from another of its name, by the keys that it is asked for with (JSON values)."""
+    scorer, reference = config.scorer, config.reference
+    found = flat(plain(scorer.identity()))
+    found = {**found, "data": config.data.name, "seed": found.get("seed", config.seed)}
+    trains = scorer.needs_reference and reference.exists and not isinstance(reference, SavedReferenceConfig)
+    if scorer.needs_labels or trains:
+        distill = flat(plain(config.distill), "distill.")
+        found |= {"distill": distill.pop("distill.extractor"), **distill}
+    if scorer.reads_with_model:
+        found["reference.base"] = config.scoring_model.name
+    if trains:
+        tune = flat(plain(reference.tune), "reference.tune.")
+        if reference.tune.seed == config.seed:
+            del tune["reference.tune.seed"]  # rows of several seeds say so once
+        found |= {"reference.limit": reference.limit, **tune}
+    shown: dict[str, Any] = masked(found)
+    return shown
+
+
+def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
+    """The tables over everything on the same traces, written beside the jobs; returns their rows."""
+    rows = merged_rows(found_beside(output))
+    stem = f"{safe_name(results.truth)}-{fingerprint({'comparable': list(results.comparable)})[:8]}"
+    main = main_grid(rows, _title(results), confidence=results.confidence)
+    kinds = kinds_grid(rows, confidence=results.confidence)
+    text = main.markdown() if kinds is None else f"{main.markdown()}\n{kinds.markdown()}"
+    write_text_atomic(output.parent / f"{stem}.md", text)
+    write_text_atomic(output.parent / f"{stem}.csv", csv_table(rows))
+    return rows
+
+
+def _show(rows: Sequence[FidelityRow], results: FidelityResults) -> None:
+    kinds = kinds_grid(rows)
+    sys.stdout.write("\n" + main_grid(rows, _title(results), confidence=results.confidence).plain())
+    if kinds is not None:
+        sys.stdout.write("\n" + kinds.plain())
+    sys.stdout.write("\n")
+
+
+def _title(results: FidelityResults) -> str:
+    return f"Agreement with {results.truth}, judged on the tokens of {results.model}"
+
+
+def show_jobs(sweep: Sweep) -> None:
+    """Show one table per truth over the jobs of a sweep and whatever else was measured on the same traces."""
+    truths = {}
+    for job in sweep.jobs:
+        if job.note is not None and job.note.succeeded and job.note.run_dir is not None:
+            output = job.note.run_dir
+            truths[read_results(output).comparable] = output
+    for output in truths.values():
+        results = read_results(output)
+        _show(_write_tables(output, results), results)
+    sys.stdout.write(f"sweep: {summary(sweep)}\n")

@@ -1,0 +1,78 @@
+"""The end of a run: its result files, its report and the table on the terminal."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
+from cotpress.progress import duration
+from cotpress.records import Prediction, SystemResult
+from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, write_results
+from cotpress.report.stage import report_run
+from cotpress.report.sweep import show_run
+from cotpress.store.artifacts import Artifact, plain
+from cotpress.store.sweeps import sweep_name
+from cotpress.store.tables import write_records
+from cotpress.tasks.run_directory import row_settings, run_name
+from cotpress.tracking import Job
+
+log = logging.getLogger(__name__)
+
+
+def tracked_job(config: PipelineConfig | EvaluateConfig, run_dir: Path, folder: Path, system: str, data: str) -> Job:
+    """What the tracker is told: `system` is the job's own, `data` what it is trained on or asked."""
+    return Job(
+        run_dir=run_dir,
+        name=run_name(config),
+        system=system,
+        tags=(config.model.name, data),
+        ratio=config.ratio,
+        sweep=sweep_name(folder),
+        config=plain(config),
+        output_root=Path(config.output_root),
+    )
+
+
+def finish(
+    run_dir: Path,
+    config: TrainConfig | EvaluateConfig,
+    rows: list[SystemResult],
+    predictions: list[Prediction],
+    artifacts: Mapping[str, Artifact],
+) -> None:
+    """Leave everything in the run directory that a user opens, and end with the table."""
+    write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
+    stages = tuple(
+        StageRecord(label=label, artifact=a.key, seconds=a.seconds, fresh=a.fresh) for label, a in artifacts.items()
+    )
+    results = RunResults(
+        name=run_name(config),
+        model=config.model.name,
+        benchmark=config.benchmark.title,
+        seed=config.seed,
+        confidence=config.evaluation.confidence,
+        rows=tuple(rows),
+        stages=stages,
+        essentials=_essentials(config),
+        settings=row_settings(config),
+    )
+    write_results(run_dir, results)
+    report_run(run_dir)
+    fresh = sum(s.seconds for s in stages if s.fresh)
+    found = sum(not s.fresh for s in stages)
+    log.info("stages: %d computed in %s, %d found done", len(stages) - found, duration(fresh), found)
+    show_run(run_dir)
+
+
+def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+    if isinstance(config, EvaluateConfig):
+        return {"adapter": config.adapter, "ratio": config.ratio, "evaluation": row_settings(config)["evaluation"]}
+    return {
+        "scorer": plain(config.scorer),
+        "compression": plain(config.compression),
+        "data": config.data.name,
+        "reference": config.reference.origin,
+        "sft": plain(config.sft.tune),
+        "evaluation": row_settings(config)["evaluation"],
+    }

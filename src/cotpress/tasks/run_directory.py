@@ -1,0 +1,216 @@
+"""Run directories: what a user opens after a command.
+
+    output_root/runs/<name>-<fingerprint>/
+        config.yaml  results.json  predictions.parquet  metrics.csv  report.html
+
+The fingerprint covers every setting that can change a result, so the same command finds its run again and a sweep
+over anything else gets a directory of its own. When a run is done, `finished.json` notes what else its results hang on
+(the code, the files it read), so that the same command need not even load a model to know that there is nothing to do.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cotpress.answers.comparison import checker_fingerprint
+from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
+from cotpress.errors import ArtifactError, ConfigError
+from cotpress.generation.config import ServerGenerationConfig
+from cotpress.modeling.config import Dtype
+from cotpress.report.results import read_results
+from cotpress.store.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
+from cotpress.store.redaction import masked
+from cotpress.store.sweeps import Sweep
+
+HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning")
+"""Top-level keys that make no other run. What `trainer` and the machine settle all the same, the number format, is one
+of the `circumstances`."""
+SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
+"""Settings of a generation server that do not either."""
+FINISHED_FILE = "finished.json"
+_NAME_BYTES = 200
+"""File systems allow 255 for a name; a run's fingerprint and a temporary file's number come on top."""
+
+
+def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
+    """The run directory of a configuration, made if need be, with its `config.yaml`.
+
+    Raises:
+        ArtifactError: It cannot be written.
+    """
+    path = run_path(config)
+    write_config(path, plain(config))
+    return path
+
+
+def run_path(config: TrainConfig | EvaluateConfig) -> Path:
+    """Where the run of a configuration lies, whether it is there or not."""
+    values: dict[str, Any] = plain(config)
+    digest = fingerprint(_without({k: v for k, v in values.items() if k not in HARDWARE_KEYS}, SERVER_KEYS))
+    return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+
+
+def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+    """The settings that can tell a row of this run from one of another run, as JSON values.
+
+    All of them but the seed and the ratio, which every row says itself, those that make no other run, and the models'
+    `tuning`, which only hands values to `sft` and `reference`.
+    """
+    values: dict[str, Any] = plain(config)
+    kept = {k: v for k, v in values.items() if k not in (*HARDWARE_KEYS, "seed", "ratio")}
+    return _without(kept, (*SERVER_KEYS, "tuning"))
+
+
+def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
+    """Where a job of a multirun puts what `output` names, so that no job overwrites what another has made.
+
+    Below `output`, in a folder named after the settings that tell the job from the others; `output` itself if only the
+    shards of one result do, or if `output` is already another one for every job.
+
+    Args:
+        output: The setting, resolved.
+        sweep: The job's multirun.
+        overrides: The job's part of the command line.
+    """
+    if any(text.startswith("output=") and "${" in text for text in overrides):
+        return output
+    shared = set(overrides).intersection(*(job.overrides for job in sweep.jobs)) if sweep.planned else set()
+    own = [text for text in overrides if text not in shared and not text.startswith("shard=")]
+    if not own or any(text.startswith("output=") for text in own):
+        return output
+    name = re.sub(r"[^\w.=,@+-]", "_", ",".join(own))
+    if len(name.encode()) > _NAME_BYTES:
+        name = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return str(Path(output, name))
+
+
+def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+    """What the results of a run hang on beside the settings in its fingerprint, as JSON values: the code, the state of
+    the files that it reads, what computes, and the tracker, which has to be told as well."""
+    inputs = {text: _state(Path(text)) for text in sorted(set(_texts(plain(config)))) if os.path.exists(text)}  # noqa: PTH110
+    return {
+        "code": _code(),
+        "checker": checker_fingerprint(),
+        "inputs": inputs,
+        "tracker": plain(config.tracker),
+        "processor": _processor(config),
+    }
+
+
+def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any]) -> None:
+    """Note that a run is done, under `circumstances` that were taken before it began."""
+    write_text_atomic(run_dir / FINISHED_FILE, json.dumps({"metric": metric, "circumstances": around}) + "\n")
+
+
+def find_finished(config: TrainConfig | EvaluateConfig) -> tuple[float | None, Path] | None:
+    """Metric and directory of the run of this configuration, if it is done and would come out the same again.
+
+    None is the careful answer: the flow then asks every stage for its artifact, which is right whatever has changed.
+    """
+    if os.environ.get("WANDB_SWEEP_ID"):
+        return None  # the agent waits for metrics of this very W&B run
+    run_dir = run_path(config)
+    try:
+        noted = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
+        results = read_results(run_dir)
+    except (OSError, ValueError, ArtifactError):
+        return None
+    artifacts = Path(config.output_root) / "artifacts"
+    complete = all((artifacts / stage.artifact / MANIFEST).exists() for stage in results.stages)
+    if not complete or noted.get("circumstances") != circumstances(config):
+        return None
+    return noted.get("metric"), run_dir
+
+
+def write_config(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `config.yaml` into a run directory, which is made if need be.
+
+    Raises:
+        ArtifactError: It cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path / "config.yaml", _yaml(masked(values)))
+    except OSError as error:
+        raise ArtifactError(f"cannot write the run directory '{path}': {error}. Fix: output_root=DIR") from error
+
+
+def run_name(config: PipelineConfig | EvaluateConfig) -> str:
+    """The name a user gave, or one made of scorer, ratio and model."""
+    if config.name:
+        return safe_name(config.name)
+    if isinstance(config, PipelineConfig):
+        mixed = "-mixed" if config.compression.mixed_ratios else ""
+        return safe_name(f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}")
+    return safe_name(f"evaluate-{config.model.name}-{config.benchmark.title}-{config.ratio:g}")
+
+
+def safe_name(name: str) -> str:
+    """`name` as part of a path, no longer than file systems take."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
+
+
+def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """`values` without some keys, at any depth."""
+    return {k: _without(v, keys) if isinstance(v, dict) else v for k, v in values.items() if k not in keys}
+
+
+def _texts(values: object) -> Iterator[str]:
+    """Every text below `values` that may name a file or folder; where a run writes is none of its inputs."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key != "output_root":
+                yield from _texts(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _texts(value)
+    elif isinstance(values, str) and values:
+        yield values
+
+
+def _state(path: Path) -> list[list[Any]]:
+    """Name, size and time of change of a file, or of every file in a folder."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
+    """What computes here, and in which number format under `dtype: auto`, which models and artifacts differ with.
+
+    None if a server does all of it, or if the asked device is not there, which the work itself will say.
+    """
+    if isinstance(config, EvaluateConfig) and isinstance(config.evaluation.generation, ServerGenerationConfig):
+        return None
+    # torch: seconds that a command with nothing found need not spend first
+    from cotpress.devices import device as devices
+    from cotpress.modeling.loading import resolve_dtype
+
+    try:
+        device = devices.pick_device(config.trainer)
+    except ConfigError:
+        return None
+    auto = str(resolve_dtype(Dtype.auto, device)).removeprefix("torch.")
+    return {"device": device.type, "auto_dtype": auto}
+
+
+def _code() -> str:
+    """Hash of this package: changed code may give other results, and only its stages know whether it does."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(p for p in package.rglob("*") if p.suffix in (".py", ".csv")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    import yaml
+
+    text = str(yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False))
+    if "\x85" in text:  # PyYAML writes this line break as it is and reads it as a space
+        text = str(yaml.safe_dump(dict(values), allow_unicode=False, sort_keys=False))
+    return text

@@ -1,0 +1,155 @@
+"""What README and docs say holds: commands compose, links resolve, Python parses, numbers are those of the data."""
+
+import ast
+import csv
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from cotpress.cli.help import GROUPS
+from cotpress.config import register_schemas, to_objects
+from support.commands import ROOT, SMALL, Command
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SCRIPT = re.compile(r"python (train|compress|evaluate|fidelity|report)\.py\b([^`]*)")
+NOT_THERE = {"excess_surprise"}
+"""Choices that only exist once a page has been followed; another one of their kind stands for them here."""
+
+
+def _commands() -> dict[tuple[str, tuple[str, ...]], str]:
+    """Every command of an entry script, once, with the page that it stands on."""
+    found: dict[tuple[str, tuple[str, ...]], str] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        lines = [line for _, block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+        lines += re.findall(r"`(python \w+\.py[^`]*)`", BLOCK.sub("", text))
+        for line in lines:
+            for script, arguments in SCRIPT.findall(line):
+                words = shlex.split(arguments.partition(')"')[0], comments=True)
+                found.setdefault((script, tuple(words)), page.name)
+    return found
+
+
+COMMANDS = _commands()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+def _first_job(words: tuple[str, ...]) -> list[str]:
+    """The overrides of a command's first job; other choices of swept groups only have to exist."""
+    overrides = []
+    for override in OverridesParser.create().parse_overrides([w for w in words if "=" in w]):
+        values = [*override.sweep_string_iterator()] if override.is_sweep_override() else []
+        group = ROOT / "conf" / override.key_or_group.partition("@")[0]
+        assert not group.is_dir() or not {v for v in values if not (group / f"{v}.yaml").exists()} - NOT_THERE
+        text = str(override.input_line)
+        overrides.append(f"{text.partition('=')[0]}={values[0]}" if values else text)
+    return overrides
+
+
+def test_commands_are_found() -> None:
+    assert len(COMMANDS) > 40
+    assert {script for script, _ in COMMANDS} == {"train", "compress", "evaluate", "fidelity", "report"}
+
+
+def _cases() -> list[object]:
+    """The README's commands, and as slow ones those of the docs: composing takes a third of a second each."""
+    return [
+        pytest.param(*command, id=f"{page}-{command[0]}-{i}", marks=[] if page == "README.md" else pytest.mark.slow)
+        for i, (command, page) in enumerate(COMMANDS.items())
+    ]
+
+
+@pytest.mark.parametrize(("script", "words"), _cases())
+def test_every_command_composes(script: str, words: tuple[str, ...]) -> None:
+    if "--help" in words:
+        assert set(words) - {"--help"} <= set(GROUPS)
+        return
+    if "-sc" in words:
+        assert words[words.index("-sc") + 1] in ("install=bash", "install=zsh", "install=fish")
+        return
+    swept = [w for w in words if re.fullmatch(r"[^=\[{'\"]+=[^\[{'\"]*,.*", w)]
+    assert bool(swept) <= ("-m" in words), f"several values without -m: {swept}"
+    known = [
+        o.replace(name, "self_information") if (name := o.rpartition("=")[2]) in NOT_THERE else o
+        for o in _first_job(words)
+    ]
+    to_objects(compose(script, overrides=known))
+
+
+def test_a_checkpoint_is_asked_under_the_prompt_that_it_was_trained_with() -> None:
+    here = [command for command, page in COMMANDS.items() if page == "reproducing.md"]
+    asked = [words for script, words in here if script == "evaluate"]
+    trained = next(words for _, words in here if {"model=qwen7b", "scorer=cts"} <= set(words))
+    assert asked
+    chat = compose("train", overrides=_first_job(trained)).model.chat
+    assert [compose("evaluate", overrides=_first_job(words)).model.chat for words in asked] == [chat] * len(asked)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_files_resolve(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|srcset)=\"([^\"]+)\"", text)
+    for target in targets:
+        if not target.startswith(("http://", "https://", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [p.name for p in PAGES[1:] if f"(docs/{p.name})" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_pages_parses(page: Path) -> None:
+    for kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if kind == "python":
+            ast.parse(block)
+
+
+def test_published_numbers_in_the_docs_are_those_of_the_tables() -> None:
+    with (ROOT / "src/cotpress/report/published.csv").open(encoding="utf-8", newline="") as handle:
+        known = {(float(r["accuracy"]), float(r["tokens"])) for r in csv.DictReader(handle) if r["tokens"]}
+    rows = [r for r in (ROOT / "docs/reproducing.md").read_text(encoding="utf-8").splitlines() if r.startswith("| ")]
+    shown = [(float(a), float(t)) for row in rows for a, t in re.findall(r"([\d.]+)/([\d.]+)", row)]
+    assert len(shown) > 100
+    assert [pair for pair in shown if pair not in known] == []
+
+
+@pytest.mark.slow
+def test_the_picture_is_that_of_the_committed_results(tmp_path: Path) -> None:
+    runpy.run_path(str(ROOT / "docs/figures/results.py"))["main"](tmp_path)
+    for theme in ("light", "dark"):
+        name = f"results-{theme}.svg"
+        assert (tmp_path / name).read_bytes() == (ROOT / "docs/figures" / name).read_bytes(), (
+            "run docs/figures/results.py"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("train.py", ["scorer=cts", "ratio=0.7"]),
+        ("train.py", ["scorer=tokenskip", "compression=mixed", "ratio=0.5"]),
+        ("train.py", ["scorer=cts", "ratio=0.5", "compression.alignment=next"]),
+        ("train.py", ["scorer=cts", "ratio=0.5", "compression=llmlingua_compat"]),
+    ],
+)
+def test_commands_of_the_pages_run_on_the_tiny_model(script: str, words: list[str], tmp_path: Path) -> None:
+    assert (script.removesuffix(".py"), tuple(words)) in COMMANDS
+    done = Command(tmp_path)(script, *words, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "run directory: " in done.stdout

@@ -1,0 +1,73 @@
+"""docs/adding-a-scorer.md, done to a copy of the repository, gives a scorer that conforms."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.commands import ROOT, environment
+
+PAGE = ROOT / "docs/adding-a-scorer.md"
+BLOCK = re.compile(r"^```(python|yaml|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def apply(kind: str, text: str, root: Path) -> None:
+    """Write a block that names its file, or change the lines that a diff block shows."""
+    first, _, rest = text.partition("\n")
+    if kind != "diff":
+        path = root / first.removeprefix("# file: ")
+        assert not path.exists(), f"{path} is there already"
+        path.write_text(rest, encoding="utf-8")
+        return
+    path = root / first.removeprefix("--- ")
+    lines = rest.splitlines()
+    assert {line[:1] for line in lines} <= {" ", "+", ""}, "a diff block only adds"
+    old = "".join(f"{line[1:]}\n" for line in lines if line.startswith(" "))
+    new = "".join(f"{line[1:]}\n" for line in lines)
+    whole = "\n" + path.read_text(encoding="utf-8")
+    assert whole.count("\n" + old) == 1, f"{path.name} does not hold these lines once:\n{old}"
+    path.write_text(whole.replace("\n" + old, "\n" + new)[1:], encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("repository")
+    for name in ("src", "conf", "tests", "sweeps"):
+        shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "compress.py"):
+        shutil.copy(ROOT / name, root / name)
+    for kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
+        apply(kind, text, root)
+    return root
+
+
+def _in(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=root, capture_output=True, text=True, timeout=280,
+        env={**environment(), "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_new_scorer_composes_and_is_well_formed(copy: Path) -> None:
+    shown = _in(copy, "compress.py", "scorer=excess_surprise", "--cfg", "job", "--package", "scorer")
+    assert "name: excess_surprise" in shown
+    _in(copy, "-m", "ruff", "check", "src", "tests/unit/scoring")
+    _in(copy, "-m", "ruff", "format", "--check", "src", "tests/unit/scoring")
+
+
+@pytest.mark.slow
+def test_the_new_scorer_passes_the_conformance_test_and_its_own(copy: Path) -> None:
+    """Half of the time is the start of Python, torch and pytest."""
+    _in(copy, "-m", "pytest", "-q", "-k", "excess_surprise or covered", "tests/unit/scoring")
+
+
+@pytest.mark.slow
+def test_the_new_scorer_compresses(copy: Path, tmp_path: Path) -> None:
+    common = ["model=tiny", "data.num_traces=8", "reference=none", f"output_root={tmp_path}"]
+    out = _in(copy, "compress.py", "scorer=excess_surprise", "ratio=0.5", *common, f"output={tmp_path / 'out'}")
+    assert "asked ratio 0.5" in out

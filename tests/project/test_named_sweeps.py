@@ -1,0 +1,140 @@
+"""Every named sweep is a multirun whose jobs are all valid, as many as its first line says; W&B's commands are too."""
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from cotpress.cli.help import one_liner
+from cotpress.config import TrainConfig, register_schemas, to_objects
+from cotpress.evaluation.config import Baseline
+from cotpress.jobs.multirun import planned_jobs
+from cotpress.tasks.run_directory import run_path
+
+ROOT = Path(__file__).parents[2]
+SWEEPS = sorted(f.stem for f in (ROOT / "sweeps").glob("*.yaml"))
+WANDB = sorted((ROOT / "sweeps" / "wandb").glob("*.yaml"))
+NEEDS_DATA = [name for name in SWEEPS if name.startswith("cts_")]
+SMALL = {
+    "cts_table6": "small_cts_table", "cts_table7": "small_cts_table", "tokenskip_mixed_ratios": "small_mixed_ratios",
+    **{f"cts_{what}": f"small_{what}" for what in ("reference", "condition", "protection", "granularity", "alignment")},
+    "cts_headline": "small_cts_headline",
+}  # fmt: skip
+"""What runs on the embedded default for each sweep of a paper's scale."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+def _overrides(name: str) -> list[str]:
+    return [f"sweep={name}", *(["data.path=x"] if name in NEEDS_DATA else [])]
+
+
+@functools.cache
+def _jobs(name: str) -> list[list[str]]:
+    found = compose("train", overrides=_overrides(name), return_hydra_config=True)
+    assert found.hydra.mode.name == "MULTIRUN"
+    jobs = planned_jobs(found)
+    assert jobs is not None
+    return jobs
+
+
+def _configs(name: str, jobs: list[list[str]]) -> list[TrainConfig]:
+    configs = [to_objects(compose("train", overrides=job)) for job in jobs]
+    assert all(isinstance(c, TrainConfig) for c in configs)
+    return [c for c in configs if isinstance(c, TrainConfig)]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_has_as_many_jobs_as_it_says(name: str) -> None:
+    said = re.search(r": (\d+) jobs$", one_liner(ROOT / "sweeps" / f"{name}.yaml"))
+    assert said is not None, "the line of help ends with the number of jobs"
+    assert len(_jobs(name)) == int(said[1])
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_first_and_last_job_of_every_sweep_are_valid_and_two_runs(name: str) -> None:
+    jobs = _jobs(name)
+    first, last = _configs(name, [jobs[0], jobs[-1]])
+    assert run_path(first) != run_path(last)
+    if name.startswith("small_"):
+        assert (first.model.name, last.benchmark.name) == ("smollm2", "planted")
+
+
+def test_every_large_sweep_has_a_small_version_over_the_same_settings() -> None:
+    assert set(SMALL) == set(SWEEPS) - set(SMALL.values()) - {"scorers"}
+    for large, small in SMALL.items():
+        extra = {"benchmark", "model"}  # the embedded default has one of each
+        keys = [{o.partition("=")[0] for o in _jobs(n)[0]} - {"sweep", "data.path"} for n in (large, small)]
+        assert keys[0] - extra - {"scorer"} == keys[1] - extra - {"scorer"}, large
+
+
+def test_tables_of_cts_are_set_as_in_the_paper() -> None:
+    for name, model in (("cts_table6", "qwen7b"), ("cts_table7", "llama8b"), ("cts_headline", "qwen14b")):
+        (job, *_) = _configs(name, _jobs(name)[:1])
+        assert (job.model.name, job.sft.tune.method.value, job.sft.tune.learning_rate) == (model, "full", 1e-5)
+        assert job.reference.base is not None
+        assert (job.reference.base.name, job.reference.tune.epochs) == ("qwen7b", 3)
+        assert (job.evaluation.temperature, job.evaluation.top_p, job.evaluation.samples) == (0.6, 0.95, 1)
+        assert job.evaluation.reference_tokenizer == "Qwen/Qwen2.5-7B-Instruct"
+        assert (job.benchmark.max_new_tokens, job.ratio) == (32768, 0.9)
+        assert Baseline.original in job.evaluation.baselines
+
+
+def test_mixed_ratio_sweeps_train_for_all_ratios_and_ask_at_each() -> None:
+    for name in ("tokenskip_mixed_ratios", "small_mixed_ratios"):
+        (job,) = _configs(name, _jobs(name)[-1:])
+        assert (job.ratio, job.compression.mixed_ratios) == (0.5, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
+
+
+def test_plain_llmlingua_has_no_condition() -> None:
+    (job,) = _configs("small_reference", [j for j in _jobs("small_reference") if "scorer=llmlingua" in j][:1])
+    assert (job.scorer.name, job.scorer.condition.value) == ("llmlingua", "none")  # type: ignore[attr-defined]
+
+
+def _values(parameter: dict[str, Any]) -> list[Any]:
+    """Every value, or both ends of a range."""
+    return parameter.get("values") or [parameter["min"], parameter["max"]]
+
+
+def _commands(sweep: dict[str, Any]) -> Iterator[list[str]]:
+    """What `wandb agent` starts for the first and for the last choice of every parameter."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    for end in (0, -1):
+        chosen = {name: {"value": _values(parameter)[end]} for name, parameter in sweep["parameters"].items()}
+        parts = create_sweep_command_args({"args": chosen})
+        parts |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [sweep["program"]]}
+        command: list[str] = []
+        for word in create_sweep_command(list(sweep["command"])):
+            command += parts[word[2:-1]] if word.startswith("${") else [word]
+        yield command
+
+
+@pytest.mark.parametrize("path", WANDB, ids=lambda p: p.stem)
+def test_command_of_a_wandb_agent_is_a_valid_configuration(path: Path) -> None:
+    pytest.importorskip("wandb")
+    sweep = yaml.safe_load(path.read_text())
+    assert sweep["method"] in ("grid", "bayes")
+    assert (ROOT / sweep["program"]).exists()
+    for command in _commands(sweep):
+        assert command[:3] == ["/usr/bin/env", "python", "train.py"]
+        config = to_objects(compose("train", overrides=command[3:]))
+        assert isinstance(config, TrainConfig)
+        assert config.tracker.kind.value == "wandb"
+
+
+def test_wandb_sweeps_search_grids_and_by_bayes() -> None:
+    sweeps = [yaml.safe_load(p.read_text()) for p in WANDB]
+    assert {sweep["method"] for sweep in sweeps} == {"grid", "bayes"}
+    # that train.py logs it under this name: tests/integration/test_flow.py
+    assert {sweep["metric"]["name"] for sweep in sweeps} == {"evaluate/accuracy"}

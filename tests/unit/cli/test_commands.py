@@ -1,0 +1,50 @@
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+from omegaconf import MISSING
+
+from cotpress.cli.commands import parse, run_command
+from cotpress.errors import ConfigError, HubError
+
+
+@dataclass(kw_only=True, slots=True)
+class Settings:
+    run: str = MISSING
+    dry_run: bool = False
+    names: list[str] = field(default_factory=list)
+
+
+def test_settings_are_given_as_in_the_entry_scripts_or_as_flags() -> None:
+    wanted = Settings(run="a=b/c", dry_run=True, names=["x", "y"])
+    assert parse(Settings, ["run=a=b/c", "dry_run=true", "names=[x,y]"]) == wanted
+    assert parse(Settings, ["--run=a=b/c", "--dry-run", "names=[x,y]"]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run=a", "dryrun=true"], r"'dryrun' is no setting.*Did you mean 'dry_run'\? Allowed: dry_run, names, run"),
+        ([], "no value for run"),
+        (["run=a", "dry_run=maybe"], "maybe"),
+        (["run"], "allowed: key=value"),
+    ],
+)
+def test_a_wrong_setting_is_explained(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(Settings, arguments)
+
+
+def test_errors_for_users_have_no_stack_trace_and_help_asks_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: Settings) -> None:
+        raise HubError("no token")
+
+    monkeypatch.setattr(sys, "argv", ["x", "run=a"])
+    with pytest.raises(SystemExit, match="1"):
+        run_command(Settings, refuse, "usage\n")
+    assert capsys.readouterr().err == "\nerror: no token\n"
+    monkeypatch.setattr(sys, "argv", ["x", "--help"])
+    run_command(Settings, refuse, "usage\n")
+    assert capsys.readouterr().out == "usage\n"

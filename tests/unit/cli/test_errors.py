@@ -1,0 +1,174 @@
+"""What a newcomer types wrong is refused at once, in words that name what was typed."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cotpress.cli.errors import check_options, explain
+from cotpress.config import register_schemas, to_objects
+from cotpress.data.config import JsonlDataConfig
+from cotpress.data.stage import traces
+from cotpress.errors import ConfigError, DataError, ModelError
+from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.modeling.tiny import tiny_model
+from cotpress.scoring.scorers.classifier import encoder_directory
+from cotpress.store.artifacts import ArtifactStore
+from support.commands import ROOT, Command
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    return Command(tmp_path_factory.mktemp("user"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("script", "setting", "message"),
+    [
+        ("train", "data.num_traces=0", r"data\.num_traces: got 0, allowed: a whole number of at least 1"),
+        ("train", "benchmark.num_problems=-3", r"benchmark\.num_problems: got -3"),
+        ("train", "sft.tune.epochs=0", r"sft\.tune\.epochs: got 0"),
+        ("train", "trainer.num_threads=0", r"trainer\.num_threads: got 0"),
+        ("train", "seed=-1", r"seed: got -1, allowed: a whole number of at least 0"),
+        ("train", "seed=9223372036854775808", r"seed: got .*allowed: a finite number of at most 2\^63"),
+        ("train", "sft.tune.learning_rate=nan", r"learning_rate: got nan, allowed: a finite number"),
+        ("train", "output_root=", r"output_root: got '', allowed: a folder"),
+        ("compress", "output=", r"output: got '', allowed: a folder\. Fix: output=DIR"),
+        ("report", "runs=' '", r"runs: got ' ', allowed: a folder"),
+        ("train", "sft.tune.beta2=1.5", r"sft\.tune\.beta2: got 1\.5, allowed: a number in \[0, 1\)"),
+        ("train", "sft.tune.beta2=1", r"sft\.tune\.beta2: got 1\.0, allowed: a number in \[0, 1\)"),
+        ("train", "reference.tune.beta1=-1", r"reference\.tune\.beta1: got -1\.0, allowed: a number in \[0, 1\)"),
+        ("train", "sft.tune.lora_dropout=2", r"sft\.tune\.lora_dropout: got 2\.0, allowed: a number in \[0, 1\)"),
+        ("train", "sft.tune.warmup_fraction=3", r"sft\.tune\.warmup_fraction: got 3\.0, allowed: a number in \[0, 1\]"),
+        ("train", "sft.tune.warmup_fraction=-1", r"warmup_fraction: got -1\.0, allowed: a number in \[0, 1\]"),
+        (
+            "train",
+            "sft.validation_max_new_tokens=0",
+            r"validation_max_new_tokens: got 0, allowed: a whole number",
+        ),
+        ("train", "sft.tune.method=none", r"sft\.tune\.method: got 'none', allowed: lora, full"),
+        ("train", "model.chat.thinking_close=''", r"model\.chat\.thinking_close: got '', allowed: the text that parts"),
+        ("train", "trainer.accelerator=tpu", r"trainer\.accelerator: got 'tpu', allowed: auto, cpu, gpu"),
+        ("evaluate", "trainer.accelerator=tpu", r"trainer\.accelerator: got 'tpu', allowed: auto, cpu, gpu"),
+        ("train", "benchmark.difficulty=7", r"benchmark\.difficulty: got 7, allowed: 1, 2 or 3"),
+        ("compress", "data.difficulty=0", r"data\.difficulty: got 0, allowed: 1, 2 or 3"),
+        ("train", "benchmark.prompt=hello", r"benchmark\.prompt: got 'hello', allowed: a text with \{question\} in it"),
+        ("evaluate", "ratio=0.5 model.chat.ratio_marker=abc", r"marker: got 'abc', allowed: a text with \{ratio\}"),
+        ("train", "compression=mixed model.chat.ratio_marker=abc", r"model\.chat\.ratio_marker: got 'abc'"),
+        ("compress", "compression=mixed model.chat.ratio_marker=abc", r"model\.chat\.ratio_marker: got 'abc'"),
+        ("evaluate", "evaluation.samples=4 n=2", r"n: got 2, but evaluation\.samples=4.*Fix: only one of them, n=2"),
+    ],
+)
+def test_numbers_and_places_that_nobody_can_use_are_refused_when_composed(
+    script: str, setting: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        to_objects(compose(script, overrides=[setting] if "' '" in setting else setting.split()))
+
+
+@pytest.mark.parametrize(
+    ("script", "settings"),
+    [
+        ("train", "sft.tune.beta1=0 sft.tune.beta2=0.95 sft.tune.lora_dropout=0.5 sft.tune.warmup_fraction=1"),
+        ("train", "model.chat.ratio_marker=abc"),
+        ("evaluate", "model.chat.ratio_marker=abc"),
+        ("evaluate", "evaluation.samples=4"),
+        ("evaluate", "evaluation.samples=4 n=4"),
+    ],
+)
+def test_what_can_be_used_or_is_not_used_is_taken(script: str, settings: str) -> None:
+    to_objects(compose(script, overrides=settings.split()))
+
+
+def test_what_trains_nothing_needs_no_epochs() -> None:
+    to_objects(compose("train", overrides=["reference=none"]))
+
+
+@pytest.mark.parametrize("arguments", [["--cfg", "jobb"], ["--multirum"], ["--config-dir"]])
+def test_options_that_hydra_does_not_have_are_one_message(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"Fix: python train\.py --help") as caught:
+        check_options(arguments, "train")
+    assert "usage:" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["data=0", "~data=0"])
+def test_a_number_as_the_choice_of_a_group_is_one_message(setting: str) -> None:
+    with pytest.raises(Exception, match="Config group override") as caught:
+        compose("train", overrides=[setting])
+    message = explain(caught.value, "train", ROOT / "conf")
+    assert message is not None
+    assert "GROUP=CHOICE with the name of a choice" in message
+
+
+@pytest.mark.slow
+def test_another_primary_configuration_is_refused_in_our_words(command: Command) -> None:
+    done = command("train.py", "--config-name", "foo")
+    assert done.returncode == 2
+    assert "--config-name: there is no configuration 'foo'" in done.stderr
+    assert "Fix: leave it out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (["reference=saved", "reference.path=/nowhere"], "reference.path: there is no folder '/nowhere'"),
+        (["benchmark=jsonl", "benchmark.path=/nowhere.jsonl"], "benchmark.path: '/nowhere.jsonl' does not exist"),
+    ],
+)
+def test_what_is_needed_last_is_looked_for_first(
+    setting: list[str], message: str, command: Command, tmp_path: Path
+) -> None:
+    done = command("train.py", "scorer=cts", "model=tiny", "data.num_traces=24", *setting, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not list((tmp_path / "outputs").glob("artifacts/*/*"))  # nothing was trained before
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("store"))
+
+
+@pytest.mark.parametrize("adapter", ["/nowhere/adapter", "", "some/adapter"])
+def test_a_missing_adapter_is_told_by_its_own_key(
+    adapter: str, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    tiny = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
+    with pytest.raises(ModelError, match=r"^adapter: .*Fix: .*adapter=DIR") as caught:
+        load_model(tiny, store, adapter=adapter)
+    assert "model.path" not in str(caught.value)
+
+
+def test_a_missing_classifier_is_told_by_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"^scorer\.path: 'some/classifier'.*scorer\.path=DIR") as caught:
+        encoder_directory("some/classifier")
+    assert "model.path" not in str(caught.value)
+
+
+def test_a_model_folder_without_a_tokenizer_says_so(store: ArtifactStore, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model(store).path, tmp_path / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"there is no tokenizer in it\. Fix: copy tokenizer\.json"):
+        load_tokenizer(ModelConfig(name="x", path=str(folder)), store)
+
+
+def test_a_folder_as_data_names_what_it_holds(store: ArtifactStore, tmp_path: Path) -> None:
+    config = JsonlDataConfig(name="jsonl", path=str(tmp_path))
+    with pytest.raises(DataError, match=r"is a folder, allowed: one file; it holds no file that ends in"):
+        traces(config, store)
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(DataError, match=r"it holds a\.jsonl\. Fix: data\.path=.*a\.jsonl"):
+        traces(config, store)

@@ -1,0 +1,128 @@
+"""Several workers, one per device: results, logs, failures, signals."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cotpress.devices import Place, here, num_local_devices, run_on_devices
+from cotpress.devices.config import TrainerConfig
+from cotpress.errors import ConfigError, MissingExtraError, TrainingError, WorkerError
+from support import device_jobs
+
+TWO = TrainerConfig(accelerator="cpu", devices=2, num_threads=1)
+ONE = TrainerConfig(accelerator="cpu", num_threads=1)
+
+
+@pytest.mark.slow
+def test_two_workers_meet_and_are_heard(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[object] = []
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with caplog.at_level(logging.INFO):
+        results = run_on_devices(device_jobs.places, (10,), trainer=TWO, hear=heard.append)
+    assert results == [(0, 0, 2, 21), (1, 1, 2, 21)]
+    assert sorted(heard) == [("rank", 0), ("rank", 1)]
+    said = [r.getMessage() for r in caplog.records if r.name == "cotpress.test"]
+    assert sorted(said) == ["rank 0 is at work", "rank 1: careful with {'a': 1}"]
+    assert here() == Place()
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers  # torch's agent changes them
+
+
+def test_one_device_is_a_call_in_this_process() -> None:
+    heard: list[object] = []
+    assert run_on_devices(lambda: os.getpid(), (), trainer=ONE) == [os.getpid()]
+    assert run_on_devices(device_jobs.places, (10,), trainer=ONE, hear=heard.append) == [(0, 0, 1, 10)]
+    assert heard == [("rank", 0)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        pytest.param("for users", TrainingError, "^the loss is not finite$", marks=pytest.mark.slow),
+        pytest.param("odd constructor", MissingExtraError, "a needs the package 'b'", marks=pytest.mark.slow),
+        ("defect", WorkerError, "rank 1 failed: ZeroDivisionError: by nothing. The traceback is in the log"),
+        ("killed", WorkerError, "rank 1 ended: killed by SIGKILL: out of memory, or somebody's kill -9"),
+        pytest.param("exit", WorkerError, "rank 1 failed: SystemExit: 3", marks=pytest.mark.slow),
+    ],
+)
+def test_a_failing_worker_ends_the_others_with_its_own_reason(
+    kind: str, error: type[Exception], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(error, match=message):
+        run_on_devices(device_jobs.fails, (kind,), trainer=TWO)
+    assert time.monotonic() - started < 20
+    assert ("in fails" in caplog.text) == (kind in ("defect", "exit"))
+
+
+@pytest.mark.slow
+def test_what_a_listener_raises_reaches_the_caller() -> None:
+    def full(message: object) -> None:
+        raise OSError(f"no space for {message}")
+
+    with pytest.raises(OSError, match="no space for"):
+        run_on_devices(device_jobs.places, (10,), trainer=TWO, hear=full)
+
+
+@pytest.mark.slow
+def test_environment_and_threads_are_those_of_the_caller_but_not_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTPRESS_TEST", "here")
+    monkeypatch.setenv("RANK", "7")
+    assert run_on_devices(device_jobs.setting, ("COTPRESS_TEST",), trainer=TWO) == [("here", "0", 1), ("here", "1", 1)]
+
+
+_WAIT = """
+import signal, sys, pathlib
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, where it is ignored
+sys.path.insert(0, {tests!r})
+from support import device_jobs
+from cotpress.devices import run_on_devices
+from cotpress.trainer_config import TrainerConfig
+if __name__ == "__main__":
+    try:
+        run_on_devices(device_jobs.waits, (pathlib.Path("."),), trainer=TrainerConfig(accelerator="cpu", devices=2))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_workers_end_with_the_process_that_started_them(number: int, code: int, tmp_path: Path) -> None:
+    script = tmp_path / "wait.py"
+    script.write_text(_WAIT.format(tests=str(Path(device_jobs.__file__).parents[1])))
+    job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / str(rank)).exists() for rank in (0, 1)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    workers = [int((tmp_path / str(rank)).read_text()) for rank in (0, 1)]
+    job.send_signal(number)
+    assert job.wait(timeout=30) == code
+    deadline = time.monotonic() + 10
+    while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in workers)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_null_devices_on_a_cpu_is_one_and_too_many_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert num_local_devices(TrainerConfig(accelerator="cpu", devices=None)) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert num_local_devices(TrainerConfig(devices=None)) == 4
+    with pytest.raises(ConfigError, match="got 8, but torch sees 4 GPUs"):
+        num_local_devices(TrainerConfig(devices=8))

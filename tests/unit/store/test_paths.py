@@ -1,0 +1,119 @@
+"""What a disk without room says through the libraries that write.
+
+A limit on the size of files stands for the full disk: a small file system needs the rights to mount one
+(tests/integration/test_faults.py does), and /dev/full would be removed by libraries that tidy up what they could not
+write.
+"""
+
+import errno
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cotpress.errors import ArtifactError
+from cotpress.store.artifacts import ArtifactStore, Summary, write_text_atomic
+from cotpress.store.paths import disk_problem, require_writable
+
+Write = Callable[[Path], object]
+
+
+@contextmanager
+def no_room(num_bytes: int = 0) -> Iterator[None]:
+    """Every write beyond so many bytes of a file fails with EFBIG (Python ignores the signal)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _text(path: Path) -> None:
+    path.write_text("x")
+
+
+def _parquet(path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), path)
+
+
+def _torch(path: Path) -> None:
+    torch.save({"a": torch.zeros(9)}, path)
+
+
+def _torch_stream(path: Path) -> None:
+    with path.open("wb") as handle:
+        torch.save({"a": torch.zeros(9)}, handle)
+
+
+def _safetensors(path: Path) -> None:
+    save_file({"a": torch.zeros(9)}, path)
+
+
+WRITERS = [_text, _parquet, _torch, _torch_stream, _safetensors]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_full_disk_is_recognised_through_every_library_that_writes(tmp_path: Path, write: Write) -> None:
+    with pytest.raises(Exception) as caught, no_room():  # noqa: PT011 (each has a kind of its own)
+        write(tmp_path / "file")
+    assert disk_problem(caught.value)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_stage_on_a_full_disk_ends_with_what_to_do_and_without_an_artifact(tmp_path: Path, write: Write) -> None:
+    store = ArtifactStore(tmp_path)
+
+    def produce(folder: Path) -> Summary:
+        with no_room():
+            write(folder / "file")
+        return Summary(num_rows=1)
+
+    with pytest.raises(ArtifactError, match=r"data: cannot write below .*output_root=DIR.*Finished stages are kept"):
+        store.build("data", {}, produce)
+    assert store.find("data", {}) is None
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
+def test_other_refusals_are_told_in_the_systems_words(number: int) -> None:
+    assert os.strerror(number) in str(disk_problem(OSError(number, os.strerror(number), "place")))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOENT, "no"), ConnectionError("x"), ValueError("x"), KeyError(28)])
+def test_what_is_no_matter_of_the_disk_stays_what_it_is(tmp_path: Path, error: Exception) -> None:
+    assert disk_problem(error) is None
+
+    def produce(folder: Path) -> Summary:
+        raise error
+
+    with pytest.raises(type(error)):
+        ArtifactStore(tmp_path).build("data", {}, produce)
+
+
+def test_text_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.json"
+    write_text_atomic(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_text_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_place_of_the_result_is_tried_before_the_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new/deep", "output")
+    assert list((tmp_path / "new/deep").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match=r"output: .*file/x' cannot be written: Not a directory\. Fix: output=DIR"):
+        require_writable(tmp_path / "file/x", "output")

@@ -1,0 +1,68 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cotpress.store.sweeps import (
+    JobNote,
+    JobState,
+    read_note,
+    read_sweep,
+    sweep_name,
+    sweeps_below,
+    write_note,
+    write_plan,
+)
+
+JOBS = [["scorer=cts", "ratio=0.5", "model=tiny"], ["scorer=cts", "ratio=0.7", "model=tiny"]]
+
+
+def test_note_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    note = JobNote(
+        overrides=("a=1",), state=JobState.failed, run_dir=tmp_path / "runs" / "x", error="ä\nb", started_at=1.5,
+        seconds=2.0, pid=3,
+    )  # fmt: skip
+    write_note(tmp_path / "multirun" / "0", note)
+    assert read_note(tmp_path / "multirun" / "0") == note
+
+
+def test_outputs_can_be_moved_as_a_whole(tmp_path: Path) -> None:
+    note = JobNote(overrides=(), state=JobState.finished, run_dir=tmp_path / "outputs" / "runs" / "x")
+    write_note(tmp_path / "outputs" / "multirun" / "0", note)
+    shutil.move(tmp_path / "outputs", tmp_path / "elsewhere")
+    moved = read_note(tmp_path / "elsewhere" / "multirun" / "0")
+    assert moved is not None
+    assert moved.run_dir == tmp_path / "elsewhere" / "runs" / "x"
+
+
+def test_torn_note_is_none(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{"state": "run')
+    assert read_note(tmp_path) is None
+
+
+def test_plan_holds_jobs_that_have_not_started_and_labels_tell_them_apart(tmp_path: Path) -> None:
+    write_plan(tmp_path / "s", "train", JOBS)
+    write_note(tmp_path / "s" / "1", JobNote(overrides=tuple(JOBS[1]), state=JobState.finished))
+    (sweep,) = sweeps_below(tmp_path)
+    assert [job.note is None for job in sweep.jobs] == [True, False]
+    assert [sweep.label(job) for job in sweep.jobs] == ["ratio=0.5", "ratio=0.7"]
+    assert (sweep.entry, sweep.planned, sweep.succeeded, sweep.failed) == ("train", True, 1, 0)
+
+
+def test_sweeper_that_decides_as_it_goes_has_the_jobs_that_have_started(tmp_path: Path) -> None:
+    write_plan(tmp_path, "train", None)
+    write_note(tmp_path / "0", JobNote(overrides=("a=1",), state=JobState.running))
+    sweep = read_sweep(tmp_path)
+    assert (len(sweep.jobs), sweep.planned) == (1, False)
+    assert sweep.label(sweep.jobs[0]) == "a=1"
+
+
+@pytest.mark.parametrize(("chosen", "name"), [("scorers", "scorers"), (None, "2026-11-21 10-20-30")])
+def test_job_knows_its_sweep_by_its_name_or_by_when_it_began(tmp_path: Path, chosen: str | None, name: str) -> None:
+    sweep_dir = tmp_path / "2026-11-21" / "10-20-30"
+    write_plan(sweep_dir, "train", JOBS, chosen)
+    assert sweep_name(sweep_dir / "3") == name
+
+
+def test_single_command_belongs_to_no_sweep(tmp_path: Path) -> None:
+    assert sweep_name(tmp_path / "2026-11-21" / "10-20-30") is None

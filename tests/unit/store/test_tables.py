@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cotpress.errors import ArtifactError
+from cotpress.records import CompressedTrace, Problem, ScoredTrace, Span, Trace, ValuableTrace
+from cotpress.store.tables import from_table, read_records, schema, to_table, write_records
+
+TRACE = Trace(
+    id="a",
+    question="1 + 1?",
+    thinking="é🙂 2",
+    response="",
+    answer="2",
+    spans=(
+        Span(start=0, end=2, kind="hesitation", essential=False),
+        Span(start=2, end=4, kind="result", essential=True),
+    ),
+)
+
+
+def test_traces_come_back_equal_with_labels_and_unicode(tmp_path: Path) -> None:
+    bare = Trace(id="b", question="q", thinking="t", response="r", answer="")
+    write_records(tmp_path / "t.parquet", [TRACE, bare], Trace)
+    assert read_records(tmp_path / "t.parquet", Trace) == [TRACE, bare]
+
+
+def test_scored_traces_come_back_with_their_array_types(tmp_path: Path) -> None:
+    scored = [
+        ScoredTrace(
+            id=str(n),
+            token_ids=np.arange(n, dtype=np.int32),
+            offsets=np.stack([np.arange(n), np.arange(n) + 1], axis=1).astype(np.int32),
+            scores=np.linspace(-1, 1, n, dtype=np.float32),
+            tokenizer="tok",
+            scorer="cts",
+        )
+        for n in (3, 0, 5)
+    ]
+    write_records(tmp_path / "s.parquet", scored, ScoredTrace)
+    back = read_records(tmp_path / "s.parquet", ScoredTrace)
+    for one, two in zip(scored, back, strict=True):
+        assert (two.offsets.dtype, two.scores.dtype, two.token_ids.dtype) == (np.int32, np.float32, np.int32)
+        np.testing.assert_array_equal(one.token_ids, two.token_ids)
+        np.testing.assert_array_equal(one.offsets, two.offsets)
+        np.testing.assert_array_equal(one.scores, two.scores)
+
+
+def test_compressed_traces_keep_mask_and_missing_marker(tmp_path: Path) -> None:
+    row = CompressedTrace(
+        id="a", question="q", compressed_thinking="t", response="r", answer="1", split="train",
+        token_ids=np.array([5, 7], dtype=np.int32), keep_mask=np.array([True, False, True]),
+        num_tokens=3, num_kept_tokens=2, target_ratio=0.7, actual_ratio=2 / 3,
+    )  # fmt: skip
+    write_records(tmp_path / "c.parquet", [row], CompressedTrace)
+    (back,) = read_records(tmp_path / "c.parquet", CompressedTrace)
+    assert back.marker_ratio is None
+    assert back.keep_mask.tolist() == [True, False, True]
+    assert back.token_ids.tolist() == [5, 7]
+
+
+def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        write_records(tmp_path / name, [TRACE], Trace)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_valuable_ranges_come_back(tmp_path: Path) -> None:
+    row = ValuableTrace(id="a", question="q", thinking="abcdef", response="", answer="", valuable=((0, 2), (4, 6)))
+    write_records(tmp_path / "v.parquet", [row], ValuableTrace)
+    (back,) = read_records(tmp_path / "v.parquet", ValuableTrace)
+    assert [tuple(map(int, pair)) for pair in back.valuable] == [(0, 2), (4, 6)]
+
+
+def test_wrong_columns_and_wrong_files_are_named(tmp_path: Path) -> None:
+    write_records(tmp_path / "t.parquet", [TRACE], Trace)
+    with pytest.raises(ArtifactError, match="has columns"):
+        read_records(tmp_path / "t.parquet", Problem)
+    (tmp_path / "x.parquet").write_text("no parquet")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_records(tmp_path / "x.parquet", Trace)
+
+
+def scored(num: int) -> list[ScoredTrace]:
+    return [
+        ScoredTrace(
+            id=f"é{n}", token_ids=np.arange(n, dtype=np.int32), offsets=np.full((n, 2), n, dtype=np.int32),
+            scores=np.full(n, n, dtype=np.float32), tokenizer="tok", scorer="cts",
+        )
+        for n in range(num)
+    ]  # fmt: skip
+
+
+def test_columns_in_chunks_and_slices_give_the_records_of_one_piece() -> None:
+    rows = scored(9)
+    pieces = [to_table(rows[a:b], ScoredTrace) for a, b in ((0, 4), (4, 4), (4, 9))]
+    back = from_table(pa.concat_tables(pieces).slice(2, 6), ScoredTrace)
+    assert [r.id for r in back] == [r.id for r in rows[2:8]]
+    for one, two in zip(rows[2:8], back, strict=True):
+        np.testing.assert_array_equal(one.token_ids, two.token_ids)
+        np.testing.assert_array_equal(one.offsets, two.offsets)
+        np.testing.assert_array_equal(one.scores, two.scores)
+
+
+def test_more_than_offsets_of_32_bits_can_count_is_read() -> None:
+    """A column of 2.2 billion values, all of them the same zeros, which take no memory."""
+    num_values, num_chunks = 100_000_000, 22
+    zeros = pa.array(np.zeros(num_values, dtype=np.float32))
+    big = pa.ListArray.from_arrays(pa.array([0, num_values], pa.int32()), zeros)
+    columns = {name: pa.chunked_array([to_table(scored(1), ScoredTrace)[name].chunk(0)] * num_chunks)
+               for name in schema(ScoredTrace).names if name != "scores"}  # fmt: skip
+    table = pa.table({**columns, "scores": pa.chunked_array([big] * num_chunks)}).select(schema(ScoredTrace).names)
+    assert [len(row.scores) for row in from_table(table, ScoredTrace)] == [num_values] * num_chunks

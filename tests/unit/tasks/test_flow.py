@@ -1,0 +1,103 @@
+"""What only the wiring decides."""
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from cotpress.answers import Extractor
+from cotpress.config import TrainConfig, register_schemas, to_objects
+from cotpress.evaluation import validation
+from cotpress.evaluation.asking import Protocol
+from cotpress.modeling.loading import load_tokenizer
+from cotpress.prompts import ChatFormat
+from cotpress.records import Prediction, Problem, Trace
+from cotpress.store.tables import read_records
+from cotpress.tasks import flow
+from cotpress.tracking import CsvTracker
+from support.commands import ROOT, SMALL
+
+
+class Asked:
+    """Stands for `answer_problems`, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.protocol: Protocol | None = None
+
+    def __call__(
+        self, _: object, __: object, problems: list[Problem], protocol: Protocol, **___: object
+    ) -> list[Prediction]:
+        self.problems, self.protocol = list(problems), protocol
+        return [
+            Prediction(
+                id=p.id, family="", question="", answer="", system="", ratio=1.0, output="", predicted="",
+                correct=i == 0, num_tokens=i, num_thinking_tokens=0, finish_reason="stop", latency_s=0.0,
+            )
+            for i, p in enumerate(problems)
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    found = Asked()
+    monkeypatch.setattr(validation, "answer_problems", found)
+    return found
+
+
+def _composed(*overrides: str) -> TrainConfig:
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = to_objects(compose("train", overrides=[*overrides]))
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+MakeFlow = Callable[..., flow.Flow]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[MakeFlow]:
+    """Makes flows on the tiny model that validate on two problems."""
+    with closing(CsvTracker(tmp_path)) as tracker:
+        small = [*SMALL, f"output_root={tmp_path}", "sft.validation_problems=2"]
+        yield lambda *changes: flow.Flow(_composed(*small, *changes), tracker)
+
+
+def _validated(found: flow.Flow) -> Mapping[str, Any]:
+    reached = pickle.loads(pickle.dumps(found.validation("cts")))  # as the process of another device gets it
+    return reached(torch.nn.Identity())  # type: ignore[no-any-return]
+
+
+def test_validation_looks_for_the_kind_of_answer_that_the_data_has(made: MakeFlow, asked: Asked) -> None:
+    found = _validated(made("benchmark.extractor=letter"))
+    assert [p.extractor for p in asked.problems] == ["math", "math"]
+    assert found == {"val/accuracy": 0.5, "val/tokens": 0.5}
+
+
+def test_self_written_data_has_the_kind_of_answer_of_its_questions() -> None:
+    changes = ["data=self_written", "data.questions.extractor=integer", "benchmark.extractor=letter"]
+    assert _composed("model=tiny", *changes).data.extractor is Extractor.integer
+
+
+def test_budget_of_validation_is_its_own_and_else_follows_from_its_traces(made: MakeFlow, asked: Asked) -> None:
+    _validated(made("benchmark.max_new_tokens=9", "sft.validation_max_new_tokens=17"))
+    assert asked.protocol is not None
+    assert asked.protocol.max_new_tokens == 17
+    unset = made("benchmark.max_new_tokens=9", "sft.validation_max_new_tokens=null")
+    _validated(unset)
+    model = unset.validation("cts").model
+    written = ChatFormat(load_tokenizer(model, unset.store), model.chat)
+    ids = {p.id for p in asked.problems}
+    lengths = [
+        len(written.completion_ids(written.text_ids(t.thinking), t.response))
+        for t in read_records(unset.data.file("traces.parquet"), Trace)
+        if t.id in ids
+    ]
+    assert len(lengths) == 2
+    assert asked.protocol.max_new_tokens == 2 * max(lengths)

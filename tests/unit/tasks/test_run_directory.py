@@ -1,0 +1,180 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from cotpress.config import EvaluateConfig
+from cotpress.data.config import JsonlBenchmarkConfig
+from cotpress.evaluation.config import EvaluationConfig, Instructions
+from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.config import ModelConfig
+from cotpress.report.results import RunResults, StageRecord, write_results
+from cotpress.store.sweeps import Sweep, read_sweep, write_plan
+from cotpress.tasks.evaluate import adapter_name, given_name
+from cotpress.tasks.run_directory import (
+    circumstances,
+    find_finished,
+    note_finished,
+    own_output,
+    run_directory,
+    run_name,
+)
+from cotpress.tracking.config import TrackerKind
+
+TEXTS = Instructions(be_concise="a", only_numbers="b", abbre_words="c", lc_prompt="{percent}")
+
+
+def _config(tmp_path: Path, *, name: str = "jsonl", model: str = "m", **server: object) -> EvaluateConfig:
+    writer = ServerGenerationConfig(**{"base_url": "http://x/v1", "model": "served", **server})  # type: ignore[arg-type]
+    return EvaluateConfig(
+        model=ModelConfig(name=model, path="x"),
+        benchmark=JsonlBenchmarkConfig(name=name, path="data/sums.jsonl", max_new_tokens=8),
+        evaluation=EvaluationConfig(generation=writer, instructions=TEXTS),
+        output_root=str(tmp_path),
+    )
+
+
+def test_where_a_server_is_makes_no_other_run(tmp_path: Path) -> None:
+    def named(server_model: str, **more: object) -> Path:
+        config = _config(tmp_path, **more)
+        assert isinstance(config.evaluation.generation, ServerGenerationConfig)
+        config.evaluation.generation.model = server_model
+        return run_directory(config)
+
+    here = named("served")
+    assert here == named("served", base_url="http://y/v1", concurrency=2, api_key_env="KEY")
+    assert here != named("other")
+
+
+def test_benchmark_file_without_a_name_is_called_after_the_file(tmp_path: Path) -> None:
+    assert _config(tmp_path).benchmark.title == "sums"
+    assert _config(tmp_path, name="mine").benchmark.title == "mine"
+    assert run_name(_config(tmp_path)) == "evaluate-m-sums-1"
+
+
+def test_hub_id_is_one_part_of_a_path(tmp_path: Path) -> None:
+    assert run_name(_config(tmp_path, model="Qwen/Qwen2.5-7B")) == "evaluate-Qwen-Qwen2.5-7B-sums-1"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "name"),
+    [("runs/mine", "mine"), ("sft/0f3a/adapter", "0f3a"), ("owner/cts", "cts"), ("adapter", "adapter")],
+)
+def test_row_of_an_adapter_is_named_after_what_tells_it_apart(adapter: str, name: str) -> None:
+    assert adapter_name(adapter) == name
+
+
+def test_served_adapter_is_not_called_base(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    assert given_name(config) == "served"
+    config.model.path = "served"
+    assert given_name(config) == "Base"
+    config.adapter = "adapters/cts"
+    assert given_name(config) == "cts"
+
+
+def test_finished_run_is_found_until_anything_it_hangs_on_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "weights").write_text("1")
+    manifest = tmp_path / "artifacts" / "answer" / "0a" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    config = _config(tmp_path)
+    config.adapter = str(adapter)
+    run_dir = run_directory(config)
+    assert find_finished(config) is None
+    stage = StageRecord(label="answer", artifact="answer/0a", seconds=1.0, fresh=True)
+    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=(), stages=(stage,)))
+    assert find_finished(config) is None  # killed before the last word
+    note_finished(run_dir, 0.5, circumstances(config))
+    assert find_finished(config) == (0.5, run_dir)
+
+    monkeypatch.setenv("WANDB_SWEEP_ID", "x")  # an agent waits for metrics
+    assert find_finished(config) is None
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    config.tracker.kind = TrackerKind.wandb
+    assert find_finished(config) is None
+    config.tracker.kind = TrackerKind.csv
+    manifest.rename(manifest.with_name("gone"))
+    assert find_finished(config) is None
+    manifest.with_name("gone").rename(manifest)
+    assert find_finished(config) == (0.5, run_dir)
+    monkeypatch.setattr("cotpress.tasks.run_directory._code", lambda: "other code")
+    assert find_finished(config) is None
+    monkeypatch.undo()
+    (adapter / "weights").write_text("22")
+    assert find_finished(config) is None
+
+
+@pytest.mark.parametrize(("device", "bfloat16"), [("cuda", True), ("cuda", False), ("cpu", True)])
+def test_run_that_was_finished_on_another_processor_is_not_found(
+    device: str, bfloat16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on(kind: str, *, native: bool) -> None:
+        monkeypatch.setattr("cotpress.modeling.loading.pick_device", lambda _: torch.device(kind))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+
+    config = _config(tmp_path)
+    config.evaluation.generation = TransformersGenerationConfig()
+    run_dir = run_directory(config)
+    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    on("cpu", native=False)
+    note_finished(run_dir, 0.5, circumstances(config))
+    assert find_finished(config) == (0.5, run_dir)
+    on(device, native=bfloat16)
+    assert find_finished(config) is None
+    on("cpu", native=False)
+    assert find_finished(config) == (0.5, run_dir)
+
+
+def test_device_that_is_not_there_is_for_the_work_to_tell_unless_a_server_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = _config(tmp_path)
+    config.trainer.accelerator = "gpu"
+    assert circumstances(config)["processor"] is None
+    config.evaluation.generation = TransformersGenerationConfig()
+    assert circumstances(config)["processor"] is None
+    config.trainer.accelerator = "cpu"
+    assert circumstances(config)["processor"]["device"] == "cpu"
+
+
+def _sweep(folder: Path, *jobs: list[str]) -> Sweep:
+    write_plan(folder, "compress", jobs)
+    return read_sweep(folder)
+
+
+def test_jobs_of_a_multirun_do_not_overwrite_what_another_has_made(tmp_path: Path) -> None:
+    jobs = [["scorer=cts", f"ratio={ratio}", "output=out"] for ratio in (0.5, 0.7)]
+    sweep = _sweep(tmp_path, *jobs)
+    assert [own_output("out", sweep, job) for job in jobs] == ["out/ratio=0.5", "out/ratio=0.7"]
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        [["scorer=cts", "output=out"]],
+        [["shard=1/2", "output=out"], ["shard=2/2", "output=out"]],
+        [["ratio=0.5", "output=out"], ["ratio=0.7", "output=other"]],
+        [["ratio=0.5", "output=out/${ratio}"], ["ratio=0.7", "output=out/${ratio}"]],
+    ],
+    ids=["one job", "shards of one result", "each its own", "each its own by a pattern"],
+)
+def test_output_is_taken_as_it_is_where_no_other_job_writes(tmp_path: Path, jobs: list[list[str]]) -> None:
+    assert own_output("out", _sweep(tmp_path, *jobs), jobs[0]) == "out"
+
+
+def test_place_of_a_job_stays_below_the_output(tmp_path: Path) -> None:
+    jobs = [["data.path=../../a"], ["data.path=" + "b" * 300]]
+    sweep = _sweep(tmp_path, *jobs)
+    assert own_output("out", sweep, jobs[0]) == "out/data.path=.._.._a"
+    assert len(own_output("out", sweep, jobs[1])) < 100
+
+
+def test_sweeper_that_decides_as_it_goes_gives_every_job_a_place(tmp_path: Path) -> None:
+    assert own_output("out", read_sweep(tmp_path), ["ratio=0.5"]) == "out/ratio=0.5"
