@@ -14,10 +14,10 @@ import json, logging, resource, sys
 from pathlib import Path
 import numpy as np
 import torch
-from cotpress.artifacts import ArtifactStore
+from cotpress.store.artifacts import ArtifactStore
 from cotpress.modeling.loading import load_model
-from cotpress.modeling_config import Dtype, ModelConfig, ModelSource
-from cotpress.trainer_config import TrainerConfig
+from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
+from cotpress.devices.config import TrainerConfig
 from cotpress.training.adapters import make_trainable
 from cotpress.training.config import Method, TuneConfig
 from cotpress.training.examples import Example, Examples

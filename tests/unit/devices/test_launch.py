@@ -83,7 +83,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in
 sys.path.insert(0, {tests!r})
 from support import device_jobs
 from cotpress.devices import run_on_devices
-from cotpress.trainer_config import TrainerConfig
+from cotpress.devices.config import TrainerConfig
 if __name__ == "__main__":
     try:
         run_on_devices(device_jobs.waits, (pathlib.Path("."),), trainer=TrainerConfig(accelerator="cpu", devices=2))

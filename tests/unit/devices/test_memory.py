@@ -73,7 +73,7 @@ def test_other_errors_pass() -> None:
 def test_freed_memory_is_used_again_unless_the_user_decided_otherwise(variable, kept):
     program = """
 import resource, torch
-from cotpress.memory import keep_freed_memory
+from cotpress.devices.memory import keep_freed_memory
 keep_freed_memory()
 def layer():
     [torch.zeros(2**21) for _ in range(6)]  # of 8 MB

@@ -114,7 +114,7 @@ def test_run_that_was_finished_on_another_processor_is_not_found(
     device: str, bfloat16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def on(kind: str, *, native: bool) -> None:
-        monkeypatch.setattr("cotpress.modeling.loading.pick_device", lambda _: torch.device(kind))
+        monkeypatch.setattr("cotpress.devices.device.pick_device", lambda _: torch.device(kind))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
 
