@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cotpress.devices import here, report
+from cotpress.devices.place import here, report
 from cotpress.errors import MissingExtraError, TrainingError
 
 log = logging.getLogger("cotpress.test")

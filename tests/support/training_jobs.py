@@ -12,7 +12,7 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import deepspeed
 from safetensors.torch import load_file
 
-from cotpress.devices import here
+from cotpress.devices.place import here
 from cotpress.training.module import SftModule
 
 

@@ -1,21 +1,8 @@
-"""Work on several devices: one process per device, started and watched by the stage that needs them.
+"""The hardware: devices and their memory, several devices at once, settings of Lightning's Trainer.
 
-The flow stays one process per machine. A stage calls `run_on_devices` with a function of a module; that function runs
-in every worker, asks `here()` which part is its own, tells the stage what is worth hearing with `report`, and makes its
-`pl.Trainer` with `lightning_settings`. One device means one call in this process.
+The command stays one process per machine. A stage calls `run_on_devices` with a function of a module. That function runs
+in every worker: `here()` is the worker's place, `report` sends numbers to the stage, and `lightning_settings` are the
+arguments of its `pl.Trainer`. One device is one call in this process.
+
+Nothing is imported here: the settings in `config.py` are read by commands that never load torch.
 """
-
-from cotpress.devices.launch import num_local_devices, run_on_devices
-from cotpress.devices.lightning import ctrl_c_stops, lightning_settings, quiet_lightning
-from cotpress.devices.place import Place, here, report
-
-__all__ = [
-    "Place",
-    "ctrl_c_stops",
-    "here",
-    "lightning_settings",
-    "num_local_devices",
-    "quiet_lightning",
-    "report",
-    "run_on_devices",
-]

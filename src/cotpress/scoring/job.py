@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cotpress.devices import num_local_devices, run_on_devices
 from cotpress.devices.config import TrainerConfig
+from cotpress.devices.launch import num_local_devices, run_on_devices
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.logprobs import WINDOW_OVERLAP

@@ -20,10 +20,11 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from torch.utils.data import DataLoader, IterableDataset
 
-from cotpress.devices import ctrl_c_stops, here, quiet_lightning, report
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
+from cotpress.devices.lightning import ctrl_c_stops, quiet_lightning
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
+from cotpress.devices.place import here, report
 from cotpress.errors import MemoryLimitError, ModelError
 from cotpress.records import ScoredTrace, Trace
 from cotpress.scoring.base import NO_TOKENS, Scorer

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from cotpress.devices import Place
+from cotpress.devices.place import Place
 from cotpress.modeling.packing import Packed, pack, plan_packs
 from cotpress.training.examples import Example
 

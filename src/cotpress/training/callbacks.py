@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
-from cotpress.devices import here
+from cotpress.devices.place import here
 from cotpress.progress import Progress
 from cotpress.training.batching import Step
 from cotpress.training.module import NextTokenModule

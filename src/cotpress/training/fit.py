@@ -15,9 +15,10 @@ from typing import Any
 import pytorch_lightning as pl
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from cotpress.devices import ctrl_c_stops, here, lightning_settings, quiet_lightning
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
+from cotpress.devices.lightning import ctrl_c_stops, lightning_settings, quiet_lightning
+from cotpress.devices.place import here
 from cotpress.errors import TrainingError
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training.adapters import checkpointed_activations

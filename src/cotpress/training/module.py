@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-from cotpress.devices import here
+from cotpress.devices.place import here
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import packed_states

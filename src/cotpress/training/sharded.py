@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from cotpress.devices import here
+from cotpress.devices.place import here
 from cotpress.training.fit import read_checkpoint
 from cotpress.training.masters import layers_of
 from cotpress.training.sharing import Alone, Weights, join_process_group

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from cotpress.devices import here, report, run_on_devices
 from cotpress.devices.config import Strategy, TrainerConfig
 from cotpress.devices.device import pick_device
+from cotpress.devices.launch import run_on_devices
+from cotpress.devices.place import here, report
 from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, resolve_dtype
 from cotpress.prompts import ChatFormat

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.plugins.precision import DeepSpeedPrecision
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
-from cotpress.devices import here
+from cotpress.devices.place import here
 from cotpress.training.fit import read_checkpoint
 from cotpress.training.sharing import Alone, Weights
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cotpress.devices import Place, here, num_local_devices, run_on_devices
 from cotpress.devices.config import TrainerConfig
+from cotpress.devices.launch import num_local_devices, run_on_devices
+from cotpress.devices.place import Place, here
 from cotpress.errors import ConfigError, MissingExtraError, TrainingError, WorkerError
 from support import device_jobs
 
@@ -82,7 +83,7 @@ import signal, sys, pathlib
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, where it is ignored
 sys.path.insert(0, {tests!r})
 from support import device_jobs
-from cotpress.devices import run_on_devices
+from cotpress.devices.launch import run_on_devices
 from cotpress.devices.config import TrainerConfig
 if __name__ == "__main__":
     try:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cotpress.devices import run_on_devices
 from cotpress.devices.config import TrainerConfig
+from cotpress.devices.launch import run_on_devices
 from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.records import CompressedTrace

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from cotpress.devices import Place
 from cotpress.devices.config import HeadLoss, Strategy
+from cotpress.devices.place import Place
 from cotpress.errors import WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model

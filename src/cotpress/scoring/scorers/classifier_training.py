@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from cotpress.devices import ctrl_c_stops, quiet_lightning
+from cotpress.devices.lightning import ctrl_c_stops, quiet_lightning
 from cotpress.errors import ConfigError, DataError, TrainingError
 from cotpress.modeling.alignment import spans_to_mask
 from cotpress.modeling.loading import quiet_transformers
