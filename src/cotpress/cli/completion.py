@@ -30,7 +30,7 @@ _SHELLS = {
     "bash": r"""
 _cotpress() {
     local script="${COMP_WORDS[1]/#\~/$HOME}" line="${COMP_LINE:0:COMP_POINT}"
-    [[ -f $script ]] && grep -q 'cotpress\.app' -- "$script" || return 0
+    [[ -f $script ]] && grep -q 'cotpress\.cli\.app' -- "$script" || return 0
     local word="${line##* }"
     local before="${word%"${word##*[$COMP_WORDBREAKS]}"}"  # readline takes a word with = in it for several
     mapfile -t COMPREPLY < <(
@@ -45,7 +45,7 @@ complete -o bashdefault -o default -o nospace -F _cotpress python python3
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit -u; }
 _cotpress() {
     local script="${words[2]/#\~/$HOME}" line="${(j: :)words[1,CURRENT-1]} $PREFIX" shown found
-    [[ -f $script ]] && grep -q 'cotpress\.app' -- "$script" || { _default; return }
+    [[ -f $script ]] && grep -q 'cotpress\.cli\.app' -- "$script" || { _default; return }
     shown=("${(@f)$(COMP_LINE="$line" COMP_POINT=$#line "${words[1]/#\~/$HOME}" "$script" -sc query=zsh 2>/dev/null)}")
     found=("${(@)shown%%$'\t'*}")
     shown=("${(@)shown/$'\t'/  -- }")
@@ -56,7 +56,7 @@ compdef _cotpress python python3
     "fish": r"""
 function __cotpress_script
     set -l parts (commandline -opc)
-    test (count $parts) -ge 2; and test -f "$parts[2]"; and grep -q 'cotpress\.app' -- $parts[2]
+    test (count $parts) -ge 2; and test -f "$parts[2]"; and grep -q 'cotpress\.cli\.app' -- $parts[2]
 end
 function __cotpress_words
     set -l parts (commandline -opc)
