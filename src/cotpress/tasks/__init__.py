@@ -1,7 +1,7 @@
-"""The tasks of the entry scripts: one module for each, of the same name, and what they share.
+"""The tasks of the entry scripts, one module of the same name for each, and what they share.
 
-A task brings torch and seconds of imports, so that the command line sees only the functions below, which import it when
-a job really runs.
+Importing a task imports torch, which takes seconds. The command line only needs the table below, whose functions import
+their task when a job runs.
 """
 
 from collections.abc import Callable

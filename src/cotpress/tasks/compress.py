@@ -17,9 +17,9 @@ from cotpress.tracking import open_tracker
 
 
 def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
-    """`compress.py`: data to compressed training data below `output`; no student is trained.
+    """Compress training data and export it below `output`; no student is trained.
 
-    With `shard=K/N` it scores that share of the traces, and goes on only if no other share is missing.
+    With `shard=K/N`, score that share of the traces and compress only if all other shares are scored.
     """
     output = Path(config.output)
     require_writable(output, "output")
@@ -27,7 +27,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     with open_tracker(config.tracker, job) as tracker:
         flow = Compression(config, tracker)
         if config.shard is not None and not flow.shard(Shard.parse(config.shard)):
-            sys.stdout.write(f"shard {config.shard} is scored; whoever scores the last one compresses\n")
+            sys.stdout.write(f"shard {config.shard} is scored; the command that scores the last shard compresses\n")
             return None, output
         compressed = flow.compressed()
     rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)

@@ -1,13 +1,14 @@
-"""One configuration as artifacts: each property or method asks its stage, which computes only what is not there yet.
+"""One configuration as artifacts: every property and method calls its stage, which computes only what is missing.
 
-Everything is made when it is first asked for, so a scorer that needs no reference model trains none.
+The stages stand in the order of the flow. None runs before its output is needed, so a scorer that needs no reference
+model trains none.
 """
 
 import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress
@@ -37,33 +38,36 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NUM_LABELLED_TRACES = 220
-"""Built-in traces that stand in where the rows themselves cannot be learnt from; as many as conf/data/planted.yaml."""
+"""Built-in traces used as labelled data where `data` has no traces to learn from; as in conf/data/planted.yaml."""
+
+ScoringT = TypeVar("ScoringT", bound=ScoringPipelineConfig)
+PipelineT = TypeVar("PipelineT", bound=PipelineConfig)
 
 
-class Scoring:
+class Scoring(Generic[ScoringT]):
     """From data to scored traces."""
 
-    def __init__(self, config: ScoringPipelineConfig, tracker: Tracker) -> None:
+    def __init__(self, config: ScoringT, tracker: Tracker) -> None:
         self._config, self._tracker = config, tracker
         use_threads(config.trainer)
         use_determinism(config.trainer)
         if isinstance(config.reference, SavedReferenceConfig):
-            find_saved(Path(config.reference.path))  # before hours of work on something else
+            find_saved(Path(config.reference.path))  # a missing reference model is an error before any other work
         self.store = ArtifactStore(Path(config.output_root))
         self.artifacts: dict[str, Artifact] = {}
         self._own_names = {config.scorer.name}
 
-    def _kept(self, label: str, artifact: Artifact) -> Artifact:
-        """Note what was made, for the run's own report, and tell the tracker."""
+    def _kept(self, stage: str, artifact: Artifact, system: str = "") -> Artifact:
+        """Add an artifact to the run's list of stages and to the tracker, once; `system` is empty for shared ones."""
+        label = f"{stage} ({system})" if system else stage
         if label not in self.artifacts:
             self.artifacts[label] = artifact
-            system = label.partition(" (")[2].removesuffix(")")
             self._tracker.artifact(artifact, system="" if system in self._own_names else system)
         return artifact
 
     @cached_property
     def data(self) -> Artifact:
-        """What the group `data` stands for: training and validation traces."""
+        """Training and validation traces of the group `data`."""
         return self._kept("data", self._traces(self._config.data, "data"))
 
     def _traces(self, data: DataConfig, group: str) -> Artifact:
@@ -76,10 +80,10 @@ class Scoring:
 
     @cached_property
     def labelled_traces(self) -> Artifact:
-        """Traces that reference model and classifier learn from."""
+        """Traces that reference model and classifier are trained on."""
         c = self._config
         if c.labelled is not None:
-            return self._kept("data (labelled)", self._traces(c.labelled, "labelled"))
+            return self._kept("data", self._traces(c.labelled, "labelled"), "labelled")
         if not is_text(c.data):
             return self.data
         log.info(
@@ -88,18 +92,18 @@ class Scoring:
             NUM_LABELLED_TRACES,
         )
         planted = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=c.seed)
-        return self._kept("data (labelled)", self._traces(planted, "labelled"))
+        return self._kept("data", self._traces(planted, "labelled"), "labelled")
 
     @cached_property
     def distilled(self) -> Artifact:
         """The valuable part of every labelled training thinking."""
         c = self._config
-        found = distill(c.distill, self.labelled_traces, self.store, model=c.model, trainer=c.trainer)
-        return self._kept("distill", found)
+        valuable = distill(c.distill, self.labelled_traces, self.store, model=c.model, trainer=c.trainer)
+        return self._kept("distill", valuable)
 
     @cached_property
     def reference(self) -> Artifact | None:
-        """The reference model; None if the base model scores."""
+        """The reference model; None if the base model takes its place."""
         c = self._config
         if isinstance(c.reference, SavedReferenceConfig):
             saved = saved_reference(Path(c.reference.path), base=c.reference.base or c.model, store=self.store)
@@ -118,8 +122,8 @@ class Scoring:
 
     @cached_property
     def scores(self) -> Artifact:
-        """Importance of every thinking token; with whatever the scorer needs made before."""
-        return self._kept(f"score ({self._config.scorer.name})", self._scoring.artifact())
+        """Importance of every thinking token."""
+        return self._kept("score", self._scoring.artifact(), self._config.scorer.name)
 
     @cached_property
     def _scoring(self) -> ScoringJob:
@@ -140,22 +144,18 @@ class Scoring:
         return load_tokenizer(self._config.model, self.store)
 
 
-class Compression(Scoring):
+class Compression(Scoring[PipelineT]):
     """From data to compressed training traces."""
-
-    def __init__(self, config: PipelineConfig, tracker: Tracker) -> None:
-        super().__init__(config, tracker)
-        self._pipeline = config
 
     @cached_property
     def decisions(self) -> Artifact | None:
-        """Which tokens LLMLingua 0.2.2 would keep at the asked ratio; None where all of them stay."""
-        c = self._pipeline
-        return self._kept(f"decide ({c.scorer.name})", self._deciding.artifact()) if c.ratio < 1 else None
+        """Keep decisions of LLMLingua 0.2.2 at the run's ratio; None at ratio 1, which keeps all tokens."""
+        c = self._config
+        return self._kept("decide", self._deciding.artifact(), c.scorer.name) if c.ratio < 1 else None
 
     @cached_property
     def _deciding(self) -> ScoringJob:
-        c = self._pipeline
+        c = self._config
         return decision_job(
             c.scorer,
             ratio=c.ratio,
@@ -169,33 +169,33 @@ class Compression(Scoring):
 
     @property
     def _compat(self) -> bool:
-        return self._pipeline.compression.selection is Selection.llmlingua_compat
+        return self._config.compression.selection is Selection.llmlingua_compat
 
     def shard(self, shard: Shard) -> bool:
-        """Score (or decide) one shard of the traces; True if all of them are done."""
+        """Score (with `llmlingua_compat`: decide) one shard of the traces; True if no shard is missing any more."""
         if not self._compat:
             return self._scoring.shard(shard)
-        return self._pipeline.ratio >= 1 or self._deciding.shard(shard)
+        return self._config.ratio >= 1 or self._deciding.shard(shard)
 
     def compressed(self) -> Artifact:
-        """The training traces at the asked ratio, or at mixed ratios."""
-        c = self._pipeline
+        """The training traces at the run's ratio, or at mixed ratios."""
+        c = self._config
         scores = self.decisions if self._compat else self.scores
-        found = self._kept(f"compress ({c.scorer.name})", self._compress(c.compression, scores))
+        compressed = self._kept("compress", self._compress(c.compression, scores), c.scorer.name)
         self._tracker.table(
-            "compress", "tokens", lambda rows: token_table(found, self.traces, scores, self.tokenizer, rows)
+            "compress", "tokens", lambda rows: token_table(compressed, self.traces, scores, self.tokenizer, rows)
         )
-        return found
+        return compressed
 
     def uncompressed(self) -> Artifact:
-        """The training traces as they are: what the Original student learns from."""
-        return self._kept("compress (Original)", self._compress(CompressionConfig(), None))
+        """The whole training traces, which the Original student is trained on."""
+        return self._kept("compress", self._compress(CompressionConfig(), None), ORIGINAL)
 
     def _compress(self, compression: CompressionConfig, scores: Artifact | None) -> Artifact:
         return compress(
             compression,
-            ratio=self._pipeline.ratio if scores else 1.0,
-            seed=self._pipeline.seed,
+            ratio=self._config.ratio if scores else 1.0,
+            seed=self._config.seed,
             traces=self.traces,
             scores=scores,
             tokenizer=self.tokenizer,
@@ -204,43 +204,38 @@ class Compression(Scoring):
         )
 
 
-class Fidelity(Scoring):
-    """From data to scores of traces of which it is known what matters in them."""
-
-    def __init__(self, config: FidelityConfig, tracker: Tracker) -> None:
-        super().__init__(config, tracker)
-        self._truth = config.truth
+class Fidelity(Scoring[FidelityConfig]):
+    """From data to scores of traces whose important tokens are known."""
 
     @cached_property
     def traces(self) -> Artifact:
-        """The truth's traces are scored; `data` only trains the reference model."""
-        return self._kept("truth", truth(self._truth, self.store))
+        """The traces of `truth`, which are scored; `data` only trains the reference model."""
+        return self._kept("truth", truth(self._config.truth, self.store))
 
 
-class Flow(Compression):
+class Flow(Compression[TrainConfig]):
     """From data to judged answers."""
 
     def __init__(self, config: TrainConfig, tracker: Tracker) -> None:
         super().__init__(config, tracker)
-        self._train = config
         self._own_names.add(student_name(config))
 
     @cached_property
     def problems(self) -> Artifact:
-        """What students are asked."""
-        return self._kept("benchmark", problems(self._train.benchmark, self.store))
+        """The benchmark's problems."""
+        return self._kept("benchmark", problems(self._config.benchmark, self.store))
 
     def find_problems(self) -> None:
-        """Fail before anything is trained if there is nothing to ask or to learn from."""
-        problems(self._train.benchmark, self.store)
+        """Read benchmark and labelled traces, so that an error in them comes before any training."""
+        problems(self._config.benchmark, self.store)
         labelled = self._config.labelled
-        # What a model has to write for hours is left until it is needed.
+        # Self-written traces take a model hours, so they are made only when they are needed.
         if labelled is not None and not isinstance(labelled, SelfWrittenDataConfig):
             self._traces(labelled, "labelled")
 
     def student(self, name: str, compressed: Artifact) -> Artifact:
-        """The student of some compressed traces."""
-        c = self._train
+        """The student trained on these compressed traces."""
+        c = self._config
         student = train_student(
             c.sft,
             model=c.model,
@@ -250,11 +245,11 @@ class Flow(Compression):
             store=self.store,
             validate=self.validation(name),
         )
-        return self._kept(f"sft ({name})", student)
+        return self._kept("sft", student, name)
 
     def validation(self, name: str) -> Validation:
-        """What a student is asked while it is trained."""
-        c = self._train
+        """The problems that a student answers during its training, and how its answers are judged."""
+        c = self._config
         return Validation(
             traces=self.traces.file("traces.parquet"),
             num_problems=c.sft.validation_problems,
@@ -269,5 +264,5 @@ class Flow(Compression):
         )
 
     def examined(self, examinees: Sequence[Examinee]) -> list[System]:
-        """Their answers to the benchmark."""
-        return examine(examinees, self._train, problems=self.problems, store=self.store, artifacts=self.artifacts)
+        """The examinees' answers to the benchmark."""
+        return examine(examinees, self._config, problems=self.problems, store=self.store, artifacts=self.artifacts)

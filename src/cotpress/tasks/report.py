@@ -8,7 +8,7 @@ from cotpress.report.sweep import show_collection
 
 
 def report(config: ReportConfig, folder: Path) -> tuple[None, Path]:
-    """`report.py`: tables and plots of all finished runs below a folder."""
+    """Write and show tables and plots of all finished runs below a folder."""
     output = Path(config.output) if config.output else Path(config.runs)
     show_collection(report_collection(Path(config.runs), output, viewer_traces=config.viewer_traces), output)
     return None, output

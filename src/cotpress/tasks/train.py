@@ -2,8 +2,8 @@
 
     data --> distill --> reference --> score --> compress --> sft --> evaluate --> report
 
-Every call returns an artifact that is computed only if it is not there yet, so a sweep shares whatever its jobs have
-in common, and a repeated command goes on where the last one stopped.
+Every stage returns an artifact and computes it only if it is missing, so the jobs of a sweep share what they have in
+common, and a repeated command resumes where the last one stopped.
 """
 
 from dataclasses import replace
@@ -22,9 +22,9 @@ from cotpress.tracking import open_tracker, track_results
 
 
 def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
-    """`train.py`: the whole flow; returns the accuracy of the scorer's student and the run directory."""
+    """Run the whole flow; returns the accuracy of the scorer's student, from 0 to 1, and the run directory."""
     run_dir = run_directory(config)
-    count = token_counter(config.evaluation.reference_tokenizer)  # before hours of work, so that it cannot fail after
+    count = token_counter(config.evaluation.reference_tokenizer)  # a missing tokenizer is an error before any work
     job = tracked_job(config, run_dir, folder, student_name(config), config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
@@ -38,28 +38,29 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
 
 
 def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[Examinee]:
+    """Build the row of a baseline, training its student if it has one."""
     match kind:
         case Baseline.base:
             return [Examinee(name=BASE, student=None, actual_ratio=1.0)]
         case Baseline.original:
             return [Examinee(name=ORIGINAL, student=flow.student(ORIGINAL, flow.uncompressed()), actual_ratio=1.0)]
         case Baseline.ratio_one:
-            return []  # it is the scorer's own student, asked below
+            return []  # a row of the scorer's own student, see `_compressed`
         case _:
-            how = shortening(kind, config.ratio, config.evaluation.instructions)
-            return [] if how is None else [_shortened(how, config, flow)]
+            change = shortening(kind, config.ratio, config.evaluation.instructions)
+            return [] if change is None else [_shortened(change, config, flow)]
 
 
-def _shortened(how: Shortening, config: TrainConfig, flow: Flow) -> Examinee:
-    """A baseline without training, on Original or on the untuned model."""
+def _shortened(change: Shortening, config: TrainConfig, flow: Flow) -> Examinee:
+    """Build the row of a baseline without training, on Original or on the untuned model."""
     if config.evaluation.prompted is Prompted.base:
-        return Examinee(name=f"{how.name} ({BASE})", student=None, ratio=how.ratio, shortening=how)
+        return Examinee(name=f"{change.name} ({BASE})", student=None, ratio=change.ratio, shortening=change)
     student = flow.student(ORIGINAL, flow.uncompressed())
-    return Examinee(name=how.name, student=student, ratio=how.ratio, shortening=how)
+    return Examinee(name=change.name, student=student, ratio=change.ratio, shortening=change)
 
 
 def _compressed(config: TrainConfig, flow: Flow) -> list[Examinee]:
-    """The scorer's student at the asked ratio, after itself at other ratios if a marker can ask for them."""
+    """Train the scorer's student; returns its rows: at the run's ratio, and with a ratio marker at others before it."""
     name, compressed = student_name(config), flow.compressed()
     student = Examinee(
         name=name,
