@@ -1,17 +1,17 @@
-"""What all fuzz tests share: their number of cases, and odd texts."""
+"""Shared parts of the fuzz tests: number of cases and odd texts."""
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 
-def told(message: str) -> None:
-    """What a user gets is a message, not a stack trace."""
+def assert_is_message(message: str) -> None:
+    """Check that a user sees a message and no stack trace."""
     assert message.strip()
     assert "Traceback" not in message
 
 
 def cases(small: int) -> settings:
-    """Settings of one test: `small` cases in the default run, those of the profile under `make fuzz`."""
+    """Settings of a test: `small` cases in the default run, the profile's number under `make fuzz`."""
     if settings.get_current_profile_name() == "fuzz":
         return settings()
     return settings(max_examples=small, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -33,8 +33,8 @@ _ANSWERS = [
 _PATHS = ["../../x", "/etc/passwd", "C:\\x", "CON"]
 _ODD = st.sampled_from([*_SIGNS, *_SCRIPTS, *_MARKUP, *_TEMPLATES, *_ANSWERS, *_PATHS])
 unicode_text = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=40)
-"""Any text that a file can hold."""
+"""Any text that a file can hold, without NUL."""
 odd_text = st.lists(st.one_of(_ODD, unicode_text), max_size=8).map("".join)
-"""Texts in which something means something to somebody."""
+"""Texts with parts that some parser may interpret."""
 any_text = st.one_of(odd_text, st.text(max_size=20))
-"""The same, and lone surrogates and NUL."""
+"""The same with lone surrogates and NUL."""

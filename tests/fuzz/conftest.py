@@ -1,4 +1,4 @@
-"""How many cases: few in the default run, thousands each with `--hypothesis-profile=fuzz` (`make fuzz`)."""
+"""Number of cases: few in the default run, 2,500 per test with `--hypothesis-profile=fuzz` (`make fuzz`)."""
 
 from hypothesis import HealthCheck, settings
 

@@ -1,4 +1,4 @@
-"""Any override of any key: a configuration, or one message that says what is wrong."""
+"""Any override of any key gives a configuration or one error message."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from cotpress.errors import CotpressError
 from cotpress.store.artifacts import plain
 from cotpress.store.redaction import check_readable, refuse_secrets
 from cotpress.tasks.run_directory import run_path, write_config
-from fuzz.cases import any_text, cases, odd_text, told
+from fuzz.cases import any_text, assert_is_message, cases, odd_text
 from support.commands import ROOT
 
 CONF = ROOT / "conf"
@@ -85,15 +85,15 @@ texts = st.one_of(numbers, words, odd_text, any_text)
 def commands(draw: st.DrawFn) -> tuple[str, list[str]]:
     """A script and a few arguments, most of them about keys that exist."""
     script = draw(st.sampled_from(SCRIPTS))
-    found = []
+    arguments = []
     for _ in range(draw(st.integers(1, 3))):
         key = draw(st.one_of(st.sampled_from(KEYS[script]), st.sampled_from(KEYS[script]), odd_text))
         kind = draw(st.integers(0, 9))
         if kind == 0:
             key = f"{key}{draw(st.sampled_from(['x', '.x', '@x', '/', '-', '.0']))}"
         prefix = draw(st.sampled_from(["", "", "", "", "+", "++", "~", "--"]))
-        found.append(f"{prefix}{key}" if "=" in key or kind == 1 else f"{prefix}{key}={draw(texts)}")
-    return script, found
+        arguments.append(f"{prefix}{key}" if "=" in key or kind == 1 else f"{prefix}{key}={draw(texts)}")
+    return script, arguments
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,10 +115,10 @@ def test_any_override_is_a_configuration_or_one_message(
         check_dashes(arguments, script, CONF)
         config = to_objects(compose(script, overrides=arguments))
     except CotpressError as error:
-        told(str(error))
+        assert_is_message(str(error))
         return
     except Exception as error:
-        told(explain(error, script, CONF) or "")
+        assert_is_message(explain(error, script, CONF) or "")
         return
     values = plain(config)
     place = tmp_path_factory.getbasetemp() / "config"
@@ -134,11 +134,11 @@ def test_any_override_is_a_configuration_or_one_message(
         st.one_of(st.sampled_from(["--cfg", "-c", "job", "-m", "--multirun", "--package", "-cn", "x=1"]), odd_text)
     )
 )
-def test_any_option_is_read_or_refused_in_one_message(arguments: list[str]) -> None:
-    wanted = {"--version", "-h", "--help", "--hydra-help"}
-    if any(a.startswith(("--v", "--h", "-h")) for a in arguments) or wanted & set(arguments):
+def test_any_option_is_accepted_or_refused_with_one_message(arguments: list[str]) -> None:
+    ends_at_once = {"--version", "-h", "--help", "--hydra-help"}
+    if any(a.startswith(("--v", "--h", "-h")) for a in arguments) or ends_at_once & set(arguments):
         return  # they print and end
     try:
         check_options(arguments, "train")
     except CotpressError as error:
-        told(str(error))
+        assert_is_message(str(error))

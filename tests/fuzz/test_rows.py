@@ -1,4 +1,4 @@
-"""Any file as training data: a message or an artifact, and every row is kept or counted."""
+"""Any file as training data gives an artifact or a message, and every row is kept or counted."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from cotpress.errors import CotpressError
 from cotpress.records import Problem, Trace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
-from fuzz.cases import any_text, cases, odd_text, told
+from fuzz.cases import any_text, assert_is_message, cases, odd_text
 
 NAMES = ("id", "question", "thinking", "response", "answer")
 scalars = st.one_of(any_text, st.none(), st.booleans(), st.integers(), st.floats(), st.binary(max_size=4).map(repr))
@@ -46,13 +46,13 @@ def folder() -> Iterator[Path]:
 
 
 def check_counts(path: Path, num_rows: int, strict: bool) -> None:
-    """The data and the benchmark stage on a file that holds so many rows."""
+    """Check the data and the benchmark stage on a file of `num_rows` rows."""
     store = ArtifactStore(path.parent)
     config = JsonlDataConfig(name="jsonl", path=str(path), strict=strict, validation_fraction=0.0)
     try:
         made = traces(config, store)
     except CotpressError as error:
-        told(str(error))
+        assert_is_message(str(error))
     else:
         kept = read_records(made.file("traces.parquet"), Trace)
         assert made.manifest["num_rows"] == len(kept)
@@ -63,7 +63,7 @@ def check_counts(path: Path, num_rows: int, strict: bool) -> None:
     try:
         asked = problems(JsonlBenchmarkConfig(name="b", path=str(path), max_new_tokens=1), store)
     except CotpressError as error:
-        told(str(error))
+        assert_is_message(str(error))
     else:
         found = read_records(asked.file("problems.parquet"), Problem)
         assert len(found) + sum(asked.manifest["dropped"].values()) == num_rows
@@ -108,4 +108,4 @@ def test_any_bytes_are_a_message_or_rows(content: bytes, suffix: str) -> None:
         try:
             traces(JsonlDataConfig(name="jsonl", path=str(path), validation_fraction=0.0), ArtifactStore(place))
         except CotpressError as error:
-            told(str(error))
+            assert_is_message(str(error))

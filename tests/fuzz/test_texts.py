@@ -1,4 +1,4 @@
-"""Any text as thinking, answer, name or output: offsets valid, counts exact, JSON whole, no element added to a page."""
+"""Any text as thinking, answer, name or output: valid offsets, exact counts, complete JSON, nothing added to a page."""
 
 import copy
 import functools

@@ -5,5 +5,5 @@ from support.commands import Command
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Runs an entry script in a folder that the tests of one file share."""
+    """Run entry scripts in a folder that the tests of one file share."""
     return Command(tmp_path_factory.mktemp("user"))

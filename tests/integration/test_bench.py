@@ -1,4 +1,4 @@
-"""The benchmark on the tiny model: the sides compute the same, and the results have the promised form."""
+"""The benchmark on the tiny model: all systems compute the same, and the results have the documented form."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def test_cotpress_and_the_naive_scorer_give_the_same_scores(bench: Bench) -> Non
 
 
 @pytest.mark.slow
-def test_a_benchmark_ends_in_a_table_json_and_csv(folder: Path, bench: Bench) -> None:
+def test_benchmark_writes_table_json_and_csv(folder: Path, bench: Bench) -> None:
     output = folder / "written"
     command = [sys.executable, "-m", "experiments.speed", *QUICK, "--only", "scoring", "--without-release"]
     done = subprocess.run(
@@ -115,7 +115,7 @@ def test_traces_have_the_asked_number_of_tokens(bench: Bench) -> None:
             assert row.response
 
 
-def test_texts_of_a_file_are_strung_together(tmp_path: Path, bench: Bench) -> None:
+def test_texts_of_a_file_are_concatenated(tmp_path: Path, bench: Bench) -> None:
     row = {"question": "q", "thinking": "one two three. ", "response": "two", "answer": "2"}
     path = tmp_path / "traces.jsonl"
     path.write_text(json.dumps(row) + "\n")

@@ -1,4 +1,4 @@
-"""The same seed gives the same bytes, in another place and another process; another seed gives others."""
+"""The same seed gives the same bytes in another folder and process; another seed gives different ones."""
 
 import json
 from pathlib import Path
@@ -13,26 +13,26 @@ SMALL = [
     "benchmark.max_new_tokens=12", "sft.validation_problems=0",
 ]  # fmt: skip
 TIMED = {"latency_s", "seconds_per_sample", "seconds"}
-"""What a clock decides, not a seed."""
+"""Columns that hold durations."""
 TIMED_FILES = ("timing.json", "predictions.parquet", "answers.parquet")
-"""Files that hold latencies; the answers in them are compared below, without."""
+"""Files that hold latencies; their answers are compared without them."""
 
 
 def _made(command: Command, folder: Path, *arguments: str) -> dict[str, str]:
-    """Checksums of everything that a run computed, clocks left out."""
+    """Checksums of everything that a run computed, without times."""
     folder.mkdir()
     done = command("train.py", *SMALL, *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = {}
+    checksums = {}
     for path in sorted((folder / "outputs" / "artifacts").rglob("*")):
         name = str(path.relative_to(folder / "outputs"))
         if path.is_file() and ".partial" not in name and path.name not in TIMED_FILES:
-            found[name] = file_sha256(path)
+            checksums[name] = file_sha256(path)
     (results,) = (folder / "outputs" / "runs").glob("*/results.json")
     content = json.loads(results.read_text())
     rows = [{k: v for k, v in row.items() if k not in TIMED} for row in content["rows"]]
     stages = [(s["label"], s["artifact"]) for s in content["stages"]]
-    return {**found, "rows": json.dumps(rows), "stages": json.dumps(stages), "answers": _answers(results.parent)}
+    return {**checksums, "rows": json.dumps(rows), "stages": json.dumps(stages), "answers": _answers(results.parent)}
 
 
 def _answers(run_dir: Path) -> str:
@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(command: Com
         assert not ours & theirs, kind
 
 
-def test_torch_is_told_to_be_deterministic_only_if_asked() -> None:
+def test_deterministic_algorithms_are_off_by_default() -> None:
     import torch
 
     from cotpress.devices.config import TrainerConfig

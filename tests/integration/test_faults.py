@@ -1,4 +1,4 @@
-"""A full disk, a disk that cannot be written, damaged artifacts of every kind: whole commands, as a user meets them."""
+"""Whole commands on a full disk, on a read-only disk and with damaged artifacts of every kind."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ FLOW = [
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system with given options, or gives it others; needs the rights to mount."""
+    """Mount a file system with given options, or remount it with others; needs the right to mount."""
     place = tmp_path / "disk"
     place.mkdir()
 
@@ -34,9 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(
-    command: Command, disk: Callable[[str], Path]
-) -> None:
+def test_full_disk_is_one_message_and_the_repeated_run_resumes(command: Command, disk: Callable[[str], Path]) -> None:
     small, arguments = disk("size=300k"), ["model=tiny", "scorer=random", "ratio=0.5", "data.num_traces=16"]
     full = command("compress.py", *arguments, cwd=small)
     assert full.returncode == 1
@@ -51,7 +49,7 @@ def test_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(
     assert "data: computing" not in again.stderr
 
 
-def test_place_that_cannot_be_written_is_told_before_any_work(command: Command, disk: Callable[[str], Path]) -> None:
+def test_read_only_output_is_an_error_before_any_work(command: Command, disk: Callable[[str], Path]) -> None:
     place = disk("size=1m,ro")
     for arguments in (["train.py", f"output_root={place}/o"], ["compress.py", f"output={place}/o"]):
         refused = command(*arguments, "model=tiny", "scorer=random", "ratio=0.5")
@@ -64,7 +62,7 @@ def test_place_that_cannot_be_written_is_told_before_any_work(command: Command, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["bit", "truncated", "missing"])
-def test_damaged_artifact_of_every_kind_is_noticed_and_computed_again(
+def test_damaged_artifact_of_every_kind_is_detected_and_computed_again(
     command: Command, tmp_path: Path, damage: str
 ) -> None:
     assert command("train.py", *FLOW, cwd=tmp_path).returncode == 0

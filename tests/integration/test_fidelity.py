@@ -1,4 +1,4 @@
-"""`fidelity.py` on the tiny model, run as a user runs it."""
+"""`fidelity.py` on the tiny model, as a whole command."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def test_multirun_ends_with_one_table_over_all_jobs(sweep: "subprocess.Completed
     assert sweep.stdout.rstrip().endswith("4 jobs finished, 0 failed")
 
 
-def test_jobs_leave_results_and_tables(folder: Path) -> None:
+def test_jobs_write_results_and_tables(folder: Path) -> None:
     jobs = sorted(p.parent.name.rpartition("-")[0] for p in folder.glob("*/results.json"))
     assert jobs == ["cts-planted", "cts-planted", "random-planted"]  # random reads with no reference model
     assert all((p.parent / "config.yaml").exists() for p in folder.glob("*/results.json"))
@@ -58,7 +58,7 @@ def test_interval_of_random_scores_covers_one_half(folder: Path) -> None:
     assert auc["n"] == 30
 
 
-def test_same_job_again_computes_nothing_and_shows_the_table_of_all(
+def test_repeated_job_computes_nothing_and_shows_the_table_of_all_jobs(
     sweep: "subprocess.CompletedProcess[str]", folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     register_schemas()
@@ -72,7 +72,7 @@ def test_same_job_again_computes_nothing_and_shows_the_table_of_all(
     assert capsys.readouterr().out.split("results:")[0].strip() in sweep.stdout
 
 
-def test_failed_job_does_not_take_the_table_away(command: Command, folder: Path) -> None:
+def test_table_is_shown_in_spite_of_a_failed_job(command: Command, folder: Path) -> None:
     done = command("fidelity.py", "-m", "scorer=rho1_excess,head", "reference=none", *SMALL)
     assert done.returncode == 1
     assert "1 jobs finished, 1 failed" in done.stdout

@@ -1,4 +1,4 @@
-"""The README's commands on the tiny model: first run, repeated run, sweep, compress, evaluate, report."""
+"""The README's commands on the tiny model: first and repeated run, sweep, compress, evaluate, report."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def test_run_ends_with_the_table_and_the_run_directory(first: "subprocess.Comple
     assert "Warning" not in first.stderr
 
 
-def test_run_directory_holds_what_the_contract_says(folder: Path) -> None:
+def test_run_directory_holds_the_documented_files(folder: Path) -> None:
     run_dir = _run_dir(folder, "cts-0.7-tiny")
     for name in ("config.yaml", "results.json", "predictions.parquet", "metrics.csv", "report.html"):
         assert (run_dir / name).stat().st_size > 0, name
@@ -53,7 +53,7 @@ def test_run_directory_holds_what_the_contract_says(folder: Path) -> None:
     assert {("evaluate", "accuracy"), ("evaluate", "mean_generated_tokens")} <= metrics  # what sweeps/wandb/ optimises
 
 
-def test_same_command_again_computes_nothing(command: Command, folder: Path) -> None:
+def test_repeated_command_computes_nothing(command: Command, folder: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (folder / "artifacts").rglob("*") if p.is_file()}
     again = command("train.py", "scorer=cts", "ratio=0.7", *SMALL)
     assert again.returncode == 0, again.stderr[-3000:]
@@ -75,7 +75,9 @@ def test_adapter_is_plain_peft(folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     (base,) = (folder / "artifacts" / "model").iterdir()
-    for adapter in (folder / "artifacts" / "sft").glob("*/adapter"):
+    adapters = [*(folder / "artifacts" / "sft").glob("*/adapter")]
+    assert adapters
+    for adapter in adapters:
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
         weights = [p for n, p in model.named_parameters() if "lora_B" in n]
         assert weights
@@ -201,7 +203,7 @@ def test_compress_exports_own_data(command: Command, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir())
 
 
-def test_bad_file_is_explained_before_a_model_is_loaded(command: Command, tmp_path: Path) -> None:
+def test_bad_file_is_an_error_before_a_model_is_loaded(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"  # other kinds of bad files: tests/unit/data/test_rows.py
     path.write_text('{"id": "1", "question": "q", "thinking": "", "response": "", "answer": ""}\n')
     done = command(

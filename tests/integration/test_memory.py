@@ -1,4 +1,4 @@
-"""A real lack of memory on a CPU: a process that may not grow trains and scores in smaller batches."""
+"""Real lack of memory on a CPU: a process with limited memory trains in smaller batches."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ def _trained(tmp_path: Path, megabytes: int) -> tuple[dict[str, float], str]:
 
 
 @pytest.mark.slow
-def test_training_in_a_process_that_may_not_grow_ends_with_the_same_loss(tmp_path: Path) -> None:
+def test_training_with_limited_memory_ends_with_the_same_loss(tmp_path: Path) -> None:
     losses, log = _trained(tmp_path, 250)
     assert "out of memory with 40000 tokens at once; going on with at most" in log
     assert losses["little"] == pytest.approx(losses["enough"], rel=1e-4)

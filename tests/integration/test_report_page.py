@@ -1,4 +1,4 @@
-"""The report in a real browser: slider, search, filter, keyboard, and texts that try to be markup."""
+"""The report in a real browser: slider, search, filter, keyboard, and texts with markup."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +34,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 class Sweep:
-    """Two scorers over planted traces and one nasty one, their compressed rows, and the page."""
+    """Two scorers over planted traces and one trace with markup, their compressed rows, and the page."""
 
     def __init__(self, root: Path) -> None:
         traces = list(generator.traces(num_traces=12, families=[], difficulty=1, redundancy=1.0, seed=1))
@@ -85,8 +85,8 @@ def choose(page: Browser, number: int) -> None:
 
 
 def listed(page: Browser) -> list[str]:
-    found: list[str] = page.js("[...document.querySelectorAll('#list button b')].map(b => b.textContent)")
-    return found
+    ids: list[str] = page.js("[...document.querySelectorAll('#list button b')].map(b => b.textContent)")
+    return ids
 
 
 def test_every_position_of_the_slider_keeps_what_compression_keeps(page: Browser, sweep: Sweep) -> None:
@@ -94,10 +94,10 @@ def test_every_position_of_the_slider_keeps_what_compression_keeps(page: Browser
         choose(page, number)
         for ratio in (*RATIOS, 0.9, 0.3, 1.0):  # down, and up again
             slide(page, ratio)
-            wanted = [sweep.masks(s, ratio)[sweep.traces[number].id] for s in ("cts", "tokenskip")]
-            assert page.js(SHOWN) == wanted, (number, ratio)
+            masks = [sweep.masks(s, ratio)[sweep.traces[number].id] for s in ("cts", "tokenskip")]
+            assert page.js(SHOWN) == masks, (number, ratio)
     header = page.js("document.querySelector('.pane .counts').textContent")
-    assert header.startswith(f"{len(wanted[0])} of {len(wanted[0])} kept (1.00)")
+    assert header.startswith(f"{len(masks[0])} of {len(masks[0])} kept (1.00)")
 
 
 def test_arrow_key_on_the_slider_moves_it_by_one_hundredth(page: Browser) -> None:
@@ -119,14 +119,14 @@ def test_tokens_joined_are_the_text_and_markup_stays_text(page: Browser) -> None
     assert listed(page)[12] == "<b>nasty</b>"
 
 
-def test_search_and_family_filter_the_problems_and_mark_what_was_found(page: Browser, sweep: Sweep) -> None:
+def test_search_and_family_filter_the_problems_and_mark_matches(page: Browser, sweep: Sweep) -> None:
     assert len(listed(page)) == 13
     page.js("document.getElementById('search').focus()")
     page.type("WAIT")
-    wanted = [t.id for t in sweep.traces if "wait" in "\n".join((t.id, t.question, t.answer, t.thinking)).lower()]
-    assert 0 < len(wanted) < 13
-    assert listed(page) == wanted
-    assert page.js("document.getElementById('count').textContent").startswith(f"{len(wanted)} found in 13")
+    matching = [t.id for t in sweep.traces if "wait" in "\n".join((t.id, t.question, t.answer, t.thinking)).lower()]
+    assert 0 < len(matching) < 13
+    assert listed(page) == matching
+    assert page.js("document.getElementById('count').textContent").startswith(f"{len(matching)} found in 13")
     page.press("Enter")
     marked = page.js("[...document.querySelector('.tokens').querySelectorAll('.hit')].map(t => t.textContent).join('')")
     assert "wait" in marked.lower()
@@ -143,7 +143,7 @@ def test_search_and_family_filter_the_problems_and_mark_what_was_found(page: Bro
     assert listed(page) == [t.id for t in sweep.traces if t.family == family]
 
 
-def test_hover_and_focus_tell_about_a_token(page: Browser, sweep: Sweep) -> None:
+def test_hover_and_focus_show_the_tooltip_of_a_token(page: Browser, sweep: Sweep) -> None:
     choose(page, 0)
     page.hover(".tokens .t[data-i='3']")
     assert page.js("document.getElementById('tip').hidden") is False
@@ -165,7 +165,7 @@ def test_hover_and_focus_tell_about_a_token(page: Browser, sweep: Sweep) -> None
     assert page.js("document.getElementById('tip').hidden") is True
 
 
-def test_rank_in_the_tooltip_is_the_place_in_the_order_of_deletion(page: Browser, sweep: Sweep) -> None:
+def test_rank_in_the_tooltip_is_the_order_of_deletion(page: Browser, sweep: Sweep) -> None:
     choose(page, 0)
     kept = sweep.masks("cts", 0.5)[sweep.traces[0].id]
     page.js(f"document.querySelector('.tokens .t[data-i=\"{kept.index(False)}\"]').focus()")

@@ -1,4 +1,4 @@
-"""A tracked sweep, read back from its offline W&B files; what it made goes to a hub folder."""
+"""A tracked sweep, read back from its offline W&B files, and the hub folder of its student."""
 
 import json
 import subprocess

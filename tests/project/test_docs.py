@@ -1,4 +1,4 @@
-"""What README and docs say holds: commands compose, links resolve, Python parses, numbers are those of the data."""
+"""README and docs are true: commands compose, links resolve, Python parses, numbers equal the data."""
 
 import ast
 import csv
@@ -20,12 +20,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SCRIPT = re.compile(r"python (train|compress|evaluate|fidelity|report)\.py\b([^`]*)")
 NOT_THERE = {"excess_surprise"}
-"""Choices that only exist once a page has been followed; another one of their kind stands for them here."""
+"""Choices that exist only after the steps of a page; the test replaces them by another choice."""
 
 
 def _commands() -> dict[tuple[str, tuple[str, ...]], str]:
-    """Every command of an entry script, once, with the page that it stands on."""
-    found: dict[tuple[str, tuple[str, ...]], str] = {}
+    """Collect every command of an entry script, once, with its page."""
+    commands: dict[tuple[str, tuple[str, ...]], str] = {}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         lines = [line for _, block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
@@ -33,8 +33,8 @@ def _commands() -> dict[tuple[str, tuple[str, ...]], str]:
         for line in lines:
             for script, arguments in SCRIPT.findall(line):
                 words = shlex.split(arguments.partition(')"')[0], comments=True)
-                found.setdefault((script, tuple(words)), page.name)
-    return found
+                commands.setdefault((script, tuple(words)), page.name)
+    return commands
 
 
 COMMANDS = _commands()
@@ -48,7 +48,7 @@ def _hydra() -> Iterator[None]:
 
 
 def _first_job(words: tuple[str, ...]) -> list[str]:
-    """The overrides of a command's first job; other choices of swept groups only have to exist."""
+    """Overrides of a command's first job; further values of swept groups must only exist."""
     overrides = []
     for override in OverridesParser.create().parse_overrides([w for w in words if "=" in w]):
         values = [*override.sweep_string_iterator()] if override.is_sweep_override() else []
@@ -59,13 +59,13 @@ def _first_job(words: tuple[str, ...]) -> list[str]:
     return overrides
 
 
-def test_commands_are_found() -> None:
+def test_pages_have_commands_of_every_script() -> None:
     assert len(COMMANDS) > 40
     assert {script for script, _ in COMMANDS} == {"train", "compress", "evaluate", "fidelity", "report"}
 
 
 def _cases() -> list[object]:
-    """The README's commands, and as slow ones those of the docs: composing takes a third of a second each."""
+    """The README's commands, and as slow tests those of the docs: each takes a third of a second."""
     return [
         pytest.param(*command, id=f"{page}-{command[0]}-{i}", marks=[] if page == "README.md" else pytest.mark.slow)
         for i, (command, page) in enumerate(COMMANDS.items())
@@ -89,13 +89,15 @@ def test_every_command_composes(script: str, words: tuple[str, ...]) -> None:
     to_objects(compose(script, overrides=known))
 
 
-def test_a_checkpoint_is_asked_under_the_prompt_that_it_was_trained_with() -> None:
+def test_evaluate_commands_use_the_chat_format_of_the_training() -> None:
     here = [command for command, page in COMMANDS.items() if page == "reproducing.md"]
-    asked = [words for script, words in here if script == "evaluate"]
+    evaluated = [words for script, words in here if script == "evaluate"]
     trained = next(words for _, words in here if {"model=qwen7b", "scorer=cts"} <= set(words))
-    assert asked
+    assert evaluated
     chat = compose("train", overrides=_first_job(trained)).model.chat
-    assert [compose("evaluate", overrides=_first_job(words)).model.chat for words in asked] == [chat] * len(asked)
+    assert [compose("evaluate", overrides=_first_job(words)).model.chat for words in evaluated] == [chat] * len(
+        evaluated
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -107,7 +109,7 @@ def test_links_between_files_resolve(page: Path) -> None:
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
+def test_readme_links_every_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [p.name for p in PAGES[1:] if f"(docs/{p.name})" not in text] == []
 
@@ -119,7 +121,7 @@ def test_python_in_pages_parses(page: Path) -> None:
             ast.parse(block)
 
 
-def test_published_numbers_in_the_docs_are_those_of_the_tables() -> None:
+def test_published_numbers_in_the_docs_equal_published_csv() -> None:
     with (ROOT / "src/cotpress/report/published.csv").open(encoding="utf-8", newline="") as handle:
         known = {(float(r["accuracy"]), float(r["tokens"])) for r in csv.DictReader(handle) if r["tokens"]}
     rows = [r for r in (ROOT / "docs/reproducing.md").read_text(encoding="utf-8").splitlines() if r.startswith("| ")]
@@ -129,7 +131,7 @@ def test_published_numbers_in_the_docs_are_those_of_the_tables() -> None:
 
 
 @pytest.mark.slow
-def test_the_picture_is_that_of_the_committed_results(tmp_path: Path) -> None:
+def test_figure_is_drawn_from_the_committed_results(tmp_path: Path) -> None:
     runpy.run_path(str(ROOT / "docs/figures/results.py"))["main"](tmp_path)
     for theme in ("light", "dark"):
         name = f"results-{theme}.svg"

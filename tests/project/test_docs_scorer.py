@@ -1,4 +1,4 @@
-"""docs/adding-a-scorer.md, done to a copy of the repository, gives a scorer that conforms."""
+"""The steps of docs/adding-a-scorer.md, applied to a copy of the repository, give a scorer that conforms."""
 
 import re
 import shutil
@@ -62,7 +62,7 @@ def test_the_new_scorer_composes_and_is_well_formed(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_the_new_scorer_passes_the_conformance_test_and_its_own(copy: Path) -> None:
-    """Half of the time is the start of Python, torch and pytest."""
+    """Half of its time is the start of Python, torch and pytest."""
     _in(copy, "-m", "pytest", "-q", "-k", "excess_surprise or covered", "tests/unit/scoring")
 
 

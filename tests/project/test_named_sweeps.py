@@ -1,4 +1,4 @@
-"""Every named sweep is a multirun whose jobs are all valid, as many as its first line says; W&B's commands are too."""
+"""Named sweeps and W&B sweeps are valid multiruns with the number of jobs that their first line gives."""
 
 import functools
 import re
@@ -25,7 +25,7 @@ SMALL = {
     **{f"cts_{what}": f"small_{what}" for what in ("reference", "condition", "protection", "granularity", "alignment")},
     "cts_headline": "small_cts_headline",
 }  # fmt: skip
-"""What runs on the embedded default for each sweep of a paper's scale."""
+"""The sweep on the embedded default for each sweep of a paper's scale."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,7 +78,7 @@ def test_every_large_sweep_has_a_small_version_over_the_same_settings() -> None:
         assert keys[0] - extra - {"scorer"} == keys[1] - extra - {"scorer"}, large
 
 
-def test_tables_of_cts_are_set_as_in_the_paper() -> None:
+def test_settings_of_the_cts_tables_are_the_papers() -> None:
     for name, model in (("cts_table6", "qwen7b"), ("cts_table7", "llama8b"), ("cts_headline", "qwen14b")):
         (job, *_) = _configs(name, _jobs(name)[:1])
         assert (job.model.name, job.sft.tune.method.value, job.sft.tune.learning_rate) == (model, "full", 1e-5)
@@ -90,7 +90,7 @@ def test_tables_of_cts_are_set_as_in_the_paper() -> None:
         assert Baseline.original in job.evaluation.baselines
 
 
-def test_mixed_ratio_sweeps_train_for_all_ratios_and_ask_at_each() -> None:
+def test_mixed_ratio_sweeps_train_one_student_for_all_ratios() -> None:
     for name in ("tokenskip_mixed_ratios", "small_mixed_ratios"):
         (job,) = _configs(name, _jobs(name)[-1:])
         assert (job.ratio, job.compression.mixed_ratios) == (0.5, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
@@ -107,7 +107,7 @@ def _values(parameter: dict[str, Any]) -> list[Any]:
 
 
 def _commands(sweep: dict[str, Any]) -> Iterator[list[str]]:
-    """What `wandb agent` starts for the first and for the last choice of every parameter."""
+    """Commands of `wandb agent` for the first and for the last value of every parameter."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     for end in (0, -1):

@@ -1,4 +1,4 @@
-"""The aggregates of experiments/real_traces, where scorers refused different traces."""
+"""Aggregates of experiments/real_traces when scorers refuse different traces."""
 
 from pathlib import Path
 
@@ -32,7 +32,9 @@ def traces(tmp_path: Path) -> Path:
     return tmp_path / "traces.parquet"
 
 
-def test_deletions_are_of_the_traces_that_all_scorers_scored(traces: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_deletions_are_counted_over_traces_that_all_scorers_scored(
+    traces: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     _, *rows = _deletions([_cut("cts", "abc", traces), _cut("gogi", "cb", traces)])
     assert "1 traces are left out" in caplog.text
     tokens = {scorer: sum(row[3] for row in rows if row[0] == scorer) for scorer in ("cts", "gogi")}
@@ -40,7 +42,7 @@ def test_deletions_are_of_the_traces_that_all_scorers_scored(traces: Path, caplo
     assert rows == list(_deletions([_cut("cts", "bc", traces), _cut("gogi", "bc", traces)]))[1:]
 
 
-def test_nothing_is_said_where_all_scorers_scored_all(traces: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_warning_when_all_scorers_scored_all_traces(traces: Path, caplog: pytest.LogCaptureFixture) -> None:
     list(_deletions([_cut("cts", "abc", traces), _cut("gogi", "abc", traces)]))
     assert not caplog.text
 

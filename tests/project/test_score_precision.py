@@ -20,23 +20,23 @@ def scored(number, scores):
     )
 
 
-def test_equal_orders_agree_in_everything_whatever_the_numbers():
+def test_scores_in_equal_order_agree_completely():
     rng = np.random.default_rng(0)
-    one = [scored(i, rng.normal(size=n)) for i, n in enumerate((30, 7, 1))]
-    other = [replace(s, scores=np.exp(s.scores) * 3) for s in one]
-    found = agreement(one, other, [0.3, 0.8])
-    assert (found.num_traces, found.num_tokens) == (3, 38)
-    assert found.mean_rank_correlation == found.lowest_rank_correlation == pytest.approx(1)
-    assert found.changed_decisions == {0.3: 0, 0.8: 0}
+    first = [scored(i, rng.normal(size=n)) for i, n in enumerate((30, 7, 1))]
+    second = [replace(s, scores=np.exp(s.scores) * 3) for s in first]
+    agreed = agreement(first, second, [0.3, 0.8])
+    assert (agreed.num_traces, agreed.num_tokens) == (3, 38)
+    assert agreed.mean_rank_correlation == agreed.lowest_rank_correlation == pytest.approx(1)
+    assert agreed.changed_decisions == {0.3: 0, 0.8: 0}
 
 
 def test_changed_decisions_are_counted_over_all_tokens():
-    one = [scored(0, [4, 3, 2, 1]), scored(1, [2, 1])]
-    other = [scored(0, [4, 2, 3, 1]), scored(1, [2, 1])]
-    found = agreement(one, other, [0.5, 1.0])
-    assert found.changed_decisions == {0.5: pytest.approx(2 / 6), 1.0: 0}
-    assert found.lowest_rank_correlation == pytest.approx(0.8)
-    assert found.mean_rank_correlation == pytest.approx(0.9)
+    first = [scored(0, [4, 3, 2, 1]), scored(1, [2, 1])]
+    second = [scored(0, [4, 2, 3, 1]), scored(1, [2, 1])]
+    agreed = agreement(first, second, [0.5, 1.0])
+    assert agreed.changed_decisions == {0.5: pytest.approx(2 / 6), 1.0: 0}
+    assert agreed.lowest_rank_correlation == pytest.approx(0.8)
+    assert agreed.mean_rank_correlation == pytest.approx(0.9)
 
 
 def test_opposite_orders_have_rank_correlation_minus_one():

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools pipe: what a user does with a page, and what the page says to it."""
+"""A headless Chromium, driven over its DevTools pipe: input of a user, content and errors of a page."""
 
 import base64
 import fcntl
@@ -64,7 +64,7 @@ class Browser:
         os.close(self._read)
 
     def open(self, page: Path, width: int = 1300, height: int = 900, dark: bool = False) -> float:
-        """Load a page from disk; seconds until its scripts have run and it has been laid out."""
+        """Load a page from disk; returns the seconds until its scripts have run and its layout is done."""
         self.problems.clear()
         self._events.clear()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -80,24 +80,24 @@ class Browser:
         return seconds
 
     def scheme(self, name: str) -> None:
-        """What the system prefers: `light` or `dark`."""
+        """Set the system's colour scheme, `light` or `dark`."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     def js(self, expression: str) -> Any:
-        """The value of an expression in the page."""
+        """Evaluate an expression in the page."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise AssertionError(answer["exceptionDetails"]["exception"].get("description", answer))
         return answer["result"].get("value")
 
     def press(self, key: str) -> None:
-        """Press a key where the focus is."""
+        """Press a key in the focused element."""
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key], **text)
 
     def type(self, text: str) -> None:
-        """Type a text where the focus is."""
+        """Type a text into the focused element."""
         self.call("Input.insertText", text=text)
 
     def hover(self, selector: str) -> None:
@@ -109,11 +109,11 @@ class Browser:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
-        """Save what is to be seen as PNG."""
+        """Save the visible page as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One DevTools command and its answer."""
+        """Send a DevTools command and return its answer."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
         if self._session is not None:

@@ -1,4 +1,4 @@
-"""Runs entry scripts in forks of one process that has imported everything already and computed nothing.
+"""A process that imports everything once and runs every command of the tests in a fork of itself.
 
 A command is as much a process of its own as one from a shell, without the seconds that the imports take. Reads one JSON
 request per line and answers with a list of exit codes per line; `null` is a command that did not end in time.
@@ -78,7 +78,7 @@ def _ended(child: int, timeout: float) -> int | None:
 
 
 def _fork_jobs() -> None:
-    """Let the jobs of a sweep be forks of their command, which has imported everything and computed nothing as well.
+    """Fork the jobs of a sweep from their command, which has imported everything and computed nothing.
 
     A command from a shell starts a fork server of its own for them, which imports everything once more.
     """

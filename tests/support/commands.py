@@ -20,19 +20,19 @@ SMALL = [
 
 
 def environment() -> dict[str, str]:
-    """No network, no account, whatever the machine offers."""
+    """Environment variables without network access and accounts."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "HF_"))}
     return {**kept, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "COLUMNS": "120"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """When a command is stopped, and how.
+    """Condition and signal that stop a command.
 
     Attributes:
-        pattern: Regular expression that has to stand in its log.
-        exists: Pattern of a file that has to be there, below the working directory; empty for none.
-        after_s: Seconds to wait then.
+        pattern: Regular expression that must be in its log.
+        exists: Pattern of a file that must exist below the working directory; empty for none.
+        after_s: Seconds between the condition and the signal.
     """
 
     pattern: str
@@ -56,7 +56,7 @@ class Command:
         stop: Stop | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run one command to its end, or to where it is stopped, with further environment variables."""
+        """Run one command to its end or until it is stopped, with further environment variables."""
         (done,) = self.together(1, script, *arguments, cwd=cwd, timeout=timeout, stop=stop, variables=variables)
         return done
 
@@ -97,7 +97,7 @@ class Command:
         ]
 
     def fresh(self, script: str, *arguments: str, timeout: int = 240) -> "subprocess.CompletedProcess[str]":
-        """The same in a process that imports everything itself, as a shell starts it."""
+        """Run a command in a new process that imports everything itself, as a shell starts it."""
         return subprocess.run(
             [sys.executable, str(ROOT / script), *arguments],
             capture_output=True,

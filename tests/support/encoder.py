@@ -7,7 +7,7 @@ import torch
 
 
 def save_encoder(folder: Path, texts: Iterable[str]) -> Path:
-    """Save it below `folder`, its vocabulary learned from `texts`; the same every time."""
+    """Save the encoder below `folder` with a vocabulary of `texts`; deterministic."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 

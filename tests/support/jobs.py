@@ -1,4 +1,4 @@
-"""Work that tests start in processes of its own; importable there, unlike a test module."""
+"""Functions that tests run in other processes; importable there, unlike a test module."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from cotpress.store.artifacts import ArtifactStore, Summary
 
 
 def slow_job(root: Path, counter: Path, seconds: float) -> None:
-    """Build one artifact that takes `seconds`, and count how often it is really computed."""
+    """Build an artifact that takes `seconds`, and count the computations."""
 
     def produce(folder: Path) -> Summary:
         with counter.open("a") as handle:
@@ -24,7 +24,7 @@ def slow_job(root: Path, counter: Path, seconds: float) -> None:
 
 
 def dies_once(make: Callable[[], Any], flag: Path) -> Any:
-    """What `make` makes; the first process that asks for it is killed."""
+    """Return the result of `make`; the first process that calls this is killed."""
     try:
         flag.touch(exist_ok=False)
     except FileExistsError:

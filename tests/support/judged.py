@@ -16,7 +16,7 @@ def answer(
     output: str = "",
     closed: bool = True,
 ) -> Prediction:
-    """A prediction whose verdict and counts are given."""
+    """Make a prediction with this verdict and these counts."""
     return Prediction(
         id=f"q{question}", family="", question="?", answer="1", system="s", ratio=0.5, output=output, predicted="1",
         correct=correct, num_tokens=tokens, num_thinking_tokens=tokens if thinking is None else thinking,
@@ -25,5 +25,5 @@ def answer(
 
 
 def answers(correct: Iterable[Sequence[object]]) -> list[Prediction]:
-    """One row of verdicts per question, one prediction per verdict."""
+    """Make one prediction per verdict, from one row of verdicts per question."""
     return [answer(i, bool(c), sample=s) for i, row in enumerate(correct) for s, c in enumerate(row)]

@@ -1,4 +1,4 @@
-"""Scores as their formulas say: one text at a time, full softmax, Python loops. What oracle tests compare with."""
+"""Naive scores for oracle tests: the formulas with one text at a time, full softmax, Python loops."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def token_ids(tokenizer, text):
 
 
 def context_ids(tokenizer, template, condition, trace):
-    """What stands before the thinking, written by hand in the tiny model's chat format."""
+    """Token ids before the thinking, written by hand in the tiny model's chat format."""
     text = {
         Condition.none: "",
         Condition.answer: trace.response,
@@ -64,7 +64,7 @@ def members(unit, text, offsets):
 
 
 def pooled(unit, text, offsets, values):
-    """Each value replaced by the mean of its word or step."""
+    """Replace each value by the mean of its word or step."""
     result = np.full(len(values), np.nan)
     for inside in members(unit, text, offsets):
         for i in inside:
@@ -73,6 +73,6 @@ def pooled(unit, text, offsets, values):
 
 
 def ranks(scores):
-    """Share of the scores below each, those like it counted half."""
+    """Share of scores below each score; equal ones count half."""
     n = len(scores)
     return np.array([(sum(o < s for o in scores) + 0.5 * sum(o == s for o in scores)) / n for s in scores])

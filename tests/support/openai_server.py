@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that speaks the OpenAI interface, with answers, failures and delays by script."""
+"""A local HTTP server with the OpenAI interface; a script decides answers, failures and delays."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Reply:
-    """What the server does with one request.
+    """The server's reaction to one request.
 
     Attributes:
         text: The completion.
@@ -48,7 +48,7 @@ Script = Callable[[Call, int], Reply]
 
 @dataclass
 class OpenAIServer:
-    """The running server: where it is, and what it has seen."""
+    """The running server: its address and the requests it received."""
 
     script: Script
     base_url: str = ""
@@ -58,7 +58,7 @@ class OpenAIServer:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, call: Call) -> Reply:
-        """Count the request and do what the script says."""
+        """Count the request and answer it by the script."""
         with self._lock:
             seen = sum(c.body == call.body for c in self.calls)
             self.calls.append(call)
@@ -75,7 +75,7 @@ class OpenAIServer:
 
 @contextmanager
 def openai_server(script: Script) -> Iterator[OpenAIServer]:
-    """A server on a free port of this machine until the block ends."""
+    """Run a server on a free local port until the block ends."""
     state = OpenAIServer(script)
 
     class Handler(BaseHTTPRequestHandler):

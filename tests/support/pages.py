@@ -1,4 +1,4 @@
-"""A report page as a browser would take it apart, without a browser."""
+"""Parsing of report pages without a browser."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Finished runs of `train.py` on disk, made in milliseconds: what a publication reads."""
+"""Finished runs of `train.py` on disk, made in milliseconds, for tests of publication."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def result(system: str, ratio: float, accuracy: float, artifacts: dict[str, str]
 
 
 def finished_run(root: Path, name: str = "cts-0.7", ratio: float = 0.7, accuracy: float = 0.5, **settings: Any) -> Path:
-    """The run directory of a finished run; runs below the same output root have the same student."""
+    """Write a finished run and return its directory; runs below the same output root have the same student."""
     store = ArtifactStore(root)
 
     def data(folder: Path) -> Summary:

@@ -1,4 +1,4 @@
-"""Finished runs on disk whose traces were really compressed, made in milliseconds: what a report reads."""
+"""Finished runs on disk with really compressed traces, made in milliseconds, for tests of the report."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from cotpress.store.tables import write_records
 
 
 def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 340 tokens; characters that it has not seen fall apart into several."""
+    """A byte-level BPE of 340 tokens; unseen characters become several tokens."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -28,7 +28,7 @@ def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 class World:
-    """Traces, scorers that draw their scores, and runs of their students below `root/runs`."""
+    """Traces, scorers with random scores, and runs of their students below `root/runs`."""
 
     def __init__(self, root: Path, traces: Sequence[Trace]) -> None:
         self.root, self.traces, self.store = root, traces, ArtifactStore(root)
@@ -36,7 +36,7 @@ class World:
         self.data = self._artifact("data", "traces.parquet", list(traces), Trace, "data")
 
     def compressed(self, scorer: str, ratio: float, rules: Mapping[str, Any] | None = None) -> Artifact:
-        """Training data cut to a ratio by random scores that depend on the scorer's name."""
+        """Compress the traces to a ratio by random scores that depend on the scorer's name."""
         rng = np.random.default_rng(sum(scorer.encode()))
         rows = []
         for trace in self.traces:
@@ -52,7 +52,7 @@ class World:
         )  # fmt: skip
 
     def run(self, scorer: str, ratio: float, compressed: Artifact, **change: Any) -> Path:
-        """A finished run of one student beside Original, with a log of its training."""
+        """Write a finished run of one student and Original, with a training log."""
         log = self._log(f"{scorer}-{ratio}")
         stages = [("data", self.data), (f"compress ({scorer})", compressed), (f"sft ({scorer})", log)]
         records = [
@@ -82,7 +82,7 @@ class World:
 
 
 def a_row(system: str, ratio: float) -> SystemResult:
-    """A row whose numbers follow from its ratio."""
+    """Make a row with numbers computed from its ratio."""
     accuracy, tokens = 0.9 - 0.5 * (1 - ratio), 300 * ratio
     return SystemResult(
         system=system, target_ratio=ratio, actual_ratio=ratio,

@@ -1,4 +1,4 @@
-"""A model behind the test server, so that it can stand for vLLM: real answers to real prompts, adapters on request.
+"""A model behind the test server, in place of vLLM: real answers to real prompts, adapters on request.
 
 It decodes with transformers' own `generate`, one prompt at a time, and shares no line with the backend that it is
 compared to.
@@ -16,7 +16,7 @@ from support.openai_server import Call, Reply
 
 
 class ServedModel:
-    """Script for `openai_server`: what vLLM answers on `/completions` and `/load_lora_adapter`.
+    """Script for `openai_server` with vLLM's answers on `/completions` and `/load_lora_adapter`.
 
     Args:
         folder: Weights and tokenizer.
@@ -70,7 +70,7 @@ class ServedModel:
 
 
 def save_model(folder: Path, tiny: Path) -> Path:
-    """A model as small as the tiny one that writes something else for every prompt, and ends some of its answers.
+    """Save a model of the tiny size that writes a different text for every prompt and ends some of its answers.
 
     The tiny model's embeddings are tied, and untrained it repeats the last token of any prompt.
     """
@@ -85,7 +85,7 @@ def save_model(folder: Path, tiny: Path) -> Path:
 
 
 def save_adapter(folder: Path, model: Path, seed: int = 0) -> Path:
-    """A LoRA adapter that changes what the model writes; returns its folder."""
+    """Save a LoRA adapter that changes the model's texts; returns its folder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "o_proj"], init_lora_weights=False)

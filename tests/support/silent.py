@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silent_service() -> Iterator[str]:
-    """Its address, `http://127.0.0.1:PORT`."""
+    """Run the service; yields its address, `http://127.0.0.1:PORT`."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(64)
@@ -18,7 +18,7 @@ def silent_service() -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
-            listening.shutdown(socket.SHUT_RDWR)  # wakes the thread, which nobody else may leave connections with
+            listening.shutdown(socket.SHUT_RDWR)  # ends the blocking accept of the thread
             accepting.join()
             for connection in held:
                 connection.close()
@@ -27,6 +27,6 @@ def silent_service() -> Iterator[str]:
 def _accept(listening: socket.socket, held: list[socket.socket]) -> None:
     while True:
         try:
-            held.append(listening.accept()[0])  # held, or the connection would be closed, which is an answer
+            held.append(listening.accept()[0])  # kept open: closing it would be an answer
         except OSError:
             return

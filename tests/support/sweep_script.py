@@ -1,7 +1,7 @@
 """`train.py` with a stand-in for the whole flow that needs no torch: python sweep_script.py -m scorer=... ratio=...
 
-What a job does follows from its scorer: `head` fails, `tail` works until it is stopped or `go_on` appears, any other
-builds the reference model that all of them share, and leaves results.
+The scorer decides the behaviour of a job: `head` fails, `tail` works until it is stopped or the file `go_on` exists,
+any other builds the shared reference model and writes results.
 """
 
 import time
@@ -19,7 +19,7 @@ SHARED_WORK_S = 0.5
 
 
 def work(config: TrainConfig, folder: Path) -> tuple[float, Path]:
-    """Stands for `cotpress.tasks.train.train`."""
+    """Replace `cotpress.tasks.train.train`."""
     run_dir = run_directory(config)
     reference = _reference(Path(config.output_root))
     (Path(config.output_root) / f"began-{config.scorer.name}").touch()

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, so that one that was disturbed can be compared with one that was not."""
+"""Digests of a run's output, for the comparison of a disturbed run with an undisturbed one."""
 
 import hashlib
 import json
@@ -8,16 +8,16 @@ from typing import Any
 import pyarrow.parquet as pq
 
 TIMED_STAGES = ("answer", "evaluate")
-"""Their tables hold how long every answer took."""
+"""Their tables hold the seconds of every answer."""
 _TIMES = ("latency_s", "seconds_per_sample", "seconds", "fresh", "checksum")
 """The checksum of results covers their times."""
 
 
 def contents(output_root: Path) -> dict[str, str]:
-    """A digest of everything that must come out the same, by its path below `output_root`.
+    """Compute a digest of every output that must be equal, by its path below `output_root`.
 
-    Every file of every artifact by its bytes, the manifest included; of answers and results everything but times.
-    `timing.json` says how long the work took and when it ended, and stands beside the content for that reason.
+    Artifacts are compared by bytes, with their manifests; answers and results without their times. `timing.json`, with
+    the duration and the end of the work, is left out.
     """
     found = {}
     for path in sorted(p for p in (output_root / "artifacts").rglob("*") if p.is_file() and p.name != "timing.json"):

@@ -1,4 +1,4 @@
-"""What an offline W&B run left on disk: its log is records of W&B's protocol in LevelDB's log format."""
+"""Reader of offline W&B runs: records of W&B's protocol in LevelDB's log format."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Kills a small flow with SIGKILL at random moments of every stage, runs it again, and compares what it leaves.
+"""Kill a small flow with SIGKILL at random moments of every stage, run it again, and compare its output.
 
     make test-kills            30 kills and more, about 5 minutes; ARGS="--rounds 10 --seed 3" for others
 
@@ -43,7 +43,7 @@ _COMPUTED = re.compile(r"^\d\d:\d\d:\d\d \w+: computing (\w+/\w+)$", re.MULTILIN
 
 @dataclass
 class Tally:
-    """What became of the kills in one stage."""
+    """Outcomes of the kills in one stage."""
 
     killed: int = 0
     missed: int = 0
@@ -52,7 +52,7 @@ class Tally:
 
 
 def main() -> int:
-    """Run the tool; the exit code."""
+    """Run the tool and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=4, help="rounds of one kill in every stage")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def _undisturbed(command: Command, folder: Path) -> tuple[dict[str, str], dict[str, float]]:
-    """What an undisturbed run leaves, and about how many seconds each stage takes."""
+    """Run undisturbed; returns the digests of its output and the approximate seconds of each stage."""
     import json
 
     folder.mkdir()
@@ -117,7 +117,7 @@ def _round(
 
 
 def _together(command: Command, folder: Path, copies: int, expected: dict[str, str]) -> Iterator[str]:
-    """The same job several times at once, one of them killed in its first training."""
+    """Run the same job several times at once and kill one of them in its first training."""
     folder.mkdir()
     stop = Stop(pattern="(sft|reference): (computing|another)", after_s=0.1)
     jobs = command.together(copies, "train.py", *FLOW, cwd=folder, stop=stop)
