@@ -30,13 +30,13 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
-test-kills: $(READY)  ## kills at random moments of every stage, run again, compared: about 2 minutes
+test-kills: $(READY)  ## kill a flow at random moments of every stage, repeat it, compare: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)
 
 test-slow: $(READY)  ## the slow tests, on real models and in full size: 16 to 35 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
-fuzz: $(READY)  ## 25,000 and more odd rows, settings and texts; a case that fails is printed to be repeated
+fuzz: $(READY)  ## at least 25,000 odd rows, settings and texts; a failing case is printed for repetition
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout=3600 -n auto $(ARGS)
 
 audit:  ## known vulnerabilities of the pinned versions, from the advisories of PyPI or (ARGS="-s osv") OSV
@@ -44,7 +44,7 @@ audit:  ## known vulnerabilities of the pinned versions, from the advisories of 
 		($(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet --progress-bar off pip-audit==2.10.1)
 	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --timeout 10 $(ARGS)
 
-bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: two hours; ARGS="--quick" says less
+bench: $(READY)  ## speed beside the release, a naive scorer, the limit, TRL: two hours; ARGS="--quick" is a short trial
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --progress-bar off -e '.[bench]'
 	$(BIN)/python -m experiments.speed $(ARGS)
 

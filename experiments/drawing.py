@@ -1,4 +1,4 @@
-"""What all figures of the experiments share: how rows are read, and the look, that of the reports."""
+"""Shared parts of the experiments' figures: reading of rows, and the style, which is that of the reports."""
 
 import csv
 from collections.abc import Callable, Sequence

@@ -33,7 +33,7 @@ COLOURS = {
 
 def _differences(folder: Path) -> dict[str, dict[float, tuple[float, float, float]]]:
     """By label, from top to bottom: by ratio, points of accuracy with both ends of the interval."""
-    found: dict[str, dict[float, tuple[float, float, float]]] = {}
+    differences: dict[str, dict[float, tuple[float, float, float]]] = {}
     for name, value, other, scorers in SHOWN:
         rows = read_rows(folder / f"{name}-differences.csv")
         for scorer in scorers:
@@ -45,28 +45,28 @@ def _differences(folder: Path) -> dict[str, dict[float, tuple[float, float, floa
                     points[float(row["ratio"])] = (middle, low, high)
                 elif (row["minus"], row["system"]) == pair:
                     points[float(row["ratio"])] = (-middle, -high, -low)
-            found[f"{scorer}: {name} {value} - {other}"] = points
-    return found
+            differences[f"{scorer}: {name} {value} - {other}"] = points
+    return differences
 
 
-def _panel(axes: Axes, ratio: float, found: dict[str, dict[float, tuple[float, float, float]]]) -> None:
+def _panel(axes: Axes, ratio: float, differences: dict[str, dict[float, tuple[float, float, float]]]) -> None:
     axes.axvline(0, color="#666666", linewidth=1)
-    for place, (label, points) in enumerate(found.items()):
+    for place, (label, points) in enumerate(differences.items()):
         if ratio in points:
             colour = COLOURS[label.partition(":")[0]]
             axes.errorbar(points[ratio][0], -place, xerr=lengths([points[ratio]]), color=colour, marker="o")
-    axes.set_yticks([-place for place in range(len(found))], list(found))
+    axes.set_yticks([-place for place in range(len(differences))], list(differences))
     axes.set(xlim=(-65, 65), xlabel="points of accuracy")
     axes.set_title(f"ratio {ratio:g}")
 
 
 def main(folder: Path) -> None:
     """Draw the differences of a folder."""
-    found = _differences(folder)
+    differences = _differences(folder)
 
     def draw(figure: Figure) -> None:
         for axes, ratio in zip(figure.subplots(1, len(RATIOS), sharey=True), RATIOS, strict=True):
-            _panel(axes, ratio, found)
+            _panel(axes, ratio, differences)
 
     title = "Paired differences in accuracy between students, by setting and ratio"
     save(folder, title, (12, 4.6), draw, name="ablations")

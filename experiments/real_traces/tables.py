@@ -41,7 +41,7 @@ class Cut:
 
 def cuts(root: Path) -> Iterator[Cut]:
     """Every compress artifact below an output root, by scorer and falling ratio."""
-    found = []
+    all_cuts = []
     for folder in (root / "artifacts" / "compress").iterdir():
         made = json.loads((folder / "manifest.json").read_text())["identity"]
         score = root / "artifacts" / made["scores"]
@@ -49,7 +49,7 @@ def cuts(root: Path) -> Iterator[Cut]:
         read_by = "reference model" if manifest["identity"].get("reference") else "base model"
         name = manifest["identity"]["scorer"]["name"]
         trained = root.glob("artifacts/classifier/*/timing.json") if name == "tokenskip" else ()  # while it scored
-        found.append(
+        all_cuts.append(
             Cut(
                 scorer=name if name in ("random", "tokenskip") else f"{name}, {read_by}",
                 ratio=made["plan"]["ratios"][0],
@@ -61,7 +61,7 @@ def cuts(root: Path) -> Iterator[Cut]:
                 seconds=timing["seconds"] - sum(json.loads(t.read_text())["seconds"] for t in trained),
             )
         )
-    yield from sorted(found, key=lambda cut: (cut.scorer, -cut.ratio))
+    yield from sorted(all_cuts, key=lambda cut: (cut.scorer, -cut.ratio))
 
 
 def _interval(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -72,7 +72,7 @@ def _interval(parts: NDArray[np.float64], wholes: NDArray[np.float64]) -> tuple[
     return float(parts.sum() / max(wholes.sum(), 1)), float(low), float(high)
 
 
-def _ratios(found: Sequence[Cut]) -> Iterator[list[Any]]:
+def _ratios(all_cuts: Sequence[Cut]) -> Iterator[list[Any]]:
     yield [
         "scorer",
         "asked",
@@ -83,7 +83,7 @@ def _ratios(found: Sequence[Cut]) -> Iterator[list[Any]]:
         "highest_of_a_trace",
         "farthest_tokens",
     ]
-    for cut in found:
+    for cut in all_cuts:
         kept, whole = (np.array([getattr(r, n) for r in cut.rows]) for n in ("num_kept_tokens", "num_tokens"))
         off = np.abs(kept - cut.ratio * whole).max()  # half a token is rounding
         yield [cut.scorer, cut.ratio, len(cut.rows), whole.sum(), kept.sum() / whole.sum(), *_ends(kept / whole), off]
@@ -93,15 +93,15 @@ def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.min()), float(values.max())
 
 
-def _deletions(found: Sequence[Cut]) -> Iterator[list[Any]]:
+def _deletions(all_cuts: Sequence[Cut]) -> Iterator[list[Any]]:
     """Of each kind of token, the share that is gone, in the traces that every scorer scored and that are ranked."""
     yield ["scorer", "asked", "kind", "tokens", "deleted", "deleted_low", "deleted_high"]
-    common, num_left_out = _common(found)
+    common, num_left_out = _common(all_cuts)
     if num_left_out:
         log.warning("deletions: %d traces are left out, as not every scorer has a ranking of them", num_left_out)
-    texts = {t.id: t.thinking for t in read_records(found[0].traces, Trace)}
-    kinds = {i: token_kinds(texts[i], found[0].ranks[i].offsets) for i in common}
-    for cut in found:
+    texts = {t.id: t.thinking for t in read_records(all_cuts[0].traces, Trace)}
+    kinds = {i: token_kinds(texts[i], all_cuts[0].ranks[i].offsets) for i in common}
+    for cut in all_cuts:
         for kind in TokenKind:
             of_kind = np.array([(kinds[i] == kind).sum() for i in kinds], dtype=np.float64)
             gone = np.array(
@@ -110,18 +110,18 @@ def _deletions(found: Sequence[Cut]) -> Iterator[list[Any]]:
             yield [cut.scorer, cut.ratio, kind.label, int(of_kind.sum()), *_interval(gone, of_kind)]
 
 
-def _common(found: Sequence[Cut]) -> tuple[list[str], int]:
+def _common(all_cuts: Sequence[Cut]) -> tuple[list[str], int]:
     """Traces that every cut has a ranking of, in the order of the first one, and how many only some have."""
-    everywhere = set.intersection(*(set(cut.ranks) for cut in found))
-    anywhere = set.union(*(set(cut.ranks) for cut in found))
+    everywhere = set.intersection(*(set(cut.ranks) for cut in all_cuts))
+    anywhere = set.union(*(set(cut.ranks) for cut in all_cuts))
     if not everywhere:
         raise SystemExit(f"deletions: no trace was scored by all scorers, {len(anywhere)} by some")
-    return [i for i in found[0].ranks if i in everywhere], len(anywhere) - len(everywhere)
+    return [i for i in all_cuts[0].ranks if i in everywhere], len(anywhere) - len(everywhere)
 
 
-def _speed(found: Sequence[Cut]) -> Iterator[list[Any]]:
+def _speed(all_cuts: Sequence[Cut]) -> Iterator[list[Any]]:
     yield ["scorer", "tokens", "seconds", "tokens_per_second"]
-    seen = {cut.scores: cut for cut in found}
+    seen = {cut.scores: cut for cut in all_cuts}
     for cut in seen.values():
         yield [cut.scorer, cut.num_tokens, cut.seconds, cut.num_tokens / cut.seconds]
 
@@ -133,10 +133,10 @@ def _write(path: Path, rows: Sequence[list[Any]]) -> None:
 
 def main(root: Path, folder: Path) -> None:
     """Write ratios.csv, deletions.csv and speed.csv."""
-    found = list(cuts(root))
-    _write(folder / "ratios.csv", list(_ratios(found)))
-    _write(folder / "deletions.csv", list(_deletions(found)))
-    _write(folder / "speed.csv", list(_speed(found)))
+    all_cuts = list(cuts(root))
+    _write(folder / "ratios.csv", list(_ratios(all_cuts)))
+    _write(folder / "deletions.csv", list(_deletions(all_cuts)))
+    _write(folder / "speed.csv", list(_speed(all_cuts)))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def configured(overrides: list[str]) -> ScoringPipelineConfig:
 
 
 def scores(config: ScoringPipelineConfig) -> list[ScoredTrace]:
-    """What the scorer says about every training trace; kept below `output_root` as in any other run."""
+    """Score every training trace; the artifact is kept below `output_root` as in any other run."""
     with TemporaryDirectory() as folder:
         root = Path(config.output_root)
         job = Job(run_dir=Path(folder), name="agreement", system=config.scorer.name, output_root=root)
@@ -46,7 +46,7 @@ def scores(config: ScoringPipelineConfig) -> list[ScoredTrace]:
 
 
 def keep(target: Path, data: str, scorer: str, found: Agreement) -> None:
-    """Put the row of this data set and scorer into the csv file, in the place of an earlier one."""
+    """Write the row of this data set and scorer into the csv file, replacing an earlier one."""
     row = {
         "data": data,
         "scorer": scorer,

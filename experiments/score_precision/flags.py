@@ -1,6 +1,6 @@
-"""How far two sets of scores of the same tokens agree: in rank, and in what they keep.
+"""Agreement of two sets of scores of the same tokens, in rank and in keep decisions.
 
-Meant for one scorer in two number formats: what does bfloat16 change?
+Used for one scorer in two number formats.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from cotpress.records import ScoredTrace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What two sets of scores have in common.
+    """Agreement of two sets of scores.
 
     Attributes:
         num_traces: Traces compared.

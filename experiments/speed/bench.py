@@ -1,4 +1,4 @@
-"""What the parts of the benchmark share: the model, texts, the release's environment, and what was measured."""
+"""Shared state of the benchmark's parts: the model, texts, the release's environment, and the measurements."""
 
 import logging
 import re
@@ -74,11 +74,11 @@ class Bench:
 
     @property
     def tunes(self) -> bool:
-        """Whether the best settings are other ones than the plain ones in float32."""
+        """True if the best settings differ from the plain ones in float32."""
         return self.best_dtype != FLOAT32 or bool(self.settings.best)
 
     def job(self, rows: list[Row], **more: Any) -> Job:
-        """What a worker is told, with its texts on disk."""
+        """Make the input of a worker, with its texts on disk."""
         model = more.pop("model", self.settings.model)
         return {
             "checkpoint": str(self.checkpoint(model)),

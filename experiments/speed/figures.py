@@ -1,4 +1,4 @@
-"""What a benchmark says: figures, each a median of several, and whether targets are met."""
+"""Results of a benchmark: figures, each a median of several repetitions, and met or missed targets."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ class Figure:
 
 
 class Bound(Enum):
-    """Which side of a target is good."""
+    """Direction of a target."""
 
     at_most = "<="
     at_least = ">="
@@ -57,7 +57,7 @@ class Bound(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is wanted of every figure of one group and name.
+    """A bound on every figure of one group and name.
 
     Attributes:
         case: Only this case; None means all of them.
@@ -70,7 +70,7 @@ class Target:
     case: str | None = None
 
     def met_by(self, figure: Figure) -> bool:
-        """Whether the median is on the good side."""
+        """True if the median meets the target."""
         return figure.median <= self.value if self.bound is Bound.at_most else figure.median >= self.value
 
 

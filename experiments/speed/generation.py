@@ -28,7 +28,7 @@ DIFFICULTIES, SEED = (1, 2, 3), 11
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What both sides are given; `batch_size` is answers at once."""
+    """Input of both systems; `batch_size` is the number of answers at once."""
 
     device: str = "cpu"
     dtype: str = "float32"
@@ -36,7 +36,7 @@ class Settings:
 
 
 class Speed(TypedDict):
-    """What one measurement says; loading the model is not in `seconds`."""
+    """One measurement; `seconds` does not include loading the model."""
 
     seconds: float
     tokens: int

@@ -1,4 +1,4 @@
-"""Where a benchmark ran: processor, memory, versions, commit."""
+"""The machine of a benchmark: processor, memory, versions, commit."""
 
 import importlib.metadata
 import os

@@ -41,7 +41,7 @@ def selection(bench: Bench) -> None:
 
 
 def agreement(bench: Bench) -> None:
-    """How far bfloat16 scores are from float32 ones: rank correlation, and keep decisions that differ."""
+    """Compare bfloat16 scores with float32 ones: rank correlation and changed keep decisions."""
     s = bench.settings
     length = min(1024, max(s.lengths))
     job = bench.job(bench.texts.rows(1 if s.quick else 4, length), ratios=list(RATIOS[-1:]), keep=True)

@@ -1,4 +1,4 @@
-"""Where the time of cotpress goes, when a target is missed."""
+"""Profile of the time of cotpress, for missed targets."""
 
 import logging
 

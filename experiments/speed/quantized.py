@@ -1,4 +1,4 @@
-"""What is left of the scores of cts in fewer bits: bfloat16, with and without a head that stays in float32, and int8
+"""Scores of cts in fewer bits: bfloat16, with and without a head that stays in float32, and int8
 linear layers whose activations are quantised as they come, which was tried for CPUs without bfloat16 and is of no use.
 
 python -m experiments.speed.quantized TRACES.jsonl [NUMBER]

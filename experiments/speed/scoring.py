@@ -16,7 +16,7 @@ FASTER_THAN_RELEASE = "faster than release"
 FASTER_THAN_RELEASE_BEST = "faster than release, best settings"
 FASTER_THAN_NAIVE = "faster than naive"
 LIMIT_FASTER_THAN_RELEASE = "limit faster than release"
-"""What no scorer with the same forward passes could exceed."""
+"""Upper bound for every scorer with the same forward passes."""
 MEMORY_OF_NAIVE = "peak memory / naive"
 MEGABYTE = 1e6
 

@@ -13,7 +13,7 @@ RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is measured, and how often.
+    """Measured parts and numbers of repetitions.
 
     Attributes:
         groups: Parts to run, in order.

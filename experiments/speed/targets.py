@@ -1,4 +1,4 @@
-"""What is wanted, on two CPU cores and on a GPU."""
+"""The targets, on two CPU cores and on a GPU."""
 
 from collections.abc import Sequence
 

@@ -29,7 +29,7 @@ not), `tokens_per_s`, `peak_rss_bytes`, `final_loss`."""
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What both trainers are given.
+    """Input of both trainers.
 
     Attributes:
         threads: CPU threads of torch.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
-"""What a worker is told: plain JSON values."""
+"""Input of a worker, plain JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
