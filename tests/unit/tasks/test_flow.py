@@ -1,4 +1,4 @@
-"""What only the wiring decides."""
+"""Settings of the validation during training, which the flow derives from data and benchmark."""
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +23,8 @@ from cotpress.tracking import CsvTracker
 from support.commands import ROOT, SMALL
 
 
-class Asked:
-    """Stands for `answer_problems`, and keeps what was asked."""
+class Questioned:
+    """Replaces `answer_problems` and keeps its problems and protocol."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -44,10 +44,10 @@ class Asked:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    found = Asked()
-    monkeypatch.setattr(validation, "answer_problems", found)
-    return found
+def questioned(monkeypatch: pytest.MonkeyPatch) -> Questioned:
+    replacement = Questioned()
+    monkeypatch.setattr(validation, "answer_problems", replacement)
+    return replacement
 
 
 def _composed(*overrides: str) -> TrainConfig:
@@ -63,21 +63,21 @@ MakeFlow = Callable[..., flow.Flow]
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[MakeFlow]:
-    """Makes flows on the tiny model that validate on two problems."""
+    """Make flows on the tiny model that validate on two problems."""
     with closing(CsvTracker(tmp_path)) as tracker:
         small = [*SMALL, f"output_root={tmp_path}", "sft.validation_problems=2"]
         yield lambda *changes: flow.Flow(_composed(*small, *changes), tracker)
 
 
-def _validated(found: flow.Flow) -> Mapping[str, Any]:
-    reached = pickle.loads(pickle.dumps(found.validation("cts")))  # as the process of another device gets it
-    return reached(torch.nn.Identity())  # type: ignore[no-any-return]
+def _validated(made: flow.Flow) -> Mapping[str, Any]:
+    received = pickle.loads(pickle.dumps(made.validation("cts")))  # as in the process of another device
+    return received(torch.nn.Identity())  # type: ignore[no-any-return]
 
 
-def test_validation_looks_for_the_kind_of_answer_that_the_data_has(made: MakeFlow, asked: Asked) -> None:
-    found = _validated(made("benchmark.extractor=letter"))
-    assert [p.extractor for p in asked.problems] == ["math", "math"]
-    assert found == {"val/accuracy": 0.5, "val/tokens": 0.5}
+def test_validation_extracts_the_kind_of_answer_of_the_data(made: MakeFlow, questioned: Questioned) -> None:
+    metrics = _validated(made("benchmark.extractor=letter"))
+    assert [p.extractor for p in questioned.problems] == ["math", "math"]
+    assert metrics == {"val/accuracy": 0.5, "val/tokens": 0.5}
 
 
 def test_self_written_data_has_the_kind_of_answer_of_its_questions() -> None:
@@ -85,19 +85,21 @@ def test_self_written_data_has_the_kind_of_answer_of_its_questions() -> None:
     assert _composed("model=tiny", *changes).data.extractor is Extractor.integer
 
 
-def test_budget_of_validation_is_its_own_and_else_follows_from_its_traces(made: MakeFlow, asked: Asked) -> None:
+def test_token_budget_of_validation_follows_from_its_traces_unless_it_is_set(
+    made: MakeFlow, questioned: Questioned
+) -> None:
     _validated(made("benchmark.max_new_tokens=9", "sft.validation_max_new_tokens=17"))
-    assert asked.protocol is not None
-    assert asked.protocol.max_new_tokens == 17
+    assert questioned.protocol is not None
+    assert questioned.protocol.max_new_tokens == 17
     unset = made("benchmark.max_new_tokens=9", "sft.validation_max_new_tokens=null")
     _validated(unset)
     model = unset.validation("cts").model
     written = ChatFormat(load_tokenizer(model, unset.store), model.chat)
-    ids = {p.id for p in asked.problems}
+    ids = {p.id for p in questioned.problems}
     lengths = [
         len(written.completion_ids(written.text_ids(t.thinking), t.response))
         for t in read_records(unset.data.file("traces.parquet"), Trace)
         if t.id in ids
     ]
     assert len(lengths) == 2
-    assert asked.protocol.max_new_tokens == 2 * max(lengths)
+    assert questioned.protocol.max_new_tokens == 2 * max(lengths)
