@@ -17,15 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from cotpress.errors import ConfigError
+from cotpress.settings import Rule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
-RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 
 WITHOUT_TAGS = 'where there are no tags a blank line, model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
 """What to give where nothing would part the thinking from the response."""
@@ -39,7 +38,9 @@ class ChatConfig:
     """System text; null leaves it to the model's own template."""
     thinking_open: str = "<think>\n"
     """Text before the thinking, at the start of the completion, unless the model's template ends the prompt with it."""
-    thinking_close: str = "\n</think>\n\n"
+    thinking_close: Annotated[str, Rule(bool, f"the text that parts thinking and response; {WITHOUT_TAGS}")] = (
+        "\n</think>\n\n"
+    )
     """Text between the thinking and the response."""
     ratio_marker: str = "<|eot_id|>{ratio}<|eot_id|>"
     """Control marker after the question when a ratio is announced (TokenSkip); `{ratio}` is replaced."""

@@ -1,7 +1,5 @@
-"""Every YAML composes, every field is read by code, every wrong value is explained."""
+"""Every YAML composes, the rules of the settings hold, and every wrong value is explained."""
 
-import dataclasses
-import importlib.util
 import os
 import re
 import resource
@@ -9,96 +7,124 @@ import runpy
 import subprocess
 import sys
 import traceback
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 
-from cotpress.cli.help import one_liner
-from cotpress.config import SCHEMAS, EvaluateConfig, TrainConfig, register_schemas, to_objects
-from cotpress.errors import ConfigError, MissingExtraError
+from cotpress.cli.experiments import with_experiments
+from cotpress.cli.help import groups_of, one_liner
+from cotpress.config import (
+    SCHEMAS,
+    EvaluateConfig,
+    ScoringPipelineConfig,
+    TrainConfig,
+    missing_keys,
+    register_schemas,
+    to_objects,
+)
+from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.scoring.config import MixConfig, RandomConfig
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {
-    "benchmark": 7, "experiment": 2, "compression": 3, "data": 3, "distill": 4, "evaluation": 4, "model": 8,
-    "reference": 4, "scorer": 21, "sft": 2, "tracker": 3, "trainer": 6, "truth": 3,
-}  # fmt: skip
-ENTRY = {"truth": "fidelity"}
-"""Groups that the main entry script does not have, and the one that does."""
-REQUIRED = {
-    "distill=llm_server": ["distill.generation.base_url=http://x/v1", "distill.generation.model=x"],
-    "reference=saved": ["reference.path=x"],
-    "model=hub": ["model.path=x"],
-    "truth=thought_anchors": ["truth.path=x"],
-    "truth=prmbench": ["truth.path=x"],
-    "experiment=cts_long_cot": ["data.path=x"],
-    "data=jsonl": ["data.path=x"],
-    "benchmark=jsonl": ["benchmark.path=x"],
-}
-EXTRAS = {"trainer=deepspeed": "deepspeed"}
-"""Choices that need a package which may not be there."""
+CONF = ROOT / "conf"
+ENTRIES = ("train", "compress", "fidelity", "evaluate")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _hydra() -> Iterator[None]:
     register_schemas()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
 
-def _choices() -> list[str]:
-    return [f"{group}={f.stem}" for group in GROUPS for f in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+def _groups() -> list[str]:
+    """Every configuration group but Hydra's own and the sweeps, which tests/project/test_named_sweeps.py composes."""
+    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "sweep"))
 
 
-def test_number_of_choices_is_the_one_tested() -> None:
-    assert {g: len(list((ROOT / "conf" / g).glob("*.yaml"))) for g in GROUPS} == GROUPS
+def _place(group: str) -> tuple[str, list[str], str]:
+    """An entry script, the choices that a group needs to stand in it, and the key of the group there."""
+    for entry in ENTRIES:
+        if group in groups_of(entry, CONF):
+            return entry, [], group
+    for file in sorted(CONF.glob("*/*.yaml")):
+        inner = re.search(rf"^ +- /{group}@(\w+):", file.read_text(), re.MULTILINE)
+        if inner is not None:
+            owner = file.parent.name
+            return "train", [f"{owner}={file.stem}"], f"{group}@{owner}.{inner[1]}"
+    raise AssertionError(f"the group {group} stands nowhere")
 
 
-@pytest.mark.parametrize("choice", _choices())
-def test_every_choice_composes_and_opens_with_a_line_of_help(choice: str) -> None:
-    group, _, name = choice.partition("=")
-    entry = ENTRY.get(group, "train")
-    composed = compose(entry, overrides=[choice, *REQUIRED.get(choice, [])])
-    extra = EXTRAS.get(choice)
-    if extra is not None and importlib.util.find_spec(extra) is None:
-        with pytest.raises(MissingExtraError, match=rf"pip install 'cotpress\[{extra}\]'"):
-            to_objects(composed)
-        return
-    config = to_objects(composed)
-    assert isinstance(config, SCHEMAS[f"{entry}_schema"])
-    assert one_liner(ROOT / "conf" / group / f"{name}.yaml")
+def _compose(entry: str, overrides: list[str]) -> DictConfig:
+    """A composed configuration in which every value that a user has to give is an address."""
+    composed = compose(entry, overrides=overrides)
+    for key in [*missing_keys(composed)]:
+        OmegaConf.update(composed, key, "http://x/v1")
+    return composed
 
 
-def test_every_config_field_is_read_by_code() -> None:
-    code = "\n".join(p.read_text() for p in (ROOT / "src").rglob("*.py") if not p.name.endswith("config.py"))
-    code += (ROOT / "src/cotpress/config.py").read_text()
-    interpolations = "".join(
-        re.findall(r"\$\{[^}]*\}", "".join(f.read_text() for f in (ROOT / "conf").rglob("*.yaml")))
-    )
-    unread = []
-    seen: set[type] = set()
-    queue: list[type] = [*SCHEMAS.values()]
-    while queue:
-        schema = queue.pop()
-        if schema in seen:
-            continue
-        seen.add(schema)
-        for name, hint in typing.get_type_hints(schema).items():
-            for kind in (hint, *typing.get_args(hint)):
-                if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-                    queue.append(kind)
-            if not re.search(rf"\.{name}\b", code + interpolations):
-                unread.append(f"{schema.__name__}.{name}")
-    assert unread == []
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, file.stem) for group in _groups() for file in sorted((CONF / group).glob("*.yaml"))]
+)
+def test_every_choice_composes_and_opens_with_a_line_of_help(group: str, name: str) -> None:
+    entry, needed, key = _place(group)
+    assert isinstance(to_objects(_compose(entry, [*needed, f"{key}={name}"])), SCHEMAS[f"{entry}_schema"])
+    assert one_liner(CONF / group / f"{name}.yaml")
 
 
-def test_a_mix_takes_any_scorer_as_another_part_and_parts_keep_their_names() -> None:
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_reference_model_is_tuned_by_the_recipe_of_the_model_that_it_is_made_from(method: str) -> None:
+    def rates(*overrides: str) -> tuple[float, float, int]:
+        config = to_objects(compose("train", overrides=[f"sft={method}", f"reference={method}", *overrides]))
+        assert isinstance(config, TrainConfig)
+        tune = config.reference.tune
+        return config.sft.tune.learning_rate, tune.learning_rate, tune.epochs
+
+    large, small = {"lora": (5e-5, 1e-3), "full": (1e-5, 1e-4)}[method]
+    assert rates("model=llama8b") == (large, large, 3)
+    assert rates("model=llama8b", "model@reference.base=smollm2") == (large, small, 1)
+    assert rates("model=smollm2", "model@reference.base=llama8b") == (small, large, 3)
+    assert rates("model=llama8b", f"model.tuning.{method}.epochs=7") == (large, large, 7)
+    base = ["model@reference.base=smollm2", f"reference.base.tuning.{method}.epochs=9"]
+    assert rates("model=llama8b", *base) == (large, small, 9)
+    assert rates("model=llama8b", *base, "reference.tune.epochs=5") == (large, small, 5)
+
+
+@pytest.mark.parametrize("experiment", [file.stem for file in sorted((CONF / "experiment").glob("*.yaml"))])
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_experiment_works_in_every_script_as_far_as_its_groups_exist(entry: str, experiment: str) -> None:
+    whole = to_objects(_compose("train", [f"experiment={experiment}"]))
+    part = to_objects(_compose(entry, with_experiments([f"experiment={experiment}"], entry, CONF)))
+    assert isinstance(whole, TrainConfig)
+    assert isinstance(part, ScoringPipelineConfig | EvaluateConfig)
+    assert (part.model, part.trainer) == (whole.model, whole.trainer)
+    if isinstance(part, ScoringPipelineConfig):
+        assert (part.data, part.distill, part.reference, part.scorer) == (
+            whole.data, whole.distill, whole.reference, whole.scorer,
+        )  # fmt: skip
+
+
+def test_command_line_goes_before_the_part_of_an_experiment() -> None:
+    words = with_experiments(["experiment=cts_long_cot", "model=qwen7b", "distill.min_overlap=0.4"], "compress", CONF)
+    config = _compose("compress", words)
+    assert (config.model.name, config.reference.base.name, config.distill.min_overlap) == ("qwen7b", "qwen7b", 0.4)
+
+
+def test_experiment_that_sets_nothing_of_a_script_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "tuned.yaml").write_text("# @package _global_\ndefaults:\n  - override /sft: full\n")
+    assert with_experiments(["experiment=tuned", "x=1"], "train", tmp_path) == ["experiment=tuned", "x=1"]
+    with pytest.raises(ConfigError, match=r"got 'tuned', but compress\.py has none .*: sft\. Fix: python train\.py"):
+        with_experiments(["experiment=tuned"], "compress", tmp_path)
+
+
+def test_mix_takes_any_scorer_as_a_part_under_its_own_name() -> None:
     parts = ["+scorer@scorer.parts.random=random", "+scorer@scorer.parts.inner=mix", "scorer.weights.cts=0"]
     config = to_objects(
         compose("train", overrides=["scorer=mix", *parts, "+scorer.weights.random=0.5", "+scorer.weights.inner=2"])
@@ -144,7 +170,7 @@ def _spawn(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.C
 
 
 def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The same in a fork of this process, which has imported everything already: several times as fast."""
+    """Run a script in a fork of this process, which has its imports already: several times as fast."""
     out, err = cwd / "stdout.txt", cwd / "stderr.txt"
     child = os.fork()
     if child == 0:
@@ -210,20 +236,24 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
         ("ratio=1.2", "ratio: got 1.2, allowed: a number in (0, 1]"),
         ("+typo=1", "'typo'"),
         ("data=jsonl", "no value for data.path"),
+        ("model=hub", "no value for model.path. Fix: give it on the command line, model.path=VALUE"),
         (
             "scorer.condition=none",
             "scorer.condition: got 'none', but the score is what a condition tells",
         ),
         ("compression.mixed_ratios=[0.5,2]", "compression.mixed_ratios: got 2.0"),
         ("evaluation.ratios=[0.5]", "a student of a single ratio has no control marker"),
-        ("compression.max_consecutive_deletions=0", "compression.max_consecutive_deletions: got 0, allowed: 1 or more"),
+        (
+            "compression.max_consecutive_deletions=0",
+            "compression.max_consecutive_deletions: got 0, allowed: a whole number of at least 1, or null",
+        ),
         ("compression.keep_strings=['a','']", "compression.keep_strings: got '', allowed: texts that are not empty"),
         ("evaluation.confidence=95", "evaluation.confidence: got 95.0, allowed: a number in (0, 1)"),
         ("evaluation.samples=0", "evaluation.samples: got 0, allowed: a whole number of at least 1"),
         ("evaluation.top_p=0.9", "evaluation.top_p: got 0.9, but answers are greedy"),
         ("evaluation.generation.temperature=0.5", "got 0.5, but evaluation.temperature decides it"),
         ("evaluation.generation.top_p=0.5", "got 0.5, but evaluation.top_p decides it"),
-        ("trainer.devices=0", "trainer.devices: got 0, allowed: a whole number of at least 1, or null for all GPUs"),
+        ("trainer.devices=0", "trainer.devices: got 0, allowed: a whole number of at least 1, or null"),
         ("trainer.num_nodes=2", "trainer.num_nodes: got 2, allowed: 1. One training shares the devices of one machine"),
         ("evaluation.generation.seed=1", "evaluation.generation.seed: got 1, but seed decides it"),
     ],
@@ -260,7 +290,7 @@ TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
         ("fidelity.py", ["num_resamples=0"], "num_resamples: got 0, allowed: a whole number of at least 1"),
     ],
 )
-def test_what_a_script_cannot_do_is_said_at_once(
+def test_settings_that_a_script_cannot_use_are_refused_at_once(
     script: str, arguments: list[str], expected: str, tmp_path: Path
 ) -> None:
     result = _run(*arguments, script=script, cwd=tmp_path)
@@ -332,13 +362,13 @@ def test_server_writes_for_training_and_for_checkpoints() -> None:
         assert isinstance(config.evaluation.generation, ServerGenerationConfig)
 
 
-def test_first_run_asks_nobody_but_original_and_the_student() -> None:
+def test_evaluation_students_compares_the_student_with_original_only() -> None:
     config = to_objects(compose("train", overrides=["evaluation=students"]))
     assert isinstance(config, TrainConfig)
     assert config.evaluation.baselines == [Baseline.original, Baseline.ratio_one]
 
 
-def test_every_baseline_is_in_the_table_unless_told() -> None:
+def test_every_baseline_is_in_the_table_by_default() -> None:
     config = to_objects(compose("train"))
     assert isinstance(config, TrainConfig)
     assert set(config.evaluation.baselines) == set(Baseline)

@@ -5,6 +5,7 @@ one message without a stack trace; the whole traceback always goes to the job's 
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
@@ -43,6 +44,7 @@ def main(task: Task, conf: Path) -> None:
     import hydra
 
     from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, explain
+    from cotpress.cli.experiments import with_experiments
     from cotpress.config import register_schemas
     from cotpress.jobs import multirun
 
@@ -60,7 +62,9 @@ def main(task: Task, conf: Path) -> None:
         check_options(sys.argv[1:], name)
         check_plan_of_one(sys.argv[1:])
         multirun.check_launcher(sys.argv[1:])
-        _going_on(job)
+        sys.argv[1:] = with_experiments(sys.argv[1:], name, conf)
+        if not _shown_with_values(job):
+            _going_on(job)
         if failed:
             raise failed[0]
     except KeyboardInterrupt:
@@ -89,6 +93,25 @@ def _answered_at_once(name: str, conf: Path, arguments: list[str]) -> bool:
     elif set(SWITCHES) & set(arguments):
         sys.stdout.write(shell_completion(name, conf, arguments, os.environ))
     else:
+        return False
+    return True
+
+
+def _shown_with_values(job: Callable[[], None]) -> bool:
+    """Print the configuration of `--cfg job` with values in place of references.
+
+    Returns:
+        False if the command line asks for something else, or a reference has no value yet.
+    """
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not re.search(r" (--cfg|-c)[ =]job\b", " ".join(sys.argv)):
+        return False
+    sys.argv.append("--resolve")
+    try:
+        job()
+    except OmegaConfBaseException:
+        sys.argv.pop()
         return False
     return True
 

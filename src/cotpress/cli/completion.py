@@ -193,19 +193,21 @@ def _compose(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfi
     from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
+    from cotpress.cli.experiments import with_experiments
     from cotpress.config import register_schemas
 
     register_schemas()
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         overrides = []
         try:
-            for override in OverridesParser.create().parse_overrides([w for w in earlier if "=" in w]):
+            settings = with_experiments([word for word in earlier if "=" in word], entry, conf)
+            for override in OverridesParser.create().parse_overrides(settings):
                 text = str(override.input_line)
                 if override.is_sweep_override():  # any one of its values has the same keys
                     text = f"{text.partition('=')[0]}={next(override.sweep_string_iterator())}"
                 overrides.append(text)
             config = compose(entry, overrides=overrides, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException):
+        except (HydraException, OmegaConfBaseException, ConfigError):
             config = compose(entry, return_hydra_config=True)
     known = [group for group in config.hydra.runtime.choices if not group.startswith("hydra")]
     with open_dict(config):

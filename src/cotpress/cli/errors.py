@@ -9,7 +9,7 @@ from typing import NoReturn
 from cotpress.cli.help import groups_of
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
-from cotpress.prompts import RATIO_RANGE
+from cotpress.settings import RATIO_RANGE
 
 _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 """Packages that read command lines and configurations, and nothing else."""

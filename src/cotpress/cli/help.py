@@ -64,6 +64,7 @@ GROUPS = {
     "tracker": "where metrics go besides the run directory",
     "trainer": "device, batch sizes, threads",
     "truth": "what is known to matter, to judge scorers by",
+    "tune": "what is trained of a model: adapters, all weights, or nothing",
 }
 """What each configuration group decides."""
 SWITCHES = {"train": {"plan=true": "memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"}}

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Annotated
 
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, require
 from cotpress.records import Unit
+from cotpress.settings import Count, Ratio, Rule
+
+_Text = Annotated[str, Rule(bool, "texts that are not empty")]
 
 
 class Selection(Enum):
@@ -58,7 +62,7 @@ class CompressionConfig:
     """Who chooses the tokens."""
     iterative_size: int = 1800
     """Tokens per window, at least 2; only looked at with `selection=llmlingua_compat`."""
-    mixed_ratios: list[float] = field(default_factory=list)
+    mixed_ratios: list[Ratio] = field(default_factory=list)
     """Empty: every trace is cut to `ratio` and no marker is shown (CTS). Otherwise each trace draws one of
     these ratios, which a control marker in the prompt announces; `ratio` is then asked at evaluation (TokenSkip)."""
     granularity: Unit = Unit.token
@@ -69,26 +73,22 @@ class CompressionConfig:
     """Whose score decides about a token."""
     protection: Protection = Protection.none
     """Tokens that are kept whatever their score."""
-    keep_strings: list[str] = field(default_factory=list)
+    keep_strings: list[_Text] = field(default_factory=list)
     r"""Texts whose every occurrence is kept as well, e.g. `["Step", ":", "\n"]` (LLMLingua's `force_tokens`). A text of
     nothing but the escapes `\n` and `\t` means line breaks and tabs: the command line has no other way to give them."""
-    max_consecutive_deletions: int | None = None
+    max_consecutive_deletions: Count | None = None
     """Longest run of tokens that may be missing, at least 1; null sets no limit."""
 
-
-def check_llmlingua_compat(config: CompressionConfig) -> None:
-    """Refuse settings that `selection=llmlingua_compat` does not look at.
-
-    Raises:
-        ConfigError: Names them.
-    """
-    usual = CompressionConfig(selection=config.selection, iterative_size=config.iterative_size)
-    for name in (f.name for f in fields(config)):
-        if getattr(config, name) != getattr(usual, name):
-            raise ConfigError(
-                f"compression.{name} has no effect with compression.selection=llmlingua_compat: the release of CTS "
-                "cuts every trace to one ratio and ignores its own protection options. Fix: compression=single, or "
-                f"leave compression.{name} out"
-            )
-    if config.iterative_size < 2:
-        raise ConfigError(f"compression.iterative_size: got {config.iterative_size}, allowed: 2 or more")
+    def validate(self, key: str) -> None:
+        """Refuse settings that `selection=llmlingua_compat` ignores."""
+        if self.selection is not Selection.llmlingua_compat:
+            return
+        usual = CompressionConfig(selection=self.selection, iterative_size=self.iterative_size)
+        for name in (f.name for f in fields(self)):
+            if getattr(self, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"{key}.{name} has no effect with {key}.selection=llmlingua_compat: the release of CTS cuts every "
+                    f"trace to one ratio and ignores its own protection options. Fix: compression=single, or leave "
+                    f"{key}.{name} out"
+                )
+        require(f"{key}.iterative_size", self.iterative_size, self.iterative_size >= 2, "a whole number of at least 2")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.compression.config import CompressionConfig, Selection, check_llmlingua_compat
+from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
 from cotpress.compression.selection import Ranking
 from cotpress.errors import ConfigError, DataError
@@ -82,8 +82,6 @@ def compress(
         raise ConfigError(
             f"ratio: got {ratio:g} but no scores; without a scorer only 1.0 (keep everything) is possible"
         )
-    if config.selection is Selection.llmlingua_compat:
-        check_llmlingua_compat(config)
     if scores is None or (ratio >= 1 and not config.mixed_ratios):
         scores, plan = None, _Plan(ratios=(1.0,), mixed=False, rules=Rules(), seed=0)
     elif config.mixed_ratios:

@@ -3,10 +3,15 @@
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Annotated
 
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 from cotpress.answers.extraction import Extractor
+from cotpress.settings import Amount, Count, Natural, Rule, interval
+
+_BUDGET = II(".budgets.${.protocol}")
+Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3")]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -15,9 +20,9 @@ class DataConfig:
 
     name: str = MISSING
     """Name of the source, shown in tables."""
-    validation_fraction: float = 0.1
+    validation_fraction: Annotated[float, interval("[0, 1)")] = 0.1
     """Share of the traces kept out of training, in [0, 1)."""
-    limit: int | None = None
+    limit: Count | None = None
     """Use only the first so many usable rows."""
     strict: bool = False
     """Make the first bad row an error instead of counting it as dropped."""
@@ -32,15 +37,15 @@ class DataConfig:
 class PlantedDataConfig(DataConfig):
     """Built-in word problems whose redundant thinking is planted and labelled."""
 
-    num_traces: int = MISSING
+    num_traces: Count = MISSING
     """Traces to generate, validation included."""
     families: list[str] = field(default_factory=list)
     """Problem families; empty means all training families."""
-    difficulty: int = 1
+    difficulty: Difficulty = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
-    redundancy: float = 1.0
+    redundancy: Amount = 1.0
     """Amount of planted redundancy relative to the default, >= 0; 0 leaves only the equations."""
-    seed: int = MISSING
+    seed: Natural = MISSING
     """Seed of the generator."""
 
 
@@ -73,11 +78,11 @@ class BenchmarkConfig:
 
     name: str = MISSING
     """Name of the benchmark, shown in tables."""
-    limit: int | None = None
+    limit: Count | None = None
     """Use only the first so many problems."""
-    max_new_tokens: int = MISSING
+    max_new_tokens: Count = MISSING
     """Generation budget per answer, in the student's tokens."""
-    prompt: str = "{question}"
+    prompt: Annotated[str, Rule(lambda text: "{question}" in text, "a text with {question} in it")] = "{question}"
     """What the user's turn says; `{question}` is replaced. The system text is the model's (`model.chat.system`),
     because a student has to be asked the way it was trained."""
     extractor: Extractor = Extractor.math
@@ -93,13 +98,13 @@ class BenchmarkConfig:
 class PlantedBenchmarkConfig(BenchmarkConfig):
     """Held-out problems of the built-in generator."""
 
-    num_problems: int = MISSING
+    num_problems: Count = MISSING
     """Problems to generate."""
     families: list[str] = field(default_factory=list)
     """Problem families; empty means all of them, those held out of training included."""
-    difficulty: int = 1
+    difficulty: Difficulty = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
-    seed: int = 2_000_003
+    seed: Natural = 2_000_003
     """Seed of the generator. Equal to the data's or not, no problem has the numbers of a training trace."""
 
 
@@ -108,13 +113,13 @@ class PlantedQuestionsConfig(BenchmarkConfig):
     """Problems of the built-in generator to train on (config group `questions`): none has the numbers of a problem that
     is evaluated."""
 
-    num_problems: int = MISSING
+    num_problems: Count = MISSING
     """Problems to generate."""
     families: list[str] = field(default_factory=list)
     """Problem families; empty means all training families."""
-    difficulty: int = 1
+    difficulty: Difficulty = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
-    seed: int = 4_000_037
+    seed: Natural = 4_000_037
     """Seed of the generator; not that of `data=planted`, or a student would be asked what it was trained on."""
 
 
@@ -152,6 +157,8 @@ class PublishedBenchmarkConfig(BenchmarkConfig):
     """Names under which copies hold the gold answer."""
     answer_after: str = ""
     """The gold answer is what follows the last occurrence of this text, where it occurs."""
+    max_new_tokens: Count = _BUDGET
+    """Generation budget per answer, in the student's tokens."""
     protocol: str = MISSING
     """Paper whose token budget is used: a key of `budgets`."""
     budgets: dict[str, int] = field(default_factory=dict)
@@ -164,7 +171,7 @@ class MultipleChoiceBenchmarkConfig(PublishedBenchmarkConfig):
 
     wrong_columns: list[str] = MISSING
     """Columns of the wrong options; the right one is in `answer_columns`."""
-    seed: int = MISSING
+    seed: Natural = MISSING
     """Seed of the order of the options; seed and question id determine it."""
 
 
@@ -174,7 +181,7 @@ class TruthConfig:
 
     name: str = MISSING
     """Name of the truth, shown in tables."""
-    limit: int | None = None
+    limit: Count | None = None
     """Use only the first so many usable rows."""
 
 
@@ -182,15 +189,15 @@ class TruthConfig:
 class PlantedTruthConfig(TruthConfig):
     """Built-in traces with a label for every character; no problem has the numbers of a training trace."""
 
-    num_traces: int = MISSING
+    num_traces: Count = MISSING
     """Traces to generate."""
     families: list[str] = field(default_factory=list)
     """Problem families; empty means all training families."""
-    difficulty: int = 1
+    difficulty: Difficulty = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
-    redundancy: float = 1.0
+    redundancy: Amount = 1.0
     """Amount of planted redundancy relative to the default, >= 0."""
-    seed: int = 3_000_017
+    seed: Natural = 3_000_017
     """Seed of the generator. Equal to the data's or not, no problem has the numbers of a training trace."""
 
 

@@ -28,7 +28,7 @@ from cotpress.data.config import (
 )
 from cotpress.data.planted import generator
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
-from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
+from cotpress.data.self_written.config import SelfWrittenDataConfig
 from cotpress.data.self_written.stage import SOLVED, solve
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
@@ -101,7 +101,6 @@ def traces(
         DataError: The file is missing, holds no usable row, or (if strict) a bad one; or nothing is left for training.
         GenerationError: A server that should write fails.
     """
-    _check_limit(f"{group}.limit", config.limit)
     if isinstance(config, SelfWrittenDataConfig):
         source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
@@ -145,9 +144,6 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
         ConfigError: A value is out of range.
         DataError: The file is missing or holds no usable row; or the hub cannot give it.
     """
-    _check_limit(f"{group}.limit", config.limit)
-    if "{question}" not in config.prompt:
-        raise ConfigError(f"{group}.prompt: got '{config.prompt}', it must contain {{question}}")
     source = _problem_source(config, group)
     extractor = config.extractor.value
 
@@ -192,7 +188,6 @@ def _self_written(
     """What the model wrote and solved."""
     if model is None:
         raise ConfigError(f"{group}=self_written: there is no model that could write. Fix: model=NAME")
-    check_self_written(config, group)
     questions = problems(config.questions, store, f"{group}.questions")
     solved = solve(config, questions, model=model, trainer=trainer, store=store)
     identity = {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]}
@@ -276,8 +271,3 @@ def _lazily(make: Callable[[], Iterable[R]]) -> Iterator[R]:
 def _file_identity(path: str) -> dict[str, str]:
     """What a file holds and how it is read, not where it lies."""
     return {"source": "file", "format": Path(path).suffix.lower(), "sha256": file_sha256(Path(path))}
-
-
-def _check_limit(key: str, limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise ConfigError(f"{key}: got {limit}, allowed: a whole number of at least 1, or null for all rows")

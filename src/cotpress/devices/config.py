@@ -3,8 +3,13 @@
 import importlib.util
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
-from cotpress.errors import ConfigError, MissingExtraError
+from cotpress.errors import MissingExtraError
+from cotpress.settings import Amount, Count, Rule
+
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
+"""`cuda` is another word for `gpu`."""
 
 
 class Strategy(Enum):
@@ -37,20 +42,20 @@ class HeadLoss(Enum):
 class TrainerConfig:
     """Hardware (config group `trainer`); nothing here changes what an artifact is."""
 
-    accelerator: str = "auto"
+    accelerator: Annotated[str, Rule(_ACCELERATORS.__contains__, "auto, cpu, gpu")] = "auto"
     """auto (a GPU if there is one), cpu or gpu."""
-    devices: int | None = 1
+    devices: Count | None = 1
     """Devices of each machine, at least 1; null takes all its GPUs. On a CPU each is a process with its share of the
     cores, and null is one."""
-    num_nodes: int = 1
+    num_nodes: Count = 1
     """Machines that run the same `compress.py` over one shared filesystem and share its scoring; 1 elsewhere."""
     strategy: Strategy = Strategy.ddp
     """How several devices share a training: ddp, fsdp2 or deepspeed."""
-    num_threads: int | None = None
+    num_threads: Count | None = None
     """CPU threads of torch in each process; null leaves torch's choice, and several processes share the cores."""
-    tokens_per_batch: int = 2048
+    tokens_per_batch: Count = 2048
     """Most tokens per forward pass in training and scoring; a longer text is a pass by itself."""
-    generation_tokens: int = 16384
+    generation_tokens: Count = 16384
     """Answers generated at once, counted in tokens: prompt plus budget of each; bounds the key-value cache."""
     compile: bool = False
     """Compile the model with torch.compile before it scores texts; needs a C++ compiler, pays after minutes only."""
@@ -62,43 +67,15 @@ class TrainerConfig:
     deterministic: bool = False
     """Use only algorithms that give the same bits every time on one GPU; slower, and an error where there is none. On a
     CPU nothing has to be chosen."""
-    checkpoint_every_s: float = 60.0
+    checkpoint_every_s: Amount = 60.0
     """Seconds between two resumable checkpoints of a training run."""
 
 
-def check_accelerator(config: TrainerConfig) -> None:
-    """Refuse what is no kind of device that models run on here.
+def check_strategy(strategy: Strategy) -> None:
+    """Check that the package behind a strategy is installed.
 
     Raises:
-        ConfigError: It is none.
+        MissingExtraError: It is not.
     """
-    if config.accelerator not in ("auto", "cpu", "gpu", "cuda"):  # cuda is another word for gpu
-        raise ConfigError(f"trainer.accelerator: got '{config.accelerator}', allowed: auto, cpu, gpu")
-
-
-def check_devices(config: TrainerConfig, *, only_scores: bool) -> None:
-    """What can be said of the devices, their number and their strategy before any work.
-
-    Args:
-        config: Settings of the hardware.
-        only_scores: The command is there for its scores, which several machines can share.
-
-    Raises:
-        ConfigError: A number out of range, or no such kind of device.
-        MissingExtraError: DeepSpeed is asked for and not installed.
-    """
-    check_accelerator(config)
-    if config.devices is not None and config.devices < 1:
-        raise ConfigError(
-            f"trainer.devices: got {config.devices}, allowed: a whole number of at least 1, or null for all GPUs"
-        )
-    if config.num_nodes < 1:
-        raise ConfigError(f"trainer.num_nodes: got {config.num_nodes}, allowed: a whole number of at least 1")
-    if config.num_nodes != 1 and not only_scores:
-        raise ConfigError(
-            f"trainer.num_nodes: got {config.num_nodes}, allowed: 1. One training shares the devices of one machine; "
-            "the jobs of a sweep run on many, and compress.py scores on many. "
-            "Fix: trainer.num_nodes=1, trainer.devices=N"
-        )
-    if config.strategy is Strategy.deepspeed and importlib.util.find_spec("deepspeed") is None:
+    if strategy is Strategy.deepspeed and importlib.util.find_spec("deepspeed") is None:
         raise MissingExtraError("trainer.strategy=deepspeed", "deepspeed", "pip install 'cotpress[deepspeed]'")

@@ -19,7 +19,7 @@ which all are equally good. Here no more than the asked share is dropped, and of
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from cotpress.distill.alignment import Word, align, matched_ranges, words
@@ -27,7 +27,6 @@ from cotpress.distill.config import LlmDistillConfig
 from cotpress.distill.extract import Extraction
 from cotpress.distill.llm import PROMPT_VERSION, extracted_text
 from cotpress.distill.ranges import Found, Ranges, merged
-from cotpress.errors import ConfigError
 from cotpress.generation.base import LENGTH, REFUSED, STOP
 from cotpress.records import Trace
 
@@ -114,20 +113,8 @@ class Limits:
 
     @classmethod
     def of(cls, config: LlmDistillConfig) -> Self:
-        """Those of a configuration.
-
-        Raises:
-            ConfigError: A value is out of range.
-        """
-        shares = {"drop_variation": config.drop_variation, "drop_gap": config.drop_gap}
-        highest = {"max_variation": config.max_variation, "max_gap": config.max_gap}
-        for name, value in shares.items():
-            if not 0 <= value < 1:
-                raise ConfigError(f"distill.{name}: got {value}, allowed: a number in [0, 1)")
-        for name, value in highest.items():
-            if not 0 <= value <= 1:
-                raise ConfigError(f"distill.{name}: got {value}, allowed: a number in [0, 1]")
-        return cls(**shares, **highest)
+        """Take the limits from the settings."""
+        return cls(**{f.name: getattr(config, f.name) for f in fields(cls)})
 
 
 def aligned(traces: Sequence[Trace], extractions: Sequence[Extraction], limits: Limits) -> Found:

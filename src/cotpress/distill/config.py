@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
-from cotpress.generation.config import GenerationConfig
+from cotpress.errors import ConfigError
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.modeling.config import ModelConfig
+from cotpress.settings import Count, Rule, interval
 
 
 class Extractor(Enum):
@@ -24,7 +27,7 @@ class DistillConfig:
 
     extractor: Extractor = Extractor.labels
     """How the valuable part is found."""
-    min_overlap: float = 0.5
+    min_overlap: Annotated[float, interval("(0, 1]")] = 0.5
     """Smallest share of a step's numbers and content words found in the response (overlap only)."""
 
 
@@ -40,15 +43,23 @@ class LlmDistillConfig(DistillConfig):
     """The language model (backend transformers only); null is the run's. Choose with model@distill.model=NAME."""
     show_response: bool = True
     """Show the written response with the question, so that the model knows what the thinking has to lead to."""
-    chunk_words: int = 400
+    chunk_words: Annotated[int, Rule(lambda number: 10 <= number <= 2000, "10 to 2000")] = 400
     """Longest piece of thinking that is extracted at once, cut at ends of steps; a number or a symbol is a word."""
-    max_new_tokens: int = 1024
+    max_new_tokens: Count = 1024
     """Budget of one extraction, in the language model's tokens."""
-    drop_variation: float = 0.05
+    drop_variation: Annotated[float, interval("[0, 1)")] = 0.05
     """Share of the traces that is dropped for the highest variation rate, in [0, 1)."""
-    drop_gap: float = 0.1
+    drop_gap: Annotated[float, interval("[0, 1)")] = 0.1
     """Share of the remaining traces that is dropped for the highest alignment gap, in [0, 1)."""
-    max_variation: float = 0.3
+    max_variation: Annotated[float, interval("[0, 1]")] = 0.3
     """Highest variation rate that is ever kept, in [0, 1]; not in the paper: who rephrases always passes any share."""
-    max_gap: float = 0.1
+    max_gap: Annotated[float, interval("[0, 1]")] = 0.1
     """Highest alignment gap that is ever kept, in [0, 1]; not in the paper either."""
+
+    def validate(self, key: str) -> None:
+        """Refuse a model beside a server, which has its own."""
+        if self.model is not None and isinstance(self.generation, ServerGenerationConfig):
+            raise ConfigError(
+                f"{key}.model: got '{self.model.name}', but the server '{self.generation.model}' extracts. "
+                f"Fix: leave it out, or generation@{key}.generation=transformers"
+            )

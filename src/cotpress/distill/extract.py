@@ -8,10 +8,8 @@ from pathlib import Path
 from cotpress.devices.config import TrainerConfig
 from cotpress.distill.config import LlmDistillConfig
 from cotpress.distill.llm import PROMPT_VERSION, chunk_ranges, conversation
-from cotpress.errors import ConfigError
 from cotpress.generation.backends import generation_identity, open_backend, sampling_of
 from cotpress.generation.base import Backend, Generation
-from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.progress import Progress
 from cotpress.records import Trace
@@ -22,7 +20,6 @@ from cotpress.store.tables import write_records
 log = logging.getLogger(__name__)
 
 EXTRACTIONS = "extractions.parquet"
-_CHUNK_WORDS = (10, 2000)
 _Chunk = tuple[Trace, int, int]
 """A trace, and the character range of one chunk of its thinking."""
 
@@ -72,7 +69,6 @@ def extract(
         GenerationError: The server fails.
         ModelError: The model cannot be loaded.
     """
-    _check(config)
     extracting = config.model or model
     identity = {
         "data": traces.key,
@@ -119,16 +115,3 @@ def _ask(
                 sampling=sampling_of(config.generation),
                 on_done=note,
             )
-
-
-def _check(config: LlmDistillConfig) -> None:
-    low, high = _CHUNK_WORDS
-    if not low <= config.chunk_words <= high:
-        raise ConfigError(f"distill.chunk_words: got {config.chunk_words}, allowed: {low} to {high}")
-    if config.max_new_tokens < 1:
-        raise ConfigError(f"distill.max_new_tokens: got {config.max_new_tokens}, allowed: at least 1")
-    if config.model is not None and isinstance(config.generation, ServerGenerationConfig):
-        raise ConfigError(
-            f"distill.model: got '{config.model.name}', but the server '{config.generation.model}' extracts. "
-            "Fix: leave it out, or generation@distill.generation=transformers"
-        )

@@ -92,8 +92,6 @@ def _by_trace(config: DistillConfig) -> _Plan:
         case Extractor.labels:
             return _Plan(identity={"extractor": "labels"}, find=functools.partial(_each, essential_spans))
         case Extractor.overlap:
-            if not 0 < config.min_overlap <= 1:
-                raise ConfigError(f"distill.min_overlap: got {config.min_overlap}, allowed: a number in (0, 1]")
             extract = functools.partial(overlapping_steps, min_overlap=config.min_overlap)
             identity = {"extractor": "overlap", "min_overlap": config.min_overlap}
             return _Plan(identity=identity, find=functools.partial(_each, extract))

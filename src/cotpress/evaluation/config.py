@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
 from omegaconf import MISSING
 
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig
+from cotpress.settings import Amount, Count, Ratio, interval
 
 
 class Baseline(Enum):
@@ -66,23 +68,41 @@ class EvaluationConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Which backend writes the answers; choose with generation@evaluation.generation=server. How tokens are chosen
     is said here, by samples, temperature and top_p, and not there."""
-    ratios: list[float] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
     """Further ratios that a student with a control marker is asked for, in the same pass; a row for each."""
-    confidence: float = 0.95
+    confidence: Annotated[float, interval("(0, 1)")] = 0.95
     """Level of the intervals, in (0, 1)."""
-    samples: int = 1
+    samples: Count = 1
     """Answers per question; accuracy is avg@k over them, and pass@k is reported."""
-    temperature: float | None = None
+    temperature: Amount | None = None
     """0 is greedy; null is greedy for one sample and 0.6 (CTS) for several."""
-    top_p: float | None = None
+    top_p: Annotated[float, interval("(0, 1]")] | None = None
     """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 0.95 (CTS) when sampling."""
     budget_follows_ratio: bool = False
     """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncating costs accuracy by itself."""
-    budgets: list[int] = field(default_factory=list)
+    budgets: list[Count] = field(default_factory=list)
     """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of what Original's
     answers take."""
     reference_tokenizer: str | None = None
     """Hub id or folder of a tokenizer in which outputs are counted as well (CTS: Qwen/Qwen2.5-7B-Instruct)."""
+
+    def validate(self, key: str) -> None:
+        """Refuse an LC-Prompt without a place for the share, and sampling settings that have no effect."""
+        if Baseline.lc_prompt in self.baselines:
+            text = self.instructions.lc_prompt
+            require(f"{key}.instructions.lc_prompt", text, "{percent}" in text, "a text with {percent} in it")
+        check_samples(self.samples, self.temperature)
+        greedy = self.temperature == 0 or (self.temperature is None and self.samples == 1)
+        if self.top_p is not None and self.top_p < 1 and greedy:
+            raise ConfigError(
+                f"{key}.top_p: got {self.top_p}, but answers are greedy, so it would do nothing. "
+                f"Fix: {key}.temperature=0.6, or {key}.top_p=null"
+            )
+        for name, value in (("temperature", self.generation.temperature), ("top_p", self.generation.top_p)):
+            if value is not None:
+                raise ConfigError(
+                    f"{key}.generation.{name}: got {value}, but {key}.{name} decides it. Fix: {key}.{name}={value}"
+                )
 
 
 def check_samples(samples: int, temperature: float | None) -> None:

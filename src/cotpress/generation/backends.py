@@ -122,17 +122,9 @@ def generation_identity(
 
 
 def sampling_of(config: GenerationConfig) -> Sampling:
-    """How tokens are chosen; settings that greedy decoding does not use are left at their defaults.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
+    """How tokens are chosen; settings that greedy decoding does not use are left at their defaults."""
     temperature = 0.0 if config.temperature is None else config.temperature
     top_p = 1.0 if config.top_p is None else config.top_p
-    if temperature < 0:
-        raise ConfigError(f"generation.temperature: got {temperature}, allowed: a number of at least 0")
-    if not 0 < top_p <= 1:
-        raise ConfigError(f"generation.top_p: got {top_p}, allowed: a number in (0, 1]")
     if temperature == 0:
         return Sampling()
     return Sampling(temperature=temperature, top_p=top_p, seed=config.seed)

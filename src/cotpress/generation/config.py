@@ -1,19 +1,24 @@
 """Settings of text generation: which backend writes, and how the next token is chosen."""
 
 from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
 
 from omegaconf import MISSING
+
+from cotpress.errors import ConfigError
+from cotpress.settings import Amount, Count, Natural, Positive, interval
 
 
 @dataclass(kw_only=True, slots=True)
 class GenerationConfig:
     """Common to all backends (config group `generation`)."""
 
-    temperature: float | None = None
+    temperature: Amount | None = None
     """0 is greedy; higher is more random; null leaves it to what asks: greedy, or `evaluation.temperature`."""
-    top_p: float | None = None
+    top_p: Annotated[float, interval("(0, 1]")] | None = None
     """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 1, or `evaluation.top_p`."""
-    seed: int = 0
+    seed: Natural = 0
     """Seed of the draws; greedy decoding does not use it."""
 
 
@@ -36,9 +41,20 @@ class ServerGenerationConfig(GenerationConfig):
     """Name under which the server knows the model, or a LoRA adapter that it has loaded."""
     api_key_env: str | None = None
     """NAME of the environment variable that holds the key; null sends none. The key itself is written nowhere."""
-    concurrency: int = 16
+    concurrency: Count = 16
     """Requests under way at once; changes speed only."""
-    timeout_s: float = 600.0
+    timeout_s: Positive = 600.0
     """Longest wait for one answer, in seconds."""
-    max_retries: int = 6
+    max_retries: Natural = 6
     """Further attempts after 408, 409, 429, 5xx, time-outs and lost connections, with growing pauses."""
+
+    def validate(self, key: str) -> None:
+        """Refuse what is no address, and an address that holds a secret."""
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{key}.base_url: allowed: an address such as http://localhost:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ConfigError(
+                f"{key}.base_url: it holds a user name, password or query, which would end up in config.yaml and logs. "
+                f"Fix: give the key in an environment variable, {key}.api_key_env=NAME"
+            )

@@ -6,6 +6,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from cotpress.prompts import ChatConfig
+from cotpress.settings import Amount, Count
 
 
 class ModelSource(Enum):
@@ -45,15 +46,15 @@ class Attention(Enum):
 class Recipe:
     """Fine-tuning values that depend on the model; the groups `sft` and `reference` read them."""
 
-    learning_rate: float = MISSING
+    learning_rate: Amount = MISSING
     """Peak learning rate."""
-    epochs: int = 3
+    epochs: Count = 3
     """Passes over the data."""
-    sequences_per_step: int = 8
+    sequences_per_step: Count = 8
     """Sequences per optimizer step."""
-    lora_rank: int = 8
+    lora_rank: Count = 8
     """Rank of the adapter matrices (LoRA only)."""
-    lora_alpha: int = 16
+    lora_alpha: Count = 16
     """Adapter scale numerator (LoRA only)."""
 
 
@@ -85,7 +86,7 @@ class ModelConfig:
     """How attention is computed."""
     trust_remote_code: bool = False
     """Run Python code that comes with the weights; only for models you trust."""
-    context_tokens: int = 4096
+    context_tokens: Count = 4096
     """Longest sequence the model is used with, in tokens."""
     chat: ChatConfig = field(default_factory=ChatConfig)
     """Conversation format."""

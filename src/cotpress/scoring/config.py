@@ -12,6 +12,7 @@ from omegaconf import MISSING
 
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.records import Unit
+from cotpress.settings import Amount, Count, Natural
 
 
 class Condition(Enum):
@@ -254,9 +255,9 @@ class FirstTokenSurprisalConfig(ReadingConfig):
 class GreedyNllConfig(ReadingConfig):
     """Greedy deletion by joint likelihood of what stays and the response (arXiv 2601.03066)."""
 
-    max_tokens: int = 128
+    max_tokens: Count = 128
     """Longest thinking that is scored; the cost grows with its square in forward passes."""
-    deletions_per_round: int = 1
+    deletions_per_round: Count = 1
     """Tokens deleted before all candidates are tried again; 1 is the published algorithm."""
 
     def check(self, *, has_reference: bool) -> None:
@@ -270,7 +271,7 @@ class GreedyNllConfig(ReadingConfig):
 class RandomConfig(ScorerConfig):
     """Uniform random scores, stable per token."""
 
-    seed: int = MISSING
+    seed: Natural = MISSING
     """Seed of the scores."""
 
 
@@ -290,9 +291,9 @@ class TokenskipConfig(ScorerConfig):
     """Hub id or directory of the encoder; `package:NAME` for one that a Python package carries."""
     train: bool = MISSING
     """Train a keep/drop head on the distilled labels first; false when `path` is a published classifier."""
-    learning_rate: float = 3e-4
+    learning_rate: Amount = 3e-4
     """Peak learning rate of the classifier training."""
-    epochs: int = 2
+    epochs: Count = 2
     """Passes over the distilled traces."""
     trained_layers: int | None = 2
     """Topmost encoder layers that are tuned with the head; null tunes all weights."""
@@ -300,7 +301,7 @@ class TokenskipConfig(ScorerConfig):
     """Chunks per training step."""
     window_tokens: int = 510
     """Longest chunk the encoder sees, in its tokens without the two special ones."""
-    seed: int = MISSING
+    seed: Natural = MISSING
     """Seed of the head's initialisation and the data order."""
 
     @property

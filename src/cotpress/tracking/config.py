@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cotpress.errors import ConfigError
+from cotpress.settings import Natural, Positive
 
 
 class TrackerKind(Enum):
@@ -40,22 +40,7 @@ class TrackerConfig:
     """W&B team or user."""
     artifacts: list[ArtifactKind] = field(default_factory=lambda: list(ArtifactKind))
     """Stage outputs that are sent; an empty list sends no files."""
-    max_artifact_mb: float = 200.0
+    max_artifact_mb: Positive = 200.0
     """Stage outputs above so many megabytes (10^6 bytes) are not sent; the log says so."""
-    table_rows: int = 2000
+    table_rows: Natural = 2000
     """Most rows of each table of predictions and of tokens; 0 sends no tables."""
-
-
-def check_tracker(config: TrackerConfig) -> None:
-    """Refuse numbers that mean nothing.
-
-    Raises:
-        ConfigError: Names the key, what was got and what is allowed.
-    """
-    if config.max_artifact_mb <= 0:
-        raise ConfigError(
-            f"tracker.max_artifact_mb: got {config.max_artifact_mb:g}, allowed: a number above 0. "
-            "Fix: tracker.artifacts=[] sends no files"
-        )
-    if config.table_rows < 0:
-        raise ConfigError(f"tracker.table_rows: got {config.table_rows}, allowed: a whole number of at least 0")

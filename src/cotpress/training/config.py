@@ -3,12 +3,14 @@
 import importlib.util
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
 from omegaconf import MISSING
 
 from cotpress.devices.config import HeadLoss
-from cotpress.errors import MissingExtraError
+from cotpress.errors import MissingExtraError, require
 from cotpress.modeling.config import ModelConfig
+from cotpress.settings import Amount, Count, Natural, interval
 
 
 class Method(Enum):
@@ -28,32 +30,37 @@ class TuneConfig:
 
     method: Method = MISSING
     """What is trained."""
-    learning_rate: float = MISSING
+    learning_rate: Amount = MISSING
     """Peak learning rate."""
     epochs: int = MISSING
     """Passes over the data."""
-    sequences_per_step: int = MISSING
+    sequences_per_step: Count = MISSING
     """Sequences per optimizer step; the loss is the mean over all their target tokens."""
-    warmup_fraction: float = 0.1
+    warmup_fraction: Annotated[float, interval("[0, 1]")] = 0.1
     """Share of the steps with rising learning rate."""
-    weight_decay: float = 0.0
+    weight_decay: Amount = 0.0
     """Decoupled weight decay of AdamW."""
-    beta1: float = 0.9
+    beta1: Annotated[float, interval("[0, 1)")] = 0.9
     """First-moment decay of AdamW."""
-    beta2: float = 0.999
+    beta2: Annotated[float, interval("[0, 1)")] = 0.999
     """Second-moment decay of AdamW."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Amount = 1.0
     """Gradient norm above which gradients are scaled down; 0 turns it off."""
-    max_tokens: int = 4096
+    max_tokens: Count = 4096
     """Longest training sequence; longer ones are dropped and counted, never cut."""
-    lora_rank: int = 8
+    lora_rank: Count = 8
     """Rank of the adapter matrices (LoRA only)."""
-    lora_alpha: int = 16
+    lora_alpha: Count = 16
     """Adapter scale numerator (LoRA only)."""
-    lora_dropout: float = 0.0
+    lora_dropout: Annotated[float, interval("[0, 1)")] = 0.0
     """Dropout before the adapter (LoRA only); its masks depend on `trainer.tokens_per_batch`."""
-    seed: int = MISSING
+    seed: Natural = MISSING
     """Seed of adapter initialisation and data order."""
+
+    def validate(self, key: str) -> None:
+        """Refuse a training without epochs."""
+        if self.method is not Method.none:
+            require(f"{key}.epochs", self.epochs, self.epochs >= 1, "a whole number of at least 1")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,7 +69,7 @@ class ReferenceConfig:
 
     base: ModelConfig | None = None
     """Model it starts from; null is the student's. Choose another with model@reference.base=NAME."""
-    limit: int | None = None
+    limit: Count | None = None
     """Train on only the first so many distilled traces."""
     tune: TuneConfig = field(default_factory=TuneConfig)
     """How it is trained; `tune.method: none` scores with the base model."""
@@ -102,13 +109,20 @@ class SftConfig:
 
     tune: TuneConfig = field(default_factory=TuneConfig)
     """How it is trained."""
-    validation_problems: int = 8
+    validation_problems: Natural = 8
     """Validation problems that are answered during training; 0 turns the callback off."""
-    validation_max_new_tokens: int | None = None
+    validation_max_new_tokens: Count | None = None
     """Budget of each such answer, in the student's tokens; null is twice the longest of the problems' own traces. No
     weight depends on these answers, so neither does what a student is (its artifact)."""
-    validations_per_run: int = 1
+    validations_per_run: Count = 1
     """How often they are answered, evenly spread over the run, the last time at its end."""
+
+    def validate(self, key: str) -> None:
+        """Refuse a student that is not trained."""
+        method = self.tune.method
+        require(
+            f"{key}.tune.method", method.value, method is not Method.none, "lora, full: a student has to be trained"
+        )
 
 
 def liger_is_installed() -> bool:

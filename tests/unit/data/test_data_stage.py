@@ -118,13 +118,6 @@ def test_a_missing_benchmark_file_is_named_with_its_key(store: ArtifactStore, tm
         stage.problems(JsonlBenchmarkConfig(name="mine", path=str(tmp_path / "no.jsonl"), max_new_tokens=10), store)
 
 
-def test_a_limit_below_one_is_refused(store: ArtifactStore) -> None:
-    with pytest.raises(ConfigError, match=r"data\.limit: got 0"):
-        stage.traces(planted(limit=0), store)
-    with pytest.raises(ConfigError, match=r"benchmark\.limit: got 0"):
-        stage.problems(benchmark(limit=0), store)
-
-
 def test_a_configuration_without_a_source_is_refused(store: ArtifactStore) -> None:
     with pytest.raises(ConfigError, match="Allowed: planted, jsonl"):
         stage.traces(DataConfig(name="x"), store)

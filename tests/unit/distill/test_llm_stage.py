@@ -208,23 +208,6 @@ def test_transformers_model_extracts_through_the_same_stage(store: ArtifactStore
     assert json.loads(manifest.read_text())["num_rows"] == 1
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"chunk_words": 0}, r"distill\.chunk_words: got 0, allowed: 10 to 2000"),
-        ({"max_new_tokens": 0}, r"distill\.max_new_tokens: got 0"),
-        ({"drop_variation": 1.0}, r"distill\.drop_variation: got 1\.0, allowed: a number in \[0, 1\)"),
-        ({"max_gap": -0.1}, r"distill\.max_gap: got -0\.1"),
-        ({"model": TINY}, r"distill\.model: got 'tiny', but the server 'stub' extracts"),
-    ],
-)
-def test_values_out_of_range_are_refused_before_anything_is_asked(store: ArtifactStore, more, message: str) -> None:
-    with openai_server(answering()) as server:
-        with pytest.raises(ConfigError, match=message):
-            distill(settings(server, **more), data(store, "Okay. 8 - 3 = 5."), store, model=TINY)
-        assert server.calls == []
-
-
 def test_extractor_llm_without_its_settings_names_the_fix(store: ArtifactStore) -> None:
     with pytest.raises(ConfigError, match="Fix: distill=llm"):
         distill(DistillConfig(extractor=Extractor.llm), data(store, "a"), store, model=TINY)

@@ -9,6 +9,7 @@ from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig, JsonlBenchmarkConfig
 from cotpress.errors import ConfigError
 from cotpress.generation.config import GenerationConfig
+from cotpress.settings import Count
 
 
 class Format(Enum):
@@ -42,13 +43,13 @@ class SelfWrittenDataConfig(DataConfig):
     """Which backend runs the model; choose with generation@data.generation=server."""
     adapter: str | None = None
     """Directory or hub id of a PEFT adapter on the model, e.g. that of a student; a server is told to load it."""
-    max_new_tokens: int = MISSING
+    max_new_tokens: Count = MISSING
     """Budget of one answer, in the model's tokens."""
-    samples: int = 1
+    samples: Count = 1
     """Answers per question; with several, data.generation.temperature null is 0.6 and top_p null is 0.95 (CTS)."""
     pick: Pick = Pick.shortest
     """Which of several right answers to one question is kept."""
-    max_thinking_tokens: int | None = None
+    max_thinking_tokens: Count | None = None
     """Longest thinking that is kept, in the model's tokens (TokenSkip: 500); null keeps all."""
     format: Format = Format.auto
     """How an output is divided into thinking and response: auto, tags, answer_line."""
@@ -58,32 +59,15 @@ class SelfWrittenDataConfig(DataConfig):
         """See `DataConfig`."""
         return self.questions.extractor
 
-
-def check_self_written(config: SelfWrittenDataConfig, group: str = "data") -> None:
-    """Refuse what cannot work before anything is asked.
-
-    Args:
-        config: The settings.
-        group: Where they stand, for messages.
-
-    Raises:
-        ConfigError: A value is out of range, all answers to a question would be the same, or questions have no answers.
-    """
-    limits = {
-        "samples": config.samples,
-        "max_new_tokens": config.max_new_tokens,
-        "max_thinking_tokens": 1 if config.max_thinking_tokens is None else config.max_thinking_tokens,
-    }
-    for name, got in limits.items():
-        if got < 1:
-            raise ConfigError(f"{group}.{name}: got {got}, allowed: a whole number of at least 1")
-    if config.samples > 1 and config.generation.temperature == 0:
-        raise ConfigError(
-            f"{group}.samples: got {config.samples} at temperature 0, where all answers to a question are the same. "
-            f"Fix: {group}.generation.temperature=0.6, or {group}.samples=1"
-        )
-    if isinstance(config.questions, JsonlBenchmarkConfig) and config.questions.unanswerable:
-        raise ConfigError(
-            f"{group}.questions.unanswerable: got true, but only an answer that can be checked makes a trace. "
-            "Fix: give questions with answers"
-        )
+    def validate(self, key: str) -> None:
+        """Refuse several answers to a question that would all be the same, and questions without answers."""
+        if self.samples > 1 and self.generation.temperature == 0:
+            raise ConfigError(
+                f"{key}.samples: got {self.samples} at temperature 0, where all answers to a question are the same. "
+                f"Fix: {key}.generation.temperature=0.6, or {key}.samples=1"
+            )
+        if isinstance(self.questions, JsonlBenchmarkConfig) and self.questions.unanswerable:
+            raise ConfigError(
+                f"{key}.questions.unanswerable: got true, but only an answer that can be checked makes a trace. "
+                "Fix: give questions with answers"
+            )

@@ -19,7 +19,7 @@ from cotpress.answers import Extractor, extract_answer, is_equal
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.data import stage
 from cotpress.data.config import BenchmarkConfig, HubFile, JsonlBenchmarkConfig, PublishedBenchmarkConfig
-from cotpress.errors import ConfigError, DataError
+from cotpress.errors import DataError
 from cotpress.records import Problem
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
@@ -153,11 +153,6 @@ def test_what_is_asked_and_how_it_is_read_is_part_of_the_identity(store: Artifac
     assert len({stage.problems(made(path=path, **c), store).key for c in [{}, *changes]}) == 5
     assert stage.problems(made(path=path, name="x", max_new_tokens=1), store).key == stage.problems(config, store).key
     assert read(made(path=path, **changes[0]), store)[0].question == "a\nBe brief."
-
-
-def test_a_prompt_without_the_question_is_refused(store: ArtifactStore) -> None:
-    with pytest.raises(ConfigError, match=r"benchmark.prompt: got 'hello', it must contain \{question\}"):
-        stage.problems(made(prompt="hello"), store)
 
 
 @pytest.mark.parametrize(

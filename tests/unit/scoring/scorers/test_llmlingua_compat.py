@@ -275,7 +275,7 @@ def test_ratio_one_keeps_everything_and_asks_no_model(tmp_path):
     [
         ("compression.mixed_ratios=[0.5,0.9]", r"compression\.mixed_ratios has no effect"),
         ("compression.protection=digits", r"compression\.protection has no effect"),
-        ("compression.iterative_size=1", r"compression\.iterative_size: got 1, allowed: 2 or more"),
+        ("compression.iterative_size=1", r"compression\.iterative_size: got 1, allowed: a whole number of at least 2"),
         ("scorer=random", "scorer: got 'random'"),
     ],
 )

@@ -1,0 +1,94 @@
+"""Rules for the values of settings: written into the type of a field, checked by one walk over a configuration.
+
+    epochs: Count = 3
+    top_p: Annotated[float, interval("(0, 1]")] | None = None
+
+OmegaConf sees only the plain type. Rules over several fields of a class stand in its method `validate(key)`, where
+`key` is the place of the object on the command line, e.g. `sft.tune`.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cotpress.errors import ConfigError, require
+
+_LARGEST = 2**63 - 1
+"""Whole numbers end up in columns and random generators of 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A condition on a value.
+
+    Attributes:
+        holds: True for an allowed value.
+        allowed: The allowed values, in words.
+    """
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+def interval(text: str) -> Rule:
+    """A rule for numbers, e.g. `[0, 1)`: a square bracket includes its end, a round one excludes it."""
+    low, high = (float(end) for end in text[1:-1].split(","))
+
+    def holds(value: float) -> bool:
+        above = value >= low if text[0] == "[" else value > low
+        return above and (value <= high if text[-1] == "]" else value < high)
+
+    return Rule(holds, f"a number in {text}")
+
+
+Count = Annotated[int, Rule(lambda number: number >= 1, "a whole number of at least 1")]
+Natural = Annotated[int, Rule(lambda number: number >= 0, "a whole number of at least 0")]
+Amount = Annotated[float, Rule(lambda number: number >= 0, "a number of at least 0")]
+Positive = Annotated[float, Rule(lambda number: number > 0, "a number above 0")]
+RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
+Ratio = Annotated[float, Rule(interval("(0, 1]").holds, RATIO_RANGE)]
+Folder = Annotated[str, Rule(lambda text: bool(text.strip()) and "\0" not in text, "the path of a folder")]
+
+
+def check_settings(settings: Any, key: str = "") -> None:
+    """Check every value of a configuration: numbers are finite, the rules of the fields hold, `validate` passes.
+
+    Args:
+        settings: A dataclass, with others inside.
+        key: Its place, e.g. `sft.tune`; empty for a whole configuration.
+
+    Raises:
+        ConfigError: Names the key, its value and what is allowed.
+    """
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        _check(getattr(settings, field.name), hints[field.name], f"{key}.{field.name}" if key else field.name)
+    if hasattr(settings, "validate"):
+        settings.validate(key)
+
+
+def _check(value: Any, hint: Any, key: str, null: str = "") -> None:
+    if dataclasses.is_dataclass(value):
+        check_settings(value, key)
+    elif value is None:
+        return
+    elif typing.get_origin(hint) is Annotated:
+        kind, *rules = typing.get_args(hint)
+        _check(value, kind, key)
+        for rule in rules:
+            require(key, value, rule.holds(value), rule.allowed + null)
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for kind in typing.get_args(hint):
+            _check(value, kind, key, ", or null")
+    elif isinstance(value, list):
+        for element in value:
+            _check(element, *typing.get_args(hint), key)
+    elif isinstance(value, dict):
+        for name, element in value.items():
+            _check(element, typing.get_args(hint)[1], f"{key}.{name}")
+    elif isinstance(value, float | int) and not (math.isfinite(value) and abs(value) <= _LARGEST):
+        raise ConfigError(f"{key}: got {value}, allowed: a finite number of at most 2^63 - 1")
