@@ -1,8 +1,8 @@
-"""The root schema: the one screen that lists every configuration group.
+"""The root schema: every configuration group, by entry script.
 
-`conf/` holds the values, these classes the names, types and meaning; Hydra merges both, so a misspelt key or a
-wrong type fails before anything is loaded. The entry scripts turn the result into these plain objects; nothing
-below them sees OmegaConf.
+`conf/` holds the values, these classes the names, types and meaning. Hydra merges both, so a misspelt key or a wrong
+type fails before anything is loaded. The entry scripts turn the result into these plain objects; no other code sees
+OmegaConf.
 
 The rules of a setting stand beside it (see `cotpress.settings`); here are those that relate several groups.
 """
@@ -68,11 +68,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, slots=True)
 class ScoringPipelineConfig:
-    """Everything that the stages up to the scores need."""
+    """Settings of the stages up to the scores."""
 
     data: DataConfig = field(default_factory=DataConfig)
     labelled: DataConfig | None = None
-    """Traces that reference model and classifier learn from; null = the traces that are compressed (`data`)."""
+    """Traces that reference model and classifier are trained on; null is `data`, the traces that are compressed."""
     distill: DistillConfig = field(default_factory=DistillConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -82,14 +82,13 @@ class ScoringPipelineConfig:
     seed: Natural = 42
     """Seed of data, training order, adapter initialisation and random scores."""
     name: str | None = None
-    """Name of the run; null derives one from its settings."""
+    """Name of the run; null derives it from the settings."""
     output_root: Folder = "outputs"
-    """The one place for what is written."""
+    """Folder for everything that is written."""
 
     @property
     def scoring_model(self) -> ModelConfig:
-        """The untrained model behind the scores: what the reference model is made from. A scorer that reads with no
-        language model takes the student's tokens."""
+        """The base of the reference model; the student for scorers that read with no language model."""
         return self.reference.base or self.model if self.scorer.reads_with_model else self.model
 
     def validate(self, key: str) -> None:
@@ -104,7 +103,7 @@ class ScoringPipelineConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PipelineConfig(ScoringPipelineConfig):
-    """Everything that the stages up to the compressed data need."""
+    """Settings of the stages up to the compressed data."""
 
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     ratio: Ratio = 0.7
@@ -127,15 +126,15 @@ class TrainConfig(PipelineConfig):
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     plan: bool = False
-    """Say what memory and time this would take, and end; no weights are loaded."""
+    """Print the memory and time that the run would take, and end; loads no weights."""
     planning: PlanConfig = field(default_factory=PlanConfig)
-    """What `plan=true` assumes."""
+    """Assumptions of `plan=true`."""
 
     def validate(self, key: str) -> None:
         """Check what relates the groups of the whole flow."""
         PipelineConfig.validate(self, key)
         _check_one_machine(self.trainer)
-        if not self.plan:  # made on another machine than the one that trains
+        if not self.plan:  # a plan may be made on another machine
             _check_extras(self.trainer)
         _check_traces(self.data)
         if self.evaluation.ratios and not self.compression.mixed_ratios:
@@ -162,7 +161,7 @@ class CompressConfig(PipelineConfig):
     export: ExportFormat = ExportFormat.parquet
     """Format of the export."""
     shard: str | None = None
-    """K/N: score the Kth of N shares of the traces, beside jobs that score the others; the last one compresses."""
+    """K/N: score the Kth of N shares of the traces; the job that finishes last compresses all of them."""
 
     def validate(self, key: str) -> None:
         """Check what relates the groups and the export."""
@@ -180,10 +179,10 @@ class CompressConfig(PipelineConfig):
 
 @dataclass(kw_only=True, slots=True)
 class FidelityConfig(ScoringPipelineConfig):
-    """`fidelity.py`: how well a scorer finds what matters. `data` is what the reference model is trained on."""
+    """`fidelity.py`: agreement of a scorer with known importance. The reference model is trained on `data`."""
 
     truth: TruthConfig = field(default_factory=TruthConfig)
-    """Traces of which it is known what matters in them; these are scored."""
+    """Traces with known important parts; these are scored."""
     confidence: Annotated[float, interval("(0, 1)")] = 0.95
     """Level of the intervals, in (0, 1)."""
     num_resamples: Count = 2000
@@ -207,17 +206,17 @@ class EvaluateConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     adapter: str | None = None
-    """Directory or hub id of a PEFT adapter, which a server is told to load; null evaluates the model itself."""
+    """Directory or hub id of a PEFT adapter, which a server loads as well; null evaluates the model itself."""
     ratio: Ratio = 1.0
-    """Ratio announced by the control marker; 1.0 announces nothing."""
+    """Ratio that the control marker announces; 1.0 has no marker."""
     n: int = 1
-    """Answers per question; short for evaluation.samples, and refused beside another number there."""
+    """Answers per question; short for evaluation.samples."""
     seed: Natural = 42
-    """Seed of whatever the evaluation draws."""
+    """Seed of the evaluation."""
     name: str | None = None
-    """Name of the system in the table; null derives one from model and adapter."""
+    """Name of the system in the table; null derives it from model and adapter."""
     output_root: Folder = "outputs"
-    """The one place for what is written."""
+    """Folder for everything that is written."""
 
     def validate(self, key: str) -> None:
         """Check what relates the groups of an evaluation."""
@@ -247,10 +246,10 @@ class ReportConfig:
     output: Folder | None = None
     """Folder for table and plots; null writes into `runs`."""
     viewer_traces: Natural = 200
-    """Most traces of each data set in the page's token viewer, at least 0; 0 leaves the viewer out. A trace of 3,000
-    tokens adds about 40 kB, and 16 kB for every scorer after the first."""
+    """Maximum traces of each data set in the token viewer; 0 leaves the viewer out. A trace of 3,000 tokens adds about
+    40 kB, and 16 kB for every scorer after the first."""
     output_root: Folder = "outputs"
-    """Where the runs and the log of this command lie."""
+    """Folder of the runs and of the log of this command."""
 
 
 def _check_one_machine(trainer: TrainerConfig) -> None:
@@ -284,7 +283,7 @@ def _check_seed(evaluation: EvaluationConfig, seed: int) -> None:
 
 
 EntryConfig: TypeAlias = TrainConfig | CompressConfig | FidelityConfig | EvaluateConfig | ReportConfig
-"""What the entry scripts get."""
+"""Configuration of an entry script."""
 
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,
@@ -324,11 +323,11 @@ SCHEMAS: dict[str, type] = {
     "scorer/tokenskip_schema": TokenskipConfig,
     "scorer/mix_schema": MixConfig,
 }
-"""Where each schema stands in Hydra's config store."""
+"""Schemas by their place in Hydra's config store."""
 
 
 def register_schemas() -> None:
-    """Make the schemas known to Hydra; called once by each entry script."""
+    """Register the schemas with Hydra; called once by each entry script."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
@@ -339,7 +338,7 @@ def register_schemas() -> None:
 
 
 def _register_resolver() -> None:
-    """Make `${recipe:...}` known to OmegaConf: a value of the recipe (`tuning`) of the model that is tuned."""
+    """Register `${recipe:...}` with OmegaConf: a value of the recipe (`tuning`) of the model that is tuned."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("recipe", _recipe, replace=True)
@@ -370,7 +369,7 @@ def missing_keys(config: "DictConfig") -> Iterator[str]:
 
 
 def to_objects(config: "DictConfig") -> EntryConfig:
-    """The composed configuration as plain, checked objects.
+    """Convert the composed configuration to plain objects, and check them.
 
     Raises:
         ConfigError: A value is missing or out of range.

@@ -1,7 +1,7 @@
-"""Errors meant for the person at the keyboard.
+"""Errors that a user can act on.
 
-Every message says what is wrong, what was got, what is allowed and how to fix it. The entry scripts print
-them without a stack trace; anything that is not a `CotpressError` is a defect and keeps its traceback.
+A message states the problem, the value, the allowed values and the fix. The entry scripts print it without a stack
+trace; any error that is no `CotpressError` is a defect and keeps its traceback.
 """
 
 import difflib
@@ -25,43 +25,43 @@ class ArtifactError(CotpressError):
 
 
 class ModelError(CotpressError):
-    """A model or tokenizer cannot be found, loaded or used as asked."""
+    """A model or tokenizer cannot be found, loaded or used as configured."""
 
 
 class GenerationError(CotpressError):
-    """A generation server cannot be reached, refuses, or answers with something else."""
+    """A generation server cannot be reached, refuses, or answers in another format."""
 
 
 class HubError(CotpressError):
-    """Something cannot be sent to a hub or a dashboard: no token, no access, no network."""
+    """An upload to a hub or a dashboard fails: no token, no access, no network."""
 
 
 class TrainingError(CotpressError):
-    """Training cannot go on: not a finite loss, nothing to train on, out of memory."""
+    """Training cannot continue: a loss that is not finite, no training data, out of memory."""
 
 
 class WorkerError(CotpressError):
-    """A process that worked on one of several devices has died or failed."""
+    """The process of one of several devices failed."""
 
 
 class MemoryLimitError(CotpressError):
-    """The smallest possible batch does not fit the memory."""
+    """The smallest possible batch does not fit into memory."""
 
 
 class MissingExtraError(CotpressError):
-    """An optional package is needed for what was asked."""
+    """A setting needs an optional package that is not installed."""
 
     def __init__(self, feature: str, package: str, install: str) -> None:
         super().__init__(f"{feature} needs the package '{package}', which is not installed. Fix: {install}")
 
 
 def describe(error: BaseException) -> str:
-    """An error in a note or a table: a message for users as it is, any other with its type."""
+    """The text of an error for notes and tables: messages for users as they are, others with their type."""
     return str(error) if isinstance(error, CotpressError) else f"{type(error).__name__}: {error}"
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """A sentence that lists the choices, with the nearest one first when there is one."""
+    """A sentence with the nearest choice, if one is near, and all choices."""
     names = sorted(choices)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f" Did you mean '{close[0]}'?" if close else ""
@@ -69,10 +69,10 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 def require(key: str, got: object, ok: bool, allowed: str) -> None:
-    """Refuse a setting that is out of range.
+    """Raise an error for a setting with a value that is not allowed.
 
     Args:
-        key: The setting, as it is typed.
+        key: The setting as typed on the command line.
         got: Its value.
         ok: True if the value is allowed.
         allowed: The values that are allowed, in words.

@@ -8,7 +8,6 @@ OmegaConf sees only the plain type. Rules over several fields of a class stand i
 """
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable
@@ -90,5 +89,5 @@ def _check(value: Any, hint: Any, key: str, null: str = "") -> None:
     elif isinstance(value, dict):
         for name, element in value.items():
             _check(element, typing.get_args(hint)[1], f"{key}.{name}")
-    elif isinstance(value, float | int) and not (math.isfinite(value) and abs(value) <= _LARGEST):
+    elif isinstance(value, float | int) and not abs(value) <= _LARGEST:
         raise ConfigError(f"{key}: got {value}, allowed: a finite number of at most 2^63 - 1")

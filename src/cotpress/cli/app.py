@@ -1,7 +1,7 @@
-"""What the four entry scripts share: Hydra, clear messages, logging, exit codes.
+"""The main function of the entry scripts: Hydra, messages, exit codes.
 
-Hydra composes the configuration and calls a task with plain objects. Errors that a user can act on are printed as
-one message without a stack trace; the whole traceback always goes to the job's log file.
+Hydra composes the configuration, and the task gets plain objects. Errors that a user can act on are printed as one
+message without a stack trace; the traceback goes to the log file of the job.
 """
 
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main(task: Task, conf: Path) -> None:
-    """Run one entry script and leave the process with its exit code.
+    """Run an entry script and exit with its code.
 
     Args:
         task: The work of its jobs.
@@ -33,14 +33,14 @@ def main(task: Task, conf: Path) -> None:
     """
     name = task.name
     try:
-        if _answered_at_once(name, conf, sys.argv[1:]):
+        if _print_help(name, conf, sys.argv[1:]):
             return
         check_readable(sys.argv[1:])
         refuse_secrets({key: value for key, _, value in (a.partition("=") for a in sys.argv[1:])})
     except ConfigError as error:
         _stop(str(error), 2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # what the hub retries is told once, when it has failed
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one message after the last attempt, in place of one for each
     import hydra
 
     from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, explain
@@ -64,12 +64,12 @@ def main(task: Task, conf: Path) -> None:
         multirun.check_launcher(sys.argv[1:])
         sys.argv[1:] = with_experiments(sys.argv[1:], name, conf)
         if not _shown_with_values(job):
-            _going_on(job)
+            _run(job)
         if failed:
             raise failed[0]
     except KeyboardInterrupt:
         multirun.end_sweep()
-        _stop("interrupted. What was finished is kept; the same command goes on from there.", 130)
+        _stop("interrupted. Finished work is kept; the same command continues from there.", 130)
     except CotpressError as error:
         _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except Exception as error:
@@ -85,11 +85,11 @@ def main(task: Task, conf: Path) -> None:
         _stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
 
 
-def _answered_at_once(name: str, conf: Path, arguments: list[str]) -> bool:
-    """Help and tab completion, which need no configuration; False if something else is wanted."""
-    asking = next((i for i, a in enumerate(arguments) if a in ("--help", "-h")), None)
-    if asking is not None:
-        sys.stdout.write(help_page(name, conf, arguments[asking + 1 :]))
+def _print_help(name: str, conf: Path, arguments: list[str]) -> bool:
+    """Print help or tab completion, which need no configuration; False if neither is requested."""
+    position = next((i for i, a in enumerate(arguments) if a in ("--help", "-h")), None)
+    if position is not None:
+        sys.stdout.write(help_page(name, conf, arguments[position + 1 :]))
     elif set(SWITCHES) & set(arguments):
         sys.stdout.write(shell_completion(name, conf, arguments, os.environ))
     else:
@@ -116,11 +116,11 @@ def _shown_with_values(job: Callable[[], None]) -> bool:
     return True
 
 
-def _going_on(job: Callable[[], None]) -> None:
-    """Run a command; if a worker of the parallel launcher is killed, which breaks the launcher, run what is missing.
+def _run(job: Callable[[], None]) -> None:
+    """Run a command, and repeat it if the parallel launcher fails because one of its workers was killed.
 
     Raises:
-        CotpressError: Workers are killed again and again, and no further job gets done.
+        CotpressError: A repetition finished no further job.
     """
     from cotpress.jobs import multirun
 
@@ -133,14 +133,14 @@ def _going_on(job: Callable[[], None]) -> None:
             before, done = done, 0 if sweep is None else sweep.succeeded
             if sweep is None or done <= before:
                 raise CotpressError(
-                    "workers of the parallel launcher are killed again and again. What was finished is kept. "
+                    "workers of the parallel launcher are killed again and again. Finished jobs are kept. "
                     "Fix: fewer jobs at a time (hydra.launcher.n_jobs=1), or more memory"
                 ) from error
-            sys.stderr.write("a worker of the parallel launcher was killed; going on with the jobs that are missing\n")
+            sys.stderr.write("a worker of the parallel launcher was killed; continuing with the missing jobs\n")
 
 
 def _machine_problem(error: BaseException) -> str | None:
-    """A message if disk or memory are what is wrong, wherever in the work that was noticed."""
+    """The message for an error of disk or memory, else None."""
     problem = disk_problem(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use '{error.filename}': {error.strerror}. {FIX}"
@@ -156,8 +156,10 @@ def _stop(message: str, code: int) -> None:
 
 
 def _run_job(config: "DictConfig", task: Task, failed: list[BaseException]) -> float | None:
-    """A job as Hydra calls it, in this process or in one of a launcher. Hydra must not see its error, or it prints its
-    own message and stops a sweep."""
+    """Run a job as Hydra's task function, in this process or in a worker of a launcher.
+
+    Errors are collected in `failed`: one that reaches Hydra makes it print a message of its own and stop a sweep.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 

@@ -1,4 +1,4 @@
-"""Commands of their own (`python -m cotpress.NAME`) that take `key=value`, as the entry scripts do."""
+"""Parsing and exit codes of further commands (`python -m cotpress.NAME`) that take `key=value`."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ C = TypeVar("C")
 
 
 def parse(schema: type[C], arguments: Sequence[str]) -> C:
-    """The settings of a command, checked against its dataclass.
+    """Parse the settings of a command into its dataclass.
 
     Args:
         schema: A dataclass of plain types.
@@ -47,7 +47,7 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
 
 
 def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
-    """Run one command and leave the process with its exit code; errors that a user can act on have no stack trace."""
+    """Run a command and exit with its code; errors that a user can act on have no stack trace."""
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(usage)
@@ -65,9 +65,9 @@ def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
 
 
 def _as_assignment(argument: str) -> str:
-    key, found, value = argument.partition("=")
+    key, equals, value = argument.partition("=")
     if argument.startswith("--"):
-        key, value = key.removeprefix("--").replace("-", "_"), value if found else "true"
-    elif not found:
+        key, value = key.removeprefix("--").replace("-", "_"), value if equals else "true"
+    elif not equals:
         raise ConfigError(f"got '{argument}', allowed: key=value. See --help")
     return f"{key}={value}"

@@ -1,8 +1,8 @@
 """Tab completion of the entry scripts in bash, zsh and fish.
 
-`eval "$(python train.py -sc install=bash)"` makes the shell ask `python train.py -sc query=bash` at every TAB. This
-stands in for Hydra's own plugins, which look for `@hydra.main` in the script, offer schemas and groups that the script
-does not have, know no member of an enumeration, and take `=` out of the word breaks of the whole shell.
+After `eval "$(python train.py -sc install=bash)"` the shell calls `python train.py -sc query=bash` at every TAB. This
+replaces Hydra's plugins, which search the script for `@hydra.main`, offer schemas and groups that the script does not
+have, complete no members of enumerations, and remove `=` from the word breaks of the whole shell.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ _FLAGS = {
 }
 _CFG = {"job": "the run's configuration", "hydra": "Hydra's own", "all": "both"}
 
-# Each script asks the entry script that stands on the command line, by the Python that stands before it, and leaves
-# every other command to the shell. Nothing found means files, which the shell knows better.
+# Each function calls the entry script on the command line with the Python before it, and leaves every other command to
+# the shell. Without candidates the shell completes file names.
 _SHELLS = {
     "bash": r"""
 _cotpress() {
@@ -73,65 +73,65 @@ end
 
 
 class Candidate(NamedTuple):
-    """One way to go on: the whole word, and what it means (may be empty)."""
+    """A completion: the whole word, and its meaning (may be empty)."""
 
     word: str
     meaning: str = ""
 
 
 def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What `-sc install=SHELL` or `-sc query=SHELL` prints.
+    """The output of `-sc install=SHELL` or `-sc query=SHELL`.
 
     Args:
         entry: Entry script, e.g. `train`.
         conf: Folder of the configuration groups.
         arguments: Those of the entry script.
-        environment: With the line as it is typed and the cursor in it: `COMP_LINE` and `COMP_POINT` (a query only).
+        environment: Holds the typed line and the position of the cursor, `COMP_LINE` and `COMP_POINT` (for a query).
 
     Raises:
         ConfigError: No such action or shell.
     """
-    wanted = next((a for a in arguments if a not in SWITCHES), "")
-    action, _, shell = wanted.partition("=")
+    request = next((a for a in arguments if a not in SWITCHES), "")
+    action, _, shell = request.partition("=")
     if action not in ("install", "query") or shell not in _SHELLS:
         raise ConfigError(
-            f"-sc: got '{wanted}', allowed: install=SHELL with SHELL one of {', '.join(_SHELLS)}. "
+            f"-sc: got '{request}', allowed: install=SHELL with SHELL one of {', '.join(_SHELLS)}. "
             f'Fix: eval "$(python {entry}.py -sc install=bash)", or python {entry}.py -sc install=fish | source'
         )
     if action == "install":
         return _SHELLS[shell].lstrip()
     line = environment.get("COMP_LINE", "")
     point = environment.get("COMP_POINT", "")
-    found = candidates(entry, conf, line[: int(point)] if point.isdigit() else line)
-    return "".join(f"{c.word}\t{c.meaning}\n" if c.meaning and shell != "bash" else f"{c.word}\n" for c in found)
+    offered = candidates(entry, conf, line[: int(point)] if point.isdigit() else line)
+    return "".join(f"{c.word}\t{c.meaning}\n" if c.meaning and shell != "bash" else f"{c.word}\n" for c in offered)
 
 
 def candidates(entry: str, conf: Path, line: str) -> list[Candidate]:
-    """How the last word of a command line can go on, in reading order.
+    """The completions of the last word of a command line, in reading order.
 
     Args:
         entry: Entry script, e.g. `train`.
         conf: Folder of the configuration groups.
-        line: What stands before the cursor, e.g. `python train.py ratio=0.5 scorer=`.
+        line: The text before the cursor, e.g. `python train.py ratio=0.5 scorer=`.
     """
     words = line.split()
     word = "" if not words or line[-1].isspace() else words[-1]
     earlier = words[2 : len(words) - bool(word)]  # without the interpreter and the script
     if word.startswith("-"):
-        found: Iterator[Candidate] = (Candidate(flag, meaning) for flag, meaning in _FLAGS.items())
+        offered: Iterator[Candidate] = (Candidate(flag, meaning) for flag, meaning in _FLAGS.items())
     elif earlier and earlier[-1] in ("--cfg", "-c"):
-        found = (Candidate(name, meaning) for name, meaning in _CFG.items())
+        offered = (Candidate(name, meaning) for name, meaning in _CFG.items())
     elif "--help" in earlier or "-h" in earlier:
-        found = (Candidate(group, group_line(group)) for group in groups_of(entry, conf))
+        offered = (Candidate(group, group_line(group)) for group in groups_of(entry, conf))
     elif "=" in word:
-        found = _values(entry, conf, earlier, *word.split("=", 1))
+        offered = _values(entry, conf, earlier, *word.split("=", 1))
     else:
-        found = _keys(entry, conf, earlier, word)
-    return [c for c in found if c.word.startswith(word)]
+        offered = _keys(entry, conf, earlier, word)
+    return [c for c in offered if c.word.startswith(word)]
 
 
 def _values(entry: str, conf: Path, earlier: Sequence[str], key: str, typed: str) -> Iterator[Candidate]:
-    """Choices of a group, members of an enumeration, or the value that a key has."""
+    """The choices of a group, the members of an enumeration, or the current value of a key."""
     sign = key[:1] if key[:1] in "+~" else ""
     group, _, package = key.removeprefix(sign).partition("@")
     before, comma, _ = typed.rpartition(",")  # of several values of a sweep, the last one is being typed
@@ -158,13 +158,13 @@ def _values_of(config: "DictConfig", key: str) -> list[str]:
         return ["true", "false"]
     try:
         value = parent[name]
-    except OmegaConfBaseException:  # taken from what is not given yet
+    except OmegaConfBaseException:  # refers to a value that is not given yet
         return []
     return [str(value)] if isinstance(value, int | float | str) and not isinstance(value, Enum) else []
 
 
 def _keys(entry: str, conf: Path, earlier: Sequence[str], word: str) -> Iterator[Candidate]:
-    """Groups wherever they stand in the configuration, then its keys."""
+    """The groups at all their places in the configuration, then its keys."""
     from omegaconf import DictConfig, OmegaConf
 
     sign = word[:1] if word[:1] in "+~" else ""
@@ -177,15 +177,14 @@ def _keys(entry: str, conf: Path, earlier: Sequence[str], word: str) -> Iterator
             node = parent._get_node(name)
             inner = isinstance(node, DictConfig)
             if isinstance(node, DictConfig) and not node._is_missing() and node._is_none():
-                continue  # nothing to set in what is null
+                continue  # null has no keys
             if inner or f"{place}{dot}{name}" not in known:
                 yield Candidate(f"{sign}{place}{dot}{name}{'.' if inner else '='}")
 
 
 def _compose(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfig", list[str]]:
-    """The configuration of what has been typed, and its groups as they are overridden: `scorer`, `model@...`.
-
-    A line that does not compose yet, or not any more, counts as an empty one.
+    """Compose the configuration of the typed words; returns it with its groups as they are overridden: `scorer`,
+    `model@...`. Words that do not compose are ignored.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -203,7 +202,7 @@ def _compose(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfi
             settings = with_experiments([word for word in earlier if "=" in word], entry, conf)
             for override in OverridesParser.create().parse_overrides(settings):
                 text = str(override.input_line)
-                if override.is_sweep_override():  # any one of its values has the same keys
+                if override.is_sweep_override():  # every value has the same keys
                     text = f"{text.partition('=')[0]}={next(override.sweep_string_iterator())}"
                 overrides.append(text)
             config = compose(entry, overrides=overrides, return_hydra_config=True)

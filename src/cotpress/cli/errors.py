@@ -1,4 +1,4 @@
-"""Turns the errors of Hydra and OmegaConf into one message: what, got, allowed, how to fix."""
+"""Messages for the errors of Hydra and OmegaConf: the key, its value, the allowed values, the fix."""
 
 import dataclasses
 import re
@@ -12,14 +12,14 @@ from cotpress.errors import ConfigError, did_you_mean
 from cotpress.settings import RATIO_RANGE
 
 _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
-"""Packages that read command lines and configurations, and nothing else."""
+"""Packages that only read command lines and configurations."""
 
 
 def explain(error: BaseException, entry: str, conf: Path) -> str | None:
-    """A message for the user, or None if the error is not about the configuration.
+    """The message for an error of the configuration, None for any other error.
 
     Args:
-        error: What Hydra raised.
+        error: The error that Hydra raised.
         entry: Entry script, e.g. `train`.
         conf: Folder of the configuration groups.
     """
@@ -37,9 +37,9 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
             return _explain_override(str(cause), entry, conf)
         cause = following
     if _raised_in(error) in _PARSERS:
-        what = str(error).partition("\n")[0].partition(" : Override(")[0]
+        problem = str(error).partition("\n")[0].partition(" : Override(")[0]
         return (
-            f"the command line cannot be read: {what or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE "
+            f"the command line cannot be read: {problem or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE "
             f"with the name of a choice. Fix: python {entry}.py --help"
         )
     return None
@@ -84,7 +84,7 @@ def _explain_value(error: BaseException, entry: str) -> str:
 
 
 def _explain_reference(error: BaseException, key: str, group: str, name: str) -> str:
-    """A value is taken from another one that does not exist, as `max_new_tokens` is from the budget of a protocol."""
+    """Message for a reference to a missing value, such as the budget of an unknown protocol."""
     from omegaconf import DictConfig, OmegaConf
 
     parent = getattr(error, "parent_node", None)  # references of our own files are relative to it
@@ -137,7 +137,7 @@ def _explain_override(text: str, entry: str, conf: Path) -> str:
 
 
 def _explain_unknown(key: str, entry: str, conf: Path) -> str:
-    """A key that the script does not have, or a group where none stands."""
+    """Message for a key that the script does not have, or a group at a place without one."""
     group, _, place = key.partition("@")
     groups = groups_of(entry, conf)
     places = _places(group, entry, conf) if (conf / group).is_dir() else []
@@ -149,26 +149,25 @@ def _explain_unknown(key: str, entry: str, conf: Path) -> str:
 
 
 def _places(group: str, entry: str, conf: Path) -> list[str]:
-    """Where a group stands in the configurations of a script, as it is overridden: `model`, `model@reference.base`."""
-    found = [group] if group in groups_of(entry, conf) else []
+    """The places of a group in the configurations of a script, as overridden: `model`, `model@reference.base`."""
+    places = [group] if group in groups_of(entry, conf) else []
     for file in [conf / f"{entry}.yaml", *(f for g in groups_of(entry, conf) for f in (conf / g).glob("*.yaml"))]:
         owner = "" if file.parent == conf else f"{file.parent.name}."
         for place in re.findall(rf"^ +- /?{group}@([\w.]+):", file.read_text(encoding="utf-8"), re.MULTILINE):
-            found.append(f"{group}@{owner}{place}")
-    return sorted(set(found))
+            places.append(f"{group}@{owner}{place}")
+    return sorted(set(places))
 
 
 def check_options(arguments: Sequence[str], entry: str) -> None:
-    """Refuse options that Hydra does not have, in one line.
+    """Refuse options that Hydra does not have.
 
     Raises:
-        ConfigError: There is one, or one has a wrong value.
+        ConfigError: An option is unknown or has a wrong value.
     """
     from hydra._internal.utils import get_args_parser
 
     def refuse(message: str) -> NoReturn:
-        what = message.removeprefix("argument ")
-        raise ConfigError(f"{what}. Fix: python {entry}.py --help lists what there is")
+        raise ConfigError(f"{message.removeprefix('argument ')}. Fix: python {entry}.py --help lists the options")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
@@ -176,10 +175,10 @@ def check_options(arguments: Sequence[str], entry: str) -> None:
 
 
 def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
-    """Refuse settings that are written like options of other programs.
+    """Refuse settings with leading dashes.
 
     Raises:
-        ConfigError: One is.
+        ConfigError: A setting has some.
     """
     names = {*_names(SCHEMAS[f"{entry}_schema"]), *groups_of(entry, conf)}
     for i, argument in enumerate(arguments):
@@ -190,10 +189,10 @@ def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
 
 
 def check_plan_of_one(arguments: Sequence[str]) -> None:
-    """Refuse `plan=true` for a multirun, whose jobs write into logs and end with a table of results.
+    """Refuse `plan=true` in a multirun, whose jobs end with a table of results.
 
     Raises:
-        ConfigError: It is asked for.
+        ConfigError: Both are given.
     """
     planned = any(re.fullmatch(r"plan=(true|yes|on|1)", argument, re.IGNORECASE) for argument in arguments)
     several = [a for a in arguments if a in ("-m", "--multirun") or a.startswith("sweep=")]

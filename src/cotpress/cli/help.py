@@ -1,7 +1,7 @@
-"""The `--help` page: every configuration group with its choices, and what each of them is.
+"""The `--help` page: every configuration group with its choices and their meaning.
 
-The choices are the files of a group's folder, their meaning the comment that a file opens with. It needs neither Hydra
-nor torch, so it answers at once.
+Choices are the files in the folder of a group; the comment at the top of a file is its meaning. Neither Hydra nor torch
+is imported, so that the page appears at once.
 """
 
 import textwrap
@@ -66,9 +66,9 @@ GROUPS = {
     "truth": "what is known to matter, to judge scorers by",
     "tune": "what is trained of a model: adapters, all weights, or nothing",
 }
-"""What each configuration group decides."""
+"""Purpose of each configuration group."""
 SWITCHES = {"train": {"plan=true": "memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"}}
-"""What only one script understands, beside its groups."""
+"""Settings of a single script that the page lists beside its groups."""
 COMMON = """\
 Everywhere:
   ratio=R            fraction of the thinking tokens KEPT, in (0, 1]
@@ -84,23 +84,23 @@ python train.py -sc install=fish | source
 """
 
 
-def help_page(name: str, conf: Path, wanted: Sequence[str] = ()) -> str:
-    """The help text of one entry script, or of the groups that are asked for.
+def help_page(name: str, conf: Path, groups: Sequence[str] = ()) -> str:
+    """The help text of an entry script, or of the given groups.
 
     Args:
         name: Entry script and primary configuration, e.g. `train`.
         conf: Folder of the configuration groups.
-        wanted: Groups, also as `scorer=` or `model@reference.base`; none of them means the whole script.
+        groups: Groups, also as `scorer=` or `model@reference.base`; empty for the whole script.
 
     Raises:
         ConfigError: No such group.
     """
     known = dict(groups_of(name, conf))
-    if wanted:
-        asked = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in wanted)
-        return "\n".join(_group_page(group, known.get(group), conf) for group in asked)
-    what, examples = USAGE[name]
-    lines = [f"{name}.py - {what}", "", *(f"  {e}" for e in examples), *_switches(name)]
+    if groups:
+        names = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in groups)
+        return "\n".join(_group_page(group, known.get(group), conf) for group in names)
+    purpose, examples = USAGE[name]
+    lines = [f"{name}.py - {purpose}", "", *(f"  {e}" for e in examples), *_switches(name)]
     if known:
         lines += ["", f"Groups (GROUP=CHOICE, * is the default; python {name}.py --help GROUP explains the choices):"]
     width = max(map(len, known), default=0)
@@ -119,13 +119,13 @@ def _switches(name: str) -> list[str]:
 
 
 def _group_page(group: str, default: str | None, conf: Path) -> str:
-    """Every choice of one group with the comment that its file opens with."""
+    """Every choice of a group with the comment at the top of its file."""
     if group not in GROUPS:
         raise ConfigError(f"--help: unknown group '{group}'.{did_you_mean(group, GROUPS)}")
     lines = [f"{group} - {group_line(group)}", ""]
-    found = {file.stem: _opening(file) for file in _files(conf / group)}
-    width = max(map(len, found)) + 2
-    for choice, comments in found.items():
+    meanings = {file.stem: _opening(file) for file in _files(conf / group)}
+    width = max(map(len, meanings)) + 2
+    for choice, comments in meanings.items():
         star = "*" if choice == default else " "
         for i, comment in enumerate(comments):
             first = f"  {star} {choice:<{width}}" if i == 0 else " " * (width + 4)
@@ -134,30 +134,30 @@ def _group_page(group: str, default: str | None, conf: Path) -> str:
 
 
 def groups_of(name: str, conf: Path) -> dict[str, str]:
-    """Configuration groups of an entry script with their defaults, in the order of its file, without parsing YAML."""
-    found = {}
+    """The groups of an entry script with their defaults, in the order of its file; needs no YAML parser."""
+    groups = {}
     for line in (conf / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         entry = line.partition("#")[0].strip().removeprefix("- ")
         if line.startswith("  - ") and ": " in entry and "@" not in entry and not entry.startswith("hydra"):
             group, _, choice = entry.partition(": ")
-            found[group] = choice
-    return found
+            groups[group] = choice
+    return groups
 
 
 def group_line(group: str) -> str:
-    """What a group decides; of `model@reference.base`, with the place where it stands."""
+    """The purpose of a group, with its place for one such as `model@reference.base`."""
     name, _, place = group.partition("@")
     line = GROUPS.get(name, "")
     return f"{line} (for {place})" if place else line
 
 
 def choices(folder: Path) -> dict[str, str]:
-    """Choices of a group with their lines of help."""
+    """The choices of a group with their lines of help."""
     return {file.stem: one_liner(file) for file in _files(folder)}
 
 
 def one_liner(path: Path) -> str:
-    """The line of help that a YAML file opens with; empty if there is none."""
+    """The first comment line at the top of a YAML file; empty if there is none."""
     return next(iter(_opening(path)), "")
 
 
@@ -166,10 +166,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _opening(path: Path) -> list[str]:
-    """The comment lines that a YAML file opens with, without Hydra's own."""
-    found = []
+    """The comment lines at the top of a YAML file, without Hydra's directives."""
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        found.append(line.removeprefix("#").strip())
-    return [line for line in found if not line.startswith("@package")]
+        lines.append(line.removeprefix("#").strip())
+    return [line for line in lines if not line.startswith("@package")]

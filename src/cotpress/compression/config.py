@@ -1,4 +1,4 @@
-"""Settings of the compression: which tokens stay, given their scores."""
+"""Settings of the compression, which selects the kept tokens by their scores."""
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -12,12 +12,12 @@ _Text = Annotated[str, Rule(bool, "texts that are not empty")]
 
 
 class Selection(Enum):
-    """Who chooses the tokens."""
+    """Algorithms that select the kept tokens."""
 
     exact = "exact"
-    """The asked ratio to the token, by score."""
+    """Keep the tokens of the highest scores; their number meets the ratio exactly."""
     llmlingua_compat = "llmlingua_compat"
-    """What LLMLingua 0.2.2 does, as the CTS release calls it: window by window, with a model, missing the ratio."""
+    """LLMLingua 0.2.2 as the CTS release calls it: a model selects window by window, and the ratio is missed."""
 
 
 class Protection(Enum):
@@ -33,25 +33,25 @@ class Protection(Enum):
 
 
 class Alignment(Enum):
-    """Whose score decides about a token."""
+    """Scores that decide about a token."""
 
     own = "own"
-    """Its own: the formula."""
+    """The score of the token itself: the published formula."""
     next = "next"
-    """That of the token after it; the last token always stays. What LLMLingua 0.2.2 does, one off."""
+    """The score of the token after it; the last token always stays. The off-by-one of LLMLingua 0.2.2."""
 
 
 class ExportFormat(Enum):
-    """How compressed training data is written for use elsewhere."""
+    """File formats of exported training data."""
 
     parquet = "parquet"
-    """The compressed rows as they are, keep masks included."""
+    """The compressed rows with their keep masks."""
     trl = "trl"
     """One JSON object per line with `prompt` and `completion` messages (TRL, conversational)."""
     llamafactory = "llamafactory"
     """One JSON object per line with `messages`, and the `dataset_info.json` that LLaMA-Factory reads."""
     openai = "openai"
-    """One JSON object per line with `messages`, as OpenAI's fine-tuning takes it."""
+    """One JSON object per line with `messages`, the format of OpenAI's fine-tuning."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,25 +59,25 @@ class CompressionConfig:
     """Config group `compression`."""
 
     selection: Selection = Selection.exact
-    """Who chooses the tokens."""
+    """Algorithm that selects the kept tokens."""
     iterative_size: int = 1800
-    """Tokens per window, at least 2; only looked at with `selection=llmlingua_compat`."""
+    """Tokens per window, at least 2; used by `selection=llmlingua_compat` only."""
     mixed_ratios: list[Ratio] = field(default_factory=list)
-    """Empty: every trace is cut to `ratio` and no marker is shown (CTS). Otherwise each trace draws one of
-    these ratios, which a control marker in the prompt announces; `ratio` is then asked at evaluation (TokenSkip)."""
+    """Empty: every trace is cut to `ratio`, without a marker (CTS). Otherwise each trace draws one of these ratios,
+    which a control marker in the prompt announces, and the evaluation asks for `ratio` (TokenSkip)."""
     granularity: Unit = Unit.token
-    """What stays or goes as one, ranked by the mean score of its tokens. The ratio is met to the token all the same: at
-    most one word or step of a trace is cut, and keeps its beginning. `protection`, `keep_strings` and
-    `max_consecutive_deletions` speak of tokens and may keep parts of any others."""
+    """Unit that is kept or deleted as a whole, ranked by the mean score of its tokens. The kept count still meets the
+    ratio exactly: at most one word or step of a trace is cut and keeps its beginning. `protection`, `keep_strings` and
+    `max_consecutive_deletions` act on tokens and may keep parts of other units."""
     alignment: Alignment = Alignment.own
-    """Whose score decides about a token."""
+    """Score that decides about a token."""
     protection: Protection = Protection.none
     """Tokens that are kept whatever their score."""
     keep_strings: list[_Text] = field(default_factory=list)
-    r"""Texts whose every occurrence is kept as well, e.g. `["Step", ":", "\n"]` (LLMLingua's `force_tokens`). A text of
-    nothing but the escapes `\n` and `\t` means line breaks and tabs: the command line has no other way to give them."""
+    r"""Texts that are kept wherever they occur, e.g. `["Step", ":", "\n"]` (LLMLingua's `force_tokens`). A text that
+    consists of the escapes `\n` and `\t` stands for line breaks and tabs, which are hard to type on a command line."""
     max_consecutive_deletions: Count | None = None
-    """Longest run of tokens that may be missing, at least 1; null sets no limit."""
+    """Longest run of deleted tokens, at least 1; null sets no limit."""
 
     def validate(self, key: str) -> None:
         """Refuse settings that `selection=llmlingua_compat` ignores."""

@@ -16,7 +16,7 @@ Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3"
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """Where training traces come from (config group `data`)."""
+    """Source of training traces (config group `data`)."""
 
     name: str = MISSING
     """Name of the source, shown in tables."""
@@ -29,7 +29,7 @@ class DataConfig:
 
     @property
     def extractor(self) -> Extractor:
-        """Kind of answer that the questions of the traces have, whatever that of the benchmark is."""
+        """Kind of answer in the traces; independent of the benchmark's."""
         return Extractor.math
 
 
@@ -56,7 +56,7 @@ class JsonlDataConfig(DataConfig):
     path: str = MISSING
     """File to read."""
     field: str | None = None
-    """Column whose text is compressed instead of `thinking`; such rows need only the columns that the scorer uses,
+    """Column whose text is compressed in place of `thinking`. Such rows need only the columns that the scorer reads;
     all of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
 
 
@@ -67,7 +67,7 @@ class HubFile:
     dataset: str = MISSING
     """Hub id of the data set, owner/name."""
     revision: str | None = None
-    """Commit, tag or branch; null is the newest. What was read is identified by its content."""
+    """Commit, tag or branch; null is the newest. Artifacts are identified by the content of the file."""
     file: str = MISSING
     """Path inside the data set: .jsonl, .parquet or .csv."""
 
@@ -83,10 +83,10 @@ class BenchmarkConfig:
     max_new_tokens: Count = MISSING
     """Generation budget per answer, in the student's tokens."""
     prompt: Annotated[str, Rule(lambda text: "{question}" in text, "a text with {question} in it")] = "{question}"
-    """What the user's turn says; `{question}` is replaced. The system text is the model's (`model.chat.system`),
-    because a student has to be asked the way it was trained."""
+    """Text of the user's turn; `{question}` is replaced. The system text is that of the model (`model.chat.system`),
+    because a student is evaluated with the prompt of its training."""
     extractor: Extractor = Extractor.math
-    """Kind of answer that is looked for in an output: math, number, integer, letter."""
+    """Kind of answer that is extracted from an output: math, number, integer, letter."""
 
     @property
     def title(self) -> str:
@@ -101,17 +101,17 @@ class PlantedBenchmarkConfig(BenchmarkConfig):
     num_problems: Count = MISSING
     """Problems to generate."""
     families: list[str] = field(default_factory=list)
-    """Problem families; empty means all of them, those held out of training included."""
+    """Problem families; empty means all, including those held out of training."""
     difficulty: Difficulty = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     seed: Natural = 2_000_003
-    """Seed of the generator. Equal to the data's or not, no problem has the numbers of a training trace."""
+    """Seed of the generator. No problem has the numbers of a training trace, whatever the seeds."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PlantedQuestionsConfig(BenchmarkConfig):
-    """Problems of the built-in generator to train on (config group `questions`): none has the numbers of a problem that
-    is evaluated."""
+    """Training questions of the built-in generator (config group `questions`), with other numbers than the evaluated
+    problems."""
 
     num_problems: Count = MISSING
     """Problems to generate."""
@@ -120,64 +120,64 @@ class PlantedQuestionsConfig(BenchmarkConfig):
     difficulty: Difficulty = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     seed: Natural = 4_000_037
-    """Seed of the generator; not that of `data=planted`, or a student would be asked what it was trained on."""
+    """Seed of the generator; differs from that of `data=planted`, so that the questions differ from its traces."""
 
 
 @dataclass(kw_only=True, slots=True)
 class JsonlBenchmarkConfig(BenchmarkConfig):
-    """Problems `id, question, answer` from one's own .jsonl or .parquet file."""
+    """Problems `id, question, answer` from a .jsonl or .parquet file."""
 
     path: str = MISSING
     """File to read."""
     unanswerable: bool = False
-    """No question of the file has an answer (for instance a premise is missing): no `answer` is read, and right is to
-    say so."""
+    """No question of the file has an answer, for instance because a premise is missing. The column `answer` is not
+    read, and an output is right if it says that there is no answer."""
 
     @property
     def title(self) -> str:
-        """The name; of a benchmark that was given none, its file's, so that two files do not share a table."""
+        """The name, or the file's name if none was given, so that two files do not share a table."""
         return Path(self.path).stem if self.name == "jsonl" else self.name
 
 
 @dataclass(kw_only=True, slots=True)
 class PublishedBenchmarkConfig(BenchmarkConfig):
-    """A published test set, from the hub or from a local copy. A bad row is an error: it would be another test set."""
+    """A published test set, from the hub or a local copy. A bad row is an error: without it the set would differ."""
 
     hub: HubFile = field(default_factory=HubFile)
-    """Where it is published."""
+    """The published file."""
     path: str | None = None
-    """Local copy (.jsonl, .parquet or .csv); null takes it from the hub."""
+    """Local copy (.jsonl, .parquet or .csv); null downloads the file from the hub."""
     num_published: int = MISSING
-    """Problems in the published set; another number is reported, for its results do not compare."""
+    """Problems in the published set. Another number is reported, because its results are not comparable."""
     id_columns: list[str] = field(default_factory=lambda: ["id"])
-    """Names under which copies hold the id; the first one present counts, without any the row number is the id."""
+    """Possible names of the id column; the first that exists is used, else the row number."""
     question_columns: list[str] = field(default_factory=lambda: ["question", "problem"])
-    """Names under which copies hold the question."""
+    """Possible names of the question column."""
     answer_columns: list[str] = field(default_factory=lambda: ["answer"])
-    """Names under which copies hold the gold answer."""
+    """Possible names of the column with the gold answer."""
     answer_after: str = ""
-    """The gold answer is what follows the last occurrence of this text, where it occurs."""
+    """Text before the gold answer: the answer begins after its last occurrence, if there is one."""
     max_new_tokens: Count = _BUDGET
     """Generation budget per answer, in the student's tokens."""
     protocol: str = MISSING
-    """Paper whose token budget is used: a key of `budgets`."""
+    """Paper whose token budget is used; a key of `budgets`."""
     budgets: dict[str, int] = field(default_factory=dict)
-    """Token budget of each paper that reports this benchmark; `max_new_tokens` is the one of `protocol`."""
+    """Token budget of each paper that reports this benchmark; `max_new_tokens` is that of `protocol`."""
 
 
 @dataclass(kw_only=True, slots=True)
 class MultipleChoiceBenchmarkConfig(PublishedBenchmarkConfig):
-    """A published test set of questions with one right and several wrong options, in an order drawn per question."""
+    """A published multiple-choice test set; the order of the options is drawn per question."""
 
     wrong_columns: list[str] = MISSING
-    """Columns of the wrong options; the right one is in `answer_columns`."""
+    """Columns of the wrong options; the right option is in `answer_columns`."""
     seed: Natural = MISSING
-    """Seed of the order of the options; seed and question id determine it."""
+    """Seed of the order of the options, which depends on seed and question id only."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TruthConfig:
-    """Traces of which it is known what matters in them (config group `truth`)."""
+    """Traces with known important parts (config group `truth`)."""
 
     name: str = MISSING
     """Name of the truth, shown in tables."""
@@ -187,7 +187,7 @@ class TruthConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PlantedTruthConfig(TruthConfig):
-    """Built-in traces with a label for every character; no problem has the numbers of a training trace."""
+    """Built-in traces with a label for every character."""
 
     num_traces: Count = MISSING
     """Traces to generate."""
@@ -198,44 +198,44 @@ class PlantedTruthConfig(TruthConfig):
     redundancy: Amount = 1.0
     """Amount of planted redundancy relative to the default, >= 0."""
     seed: Natural = 3_000_017
-    """Seed of the generator. Equal to the data's or not, no problem has the numbers of a training trace."""
+    """Seed of the generator. No problem has the numbers of a training trace, whatever the seeds."""
 
 
 class Importance(Enum):
     """Measured importance of a sentence (Thought Anchors, arXiv 2506.19143)."""
 
     counterfactual_importance_kl = "counterfactual_importance_kl"
-    """How far the answers move if the sentence is replaced by one that means something else; the paper's measure."""
+    """Shift of the answers if the sentence is replaced by one of another meaning; the measure of the paper."""
     resampling_importance_kl = "resampling_importance_kl"
-    """How far the answers move if the sentence is written anew, whatever it then means."""
+    """Shift of the answers if the sentence is resampled, whatever it then means."""
     forced_importance_kl = "forced_importance_kl"
-    """How far the answers move if the model has to answer right after the sentence."""
+    """Shift of the answers if the model has to answer right after the sentence."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ThoughtAnchorsConfig(TruthConfig):
-    """Sentences whose importance was measured by resampling."""
+    """Sentences with an importance measured by resampling."""
 
     path: str = MISSING
     """File to read, .jsonl."""
     importance: Importance = Importance.counterfactual_importance_kl
-    """Which of the measures counts."""
+    """Measure that is used."""
 
 
 class Redundant(Enum):
-    """Which steps of a PRMBench row count as redundant."""
+    """Definitions of the redundant steps of a PRMBench row."""
 
     inserted = "inserted"
-    """Steps that the original solution does not have; edited steps are not judged."""
+    """Steps that are not in the original solution; edited steps are not judged."""
     error_steps = "error_steps"
-    """Steps that the benchmark's own annotation names."""
+    """Steps in the annotation of the benchmark."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PrmbenchConfig(TruthConfig):
-    """Solutions into which redundant steps were inserted."""
+    """Solutions with inserted redundant steps."""
 
     path: str = MISSING
     """File to read, .jsonl."""
     redundant: Redundant = Redundant.inserted
-    """Which steps count as redundant."""
+    """Definition of the redundant steps."""

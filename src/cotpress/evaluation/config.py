@@ -12,38 +12,38 @@ from cotpress.settings import Amount, Count, Ratio, interval
 
 
 class Baseline(Enum):
-    """Systems that are evaluated beside the scorer's student."""
+    """Systems that are compared with the student of the scorer."""
 
     base = "base"
     """The untuned model."""
     original = "original"
     """A student of the same recipe, trained on the uncompressed traces."""
     ratio_one = "ratio_one"
-    """The same student asked for ratio 1: what its ActRatio is relative to. Only for students with a control marker."""
+    """The same student at ratio 1, the reference of ActRatio; only for students with a control marker."""
     be_concise = "be_concise"
-    """Told to be concise; this and the following need no training and are `evaluation.prompted`."""
+    """An instruction to be concise. This baseline and the following need no training; see `evaluation.prompted`."""
     only_numbers = "only_numbers"
-    """Told to use only numbers or equations."""
+    """An instruction to use only numbers or equations."""
     abbre_words = "abbre_words"
-    """Told to abbreviate words."""
+    """An instruction to abbreviate words."""
     lc_prompt = "lc_prompt"
-    """Told to leave out the share of the words that the ratio asks for."""
+    """An instruction to leave out a share of the words, 1 - ratio."""
     truncation = "truncation"
-    """The token budget times the ratio; what is cut off has no answer."""
+    """A token budget multiplied by the ratio; a truncated output has no answer."""
 
 
 class Prompted(Enum):
-    """Who the baselines without training are applied to."""
+    """Models that the baselines without training are applied to."""
 
     student = "student"
-    """What is not compressed: Original in train.py, the given model or adapter in evaluate.py."""
+    """The uncompressed student: Original in train.py, the given model or adapter in evaluate.py."""
     base = "base"
     """The untuned model, as in TokenSkip's paper."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Instructions:
-    """What the baselines that only prompt say after the question."""
+    """Instructions after the question, one for each prompted baseline."""
 
     be_concise: str = MISSING
     """Row BeConcise."""
@@ -60,31 +60,31 @@ class EvaluationConfig:
     """Config group `evaluation`."""
 
     baselines: list[Baseline] = field(default_factory=lambda: [Baseline.original, Baseline.ratio_one])
-    """Rows of the table beside the scorer's own."""
+    """Systems in the table beside the student."""
     prompted: Prompted = Prompted.student
-    """Who the baselines that need no training are applied to: student or base."""
+    """Model that the baselines without training are applied to: student or base."""
     instructions: Instructions = field(default_factory=Instructions)
-    """What those of them that only prompt say."""
+    """Instructions of the prompted baselines."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    """Which backend writes the answers; choose with generation@evaluation.generation=server. How tokens are chosen
-    is said here, by samples, temperature and top_p, and not there."""
+    """Backend that generates the answers; choose with generation@evaluation.generation=server. Its sampling follows
+    `temperature` and `top_p` below."""
     ratios: list[Ratio] = field(default_factory=list)
-    """Further ratios that a student with a control marker is asked for, in the same pass; a row for each."""
+    """Further ratios at which a student with a control marker is evaluated, each a row of the table."""
     confidence: Annotated[float, interval("(0, 1)")] = 0.95
     """Level of the intervals, in (0, 1)."""
     samples: Count = 1
-    """Answers per question; accuracy is avg@k over them, and pass@k is reported."""
+    """Answers per question; accuracy is avg@k, and pass@k is reported."""
     temperature: Amount | None = None
     """0 is greedy; null is greedy for one sample and 0.6 (CTS) for several."""
     top_p: Annotated[float, interval("(0, 1]")] | None = None
-    """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 0.95 (CTS) when sampling."""
+    """Probability mass of nucleus sampling, in (0, 1]; null is 0.95 (CTS) when sampling."""
     budget_follows_ratio: bool = False
-    """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncating costs accuracy by itself."""
+    """Multiply benchmark.max_new_tokens by the ratio, as in the papers; truncation alone lowers accuracy."""
     budgets: list[Count] = field(default_factory=list)
-    """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of what Original's
-    answers take."""
+    """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of the lengths of
+    Original's answers."""
     reference_tokenizer: str | None = None
-    """Hub id or folder of a tokenizer in which outputs are counted as well (CTS: Qwen/Qwen2.5-7B-Instruct)."""
+    """Hub id or folder of a second tokenizer for token counts (CTS: Qwen/Qwen2.5-7B-Instruct)."""
 
     def validate(self, key: str) -> None:
         """Refuse an LC-Prompt without a place for the share, and sampling settings that have no effect."""
@@ -106,7 +106,7 @@ class EvaluationConfig:
 
 
 def check_samples(samples: int, temperature: float | None) -> None:
-    """Refuse several samples that greedy decoding would make all the same.
+    """Refuse several samples with greedy decoding, which would be equal.
 
     Raises:
         ConfigError: There are several samples, and the temperature is 0.

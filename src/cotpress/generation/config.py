@@ -1,4 +1,4 @@
-"""Settings of text generation: which backend writes, and how the next token is chosen."""
+"""Settings of text generation: the backend and its sampling."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,41 +15,40 @@ class GenerationConfig:
     """Common to all backends (config group `generation`)."""
 
     temperature: Amount | None = None
-    """0 is greedy; higher is more random; null leaves it to what asks: greedy, or `evaluation.temperature`."""
+    """0 is greedy, higher is more random; null is the default of the caller: greedy, or `evaluation.temperature`."""
     top_p: Annotated[float, interval("(0, 1]")] | None = None
-    """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 1, or `evaluation.top_p`."""
+    """Probability mass of nucleus sampling, in (0, 1]; null is 1, or `evaluation.top_p`."""
     seed: Natural = 0
-    """Seed of the draws; greedy decoding does not use it."""
+    """Seed of the sampling."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TransformersGenerationConfig(GenerationConfig):
-    """The model runs in this process; `trainer.generation_tokens` bounds what it writes at once."""
+    """The model in this process; `trainer.generation_tokens` bounds its batches."""
 
     packed: bool = True
-    """On a CPU in float32, keep the weights in oneDNN's own layout: steps of a few rows cost less, equal up to
-    rounding."""
+    """Keep float32 weights on a CPU in the layout of oneDNN: faster for a few rows, equal up to rounding."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ServerGenerationConfig(GenerationConfig):
-    """A server with the OpenAI interface writes: vLLM, SGLang, llama.cpp or a hosted model."""
+    """A server with the OpenAI interface: vLLM, SGLang, llama.cpp or a hosted model."""
 
     base_url: str = MISSING
-    """Address up to and including the version, e.g. http://localhost:8000/v1; no user name or key in it."""
+    """Address with the version, e.g. http://localhost:8000/v1, without user name or key."""
     model: str = MISSING
-    """Name under which the server knows the model, or a LoRA adapter that it has loaded."""
+    """Name of the model on the server, or of a LoRA adapter loaded there."""
     api_key_env: str | None = None
-    """NAME of the environment variable that holds the key; null sends none. The key itself is written nowhere."""
+    """NAME of the environment variable with the key; null sends none. The key is never written to disk."""
     concurrency: Count = 16
-    """Requests under way at once; changes speed only."""
+    """Number of parallel requests; changes speed only."""
     timeout_s: Positive = 600.0
     """Longest wait for one answer, in seconds."""
     max_retries: Natural = 6
     """Further attempts after 408, 409, 429, 5xx, time-outs and lost connections, with growing pauses."""
 
     def validate(self, key: str) -> None:
-        """Refuse what is no address, and an address that holds a secret."""
+        """Refuse an address that is none, and one that holds a secret."""
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{key}.base_url: allowed: an address such as http://localhost:8000/v1")

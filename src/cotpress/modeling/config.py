@@ -1,4 +1,4 @@
-"""Settings of a causal language model: where it is, how it is prompted, how it is usually tuned."""
+"""Settings of a causal language model: source, chat format, recipes for fine-tuning."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,12 +10,12 @@ from cotpress.settings import Amount, Count
 
 
 class ModelSource(Enum):
-    """Where the weights come from."""
+    """Sources of weights."""
 
     hub = "hub"
     """A hub id or a local directory, safetensors."""
     package = "package"
-    """A GGUF file that a Python package carries; converted to safetensors once."""
+    """A GGUF file in a Python package; converted to safetensors once."""
     tiny = "tiny"
     """A random model of a few layers, built from its config; for tests."""
 
@@ -24,18 +24,18 @@ class Dtype(Enum):
     """Number format of weights and activations."""
 
     auto = "auto"
-    """bfloat16 where the processor computes in it (GPU, avx512_bf16, amx), else float32."""
+    """bfloat16 if the processor supports it (GPU, avx512_bf16, amx), else float32."""
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
 class Attention(Enum):
-    """How attention is computed; all give the same numbers up to rounding."""
+    """Implementations of attention; equal up to rounding."""
 
     sdpa = "sdpa"
-    """torch's scaled dot-product attention: everywhere."""
+    """torch's scaled dot-product attention; works everywhere."""
     eager = "eager"
-    """Plain matrix products: slow, memory grows with the square of the text."""
+    """Plain matrix products: slow, memory quadratic in the length."""
     flash_attention_2 = "flash_attention_2"
     """The package flash-attn: on a GPU, in bfloat16."""
     flex_attention = "flex_attention"
@@ -44,7 +44,7 @@ class Attention(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class Recipe:
-    """Fine-tuning values that depend on the model; the groups `sft` and `reference` read them."""
+    """Fine-tuning values that depend on the model; the group `tune` reads them."""
 
     learning_rate: Amount = MISSING
     """Peak learning rate."""
@@ -73,21 +73,21 @@ class ModelConfig:
     name: str = MISSING
     """Short name used in tables."""
     source: ModelSource = ModelSource.hub
-    """Where the weights come from."""
+    """Source of the weights."""
     path: str = MISSING
-    """Hub id, local directory, or name of the carrying Python package."""
+    """Hub id, local directory, or name of the Python package with the weights."""
     revision: str | None = None
     """Hub commit, tag or branch."""
     hub_id: str | None = None
-    """Hub id of these weights, for model cards, where `path` is none."""
+    """Hub id for model cards, if `path` is none."""
     dtype: Dtype = Dtype.auto
     """Number format."""
     attention: Attention = Attention.sdpa
-    """How attention is computed."""
+    """Implementation of attention."""
     trust_remote_code: bool = False
     """Run Python code that comes with the weights; only for models you trust."""
     context_tokens: Count = 4096
-    """Longest sequence the model is used with, in tokens."""
+    """Longest sequence, in tokens."""
     chat: ChatConfig = field(default_factory=ChatConfig)
     """Conversation format."""
     tuning: Recipes = field(default_factory=Recipes)

@@ -1,4 +1,4 @@
-"""What `plan=true` assumes of devices and data."""
+"""Assumptions of `plan=true` about devices and data."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,7 +10,7 @@ _Share = Annotated[float, interval("(0, 1]")]
 
 @dataclass(kw_only=True, slots=True)
 class PlanConfig:
-    """Assumptions of `plan=true`; nothing else reads them, and they change no result."""
+    """Assumptions of `plan=true`; they change no result."""
 
     device_gb: Positive = 80.0
     """Memory of a device, in 10^9 bytes."""

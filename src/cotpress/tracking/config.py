@@ -7,21 +7,21 @@ from cotpress.settings import Natural, Positive
 
 
 class TrackerKind(Enum):
-    """How closely a job is followed; the run directory's `metrics.csv` is written by all of them."""
+    """Amounts of tracking; each writes `metrics.csv` in the run directory."""
 
     none = "none"
-    """Nothing while the job runs: at its end `metrics.csv` gets the last value of each metric, and no curves."""
+    """The last value of each metric, written to `metrics.csv` at the end of the job."""
     csv = "csv"
-    """Every value as it comes, in `metrics.csv`."""
+    """Every value, written to `metrics.csv` during the job."""
     wandb = "wandb"
     """As `csv`, and Weights & Biases: offline unless an API key is set."""
 
 
 class ArtifactKind(Enum):
-    """Stage outputs that W&B can keep beside the metrics."""
+    """Stage outputs that can be sent to W&B."""
 
     adapter = "adapter"
-    """What was trained: adapters and whole models, of students and reference models."""
+    """Trained adapters and whole models, of students and reference models."""
     scores = "scores"
     """Importance of every thinking token."""
     compressed = "compressed"
@@ -30,17 +30,17 @@ class ArtifactKind(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class TrackerConfig:
-    """Config group `tracker`; all but `kind` is for `kind=wandb`."""
+    """Config group `tracker`; all settings but `kind` apply to `kind=wandb`."""
 
     kind: TrackerKind = TrackerKind.csv
-    """How closely the job is followed."""
+    """Amount of tracking."""
     project: str = "cotpress"
     """W&B project."""
     entity: str | None = None
     """W&B team or user."""
     artifacts: list[ArtifactKind] = field(default_factory=lambda: list(ArtifactKind))
-    """Stage outputs that are sent; an empty list sends no files."""
+    """Stage outputs that are sent; an empty list sends none."""
     max_artifact_mb: Positive = 200.0
-    """Stage outputs above so many megabytes (10^6 bytes) are not sent; the log says so."""
+    """Largest stage output that is sent, in megabytes (10^6 bytes); the log names those that are not."""
     table_rows: Natural = 2000
-    """Most rows of each table of predictions and of tokens; 0 sends no tables."""
+    """Maximum rows of each table of predictions and of tokens; 0 sends no tables."""

@@ -14,14 +14,14 @@ from cotpress.settings import Amount, Count, Natural, interval
 
 
 class Method(Enum):
-    """What is trained."""
+    """Ways to tune a model."""
 
     lora = "lora"
     """Low-rank adapters on all linear layers (PEFT)."""
     full = "full"
     """All weights."""
     none = "none"
-    """Nothing: the model is used as it is."""
+    """No training: the model is used as it is."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,7 +29,7 @@ class TuneConfig:
     """One fine-tuning run (AdamW, cosine schedule with warmup)."""
 
     method: Method = MISSING
-    """What is trained."""
+    """Way to tune."""
     learning_rate: Amount = MISSING
     """Peak learning rate."""
     epochs: int = MISSING
@@ -45,9 +45,9 @@ class TuneConfig:
     beta2: Annotated[float, interval("[0, 1)")] = 0.999
     """Second-moment decay of AdamW."""
     max_grad_norm: Amount = 1.0
-    """Gradient norm above which gradients are scaled down; 0 turns it off."""
+    """Gradient norm above which gradients are scaled down; 0 turns clipping off."""
     max_tokens: Count = 4096
-    """Longest training sequence; longer ones are dropped and counted, never cut."""
+    """Longest training sequence, in tokens; longer ones are dropped and counted."""
     lora_rank: Count = 8
     """Rank of the adapter matrices (LoRA only)."""
     lora_alpha: Count = 16
@@ -68,20 +68,20 @@ class ReferenceConfig:
     """The reference model (config group `reference`)."""
 
     base: ModelConfig | None = None
-    """Model it starts from; null is the student's. Choose another with model@reference.base=NAME."""
+    """Model that is tuned; null is the student's. Choose another with model@reference.base=NAME; its recipe is used."""
     limit: Count | None = None
-    """Train on only the first so many distilled traces."""
+    """Number of distilled traces to train on, from the first; null trains on all."""
     tune: TuneConfig = field(default_factory=TuneConfig)
-    """How it is trained; `tune.method: none` scores with the base model."""
+    """Training; with `tune.method: none` the base model scores."""
 
     @property
     def exists(self) -> bool:
-        """False if the base model stands for the reference model."""
+        """False if the base model takes the place of the reference model."""
         return self.tune.method is not Method.none
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for people."""
+        """Origin of the reference model, for display."""
         return self.tune.method.value
 
 
@@ -108,14 +108,14 @@ class SftConfig:
     """Fine-tuning of the student (config group `sft`)."""
 
     tune: TuneConfig = field(default_factory=TuneConfig)
-    """How it is trained."""
+    """Training."""
     validation_problems: Natural = 8
-    """Validation problems that are answered during training; 0 turns the callback off."""
+    """Validation problems that are answered during training; 0 answers none."""
     validation_max_new_tokens: Count | None = None
-    """Budget of each such answer, in the student's tokens; null is twice the longest of the problems' own traces. No
-    weight depends on these answers, so neither does what a student is (its artifact)."""
+    """Token budget of such an answer, in the student's tokens; null is twice the longest trace of these problems. The
+    trained weights do not depend on these answers."""
     validations_per_run: Count = 1
-    """How often they are answered, evenly spread over the run, the last time at its end."""
+    """Number of times that they are answered, evenly spread over the training, the last at its end."""
 
     def validate(self, key: str) -> None:
         """Refuse a student that is not trained."""
@@ -126,15 +126,15 @@ class SftConfig:
 
 
 def liger_is_installed() -> bool:
-    """True if the extra `gpu` is there; imports nothing."""
+    """True if the extra `gpu` is installed; imports nothing."""
     return importlib.util.find_spec("liger_kernel") is not None
 
 
 def check_head_loss(choice: HeadLoss) -> None:
-    """What can be said of `trainer.head_loss` before any work.
+    """Check that the package behind `trainer.head_loss` is installed.
 
     Raises:
-        MissingExtraError: Liger is asked for and not installed.
+        MissingExtraError: It is not.
     """
     if choice is HeadLoss.liger and not liger_is_installed():
         raise MissingExtraError("trainer.head_loss=liger", "liger-kernel", "pip install 'cotpress[gpu]'")

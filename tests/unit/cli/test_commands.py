@@ -15,10 +15,10 @@ class Settings:
     names: list[str] = field(default_factory=list)
 
 
-def test_settings_are_given_as_in_the_entry_scripts_or_as_flags() -> None:
-    wanted = Settings(run="a=b/c", dry_run=True, names=["x", "y"])
-    assert parse(Settings, ["run=a=b/c", "dry_run=true", "names=[x,y]"]) == wanted
-    assert parse(Settings, ["--run=a=b/c", "--dry-run", "names=[x,y]"]) == wanted
+def test_settings_are_read_as_assignments_or_flags() -> None:
+    expected = Settings(run="a=b/c", dry_run=True, names=["x", "y"])
+    assert parse(Settings, ["run=a=b/c", "dry_run=true", "names=[x,y]"]) == expected
+    assert parse(Settings, ["--run=a=b/c", "--dry-run", "names=[x,y]"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_settings_are_given_as_in_the_entry_scripts_or_as_flags() -> None:
         (["run"], "allowed: key=value"),
     ],
 )
-def test_a_wrong_setting_is_explained(arguments: list[str], message: str) -> None:
+def test_wrong_setting_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(Settings, arguments)
 
 
-def test_errors_for_users_have_no_stack_trace_and_help_asks_for_nothing(
+def test_errors_for_users_have_no_stack_trace_and_help_needs_no_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_: Settings) -> None:

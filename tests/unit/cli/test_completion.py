@@ -1,4 +1,4 @@
-"""Tab completion offers what the command line would accept, in the shell that asks."""
+"""Tab completion offers what the command line accepts, in the form of each shell."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def words(line: str, entry: str = "train") -> list[str]:
 
 
 @pytest.mark.parametrize("typed", ["scorer=", "-m ratio=0.5 scorer=", "+scorer@scorer.parts.new="])
-def test_group_values_are_its_files_and_no_schemas(typed: str) -> None:
+def test_values_of_a_group_are_its_files_without_schemas(typed: str) -> None:
     start = typed.rpartition(" ")[2]
     files = sorted(f.stem for f in (CONF / "scorer").glob("*.yaml"))
     assert words(f"python train.py {typed}") == [start + name for name in files]
@@ -31,6 +31,7 @@ def test_group_values_are_its_files_and_no_schemas(typed: str) -> None:
     [
         ("sco", ["scorer=", "scorer."]),
         ("model@", ["model@reference.base="]),
+        ("tune@", ["tune@reference.tune=", "tune@sft.tune="]),
         ("model@reference.base=qw", [f"model@reference.base=qwen{size}b" for size in (14, 32, 72, 7)]),
         ("scorer=cts,ra", ["scorer=cts,random"]),
         ("scorer.cond", ["scorer.condition="]),
@@ -39,6 +40,7 @@ def test_group_values_are_its_files_and_no_schemas(typed: str) -> None:
         ("scorer=mix scorer.parts.", ["scorer.parts.cts.", "scorer.parts.reference_likelihood."]),
         ("scorer=tokenskip,random scorer.train=", ["scorer.train=true", "scorer.train=false"]),
         ("scorer=typo rat", ["ratio="]),
+        ("experiment=cts_long_cot scorer.cond", ["scorer.condition="]),
         ("data=self_written questions@", ["questions@data.questions="]),
         ("data=jsonl data.path=", []),
         ("--mul", ["--multirun"]),
@@ -47,11 +49,16 @@ def test_group_values_are_its_files_and_no_schemas(typed: str) -> None:
         ("truth=", []),
     ],
 )
-def test_what_a_line_can_go_on_with(typed: str, expected: list[str]) -> None:
+def test_completions_of_a_line(typed: str, expected: list[str]) -> None:
     assert words(f"python train.py {typed}") == expected
 
 
-def test_an_empty_word_offers_every_group_and_key_of_the_script() -> None:
+def test_completion_knows_the_part_of_an_experiment_that_a_script_has() -> None:
+    assert words("python compress.py experiment=tokenskip_gsm8k data.questions.", "compress")
+    assert words("python compress.py experiment=", "compress") == words("python train.py experiment=")
+
+
+def test_empty_word_offers_every_group_and_key_of_the_script() -> None:
     offered = words("python evaluate.py ", "evaluate")
     assert {"model=", "benchmark=", "generation@evaluation.generation=", "adapter=", "ratio="} <= set(offered)
     assert not {"scorer=", "hydra="} & set(offered)
@@ -59,30 +66,30 @@ def test_an_empty_word_offers_every_group_and_key_of_the_script() -> None:
 
 
 @pytest.mark.parametrize("entry", ["train", "report"])
-def test_every_group_that_is_offered_takes_what_is_offered_for_it(entry: str) -> None:
+def test_every_offered_group_has_choices(entry: str) -> None:
     groups = [w for w in words(f"python {entry}.py ", entry) if w.endswith("=") and (CONF / w[:-1]).is_dir()]
     assert bool(groups) == (entry != "report")
     for group in groups:
         assert words(f"python {entry}.py {group}", entry)
 
 
-def test_what_stands_behind_the_cursor_does_not_count() -> None:
+def test_text_after_the_cursor_is_ignored() -> None:
     line = "python train.py scorer= ratio=0.5"
-    asked = {"COMP_LINE": line, "COMP_POINT": str(line.index(" ratio"))}
-    found = shell_completion("train", CONF, ["-sc", "query=bash"], asked).split()
-    assert "scorer=cts" in found
-    assert all(w.startswith("scorer=") for w in found)
+    variables = {"COMP_LINE": line, "COMP_POINT": str(line.index(" ratio"))}
+    output = shell_completion("train", CONF, ["-sc", "query=bash"], variables).split()
+    assert "scorer=cts" in output
+    assert all(w.startswith("scorer=") for w in output)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_shells_that_show_meanings_get_them(shell: str) -> None:
-    asked = {"COMP_LINE": "python train.py reference=no", "COMP_POINT": "28"}
-    found = shell_completion("train", CONF, ["-sc", f"query={shell}"], asked)
-    assert found == "reference=none\tNo reference model: the base model scores\n"
+def test_zsh_and_fish_get_meanings(shell: str) -> None:
+    variables = {"COMP_LINE": "python train.py reference=no", "COMP_POINT": "28"}
+    output = shell_completion("train", CONF, ["-sc", f"query={shell}"], variables)
+    assert output == "reference=none\tNo reference model: the base model scores\n"
 
 
 @pytest.mark.parametrize("wanted", ["install=tcsh", "install", "query=", "remove=bash"])
-def test_unknown_shell_or_action_is_explained(wanted: str) -> None:
+def test_unknown_shell_or_action_is_refused(wanted: str) -> None:
     with pytest.raises(ConfigError, match=r"allowed: install=SHELL with SHELL one of bash, zsh, fish"):
         shell_completion("train", CONF, ["-sc", wanted], {})
 
@@ -105,7 +112,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         ("python Makefile sco", " =:@", [""]),
     ],
 )
-def test_bash_gets_what_readline_replaces(line: str, breaks: str, expected: list[str]) -> None:
+def test_bash_gets_the_part_that_readline_replaces(line: str, breaks: str, expected: list[str]) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "--norc", "-c", ASK, "ask", line, breaks],

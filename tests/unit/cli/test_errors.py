@@ -1,4 +1,4 @@
-"""What a newcomer types wrong is refused at once, in words that name what was typed."""
+"""Mistakes on the command line are refused at once, by a message that names them."""
 
 import shutil
 from collections.abc import Iterator
@@ -69,9 +69,7 @@ def _hydra() -> Iterator[None]:
         ("evaluate", "evaluation.samples=4 n=2", r"n: got 2, but evaluation\.samples=4.*Fix: only one of them, n=2"),
     ],
 )
-def test_numbers_and_places_that_nobody_can_use_are_refused_when_composed(
-    script: str, setting: str, message: str
-) -> None:
+def test_values_out_of_range_are_refused_when_composed(script: str, setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         to_objects(compose(script, overrides=[setting] if "' '" in setting else setting.split()))
 
@@ -86,23 +84,23 @@ def test_numbers_and_places_that_nobody_can_use_are_refused_when_composed(
         ("evaluate", "evaluation.samples=4 n=4"),
     ],
 )
-def test_what_can_be_used_or_is_not_used_is_taken(script: str, settings: str) -> None:
+def test_values_in_range_and_unused_values_are_accepted(script: str, settings: str) -> None:
     to_objects(compose(script, overrides=settings.split()))
 
 
-def test_what_trains_nothing_needs_no_epochs() -> None:
+def test_reference_none_needs_no_epochs() -> None:
     to_objects(compose("train", overrides=["reference=none"]))
 
 
 @pytest.mark.parametrize("arguments", [["--cfg", "jobb"], ["--multirum"], ["--config-dir"]])
-def test_options_that_hydra_does_not_have_are_one_message(arguments: list[str]) -> None:
+def test_unknown_option_is_refused_in_one_message(arguments: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"Fix: python train\.py --help") as caught:
         check_options(arguments, "train")
     assert "usage:" not in str(caught.value)
 
 
 @pytest.mark.parametrize("setting", ["data=0", "~data=0"])
-def test_a_number_as_the_choice_of_a_group_is_one_message(setting: str) -> None:
+def test_number_as_the_choice_of_a_group_is_refused_in_one_message(setting: str) -> None:
     with pytest.raises(Exception, match="Config group override") as caught:
         compose("train", overrides=[setting])
     message = explain(caught.value, "train", ROOT / "conf")
@@ -111,7 +109,7 @@ def test_a_number_as_the_choice_of_a_group_is_one_message(setting: str) -> None:
 
 
 @pytest.mark.slow
-def test_another_primary_configuration_is_refused_in_our_words(command: Command) -> None:
+def test_another_primary_configuration_is_refused(command: Command) -> None:
     done = command("train.py", "--config-name", "foo")
     assert done.returncode == 2
     assert "--config-name: there is no configuration 'foo'" in done.stderr
@@ -125,7 +123,7 @@ def test_another_primary_configuration_is_refused_in_our_words(command: Command)
         (["benchmark=jsonl", "benchmark.path=/nowhere.jsonl"], "benchmark.path: '/nowhere.jsonl' does not exist"),
     ],
 )
-def test_what_is_needed_last_is_looked_for_first(
+def test_missing_file_is_an_error_before_anything_is_trained(
     setting: list[str], message: str, command: Command, tmp_path: Path
 ) -> None:
     done = command("train.py", "scorer=cts", "model=tiny", "data.num_traces=24", *setting, cwd=tmp_path)
@@ -140,7 +138,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 
 @pytest.mark.parametrize("adapter", ["/nowhere/adapter", "", "some/adapter"])
-def test_a_missing_adapter_is_told_by_its_own_key(
+def test_missing_adapter_is_named_by_its_key(
     adapter: str, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -150,14 +148,14 @@ def test_a_missing_adapter_is_told_by_its_own_key(
     assert "model.path" not in str(caught.value)
 
 
-def test_a_missing_classifier_is_told_by_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_classifier_is_named_by_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"^scorer\.path: 'some/classifier'.*scorer\.path=DIR") as caught:
         encoder_directory("some/classifier")
     assert "model.path" not in str(caught.value)
 
 
-def test_a_model_folder_without_a_tokenizer_says_so(store: ArtifactStore, tmp_path: Path) -> None:
+def test_model_folder_without_a_tokenizer_is_an_error(store: ArtifactStore, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model(store).path, tmp_path / "model")
     for file in folder.glob("tokenizer*"):
         file.unlink()
@@ -165,7 +163,7 @@ def test_a_model_folder_without_a_tokenizer_says_so(store: ArtifactStore, tmp_pa
         load_tokenizer(ModelConfig(name="x", path=str(folder)), store)
 
 
-def test_a_folder_as_data_names_what_it_holds(store: ArtifactStore, tmp_path: Path) -> None:
+def test_folder_as_data_is_an_error_that_names_its_files(store: ArtifactStore, tmp_path: Path) -> None:
     config = JsonlDataConfig(name="jsonl", path=str(tmp_path))
     with pytest.raises(DataError, match=r"is a folder, allowed: one file; it holds no file that ends in"):
         traces(config, store)

@@ -15,12 +15,12 @@ CONF = ROOT / "conf"
 ENTRIES = ["train", "compress", "evaluate", "fidelity", "report"]
 
 
-def test_every_group_says_what_it_decides() -> None:
+def test_every_group_has_a_purpose() -> None:
     assert set(GROUPS) == {f.name for f in CONF.iterdir() if f.is_dir() and f.name != "hydra"}
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_one_line_per_group_then_its_choices_with_the_default_marked(entry: str) -> None:
+def test_each_group_is_a_line_then_its_choices_with_the_default_marked(entry: str) -> None:
     page = help_page(entry, CONF)
     lines = page.splitlines()
     assert max(map(len, lines)) <= LINE
@@ -31,7 +31,7 @@ def test_one_line_per_group_then_its_choices_with_the_default_marked(entry: str)
             assert name in page.split()
 
 
-def test_a_group_is_explained_choice_by_choice() -> None:
+def test_page_of_a_group_explains_every_choice() -> None:
     page = help_page("train", CONF, ["scorer=", "compression"])
     assert "  * cts                    Conditional Token Selection" in page
     assert "    random                 Uniform random scores" in page
@@ -39,16 +39,16 @@ def test_a_group_is_explained_choice_by_choice() -> None:
     assert "                      Goes with scorer=cts" in page  # more than the first comment line
 
 
-def test_a_place_of_a_group_is_explained_by_the_group() -> None:
+def test_page_of_a_place_is_that_of_its_group() -> None:
     assert "qwen7b" in help_page("train", CONF, ["model@reference.base"])
 
 
-def test_an_unknown_group_is_corrected() -> None:
+def test_unknown_group_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown group 'scorrer'\. Did you mean 'scorer'"):
         help_page("train", CONF, ["scorrer"])
 
 
-def test_help_answers_at_once_and_imports_no_configuration(tmp_path: Path) -> None:
+def test_help_is_fast_and_imports_no_configuration(tmp_path: Path) -> None:
     code = (
         f"import sys, runpy; sys.argv = ['train.py', '--help']; runpy.run_path({str(ROOT / 'train.py')!r}, "
         "run_name='__main__'); assert not {'omegaconf', 'hydra', 'torch', 'yaml'} & set(sys.modules)"

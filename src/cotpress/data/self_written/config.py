@@ -1,4 +1,4 @@
-"""Settings of self-written data: who is asked what, and which of the answers become traces."""
+"""Settings of self-written data: the questions, the model that answers them, and the choice of answers as traces."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,46 +13,46 @@ from cotpress.settings import Count
 
 
 class Format(Enum):
-    """How an output is divided into thinking and response."""
+    """Ways to divide an output into thinking and response."""
 
     auto = "auto"
     """`tags` if at least half of the finished outputs close their thinking, else `answer_line`."""
     tags = "tags"
-    """At the tags of `model.chat`: a reasoning model, or a student."""
+    """At the tags of `model.chat`; for reasoning models and students."""
     answer_line = "answer_line"
-    """Before the sentence that states the answer; the response is one line with the answer (TokenSkip): an instruct
-    model."""
+    """Before the sentence that states the answer; the response is one line with the answer (TokenSkip). For instruct
+    models."""
 
 
 class Pick(Enum):
-    """Which of several right answers to one question is kept."""
+    """Choices among several right answers to one question."""
 
     shortest = "shortest"
-    """The one with the fewest thinking tokens."""
+    """The answer with the fewest thinking tokens."""
     first = "first"
-    """The one that was sampled first."""
+    """The first right answer in the order of sampling."""
 
 
 @dataclass(kw_only=True, slots=True)
 class SelfWrittenDataConfig(DataConfig):
-    """The run's model answers training questions; what it solves is kept (TokenSkip, arXiv 2502.12067, section 3.2)."""
+    """Right answers of the run's model to training questions (TokenSkip, arXiv 2502.12067, section 3.2)."""
 
     questions: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-    """What is asked: training questions with gold answers; choose with questions@data.questions=NAME."""
+    """Training questions with gold answers; choose with questions@data.questions=NAME."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    """Which backend runs the model; choose with generation@data.generation=server."""
+    """Backend that runs the model; choose with generation@data.generation=server."""
     adapter: str | None = None
-    """Directory or hub id of a PEFT adapter on the model, e.g. that of a student; a server is told to load it."""
+    """Directory or hub id of a PEFT adapter on the model, e.g. that of a student; a server loads it as well."""
     max_new_tokens: Count = MISSING
-    """Budget of one answer, in the model's tokens."""
+    """Token budget of one answer, in the model's tokens."""
     samples: Count = 1
     """Answers per question; with several, data.generation.temperature null is 0.6 and top_p null is 0.95 (CTS)."""
     pick: Pick = Pick.shortest
-    """Which of several right answers to one question is kept."""
+    """Choice among several right answers to one question."""
     max_thinking_tokens: Count | None = None
     """Longest thinking that is kept, in the model's tokens (TokenSkip: 500); null keeps all."""
     format: Format = Format.auto
-    """How an output is divided into thinking and response: auto, tags, answer_line."""
+    """Division of an output into thinking and response: auto, tags, answer_line."""
 
     @property
     def extractor(self) -> Extractor:
