@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
@@ -325,6 +326,17 @@ def test_help_and_configuration_answer_at_once(script: str, flags: list[str], tm
     assert result.stdout
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # tests may share their processor
     assert seconds < (1.5 if "--help" in flags else 3)
+
+
+def test_cfg_job_prints_values_in_place_of_references(tmp_path: Path) -> None:
+    words = ["model=llama8b", "model@reference.base=smollm2", "--cfg", "job"]
+    printed = yaml.safe_load(_run(*words, cwd=tmp_path).stdout)
+    assert (printed["reference"]["tune"]["learning_rate"], printed["sft"]["tune"]["learning_rate"]) == (1e-3, 5e-5)
+
+
+def test_cfg_job_prints_an_incomplete_configuration(tmp_path: Path) -> None:
+    printed = yaml.safe_load(_run("model=hub", "--cfg", "job", cwd=tmp_path).stdout)
+    assert (printed["model"]["path"], printed["model"]["name"]) == ("???", "${.path}")
 
 
 def test_configuration_does_not_import_torch(tmp_path: Path) -> None:
