@@ -1,4 +1,4 @@
-"""Settings of the compression, which selects the kept tokens by their scores."""
+"""Settings of the compression of scored traces."""
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -12,46 +12,46 @@ _Text = Annotated[str, Rule(bool, "texts that are not empty")]
 
 
 class Selection(Enum):
-    """Algorithms that select the kept tokens."""
+    """Method of choosing the tokens."""
 
     exact = "exact"
-    """Keep the tokens of the highest scores; their number meets the ratio exactly."""
+    """Exactly the requested ratio, by score."""
     llmlingua_compat = "llmlingua_compat"
-    """LLMLingua 0.2.2 as the CTS release calls it: a model selects window by window, and the ratio is missed."""
+    """The decisions of LLMLingua 0.2.2 as the CTS release calls it: window by window, with a model, off the ratio."""
 
 
 class Protection(Enum):
-    """Tokens that are kept whatever their score."""
+    """Rule for tokens that are kept whatever their score."""
 
     none = "none"
     digits = "digits"
-    """Every token that holds a digit."""
+    """Every token with a digit."""
     math = "math"
-    """Every token of a number, an operator or a LaTeX command; commands and numbers stay whole."""
+    """Every token of a number, an operator or a LaTeX command, so that commands and numbers stay whole."""
     answer = "answer"
     """Every occurrence of the gold answer, as a whole number or word."""
 
 
 class Alignment(Enum):
-    """Scores that decide about a token."""
+    """Token whose score decides about a token."""
 
     own = "own"
-    """The score of the token itself: the published formula."""
+    """The token itself."""
     next = "next"
-    """The score of the token after it; the last token always stays. The off-by-one of LLMLingua 0.2.2."""
+    """The following token, and the last token always stays: the off-by-one of LLMLingua 0.2.2."""
 
 
 class ExportFormat(Enum):
-    """File formats of exported training data."""
+    """File format of exported training data."""
 
     parquet = "parquet"
-    """The compressed rows with their keep masks."""
+    """Rows with keep masks."""
     trl = "trl"
     """One JSON object per line with `prompt` and `completion` messages (TRL, conversational)."""
     llamafactory = "llamafactory"
-    """One JSON object per line with `messages`, and the `dataset_info.json` that LLaMA-Factory reads."""
+    """One JSON object per line with `messages`, and the `dataset_info.json` for LLaMA-Factory."""
     openai = "openai"
-    """One JSON object per line with `messages`, the format of OpenAI's fine-tuning."""
+    """One JSON object per line with `messages`, for OpenAI's fine-tuning."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,23 +59,23 @@ class CompressionConfig:
     """Config group `compression`."""
 
     selection: Selection = Selection.exact
-    """Algorithm that selects the kept tokens."""
+    """Method of choosing the tokens."""
     iterative_size: int = 1800
-    """Tokens per window, at least 2; used by `selection=llmlingua_compat` only."""
+    """Tokens per window, at least 2; only with `selection=llmlingua_compat`."""
     mixed_ratios: list[Ratio] = field(default_factory=list)
-    """Empty: every trace is cut to `ratio`, without a marker (CTS). Otherwise each trace draws one of these ratios,
-    which a control marker in the prompt announces, and the evaluation asks for `ratio` (TokenSkip)."""
+    """Empty: every trace is cut to `ratio`, without a control marker (CTS). Otherwise each trace draws one of these
+    ratios, which a control marker in the prompt states; `ratio` is then requested at evaluation (TokenSkip)."""
     granularity: Unit = Unit.token
-    """Unit that is kept or deleted as a whole, ranked by the mean score of its tokens. The kept count still meets the
-    ratio exactly: at most one word or step of a trace is cut and keeps its beginning. `protection`, `keep_strings` and
-    `max_consecutive_deletions` act on tokens and may keep parts of other units."""
+    """Unit that is kept or dropped as one, ranked by the mean score of its tokens. The ratio is still met exactly: at
+    most one word or step of a trace is cut, and keeps its beginning. `protection`, `keep_strings` and
+    `max_consecutive_deletions` apply to tokens and may keep parts of any others."""
     alignment: Alignment = Alignment.own
-    """Score that decides about a token."""
+    """Token whose score decides about a token."""
     protection: Protection = Protection.none
     """Tokens that are kept whatever their score."""
     keep_strings: list[_Text] = field(default_factory=list)
-    r"""Texts that are kept wherever they occur, e.g. `["Step", ":", "\n"]` (LLMLingua's `force_tokens`). A text that
-    consists of the escapes `\n` and `\t` stands for line breaks and tabs, which are hard to type on a command line."""
+    r"""Texts whose every occurrence is kept as well, e.g. `["Step", ":", "\n"]` (LLMLingua's `force_tokens`). A text of
+    the escapes `\n` and `\t` alone means line breaks and tabs, which the command line cannot express otherwise."""
     max_consecutive_deletions: Count | None = None
     """Longest run of deleted tokens, at least 1; null sets no limit."""
 

@@ -1,4 +1,4 @@
-"""Settings of the evaluation protocol."""
+"""Settings of evaluation."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,38 +12,38 @@ from cotpress.settings import Amount, Count, Ratio, interval
 
 
 class Baseline(Enum):
-    """Systems that are compared with the student of the scorer."""
+    """Systems that are evaluated beside the student of the scorer."""
 
     base = "base"
     """The untuned model."""
     original = "original"
     """A student of the same recipe, trained on the uncompressed traces."""
     ratio_one = "ratio_one"
-    """The same student at ratio 1, the reference of ActRatio; only for students with a control marker."""
+    """The same student at ratio 1, the reference of its ActRatio; only for a student with a control marker."""
     be_concise = "be_concise"
-    """An instruction to be concise. This baseline and the following need no training; see `evaluation.prompted`."""
+    """Prompt to be concise. This and the following need no training; `evaluation.prompted` chooses their model."""
     only_numbers = "only_numbers"
-    """An instruction to use only numbers or equations."""
+    """Prompt to use only numbers or equations."""
     abbre_words = "abbre_words"
-    """An instruction to abbreviate words."""
+    """Prompt to abbreviate words."""
     lc_prompt = "lc_prompt"
-    """An instruction to leave out a share of the words, 1 - ratio."""
+    """Prompt to leave out the share of the words that the ratio removes."""
     truncation = "truncation"
-    """A token budget multiplied by the ratio; a truncated output has no answer."""
+    """The token budget times the ratio; an answer that is cut off is wrong."""
 
 
 class Prompted(Enum):
-    """Models that the baselines without training are applied to."""
+    """Model of the baselines that need no training."""
 
     student = "student"
-    """The uncompressed student: Original in train.py, the given model or adapter in evaluate.py."""
+    """The uncompressed system: Original in train.py, the given model or adapter in evaluate.py."""
     base = "base"
     """The untuned model, as in TokenSkip's paper."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Instructions:
-    """Instructions after the question, one for each prompted baseline."""
+    """Lines after the question, one for each baseline that only prompts."""
 
     be_concise: str = MISSING
     """Row BeConcise."""
@@ -60,31 +60,31 @@ class EvaluationConfig:
     """Config group `evaluation`."""
 
     baselines: list[Baseline] = field(default_factory=lambda: [Baseline.original, Baseline.ratio_one])
-    """Systems in the table beside the student."""
+    """Further rows of the table."""
     prompted: Prompted = Prompted.student
-    """Model that the baselines without training are applied to: student or base."""
+    """Model of the baselines that need no training: student or base."""
     instructions: Instructions = field(default_factory=Instructions)
-    """Instructions of the prompted baselines."""
+    """Texts of the baselines that only prompt."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    """Backend that generates the answers; choose with generation@evaluation.generation=server. Its sampling follows
-    `temperature` and `top_p` below."""
+    """Backend that generates the answers; choose with generation@evaluation.generation=server. Sampling is set by
+    `samples`, `temperature` and `top_p` here, not there."""
     ratios: list[Ratio] = field(default_factory=list)
-    """Further ratios at which a student with a control marker is evaluated, each a row of the table."""
+    """Further ratios for a student with a control marker, in the same pass; one row each."""
     confidence: Annotated[float, interval("(0, 1)")] = 0.95
     """Level of the intervals, in (0, 1)."""
     samples: Count = 1
-    """Answers per question; accuracy is avg@k, and pass@k is reported."""
+    """Answers per question; accuracy is avg@k over them, and pass@k is reported."""
     temperature: Amount | None = None
     """0 is greedy; null is greedy for one sample and 0.6 (CTS) for several."""
     top_p: Annotated[float, interval("(0, 1]")] | None = None
-    """Probability mass of nucleus sampling, in (0, 1]; null is 0.95 (CTS) when sampling."""
+    """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 0.95 (CTS) when sampling."""
     budget_follows_ratio: bool = False
-    """Multiply benchmark.max_new_tokens by the ratio, as in the papers; truncation alone lowers accuracy."""
+    """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncation alone costs accuracy."""
     budgets: list[Count] = field(default_factory=list)
     """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of the lengths of
     Original's answers."""
     reference_tokenizer: str | None = None
-    """Hub id or folder of a second tokenizer for token counts (CTS: Qwen/Qwen2.5-7B-Instruct)."""
+    """Hub id or folder of a second tokenizer in which outputs are counted (CTS: Qwen/Qwen2.5-7B-Instruct)."""
 
     def validate(self, key: str) -> None:
         """Refuse an LC-Prompt without a place for the share, and sampling settings that have no effect."""
@@ -106,7 +106,7 @@ class EvaluationConfig:
 
 
 def check_samples(samples: int, temperature: float | None) -> None:
-    """Refuse several samples with greedy decoding, which would be equal.
+    """Refuse several samples at temperature 0, where they would all be equal.
 
     Raises:
         ConfigError: There are several samples, and the temperature is 0.

@@ -1,4 +1,4 @@
-"""Settings of text generation: the backend and its sampling."""
+"""Settings of text generation: the backend, and the choice of the next token."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,37 +15,40 @@ class GenerationConfig:
     """Common to all backends (config group `generation`)."""
 
     temperature: Amount | None = None
-    """0 is greedy, higher is more random; null is the default of the caller: greedy, or `evaluation.temperature`."""
+    """0 is greedy, higher is more random. null is greedy, or 0.6 for several samples; set `evaluation.temperature` for
+    answers to a benchmark."""
     top_p: Annotated[float, interval("(0, 1]")] | None = None
-    """Probability mass of nucleus sampling, in (0, 1]; null is 1, or `evaluation.top_p`."""
+    """Smallest set of likeliest tokens with this much probability, in (0, 1]. null is 1, or 0.95 for several samples;
+    set `evaluation.top_p` for answers to a benchmark."""
     seed: Natural = 0
-    """Seed of the sampling."""
+    """Seed of the draws; not used by greedy decoding."""
 
 
 @dataclass(kw_only=True, slots=True)
 class TransformersGenerationConfig(GenerationConfig):
-    """The model in this process; `trainer.generation_tokens` bounds its batches."""
+    """The model runs in this process; `trainer.generation_tokens` limits the size of a batch."""
 
     packed: bool = True
-    """Keep float32 weights on a CPU in the layout of oneDNN: faster for a few rows, equal up to rounding."""
+    """On a CPU in float32, keep the weights in oneDNN's own layout: steps of a few rows cost less, equal up to
+    rounding."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ServerGenerationConfig(GenerationConfig):
-    """A server with the OpenAI interface: vLLM, SGLang, llama.cpp or a hosted model."""
+    """A server with the OpenAI interface generates: vLLM, SGLang, llama.cpp or a hosted model."""
 
     base_url: str = MISSING
-    """Address with the version, e.g. http://localhost:8000/v1, without user name or key."""
+    """Address up to and including the version, e.g. http://localhost:8000/v1; no user name or key in it."""
     model: str = MISSING
-    """Name of the model on the server, or of a LoRA adapter loaded there."""
+    """Name of the model on the server, or of a LoRA adapter that it has loaded."""
     api_key_env: str | None = None
-    """NAME of the environment variable with the key; null sends none. The key is never written to disk."""
+    """Name of the environment variable that holds the key; null sends no key. The key itself is never written."""
     concurrency: Count = 16
-    """Number of parallel requests; changes speed only."""
+    """Requests at the same time; changes speed only."""
     timeout_s: Positive = 600.0
     """Longest wait for one answer, in seconds."""
     max_retries: Natural = 6
-    """Further attempts after 408, 409, 429, 5xx, time-outs and lost connections, with growing pauses."""
+    """Repetitions of a request after 408, 409, 429, 5xx, a time-out or a lost connection, with growing pauses."""
 
     def validate(self, key: str) -> None:
         """Refuse an address that is none, and one that holds a secret."""

@@ -1,4 +1,4 @@
-"""Settings of a causal language model: source, chat format, recipes for fine-tuning."""
+"""Settings of a causal language model: source, prompt format, tuning values."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,7 +10,7 @@ from cotpress.settings import Amount, Count
 
 
 class ModelSource(Enum):
-    """Sources of weights."""
+    """Source of the weights."""
 
     hub = "hub"
     """A hub id or a local directory, safetensors."""
@@ -24,27 +24,27 @@ class Dtype(Enum):
     """Number format of weights and activations."""
 
     auto = "auto"
-    """bfloat16 if the processor supports it (GPU, avx512_bf16, amx), else float32."""
+    """bfloat16 where the processor computes in it (GPU, avx512_bf16, amx), else float32."""
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
 class Attention(Enum):
-    """Implementations of attention; equal up to rounding."""
+    """Implementation of attention; all give the same numbers up to rounding."""
 
     sdpa = "sdpa"
-    """torch's scaled dot-product attention; works everywhere."""
+    """torch's scaled dot-product attention; on every device."""
     eager = "eager"
-    """Plain matrix products: slow, memory quadratic in the length."""
+    """Plain matrix products: slow, memory grows with the square of the text."""
     flash_attention_2 = "flash_attention_2"
-    """The package flash-attn: on a GPU, in bfloat16."""
+    """The package flash-attn; on a GPU, in bfloat16."""
     flex_attention = "flex_attention"
-    """torch's flex attention, compiled: on a GPU."""
+    """torch's flex attention, compiled; on a GPU."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Recipe:
-    """Fine-tuning values that depend on the model; the group `tune` reads them."""
+    """Fine-tuning values that depend on the model; the groups `sft` and `reference` read them."""
 
     learning_rate: Amount = MISSING
     """Peak learning rate."""
@@ -79,7 +79,7 @@ class ModelConfig:
     revision: str | None = None
     """Hub commit, tag or branch."""
     hub_id: str | None = None
-    """Hub id for model cards, if `path` is none."""
+    """Hub id of these weights for model cards, if `path` is not a hub id."""
     dtype: Dtype = Dtype.auto
     """Number format."""
     attention: Attention = Attention.sdpa

@@ -7,18 +7,18 @@ from cotpress.settings import Natural, Positive
 
 
 class TrackerKind(Enum):
-    """Amounts of tracking; each writes `metrics.csv` in the run directory."""
+    """Destination and detail of the metrics; each kind writes the run directory's `metrics.csv`."""
 
     none = "none"
-    """The last value of each metric, written to `metrics.csv` at the end of the job."""
+    """The last value of each metric, in `metrics.csv`, written when the job ends; no curves."""
     csv = "csv"
-    """Every value, written to `metrics.csv` during the job."""
+    """Every value at once, in `metrics.csv`."""
     wandb = "wandb"
     """As `csv`, and Weights & Biases: offline unless an API key is set."""
 
 
 class ArtifactKind(Enum):
-    """Stage outputs that can be sent to W&B."""
+    """Stage outputs that W&B can store beside the metrics."""
 
     adapter = "adapter"
     """Trained adapters and whole models, of students and reference models."""
@@ -30,17 +30,17 @@ class ArtifactKind(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class TrackerConfig:
-    """Config group `tracker`; all settings but `kind` apply to `kind=wandb`."""
+    """Config group `tracker`; all settings but `kind` are for `kind=wandb`."""
 
     kind: TrackerKind = TrackerKind.csv
-    """Amount of tracking."""
+    """Destination and detail of the metrics."""
     project: str = "cotpress"
     """W&B project."""
     entity: str | None = None
     """W&B team or user."""
     artifacts: list[ArtifactKind] = field(default_factory=lambda: list(ArtifactKind))
-    """Stage outputs that are sent; an empty list sends none."""
+    """Stage outputs that are sent; an empty list sends no files."""
     max_artifact_mb: Positive = 200.0
-    """Largest stage output that is sent, in megabytes (10^6 bytes); the log names those that are not."""
+    """Largest stage output that is sent, in megabytes (10^6 bytes); the log names larger ones."""
     table_rows: Natural = 2000
-    """Maximum rows of each table of predictions and of tokens; 0 sends no tables."""
+    """Most rows of each table of predictions and of tokens; 0 sends no tables."""

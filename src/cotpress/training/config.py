@@ -14,14 +14,14 @@ from cotpress.settings import Amount, Count, Natural, interval
 
 
 class Method(Enum):
-    """Ways to tune a model."""
+    """The weights that are trained."""
 
     lora = "lora"
     """Low-rank adapters on all linear layers (PEFT)."""
     full = "full"
     """All weights."""
     none = "none"
-    """No training: the model is used as it is."""
+    """None: the model is used unchanged."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,7 +29,7 @@ class TuneConfig:
     """One fine-tuning run (AdamW, cosine schedule with warmup)."""
 
     method: Method = MISSING
-    """Way to tune."""
+    """Weights that are trained: lora, full or none."""
     learning_rate: Amount = MISSING
     """Peak learning rate."""
     epochs: int = MISSING
@@ -45,9 +45,9 @@ class TuneConfig:
     beta2: Annotated[float, interval("[0, 1)")] = 0.999
     """Second-moment decay of AdamW."""
     max_grad_norm: Amount = 1.0
-    """Gradient norm above which gradients are scaled down; 0 turns clipping off."""
+    """Gradient norm above which gradients are scaled down; 0 turns it off."""
     max_tokens: Count = 4096
-    """Longest training sequence, in tokens; longer ones are dropped and counted."""
+    """Longest training sequence; longer ones are dropped and counted, never cut."""
     lora_rank: Count = 8
     """Rank of the adapter matrices (LoRA only)."""
     lora_alpha: Count = 16
@@ -68,20 +68,20 @@ class ReferenceConfig:
     """The reference model (config group `reference`)."""
 
     base: ModelConfig | None = None
-    """Model that is tuned; null is the student's. Choose another with model@reference.base=NAME; its recipe is used."""
+    """Model that it is trained from; null is the student's. Choose another with model@reference.base=NAME."""
     limit: Count | None = None
-    """Number of distilled traces to train on, from the first; null trains on all."""
+    """Train only on this number of first distilled traces."""
     tune: TuneConfig = field(default_factory=TuneConfig)
-    """Training; with `tune.method: none` the base model scores."""
+    """How it is trained; `tune.method: none` scores with the base model."""
 
     @property
     def exists(self) -> bool:
-        """False if the base model takes the place of the reference model."""
+        """False if the base model is used as the reference model."""
         return self.tune.method is not Method.none
 
     @property
     def origin(self) -> str:
-        """Origin of the reference model, for display."""
+        """Description of the origin for people."""
         return self.tune.method.value
 
 
@@ -108,14 +108,14 @@ class SftConfig:
     """Fine-tuning of the student (config group `sft`)."""
 
     tune: TuneConfig = field(default_factory=TuneConfig)
-    """Training."""
+    """How it is trained."""
     validation_problems: Natural = 8
-    """Validation problems that are answered during training; 0 answers none."""
+    """Validation problems that are answered during training; 0 turns validation off."""
     validation_max_new_tokens: Count | None = None
-    """Token budget of such an answer, in the student's tokens; null is twice the longest trace of these problems. The
-    trained weights do not depend on these answers."""
+    """Budget of each such answer, in the student's tokens; null is twice the longest of the problems' own traces. The
+    answers change no weight, so the setting is not part of the student's identity."""
     validations_per_run: Count = 1
-    """Number of times that they are answered, evenly spread over the training, the last at its end."""
+    """Number of validations, evenly spread over the run, the last one at its end."""
 
     def validate(self, key: str) -> None:
         """Refuse a student that is not trained."""
@@ -131,10 +131,10 @@ def liger_is_installed() -> bool:
 
 
 def check_head_loss(choice: HeadLoss) -> None:
-    """Check that the package behind `trainer.head_loss` is installed.
+    """Check that the implementation of the loss is installed.
 
     Raises:
-        MissingExtraError: It is not.
+        MissingExtraError: It is liger, which is not.
     """
     if choice is HeadLoss.liger and not liger_is_installed():
         raise MissingExtraError("trainer.head_loss=liger", "liger-kernel", "pip install 'cotpress[gpu]'")
