@@ -9,7 +9,7 @@ The rules of a setting stand beside it (see `cotpress.settings`); here are those
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection
 from cotpress.data.config import (
@@ -169,10 +169,10 @@ class CompressConfig(PipelineConfig):
         _check_extras(self.trainer)
         if self.shard is not None:
             Shard.parse(self.shard)
-        texts = isinstance(self.data, JsonlDataConfig) and self.data.field is not None
-        if texts and self.export is not ExportFormat.parquet:
+        column = self.data.field if isinstance(self.data, JsonlDataConfig) else None
+        if column is not None and self.export is not ExportFormat.parquet:
             raise ConfigError(
-                f"data.field: got '{self.data.field}' with export={self.export.value}, but texts are no conversations. "
+                f"data.field: got '{column}' with export={self.export.value}, but texts are no conversations. "
                 "Allowed: parquet. Fix: export=parquet; the compressed texts are its column compressed_thinking"
             )
 
@@ -351,8 +351,8 @@ def _recipe(name: str, *, _parent_: "DictConfig", _root_: "DictConfig") -> objec
     """
     from omegaconf import OmegaConf
 
-    tuned = _parent_._get_parent()  # `sft` or `reference`
-    base = tuned.base if tuned is not None and "base" in tuned else None
+    tuned: Any = _parent_._get_parent()  # `sft` or `reference`
+    base = tuned.base if "base" in tuned else None
     return OmegaConf.select(_root_.model if base is None else base, f"tuning.{name}", throw_on_missing=True)
 
 

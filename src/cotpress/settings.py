@@ -85,7 +85,7 @@ def _check(value: Any, hint: Any, key: str, null: str = "") -> None:
             _check(value, kind, key, ", or null")
     elif isinstance(value, list):
         for element in value:
-            _check(element, *typing.get_args(hint), key)
+            _check(element, typing.get_args(hint)[0], key)
     elif isinstance(value, dict):
         for name, element in value.items():
             _check(element, typing.get_args(hint)[1], f"{key}.{name}")

@@ -97,8 +97,8 @@ def help_page(name: str, conf: Path, groups: Sequence[str] = ()) -> str:
     """
     known = dict(groups_of(name, conf))
     if groups:
-        names = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in groups)
-        return "\n".join(_group_page(group, known.get(group), conf) for group in names)
+        named = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in groups)
+        return "\n".join(_group_page(group, known.get(group), conf) for group in named)
     purpose, examples = USAGE[name]
     lines = [f"{name}.py - {purpose}", "", *(f"  {e}" for e in examples), *_switches(name)]
     if known:
