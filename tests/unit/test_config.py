@@ -285,7 +285,7 @@ TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
         ("fidelity.py", ["truth=plantd"], "truth: unknown choice 'plantd'. Did you mean 'planted'?"),
         ("fidelity.py", ["truth=prmbench"], "no value for truth.path"),
         ("fidelity.py", ["ratio=0.5"], "unknown key 'ratio'"),
-        ("evaluate.py", ["scorer=cts"], "unknown key 'scorer'. Allowed: adapter, benchmark, evaluation, model"),
+        ("evaluate.py", ["scorer=cts"], "unknown key 'scorer'. Allowed: adapter, benchmark, evaluation, experiment"),
         ("train.py", ["--scorer", "cts"], "got '--scorer', but settings are written without dashes. Fix: scorer=cts"),
         ("fidelity.py", ["confidence=95"], "confidence: got 95.0, allowed: a number in (0, 1)"),
         ("fidelity.py", ["num_resamples=0"], "num_resamples: got 0, allowed: a whole number of at least 1"),
@@ -336,7 +336,7 @@ def test_cfg_job_prints_values_in_place_of_references(tmp_path: Path) -> None:
 
 def test_cfg_job_prints_an_incomplete_configuration(tmp_path: Path) -> None:
     printed = yaml.safe_load(_run("model=hub", "--cfg", "job", cwd=tmp_path).stdout)
-    assert (printed["model"]["path"], printed["model"]["name"]) == ("???", "${.path}")
+    assert (printed["model"]["path"], printed["model"]["name"]) == ("???", "???")
 
 
 def test_configuration_does_not_import_torch(tmp_path: Path) -> None:

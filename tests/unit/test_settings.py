@@ -99,11 +99,6 @@ UNANSWERABLE = JsonlBenchmarkConfig(name="q", path="q.jsonl", max_new_tokens=9, 
         ("distill", LlmDistillConfig(drop_gap=1.0), "distill.drop_gap: got 1.0, allowed: a number in [0, 1)"),
         ("distill", LlmDistillConfig(drop_variation=-0.1), "distill.drop_variation: got -0.1"),
         ("distill", LlmDistillConfig(max_gap=-0.1), "distill.max_gap: got -0.1, allowed: a number in [0, 1]"),
-        (
-            "distill",
-            LlmDistillConfig(generation=_server(), model=ModelConfig(name="tiny", path="llama")),
-            "distill.model: got 'tiny', but the server 'served' extracts",
-        ),
         ("generation", GenerationConfig(temperature=-1.0), "generation.temperature: got -1.0"),
         ("generation", GenerationConfig(top_p=0.0), "generation.top_p: got 0.0, allowed: a number in (0, 1], or null"),
         ("generation", _server(base_url="localhost:8000"), "generation.base_url: allowed: an address such as http"),
@@ -120,6 +115,12 @@ def test_settings_of_a_stage_are_refused_under_its_key(key: str, settings: objec
     with pytest.raises(ConfigError) as raised:
         check_settings(settings, key)
     assert str(raised.value).startswith(message)
+
+
+def test_model_beside_a_server_is_refused() -> None:
+    config = LlmDistillConfig(generation=_server(), model=ModelConfig(name="tiny", path="llama"))
+    with pytest.raises(ConfigError, match=r"distill\.model: got 'tiny', but the server 'served' extracts"):
+        config.validate("distill")
 
 
 @pytest.mark.parametrize("address", ["http://me:pw@host/v1", "http://host/v1?key=abc"])

@@ -63,8 +63,9 @@ def main(task: Task, conf: Path) -> None:
         check_plan_of_one(sys.argv[1:])
         multirun.check_launcher(sys.argv[1:])
         sys.argv[1:] = with_experiments(sys.argv[1:], name, conf)
-        if not _shown_with_values(job):
-            _run(job)
+        if re.search(r" (--cfg|-c)[ =]job\b", " ".join(sys.argv)):
+            sys.argv.append("--resolve")  # values in place of references
+        _run(job)
         if failed:
             raise failed[0]
     except KeyboardInterrupt:
@@ -93,25 +94,6 @@ def _print_help(name: str, conf: Path, arguments: list[str]) -> bool:
     elif set(SWITCHES) & set(arguments):
         sys.stdout.write(shell_completion(name, conf, arguments, os.environ))
     else:
-        return False
-    return True
-
-
-def _shown_with_values(job: Callable[[], None]) -> bool:
-    """Print the configuration of `--cfg job` with values in place of references.
-
-    Returns:
-        False if the command line asks for something else, or a reference has no value yet.
-    """
-    from omegaconf.errors import OmegaConfBaseException
-
-    if not re.search(r" (--cfg|-c)[ =]job\b", " ".join(sys.argv)):
-        return False
-    sys.argv.append("--resolve")
-    try:
-        job()
-    except OmegaConfBaseException:
-        sys.argv.pop()
         return False
     return True
 
