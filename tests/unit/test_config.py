@@ -302,7 +302,7 @@ def test_settings_that_a_script_cannot_use_are_refused_at_once(
 
 def test_help_of_fidelity_lists_its_groups(tmp_path: Path) -> None:
     shown = _run("--help", script="fidelity.py", cwd=tmp_path).stdout
-    for line in ("  truth      what", "               *planted prmbench thought_anchors", "  scorer     how"):
+    for line in ("  truth       what", "                *planted prmbench thought_anchors", "  scorer      how"):
         assert f"\n{line}" in shown
     assert "fidelity.py truth=thought_anchors truth.path=FILE" in shown
 
