@@ -27,7 +27,7 @@ from cotpress.config import (
     register_schemas,
     to_objects,
 )
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, MissingExtraError
 from cotpress.evaluation.config import Baseline
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.scoring.config import MixConfig, RandomConfig
@@ -75,8 +75,12 @@ def _compose(entry: str, overrides: list[str]) -> DictConfig:
 )
 def test_every_choice_composes_and_opens_with_a_line_of_help(group: str, name: str) -> None:
     entry, needed, key = _place(group)
-    assert isinstance(to_objects(_compose(entry, [*needed, f"{key}={name}"])), SCHEMAS[f"{entry}_schema"])
     assert one_liner(CONF / group / f"{name}.yaml")
+    composed = _compose(entry, [*needed, f"{key}={name}"])
+    try:
+        assert isinstance(to_objects(composed), SCHEMAS[f"{entry}_schema"])
+    except MissingExtraError:
+        pytest.skip("its package is not installed")
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
