@@ -29,6 +29,7 @@ import torch
 
 from cotpress.devices.memory import is_out_of_memory, release, smaller_batches
 from cotpress.generation.base import LENGTH, STOP, Generation, OnDone, Sampling, budgets
+from cotpress.modeling.loading import cache_argument
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -221,7 +222,7 @@ class _Writer:
             input_ids=torch.tensor([[row.written[-1]] for row in self._rows], device=self._device),
             attention_mask=mask,
             position_ids=position,
-            past_key_values=self._cache.past,
+            **cache_argument(self._cache.past),
             use_cache=True,
             logits_to_keep=1,
         )

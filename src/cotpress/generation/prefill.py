@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from cotpress.generation.row_cache import KeysValues
+from cotpress.modeling.loading import cache_argument
 
 MIN_PREFIX_TOKENS = 8
 """A shorter common prefix is read again with every prompt: its gain is lost in the rounding of a forward."""
@@ -73,7 +74,7 @@ class PromptReader:
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
             position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, past:].to(self._device),
-            past_key_values=cache,
+            **cache_argument(cache),
             use_cache=True,
             logits_to_keep=1,
         )

@@ -189,6 +189,13 @@ def check_attention(config: ModelConfig, device: torch.device | str) -> None:
         )
 
 
+def cache_argument(cache: object) -> dict[str, Any]:
+    """Keyword argument of a forward pass with a key-value cache, whose name changed in transformers 5.24."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    return {"cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values": cache}
+
+
 @dataclass(frozen=True, slots=True)
 class SplitModel:
     """A causal language model as body and head, so that logits are made only where they are needed.
