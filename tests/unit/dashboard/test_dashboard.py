@@ -11,7 +11,7 @@ import pytest
 from cotpress.dashboard.__main__ import DashboardConfig, main
 from cotpress.errors import ConfigError, HubError, MissingExtraError
 from cotpress.records import Interval, SystemResult
-from cotpress.tracking.results import result_metrics
+from cotpress.tracking import result_metrics
 
 pytest.importorskip("wandb_workspaces", reason="needs the extra dashboard")
 
