@@ -42,7 +42,7 @@ def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_
             np.testing.assert_allclose(values, naive(model, item, measure), atol=1e-5)
 
 
-def test_entropy_is_log_v_where_every_word_is_alike_and_0_where_one_is_certain(tiny_config, store):
+def test_entropy_is_log_v_for_uniform_and_0_for_certain_predictions(tiny_config, store):
     from cotpress.modeling.loading import load_model
 
     model = load_model(tiny_config, store)
@@ -56,7 +56,7 @@ def test_entropy_is_log_v_where_every_word_is_alike_and_0_where_one_is_certain(t
 
 
 @pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
-def test_logits_are_made_for_scored_positions_only(measure, model, monkeypatch):
+def test_logits_are_computed_for_scored_positions_only(measure, model, monkeypatch):
     seen = []
     by_rows = head._by_rows
     monkeypatch.setattr(head, "_by_rows", lambda rows, h, *rest: seen.append(len(h)) or by_rows(rows, h, *rest))
@@ -65,7 +65,7 @@ def test_logits_are_made_for_scored_positions_only(measure, model, monkeypatch):
     assert sum(seen) == 3
 
 
-def test_packs_respect_the_token_budget_and_hold_no_padding(model):
+def test_packs_respect_the_token_budget_and_have_no_padding(model):
     seen = []
     hook = model.model.embed_tokens.register_forward_hook(lambda module, args, out: seen.append(tuple(args[0].shape)))
     inputs = [ScoreInput(context_ids=[1], target_ids=[3] * n) for n in (1, 30, 2, 50, 7, 9, 120)]
@@ -74,7 +74,7 @@ def test_packs_respect_the_token_budget_and_hold_no_padding(model):
     assert sorted(seen, reverse=True) == [(1, 121), (1, 31 + 10 + 8 + 3 + 2), (1, 51)]
 
 
-def test_texts_go_alone_where_attention_does_not_pack(model, tiny_config, store):
+def test_texts_are_read_alone_with_eager_attention(model, tiny_config, store):
     from dataclasses import replace
 
     from cotpress.modeling.config import Attention
@@ -86,7 +86,7 @@ def test_texts_go_alone_where_attention_does_not_pack(model, tiny_config, store)
 
 
 def naive_windows(model, item, measure, overlap=logprobs.WINDOW_OVERLAP):
-    """Token by token: the window that reaches it first, read by itself."""
+    """For each token a separate pass over the first window that contains it."""
     width, values = item.window_tokens, []
     for i in range(len(item.target_ids)):
         start, end = 0, width
@@ -99,7 +99,7 @@ def naive_windows(model, item, measure, overlap=logprobs.WINDOW_OVERLAP):
 
 @pytest.mark.parametrize("width", [1, 2, 7, 10, 29, 30])
 @pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
-def test_windows_score_each_token_once_after_what_its_window_reads(measure, width, model):
+def test_windowed_values_equal_a_separate_pass_over_each_window(measure, width, model):
     rng = np.random.default_rng(width)
     sizes = [(3, 30), (5, 4), (1, 31), (2, 0)]
     inputs = [
@@ -114,10 +114,10 @@ def test_windows_score_each_token_once_after_what_its_window_reads(measure, widt
 
 @given(num_targets=st.integers(1, 200), width=st.one_of(st.none(), st.integers(1, 60)))
 def test_windows_cover_every_target_once_and_overlap_by_half(num_targets, width):
-    found = logprobs.windows(num_targets, width)
-    assert [i for _, first, end in found for i in range(first, end)] == list(range(num_targets))
-    assert all(end - start <= (width or num_targets) for start, _, end in found)
-    assert all(first - start == int((width or num_targets) * 0.5) for start, first, _ in found[1:])
+    ranges = logprobs.windows(num_targets, width)
+    assert [i for _, first, end in ranges for i in range(first, end)] == list(range(num_targets))
+    assert all(end - start <= (width or num_targets) for start, _, end in ranges)
+    assert all(first - start == int((width or num_targets) * 0.5) for start, first, _ in ranges[1:])
 
 
 # torch.jit, seen when inductor is imported
@@ -135,7 +135,7 @@ def test_compiled_model_gives_the_same(model):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_input_is_read_ahead_only_as_far_as_needed(model):
+def test_input_is_read_ahead_by_a_fixed_number_of_batches(model):
     read = []
 
     def inputs():
