@@ -1,8 +1,8 @@
 """Symbolic comparison by math-verify, in a child process that can be killed.
 
-math-verify guards itself with `signal.alarm`, which raises in threads and cannot stop a runaway big-integer power.
-Here it runs without its own limits in a child of the asking process; a pair that takes too long costs the child its
-life and counts as different. One child serves all threads of a process; a forked or spawned worker starts its own.
+math-verify limits its time with `signal.alarm`, which raises in threads and cannot stop a huge integer power. Here it
+runs without its own limits in a child process; a pair that takes too long counts as different, and the child is killed.
+One child serves all threads of a process; a forked or spawned worker starts its own.
 """
 
 import atexit
@@ -46,7 +46,7 @@ class _Comparer:
             )
 
     def compare(self, gold: str, predicted: str) -> bool | None:
-        """The verdict, or None if there was none in time; the process is then gone."""
+        """The verdict; None if there was none in time, in which case the process must be closed."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps([gold, predicted]).encode() + b"\n")
@@ -75,10 +75,10 @@ _comparer: _Comparer | None = None
 
 @functools.lru_cache(maxsize=4096)
 def symbolically_equal(gold: str, predicted: str) -> bool:
-    """Whether math-verify finds the two equal; False if it takes longer than `TIMEOUT_S`.
+    """True if math-verify finds the two equal; False if it takes longer than `TIMEOUT_S`.
 
     Raises:
-        CotpressError: math-verify cannot be started at all, so no verdict would mean anything.
+        CotpressError: math-verify cannot be started at all, so that no verdict would be valid.
     """
     global _comparer
     with _lock:
@@ -92,7 +92,7 @@ def symbolically_equal(gold: str, predicted: str) -> bool:
 
 
 def _forget() -> None:
-    """In a forked worker: the parent's lock may be held by a thread that is not here, and its child is not ours."""
+    """Reset a forked worker: its copy of the lock may be held, and the child belongs to the parent."""
     global _lock, _comparer
     _lock = threading.Lock()
     if _comparer is not None:
@@ -112,11 +112,11 @@ def _stop() -> None:
 
 
 def _serve() -> None:
-    """The child: one JSON pair per line in, `1` or `0` per line out, until the parent closes the pipe."""
+    """Run the child process: one JSON pair per line in, `1` or `0` per line out, until the parent closes the pipe."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    _verify("1", "2")  # imports and warms up before the clock runs
+    _verify("1", "2")  # import and first use take longer than the time limit
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
@@ -133,5 +133,5 @@ def _verify(gold: str, predicted: str) -> bool:
         return bool(math_verify.verify(sides[0], sides[1], timeout_seconds=None))
     except ImportError:
         raise
-    except Exception:  # sympy raises whatever it likes on odd input: such a pair is different
+    except Exception:  # sympy raises many types on odd input; such a pair counts as different
         return False
