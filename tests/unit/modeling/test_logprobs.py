@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 
 from cotpress.modeling import head, logprobs
 from cotpress.modeling.logprobs import ScoreInput, token_entropies, token_logprobs
+from cotpress.records import Trace
+from cotpress.scoring.config import Condition, Template
+from support import naive as oracle
 
 
 def naive(model, item, measure):
@@ -167,3 +170,39 @@ def test_bfloat16_log_softmax_is_in_float32(tiny_config, store):
     expected = logits.double().log_softmax(-1)[:-1].gather(1, ids[0, 1:, None]).squeeze(1)
     np.testing.assert_allclose(got, expected.numpy(), atol=2e-3)
     assert len(np.unique(got)) > 30
+
+
+TRACES = [
+    Trace(
+        id="seats",
+        question="A hall has 5 rows of 14 seats, and 3 seats are broken. How many seats can be sold?",
+        thinking="Okay, 5 rows with 14 seats each, that is 70. Hmm, 3 are broken. Wait, 3 per row? No, 3 in all.\n\n70 - 3 = 67",
+        response="67 seats can be sold.",
+        answer="67",
+    ),
+    Trace(
+        id="root",
+        question="Find the larger root of $x^2 - 3x + 1 = 0$.",
+        thinking="By the formula $x = \\frac{3 \\pm \\sqrt{5}}{2}$, so the larger one has the plus sign: naïve, but it works. 😀",
+        response="The answer is \\boxed{\\frac{3+\\sqrt{5}}{2}}.",
+        answer="\\frac{3+\\sqrt{5}}{2}",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", Condition)
+def test_logprobs_of_a_real_model_equal_plain_forward_passes(condition, smollm2):
+    """The golden files hold numbers of independent code for longer texts, for which they need the data folder."""
+    tokenizer, model = smollm2.tokenizer, smollm2.model
+    inputs = [
+        ScoreInput(
+            context_ids=oracle.context_ids(tokenizer, Template.plain, condition, trace),
+            target_ids=oracle.token_ids(tokenizer, trace.thinking),
+        )
+        for trace in TRACES
+    ]
+    for values, trace in zip(token_logprobs(model, inputs, 2000), TRACES, strict=True):
+        np.testing.assert_allclose(
+            values, oracle.logprobs(model, tokenizer, Template.plain, condition, trace), atol=1e-3
+        )

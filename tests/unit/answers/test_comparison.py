@@ -3,7 +3,7 @@ import importlib.metadata
 from cotpress.answers import checker_fingerprint
 
 
-def test_fingerprint_follows_the_code_that_is_named(tmp_path):
+def test_fingerprint_depends_on_the_given_code(tmp_path):
     more = tmp_path / "more.py"
     more.write_text("x = 1\n")
     first = checker_fingerprint(more)
@@ -13,7 +13,7 @@ def test_fingerprint_follows_the_code_that_is_named(tmp_path):
     assert checker_fingerprint(more) != first
 
 
-def test_fingerprint_follows_the_version_of_what_the_checker_builds_on(monkeypatch):
+def test_fingerprint_depends_on_the_versions_of_packages(monkeypatch):
     first = checker_fingerprint()
     checker_fingerprint.cache_clear()
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "0")
