@@ -176,14 +176,14 @@ TRACES = [
     Trace(
         id="seats",
         question="A hall has 5 rows of 14 seats, and 3 seats are broken. How many seats can be sold?",
-        thinking="Okay, 5 rows with 14 seats each, that is 70. Hmm, 3 are broken. Wait, 3 per row? No, 3 in all.\n\n70 - 3 = 67",
+        thinking="Okay, 5 rows with 14 seats each, that is 70. Hmm, 3 are broken. Wait, 3 per row? No.\n\n70 - 3 = 67",
         response="67 seats can be sold.",
         answer="67",
     ),
     Trace(
         id="root",
         question="Find the larger root of $x^2 - 3x + 1 = 0$.",
-        thinking="By the formula $x = \\frac{3 \\pm \\sqrt{5}}{2}$, so the larger one has the plus sign: naïve, but it works. 😀",
+        thinking="By the formula $x = \\frac{3 \\pm \\sqrt{5}}{2}$, so the larger one has a plus: naïve, but fine. 😀",
         response="The answer is \\boxed{\\frac{3+\\sqrt{5}}{2}}.",
         answer="\\frac{3+\\sqrt{5}}{2}",
     ),
