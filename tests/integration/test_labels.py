@@ -13,7 +13,7 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.records import ScoredTrace, ValuableTrace
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression, Flow
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.encoder import save_encoder
 from support.openai_server import Call, Reply, openai_server
 
@@ -50,14 +50,14 @@ def own_rows(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracker(folder: Path) -> Iterator[CsvTracker]:
-    opened = CsvTracker(folder)
+def tracker(folder: Path) -> Iterator[Tracker]:
+    opened = Tracker(folder)
     yield opened
     opened.close()
 
 
 @pytest.fixture(scope="module")
-def flow(folder: Path, tracker: CsvTracker) -> Make:
+def flow(folder: Path, tracker: Tracker) -> Make:
     """A flow of compress.py on the tiny model, all in one output root."""
 
     def make(*overrides: str) -> Compression:
@@ -98,7 +98,7 @@ def test_reference_learns_from_other_traces_than_it_scores(flow: Make, own_rows:
     assert any(not np.array_equal(a, b) for a, b in zip(_scored(made).values(), _scored(base).values(), strict=True))
 
 
-def test_missing_labelled_file_is_told_by_its_key_before_anything_is_trained(folder: Path, tracker: CsvTracker) -> None:
+def test_missing_labelled_file_is_told_by_its_key_before_anything_is_trained(folder: Path, tracker: Tracker) -> None:
     asked = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
     config = to_objects(compose("train", overrides=asked))
     assert isinstance(config, TrainConfig)

@@ -19,7 +19,7 @@ from cotpress.records import Trace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression, Flow
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.commands import FEW_PROBLEMS, Command
 from support.openai_server import Call, OpenAIServer, Reply, Script, openai_server
 
@@ -104,7 +104,7 @@ def scoring(
 ) -> Iterator[Callable[..., Compression]]:
     """A flow of compress.py on what an instruct model wrote, all in one output root."""
     folder = tmp_path_factory.mktemp("scoring")
-    tracker = CsvTracker(folder)
+    tracker = Tracker(folder)
     with openai_server(instruct(tokenizer)) as server:
 
         def make(*overrides: str) -> Compression:
@@ -179,7 +179,7 @@ def test_student_writes_its_own_traces_from_its_adapter(questions: Path, stoppin
         )
     )
     assert isinstance(config, TrainConfig)
-    tracker = CsvTracker(tmp_path)
+    tracker = Tracker(tmp_path)
     flow = Flow(config, tracker)
     student = flow.student("Original", flow.uncompressed())
     asking = [

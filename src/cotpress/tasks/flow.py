@@ -27,7 +27,7 @@ from cotpress.scoring.job import ScoringJob, scoring_job
 from cotpress.scoring.scorers.llmlingua_compat import decision_job
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.systems import ORIGINAL, Examinee, System, examine, student_name
-from cotpress.tracking import Tracker, Trackers
+from cotpress.tracking import Tracker
 from cotpress.training.config import SavedReferenceConfig
 from cotpress.training.saved import find_saved, saved_reference
 from cotpress.training.stage import train_reference, train_student
@@ -241,7 +241,7 @@ class Flow(Compression[TrainConfig]):
             model=c.model,
             compressed=compressed,
             trainer=c.trainer,
-            tracker=self._tracker if name in self._own_names else Trackers([self._tracker], name),
+            tracker=self._tracker if name in self._own_names else self._tracker.of_system(name),
             store=self.store,
             validate=self.validation(name),
         )

@@ -13,11 +13,9 @@ own, e.g. of Original, is `stage_system` in the csv (`sft_original`) and a separ
 
 from cotpress.tracking.tracker import (
     METRICS_FILE,
-    CsvTracker,
     Job,
     Table,
     Tracker,
-    Trackers,
     open_tracker,
     read_metrics,
     result_metrics,
@@ -25,6 +23,5 @@ from cotpress.tracking.tracker import (
 )
 
 __all__ = [
-    "METRICS_FILE", "CsvTracker", "Job", "Table", "Tracker", "Trackers", "open_tracker", "read_metrics",
-    "result_metrics", "track_results",
+    "METRICS_FILE", "Job", "Table", "Tracker", "open_tracker", "read_metrics", "result_metrics", "track_results",
 ]  # fmt: skip

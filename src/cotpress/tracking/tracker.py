@@ -1,5 +1,6 @@
-"""Trackers: receive metrics, finished stage outputs and tables from a running job, and write them to `metrics.csv`."""
+"""The tracker of a job, which receives metrics, finished stage outputs and tables, and writes `metrics.csv`."""
 
+import copy
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,11 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cotpress.records import Prediction, SystemResult
 from cotpress.store.artifacts import Artifact
 from cotpress.tracking.config import TrackerConfig, TrackerKind
+
+if TYPE_CHECKING:
+    from cotpress.tracking.wandb_runs import WandbTracker
 
 METRICS_FILE = "metrics.csv"
 COLUMNS = ("stage", "step", "name", "value")
@@ -55,116 +59,86 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
 
-class Tracker(Protocol):
-    """Interface of all trackers. `system` is empty for the job's own system."""
+class Tracker:
+    """Receiver of metrics, artifacts and tables of one job: writes `metrics.csv`, and passes all on to W&B if given.
+
+    Args:
+        run_dir: Folder of `metrics.csv`.
+        curves: Append each value at once. Otherwise the last value of each metric is written when the tracker is
+            closed, and an older file is replaced.
+        wandb: Sender to W&B.
+    """
+
+    def __init__(self, run_dir: Path, *, curves: bool = True, wandb: "WandbTracker | None" = None) -> None:
+        self._path, self._wandb, self._system = run_dir / METRICS_FILE, wandb, ""
+        self._last: dict[tuple[str, str], tuple[int | None, float]] | None = None if curves else {}
+        self._file = self._opened() if curves else None
+
+    def of_system(self, system: str) -> "Tracker":
+        """The same tracker with another system in place of the job's own, e.g. for the baseline's student."""
+        tracker = copy.copy(self)
+        tracker._system = system
+        return tracker
 
     def log(
         self, stage: str, metrics: Mapping[str, float], step: int | None = None, *, system: str = "", once: str = ""
     ) -> None:
-        """Record metrics of a stage.
+        """Record metrics of a stage; they are on disk when this returns.
 
         Args:
             stage: Name of the stage.
             metrics: Values by name.
             step: Optimizer step, if there is one.
-            system: System that the metrics belong to.
-            once: Identity of the measurement; a service that already has it does not receive it again.
+            system: System that the metrics belong to; empty for the job's own.
+            once: Identity of the measurement; a W&B project that already has it does not receive it again.
         """
+        system = system or self._system
+        self._write(stage_of(stage, system), metrics, step)
+        if self._wandb is not None:
+            self._wandb.log(stage, metrics, step, system=system, once=once)
 
     def artifact(self, artifact: Artifact, *, system: str = "") -> None:
         """Record the finished output of a stage, computed by this job or by an earlier one."""
+        system = system or self._system
+        self._write(stage_of(artifact.stage, system), artifact_metrics(artifact), None)
+        if self._wandb is not None:
+            self._wandb.artifact(artifact, system=system)
 
     def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str = "") -> None:
-        """Record a table of a stage; `make` builds it with at most the given number of rows, only if it is used."""
+        """Send a table of a stage to W&B; `make` builds it with at most the given number of rows."""
+        if self._wandb is not None:
+            self._wandb.table(stage, name, make, system=system or self._system)
 
     def close(self, *, failed: bool = False) -> None:
         """Finish; nothing is logged afterwards."""
+        if self._last is not None:
+            self._path.unlink(missing_ok=True)
+            last, self._last, self._file = self._last, None, self._opened()
+            for (stage, name), (step, value) in last.items():
+                self._write(stage, {name: value}, step)
+        if self._file is not None:
+            self._file.close()
+        if self._wandb is not None:
+            self._wandb.close(failed=failed)
 
-
-class Trackers:
-    """Several trackers behind one; `system` replaces an empty system in all calls, e.g. for the baseline's student."""
-
-    def __init__(self, trackers: Sequence[Tracker], system: str = "") -> None:
-        self._trackers, self._system = trackers, system
-
-    def log(
-        self, stage: str, metrics: Mapping[str, float], step: int | None = None, *, system: str = "", once: str = ""
-    ) -> None:
-        """Pass the metrics on."""
-        for tracker in self._trackers:
-            tracker.log(stage, metrics, step, system=system or self._system, once=once)
-
-    def artifact(self, artifact: Artifact, *, system: str = "") -> None:
-        """Pass the artifact on."""
-        for tracker in self._trackers:
-            tracker.artifact(artifact, system=system or self._system)
-
-    def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str = "") -> None:
-        """Pass the table on."""
-        for tracker in self._trackers:
-            tracker.table(stage, name, make, system=system or self._system)
-
-    def close(self, *, failed: bool = False) -> None:
-        """Close all trackers."""
-        for tracker in self._trackers:
-            tracker.close(failed=failed)
-
-
-class CsvTracker:
-    """Appends to `metrics.csv`; each row is on disk when `log` returns."""
-
-    def __init__(self, run_dir: Path) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        path = run_dir / METRICS_FILE
-        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-        self._handle = path.open("a", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._handle, lineterminator="\n")
+    def _opened(self) -> TextIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        torn = self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n")
+        file = self._path.open("a", encoding="utf-8", newline="")
         if torn:  # an earlier job was killed while it wrote a row
-            self._handle.write("\n")
-        if self._handle.tell() == 0:
-            self._writer.writerow(COLUMNS)
-        self._handle.flush()
+            file.write("\n")
+        if file.tell() == 0:
+            csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+        file.flush()
+        return file
 
-    def log(
-        self, stage: str, metrics: Mapping[str, float], step: int | None = None, *, system: str = "", once: str = ""
-    ) -> None:
-        """Write one row per metric."""
-        start = (stage_of(stage, system), "" if step is None else step)
-        self._writer.writerows([(*start, name, repr(float(value))) for name, value in metrics.items()])
-        self._handle.flush()
-
-    def artifact(self, artifact: Artifact, *, system: str = "") -> None:
-        """Write the numbers of the artifact."""
-        self.log(artifact.stage, artifact_metrics(artifact), system=system)
-
-    def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str = "") -> None:
-        """Do nothing: tables are shown from the artifacts and from predictions.parquet."""
-
-    def close(self, *, failed: bool = False) -> None:
-        """Close the file."""
-        self._handle.close()
-
-
-class LastValues(CsvTracker):
-    """Writes `metrics.csv` when it is closed, with the last value of each metric; an older file is replaced."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
-        self._last: dict[tuple[str, str], tuple[int | None, float]] = {}
-
-    def log(
-        self, stage: str, metrics: Mapping[str, float], step: int | None = None, *, system: str = "", once: str = ""
-    ) -> None:
-        """Store the values."""
-        self._last |= {(stage_of(stage, system), name): (step, float(value)) for name, value in metrics.items()}
-
-    def close(self, *, failed: bool = False) -> None:
-        """Write the file."""
-        (self._run_dir / METRICS_FILE).unlink(missing_ok=True)
-        tracker = CsvTracker(self._run_dir)
-        for (stage, name), (step, value) in self._last.items():
-            tracker.log(stage, {name: value}, step)
-        tracker.close()
+    def _write(self, stage: str, metrics: Mapping[str, float], step: int | None) -> None:
+        if self._last is not None:
+            self._last |= {(stage, name): (step, float(value)) for name, value in metrics.items()}
+        elif self._file is not None:
+            rows = [(stage, "" if step is None else step, name, repr(float(v))) for name, v in metrics.items()]
+            csv.writer(self._file, lineterminator="\n").writerows(rows)
+            self._file.flush()
 
 
 @contextmanager
@@ -174,18 +148,18 @@ def open_tracker(config: TrackerConfig, job: Job) -> Iterator[Tracker]:
     Raises:
         MissingExtraError: `tracker=wandb` without the package wandb.
     """
-    trackers: list[Tracker] = [LastValues(job.run_dir) if config.kind is TrackerKind.none else CsvTracker(job.run_dir)]
-    together = Trackers(trackers)
-    try:
-        if config.kind is TrackerKind.wandb:
-            from cotpress.tracking.wandb_runs import WandbTracker
+    wandb = None
+    if config.kind is TrackerKind.wandb:
+        from cotpress.tracking.wandb_runs import WandbTracker
 
-            trackers.append(WandbTracker(config, job))
-        yield together
+        wandb = WandbTracker(config, job)
+    tracker = Tracker(job.run_dir, curves=config.kind is not TrackerKind.none, wandb=wandb)
+    try:
+        yield tracker
     except BaseException:
-        together.close(failed=True)
+        tracker.close(failed=True)
         raise
-    together.close()
+    tracker.close()
 
 
 def read_metrics(run_dir: Path) -> list[tuple[str, int | None, str, float]]:

@@ -43,24 +43,6 @@ _IN_RESULTS = ("evaluate", "answer")
 _Mode = Literal["online", "offline", "disabled", "shared"]
 
 
-class _Ledger:
-    """Note files, one for each thing that was sent; without the folder everything is sent again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __contains__(self, identity: str) -> bool:
-        return self._note(identity).exists()
-
-    def add(self, identity: str, run_id: str) -> None:
-        """Note that the W&B run `run_id` holds the thing of this identity."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(self._note(identity), json.dumps({"identity": identity, "run": run_id}) + "\n")
-
-    def _note(self, identity: str) -> Path:
-        return self.folder / f"{identity.partition('/')[0]}-{fingerprint({'identity': identity})}.json"
-
-
 @dataclass(slots=True)
 class _Run:
     """The open W&B run with its stage and system.
@@ -100,7 +82,7 @@ class WandbTracker:
         folder = (job.output_root / SENT_FOLDER).resolve()
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "staging"))  # the default is below the home directory
         os.environ.setdefault("WANDB_SILENT", "true")
-        self._sent = _Ledger(folder / "sent" / _safe(f"{config.entity or 'default'}-{config.project}"))
+        self._sent = folder / "sent" / _safe(f"{config.entity or 'default'}-{config.project}")
         self._agent = bool(os.environ.get("WANDB_SWEEP_ID"))
         self._open: _Run | None = None
         self._broken = False
@@ -121,7 +103,7 @@ class WandbTracker:
         if artifact.stage in _IN_RESULTS:
             return
         with self._guarded():
-            known = artifact.key in self._sent
+            known = self._note(artifact.key).exists()
             current = self._run(artifact.stage, system, artifact.key)
             if current is not None:
                 self._log(current, self._prefix(artifact.stage, system), artifact_metrics(artifact), None)
@@ -146,7 +128,7 @@ class WandbTracker:
         if self._num_known:
             log.info(
                 "W&B: %d stages were sent to project '%s' before and are not sent again (remove '%s' to do so)",
-                self._num_known, self._config.project, self._sent.folder,
+                self._num_known, self._config.project, self._sent,
             )  # fmt: skip
         if self._num_runs:
             offline = self._mode == "offline"
@@ -163,7 +145,7 @@ class WandbTracker:
             return None
         current = self._open
         if current is None or not (self._agent or (current.stage, current.system) == (stage, system)):
-            if once and not self._agent and once in self._sent:
+            if once and not self._agent and self._note(once).exists():
                 self._num_known += 1
                 return None
             self._finish()
@@ -259,8 +241,14 @@ class WandbTracker:
                     self._go_offline(error)
                     return
                 if not failed:
+                    self._sent.mkdir(parents=True, exist_ok=True)
                     for identity in current.holds:
-                        self._sent.add(identity, str(current.run.id))
+                        note = {"identity": identity, "run": str(current.run.id)}
+                        write_text_atomic(self._note(identity), json.dumps(note) + "\n")
+
+    def _note(self, identity: str) -> Path:
+        """File that notes what was sent; without it the thing is sent again."""
+        return self._sent / f"{identity.partition('/')[0]}-{fingerprint({'identity': identity})}.json"
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

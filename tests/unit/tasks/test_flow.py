@@ -19,7 +19,7 @@ from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem, Trace
 from cotpress.store.tables import read_records
 from cotpress.tasks import flow
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.commands import ROOT, SMALL
 
 
@@ -64,7 +64,7 @@ MakeFlow = Callable[..., flow.Flow]
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[MakeFlow]:
     """Make flows on the tiny model that validate on two problems."""
-    with closing(CsvTracker(tmp_path)) as tracker:
+    with closing(Tracker(tmp_path)) as tracker:
         small = [*SMALL, f"output_root={tmp_path}", "sft.validation_problems=2"]
         yield lambda *changes: flow.Flow(_composed(*small, *changes), tracker)
 

@@ -7,7 +7,7 @@ import pytest
 
 from cotpress.records import Interval, Prediction, SystemResult
 from cotpress.store.artifacts import Artifact
-from cotpress.tracking import Job, Table, Trackers, open_tracker, read_metrics, track_results
+from cotpress.tracking import Job, Table, Tracker, open_tracker, read_metrics, track_results
 from cotpress.tracking.config import TrackerConfig, TrackerKind
 from cotpress.tracking.tracker import PREDICTION_COLUMNS
 
@@ -41,7 +41,7 @@ def test_stage_of_another_system_is_named_after_the_system(
 ) -> None:
     with open_tracker(TrackerConfig(kind=kind), job()) as tracker:
         tracker.log("sft", {"loss": 1.0}, step=1)
-        Trackers([tracker], "Original").log("sft", {"loss": 2.0}, step=1)
+        tracker.of_system("Original").log("sft", {"loss": 2.0}, step=1)
         tracker.log("evaluate", {"accuracy": 0.1}, system="LC-Prompt (Base)")
         tracker.artifact(artifact("compress", actual_ratio=0.5, name="cts"), system="Original")
     rows = read_metrics(job().run_dir)
@@ -92,7 +92,7 @@ def prediction(system: str, ratio: float) -> Prediction:
     )  # fmt: skip
 
 
-class Recorder:
+class Recorder(Tracker):
     def __init__(self) -> None:
         self.logged: list[tuple[str, dict[str, float], str, str]] = []
         self.tables: dict[str, Table] = {}
@@ -100,14 +100,8 @@ class Recorder:
     def log(self, stage: str, metrics: Any, step: int | None = None, *, system: str = "", once: str = "") -> None:
         self.logged.append((stage, dict(metrics), system, once))
 
-    def artifact(self, artifact: Any, *, system: str = "") -> None:
-        raise AssertionError
-
     def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str = "") -> None:
         self.tables[f"{stage}/{name} {system}"] = make(1)
-
-    def close(self, *, failed: bool = False) -> None:
-        raise AssertionError
 
 
 def test_last_row_is_the_own_system_and_repeated_systems_are_named_with_their_ratio() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cotpress.store.artifacts import Artifact
-from cotpress.tracking import Job, Table, Trackers, open_tracker, read_metrics, wandb_runs
+from cotpress.tracking import Job, Table, open_tracker, read_metrics, wandb_runs
 from cotpress.tracking.config import ArtifactKind, TrackerConfig, TrackerKind
 from cotpress.tracking.wandb_runs import wandb_mode
 from support.silent import silent_service
@@ -41,7 +41,7 @@ def test_each_stage_is_a_run_of_the_sweep_with_metrics_table_and_files(
     with open_tracker(config(table_rows=2), job(config={"model": {"name": "tiny"}, "api_key": KEY})) as tracker:
         tracker.artifact(compressed)
         tracker.table("compress", "tokens", tokens)
-        Trackers([tracker], "Original").log("sft", {"loss": 3.0}, step=0)
+        tracker.of_system("Original").log("sft", {"loss": 3.0}, step=0)
         for step in range(3):
             tracker.log("sft", {"loss": 2.0 - step}, step=step)
         tracker.artifact(adapter)
@@ -115,7 +115,7 @@ def test_sweep_agent_has_one_run_with_everything(
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     for _ in range(2):  # the optimiser needs the metric also of a job that was done before
         with open_tracker(config(), job()) as tracker:
-            Trackers([tracker], "Original").log("sft", {"loss": 3.0}, step=0)
+            tracker.of_system("Original").log("sft", {"loss": 3.0}, step=0)
             tracker.log("sft", {"loss": 2.0}, step=0)
             tracker.artifact(artifact("sft"))
             tracker.log("evaluate", {"accuracy": 0.5}, once="same")
