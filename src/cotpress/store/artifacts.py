@@ -128,8 +128,7 @@ def plain(value: object) -> Any:
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
     """Hash of an identity: 16 hex digits, equal exactly for equal identities."""
-    text = json.dumps(plain(identity), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return content_checksum(plain(identity))[:16]
 
 
 def file_sha256(path: Path) -> str:
@@ -314,8 +313,7 @@ class ArtifactStore:
         return dataclasses.replace(opened, fresh=True)
 
     def _undamaged(self, stage: str, digest: str) -> Artifact | None:
-        """The artifact if it exists and is undamaged. A damaged one stays where it is, as the caller holds no lock
-        and another job may be about to replace it."""
+        """The artifact if it is undamaged; without the lock a damaged one stays, as another job may be replacing it."""
         try:
             return self._open(stage, digest)
         except ArtifactError:
