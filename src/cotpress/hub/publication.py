@@ -83,8 +83,11 @@ def read_publication(run_dir: Path, base_model: str | None) -> Publication:
     student = _open(store, key)
     if outside := [n for n in student.manifest["files"] if not lies_below(student.path / n, student.path)]:
         raise ArtifactError(f"artifact '{key}': its manifest names {outside[:3]}, which lie elsewhere")
-    for name in student.manifest["files"]:
-        student.file(name)  # verifies the checksum
+    try:
+        for name in student.manifest["files"]:
+            student.file(name)  # verifies the checksum
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}. Fix: run the same command again") from error
     weights = next((student.path / f for f in ("adapter", "model") if (student.path / f).is_dir()), None)
     if weights is None:
         raise ArtifactError(f"'{student.path}' holds no adapter and no model. Fix: run the same command again")
