@@ -45,7 +45,7 @@ ROOM = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Accuracy and tokens of a student on a few validation problems; a `training.callbacks.Validate`.
+    """Accuracy and tokens of a student on a few validation problems; a `training.fit.Validate`.
 
     Plain values, so that it reaches a process that trains on another device.
 
