@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 import torch
 
 from cotpress.data.planted.generator import traces
-from cotpress.generation.local import TransformersBackend
+from cotpress.generation.hf import TransformersBackend
 from cotpress.prompts import ChatConfig, ChatFormat
 
 DIFFICULTIES, SEED = (1, 2, 3), 11

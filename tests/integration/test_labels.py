@@ -98,7 +98,7 @@ def test_reference_learns_from_other_traces_than_it_scores(flow: Make, own_rows:
     assert any(not np.array_equal(a, b) for a, b in zip(_scored(made).values(), _scored(base).values(), strict=True))
 
 
-def test_missing_labelled_file_is_told_by_its_key_before_anything_is_trained(folder: Path, tracker: CsvTracker) -> None:
+def test_missing_labelled_file_is_named_before_training(folder: Path, tracker: CsvTracker) -> None:
     asked = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
     config = to_objects(compose("train", overrides=asked))
     assert isinstance(config, TrainConfig)
@@ -107,7 +107,7 @@ def test_missing_labelled_file_is_told_by_its_key_before_anything_is_trained(fol
     assert not (folder / "missing" / "artifacts" / "sft").exists()
 
 
-def test_finished_reference_compresses_other_text_and_trains_nothing(flow: Make, own_rows: Path) -> None:
+def test_saved_reference_compresses_other_text_without_training(flow: Make, own_rows: Path) -> None:
     trained = flow("data.num_traces=12", "scorer=reference_likelihood").reference
     assert trained is not None
     made = flow(
@@ -124,12 +124,12 @@ def test_finished_reference_compresses_other_text_and_trains_nothing(flow: Make,
         np.testing.assert_array_equal(a, b)
 
 
-def test_finished_reference_without_its_folder_is_refused(flow: Make) -> None:
+def test_saved_reference_without_folder_is_refused(flow: Make) -> None:
     with pytest.raises(ConfigError, match=r"no value for reference\.path"):
         flow("reference=saved")
 
 
-def test_token_classifier_and_reference_learn_from_what_a_server_extracts(
+def test_token_classifier_and_reference_learn_from_extractions_of_a_server(
     flow: Make, own_rows: Path, folder: Path
 ) -> None:
     def script(call: Call, seen: int) -> Reply:

@@ -60,7 +60,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     return folder, pq.read_table(made).to_pylist()
 
 
-def test_every_row_is_kept_to_the_token_or_counted(flow: tuple[Path, list[dict[str, object]]]) -> None:
+def test_every_row_is_kept_completely_or_counted(flow: tuple[Path, list[dict[str, object]]]) -> None:
     folder, rows = flow
     assert [row["id"] for row in rows] == list(KEPT)
     (manifest,) = (folder / "outputs" / "artifacts" / "data").glob("*/manifest.json")
@@ -79,7 +79,7 @@ def test_every_row_is_kept_to_the_token_or_counted(flow: tuple[Path, list[dict[s
     assert outside == []
 
 
-def test_the_viewer_shows_them_whole_and_runs_nothing(flow: tuple[Path, list[dict[str, object]]]) -> None:
+def test_viewer_shows_odd_rows_as_text(flow: tuple[Path, list[dict[str, object]]]) -> None:
     folder, _ = flow
     root = folder / "outputs"
     keys = {

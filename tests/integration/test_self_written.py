@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
-from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.data.config import SelfWrittenDataConfig
 from cotpress.errors import DataError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
@@ -69,7 +69,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_student_is_trained_on_what_a_server_wrote(
+def test_student_is_trained_on_traces_from_a_server(
     command: Command, questions: Path, tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     with openai_server(instruct(tokenizer)) as server:
@@ -131,13 +131,11 @@ def test_scorer_without_reference_model_needs_no_labels(scoring: Callable[..., C
 
 
 @pytest.mark.parametrize("scorer", ["cts", "self_information", "reference_likelihood"])
-def test_scorer_that_reads_with_the_model_as_it_is_needs_no_labels(
-    scoring: Callable[..., Compression], scorer: str
-) -> None:
+def test_scorer_with_the_untrained_model_needs_no_labels(scoring: Callable[..., Compression], scorer: str) -> None:
     assert scoring(f"scorer={scorer}", "reference=none").compressed().manifest["num_rows"] == 6
 
 
-def test_reference_model_says_where_labels_could_come_from(scoring: Callable[..., Compression]) -> None:
+def test_error_without_labels_names_their_sources(scoring: Callable[..., Compression]) -> None:
     with pytest.raises(DataError, match=r"the data has no labels.*distill=overlap.*distill=llm, data@labelled=planted"):
         scoring("scorer=cts").compressed()
     with pytest.raises(DataError, match=r"overlap: no valuable part in any of 6 traces.*or distill=llm"):
@@ -211,7 +209,7 @@ def test_every_choice_of_questions_composes_below_self_written(name: str, group:
     assert data.max_new_tokens == data.questions.max_new_tokens
 
 
-def test_tokenskip_experiment_asks_gsm8k_train_and_is_evaluated_on_test() -> None:
+def test_tokenskip_experiment_trains_on_gsm8k_train_and_evaluates_on_test() -> None:
     config = to_objects(compose("train", overrides=["experiment=tokenskip_gsm8k"]))
     assert isinstance(config, TrainConfig)
     assert isinstance(config.data, SelfWrittenDataConfig)

@@ -8,13 +8,11 @@ from typing import Any
 
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.modeling.config import ModelSource
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import SystemResult
 from cotpress.report.results import CONFIG_FILE, RESULTS_FILE, RunResults, read_results
 from cotpress.store.artifacts import MANIFEST, file_sha256
 from cotpress.store.paths import checked_key, lies_below, stays_below
-
-FOLDERS = ("adapter", "model")
-"""Where a student's weights lie in its artifact: a PEFT adapter or a whole model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +85,14 @@ def read_publication(run_dir: Path, base_model: str | None) -> Publication:
     artifacts = run_dir.resolve().parents[1] / "artifacts"
     folder = artifacts / checked_key(student)
     manifest = _verified(folder)
-    weights = next((folder / f for f in FOLDERS if (folder / f).is_dir()), None)
+    weights = TrainedWeights.below(folder)
     if weights is None:
         raise ArtifactError(f"'{folder}' holds no adapter and no model. Fix: run the same command again")
     config = _settings(run_dir / CONFIG_FILE)
     data = _manifest(artifacts / checked_key(manifest["identity"]["compressed"]))
     return Publication(
-        weights=weights,
-        is_adapter=weights.name == FOLDERS[0],
+        weights=Path(weights.path),
+        is_adapter=weights.is_adapter,
         config=config,
         base_model=base_model or _hub_id(config),
         results=tuple(_with_student(run_dir, student)),

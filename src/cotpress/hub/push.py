@@ -9,6 +9,7 @@ from pathlib import Path
 from cotpress.errors import ConfigError, HubError
 from cotpress.hub.card import model_card
 from cotpress.hub.publication import Publication, read_publication
+from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.hub import PUSH_SILENCE_S, answering_hub
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import masked
@@ -17,7 +18,6 @@ log = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 SETTINGS_FILE = "training_config.yaml"
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def write_folder(publication: Publication, name: str, output: Path) -> Path:

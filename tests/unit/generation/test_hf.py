@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from cotpress.devices import memory
 from cotpress.errors import MemoryLimitError
-from cotpress.generation.base import Sampling
+from cotpress.generation.backends import Sampling
 from cotpress.generation.hf import generate
 from cotpress.generation.packed_linear import pack_linears
 from cotpress.generation.prefill import MIN_PREFIX_TOKENS
@@ -60,7 +60,7 @@ def test_greedy_equals_transformers_row_by_row(ending, batch_size):
     assert all((g.finish_reason == "length") == (g.num_tokens == 24) for g in found)
 
 
-def test_a_text_ends_within_a_budget_that_holds_its_end_token_too(ending):
+def test_budget_includes_the_end_token(ending):
     whole = generate(*ending, PROMPTS, max_new_tokens=24, batch_size=7)
     for budget in sorted({g.num_tokens + more for g in whole for more in (0, 1)} - {0, 25}):
         cut = generate(*ending, PROMPTS, max_new_tokens=budget, batch_size=7)
@@ -68,7 +68,7 @@ def test_a_text_ends_within_a_budget_that_holds_its_end_token_too(ending):
         assert [g.finish_reason == "stop" for g in cut] == ended
 
 
-def test_budget_ends_a_text_and_says_so(parts):
+def test_text_that_reaches_the_budget_has_reason_length(parts):
     model, tokenizer = parts
     (found,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=3, batch_size=4)
     assert (found.num_tokens, found.finish_reason) == (3, "length")
@@ -135,7 +135,7 @@ def test_no_prompt_gives_no_text(parts):
     assert generate(*parts, [], max_new_tokens=4, batch_size=2) == []
 
 
-def test_rows_that_join_and_leave_write_what_they_write_alone(ending):
+def test_rows_that_join_and_leave_equal_rows_generated_alone(ending):
     model, tokenizer = ending
     prompts, limits = PROMPTS * 3, [5, 24, 150, 9, 24, 3, 160] * 3
     found = generate(model, tokenizer, prompts, max_new_tokens=limits, batch_size=4)
@@ -143,7 +143,7 @@ def test_rows_that_join_and_leave_write_what_they_write_alone(ending):
     assert [list(g.token_ids) for g in found] == [text[:limit] for text, limit in zip(alone, limits, strict=True)]
 
 
-def test_next_prompt_joins_while_others_still_write(parts):
+def test_next_prompt_joins_an_active_batch(parts):
     model, tokenizer = parts
     ended = []
     generate(
@@ -174,7 +174,7 @@ def _counting(forward, read):
     return counted
 
 
-def test_samples_of_one_prompt_are_read_once(parts, monkeypatch):
+def test_samples_of_one_prompt_share_its_prefill(parts, monkeypatch):
     model, tokenizer = parts
     read = []
     monkeypatch.setattr(model, "forward", _counting(model.forward, read))
@@ -208,7 +208,7 @@ def test_other_number_formats_are_not_packed(parts):
 
 
 @pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, top_p=0.95, seed=3)], ids=["greedy", "sampled"])
-def test_batch_that_does_not_fit_the_memory_is_made_smaller_and_writes_the_same(ending, monkeypatch, caplog, sampling):
+def test_batch_that_does_not_fit_the_memory_is_halved_with_the_same_texts(ending, monkeypatch, caplog, sampling):
     model, tokenizer = ending
 
     def texts(batch_size):
@@ -236,7 +236,7 @@ def test_batch_that_does_not_fit_the_memory_is_made_smaller_and_writes_the_same(
     assert "trainer.generation_tokens=" in told
 
 
-def test_answer_that_does_not_fit_the_memory_alone_is_a_clear_error(parts, monkeypatch):
+def test_single_row_that_does_not_fit_the_memory_is_an_error(parts, monkeypatch):
     model, tokenizer = parts
     monkeypatch.setattr(memory, "_of_owners", weakref.WeakKeyDictionary())
 

@@ -1,11 +1,9 @@
-"""Which answers become traces, and why the others do not.
+"""Selection of self-written answers: the right ones become traces, all others are counted by reason.
 
-An output without thinking tags as thinking and response.
-
-An instruct model reasons and then states its answer. The thinking is the text before the sentence that states it, and
-the response is one line, `The final answer is: $\\boxed{...}$`, as TokenSkip (arXiv 2502.12067) writes it. Where the
-sentence itself or one after it computes something (`48 + 24 = \\boxed{72}`, a check at the end), all of the text is
-reasoning; so it is where no answer is stated.
+An output without thinking tags is divided as follows. An instruct model reasons and then states its answer. The
+thinking is the text before the sentence that states it, and the response is one line, `The final answer is:
+$\\boxed{...}$`, as in TokenSkip (arXiv 2502.12067). If that sentence or a later one computes something
+(`48 + 24 = \\boxed{72}`, a check at the end), or no answer is stated, the whole text is the thinking.
 """
 
 import re
@@ -15,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotpress.answers import Extractor, judge, statement_range
-from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfig
-from cotpress.data.self_written.writing import Draft, distinct
+from cotpress.data.config import Format, Pick, SelfWrittenDataConfig
 from cotpress.errors import DataError
-from cotpress.generation.base import LENGTH, REFUSED, STOP
+from cotpress.generation.backends import LENGTH, REFUSED, STOP
 from cotpress.modeling.segments import step_ranges
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
@@ -27,7 +24,7 @@ from cotpress.statistics import fraction_interval
 from cotpress.store.artifacts import plain
 
 _OPENS = re.compile(r"(?:\\\[|\$\$|[^=]*:\**|[#*]+[^\n=]*\banswer\b[^\n=]*)\Z", re.IGNORECASE)
-r"""A step that only leads to the next one: `\[`, `$$`, what ends in a colon, a heading that names the answer."""
+r"""A step that only introduces the next: `\[`, `$$`, a text that ends in a colon, a heading that names the answer."""
 
 
 def answer_line(answer: str) -> str:
@@ -36,9 +33,9 @@ def answer_line(answer: str) -> str:
 
 
 def before_answer(text: str) -> str:
-    """The reasoning before the sentence that states the answer, stripped; empty if there is nothing else.
+    """The reasoning before the sentence that states the answer, stripped; empty if there is none.
 
-    It ends where a sentence or line ends, and the lines that only lead to the statement go with the statement.
+    It ends at the end of a sentence or line. Lines that only introduce the statement belong to the statement.
     """
     stated = statement_range(text)
     if stated is None:
@@ -53,7 +50,7 @@ def before_answer(text: str) -> str:
 
 
 SELECTION_VERSION = 1
-"""Raise it whenever the same answers with the same verdicts give other traces."""
+"""Raise it with every change by which the same answers with the same verdicts give other traces."""
 
 KEPT, SPARE = "kept", "right, but another was kept"
 TOO_LONG = "thinking too long"
@@ -66,17 +63,44 @@ TRUNCATED = "budget ended the answer"
 UNASKED = "prompt and budget do not fit the context"
 REPEATED = "question asked before"
 _NEAREST = (TOO_LONG, NO_THINKING, NO_RESPONSE, WRONG, NO_ANSWER, UNCLOSED, TRUNCATED, UNASKED)
-"""Reasons from the one that nearly made a trace to the one farthest from it; others are farther still."""
+"""Reasons, from the closest to a trace to the farthest; any other reason is farther still."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """One answer of the model, not yet judged.
+
+    Attributes:
+        id: The question.
+        sample: Index of the answer for this question.
+        text: The whole output.
+        num_tokens: Generated tokens, the end token not counted.
+        finish_reason: As in `cotpress.generation.backends.Generation`.
+    """
+
+    id: str
+    sample: int
+    text: str
+    num_tokens: int
+    finish_reason: str
+
+
+def distinct(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems without those that repeat the question of an earlier one, word for word."""
+    first: dict[str, Problem] = {}
+    for problem in problems:
+        first.setdefault(problem.question, problem)
+    return list(first.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """What became of the answers.
+    """Result of the selection.
 
     Attributes:
-        traces: One per solved question, in the questions' order.
-        dropped: Questions without a trace by reason; of several answers, the reason of the one that came nearest.
-        facts: Accuracy of the writer (as evaluation counts it) with its interval, its tokens, its answers by outcome.
+        traces: One per solved question, in the order of the questions.
+        dropped: Questions without a trace by reason; of several answers, the reason closest to a trace.
+        facts: Accuracy of the writer (counted as in evaluation) with its interval, its tokens, its answers by outcome.
     """
 
     traces: Sequence[Trace]
@@ -86,7 +110,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """One answer: what it could become, and whether it may (`reason` is empty then)."""
+    """One answer, divided and judged; `reason` is empty if it can become a trace."""
 
     draft: Draft
     thinking: str
@@ -100,54 +124,59 @@ def select(
     config: SelfWrittenDataConfig,
     problems: Sequence[Problem],
     drafts: Sequence[Draft],
-    written: ChatFormat,
+    chat: ChatFormat,
 ) -> Selected:
     """The right answers as traces.
 
     Args:
-        config: What may be kept.
+        config: Settings of the selection.
         problems: All questions, repeated ones included.
-        drafts: The answers to the distinct ones.
-        written: The model's conversation format.
+        drafts: The answers to the distinct questions.
+        chat: The model's conversation format.
 
     Raises:
         DataError: There is not one trace.
     """
-    asked = distinct(problems)
-    format_ = _format(config.format, drafts, written)
+    questions = distinct(problems)
+    format_ = _format(config.format, drafts, chat)
     answers: dict[str, list[_Judged]] = defaultdict(list)
-    by_id = {problem.id: problem for problem in asked}
+    by_id = {problem.id: problem for problem in questions}
     with Progress("check answers", len(drafts), "answers") as progress:
         for draft in drafts:
-            answers[draft.id].append(_judge(draft, by_id[draft.id], format_, written, config.max_thinking_tokens))
+            answers[draft.id].append(_judge(draft, by_id[draft.id], format_, chat, config.max_thinking_tokens))
             progress.advance(1)
-    picked = {problem.id: _pick(answers[problem.id], config.pick) for problem in asked}
-    traces = [_trace(problem, found) for problem in asked if (found := picked[problem.id])]
-    dropped = Counter(_nearest(answers[i]) for i, found in picked.items() if found is None)
-    if repeated := len(problems) - len(asked):
+    picked = {problem.id: _pick(answers[problem.id], config.pick) for problem in questions}
+    traces = [_trace(problem, judged) for problem in questions if (judged := picked[problem.id])]
+    dropped = Counter(_nearest(answers[i]) for i, judged in picked.items() if judged is None)
+    if repeated := len(problems) - len(questions):
         dropped[REPEATED] = repeated
     if not traces:
-        raise DataError(_nothing_kept(len(asked), dropped))
-    outcomes = Counter(_outcome(judged, picked[i]) for i, tried in answers.items() for judged in tried)
+        raise DataError(_nothing_kept(len(questions), dropped))
+    outcomes = Counter(
+        judged.reason or (KEPT if judged is picked[i] else SPARE) for i, tried in answers.items() for judged in tried
+    )
     return Selected(traces=traces, dropped=dropped, facts=_facts(format_, answers, picked, outcomes))
 
 
-def _format(asked: Format, drafts: Sequence[Draft], written: ChatFormat) -> Format:
-    """The format of this writer; white space closes nothing."""
-    if asked is not Format.auto:
-        return asked
+def _format(configured: Format, drafts: Sequence[Draft], chat: ChatFormat) -> Format:
+    """The format of this writer; without tags it is `answer_line`."""
+    if configured is not Format.auto:
+        return configured
     ended = [draft for draft in drafts if draft.finish_reason == STOP]
-    if not written.has_tags or not ended:
+    if not chat.has_tags or not ended:
         return Format.answer_line
-    closed = sum(written.split_output(draft.text)[2] for draft in ended)
+    closed = sum(chat.split_output(draft.text)[2] for draft in ended)
     return Format.tags if 2 * closed >= len(ended) else Format.answer_line
 
 
-def _judge(draft: Draft, problem: Problem, format_: Format, written: ChatFormat, limit: int | None) -> _Judged:
-    thinking, response, closed = _divided(draft.text, problem, format_, written)
+def _judge(draft: Draft, problem: Problem, format_: Format, chat: ChatFormat, limit: int | None) -> _Judged:
+    if format_ is Format.tags:
+        thinking, response, closed = chat.split_output(draft.text)
+    else:
+        thinking, response, closed = before_answer(draft.text), answer_line(problem.answer), True
     solution = response if format_ is Format.tags and closed and response else draft.text
     verdict = judge(solution, problem.answer, Extractor(problem.extractor))
-    num_tokens = len(written.text_ids(thinking))
+    num_tokens = len(chat.text_ids(thinking))
 
     def reasons() -> Iterator[tuple[bool, str]]:
         ended = {STOP: "", LENGTH: TRUNCATED, REFUSED: UNASKED}
@@ -164,15 +193,8 @@ def _judge(draft: Draft, problem: Problem, format_: Format, written: ChatFormat,
     return _Judged(draft, thinking, response, num_tokens, correct, reason)
 
 
-def _divided(text: str, problem: Problem, format_: Format, written: ChatFormat) -> tuple[str, str, bool]:
-    """Thinking, response, and whether the thinking has an end."""
-    if format_ is Format.tags:
-        return written.split_output(text)
-    return before_answer(text), answer_line(problem.answer), True
-
-
 def _pick(answers: Sequence[_Judged], pick: Pick) -> _Judged | None:
-    """The answer that is kept; of equally short ones the first."""
+    """The answer to keep; of equally short ones the first."""
     right = [judged for judged in answers if not judged.reason]
     match pick:
         case Pick.first:
@@ -184,10 +206,6 @@ def _pick(answers: Sequence[_Judged], pick: Pick) -> _Judged | None:
 def _nearest(answers: Sequence[_Judged]) -> str:
     order = {reason: place for place, reason in enumerate(_NEAREST)}
     return min((judged.reason for judged in answers), key=lambda reason: (order.get(reason, len(order)), reason))
-
-
-def _outcome(judged: _Judged, picked: _Judged | None) -> str:
-    return judged.reason or (KEPT if judged is picked else SPARE)
 
 
 def _trace(problem: Problem, judged: _Judged) -> Trace:

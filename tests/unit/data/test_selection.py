@@ -1,10 +1,9 @@
-"""Which answers become traces, and the count of every one that does not."""
+"""Selection of answers as traces, and the counts of all others."""
 
 import pytest
 
-from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfig
-from cotpress.data.self_written.selection import Selected, select
-from cotpress.data.self_written.writing import Draft
+from cotpress.data.config import Format, Pick, SelfWrittenDataConfig
+from cotpress.data.selection import Draft, Selected, select
 from cotpress.errors import DataError
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem
@@ -22,13 +21,13 @@ def tagged(thinking: str, answer: str) -> str:
     return f"<think>\n{thinking}\n</think>\n\nThe answer is {answer}."
 
 
-def chosen(written: ChatFormat, asked: list[Problem], drafts: list[Draft], **settings) -> Selected:
+def chosen(written: ChatFormat, questions: list[Problem], drafts: list[Draft], **settings) -> Selected:
     config = SelfWrittenDataConfig(name="self_written", max_new_tokens=50, **settings)
-    return select(config, asked, drafts, written)
+    return select(config, questions, drafts, written)
 
 
 def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFormat) -> None:
-    found = chosen(
+    selected = chosen(
         written,
         [*problems(*"7777777777"), Problem(id="again", question="How many 0?", answer="7")],
         [
@@ -46,7 +45,7 @@ def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFo
         max_thinking_tokens=60,
         format=Format.tags,
     )
-    assert found.dropped == {
+    assert selected.dropped == {
         "wrong answer": 1,
         "budget ended the answer": 1,
         "thinking not closed": 1,
@@ -58,19 +57,19 @@ def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFo
         "ended by server: content_filter": 1,
         "question asked before": 1,
     }
-    (trace,) = found.traces
+    (trace,) = selected.traces
     assert (trace.id, trace.question, trace.answer, trace.family) == ("q0", "How many 0?", "7", "f")
     assert (trace.thinking, trace.response) == ("3 + 4 = 7", "The answer is 7.")
-    assert found.facts["answers"] == {"kept": 1} | {k: v for k, v in found.dropped.items() if k[:8] != "question"}
+    assert selected.facts["answers"] == {"kept": 1} | {k: v for k, v in selected.dropped.items() if k[:8] != "question"}
 
 
 def test_accuracy_of_the_writer_is_that_of_evaluation_with_its_interval(written: ChatFormat) -> None:
     texts = [tagged("3 + 4 = 7", "7"), tagged(" ", "7"), tagged("so", "8"), tagged("so", "9")]
-    found = chosen(written, problems(*"7777"), [draft(t, i, tokens=i) for i, t in enumerate(texts)])
-    accuracy = found.facts["writer_accuracy"]
+    selected = chosen(written, problems(*"7777"), [draft(t, i, tokens=i) for i, t in enumerate(texts)])
+    accuracy = selected.facts["writer_accuracy"]
     assert (accuracy["value"], accuracy["n"]) == (0.5, 4)  # right without a thinking is right, though no trace
     assert 0.1 < accuracy["low"] < 0.2
-    assert found.facts["writer_mean_tokens"] == 1.5
+    assert selected.facts["writer_mean_tokens"] == 1.5
 
 
 def test_several_answers_to_a_question_count_as_one_in_the_interval(written: ChatFormat) -> None:
@@ -84,21 +83,21 @@ LONG, SHORT, WRONG = tagged("first 3, so 3 + 4 = 7", "7"), tagged("3 + 4 = 7", "
 @pytest.mark.parametrize(("pick", "thinking"), [(Pick.shortest, "3 + 4 = 7"), (Pick.first, "first 3, so 3 + 4 = 7")])
 def test_one_of_several_right_answers_is_kept(written: ChatFormat, pick: Pick, thinking: str) -> None:
     drafts = [draft(text, sample=k) for k, text in enumerate([WRONG, LONG, SHORT, SHORT])]
-    found = chosen(written, problems("7"), drafts, pick=pick)
-    assert [trace.thinking for trace in found.traces] == [thinking]
-    assert found.dropped == {}
-    assert found.facts["answers"] == {"kept": 1, "right, but another was kept": 2, "wrong answer": 1}
+    selected = chosen(written, problems("7"), drafts, pick=pick)
+    assert [trace.thinking for trace in selected.traces] == [thinking]
+    assert selected.dropped == {}
+    assert selected.facts["answers"] == {"kept": 1, "right, but another was kept": 2, "wrong answer": 1}
 
 
-def test_question_is_counted_by_the_answer_that_came_nearest(written: ChatFormat) -> None:
+def test_question_is_counted_by_its_answer_closest_to_a_trace(written: ChatFormat) -> None:
     drafts = [
         draft(SHORT, 0),
         *(draft(text, 1, sample=k, reason=r) for k, (text, r) in enumerate([("x", "length"), (WRONG, "stop")])),
         *(draft(text, 2, sample=k, reason=r) for k, (text, r) in enumerate([("x", "odd"), ("x", "length")])),
     ]
-    found = chosen(written, problems(*"777"), drafts)
-    assert found.dropped == {"wrong answer": 1, "budget ended the answer": 1}
-    assert found.facts["answers"] == {
+    selected = chosen(written, problems(*"777"), drafts)
+    assert selected.dropped == {"wrong answer": 1, "budget ended the answer": 1}
+    assert selected.facts["answers"] == {
         "kept": 1,
         "wrong answer": 1,
         "budget ended the answer": 2,
@@ -110,13 +109,13 @@ LINE = "Natalia sold 48/2 = 24 clips in May.\n\nTogether that is \\boxed{72} cli
 
 
 def test_without_tags_the_response_is_the_answer_line(written: ChatFormat) -> None:
-    found = chosen(written, problems("72"), [draft(LINE)], format=Format.answer_line)
-    (trace,) = found.traces
+    selected = chosen(written, problems("72"), [draft(LINE)], format=Format.answer_line)
+    (trace,) = selected.traces
     assert trace.thinking == "Natalia sold 48/2 = 24 clips in May."
     assert trace.response == "The final answer is: $\\boxed{72}$"
 
 
-def test_right_number_that_the_budget_cut_off_is_no_answer(written: ChatFormat) -> None:
+def test_right_number_in_a_truncated_answer_is_no_answer(written: ChatFormat) -> None:
     drafts = [draft(LINE, 0), draft(LINE, 1, reason="length")]
     assert chosen(written, problems("72", "72"), drafts).dropped == {"budget ended the answer": 1}
 
@@ -135,11 +134,11 @@ def test_format_is_that_of_most_finished_answers(written: ChatFormat, texts: lis
     assert chosen(written, problems(*["72"] * 8), [*drafts, *cut]).facts["format"] == format_
 
 
-def test_reasoning_model_that_does_not_close_is_not_taken_for_an_instruct_model(written: ChatFormat) -> None:
+def test_unclosed_thinking_is_not_read_as_an_instruct_answer(written: ChatFormat) -> None:
     drafts = [draft(tagged("so", "72"), 0), draft("<think>\nso \\boxed{72}", 1)]
     assert chosen(written, problems("72", "72"), drafts).dropped == {"thinking not closed": 1}
 
 
-def test_not_one_trace_is_an_error_that_counts(written: ChatFormat) -> None:
+def test_no_trace_at_all_is_an_error_with_counts(written: ChatFormat) -> None:
     with pytest.raises(DataError, match=r"none of 2 questions gave a trace \(2 x wrong answer\).*data\.adapter=DIR"):
         chosen(written, problems("1", "2"), [draft(SHORT, 0), draft(SHORT, 1)])

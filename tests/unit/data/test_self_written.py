@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from cotpress.data.config import JsonlBenchmarkConfig, PlantedQuestionsConfig
+from cotpress.data.config import Format, JsonlBenchmarkConfig, Pick, PlantedQuestionsConfig, SelfWrittenDataConfig
 from cotpress.data.planted import generator
-from cotpress.data.planted.families import FAMILIES
-from cotpress.data.self_written.config import Format, Pick, SelfWrittenDataConfig
+from cotpress.data.planted.stories import FAMILIES
 from cotpress.data.stage import problems, traces
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError, GenerationError
@@ -104,7 +103,7 @@ def test_right_answers_become_traces_and_all_others_are_counted(
     assert facts["answers"]["kept"] == 5
 
 
-def test_model_is_asked_as_a_student_is(
+def test_prompt_is_that_of_a_student(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
 ) -> None:
     tiny = replace(tiny, chat=replace(tiny.chat, system="Think step by step."))
@@ -118,7 +117,7 @@ def test_model_is_asked_as_a_student_is(
 
 
 @pytest.mark.parametrize(("pick", "words"), [(Pick.shortest, "Short."), (Pick.first, "Rather long reasoning here.")])
-def test_best_of_n_keeps_what_pick_says(
+def test_best_of_n_keeps_the_answer_of_pick(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked, pick: Pick, words: str
 ) -> None:
     seeds: dict[int, list[int]] = {}
@@ -142,7 +141,7 @@ def test_best_of_n_keeps_what_pick_says(
     assert artifact.facts["answers"] == {"kept": 10, "right, but another was kept": 10, "wrong answer": 10}
 
 
-def test_killed_run_asks_only_what_is_missing_and_writes_the_same(
+def test_killed_run_resumes_with_the_missing_answers_and_the_same_result(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked, tmp_path: Path
 ) -> None:
     def drawn(call: Call, seen: int) -> Reply:
@@ -158,11 +157,11 @@ def test_killed_run_asks_only_what_is_missing_and_writes_the_same(
         with pytest.raises(GenerationError, match="broken"):
             traces(settings(server, questions, samples=2), store, model=tiny)
         before = {key(call) for call in server.calls if asked(call) != 6}
-    (journal,) = (tmp_path / "out/artifacts/.partial").glob("write-*/scratch/drafts.jsonl")
-    kept = [json.loads(line.partition(" ")[2])["id"] for line in journal.read_text().splitlines()]
+    (journal,) = (tmp_path / "out/artifacts/.partial").glob("write-*/scratch/completions.jsonl")
+    kept = [json.loads(line.partition(" ")[2])[0] for line in journal.read_text().splitlines()]
     assert len(kept) >= 11
     with journal.open("a") as handle:
-        handle.write('00000000 {"id": "q9", "sam')  # torn by the kill
+        handle.write('00000000 ["q9/0", {"te')  # torn by the kill
     with openai_server(drawn) as server:
         resumed = traces(settings(server, questions, samples=2), store, model=tiny)
         after = {key(call) for call in server.calls}
@@ -173,7 +172,7 @@ def test_killed_run_asks_only_what_is_missing_and_writes_the_same(
     assert solved(resumed) == solved(whole)
 
 
-def test_other_filters_ask_no_model_again(
+def test_other_filters_generate_nothing(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
 ) -> None:
     long = {3: Reply(text="<think>\n" + "well " * 30 + "3 + 2 = 5\n</think>\n\nThe answer is 5.")}
@@ -187,7 +186,7 @@ def test_other_filters_ask_no_model_again(
     assert short.manifest["dropped"]["thinking too long"] == 1
 
 
-def test_model_is_asked_again_when_it_is_another_or_asked_otherwise_not_elsewhere(
+def test_answers_are_generated_again_only_for_another_model_or_prompt(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
 ) -> None:
     def num_asked(server: OpenAIServer, model: ModelConfig = tiny, name: str = "stub", **changes: Any) -> int:
@@ -209,19 +208,19 @@ def test_model_is_asked_again_when_it_is_another_or_asked_otherwise_not_elsewher
         assert num_asked(server, replace(tiny, chat=replace(tiny.chat, system="Think."))) == 10
 
 
-def test_same_traces_are_the_same_data_whatever_judged_them(
+def test_same_traces_from_another_checker_are_the_same_data(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with openai_server(answering(asked)) as server:
         first = traces(settings(server, questions), store, model=tiny)
-        monkeypatch.setattr("cotpress.data.self_written.stage.checker_fingerprint", lambda: "another")
+        monkeypatch.setattr("cotpress.data.self_written.checker_fingerprint", lambda: "another")
         second = traces(settings(server, questions), store, model=tiny)
         assert len(server.calls) == 10
     assert second.key == first.key
     assert len(list((store._root / "solve").iterdir())) == 2
 
 
-def test_repeated_command_finds_everything_done(
+def test_repeated_call_reuses_the_artifact(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
 ) -> None:
     with openai_server(answering(asked)) as server:
@@ -238,7 +237,7 @@ def test_planted_questions_are_training_problems_that_no_benchmark_has(store: Ar
     assert [p.question for p in found] == [t.question for t in told]  # the half that traces are drawn from
 
 
-def test_transformers_model_writes_the_same_greedy_answers_again(tiny: ModelConfig, tmp_path: Path) -> None:
+def test_greedy_answers_of_a_transformers_model_are_reproducible(tiny: ModelConfig, tmp_path: Path) -> None:
     texts = []
     for place in ("a", "b"):
         store = ArtifactStore(tmp_path / place)
@@ -263,7 +262,7 @@ def test_transformers_model_writes_the_same_greedy_answers_again(tiny: ModelConf
         ({"max_thinking_tokens": 0}, r"data\.max_thinking_tokens: got 0"),
     ],
 )
-def test_values_out_of_range_are_refused_before_anything_is_asked(
+def test_values_out_of_range_are_refused_before_generation(
     store: ArtifactStore,
     tiny: ModelConfig,
     questions: JsonlBenchmarkConfig,

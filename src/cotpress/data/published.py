@@ -1,20 +1,21 @@
-"""Problems of a published test set. Its YAML says where it is and how its columns are called.
+"""Problems of a published test set, from the hub or a local copy; its YAML names the file and the columns.
 
-One file of a hub data set, as a local path.
-
-Options of a multiple-choice question: their order and their letters.
-
-The order is a property of seed and question: it does not depend on other questions, their order or how many there are.
+The options of a multiple-choice question are shuffled. Their order depends on the seed and the question alone, not on
+the other questions of the file.
 """
 
+import csv
 import hashlib
+import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from cotpress.answers import extract_answer
-from cotpress.data.benchmarks.table import read_table
 from cotpress.data.config import HubFile, MultipleChoiceBenchmarkConfig, PublishedBenchmarkConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
@@ -24,13 +25,13 @@ log = logging.getLogger(__name__)
 
 
 def fetch(hub: HubFile, group: str = "benchmark") -> Path:
-    """The file in the local hub cache, downloaded if it is not there yet.
+    """The file in the local hub cache, downloaded if it is missing.
 
-    huggingface_hub comes with transformers and one file is all that a test set is, so the library `datasets` is not
-    needed; nothing of the data set's own code is run.
+    A test set is one file, which huggingface_hub can fetch, so the library `datasets` is not needed. No code of the
+    data set is run.
 
     Args:
-        hub: Which file.
+        hub: Data set, revision and file.
         group: Configuration group of these settings, for messages.
 
     Raises:
@@ -84,7 +85,7 @@ LETTERS = "ABCDEFGHIJ"
 
 
 def shuffled(num_options: int, seed: int, question_id: str) -> list[int]:
-    """A permutation of `range(num_options)`, uniform over questions and equal on every machine."""
+    """A permutation of `range(num_options)` that depends on seed and question only, uniform over questions."""
     return sorted(range(num_options), key=lambda i: hashlib.sha256(f"{seed}/{question_id}/{i}".encode()).digest())
 
 
@@ -100,14 +101,14 @@ def lettered(options: Sequence[str]) -> str:
 
 
 def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Path:
-    """The file with the problems: the local copy, or the hub's in the local cache.
+    """The file with the problems: the local copy, or the file of the hub in the local cache.
 
     Args:
-        config: Which set.
+        config: Settings of the test set.
         group: Configuration group of these settings, for messages.
 
     Raises:
-        DataError: There is no such file, or the hub cannot give it.
+        DataError: The file does not exist or cannot be fetched.
     """
     if config.path is None:
         return fetch(config.hub, group)
@@ -119,29 +120,29 @@ def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Pa
 
 
 def reading(config: PublishedBenchmarkConfig) -> dict[str, Any]:
-    """What determines the problems besides the file."""
-    found: dict[str, Any] = {
+    """The settings that, with the file, determine the problems."""
+    identity: dict[str, Any] = {
         "id": list(config.id_columns),
         "question": list(config.question_columns),
         "answer": list(config.answer_columns),
         "answer_after": config.answer_after,
     }
     if isinstance(config, MultipleChoiceBenchmarkConfig):
-        found |= {"wrong": list(config.wrong_columns), "seed": config.seed}
-    return found
+        identity |= {"wrong": list(config.wrong_columns), "seed": config.seed}
+    return identity
 
 
 def problems(config: PublishedBenchmarkConfig, file: Path, group: str = "benchmark") -> Iterator[Problem]:
     """All problems of the file, in order.
 
     Args:
-        config: How the file is read.
-        file: What `local_file` found.
+        config: Settings of the test set.
+        file: Path from `local_file`.
         group: Configuration group of these settings, for messages.
 
     Raises:
-        DataError: A row lacks a column, repeats an id, or has a gold answer that the benchmark's extractor cannot
-            read; or there is no row. A published test set has no such rows, so it is another file.
+        DataError: There is no row; or a row lacks a column, repeats an id, or has a gold answer that the benchmark's
+            extractor cannot read. A published test set has no such rows, so this must be another file.
     """
     key = f"{group}.hub.file" if config.path is None else f"{group}.path"
     seen: set[str] = set()
@@ -156,7 +157,7 @@ def problems(config: PublishedBenchmarkConfig, file: Path, group: str = "benchma
         raise DataError(f"{key}: '{file}' has no rows")
     if len(seen) != config.num_published:
         log.warning(
-            "%s: '%s' has %d problems, the published set has %d: results on it do not compare",
+            "%s: '%s' has %d problems, the published set has %d: results are not comparable",
             config.name, file, len(seen), config.num_published,
         )  # fmt: skip
 
@@ -175,17 +176,17 @@ def _problem(config: PublishedBenchmarkConfig, row: Mapping[str, Any], index: st
         answer = answer.rpartition(config.answer_after)[2].strip()
     if not extract_answer(f"\\boxed{{{answer}}}", config.extractor):
         raise DataError(
-            f"{where}: the gold answer '{answer:.60}' is none that {group}.extractor={config.extractor.value} reads. "
+            f"{where}: {group}.extractor={config.extractor.value} cannot read the gold answer '{answer:.60}'. "
             f"Fix: check {group}.answer_columns, or whether this is the right file"
         )
     return Problem(id=id_, question=question, answer=answer)
 
 
 def _text(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
-    """The text in the first of the columns that the row has; a whole number as its digits.
+    """The text in the first of these columns that the row has; a whole number becomes its digits.
 
     Raises:
-        DataError: It has none of them, or what it has is blank or no text.
+        DataError: The row has none of the columns, or the value is blank or not text.
     """
     column = next((c for c in columns if c in row), None)
     if column is None:
@@ -196,3 +197,56 @@ def _text(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}, column '{column}': got {value!r:.60}, allowed: text that is not blank")
     return value.strip()
+
+
+Rows = Iterator[tuple[str, Mapping[str, Any]]]
+"""Place of a row, for messages, and its values by column."""
+
+
+def read_table(path: Path, key: str) -> Rows:
+    """All rows in order.
+
+    Args:
+        path: A file that ends in .jsonl, .parquet or .csv (with a header line).
+        key: Configuration key that named the file, for messages.
+
+    Raises:
+        DataError: There is no such file, or it is not what its suffix says.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{key}: got '{path}', allowed: a file that ends in {', '.join(_READERS)}")
+    try:
+        yield from reader(path)
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise DataError(f"{key}: '{path}' cannot be read as {path.suffix.lower()[1:]}: {error}") from error
+
+
+def _jsonl(path: Path) -> Rows:
+    with path.open(encoding="utf-8-sig") as handle:
+        for number, line in enumerate(handle, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"'{path}', line {number}: invalid JSON: {error}. Fix: one JSON object a line"
+                ) from error
+            if not isinstance(row, dict):
+                raise DataError(f"'{path}', line {number}: got {type(row).__name__}, allowed: a JSON object")
+            yield f"line {number}", row
+
+
+def _parquet(path: Path) -> Rows:
+    for number, row in enumerate(pq.read_table(path).to_pylist(), start=1):
+        yield f"row {number}", row
+
+
+def _csv(path: Path) -> Rows:
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        for number, row in enumerate(csv.DictReader(handle, strict=True), start=1):
+            yield f"row {number}", row
+
+
+_READERS: dict[str, Callable[[Path], Rows]] = {".jsonl": _jsonl, ".parquet": _parquet, ".csv": _csv}

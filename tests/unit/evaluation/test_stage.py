@@ -1,4 +1,4 @@
-"""The stage that asks and judges."""
+"""The stage that generates and judges answers."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -7,13 +7,12 @@ import pytest
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
-from cotpress.evaluation import answering, judging
-from cotpress.evaluation.answering import Candidate
-from cotpress.evaluation.asking import Protocol, answer_budget, sampling
+from cotpress.evaluation import judging
 from cotpress.evaluation.config import EvaluationConfig
-from cotpress.evaluation.stage import evaluate
-from cotpress.generation.backends import KeptBackend, open_backend
-from cotpress.generation.base import Sampling
+from cotpress.evaluation.protocol import Protocol, answer_budget, sampling
+from cotpress.evaluation.stage import Candidate, evaluate
+from cotpress.generation import asking
+from cotpress.generation.backends import KeptBackend, Sampling, open_backend
 from cotpress.generation.config import TransformersGenerationConfig
 from cotpress.modeling.config import Attention, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
@@ -69,32 +68,33 @@ def test_batch_size_is_not_part_of_the_identity(store, problems):
 
 
 def _interrupted_after(number, monkeypatch):
-    """Counts the answers of every call of `ask` and interrupts the first call after so many."""
-    answered, original = [], answering.ask
+    """Count the completions of every call of a backend, and interrupt the first call after `number`."""
+    answered, original = [], asking.complete
 
-    def interrupted(backend, written, problems, inquiries):
+    def interrupted(backend, requests, *, sampling, on_done):
         answered.append(0)
 
-        def counted(inquiry):
-            def on_done(answer):
-                inquiry.on_done(answer)
-                answered[-1] += 1
-                if answered == [number]:
-                    raise KeyboardInterrupt
+        def counted(index, generation):
+            on_done(index, generation)
+            answered[-1] += 1
+            if answered == [number]:
+                raise KeyboardInterrupt
 
-            return replace(inquiry, on_done=on_done)
+        return original(backend, requests, sampling=sampling, on_done=counted)
 
-        return original(backend, written, problems, [counted(i) for i in inquiries])
-
-    monkeypatch.setattr(answering, "ask", interrupted)
+    monkeypatch.setattr(asking, "complete", interrupted)
     return answered
+
+
+def _forbid_generation(monkeypatch):
+    monkeypatch.setattr(asking, "complete", lambda *_, **__: pytest.fail("a backend was used"))
 
 
 def _predictions(made):
     return read_records(made.file("predictions.parquet"), Prediction)
 
 
-def test_killed_evaluation_asks_only_what_is_left(store, problems, tmp_path, monkeypatch):
+def test_killed_evaluation_resumes_with_the_missing_answers(store, problems, tmp_path, monkeypatch):
     whole = _predictions(_evaluate(store, problems))
     answered = _interrupted_after(3, monkeypatch)
     killed = ArtifactStore(tmp_path)
@@ -105,16 +105,16 @@ def test_killed_evaluation_asks_only_what_is_left(store, problems, tmp_path, mon
     assert [p.output for p in resumed] == [p.output for p in whole]
 
 
-def test_another_checker_judges_again_and_asks_nobody(store, problems, monkeypatch):
+def test_another_checker_judges_again_without_generating(store, problems, monkeypatch):
     before = _evaluate(store, problems)
     monkeypatch.setattr(judging, "checker_fingerprint", lambda *_: "another")
-    monkeypatch.setattr(answering, "ask", None)  # whoever asks fails
+    _forbid_generation(monkeypatch)
     again = _evaluate(store, problems)
     assert again.key != before.key
     assert _predictions(again) == _predictions(before)
 
 
-def test_corrected_gold_answers_are_judged_and_not_asked_again(store, problems, monkeypatch):
+def test_corrected_gold_answers_are_judged_again_without_generating(store, problems, monkeypatch):
     first = _predictions(_evaluate(store, problems))
 
     def produce(workdir):
@@ -122,24 +122,26 @@ def test_corrected_gold_answers_are_judged_and_not_asked_again(store, problems, 
         write_records(workdir / "problems.parquet", rows, Problem)
         return Summary(num_rows=len(rows))
 
-    monkeypatch.setattr(answering, "ask", None)
+    _forbid_generation(monkeypatch)
     again = _predictions(_evaluate(store, store.build("benchmark", {"test": 2}, produce)))
     assert [(p.output, p.answer) for p in again] == [(p.output, "8") for p in first]
 
 
-def test_context_ends_an_answer_as_the_budget_does_and_a_prompt_that_fills_it_is_refused(store, problems):
-    def asked(context_tokens):
+def test_context_limits_an_answer_and_refuses_a_prompt_that_fills_it(store, problems):
+    def predictions(context_tokens):
         protocol = Protocol(max_new_tokens=30, context_tokens=context_tokens)
         model = replace(MODEL, context_tokens=context_tokens)
         return _predictions(_evaluate(store, problems, protocol=protocol, model=model))
 
-    lengths = [len(ChatFormat(load_tokenizer(MODEL, store), MODEL.chat).prompt_ids(p.question)) for p in asked(2048)]
-    found = asked(max(lengths))
-    for length, one in zip(lengths, found, strict=True):
+    lengths = [
+        len(ChatFormat(load_tokenizer(MODEL, store), MODEL.chat).prompt_ids(p.question)) for p in predictions(2048)
+    ]
+    made = predictions(max(lengths))
+    for length, answer in zip(lengths, made, strict=True):
         left = max(lengths) - length
-        assert one.num_tokens == min(left, 30)
-        assert one.finish_reason == ("length" if left else "refused")
-    assert {p.finish_reason for p in found} == {"length", "refused"}
+        assert answer.num_tokens == min(left, 30)
+        assert answer.finish_reason == ("length" if left else "refused")
+    assert {p.finish_reason for p in made} == {"length", "refused"}
 
 
 SAMPLED = {"samples": 3, "sampling": Sampling(temperature=0.9, top_p=0.95, seed=5), "max_new_tokens": 8}
@@ -147,9 +149,9 @@ WIDE = TrainerConfig(accelerator="cpu", num_threads=1, generation_tokens=100_000
 
 
 def test_samples_of_a_problem_follow_one_another_and_differ(store, problems):
-    found = read_records(_evaluate(store, problems, **SAMPLED).file("predictions.parquet"), Prediction)
-    assert [(p.id, p.sample) for p in found] == [(f"p{i}", k) for i in range(7) for k in range(3)]
-    assert all(len({p.output for p in found if p.id == f"p{i}"}) > 1 for i in range(7))
+    made = read_records(_evaluate(store, problems, **SAMPLED).file("predictions.parquet"), Prediction)
+    assert [(p.id, p.sample) for p in made] == [(f"p{i}", k) for i in range(7) for k in range(3)]
+    assert all(len({p.output for p in made if p.id == f"p{i}"}) > 1 for i in range(7))
 
 
 def test_sampled_answers_are_the_same_in_batches_of_any_size(problems, tmp_path):
@@ -169,7 +171,7 @@ def test_more_samples_keep_the_first_ones(store, problems):
     assert [p.output for p in two] == [p.output for p in three if p.sample < 2]
 
 
-def test_what_determines_answers_is_part_of_the_identity(store, problems):
+def test_every_setting_that_changes_answers_changes_the_identity(store, problems):
     changes = (
         {}, {"samples": 2}, {"max_new_tokens": 7}, {"samples": 1, "sampling": None},
         {"sampling": Sampling(temperature=0.8, top_p=0.95, seed=5)},
@@ -181,22 +183,22 @@ def test_what_determines_answers_is_part_of_the_identity(store, problems):
     assert _evaluate(store, problems, trainer=WIDE, **SAMPLED).key == keys[0]
 
 
-def test_a_marker_that_announces_nothing_is_none_at_all(store, problems, monkeypatch):
+def test_marker_without_text_is_the_same_as_no_marker(store, problems, monkeypatch):
     first = _evaluate(store, problems)
-    monkeypatch.setattr(answering, "ask", None)  # whoever asks fails
+    _forbid_generation(monkeypatch)
     assert _evaluate(store, problems, marker_ratio=1.0).key == first.key
     assert Protocol(max_new_tokens=1, context_tokens=1, marker_ratio=0.9).marker_ratio == 0.9
 
 
-def test_killed_sampling_goes_on_within_a_question(problems, tmp_path, monkeypatch):
+def test_killed_sampling_resumes_within_a_question(problems, tmp_path, monkeypatch):
     store, whole = ArtifactStore(tmp_path / "killed"), ArtifactStore(tmp_path / "whole")
     expected = read_records(_evaluate(whole, problems, **SAMPLED).file("predictions.parquet"), Prediction)
     answered = _interrupted_after(4, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         _evaluate(store, problems, **SAMPLED)
-    (scratch,) = (tmp_path / "killed").rglob("answers.jsonl")
+    (scratch,) = (tmp_path / "killed").rglob("completions.jsonl")
     with scratch.open("a") as handle:
-        handle.write('{"id": "p1", "torn')
+        handle.write('00000000 ["p1/0", {"torn')
     resumed = read_records(_evaluate(store, problems, **SAMPLED).file("predictions.parquet"), Prediction)
     assert answered == [4, 17]
     assert [(p.id, p.sample, p.output) for p in resumed] == [(p.id, p.sample, p.output) for p in expected]
@@ -207,14 +209,14 @@ def test_greedy_samples_are_refused(store, problems):
         _evaluate(store, problems, samples=2)
 
 
-def test_several_samples_are_drawn_as_cts_does_unless_told():
+def test_several_samples_are_drawn_as_in_cts_by_default():
     assert sampling(EvaluationConfig(), 1) is None
     assert sampling(EvaluationConfig(samples=4), 1) == Sampling(temperature=0.6, top_p=0.95, seed=1)
-    told = EvaluationConfig(temperature=1.0, top_p=1.0)
-    assert sampling(told, 2) == Sampling(temperature=1.0, top_p=1.0, seed=2)
+    config = EvaluationConfig(temperature=1.0, top_p=1.0)
+    assert sampling(config, 2) == Sampling(temperature=1.0, top_p=1.0, seed=2)
 
 
-def test_budget_follows_the_ratio_only_if_asked():
+def test_budget_follows_the_ratio_only_if_configured():
     assert answer_budget(512, 0.5, follows_ratio=False) == 512
     assert answer_budget(512, 0.5, follows_ratio=True) == 256
     assert answer_budget(1, 0.1, follows_ratio=True) == 1
@@ -243,7 +245,7 @@ def _evaluate_all(store, problems, candidates, **more):
 
 
 @pytest.mark.parametrize("drawn", [{}, {"samples": 2, "sampling": Sampling(temperature=0.9, seed=5)}])
-def test_ratios_of_one_student_are_asked_in_one_pass_and_keep_what_they_are_alone(problems, tmp_path, drawn):
+def test_ratios_of_one_student_in_one_pass_give_the_artifacts_of_separate_passes(problems, tmp_path, drawn):
     opened = []
 
     def opening(*arguments, **more):
@@ -263,8 +265,8 @@ def test_ratios_of_one_student_are_asked_in_one_pass_and_keep_what_they_are_alon
     assert all(made.seconds > 0 for made in together)
 
 
-def test_no_other_job_can_go_on_with_a_pass_that_is_almost_finished(problems, tmp_path, monkeypatch):
-    let_go = []
+def test_locks_of_a_pass_are_held_until_its_artifacts_are_finished(problems, tmp_path, monkeypatch):
+    released = []
 
     class Watched(artifacts.WorkLock):
         def __init__(self, path, stage, key):
@@ -275,16 +277,16 @@ def test_no_other_job_can_go_on_with_a_pass_that_is_almost_finished(problems, tm
         def whole(self):
             with super().whole():
                 yield
-                let_go.append((self.key, (tmp_path / "artifacts" / self.key).is_dir()))
+                released.append((self.key, (tmp_path / "artifacts" / self.key).is_dir()))
 
     monkeypatch.setattr(artifacts, "WorkLock", Watched)
     _evaluate_all(ArtifactStore(tmp_path), problems, _candidates())
-    answered = [finished for key, finished in let_go if key.startswith("answer/")]
+    answered = [finished for key, finished in released if key.startswith("answer/")]
     assert len(answered) == 3
     assert all(answered)
 
 
-def test_killed_pass_over_ratios_asks_only_what_is_left(problems, tmp_path, monkeypatch):
+def test_killed_pass_over_ratios_resumes_with_the_missing_answers(problems, tmp_path, monkeypatch):
     answered = _interrupted_after(9, monkeypatch)
     store = ArtifactStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -293,7 +295,7 @@ def test_killed_pass_over_ratios_asks_only_what_is_left(problems, tmp_path, monk
     assert answered == [9, 3 * 7 - 9]
 
 
-def test_same_weights_are_loaded_once_and_others_take_their_place(store, problems):
+def test_same_weights_are_loaded_once_and_replaced_by_others(store, problems):
     kept = KeptBackend()
     arguments = (TransformersGenerationConfig(), MODEL, WIDE, store)
     first = kept(*arguments)

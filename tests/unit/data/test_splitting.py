@@ -1,4 +1,4 @@
-"""Where the reasoning of a model without thinking tags ends."""
+"""End of the reasoning in outputs without thinking tags."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.answers import extract_answer, is_equal, statement_range
-from cotpress.data.self_written.selection import answer_line, before_answer
+from cotpress.data.selection import answer_line, before_answer
 
-SHARED = Path(__file__).parents[5] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 MAY = "Natalia sold 48/2 = 24 clips in May.\nAltogether she sold 48 + 24 = 72 clips."
 QWEN = (
     "To find the total, we add both months.\n\n1. In May, Natalia sold half:\n   \\[\n   \\frac{48}{2} = 24\n   \\]\n\n"
@@ -47,7 +47,7 @@ def test_thinking_ends_before_the_sentence_that_states_the_answer(thinking: str,
         "48/2 = 24.\n\nSo, Natalia sold 48 + 24, or 72, clips altogether.",
     ],
 )
-def test_sentence_that_computes_and_a_text_without_a_statement_stay_whole(text: str) -> None:
+def test_text_stays_whole_if_the_statement_computes_or_is_missing(text: str) -> None:
     assert before_answer(text) == text
 
 
@@ -56,12 +56,12 @@ def test_bare_answer_has_no_thinking(text: str) -> None:
     assert before_answer(text) == ""
 
 
-def test_equation_inside_the_box_computes_nothing() -> None:
+def test_equation_inside_the_box_does_not_count_as_computing() -> None:
     assert before_answer("Halve both sides.\nThe solution is $\\boxed{x = 3}$.") == "Halve both sides."
 
 
 @given(st.lists(st.sampled_from([*"a \n=}:", ". ", "\\boxed{7}", "answer is ", "#### 7"]), max_size=30))
-def test_thinking_is_a_beginning_of_the_output_and_holds_all_that_it_computes(parts: list[str]) -> None:
+def test_thinking_is_a_prefix_of_the_output_with_all_its_equations(parts: list[str]) -> None:
     text = "".join(parts).strip()
     thinking = before_answer(text)
     assert text.startswith(thinking)
@@ -76,7 +76,7 @@ def test_answer_line_states_the_answer(answer: str) -> None:
 
 
 @pytest.mark.shared
-def test_nothing_is_lost_of_what_an_instruct_model_computes() -> None:
+def test_no_equation_of_an_instruct_model_is_lost() -> None:
     path = SHARED / "data/mip_gsm8k_qwen32_short_cot.jsonl"
     if not path.exists():
         pytest.skip(f"{path} is not here")

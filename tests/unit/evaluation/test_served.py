@@ -1,4 +1,4 @@
-"""The same records from a model in this process and from a server, and what only a server can do wrong."""
+"""A server gives the same records as a model in this process; errors of servers."""
 
 import json
 import shutil
@@ -9,10 +9,9 @@ import torch
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, GenerationError
-from cotpress.evaluation.answering import Candidate
-from cotpress.evaluation.asking import Answer, Protocol
-from cotpress.evaluation.stage import evaluate
-from cotpress.generation.base import Sampling
+from cotpress.evaluation.protocol import Answer, Protocol
+from cotpress.evaluation.stage import Candidate, evaluate
+from cotpress.generation.backends import Sampling
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer
@@ -86,7 +85,7 @@ def _records(made):
 
 
 @pytest.mark.parametrize("adapted", [False, True], ids=["model", "adapter"])
-def test_server_gives_the_records_that_the_model_in_this_process_gives(folder, problems, store, adapted):
+def test_server_gives_the_records_of_the_model_in_this_process(folder, problems, store, adapted):
     student = str(folder.parent / "adapter") if adapted else None
     here = _evaluate(folder, problems, store, IN_PROCESS, student=student)
     with openai_server(ServedModel(folder)) as server:
@@ -98,7 +97,7 @@ def test_server_gives_the_records_that_the_model_in_this_process_gives(folder, p
         assert {p.finish_reason for p in _records(here)} == {"stop", "length"}
 
 
-def test_adapter_is_named_by_its_content_and_a_loaded_one_is_asked_again(folder, problems, store, tmp_path):
+def test_adapter_is_named_by_its_content_and_a_loaded_one_is_used_again(folder, problems, store, tmp_path):
     first, second = folder.parent / "adapter", save_adapter(tmp_path / "other", folder, seed=1)
     short = [replace(GREEDY, max_new_tokens=budget) for budget in (5, 6)]
     with openai_server(ServedModel(folder)) as server:
@@ -115,7 +114,7 @@ def test_adapter_is_named_by_its_content_and_a_loaded_one_is_asked_again(folder,
     assert {load["lora_name"] for load in loads} == asked
 
 
-def test_adapter_that_the_server_was_started_with_is_asked_by_its_name(folder, problems, store):
+def test_adapter_loaded_at_the_start_of_the_server_is_used_by_its_name(folder, problems, store):
     adapter = folder.parent / "adapter"
     served = ServedModel(folder)
     served._load_adapter("mine", str(adapter))
@@ -132,7 +131,7 @@ def test_server_that_loads_no_adapters_is_explained(folder, problems, tmp_path):
         _evaluate(folder, problems, ArtifactStore(tmp_path), _server(server), student=str(folder.parent / "adapter"))
 
 
-def test_whole_model_is_not_asked_of_a_server(folder, problems, store):
+def test_whole_model_on_a_server_is_refused(folder, problems, store):
     def produce(workdir):
         shutil.copytree(folder, workdir / "model")
         return Summary(num_rows=0)
@@ -143,7 +142,7 @@ def test_whole_model_is_not_asked_of_a_server(folder, problems, store):
 
 
 @pytest.mark.parametrize("protocol", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_server_that_breaks_down_is_asked_again_only_for_what_is_missing(folder, problems, tmp_path, protocol):
+def test_after_a_server_error_only_missing_answers_are_requested(folder, problems, tmp_path, protocol):
     served, whole = ServedModel(folder), ArtifactStore(tmp_path / "whole")
     broken = ArtifactStore(tmp_path / "broken")
     with openai_server(served) as server:
@@ -160,7 +159,7 @@ def test_server_that_breaks_down_is_asked_again_only_for_what_is_missing(folder,
     assert found == expected
 
 
-def test_samples_of_a_question_are_requests_with_seeds_of_their_own(folder, problems, tmp_path):
+def test_samples_of_a_question_are_requests_with_different_seeds(folder, problems, tmp_path):
     with openai_server(ServedModel(folder)) as server:
         made = _evaluate(folder, problems, ArtifactStore(tmp_path), _server(server), protocol=SAMPLED)
         seeds = [c.body["seed"] for c in server.calls]
@@ -168,7 +167,7 @@ def test_samples_of_a_question_are_requests_with_seeds_of_their_own(folder, prob
     assert [(p.id, p.sample) for p in _records(made)] == [(f"p{i}", k) for i in range(7) for k in range(2)]
 
 
-def test_address_and_speed_of_a_server_determine_nothing_but_its_model_does(folder, problems, tmp_path):
+def test_identity_has_the_model_of_a_server_but_not_its_address_or_speed(folder, problems, tmp_path):
     store = ArtifactStore(tmp_path)
     with openai_server(ServedModel(folder)) as server:
         first = _evaluate(folder, problems, store, _server(server))
@@ -178,7 +177,7 @@ def test_address_and_speed_of_a_server_determine_nothing_but_its_model_does(fold
         _evaluate(folder, problems, store, replace(elsewhere, model="other", max_retries=0))
 
 
-def test_tokens_are_counted_here_if_the_server_does_not_say_which_it_wrote(folder, problems, store, tmp_path, caplog):
+def test_tokens_are_counted_here_if_the_server_returns_no_token_ids(folder, problems, store, tmp_path, caplog):
     with openai_server(ServedModel(folder, tells_ids=False)) as server:
         made = _evaluate(folder, problems, ArtifactStore(tmp_path), _server(server))
     tokenizer = load_tokenizer(_config(folder), store)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cotpress.data.config import Redundant
-from cotpress.data.truth.prmbench import Prmbench, differing
+from cotpress.data.truth import Prmbench, differing
 
 ROW = {
     "id": "p1", "question": "q?", "original_steps": ["A.", "B.", "C."],
@@ -23,13 +23,13 @@ def kinds(path: Path, redundant: Redundant) -> list[list[tuple[str, str]]]:
     return [[(t.thinking[s.start : s.end].strip(), s.kind) for s in t.spans] for t in Prmbench(path, redundant)]
 
 
-def test_the_difference_of_the_texts_tells_what_was_inserted(tmp_path: Path) -> None:
+def test_inserted_steps_are_the_difference_of_the_texts(tmp_path: Path) -> None:
     assert kinds(write(tmp_path, ROW), Redundant.inserted) == [
         [("A.", "original"), ("A again.", "inserted"), ("B.", "original"), ("C, edited.", "edited")]
     ]
 
 
-def test_the_annotation_counts_from_one(tmp_path: Path) -> None:
+def test_annotation_counts_from_one(tmp_path: Path) -> None:
     assert kinds(write(tmp_path, ROW), Redundant.error_steps) == [
         [("A.", "original"), ("A again.", "inserted"), ("B.", "original"), ("C, edited.", "inserted")]
     ]
@@ -43,7 +43,7 @@ def test_steps_cover_the_thinking_and_only_inserted_ones_are_not_essential(tmp_p
     assert [s.essential for s in trace.spans] == [True, False, True, True]
 
 
-def test_a_verbatim_repeat_is_inserted_once() -> None:
+def test_verbatim_repeat_is_inserted_once() -> None:
     assert differing(["A", "B"], ["A", "A", "B"]).count("inserted") == 1
 
 

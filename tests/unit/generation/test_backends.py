@@ -3,11 +3,9 @@ import torch
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
-from cotpress.generation.backends import generation_identity, open_backend, sampling_of
-from cotpress.generation.base import Sampling
+from cotpress.generation.backends import Sampling, generation_identity, open_backend, sampling_of
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
-from cotpress.generation.hf import generate
-from cotpress.generation.local import TransformersBackend
+from cotpress.generation.hf import TransformersBackend, generate
 from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
@@ -28,43 +26,43 @@ def backend(store):
     return open_backend(TransformersGenerationConfig(), TINY, CPU, store)
 
 
-def test_complete_writes_what_generate_writes(backend, store):
+def test_complete_equals_generate(backend, store):
     prompts = [[20, 21], [30, 31, 32, 33], [40]]
     model, tokenizer = load_model(TINY, store), load_tokenizer(TINY, store)
     plain = generate(model, tokenizer, prompts, max_new_tokens=6, batch_size=1)
     seen = {}
-    found = backend.complete(prompts, max_new_tokens=6, on_done=lambda i, g: seen.setdefault(i, g))
-    assert [g.token_ids for g in found] == [g.token_ids for g in plain]
-    assert [seen[i] for i in range(3)] == found
+    completions = backend.complete(prompts, max_new_tokens=6, on_done=lambda i, g: seen.setdefault(i, g))
+    assert [g.token_ids for g in completions] == [g.token_ids for g in plain]
+    assert [seen[i] for i in range(3)] == completions
 
 
-def test_prompts_of_a_batch_have_budgets_of_their_own(backend):
+def test_prompts_of_a_batch_have_their_own_budgets(backend):
     prompts, budgets, ended = [[20, 21], [30, 31, 32], [40]], [2, 7, 60], []
     long = backend.complete(prompts, max_new_tokens=[7, 7, 7])
-    found = backend.complete(prompts, max_new_tokens=budgets, on_done=lambda i, _: ended.append(i))
+    completions = backend.complete(prompts, max_new_tokens=budgets, on_done=lambda i, _: ended.append(i))
     assert sorted(ended) == [0, 1, 2]
-    for one, whole, budget in zip(found, long, budgets, strict=True):
-        assert one.token_ids[:7] == whole.token_ids[:budget]
-        assert (one.num_tokens, one.finish_reason) == (budget, "length")
+    for made, whole, budget in zip(completions, long, budgets, strict=True):
+        assert made.token_ids[:7] == whole.token_ids[:budget]
+        assert (made.num_tokens, made.finish_reason) == (budget, "length")
 
 
-def test_conversation_is_rendered_by_the_models_own_template(backend, store):
+def test_conversation_is_rendered_by_the_template_of_the_model(backend, store):
     tokenizer = load_tokenizer(TINY, store)
     text = "<|im_start|>system\nbe short<|im_end|>\n<|im_start|>user\nhow many?<|im_end|>\n<|im_start|>assistant\n"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     messages = [{"role": "system", "content": "be short"}, {"role": "user", "content": "how many?"}]
-    (chatted,) = backend.chat([messages], max_new_tokens=4)
+    (chatted,) = backend.complete([messages], max_new_tokens=4)
     (completed,) = backend.complete([ids], max_new_tokens=4)
     assert chatted.token_ids == completed.token_ids
 
 
-def test_prompt_beyond_the_context_is_refused_and_the_others_are_written(backend):
-    found = backend.complete([[20] * 60, [20] * 59, [21]], max_new_tokens=5)  # 64 tokens are the context
-    assert [g.finish_reason == "refused" for g in found] == [True, False, False]
-    assert (found[0].num_tokens, found[0].text) == (0, "")
+def test_prompt_beyond_the_context_is_refused_and_the_others_are_completed(backend):
+    completions = backend.complete([[20] * 60, [20] * 59, [21]], max_new_tokens=5)  # 64 tokens are the context
+    assert [g.finish_reason == "refused" for g in completions] == [True, False, False]
+    assert (completions[0].num_tokens, completions[0].text) == (0, "")
 
 
-def test_named_streams_draw_the_same_whatever_else_is_asked(backend):
+def test_named_streams_draw_the_same_beside_other_prompts(backend):
     sampling = Sampling(temperature=1.0, seed=3)
     names, prompts = ["a/0", "a/1", "b/0"], [[20, 21], [20, 21], [30]]
     whole = backend.complete(prompts, max_new_tokens=6, sampling=sampling, streams=names)
@@ -75,9 +73,9 @@ def test_named_streams_draw_the_same_whatever_else_is_asked(backend):
 
 def test_streams_stay_with_their_prompts_when_one_is_refused(backend):
     sampling = Sampling(temperature=1.0, seed=3)
-    found = backend.complete([[20] * 62, [30]], max_new_tokens=5, sampling=sampling, streams=["long", "short"])
+    completions = backend.complete([[20] * 62, [30]], max_new_tokens=5, sampling=sampling, streams=["long", "short"])
     (alone,) = backend.complete([[30]], max_new_tokens=5, sampling=sampling, streams=["short"])
-    assert found[1].token_ids == alone.token_ids
+    assert completions[1].token_ids == alone.token_ids
 
 
 def test_adapter_is_part_of_the_identity(store, tmp_path):
@@ -97,7 +95,7 @@ def test_settings_choose_the_backend(store):
         open_backend(GenerationConfig(), TINY, CPU, store)
 
 
-def test_identity_knows_the_model_and_the_sampling_only(store):
+def test_identity_has_the_model_and_the_sampling_only(store):
     served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m", api_key_env="X", seed=3)
     assert generation_identity(served, TINY, CPU, store) == {"model": {"served": "m"}, "sampling": Sampling()}
     own = generation_identity(TransformersGenerationConfig(temperature=0.5, seed=3), TINY, CPU, store)

@@ -1,9 +1,10 @@
-"""Published test sets from a hub cache and from local copies. No row of a real one is in this repository."""
+"""Published test sets from a hub cache and from local copies; the rows are made up."""
 
 import csv
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import errors as hub_errors
 from hydra import compose, initialize_config_dir
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cotpress.answers import Extractor, extract_answer, is_equal
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.data import stage
 from cotpress.data.config import BenchmarkConfig, HubFile, JsonlBenchmarkConfig, PublishedBenchmarkConfig
+from cotpress.data.published import lettered, shuffled
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Problem
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 SHARED = ROOT.parent / "shared" / "data"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -127,9 +131,7 @@ def test_gpqa_lists_shuffled_options_and_its_gold_is_the_letter_of_the_right_one
     assert len({p.answer for p in problems}) > 2
 
 
-def test_gpqa_options_stay_where_they_are_if_rows_go_and_move_with_the_seed(
-    hub_cache: Path, store: ArtifactStore
-) -> None:
+def test_gpqa_options_depend_on_the_seed_not_on_other_rows(hub_cache: Path, store: ArtifactStore) -> None:
     gpqa(hub_cache)
     whole = read(composed("gpqa_diamond"), store)
     assert read(composed("gpqa_diamond", "benchmark.limit=3"), store) == whole[:3]
@@ -137,14 +139,14 @@ def test_gpqa_options_stay_where_they_are_if_rows_go_and_move_with_the_seed(
     assert [p.answer for p in other] != [p.answer for p in whole]
 
 
-def test_a_local_copy_and_the_hub_give_the_same_artifact(hub_cache: Path, store: ArtifactStore, tmp_path: Path) -> None:
+def test_local_copy_and_the_hub_give_the_same_artifact(hub_cache: Path, store: ArtifactStore, tmp_path: Path) -> None:
     local = jsonl(tmp_path, {"question": "a", "answer": "1"}, {"problem": "b", "answer": 2})
     cached(hub_cache, made().hub).write_bytes(Path(local).read_bytes())
     assert stage.problems(made(), store).key == stage.problems(made(path=local), store).key
     assert [(p.id, p.question, p.answer) for p in read(made(), store)] == [("0", "a", "1"), ("1", "b", "2")]
 
 
-def test_what_is_asked_and_how_it_is_read_is_part_of_the_identity(store: ArtifactStore, tmp_path: Path) -> None:
+def test_content_and_reading_are_part_of_the_identity(store: ArtifactStore, tmp_path: Path) -> None:
     path = jsonl(tmp_path, {"question": "a", "answer": "1"}, {"question": "b", "answer": "#2"})
     config = made(path=path)
     changes: list[dict[str, Any]] = [
@@ -155,7 +157,7 @@ def test_what_is_asked_and_how_it_is_read_is_part_of_the_identity(store: Artifac
     assert read(made(path=path, **changes[0]), store)[0].question == "a\nBe brief."
 
 
-def test_a_prompt_without_the_question_is_refused(store: ArtifactStore) -> None:
+def test_prompt_without_the_question_is_refused(store: ArtifactStore) -> None:
     with pytest.raises(ConfigError, match=r"benchmark.prompt: got 'hello', it must contain \{question\}"):
         stage.problems(made(prompt="hello"), store)
 
@@ -173,7 +175,7 @@ def test_a_prompt_without_the_question_is_refused(store: ArtifactStore) -> None:
         ([], "has no rows"),
     ],
 )  # fmt: skip
-def test_a_row_that_no_published_set_has_is_an_error(
+def test_bad_row_of_a_published_set_is_an_error(
     store: ArtifactStore, tmp_path: Path, rows: list[Any], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -190,7 +192,7 @@ def test_a_row_that_no_published_set_has_is_an_error(
         ("a.txt", b"", r"allowed: a file that ends in \.jsonl, \.parquet, \.csv"),
     ],
 )
-def test_a_file_that_is_not_what_its_suffix_says_is_an_error(
+def test_file_of_another_format_than_its_suffix_is_an_error(
     store: ArtifactStore, tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -198,7 +200,7 @@ def test_a_file_that_is_not_what_its_suffix_says_is_an_error(
         stage.problems(made(path=str(tmp_path / name)), store)
 
 
-def test_a_missing_local_copy_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
+def test_missing_local_copy_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"benchmark\.path: .* does not exist.*someone/made"):
         stage.problems(made(path=str(tmp_path / "no.jsonl")), store)
 
@@ -212,7 +214,7 @@ def test_another_number_of_problems_than_published_is_reported(
     assert "has 1 problems, the published set has 2" in caplog.text
 
 
-def test_without_network_and_cache_the_error_says_how_to_get_the_file(hub_cache: Path, store: ArtifactStore) -> None:
+def test_error_without_network_and_cache_names_the_fix(hub_cache: Path, store: ArtifactStore) -> None:
     with pytest.raises(DataError) as caught:
         stage.problems(made(), store)
     for part in ("someone/made (revision v1)", "test.jsonl", str(hub_cache), "benchmark.path=FILE", "HF_HUB_OFFLINE=1"):
@@ -228,7 +230,7 @@ def test_without_network_and_cache_the_error_says_how_to_get_the_file(hub_cache:
         (hub_errors.RemoteEntryNotFoundError, "no such file.*benchmark.hub.file"),
     ],
 )
-def test_a_refusal_of_the_hub_says_what_to_do(
+def test_refusal_of_the_hub_names_the_fix(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, kind: type[Exception], message: str
 ) -> None:
     def refuse(*_: Any, **__: Any) -> str:
@@ -239,7 +241,7 @@ def test_a_refusal_of_the_hub_says_what_to_do(
         stage.problems(made(), store)
 
 
-def test_a_name_that_is_no_hub_id_is_refused(store: ArtifactStore) -> None:
+def test_name_that_is_no_hub_id_is_refused(store: ArtifactStore) -> None:
     with pytest.raises(DataError, match="not a hub id"):
         stage.problems(made(hub=HubFile(dataset="a b/c/d", file="x.jsonl")), store)
 
@@ -262,7 +264,7 @@ def test_local_copies_of_the_published_sets_are_read_whole(
     config = composed(name, f"benchmark.path={SHARED / file}.jsonl")
     problems = read(config, store)
     assert len({p.id for p in problems}) == num
-    assert "do not compare" not in caplog.text
+    assert "not comparable" not in caplog.text
     for problem in problems:
         found = extract_answer(f"Therefore, the answer is $\\boxed{{{problem.answer}}}$.", config.extractor)
         assert is_equal(problem.answer, found), problem
@@ -275,3 +277,33 @@ def test_questions_with_a_missing_premise_are_read_as_unanswerable(store: Artifa
     problems = read(JsonlBenchmarkConfig(name="mip", path=path, max_new_tokens=8, unanswerable=True), store)
     assert len(problems) == 102
     assert all(p.unanswerable for p in problems)
+
+
+def test_order_is_the_same_on_every_machine() -> None:
+    assert [shuffled(4, 42, f"q{i}") for i in range(4)] == [[2, 1, 0, 3], [2, 0, 1, 3], [1, 2, 0, 3], [2, 1, 0, 3]]
+
+
+@given(st.integers(2, 10), st.integers(), st.text(max_size=20))
+def test_order_is_a_permutation(num: int, seed: int, question: str) -> None:
+    assert sorted(shuffled(num, seed, question)) == list(range(num))
+
+
+def test_another_seed_gives_another_order() -> None:
+    orders = [[tuple(shuffled(4, seed, f"q{i}")) for i in range(20)] for seed in range(5)]
+    assert len({tuple(o) for o in orders}) == 5
+
+
+def test_every_order_is_about_equally_likely() -> None:
+    counts = Counter(tuple(shuffled(4, 7, f"question {i}")) for i in range(4800))
+    assert len(counts) == 24
+    chi_squared = sum((count - 200) ** 2 / 200 for count in counts.values())
+    assert chi_squared < 49.7  # 23 degrees of freedom, p = 0.001
+
+
+def test_more_options_than_letters_are_refused() -> None:
+    with pytest.raises(ConfigError, match="at most 9"):
+        lettered(["x"] * 11)
+
+
+def test_options_are_lines_with_letters_in_parentheses() -> None:
+    assert lettered(["5 eV", "6 eV"]) == "(A) 5 eV\n(B) 6 eV"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.data.config import Importance
-from cotpress.data.truth.thought_anchors import ThoughtAnchors, locate
+from cotpress.data.truth import ThoughtAnchors, locate
 from cotpress.errors import DataError
 
 KL = Importance.counterfactual_importance_kl
@@ -31,7 +31,7 @@ def write(folder: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def test_sentences_are_found_in_the_original_text(tmp_path: Path) -> None:
+def test_sentences_are_located_in_the_original_text(tmp_path: Path) -> None:
     ((trace, sentences),) = ThoughtAnchors(write(tmp_path, row()), KL)
     assert trace.thinking == "First.\n\n1 + 2\n= 3."
     assert trace.response == "It is 3."
@@ -40,7 +40,7 @@ def test_sentences_are_found_in_the_original_text(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_measure_is_a_choice(tmp_path: Path) -> None:
+def test_measure_follows_the_setting(tmp_path: Path) -> None:
     ((_, sentences),) = ThoughtAnchors(write(tmp_path, row()), Importance.resampling_importance_kl)
     assert [s.importance for s in sentences] == [9.0, 9.0]
 
@@ -65,7 +65,7 @@ def test_bad_rows_are_counted_by_reason(tmp_path: Path, bad: dict[str, Any], rea
     assert dict(anchors.dropped) == {reason: 1}
 
 
-def test_a_missing_file_is_explained(tmp_path: Path) -> None:
+def test_missing_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"truth\.path: .*does not exist"):
         ThoughtAnchors(tmp_path / "none.jsonl", KL)
 

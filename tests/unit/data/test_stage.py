@@ -67,7 +67,7 @@ def test_limit_keeps_the_first_rows(store: ArtifactStore) -> None:
     assert stage.problems(benchmark(limit=3), store).manifest["num_rows"] == 3
 
 
-def test_a_name_and_a_token_budget_are_not_content(store: ArtifactStore) -> None:
+def test_name_and_token_budget_are_not_in_the_identity(store: ArtifactStore) -> None:
     assert stage.traces(planted(), store).key == stage.traces(planted(name="other"), store).key
     assert stage.problems(benchmark(), store).key == stage.problems(benchmark(max_new_tokens=99), store).key
 
@@ -86,7 +86,7 @@ def test_bad_rows_of_a_file_are_counted_in_the_manifest(store: ArtifactStore, ro
     assert artifact.manifest["dropped"] == {"missing field 'question'": 1}
 
 
-def test_a_moved_file_is_the_same_data_and_a_changed_one_is_not(store: ArtifactStore, rows: Path) -> None:
+def test_identity_follows_the_content_of_a_file_not_its_path(store: ArtifactStore, rows: Path) -> None:
     first = stage.traces(jsonl(rows), store).key
     moved = rows.with_name("moved.jsonl")
     shutil.copy(rows, moved)
@@ -96,13 +96,13 @@ def test_a_moved_file_is_the_same_data_and_a_changed_one_is_not(store: ArtifactS
     assert stage.traces(jsonl(moved), store).key != first
 
 
-def test_strict_is_not_answered_by_the_artifact_of_a_lenient_run(store: ArtifactStore, rows: Path) -> None:
+def test_strict_run_does_not_reuse_the_artifact_of_a_lenient_one(store: ArtifactStore, rows: Path) -> None:
     stage.traces(jsonl(rows), store)
     with pytest.raises(DataError, match="line 11, field 'question'"):
         stage.traces(jsonl(rows, strict=True), store)
 
 
-def test_validation_may_not_take_everything(store: ArtifactStore, rows: Path) -> None:
+def test_validation_of_all_traces_is_refused(store: ArtifactStore, rows: Path) -> None:
     with pytest.raises(DataError, match=re.escape("leaves none of 1 traces for training")):
         stage.traces(jsonl(rows, limit=1, validation_fraction=0.9), store)
 
@@ -113,19 +113,19 @@ def test_own_benchmark_problems_are_read(store: ArtifactStore, rows: Path) -> No
     assert [p.id for p in problems] == [str(i) for i in range(10)]
 
 
-def test_a_missing_benchmark_file_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
+def test_missing_benchmark_file_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"benchmark\.path: .*does not exist"):
         stage.problems(JsonlBenchmarkConfig(name="mine", path=str(tmp_path / "no.jsonl"), max_new_tokens=10), store)
 
 
-def test_a_limit_below_one_is_refused(store: ArtifactStore) -> None:
+def test_limit_below_one_is_refused(store: ArtifactStore) -> None:
     with pytest.raises(ConfigError, match=r"data\.limit: got 0"):
         stage.traces(planted(limit=0), store)
     with pytest.raises(ConfigError, match=r"benchmark\.limit: got 0"):
         stage.problems(benchmark(limit=0), store)
 
 
-def test_a_configuration_without_a_source_is_refused(store: ArtifactStore) -> None:
+def test_configuration_without_a_source_is_refused(store: ArtifactStore) -> None:
     with pytest.raises(ConfigError, match="Allowed: planted, jsonl"):
         stage.traces(DataConfig(name="x"), store)
     with pytest.raises(ConfigError, match="Allowed: planted, jsonl"):
@@ -140,7 +140,7 @@ def texts(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_text_of_a_column_is_there_to_be_compressed(store: ArtifactStore, texts: Path) -> None:
+def test_texts_of_a_column_have_no_validation_split(store: ArtifactStore, texts: Path) -> None:
     artifact = stage.traces(jsonl(texts, field="context", validation_fraction=0.5), store)
     found = read_records(artifact.file("traces.parquet"), Trace)
     assert [(t.id, t.question, t.thinking, t.response, t.answer) for t in found] == [
@@ -150,7 +150,7 @@ def test_every_text_of_a_column_is_there_to_be_compressed(store: ArtifactStore, 
     assert artifact.facts["read_as_empty"] == {"answer": 9}
 
 
-def test_what_is_compressed_is_not_what_it_is_conditioned_on(store: ArtifactStore, texts: Path) -> None:
+def test_compressed_column_is_not_read_as_condition(store: ArtifactStore, texts: Path) -> None:
     found = read_records(stage.traces(jsonl(texts, field="question"), store).file("traces.parquet"), Trace)
     assert (found[0].thinking, found[0].question, found[0].response) == ("q 0", "", "r")
 

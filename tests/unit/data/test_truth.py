@@ -13,13 +13,13 @@ from cotpress.data.config import (
     TruthConfig,
 )
 from cotpress.data.stage import traces
-from cotpress.data.truth.stage import truth
+from cotpress.data.truth import truth
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import SentenceImportance, Trace, TruthKind
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 
-SHARED = Path(__file__).parents[4].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_no_planted_truth_has_the_numbers_of_a_training_trace_even_with_the_same
     assert not {t.id for t in judged} & {t.id for t in trained}
 
 
-def test_kind_and_limit_are_noted(store: ArtifactStore) -> None:
+def test_kind_is_a_fact_and_limit_is_applied(store: ArtifactStore) -> None:
     artifact = truth(planted(limit=4), store)
     assert TruthKind(artifact.facts["kind"]) is TruthKind.tokens
     assert artifact.manifest["num_rows"] == 4
@@ -66,7 +66,7 @@ def test_unknown_kind_of_truth_is_an_error(store: ArtifactStore) -> None:
         truth(TruthConfig(name="x"), store)
 
 
-def test_a_file_without_usable_row_is_an_error_that_counts_why(store: ArtifactStore, tmp_path: Path) -> None:
+def test_file_without_usable_row_is_an_error_with_counts(store: ArtifactStore, tmp_path: Path) -> None:
     path = tmp_path / "prm.jsonl"
     path.write_text(
         '{"id": 1, "question": "q", "original_steps": ["A"], "modified_steps_text": ["A"], "error_steps": []}\n'
