@@ -111,11 +111,11 @@ def test_server_with_adapter_gives_the_answers_of_the_model_in_this_process(
     arguments = [a.split(",")[0] for a in arguments]
     assert command("evaluate.py", *arguments, cwd=tmp_path).returncode == 0
     with openai_server(ServedModel(folder / "model")) as server:
-        asked = [
+        arguments = [
             *arguments, "generation@evaluation.generation=server", "evaluation.generation.model=served",
             f"evaluation.generation.base_url={server.base_url}",
         ]  # fmt: skip
-        done = command("evaluate.py", *asked, cwd=tmp_path)
+        done = command("evaluate.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     here, there = _predictions(tmp_path / "outputs").values()
     assert here == there

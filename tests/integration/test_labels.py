@@ -99,8 +99,8 @@ def test_reference_learns_from_other_traces_than_it_scores(flow: Make, own_rows:
 
 
 def test_missing_labelled_file_is_named_before_training(folder: Path, tracker: CsvTracker) -> None:
-    asked = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
-    config = to_objects(compose("train", overrides=asked))
+    overrides = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
+    config = to_objects(compose("train", overrides=overrides))
     assert isinstance(config, TrainConfig)
     with pytest.raises(DataError, match=r"labelled\.path: '/nowhere\.jsonl' does not exist"):
         Flow(config, tracker).find_problems()
@@ -147,10 +147,10 @@ def test_token_classifier_and_reference_learn_from_extractions_of_a_server(
             "scorer.window_tokens=30", "scorer.epochs=60", "scorer.learning_rate=0.005",
         )  # fmt: skip
         scores = _scored(classified)
-        asked = len(server.calls)
+        num_calls = len(server.calls)
         likelihood = flow(*arguments, "scorer=reference_likelihood")
         assert set(_scored(likelihood)) == set(scores)
-        assert len(server.calls) == asked == len(scores), "one call per trace, shared by both scorers"
+        assert len(server.calls) == num_calls == len(scores), "one call per trace, shared by both scorers"
     rows = read_records(classified.distilled.file("valuable.parquet"), ValuableTrace)
     assert all("".join(r.thinking[a:b] for a, b in r.valuable).count("=") == 1 for r in rows)
     assert classified.distilled.facts["mean_variation_rate"] == 0

@@ -36,9 +36,9 @@ def instruct(tokenizer: "PreTrainedTokenizerBase") -> Script:
     """A model without thinking tags that adds, but wrongly below 4."""
 
     def script(call: Call, seen: int) -> Reply:
-        found = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
-        assert found
-        i = int(found[1])
+        match = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
+        assert match
+        i = int(match[1])
         said = i + 3 if i < 4 else i + 2
         return Reply(text=f"We add the two numbers. {i} + 2 = {said}.\n\nThe final answer is: $\\boxed{{{said}}}$")
 
@@ -184,12 +184,12 @@ def test_student_writes_its_own_traces_from_its_adapter(questions: Path, stoppin
         *("data=self_written", "questions@data.questions=jsonl", f"data.questions.path={questions}"),
         *("data.max_new_tokens=30", f"data.adapter={student.path / 'adapter'}"),
     ]
-    asked = to_objects(compose("compress", overrides=[*common, *asking]))
-    assert isinstance(asked, CompressConfig)
-    assert isinstance(asked.data, SelfWrittenDataConfig)
-    made = Compression(asked, tracker).data
+    config = to_objects(compose("compress", overrides=[*common, *asking]))
+    assert isinstance(config, CompressConfig)
+    assert isinstance(config.data, SelfWrittenDataConfig)
+    made = Compression(config, tracker).data
     tracker.close()
-    # it says 5 whatever it is asked, so it solves the one question whose answer is 5
+    # it always answers 5, so it solves the question whose answer is 5
     (trace,) = read_records(made.file("traces.parquet"), Trace)
     assert (trace.id, trace.thinking, trace.response) == ("q3", "so 5", "The answer is 5.")
     assert made.manifest["dropped"] == {"wrong answer": 19}

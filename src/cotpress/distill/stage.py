@@ -4,10 +4,9 @@ A new extractor is a function `Trace -> Ranges` in `extractors.py`, a member of 
 needs all traces at once, such as the language model, returns `Extracted` itself.
 """
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,6 @@ from cotpress.store.tables import read_records, write_records
 
 TRACES = "traces.parquet"
 VALUABLE = "valuable.parquet"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """An extractor with its settings.
-
-    Attributes:
-        identity: Everything that determines its result besides the traces.
-        extract: Returns the valuable parts of traces.
-    """
-
-    identity: Mapping[str, Any]
-    extract: Callable[[Sequence[Trace]], Extracted]
 
 
 def distill(
@@ -65,63 +51,50 @@ def distill(
     def train() -> list[Trace]:
         return [trace for trace in read_records(traces.file(TRACES), Trace) if trace.split == "train"]
 
-    if isinstance(config, LlmDistillConfig):
-        plan = _by_llm(config, traces, train, model, trainer or TrainerConfig(), store)
-    else:
-        plan = _by_trace(config)
+    identity: dict[str, Any] = {"extractor": config.extractor.value}
+    extractor: Callable[[Sequence[Trace]], Extracted]
+    match config:
+        case LlmDistillConfig():
+            if (writer := config.model or model) is None:
+                raise ConfigError("distill.model: null, and there is no other model. Fix: model@distill.model=NAME")
+            limits = Limits.of(config)
+            answers = extract(config, traces, train, model=writer, trainer=trainer or TrainerConfig(), store=store)
+            identity |= {"extracted": answers.key, "alignment": ALIGNMENT_VERSION, "limits": limits}
+            extractor = partial(_copied, answers, limits)
+        case DistillConfig(extractor=Extractor.labels):
+            extractor = partial(_each, essential_spans)
+        case DistillConfig(extractor=Extractor.overlap, min_overlap=share):
+            if not 0 < share <= 1:
+                raise ConfigError(f"distill.min_overlap: got {share}, allowed: a number in (0, 1]")
+            identity["min_overlap"] = share
+            extractor = partial(_each, partial(overlapping_steps, min_overlap=share))
+        case _:
+            raise ConfigError("distill.extractor=llm has settings of its own. Fix: distill=llm or distill=llm_server")
 
     def produce(folder: Path) -> Summary:
         training = train()
         _check_usable(config.extractor, training)
-        extracted = plan.extract(training)
+        extracted = extractor(training)
         rows = [_valuable(trace, extracted.ranges[trace.id]) for trace in training if trace.id in extracted.ranges]
         if not rows:
             raise DataError(_nothing_valuable(config, len(training), extracted.dropped))
         write_records(folder / VALUABLE, rows, ValuableTrace)
-        facts = {"valuable_fraction": _fraction(rows), **extracted.facts}
+        num_valuable = sum(end - start for row in rows for start, end in row.valuable)
+        share = round(num_valuable / sum(len(row.thinking) for row in rows), 4)  # of the characters
+        facts = {"valuable_fraction": share, **extracted.facts}
         return Summary(num_rows=len(rows), dropped=extracted.dropped, facts=facts)
 
-    return store.build("distill", {"data": traces.key, **plan.identity}, produce)
+    return store.build("distill", {"data": traces.key, **identity}, produce)
 
 
-def _by_trace(config: DistillConfig) -> _Plan:
-    """The plan of an extractor that works on one trace at a time."""
-    match config.extractor:
-        case Extractor.labels:
-            return _Plan(identity={"extractor": "labels"}, extract=functools.partial(_each, essential_spans))
-        case Extractor.overlap:
-            if not 0 < config.min_overlap <= 1:
-                raise ConfigError(f"distill.min_overlap: got {config.min_overlap}, allowed: a number in (0, 1]")
-            steps = functools.partial(overlapping_steps, min_overlap=config.min_overlap)
-            identity = {"extractor": "overlap", "min_overlap": config.min_overlap}
-            return _Plan(identity=identity, extract=functools.partial(_each, steps))
-        case Extractor.llm:
-            raise ConfigError("distill.extractor=llm has settings of its own. Fix: distill=llm or distill=llm_server")
+def _copied(answers: Artifact, limits: Limits, traces: Sequence[Trace]) -> Extracted:
+    return aligned(traces, read_records(answers.file(EXTRACTIONS), Extraction), limits)
 
 
-def _each(extract_one: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Extracted:
-    ranges = {trace.id: parts for trace in traces if (parts := extract_one(trace))}
+def _each(part_of: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Extracted:
+    ranges = {trace.id: parts for trace in traces if (parts := part_of(trace))}
     lost = len(traces) - len(ranges)
     return Extracted(ranges=ranges, dropped=Counter({"no valuable part": lost} if lost else {}))
-
-
-def _by_llm(
-    config: LlmDistillConfig,
-    traces: Artifact,
-    train: Callable[[], list[Trace]],
-    model: ModelConfig | None,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
-) -> _Plan:
-    """The plan of the language model: its answers are aligned and filtered."""
-    if (writer := config.model or model) is None:
-        raise ConfigError("distill.model: null, and there is no other model. Fix: model@distill.model=NAME")
-    limits = Limits.of(config)
-    extracted = extract(config, traces, train, model=writer, trainer=trainer, store=store)
-    return _Plan(
-        identity={"extractor": "llm", "extracted": extracted.key, "alignment": ALIGNMENT_VERSION, "limits": limits},
-        extract=lambda training: aligned(training, read_records(extracted.file(EXTRACTIONS), Extraction), limits),
-    )
 
 
 def _check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
@@ -147,12 +120,6 @@ def _valuable(trace: Trace, ranges: Ranges) -> ValuableTrace:
         answer=trace.answer,
         valuable=ranges,
     )
-
-
-def _fraction(rows: Sequence[ValuableTrace]) -> float:
-    """Share of the characters of the thinking texts that is valuable."""
-    valuable = sum(end - start for row in rows for start, end in row.valuable)
-    return round(valuable / sum(len(row.thinking) for row in rows), 4)
 
 
 def _nothing_valuable(config: DistillConfig, num_traces: int, dropped: Mapping[str, int]) -> str:

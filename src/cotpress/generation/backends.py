@@ -115,21 +115,6 @@ def budgets(max_new_tokens: int | Sequence[int], num_prompts: int) -> list[int]:
     return [max_new_tokens] * num_prompts if isinstance(max_new_tokens, int) else list(max_new_tokens)
 
 
-class OpenBackend(Protocol):
-    """Signature of `open_backend` and of a `KeptBackend`."""
-
-    def __call__(
-        self,
-        config: GenerationConfig,
-        model: ModelConfig,
-        trainer: TrainerConfig,
-        store: ArtifactStore,
-        *,
-        adapter: str | None = None,
-    ) -> Backend:
-        """See `open_backend`."""
-
-
 def open_backend(
     config: GenerationConfig,
     model: ModelConfig,
@@ -167,6 +152,10 @@ def open_backend(
                 packed=config.packed,
             )
     raise ConfigError(f"generation: no backend for {type(config).__name__}. Allowed: transformers, server")
+
+
+OpenBackend = Callable[..., Backend]
+"""`open_backend`, or a `KeptBackend` with the same arguments."""
 
 
 class KeptBackend:

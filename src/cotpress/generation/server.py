@@ -62,7 +62,7 @@ class ServedAdapter:
         """The adapter in a folder or on the hub.
 
         Raises:
-            ModelError: It cannot be found.
+            ModelError: The adapter cannot be found.
         """
         folder = Path(adapter).expanduser()
         path = str(folder.resolve()) if folder.is_dir() else adapter

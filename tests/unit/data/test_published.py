@@ -266,8 +266,8 @@ def test_local_copies_of_the_published_sets_are_read_whole(
     assert len({p.id for p in problems}) == num
     assert "not comparable" not in caplog.text
     for problem in problems:
-        found = extract_answer(f"Therefore, the answer is $\\boxed{{{problem.answer}}}$.", config.extractor)
-        assert is_equal(problem.answer, found), problem
+        extracted = extract_answer(f"Therefore, the answer is $\\boxed{{{problem.answer}}}$.", config.extractor)
+        assert is_equal(problem.answer, extracted), problem
 
 
 @pytest.mark.shared

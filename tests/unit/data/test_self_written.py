@@ -39,14 +39,14 @@ def questions(tmp_path: Path) -> JsonlBenchmarkConfig:
 
 
 @pytest.fixture
-def asked(store: ArtifactStore, tiny: ModelConfig):
+def number(store: ArtifactStore, tiny: ModelConfig):
     """Reads the question out of a request."""
     tokenizer = load_tokenizer(tiny, store)
 
     def number(call: Call) -> int:
-        found = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
-        assert found
-        return int(found[1])
+        match = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
+        assert match
+        return int(match[1])
 
     return number
 
@@ -70,10 +70,10 @@ def answering(number: Any, others: dict[int, Reply] | None = None) -> Script:
 
 
 def test_right_answers_become_traces_and_all_others_are_counted(
-    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
 ) -> None:
     script = answering(
-        asked,
+        number,
         {
             1: Reply(text="<think>\n1 + 2 = 4\n</think>\n\nThe answer is 4."),
             2: Reply(text="<think>\n2 + 2", finish_reason="length"),
@@ -92,10 +92,10 @@ def test_right_answers_become_traces_and_all_others_are_counted(
         "no answer": 1,
         "prompt and budget do not fit the context": 1,
     }
-    found = solved(artifact)
-    assert list(found) == ["q0", "q6", "q7", "q8", "q9"]
-    assert found["q7"].thinking == "Well, 7 + 2 = 9"
-    assert found["q7"].response == "The answer is 9."
+    selected = solved(artifact)
+    assert list(selected) == ["q0", "q6", "q7", "q8", "q9"]
+    assert selected["q7"].thinking == "Well, 7 + 2 = 9"
+    assert selected["q7"].response == "The answer is 9."
     facts = artifact.facts
     assert (facts["train"], facts["validation"], facts["format"]) == (5, 0, "tags")
     # as in evaluation, an answer counts even where the thinking was not closed
@@ -104,10 +104,10 @@ def test_right_answers_become_traces_and_all_others_are_counted(
 
 
 def test_prompt_is_that_of_a_student(
-    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
 ) -> None:
     tiny = replace(tiny, chat=replace(tiny.chat, system="Think step by step."))
-    with openai_server(answering(asked)) as server:
+    with openai_server(answering(number)) as server:
         artifact = traces(settings(server, replace(questions, prompt="{question} Be brief.")), store, model=tiny)
         bodies = [call.body for call in server.calls]
     expected = ChatFormat(load_tokenizer(tiny, store), tiny.chat).prompt_ids("What is 0 + 2? Be brief.")
@@ -118,12 +118,12 @@ def test_prompt_is_that_of_a_student(
 
 @pytest.mark.parametrize(("pick", "words"), [(Pick.shortest, "Short."), (Pick.first, "Rather long reasoning here.")])
 def test_best_of_n_keeps_the_answer_of_pick(
-    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked, pick: Pick, words: str
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number, pick: Pick, words: str
 ) -> None:
     seeds: dict[int, list[int]] = {}
 
     def script(call: Call, seen: int) -> Reply:
-        i = asked(call)
+        i = number(call)
         seeds.setdefault(i, []).append(call.body["seed"])
         text = ["Wrong.", "Rather long reasoning here.", "Short."][len(seeds[i]) - 1]
         answer = 99 if text == "Wrong." else i + 2
@@ -142,21 +142,21 @@ def test_best_of_n_keeps_the_answer_of_pick(
 
 
 def test_killed_run_resumes_with_the_missing_answers_and_the_same_result(
-    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked, tmp_path: Path
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number, tmp_path: Path
 ) -> None:
     def drawn(call: Call, seen: int) -> Reply:
-        return Reply(text=right(asked(call)).text.replace("Well", f"Seed {call.body['seed']}"))
+        return Reply(text=right(number(call)).text.replace("Well", f"Seed {call.body['seed']}"))
 
     def failing(call: Call, seen: int) -> Reply:
-        return Reply(status=400, text="broken") if asked(call) == 6 else drawn(call, seen)
+        return Reply(status=400, text="broken") if number(call) == 6 else drawn(call, seen)
 
     def key(call: Call) -> tuple[int, int]:
-        return asked(call), call.body["seed"]
+        return number(call), call.body["seed"]
 
     with openai_server(failing) as server:
         with pytest.raises(GenerationError, match="broken"):
             traces(settings(server, questions, samples=2), store, model=tiny)
-        before = {key(call) for call in server.calls if asked(call) != 6}
+        before = {key(call) for call in server.calls if number(call) != 6}
     (journal,) = (tmp_path / "out/artifacts/.partial").glob("write-*/scratch/completions.jsonl")
     kept = [json.loads(line.partition(" ")[2])[0] for line in journal.read_text().splitlines()]
     assert len(kept) >= 11
@@ -173,10 +173,10 @@ def test_killed_run_resumes_with_the_missing_answers_and_the_same_result(
 
 
 def test_other_filters_generate_nothing(
-    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
 ) -> None:
     long = {3: Reply(text="<think>\n" + "well " * 30 + "3 + 2 = 5\n</think>\n\nThe answer is 5.")}
-    with openai_server(answering(asked, long)) as server:
+    with openai_server(answering(number, long)) as server:
         all_ = traces(settings(server, questions), store, model=tiny)
         short = traces(settings(server, questions, max_thinking_tokens=30), store, model=tiny)
         lines = traces(settings(server, questions, format=Format.answer_line), store, model=tiny)
@@ -187,7 +187,7 @@ def test_other_filters_generate_nothing(
 
 
 def test_answers_are_generated_again_only_for_another_model_or_prompt(
-    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
 ) -> None:
     def num_asked(server: OpenAIServer, model: ModelConfig = tiny, name: str = "stub", **changes: Any) -> int:
         before = len(server.calls)
@@ -197,9 +197,9 @@ def test_answers_are_generated_again_only_for_another_model_or_prompt(
         traces(config, store, model=model)
         return len(server.calls) - before
 
-    with openai_server(answering(asked)) as server:
+    with openai_server(answering(number)) as server:
         assert num_asked(server) == 10
-    with openai_server(answering(asked)) as server:
+    with openai_server(answering(number)) as server:
         assert num_asked(server) == num_asked(server, limit=3) == num_asked(server, validation_fraction=0.5) == 0
         assert num_asked(server, name="other") == 10
         assert num_asked(server, max_new_tokens=30) == 10
@@ -209,9 +209,9 @@ def test_answers_are_generated_again_only_for_another_model_or_prompt(
 
 
 def test_same_traces_from_another_checker_are_the_same_data(
-    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked, monkeypatch: pytest.MonkeyPatch
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with openai_server(answering(asked)) as server:
+    with openai_server(answering(number)) as server:
         first = traces(settings(server, questions), store, model=tiny)
         monkeypatch.setattr("cotpress.data.self_written.checker_fingerprint", lambda: "another")
         second = traces(settings(server, questions), store, model=tiny)
@@ -221,20 +221,20 @@ def test_same_traces_from_another_checker_are_the_same_data(
 
 
 def test_repeated_call_reuses_the_artifact(
-    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, asked
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
 ) -> None:
-    with openai_server(answering(asked)) as server:
+    with openai_server(answering(number)) as server:
         assert traces(settings(server, questions), store, model=tiny).fresh
         assert not traces(settings(server, questions), store, model=tiny).fresh
 
 
 def test_planted_questions_are_training_problems_that_no_benchmark_has(store: ArtifactStore) -> None:
     config = PlantedQuestionsConfig(name="planted", num_problems=30, max_new_tokens=9)
-    found = read_records(problems(config, store, "data.questions").file("problems.parquet"), Problem)
-    assert len(found) == 30
-    assert not any(FAMILIES[p.family].held_out for p in found)
-    told = generator.traces(num_traces=30, families=[], difficulty=1, redundancy=1.0, seed=config.seed)
-    assert [p.question for p in found] == [t.question for t in told]  # the half that traces are drawn from
+    questions = read_records(problems(config, store, "data.questions").file("problems.parquet"), Problem)
+    assert len(questions) == 30
+    assert not any(FAMILIES[p.family].held_out for p in questions)
+    training = generator.traces(num_traces=30, families=[], difficulty=1, redundancy=1.0, seed=config.seed)
+    assert [p.question for p in questions] == [t.question for t in training]  # the half that traces are drawn from
 
 
 def test_greedy_answers_of_a_transformers_model_are_reproducible(tiny: ModelConfig, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_values_out_of_range_are_refused_before_generation(
     store: ArtifactStore,
     tiny: ModelConfig,
     questions: JsonlBenchmarkConfig,
-    asked,
+    number,
     changes: dict[str, Any],
     message: str,
 ) -> None:

@@ -142,17 +142,17 @@ def texts(tmp_path: Path) -> Path:
 
 def test_texts_of_a_column_have_no_validation_split(store: ArtifactStore, texts: Path) -> None:
     artifact = stage.traces(jsonl(texts, field="context", validation_fraction=0.5), store)
-    found = read_records(artifact.file("traces.parquet"), Trace)
-    assert [(t.id, t.question, t.thinking, t.response, t.answer) for t in found] == [
+    rows = read_records(artifact.file("traces.parquet"), Trace)
+    assert [(t.id, t.question, t.thinking, t.response, t.answer) for t in rows] == [
         (f"row-{i + 1}", f"q {i}", f"text {i}", "r", "") for i in range(9)
     ]
-    assert {t.split for t in found} == {"train"}
+    assert {t.split for t in rows} == {"train"}
     assert artifact.facts["read_as_empty"] == {"answer": 9}
 
 
 def test_compressed_column_is_not_read_as_condition(store: ArtifactStore, texts: Path) -> None:
-    found = read_records(stage.traces(jsonl(texts, field="question"), store).file("traces.parquet"), Trace)
-    assert (found[0].thinking, found[0].question, found[0].response) == ("q 0", "", "r")
+    rows = read_records(stage.traces(jsonl(texts, field="question"), store).file("traces.parquet"), Trace)
+    assert (rows[0].thinking, rows[0].question, rows[0].response) == ("q 0", "", "r")
 
 
 def test_columns_are_different_artifacts(store: ArtifactStore, texts: Path) -> None:

@@ -7,11 +7,11 @@ from cotpress.distill.llm import Quality
 
 
 def aligned(original: str, extracted: str, **more) -> list[str | None]:
-    """The original's words that the extracted ones were found at, each with its place among equal ones."""
+    """Original words matched by the extracted ones, each with its number among equal words."""
     source = words(original)
-    found = align(source, words(extracted), **more)
+    matches = align(source, words(extracted), **more)
     texts = [original[w.start : w.end] for w in source]
-    return [None if i is None else f"{texts[i]}#{texts[: i + 1].count(texts[i])}" for i in found]
+    return [None if i is None else f"{texts[i]}#{texts[: i + 1].count(texts[i])}" for i in matches]
 
 
 def kept(original: str, extracted: str) -> list[str]:
@@ -124,9 +124,9 @@ def test_subsequence_of_unique_words_is_aligned_exactly(drawn: tuple[list[int], 
     places = sorted(i for i in chosen if i < len(numbers))
     original = words(" ".join(map(str, numbers)))
     extracted = words(" ".join(str(numbers[i]) for i in places))
-    found = align(original, extracted)
-    assert found == places
-    quality = Quality.of(original, extracted, found)
+    matches = align(original, extracted)
+    assert matches == places
+    quality = Quality.of(original, extracted, matches)
     assert (quality.variation_rate, quality.alignment_gap) == (0, 0)
 
 
@@ -135,11 +135,11 @@ def test_any_subsequence_matches_completely(text: str, data: st.DataObject) -> N
     original = words(text)
     mask = data.draw(st.lists(st.booleans(), min_size=len(original), max_size=len(original)))
     extracted = [word for word, keep in zip(original, mask, strict=True) if keep]
-    found = align(original, extracted)
-    assert None not in found
-    assert [original[i].key for i in found if i is not None] == [w.key for w in extracted]
-    assert len(set(found)) == len(found)
-    quality = Quality.of(original, extracted, found)
+    matches = align(original, extracted)
+    assert None not in matches
+    assert [original[i].key for i in matches if i is not None] == [w.key for w in extracted]
+    assert len(set(matches)) == len(matches)
+    quality = Quality.of(original, extracted, matches)
     assert (quality.variation_rate, quality.alignment_gap) == (0, 0)
 
 

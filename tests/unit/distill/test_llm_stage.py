@@ -81,9 +81,9 @@ def test_copied_words_become_labels_of_training_traces(store: ArtifactStore) -> 
         "mean_alignment_gap": 0.0,
         "kept_words": round(15 / 28, 4),
     }
-    asked = [call.body["messages"][-1]["content"] for call in server.calls]
-    assert len(asked) == 2
-    assert all("Solution:\nso 5" in text for text in asked)
+    prompts = [call.body["messages"][-1]["content"] for call in server.calls]
+    assert len(prompts) == 2
+    assert all("Solution:\nso 5" in text for text in prompts)
 
 
 def test_every_dropped_trace_is_counted_by_its_reason(store: ArtifactStore) -> None:

@@ -35,10 +35,10 @@ def _verdict(chat, text, reason="stop", problem=PROBLEM, thinks=True):
 
 
 def test_answer_in_the_response_counts(chat):
-    found = _verdict(chat, "<think>\n5 and 7\n</think>\n\nThe answer is 12.")
-    assert found.correct
-    assert found.predicted == "12"
-    assert 0 < found.num_thinking_tokens < found.num_tokens
+    judged = _verdict(chat, "<think>\n5 and 7\n</think>\n\nThe answer is 12.")
+    assert judged.correct
+    assert judged.predicted == "12"
+    assert 0 < judged.num_thinking_tokens < judged.num_tokens
 
 
 def test_response_is_judged_not_the_thinking(chat):
@@ -50,10 +50,10 @@ def test_truncated_answer_is_wrong_even_with_the_right_number(chat):
 
 
 def test_unclosed_thinking_counts_all_tokens_as_thinking(chat):
-    found = _verdict(chat, "<think>\nso 12 or 13 or", reason="length")
-    assert not found.correct
-    assert not found.closed
-    assert found.num_thinking_tokens == found.num_tokens
+    judged = _verdict(chat, "<think>\nso 12 or 13 or", reason="length")
+    assert not judged.correct
+    assert not judged.closed
+    assert judged.num_thinking_tokens == judged.num_tokens
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_unclosed_thinking_counts_all_tokens_as_thinking(chat):
     ids=["never begun", "by a student of ours", "begun", "begun and closed", "closed only"],
 )
 def test_thinking_is_unclosed_only_if_it_was_begun(chat, text, thinks, closed):
-    found = _verdict(chat, text, thinks=thinks)
-    assert found.closed is closed
+    judged = _verdict(chat, text, thinks=thinks)
+    assert judged.closed is closed
     if text.startswith("2"):
-        assert found.num_thinking_tokens == (found.num_tokens if thinks else 0)
+        assert judged.num_thinking_tokens == (judged.num_tokens if thinks else 0)
 
 
 def test_thinking_opened_by_the_template_counts_as_begun(store):
@@ -91,8 +91,8 @@ REMARK = "5 + 7 = 12\n\nThe final answer is $\\boxed{12}$.\n\nLet me know if you
 
 @pytest.mark.parametrize("thinks", [False, True])
 def test_without_tags_a_closing_remark_is_not_the_answer(without_tags, thinks):
-    found = _verdict(without_tags, REMARK, thinks=thinks)
-    assert (found.predicted, found.correct, found.closed) == ("12", True, True)
+    judged = _verdict(without_tags, REMARK, thinks=thinks)
+    assert (judged.predicted, judged.correct, judged.closed) == ("12", True, True)
 
 
 def test_without_tags_only_students_of_this_layout_think(without_tags):
@@ -122,8 +122,8 @@ def test_thinking_tokens_are_those_that_were_generated_unless_the_backend_gives_
 
 
 def test_empty_output_is_wrong(chat):
-    found = _verdict(chat, "")
-    assert (found.correct, found.predicted, found.num_tokens) == (False, "", 0)
+    judged = _verdict(chat, "")
+    assert (judged.correct, judged.predicted, judged.num_tokens) == (False, "", 0)
 
 
 def test_kind_of_answer_comes_from_the_problem(chat):
@@ -138,10 +138,10 @@ def test_unanswerable_question_is_right_only_if_the_output_declines(chat):
     declined = "<think>\n12?\n</think>\n\n\\boxed{\\text{Not enough information}}"
     for text, reason, right in ((declined, "stop", True), (declined, "length", False), ("\\boxed{12}", "stop", False),
                                 ("", "stop", False), ("<think>\nso 12 or", "length", False)):  # fmt: skip
-        found = _verdict(chat, text, reason, missing)
-        assert (found.correct, found.declined) == (right, right)
+        judged = _verdict(chat, text, reason, missing)
+        assert (judged.correct, judged.declined) == (right, right)
 
 
 def test_declining_an_answerable_question_is_wrong_and_counted(chat):
-    found = _verdict(chat, "<think>\nx\n</think>\n\nThere is not enough information.")
-    assert (found.correct, found.declined, found.predicted) == (False, True, "")
+    judged = _verdict(chat, "<think>\nx\n</think>\n\nThere is not enough information.")
+    assert (judged.correct, judged.declined, judged.predicted) == (False, True, "")

@@ -106,12 +106,12 @@ def test_adapter_is_named_by_its_content_and_a_loaded_one_is_used_again(folder, 
             for adapter, protocol in ((first, short[0]), (second, short[0]), (first, short[1]))
         ]
         loads = [c.body for c in server.calls if c.path.endswith("load_lora_adapter")]
-        asked = {c.body["model"] for c in server.calls if c.path.endswith("completions")}
+        names = {c.body["model"] for c in server.calls if c.path.endswith("completions")}
     assert [p.output for p in made[0]] != [p.output for p in made[1]]
     assert all(b.output.startswith(a.output) for a, b in zip(made[0], made[2], strict=True))
     assert [load["lora_path"] for load in loads] == [str(a.resolve()) for a in (first, second, first)]
     assert loads[0]["lora_name"] == loads[2]["lora_name"] != loads[1]["lora_name"]
-    assert {load["lora_name"] for load in loads} == asked
+    assert {load["lora_name"] for load in loads} == names
 
 
 def test_adapter_loaded_at_the_start_of_the_server_is_used_by_its_name(folder, problems, store):
@@ -154,9 +154,9 @@ def test_after_a_server_error_only_missing_answers_are_requested(folder, problem
     ):
         _evaluate(folder, problems, broken, _server(server, concurrency=1), protocol=protocol)
     with openai_server(served) as server:
-        found = _records(_evaluate(folder, problems, broken, _server(server), protocol=protocol))
+        resumed = _records(_evaluate(folder, problems, broken, _server(server), protocol=protocol))
         assert len(server.calls) == num_asked - 3
-    assert found == expected
+    assert resumed == expected
 
 
 def test_samples_of_a_question_are_requests_with_different_seeds(folder, problems, tmp_path):
@@ -181,8 +181,8 @@ def test_tokens_are_counted_here_if_the_server_returns_no_token_ids(folder, prob
     with openai_server(ServedModel(folder, tells_ids=False)) as server:
         made = _evaluate(folder, problems, ArtifactStore(tmp_path), _server(server))
     tokenizer = load_tokenizer(_config(folder), store)
-    for found in _records(made):
-        assert found.num_tokens == len(tokenizer(found.output, add_special_tokens=False)["input_ids"])
+    for p in _records(made):
+        assert p.num_tokens == len(tokenizer(p.output, add_special_tokens=False)["input_ids"])
     (manifest,) = tmp_path.glob("artifacts/answer/*/manifest.json")
     assert json.loads(manifest.read_text())["facts"]["retokenized"] == 7
     answers = read_records(manifest.parent / "answers.parquet", Answer)

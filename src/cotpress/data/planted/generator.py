@@ -77,16 +77,17 @@ def traces(
         _stories(chosen, level, count=num_traces, key=f"{group}.num_traces", seed=seed, half=half)
     ):
         thinking, spans = ThinkingWriter(rng, redundancy).write(story)
-        trace = Trace(
-            id=f"{prefix}-{family.name}-{index:05d}",
-            question=story.question,
-            thinking=thinking,
-            response=story.solution,
-            answer=str(story.answer),
-            family=family.name,
-            spans=spans,
+        made.append(
+            Trace(
+                id=f"{prefix}-{family.name}-{index:05d}",
+                question=story.question,
+                thinking=thinking,
+                response=story.solution,
+                answer=str(story.answer),
+                family=family.name,
+                spans=spans,
+            )
         )
-        made.append(trace)
     return made
 
 

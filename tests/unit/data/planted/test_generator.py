@@ -131,8 +131,8 @@ def test_halves_depend_on_numbers_and_not_on_names() -> None:
     drawn: list[Story] = [family.draw(rng, LEVELS[1]) for _ in range(3000)]
     for story in drawn:
         halves.setdefault(story.numbers, set()).add(half_of("belongings", story))
-    assert all(len(found) == 1 for found in halves.values())
-    shares = Counter(next(iter(found)) for found in halves.values())
+    assert all(len(names) == 1 for names in halves.values())
+    shares = Counter(next(iter(names)) for names in halves.values())
     assert 0.4 < shares[Half.training] / len(halves) < 0.6
 
 
