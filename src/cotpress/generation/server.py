@@ -19,9 +19,8 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cotpress.errors import ConfigError, GenerationError
@@ -43,50 +42,6 @@ from cotpress.store.redaction import remember, without_secrets
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedAdapter:
-    """A LoRA adapter that the server loads.
-
-    Attributes:
-        name: Model name in requests.
-        path: Absolute folder, or hub id.
-    """
-
-    name: str
-    path: str
-
-    @classmethod
-    def of(cls, adapter: str) -> Self:
-        """The adapter in a folder or on the hub.
-
-        Raises:
-            ModelError: The adapter cannot be found.
-        """
-        folder = Path(adapter).expanduser()
-        path = str(folder.resolve()) if folder.is_dir() else adapter
-        return cls(name=f"cotpress-{fingerprint(source_identity(adapter, key='adapter'))}", path=path)
-
-    async def load(self, client: "AsyncOpenAI") -> None:
-        """Ask the server to load the adapter.
-
-        Raises:
-            GenerationError: The server does not load adapters, or not this one.
-        """
-        from openai import APIStatusError
-
-        try:
-            await client.post("/load_lora_adapter", body={"lora_name": self.name, "lora_path": self.path}, cast_to=str)
-        except APIStatusError as error:
-            if "already" in error.message.lower():
-                return
-            reply = _quoted(error.message)
-            raise GenerationError(
-                f"generation server {client.base_url}: it did not load the adapter '{self.path}' ({error.status_code}: "
-                f"{reply}). Fix: start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees "
-                "this path; or start it with --lora-modules NAME=DIR, leave adapter out and give generation.model=NAME"
-            ) from error
 
 
 _Request = Callable[["AsyncOpenAI"], Awaitable[Any]]
@@ -112,8 +67,11 @@ class ServerBackend:
 
     def __init__(self, config: ServerGenerationConfig, adapter: str | None = None) -> None:
         _check(config)
-        self._config, self._key = config, _key(config)
-        self._adapter = None if adapter is None else ServedAdapter.of(adapter)
+        self._config, self._key, self._model, self._adapter = config, _key(config), config.model, adapter
+        if adapter is not None:
+            folder = Path(adapter).expanduser()
+            self._adapter = str(folder.resolve()) if folder.is_dir() else adapter
+            self._model = f"cotpress-{fingerprint(source_identity(adapter, key='adapter'))}"
         for library in ("httpx", "httpx2", "openai"):  # they log one line per request
             logging.getLogger(library).setLevel(logging.WARNING)
 
@@ -139,8 +97,7 @@ class ServerBackend:
         return self._run([request(i) for i in range(len(prompts))], on_done)
 
     def _settings(self, max_new_tokens: int, sampling: Sampling, seed: int) -> dict[str, Any]:
-        model = self._config.model if self._adapter is None else self._adapter.name
-        fixed = {"model": model, "max_tokens": max_new_tokens}
+        fixed = {"model": self._model, "max_tokens": max_new_tokens}
         if sampling.temperature == 0:
             return {**fixed, "temperature": 0.0}
         return {**fixed, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
@@ -155,17 +112,14 @@ class ServerBackend:
                     on_done(index, done[index])
 
         async def work_all() -> None:
-            from openai import APIError, AsyncOpenAI
+            from openai import AsyncOpenAI
 
             config = self._config
             async with AsyncOpenAI(
                 base_url=config.base_url, api_key=self._key, timeout=config.timeout_s, max_retries=config.max_retries
             ) as client:
                 if self._adapter is not None:
-                    try:
-                        await self._adapter.load(client)
-                    except APIError as error:
-                        raise GenerationError(self._explain(error)) from error
+                    await self._load_adapter(client)
                 waiting = enumerate(requests)
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._config.concurrency, len(requests))):
@@ -176,6 +130,23 @@ class ServerBackend:
         except BaseExceptionGroup as errors:  # the first failure cancels all other requests
             raise errors.exceptions[0] from errors.exceptions[0].__cause__
         return [done[i] for i in range(len(requests))]
+
+    async def _load_adapter(self, client: "AsyncOpenAI") -> None:
+        from openai import APIError, APIStatusError
+
+        body = {"lora_name": self._model, "lora_path": self._adapter}
+        try:
+            await client.post("/load_lora_adapter", body=body, cast_to=str)
+        except APIStatusError as error:
+            if "already" not in error.message.lower():
+                raise GenerationError(
+                    f"generation server {client.base_url}: it did not load the adapter '{self._adapter}' "
+                    f"({error.status_code}: {_quoted(error.message)}). Fix: start vLLM with --enable-lora and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees this path; or start it with --lora-modules "
+                    "NAME=DIR, leave adapter out and give generation.model=NAME"
+                ) from error
+        except APIError as error:
+            raise GenerationError(self._explain(error)) from error
 
     async def _send(self, client: "AsyncOpenAI", request: _Request) -> Generation:
         from openai import APIError, BadRequestError

@@ -169,7 +169,7 @@ def test_prompt_without_the_question_is_refused(store: ArtifactStore) -> None:
         ([{"question": " ", "answer": "1"}], r"line 1, column 'question': got ' '"),
         ([{"question": "a", "answer": 1.5}], r"column 'answer': got 1.5"),
         ([{"question": "a", "answer": None}], r"column 'answer': got None"),
-        ([{"question": "a", "answer": "blue"}], r"the gold answer 'blue' is none .*extractor=number"),
+        ([{"question": "a", "answer": "blue"}], r"extractor=number cannot read the gold answer 'blue'"),
         ([{"id": 1, "question": "a", "answer": "1"}] * 2, r"line 2: the id '1' is that of an earlier row"),
         ([["a"]], r"line 1: got list, allowed: a JSON object"),
         ([], "has no rows"),
