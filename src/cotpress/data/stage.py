@@ -185,8 +185,8 @@ def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
 
 def _trace(row: Mapping[str, str], column: str) -> Trace:
     """A trace with the text of a column as its thinking; this column is not used for anything else."""
-    other = {name: value for name, value in row.items() if name != column}
-    return Trace(**{"question": "", "response": "", "answer": "", **other}, thinking=row[column])
+    fields: dict[str, Any] = {name: value for name, value in row.items() if name != column}
+    return Trace(**{"question": "", "response": "", "answer": "", **fields, "thinking": row[column]})
 
 
 def _self_written(
