@@ -14,7 +14,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ from cotpress.prompts import render_chat
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from cotpress.generation.prefill import PromptReader, ReadPrompt
+    from cotpress.generation.row_cache import KeysValues
 
 log = logging.getLogger(__name__)
 
@@ -252,15 +252,13 @@ class _Writer:
         self._batch_size, self._rows = min(batch_size, len(prompts)), list[_Row]()
         order = sorted(range(len(prompts)), key=lambda i: (len(self._prompts[i]), self._prompts[i]), reverse=True)
         self._waiting = deque(order)  # equal prompts one after the other
-        self._held: dict[tuple[int, ...], ReadPrompt] = {}
+        self._held: dict[tuple[int, ...], _ReadPrompt] = {}
         self._cache = RowCache(self._batch_size, self._device)
 
     @torch.inference_mode()
     def run(self, finish: Callable[[_Row], None]) -> None:
         """Complete all prompts; `finish` is called with each row when it has ended."""
-        from cotpress.generation.prefill import PromptReader
-
-        reader = PromptReader(self._model, self._prompts)
+        reader = _PromptReader(self._model, self._prompts)
         while self._waiting or self._rows:
             began = time.monotonic()
             joins = self._waiting and self._batch_size - len(self._rows) >= JOIN_SHARE * self._batch_size
@@ -272,20 +270,20 @@ class _Writer:
                 row.seconds += share
             self._leave(finish)
 
-    def _join(self, reader: "PromptReader") -> tuple[list[_Row], torch.Tensor]:
+    def _join(self, reader: "_PromptReader") -> tuple[list[_Row], torch.Tensor]:
         """Read as many prompts as fit; returns their rows and the logits `[rows, V]` of the next token."""
         free = min(self._batch_size - len(self._rows), len(self._waiting))
         entering = [self._waiting.popleft() for _ in range(free)]
-        asked = [self._prompts[i] for i in entering]
-        unread = [p for p in asked if p not in self._held]
-        found = {**self._held, **(reader.read(unread) if unread else {})}
-        for prompt in asked:
-            self._cache.add(found[prompt].parts)
+        prompts = [self._prompts[i] for i in entering]
+        unread = [p for p in prompts if p not in self._held]
+        read = {**self._held, **(reader.read(unread) if unread else {})}
+        for prompt in prompts:
+            self._cache.add(read[prompt].parts)
         following = self._prompts[self._waiting[0]] if self._waiting else None
-        self._held = {p: found[p] for p in asked[-1:] if p == following}
+        self._held = {p: read[p] for p in prompts[-1:] if p == following}
         rows = [_Row(i, self._limits[i]) for i in entering]
         self._rows += rows
-        return rows, torch.stack([found[p].logits for p in asked])
+        return rows, torch.stack([read[p].logits for p in prompts])
 
     def _step(self) -> tuple[list[_Row], torch.Tensor]:
         """Feed the last token of every row; returns the rows and the logits `[rows, V]` of the next token."""
@@ -310,6 +308,86 @@ class _Writer:
                 self._rows[slot] = self._rows[-1]
                 self._rows.pop()
                 finish(row)
+
+
+MIN_PREFIX_TOKENS = 8
+"""Shortest common prefix that is read once; the gain of a shorter one is lost in the overhead of a forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadPrompt:
+    """A prompt after its forward pass.
+
+    Attributes:
+        parts: Consecutive parts of the prompt, each with keys and values of all layers.
+        logits: `[V]` of the next token.
+    """
+
+    parts: tuple[Sequence["KeysValues"], ...]
+    logits: torch.Tensor
+
+
+class _PromptReader:
+    """Reads the prompts of one call; a prefix that all of them share, and equal prompts, are read once."""
+
+    def __init__(self, model: torch.nn.Module, prompts: Sequence[Sequence[int]]) -> None:
+        self._model, self._device = model, next(model.parameters()).device
+        from transformers import DynamicCache  # here, so that importing this module does not import transformers
+
+        self._new_cache: Callable[[], Any] = DynamicCache
+        self._prefix = _common_prefix(prompts)
+        if len(self._prefix) < MIN_PREFIX_TOKENS or len({tuple(p) for p in prompts}) == 1:
+            self._prefix = ()
+        self._prefix_layers: list[KeysValues] = []
+        if self._prefix:
+            cache, _ = self._forward([self._prefix], self._new_cache())
+            self._prefix_layers = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
+
+    def read(self, prompts: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], _ReadPrompt]:
+        """Read the distinct prompts in one forward pass, padded on the left after the common prefix."""
+        distinct = list(dict.fromkeys(prompts))
+        shared = len(self._prefix)
+        cache = self._new_cache()
+        for index, states in enumerate(self._prefix_layers):
+            keys, values = (x.expand(len(distinct), *x.shape) for x in states)
+            cache.update(keys, values, index)
+        cache, logits = self._forward([p[shared:] for p in distinct], cache)
+        read = {}
+        for row, prompt in enumerate(distinct):
+            own = len(prompt) - shared
+            rest = [(layer.keys[row, :, -own:], layer.values[row, :, -own:]) for layer in cache.layers]
+            parts = (self._prefix_layers, rest) if shared else (rest,)
+            read[prompt] = _ReadPrompt(parts, logits[row])
+        return read
+
+    def _forward(self, texts: Sequence[Sequence[int]], cache: Any) -> tuple[Any, torch.Tensor]:
+        past, width = cache.get_seq_length(), max(len(t) for t in texts)
+        ids = torch.zeros(len(texts), width, dtype=torch.long)
+        mask = torch.ones(len(texts), past + width, dtype=torch.long)
+        for row, text in enumerate(texts):
+            ids[row, width - len(text) :] = torch.tensor(text)
+            mask[row, past : past + width - len(text)] = 0
+        output = self._model(
+            input_ids=ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, past:].to(self._device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return cache, output.logits[:, -1]
+
+
+def _common_prefix(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The tokens with which all prompts begin, without the last token of any prompt."""
+    if not prompts:
+        return ()
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))  # all prompts between them share what they share
+    limit = min(len(p) for p in prompts) - 1
+    same = 0
+    while same < limit and low[same] == high[same]:
+        same += 1
+    return tuple(low[:same])
 
 
 def _end_ids(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:

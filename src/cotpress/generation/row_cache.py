@@ -158,6 +158,7 @@ def _moved(buffer: torch.Tensor, rows: int, used: slice, target: slice, capacity
     if capacity == buffer.shape[2]:
         buffer[:rows, :, target] = buffer[:rows, :, used].clone()  # source and target may overlap
         return buffer
-    larger = buffer.new_zeros(buffer.shape[0], buffer.shape[1], capacity, buffer.shape[3])  # masked values must be finite
+    # Zeros, because masked values must be finite.
+    larger = buffer.new_zeros(buffer.shape[0], buffer.shape[1], capacity, buffer.shape[3])
     larger[:rows, :, target] = buffer[:rows, :, used]
     return larger

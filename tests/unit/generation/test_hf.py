@@ -9,9 +9,8 @@ from transformers import GenerationConfig
 from cotpress.devices import memory
 from cotpress.errors import MemoryLimitError
 from cotpress.generation.backends import Sampling
-from cotpress.generation.hf import generate
+from cotpress.generation.hf import MIN_PREFIX_TOKENS, generate
 from cotpress.generation.packed_linear import pack_linears
-from cotpress.generation.prefill import MIN_PREFIX_TOKENS
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.store.artifacts import ArtifactStore
