@@ -149,7 +149,6 @@ def open_backend(
                 load_tokenizer(model, store),
                 context_tokens=model.context_tokens,
                 generation_tokens=trainer.generation_tokens,
-                packed=config.packed,
             )
     raise ConfigError(f"generation: no backend for {type(config).__name__}. Allowed: transformers, server")
 

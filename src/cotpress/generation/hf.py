@@ -34,7 +34,6 @@ from cotpress.generation.backends import (
     Sampling,
     budgets,
 )
-from cotpress.generation.packed_linear import pack_linears
 from cotpress.prompts import render_chat
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ class TransformersBackend:
         tokenizer: Its tokenizer.
         context_tokens: Longest prompt plus budget; a longer one is refused.
         generation_tokens: Prompt plus budget of all rows of a batch together.
-        packed: The model is used for generation only: on a CPU its linear layers are replaced by packed ones.
     """
 
     def __init__(
@@ -63,10 +61,7 @@ class TransformersBackend:
         *,
         context_tokens: int,
         generation_tokens: int,
-        packed: bool = False,
     ) -> None:
-        if packed:
-            pack_linears(model)
         self._model, self._tokenizer = model, tokenizer
         self._context_tokens, self._generation_tokens = context_tokens, generation_tokens
 

@@ -1,4 +1,3 @@
-import copy
 import time
 import weakref
 
@@ -10,7 +9,6 @@ from cotpress.devices import memory
 from cotpress.errors import MemoryLimitError
 from cotpress.generation.backends import Sampling
 from cotpress.generation.hf import MIN_PREFIX_TOKENS, generate
-from cotpress.generation.packed_linear import pack_linears
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.store.artifacts import ArtifactStore
@@ -190,20 +188,6 @@ def test_seconds_of_the_texts_add_up_to_the_time_of_the_call(parts):
     made = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
     elapsed = time.monotonic() - began
     assert 0.5 * elapsed < sum(g.latency_s for g in made) <= elapsed
-
-
-def test_packed_layers_write_the_same_texts(ending):
-    model, tokenizer = ending
-    plain = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
-    packed = copy.deepcopy(model)
-    assert pack_linears(packed) == 15, "seven per layer, and the head"
-    packed.generation_config = model.generation_config
-    made = generate(packed, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
-    assert [g.token_ids for g in made] == [g.token_ids for g in plain]
-
-
-def test_other_number_formats_are_not_packed(parts):
-    assert pack_linears(copy.deepcopy(parts[0]).to(torch.bfloat16)) == 0
 
 
 @pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, top_p=0.95, seed=3)], ids=["greedy", "sampled"])
