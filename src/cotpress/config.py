@@ -25,10 +25,11 @@ from cotpress.data.config import (
     PlantedTruthConfig,
     PrmbenchConfig,
     PublishedBenchmarkConfig,
+    SelfWrittenDataConfig,
     ThoughtAnchorsConfig,
     TruthConfig,
+    check_self_written,
 )
-from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
 from cotpress.devices.config import TrainerConfig, check_devices
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, require

@@ -7,6 +7,7 @@ from typing import Any
 
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.modeling.config import ModelSource
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import SystemResult
 from cotpress.report.results import CONFIG_FILE, RESULTS_FILE, RunResults, read_results
 from cotpress.store.artifacts import Artifact, ArtifactStore
@@ -88,13 +89,13 @@ def read_publication(run_dir: Path, base_model: str | None) -> Publication:
             student.file(name)  # verifies the checksum
     except ArtifactError as error:
         raise ArtifactError(f"{error}. Fix: run the same command again") from error
-    weights = next((student.path / f for f in ("adapter", "model") if (student.path / f).is_dir()), None)
+    weights = TrainedWeights.below(student.path)
     if weights is None:
         raise ArtifactError(f"'{student.path}' holds no adapter and no model. Fix: run the same command again")
     config = _settings(run_dir / CONFIG_FILE)
     return Publication(
-        weights=weights,
-        is_adapter=weights.name == "adapter",
+        weights=Path(weights.path),
+        is_adapter=weights.is_adapter,
         config=config,
         base_model=base_model or _hub_id(config),
         results=tuple(_runs_with(key, run_dir)),

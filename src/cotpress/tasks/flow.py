@@ -14,10 +14,9 @@ from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress
 from cotpress.compression.token_table import token_table
 from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
-from cotpress.data.config import DataConfig, PlantedDataConfig
-from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import is_text, problems, traces
-from cotpress.data.truth.stage import truth
+from cotpress.data.truth import truth
 from cotpress.devices.device import use_determinism, use_threads
 from cotpress.distill.stage import distill
 from cotpress.evaluation.validation import Validation

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cotpress.errors import ConfigError
+from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.loading import quiet_transformers
+from cotpress.modeling.weights import ADAPTER, MODEL
 from cotpress.training.config import Method, TuneConfig
 from cotpress.training.sharing import Weights
 
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-ADAPTER, MODEL = "adapter", "model"
-"""Folder names inside the artifact."""
 
 
 def make_trainable(model: Any, config: TuneConfig) -> Any:
@@ -103,7 +102,7 @@ def save_trained(
         # Embeddings are never trained here; without this argument PEFT would look for the base model on the hub.
         model.save_pretrained(folder / ADAPTER, safe_serialization=True, save_embedding_layers=False, **given)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        _sort_targets(folder / ADAPTER / "adapter_config.json")
+        _sort_targets(folder / ADAPTER / ADAPTER_CONFIG)
         return
     with quiet_transformers():
         model.save_pretrained(folder / MODEL, safe_serialization=True, **given)

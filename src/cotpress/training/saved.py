@@ -11,14 +11,13 @@ from typing import Any
 
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling.sources import directory_sha256
+from cotpress.modeling.weights import ADAPTER, MODEL, MODEL_CONFIG, TrainedWeights
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.training.adapters import ADAPTER, MODEL
 
 log = logging.getLogger(__name__)
-
-_ADAPTER_CONFIG, _MODEL_CONFIG = "adapter_config.json", "config.json"
 
 
 def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) -> Artifact:
@@ -33,11 +32,12 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
         ModelError: The folder does not exist or holds neither an adapter nor a model.
         ConfigError: The tokenizer of the whole model is not that of the base model.
     """
-    source, kind = find_saved(folder)
-    if kind == MODEL:
-        _check_tokenizer(source, base, store)
-    else:
+    weights = find_saved(folder)
+    source, kind = Path(weights.path), ADAPTER if weights.is_adapter else MODEL
+    if weights.is_adapter:
         _warn_of_other_base(source, base)
+    else:
+        _check_tokenizer(source, base, store)
 
     def produce(workdir: Path) -> Summary:
         (workdir / kind).mkdir(exist_ok=True)
@@ -52,8 +52,8 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
     return store.build("reference", {"saved": kind, "content": directory_sha256(source)}, produce)
 
 
-def find_saved(folder: Path) -> tuple[Path, str]:
-    """Find the folder with the weights of a saved reference model, and its kind (adapter or model).
+def find_saved(folder: Path) -> TrainedWeights:
+    """The weights of a saved reference model.
 
     Raises:
         ModelError: The folder does not exist or holds neither an adapter nor a model.
@@ -61,17 +61,11 @@ def find_saved(folder: Path) -> tuple[Path, str]:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise ModelError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
-    for place, kind, settings in (
-        (folder, ADAPTER, _ADAPTER_CONFIG),
-        (folder / ADAPTER, ADAPTER, _ADAPTER_CONFIG),
-        (folder, MODEL, _MODEL_CONFIG),
-        (folder / MODEL, MODEL, _MODEL_CONFIG),
-    ):
-        if (place / settings).is_file() and any(place.glob("*.safetensors")):
-            return place, kind
+    if (weights := TrainedWeights.below(folder)) is not None:
+        return weights
     raise ModelError(
         f"reference.path: '{folder}' holds no reference model: {sorted(p.name for p in folder.iterdir())[:12]}. "
-        f"Allowed: a PEFT adapter ({_ADAPTER_CONFIG}) or a whole model ({_MODEL_CONFIG}) with safetensors weights, "
+        f"Allowed: a PEFT adapter ({ADAPTER_CONFIG}) or a whole model ({MODEL_CONFIG}) with safetensors weights, "
         "or a folder of outputs/artifacts/reference. For a model on the hub: reference=none model@reference.base=NAME"
     )
 
@@ -90,7 +84,7 @@ def _check_tokenizer(folder: Path, base: ModelConfig, store: ArtifactStore) -> N
 
 
 def _warn_of_other_base(folder: Path, base: ModelConfig) -> None:
-    settings: dict[str, Any] = json.loads((folder / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    settings: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     made_for = str(settings.get("base_model_name_or_path") or base.path)
     if made_for.rstrip("/").rpartition("/")[2] != base.path.rstrip("/").rpartition("/")[2]:
         log.warning(

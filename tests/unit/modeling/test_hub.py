@@ -5,8 +5,8 @@ import pytest
 from huggingface_hub import HfApi, constants, errors, get_session
 from huggingface_hub.utils import _detect_agent
 
-from cotpress.data.benchmarks.published import fetch
 from cotpress.data.config import HubFile
+from cotpress.data.published import fetch
 from cotpress.errors import CotpressError
 from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
 from cotpress.modeling.sources import model_directory

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from cotpress.answers import Extractor
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.evaluation import validation
-from cotpress.evaluation.asking import Protocol
+from cotpress.evaluation.protocol import Protocol
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem, Trace
