@@ -187,7 +187,7 @@ def join_process_group(device: torch.device, *, host_tensors: bool = False) -> N
     place = here()
     torch.distributed.init_process_group(
         backend,
-        store=torch.distributed.FileStore(place.rendezvous, place.num_workers),
+        store=torch.distributed.FileStore(place.rendezvous, place.num_workers),  # type: ignore[attr-defined]
         rank=place.rank,
         world_size=place.num_workers,
         timeout=datetime.timedelta(hours=12),
