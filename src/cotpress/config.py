@@ -24,11 +24,11 @@ from cotpress.data.config import (
     PlantedTruthConfig,
     PrmbenchConfig,
     PublishedBenchmarkConfig,
+    SelfWrittenDataConfig,
     ThoughtAnchorsConfig,
     TruthConfig,
 )
-from cotpress.data.self_written.config import SelfWrittenDataConfig
-from cotpress.devices.config import TrainerConfig, check_strategy
+from cotpress.devices.config import TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, EvaluationConfig
@@ -134,8 +134,8 @@ class TrainConfig(PipelineConfig):
         """Check what relates the groups of the whole flow."""
         PipelineConfig.validate(self, key)
         _check_one_machine(self.trainer)
-        if not self.plan:  # a plan may be made on another machine
-            _check_extras(self.trainer)
+        if not self.plan:  # a plan may be made on a machine without the extra
+            check_head_loss(self.trainer.head_loss)
         _check_traces(self.data)
         if self.evaluation.ratios and not self.compression.mixed_ratios:
             raise ConfigError(
@@ -166,7 +166,7 @@ class CompressConfig(PipelineConfig):
     def validate(self, key: str) -> None:
         """Check what relates the groups and the export."""
         PipelineConfig.validate(self, key)
-        _check_extras(self.trainer)
+        check_head_loss(self.trainer.head_loss)
         if self.shard is not None:
             Shard.parse(self.shard)
         column = self.data.field if isinstance(self.data, JsonlDataConfig) else None
@@ -192,7 +192,7 @@ class FidelityConfig(ScoringPipelineConfig):
         """Check what relates the groups of a comparison of scorers."""
         ScoringPipelineConfig.validate(self, key)
         _check_one_machine(self.trainer)
-        _check_extras(self.trainer)
+        check_head_loss(self.trainer.head_loss)
         _check_traces(self.data)
 
 
@@ -221,7 +221,7 @@ class EvaluateConfig:
     def validate(self, key: str) -> None:
         """Check what relates the groups of an evaluation."""
         _check_one_machine(self.trainer)
-        _check_extras(self.trainer)
+        check_head_loss(self.trainer.head_loss)
         _check_seed(self.evaluation, self.seed)
         check_marker(self.model.chat, [self.ratio, *self.evaluation.ratios])
         if self.n not in (1, self.evaluation.samples):
@@ -259,11 +259,6 @@ def _check_one_machine(trainer: TrainerConfig) -> None:
             "the jobs of a sweep run on many, and compress.py scores on many. "
             "Fix: trainer.num_nodes=1, trainer.devices=N"
         )
-
-
-def _check_extras(trainer: TrainerConfig) -> None:
-    check_head_loss(trainer.head_loss)
-    check_strategy(trainer.strategy)
 
 
 def _check_traces(data: DataConfig) -> None:

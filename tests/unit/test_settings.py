@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from cotpress.data.config import BenchmarkConfig, DataConfig, JsonlBenchmarkConfig
-from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.data.config import BenchmarkConfig, DataConfig, JsonlBenchmarkConfig, SelfWrittenDataConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig

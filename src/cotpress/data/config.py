@@ -8,6 +8,8 @@ from typing import Annotated
 from omegaconf import II, MISSING
 
 from cotpress.answers.extraction import Extractor
+from cotpress.errors import ConfigError
+from cotpress.generation.config import GenerationConfig
 from cotpress.settings import Amount, Count, Natural, Rule, interval
 
 _BUDGET = II(".budgets.${.protocol}")
@@ -16,20 +18,20 @@ Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3"
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """Source of training traces (config group `data`)."""
+    """Source of the training traces (config group `data`)."""
 
     name: str = MISSING
     """Name of the source, shown in tables."""
     validation_fraction: Annotated[float, interval("[0, 1)")] = 0.1
     """Share of the traces kept out of training, in [0, 1)."""
     limit: Count | None = None
-    """Use only the first so many usable rows."""
+    """Number of usable rows to read; null reads all."""
     strict: bool = False
-    """Make the first bad row an error instead of counting it as dropped."""
+    """Stop at the first bad row instead of dropping and counting it."""
 
     @property
     def extractor(self) -> Extractor:
-        """Kind of answer in the traces; independent of the benchmark's."""
+        """Kind of answer to the questions of the traces, which may differ from that of the benchmark."""
         return Extractor.math
 
 
@@ -56,8 +58,8 @@ class JsonlDataConfig(DataConfig):
     path: str = MISSING
     """File to read."""
     field: str | None = None
-    """Column whose text is compressed in place of `thinking`. Such rows need only the columns that the scorer reads;
-    all of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
+    """Column whose text is compressed instead of `thinking`. Such rows need only the columns that the scorer uses. All
+    of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,19 +76,19 @@ class HubFile:
 
 @dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
-    """Problems that students are evaluated on (config group `benchmark`)."""
+    """Problems on which students are evaluated (config group `benchmark`)."""
 
     name: str = MISSING
     """Name of the benchmark, shown in tables."""
     limit: Count | None = None
-    """Use only the first so many problems."""
+    """Number of problems to read; null reads all."""
     max_new_tokens: Count = MISSING
     """Generation budget per answer, in the student's tokens."""
     prompt: Annotated[str, Rule(lambda text: "{question}" in text, "a text with {question} in it")] = "{question}"
-    """Text of the user's turn; `{question}` is replaced. The system text is that of the model (`model.chat.system`),
-    because a student is evaluated with the prompt of its training."""
+    """Text of the user's turn; `{question}` is replaced. The system text comes from the model (`model.chat.system`),
+    because a student needs the prompt of its training."""
     extractor: Extractor = Extractor.math
-    """Kind of answer that is extracted from an output: math, number, integer, letter."""
+    """Kind of answer to extract from an output: math, number, integer, letter."""
 
     @property
     def title(self) -> str:
@@ -101,17 +103,17 @@ class PlantedBenchmarkConfig(BenchmarkConfig):
     num_problems: Count = MISSING
     """Problems to generate."""
     families: list[str] = field(default_factory=list)
-    """Problem families; empty means all, including those held out of training."""
+    """Problem families; empty means all, those held out of training included."""
     difficulty: Difficulty = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     seed: Natural = 2_000_003
-    """Seed of the generator. No problem has the numbers of a training trace, whatever the seeds."""
+    """Seed of the generator. With any seed, no problem has the numbers of a training trace."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PlantedQuestionsConfig(BenchmarkConfig):
-    """Training questions of the built-in generator (config group `questions`), with other numbers than the evaluated
-    problems."""
+    """Problems of the built-in generator to train on (config group `questions`); none has the numbers of a benchmark
+    problem."""
 
     num_problems: Count = MISSING
     """Problems to generate."""
@@ -120,74 +122,136 @@ class PlantedQuestionsConfig(BenchmarkConfig):
     difficulty: Difficulty = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     seed: Natural = 4_000_037
-    """Seed of the generator; differs from that of `data=planted`, so that the questions differ from its traces."""
+    """Seed of the generator; differs from that of `data=planted`, so that a student gets other questions than in its
+    training."""
 
 
 @dataclass(kw_only=True, slots=True)
 class JsonlBenchmarkConfig(BenchmarkConfig):
-    """Problems `id, question, answer` from a .jsonl or .parquet file."""
+    """Problems `id, question, answer` from your own .jsonl or .parquet file."""
 
     path: str = MISSING
     """File to read."""
     unanswerable: bool = False
-    """No question of the file has an answer, for instance because a premise is missing. The column `answer` is not
-    read, and an output is right if it says that there is no answer."""
+    """No question of the file has an answer (for instance because a premise is missing). The column `answer` is not
+    read, and an output is right if it declines to answer."""
 
     @property
     def title(self) -> str:
-        """The name, or the file's name if none was given, so that two files do not share a table."""
+        """The name, or the name of the file if none was given, so that two files do not share a table."""
         return Path(self.path).stem if self.name == "jsonl" else self.name
 
 
 @dataclass(kw_only=True, slots=True)
 class PublishedBenchmarkConfig(BenchmarkConfig):
-    """A published test set, from the hub or a local copy. A bad row is an error: without it the set would differ."""
+    """A published test set, from the hub or a local copy. A bad row is an error, because it shows another test set."""
 
     hub: HubFile = field(default_factory=HubFile)
-    """The published file."""
+    """File on the hub."""
     path: str | None = None
-    """Local copy (.jsonl, .parquet or .csv); null downloads the file from the hub."""
+    """Local copy (.jsonl, .parquet or .csv); null takes it from the hub."""
     num_published: int = MISSING
-    """Problems in the published set. Another number is reported, because its results are not comparable."""
+    """Problems in the published set; a file with another number gives a warning."""
     id_columns: list[str] = field(default_factory=lambda: ["id"])
-    """Possible names of the id column; the first that exists is used, else the row number."""
+    """Names of the id column; the first one present is used, without any the row number is the id."""
     question_columns: list[str] = field(default_factory=lambda: ["question", "problem"])
-    """Possible names of the question column."""
+    """Names of the question column; the first one present is used."""
     answer_columns: list[str] = field(default_factory=lambda: ["answer"])
-    """Possible names of the column with the gold answer."""
+    """Names of the column with the gold answer; the first one present is used."""
     answer_after: str = ""
-    """Text before the gold answer: the answer begins after its last occurrence, if there is one."""
+    """The gold answer is the text after the last occurrence of this one, if it occurs."""
     max_new_tokens: Count = _BUDGET
     """Generation budget per answer, in the student's tokens."""
     protocol: str = MISSING
     """Paper whose token budget is used; a key of `budgets`."""
     budgets: dict[str, int] = field(default_factory=dict)
-    """Token budget of each paper that reports this benchmark; `max_new_tokens` is that of `protocol`."""
+    """Token budget by paper; `max_new_tokens` is that of `protocol`."""
 
 
 @dataclass(kw_only=True, slots=True)
 class MultipleChoiceBenchmarkConfig(PublishedBenchmarkConfig):
-    """A published multiple-choice test set; the order of the options is drawn per question."""
+    """A published test set of questions with one right and several wrong options, shuffled per question."""
 
     wrong_columns: list[str] = MISSING
     """Columns of the wrong options; the right option is in `answer_columns`."""
     seed: Natural = MISSING
-    """Seed of the order of the options, which depends on seed and question id only."""
+    """Seed of the order of the options."""
+
+
+class Format(Enum):
+    """Division of an output into thinking and response."""
+
+    auto = "auto"
+    """`tags` if at least half of the finished outputs close their thinking, else `answer_line`."""
+    tags = "tags"
+    """At the tags of `model.chat`, for a reasoning model or a student."""
+    answer_line = "answer_line"
+    """Before the sentence that states the answer, for an instruct model; the response is one line with the answer
+    (TokenSkip)."""
+
+
+class Pick(Enum):
+    """Choice among several right answers to one question."""
+
+    shortest = "shortest"
+    """The answer with the fewest thinking tokens."""
+    first = "first"
+    """The answer that was sampled first."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SelfWrittenDataConfig(DataConfig):
+    """The run's model answers training questions; right answers are kept (TokenSkip, arXiv 2502.12067, section 3.2)."""
+
+    questions: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    """Training questions with gold answers; choose with questions@data.questions=NAME."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """Backend of the model; choose with generation@data.generation=server."""
+    adapter: str | None = None
+    """Directory or hub id of a PEFT adapter on the model, e.g. of a student; a server is asked to load it."""
+    max_new_tokens: Count = MISSING
+    """Budget of one answer, in the model's tokens."""
+    samples: Count = 1
+    """Answers per question; with several, data.generation.temperature null is 0.6 and top_p null is 0.95 (CTS)."""
+    pick: Pick = Pick.shortest
+    """Choice among several right answers to one question: shortest, first."""
+    max_thinking_tokens: Count | None = None
+    """Longest thinking to keep, in the model's tokens (TokenSkip: 500); null keeps all."""
+    format: Format = Format.auto
+    """Division of an output into thinking and response: auto, tags, answer_line."""
+
+    @property
+    def extractor(self) -> Extractor:
+        """See `DataConfig`."""
+        return self.questions.extractor
+
+    def validate(self, key: str) -> None:
+        """Refuse several answers to a question that would all be the same, and questions without answers."""
+        if self.samples > 1 and self.generation.temperature == 0:
+            raise ConfigError(
+                f"{key}.samples: got {self.samples} at temperature 0, where all answers to a question are the same. "
+                f"Fix: {key}.generation.temperature=0.6, or {key}.samples=1"
+            )
+        if isinstance(self.questions, JsonlBenchmarkConfig) and self.questions.unanswerable:
+            raise ConfigError(
+                f"{key}.questions.unanswerable: got true, but only an answer that can be checked makes a trace. "
+                "Fix: give questions with answers"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
 class TruthConfig:
-    """Traces with known important parts (config group `truth`)."""
+    """Traces with known importance of their parts (config group `truth`)."""
 
     name: str = MISSING
     """Name of the truth, shown in tables."""
     limit: Count | None = None
-    """Use only the first so many usable rows."""
+    """Number of usable rows to read; null reads all."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PlantedTruthConfig(TruthConfig):
-    """Built-in traces with a label for every character."""
+    """Built-in traces with a label for every character; no problem has the numbers of a training trace."""
 
     num_traces: Count = MISSING
     """Traces to generate."""
@@ -198,42 +262,42 @@ class PlantedTruthConfig(TruthConfig):
     redundancy: Amount = 1.0
     """Amount of planted redundancy relative to the default, >= 0."""
     seed: Natural = 3_000_017
-    """Seed of the generator. No problem has the numbers of a training trace, whatever the seeds."""
+    """Seed of the generator. With any seed, no problem has the numbers of a training trace."""
 
 
 class Importance(Enum):
     """Measured importance of a sentence (Thought Anchors, arXiv 2506.19143)."""
 
     counterfactual_importance_kl = "counterfactual_importance_kl"
-    """Shift of the answers if the sentence is replaced by one of another meaning; the measure of the paper."""
+    """Shift of the answers if the sentence is replaced by one with another meaning; the paper's measure."""
     resampling_importance_kl = "resampling_importance_kl"
-    """Shift of the answers if the sentence is resampled, whatever it then means."""
+    """Shift of the answers if the sentence is sampled again, whatever its meaning."""
     forced_importance_kl = "forced_importance_kl"
     """Shift of the answers if the model has to answer right after the sentence."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ThoughtAnchorsConfig(TruthConfig):
-    """Sentences with an importance measured by resampling."""
+    """Sentences whose importance was measured by resampling."""
 
     path: str = MISSING
     """File to read, .jsonl."""
     importance: Importance = Importance.counterfactual_importance_kl
-    """Measure that is used."""
+    """Measure to use."""
 
 
 class Redundant(Enum):
-    """Definitions of the redundant steps of a PRMBench row."""
+    """Definition of the redundant steps of a PRMBench row."""
 
     inserted = "inserted"
-    """Steps that are not in the original solution; edited steps are not judged."""
+    """Steps that the original solution does not have; edited steps are left out of the metrics."""
     error_steps = "error_steps"
-    """Steps in the annotation of the benchmark."""
+    """Steps named by the annotation of the benchmark."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PrmbenchConfig(TruthConfig):
-    """Solutions with inserted redundant steps."""
+    """Solutions into which redundant steps were inserted."""
 
     path: str = MISSING
     """File to read, .jsonl."""

@@ -1,11 +1,10 @@
 """Settings of the hardware, shared by every stage that runs a model."""
 
-import importlib.util
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
-from cotpress.errors import MissingExtraError
+from cotpress.errors import ConfigError
 from cotpress.settings import Amount, Count, Rule
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
@@ -13,23 +12,21 @@ _ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 
 
 class Strategy(Enum):
-    """Ways to train on several devices; without effect on one."""
+    """How several devices share one training."""
 
     ddp = "ddp"
-    """Every device holds the whole model; gradients are summed over the devices."""
+    """Every device holds the whole model; gradients are summed over devices."""
     fsdp2 = "fsdp2"
     """Weights, gradients and optimizer states are sharded over the devices (Lightning's ModelParallelStrategy)."""
-    deepspeed = "deepspeed"
-    """The same by DeepSpeed's ZeRO stage 3; needs GPUs and the extra `deepspeed`."""
 
 
 class HeadLoss(Enum):
-    """Implementations of the training loss on top of the last hidden states; they differ by rounding only."""
+    """The implementation of the cross-entropy of training; results differ by rounding only."""
 
     auto = "auto"
-    """liger on a GPU if it is installed, else chunked."""
+    """liger on a GPU where it is installed, else chunked."""
     chunked = "chunked"
-    """Chunked computation of loss and gradients, so that the logits of a whole batch never exist at once."""
+    """Our own: takes gradients chunk by chunk, so the logits of a whole batch never exist."""
     plain = "plain"
     """All logits of a micro-batch at once."""
     linear_cross_entropy = "linear_cross_entropy"
@@ -40,42 +37,49 @@ class HeadLoss(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
-    """Hardware (config group `trainer`); not part of any fingerprint."""
+    """Hardware (config group `trainer`); no setting here changes the identity of an artifact."""
 
     accelerator: Annotated[str, Rule(_ACCELERATORS.__contains__, "auto, cpu, gpu")] = "auto"
     """auto (a GPU if there is one), cpu or gpu."""
     devices: Count | None = 1
-    """Devices of each machine, at least 1; null takes all its GPUs. On a CPU a device is a process with its share of
-    the cores, and null is 1."""
+    """Devices of each machine, at least 1; null takes all its GPUs. On a CPU each is a process with its share of the
+    cores, and null is one."""
     num_nodes: Count = 1
-    """Machines that run the same `compress.py` on a shared file system and divide its scoring; 1 in other scripts."""
+    """Machines that run the same `compress.py` over one shared filesystem and share its scoring; 1 elsewhere."""
     strategy: Strategy = Strategy.ddp
-    """Training on several devices: ddp, fsdp2 or deepspeed."""
+    """How several devices share a training: ddp or fsdp2."""
+    offload: bool = False
+    """With fsdp2, keep weights, gradients and optimizer states in main memory and compute on the GPUs: needs the least
+    memory of a GPU, and is slower."""
     num_threads: Count | None = None
-    """CPU threads of torch in each process; null is torch's default, or a share of the cores with several processes."""
+    """CPU threads of torch in each process; null leaves torch's choice, and several processes share the cores."""
     tokens_per_batch: Count = 2048
-    """Maximum tokens per forward pass in training and scoring; a longer text gets a pass of its own."""
+    """Most tokens per forward pass in training and scoring; a longer text is a pass by itself."""
     generation_tokens: Count = 16384
-    """Maximum tokens of the answers generated at once, prompt and budget of each; bounds the key-value cache."""
+    """Answers generated at once, counted in tokens: prompt plus budget of each; bounds the key-value cache."""
     compile: bool = False
-    """Compile the model with torch.compile for scoring; needs a C++ compiler, saves time only in runs of minutes."""
+    """Compile the model with torch.compile before it scores texts; needs a C++ compiler, pays after minutes only."""
     head_loss: HeadLoss = HeadLoss.auto
-    """Implementation of the training loss: auto, chunked, plain, linear_cross_entropy or liger."""
+    """Implementation of the loss in training: auto, chunked, plain, linear_cross_entropy or liger."""
     activation_checkpointing: bool = False
-    """Keep only the input of each layer in training and recompute the rest for the gradient: less memory, about a third
-    more time."""
+    """Keep only the input of each layer in training and compute the rest again for the gradient: less memory, about a
+    third more time."""
     deterministic: bool = False
-    """Use only algorithms with bit-equal results on one GPU: slower, and an error where an operation has none. Without
-    effect on a CPU."""
+    """Use only algorithms that give the same bits every time on one GPU; slower, and an error where there is none. On a
+    CPU nothing has to be chosen."""
     checkpoint_every_s: Amount = 60.0
-    """Seconds between two resumable checkpoints of a training."""
+    """Seconds between two resumable checkpoints of a training run."""
+
+    def validate(self, key: str) -> None:
+        """Refuse `offload` on one device or without fsdp2."""
+        if self.offload and (self.strategy is not Strategy.fsdp2 or self.devices == 1):
+            raise ConfigError(offload_error(self))
 
 
-def check_strategy(strategy: Strategy) -> None:
-    """Check that the package behind a strategy is installed.
-
-    Raises:
-        MissingExtraError: It is not.
-    """
-    if strategy is Strategy.deepspeed and importlib.util.find_spec("deepspeed") is None:
-        raise MissingExtraError("trainer.strategy=deepspeed", "deepspeed", "pip install 'cotpress[deepspeed]'")
+def offload_error(config: TrainerConfig) -> str:
+    """Message for `trainer.offload=true` where it has no meaning."""
+    devices = "one device" if config.devices in (None, 1) else f"{config.devices} devices"
+    return (
+        f"trainer.offload: got true with trainer.strategy={config.strategy.value} on {devices}, allowed: with "
+        "trainer.strategy=fsdp2 on at least 2 devices. Fix: trainer=fsdp2 trainer.devices=N, or trainer.offload=false"
+    )

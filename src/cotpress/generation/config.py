@@ -28,10 +28,6 @@ class GenerationConfig:
 class TransformersGenerationConfig(GenerationConfig):
     """The model runs in this process; `trainer.generation_tokens` limits the size of a batch."""
 
-    packed: bool = True
-    """On a CPU in float32, keep the weights in oneDNN's own layout: steps of a few rows cost less, equal up to
-    rounding."""
-
 
 @dataclass(kw_only=True, slots=True)
 class ServerGenerationConfig(GenerationConfig):

@@ -1,10 +1,10 @@
-"""What a causal language model thinks of given texts, token by token: one number per target token.
+"""Per-token log-probabilities and entropies of given texts under a causal language model.
 
     token_logprobs     log p(target_i | context, target_<i)
     token_entropies    H(p(. | context, target_<i))
 
-Only what is asked for is computed: the body of the model runs over texts packed without padding, its head only on the
-scored positions. A text over the model's context is read in windows that overlap.
+The body of the model runs over texts packed without padding, its head on the scored positions only. A text longer than
+the model's context is read in overlapping windows.
 
 Shape suffixes: T positions of a pack, D hidden size, N scored positions.
 """
@@ -23,27 +23,27 @@ from cotpress.modeling.loading import SplitModel, is_compiled, split_head
 from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs
 
 BATCHES_AHEAD = 8
-"""Batches' worth of input that is read ahead, to be sorted by length."""
+"""Input that is read ahead to be sorted by length, in batches."""
 
 WINDOW_OVERLAP = 0.5
-"""Share of a window that was scored in the window before and is read again, as context of what follows."""
+"""Fraction of a window that the previous window has scored and that is read again as context."""
 
 _CPU_PACK_TOKENS = 1024
-"""Longest pack on a CPU: short texts gain by company there, longer ones are as fast alone."""
+"""Longest pack on a CPU, in tokens: packing speeds up short texts only."""
 
 _Measure = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
-"""From a head, hidden states `[N, D]` and the tokens that came, int64 `[N]`, to float32 `[N]`."""
+"""Function of a head, hidden states `[N, D]` and target tokens, int64 `[N]`; returns float32 `[N]`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreInput:
-    """A text to be scored after a context that is only read.
+    """Target tokens to score after context tokens that are only read.
 
     Attributes:
-        context_ids: What comes before; at least one token, since the first target token is predicted from it.
-        target_ids: Tokens whose log-probabilities are wanted.
-        window_tokens: Most target tokens that are read at once, at least 1; None reads all of them in one go. Every
-            window begins with the whole context.
+        context_ids: At least one token, as it predicts the first target token.
+        target_ids: Scored tokens.
+        window_tokens: Most target tokens in one pass, at least 1; None reads all at once. Every window begins with the
+            whole context.
     """
 
     context_ids: Sequence[int]
@@ -59,20 +59,19 @@ class ScoreInput:
 def token_logprobs(
     model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Yields log p(target_i | context, target_<i) in nats, float32 `[num_target]`, in the order of the inputs.
+    """Yield log p(target_i | context, target_<i) in nats, float32 `[num_target]`, in the order of the inputs.
 
-    Whatever a text shares a forward pass with, the result is that of a pass over the text alone. Log-softmax is in
-    float32.
+    The result does not depend on the other texts in a forward pass. Log-softmax is in float32.
 
     Args:
         model: A causal language model in eval mode, with or without PEFT.
         inputs: Read lazily, `BATCHES_AHEAD` batches at a time.
-        tokens_per_batch: Most tokens per forward pass; a longer sequence is a pass by itself. Changes speed and
-            memory only.
+        tokens_per_batch: Most tokens per forward pass; a longer sequence has a pass of its own. Affects only speed
+            and memory.
 
     Raises:
         ModelError: The architecture cannot be split into body and head.
-        MemoryLimitError: A text does not fit the memory, not even alone.
+        MemoryLimitError: A single text does not fit the memory.
         ValueError: An input has no context token.
     """
     return _measured(model, inputs, tokens_per_batch, target_logprobs)
@@ -81,10 +80,10 @@ def token_logprobs(
 def token_entropies(
     model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Yields the entropy of p(. | context, target_<i) in nats, float32 `[num_target]` in [0, log V].
+    """Yield the entropy of p(. | context, target_<i) in nats, float32 `[num_target]` in [0, log V].
 
-    How uncertain the model is before it reads target token i; the token itself has no part in it. Arguments, order
-    and errors as `token_logprobs`.
+    The model's uncertainty before it reads target token i, independent of that token. Arguments, order and errors as
+    `token_logprobs`.
     """
     return _measured(model, inputs, tokens_per_batch, target_entropies)
 
@@ -92,32 +91,28 @@ def token_entropies(
 def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int, int]]:
     """`(start, first, end)` of each window over the targets: `start` to `end` are read, `first` to `end` scored.
 
-    Each target is scored once, by the first window that reaches it. All windows but the first read
-    `WINDOW_OVERLAP * window_tokens` targets before the first that they score.
+    Each target is scored once, by the first window that contains it. Each later window reads
+    `WINDOW_OVERLAP * window_tokens` targets before the first that it scores.
     """
     width = num_targets if window_tokens is None else window_tokens
-    found = [(0, 0, min(width, num_targets))]
+    ranges = [(0, 0, min(width, num_targets))]
     overlap = int(width * WINDOW_OVERLAP)
-    while found[-1][2] < num_targets:
-        first = found[-1][2]
-        found.append((first - overlap, first, min(first - overlap + width, num_targets)))
-    return found
+    while ranges[-1][2] < num_targets:
+        first = ranges[-1][2]
+        ranges.append((first - overlap, first, min(first - overlap + width, num_targets)))
+    return ranges
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One sequence to read: token ids int64 `[L]`, of which those from `num_unscored` on are scored."""
+    """One sequence to read: token ids int64 `[L]`, scored from index `num_unscored` on."""
 
     ids: NDArray[np.int64]
     num_unscored: int
 
 
-def _length(part: _Part) -> int:
-    return len(part.ids)
-
-
 def _parts(item: ScoreInput) -> list[_Part]:
-    """The windows of a text; nothing to score means nothing to read."""
+    """The windows of a text; none if it has no targets."""
     if len(item.target_ids) == 0:
         return []
     context, targets = (np.asarray(ids, dtype=np.int64) for ids in (item.context_ids, item.target_ids))
@@ -131,17 +126,17 @@ def _measured(
     model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int, measure: _Measure
 ) -> Iterator[NDArray[np.float32]]:
     split = split_head(model)
-    pack_tokens, smaller = (
-        _pack_tokens(split.decoder, tokens_per_batch),
-        smaller_batches(split.decoder, "reading texts"),
-    )
+    pack_tokens = _pack_tokens(split.decoder, tokens_per_batch)
+    smaller = smaller_batches(split.decoder, "reading texts")
     for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
         by_item = [_parts(item) for item in group]
         parts = [part for windows_of_item in by_item for part in windows_of_item]
         packs = plan_packs([len(part.ids) for part in parts], pack_tokens)
-        # Results stay on the device until all packs are under way: a GPU need not wait for Python.
+        # Results stay on the device until all packs are queued, so that a GPU does not wait for Python.
         on_device = [
-            smaller.run([parts[i] for i in members], lambda some: _score_pack(split, some, measure), _length)
+            smaller.run(
+                [parts[i] for i in members], lambda some: _score_pack(split, some, measure), lambda part: len(part.ids)
+            )
             for members in packs
         ]
         values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(parts)
@@ -155,9 +150,9 @@ def _measured(
 
 
 def _pack_tokens(decoder: torch.nn.Module, tokens_per_batch: int) -> int:
-    """Tokens of a pack that is read fastest; 1 stands for one text at a time."""
+    """Size of the fastest pack in tokens; 1 stands for one text at a time."""
     config: Any = decoder.config
-    # Eager attention grows with the square of the pack; compiled code would be made anew for every set of lengths.
+    # Eager attention grows with the square of the pack; compiled code would be compiled again for each set of lengths.
     if not can_pack(decoder) or config._attn_implementation == "eager" or is_compiled(decoder):
         return 1
     on_cpu = next(decoder.parameters()).device.type == "cpu"
@@ -183,15 +178,13 @@ def _read_ahead(inputs: Iterable[ScoreInput], num_tokens: int) -> Iterator[list[
 def _score_pack(split: SplitModel, parts: Sequence[_Part], measure: _Measure) -> Sequence[torch.Tensor]:
     """One number per scored token, float32 `[num_scored]` for each part, on the model's device."""
     packed = pack([part.ids for part in parts])
-    place_N = torch.cat(
-        [
-            torch.arange(start + part.num_unscored, start + len(part.ids))
-            for start, part in zip(packed.starts, parts, strict=True)
-        ]
-    )
+    scored = [
+        torch.arange(start + part.num_unscored, start + len(part.ids))
+        for start, part in zip(packed.starts, parts, strict=True)
+    ]
     packed = packed.to(next(split.decoder.parameters()).device)
-    place_N = place_N.to(packed.ids.device)
+    position_N = torch.cat(scored).to(packed.ids.device)
     states_TD = packed_states(split.decoder, packed)
     # Position t predicts token t + 1.
-    values_N = measure(split.head, states_TD[place_N - 1], packed.ids[0, place_N])
+    values_N = measure(split.head, states_TD[position_N - 1], packed.ids[0, position_N])
     return torch.split(values_N, [len(part.ids) - part.num_unscored for part in parts])

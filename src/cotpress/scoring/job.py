@@ -124,7 +124,7 @@ class ScoringJob:
         total, todo = (sum(chunk.num_characters for chunk in some) for some in (chunks, missing))
         with Progress(f"{label}{self.stage} {self.scorer}", total, "characters", done=total - todo) as progress:
             arguments = (self.make, parts, missing, trainer)
-            run_on_devices(predict, arguments, trainer=trainer, hear=progress.advance)
+            run_on_devices(predict, arguments, trainer=trainer, on_message=progress.advance)
         return todo
 
 

@@ -5,7 +5,7 @@ Nothing is loaded until `Plan.make` is called, so scores that are already there 
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ import torch
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
-from cotpress.errors import ArtifactError, ConfigError
-from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.errors import ConfigError
+from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import compiled, load_model, load_tokenizer, model_identity, tokenizer_fingerprint
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.scoring.base import Scorer
 from cotpress.scoring.config import (
@@ -240,11 +241,5 @@ def reference_model(
         ModelError: It cannot be loaded.
         ArtifactError: The artifact holds no model.
     """
-    full, adapter = reference.path / "model", reference.path / "adapter"
-    if full.is_dir():
-        trained = replace(base, source=ModelSource.hub, path=str(full), revision=None)
-        return load_model(trained, store, split=True, device=device)
-    if adapter.is_dir():
-        return load_model(base, store, adapter=adapter, merge_adapter=True, split=True, device=device)
-    held = sorted(reference.manifest["files"])
-    raise ArtifactError(f"artifact {reference.key} holds neither model/ nor adapter/; it holds {held}")
+    model, adapter = TrainedWeights.of(reference).on(base)
+    return load_model(model, store, adapter=adapter, merge_adapter=True, split=True, device=device)

@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 
 from cotpress.modeling import head, logprobs
 from cotpress.modeling.logprobs import ScoreInput, token_entropies, token_logprobs
+from cotpress.records import Trace
+from cotpress.scoring.config import Condition, Template
+from support import naive as oracle
 
 
 def naive(model, item, measure):
@@ -42,7 +45,7 @@ def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_
             np.testing.assert_allclose(values, naive(model, item, measure), atol=1e-5)
 
 
-def test_entropy_is_log_v_where_every_word_is_alike_and_0_where_one_is_certain(tiny_config, store):
+def test_entropy_is_log_v_for_uniform_and_0_for_certain_predictions(tiny_config, store):
     from cotpress.modeling.loading import load_model
 
     model = load_model(tiny_config, store)
@@ -56,7 +59,7 @@ def test_entropy_is_log_v_where_every_word_is_alike_and_0_where_one_is_certain(t
 
 
 @pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
-def test_logits_are_made_for_scored_positions_only(measure, model, monkeypatch):
+def test_logits_are_computed_for_scored_positions_only(measure, model, monkeypatch):
     seen = []
     by_rows = head._by_rows
     monkeypatch.setattr(head, "_by_rows", lambda rows, h, *rest: seen.append(len(h)) or by_rows(rows, h, *rest))
@@ -65,7 +68,7 @@ def test_logits_are_made_for_scored_positions_only(measure, model, monkeypatch):
     assert sum(seen) == 3
 
 
-def test_packs_respect_the_token_budget_and_hold_no_padding(model):
+def test_packs_respect_the_token_budget_and_have_no_padding(model):
     seen = []
     hook = model.model.embed_tokens.register_forward_hook(lambda module, args, out: seen.append(tuple(args[0].shape)))
     inputs = [ScoreInput(context_ids=[1], target_ids=[3] * n) for n in (1, 30, 2, 50, 7, 9, 120)]
@@ -74,7 +77,7 @@ def test_packs_respect_the_token_budget_and_hold_no_padding(model):
     assert sorted(seen, reverse=True) == [(1, 121), (1, 31 + 10 + 8 + 3 + 2), (1, 51)]
 
 
-def test_texts_go_alone_where_attention_does_not_pack(model, tiny_config, store):
+def test_texts_are_read_alone_with_eager_attention(model, tiny_config, store):
     from dataclasses import replace
 
     from cotpress.modeling.config import Attention
@@ -86,7 +89,7 @@ def test_texts_go_alone_where_attention_does_not_pack(model, tiny_config, store)
 
 
 def naive_windows(model, item, measure, overlap=logprobs.WINDOW_OVERLAP):
-    """Token by token: the window that reaches it first, read by itself."""
+    """For each token a separate pass over the first window that contains it."""
     width, values = item.window_tokens, []
     for i in range(len(item.target_ids)):
         start, end = 0, width
@@ -99,7 +102,7 @@ def naive_windows(model, item, measure, overlap=logprobs.WINDOW_OVERLAP):
 
 @pytest.mark.parametrize("width", [1, 2, 7, 10, 29, 30])
 @pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
-def test_windows_score_each_token_once_after_what_its_window_reads(measure, width, model):
+def test_windowed_values_equal_a_separate_pass_over_each_window(measure, width, model):
     rng = np.random.default_rng(width)
     sizes = [(3, 30), (5, 4), (1, 31), (2, 0)]
     inputs = [
@@ -114,10 +117,10 @@ def test_windows_score_each_token_once_after_what_its_window_reads(measure, widt
 
 @given(num_targets=st.integers(1, 200), width=st.one_of(st.none(), st.integers(1, 60)))
 def test_windows_cover_every_target_once_and_overlap_by_half(num_targets, width):
-    found = logprobs.windows(num_targets, width)
-    assert [i for _, first, end in found for i in range(first, end)] == list(range(num_targets))
-    assert all(end - start <= (width or num_targets) for start, _, end in found)
-    assert all(first - start == int((width or num_targets) * 0.5) for start, first, _ in found[1:])
+    ranges = logprobs.windows(num_targets, width)
+    assert [i for _, first, end in ranges for i in range(first, end)] == list(range(num_targets))
+    assert all(end - start <= (width or num_targets) for start, _, end in ranges)
+    assert all(first - start == int((width or num_targets) * 0.5) for start, first, _ in ranges[1:])
 
 
 # torch.jit, seen when inductor is imported
@@ -135,7 +138,7 @@ def test_compiled_model_gives_the_same(model):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_input_is_read_ahead_only_as_far_as_needed(model):
+def test_input_is_read_ahead_by_a_fixed_number_of_batches(model):
     read = []
 
     def inputs():
@@ -167,3 +170,39 @@ def test_bfloat16_log_softmax_is_in_float32(tiny_config, store):
     expected = logits.double().log_softmax(-1)[:-1].gather(1, ids[0, 1:, None]).squeeze(1)
     np.testing.assert_allclose(got, expected.numpy(), atol=2e-3)
     assert len(np.unique(got)) > 30
+
+
+TRACES = [
+    Trace(
+        id="seats",
+        question="A hall has 5 rows of 14 seats, and 3 seats are broken. How many seats can be sold?",
+        thinking="Okay, 5 rows with 14 seats each, that is 70. Hmm, 3 are broken. Wait, 3 per row? No.\n\n70 - 3 = 67",
+        response="67 seats can be sold.",
+        answer="67",
+    ),
+    Trace(
+        id="root",
+        question="Find the larger root of $x^2 - 3x + 1 = 0$.",
+        thinking="By the formula $x = \\frac{3 \\pm \\sqrt{5}}{2}$, so the larger one has a plus: naïve, but fine. 😀",
+        response="The answer is \\boxed{\\frac{3+\\sqrt{5}}{2}}.",
+        answer="\\frac{3+\\sqrt{5}}{2}",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", Condition)
+def test_logprobs_of_a_real_model_equal_plain_forward_passes(condition, smollm2):
+    """The golden files hold numbers of independent code for longer texts, for which they need the data folder."""
+    tokenizer, model = smollm2.tokenizer, smollm2.model
+    inputs = [
+        ScoreInput(
+            context_ids=oracle.context_ids(tokenizer, Template.plain, condition, trace),
+            target_ids=oracle.token_ids(tokenizer, trace.thinking),
+        )
+        for trace in TRACES
+    ]
+    for values, trace in zip(token_logprobs(model, inputs, 2000), TRACES, strict=True):
+        np.testing.assert_allclose(
+            values, oracle.logprobs(model, tokenizer, Template.plain, condition, trace), atol=1e-3
+        )

@@ -15,7 +15,7 @@ from cotpress.scoring import plan
 from cotpress.scoring.scorers import classifier_training, llmlingua_compat
 from cotpress.store.artifacts import Artifact, fingerprint
 from cotpress.tasks.flow import Flow
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.commands import ROOT
 
 KEYS = {
@@ -66,7 +66,7 @@ def flow_of(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(plan, "tokenizer_fingerprint", lambda found: found.name_or_path, raising=False)
     monkeypatch.setattr(classifier_training, "encoder_identity", lambda path: {"hub": path, "commit": "abc"})
     monkeypatch.setattr(stage, "_may_be_longer", lambda *_: False)
-    tracker = CsvTracker(tmp_path)
+    tracker = Tracker(tmp_path)
 
     def make(*overrides: str) -> Flow:
         register_schemas()

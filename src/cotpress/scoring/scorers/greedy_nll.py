@@ -36,7 +36,7 @@ from transformers import DynamicCache
 
 from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.head import target_logprobs
-from cotpress.modeling.loading import SplitModel, split_head
+from cotpress.modeling.loading import SplitModel, cache_argument, split_head
 from cotpress.records import Trace
 from cotpress.scoring.config import GreedyNllConfig
 from cotpress.scoring.reader import Reader, ReadingScorer, Whole
@@ -94,7 +94,7 @@ def _read_whole(split: SplitModel, ids_L: torch.Tensor, counted_L: torch.Tensor)
     """Keys and values of the full text, and the counted log-probability before each position, float64 `[L]`."""
     # Without its config the cache keeps every position in every layer, also where attention slides.
     cache = DynamicCache()
-    output = split.decoder(input_ids=ids_L[None, :-1], past_key_values=cache, use_cache=True)
+    output = split.decoder(input_ids=ids_L[None, :-1], **cache_argument(cache), use_cache=True)
     logprobs_L = torch.zeros(len(ids_L), dtype=torch.float64, device=ids_L.device)
     hidden = output.last_hidden_state[0, counted_L[1:]]
     logprobs_L[counted_L] = target_logprobs(split.head, hidden, ids_L[counted_L]).double()
@@ -115,7 +115,7 @@ def _rest_logprobs(
     if start:
         shared.crop(start - shared.get_seq_length())
         shared.batch_repeat_interleave(len(batch))
-    output = split.decoder(input_ids=ids_BR[:, :-1], past_key_values=shared, use_cache=True)
+    output = split.decoder(input_ids=ids_BR[:, :-1], **cache_argument(shared), use_cache=True)
     values_N = target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR]).double()
     logprobs = torch.zeros(counted_BR.shape, dtype=torch.float64, device=ids_L.device)
     logprobs[counted_BR] = values_N

@@ -64,7 +64,7 @@ from cotpress.errors import ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.head import target_logprobs
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, split_head
+from cotpress.modeling.loading import cache_argument, load_model, load_tokenizer, model_identity, split_head
 from cotpress.records import Trace
 from cotpress.scoring.base import Scorer, TokenScorer
 from cotpress.scoring.config import Condition, CtsConfig, ScorerConfig, SelfInformationConfig, llmlingua_settings
@@ -109,7 +109,7 @@ class Rereader:
                 two places after them, seen from the one next to them.
         """
         ids_1L = torch.as_tensor(np.asarray(ids, dtype=np.int64), device=self._device)[None]
-        output = self._split.decoder(input_ids=ids_1L, past_key_values=self._cache, use_cache=True)
+        output = self._split.decoder(input_ids=ids_1L, **cache_argument(self._cache), use_cache=True)
         hidden_LD = output.last_hidden_state[0, num_unscored:-1]
         targets_L = ids_1L[0, num_unscored + 1 :]
         values: NDArray[np.float32] = -target_logprobs(self._split.head, hidden_LD, targets_L).cpu().numpy()

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.head import target_logprobs
-from cotpress.modeling.loading import split_head
+from cotpress.modeling.loading import cache_argument, split_head
 from cotpress.modeling.segments import unit_ids
 from cotpress.records import Trace
 from cotpress.scoring.config import ReferenceWalkConfig
@@ -101,7 +101,7 @@ class _State:
             input_ids=ids_BL,
             attention_mask=mask_BL,
             position_ids=(mask_BL.cumsum(1) - 1).clamp(min=0),
-            past_key_values=cache,
+            **cache_argument(cache),
             use_cache=True,
         ).last_hidden_state
         return cls(mask_BL, hidden_BLD[:, -1], cache)
@@ -119,7 +119,7 @@ class _State:
             input_ids=ids_BW,
             attention_mask=self._mask_BL,
             position_ids=self._kept_B[:, None] + torch.arange(width, device=ids_BW.device),
-            past_key_values=self._cache,
+            **cache_argument(self._cache),
             use_cache=True,
         ).last_hidden_state
         return hidden_BWD
