@@ -1,4 +1,4 @@
-"""Settings of the compression: which tokens stay, given their scores."""
+"""Settings of the compression of scored traces."""
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -8,46 +8,46 @@ from cotpress.records import Unit
 
 
 class Selection(Enum):
-    """Who chooses the tokens."""
+    """Method of choosing the tokens."""
 
     exact = "exact"
-    """The asked ratio to the token, by score."""
+    """Exactly the requested ratio, by score."""
     llmlingua_compat = "llmlingua_compat"
-    """What LLMLingua 0.2.2 does, as the CTS release calls it: window by window, with a model, missing the ratio."""
+    """The decisions of LLMLingua 0.2.2 as the CTS release calls it: window by window, with a model, off the ratio."""
 
 
 class Protection(Enum):
-    """Tokens that are kept whatever their score."""
+    """Rule for tokens that are kept whatever their score."""
 
     none = "none"
     digits = "digits"
-    """Every token that holds a digit."""
+    """Every token with a digit."""
     math = "math"
-    """Every token of a number, an operator or a LaTeX command; commands and numbers stay whole."""
+    """Every token of a number, an operator or a LaTeX command, so that commands and numbers stay whole."""
     answer = "answer"
     """Every occurrence of the gold answer, as a whole number or word."""
 
 
 class Alignment(Enum):
-    """Whose score decides about a token."""
+    """Token whose score decides about a token."""
 
     own = "own"
-    """Its own: the formula."""
+    """The token itself."""
     next = "next"
-    """That of the token after it; the last token always stays. What LLMLingua 0.2.2 does, one off."""
+    """The following token, and the last token always stays: the off-by-one of LLMLingua 0.2.2."""
 
 
 class ExportFormat(Enum):
-    """How compressed training data is written for use elsewhere."""
+    """File format of exported training data."""
 
     parquet = "parquet"
-    """The compressed rows as they are, keep masks included."""
+    """Rows with keep masks."""
     trl = "trl"
     """One JSON object per line with `prompt` and `completion` messages (TRL, conversational)."""
     llamafactory = "llamafactory"
-    """One JSON object per line with `messages`, and the `dataset_info.json` that LLaMA-Factory reads."""
+    """One JSON object per line with `messages`, and the `dataset_info.json` for LLaMA-Factory."""
     openai = "openai"
-    """One JSON object per line with `messages`, as OpenAI's fine-tuning takes it."""
+    """One JSON object per line with `messages`, for OpenAI's fine-tuning."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,32 +55,32 @@ class CompressionConfig:
     """Config group `compression`."""
 
     selection: Selection = Selection.exact
-    """Who chooses the tokens."""
+    """Method of choosing the tokens."""
     iterative_size: int = 1800
-    """Tokens per window, at least 2; only looked at with `selection=llmlingua_compat`."""
+    """Tokens per window, at least 2; only with `selection=llmlingua_compat`."""
     mixed_ratios: list[float] = field(default_factory=list)
-    """Empty: every trace is cut to `ratio` and no marker is shown (CTS). Otherwise each trace draws one of
-    these ratios, which a control marker in the prompt announces; `ratio` is then asked at evaluation (TokenSkip)."""
+    """Empty: every trace is cut to `ratio`, without a control marker (CTS). Otherwise each trace draws one of these
+    ratios, which a control marker in the prompt states; `ratio` is then requested at evaluation (TokenSkip)."""
     granularity: Unit = Unit.token
-    """What stays or goes as one, ranked by the mean score of its tokens. The ratio is met to the token all the same: at
+    """Unit that is kept or dropped as one, ranked by the mean score of its tokens. The ratio is still met exactly: at
     most one word or step of a trace is cut, and keeps its beginning. `protection`, `keep_strings` and
-    `max_consecutive_deletions` speak of tokens and may keep parts of any others."""
+    `max_consecutive_deletions` apply to tokens and may keep parts of any others."""
     alignment: Alignment = Alignment.own
-    """Whose score decides about a token."""
+    """Token whose score decides about a token."""
     protection: Protection = Protection.none
     """Tokens that are kept whatever their score."""
     keep_strings: list[str] = field(default_factory=list)
     r"""Texts whose every occurrence is kept as well, e.g. `["Step", ":", "\n"]` (LLMLingua's `force_tokens`). A text of
-    nothing but the escapes `\n` and `\t` means line breaks and tabs: the command line has no other way to give them."""
+    the escapes `\n` and `\t` alone means line breaks and tabs, which the command line cannot express otherwise."""
     max_consecutive_deletions: int | None = None
-    """Longest run of tokens that may be missing, at least 1; null sets no limit."""
+    """Longest run of deleted tokens, at least 1; null sets no limit."""
 
 
 def check_llmlingua_compat(config: CompressionConfig) -> None:
-    """Refuse settings that `selection=llmlingua_compat` does not look at.
+    """Refuse settings without effect under `selection=llmlingua_compat`.
 
     Raises:
-        ConfigError: Names them.
+        ConfigError: A setting has no effect.
     """
     usual = CompressionConfig(selection=config.selection, iterative_size=config.iterative_size)
     for name in (f.name for f in fields(config)):
