@@ -93,7 +93,7 @@ def read_results(folder: Path) -> FidelityResults:
         raise damaged(folder, error) from error
 
 
-def found_beside(folder: Path) -> list[FidelityResults]:
+def results_beside(folder: Path) -> list[FidelityResults]:
     """Return the results in the folders beside `folder` that may stand in one table with its own.
 
     Damaged ones are logged and left out.

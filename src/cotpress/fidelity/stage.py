@@ -92,14 +92,14 @@ def measure(
     if not judged:
         raise DataError(f"scorer={system}: none of {len(cases)} usable traces of the truth has scores")
     rules = _rules(kind, cases)
-    position = next(judgements for name, judgements in rules.items() if name.startswith(POSITION))
-    refused = Counter(scores.manifest["dropped"]) + Counter(why for id_, why in unfit.items() if id_ in scored)
+    _, position = rules[POSITION]
+    refused = Counter(scores.manifest["dropped"]) + Counter(reason for id_, reason in unfit.items() if id_ in scored)
     main = main_metric(kind)
     row = _row(system, reference, judged, position, main, bootstrap, refused, rule=False)
     rule_rows = [
-        _row(name, "-", judgements, None if judgements is position else position, main, bootstrap,
-             Counter(unfit.values()), rule=True)
-        for name, judgements in rules.items()
+        _row(label, "-", judgements, None if name == POSITION else position, main, bootstrap, Counter(unfit.values()),
+             rule=True)
+        for name, (label, judgements) in rules.items()
     ]  # fmt: skip
     drops = ", ".join(f"{n} dropped: {reason}" for reason, n in sorted(row.dropped.items()))
     log.info("fidelity: %s judged on %d traces%s", system, len(judged), f" ({drops})" if drops else "")
@@ -123,7 +123,7 @@ def _cases(
         else:
             unfit[trace.id] = reason
     if not cases:
-        reasons = ", ".join(f"{n} x {why}" for why, n in Counter(unfit.values()).most_common())
+        reasons = ", ".join(f"{n} x {reason}" for reason, n in Counter(unfit.values()).most_common())
         raise DataError(f"truth: nothing can be measured on any trace ({reasons})")
     return cases, unfit
 
@@ -139,17 +139,17 @@ def _token_scores(scored: ScoredTrace, case: Case, tokenizer_key: str) -> NDArra
     return project_scores(scored.offsets, scored.scores, case.offsets, case.num_chars)
 
 
-def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, _Judgements]:
-    """Judge the trivial rules, each in both directions, and return the better direction of each with its name."""
+def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, tuple[str, _Judgements]]:
+    """Judge the trivial rules, each in both directions, and return the label and measures of the better direction."""
     main = main_metric(kind)
-    rules: dict[str, _Judgements] = {}
+    rules: dict[str, tuple[str, _Judgements]] = {}
     for name, directions in DIRECTIONS.items():
         both = [
             {id_: judge(kind, case, sign * case.rules[name]) for id_, case in cases.items()} for sign in (1.0, -1.0)
         ]
         means = [np.mean(_values(judged.values(), main)) for judged in both]
         best = int(np.argmax(means))
-        rules[f"{name} ({directions[best]} first)"] = both[best]
+        rules[name] = f"{name} ({directions[best]} first)", both[best]
     return rules
 
 

@@ -9,7 +9,7 @@ from cotpress.errors import ArtifactError
 from cotpress.records import PREDICTIONS_FILE, Prediction, System, SystemResult
 from cotpress.report.collect import Run
 from cotpress.report.published import Lookup, published_numbers
-from cotpress.report.row_names import Shown, told_apart
+from cotpress.report.row_names import Shown, distinguish
 from cotpress.store.tables import read_records
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Ru
             key, shown = row_key(row, run.results.seed), Shown.in_run(row, run.results)
             seen[key] = seen[key].also(shown) if key in seen else shown
     several_seeds = len({run.results.seed for run in runs}) > 1
-    systems = told_apart(seen)
+    systems = distinguish(seen)
     named = []
     for key, shown in seen.items():
         seed = min(shown.seeds) if several_seeds and len(shown.seeds) == 1 else None

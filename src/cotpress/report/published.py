@@ -27,14 +27,12 @@ class Published:
     Attributes:
         accuracy: In percent, as printed.
         tokens: Mean generated tokens, as printed.
-        actual_ratio: Kept fraction that the paper reports for its training data; None if it does not.
         source: Paper and table.
         note: Condition of a comparison; mostly empty.
     """
 
     accuracy: str
     tokens: str
-    actual_ratio: float | None
     source: str
     note: str
 
@@ -74,12 +72,6 @@ def _table() -> dict[tuple[str, str, str, float], tuple[Published, ...]]:
     text = files("cotpress.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
         key = (row["model"].lower(), row["benchmark"], row["system"].lower(), round(float(row["ratio"]), 4))
-        printed = Published(
-            accuracy=row["accuracy"],
-            tokens=row["tokens"],
-            actual_ratio=float(row["actual_ratio"]) if row["actual_ratio"] else None,
-            source=row["source"],
-            note=row["note"],
-        )
+        printed = Published(**{name: row[name] for name in ("accuracy", "tokens", "source", "note")})
         table[key] = (*table.get(key, ()), printed)
     return table

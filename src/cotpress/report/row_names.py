@@ -92,7 +92,7 @@ class Shown:
         return Shown(self.row, self.seeds | other.seeds, essentials, settings)
 
 
-def told_apart(rows: Mapping[object, Shown]) -> dict[object, System]:
+def distinguish(rows: Mapping[object, Shown]) -> dict[object, System]:
     """Return the identity of every row, without its seed: equal ones are one system under several seeds.
 
     Args:
@@ -103,8 +103,8 @@ def told_apart(rows: Mapping[object, Shown]) -> dict[object, System]:
     def extend(keys: Sequence[str], short: Callable[[str], str], of: Callable[[Shown], Traits], group: _Group) -> None:
         for key, shown in group.items():
             values = ((short(name), of(shown).shown(name)) for name in keys)
-            told = tuple((name, value) for name, value in values if value is not None)
-            systems[key] = replace(systems[key], settings=systems[key].settings + told)
+            differing = tuple((name, value) for name, value in values if value is not None)
+            systems[key] = replace(systems[key], settings=systems[key].settings + differing)
 
     for group in _namesakes(systems, rows):
         if _mistakable(group.values()):
@@ -120,8 +120,8 @@ def told_apart(rows: Mapping[object, Shown]) -> dict[object, System]:
     for group in _namesakes(systems, rows):
         for key, shown in group.items():
             if any(_same_place(shown, other) for other_key, other in group.items() if other_key != key):
-                told = (("", _short_hash(key, shown.row)),)
-                systems[key] = replace(systems[key], settings=systems[key].settings + told)
+                digest = (("", _short_hash(key, shown.row)),)
+                systems[key] = replace(systems[key], settings=systems[key].settings + digest)
     return systems
 
 

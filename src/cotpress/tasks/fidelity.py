@@ -16,9 +16,9 @@ from cotpress.fidelity.results import (
     FidelityResults,
     FidelityRow,
     flat,
-    found_beside,
     merged_rows,
     read_results,
+    results_beside,
     write_results,
 )
 from cotpress.fidelity.stage import Bootstrap, measure
@@ -112,7 +112,7 @@ def _settings(config: FidelityConfig) -> dict[str, Any]:
 
 def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
     """Write the tables over all jobs on the same traces beside the jobs, and return their rows."""
-    rows = merged_rows(found_beside(output))
+    rows = merged_rows(results_beside(output))
     stem = f"{safe_name(results.truth)}-{fingerprint({'comparable': list(results.comparable)})[:8]}"
     main, kinds = main_grid(rows, confidence=results.confidence), kinds_grid(rows, confidence=results.confidence)
     text = f"## {_title(results)}\n\n{main.markdown()}"

@@ -10,9 +10,9 @@ from cotpress.errors import ArtifactError
 from cotpress.fidelity.results import (
     FidelityResults,
     FidelityRow,
-    found_beside,
     merged_rows,
     read_results,
+    results_beside,
     write_results,
 )
 from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
@@ -61,7 +61,7 @@ def test_only_jobs_on_the_same_traces_share_a_table(tmp_path: Path, caplog: pyte
     write_results(tmp_path / "c", results(row("head", 0.5), truth_artifact="truth/2"))
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "results.json").write_text("half")
-    rows = merged_rows(found_beside(tmp_path / "a"))
+    rows = merged_rows(results_beside(tmp_path / "a"))
     assert [r.system for r in rows] == ["cts", "position (early first)", "random"]
     assert "not in the table" in caplog.text
 

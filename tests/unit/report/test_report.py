@@ -169,7 +169,7 @@ WIDE = replace(
 
 
 def test_table_fits_120_columns_with_the_widest_cells() -> None:
-    published = Published(accuracy="85.90", tokens="29470", actual_ratio=None, source="paper", note="")
+    published = Published(accuracy="85.90", tokens="29470", source="paper", note="")
     text = plain_table([ORIGINAL, WIDE], "title", published=lambda r: published)
     table = [line for line in text.splitlines() if not line.startswith("  ")]
     assert max(len(line) for line in table) <= 120
