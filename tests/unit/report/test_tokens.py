@@ -28,10 +28,10 @@ def words_of(text: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [
-        (r"Wait, 12 + \frac 3.5 = the apples .", "hesitations digits operators latex digits operators stop_words words "
-                                                 "punctuation"),
+        (r"Wait 12, + \frac 3.5 = the apples .", "hesitations punctuation operators latex digits operators stop_words "
+                                                 "words punctuation"),
         ("hmm so let me check it", "hesitations stop_words hesitations hesitations hesitations stop_words"),
-        ("two well-known x \u2264 $5", "words words words operators latex"),
+        ("two well-known x \u2264 $5 5$", "words words words operators digits latex"),
         ("\uff15 \u00d7 \ud55c\uad6d", "digits operators words"),
     ],
 )  # fmt: skip
