@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from cotpress.compression.selection import rank_many
 from cotpress.errors import DataError
+from cotpress.modeling.selection import rank_many
 from cotpress.records import ScoredTrace
 
 

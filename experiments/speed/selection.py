@@ -37,10 +37,10 @@ def prepare(job: Job) -> Any:
 
 
 def _rank(scores: Any, lengths: Any) -> float:
-    from cotpress.compression.selection import select_many
+    from cotpress.modeling.selection import rank_many
 
     started = time.perf_counter()
-    select_many(scores, lengths, np.full(len(lengths), RATIO))
+    rank_many(scores, lengths).cut(np.full(len(lengths), RATIO))
     return time.perf_counter() - started
 
 

@@ -1,4 +1,4 @@
-"""What the stages hand over. Read this first.
+"""Records that the stages exchange, and the names of the files that hold them. Read this first.
 
     data --> distill --> reference --> score --> compress --> sft --> evaluate --> report
     Trace    Valuable    checkpoint    Scored    Compressed   adapter  Prediction   tables,
@@ -10,7 +10,7 @@ positions count Unicode code points of `thinking`, half open: `thinking[start:en
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+TRACES_FILE = "traces.parquet"
+"""`Trace`, of the stages data and truth."""
+IMPORTANCE_FILE = "importance.parquet"
+"""`SentenceImportance`, of the stage truth."""
+PROBLEMS_FILE = "problems.parquet"
+"""`Problem`, of the stage benchmark."""
+VALUABLE_FILE = "valuable.parquet"
+"""`ValuableTrace`, of the stage distill."""
+SCORES_FILE = "scores.parquet"
+"""`ScoredTrace`, of the stage score."""
+COMPRESSED_FILE, RANKING_FILE = "compressed.parquet", "ranking.parquet"
+"""`CompressedTrace` and `RankedTrace`, of the stage compress."""
+TRAIN_LOG_FILE = "train_log.csv"
+"""Loss by optimizer step, of the stages that train."""
+PREDICTIONS_FILE = "predictions.parquet"
+"""`Prediction`, of the stage evaluate and of run directories."""
+RESULTS_FILE, CONFIG_FILE, FAILURE_FILE = "results.json", "config.yaml", "failure.json"
+"""Files of run directories."""
+
+
 class Unit(Enum):
-    """What is scored, kept or dropped as one."""
+    """Stretch of text that is scored, kept or dropped as one."""
 
     token = "token"
     word = "word"
@@ -48,13 +68,13 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A question with its gold answer: what evaluation asks.
+    """A question of a benchmark with its gold answer.
 
     Attributes:
-        question: The user's turn, as it is asked.
+        question: Text of the user's turn.
         answer: Gold answer; empty if `unanswerable`.
         extractor: Name of the `Extractor` that finds the answer in an output.
-        unanswerable: The question has no answer; right is to say so.
+        unanswerable: The question has no answer, and saying so is correct.
     """
 
     id: str
@@ -67,7 +87,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A solved problem with its chain of thought: what everything else starts from.
+    """A solved problem with its chain of thought, the input of all other stages.
 
     Attributes:
         id: Unique within a data artifact.
@@ -92,10 +112,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentenceImportance:
-    """What one sentence of a thinking text was measured to be worth.
+    """Measured importance of one sentence of a thinking text.
 
     Attributes:
-        id: The trace that it stands in.
+        id: Id of its trace.
         start: First character.
         end: One past the last character.
         importance: Finite; higher = more important.
@@ -108,23 +128,23 @@ class SentenceImportance:
 
 
 class TruthKind(Enum):
-    """What is known about the traces that scorers are judged on."""
+    """Kind of knowledge about the traces that scorers are judged on."""
 
     tokens = "tokens"
     """Every character is labelled: essential or planted redundancy of some kind (`Trace.spans`)."""
     steps = "steps"
-    """Every step is labelled: original, inserted, or edited, which is neither (`Trace.spans`)."""
+    """Every step is labelled: original, inserted, or edited, which counts as neither (`Trace.spans`)."""
     importance = "importance"
     """Every sentence has a measured importance (`SentenceImportance`)."""
 
 
 EDITED_STEP = "edited"
-"""Kind of a step that is neither original nor inserted, so that nothing is known about it."""
+"""Kind of a step that is neither original nor inserted and is not judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuableTrace:
-    """A trace with the part of its thinking that is worth keeping, found by a distill extractor.
+    """A trace with the valuable part of its thinking, as marked by a distill extractor.
 
     Attributes:
         valuable: Character ranges of `thinking`, sorted and disjoint.
@@ -143,7 +163,7 @@ class ScoredTrace:
     """One finite importance per thinking token; higher = keep. Independent of any ratio.
 
     Attributes:
-        token_ids: int32 `[n]`, the thinking in the scorer's own tokenizer.
+        token_ids: int32 `[n]`, the thinking in the scorer's tokenizer.
         offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
         scores: float32 `[n]`.
         tokenizer: Fingerprint of the tokenizer that made `token_ids`.
@@ -163,14 +183,13 @@ class CompressedTrace:
     """A trace whose thinking was cut to a ratio, counted in the student's tokens.
 
     Attributes:
-        compressed_thinking: The kept characters, in order; of the text column if one was compressed (`data.field`).
+        compressed_thinking: Kept characters in order, of the text column if `data.field` names one.
         token_ids: int32 `[num_kept_tokens]`, the kept tokens as the student is trained on them.
         keep_mask: bool `[num_tokens]` over the student's tokens of the whole thinking.
-        target_ratio: Asked kept fraction, in (0, 1].
+        target_ratio: Requested kept fraction, in (0, 1].
         actual_ratio: `num_kept_tokens / num_tokens`.
-        marker_ratio: Ratio to announce in the prompt by the control marker, or None for no marker.
-        protection_exceeded: True if tokens that stay whatever their score (protected, or held by a limit on deletions)
-            alone were more than the ratio allows.
+        marker_ratio: Ratio that the control marker in the prompt states; None for no marker.
+        protection_exceeded: True if protected tokens and those held by the limit on deletions alone exceed the ratio.
     """
 
     id: str
@@ -190,19 +209,19 @@ class CompressedTrace:
 
 
 def num_to_keep(num_tokens: int, ratio: float) -> int:
-    """Tokens that a ratio in (0, 1] leaves of `num_tokens`, in `[0, num_tokens]`."""
+    """Return how many of `num_tokens` tokens a ratio in (0, 1] keeps, in `[0, num_tokens]`."""
     return min(round(ratio * num_tokens), num_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedTrace:
-    """The order in which a trace's thinking tokens are deleted: what it would be at every ratio.
+    """Order of deletion of a trace's thinking tokens, which gives its compression at every ratio.
 
     Attributes:
         offsets: int32 `[n, 2]`, characters of `thinking` that each of the student's tokens stands for.
-        scores: float32 `[n]`, what the scorer said about each of them.
+        scores: float32 `[n]`, their scores.
         places: int32 `[n]`, a permutation: the token of place 0 is deleted last.
-        num_held: Tokens that stay at every ratio; they have the first places.
+        num_held: Number of tokens that stay at every ratio; they have the first places.
     """
 
     id: str
@@ -212,7 +231,7 @@ class RankedTrace:
     num_held: int
 
     def kept(self, ratio: float) -> NDArray[np.bool_]:
-        """Which tokens stay at a ratio in (0, 1], bool `[n]`."""
+        """Return the keep mask at a ratio in (0, 1], bool `[n]`."""
         return self.places < max(num_to_keep(len(self.places), ratio), self.num_held)
 
 
@@ -221,20 +240,20 @@ class Prediction:
     """One generated solution and its verdict.
 
     Attributes:
-        system: Row of the results table, e.g. `Original` or `cts`.
-        ratio: Asked kept fraction of the student that wrote it.
+        system: Label of its system, e.g. `Original` or `cts`.
+        ratio: Requested kept fraction of the student that wrote it.
         output: Generated text, without the prompt.
         predicted: Extracted answer, empty if there was none.
-        declined: Whether the output says that the question has no answer.
+        declined: True if the output says that the question has no answer.
         num_tokens: Generated tokens in the student's tokenizer, end token not counted.
-        num_thinking_tokens: The part of them before the thinking was closed, what opened it included; 0 from a model
+        num_thinking_tokens: Tokens of these before the thinking was closed, the opening tag included; 0 from a model
             that does not think.
-        finish_reason: `stop` (the model ended), `length` (budget or context ended it) or `refused` (the prompt left no
-            room in the context).
-        latency_s: Seconds of wall time: of its request to a server, or its share of the forwards that it was part of.
+        finish_reason: `stop` (end token), `length` (budget or context exhausted) or `refused` (the prompt left no room
+            in the context).
+        latency_s: Wall time in seconds of the request to a server, or its share of the batches that it was part of.
         sample: Index of the sample for this question.
-        closed: False if a thinking that was begun was never closed; models that do not think between tags begin none.
-        reference_tokens: Tokens of the output in the reference tokenizer, if one was asked for.
+        closed: False if a thinking was opened and never closed; always True for models without thinking tags.
+        reference_tokens: Tokens of the output in the reference tokenizer, if one is configured.
     """
 
     id: str
@@ -256,6 +275,85 @@ class Prediction:
     reference_tokens: int | None = None
 
 
+class Origin(Enum):
+    """Kind of a system."""
+
+    scorer = "scorer"
+    """Student trained on traces that were cut by a scorer."""
+    original = "original"
+    """Student trained on the whole traces."""
+    base = "base"
+    """Model without training."""
+    baseline = "baseline"
+    """Model prompted or cut off to write less, without training for it."""
+    given = "given"
+    """Model or adapter that the user names."""
+
+
+ON_BASE, MIXED = "Base", "mixed"
+"""Variants of a system: a baseline on the untuned model; one student for several ratios."""
+_BASELINE_NAMES = frozenset({"beconcise", "onlynumbers", "abbrewords", "lc-prompt", "truncation"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """Identity of a system whose answers are compared with those of others.
+
+    Attributes:
+        name: Name of the scorer, of the baseline, or of the given model or adapter.
+        origin: Its kind.
+        ratio: Requested kept fraction; None for a student of several ratios or where no ratio applies.
+        variant: `ON_BASE`, `MIXED` or empty.
+        settings: Keys and values that distinguish it from other systems of a table; an empty key shows the value alone.
+        seed: Seed, where a table holds several.
+    """
+
+    name: str
+    origin: Origin
+    ratio: float | None = None
+    variant: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+    seed: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Text for tables, figures and logs, without the ratio."""
+        settings = "".join(f" {key}={value}" if key else f" {value}" for key, value in self.settings)
+        seed = "" if self.seed is None else f" seed={self.seed}"
+        return f"{self.name}{f' ({self.variant})' if self.variant else ''}{settings}{seed}"
+
+    @property
+    def title(self) -> str:
+        """Label with the ratio, unless that is 1: `cts 0.5`."""
+        return self.label if self.ratio is None or self.ratio >= 1 else f"{self.label} {self.ratio:g}"
+
+    @property
+    def is_baseline(self) -> bool:
+        """True if no scorer takes part in the system."""
+        return self.origin in (Origin.original, Origin.base, Origin.baseline)
+
+    @property
+    def is_untuned(self) -> bool:
+        """True if nothing was trained for the system."""
+        return self.origin is Origin.base or self.variant == ON_BASE
+
+    @classmethod
+    def from_label(cls, label: str) -> System:
+        """Read the label of a row of an earlier release, which stored nothing else."""
+        name, variant = label, ""
+        for known in (ON_BASE, MIXED):
+            if label.endswith(f" ({known})"):
+                name, variant = label.removesuffix(f" ({known})"), known
+        if name in (ORIGINAL.name, BASE.name):
+            return ORIGINAL if name == ORIGINAL.name else BASE
+        origin = Origin.baseline if name.lower() in _BASELINE_NAMES else Origin.scorer
+        return cls(name=name, origin=origin, variant=variant)
+
+
+ORIGINAL = System(name="Original", origin=Origin.original, ratio=1.0)
+BASE = System(name="Base", origin=Origin.base, ratio=1.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
     """A point estimate with a two-sided confidence interval."""
@@ -268,12 +366,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetAccuracy:
-    """Accuracy when an answer only counts if it ended within `budget` tokens: that of a run with this budget.
+    """Accuracy if an answer only counts when it ended within `budget` tokens, as in a run with this budget.
 
     Attributes:
         budget: Generated tokens, the end token included, as in `max_new_tokens`.
         accuracy: Fraction correct within it.
-        difference: Minus that of Original at the same budget, on the same questions, paired; None without Original.
+        difference: Paired difference from Original at the same budget on the same questions; None without Original.
     """
 
     budget: int
@@ -283,37 +381,39 @@ class BudgetAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemResult:
-    """One row of the results table. What is None was not measured.
+    """One row of the results table; None stands for numbers that were not measured.
 
     Attributes:
+        system: Label of the system.
         accuracy: Fraction correct (avg@k for k samples per question), with a 95 % interval over questions.
         mean_tokens: Generated tokens per answer, with a 95 % interval.
-        target_ratio: Asked kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if it is not known. With
-            mixed ratios, that of the traces whose marker announces `target_ratio`; None if no trace drew it.
-        generated_ratio: ActRatio: generated tokens relative to those of `generated_against` on the same questions; None
-            if that wrote none.
-        generated_against: `ratio 1` (the same student asked for all of its thinking; students with a control marker)
-            or `Original` (students of a single ratio); empty without either.
+        target_ratio: Requested kept fraction of the training thinking.
+        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if unknown. With mixed
+            ratios, of the traces whose marker states `target_ratio`; None if no trace drew it.
+        generated_ratio: ActRatio, generated tokens relative to those of `generated_against` on the same questions; None
+            if that generated none.
+        generated_against: `ratio 1` (the same student at ratio 1; students with a control marker) or `Original`
+            (students of a single ratio); empty without either.
         generated_thinking_ratio: The same over thinking tokens only.
-        accuracy_difference: Accuracy minus that of Original on the same questions, paired; None for Original itself and
-            without it.
-        truncation_rate: Fraction of answers ended by the token budget.
+        accuracy_difference: Paired difference in accuracy from Original on the same questions; None for Original itself
+            and without it.
+        truncation_rate: Fraction of answers cut off by the token budget.
         seconds_per_sample: Wall time per answer.
-        num_samples: Most samples of one question.
-        num_training_rows: Traces that its student learnt from; None for what was not trained here.
+        num_samples: Maximum number of samples of one question.
+        num_training_rows: Training traces of its student; None for systems that were not trained here.
         standard_error: Standard error of the accuracy, clustered by question; None for a single question.
         pass_at_k: Probability that one of k answers is correct, for k = 1 .. num_samples.
-        training_reduction: Share of the thinking tokens that training was spared, `1 - actual_ratio`; with mixed ratios
-            that of the whole mixture, in every row of its student.
-        inference_reduction: Share of Original's generated tokens that was not generated; negative if there were more,
-            None if Original wrote none.
+        training_reduction: Share of the thinking tokens that the compression removed from training, `1 - actual_ratio`;
+            with mixed ratios of the whole mixture, in every row of its student.
+        inference_reduction: Share of Original's generated tokens that was saved; negative if there were more, None if
+            Original generated none.
         loop_rate: Fraction of answers that end in a repetition.
         unclosed_rate: Fraction of answers that never close their thinking.
         mean_thinking_tokens: Generated tokens before the thinking was closed, per answer.
-        mean_answer_tokens: The others, per answer.
+        mean_answer_tokens: Other generated tokens, per answer.
         mean_reference_tokens: Generated tokens per answer in the reference tokenizer, with an interval.
         accuracy_at_budgets: Accuracy at the same token budgets for all systems of a run.
+        identity: The system itself; None in results of earlier releases, which have its label alone.
     """
 
     system: str
@@ -340,8 +440,14 @@ class SystemResult:
     accuracy_at_budgets: tuple[BudgetAccuracy, ...] = ()
     artifacts: dict[str, str] = field(default_factory=dict)
     num_training_rows: int | None = None
+    identity: System | None = None
+
+    @property
+    def source(self) -> System:
+        """Identity of the system, read from the label where no other is stored."""
+        return self.identity or replace(System.from_label(self.system), ratio=self.target_ratio)
 
     @property
     def lengthened(self) -> bool:
-        """True if the student writes more than what it is compared with: the compression failed in generation."""
+        """True if the student generates more tokens than the system that it is compared with."""
         return self.generated_ratio is not None and self.generated_ratio > 1

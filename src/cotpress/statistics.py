@@ -1,13 +1,8 @@
-"""How sure the numbers are: intervals over questions, paired differences, pass@k.
+"""Uncertainty of the results: intervals over questions, paired differences, pass@k.
 
 Several samples of one question are not independent, so the question is the unit: its samples are averaged first, and
-the spread between questions gives the error (clustered standard errors, arXiv 2411.00640). All functions here take one
-number per question or predictions, and know nothing of systems and tables.
-
-Intervals of a mean and of a fraction, from one number per question.
-
-Several samples of one question are not independent, so the question is the unit: its samples are averaged first, and
-the spread between questions gives the error (clustered standard errors, arXiv 2411.00640).
+the spread between questions gives the error (clustered standard errors, arXiv 2411.00640). All functions here take
+predictions or one number per question.
 """
 
 import math
@@ -23,7 +18,7 @@ from cotpress.records import Interval, Prediction
 
 
 def wilson(fraction: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a fraction observed in `n` independent trials; inside [0, 1] and never empty."""
+    """Return the Wilson score interval of a fraction in `n` independent trials; inside [0, 1] and never empty."""
     return _score_interval(fraction, n, normal_quantile(confidence))
 
 
@@ -34,13 +29,13 @@ def _score_interval(fraction: float, n: float, z: float) -> tuple[float, float]:
 
 
 def fraction_interval(questions: Sequence[float], num_answers: int, confidence: float = 0.95) -> Interval:
-    """Mean of one fraction per question with its interval, inside [0, 1].
+    """Return the mean of one fraction per question with its interval, inside [0, 1].
 
     One sample per question (every fraction 0 or 1) gives Wilson's interval. Several give the same formula with two
     changes, both needed for coverage with few questions: `n` is the number of independent trials that would have the
     standard error clustered by question, at most the number of answers, and the quantile is Student's with one degree
     of freedom less than there are questions. A plain t interval covers 82 to 93 % with 10 questions near 0 or 1, this
-    one 92 to 98 %. Where all questions have the same fraction there is no spread to see, and only questions count.
+    interval 92 to 98 %. If all questions have the same fraction, their number alone determines the interval.
     """
     means = np.asarray(questions, dtype=np.float64)
     n, fraction = len(means), float(means.mean())
@@ -54,9 +49,9 @@ def fraction_interval(questions: Sequence[float], num_answers: int, confidence: 
 
 
 def standard_error(questions: Sequence[float] | NDArray[np.float64]) -> float | None:
-    """Standard error of the mean over questions; clustered, if each number is the mean over a question's samples.
+    """Return the standard error of the mean over questions, clustered if each number is a mean over samples.
 
-    None for a single question, whose spread cannot be seen.
+    None for a single question.
     """
     if len(questions) < 2:
         return None
@@ -64,14 +59,14 @@ def standard_error(questions: Sequence[float] | NDArray[np.float64]) -> float | 
 
 
 def mean_interval(values: Sequence[float] | NDArray[np.float64], confidence: float = 0.95) -> Interval:
-    """Mean with Student's t interval; a single value has the whole line as interval."""
+    """Return the mean with Student's t interval; the interval of a single value is unbounded."""
     mean, error = float(np.mean(values)), standard_error(values)
     half = math.inf if error is None else _student_quantile(confidence, len(values) - 1) * error
     return Interval(value=mean, low=mean - half, high=mean + half, n=len(values))
 
 
 def normal_quantile(confidence: float) -> float:
-    """Quantile of the normal distribution that a two-sided interval of this level reaches out to."""
+    """Return the quantile of the normal distribution for a two-sided interval of this level."""
     return float(ndtri((1 + confidence) / 2))
 
 
@@ -80,13 +75,13 @@ def _student_quantile(confidence: float, degrees: int) -> float:
 
 
 Measure = Callable[[Prediction], float]
-"""What is measured on one answer."""
+"""Number measured on one answer."""
 
 
 def accuracy_interval(
     predictions: Sequence[Prediction], confidence: float = 0.95, *, budget: int | None = None
 ) -> Interval:
-    """Fraction correct, avg@k for k samples per question, with an interval over questions; `n` counts questions.
+    """Return the fraction correct, avg@k for k samples per question, with an interval; `n` counts questions.
 
     Args:
         predictions: Answers, one or several per question.
@@ -104,13 +99,13 @@ def paired_accuracy_difference(
     *,
     budget: int | None = None,
 ) -> Interval:
-    """Accuracy of `system` minus that of `baseline` on the questions both answered, in [-1, 1].
+    """Return the accuracy of `system` minus that of `baseline` on the questions both answered, in [-1, 1].
 
-    With a budget, only answers that end within so many tokens count as correct, of both.
+    With a budget, only answers of both that end within so many tokens count as correct.
 
     With one sample per question the interval adds half a question to each of the four outcomes (Agresti and Min 2005),
-    so two systems that agree on every question still do not look equal for certain. With several it is Student's t
-    over the questions' differences, unless these do not vary at all.
+    so the interval of two systems that agree on every question is not empty. With several samples it is Student's t
+    over the questions' differences, unless these are all equal.
 
     Args:
         system: Answers, one or several per question.
@@ -125,8 +120,8 @@ def paired_accuracy_difference(
     differences = _differences(system, baseline, _counted_correct(budget))
     value, n = float(differences.mean()), len(differences)
     if standard_error(differences) and not np.isin(differences, (-1.0, 0.0, 1.0)).all():
-        found = mean_interval(differences, confidence)
-        low, high = found.low, found.high
+        interval = mean_interval(differences, confidence)
+        low, high = interval.low, interval.high
     else:
         low, high = _agresti_min(differences, confidence)
     return Interval(value=value, low=min(max(low, -1.0), value), high=max(min(high, 1.0), value), n=n)
@@ -135,7 +130,7 @@ def paired_accuracy_difference(
 def paired_token_difference(
     system: Sequence[Prediction], baseline: Sequence[Prediction], confidence: float = 0.95
 ) -> Interval:
-    """Generated tokens per answer of `system` minus those of `baseline` on the questions both answered.
+    """Return the generated tokens per answer of `system` minus those of `baseline` on their common questions.
 
     Raises:
         DataError: They share no question.
@@ -144,17 +139,17 @@ def paired_token_difference(
 
 
 def _counted_correct(budget: int | None) -> Measure:
-    """1 for a correct answer that ends within `budget` tokens, 0 for any other.
+    """Return a measure that is 1 for a correct answer that ends within `budget` tokens, 0 for any other.
 
-    A budget holds the end token, as `max_new_tokens` does, and `num_tokens` does not: an answer of as many tokens as
-    the budget would have been cut off before it could end.
+    A budget includes the end token, as `max_new_tokens` does, and `num_tokens` does not: an answer of as many tokens as
+    the budget would have been cut off.
     """
     allowed = math.inf if budget is None else budget
     return lambda p: float(p.correct and p.num_tokens < allowed)
 
 
 def _differences(system: Sequence[Prediction], baseline: Sequence[Prediction], measure: Measure) -> NDArray[np.float64]:
-    """Differences of the questions' means, float64 `[shared questions]`."""
+    """Return the differences of the questions' means, float64 `[shared questions]`."""
     ours, theirs = (question_means_by_id(p, measure) for p in (system, baseline))
     return np.array([ours[i] - theirs[i] for i in shared_questions(ours, theirs)], dtype=np.float64)
 
@@ -167,12 +162,14 @@ def _agresti_min(differences: NDArray[np.float64], confidence: float) -> tuple[f
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Unbiased estimate that one of `k` answers is correct, `1 - C(n - c, k) / C(n, k)` (arXiv 2107.03374, eq. 1).
+    """Estimate without bias the probability that one of `k` answers is correct (arXiv 2107.03374, eq. 1).
+
+    This is `1 - C(n - c, k) / C(n, k)`.
 
     Args:
         num_samples: Answers to the question, n.
         num_correct: Correct ones among them, c.
-        k: Answers that one would draw, in 1 .. n.
+        k: Answers drawn, in 1 .. n.
     """
     if not 1 <= k <= num_samples:
         raise ValueError(f"pass@{k} needs at least {k} samples, got {num_samples}")
@@ -180,7 +177,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 
 def pass_at_k_intervals(predictions: Sequence[Prediction], confidence: float = 0.95) -> tuple[Interval, ...]:
-    """pass@k for k from 1 to the fewest samples of any question, each with an interval over questions."""
+    """Return pass@k for k from 1 to the fewest samples of any question, each with an interval over questions."""
     questions = list(by_question(predictions, lambda p: float(p.correct)).values())
     fewest = min(len(q) for q in questions)
     return tuple(
@@ -194,10 +191,9 @@ def token_ratio(
     baseline: Sequence[Prediction],
     measure: Measure = lambda p: float(p.num_tokens),
 ) -> float | None:
-    """Generated tokens of `system` relative to `baseline` on the questions both answered.
+    """Return the generated tokens of `system` relative to `baseline` on the questions both answered.
 
-    None if the baseline wrote nothing on them, so that nothing can be relative to it: a student that says nothing is a
-    result, and the rest of its row is worth having.
+    None if the baseline generated nothing on them.
 
     Args:
         system: Answers, one or several per question.
@@ -214,28 +210,28 @@ def token_ratio(
 
 
 def by_question(predictions: Sequence[Prediction], measure: Measure) -> dict[str, list[float]]:
-    """The measure of all samples of each question, by question id."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """Measure all samples of each question, by question id."""
+    questions: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
-        found[prediction.id].append(measure(prediction))
-    return found
+        questions[prediction.id].append(measure(prediction))
+    return questions
 
 
 def question_means_by_id(predictions: Sequence[Prediction], measure: Measure) -> dict[str, float]:
-    """Mean of the measure over the samples of each question, by question id."""
+    """Return the mean of the measure over the samples of each question, by question id."""
     return {i: sum(v) / len(v) for i, v in by_question(predictions, measure).items()}
 
 
 def question_means(predictions: Sequence[Prediction], measure: Measure) -> list[float]:
-    """Mean of the measure over the samples of each question."""
+    """Return the mean of the measure over the samples of each question."""
     return list(question_means_by_id(predictions, measure).values())
 
 
 def shared_questions(ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[str]:
-    """Ids of the questions that two systems both answered.
+    """Return the ids of the questions that two systems both answered.
 
     Raises:
-        DataError: There is none.
+        DataError: They share no question.
     """
     shared = [i for i in ours if i in theirs]
     if not shared:

@@ -39,13 +39,13 @@ def test_one_sample_per_question_is_plain_wilson() -> None:
     assert (interval.low, interval.high) == pytest.approx(wilson(15 / 148, 148))
 
 
-def test_samples_that_always_agree_count_as_one() -> None:
+def test_equal_samples_count_as_one() -> None:
     once = accuracy_interval([answer(i, i < 6) for i in range(10)])
     thrice = accuracy_interval([answer(i, i < 6, sample=s) for i in range(10) for s in range(3)])
     assert (thrice.low, thrice.high, thrice.n) == (pytest.approx(once.low), pytest.approx(once.high), 10)
 
 
-def test_questions_without_spread_between_them_count_as_single_answers() -> None:
+def test_equal_questions_count_as_single_answers() -> None:
     mixed = accuracy_interval([answer(i, s == 0, sample=s) for i in range(10) for s in range(2)])
     assert (mixed.low, mixed.high) == pytest.approx(wilson(0.5, 10))
 
@@ -92,7 +92,7 @@ def test_mean_interval_equals_the_textbook_value() -> None:
     assert (got.low, got.high) == pytest.approx(expected)
 
 
-def test_single_value_says_nothing_about_the_spread() -> None:
+def test_single_value_has_an_unbounded_interval() -> None:
     assert mean_interval([7.0]).high == math.inf
 
 
@@ -106,7 +106,7 @@ def test_paired_difference_equals_the_hand_computed_value() -> None:
     assert (got.low, got.high) == (pytest.approx(2 / 12 - half), pytest.approx(2 / 12 + half))
 
 
-def test_equal_answers_do_not_prove_equal_systems() -> None:
+def test_equal_answers_have_an_interval_of_nonzero_width() -> None:
     same = [answer(i, True) for i in range(8)]
     got = paired_accuracy_difference(same, same)
     assert got.low < got.value == 0 < got.high
@@ -120,7 +120,7 @@ def test_only_shared_questions_are_compared() -> None:
         token_ratio([answer(1, True)], [answer(2, True)])
 
 
-def test_nothing_is_relative_to_a_baseline_that_wrote_nothing() -> None:
+def test_ratio_to_an_empty_baseline_is_none() -> None:
     silent = [answer(1, False, 0), answer(2, False, 0)]
     assert token_ratio([answer(1, True, 5)], silent) is None
     assert token_ratio(silent, silent) is None
@@ -144,7 +144,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_answer(n: int) -> None
             assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
 
 
-def test_pass_at_more_than_there_are_samples_is_refused() -> None:
+def test_pass_at_more_than_the_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="pass@3"):
         pass_at_k(2, 1, 3)
 
@@ -159,7 +159,7 @@ def test_pass_at_k_starts_at_the_accuracy_rises_with_k_and_ends_at_any(questions
     assert found[0].value <= found[1].value + 1e-12 <= found[2].value + 2e-12
 
 
-def test_accuracy_at_a_budget_is_that_of_a_cut_there_which_needs_room_for_the_end_token() -> None:
+def test_accuracy_at_a_budget_needs_room_for_the_end_token() -> None:
     rows = [answer(i, True, tokens) for i, tokens in enumerate((10, 20, 30, 40, 50))]
     assert [accuracy_interval(rows, budget=b).value for b in (30, 31, 50, 51)] == [0.4, 0.6, 0.8, 1.0]
 

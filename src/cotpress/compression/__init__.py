@@ -1,1 +1,1 @@
-"""Which tokens stay: pure selection, no model."""
+"""Compression of thinking tokens by score, and its export; loads no model."""

@@ -1,4 +1,4 @@
-"""Compressed rows in the formats that other trainers read."""
+"""Export of compressed rows in the formats of other trainers."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cotpress.compression.config import ExportFormat
 from cotpress.errors import DataError
 from cotpress.prompts import ChatConfig, marker_text, render_chat
-from cotpress.records import CompressedTrace
+from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.tables import write_records
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILES = {
-    ExportFormat.parquet: "compressed.parquet",
+    ExportFormat.parquet: COMPRESSED_FILE,
     ExportFormat.trl: "compressed.trl.jsonl",
     ExportFormat.llamafactory: "compressed.llamafactory.jsonl",
     ExportFormat.openai: "compressed.openai.jsonl",
 }
-"""Name of the exported file, by format."""
+"""Names of the exported files."""
 DATASET_INFO = "dataset_info.json"
-"""What LLaMA-Factory looks for in its `dataset_dir`."""
+"""Index file in the `dataset_dir` of LLaMA-Factory."""
 DATASET = "compressed"
 """Name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`."""
 
 
 def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:
-    """Write the rows into the folder `output` and return the file; it appears whole or not at all.
+    """Write the rows into the folder `output`, atomically, and return the file.
 
     The conversation formats hold texts, in the order of the rows: the system text if there is one, the question with
     its ratio marker, and the assistant's turn `thinking_open thinking thinking_close response`. Trainers tokenize these
-    texts anew, so at the seams of dropped tokens they may see other token boundaries than our own student.
+    texts anew, so token boundaries beside dropped tokens may differ from those of a student trained here.
 
     Args:
         rows: Compressed traces.
-        format_: What to write.
+        format_: File format.
         output: Folder; created if need be.
-        chat: How the student's conversations are written.
+        chat: Format of the student's conversations.
 
     Raises:
         DataError: The folder has a `dataset_info.json` that cannot be read (llamafactory only).
@@ -62,9 +62,9 @@ def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path,
 
 
 def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Say so if the model's chat template takes the thinking out of the assistant's turn, as R1's does.
+    """Warn if the model's chat template removes the thinking from the assistant's turn, as that of R1 does.
 
-    A trainer that renders conversations with that template (TRL, the OpenAI format) would train on the response alone.
+    Trainers that render conversations with that template (TRL, the OpenAI format) would train on the response alone.
     """
     rendered = render_chat(tokenizer, [*_prompt(row, chat), _turn(row, chat)], add_generation_prompt=False)
     if row.compressed_thinking.strip() not in rendered:
@@ -76,7 +76,7 @@ def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrai
 
 
 def _describe_for_llamafactory(path: Path, file_name: str) -> None:
-    """Add our file to `dataset_info.json`; other entries stay."""
+    """Add the file to `dataset_info.json` and keep its other entries."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         entries[DATASET] = {

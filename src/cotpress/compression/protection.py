@@ -1,21 +1,21 @@
-r"""Tokens that are kept whatever their score: those that touch a character which a rule marks.
+r"""Tokens that are kept whatever their score, because a rule marks at least one of their characters.
 
-A token is protected if any of its characters is marked, so what spans several tokens is kept whole.
+Numbers, words and commands of several tokens are therefore kept whole.
 
-`math` marks, by the characters alone (no rendering is understood):
+`math` marks characters, without parsing LaTeX:
 
 - numbers with the separators inside them: `1,200`, `3.14`, `.5`, `1{,}000`, `x²`;
 - operators: `+ * / = < > ^ %`, `-`, their Unicode relatives and every character of the blocks Arrows and Mathematical
   Operators. `-`, `/` and `_` join words in prose: between two letters or digits of which one side is a word (two
-  letters or more: "double-check", "20-minute", "and/or") they are none. Nor are the bullet at the start of a line,
+  letters or more: "double-check", "20-minute", "and/or") they are no operators. Nor are bullets at the start of a line,
   dashes (`--`) and marks of emphasis (`*so*`, `**so**`);
 - LaTeX commands whole: the backslash with its letters (`\frac`, `\operatorname*`) or its one other character. So the
-  delimiters `\( \) \[ \]` are commands, and `$` is marked too: one without its partner turns prose into math. Braces
-  hold arguments and are marked; the prose inside them (`\text{per hour}`) is not.
+  delimiters `\( \) \[ \]` are commands, and `$` is marked too, since an unpaired one turns prose into math. Braces are
+  marked; the prose inside them (`\text{per hour}`) is not.
 
 `answer` marks the gold answer as a whole number or word. Numbers are compared by value: 7 is found in `7.`, `7.0`,
-`10-7` and `$7`, not in `17`, `7.5`, `-7` or `x7`; `1,200` and `1200` are the same. Anything else is looked for as it
-is written.
+`10-7` and `$7`, not in `17`, `7.5`, `-7` or `x7`; `1,200` and `1200` are the same. Any other answer is searched
+literally.
 """
 
 import re
@@ -36,10 +36,10 @@ _SIGNS = (
     "\u2190-\u21ff\u2200-\u22ff\u27c0-\u27ff\u2980-\u2aff"
 )
 _MATH = re.compile(
-    r"(?![A-Za-z])(?:"  # said first, since most characters are letters: twice as fast
-    r"^[ \t]*[-*+][ \t]"  # a bullet, passed over
+    r"(?![A-Za-z])(?:"  # first, since most characters are letters: twice as fast
+    r"^[ \t]*[-*+][ \t]"  # a bullet, skipped
     r"|(?P<math>"
-    r"\\(?:[A-Za-z]+\*?[-/_]?|[^\sA-Za-z])?"  # with the operator after it, which else might seem to join two words
+    r"\\(?:[A-Za-z]+\*?[-/_]?|[^\sA-Za-z])?"  # with the operator after it, which could otherwise seem to join two words
     rf"|\.?{_DIGIT}+(?:(?:[.,]|\{{,\}}){_DIGIT}+)*"
     rf"|[{_SIGNS}]"
     r"|(?<=\s)\*(?=\s)|(?<=[^\s*])\*(?=[^\s*])|(?<=[\w)])\*\*(?=[\w(\\])"  # space on both sides or on none
@@ -51,7 +51,7 @@ _MATH = re.compile(
 _PLAIN_NUMBER = r"[0-9]{1,3}(?:(?:,|\{,\}|\\,)[0-9]{3})+(?![0-9])(?:\.[0-9]+)*|[0-9]+(?:\.[0-9]+)*|\.[0-9]+"
 _ANSWER_NUMBER = re.compile(rf"(?P<minus>[-\u2212]?)\+?(?:\\?\$)?(?P<number>{_PLAIN_NUMBER})(?:\\?%)?")
 _NUMBERS = re.compile(
-    r"\\[A-Za-z]+|[^\W\d]\w*"  # commands and words, passed over with the digits in them
+    r"\\[A-Za-z]+|[^\W\d]\w*"  # commands and words, skipped with the digits in them
     rf"|(?P<span>(?P<minus>(?<![\w)}}\]])[-\u2212](?:\\?\$)?)?(?P<number>{_PLAIN_NUMBER}))"
 )
 
@@ -64,14 +64,14 @@ def protected_tokens(
     answer: str = "",
     keep_strings: Sequence[str] = (),
 ) -> NDArray[np.bool_]:
-    """Which tokens are held by a protection rule or by a string that is to be kept, bool `[n]`.
+    """Return the mask of tokens protected by a rule or by strings to keep, bool `[n]`.
 
     Args:
         protection: The rule.
         thinking: The whole text.
         offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
         answer: The gold answer; an empty one protects nothing.
-        keep_strings: Texts, none empty, whose every occurrence is kept as well.
+        keep_strings: Non-empty texts whose every occurrence is kept as well.
     """
     marked = np.zeros(len(thinking), dtype=bool)
     match protection:
@@ -97,14 +97,14 @@ def _mark(marked: NDArray[np.bool_], spans: Iterator[tuple[int, int]]) -> None:
 
 
 def _digits(text: str) -> NDArray[np.bool_]:
-    """Which characters of a text are digits, bool `[len(text)]`."""
+    """Return the mask of digits of a text, bool `[len(text)]`."""
     digits = "".join(c for c in set(text) if c.isdigit())
-    codes, wanted = (np.frombuffer(t.encode("utf-32-le", "surrogatepass"), dtype="<u4") for t in (text, digits))
-    return np.isin(codes, wanted)
+    codes, of_digits = (np.frombuffer(t.encode("utf-32-le", "surrogatepass"), dtype="<u4") for t in (text, digits))
+    return np.isin(codes, of_digits)
 
 
 def _occurrences(answer: str, text: str) -> Iterator[tuple[int, int]]:
-    """Character ranges of a gold answer in a text."""
+    """Yield the character ranges of a gold answer in a text."""
     bare = answer.strip("$").strip()
     if not bare:
         return
@@ -114,14 +114,12 @@ def _occurrences(answer: str, text: str) -> Iterator[tuple[int, int]]:
         right = r"(?![^\W_])(?![.,][0-9])" if bare[-1].isalnum() else ""
         yield from (m.span() for m in re.finditer(left + re.escape(bare) + right, text))
         return
-    wanted = _value(gold)
-    for found in _NUMBERS.finditer(text):
-        if found["number"] and _value(found) == wanted:
-            yield found.span("span")
+    value = _value(gold)
+    yield from (m.span("span") for m in _NUMBERS.finditer(text) if m["number"] and _value(m) == value)
 
 
 def _value(match: re.Match[str]) -> tuple[bool, str, str]:
-    """Sign, whole part and decimals of a written number, without separators and idle zeros."""
+    """Return sign, whole part and decimals of a number, without separators and redundant zeros."""
     whole, _, decimals = re.sub(r"[^0-9.]", "", match["number"]).partition(".")
     value = whole.lstrip("0"), decimals.rstrip("0")
     return (bool(match["minus"]) and any(value), *value)

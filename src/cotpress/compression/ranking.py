@@ -1,8 +1,6 @@
-"""From what a scorer said about a trace to the order in which the student's tokens are deleted.
+"""Order of deletion of the student's tokens, from the scores of a trace; independent of the ratio.
 
-    scorer's tokens --> alignment --> student's tokens --> granularity, protection, limit --> order of deletion
-
-No ratio enters, so one order serves every ratio.
+scorer's tokens --> alignment --> student's tokens --> granularity, protection, limit --> order of deletion
 """
 
 from collections.abc import Sequence
@@ -13,19 +11,19 @@ from numpy.typing import NDArray
 
 from cotpress.compression.config import Alignment, CompressionConfig, Protection
 from cotpress.compression.protection import protected_tokens
-from cotpress.compression.selection import Ranking, rank_many
 from cotpress.errors import ArtifactError
 from cotpress.modeling.alignment import pool, project_scores
 from cotpress.modeling.segments import unit_ids
+from cotpress.modeling.selection import Ranking, rank_many
 from cotpress.records import ScoredTrace, Trace, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What determines the order of deletion, given tokens and scores; part of an artifact's identity.
+    """Rules for the order of deletion; part of an artifact's identity.
 
     Attributes:
-        keep_strings: Sorted, each once.
+        keep_strings: Sorted, without duplicates.
     """
 
     granularity: Unit = Unit.token
@@ -36,7 +34,7 @@ class Rules:
 
     @classmethod
     def of(cls, config: CompressionConfig) -> "Rules":
-        """The rules that a configuration asks for."""
+        """Return the rules of a configuration."""
         return cls(
             granularity=config.granularity,
             alignment=config.alignment,
@@ -57,7 +55,7 @@ class TokenizedTrace:
 
 
 def rank_traces(rules: Rules, traces: Sequence[TokenizedTrace]) -> Ranking:
-    """The order of deletion of some traces, one after the other; each is ranked as if it were alone."""
+    """Rank the tokens of some traces, each as if it were alone."""
     return rank_many(
         np.concatenate([_unit_scores(rules, t) for t in traces]),
         np.array([len(t.ids) for t in traces], dtype=np.int64),
@@ -74,17 +72,17 @@ def student_scores(
     offsets: NDArray[np.int32],
     tokenizer_key: str,
 ) -> NDArray[np.float32]:
-    """What a scorer said about a trace, for the student's tokens, float32 `[n]`, finite.
+    """Return the scores of a trace for the student's tokens, float32 `[n]`, finite.
 
     Args:
-        alignment: With `next`, the scorer's tokens get the score of their successor before anything else; the last
-            one, which has none, keeps its own.
-        scored: At least one token.
+        alignment: With `next`, every token of the scorer first gets the score of its successor; the last one keeps its
+            own.
+        scored: Scores of at least one token.
         trace: The trace that was scored.
         ids: int32 `[n]`, the thinking in the student's tokens.
         offsets: int32 `[n, 2]`, their characters.
-        tokenizer_key: Fingerprint of the student's tokenizer. Scores made with another one are projected through
-            the characters that both tokenizers' tokens stand for.
+        tokenizer_key: Fingerprint of the student's tokenizer. Scores made with another one are projected through the
+            characters.
 
     Raises:
         ArtifactError: The scores belong to another text or to other tokens than they say.
@@ -108,7 +106,7 @@ def student_scores(
 
 
 def _unit_scores(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.float32]:
-    """Every token's own score or the mean of its word or step: then equal, whole units stand together in the order."""
+    """Return every token's score or the mean of its word or step, which makes whole units neighbours in the order."""
     if rules.granularity is Unit.token:
         return tokens.scores
     return pool(tokens.scores, unit_ids(rules.granularity, tokens.trace.thinking, tokens.offsets))
@@ -120,11 +118,11 @@ def _protected(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.bool_]:
         rules.protection, trace.thinking, tokens.offsets, answer=trace.answer, keep_strings=rules.keep_strings
     )
     if rules.alignment is Alignment.next:
-        held[-1] = True  # it was judged by no score
+        held[-1] = True  # no score decides about it
     return held
 
 
 def _unescaped(text: str) -> str:
-    r"""Line breaks and tabs for a text of the escapes `\n` and `\t` alone; `\neq` and the like stay as they are."""
+    r"""Replace a text of the escapes `\n` and `\t` alone by line breaks and tabs; `\neq` and the like stay."""
     plain = text.replace(r"\n", "\n").replace(r"\t", "\t")
     return text if plain.strip("\n\t") else plain

@@ -1,4 +1,4 @@
-"""Scored traces to compressed traces: loads no model, only the student's tokenizer."""
+"""Compression of scored traces; loads the student's tokenizer and no model."""
 
 import hashlib
 import itertools
@@ -14,11 +14,21 @@ from numpy.typing import NDArray
 
 from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
-from cotpress.compression.selection import Ranking
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import kept_text, tokenize_with_offsets
+from cotpress.modeling.selection import Ranking
 from cotpress.progress import Progress
-from cotpress.records import CompressedTrace, RankedTrace, ScoredTrace, Trace, num_to_keep
+from cotpress.records import (
+    COMPRESSED_FILE,
+    RANKING_FILE,
+    SCORES_FILE,
+    TRACES_FILE,
+    CompressedTrace,
+    RankedTrace,
+    ScoredTrace,
+    Trace,
+    num_to_keep,
+)
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import read_records, write_records
 
@@ -28,21 +38,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGE = "compress"
-COMPRESSED_FILE = "compressed.parquet"
-RANKING_FILE = "ranking.parquet"
-TRACES_FILE = "traces.parquet"
-SCORES_FILE = "scores.parquet"
 BY_MARKER = "actual_ratio_by_marker"
-"""Fact of mixed ratios: what was reached where a ratio was drawn, by that ratio as Python writes it."""
+"""Fact of mixed ratios: the reached ratio by the drawn one, as Python writes it."""
 USUAL_SHARE = 0.95
-"""If fewer of the training traces are left, the log says so."""
+"""Share of the training traces below which the log contains a warning."""
 TRACES_AT_ONCE = 512
-"""Traces whose tokens are selected in one go; bounds memory, changes no result."""
+"""Traces per batch; limits memory without changing results."""
 TRACES_RANKED = 1000
-"""The first so many traces have their order of deletion kept: enough for a report, no second copy of big data."""
+"""Number of first traces whose order of deletion is stored for reports."""
 DECIDED_TO_KEEP = 0.5
-"""A token stays if at least this share of its characters was decided to stay; other shares than 0 and 1 come up only
-where the student has a tokenizer of its own."""
+"""A token stays if at least this share of its characters was decided to stay; shares other than 0 and 1 occur only if
+the student has another tokenizer than LLMLingua's model."""
 
 
 def compress(
@@ -56,22 +62,22 @@ def compress(
     tokenizer_key: str,
     store: ArtifactStore,
 ) -> Artifact:
-    """The training traces cut to a ratio, as an artifact with `compressed.parquet` (`CompressedTrace`).
+    """Cut the training traces to a ratio: an artifact with `compressed.parquet` (`CompressedTrace`).
 
-    Where scores decide, `ranking.parquet` (`RankedTrace`) says of the first `TRACES_RANKED` traces what every other
-    ratio would have kept.
+    Where scores decide, `ranking.parquet` (`RankedTrace`) holds the order of deletion of the first `TRACES_RANKED`
+    traces, and so their compression at every ratio.
 
     Args:
         config: Mixed ratios, and the rules of the selection. With `selection=llmlingua_compat` the scores are
-            decisions, 1 or 0, that were made for this ratio; what they keep is kept, however much it is.
-        ratio: Kept fraction for every trace, in (0, 1]; not looked at with mixed ratios.
-        seed: Which ratio each trace draws; only looked at with mixed ratios.
+            decisions, 1 or 0, made for this ratio, and exactly their tokens are kept.
+        ratio: Kept fraction for every trace, in (0, 1]; ignored with mixed ratios.
+        seed: Seed of the ratio that each trace draws, with mixed ratios.
         traces: Data artifact; its validation rows are left out.
-        scores: Score artifact. None keeps everything (the system Original); so does a single ratio of 1, which
-            therefore is the same artifact whatever the scorer.
+        scores: Score artifact. None keeps everything (the system Original); so does a single ratio of 1, which is
+            therefore the same artifact for every scorer.
         tokenizer: The student's tokenizer, in whose tokens the ratio is counted.
         tokenizer_key: Fingerprint of `tokenizer`. Scores made with another tokenizer are projected through characters.
-        store: Where artifacts lie.
+        store: Store of the artifacts.
 
     Raises:
         ConfigError: A ratio below 1 without scores, or settings that do not go together.
@@ -95,17 +101,17 @@ def compress(
         "plan": plan,
     }
     source = _Source(traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key)
-    found = store.build(STAGE, identity, lambda folder: _produce(source, plan, folder))
-    _warn_of_missing(found)
-    return found
+    artifact = store.build(STAGE, identity, lambda folder: _produce(source, plan, folder))
+    _warn_of_missing(artifact)
+    return artifact
 
 
 def _warn_of_missing(compressed: Artifact) -> None:
-    """Students are compared as if they had learnt from the same traces: say where a good part of them is missing."""
+    """Warn if many traces are missing, since students are compared as if trained on the same traces."""
     num_rows, dropped = compressed.manifest["num_rows"], compressed.manifest["dropped"]
     num_traces = num_rows + sum(dropped.values())
     if num_rows < USUAL_SHARE * num_traces:
-        reasons = ", ".join(f"{n} {why}" for why, n in dropped.items())
+        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
         log.warning(
             "compress: only %d of %d training traces are left (%s); a student of all of them learns from other data. "
             "The score stage says why traces were refused", num_rows, num_traces, reasons,
@@ -114,7 +120,7 @@ def _warn_of_missing(compressed: Artifact) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """What determines the selection, given tokens and scores."""
+    """Settings of the selection; part of the artifact's identity."""
 
     ratios: tuple[float, ...]
     mixed: bool
@@ -123,7 +129,7 @@ class _Plan:
     selection: Selection = Selection.exact
 
     def draw(self, trace_id: str) -> float:
-        """The ratio of one trace: uniform over `ratios`, and the same whatever other traces there are."""
+        """Draw the ratio of one trace, uniformly over `ratios` and independently of other traces."""
         digest = hashlib.sha256(f"{self.seed}:{trace_id}".encode()).digest()
         return self.ratios[int.from_bytes(digest[:8]) % len(self.ratios)]
 
@@ -151,7 +157,7 @@ def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
                 rows.extend(_cut(plan, chunk, ranking))
                 ranked.extend(_ranked(chunk[: TRACES_RANKED - len(ranked)], ranking))
     if not rows:
-        reasons = ", ".join(f"{n} {why}" for why, n in dropped.items()) or "the data has no training rows"
+        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "the data has no training rows"
         raise DataError(f"compress: no trace is left of {len(train)} ({reasons}). Fix: check data and scorer settings")
     write_records(folder / COMPRESSED_FILE, rows, CompressedTrace)
     if ranked and source.scores is not None:
@@ -245,7 +251,7 @@ def _kept_fraction(rows: Sequence[CompressedTrace]) -> float:
 
 
 def reached_ratio(compressed: Artifact, marker_ratio: float | None) -> float | None:
-    """Kept fraction of the thinking tokens of the traces that announce a ratio, tokens over tokens.
+    """Return the kept fraction of the thinking tokens of the traces whose marker states a ratio, tokens over tokens.
 
     Args:
         compressed: Compress artifact.

@@ -1,13 +1,12 @@
-"""Which tokens a compression kept and which it dropped, as a table that people read."""
+"""Table of kept and dropped tokens for trackers."""
 
 from typing import TYPE_CHECKING
 
 from cotpress.compression.config import Alignment
 from cotpress.compression.ranking import student_scores
-from cotpress.compression.stage import COMPRESSED_FILE, SCORES_FILE, TRACES_FILE
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
-from cotpress.records import CompressedTrace, ScoredTrace, Trace
+from cotpress.records import COMPRESSED_FILE, SCORES_FILE, TRACES_FILE, CompressedTrace, ScoredTrace, Trace
 from cotpress.store.artifacts import Artifact
 from cotpress.store.tables import read_records
 from cotpress.tracking import Table
@@ -21,14 +20,14 @@ COLUMNS = ("trace_id", "position", "token", "score", "kept", "ratio")
 def token_table(
     compressed: Artifact, traces: Artifact, scores: Artifact | None, tokenizer: "PreTrainedTokenizerBase", limit: int
 ) -> Table:
-    """One row per thinking token of the first traces.
+    """Return one row per thinking token of the first traces.
 
     Args:
-        compressed: What was kept.
-        traces: The texts.
-        scores: What each token was worth; None where nothing was scored.
+        compressed: Compress artifact.
+        traces: Artifact with the texts.
+        scores: Score artifact; None without scores.
         tokenizer: The student's.
-        limit: Most rows; the last trace may be cut.
+        limit: Maximum number of rows; the last trace may be cut.
     """
     texts = {t.id: t for t in read_records(traces.file(TRACES_FILE), Trace)}
     scored = {} if scores is None else {s.id: s for s in read_records(scores.file(SCORES_FILE), ScoredTrace)}

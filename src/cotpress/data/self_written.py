@@ -19,7 +19,7 @@ from cotpress.generation.backends import CTS_TEMPERATURE, CTS_TOP_P, generation_
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.prompts import ChatFormat
-from cotpress.records import Problem, Trace
+from cotpress.records import PROBLEMS_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, fingerprint
 from cotpress.store.tables import read_records, write_records
 
@@ -64,7 +64,7 @@ def solve(
     def produce(folder: Path) -> Summary:
         selected = select(
             config,
-            read_records(questions.file("problems.parquet"), Problem),
+            read_records(questions.file(PROBLEMS_FILE), Problem),
             read_records(drafts.file(DRAFTS), Draft),
             ChatFormat(load_tokenizer(model, store), model.chat),
         )
@@ -109,7 +109,7 @@ def write(
     }
 
     def produce(folder: Path) -> Summary:
-        problems = distinct(read_records(questions.file("problems.parquet"), Problem))
+        problems = distinct(read_records(questions.file(PROBLEMS_FILE), Problem))
         chat, done, requests = ChatFormat(tokenizer, model.chat), journal(folder), dict[str, Request]()
         for problem in problems:
             prompt = chat.prompt_ids(problem.question)

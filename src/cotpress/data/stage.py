@@ -31,14 +31,12 @@ from cotpress.data.self_written import SOLVED, solve
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
-from cotpress.records import Problem, Trace
+from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
 
-TRACES = "traces.parquet"
-PROBLEMS = "problems.parquet"
 R = TypeVar("R")
 
 
@@ -99,7 +97,7 @@ def traces(
                 f"{group}.validation_fraction: got {config.validation_fraction}, which leaves none of {len(rows)} "
                 "traces for training. Fix: give more traces or a smaller fraction."
             )
-        write_records(folder / TRACES, rows, Trace)
+        write_records(folder / TRACES_FILE, rows, Trace)
         facts: dict[str, Any] = {"train": num_train, "validation": len(rows) - num_train, **source.facts}
         if source.emptied:
             facts["read_as_empty"] = dict(source.emptied)
@@ -149,7 +147,7 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
             dataclasses.replace(p, question=config.prompt.replace("{question}", p.question), extractor=extractor)
             for p in itertools.islice(source.records, config.limit)
         ]
-        write_records(folder / PROBLEMS, rows, Problem)
+        write_records(folder / PROBLEMS_FILE, rows, Problem)
         return Summary(num_rows=len(rows), dropped=source.dropped)
 
     settings = {"limit": config.limit, "prompt": config.prompt, "extractor": extractor}

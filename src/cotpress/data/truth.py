@@ -33,13 +33,11 @@ from cotpress.data.config import (
 from cotpress.data.planted import generator
 from cotpress.data.rows import Field, RowReader
 from cotpress.errors import ConfigError, DataError
-from cotpress.records import EDITED_STEP, SentenceImportance, Span, Trace, TruthKind
+from cotpress.records import EDITED_STEP, IMPORTANCE_FILE, TRACES_FILE, SentenceImportance, Span, Trace, TruthKind
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.store.tables import write_records
 
 STAGE = "truth"
-TRACES = "traces.parquet"
-IMPORTANCE = "importance.parquet"
 _Measured = tuple[Trace, list[SentenceImportance]]
 
 
@@ -80,8 +78,8 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
         if not rows:
             reasons = ", ".join(f"{n} x {why}" for why, n in dropped.most_common())
             raise DataError(f"truth={config.name}: no usable row ({reasons}). Fix: another file or other settings")
-        write_records(folder / TRACES, [trace for trace, _ in rows], Trace)
-        write_records(folder / IMPORTANCE, [s for _, sentences in rows for s in sentences], SentenceImportance)
+        write_records(folder / TRACES_FILE, [trace for trace, _ in rows], Trace)
+        write_records(folder / IMPORTANCE_FILE, [s for _, sentences in rows for s in sentences], SentenceImportance)
         return Summary(num_rows=len(rows), dropped=dropped, facts={"kind": source.kind.value})
 
     return store.build(STAGE, {**source.identity, "limit": config.limit}, produce)

@@ -17,12 +17,9 @@ from cotpress.distill.extractors import Extracted, Ranges, essential_spans, over
 from cotpress.distill.llm import EXTRACTIONS, Extraction, Limits, aligned, extract
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
-from cotpress.records import Trace, ValuableTrace
+from cotpress.records import TRACES_FILE, VALUABLE_FILE, Trace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import read_records, write_records
-
-TRACES = "traces.parquet"
-VALUABLE = "valuable.parquet"
 
 
 def distill(
@@ -49,7 +46,7 @@ def distill(
     """
 
     def train() -> list[Trace]:
-        return [trace for trace in read_records(traces.file(TRACES), Trace) if trace.split == "train"]
+        return [trace for trace in read_records(traces.file(TRACES_FILE), Trace) if trace.split == "train"]
 
     identity: dict[str, Any] = {"extractor": config.extractor.value}
     extractor: Callable[[Sequence[Trace]], Extracted]
@@ -76,7 +73,7 @@ def distill(
         rows = [_valuable(trace, extracted.ranges[trace.id]) for trace in training if trace.id in extracted.ranges]
         if not rows:
             raise DataError(_nothing_valuable(config, len(training), extracted.dropped))
-        write_records(folder / VALUABLE, rows, ValuableTrace)
+        write_records(folder / VALUABLE_FILE, rows, ValuableTrace)
         num_valuable = sum(end - start for row in rows for start, end in row.valuable)
         share = round(num_valuable / sum(len(row.thinking) for row in rows), 4)  # of the characters
         facts = {"valuable_fraction": share, **extracted.facts}

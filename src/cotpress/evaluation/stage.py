@@ -26,14 +26,13 @@ from cotpress.modeling.sources import source_identity
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
-from cotpress.records import Prediction, Problem
+from cotpress.records import PREDICTIONS_FILE, PROBLEMS_FILE, Prediction, Problem
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, fingerprint
 from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
 
 ANSWERS = "answers.parquet"
-PREDICTIONS = "predictions.parquet"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,7 @@ def evaluate(
         ConfigError: A fully fine-tuned student should be evaluated on a server, which cannot load it.
         GenerationError: A server fails; finished answers are kept.
     """
-    questions = read_records(problems.file("problems.parquet"), Problem)
+    questions = read_records(problems.file(PROBLEMS_FILE), Problem)
     answering = _Answering(model, generation, trainer, store, opened, questions)
     return [
         _judged(candidate, answers, problems, answering, store)
@@ -222,7 +221,7 @@ def _judged(
             for row in rows:
                 predictions.append(prediction(by_id[row.id], row, chat, system=system, ratio=ratio, thinks=thinks))
                 progress.advance(1)
-        write_records(folder / PREDICTIONS, predictions, Prediction)
+        write_records(folder / PREDICTIONS_FILE, predictions, Prediction)
         return Summary(num_rows=len(predictions))
 
     judged = store.build("evaluate", identity, produce)

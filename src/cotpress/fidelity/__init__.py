@@ -1,1 +1,1 @@
-"""How well scores agree with what is known to matter."""
+"""Agreement of scores with the known importance of tokens, steps and sentences."""

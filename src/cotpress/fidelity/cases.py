@@ -1,7 +1,7 @@
-"""What is judged in each trace: its units, what they are worth, and what trivial rules say about them.
+"""Units of each trace that scorers are judged on, with their known worth and the scores of trivial rules.
 
-A unit is a token of the base model's tokenizer where tokens are labelled, else a step or sentence. A token belongs to
-the unit that its last character lies in. Every scorer is judged on the same units.
+A unit is a token of the base model's tokenizer where tokens are labelled, else a step or sentence, to which tokens
+belong by the rule of `cotpress.modeling.segments`. Every scorer is judged on the same units.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cotpress.fidelity.trivial import step_rules, token_rules
 from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.records import EDITED_STEP, SentenceImportance, Span, Trace, TruthKind
+from cotpress.modeling.segments import owners
+from cotpress.records import EDITED_STEP, SentenceImportance, Trace, TruthKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,14 +27,14 @@ class Case:
     """One trace with `n` tokens and `m` judged units.
 
     Attributes:
-        id: The trace.
+        id: Id of the trace.
         num_chars: Length of its thinking.
-        token_ids: int32 `[n]`, base model's tokens.
+        token_ids: int32 `[n]`, tokens of the base model.
         offsets: int32 `[n, 2]`, characters that each token stands for.
         units: int64 `[n]`, unit of each token; -1 for none. Every unit has a token.
         worth: float64 `[m]`: 1 for essential and 0 for redundant units, or the measured importance.
         kinds: Planted kind of each unit; empty if units have no kinds.
-        rules: float64 `[m]` by name: what trivial rules score the units.
+        rules: float64 `[m]` by name, scores of the trivial rules.
     """
 
     id: str
@@ -46,46 +47,44 @@ class Case:
     rules: Mapping[str, Floats]
 
     def unit_scores(self, token_scores: NDArray[np.float32]) -> Floats:
-        """Mean score of each unit's tokens, float64 `[m]`."""
+        """Return the mean score of each unit's tokens, float64 `[m]`."""
         judged = self.units >= 0
-        owners, num_units = self.units[judged], len(self.worth)
-        sums = np.bincount(owners, weights=token_scores[judged].astype(np.float64), minlength=num_units)
-        return np.asarray(sums / np.bincount(owners, minlength=num_units), dtype=np.float64)
+        units, num_units = self.units[judged], len(self.worth)
+        sums = np.bincount(units, weights=token_scores[judged].astype(np.float64), minlength=num_units)
+        return np.asarray(sums / np.bincount(units, minlength=num_units), dtype=np.float64)
 
 
 def build_case(
     kind: TruthKind, trace: Trace, sentences: Sequence[SentenceImportance], tokenizer: "PreTrainedTokenizerBase"
 ) -> Case:
-    """The case of one trace.
+    """Return the case of one trace.
 
     Args:
-        kind: What is known about it.
-        trace: Labelled by spans, unless it is the importance of its sentences that is known.
-        sentences: Of this trace, in order; not looked at for other kinds.
-        tokenizer: Of the base model.
+        kind: Kind of its truth.
+        trace: With labelled spans, unless the truth is the importance of its sentences.
+        sentences: Sentences of this trace in order, for that kind alone.
+        tokenizer: Tokenizer of the base model.
     """
     ids, offsets = tokenize_with_offsets(tokenizer, trace.thinking)
-    match kind:
-        case TruthKind.tokens:
-            ranges = [(s.start, s.end) for s in trace.spans]
-            places = _owners(ranges, offsets, len(trace.thinking))
-            labelled = places >= 0
-            spans: list[Span] = [trace.spans[i] for i in places[labelled].tolist()]
-            units = np.where(labelled, np.cumsum(labelled) - 1, -1)
-            worth = [float(s.essential) for s in spans]
-            kinds = tuple(s.kind for s in spans)
-            rules = {name: values[labelled] for name, values in token_rules(trace.thinking, offsets).items()}
-        case TruthKind.steps:
-            judged = [s for s in trace.spans if s.kind != EDITED_STEP]
-            ranges = [(s.start, s.end) for s in judged]
-            units, seen = _present(_owners(ranges, offsets, len(trace.thinking)))
-            worth, kinds = [float(judged[i].essential) for i in seen], ()
-            rules = step_rules(trace.thinking, [ranges[i] for i in seen])
-        case TruthKind.importance:
-            ranges = [(s.start, s.end) for s in sentences]
-            units, seen = _present(_owners(ranges, offsets, len(trace.thinking)))
-            worth, kinds = [sentences[i].importance for i in seen], ()
-            rules = step_rules(trace.thinking, [ranges[i] for i in seen])
+    text, kinds = trace.thinking, tuple[str, ...]()
+    if kind is TruthKind.tokens:
+        places = owners([(s.start, s.end) for s in trace.spans], text, offsets)
+        labelled = places >= 0
+        spans = [trace.spans[i] for i in places[labelled].tolist()]
+        units = np.where(labelled, np.cumsum(labelled) - 1, -1)
+        worth, kinds = [float(s.essential) for s in spans], tuple(s.kind for s in spans)
+        rules = {name: values[labelled] for name, values in token_rules(text, offsets).items()}
+    else:
+        if kind is TruthKind.steps:
+            judged = [(s.start, s.end, float(s.essential)) for s in trace.spans if s.kind != EDITED_STEP]
+        else:
+            judged = [(s.start, s.end, s.importance) for s in sentences]
+        ranges = [(start, end) for start, end, _ in judged]
+        places = owners(ranges, text, offsets)
+        seen = np.unique(places[places >= 0])  # a unit inside a longer token has no token of its own
+        units = np.where(places >= 0, np.searchsorted(seen, places), -1)
+        worth = [judged[i][2] for i in seen.tolist()]
+        rules = step_rules(text, [ranges[i] for i in seen.tolist()])
     return Case(
         id=trace.id,
         num_chars=len(trace.thinking),
@@ -96,19 +95,3 @@ def build_case(
         kinds=kinds,
         rules=rules,
     )
-
-
-def _owners(ranges: Sequence[tuple[int, int]], offsets: NDArray[np.int32], num_chars: int) -> NDArray[np.int64]:
-    """Index of the range that the last character of each token lies in, int64 `[n]`; -1 for none."""
-    at = np.full(num_chars + 1, -1, dtype=np.int64)  # the last place is for tokens without characters
-    for index, (start, end) in enumerate(ranges):
-        at[start:end] = index
-    nonempty = offsets[:, 1] > offsets[:, 0]
-    return at[np.where(nonempty, offsets[:, 1] - 1, num_chars)]
-
-
-def _present(owners: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
-    """`owners` renumbered without gaps, -1 kept, and the old numbers in order."""
-    seen = np.unique(owners[owners >= 0])
-    renumbered = np.where(owners >= 0, np.searchsorted(seen, owners), -1)
-    return renumbered.astype(np.int64), seen.tolist()

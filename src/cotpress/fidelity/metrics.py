@@ -1,8 +1,6 @@
-"""Agreement of the scores of one trace with its truth: by rank only, so that no scorer's unit or spread matters.
+"""Agreement of the scores of one trace with its truth, by rank only, so that no scorer's unit or spread matters.
 
-Intervals over traces: the trace is what was drawn, its tokens and steps are not independent.
-
-What is measured for each kind of truth, one trace at a time.
+Intervals are over traces, since the tokens and steps of one trace are not independent.
 """
 
 import functools
@@ -14,20 +12,21 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 
-from cotpress.fidelity.cases import Case
+from cotpress.fidelity.cases import Case, Floats
+from cotpress.modeling.selection import rank_many
 from cotpress.records import Interval, TruthKind
 
 SEED = 0
-"""One stream of resamples for every interval, so that a repeated command gives the same numbers."""
+"""Seed of the resamples of every interval, so that a repeated command gives the same numbers."""
 
 
 def mean_interval(values: Sequence[float], *, confidence: float, num_resamples: int) -> Interval:
-    """Mean over traces with its percentile bootstrap interval (Efron 1979).
+    """Return the mean over traces with its percentile bootstrap interval (Efron 1979).
 
     Args:
         values: One number per trace, at least one.
         confidence: Level, in (0, 1).
-        num_resamples: Resamples of the traces.
+        num_resamples: Number of resamples of the traces.
     """
     data = np.asarray(values, dtype=np.float64)
     means = _weights(len(data), num_resamples) @ data / len(data)
@@ -38,17 +37,16 @@ def mean_interval(values: Sequence[float], *, confidence: float, num_resamples: 
 
 @functools.lru_cache(maxsize=8)
 def _weights(num_values: int, num_resamples: int) -> NDArray[np.float64]:
-    """How often each resample draws each value, float64 `[num_resamples, num_values]`."""
+    """Return how often each resample draws each value, float64 `[num_resamples, num_values]`."""
     rng = np.random.default_rng(SEED)
     return rng.multinomial(num_values, np.full(num_values, 1 / num_values), size=num_resamples).astype(np.float64)
 
 
-Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
 def auc(scores: Floats, positive: Bools) -> float:
-    """Chance that a positive unit has a higher score than a negative one, ties counting half (area under the ROC).
+    """Return the chance that a positive unit has a higher score than a negative one, ties counting half (ROC AUC).
 
     Args:
         scores: float64 `[m]`.
@@ -61,22 +59,18 @@ def auc(scores: Floats, positive: Bools) -> float:
 
 
 def average_precision(scores: Floats, positive: Bools) -> float:
-    """Mean precision over the positive units, each cut off at its own score."""
+    """Return the mean precision over the positive units, each cut off at its own score."""
     return float(average_precision_score(positive, scores))
 
 
 def kept_share(scores: Floats, essential: Bools, ratio: float) -> float:
-    """Share of the essential units among which a compression to `ratio` keeps.
-
-    The selection is that of the compress stage: `round(ratio * m)` units, by score, then by position.
-    """
-    best_first = np.argsort(-scores, kind="stable")
-    kept = best_first[: round(ratio * len(scores))]
-    return float(essential[kept].sum() / essential.sum())
+    """Return the share of the essential units that a compression to `ratio` keeps."""
+    kept = rank_many(scores, np.array([len(scores)])).cut(np.array([ratio]))
+    return float((kept & essential).sum() / essential.sum())
 
 
 def rank_correlation(scores: Floats, importance: Floats) -> float:
-    """Spearman's rank correlation, in [-1, 1]; 0 if all scores are equal, since they then say nothing.
+    """Return Spearman's rank correlation, in [-1, 1]; 0 if all scores are equal.
 
     Args:
         scores: float64 `[m]`.
@@ -88,10 +82,10 @@ def rank_correlation(scores: Floats, importance: Floats) -> float:
 
 
 def partial_rank_correlation(scores: Floats, importance: Floats) -> float | None:
-    """Spearman's rank correlation with position partialled out.
+    """Return Spearman's rank correlation with position partialled out.
 
-    All three are ranked, and scores and importance are correlated after the part that a straight line over the
-    position explains is taken from each. None if nothing is left of one of them.
+    All three are ranked, and the residuals of scores and importance after a linear regression on position are
+    correlated. None if one of them has no residuals.
 
     Args:
         scores: float64 `[m]`, in the order of the text.
@@ -105,25 +99,25 @@ def partial_rank_correlation(scores: Floats, importance: Floats) -> float | None
 
 
 def _without(values: Floats, position: Floats) -> Floats:
-    """What is left of `values` after a least-squares line over `position`."""
+    """Return the residuals of `values` after a linear regression on `position`."""
     centred, place = values - values.mean(), position - position.mean()
     return np.asarray(centred - place * (centred @ place) / max(float(place @ place), 1e-12), dtype=np.float64)
 
 
 RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-"""Kept fractions at which the kept share of the essential tokens is told."""
+"""Ratios of `kept@R`."""
 MIN_SENTENCES = 3
-"""Fewer cannot be correlated with position partialled out."""
+"""Minimum for a correlation with position partialled out."""
 
 _MAIN = {TruthKind.tokens: "ROC AUC", TruthKind.steps: "ROC AUC", TruthKind.importance: "rank correlation"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What was measured in one trace; a measure that is not defined there is missing.
+    """Measures of one trace, without those that are not defined for it.
 
     Attributes:
-        metrics: Measures by name, the main one first. AP is the average precision; `kept@R` the share of the essential
+        metrics: Measures by name, the main one first. AP is the average precision, `kept@R` the share of the essential
             tokens that a compression to R keeps.
         kinds: ROC AUC by kind of token: of an essential kind against all redundant tokens, of all essential tokens
             against a redundant kind.
@@ -134,12 +128,12 @@ class Judgement:
 
 
 def main_metric(kind: TruthKind) -> str:
-    """Name of the measure that tables are sorted by."""
+    """Return the name of the measure that tables are sorted by."""
     return _MAIN[kind]
 
 
 def unusable(kind: TruthKind, case: Case) -> str | None:
-    """Why nothing can be measured on a trace, or None."""
+    """Return the reason why nothing can be measured on a trace, or None."""
     if kind is TruthKind.importance:
         if len(case.worth) < MIN_SENTENCES:
             return f"fewer than {MIN_SENTENCES} sentences"
@@ -150,10 +144,10 @@ def unusable(kind: TruthKind, case: Case) -> str | None:
 
 
 def judge(kind: TruthKind, case: Case, scores: NDArray[np.float64]) -> Judgement:
-    """How well the scores of one trace's units agree with its truth.
+    """Measure how well the scores of one trace's units agree with its truth.
 
     Args:
-        kind: What is known.
+        kind: Kind of the truth.
         case: A trace that is not `unusable`.
         scores: float64 `[m]`, one per unit, higher = keep.
     """
@@ -174,10 +168,10 @@ def judge(kind: TruthKind, case: Case, scores: NDArray[np.float64]) -> Judgement
 
 def _by_kind(case: Case, scores: NDArray[np.float64], essential: NDArray[np.bool_]) -> dict[str, float]:
     kinds = np.array(case.kinds)
-    found = {}
+    aucs = {}
     for kind in sorted(set(case.kinds)):
         of_kind = kinds == kind
         is_essential = bool(essential[of_kind].all())
         compared = of_kind | (~essential if is_essential else essential)
-        found[kind] = auc(scores[compared], essential[compared])
-    return found
+        aucs[kind] = auc(scores[compared], essential[compared])
+    return aucs

@@ -1,6 +1,5 @@
-"""`results.json` of one fidelity job, and all jobs that may stand in one table."""
+"""`results.json` of a fidelity job, and the jobs that may stand in one table."""
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ArtifactError
-from cotpress.records import Interval
-from cotpress.store.artifacts import plain, write_text_atomic
+from cotpress.records import RESULTS_FILE, Interval
+from cotpress.store.results import damaged, read_results_file, write_results_file
 
 log = logging.getLogger(__name__)
 
-RESULTS_FILE = "results.json"
 SCHEMA_VERSION = 1
 
 
@@ -23,13 +21,13 @@ class FidelityRow:
 
     Attributes:
         system: Its name.
-        reference: How its reference model was tuned; `-` if it reads with none.
+        reference: Tuning of its reference model; `-` without one.
         rule: True for a trivial rule.
         metrics: Means over traces, by name, the main one first.
-        over_position: Main measure minus that of the position rule on the same traces; None for that rule itself.
+        over_position: Main measure minus that of the position rule on the same traces; None for that rule.
         kinds: ROC AUC by kind of token; see `Judgement.kinds`.
         dropped: Traces that could not be scored or judged, by reason.
-        settings: What tells the scorer from another of its name (JSON values).
+        settings: Settings that distinguish the scorer from others of its name (JSON values).
     """
 
     system: str
@@ -43,7 +41,7 @@ class FidelityRow:
 
     @property
     def main(self) -> Interval:
-        """The measure that tables are sorted by."""
+        """Measure that tables are sorted by."""
         return next(iter(self.metrics.values()))
 
 
@@ -54,10 +52,10 @@ class FidelityResults:
     Attributes:
         truth: Name of the truth.
         truth_artifact: Key of the artifact with the judged traces.
-        model: Name of the model whose tokens were judged.
+        model: Name of the model whose tokens are judged.
         tokenizer: Fingerprint of its tokenizer.
         confidence: Level of the intervals.
-        num_resamples: Resamples behind them.
+        num_resamples: Number of their resamples.
         rows: The scorer, then the trivial rules.
         artifacts: Keys of the artifacts behind the scorer's row, by stage.
     """
@@ -73,46 +71,35 @@ class FidelityResults:
 
     @property
     def comparable(self) -> tuple[str, str, float, int]:
-        """Equal for results that may stand in one table."""
+        """Key that is equal for results that may stand in one table."""
         return self.truth_artifact, self.tokenizer, self.confidence, self.num_resamples
 
 
 def write_results(folder: Path, results: FidelityResults) -> Path:
-    """Write `results.json` into a folder, which is made if need be."""
-    path = folder / RESULTS_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"schema_version": SCHEMA_VERSION, **plain(results)}
-        write_text_atomic(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    except OSError as error:
-        raise ArtifactError(f"cannot write '{path}': {error}. Fix: output_root=DIR") from error
-    return path
+    """Write `results.json` into a folder, which is created if need be."""
+    return write_results_file(folder, SCHEMA_VERSION, results)
 
 
 def read_results(folder: Path) -> FidelityResults:
-    """The results of a finished job.
+    """Read the results of a finished job.
 
     Raises:
         ArtifactError: There is no `results.json`, or it is damaged or of another version.
     """
-    path = folder / RESULTS_FILE
+    content = read_results_file(folder, (SCHEMA_VERSION,))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.pop("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ArtifactError(f"'{path}' has schema version {version}, this release reads {SCHEMA_VERSION}")
         return FidelityResults(rows=tuple(_row(row) for row in content.pop("rows")), **content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"'{path}' is missing or damaged: {error}. Fix: run the same command again") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder, error) from error
 
 
-def found_beside(folder: Path) -> list[FidelityResults]:
-    """All results in the folders below `folder` that may stand in one table with those of `folder` itself.
+def results_beside(folder: Path) -> list[FidelityResults]:
+    """Return the results in the folders beside `folder` that may stand in one table with its own.
 
-    Damaged ones are told and left out.
+    Damaged ones are logged and left out.
     """
     own = read_results(folder)
-    found = []
+    comparable = []
     for path in sorted(folder.parent.glob(f"*/{RESULTS_FILE}")):
         try:
             results = read_results(path.parent)
@@ -120,15 +107,15 @@ def found_beside(folder: Path) -> list[FidelityResults]:
             log.warning("not in the table: %s", error)
             continue
         if results.comparable == own.comparable:
-            found.append(results)
-    return found
+            comparable.append(results)
+    return comparable
 
 
 def merged_rows(results: Iterable[FidelityResults]) -> list[FidelityRow]:
-    """The rows of comparable results, best first; each trivial rule stands there once.
+    """Return the rows of comparable results, best first, each trivial rule once.
 
-    Rows of one name are told apart by the settings in which they differ, and where none does, by the reference model
-    or the scores that they are of.
+    The names of rows of one scorer contain the settings in which they differ, and without such a setting the start of
+    the fingerprint of the reference model or the scores.
     """
     rows: list[FidelityRow] = []
     sources: list[Mapping[str, str]] = []
@@ -143,28 +130,28 @@ def merged_rows(results: Iterable[FidelityResults]) -> list[FidelityRow]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted keys, `prefix` before each; a model goes by its name."""
-    found: dict[str, Any] = {}
+    """Return nested settings by dotted key, with `prefix` before each; a model is represented by its name."""
+    settings: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= {f"{prefix}{key}": value["name"]} if key == "model" else flat(value, f"{prefix}{key}.")
+            settings |= {f"{prefix}{key}": value["name"]} if key == "model" else flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            settings[f"{prefix}{key}"] = value
+    return settings
 
 
 def _difference(row: FidelityRow, rows: Sequence[FidelityRow]) -> str:
-    """` key=value` for every setting in which another row of the same name and reference differs.
+    """Return ` key=value` for every setting in which another row of the same name and reference differs.
 
-    What only one of them has is none: earlier releases noted fewer settings, another extractor has other ones.
+    Settings that only one of them has are ignored: earlier releases stored fewer, and extractors have their own.
     """
     namesakes = [r for r in rows if (r.system, r.reference) == (row.system, row.reference)]
-    told = [key for key, value in row.settings.items() if any(r.settings.get(key, value) != value for r in namesakes)]
-    return "".join(f" {key}={row.settings[key]}" for key in told)
+    differing = [k for k, value in row.settings.items() if any(r.settings.get(k, value) != value for r in namesakes)]
+    return "".join(f" {key}={row.settings[key]}" for key in differing)
 
 
 def _origin(place: int, rows: Sequence[FidelityRow], sources: Sequence[Mapping[str, str]]) -> str:
-    """` reference:1a2b3c4d` (or ` score:...`), the start of a key, if another row still looks like that at `place`."""
+    """Return ` reference:1a2b3c4d` or ` score:...`, the start of a fingerprint, if another row looks like this one."""
     own = (rows[place].system, rows[place].reference)
     alike = [source for row, source in zip(rows, sources, strict=True) if (row.system, row.reference) == own]
     if len(alike) == 1:
@@ -178,11 +165,6 @@ def _origin(place: int, rows: Sequence[FidelityRow], sources: Sequence[Mapping[s
 
 def _short_key(source: Mapping[str, str], stage: str) -> str:
     return next((key.rpartition("/")[2][:8] for key in source.values() if key.startswith(f"{stage}/")), "none")
-
-
-def kinds_of(rows: Sequence[FidelityRow]) -> list[str]:
-    """Every kind of token that a row tells about, in order."""
-    return sorted({kind for row in rows for kind in row.kinds})
 
 
 def _row(content: dict[str, Any]) -> FidelityRow:

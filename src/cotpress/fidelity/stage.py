@@ -1,4 +1,4 @@
-"""Scores and truth to measures: reads artifacts, loads no model, only the tokenizer whose tokens are judged."""
+"""Measures from scores and truth; loads artifacts and the tokenizer whose tokens are judged, no model."""
 
 import logging
 from collections import Counter, defaultdict
@@ -15,7 +15,16 @@ from cotpress.fidelity.metrics import Judgement, judge, main_metric, mean_interv
 from cotpress.fidelity.results import FidelityRow
 from cotpress.fidelity.trivial import DIRECTIONS, POSITION
 from cotpress.modeling.alignment import project_scores
-from cotpress.records import Interval, ScoredTrace, SentenceImportance, Trace, TruthKind
+from cotpress.records import (
+    IMPORTANCE_FILE,
+    SCORES_FILE,
+    TRACES_FILE,
+    Interval,
+    ScoredTrace,
+    SentenceImportance,
+    Trace,
+    TruthKind,
+)
 from cotpress.store.artifacts import Artifact
 from cotpress.store.tables import read_records
 
@@ -24,28 +33,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRACES_FILE = "traces.parquet"
-IMPORTANCE_FILE = "importance.parquet"
-SCORES_FILE = "scores.parquet"
-
 _Judgements = dict[str, Judgement]
-"""By trace."""
+"""Measures by trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
-    """How intervals are made.
+    """Settings of the intervals.
 
     Attributes:
         confidence: Level, in (0, 1).
-        num_resamples: Resamples of the traces.
+        num_resamples: Number of resamples of the traces.
     """
 
     confidence: float
     num_resamples: int
 
     def mean(self, values: Sequence[float]) -> Interval:
-        """Mean over traces with its interval."""
+        """Return the mean over traces with its interval."""
         return mean_interval(values, confidence=self.confidence, num_resamples=self.num_resamples)
 
 
@@ -60,17 +65,17 @@ def measure(
     bootstrap: Bootstrap,
     settings: Mapping[str, Any],
 ) -> list[FidelityRow]:
-    """How well scores agree with the truth: the row of the scorer, then those of the trivial rules.
+    """Measure how well scores agree with the truth: the row of the scorer, then those of the trivial rules.
 
     Args:
         system: Name of the scorer's row.
-        reference: How its reference model was tuned, `-` for none.
-        truth: Traces with what is known about them; the fact `kind` is a `TruthKind`.
-        scores: Of these traces, in the tokens of any tokenizer.
-        tokenizer: Whose tokens are judged.
+        reference: Tuning of its reference model, `-` for none.
+        truth: Traces with their truth; the fact `kind` is a `TruthKind`.
+        scores: Scores of these traces, in the tokens of any tokenizer.
+        tokenizer: Tokenizer whose tokens are judged.
         tokenizer_key: Fingerprint of `tokenizer`; scores made with another one are projected through characters.
-        bootstrap: How intervals are made.
-        settings: What tells the scorer from another of its name (JSON values).
+        bootstrap: Settings of the intervals.
+        settings: Settings that distinguish the scorer from others of its name (JSON values).
 
     Raises:
         DataError: Nothing can be measured on any scored trace.
@@ -87,31 +92,24 @@ def measure(
     if not judged:
         raise DataError(f"scorer={system}: none of {len(cases)} usable traces of the truth has scores")
     rules = _rules(kind, cases)
-    position = next(found for name, found in rules.items() if name.startswith(POSITION))
-    refused = Counter(scores.manifest["dropped"]) + Counter(why for id_, why in unfit.items() if id_ in scored)
+    _, position = rules[POSITION]
+    refused = Counter(scores.manifest["dropped"]) + Counter(reason for id_, reason in unfit.items() if id_ in scored)
     main = main_metric(kind)
     row = _row(system, reference, judged, position, main, bootstrap, refused, rule=False)
     rule_rows = [
-        _row(
-            name,
-            "-",
-            found,
-            None if found is position else position,
-            main,
-            bootstrap,
-            Counter(unfit.values()),
-            rule=True,
-        )
-        for name, found in rules.items()
-    ]
-    log.info("fidelity: %s judged on %d traces%s", system, len(judged), _told(row.dropped))
+        _row(label, "-", judgements, None if name == POSITION else position, main, bootstrap, Counter(unfit.values()),
+             rule=True)
+        for name, (label, judgements) in rules.items()
+    ]  # fmt: skip
+    drops = ", ".join(f"{n} dropped: {reason}" for reason, n in sorted(row.dropped.items()))
+    log.info("fidelity: %s judged on %d traces%s", system, len(judged), f" ({drops})" if drops else "")
     return [replace(row, settings=settings), *rule_rows]
 
 
 def _cases(
     kind: TruthKind, truth: Artifact, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[dict[str, Case], dict[str, str]]:
-    """The traces that something can be measured on, and why not on the others."""
+    """Return the traces that can be judged, and the reasons for the others."""
     sentences: dict[str, list[SentenceImportance]] = defaultdict(list)
     for sentence in read_records(truth.file(IMPORTANCE_FILE), SentenceImportance):
         sentences[sentence.id].append(sentence)
@@ -125,7 +123,7 @@ def _cases(
         else:
             unfit[trace.id] = reason
     if not cases:
-        reasons = ", ".join(f"{n} x {why}" for why, n in Counter(unfit.values()).most_common())
+        reasons = ", ".join(f"{n} x {reason}" for reason, n in Counter(unfit.values()).most_common())
         raise DataError(f"truth: nothing can be measured on any trace ({reasons})")
     return cases, unfit
 
@@ -141,17 +139,17 @@ def _token_scores(scored: ScoredTrace, case: Case, tokenizer_key: str) -> NDArra
     return project_scores(scored.offsets, scored.scores, case.offsets, case.num_chars)
 
 
-def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, _Judgements]:
-    """What the trivial rules reach. Each is judged in both directions; the better one stands for it and is named."""
+def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, tuple[str, _Judgements]]:
+    """Judge the trivial rules, each in both directions, and return the label and measures of the better direction."""
     main = main_metric(kind)
-    rules: dict[str, _Judgements] = {}
+    rules: dict[str, tuple[str, _Judgements]] = {}
     for name, directions in DIRECTIONS.items():
         both = [
             {id_: judge(kind, case, sign * case.rules[name]) for id_, case in cases.items()} for sign in (1.0, -1.0)
         ]
         means = [np.mean(_values(judged.values(), main)) for judged in both]
         best = int(np.argmax(means))
-        rules[f"{name} ({directions[best]} first)"] = both[best]
+        rules[name] = f"{name} ({directions[best]} first)", both[best]
     return rules
 
 
@@ -182,8 +180,3 @@ def _row(
 
 def _values(judged: Iterable[Judgement], name: str) -> list[float]:
     return [j.metrics[name] for j in judged if name in j.metrics]
-
-
-def _told(dropped: Mapping[str, int]) -> str:
-    drops = ", ".join(f"{n} dropped: {why}" for why, n in sorted(dropped.items()))
-    return f" ({drops})" if drops else ""

@@ -1,4 +1,4 @@
-"""What needs no model at all: rules that every scorer has to beat.
+"""Trivial rules that need no model, as lower bounds for scorers.
 
     position     index of the unit
     length       characters of the token's word, or of the step
@@ -6,8 +6,7 @@
     new bigrams  1 if the token's word and the word before it did not stand next to each other earlier in the text;
                  the share of such words in the step
 
-Words are what stands between white space, compared in lower case. No rule has a direction of its own: it may be
-the short steps that matter, or the long ones.
+Words are compared in lower case. No rule has a direction of its own: short steps may matter more, or long ones.
 """
 
 import itertools
@@ -26,13 +25,13 @@ DIRECTIONS = {
     DIGIT_SHARE: ("high", "low"),
     NEW_BIGRAMS: ("many", "few"),
 }
-"""What comes first if a rule's value is kept from the top, and from the bottom."""
+"""Units that are kept first by a high value of a rule, and by a low one."""
 
 Rules = dict[str, NDArray[np.float64]]
 
 
 def token_rules(text: str, offsets: NDArray[np.int32]) -> Rules:
-    """Scores of every token by every rule, float64 `[n]` each.
+    """Score every token by every rule, float64 `[n]` each.
 
     Args:
         text: The whole text.
@@ -51,7 +50,7 @@ def token_rules(text: str, offsets: NDArray[np.int32]) -> Rules:
 
 
 def step_rules(text: str, steps: Sequence[tuple[int, int]]) -> Rules:
-    """Scores of every step by every rule, float64 `[m]` each.
+    """Score every step by every rule, float64 `[m]` each.
 
     Args:
         text: The whole text.
@@ -70,7 +69,7 @@ def step_rules(text: str, steps: Sequence[tuple[int, int]]) -> Rules:
 
 
 def newness(words: Sequence[str]) -> NDArray[np.float64]:
-    """1 for each word that did not stand behind the same word earlier, else 0, float64 `[words]`; the first is new."""
+    """Return 1 for each word that follows its predecessor for the first time, else 0, float64 `[words]`."""
     seen: set[tuple[str, str]] = set()
     new = []
     for pair in itertools.pairwise(["", *(w.lower() for w in words)]):

@@ -8,8 +8,8 @@ from typing import Any
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.modeling.config import ModelSource
 from cotpress.modeling.weights import TrainedWeights
-from cotpress.records import SystemResult
-from cotpress.report.results import CONFIG_FILE, RESULTS_FILE, RunResults, read_results
+from cotpress.records import CONFIG_FILE, RESULTS_FILE, Origin, SystemResult
+from cotpress.report.results import RunResults, read_results
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.paths import lies_below
 
@@ -125,8 +125,13 @@ def _runs_with(student: str, run_dir: Path) -> Iterator[tuple[RunResults, tuple[
             if folder == run_dir:
                 raise
             continue  # the neighbour is not finished
-        if any(row.artifacts.get("sft") == student for row in run.rows) and run.rows[-1].system != "Original":
-            shown = tuple(r for r in run.rows if r.artifacts.get("sft") == student or r.system == "Original")
+        if (
+            any(row.artifacts.get("sft") == student for row in run.rows)
+            and run.rows[-1].source.origin is not Origin.original
+        ):
+            shown = tuple(
+                r for r in run.rows if r.artifacts.get("sft") == student or r.source.origin is Origin.original
+            )
             if (setting := (run.benchmark, run.rows[-1].target_ratio)) not in seen:
                 seen.add(setting)
                 yield run, shown

@@ -1,4 +1,4 @@
-"""Between characters and tokens: offsets, projection of scores from one tokenizer to another, kept text.
+"""Characters of tokens: offsets, projection of scores from one tokenizer to another, text of kept tokens.
 
 All positions count Unicode code points, half open. Offsets from `tokenize_with_offsets` cover the whole text, so
 `kept_text` with every token kept is the text itself.
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 def tokenize_with_offsets(
     tokenizer: "PreTrainedTokenizerBase", text: str
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Token ids of `text` alone and the characters each token stands for, none of them a special token.
+    """Return the token ids of `text` and the characters of each token, without special tokens.
 
-    None is added, and none is made of the text: where it spells one out (`<|im_end|>`), these are characters that
-    somebody wrote about. As the token itself, an end of turn in a thinking would teach a student to stop there. Tokens
-    that a tokenizer added without calling them special (`<think>` in some) stay whole.
+    No special token is added, and one spelled out in the text (`<|im_end|>`) is split into ordinary tokens: as a token,
+    an end of turn inside a thinking would teach a student to stop there. Added tokens that are not special (`<think>`
+    in some tokenizers) stay whole.
 
     Returns:
         Token ids, int32 `[n]`, and offsets, int32 `[n, 2]`. Pieces of one multi-byte character share it, so
@@ -44,15 +44,15 @@ def tokenize_with_offsets(
 
 
 def encode_plainly(tokenizer: "PreTrainedTokenizerBase", text: str, **options: Any) -> Any:
-    """What a tokenizer makes of `text` as `tokenize_with_offsets` reads it; `options` are those of the tokenizer."""
+    """Encode `text` as `tokenize_with_offsets` does, with further options of the tokenizer."""
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False, **options)
 
 
 def cover(offsets: NDArray[np.int32], num_chars: int) -> NDArray[np.int32]:
-    """Offsets that leave no character out: what lies before a token goes to it, what is left at the end to the last.
+    """Extend offsets so that they cover every character: uncovered ones go to the next token, at the end to the last.
 
     Some tokenizers trim the leading space from a token's range (GPT-2 style `trim_offsets`), others drop white space
-    altogether (WordPiece); text rebuilt from such ranges would lose it.
+    altogether (WordPiece); text rebuilt from such ranges would lack it.
 
     Args:
         offsets: int32 `[n, 2]`, starts in ascending order.
@@ -74,7 +74,7 @@ def project_scores(
     target_offsets: NDArray[np.int32],
     num_chars: int,
 ) -> NDArray[np.float32]:
-    """Scores of one tokenizer's tokens on another tokenizer's tokens, through the characters they share.
+    """Project scores of one tokenizer's tokens to another tokenizer's tokens, through the shared characters.
 
     A character's score is the mean over the source tokens on it; a target token's score is the mean over its scored
     characters. A target token without one gets the mean of the nearest scored target tokens on either side.
@@ -109,7 +109,7 @@ def project_scores(
 
 
 def kept_text(text: str, offsets: NDArray[np.int32], keep_mask: NDArray[np.bool_]) -> str:
-    """The characters of the kept tokens, in order, each once; a character is kept whole or not at all."""
+    """Return the characters of the kept tokens, in order, each once."""
     edges = np.zeros(len(text) + 1, dtype=np.int64)
     np.add.at(edges, offsets[keep_mask, 0], 1)
     np.add.at(edges, offsets[keep_mask, 1], -1)
@@ -119,10 +119,10 @@ def kept_text(text: str, offsets: NDArray[np.int32], keep_mask: NDArray[np.bool_
 
 
 def spans_to_mask(offsets: NDArray[np.int32], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    """Which tokens lie in one of the spans, bool `[n]`.
+    """Return the mask of tokens whose last character lies in one of the spans, bool `[n]`.
 
-    The last character of a token decides: a token owns the space before it, and a span may end on either side of
-    that space.
+    It selects the training tokens of reference models and classifiers. It differs from `segments.owners` in tokens that
+    end in white space, and stays as it is because existing fingerprints of trained models stand for its selection.
     """
     if len(offsets) == 0:
         return np.zeros(0, dtype=np.bool_)
@@ -135,7 +135,7 @@ def spans_to_mask(offsets: NDArray[np.int32], spans: Sequence[tuple[int, int]]) 
 
 
 def pool(values: NDArray[np.float32], group_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Each value replaced by the mean of its group, float32 `[n]`; `group_ids` are non-negative, `[n]`."""
+    """Replace each value by the mean of its group, float32 `[n]`; `group_ids` are non-negative, `[n]`."""
     if len(values) == 0:
         return np.empty(0, dtype=np.float32)
     sums = np.bincount(group_ids, weights=values.astype(np.float64))
@@ -144,7 +144,7 @@ def pool(values: NDArray[np.float32], group_ids: NDArray[np.int64]) -> NDArray[n
 
 
 def _expand(offsets: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every (token, character) pair of the ranges, as two int64 arrays."""
+    """Return every (token, character) pair of the ranges, as two int64 arrays."""
     lengths = (offsets[:, 1] - offsets[:, 0]).astype(np.int64)
     owners = np.repeat(np.arange(len(offsets), dtype=np.int64), lengths)
     first_pair = np.cumsum(lengths) - lengths

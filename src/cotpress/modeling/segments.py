@@ -1,13 +1,14 @@
-"""Words and steps of a text, and which of them each token belongs to.
+"""Words and steps of a text, and the unit that each token belongs to.
 
 A word is a number, a word of letters with its inner hyphens and apostrophes, a LaTeX command, or any other single
 sign: the full stop after `= 11.` is no part of the number. A step is a sentence or the rest of a line: it ends with a
 line, after `.`, `!` or `?` (and closing quotes, brackets or markup) before white space, and after the full-width marks
-of Chinese and Japanese. White space before a word or step belongs to it; what is left at the end belongs to the last
+of Chinese and Japanese. White space before a word or step belongs to it, white space at the end of the text to the last
 one.
 """
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,9 +19,9 @@ from cotpress.records import Unit
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|\\?[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\S")
 _STEP = re.compile(
     r"""
-    (?: ^ [^\S\n]* \d{1,3} \. [^\S\n]+ )?           # the number of a list item ends nothing
+    (?: ^ [^\S\n]* \d{1,3} \. [^\S\n]+ )?           # the number of a list item ends no step
     \S .*?
-    (?: [.!?] ["'\u201d\u2019)\]}*_$]* (?=\s)     # a full stop inside a number neither
+    (?: [.!?] ["'\u201d\u2019)\]}*_$]* (?=\s)     # nor does a full stop inside a number
       | [\u3002\uff01\uff1f]
       | (?<=\S) (?= [^\S\n]* $ ) )
     """,
@@ -29,21 +30,19 @@ _STEP = re.compile(
 
 
 def word_ranges(text: str) -> list[tuple[int, int]]:
-    """Character ranges of the words, in order; together they cover the text. Only the empty text has none."""
+    """Return the character ranges of the words, in order; they cover the text, and only the empty text has none."""
     return _ranges(_WORD, text)
 
 
 def step_ranges(text: str) -> list[tuple[int, int]]:
-    """Character ranges of the steps, in order; together they cover the text. Only the empty text has none."""
+    """Return the character ranges of the steps, in order; they cover the text, and only the empty text has none."""
     return _ranges(_STEP, text)
 
 
 def unit_ids(unit: Unit, text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Which unit each token belongs to, int64 `[n]`, never descending.
+    """Return the unit of each token, int64 `[n]`, ascending; see `owners` for the rule.
 
-    A token's last character that is not white space decides, so `.` and the blank line after it, which many
-    tokenizers make one token, end a step and do not begin the next. White space alone belongs to what follows it.
-    Tokens of one unit share a number; a unit inside a longer token has no token, so numbers may be left out.
+    Tokens of one unit share a number; a unit inside a longer token has no token, so numbers may be missing.
 
     Args:
         unit: Kind of unit; with `Unit.token` every token is its own.
@@ -52,23 +51,39 @@ def unit_ids(unit: Unit, text: str, offsets: NDArray[np.int32]) -> NDArray[np.in
     """
     if unit is Unit.token:
         return np.arange(len(offsets), dtype=np.int64)
-    ranges = word_ranges(text) if unit is Unit.word else step_ranges(text)
-    ends = np.array([end for _, end in ranges], dtype=np.int64)
-    found = np.searchsorted(ends, _deciding_characters(text, offsets), side="right")
+    units = owners(word_ranges(text) if unit is Unit.word else step_ranges(text), text, offsets)
     # Ranges of neighbouring tokens may overlap (pieces of one character), so they do not always ascend.
-    return np.maximum.accumulate(found).astype(np.int64)
+    return np.maximum.accumulate(units)
 
 
-def is_blank(text: str, offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which tokens stand for white space alone, bool `[n]`."""
-    return np.array([not text[a:b].strip() for a, b in offsets.tolist()], dtype=np.bool_)
+def owners(ranges: Sequence[tuple[int, int]], text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the index of the range that each token belongs to, int64 `[n]`; -1 for none.
+
+    This is the rule for words, steps, sentences and labelled spans alike: the last character of the token that is not
+    white space decides. So `.` and the blank line after it, which many tokenizers make one token, end a step and do not
+    begin the next. Of a token of white space alone the last character decides.
+
+    Args:
+        ranges: Character ranges of `text`, disjoint.
+        text: The whole text.
+        offsets: int32 `[n, 2]`, characters of `text` that each token stands for.
+    """
+    index = np.full(len(text) + 1, -1, dtype=np.int64)
+    for i, (start, end) in enumerate(ranges):
+        index[start:end] = i
+    return index[deciding_characters(text, offsets)]
 
 
-def _deciding_characters(text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Position of the last character of each token that is not white space, else of its last, int64 `[n]`."""
+def deciding_characters(text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the position of each token's last character that is not white space, else of its last, int64 `[n]`."""
     pieces = [(start, end, len(text[start:end].rstrip())) for start, end in offsets.tolist()]
     ends = [start + visible if visible else end for start, end, visible in pieces]
     return np.maximum(np.array(ends, dtype=np.int64) - 1, 0)
+
+
+def is_blank(text: str, offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return the mask of tokens that stand for white space alone, bool `[n]`."""
+    return np.array([not text[a:b].strip() for a, b in offsets.tolist()], dtype=np.bool_)
 
 
 def _ranges(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:

@@ -1,7 +1,4 @@
-"""Finds runs on disk: finished ones with their results, the others with the reason why they have none.
-
-From a run directory to the artifacts that it names: they lie beside the runs, unless somebody tidied up.
-"""
+"""Runs on disk, finished ones with their results and the others with the reason, and the artifacts of a run."""
 
 import logging
 import os
@@ -10,28 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cotpress.errors import ArtifactError, DataError
-from cotpress.report.results import CONFIG_FILE, FAILURE_FILE, RESULTS_FILE, RunResults, read_failure, read_results
+from cotpress.records import CONFIG_FILE, FAILURE_FILE, RANKING_FILE, RESULTS_FILE, TRACES_FILE, TRAIN_LOG_FILE
+from cotpress.report.results import RunResults, read_failure, read_results
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.paths import checked_key
 from cotpress.store.sweeps import JobState, Sweep, SweepJob, sweeps_below
 
 log = logging.getLogger(__name__)
 
-READ_FILES = ("traces.parquet", "ranking.parquet", "train_log.csv")
-"""What pages read of artifacts, and what is therefore checked; weights beside them are not."""
+_READ_FILES = (TRACES_FILE, RANKING_FILE, TRAIN_LOG_FILE)
+"""Files of artifacts that pages read, and whose checksums are therefore verified; weights beside them are not."""
 
 
 class Sources:
-    """Finds artifacts by the keys in `results.json`; each store is opened once for all runs below it."""
+    """Artifacts by their keys in `results.json`; each store is opened once for all runs below it."""
 
     def __init__(self) -> None:
         self._stores: dict[Path, ArtifactStore] = {}
-        self._found: dict[tuple[Path, str], Artifact | None] = {}
+        self._artifacts: dict[tuple[Path, str], Artifact | None] = {}
 
     def find(self, run_dir: Path, key: str) -> Artifact | None:
-        """The artifact `stage/fingerprint` of a run, from the nearest `artifacts/` at or above its directory.
+        """Return the artifact `stage/fingerprint` of a run, from the nearest `artifacts/` at or above its directory.
 
-        None if it is gone or damaged; the second is logged.
+        None if it is missing or damaged; damage is logged.
         """
         try:
             checked_key(key)
@@ -44,24 +42,24 @@ class Sources:
         return None
 
     def _open(self, root: Path, key: str) -> Artifact | None:
-        if (root, key) not in self._found:
+        if (root, key) not in self._artifacts:
             store = self._stores.setdefault(root, ArtifactStore(root))
             try:
-                found = self._found[root, key] = store.open(key)
-                if found is not None:
-                    for name in set(READ_FILES) & set(found.manifest["files"]):
-                        found.file(name)
+                artifact = self._artifacts[root, key] = store.open(key)
+                if artifact is not None:
+                    for name in set(_READ_FILES) & set(artifact.manifest["files"]):
+                        artifact.file(name)
             except ArtifactError as error:
                 log.warning("report: %s; the page does without it", error)
-                self._found[root, key] = None
-        return self._found[root, key]
+                self._artifacts[root, key] = None
+        return self._artifacts[root, key]
 
 
 _NO_RUNS_BELOW = frozenset({"artifacts", "fidelity", "wandb", ".hydra", ".git"})
 _RUNS, _SWEEPS = "runs", "multirun"
-"""Below an output root."""
+"""Folders of an output root."""
 WITH_RUNS = ("train", "evaluate")
-"""Entry scripts whose jobs leave run directories."""
+"""Entry scripts whose jobs write run directories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +72,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """A run directory without usable results, or a job of a sweep that left none, and why."""
+    """A run directory without usable results, or a job of a sweep without a run directory, and the reason."""
 
     path: Path
     reason: str
@@ -90,9 +88,9 @@ class Collection:
 
 
 def collect(folder: Path) -> Collection:
-    """Every run at or below `folder`, from what lies on disk, and every job of a sweep that has none to show.
+    """Collect every run at or below `folder`, and every job of a sweep that has no run to show.
 
-    Sweeps are looked for below `folder` as well, and beside it if it is the folder `runs` of an output root.
+    Sweeps are searched below `folder` as well, and beside it if it is the folder `runs` of an output root.
 
     Raises:
         DataError: The folder does not exist or holds neither a run directory nor a sweep.
@@ -109,7 +107,7 @@ def collect(folder: Path) -> Collection:
 
 
 def collect_sweep(sweep: Sweep) -> Collection:
-    """The runs of the jobs of one sweep, in their order, and its jobs that have none to show."""
+    """Collect the runs of the jobs of one sweep, in their order, and its jobs that have no run to show."""
     return _collected(sweep.folder, _directories(sweep), [sweep])
 
 
@@ -135,7 +133,7 @@ def _collected(folder: Path, directories: Sequence[Path], sweeps: Sequence[Sweep
 
 
 def _directories(sweep: Sweep) -> list[Path]:
-    """Run directories of the jobs that have finished."""
+    """Return the run directories of the finished jobs."""
     notes = [job.note for job in sweep.jobs if job.note is not None]
     return [note.run_dir for note in notes if note.succeeded and note.run_dir is not None]
 

@@ -1,7 +1,4 @@
-"""What a scorer deletes: the share of each kind of token, and of each planted label, at every ratio.
-
-The picture of what each scorer deletes.
-"""
+"""Deleted share of each kind of token, and of each planted label, by scorer and ratio."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,18 +17,18 @@ if TYPE_CHECKING:
 
 
 PERCENTS = tuple(range(30, 101))
-"""Kept percentages that the page's slider moves through."""
+"""Kept percentages of the page's slider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletions:
-    """How many tokens of each kind a ranker deletes.
+    """Numbers of deleted tokens by kind, of one ranker.
 
     Attributes:
         ranker: Its label.
-        names: The kinds that occur in the traces of any ranker, in a fixed order.
+        names: Kinds that occur in the traces of any ranker, in a fixed order.
         totals: int64 `[kinds]`, tokens of each kind in the shown traces.
-        deleted: int64 `[kinds, len(PERCENTS)]`, how many of them are gone.
+        deleted: int64 `[kinds, len(PERCENTS)]`, deleted ones at each percentage.
     """
 
     ranker: str
@@ -40,18 +37,18 @@ class Deletions:
     deleted: NDArray[np.int64]
 
     def share(self, percent: int) -> NDArray[np.float64]:
-        """Share of each kind that is deleted when `percent` of all tokens stay, float64 `[kinds]`."""
+        """Return the deleted share of each kind if `percent` of all tokens stay, float64 `[kinds]`."""
         return np.asarray(self.deleted[:, PERCENTS.index(percent)] / np.maximum(self.totals, 1))
 
 
 def by_kind(data: ViewedData) -> list[Deletions]:
-    """One per ranker: digits, operators, LaTeX, words, stop words, hesitations, punctuation."""
+    """Count by `TokenKind`, once per ranker."""
     names = [kind.label for kind in TokenKind]
     return _counted(data, names, lambda t: data.kinds[t.id].astype(np.int64))
 
 
 def by_label(data: ViewedData) -> list[Deletions]:
-    """One per ranker: what was planted, the essential first; empty for data without labels."""
+    """Count by planted label, the essential ones first, once per ranker; empty for data without labels."""
     spans = {(s.essential, s.kind) for t in data.traces for s in t.spans}
     if not spans:
         return []
@@ -59,8 +56,8 @@ def by_label(data: ViewedData) -> list[Deletions]:
     names = [f"{kind.replace('_', ' ')}{' *' if essential else ''}" for essential, kind in keys]
 
     def codes(trace: Trace) -> NDArray[np.int64]:
-        found = token_labels(trace.thinking, trace.spans, offsets_of(trace, data.rankers))
-        return np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in found], dtype=np.int64)
+        labels = token_labels(trace.thinking, trace.spans, offsets_of(trace, data.rankers))
+        return np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in labels], dtype=np.int64)
 
     cached = {t.id: codes(t) for t in data.traces}
     return _counted(data, names, lambda t: cached[t.id])
@@ -69,19 +66,19 @@ def by_label(data: ViewedData) -> list[Deletions]:
 def _counted(data: ViewedData, names: Sequence[str], codes: Callable[[Trace], NDArray[np.int64]]) -> list[Deletions]:
     counts = [_first_kept_counts(r, data.traces, len(names), codes) for r in data.rankers]
     there = np.sum([c.sum(axis=1) for c in counts], axis=0) > 0
-    found = []
+    deletions = []
     for ranker, first_kept in zip(data.rankers, counts, strict=True):
         totals = first_kept.sum(axis=1)
         deleted = totals[:, None] - first_kept.cumsum(axis=1)[:, :-1]
         shown = tuple(name for name, some in zip(names, there, strict=True) if some)
-        found.append(Deletions(ranker=ranker.label, names=shown, totals=totals[there], deleted=deleted[there]))
-    return found
+        deletions.append(Deletions(ranker=ranker.label, names=shown, totals=totals[there], deleted=deleted[there]))
+    return deletions
 
 
 def _first_kept_counts(
     ranker: Ranker, traces: Sequence[Trace], num_kinds: int, codes: Callable[[Trace], NDArray[np.int64]]
 ) -> NDArray[np.int64]:
-    """Tokens by kind and by the lowest of `PERCENTS` at which they stay, int64 `[kinds, len(PERCENTS) + 1]`."""
+    """Count tokens by kind and by the lowest of `PERCENTS` at which they stay, int64 `[kinds, len(PERCENTS) + 1]`."""
     counts = np.zeros((num_kinds, len(PERCENTS) + 1), dtype=np.int64)
     for trace in traces:
         if trace.id in ranker.rows:
@@ -91,27 +88,27 @@ def _first_kept_counts(
 
 
 def _first_kept(row: RankedTrace) -> NDArray[np.int64]:
-    """Index of the lowest of `PERCENTS` at which each token stays, int64 `[n]`."""
+    """Return the index of the lowest of `PERCENTS` at which each token stays, int64 `[n]`."""
     cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
     return np.searchsorted(cuts, row.places, side="right")
 
 
 def deletion_picture(groups: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> Picture | None:
-    """A dot per scorer and kind of token.
+    """Plot the deleted share, a marker per scorer and kind of token.
 
     Args:
         groups: Heading and deletions of each panel; empty panels are left out.
         percent: Kept percentage of all tokens.
     """
-    panels = [(heading, found) for heading, found in groups if found]
+    panels = [(heading, deletions) for heading, deletions in groups if deletions]
     if not panels:
         return None
     texts = [
         f"{d.ranker}: " + ", ".join(f"{n} {100 * s:.0f} %" for n, s in zip(d.names, d.share(percent), strict=True))
-        for _, found in panels
-        for d in found
+        for _, deletions in panels
+        for d in deletions
     ]
-    most = max(len(d.names) for _, found in panels for d in found)
+    most = max(len(d.names) for _, deletions in panels for d in deletions)
     return Picture(
         name="deletions",
         title=f"What is deleted at ratio {percent / 100:g}",
@@ -123,10 +120,10 @@ def deletion_picture(groups: Sequence[tuple[str, Sequence[Deletions]]], percent:
 
 def _draw(figure: "Figure", panels: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> None:
     handles = None
-    for axes, (heading, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        names = list(dict.fromkeys(name for d in found for name in d.names))
+    for axes, (heading, deletions) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        names = list(dict.fromkeys(name for d in deletions for name in d.names))
         axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
-        for i, d in enumerate(found):
+        for i, d in enumerate(deletions):
             colour, marker = style(i)
             share = dict(zip(d.names, 100 * d.share(percent), strict=True))
             axes.plot([share.get(n) for n in names], range(len(names)), color=colour, marker=marker, markersize=8,

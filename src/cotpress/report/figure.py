@@ -1,7 +1,7 @@
-"""The look of all figures, and their way into files and pages.
+"""Style of all figures, and their output as files and inside pages.
 
-A file is black on white. Inside a page the same drawing takes its colours from the page, light or dark, and its text
-stays text; a screen reader gets title and description.
+Files are black on white. Inside a page the same drawing takes its colours from the page, light or dark, and its text
+stays text; title and description are there for screen readers.
 """
 
 import io
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A00")
-"""Okabe and Ito's palette, distinguishable with every common colour blindness; its yellow darkened to be read on
-white. Never the only difference: each colour has a marker of its own."""
+"""Okabe and Ito's palette, distinguishable with every common colour blindness, with a darker yellow for white paper.
+Each colour goes with a marker of its own."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, SOFT, FAINT, PAGE = "#222222", "#666666", "#dddddd", "#ffffff"
 _VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--line", PAGE: "--figure"} | {
@@ -27,7 +27,7 @@ _VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--line", PAGE: "--figure"} |
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "cotpress",
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a name with dollar signs is a name
+    "text.parse_math": False,  # names may contain dollar signs
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": SOFT,
@@ -53,14 +53,14 @@ _SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A figure that can be drawn.
+    """A figure to be drawn.
 
     Attributes:
         name: Stem of its files.
         title: One line.
-        description: What is to be seen, for those who cannot see it.
+        description: Content of the figure in words, for screen readers.
         size: Width and height in inches.
-        draw: Draws into an empty figure.
+        draw: Function that draws into an empty figure.
     """
 
     name: str
@@ -71,12 +71,12 @@ class Picture:
 
 
 def style(index: int) -> tuple[str, str]:
-    """Colour and marker of the series with this number; pairs repeat after 49."""
+    """Return colour and marker of the series with this number; pairs repeat after 49."""
     return COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
 class Drawing:
-    """A picture, drawn and laid out once, for files and page alike; the same picture gives the same bytes."""
+    """A picture, drawn and laid out once for files and page; equal pictures give equal bytes."""
 
     def __init__(self, picture: Picture) -> None:
         import matplotlib
@@ -89,7 +89,7 @@ class Drawing:
             FigureCanvasAgg(self._figure)
             picture.draw(self._figure)
             self._figure.draw_without_rendering()
-            self._figure.set_layout_engine("none")  # it stays as it is now laid out
+            self._figure.set_layout_engine("none")  # the layout is final
 
     def save(self, folder: Path, suffix: str = "") -> list[Path]:
         """Write `NAME+suffix.png` and `.svg`."""
@@ -99,10 +99,10 @@ class Drawing:
         return [png, svg]
 
     def inline_svg(self, identifier: str) -> str:
-        """The picture as an `<svg>` element to stand inside a page.
+        """Return the picture as an `<svg>` element for a page.
 
         Args:
-            identifier: Unique in the page; every id inside begins with it.
+            identifier: Prefix of every id inside, unique in the page.
         """
         text = self._svg.decode()
         text = text[text.index("<svg") :].strip()
@@ -128,7 +128,7 @@ class Drawing:
         import matplotlib
 
         out = io.BytesIO()
-        # Without a date in it, the same results give the same file.
+        # No date, so that equal results give equal files.
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
         with matplotlib.rc_context(_SETTINGS):
             self._figure.savefig(out, format=kind, dpi=160, metadata=metadata)

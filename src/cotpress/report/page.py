@@ -1,6 +1,6 @@
-"""One self-contained page per run or collection: opens from disk, asks no network, light and dark.
+"""Self-contained page of a run or collection, readable without a network, in light and dark.
 
-The page is `assets/page.html` filled with the objects below; its style and script stand beside it.
+The page is `assets/page.html` filled with the objects below; style and script are beside it.
 """
 
 import functools
@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from cotpress.grid import Grid
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
 from cotpress.report.collect import Unfinished
-from cotpress.report.columns import Column, detail_columns, page_columns
 from cotpress.report.comparison import Comparison
+from cotpress.report.deletions import Deletions
 from cotpress.report.paired import Difference, differences_grid, differences_note
 from cotpress.report.plots import pareto_front
-from cotpress.report.seeds import HEADINGS, SeedsRow, seeds_grid, seeds_note
-from cotpress.report.table import notes
+from cotpress.report.seeds import SeedsRow, seeds_grid, seeds_note
+from cotpress.report.table import Column, detail_columns, notes, page_columns
 from cotpress.report.work import Work
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell; `bar` is low end, value and high end of an interval in percent of the cell's width."""
+    """A cell; `bar` holds the low end, value and high end of an interval in percent of the cell's width."""
 
     text: str
     bar: tuple[float, float, float] | None = None
@@ -36,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row; the first cell names it. `front` marks it as on the Pareto front."""
+    """A row, named by its first cell; `front` marks rows on the Pareto front."""
 
     cells: tuple[Cell, ...]
     front: bool = False
@@ -44,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table; `kind` is `numbers` or `words`, which decides the alignment."""
+    """A table; `kind` is `numbers` or `words`, for the alignment."""
 
     caption: str
     headings: tuple[str, ...]
@@ -54,7 +55,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A picture in the page, with links to its files where they lie beside the page."""
+    """A picture in the page, with links to its files beside the page."""
 
     svg: str
     caption: str
@@ -63,7 +64,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """The section of one student on one benchmark."""
+    """Section of one student on one benchmark."""
 
     title: str
     table: Table
@@ -78,34 +79,24 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeletionRow:
-    """A kind of token: how many there are, and which percentage of them each ranker deletes."""
-
-    name: str
-    total: int
-    shares: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionTable:
-    """Kinds of tokens by ranker; `group` is its place in the viewer's data, from which the slider fills it."""
+    """Deleted percentages of kinds of tokens by ranker; each row has a name, a number of tokens and percentages."""
 
     title: str
     heading: str
-    group: int
     rankers: tuple[str, ...]
-    rows: tuple[DeletionRow, ...]
+    rows: tuple[tuple[str, int, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Everything that stands in a page; what is empty is left out.
+    """Content of a page; empty parts are left out.
 
     Attributes:
-        viewer: The token viewer's data as JSON values; None without.
-        missing: Why something is missing in the viewer.
-        percent: Kept percentage that slider and tables begin with.
-        texts: Heading and text, folded away.
+        viewer: Data of the token viewer as JSON values; None without.
+        missing: Reasons for missing parts of the viewer.
+        percent: Initial kept percentage of slider and tables.
+        texts: Heading and text of collapsed sections.
     """
 
     title: str
@@ -124,14 +115,14 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as an HTML document that can be written as UTF-8, whatever stands in its texts."""
+    """Return the page as an HTML document that can be encoded as UTF-8."""
     viewer = None if page.viewer is None else json_in_html(page.viewer)
     text = _template().render(page=page, viewer=viewer, style=_asset("style.css"), script=_asset("viewer.js"))
     return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates of names and texts become question marks
 
 
 def json_in_html(value: object) -> str:
-    """JSON that stands safely inside a `<script>` element: ASCII only, and no `<`, `>` or `&`."""
+    """Return JSON that is safe inside a `<script>` element: ASCII only, and no `<`, `>` or `&`."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -139,7 +130,7 @@ def json_in_html(value: object) -> str:
 def results(
     comparison: Comparison, figures: Sequence[Figure], pairs: Sequence[Difference] = (), seeds: Sequence[SeedsRow] = ()
 ) -> Results:
-    """Table, notes, figures, details, paired differences and systems over their seeds, of one comparison."""
+    """Return the section of one comparison: table, notes, figures, details, paired differences and seeds."""
     rows = comparison.rows
     front = pareto_front(rows)
     main = page_columns(comparison.confidence, rows, comparison.published)
@@ -150,33 +141,16 @@ def results(
         has_front=len(rows) > 1,
         details=_rows_table(f"{comparison.title}, more numbers", rows, detail_columns(rows), []),
         figures=tuple(figures),
-        differences=_differences_table(comparison.title, pairs),
-        differences_note=differences_note(pairs, comparison.confidence) if pairs else "",
-        seeds=_seeds_table(comparison.title, seeds),
+        differences=_table(f"{comparison.title}, paired differences", differences_grid(pairs)) if pairs else None,
+        differences_note=differences_note(len(pairs), comparison.confidence) if pairs else "",
+        seeds=_table(f"{comparison.title}, over all seeds", seeds_grid(seeds)) if seeds else None,
         seeds_note=seeds_note(comparison.confidence) if seeds else "",
     )
 
 
-def _differences_table(title: str, pairs: Sequence[Difference]) -> Table | None:
-    if not pairs:
-        return None
-    headings, *lines = differences_grid(pairs)
-    rows = tuple(Row(tuple(Cell(text) for text in line)) for line in lines)
-    return Table(caption=f"{title}, paired differences", headings=tuple(headings), rows=rows)
-
-
-def _seeds_table(title: str, seeds: Sequence[SeedsRow]) -> Table | None:
-    if not seeds:
-        return None
-    rows = tuple(Row(tuple(Cell(text) for text in line)) for line in seeds_grid(seeds))
-    return Table(caption=f"{title}, over all seeds", headings=HEADINGS, rows=rows)
-
-
-def work_table(found: Sequence[Work]) -> Table | None:
-    """Every artifact with its time; None without any."""
-    if not found:
-        return None
-    rows = [
+def work_table(artifacts: Sequence[Work]) -> Table | None:
+    """Return every artifact with its time; None without any."""
+    rows = tuple(
         (
             w.label,
             duration(w.seconds),
@@ -185,25 +159,32 @@ def work_table(found: Sequence[Work]) -> Table | None:
             "computed" if w.fresh else "found",
             w.artifact,
         )
-        for w in found
-    ]
-    return _words("Artifacts and their times", ("stage", "time", "tokens", "tokens/s", "here", "artifact"), rows)
+        for w in artifacts
+    )
+    grid = Grid(("stage", "time", "tokens", "tokens/s", "here", "artifact"), rows)
+    return _table("Artifacts and their times", grid, kind="words") if rows else None
+
+
+def deletion_table(title: str, heading: str, group: Sequence[Deletions], percent: int) -> DeletionTable:
+    """Return the deletions of some rankers at a kept percentage."""
+    shares = [d.share(percent) for d in group]
+    rows = tuple(
+        # halves are rounded up, as in the page's script
+        (name, int(max(d.totals[k] for d in group)), tuple(int(100 * share[k] + 0.5) for share in shares))
+        for k, name in enumerate(group[0].names)
+    )
+    return DeletionTable(title=title, heading=heading, rankers=tuple(d.ranker for d in group), rows=rows)
 
 
 def unfinished_table(unfinished: Sequence[Unfinished]) -> Table | None:
-    """Runs that are missing in the tables, and why; None if there are none."""
-    return _words("Runs without results", ("run", "why"), [(str(u.path), u.reason) for u in unfinished])
+    """Return the runs that are missing in the tables, and the reasons; None without any."""
+    grid = Grid(("run", "why"), tuple((str(u.path), u.reason) for u in unfinished))
+    return _table("Runs without results", grid, kind="words") if unfinished else None
 
 
-def _words(caption: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table | None:
-    if not rows:
-        return None
-    return Table(
-        caption=caption,
-        headings=headings,
-        rows=tuple(Row(tuple(Cell(text) for text in row)) for row in rows),
-        kind="words",
-    )
+def _table(caption: str, grid: Grid, kind: str = "numbers") -> Table:
+    rows = tuple(Row(tuple(map(Cell, row))) for row in grid.rows)
+    return Table(caption=caption, headings=grid.headings, rows=rows, kind=kind)
 
 
 def _rows_table(
@@ -212,7 +193,7 @@ def _rows_table(
     most = max((x for r in rows for x in (r.mean_tokens.high, r.mean_tokens.value) if math.isfinite(x)), default=1.0)
     lines = []
     for row in rows:
-        cells = [Cell(row.system)]  # the name in full: a page has room for it
+        cells = [Cell(row.system)]  # with the whole name
         for column in shown[1:]:
             bars = {"accuracy % [": (row.accuracy, 1.0), "generated tokens": (row.mean_tokens, most)}
             bar = next((_bar(*value) for name, value in bars.items() if column.name.startswith(name)), None)

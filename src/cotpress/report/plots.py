@@ -1,10 +1,10 @@
-"""The two pictures that a compression is judged by: accuracy against tokens, and actual against asked ratio."""
+"""Figures of the results: accuracy against generated tokens, and actual against requested ratio."""
 
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cotpress.records import Interval, SystemResult
+from cotpress.records import Interval, Origin, SystemResult
 from cotpress.report.figure import INK, PAGE, SOFT, Picture, style
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
-    """The rows that no other one beats in both accuracy and generated tokens, from few tokens to many."""
+    """Return the rows that no other row exceeds in both accuracy and brevity, from few generated tokens to many."""
     front: list[SystemResult] = []
     for row in sorted(rows, key=lambda r: (r.mean_tokens.value, -r.accuracy.value)):
         if not front or row.accuracy.value > front[-1].accuracy.value:
@@ -22,7 +22,7 @@ def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
 
 
 def accuracy_picture(rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95) -> Picture:
-    """Accuracy against generated tokens, with intervals and the Pareto front."""
+    """Plot accuracy against generated tokens, with intervals and the Pareto front."""
     front = ", ".join(
         f"{_named(r)}: {100 * r.accuracy.value:.1f} % at {r.mean_tokens.value:.0f} tokens" for r in pareto_front(rows)
     )
@@ -36,7 +36,7 @@ def accuracy_picture(rows: Sequence[SystemResult], title: str, *, confidence: fl
 
 
 def ratio_picture(rows: Sequence[SystemResult], title: str) -> Picture | None:
-    """Asked against actual ratio, of the training data and of what is written; None without a compressed student."""
+    """Plot the requested against the actual ratio of training data and answers; None without a compressed student."""
     shown = [r for r in rows if r.actual_ratio is not None or r.generated_ratio is not None]
     if not any(r.target_ratio < 1 for r in shown):
         return None
@@ -52,11 +52,6 @@ def ratio_picture(rows: Sequence[SystemResult], title: str) -> Picture | None:
         size=(8.0, 4.4),
         draw=lambda figure: _draw_ratios(figure, shown, title),
     )
-
-
-def is_original(name: str) -> bool:
-    """Whether a row is the uncompressed student, which stands out in every picture."""
-    return name.lower().startswith("original")
 
 
 def _draw_accuracy(figure: "Figure", rows: Sequence[SystemResult], title: str, confidence: float) -> None:
@@ -100,12 +95,13 @@ def _draw_ratios(figure: "Figure", rows: Sequence[SystemResult], title: str) -> 
 
 
 def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, str, str, float]]:
-    """Name, colour, marker and marker size of every system; Original last, so that it lies above the others."""
+    """Return label, colour, marker and marker size of every system; Original last, so that it is drawn on top."""
     compressed = {row.system for row in rows if row.target_ratio < 1}
     # Scorers first, so that each has the same colour here and in the token viewer.
     names = sorted(dict.fromkeys(row.system for row in rows), key=lambda name: name not in compressed)
-    usual = [(name, *style(i), 7.0) for i, name in enumerate(n for n in names if not is_original(n))]
-    return [*usual, *((name, INK, "*", 14.0) for name in names if is_original(name))]
+    originals = {row.system for row in rows if row.source.origin is Origin.original}
+    usual = [(name, *style(i), 7.0) for i, name in enumerate(n for n in names if n not in originals)]
+    return [*usual, *((name, INK, "*", 14.0) for name in names if name in originals)]
 
 
 def _draw_series(
@@ -153,7 +149,7 @@ def _points(rows: Sequence[SystemResult]) -> tuple[list[float], list[float]]:
 
 
 def _errors(intervals: Sequence[Interval], scale: float) -> list[list[float]]:
-    """Distances below and above, as matplotlib wants them; an open end is not drawn."""
+    """Return the distances below and above, in matplotlib's form; an open end is not drawn."""
     below = [scale * (i.value - i.low) if math.isfinite(i.low) else 0.0 for i in intervals]
     above = [scale * (i.high - i.value) if math.isfinite(i.high) else 0.0 for i in intervals]
     return [below, above]

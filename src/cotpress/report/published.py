@@ -1,7 +1,7 @@
-"""Numbers that the papers print for the same model, benchmark, method and asked ratio, to stand beside one's own.
+"""Numbers that the papers print for a model, benchmark, method and ratio.
 
-They are single runs, printed without an interval, and their token counts are in the tokenizer of the paper (CTS counts
-with that of Qwen2.5-7B for every model). `published.csv` says where each comes from.
+They are from single runs, printed without an interval, and their token counts are in the tokenizer of the paper (CTS
+counts with that of Qwen2.5-7B for every model). `published.csv` names the source of each.
 """
 
 import csv
@@ -10,15 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 
-from cotpress.records import SystemResult
+from cotpress.records import System, SystemResult
 
 MODELS = {"qwen7b": "qwen2.5-7b-instruct", "qwen14b": "qwen2.5-14b-instruct", "llama8b": "llama-3.1-8b-instruct"}
 """Names of conf/model/ for the models of the papers."""
 SYSTEMS = {"tokenskip_xlmr": "tokenskip"}
-"""Names of scorers that do what a paper calls otherwise."""
-
-AS_PRINTED = {"condition=answer", "granularity=token", "protection=none"}
-"""Settings in the names of rows that are those of the papers' tables; a row with another setting has no counterpart."""
+"""Names of papers for scorers with another name here."""
+_AS_PRINTED = {("condition", "answer"), ("granularity", "token"), ("protection", "none")}
+"""Settings of the papers' tables; a row that another setting distinguishes has no counterpart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,46 +27,43 @@ class Published:
     Attributes:
         accuracy: In percent, as printed.
         tokens: Mean generated tokens, as printed.
-        actual_ratio: Kept fraction that the paper reports for its training data; None if it does not.
-        source: Where it is printed.
-        note: What a reader must know to compare; mostly empty.
+        source: Paper and table.
+        note: Condition of a comparison; mostly empty.
     """
 
     accuracy: str
     tokens: str
-    actual_ratio: float | None
     source: str
     note: str
 
     @property
     def cell(self) -> str:
-        """`86.0@152`, accuracy in percent at mean tokens."""
+        """Accuracy in percent at mean tokens, as in `86.0@152`."""
         return f"{float(self.accuracy):.1f}@{float(self.tokens):.0f}"
 
 
 Lookup = Callable[[SystemResult], Published | None]
-"""The published counterpart of a row, if there is one."""
+"""Function from a row to its published counterpart, if there is one."""
 
 
 def published_numbers(model: str, benchmark: str) -> Lookup:
-    """What is published for a model on a benchmark, as a function of the row."""
-    return lambda row: next(iter(published(model, benchmark, row.system, row.target_ratio)), None)
+    """Return the published counterparts of the rows of a model on a benchmark."""
+    return lambda row: next(iter(published(model, benchmark, row.source)), None)
 
 
-def published(model: str, benchmark: str, system: str, ratio: float) -> tuple[Published, ...]:
-    """All printed results for one row, the paper's own before reruns by others; empty if there is none.
+def published(model: str, benchmark: str, system: System) -> tuple[Published, ...]:
+    """Return all printed results for one row, the paper's own before reruns by others.
 
     Args:
         model: Name of conf/model/ or hub id, with or without its owner.
         benchmark: Name of the benchmark.
-        system: Name of the row: scorer, `Original` or `Base`, with or without settings that tell rows apart.
-        ratio: Asked kept fraction.
+        system: System of the row.
     """
     name = model.rpartition("/")[2].lower()
-    words = [w for w in system.split() if not w.startswith("seed=") and w not in AS_PRINTED]
-    scorer = " ".join(words).removesuffix(" (Base)").removesuffix(" (mixed)").lower()
-    key = (MODELS.get(name, name), benchmark.lower(), SYSTEMS.get(scorer, scorer), round(ratio, 4))
-    return _table().get(key, ())
+    method = SYSTEMS.get(system.name, system.name).lower()
+    if system.ratio is None or set(system.settings) - _AS_PRINTED:
+        return ()
+    return _table().get((MODELS.get(name, name), benchmark.lower(), method, round(system.ratio, 4)), ())
 
 
 @functools.cache
@@ -76,12 +72,6 @@ def _table() -> dict[tuple[str, str, str, float], tuple[Published, ...]]:
     text = files("cotpress.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
         key = (row["model"].lower(), row["benchmark"], row["system"].lower(), round(float(row["ratio"]), 4))
-        found = Published(
-            accuracy=row["accuracy"],
-            tokens=row["tokens"],
-            actual_ratio=float(row["actual_ratio"]) if row["actual_ratio"] else None,
-            source=row["source"],
-            note=row["note"],
-        )
-        table[key] = (*table.get(key, ()), found)
+        printed = Published(**{name: row[name] for name in ("accuracy", "tokens", "source", "note")})
+        table[key] = (*table.get(key, ()), printed)
     return table

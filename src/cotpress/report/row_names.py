@@ -1,29 +1,27 @@
-"""Names under which rows of different settings are never taken for one system.
+"""Identities that distinguish the rows of several runs by the settings in which the runs differ.
 
-What tells rows apart is looked for in three places, each only for rows that still look alike: a run's essentials, under
-short names (`condition=question`); all its other settings, under full ones (`data.num_traces=60`); and at last the
-artifact with the answers, by the start of its fingerprint.
+Settings are compared in three steps, each only for rows that still look alike: the essentials of the runs, under short
+names (`condition=question`); all other settings, under full names (`data.num_traces=60`); and at last the fingerprint
+of the artifact with the answers.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from cotpress.records import SystemResult
+from cotpress.records import System, SystemResult
 from cotpress.report.results import RunResults
 from cotpress.store.artifacts import fingerprint
 
-_BASELINES = ("original", "base", "beconcise", "onlynumbers", "abbrewords", "lc-prompt", "truncation")
-"""First words of rows that stand above those of scorers."""
 _OF_SCORERS = frozenset({"scorer", "compression", "reference", "distill", "labelled"})
-"""Groups of settings that have no part in a baseline."""
+"""Groups of settings without effect on a baseline."""
 _OF_STUDENTS = frozenset({"data", "sft"})
-"""Groups of settings that have no part in the untuned model either."""
+"""Groups of settings without effect on the untuned model."""
 _OF_TABLES = frozenset(
     f"evaluation.{key}" for key in ("baselines", "prompted", "ratios", "budgets", "confidence", "reference_tokenizer")
 )
-"""Settings that say which rows there are and what is counted in them, not what wrote the answers."""
+"""Settings of the rows and measures of a table, without effect on the answers."""
 _FILES = frozenset({"path", "adapter"})
 """Last parts of settings that may name another file for every seed."""
 _HASH_CHARS = 8
@@ -31,20 +29,29 @@ _HASH_CHARS = 8
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Settings of a row: those about which all runs that show it agree.
+    """Settings of a row on which all runs that show it agree.
 
     Attributes:
         values: Texts by dotted key.
-        following: Keys of seeds that are the run's own, so that they differ wherever it does.
-        disputed: Keys about which the runs do not agree: these settings had no part in the row.
+        following: Keys of seeds that equal the seed of the run.
+        disputed: Keys in which the runs differ, so that these settings had no effect on the row.
     """
 
     values: Mapping[str, str]
     following: frozenset[str]
     disputed: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any], row: SystemResult, seed: int) -> "Traits":
+        """Select the settings of a run that have an effect on one of its rows."""
+        apart = _OF_SCORERS if row.source.is_baseline else frozenset()
+        if row.source.is_untuned:
+            apart |= _OF_STUDENTS
+        kept = {k: v for k, v in _flat(values).items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
+        return cls(kept, frozenset(k for k, v in kept.items() if k.rpartition(".")[2] == "seed" and v == str(seed)))
+
     def agreed(self, other: "Traits") -> "Traits":
-        """What is left when another run shows the row; a run that says nothing (of an earlier release) counts not."""
+        """Return what remains if another run shows the row too; runs without settings (old releases) are ignored."""
         if not (self.values and other.values):
             return self if self.values else other
         both = self.values.items() & other.values.items()
@@ -53,19 +60,19 @@ class Traits:
         return Traits(kept, self.following & other.following, self.disputed | other.disputed | lost)
 
     def shown(self, key: str) -> str | None:
-        """What a name says of a setting; None if nothing."""
+        """Return the value of a setting for the name of the row; None if it is not shown."""
         return None if key in self.following else self.values.get(key)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A row and what is known of it from the runs that show it.
+    """A row with the seeds and settings of the runs that show it.
 
     Attributes:
         row: As the first of them has it.
-        seeds: Theirs.
-        essentials: Settings worth a glance.
-        settings: All settings; empty if the runs are of a release that did not note them.
+        seeds: Seeds of the runs.
+        essentials: Most important settings.
+        settings: All settings; empty for runs of releases that did not store them.
     """
 
     row: SystemResult
@@ -75,59 +82,62 @@ class Shown:
 
     @classmethod
     def in_run(cls, row: SystemResult, results: RunResults) -> "Shown":
-        """A row as one run shows it."""
-        essentials, settings = (_traits(v, row, results.seed) for v in (results.essentials, results.settings))
+        """Return a row as one run shows it."""
+        essentials, settings = (Traits.of(v, row, results.seed) for v in (results.essentials, results.settings))
         return cls(row, frozenset({results.seed}), essentials, settings)
 
     def also(self, other: "Shown") -> "Shown":
-        """The same row after another run has shown it too."""
+        """Return the row with the seeds and settings of another run merged in."""
         essentials, settings = self.essentials.agreed(other.essentials), self.settings.agreed(other.settings)
         return Shown(self.row, self.seeds | other.seeds, essentials, settings)
 
 
-def told_apart(rows: Mapping[object, Shown]) -> dict[object, str]:
-    """The name of every row, without its seed, so that rows of one name and ratio are one system under several seeds.
+def distinguish(rows: Mapping[object, Shown]) -> dict[object, System]:
+    """Return the identity of every row, without its seed: equal ones are one system under several seeds.
 
     Args:
-        rows: By what makes them one.
+        rows: By a key that is equal for equal rows.
     """
-    names = {same: found.row.system for same, found in rows.items()}
-    for alike in _namesakes(names, rows):
-        if _mistakable(alike.values()):
-            keys = _telling(alike.values(), lambda r: r.essentials)
-            for same, found in alike.items():
-                names[same] += _text((key.rpartition(".")[2], found.essentials.shown(key)) for key in keys)
-    named = True
-    while named:  # a group's name stands for its settings at first, which may be all the same
-        named = False
-        for alike in _namesakes(names, rows):
-            keys = _telling(alike.values(), lambda r: r.settings) if _mistakable(alike.values()) else []
-            named |= bool(keys)
-            for same, found in alike.items():
-                names[same] += _text((key.removesuffix(".name"), found.settings.shown(key)) for key in _grouped(keys))
-    for alike in _namesakes(names, rows):
-        for same, found in alike.items():
-            if any(_same_place(found, other) for key, other in alike.items() if key != same):
-                names[same] += f" {_short_hash(same, found.row)}"
-    return names
+    systems = {key: shown.row.source for key, shown in rows.items()}
+
+    def extend(keys: Sequence[str], short: Callable[[str], str], of: Callable[[Shown], Traits], group: _Group) -> None:
+        for key, shown in group.items():
+            values = ((short(name), of(shown).shown(name)) for name in keys)
+            differing = tuple((name, value) for name, value in values if value is not None)
+            systems[key] = replace(systems[key], settings=systems[key].settings + differing)
+
+    for group in _namesakes(systems, rows):
+        if _mistakable(group.values()):
+            keys = _telling(group.values(), _essentials)
+            extend(keys, lambda key: key.rpartition(".")[2], _essentials, group)
+    pending = True
+    while pending:  # the name of a group stands for its settings at first, and may turn out to be equal in all rows
+        pending = False
+        for group in _namesakes(systems, rows):
+            keys = _telling(group.values(), _settings) if _mistakable(group.values()) else []
+            pending |= bool(keys)
+            extend(_grouped(keys), lambda key: key.removesuffix(".name"), _settings, group)
+    for group in _namesakes(systems, rows):
+        for key, shown in group.items():
+            if any(_same_place(shown, other) for other_key, other in group.items() if other_key != key):
+                digest = (("", _short_hash(key, shown.row)),)
+                systems[key] = replace(systems[key], settings=systems[key].settings + digest)
+    return systems
 
 
-def is_baseline(system: str) -> bool:
-    """True for a system that no scorer has a part in."""
-    return system.lower().split(" ")[0] in _BASELINES
+_Group = Mapping[object, Shown]
 
 
-def _traits(values: Mapping[str, Any], row: SystemResult, seed: int) -> Traits:
-    apart = _OF_SCORERS if is_baseline(row.system) else frozenset()
-    if row.system == "Base" or row.system.endswith(" (Base)"):
-        apart |= _OF_STUDENTS
-    kept = {k: v for k, v in _flat(values).items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
-    following = frozenset(k for k, v in kept.items() if k.rpartition(".")[2] == "seed" and v == str(seed))
-    return Traits(kept, following)
+def _essentials(shown: Shown) -> Traits:
+    return shown.essentials
+
+
+def _settings(shown: Shown) -> Traits:
+    return shown.settings
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted keys, each value in one line; lists are values. The ratio has a column of its own."""
+    """Return nested settings by dotted key, each value in one line, without the ratio, which has its own column."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -137,32 +147,33 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _namesakes(names: Mapping[object, str], rows: Mapping[object, Shown]) -> list[dict[object, Shown]]:
-    found: dict[str, dict[object, Shown]] = {}
-    for same, name in names.items():
-        found.setdefault(name, {})[same] = rows[same]
-    return list(found.values())
+def _namesakes(systems: Mapping[object, System], rows: _Group) -> list[_Group]:
+    groups: dict[str, dict[object, Shown]] = {}
+    for key, system in systems.items():
+        groups.setdefault(system.label, {})[key] = rows[key]
+    return list(groups.values())
 
 
 def _mistakable(rows: Iterable[Shown]) -> bool:
-    """Whether two rows of one name would be taken for one system under one or two seeds, and are not."""
+    """Return True if two rows of one name look like one system under one or two seeds, and are not."""
     return any(_same_place(a, b) or _other_system(a, b) for a, b in combinations(rows, 2))
 
 
-def _same_place(one: Shown, other: Shown) -> bool:
-    return one.row.target_ratio == other.row.target_ratio and bool(one.seeds & other.seeds)
+def _same_place(first: Shown, second: Shown) -> bool:
+    return first.row.target_ratio == second.row.target_ratio and bool(first.seeds & second.seeds)
 
 
-def _other_system(one: Shown, other: Shown) -> bool:
-    """Whether two rows of one ratio differ in a setting that another seed does not explain."""
-    if one.row.target_ratio != other.row.target_ratio or not (one.settings.values and other.settings.values):
+def _other_system(first: Shown, second: Shown) -> bool:
+    """Return True if two rows of one ratio differ in a setting other than the seed."""
+    if first.row.target_ratio != second.row.target_ratio or not (first.settings.values and second.settings.values):
         return False
-    differing = {key for key, _ in one.settings.values.items() ^ other.settings.values.items()}
-    return any(_tells(key, [one.settings, other.settings]) for key in differing if key.rpartition(".")[2] not in _FILES)
+    differing = {key for key, _ in first.settings.values.items() ^ second.settings.values.items()}
+    both = [first.settings, second.settings]
+    return any(_tells(key, both) for key in differing if key.rpartition(".")[2] not in _FILES)
 
 
 def _telling(rows: Iterable[Shown], of: Callable[[Shown], Traits]) -> list[str]:
-    """Keys of the settings in which rows differ; rows of which nothing is known are left out."""
+    """Return the keys of the settings in which rows differ, ignoring rows without settings."""
     known = [traits for traits in map(of, rows) if traits.values]
     return [key for key in dict.fromkeys(key for traits in known for key in traits.values) if _tells(key, known)]
 
@@ -173,15 +184,11 @@ def _tells(key: str, traits: Sequence[Traits]) -> bool:
 
 
 def _grouped(keys: Sequence[str]) -> list[str]:
-    """The keys without those that the name of their group stands for."""
+    """Return the keys without those of a group whose name differs as well."""
     groups = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))
     return [key for key in keys if key.endswith(".name") or not key.startswith(groups)]
 
 
-def _text(settings: Iterable[tuple[str, str | None]]) -> str:
-    return "".join(f" {key}={value}" for key, value in settings if value is not None)
-
-
-def _short_hash(same: object, row: SystemResult) -> str:
+def _short_hash(key: object, row: SystemResult) -> str:
     artifact = row.artifacts.get("evaluate", "").rpartition("/")[2]
-    return (artifact or fingerprint({"row": repr(same)}))[:_HASH_CHARS]
+    return (artifact or fingerprint({"row": repr(key)}))[:_HASH_CHARS]

@@ -1,36 +1,38 @@
-"""One row per system over all seeds of a comparison: how far a result depends on the draw of the training.
+"""One row per system over all seeds of a comparison, which shows how far a result depends on the seed.
 
-The interval is over questions, whose answers are averaged over the seeds first (arXiv 2411.00640). It does not speak of
-other seeds: two or three are too few for an interval, so the accuracy of each is shown instead.
+The interval is over questions, whose answers are averaged over the seeds first (arXiv 2411.00640). It does not account
+for other seeds: two or three are too few for an interval, so the accuracy of each is shown instead.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cotpress.records import Interval, Prediction
-from cotpress.report.columns import count_interval, difference, percent_interval
-from cotpress.report.comparison import Answers, Comparison, identity
-from cotpress.report.row_names import is_baseline
-from cotpress.report.table import markdown_cell
+from cotpress.grid import Grid, csv_text, interval_cells, interval_columns
+from cotpress.records import Interval, Origin, Prediction, System
+from cotpress.report.comparison import Answers, Comparison, row_key
+from cotpress.report.table import count_interval, difference, percent_interval
 from cotpress.statistics import accuracy_interval, mean_interval, paired_accuracy_difference, question_means
 
-_ORIGINAL = ("Original", 1.0)
+_HEADINGS = (
+    "System", "ratio: asked/actual", "accuracy % [CI]", "each seed, %", "questions", "vs Original, points [CI]",
+    "generated tokens [CI]",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedsRow:
-    """A system at one asked ratio, over its seeds.
+    """A system at one requested ratio, over its seeds.
 
     Attributes:
-        actual_ratio: Reached kept fraction of the training thinking, mean over seeds; None if it is not known.
+        system: Its label.
+        target_ratio: Requested kept fraction.
+        actual_ratio: Reached kept fraction of the training thinking, mean over seeds; None if unknown.
         accuracy: Fraction correct, in [0, 1]; `n` counts questions.
         by_seed: Seed and fraction correct of each student, by seed.
         tokens: Generated tokens per answer.
-        against_original: Accuracy minus that of Original, paired by question; None for Original and without it.
+        against_original: Paired difference in accuracy from Original; None for Original and without it.
     """
 
     system: str
@@ -43,26 +45,27 @@ class SeedsRow:
 
 
 def over_seeds(comparison: Comparison, answers: Answers) -> list[SeedsRow]:
-    """Every system over its seeds, baselines first, then in the order of the runs; empty for runs of a single seed."""
+    """Return every system over its seeds, baselines first, then in the order of the runs; empty for a single seed."""
     if len({run.results.seed for run in comparison.runs}) < 2:
         return []
-    kept: dict[tuple[str, float], dict[object, float | None]] = {}
+    kept: dict[System, dict[object, float | None]] = {}
     for run in comparison.runs:
         for row in run.results.rows:
-            same = identity(row, run.results.seed)
-            kept.setdefault((comparison.names[same], row.target_ratio), {})[same] = row.actual_ratio
-    order = list(dict.fromkeys(system for system, _ in answers))
-    original = answers.get(_ORIGINAL)
+            key = row_key(row, run.results.seed)
+            kept.setdefault(comparison.systems[key], {})[key] = row.actual_ratio
+    order = list(dict.fromkeys(system.label for system in answers))
+    original = next((s for s in answers if s.origin is Origin.original and not s.settings), None)
     rows = []
-    for key in sorted(answers, key=lambda k: (not is_baseline(k[0]), order.index(k[0]), -k[1])):
-        known = [r for r in kept.get(key, {}).values() if r is not None]
-        against = None if key == _ORIGINAL or original is None else _pooled(original)
-        rows.append(_row(key, answers[key], against, float(np.mean(known)) if known else None, comparison.confidence))
+    for system in sorted(answers, key=lambda s: (not s.is_baseline, order.index(s.label), -(s.ratio or 1))):
+        known = [r for r in kept.get(system, {}).values() if r is not None]
+        against = None if original is None or system == original else _pooled(answers[original])
+        actual = float(np.mean(known)) if known else None
+        rows.append(_row(system, answers[system], against, actual, comparison.confidence))
     return rows
 
 
 def _row(
-    key: tuple[str, float],
+    system: System,
     by_seed: Mapping[int, Sequence[Prediction]],
     original: Sequence[Prediction] | None,
     actual_ratio: float | None,
@@ -70,8 +73,8 @@ def _row(
 ) -> SeedsRow:
     pooled = _pooled(by_seed)
     return SeedsRow(
-        system=key[0],
-        target_ratio=key[1],
+        system=system.label,
+        target_ratio=1.0 if system.ratio is None else system.ratio,
         actual_ratio=actual_ratio,
         accuracy=accuracy_interval(pooled, confidence),
         by_seed=tuple((seed, accuracy_interval(by_seed[seed], confidence).value) for seed in sorted(by_seed)),
@@ -84,14 +87,10 @@ def _pooled(by_seed: Mapping[int, Sequence[Prediction]]) -> list[Prediction]:
     return [p for answered in by_seed.values() for p in answered]
 
 
-HEADINGS = ("System", "ratio: asked/actual", "accuracy % [CI]", "each seed, %", "questions", "vs Original, points [CI]",
-            "generated tokens [CI]")  # fmt: skip
-
-
-def seeds_grid(rows: Sequence[SeedsRow]) -> list[list[str]]:
-    """One line of cells per row, under `HEADINGS`."""
-    return [
-        [
+def seeds_grid(rows: Sequence[SeedsRow]) -> Grid:
+    """Return the rows as texts."""
+    cells = tuple(
+        (
             row.system,
             f"{row.target_ratio:g}/{'-' if row.actual_ratio is None else f'{row.actual_ratio:.2f}'}",
             percent_interval(row.accuracy),
@@ -99,37 +98,28 @@ def seeds_grid(rows: Sequence[SeedsRow]) -> list[list[str]]:
             str(row.accuracy.n),
             difference(row.against_original),
             count_interval(row.tokens),
-        ]
+        )
         for row in rows
-    ]
+    )
+    return Grid(_HEADINGS, cells)
 
 
 def seeds_note(confidence: float) -> str:
-    """What the intervals speak of."""
+    """Explain the intervals."""
     return (
         f"{100 * confidence:g} % intervals over questions, averaged over the seeds first; they do not speak of other "
         "seeds, for which see the accuracy of each."
     )
 
 
-def seeds_markdown(rows: Sequence[SeedsRow], confidence: float = 0.95) -> str:
-    """The rows as a Markdown table, with what its intervals speak of below it."""
-    rule = ["---", *["---:"] * (len(HEADINGS) - 1)]
-    lines = [HEADINGS, rule, *([markdown_cell(cell) for cell in line] for line in seeds_grid(rows))]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{seeds_note(confidence)}\n"
-
-
 def seeds_csv(rows: Sequence[SeedsRow]) -> str:
-    """The rows, unrounded, accuracies as fractions: one line over all seeds (`seed` is empty), then one per seed."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    ends = [f"{name}{end}" for name in ("accuracy", "tokens", "against_original") for end in ("", "_low", "_high")]
-    writer.writerow(["system", "target_ratio", "actual_ratio", "seed", "questions", *ends])
+    """Return the rows unrounded: for each system a line over all seeds (`seed` is empty), then a line per seed."""
+    ends = interval_columns(("accuracy", "tokens", "against_original"))
+    lines: list[list[object]] = []
     for row in rows:
-        measured = (row.accuracy, row.tokens, row.against_original)
-        numbers = [x for i in measured for x in ((None,) * 3 if i is None else (i.value, i.low, i.high))]
         place = [row.system, row.target_ratio, row.actual_ratio]
-        writer.writerow([*place, None, row.accuracy.n, *numbers])
+        numbers = interval_cells((row.accuracy, row.tokens, row.against_original))
+        lines.append([*place, None, row.accuracy.n, *numbers])
         for seed, accuracy in row.by_seed:
-            writer.writerow([*place, seed, row.accuracy.n, accuracy, *[None] * (len(ends) - 1)])
-    return out.getvalue()
+            lines.append([*place, seed, row.accuracy.n, accuracy, *[None] * (len(ends) - 1)])
+    return csv_text(["system", "target_ratio", "actual_ratio", "seed", "questions", *ends], lines)

@@ -1,4 +1,4 @@
-"""What is said at the end of a command: the table of a run or of a whole sweep, and what is missing in it."""
+"""Output at the end of a command: the table of a run or sweep, and the runs that are missing in it."""
 
 import sys
 import textwrap
@@ -7,19 +7,18 @@ from pathlib import Path
 
 from cotpress.errors import ArtifactError
 from cotpress.report.collect import WITH_RUNS, Collection, Run, collect_sweep
-from cotpress.report.columns import percent_interval
 from cotpress.report.comparison import compare
 from cotpress.report.results import read_results
 from cotpress.report.stage import write_collection
-from cotpress.report.table import show
+from cotpress.report.table import percent_interval, show
 from cotpress.store.sweeps import JobNote, JobState, Sweep
 
 REASON_WIDTH = 160
-"""Characters of the reason why a run has no results; all of it is in the page and in the job's log."""
+"""Longest shown reason for a run without results; page and job log have it in full."""
 
 
 def show_run(run_dir: Path) -> None:
-    """Show the table of one finished run and where it lies.
+    """Show the table of one finished run and its directory.
 
     Raises:
         ArtifactError: The run has no usable results.
@@ -31,13 +30,13 @@ def show_run(run_dir: Path) -> None:
     sys.stdout.write(f"run directory: {run_dir}\n")
 
 
-def show_collection(found: Collection, output: Path) -> None:
-    """Show the tables of all runs, then what is not in them and why, then where the report lies."""
-    for comparison in compare(found.runs):
+def show_collection(collection: Collection, output: Path) -> None:
+    """Show the tables of all runs, the runs without results with their reasons, and the path of the report."""
+    for comparison in compare(collection.runs):
         show(comparison.rows, comparison.title, confidence=comparison.confidence, published=comparison.published)
-    if found.unfinished:
-        sys.stdout.write(f"not in the table: {len(found.unfinished)}\n")
-        for missing in found.unfinished:
+    if collection.unfinished:
+        sys.stdout.write(f"not in the table: {len(collection.unfinished)}\n")
+        for missing in collection.unfinished:
             reason = textwrap.shorten(missing.reason, REASON_WIDTH, placeholder=" …")
             sys.stdout.write(f"  {reason} ({missing.path})\n")
         sys.stdout.write("\n")
@@ -45,14 +44,14 @@ def show_collection(found: Collection, output: Path) -> None:
 
 
 def report_sweep(sweep: Sweep) -> None:
-    """Show the table over the jobs of a sweep and what is missing in it; the same and a plot go into its folder.
+    """Write table, plot and page over the jobs of a sweep into its folder, and show the table.
 
-    Jobs that evaluate nothing have no table: where each has put its files is shown instead.
+    For jobs that evaluate nothing, the folders of their output are shown instead.
     """
     if sweep.entry in WITH_RUNS:
-        found = collect_sweep(sweep)
-        write_collection(found, sweep.folder)
-        show_collection(found, sweep.folder)
+        collection = collect_sweep(sweep)
+        write_collection(collection, sweep.folder)
+        show_collection(collection, sweep.folder)
     else:
         notes = (job.note for job in sweep.jobs if job.note is not None and job.note.succeeded)
         for output in dict.fromkeys(note.run_dir for note in notes if note.run_dir is not None):  # shards share one
@@ -61,16 +60,16 @@ def report_sweep(sweep: Sweep) -> None:
 
 
 def summary(sweep: Sweep) -> str:
-    """`7 jobs finished, 1 failed, 1 interrupted, 2 not run yet`."""
+    """Return `7 jobs finished, 1 failed, 1 interrupted, 2 not run yet`."""
     states = Counter(None if job.note is None else job.note.state for job in sweep.jobs)
     finished, failed = states[JobState.finished] + states[JobState.found], states[JobState.failed]
     stopped, waiting = states[JobState.interrupted] + states[JobState.running], states[None]
-    more = [f"{n} {what}" for n, what in ((stopped, "interrupted"), (waiting, "not run yet")) if n]
+    more = [f"{n} {state}" for n, state in ((stopped, "interrupted"), (waiting, "not run yet")) if n]
     return ", ".join([f"{finished} jobs finished", f"{failed} failed", *more])
 
 
 def outcome(note: JobNote) -> str:
-    """What a finished job gave: accuracy and generated tokens of its last system, else its metric."""
+    """Return accuracy and generated tokens of the last system of a finished job, else its metric."""
     try:
         row = None if note.run_dir is None else read_results(note.run_dir).rows[-1]
     except (ArtifactError, IndexError):  # the output of a command that evaluates nothing

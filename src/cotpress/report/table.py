@@ -1,31 +1,173 @@
-"""The results table: rich on a terminal, aligned plain text anywhere else, Markdown for documents, CSV for the rest.
+"""Results table: its columns, its notes, and its forms for terminals, documents and CSV.
 
-Whether students obey the ratio: longer answers for larger ratios, and none longer than without compression.
-
-The CTS paper prints students that write longer and longer as the ratio falls, and nobody sees it in a list of
-accuracies; these sentences stand below every table of several ratios.
+Every accuracy stands with its interval and its n; ratios are requested / kept in training / generated. Notes below the
+table say whether answers get longer with the ratio and never longer than without compression: students may write more
+as the ratio falls, as in the table of the CTS paper, which a list of accuracies hides.
 """
 
-import csv
-import io
 import itertools
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from cotpress.grid import Grid, csv_text, interval_cells, interval_columns, shorten
 from cotpress.records import Interval, SystemResult
-from cotpress.report.columns import Column, columns, shorten
 from cotpress.report.published import Lookup
+
+NAME_WIDTH = 20
+"""Longest name of a system in a table."""
+LONGER = "^"
+"""Mark of the generated ratio of a student that writes more than the system it is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: a heading of two lines, and the text of a row's cell."""
+
+    heading: tuple[str, str]
+    cell: Callable[[SystemResult], str]
+
+    @property
+    def name(self) -> str:
+        """The heading in one line."""
+        return " ".join(part for part in self.heading if part).replace("- ", "")
+
+
+_COLUMNS = (
+    Column(("", "System"), lambda r: shorten(r.system, NAME_WIDTH)),
+    Column(("ratio: asked/", "actual/written"), lambda r: ratios(r)),
+    Column(("accuracy %", "[{level} CI]"), lambda r: percent_interval(r.accuracy)),
+    Column(("", "n"), lambda r: f"{r.accuracy.n}x{r.num_samples}" if r.num_samples > 1 else str(r.accuracy.n)),
+    Column(("vs Original,", "points [CI]"), lambda r: difference(r.accuracy_difference)),
+    Column(("generated", "tokens [CI]"), lambda r: count_interval(r.mean_tokens)),
+    Column(("cut off/", "loops %"), lambda r: f"{_percent(r.truncation_rate)}/{_percent(r.loop_rate)}"),
+    Column(("s per", "answer"), lambda r: _seconds(r.seconds_per_sample)),
+)
+
+_DETAILS = (
+    Column(("", "System"), lambda r: shorten(r.system, NAME_WIDTH)),
+    Column(("asked", "ratio"), lambda r: f"{r.target_ratio:g}"),
+    Column(("standard", "error"), lambda r: "-" if r.standard_error is None else f"{100 * r.standard_error:.2f}"),
+    Column(("training", "tokens"), lambda r: change(r.training_reduction)),
+    Column(("tokens vs", "Original"), lambda r: change(r.inference_reduction)),
+    Column(("generated", "ratio vs"), lambda r: r.generated_against or "-"),
+    Column(("thinking", "ratio"), lambda r: _ratio(r.generated_thinking_ratio)),
+    Column(("thinking", "tokens"), lambda r: _count(r.mean_thinking_tokens)),
+    Column(("answer", "tokens"), lambda r: _count(r.mean_answer_tokens)),
+    Column(("unclosed", "%"), lambda r: _percent(r.unclosed_rate)),
+)
+
+
+def columns(confidence: float, rows: Sequence[SystemResult] = (), published: Lookup | None = None) -> list[Column]:
+    """Return the columns of the main table, with the level of the intervals in the heading.
+
+    Args:
+        confidence: Level of the intervals, in (0, 1).
+        rows: Rows of the table.
+        published: Published counterparts; without any the column is left out.
+    """
+    level = f"{100 * confidence:g} %"
+    shown = [replace(c, heading=(c.heading[0], c.heading[1].format(level=level))) for c in _COLUMNS]
+    if published is not None and any(map(published, rows)):
+        shown.append(Column(("", "published"), lambda r: p.cell if (p := published(r)) else "-"))
+    return shown
+
+
+def page_columns(confidence: float, rows: Sequence[SystemResult], published: Lookup) -> list[Column]:
+    """Return the columns of the main table of a page, which shows published numbers beside the measured ones."""
+    shown = columns(confidence)
+    if not any(map(published, rows)):
+        return shown
+    accuracy = Column(("accuracy %", "published"), lambda r: f"{float(p.accuracy):.1f}" if (p := published(r)) else "-")
+    tokens = Column(("tokens", "published"), lambda r: f"{float(p.tokens):.0f}" if (p := published(r)) else "-")
+    after = {"accuracy %": accuracy, "generated": tokens}
+    return [c for column in shown for c in (column, after.get(column.heading[0])) if c is not None]
+
+
+def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
+    """Return the columns of the second table of a page, without those that are empty in every row."""
+    shown = list(_DETAILS)
+    if any(r.mean_reference_tokens for r in rows):
+        shown.append(Column(("reference", "tokens [CI]"), lambda r: count_interval(r.mean_reference_tokens)))
+    for k in range(2, max((len(r.pass_at_k) for r in rows), default=0) + 1):
+        if k & (k - 1) == 0 or k == max(len(r.pass_at_k) for r in rows):  # powers of two and the last
+            shown.append(Column((f"pass@{k} %", "[CI]"), _pass_cell(k)))
+    for budget in sorted({b.budget for r in rows for b in r.accuracy_at_budgets}):
+        shown.append(Column(("accuracy % at", f"{budget} tokens"), _budget_cell(budget)))
+    return shown
+
+
+def _pass_cell(k: int) -> Callable[[SystemResult], str]:
+    return lambda r: percent_interval(r.pass_at_k[k - 1]) if len(r.pass_at_k) >= k else "-"
+
+
+def _budget_cell(budget: int) -> Callable[[SystemResult], str]:
+    return lambda r: next((percent_interval(b.accuracy) for b in r.accuracy_at_budgets if b.budget == budget), "-")
+
+
+def ratios(row: SystemResult) -> str:
+    """Return `0.5/0.52/0.61`: requested, kept in training, generated; `^` if the student writes more than without
+    compression."""
+    written = _ratio(row.generated_ratio) + (LONGER if row.lengthened and row.target_ratio < 1 else "")
+    return f"{row.target_ratio:g}/{_ratio(row.actual_ratio)}/{written}"
+
+
+def percent_interval(interval: Interval) -> str:
+    """Return `85.9 [80.1, 90.2]`, in percent."""
+    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def difference(interval: Interval | None) -> str:
+    """Return `-2.1 [-4.0, -0.3]`, in percentage points; `-` for None."""
+    if interval is None:
+        return "-"
+    value, low, high = (
+        f"{100 * x:+.1f}".replace("-0.0", "+0.0") for x in (interval.value, interval.low, interval.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def count_interval(interval: Interval | None) -> str:
+    """Return `157 [150, 164]`, with one decimal below 100."""
+    if interval is None:
+        return "-"
+    digits = 1 if interval.value < 100 else 0
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def change(reduction: float | None) -> str:
+    """Return a reduction as a change: 0.42 is `-42.0 %`; `-` for None."""
+    if reduction is None:
+        return "-"
+    return f"{-100 * reduction:+.1f} %".replace("+0.0", "0.0").replace("-0.0", "0.0")
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "-"
+    return "100" if share == 1 else f"{100 * share:.1f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Monotonicity:
-    """How the generated tokens of one system follow the asked ratio.
+    """Order of the generated tokens of one system at its ratios.
 
     Attributes:
-        system: Name of the rows.
+        system: Label of the rows.
         num_pairs: Pairs of rows with different ratios.
-        violations: Pairs (row of the lower ratio, row of the higher ratio) where the lower one writes more.
+        violations: Pairs (row of the lower ratio, row of the higher ratio) where the lower ratio writes more.
     """
 
     system: str
@@ -34,23 +176,23 @@ class Monotonicity:
 
 
 def monotonicity(rows: Sequence[SystemResult]) -> list[Monotonicity]:
-    """One verdict per system that has rows at several ratios, in the rows' order.
+    """Return one verdict per system that has rows at several ratios, in the rows' order.
 
     A student with a control marker and students of a single ratio are different systems, also under one name.
     """
-    found = []
+    verdicts = []
     for name, against in dict.fromkeys((row.system, row.generated_against) for row in rows):
         series = [r for r in rows if (r.system, r.generated_against) == (name, against)]
         series.sort(key=lambda r: r.target_ratio)
         pairs = [(a, b) for a, b in itertools.combinations(series, 2) if a.target_ratio < b.target_ratio]
         wrong = tuple((a, b) for a, b in pairs if a.mean_tokens.value > b.mean_tokens.value)
         if pairs:
-            found.append(Monotonicity(system=name, num_pairs=len(pairs), violations=wrong))
-    return found
+            verdicts.append(Monotonicity(system=name, num_pairs=len(pairs), violations=wrong))
+    return verdicts
 
 
 def control_notes(rows: Sequence[SystemResult]) -> list[str]:
-    """Sentences about students that got longer and about the order of the ratios, for below a table."""
+    """Return sentences about students that write longer answers and about the order of the ratios."""
     notes = []
     compared = [r for r in rows if r.generated_ratio is not None and r.target_ratio < 1]
     longer = [r for r in compared if r.lengthened]
@@ -73,8 +215,7 @@ def control_notes(rows: Sequence[SystemResult]) -> list[str]:
 
 
 WIDTH = 120
-"""Characters that a line of the table fits in."""
-_SHORTEST_NAME = 6
+"""Longest line of the table in characters."""
 
 _SCALARS = (
     "target_ratio", "actual_ratio", "generated_ratio", "generated_against", "generated_thinking_ratio", "num_samples",
@@ -85,90 +226,78 @@ _INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_
 
 
 def notes(rows: Sequence[SystemResult], published: Lookup | None = None) -> list[str]:
-    """Sentences for below the table: who got longer, who disobeys the ratio, who learnt from fewer traces than others,
-    where published numbers come from."""
-    found = [p for r in rows if published is not None and (p := published(r)) is not None]
-    sources = [f"{p.source}, accuracy % @ tokens, no interval" for p in found]
-    remarks = [p.note for p in found if p.note]
+    """Return the sentences below the table: students with longer answers or fewer training traces, ratios out of order,
+    sources of published numbers."""
+    printed = [p for r in rows if published is not None and (p := published(r)) is not None]
+    sources = [f"{p.source}, accuracy % @ tokens, no interval" for p in printed]
+    remarks = [p.note for p in printed if p.note]
     texts = (f"published: {text}" for text in dict.fromkeys([*sources, *remarks]))
     return [*control_notes(rows), *_training_notes(rows), *texts]
 
 
 def _training_notes(rows: Sequence[SystemResult]) -> list[str]:
-    """How many traces each student learnt from, if they are not equally many: then more than the cut differs."""
+    """Return the numbers of training traces, if they differ: then the compression is not the only difference."""
     trained = [row for row in rows if row.num_training_rows is not None]
     numbers = sorted({row.num_training_rows or 0 for row in trained}, reverse=True)
     if len(numbers) < 2:
         return []
-    told = []
+    parts = []
     for number in numbers:
         others = {row.system for row in trained if row.num_training_rows != number}
         own = [row for row in trained if row.num_training_rows == number]
         names = (f"{r.system} at {r.target_ratio:g}" if r.system in others else r.system for r in own)
-        told.append(f"{number} ({', '.join(dict.fromkeys(names))})")
-    return [f"students learnt from different numbers of traces: {', '.join(told)}"]
+        parts.append(f"{number} ({', '.join(dict.fromkeys(names))})")
+    return [f"students learnt from different numbers of traces: {', '.join(parts)}"]
+
+
+def results_grid(rows: Sequence[SystemResult], *, confidence: float = 0.95, published: Lookup | None = None) -> Grid:
+    """Return the main table as texts, with headings of two lines."""
+    shown = columns(confidence, rows, published)
+    headings = tuple("\n".join(column.heading) for column in shown)
+    return Grid(headings, tuple(tuple(column.cell(row) for column in shown) for row in rows))
 
 
 def plain_table(
     rows: Sequence[SystemResult], title: str = "", *, confidence: float = 0.95, published: Lookup | None = None
 ) -> str:
-    """The table as aligned text of at most 120 characters a line, notes below it; ends in a line break."""
-    shown = columns(confidence, rows, published)
-    headings = [[column.heading[line] for column in shown] for line in (0, 1)]
-    cells = [[column.cell(row) for column in shown] for row in rows]
-    widths = [max(len(line[i]) for line in [*headings, *cells]) for i in range(len(shown))]
-    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
-    over = sum(widths) + gap * (len(widths) - 1) - WIDTH
-    if over > 0:  # the names give way, never a number
-        widths[0] = max(widths[0] - over, _SHORTEST_NAME)
-        cells = [[shorten(line[0], widths[0]), *line[1:]] for line in cells]
-    rule = ["-" * width for width in widths]
-    lines = [_aligned(line, widths, " " * gap) for line in [*headings, rule, *cells]]
-    below = [f"  {note}" for note in notes(rows, published)]
-    return "\n".join([*([title] if title else []), *lines, *below]) + "\n"
+    """Return the table as aligned text of at most 120 characters a line, with notes below it."""
+    text = results_grid(rows, confidence=confidence, published=published).plain(WIDTH)
+    below = "".join(f"  {note}\n" for note in notes(rows, published))
+    return f"{title}\n{text}{below}" if title else text + below
 
 
 def markdown_table(rows: Sequence[SystemResult], *, confidence: float = 0.95, published: Lookup | None = None) -> str:
-    """The table as Markdown, its notes as a list below it."""
+    """Return the table as Markdown, with its notes as a list below it."""
     shown = columns(confidence, rows, published)
-    lines = [[column.name for column in shown]]
-    lines += [["---"] + ["---:"] * (len(shown) - 1)]
-    lines += [[markdown_cell(column.cell(row)) for column in shown] for row in rows]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    grid = results_grid(rows, confidence=confidence, published=published)
     below = "".join(f"- {note}\n" for note in notes(rows, published))
-    return table + (f"\n{below}" if below else "")
-
-
-def markdown_cell(text: str) -> str:
-    """A text inside a Markdown table: no column, no line and no HTML of its own."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return replace(grid, headings=tuple(c.name for c in shown)).markdown() + (f"\n{below}" if below else "")
 
 
 def csv_table(rows: Sequence[SystemResult], *, published: Lookup | None = None) -> str:
-    """Every number of the rows, unrounded, as CSV; fractions in [0, 1], published accuracy in percent as printed."""
+    """Return every number of the rows, unrounded, as CSV; fractions in [0, 1], published accuracy in percent."""
     most = max((len(row.pass_at_k) for row in rows), default=0)
     budgets = sorted({b.budget for row in rows for b in row.accuracy_at_budgets})
     named = [*_INTERVALS, *(f"pass_at_{k}" for k in range(2, most + 1)), *(f"accuracy_at_{b}_tokens" for b in budgets)]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    ends = [f"{name}{suffix}" for name in named for suffix in ("", "_low", "_high")]
-    writer.writerow(["system", "n", *_SCALARS, *ends, "published_accuracy", "published_tokens", "published_source"])
-    for row in rows:
+    papers = ["published_accuracy", "published_tokens", "published_source"]
+
+    def line(row: SystemResult) -> list[object]:
         at = {b.budget: b.accuracy for b in row.accuracy_at_budgets}
         intervals: list[Interval | None] = [getattr(row, name) for name in _INTERVALS]
         intervals += [row.pass_at_k[k - 1] if k <= len(row.pass_at_k) else None for k in range(2, most + 1)]
         intervals += [at.get(b) for b in budgets]
-        numbers = [x for i in intervals for x in ((None,) * 3 if i is None else (i.value, i.low, i.high))]
         paper = published(row) if published is not None else None
         printed = (None,) * 3 if paper is None else (paper.accuracy, paper.tokens, paper.source)
-        writer.writerow([row.system, row.accuracy.n, *(getattr(row, s) for s in _SCALARS), *numbers, *printed])
-    return out.getvalue()
+        scalars = (getattr(row, name) for name in _SCALARS)
+        return [row.system, row.accuracy.n, *scalars, *interval_cells(intervals), *printed]
+
+    return csv_text(["system", "n", *_SCALARS, *interval_columns(named), *papers], map(line, rows))
 
 
 def show(
     rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95, published: Lookup | None = None
 ) -> None:
-    """Write the table to standard output: with colours and lines on a terminal, else as plain text."""
+    """Write the table to standard output: with lines on a terminal, else as plain text."""
     if not sys.stdout.isatty():
         sys.stdout.write(plain_table(rows, title, confidence=confidence, published=published) + "\n")
         return
@@ -178,20 +307,14 @@ def show(
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
-    shown: list[Column] = columns(confidence, rows, published)
-    for i, column in enumerate(shown):
-        heading = "\n".join(column.heading)
+    grid = results_grid(rows, confidence=confidence, published=published)
+    for i, heading in enumerate(grid.headings):
         table.add_column(heading, justify="right" if i else "left", vertical="bottom", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(column.cell(row)) for column in shown))  # Text: a name is no markup
+    for cells in grid.rows:
+        table.add_row(*map(Text, cells))  # Text: a name is no markup
     console = Console()
     if console.width < WIDTH:  # a narrow terminal may break lines, but no number may be cut short
         console = Console(width=WIDTH)
     console.print(table)
     for note in notes(rows, published):
         console.print(Text(f"  {note}"))
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int], gap: str) -> str:
-    padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-    return gap.join(padded).rstrip()

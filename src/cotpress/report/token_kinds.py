@@ -1,15 +1,15 @@
-r"""What kind of token a scorer deletes: numbers, mathematics, words that carry meaning, words that do not.
+r"""Kinds of tokens: numbers, mathematics, content words, other words.
 
-Every character of a text gets one kind, by the first rule that fits it; a token has the kind of its first character
-that is not white space.
+Every character of a text gets one kind, by the first rule that matches; a token has the kind of its last character that
+is not white space, as words and steps do (`cotpress.modeling.segments`).
 
 - LaTeX: a command with its backslash (`\frac`, `\(`), braces, `$`, `^`, `_`, `&`
-- hesitations: words and phrases with which a model interrupts itself ("wait", "hmm", "let me double-check")
+- hesitations: words and phrases of doubt ("wait", "hmm", "let me double-check")
 - digits: a number with the separators inside it
 - operators: `+ - * / = < > %` and the signs of Unicode's mathematical blocks; no hyphen inside a word
 - stop words: scikit-learn's English list without its number words
 - other words: any other run of letters
-- punctuation: what is left, white space alone included
+- punctuation: everything else, white space alone included
 """
 
 import functools
@@ -18,6 +18,8 @@ from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cotpress.modeling.segments import deciding_characters
 
 
 class TokenKind(IntEnum):
@@ -33,7 +35,7 @@ class TokenKind(IntEnum):
 
     @property
     def label(self) -> str:
-        """As it is shown."""
+        """Name in tables and figures."""
         return _LABELS[self]
 
 
@@ -68,7 +70,7 @@ _RULES = re.compile(
 
 
 def token_kinds(text: str, offsets: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """The kind of every token, uint8 `[n]`, values of `TokenKind`.
+    """Return the kind of every token, uint8 `[n]`, values of `TokenKind`.
 
     Args:
         text: The whole text.
@@ -77,14 +79,7 @@ def token_kinds(text: str, offsets: NDArray[np.int32]) -> NDArray[np.uint8]:
     kinds = np.full(len(text) + 1, TokenKind.punctuation, dtype=np.uint8)
     for match in _RULES.finditer(text):
         kinds[match.start() : match.end()] = _kind(match)
-    return kinds[first_visible(text, offsets)]
-
-
-def first_visible(text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Position of each token's first character that is not white space, else of its first, int64 `[n]`."""
-    pieces = [(start, text[start:end]) for start, end in offsets.tolist()]
-    at = [start + (len(piece) - len(piece.lstrip()) if piece.strip() else 0) for start, piece in pieces]
-    return np.array(at, dtype=np.int64)
+    return kinds[deciding_characters(text, offsets)]
 
 
 def _kind(match: re.Match[str]) -> TokenKind:

@@ -1,8 +1,7 @@
-"""What the token viewer shows, from the artifacts on disk: traces, scores, orders of deletion, planted labels.
+"""Data of the token viewer, from the artifacts on disk: traces, scores, orders of deletion, planted labels.
 
-The token viewer's data as JSON: text and a few packed bytes per token, which the page decodes one trace at a time.
-
-`viewer.js` is the reader; the two change together.
+The viewer reads JSON with the text and a few packed bytes per token, and decodes one trace at a time. `viewer.js` is
+the reader; the two change together.
 """
 
 import base64
@@ -16,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.errors import ArtifactError
-from cotpress.records import RankedTrace, Span, Trace
+from cotpress.modeling.segments import owners
+from cotpress.records import RANKING_FILE, TRACES_FILE, Origin, RankedTrace, Span, Trace
 from cotpress.report.collect import Run, Sources
 from cotpress.report.results import StageRecord
-from cotpress.report.token_kinds import first_visible, token_kinds
+from cotpress.report.token_kinds import token_kinds
 from cotpress.store.artifacts import Artifact
 from cotpress.store.tables import read_records
 
@@ -31,12 +31,12 @@ _USUAL_RULES = {"granularity": "token", "alignment": "own", "protection": "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranker:
-    """One way to choose tokens: a scorer with the rules of its selection.
+    """An order of deletion: that of a scorer with the rules of its selection.
 
     Attributes:
-        label: Name of the scorer, and what else tells it from the others.
-        ratios: Asked ratios of the runs that used it, sorted.
-        rows: Its order of deletion, by trace.
+        label: Name of the scorer and unusual rules.
+        ratios: Requested ratios of the runs that used it, sorted.
+        rows: Order of deletion by trace.
     """
 
     label: str
@@ -46,12 +46,12 @@ class Ranker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewedData:
-    """Traces that some rankers have cut, all in the tokens of one tokenizer.
+    """Traces with the orders of deletion of one or more rankers, in the tokens of one tokenizer.
 
     Attributes:
-        label: Which data and tokenizer.
-        traces: The shown ones, in the order of the data.
-        num_traces: Training traces that there are.
+        label: Data and tokenizer.
+        traces: Shown traces, in the order of the data.
+        num_traces: Number of training traces.
         kinds: uint8 `[n]` per trace, values of `TokenKind`.
         rankers: At least one.
     """
@@ -65,15 +65,15 @@ class ViewedData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewed:
-    """Everything for the viewer, and why something is missing in it."""
+    """Data of the viewer, and the reasons for missing parts."""
 
     data: tuple[ViewedData, ...]
     missing: tuple[str, ...]
 
 
 @dataclass(slots=True)
-class _Found:
-    """A compress artifact of a run, with what it was made from."""
+class _Source:
+    """A compress artifact of a run and its traces."""
 
     run: Run
     record: StageRecord
@@ -82,38 +82,38 @@ class _Found:
 
 
 def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -> Viewed:
-    """The token viewer's data of some runs.
+    """Return the data of the token viewer of some runs.
 
     Args:
         runs: Finished runs.
-        sources: Finds their artifacts.
-        limit: Most traces that are shown of each data set.
+        sources: Their artifacts.
+        limit: Maximum number of traces of each data set.
     """
     missing: dict[str, None] = {}
-    groups: dict[tuple[str, str], list[_Found]] = {}
+    groups: dict[tuple[str, str], list[_Source]] = {}
     for run in runs:
         for record in run.results.stages:
-            if not record.artifact.startswith("compress/") or record.label == "compress (Original)":
+            if record.stage != "compress" or (record.system is not None and record.system.origin is Origin.original):
                 continue
-            found = _find(run, record, sources)
-            if isinstance(found, str):
-                missing[f"{run.results.name}: {found}"] = None
+            source = _find(run, record, sources)
+            if isinstance(source, str):
+                missing[f"{run.results.name}: {source}"] = None
             else:
-                identity = found.compressed.manifest["identity"]
-                groups.setdefault((identity["traces"], identity["tokenizer"]), []).append(found)
+                identity = source.compressed.manifest["identity"]
+                groups.setdefault((identity["traces"], identity["tokenizer"]), []).append(source)
     if not groups and not missing:
         missing["none of the runs has compressed any traces"] = None
     data = [_data(group, limit) for group in groups.values()] if limit > 0 else []
     return Viewed(data=tuple(data), missing=tuple(missing))
 
 
-def _find(run: Run, record: StageRecord, sources: Sources) -> _Found | str:
-    """The artifacts behind one compression, or why there are none to be shown."""
+def _find(run: Run, record: StageRecord, sources: Sources) -> _Source | str:
+    """Return the artifacts of one compression, or the reason why it cannot be shown."""
     compressed = sources.find(run.path, record.artifact)
     if compressed is None:
         return f"artifact {record.artifact} is not on disk any more"
     identity = compressed.manifest["identity"]
-    if "ranking.parquet" not in compressed.manifest["files"]:
+    if RANKING_FILE not in compressed.manifest["files"]:
         if identity["scores"] is None:
             return "it keeps every token, so there is no order of deletion"
         if identity["plan"].get("selection") == "llmlingua_compat":
@@ -122,21 +122,20 @@ def _find(run: Run, record: StageRecord, sources: Sources) -> _Found | str:
     traces = sources.find(run.path, identity["traces"])
     if traces is None:
         return f"artifact {identity['traces']} is not on disk any more"
-    return _Found(run, record, compressed, traces)
+    return _Source(run, record, compressed, traces)
 
 
-def _data(group: Sequence[_Found], limit: int) -> ViewedData:
-    train = [t for t in read_records(group[0].traces.file("traces.parquet"), Trace) if t.split == "train"]
-    by_order: dict[str, list[_Found]] = {}
-    for found in group:  # the same scores and rules at another ratio are the same order
-        identity = found.compressed.manifest["identity"]
-        by_order.setdefault(json.dumps([identity["scores"], identity["plan"]["rules"]], sort_keys=True), []).append(
-            found
-        )
+def _data(group: Sequence[_Source], limit: int) -> ViewedData:
+    train = [t for t in read_records(group[0].traces.file(TRACES_FILE), Trace) if t.split == "train"]
+    by_order: dict[str, list[_Source]] = {}
+    for source in group:  # the same scores and rules at another ratio are the same order
+        identity = source.compressed.manifest["identity"]
+        order = json.dumps([identity["scores"], identity["plan"]["rules"]], sort_keys=True)
+        by_order.setdefault(order, []).append(source)
     labels = _labels([members[0] for members in by_order.values()])
     rankers = []
     for label, members in zip(labels, by_order.values(), strict=True):
-        rows = {r.id: r for r in read_records(members[0].compressed.file("ranking.parquet"), RankedTrace)}
+        rows = {r.id: r for r in read_records(members[0].compressed.file(RANKING_FILE), RankedTrace)}
         ratios = sorted({x for m in members for x in m.compressed.manifest["identity"]["plan"]["ratios"]})
         rankers.append(Ranker(label=label, ratios=tuple(ratios), rows=rows))
     shown = [t for t in train if any(t.id in r.rows for r in rankers)][:limit]
@@ -153,16 +152,17 @@ def _data(group: Sequence[_Found], limit: int) -> ViewedData:
 
 
 def offsets_of(trace: Trace, rankers: Iterable[Ranker]) -> NDArray[np.int32]:
-    """Characters of a trace's tokens, int32 `[n, 2]`; all rankers share them."""
+    """Return the characters of a trace's tokens, int32 `[n, 2]`, which all rankers share."""
     return next(r.rows[trace.id].offsets for r in rankers if trace.id in r.rows)
 
 
-def _labels(members: Sequence[_Found]) -> list[str]:
-    """A name for each order of deletion: the scorer, its rules where they are unusual, a number if that is not all."""
+def _labels(members: Sequence[_Source]) -> list[str]:
+    """Return a name for each order of deletion: the scorer, unusual rules, and a number if these are not unique."""
     labels: list[str] = []
-    for found in members:
-        scorer = found.record.label.removeprefix("compress (").removesuffix(")")
-        rules = found.compressed.manifest["identity"]["plan"]["rules"]
+    for source in members:
+        record = source.record
+        scorer = record.label if record.system is None else record.system.label
+        rules = source.compressed.manifest["identity"]["plan"]["rules"]
         unusual = [
             f"{name}={value if isinstance(value, str | int) else 'set'}"
             for name, value in rules.items()
@@ -176,7 +176,7 @@ def _labels(members: Sequence[_Found]) -> list[str]:
 
 
 def readable(runs: Sequence[Run], sources: Sources, limit: int) -> Viewed:
-    """`viewed`, and a damaged artifact is a note, not an end."""
+    """Return `viewed`, with a note in place of the data if an artifact is damaged."""
     try:
         return viewed(runs, sources, limit)
     except (ArtifactError, KeyError) as error:
@@ -185,17 +185,13 @@ def readable(runs: Sequence[Run], sources: Sources, limit: int) -> Viewed:
 
 
 def token_labels(text: str, spans: Sequence[Span], offsets: NDArray[np.int32]) -> list[Span | None]:
-    """The planted label of every token: that of its first character which is not white space."""
-    starts = np.array([s.start for s in spans], dtype=np.int64)
-    found: list[Span | None] = []
-    for at in first_visible(text, offsets).tolist():
-        i = int(np.searchsorted(starts, at, side="right")) - 1
-        found.append(spans[i] if i >= 0 and at < spans[i].end else None)
-    return found
+    """Return the planted label of every token, None outside of all spans."""
+    ranges = [(s.start, s.end) for s in spans]
+    return [spans[i] if i >= 0 else None for i in owners(ranges, text, offsets).tolist()]
 
 
 def encoded(data: ViewedData) -> dict[str, Any]:
-    """The data as JSON values, as `viewer.js` reads them; numbers per token are packed bytes in base64.
+    """Return the data as JSON values for `viewer.js`; numbers per token are packed bytes in base64.
 
     A trace has `lengths` (UTF-16 units that each token adds to the text, as LEB128), `kinds` and `labels` (a byte per
     token), and per ranker `places` (little-endian uint16, uint32 from 65,536 tokens on), `scores` (uint16 between the
@@ -247,7 +243,7 @@ def _encoded_rank(row: RankedTrace | None) -> dict[str, Any] | None:
 
 
 def _utf16_lengths(text: str, offsets: NDArray[np.int32]) -> list[int]:
-    """UTF-16 units that each token adds to those before it; 0 for a further piece of a character that has begun."""
+    """Return the UTF-16 units that each token adds to those before it; 0 for a further piece of one character."""
     units = np.array([0, *(1 + (ord(c) > 0xFFFF) for c in text)], dtype=np.int64).cumsum()
     ends = np.maximum.accumulate(units[offsets[:, 1]])
     lengths: list[int] = np.diff(ends, prepend=0).tolist()

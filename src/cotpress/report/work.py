@@ -1,4 +1,4 @@
-"""What the runs did to get there: losses of everything that was trained, and where the time went."""
+"""Work behind the results: training losses, and the time of every stage."""
 
 import csv
 import math
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cotpress.progress import duration
+from cotpress.records import TRAIN_LOG_FILE, Origin
 from cotpress.report.collect import Run, Sources
 from cotpress.report.figure import INK, Picture, style
-from cotpress.report.plots import is_original
 from cotpress.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOG_FILE = "train_log.csv"
 FLOW = ("write", "solve", "data", "extract", "distill", "reference", "classifier", "score", "decide", "compress",
         "sft", "benchmark", "answer", "evaluate")  # fmt: skip
-"""Order of the stages; a stage that is not here stands at the end."""
+"""Order of the stages; others stand at the end."""
 _COUNTED = ("num_training_tokens", "num_tokens")
-"""Facts of a manifest that say how many tokens a stage went through."""
+"""Facts of a manifest that count the tokens processed by a stage."""
 _LINES = ("-", "--", ":", "-.")
 _SMOOTHING = 0.1
-"""Share of the curve's length over which the bold line averages."""
+"""Share of the curve's length over which the bold line is averaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,20 +31,19 @@ class Curve:
 
     Attributes:
         stage: `reference` or `sft`.
-        label: Whose loss it is.
+        label: System and ratio, or the stage.
+        system: Label of the system, without its ratio.
+        is_original: True for the student of the whole traces.
         steps: Optimizer steps.
         losses: Mean loss per target token, nats.
     """
 
     stage: str
     label: str
+    system: str
+    is_original: bool
     steps: tuple[int, ...]
     losses: tuple[float, ...]
-
-    @property
-    def system(self) -> str:
-        """The label without its ratio."""
-        return self.label.rpartition(" ")[0] or self.label
 
     @property
     def smooth(self) -> list[float]:
@@ -57,15 +55,15 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One artifact that some runs share.
+    """One artifact, which several runs may share.
 
     Attributes:
-        label: What it is, e.g. `sft (cts 0.5)`.
-        stage: Kind of the stage.
+        label: Stage, system and ratio, e.g. `sft (cts 0.5)`.
+        stage: Name of the stage.
         artifact: Its key.
         seconds: Wall time of computing it.
         fresh: True if one of the runs computed it.
-        num_tokens: Tokens that it went through; None if its manifest does not say or is gone.
+        num_tokens: Tokens processed; None if the manifest does not contain the number or is missing.
     """
 
     label: str
@@ -77,78 +75,85 @@ class Work:
 
 
 def work(runs: Sequence[Run], sources: Sources) -> list[Work]:
-    """Every artifact of the runs once, in the order of the flow."""
-    found: dict[str, Work] = {}
+    """Return every artifact of the runs once, in the order of the flow."""
+    artifacts: dict[str, Work] = {}
     for run in runs:
         for stage in run.results.stages:
-            earlier = found.get(stage.artifact)
+            earlier = artifacts.get(stage.artifact)
             artifact = sources.find(run.path, stage.artifact)
-            found[stage.artifact] = Work(
-                label=earlier.label if earlier else _with_ratio(stage.label, run),
-                stage=stage.artifact.partition("/")[0],
+            artifacts[stage.artifact] = Work(
+                label=earlier.label if earlier else stage.title,
+                stage=stage.stage,
                 artifact=stage.artifact,
                 seconds=max(stage.seconds, earlier.seconds if earlier else 0.0),
                 fresh=stage.fresh or (earlier is not None and earlier.fresh),
                 num_tokens=None if artifact is None else _num_tokens(artifact),
             )
-    return sorted(found.values(), key=lambda w: FLOW.index(w.stage) if w.stage in FLOW else len(FLOW))
+    return sorted(artifacts.values(), key=lambda w: FLOW.index(w.stage) if w.stage in FLOW else len(FLOW))
 
 
 def curves(runs: Sequence[Run], sources: Sources) -> list[Curve]:
-    """The loss of every model that the runs trained or found, each once."""
-    found: dict[str, Curve] = {}
+    """Return the loss of every trained model of the runs, each once."""
+    losses_by_key: dict[str, Curve] = {}
     for run, stage in [(r, stage) for r in runs for stage in r.results.stages]:
-        artifact = None if stage.artifact in found else sources.find(run.path, stage.artifact)
-        if artifact is None or LOG_FILE not in artifact.manifest["files"]:
+        artifact = None if stage.artifact in losses_by_key else sources.find(run.path, stage.artifact)
+        if artifact is None or TRAIN_LOG_FILE not in artifact.manifest["files"]:
             continue
-        with artifact.file(LOG_FILE).open(encoding="utf-8", newline="") as handle:
+        with artifact.file(TRAIN_LOG_FILE).open(encoding="utf-8", newline="") as handle:
             rows = [(int(r["step"]), float(r["loss"])) for r in csv.DictReader(handle)]
         if rows:
             steps, losses = zip(*rows, strict=True)
-            label = _with_ratio(stage.label, run).removeprefix("sft (").removesuffix(")")
-            found[stage.artifact] = Curve(stage=artifact.stage, label=label, steps=steps, losses=losses)
-    return list(found.values())
+            system = stage.system
+            losses_by_key[stage.artifact] = Curve(
+                stage=artifact.stage,
+                label=stage.label if system is None else system.title,
+                system=stage.label if system is None else system.label,
+                is_original=system is not None and system.origin is Origin.original,
+                steps=steps,
+                losses=losses,
+            )
+    return list(losses_by_key.values())
 
 
-def loss_picture(found: Sequence[Curve]) -> Picture | None:
-    """One panel per kind of model; None if nothing was trained, or its logs are gone."""
-    if not found:
+def loss_picture(curves: Sequence[Curve]) -> Picture | None:
+    """Plot the losses, one panel per kind of model; None without training logs."""
+    if not curves:
         return None
-    ends = "; ".join(f"{c.label} from {c.losses[0]:.2f} to {c.smooth[-1]:.2f} in {len(c.steps)} steps" for c in found)
-    panels = len({c.stage for c in found})
+    ends = "; ".join(f"{c.label} from {c.losses[0]:.2f} to {c.smooth[-1]:.2f} in {len(c.steps)} steps" for c in curves)
+    panels = len({c.stage for c in curves})
     return Picture(
         name="losses",
         title="Training loss",
         description=f"Loss per target token over optimizer steps: {ends}.",
         size=(8.0 if panels == 1 else 9.0, 4.8),
-        draw=lambda figure: _draw_losses(figure, found),
+        draw=lambda figure: _draw_losses(figure, curves),
     )
 
 
-def time_picture(found: Sequence[Work]) -> Picture | None:
-    """Time per stage, each artifact once; None if nothing took any."""
-    total = sum(w.seconds for w in found)
+def time_picture(artifacts: Sequence[Work]) -> Picture | None:
+    """Plot the time per stage, each artifact once; None if no time was spent."""
+    total = sum(w.seconds for w in artifacts)
     if total <= 0:
         return None
-    kinds = list(dict.fromkeys(w.stage for w in found))
-    texts = [f"{kind} {duration(sum(w.seconds for w in found if w.stage == kind))}" for kind in kinds]
+    kinds = list(dict.fromkeys(w.stage for w in artifacts))
+    texts = [f"{kind} {duration(sum(w.seconds for w in artifacts if w.stage == kind))}" for kind in kinds]
     return Picture(
         name="time",
         title="Where the time went",
-        description=f"{duration(total)} for {len(found)} artifacts: {', '.join(texts)}.",
+        description=f"{duration(total)} for {len(artifacts)} artifacts: {', '.join(texts)}.",
         size=(8.0, 1.3 + 0.42 * len(kinds)),
-        draw=lambda figure: _draw_time(figure, found, kinds),
+        draw=lambda figure: _draw_time(figure, artifacts, kinds),
     )
 
 
-def _draw_losses(figure: "Figure", found: Sequence[Curve]) -> None:
-    kinds = list(dict.fromkeys(c.stage for c in found))
+def _draw_losses(figure: "Figure", curves: Sequence[Curve]) -> None:
+    kinds = list(dict.fromkeys(c.stage for c in curves))
     titles = {"sft": "students", "reference": "reference model"}
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        members = [c for c in found if c.stage == kind]
-        names = list(dict.fromkeys(c.system for c in members if not is_original(c.label)))
+        members = [c for c in curves if c.stage == kind]
+        names = list(dict.fromkeys(c.system for c in members if not c.is_original))
         for i, curve in enumerate(members):
-            colour, marker = (INK, "*") if is_original(curve.label) else style(names.index(curve.system))
+            colour, marker = (INK, "*") if curve.is_original else style(names.index(curve.system))
             line = _LINES[sum(c.system == curve.system for c in members[:i]) % len(_LINES)]
             every = max(1, len(curve.steps) // 6)
             axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.7, alpha=0.25)
@@ -161,13 +166,13 @@ def _draw_losses(figure: "Figure", found: Sequence[Curve]) -> None:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=3)
 
 
-def _draw_time(figure: "Figure", found: Sequence[Work], kinds: Sequence[str]) -> None:
+def _draw_time(figure: "Figure", artifacts: Sequence[Work], kinds: Sequence[str]) -> None:
     axes = figure.add_subplot()
-    total = sum(w.seconds for w in found)
+    total = sum(w.seconds for w in artifacts)
     colour = style(0)[0]
     for at, kind in enumerate(kinds):
         left = 0.0
-        members = [w for w in found if w.stage == kind]
+        members = [w for w in artifacts if w.stage == kind]
         for w in members:
             axes.barh(at, w.seconds, left=left, height=0.62, color=colour if w.fresh else "none", edgecolor=colour,
                       hatch="" if w.fresh else "////", linewidth=0.8)  # fmt: skip
@@ -181,14 +186,6 @@ def _draw_time(figure: "Figure", found: Sequence[Work], kinds: Sequence[str]) ->
     axes.set_xlabel("seconds")
     axes.margins(x=0.22)
     axes.set_xlim(left=0)
-
-
-def _with_ratio(label: str, run: Run) -> str:
-    """`sft (cts)` as `sft (cts 0.5)`, so that the same scorer's students can be told apart."""
-    if label.endswith(" (mixed))"):
-        return label  # one student for several ratios
-    ratios = {row.target_ratio for row in run.results.rows if f"({row.system})" in label and row.target_ratio < 1}
-    return f"{label.removesuffix(')')} {ratios.pop():g})" if len(ratios) == 1 else label
 
 
 def _num_tokens(artifact: Artifact) -> int | None:

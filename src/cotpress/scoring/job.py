@@ -24,6 +24,7 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.progress import Progress
+from cotpress.records import SCORES_FILE, TRACES_FILE
 from cotpress.scoring.base import Scorer
 from cotpress.scoring.config import ScorerConfig, Shard
 from cotpress.scoring.parts import Chunk, Parts, Tally, plan_chunks
@@ -32,9 +33,6 @@ from cotpress.scoring.predict import predict
 from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
 
 log = logging.getLogger(__name__)
-
-TRACES_FILE = "traces.parquet"
-SCORES_FILE = "scores.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

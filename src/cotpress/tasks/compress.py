@@ -7,7 +7,7 @@ from pathlib import Path
 from cotpress.compression.config import ExportFormat
 from cotpress.compression.export import export, warn_of_template
 from cotpress.config import CompressConfig
-from cotpress.records import CompressedTrace
+from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
 from cotpress.store.paths import require_writable
 from cotpress.store.tables import read_records
@@ -30,7 +30,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
             sys.stdout.write(f"shard {config.shard} is scored; the command that scores the last shard compresses\n")
             return None, output
         compressed = flow.compressed()
-    rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
+    rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
     if config.export is not ExportFormat.parquet:
         warn_of_template(rows[0], config.model.chat, flow.tokenizer)
     path = export(rows, config.export, output, config.model.chat)

@@ -12,10 +12,11 @@ from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.weights import ADAPTER
-from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.records import BASE, ORIGINAL, Origin, System
+from cotpress.store.artifacts import ArtifactStore
 from cotpress.tasks.finish import finish, tracked_job
 from cotpress.tasks.run_directory import run_directory
-from cotpress.tasks.systems import BASE, Examinee, at_ratios, examine, measure
+from cotpress.tasks.systems import Examinee, Made, at_ratios, examine, measure, shortened_system
 from cotpress.tracking import open_tracker, track_results
 
 _loaded = KeptBackend()
@@ -28,11 +29,12 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     use_threads(config.trainer)
     use_determinism(config.trainer)
     count = token_counter(config.evaluation.reference_tokenizer)
-    store, artifacts = ArtifactStore(Path(config.output_root)), dict[str, Artifact]()
-    artifacts["benchmark"] = benchmark = problems(config.benchmark, store)
+    store = ArtifactStore(Path(config.output_root))
+    benchmark = problems(config.benchmark, store)
+    artifacts = {"benchmark": Made(benchmark)}
     systems = examine(examinees(config), config, problems=benchmark, store=store, artifacts=artifacts, opened=_loaded)
     rows, predictions = measure(systems, config.evaluation, count)
-    job = tracked_job(config, run_dir, folder, systems[-1].name, config.benchmark.title)
+    job = tracked_job(config, run_dir, folder, rows[-1].system, config.benchmark.title)
     with open_tracker(config.tracker, job) as tracker:
         track_results(tracker, rows, predictions)
     finish(run_dir, config, rows, predictions, artifacts)
@@ -42,12 +44,14 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
 def examinees(config: EvaluateConfig) -> list[Examinee]:
     """The baselines, then the given model or adapter: at ratio 1, at further ratios, and at the ratio of the run."""
     name, baselines = config.name or given_name(config), config.evaluation.baselines
-    given = Examinee(name=name, student=config.adapter, ratio=config.ratio, marker_ratio=config.ratio)
+    origin = {s.name: s.origin for s in (ORIGINAL, BASE)}.get(name, Origin.given)
+    system = System(name=name, origin=origin, ratio=config.ratio)
+    given = Examinee(system=system, student=config.adapter, marker_ratio=config.ratio)
     if Baseline.ratio_one in baselines:
-        given = replace(given, ratio_one=replace(given, ratio=1.0, marker_ratio=1.0))
+        given = replace(given, ratio_one=given.at(1.0))
     rows = []
     if Baseline.base in baselines and config.adapter:  # without an adapter the given model is the base model
-        rows.append(Examinee(name=BASE, student=None, marker_ratio=1.0, actual_ratio=1.0))
+        rows.append(Examinee(system=BASE, student=None, marker_ratio=1.0, actual_ratio=1.0))
     for kind in baselines:
         change = shortening(kind, config.ratio, config.evaluation.instructions)
         if change is not None:
@@ -58,10 +62,9 @@ def examinees(config: EvaluateConfig) -> list[Examinee]:
 def _shortened(change: Shortening, given: Examinee, prompted: Prompted) -> Examinee:
     """A baseline without training; its ActRatio is relative to the same model without the change."""
     if prompted is Prompted.base and given.student is not None:
-        return Examinee(name=f"{change.name} ({BASE})", student=None, ratio=change.ratio, shortening=change)
-    return Examinee(
-        name=change.name, student=given.student, ratio=change.ratio, shortening=change, ratio_one=given.ratio_one
-    )
+        return Examinee(system=shortened_system(change, on_base=True), student=None, shortening=change)
+    system = shortened_system(change, on_base=False)
+    return Examinee(system=system, student=given.student, shortening=change, ratio_one=given.ratio_one)
 
 
 def given_name(config: EvaluateConfig) -> str:
@@ -71,7 +74,7 @@ def given_name(config: EvaluateConfig) -> str:
         return adapter_name(config.adapter)
     if isinstance(generation, ServerGenerationConfig) and generation.model != config.model.path:
         return adapter_name(generation.model)
-    return BASE
+    return BASE.name
 
 
 def adapter_name(adapter: str) -> str:

@@ -1,4 +1,4 @@
-"""What `fidelity.py` does: scores of traces of which it is known what matters, and how far both agree.
+"""Task of `fidelity.py`: scores traces whose important parts are known, and measures the agreement.
 
 output_root/fidelity/
     <scorer>-<truth>-<fingerprint>/   config.yaml  results.json
@@ -16,13 +16,13 @@ from cotpress.fidelity.results import (
     FidelityResults,
     FidelityRow,
     flat,
-    found_beside,
     merged_rows,
     read_results,
+    results_beside,
     write_results,
 )
 from cotpress.fidelity.stage import Bootstrap, measure
-from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
+from cotpress.fidelity.table import csv_table, kinds_grid, kinds_title, main_grid
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.report.sweep import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
@@ -39,7 +39,7 @@ FOLDER = "fidelity"
 
 
 def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
-    """`fidelity.py`: returns the scorer's main measure and the folder with its results."""
+    """Run `fidelity.py`; return the scorer's main measure and the folder with its results."""
     name = config.name or config.scorer.name
     job = Job(
         run_dir=folder,
@@ -86,37 +86,38 @@ def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResu
         confidence=config.confidence,
         num_resamples=config.num_resamples,
         rows=tuple(rows),
-        artifacts={label: artifact.key for label, artifact in flow.artifacts.items()},
+        artifacts={label: made.artifact.key for label, made in flow.artifacts.items()},
     )
 
 
 def _settings(config: FidelityConfig) -> dict[str, Any]:
-    """What may tell the scorer from another of its name, by the keys that it is asked for with (JSON values)."""
+    """Return the settings that may distinguish the scorer from others of its name, by their configuration keys."""
     scorer, reference = config.scorer, config.reference
-    found = flat(plain(scorer.identity()))
-    found = {**found, "data": config.data.name, "seed": found.get("seed", config.seed)}
+    settings = flat(plain(scorer.identity()))
+    settings |= {"data": config.data.name, "seed": settings.get("seed", config.seed)}
     trains = scorer.needs_reference and reference.exists and not isinstance(reference, SavedReferenceConfig)
     if scorer.needs_labels or trains:
         distill = flat(plain(config.distill), "distill.")
-        found |= {"distill": distill.pop("distill.extractor"), **distill}
+        settings |= {"distill": distill.pop("distill.extractor"), **distill}
     if scorer.reads_with_model:
-        found["reference.base"] = config.scoring_model.name
+        settings["reference.base"] = config.scoring_model.name
     if trains:
         tune = flat(plain(reference.tune), "reference.tune.")
         if reference.tune.seed == config.seed:
-            del tune["reference.tune.seed"]  # rows of several seeds say so once
-        found |= {"reference.limit": reference.limit, **tune}
-    shown: dict[str, Any] = masked(found)
+            del tune["reference.tune.seed"]  # rows of several seeds show them once
+        settings |= {"reference.limit": reference.limit, **tune}
+    shown: dict[str, Any] = masked(settings)
     return shown
 
 
 def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
-    """The tables over everything on the same traces, written beside the jobs; returns their rows."""
-    rows = merged_rows(found_beside(output))
+    """Write the tables over all jobs on the same traces beside the jobs, and return their rows."""
+    rows = merged_rows(results_beside(output))
     stem = f"{safe_name(results.truth)}-{fingerprint({'comparable': list(results.comparable)})[:8]}"
-    main = main_grid(rows, _title(results), confidence=results.confidence)
-    kinds = kinds_grid(rows, confidence=results.confidence)
-    text = main.markdown() if kinds is None else f"{main.markdown()}\n{kinds.markdown()}"
+    main, kinds = main_grid(rows, confidence=results.confidence), kinds_grid(rows, confidence=results.confidence)
+    text = f"## {_title(results)}\n\n{main.markdown()}"
+    if kinds is not None:
+        text += f"\n## {kinds_title(results.confidence)}\n\n{kinds.markdown()}"
     write_text_atomic(output.parent / f"{stem}.md", text)
     write_text_atomic(output.parent / f"{stem}.csv", csv_table(rows))
     return rows
@@ -124,9 +125,9 @@ def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
 
 def _show(rows: Sequence[FidelityRow], results: FidelityResults) -> None:
     kinds = kinds_grid(rows)
-    sys.stdout.write("\n" + main_grid(rows, _title(results), confidence=results.confidence).plain())
+    sys.stdout.write(f"\n{_title(results)}\n{main_grid(rows, confidence=results.confidence).plain()}")
     if kinds is not None:
-        sys.stdout.write("\n" + kinds.plain())
+        sys.stdout.write(f"\n{kinds_title()}\n{kinds.plain()}")
     sys.stdout.write("\n")
 
 
@@ -135,7 +136,7 @@ def _title(results: FidelityResults) -> str:
 
 
 def show_jobs(sweep: Sweep) -> None:
-    """Show one table per truth over the jobs of a sweep and whatever else was measured on the same traces."""
+    """Show one table per truth over the jobs of a sweep and all other jobs on the same traces."""
     truths = {}
     for job in sweep.jobs:
         if job.note is not None and job.note.succeeded and job.note.run_dir is not None:

@@ -1,4 +1,4 @@
-"""The end of a run: its result files, its report and the table on the terminal."""
+"""End of a run: its result files, its report and the table on the terminal."""
 
 import logging
 from collections.abc import Mapping
@@ -7,21 +7,22 @@ from typing import Any
 
 from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
 from cotpress.progress import duration
-from cotpress.records import Prediction, SystemResult
-from cotpress.report.results import PREDICTIONS_FILE, RunResults, StageRecord, write_results
+from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
+from cotpress.report.results import RunResults, StageRecord, write_results
 from cotpress.report.stage import report_run
 from cotpress.report.sweep import show_run
-from cotpress.store.artifacts import Artifact, plain
+from cotpress.store.artifacts import plain
 from cotpress.store.sweeps import sweep_name
 from cotpress.store.tables import write_records
 from cotpress.tasks.run_directory import row_settings, run_name
+from cotpress.tasks.systems import Made
 from cotpress.tracking import Job
 
 log = logging.getLogger(__name__)
 
 
 def tracked_job(config: PipelineConfig | EvaluateConfig, run_dir: Path, folder: Path, system: str, data: str) -> Job:
-    """What the tracker is told: `system` is the job's own, `data` what it is trained on or asked."""
+    """Describe the job for the tracker: `system` is the label of its system, `data` its training data or benchmark."""
     return Job(
         run_dir=run_dir,
         name=run_name(config),
@@ -39,12 +40,14 @@ def finish(
     config: TrainConfig | EvaluateConfig,
     rows: list[SystemResult],
     predictions: list[Prediction],
-    artifacts: Mapping[str, Artifact],
+    artifacts: Mapping[str, Made],
 ) -> None:
-    """Leave everything in the run directory that a user opens, and end with the table."""
+    """Write the files of the run directory and show the table."""
     write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
     stages = tuple(
-        StageRecord(label=label, artifact=a.key, seconds=a.seconds, fresh=a.fresh) for label, a in artifacts.items()
+        StageRecord(label=label, artifact=a.key, seconds=a.seconds, fresh=a.fresh, system=made.system)
+        for label, made in artifacts.items()
+        for a in [made.artifact]
     )
     results = RunResults(
         name=run_name(config),
@@ -59,9 +62,9 @@ def finish(
     )
     write_results(run_dir, results)
     report_run(run_dir)
-    fresh = sum(s.seconds for s in stages if s.fresh)
-    found = sum(not s.fresh for s in stages)
-    log.info("stages: %d computed in %s, %d found done", len(stages) - found, duration(fresh), found)
+    fresh = [s.seconds for s in stages if s.fresh]
+    reused = len(stages) - len(fresh)
+    log.info("stages: %d computed in %s, %d found done", len(fresh), duration(sum(fresh)), reused)
     show_run(run_dir)
 
 

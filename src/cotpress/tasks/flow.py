@@ -21,11 +21,12 @@ from cotpress.devices.device import use_determinism, use_threads
 from cotpress.distill.stage import distill
 from cotpress.evaluation.validation import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
+from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
 from cotpress.scoring.config import Shard
 from cotpress.scoring.job import ScoringJob, scoring_job
 from cotpress.scoring.scorers.llmlingua_compat import decision_job
 from cotpress.store.artifacts import Artifact, ArtifactStore
-from cotpress.tasks.systems import ORIGINAL, Examinee, System, examine, student_name
+from cotpress.tasks.systems import Answered, Examinee, Made, examine
 from cotpress.tracking import Tracker
 from cotpress.training.config import SavedReferenceConfig
 from cotpress.training.saved import find_saved, saved_reference
@@ -53,16 +54,26 @@ class Scoring(Generic[ScoringT]):
         if isinstance(config.reference, SavedReferenceConfig):
             find_saved(Path(config.reference.path))  # a missing reference model is an error before any other work
         self.store = ArtifactStore(Path(config.output_root))
-        self.artifacts: dict[str, Artifact] = {}
-        self._own_names = {config.scorer.name}
+        self.artifacts: dict[str, Made] = {}
 
-    def _kept(self, stage: str, artifact: Artifact, system: str = "") -> Artifact:
-        """Add an artifact to the run's list of stages and to the tracker, once; `system` is empty for shared ones."""
-        label = f"{stage} ({system})" if system else stage
+    def _kept(self, stage: str, artifact: Artifact, system: System | None = None, part: str = "") -> Artifact:
+        """Add an artifact to the run's list of stages and to the tracker, once.
+
+        Args:
+            stage: Name of the stage.
+            artifact: Its output.
+            system: The system that it belongs to; None for what all systems share.
+            part: Distinguishes two shared artifacts of one stage.
+        """
+        name = part if system is None else system.label
+        label = f"{stage} ({name})" if name else stage
         if label not in self.artifacts:
-            self.artifacts[label] = artifact
-            self._tracker.artifact(artifact, system="" if system in self._own_names else system)
+            self.artifacts[label] = Made(artifact, system)
+            self._tracker.artifact(artifact, system="" if _is_own(system) else name)
         return artifact
+
+    def _scorer(self, ratio: float | None = None) -> System:
+        return System(name=self._config.scorer.name, origin=Origin.scorer, ratio=ratio)
 
     @cached_property
     def data(self) -> Artifact:
@@ -82,7 +93,7 @@ class Scoring(Generic[ScoringT]):
         """Traces that reference model and classifier are trained on."""
         c = self._config
         if c.labelled is not None:
-            return self._kept("data", self._traces(c.labelled, "labelled"), "labelled")
+            return self._kept("data", self._traces(c.labelled, "labelled"), part="labelled")
         if not is_text(c.data):
             return self.data
         log.info(
@@ -91,7 +102,7 @@ class Scoring(Generic[ScoringT]):
             NUM_LABELLED_TRACES,
         )
         planted = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=c.seed)
-        return self._kept("data", self._traces(planted, "labelled"), "labelled")
+        return self._kept("data", self._traces(planted, "labelled"), part="labelled")
 
     @cached_property
     def distilled(self) -> Artifact:
@@ -122,7 +133,7 @@ class Scoring(Generic[ScoringT]):
     @cached_property
     def scores(self) -> Artifact:
         """Importance of every thinking token."""
-        return self._kept("score", self._scoring.artifact(), self._config.scorer.name)
+        return self._kept("score", self._scoring.artifact(), self._scorer())
 
     @cached_property
     def _scoring(self) -> ScoringJob:
@@ -150,7 +161,7 @@ class Compression(Scoring[PipelineT]):
     def decisions(self) -> Artifact | None:
         """Keep decisions of LLMLingua 0.2.2 at the run's ratio; None at ratio 1, which keeps all tokens."""
         c = self._config
-        return self._kept("decide", self._deciding.artifact(), c.scorer.name) if c.ratio < 1 else None
+        return self._kept("decide", self._deciding.artifact(), self._scorer(c.ratio)) if c.ratio < 1 else None
 
     @cached_property
     def _deciding(self) -> ScoringJob:
@@ -180,7 +191,8 @@ class Compression(Scoring[PipelineT]):
         """The training traces at the run's ratio, or at mixed ratios."""
         c = self._config
         scores = self.decisions if self._compat else self.scores
-        compressed = self._kept("compress", self._compress(c.compression, scores), c.scorer.name)
+        system = self._scorer(None if c.compression.mixed_ratios else c.ratio)
+        compressed = self._kept("compress", self._compress(c.compression, scores), system)
         self._tracker.table(
             "compress", "tokens", lambda rows: token_table(compressed, self.traces, scores, self.tokenizer, rows)
         )
@@ -215,10 +227,6 @@ class Fidelity(Scoring[FidelityConfig]):
 class Flow(Compression[TrainConfig]):
     """From data to judged answers."""
 
-    def __init__(self, config: TrainConfig, tracker: Tracker) -> None:
-        super().__init__(config, tracker)
-        self._own_names.add(student_name(config))
-
     @cached_property
     def problems(self) -> Artifact:
         """The benchmark's problems."""
@@ -232,7 +240,7 @@ class Flow(Compression[TrainConfig]):
         if labelled is not None and not isinstance(labelled, SelfWrittenDataConfig):
             self._traces(labelled, "labelled")
 
-    def student(self, name: str, compressed: Artifact) -> Artifact:
+    def student(self, system: System, compressed: Artifact) -> Artifact:
         """The student trained on these compressed traces."""
         c = self._config
         student = train_student(
@@ -240,28 +248,33 @@ class Flow(Compression[TrainConfig]):
             model=c.model,
             compressed=compressed,
             trainer=c.trainer,
-            tracker=self._tracker if name in self._own_names else self._tracker.of_system(name),
+            tracker=self._tracker if _is_own(system) else self._tracker.of_system(system.label),
             store=self.store,
-            validate=self.validation(name),
+            validate=self.validation(system),
         )
-        return self._kept("sft", student, name)
+        return self._kept("sft", student, system)
 
-    def validation(self, name: str) -> Validation:
+    def validation(self, system: System) -> Validation:
         """The problems that a student answers during its training, and how its answers are judged."""
         c = self._config
         return Validation(
-            traces=self.traces.file("traces.parquet"),
+            traces=self.traces.file(TRACES_FILE),
             num_problems=c.sft.validation_problems,
             extractor=c.data.extractor.value,
             model=c.model,
             store=self.store,
             generation_tokens=c.trainer.generation_tokens,
             max_new_tokens=c.sft.validation_max_new_tokens,
-            system=name,
+            system=system.label,
             ratio=c.ratio,
-            marked=bool(c.compression.mixed_ratios) and name != ORIGINAL,
+            marked=bool(c.compression.mixed_ratios) and _is_own(system),
         )
 
-    def examined(self, examinees: Sequence[Examinee]) -> list[System]:
+    def examined(self, examinees: Sequence[Examinee]) -> list[Answered]:
         """The examinees' answers to the benchmark."""
         return examine(examinees, self._config, problems=self.problems, store=self.store, artifacts=self.artifacts)
+
+
+def _is_own(system: System | None) -> bool:
+    """Return True for the system of the run's scorer, whose metrics have the plain names of the stages."""
+    return system is not None and system.origin is Origin.scorer

@@ -1,4 +1,4 @@
-"""The systems of one run: who is asked, whose answers are compared, and the rows they become."""
+"""Systems of one run: their answers to the benchmark, and the rows of the results table made from them."""
 
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,80 +6,90 @@ from dataclasses import dataclass, replace
 from cotpress.config import EvaluateConfig, TrainConfig
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Shortening, protocol
-from cotpress.evaluation.stage import PREDICTIONS, Candidate, evaluate
+from cotpress.evaluation.stage import Candidate, evaluate
 from cotpress.evaluation.summary import CountTokens, matched_budgets, summarize, with_reference_tokens
 from cotpress.generation.backends import OpenBackend, open_backend
-from cotpress.records import Prediction, SystemResult
+from cotpress.records import MIXED, ON_BASE, PREDICTIONS_FILE, Origin, Prediction, System, SystemResult
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.tables import read_records
-
-ORIGINAL, BASE = "Original", "Base"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examinee:
-    """One row of the table before anybody was asked.
+    """A system that answers the benchmark.
 
     Attributes:
-        name: Name of the row.
-        student: What answers: an artifact of the sft stage, an adapter, or None for the untuned model.
-        ratio: Asked kept fraction.
-        marker_ratio: Ratio announced by the control marker, or None.
-        shortening: What a baseline without training changes, or None.
-        actual_ratio: Kept fraction of its training thinking, with mixed ratios that of the traces that announce
-            `marker_ratio`; None if it is not known.
-        training_ratio: Kept fraction of all its training thinking, where that is another; None: `actual_ratio`.
-        ratio_one: The same student asked for ratio 1, which its ActRatio is relative to; None without.
+        system: Its identity; the ratio is the requested one.
+        student: Artifact of the sft stage, path of an adapter, or None for the untuned model.
+        marker_ratio: Ratio stated by the control marker, or None.
+        shortening: Changes of a baseline without training, or None.
+        actual_ratio: Kept fraction of its training thinking, with mixed ratios of the traces whose marker states
+            `marker_ratio`; None if unknown.
+        training_ratio: Kept fraction of all its training thinking, where that differs; None: `actual_ratio`.
+        ratio_one: The same student at ratio 1, which its ActRatio is relative to; None without.
     """
 
-    name: str
+    system: System
     student: Artifact | str | None
-    ratio: float = 1.0
     marker_ratio: float | None = None
     shortening: Shortening | None = None
     actual_ratio: float | None = None
     training_ratio: float | None = None
     ratio_one: "Examinee | None" = None
 
+    @property
+    def ratio(self) -> float:
+        """Requested kept fraction."""
+        return 1.0 if self.system.ratio is None else self.system.ratio
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
-    """One row of the table before it is counted.
+    def at(self, ratio: float) -> "Examinee":
+        """Return the same student with a control marker that states another ratio."""
+        return replace(self, system=replace(self.system, ratio=ratio), marker_ratio=ratio)
 
-    Attributes:
-        name: Name of the row.
-        ratio: Asked kept fraction.
-        actual_ratio: See `Examinee`.
-        answers: Artifact with its predictions.
-        student: Artifact with its weights; None for what was not trained here.
-        training_ratio: See `Examinee`.
-        ratio_one: Answers of the same student asked for ratio 1, which its ActRatio is relative to; None without.
-    """
 
-    name: str
-    ratio: float
-    actual_ratio: float | None
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An examinee with the artifact of its answers, and that of its student at ratio 1 where it is compared with it."""
+
+    examinee: Examinee
     answers: Artifact
-    student: Artifact | None = None
-    training_ratio: float | None = None
     ratio_one: Artifact | None = None
 
 
-def student_name(config: TrainConfig) -> str:
-    """Row of the scorer's student; one for all ratios is another system than students of a single one."""
-    return f"{config.scorer.name} (mixed)" if config.compression.mixed_ratios else config.scorer.name
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An artifact of a run and the system that it belongs to; None for what all systems share."""
+
+    artifact: Artifact
+    system: System | None = None
 
 
-def at_ratios(asked: Examinee, ratios: Iterable[float]) -> list[Examinee]:
-    """A student with a control marker at further ratios, at ratio 1 if it is compared with that, and as asked.
+def student_system(config: TrainConfig) -> System:
+    """Return the system of the scorer's student; a student of mixed ratios differs from those of a single one."""
+    mixed = bool(config.compression.mixed_ratios)
+    return System(
+        name=config.scorer.name,
+        origin=Origin.scorer,
+        variant=MIXED if mixed else "",
+        ratio=None if mixed else config.ratio,
+    )
+
+
+def shortened_system(how: Shortening, *, on_base: bool) -> System:
+    """Return the system of a baseline without training."""
+    return System(name=how.name, origin=Origin.baseline, ratio=how.ratio, variant=ON_BASE if on_base else "")
+
+
+def at_ratios(examinee: Examinee, ratios: Iterable[float]) -> list[Examinee]:
+    """Return a student with a control marker at several ratios, falling, and last at its own.
 
     Args:
-        asked: The student at the asked ratio, which stands last.
-        ratios: Further ratios; each stands there once, by falling ratio.
+        examinee: The student at the requested ratio.
+        ratios: Further ratios; 1 is added if the student is compared with itself at ratio 1.
     """
-    compared_with = [] if asked.ratio_one is None else [1.0]
-    shown = sorted({*ratios, *compared_with} - {asked.ratio}, reverse=True)
-    return [*(replace(asked, ratio=r, marker_ratio=r) for r in shown), asked]
+    compared_with = [] if examinee.ratio_one is None else [1.0]
+    further = sorted({*ratios, *compared_with} - {examinee.ratio}, reverse=True)
+    return [*map(examinee.at, further), examinee]
 
 
 def examine(
@@ -88,17 +98,17 @@ def examine(
     *,
     problems: Artifact,
     store: ArtifactStore,
-    artifacts: MutableMapping[str, Artifact],
+    artifacts: MutableMapping[str, Made],
     opened: OpenBackend = open_backend,
-) -> list[System]:
-    """Everybody's answers to the benchmark; those of the same weights are asked in one pass.
+) -> list[Answered]:
+    """Let all examinees answer the benchmark, those of the same weights in one pass.
 
     Args:
-        examinees: Who is asked, in the order of the table.
-        config: The benchmark's budget, and how answers are asked and judged.
-        problems: What is asked.
-        store: Where the answers go.
-        artifacts: Where they are noted, by label.
+        examinees: In the order of the table.
+        config: Settings of the benchmark and of the evaluation.
+        problems: Questions.
+        store: Store of the answers.
+        artifacts: Gets the answers, by label.
         opened: Opens the backend.
     """
     everybody = list({id(e): e for x in examinees for e in (x.ratio_one, x) if e is not None}.values())
@@ -111,21 +121,10 @@ def examine(
         store=store,
         opened=opened,
     )
-    for examinee, artifact in zip(everybody, made, strict=True):
-        artifacts.setdefault(f"evaluate ({examinee.name}, ratio {examinee.ratio:g})", artifact)
     answers = {id(e): artifact for e, artifact in zip(everybody, made, strict=True)}
-    return [
-        System(
-            name=e.name,
-            ratio=e.ratio,
-            actual_ratio=e.actual_ratio,
-            answers=answers[id(e)],
-            student=e.student if isinstance(e.student, Artifact) else None,
-            training_ratio=e.training_ratio,
-            ratio_one=None if e.ratio_one is None else answers[id(e.ratio_one)],
-        )
-        for e in examinees
-    ]
+    for e in everybody:
+        artifacts.setdefault(f"evaluate ({e.system.label}, ratio {e.ratio:g})", Made(answers[id(e)], e.system))
+    return [Answered(e, answers[id(e)], None if e.ratio_one is None else answers[id(e.ratio_one)]) for e in examinees]
 
 
 def _candidate(examinee: Examinee, config: TrainConfig | EvaluateConfig) -> Candidate:
@@ -138,43 +137,42 @@ def _candidate(examinee: Examinee, config: TrainConfig | EvaluateConfig) -> Cand
         marker_ratio=examinee.marker_ratio,
         shortening=examinee.shortening,
     )
-    return Candidate(system=examinee.name, ratio=examinee.ratio, student=examinee.student, protocol=asking)
+    return Candidate(system=examinee.system.label, ratio=examinee.ratio, student=examinee.student, protocol=asking)
 
 
 def measure(
-    systems: Sequence[System], config: EvaluationConfig, count: CountTokens | None = None
+    systems: Sequence[Answered], config: EvaluationConfig, count: CountTokens | None = None
 ) -> tuple[list[SystemResult], list[Prediction]]:
-    """One row per system and all their predictions, both in the systems' order.
+    """Return one row per system and all their predictions, both in the systems' order.
 
     Args:
-        systems: Whose answers there are.
-        config: How they are summarised.
+        systems: Answered examinees.
+        config: Settings of the summary.
         count: Counts tokens in the reference tokenizer; None without one.
     """
     answers = {
-        artifact.key: with_reference_tokens(read_records(artifact.file(PREDICTIONS), Prediction), count)
+        artifact.key: with_reference_tokens(read_records(artifact.file(PREDICTIONS_FILE), Prediction), count)
         for artifact in [a for s in systems for a in (s.answers, s.ratio_one) if a is not None]
     }
-    original = next((answers[s.answers.key] for s in systems if s.name == ORIGINAL), None)
+    originals = (answers[s.answers.key] for s in systems if s.examinee.system.origin is Origin.original)
+    original = next(originals, None)
     budgets = matched_budgets(config.budgets, original)
-    rows = [
-        summarize(
+    rows = []
+    for s in systems:
+        e = s.examinee
+        student = e.student if isinstance(e.student, Artifact) else None
+        row = summarize(
             answers[s.answers.key],
-            s.name,
-            s.ratio,
-            s.actual_ratio,
+            e.system.label,
+            e.ratio,
+            e.actual_ratio,
             original,
-            training_ratio=s.training_ratio,
+            training_ratio=e.training_ratio,
             ratio_one=None if s.ratio_one is None else answers[s.ratio_one.key],
             budgets=budgets,
             confidence=config.confidence,
-            artifacts={a.stage: a.key for a in (s.student, s.answers) if a is not None},
+            artifacts={a.stage: a.key for a in (student, s.answers) if a is not None},
         )
-        for s in systems
-    ]
-    rows = [replace(row, num_training_rows=_training_rows(s)) for row, s in zip(rows, systems, strict=True)]
+        num_rows = None if student is None else int(student.manifest["num_rows"])
+        rows.append(replace(row, identity=e.system, num_training_rows=num_rows))
     return rows, [p for s in systems for p in answers[s.answers.key]]
-
-
-def _training_rows(system: System) -> int | None:
-    return None if system.student is None else int(system.student.manifest["num_rows"])

@@ -22,6 +22,7 @@ from cotpress.devices.launch import here
 from cotpress.devices.lightning import ctrl_c_stops, lightning_settings, quiet_lightning
 from cotpress.errors import TrainingError
 from cotpress.progress import Progress
+from cotpress.records import TRAIN_LOG_FILE
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import Step, StepDataset, plan_steps
@@ -40,7 +41,6 @@ Validate = Callable[[torch.nn.Module], Mapping[str, float]]
 LogMetrics = Callable[[str, Mapping[str, float], int], None]
 """Takes stage, metrics by name, and optimizer step."""
 
-TRAIN_LOG = "train_log.csv"
 _HINTS = (
     ".*does not have many workers.*",
     ".*`is_gradient_checkpointing` is deprecated.*",
@@ -135,7 +135,7 @@ def fit(
         with ctrl_c_stops(lightning):
             lightning.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     if here().is_first:
-        train_log.write(workdir / TRAIN_LOG)
+        train_log.write(workdir / TRAIN_LOG_FILE)
     seconds = time.monotonic() - started
     log.info("%s: %d steps, %d tokens in %.0f s", kind.stage, len(plan), sum(step_tokens), seconds)
     tail = train_log.rows[-max(len(train_log.rows) // 10, 1) :]

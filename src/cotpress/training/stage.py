@@ -19,7 +19,7 @@ from cotpress.devices.launch import here, report, run_on_devices
 from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, resolve_dtype
 from cotpress.prompts import ChatFormat
-from cotpress.records import CompressedTrace, ValuableTrace
+from cotpress.records import COMPRESSED_FILE, VALUABLE_FILE, CompressedTrace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.store.tables import read_records
 from cotpress.tracking import Tracker
@@ -120,7 +120,7 @@ def train_reference(
     chat = ChatFormat(tokenizer, base.chat)
 
     def examples() -> Examples:
-        rows = read_records(distilled.file("valuable.parquet"), ValuableTrace)[: config.limit]
+        rows = read_records(distilled.file(VALUABLE_FILE), ValuableTrace)[: config.limit]
         return reference_examples(rows, tokenizer, chat, job.max_tokens)
 
     identity = {"limit": config.limit, "distilled": distilled.key, **chat.opening_identity()}
@@ -155,7 +155,7 @@ def train_student(
     chat = ChatFormat(load_tokenizer(model, store), model.chat)
 
     def examples() -> Examples:
-        rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
+        rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
         return student_examples(rows, chat, job.max_tokens)
 
     return _build(job, {"compressed": compressed.key, **chat.opening_identity()}, examples, tracker)

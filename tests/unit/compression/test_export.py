@@ -36,7 +36,7 @@ ASSISTANT = {"role": "assistant", "content": "<t>2+2 ü</t>It is 4."}
 
 
 def loaded(path: Path, folder: Path) -> Any:
-    """The file as a trainer's user loads it."""
+    """Load the file as users of a trainer do."""
     datasets = pytest.importorskip("datasets", reason="needs the extra dev")
     kind = "parquet" if path.suffix == ".parquet" else "json"
     return datasets.load_dataset(kind, data_files=str(path), split="train", cache_dir=str(folder / "cache"))
@@ -47,7 +47,7 @@ def test_trl_rows_are_prompt_and_completion_messages(tmp_path: Path) -> None:
     assert found.to_list() == [{"prompt": [SYSTEM, asked], "completion": [ASSISTANT]} for asked in ASKED]
 
 
-def test_openai_rows_are_one_conversation_that_ends_with_the_assistant(tmp_path: Path) -> None:
+def test_openai_rows_are_conversations_that_end_with_the_assistant(tmp_path: Path) -> None:
     path = export(ROWS, ExportFormat.openai, tmp_path, CHAT)
     found = loaded(path, tmp_path).to_list()
     assert found == [{"messages": [SYSTEM, asked, ASSISTANT]} for asked in ASKED]
@@ -55,7 +55,7 @@ def test_openai_rows_are_one_conversation_that_ends_with_the_assistant(tmp_path:
     assert [json.loads(line) for line in lines] == found  # one object per line, nothing else in it
 
 
-def test_a_model_without_system_text_or_tags_gets_none(tmp_path: Path) -> None:
+def test_model_without_system_text_or_tags_has_none(tmp_path: Path) -> None:
     bare = ChatConfig(thinking_open="", thinking_close=" ")
     (found,) = loaded(export([row(0, None)], ExportFormat.openai, tmp_path, bare), tmp_path)
     assert found["messages"] == [
@@ -63,7 +63,7 @@ def test_a_model_without_system_text_or_tags_gets_none(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_llamafactory_finds_file_columns_and_roles_in_dataset_info(tmp_path: Path) -> None:
+def test_dataset_info_names_file_columns_and_roles(tmp_path: Path) -> None:
     (tmp_path / DATASET_INFO).write_text('{"mine": {"file_name": "mine.json"}}')
     export(ROWS, ExportFormat.llamafactory, tmp_path, CHAT)
     info = json.loads((tmp_path / DATASET_INFO).read_text())
@@ -82,14 +82,14 @@ def test_llamafactory_finds_file_columns_and_roles_in_dataset_info(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", ["{broken", "[]"])
-def test_a_dataset_info_that_is_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
+def test_unreadable_dataset_info_is_an_error_and_stays(tmp_path: Path, content: str) -> None:
     (tmp_path / DATASET_INFO).write_text(content)
     with pytest.raises(DataError, match=r"no JSON object: .* Fix: remove it"):
         export(ROWS, ExportFormat.llamafactory, tmp_path, CHAT)
     assert (tmp_path / DATASET_INFO).read_text() == content
 
 
-def test_parquet_holds_the_rows_as_they_are(tmp_path: Path) -> None:
+def test_parquet_contains_the_rows_unchanged(tmp_path: Path) -> None:
     path = export([row(0, 0.7)], ExportFormat.parquet, tmp_path, CHAT)
     (found,) = read_records(path, CompressedTrace)
     assert (found.id, found.keep_mask.tolist(), found.marker_ratio) == ("t0", [True, True, False], 0.7)
@@ -99,7 +99,7 @@ def test_parquet_holds_the_rows_as_they_are(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_nothing_but_the_finished_files_is_left(tmp_path: Path) -> None:
+def test_only_finished_files_remain(tmp_path: Path) -> None:
     files = [export([row(0, None)], format_, tmp_path, CHAT) for format_ in ExportFormat]
     assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / DATASET_INFO])
 
@@ -109,7 +109,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     return ArtifactStore(tmp_path_factory.mktemp("outputs"))
 
 
-def test_a_template_that_removes_the_thinking_is_told(store: ArtifactStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_template_that_removes_the_thinking_gives_a_warning(
+    store: ArtifactStore, caplog: pytest.LogCaptureFixture
+) -> None:
     tokenizer = load_tokenizer(TINY, store)
     with caplog.at_level(logging.WARNING):
         warn_of_template(ROWS[0], CHAT, tokenizer)
@@ -123,7 +125,7 @@ def test_a_template_that_removes_the_thinking_is_told(store: ArtifactStore, capl
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # TRL's own
-def test_trl_trains_on_our_prompt_and_completion(store: ArtifactStore, tmp_path: Path) -> None:
+def test_trl_trains_on_the_exported_prompt_and_completion(store: ArtifactStore, tmp_path: Path) -> None:
     trl = pytest.importorskip("trl", reason="needs the extra bench")
     tokenizer = load_tokenizer(TINY, store)
     written = ChatFormat(tokenizer, CHAT)

@@ -13,12 +13,12 @@ TEXTS = st.one_of(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), s
 
 
 def single(text: str) -> NDArray[np.int32]:
-    """One token per character."""
+    """Return offsets of one token per character."""
     return np.array([[i, i + 1] for i in range(len(text))], np.int32).reshape(-1, 2)
 
 
 def shown(protection: Protection, text: str, **more: object) -> str:
-    """The text with a dot for every character that is not protected; white space is shown as it is."""
+    """Return the text with a dot for every unprotected character; white space stays."""
     held = protected_tokens(protection, text, single(text), **more)  # type: ignore[arg-type]
     return "".join(c if h or c.isspace() else "." for c, h in zip(text, held, strict=True))
 
@@ -72,12 +72,12 @@ def test_answer_is_found_as_a_whole_number_or_word(answer: str, text: str, expec
     assert shown(Protection.answer, text, answer=answer) == expected
 
 
-def test_only_the_answer_rule_looks_at_the_answer() -> None:
+def test_only_the_answer_rule_uses_the_answer() -> None:
     assert shown(Protection.none, "the 7", answer="the") == "... ."
     assert shown(Protection.digits, "the 7", answer="the") == "... 7"
 
 
-def test_kept_strings_come_on_top_of_the_rule() -> None:
+def test_kept_strings_add_to_the_rule() -> None:
     assert shown(Protection.digits, "Step 1: go", keep_strings=["Step", ":"]) == "Step 1: .."
 
 
@@ -87,7 +87,7 @@ def test_kept_strings_are_literal_and_may_overlap() -> None:
     assert held.tolist() == [False, True, True, True, False]
 
 
-def test_a_token_with_one_marked_character_is_protected() -> None:
+def test_token_with_one_marked_character_is_protected() -> None:
     thinking = "so 12+x3 = é4 ok"
     offsets = np.array([[0, 2], [2, 5], [5, 6], [6, 8], [8, 11], [11, 13], [13, 16]], dtype=np.int32)
     held = protected_tokens(Protection.digits, thinking, offsets)
@@ -100,7 +100,7 @@ def test_every_byte_piece_of_a_marked_character_is_protected() -> None:
 
 
 @given(TEXTS, st.sampled_from(Protection), st.lists(st.sampled_from(PIECES), max_size=2), st.text(max_size=3))
-def test_a_coarser_token_is_protected_if_one_of_its_characters_is(
+def test_coarser_token_is_protected_if_one_of_its_characters_is(
     text: str, protection: Protection, keep: list[str], answer: str
 ) -> None:
     held = protected_tokens(protection, text, single(text), answer=answer, keep_strings=keep)
@@ -110,7 +110,7 @@ def test_a_coarser_token_is_protected_if_one_of_its_characters_is(
 
 
 @given(TEXTS)
-def test_math_protects_every_digit_and_never_half_a_command(text: str) -> None:
+def test_math_protects_every_digit_and_whole_commands(text: str) -> None:
     offsets = single(text + " \\frac")
     held = protected_tokens(Protection.math, text + " \\frac", offsets)
     assert held[protected_tokens(Protection.digits, text + " \\frac", offsets)].all()
@@ -118,5 +118,5 @@ def test_math_protects_every_digit_and_never_half_a_command(text: str) -> None:
 
 
 @pytest.mark.parametrize("protection", Protection)
-def test_no_token_is_no_mask(protection: Protection) -> None:
+def test_empty_text_has_an_empty_mask(protection: Protection) -> None:
     assert protected_tokens(protection, "", single(""), answer="1", keep_strings=["a"]).shape == (0,)

@@ -1,4 +1,4 @@
-"""The rules of the selection together: against a naive deletion loop, by hand, and as properties of any text."""
+"""Combined rules of the selection, against a naive deletion loop, by hand, and as properties of any text."""
 
 import itertools
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from cotpress.compression.config import Alignment, CompressionConfig, Protection
 from cotpress.compression.protection import protected_tokens
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
-from cotpress.compression.selection import num_to_keep
 from cotpress.errors import ArtifactError
 from cotpress.modeling.alignment import kept_text
 from cotpress.modeling.segments import unit_ids
+from cotpress.modeling.selection import num_to_keep
 from cotpress.records import ScoredTrace, Trace, Unit
 
 PIECES = [
@@ -22,12 +22,12 @@ PIECES = [
     " \\frac{1}{2}", " 7", "  ", "\t", "step 3.", " 42 ",
 ]  # fmt: skip
 SCORES = [-2.0, 0.0, 0.5, 3.0]
-"""Few, so that ties are common."""
+"""Few values, so that ties are common."""
 
 
 @st.composite
 def tokenized(draw: st.DrawFn) -> TokenizedTrace:
-    """A text cut into tokens anywhere; some characters are several tokens, as byte-level pieces are."""
+    """Draw a text with arbitrary token boundaries; some characters are several tokens, like byte-level pieces."""
     text = draw(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join))
     cuts = sorted({0, len(text), *draw(st.lists(st.integers(0, len(text)), max_size=14))})
     offsets: list[tuple[int, int]] = []
@@ -70,7 +70,7 @@ def held_by_rule(rule: Rules, tokens: TokenizedTrace) -> set[int]:
 
 
 def naive(rule: Rules, tokens: TokenizedTrace, ratio: float) -> list[bool]:
-    """Delete one token after the other, the worst first, until the ratio is met or nothing more may go."""
+    """Delete tokens by rising score until the ratio is met or all others are held."""
     num_tokens, held = len(tokens.ids), held_by_rule(rule, tokens)
     units = unit_ids(rule.granularity, tokens.trace.thinking, tokens.offsets).tolist()
     members = {u: [i for i in range(num_tokens) if units[i] == u] for u in units}
@@ -115,7 +115,7 @@ def test_every_combination_of_rules_equals_the_naive_loop(granularity: Unit, ali
 
 @some
 @given(rules(), tokenized(), RATIOS)
-def test_kept_count_is_exact_or_what_is_held(rule: Rules, tokens: TokenizedTrace, ratio: float) -> None:
+def test_kept_count_is_exact_or_that_of_held_tokens(rule: Rules, tokens: TokenizedTrace, ratio: float) -> None:
     ranking = rank_traces(rule, [tokens])
     assert ranking.cut(np.array([ratio])).sum() == max(round(ratio * len(tokens.ids)), ranking.held.sum())
     assert ranking.held[list(held_by_rule(rule, tokens))].all()
@@ -130,7 +130,7 @@ def test_masks_are_nested_as_the_ratio_falls(rule: Rules, tokens: TokenizedTrace
 
 @some
 @given(rules(), tokenized())
-def test_ratio_one_is_the_text_itself(rule: Rules, tokens: TokenizedTrace) -> None:
+def test_ratio_one_keeps_the_whole_text(rule: Rules, tokens: TokenizedTrace) -> None:
     text = tokens.trace.thinking
     assert kept_text(text, tokens.offsets, cut(rule, tokens, 1.0)) == text
 
@@ -157,7 +157,7 @@ def test_traces_are_ranked_as_if_alone(rule: Rules, traces: list[TokenizedTrace]
 
 
 def trace(text: str, scores: list[float], answer: str = "") -> TokenizedTrace:
-    """One token per word, with the space before it."""
+    """Return one token per word, with the space before it."""
     ends = [*(i for i, c in enumerate(text) if c == " "), len(text)]
     return TokenizedTrace(
         trace=Trace(id="t", question="", thinking=text, response="", answer=answer),
@@ -167,7 +167,7 @@ def trace(text: str, scores: list[float], answer: str = "") -> TokenizedTrace:
     )
 
 
-def test_steps_are_kept_whole_by_their_mean_and_the_border_falls_into_one() -> None:
+def test_steps_are_kept_whole_by_their_mean_except_for_one() -> None:
     tokens = trace("a b c. d e. f g h.", [9, 0, 0, 4, 4, 2, 2, 2])  # means 3, 4, 2
     kept = {
         n: kept_text("a b c. d e. f g h.", tokens.offsets, cut(Rules(granularity=Unit.step), tokens, n / 8))
@@ -194,7 +194,7 @@ def seen(alignment: Alignment, text: str, by: ScoredTrace, offsets: list[tuple[i
     return student_scores(alignment, by, whole, np.arange(len(target), dtype=np.int32), target, "student").tolist()
 
 
-def test_alignment_own_keeps_the_best_and_next_keeps_what_stands_before_the_best() -> None:
+def test_alignment_own_keeps_the_best_token_and_next_the_one_before() -> None:
     offsets = [(0, 1), (1, 2), (2, 3), (3, 4)]
     by = scored([5, 1, 4, 2], offsets)
     own, following = (seen(alignment, "abcd", by, offsets) for alignment in Alignment)
@@ -206,14 +206,14 @@ def test_alignment_own_keeps_the_best_and_next_keeps_what_stands_before_the_best
     assert masks == [[True, False, True, False], [False, True, False, True]]
 
 
-def test_next_is_applied_on_the_scorers_tokens_before_projection() -> None:
+def test_next_applies_to_tokens_of_the_scorer_before_projection() -> None:
     by = scored([5, 1, 3], [(0, 2), (2, 4), (4, 6)], tokenizer="other")
     single = [(i, i + 1) for i in range(6)]
     assert seen(Alignment.own, "abcdef", by, single) == [5, 5, 1, 1, 3, 3]
     assert seen(Alignment.next, "abcdef", by, single) == [1, 1, 3, 3, 3, 3]
 
 
-def test_next_holds_the_last_token_and_says_so_when_the_ratio_has_no_room_for_it() -> None:
+def test_next_holds_the_last_token_even_above_the_ratio() -> None:
     ranking = rank_traces(Rules(alignment=Alignment.next), [trace("a b c", [3, 2, 1]), trace("a", [1])])
     assert ranking.held.tolist() == [False, False, True, True]
     assert ranking.cut(np.array([0.1, 0.4])).tolist() == [False, False, True, True]
@@ -225,7 +225,7 @@ def test_scores_that_do_not_fit_are_refused(values: list[float], offsets: list[t
         seen(Alignment.next, "a", scored(values, offsets), [(0, 1)])
 
 
-def test_rules_of_a_configuration_know_escapes_and_no_order() -> None:
+def test_rules_of_a_configuration_resolve_escapes_and_ignore_order() -> None:
     config = CompressionConfig(keep_strings=["b", r"\n", "a", r"\neq", r"\n\t", "b"])
     assert Rules.of(config).keep_strings == ("\n", "\n\t", r"\neq", "a", "b")
     assert Rules.of(CompressionConfig(keep_strings=["\n"])) == Rules.of(CompressionConfig(keep_strings=[r"\n"]))

@@ -45,7 +45,7 @@ EVERY_RULE: dict[str, Any] = {
 
 
 class World:
-    """Artifacts of a few traces, and the stage run over them."""
+    """Artifacts of a few traces, with the stage to run over them."""
 
     def __init__(self, root: Path) -> None:
         self.store = ArtifactStore(root)
@@ -96,7 +96,7 @@ def is_subsequence(short: str, long: str) -> bool:
 
 @pytest.mark.parametrize("key", ["student", "scorer"])
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.77])
-def test_every_row_keeps_exactly_the_asked_tokens_of_the_student(world: World, key: str, ratio: float) -> None:
+def test_every_row_keeps_exactly_the_ratio_in_tokens_of_the_student(world: World, key: str, ratio: float) -> None:
     artifact = world.run(world.scores(key=key), ratio)
     for row, trace in zip(rows_of(artifact), world.traces, strict=True):
         ids, _ = tokenize_with_offsets(STUDENT, trace.thinking)
@@ -118,7 +118,7 @@ def test_scores_in_the_students_tokens_select_the_best_ones(world: World) -> Non
         assert values[row.keep_mask].min() > values[~row.keep_mask].max()
 
 
-def test_ratio_one_is_the_text_itself_and_one_artifact_for_every_scorer(world: World) -> None:
+def test_ratio_one_keeps_the_text_in_one_artifact_for_every_scorer(world: World) -> None:
     original = world.run(None, 1.0)
     assert [r.compressed_thinking for r in rows_of(original)] == TEXTS
     assert all(r.keep_mask.all() for r in rows_of(original))
@@ -126,7 +126,7 @@ def test_ratio_one_is_the_text_itself_and_one_artifact_for_every_scorer(world: W
     assert world.run(None, 1.0, mixed_ratios=[0.5, 0.9]).key == original.key
 
 
-def test_mixed_ratios_announce_what_each_trace_drew_and_ignore_the_single_ratio(world: World) -> None:
+def test_mixed_ratios_state_the_drawn_ratio_and_ignore_the_single_one(world: World) -> None:
     extra = [Trace(id=f"x{i}", question="", thinking=TEXTS[0], response="", answer="") for i in range(40)]
     world.traces += extra
     scores = world.scores()
@@ -151,7 +151,7 @@ def test_mixed_ratios_announce_what_each_trace_drew_and_ignore_the_single_ratio(
     assert {r.id: r.target_ratio for r in alone}.items() <= {r.id: r.target_ratio for r in rows}.items()
 
 
-def test_protected_digits_stay_and_a_row_that_exceeds_its_ratio_says_so(world: World) -> None:
+def test_protected_digits_stay_and_rows_above_the_ratio_are_marked(world: World) -> None:
     artifact = world.run(world.scores(), 0.1, protection=Protection.digits)
     rows = rows_of(artifact)
     for row, text in zip(rows, TEXTS, strict=True):
@@ -160,7 +160,7 @@ def test_protected_digits_stay_and_a_row_that_exceeds_its_ratio_says_so(world: W
     assert artifact.facts["num_exceeded"] == 3
 
 
-def test_every_rule_is_part_of_the_identity_and_changes_what_stays(world: World) -> None:
+def test_every_rule_is_part_of_the_identity_and_changes_the_selection(world: World) -> None:
     scores = world.scores()
     plain = world.run(scores)
     for name, value in EVERY_RULE.items():
@@ -171,7 +171,7 @@ def test_every_rule_is_part_of_the_identity_and_changes_what_stays(world: World)
     assert world.run(scores, **EVERY_RULE).key == again.key
 
 
-def test_the_answer_of_the_row_itself_is_protected(world: World) -> None:
+def test_answer_of_the_row_is_protected(world: World) -> None:
     world.traces = [
         Trace(id="t0", question="", thinking=TEXTS[0], response="", answer="42"),
         Trace(id="t1", question="", thinking=TEXTS[1], response="", answer=""),
@@ -182,7 +182,7 @@ def test_the_answer_of_the_row_itself_is_protected(world: World) -> None:
     assert not any(row.protection_exceeded for row in (protected, empty))
 
 
-def test_a_limit_on_deletions_that_needs_more_tokens_says_so_in_the_row(world: World) -> None:
+def test_rows_above_the_ratio_by_a_limit_on_deletions_are_marked(world: World) -> None:
     artifact = world.run(world.scores(), 0.1, max_consecutive_deletions=1)
     for row in rows_of(artifact):
         assert row.protection_exceeded
@@ -206,7 +206,7 @@ def test_drops_are_counted_and_validation_rows_are_not_compressed(world: World) 
     assert artifact.manifest["dropped"] == {"no score": 2, "no tokens": 1}
 
 
-def test_no_trace_left_is_an_error_that_says_why(world: World) -> None:
+def test_no_remaining_trace_is_an_error_with_reasons(world: World) -> None:
     with pytest.raises(DataError, match=r"no trace is left of 4 .*4 no score"):
         world.run(world.scores(ids=[]))
 
@@ -224,9 +224,7 @@ def test_scores_of_other_tokens_or_texts_are_refused(world: World) -> None:
         world.run(world.scores(**two, scores=np.array([0, np.nan], np.float32)))
 
 
-def test_few_traces_left_are_told_each_time_and_all_of_them_never(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_traces_give_a_warning_each_time(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.run(None, 1.0)
     world.run(world.scores(), 0.5)
     assert "training traces are left" not in caplog.text

@@ -18,7 +18,7 @@ TEXTS = ("Okay. 3 apples and 4 apples are 7 apples.", "So 7 - 2 = 5.")
 
 
 class Made:
-    """Two traces, scored so that later tokens matter more, cut to half."""
+    """Compress two traces, whose later tokens have higher scores, to half."""
 
     def __init__(self, folder: Path) -> None:
         self.store = ArtifactStore(folder)
@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("outputs"))
 
 
-def test_every_token_stands_in_the_table_with_its_score_and_whether_it_was_kept(made: Made) -> None:
+def test_table_has_every_token_with_score_and_decision(made: Made) -> None:
     table = token_table(made.compressed, made.traces, made.scores, made.tokenizer, 1000)
     assert table.columns == COLUMNS
     for i, text in enumerate(TEXTS):
@@ -69,6 +69,6 @@ def test_every_token_stands_in_the_table_with_its_score_and_whether_it_was_kept(
         assert {r["ratio"] for r in rows} == {0.5}
 
 
-def test_the_table_has_no_more_rows_than_asked_for_and_no_scores_where_there_are_none(made: Made) -> None:
+def test_table_respects_the_limit_and_has_no_scores_without_a_scorer(made: Made) -> None:
     table = token_table(made.whole, made.traces, None, made.tokenizer, 5)
     assert [(r[1], r[3], r[4]) for r in table.rows] == [(i, None, True) for i in range(5)]

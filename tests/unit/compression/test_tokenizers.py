@@ -1,4 +1,4 @@
-"""Scores cross from one published model's tokenizer to another's through characters."""
+"""Scores are projected from one published tokenizer to another through characters."""
 # ruff: noqa: RUF001 - characters that look like others are what is tested
 
 import itertools
@@ -30,7 +30,7 @@ PAIRS = list(itertools.product(NAMES, NAMES))
 
 @pytest.fixture(params=PAIRS, ids=lambda pair: "-".join(pair))
 def pair(request: pytest.FixtureRequest) -> tuple[object, object]:
-    """Tokenizers of a scorer and of a student."""
+    """Return tokenizers of a scorer and of a student."""
     scorer, student = request.param
     return real_tokenizer(scorer), real_tokenizer(student)
 
@@ -60,13 +60,13 @@ def test_offsets_of_published_tokenizers_cover_every_text(name: str) -> None:
         ("minilm", ["x", " =", " 123", "45"]),
     ],
 )
-def test_published_tokenizers_split_numbers_in_ways_of_their_own(name: str, expected: list[str]) -> None:
+def test_published_tokenizers_split_numbers_differently(name: str, expected: list[str]) -> None:
     text = "x = 12345"
     _, offsets = tokenize_with_offsets(real_tokenizer(name), text)
     assert [text[a:b] for a, b in offsets] == expected
 
 
-def test_a_constant_stays_constant_and_every_token_gets_a_finite_value(pair: tuple[object, object]) -> None:
+def test_constant_scores_stay_constant_and_finite(pair: tuple[object, object]) -> None:
     for text in TEXTS.values():
         (_, source), (ids, target) = (tokenize_with_offsets(t, text) for t in pair)  # type: ignore[arg-type]
         constant = project_scores(source, np.full(len(source), 0.7, np.float32), target, len(text))
@@ -79,14 +79,14 @@ def test_a_constant_stays_constant_and_every_token_gets_a_finite_value(pair: tup
         assert projected.max() <= noise.max() + 1e-6
 
 
-def test_the_order_of_characters_survives(pair: tuple[object, object]) -> None:
+def test_order_of_characters_is_preserved(pair: tuple[object, object]) -> None:
     for text in TEXTS.values():
         (_, source), (_, target) = (tokenize_with_offsets(t, text) for t in pair)  # type: ignore[arg-type]
         rising = project_scores(source, np.arange(len(source), dtype=np.float32), target, len(text))
         assert (np.diff(rising) >= -1e-4).all()
 
 
-def test_a_step_at_a_word_border_is_reproduced_away_from_the_border(pair: tuple[object, object]) -> None:
+def test_step_at_a_word_border_is_reproduced_away_from_the_border(pair: tuple[object, object]) -> None:
     for text in TEXTS.values():
         (_, source), (_, target) = (tokenize_with_offsets(t, text) for t in pair)  # type: ignore[arg-type]
         for border in (i for i in range(1, len(text)) if text[i - 1].isspace() != text[i].isspace()):
@@ -99,7 +99,7 @@ def test_a_step_at_a_word_border_is_reproduced_away_from_the_border(pair: tuple[
 
 
 @pytest.mark.parametrize("alignment", Alignment)
-def test_the_ratio_is_exact_in_the_students_tokens(pair: tuple[object, object], alignment: Alignment) -> None:
+def test_ratio_is_exact_in_tokens_of_the_student(pair: tuple[object, object], alignment: Alignment) -> None:
     scorer, student = pair
     for text in TEXTS.values():
         trace = Trace(id="t", question="", thinking=text, response="", answer="42")
@@ -120,7 +120,7 @@ def test_the_ratio_is_exact_in_the_students_tokens(pair: tuple[object, object], 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_math_protection_keeps_every_number_and_command_whatever_the_pieces(name: str) -> None:
+def test_math_protection_keeps_every_number_and_command_of_every_tokenizer(name: str) -> None:
     text = TEXTS["latex"]
     ids, offsets = tokenize_with_offsets(real_tokenizer(name), text)
     trace = Trace(id="t", question="", thinking=text, response="", answer="")

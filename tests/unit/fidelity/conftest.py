@@ -38,7 +38,7 @@ def make_truth(tmp_path: Path) -> Callable[..., Artifact]:
 
 @pytest.fixture
 def make_scores(tmp_path: Path, tokenizer: Any) -> Callable[..., Artifact]:
-    """Scores by a function of `(trace, offsets)`; in tokens of single characters if asked for."""
+    """Build scores by a function of `(trace, offsets)`, with `characters` in tokens of single characters."""
 
     def build(
         traces: list[Trace],

@@ -9,7 +9,6 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
-from cotpress.compression.selection import keep_mask
 from cotpress.fidelity.metrics import (
     auc,
     average_precision,
@@ -18,6 +17,7 @@ from cotpress.fidelity.metrics import (
     partial_rank_correlation,
     rank_correlation,
 )
+from cotpress.modeling.selection import rank_many
 
 labelled = st.lists(st.tuples(st.integers(-3, 3).map(float), st.booleans()), min_size=2, max_size=30)
 
@@ -36,7 +36,7 @@ def test_auc_by_hand() -> None:
 
 
 @given(labelled)
-def test_auc_counts_pairs_and_is_scikit_learns(pairs: list[tuple[float, bool]]) -> None:
+def test_auc_counts_pairs_and_equals_scikit_learn(pairs: list[tuple[float, bool]]) -> None:
     scores, positive = arrays(pairs)
     won = [(a > b) + (a == b) / 2 for a, b in itertools.product(scores[positive], scores[~positive])]
     assert auc(scores, positive) == pytest.approx(sum(won) / len(won))
@@ -44,7 +44,7 @@ def test_auc_counts_pairs_and_is_scikit_learns(pairs: list[tuple[float, bool]]) 
 
 
 @given(labelled)
-def test_auc_depends_on_ranks_only_and_turns_with_the_scores(pairs: list[tuple[float, bool]]) -> None:
+def test_auc_depends_on_ranks_only_and_reverses_with_the_scores(pairs: list[tuple[float, bool]]) -> None:
     scores, positive = arrays(pairs)
     assert auc(np.exp(scores), positive) == pytest.approx(auc(scores, positive))
     assert auc(-scores, positive) == pytest.approx(1 - auc(scores, positive))
@@ -56,23 +56,23 @@ def test_average_precision_by_hand() -> None:
 
 
 @given(labelled, st.sampled_from([0.9, 0.7, 0.5, 0.3]))
-def test_kept_share_is_what_the_compress_stage_keeps(pairs: list[tuple[float, bool]], ratio: float) -> None:
+def test_kept_share_follows_the_selection_of_the_compress_stage(pairs: list[tuple[float, bool]], ratio: float) -> None:
     scores, essential = arrays(pairs)
-    kept = keep_mask(scores.astype(np.float32), ratio)
+    kept = rank_many(scores.astype(np.float32), np.array([len(scores)])).cut(np.array([ratio]))
     assert kept_share(scores, essential, ratio) == pytest.approx((kept & essential).sum() / essential.sum())
 
 
-def test_rank_correlation_is_scipys() -> None:
+def test_rank_correlation_equals_scipy() -> None:
     rng = np.random.default_rng(0)
     scores, importance = rng.integers(0, 5, 40).astype(float), rng.normal(size=40)
     assert rank_correlation(scores, importance) == pytest.approx(spearmanr(scores, importance).statistic)
 
 
-def test_scores_that_say_nothing_do_not_correlate() -> None:
+def test_equal_scores_do_not_correlate() -> None:
     assert rank_correlation(np.ones(5), np.arange(5.0)) == 0.0
 
 
-def test_partial_correlation_is_that_of_regression_residuals_and_of_the_textbook() -> None:
+def test_partial_correlation_equals_regression_residuals_and_textbook_formula() -> None:
     rng = np.random.default_rng(1)
     position = np.arange(50.0)
     scores, importance = position + 20 * rng.normal(size=50), position + 20 * rng.normal(size=50)
@@ -87,11 +87,11 @@ def test_partial_correlation_is_that_of_regression_residuals_and_of_the_textbook
 
 
 @pytest.mark.parametrize("scores", [np.arange(6.0), -np.arange(6.0), np.ones(6)])
-def test_nothing_is_left_of_position_itself(scores: np.ndarray) -> None:
+def test_scores_without_residuals_have_no_partial_correlation(scores: np.ndarray) -> None:
     assert partial_rank_correlation(scores, np.array([3.0, 1, 2, 6, 5, 4])) is None
 
 
-def test_bootstrap_interval_covers_and_narrows() -> None:
+def test_bootstrap_interval_has_normal_width_and_narrows_with_confidence() -> None:
     rng = np.random.default_rng(2)
     values = rng.normal(0.6, 0.2, size=400)
     interval = mean_interval(values.tolist(), confidence=0.95, num_resamples=2000)
@@ -104,7 +104,7 @@ def test_bootstrap_interval_covers_and_narrows() -> None:
     assert interval.low < narrower.low < narrower.high < interval.high
 
 
-def test_bootstrap_is_the_same_every_time_and_exact_for_equal_values() -> None:
+def test_bootstrap_is_deterministic_and_exact_for_equal_values() -> None:
     once, again = (mean_interval([0.1, 0.9, 0.4], confidence=0.9, num_resamples=50) for _ in range(2))
     assert once == again
     flat = mean_interval([0.25] * 7, confidence=0.95, num_resamples=50)

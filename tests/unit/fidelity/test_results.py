@@ -10,9 +10,9 @@ from cotpress.errors import ArtifactError
 from cotpress.fidelity.results import (
     FidelityResults,
     FidelityRow,
-    found_beside,
     merged_rows,
     read_results,
+    results_beside,
     write_results,
 )
 from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
@@ -42,7 +42,7 @@ def results(*rows: FidelityRow, **change: Any) -> FidelityResults:
     return FidelityResults(rows=(*rows, RULE), **{**given, **change})
 
 
-def test_results_come_back_from_disk(tmp_path: Path) -> None:
+def test_results_are_read_as_written(tmp_path: Path) -> None:
     written = results(row("cts", 0.7, settings={"condition": "answer"}))
     write_results(tmp_path / "a", written)
     assert read_results(tmp_path / "a") == written
@@ -55,18 +55,18 @@ def test_damaged_results_are_an_error_that_names_the_file(tmp_path: Path, conten
         read_results(tmp_path)
 
 
-def test_only_jobs_on_the_same_traces_stand_in_one_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_jobs_on_the_same_traces_share_a_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_results(tmp_path / "a", results(row("cts", 0.7)))
     write_results(tmp_path / "b", results(row("random", 0.5)))
     write_results(tmp_path / "c", results(row("head", 0.5), truth_artifact="truth/2"))
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "results.json").write_text("half")
-    rows = merged_rows(found_beside(tmp_path / "a"))
+    rows = merged_rows(results_beside(tmp_path / "a"))
     assert [r.system for r in rows] == ["cts", "position (early first)", "random"]
     assert "not in the table" in caplog.text
 
 
-def test_namesakes_are_told_apart_by_what_differs() -> None:
+def test_rows_of_one_scorer_are_distinguished_by_their_settings() -> None:
     jobs = [
         results(row("cts", value, settings={"condition": condition, "seed": 1}))
         for value, condition in [(0.7, "answer"), (0.8, "question")]
@@ -76,7 +76,7 @@ def test_namesakes_are_told_apart_by_what_differs() -> None:
     assert [r.system for r in merged_rows([jobs[0], other])][:2] == ["cts", "cts"]
 
 
-def test_namesakes_of_equal_settings_are_told_apart_by_what_made_them() -> None:
+def test_rows_of_equal_settings_are_distinguished_by_their_artifacts() -> None:
     def job(value: float, **artifacts: str) -> FidelityResults:
         keys = {"truth": "truth/1", "score (cts)": "score/0123456789abcdef", **artifacts}
         return results(row("cts", value, settings={"condition": "answer"}), artifacts=keys)
@@ -88,32 +88,32 @@ def test_namesakes_of_equal_settings_are_told_apart_by_what_made_them() -> None:
     assert names == ["cts score:01234567", "cts score:ffffffff"]
 
 
-def test_setting_that_only_one_of_two_namesakes_notes_does_not_tell_them_apart() -> None:
-    """Results of earlier releases noted fewer of them."""
+def test_setting_that_only_one_of_two_rows_has_does_not_distinguish_them() -> None:
+    """Results of earlier releases contain fewer of them."""
     old = results(row("cts", 0.8, settings={"condition": "answer"}))
     new = results(row("cts", 0.7, settings={"condition": "question", "reference.tune.epochs": 3}))
     assert [r.system for r in merged_rows([old, new])][:2] == ["cts condition=answer", "cts condition=question"]
 
 
-def test_table_says_who_does_not_beat_position() -> None:
+def test_table_compares_every_row_with_position() -> None:
     rows = merged_rows([results(row("cts", 0.9), row("random", 0.55, -0.05), row("head", 0.2, -0.4))])
-    grid = main_grid(rows, "Agreement", confidence=0.9)
+    grid = main_grid(rows, confidence=0.9)
     verdicts = {cells[0]: cells[5] for cells in grid.rows}
     assert verdicts == {"cts": "yes", "random": "no", "head": "no, worse", "position (early first)": "-"}
     assert "ROC AUC [90 %]" in grid.headings
     assert "+0.300 [+0.200, +0.400]" in grid.plain()
-    assert grid.markdown().splitlines()[2].startswith("| scorer | reference | n |")
-    assert len({len(line) for line in grid.plain().splitlines()[1:]}) == 1
+    assert grid.markdown().startswith("| scorer | reference | n |")
+    assert len({len(line) for line in grid.plain().splitlines()}) == 1
 
 
-def test_kinds_have_a_table_of_their_own_if_there_are_any() -> None:
+def test_kinds_have_their_own_table_if_there_are_any() -> None:
     grid = kinds_grid([row("cts", 0.7), RULE], confidence=0.95)
     assert grid is not None
     assert grid.rows == (("cts", "none", "0.900 [0.800, 1.000]"), ("position (early first)", "-", "-"))
     assert kinds_grid([RULE]) is None
 
 
-def test_csv_holds_every_number() -> None:
+def test_csv_contains_every_number() -> None:
     lines = list(csv.DictReader(io.StringIO(csv_table([row("cts", 0.7)]))))
     assert [(line["measure"], line["kind"], line["value"]) for line in lines] == [
         ("ROC AUC", "", "0.7"), ("AP", "", "0.5"), ("minus position", "", "0.3"), ("ROC AUC by kind", "talk", "0.9"),

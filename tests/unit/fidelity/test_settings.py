@@ -1,4 +1,4 @@
-"""Which settings tell rows of one scorer apart in a table over many jobs."""
+"""Settings that distinguish rows of one scorer in a table over many jobs."""
 
 from collections.abc import Iterator
 
@@ -26,8 +26,8 @@ def configured(*overrides: str) -> FidelityConfig:
 
 
 def names(*jobs: tuple[str, ...]) -> list[str]:
-    """What the rows of some jobs are called in their table, in the order of the jobs."""
-    found = []
+    """Return the names of the rows of some jobs in their table, in the order of the jobs."""
+    results = []
     for i, overrides in enumerate(jobs):
         config = configured(*overrides)
         value = Interval(value=1 - i / 100, low=0, high=1, n=10)
@@ -40,11 +40,11 @@ def names(*jobs: tuple[str, ...]) -> list[str]:
             truth="planted", truth_artifact="truth/1", model="tiny", tokenizer="t", confidence=0.95, num_resamples=1,
             rows=(row,), artifacts=artifacts,
         )  # fmt: skip
-        found.append(job)
-    return [row.system for row in merged_rows(found)]
+        results.append(job)
+    return [row.system for row in merged_rows(results)]
 
 
-def test_what_the_reference_model_is_made_from_and_how_is_told() -> None:
+def test_settings_of_the_reference_model_distinguish_rows() -> None:
     assert names((), ("distill=overlap",)) == ["cts distill=labels", "cts distill=overlap"]
     assert names(("reference.tune.epochs=1",), ("reference.tune.epochs=2",)) == [
         "cts reference.tune.epochs=1", "cts reference.tune.epochs=2",
@@ -56,26 +56,26 @@ def test_what_the_reference_model_is_made_from_and_how_is_told() -> None:
     assert names(*by_base) == ["gogi reference.base=tiny", "gogi reference.base=smollm2"]
 
 
-def test_what_a_classifier_learns_from_is_told() -> None:
+def test_training_data_of_a_classifier_distinguishes_rows() -> None:
     jobs = [("scorer=tokenskip", "reference=none", f"distill={name}") for name in ("labels", "overlap")]
     assert names(*jobs) == ["tokenskip distill=labels", "tokenskip distill=overlap"]
 
 
-def test_what_no_score_depends_on_is_no_difference() -> None:
-    untold = [("scorer=gogi",), ("scorer=gogi", "distill=overlap", "reference.tune.epochs=9")]
-    assert names(*untold) == ["gogi score:00000000", "gogi score:00000001"]  # in truth one artifact, so one row
-    assert names((), ("reference=none", "distill=overlap")) == ["cts", "cts"]  # a column tells the reference model
+def test_settings_without_effect_on_scores_do_not_distinguish_rows() -> None:
+    jobs = [("scorer=gogi",), ("scorer=gogi", "distill=overlap", "reference.tune.epochs=9")]
+    assert names(*jobs) == ["gogi score:00000000", "gogi score:00000001"]  # one artifact and so one row in a real table
+    assert names((), ("reference=none", "distill=overlap")) == ["cts", "cts"]  # the reference model has its own column
 
 
-def test_several_seeds_are_told_once() -> None:
+def test_several_seeds_are_shown_once() -> None:
     assert names(("seed=1",), ("seed=2",)) == ["cts seed=1", "cts seed=2"]
     assert names(("scorer=random", "scorer.seed=1"), ("scorer=random", "scorer.seed=2")) == [
         "random seed=1", "random seed=2",
     ]  # fmt: skip
 
 
-def test_names_of_the_published_tables_stay() -> None:
-    """Of experiments/scorer_fidelity/run.sh, one group of jobs each."""
+def test_names_of_the_published_tables() -> None:
+    """The jobs are those of experiments/scorer_fidelity/run.sh."""
     walk = ("scorer=reference_walk",)
     assert names(walk, (*walk, "scorer.max_surprise=0.5"), (*walk, "scorer.unit=token"), (*walk, "reference=none")) == [
         "reference_walk unit=word max_surprise=2.0", "reference_walk unit=word max_surprise=0.5",

@@ -10,8 +10,9 @@ from cotpress.errors import ArtifactError, DataError
 from cotpress.fidelity.cases import build_case
 from cotpress.fidelity.results import FidelityRow
 from cotpress.fidelity.stage import Bootstrap, measure
-from cotpress.modeling.alignment import spans_to_mask, tokenize_with_offsets
+from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
+from cotpress.modeling.segments import owners
 from cotpress.records import SentenceImportance, Span, Trace, TruthKind
 from cotpress.store.artifacts import Artifact
 
@@ -20,7 +21,8 @@ BOOTSTRAP = Bootstrap(confidence=0.95, num_resamples=200)
 
 
 def essential(trace: Trace, offsets: np.ndarray) -> np.ndarray:
-    return spans_to_mask(offsets, [(s.start, s.end) for s in trace.spans if s.essential]).astype(np.float32)
+    spans = [(s.start, s.end) for s in trace.spans if s.essential]
+    return (owners(spans, trace.thinking, offsets) >= 0).astype(np.float32)
 
 
 def noise(trace: Trace, offsets: np.ndarray) -> np.ndarray:
@@ -45,7 +47,7 @@ def run(tokenizer: Any) -> Callable[[Artifact, Artifact], list[FidelityRow]]:
     )
 
 
-def test_labels_as_scores_are_perfect_and_kept_as_far_as_the_ratio_allows(
+def test_labels_as_scores_are_perfect_and_kept_up_to_the_ratio(
     run: Any, make_truth: Make, make_scores: Make, tokenizer: Any
 ) -> None:
     traces = held_out(12)
@@ -62,7 +64,7 @@ def test_labels_as_scores_are_perfect_and_kept_as_far_as_the_ratio_allows(
     assert row.over_position.low > 0
 
 
-def test_random_scores_find_half(run: Any, make_truth: Make, make_scores: Make) -> None:
+def test_random_scores_have_an_auc_of_one_half(run: Any, make_truth: Make, make_scores: Make) -> None:
     traces = held_out(40)
     row = run(make_truth(TruthKind.tokens, traces), make_scores(traces, noise))[0]
     assert row.main.low < 0.5 < row.main.high
@@ -70,7 +72,7 @@ def test_random_scores_find_half(run: Any, make_truth: Make, make_scores: Make) 
 
 
 def labelled(trace_id: str, *pieces: tuple[str, str, bool]) -> Trace:
-    """A trace of `(text, kind, essential)` pieces."""
+    """Build a trace of `(text, kind, essential)` pieces."""
     spans: list[Span] = []
     text = ""
     for piece, kind, is_essential in pieces:
@@ -79,7 +81,7 @@ def labelled(trace_id: str, *pieces: tuple[str, str, bool]) -> Trace:
     return Trace(id=trace_id, question="q", thinking=text, response="r", answer="1", spans=tuple(spans))
 
 
-def test_a_kind_is_judged_against_the_other_class_only(run: Any, make_truth: Make, make_scores: Make) -> None:
+def test_kind_is_judged_against_the_other_class_only(run: Any, make_truth: Make, make_scores: Make) -> None:
     trace = labelled("t", ("1", "operand", True), (" 2", "result", True), (" 3", "talk", False), (" 4", "echo", False))
     order = {"operand": 3.0, "talk": 2.0, "result": 1.0, "echo": 0.0}
     num_tokens = dict.fromkeys(order, 0)
@@ -105,10 +107,10 @@ def test_scores_of_another_tokenizer_are_judged_on_the_same_tokens(
     own, projected = (run(truth, make_scores(traces, essential, characters=c)) for c in (False, True))
     assert own[1:] == projected[1:]  # the rules do not depend on the scorer
     assert projected[0].main.n == 6
-    assert projected[0].main.value > 0.95  # characters on the border of a token blur it, no more
+    assert projected[0].main.value > 0.95  # characters at the borders of tokens blur it
 
 
-def test_rules_stand_in_their_better_direction(run: Any, make_truth: Make, make_scores: Make) -> None:
+def test_rules_have_their_better_direction(run: Any, make_truth: Make, make_scores: Make) -> None:
     trace = labelled("t", ("12 + 3 ", "operand", True), ("certainly ", "talk", False), ("obviously", "talk", False))
     rows = {r.system: r for r in run(make_truth(TruthKind.tokens, [trace]), make_scores([trace], noise))[1:]}
     assert set(rows) == {
@@ -120,7 +122,7 @@ def test_rules_stand_in_their_better_direction(run: Any, make_truth: Make, make_
     assert rows["digit share (high first)"].over_position.value < 0
 
 
-def test_inserted_steps_should_score_low_and_edited_ones_are_not_judged(
+def test_inserted_steps_are_negative_and_edited_ones_are_not_judged(
     run: Any, make_truth: Make, make_scores: Make
 ) -> None:
     trace = labelled(
@@ -179,7 +181,7 @@ def test_traces_without_both_classes_or_score_are_counted_by_reason(
     assert all(rule.main.n == 2 and rule.dropped == {"nothing redundant": 1} for rule in rules)
 
 
-def test_nothing_to_judge_is_an_error(run: Any, make_truth: Make, make_scores: Make) -> None:
+def test_truth_without_usable_traces_is_an_error(run: Any, make_truth: Make, make_scores: Make) -> None:
     poor = labelled("poor", ("1", "operand", True))
     with pytest.raises(DataError, match="1 x nothing redundant"):
         run(make_truth(TruthKind.tokens, [poor]), make_scores([poor], essential))
@@ -192,7 +194,7 @@ def test_scores_past_the_end_of_the_text_are_an_error(run: Any, make_truth: Make
         run(make_truth(TruthKind.tokens, [trace]), make_scores([longer], essential))
 
 
-def test_tokens_between_the_judged_sentences_belong_to_none(tokenizer: Any) -> None:
+def test_tokens_between_judged_sentences_belong_to_none(tokenizer: Any) -> None:
     trace = Trace(id="t", question="q", thinking="alpha beta gamma delta", response="", answer="")
     known = sentences(trace, [1.0, 2.0, 3.0, 4.0])
     case = build_case(TruthKind.importance, trace, [known[0], known[2]], tokenizer)

@@ -3,7 +3,7 @@ import numpy as np
 from cotpress.fidelity.trivial import DIRECTIONS, newness, step_rules, token_rules
 
 
-def test_a_word_is_new_where_it_follows_its_neighbour_for_the_first_time() -> None:
+def test_word_is_new_if_it_follows_its_predecessor_for_the_first_time() -> None:
     assert newness(["so", "it", "is", "so", "It", "is"]).tolist() == [1, 1, 1, 1, 0, 0]
 
 

@@ -114,12 +114,12 @@ def test_keeping_one_piece_of_a_character_keeps_the_character(tokenizer):
 
 
 @pytest.mark.parametrize("spans", [[(0, 6), (9, 12)], [(0, 5), (8, 12)]])
-def test_span_decides_by_the_last_character_whichever_side_owns_the_space(spans):
+def test_last_character_decides_on_both_sides_of_a_space(spans):
     offsets = np.array([[0, 5], [5, 8], [8, 12]], dtype=np.int32)
     np.testing.assert_array_equal(spans_to_mask(offsets, spans), [True, False, True])
 
 
-def test_no_span_marks_nothing_and_no_token_is_no_mask():
+def test_no_spans_mark_nothing_and_no_tokens_have_an_empty_mask():
     offsets = np.array([[0, 0], [0, 2]], dtype=np.int32)
     assert not spans_to_mask(offsets, []).any()
     np.testing.assert_array_equal(spans_to_mask(offsets, [(0, 2)]), [False, True])
@@ -132,7 +132,7 @@ def test_pool_gives_each_token_the_mean_of_its_word():
     assert pool(np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)).shape == (0,)
 
 
-def test_slow_tokenizer_is_an_error_that_says_why():
+def test_slow_tokenizer_is_an_error_with_a_reason():
     class Slow:
         is_fast = False
 
@@ -140,7 +140,7 @@ def test_slow_tokenizer_is_an_error_that_says_why():
         tokenize_with_offsets(Slow(), "text")
 
 
-def test_special_token_that_a_text_spells_out_is_text(any_tokenizer):
+def test_special_token_spelled_out_in_a_text_is_text(any_tokenizer):
     end = any_tokenizer.eos_token or any_tokenizer.sep_token
     text = f"so {end} the total"
     ids, offsets = tokenize_with_offsets(any_tokenizer, text)
@@ -151,7 +151,7 @@ def test_special_token_that_a_text_spells_out_is_text(any_tokenizer):
     assert any_tokenizer(end, add_special_tokens=False)["input_ids"] == [any_tokenizer.convert_tokens_to_ids(end)]
 
 
-def test_tokens_of_text_that_spells_out_no_special_token_are_those_of_the_tokenizer(any_tokenizer):
+def test_text_without_special_tokens_has_the_tokens_of_the_tokenizer(any_tokenizer):
     text = "Let me see: 12 apples, \\frac{1}{2} of them 数 <b>green</b>\n\nnaïve 😀 "
     ids, _ = tokenize_with_offsets(any_tokenizer, text)
     assert ids.tolist() == any_tokenizer(text, add_special_tokens=False)["input_ids"]

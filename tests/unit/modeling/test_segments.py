@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.modeling.segments import is_blank, step_ranges, unit_ids, word_ranges
+from cotpress.modeling.segments import is_blank, owners, step_ranges, unit_ids, word_ranges
 from cotpress.records import Unit
 
 PIECES = [
@@ -113,7 +113,7 @@ def test_every_token_is_in_a_unit_and_units_ascend(text, unit, tokenizer, wordpi
 
 @prop
 @given(text=texts, unit=units)
-def test_the_last_visible_character_of_a_token_decides(text, unit, tokenizer):
+def test_last_visible_character_of_a_token_decides(text, unit, tokenizer):
     ranges = word_ranges(text) if unit is Unit.word else step_ranges(text)
     _, offsets = tokenize_with_offsets(tokenizer, text)
     for (start, end), found in zip(offsets.tolist(), unit_ids(unit, text, offsets), strict=True):
@@ -128,25 +128,33 @@ def test_full_stop_and_blank_line_in_one_token_end_the_step():
     assert unit_ids(Unit.word, text, offsets).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_white_space_alone_belongs_to_what_follows_it():
+def test_white_space_alone_belongs_to_the_next_unit():
     text = "a \n b "
     offsets = np.array([[0, 1], [1, 2], [2, 3], [3, 5], [5, 6]], dtype=np.int32)  # a| |\n| b|
     assert unit_ids(Unit.step, text, offsets).tolist() == [0, 1, 1, 1, 1]
     assert is_blank(text, offsets).tolist() == [False, True, True, False, True]
 
 
-def test_pieces_of_one_character_share_its_unit_and_empty_ranges_do_not_go_back():
+def test_pieces_of_one_character_share_its_unit_and_units_ascend():
     text = "a 😀 b"
     offsets = np.array([[0, 1], [1, 3], [2, 3], [2, 3], [0, 0], [3, 5]], dtype=np.int32)
     assert unit_ids(Unit.word, text, offsets).tolist() == [0, 1, 1, 1, 1, 2]
 
 
-def test_a_unit_inside_a_longer_token_has_no_token():
+def test_unit_inside_a_longer_token_has_no_token():
     text = "a b c"
     offsets = np.array([[0, 3], [3, 5]], dtype=np.int32)
     assert unit_ids(Unit.word, text, offsets).tolist() == [1, 2]
 
 
-def test_unit_token_gives_every_token_its_own():
+def test_unit_token_is_each_token():
     assert unit_ids(Unit.token, "ab", np.array([[0, 1], [0, 2]], dtype=np.int32)).tolist() == [0, 1]
     assert unit_ids(Unit.token, "", np.empty((0, 2), dtype=np.int32)).tolist() == []
+
+
+def test_last_visible_character_decides_about_the_range() -> None:
+    text = "ab. \n cd"
+    offsets = np.array([[0, 2], [2, 5], [5, 6], [6, 8]], dtype=np.int32)  # ab|. \n| |cd
+    assert owners([(0, 3), (3, 8)], text, offsets).tolist() == [0, 0, 1, 1]
+    assert owners([(0, 2), (6, 8)], text, offsets).tolist() == [0, -1, -1, 1]
+    assert owners([], text, offsets).tolist() == [-1] * 4

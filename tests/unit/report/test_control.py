@@ -1,4 +1,4 @@
-"""Students that got longer, and ratios that are not obeyed, are seen at once."""
+"""Notes name students with longer answers and ratios out of order."""
 
 from dataclasses import replace
 
@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.records import Interval, SystemResult
-from cotpress.report.columns import ratios
-from cotpress.report.table import control_notes, monotonicity
+from cotpress.report.table import control_notes, monotonicity, ratios
 
 
 def row(system: str, ratio: float, tokens: float, generated: float | None = None) -> SystemResult:
@@ -24,7 +23,7 @@ TOKENSKIP = [row("tokenskip", r, t, t / 7244) for r, t in
 CTS = [row("cts", r, t, t / 7244) for r, t in [(0.9, 6497), (0.8, 6886), (0.7, 5109), (0.6, 2198), (0.5, 2039)]]
 
 
-def test_published_students_that_got_longer_are_named() -> None:
+def test_published_students_with_longer_answers_are_named() -> None:
     skipped, cts = monotonicity([*TOKENSKIP, *CTS])
     assert (skipped.num_pairs, len(skipped.violations)) == (10, 10)
     assert [(a.target_ratio, b.target_ratio) for a, b in cts.violations] == [(0.8, 0.9)]
@@ -38,7 +37,7 @@ def test_published_students_that_got_longer_are_named() -> None:
 
 
 @given(st.lists(st.floats(1, 1e5), min_size=2, max_size=8))
-def test_sorted_tokens_break_no_order_and_reversed_ones_every_strict_one(tokens: list[float]) -> None:
+def test_reversed_tokens_violate_every_strict_order_and_sorted_ones_none(tokens: list[float]) -> None:
     steps = [(i + 1) / 10 for i in range(len(tokens))]
     (rising,) = monotonicity([row("s", r, t) for r, t in zip(steps, sorted(tokens), strict=True)])
     assert not rising.violations
@@ -47,22 +46,22 @@ def test_sorted_tokens_break_no_order_and_reversed_ones_every_strict_one(tokens:
     assert len(falling.violations) == falling.num_pairs - equal
 
 
-def test_single_ratio_says_nothing_about_order() -> None:
+def test_single_ratio_has_no_order() -> None:
     assert monotonicity([row("cts", 0.5, 10), row("random", 0.5, 12), row("Original", 1.0, 20)]) == []
     assert control_notes([row("cts", 0.5, 10, 0.5)]) == []
 
 
-def test_obedient_systems_share_a_line() -> None:
+def test_systems_in_order_share_a_line() -> None:
     rows = [row(name, r, 100 * r, r) for name in ("cts", "random") for r in (0.5, 0.7)]
     assert control_notes(rows) == ["generated tokens never fall as the asked ratio rises: cts, random"]
 
 
-def test_uncompressed_row_is_never_called_longer() -> None:
+def test_uncompressed_row_is_never_marked_as_longer() -> None:
     assert "^" not in ratios(row("cts", 1.0, 10, 1.01))
     assert control_notes([replace(row("Original", 1.0, 10, 1.01))]) == []
 
 
-def test_marker_students_are_not_mixed_with_those_of_single_ratios() -> None:
+def test_students_with_a_marker_are_separate_from_those_of_single_ratios() -> None:
     single = [row("cts", 0.5, 50), row("cts", 0.7, 70)]
     marked = [replace(row("cts", r, t), generated_against="ratio 1") for r, t in [(0.4, 90), (0.6, 95)]]
     assert [m.violations for m in monotonicity([*single, *marked])] == [(), ()]

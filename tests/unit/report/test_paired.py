@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.records import Interval, Prediction, SystemResult
+from cotpress.records import Interval, Origin, Prediction, System, SystemResult
 from cotpress.report.collect import collect
 from cotpress.report.comparison import answers_of, compare
-from cotpress.report.paired import compared, differences, differences_csv, differences_markdown
+from cotpress.report.paired import compared, differences, differences_csv, differences_grid, differences_note
 from cotpress.report.results import RunResults, write_results
 from cotpress.report.stage import report_collection
 from cotpress.store.tables import write_records
@@ -38,56 +38,59 @@ def answers(correct: list[bool], tokens: int = 10, sample: int = 0) -> list[Pred
     ]
 
 
-def test_systems_of_the_same_ratio_are_paired_and_no_others() -> None:
-    found = differences(
-        {("a", 0.5): answers([True]), ("b", 0.7): answers([True]), ("c", 0.5): answers([True]), ("d", 0.7): []}
+def at(ratio: float, name: str) -> System:
+    return System(name=name, origin=Origin.scorer, ratio=ratio)
+
+
+def test_only_systems_of_the_same_ratio_are_paired() -> None:
+    rows = differences(
+        {at(0.5, "a"): answers([True]), at(0.7, "b"): answers([True]), at(0.5, "c"): answers([True]), at(0.7, "d"): []}
     )
-    assert [(d.system, d.minus, d.ratio) for d in found] == [("a", "c", 0.5)]
+    assert [(d.system, d.minus, d.ratio) for d in rows] == [("a", "c", 0.5)]
 
 
 def test_difference_is_taken_question_by_question() -> None:
     ours, theirs = [True] * 30 + [False] * 10, [True] * 10 + [False] * 30
-    (found,) = differences({("a", 0.5): answers(ours, 12), ("b", 0.5): answers(theirs, 10)})
-    assert found.accuracy.value == 0.5
-    assert 0 < found.accuracy.low < 0.5 < found.accuracy.high
-    assert (found.tokens.value, found.tokens.low, found.tokens.high) == (2.0, 2.0, 2.0)
+    (row,) = differences({at(0.5, "a"): answers(ours, 12), at(0.5, "b"): answers(theirs, 10)})
+    assert row.accuracy.value == 0.5
+    assert 0 < row.accuracy.low < 0.5 < row.accuracy.high
+    assert (row.tokens.value, row.tokens.low, row.tokens.high) == (2.0, 2.0, 2.0)
 
 
 def test_seeds_are_averaged_within_a_question() -> None:
     two = answers([True, True, False, False]) + answers([True, False, False, False], sample=0)
-    (found,) = differences({("a", 0.5): two, ("b", 0.5): answers([False] * 4)})
-    assert found.accuracy.value == pytest.approx(3 / 8)
-    assert found.accuracy.n == 4
+    (row,) = differences({at(0.5, "a"): two, at(0.5, "b"): answers([False] * 4)})
+    assert row.accuracy.value == pytest.approx(3 / 8)
+    assert row.accuracy.n == 4
 
 
 def test_only_answers_within_a_budget_count_at_it() -> None:
-    (found,) = differences({("a", 0.5): answers([True] * 8, 5), ("b", 0.5): answers([True] * 8, 100)}, [50, 20])
-    assert [b.budget for b in found.at_budgets] == [20, 50]
-    assert found.accuracy.value == 0.0
-    assert found.at_budgets[1].accuracy.value == 1.0
+    (row,) = differences({at(0.5, "a"): answers([True] * 8, 5), at(0.5, "b"): answers([True] * 8, 100)}, [50, 20])
+    assert [b.budget for b in row.at_budgets] == [20, 50]
+    assert row.accuracy.value == 0.0
+    assert row.at_budgets[1].accuracy.value == 1.0
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.data())
-def test_turning_the_pair_round_turns_the_sign(ours: list[bool], data: st.DataObject) -> None:
+def test_exchanged_systems_change_the_sign(ours: list[bool], data: st.DataObject) -> None:
     theirs = data.draw(st.lists(st.booleans(), min_size=len(ours), max_size=len(ours)))
-    (forth,) = differences({("a", 0.5): answers(ours), ("b", 0.5): answers(theirs)})
-    (back,) = differences({("b", 0.5): answers(theirs), ("a", 0.5): answers(ours)})
+    (forth,) = differences({at(0.5, "a"): answers(ours), at(0.5, "b"): answers(theirs)})
+    (back,) = differences({at(0.5, "b"): answers(theirs), at(0.5, "a"): answers(ours)})
     assert forth.accuracy.value == pytest.approx(-back.accuracy.value)
     assert forth.accuracy.low == pytest.approx(-back.accuracy.high)
 
 
-def test_tables_hold_every_pair_and_star_what_does_not_hold_zero() -> None:
-    found = differences(
-        {("a|x", 0.5): answers([True] * 40), ("b", 0.5): answers([False] * 40), ("c", 0.5): answers([False] * 40)}, [21]
-    )
-    text = differences_markdown(found)
+def test_tables_hold_every_pair_and_star_intervals_without_zero() -> None:
+    hit, missed = answers([True] * 40), answers([False] * 40)
+    rows = differences({at(0.5, "a|x"): hit, at(0.5, "b"): missed, at(0.5, "c"): missed}, [21])
+    text = differences_grid(rows).markdown()
     assert text.count(" | 0.5 | ") == 3
     assert "| a\\|x | b | 0.5 | +100.0 [" in text
     assert "] * |" in text
-    assert "Of 3 such intervals about 0.2 would" in text
-    rows = list(csv.DictReader(io.StringIO(differences_csv(found))))
-    assert next((r["system"], r["minus"], float(r["accuracy"])) for r in rows) == ("a|x", "b", 1.0)
-    assert float(rows[0]["accuracy_at_21_tokens"]) == 11 / 40
+    assert "Of 3 such intervals about 0.2 would" in differences_note(3, 0.95)
+    lines = list(csv.DictReader(io.StringIO(differences_csv(rows))))
+    assert next((r["system"], r["minus"], float(r["accuracy"])) for r in lines) == ("a|x", "b", 1.0)
+    assert float(lines[0]["accuracy_at_21_tokens"]) == 11 / 40
 
 
 def test_no_pair_gives_an_empty_table() -> None:
@@ -114,12 +117,12 @@ def run(path: Path, correct: dict[str, list[bool]], *, seed: int = 1, **essentia
     write_records(path / "predictions.parquet", written, Prediction)
 
 
-def test_report_writes_the_differences_of_all_runs_and_counts_a_shared_system_once(tmp_path: Path) -> None:
+def test_report_counts_a_system_that_runs_share_once(tmp_path: Path) -> None:
     run(tmp_path / "one", {"shared": [True, False], "a": [True, True]}, seed=1)
     run(tmp_path / "two", {"shared": [True, False], "a": [False, True]}, seed=2)
     (comparison,) = compare(collect(tmp_path).runs)
-    (found,) = compared(comparison, answers_of(comparison))
-    assert (found.system, found.minus, found.accuracy.value) == ("shared", "a", 0.5 - 0.75)
+    (row,) = compared(comparison, answers_of(comparison))
+    assert (row.system, row.minus, row.accuracy.value) == ("shared", "a", 0.5 - 0.75)
     report_collection(tmp_path)
     assert (tmp_path / "differences.csv").read_text().count("\n") == 2
     assert "| shared | a | 0.5 | -25.0 [" in (tmp_path / "differences.md").read_text()
@@ -132,8 +135,8 @@ def test_run_with_unreadable_predictions_is_left_out_with_a_warning(
     run(tmp_path / "two", {"a": [False], "b": [True]}, seed=2)
     (tmp_path / "two" / "predictions.parquet").write_bytes(b"cut off")
     (comparison,) = compare(collect(tmp_path).runs)
-    (found,) = compared(comparison, answers_of(comparison))
-    assert found.accuracy.value == 1.0
+    (row,) = compared(comparison, answers_of(comparison))
+    assert row.accuracy.value == 1.0
     assert "1 of 2 runs are not in the paired differences" in caplog.text
 
 
@@ -141,11 +144,11 @@ def test_students_of_different_settings_are_different_systems(tmp_path: Path) ->
     run(tmp_path / "one", {"a": [True, True]}, reference="lora")
     run(tmp_path / "two", {"a": [False, True]}, reference="none")
     (comparison,) = compare(collect(tmp_path).runs)
-    (found,) = compared(comparison, answers_of(comparison))
-    assert (found.system, found.minus, found.accuracy.value) == ("a reference=lora", "a reference=none", 0.5)
+    (row,) = compared(comparison, answers_of(comparison))
+    assert (row.system, row.minus, row.accuracy.value) == ("a reference=lora", "a reference=none", 0.5)
 
 
-def test_seeds_of_different_settings_are_averaged_apart(tmp_path: Path) -> None:
+def test_seeds_of_different_settings_are_not_averaged_together(tmp_path: Path) -> None:
     for seed, right in ((1, True), (2, False)):
         run(tmp_path / f"lora{seed}", {"a": [True, right]}, seed=seed, reference="lora")
     run(tmp_path / "none1", {"a": [False, False]}, seed=1, reference="none")
@@ -155,5 +158,5 @@ def test_seeds_of_different_settings_are_averaged_apart(tmp_path: Path) -> None:
         "a reference=lora seed=2",
         "a reference=none seed=1",
     ]
-    (found,) = compared(comparison, answers_of(comparison))
-    assert (found.system, found.minus, found.accuracy.value) == ("a reference=lora", "a reference=none", 0.75)
+    (row,) = compared(comparison, answers_of(comparison))
+    assert (row.system, row.minus, row.accuracy.value) == ("a reference=lora", "a reference=none", 0.75)

@@ -1,19 +1,24 @@
-"""Published numbers are found by the names used here, and only where they belong."""
+"""Published numbers are matched to systems by model, benchmark, method and ratio."""
 
 import csv
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
 
-from cotpress.records import Interval, SystemResult
+from cotpress.records import Interval, System, SystemResult
 from cotpress.report.published import published, published_numbers
 from cotpress.report.table import markdown_table, notes, plain_table
 
 
+def at(ratio: float, label: str) -> System:
+    return replace(System.from_label(label), ratio=ratio)
+
+
 def row(system: str, ratio: float) -> SystemResult:
-    one = Interval(value=0.5, low=0.4, high=0.6, n=500)
+    number = Interval(value=0.5, low=0.4, high=0.6, n=500)
     return SystemResult(
-        system=system, target_ratio=ratio, actual_ratio=ratio, accuracy=one, mean_tokens=one, truncation_rate=0,
+        system=system, target_ratio=ratio, actual_ratio=ratio, accuracy=number, mean_tokens=number, truncation_rate=0,
         seconds_per_sample=1,
     )  # fmt: skip
 
@@ -25,8 +30,7 @@ def row(system: str, ratio: float) -> SystemResult:
         ("qwen14b", "gsm8k", "tokenskip_xlmr", 0.6, "92.7@181"),
         ("Qwen/Qwen2.5-14B-Instruct", "gsm8k", "Base", 1.0, "93.1@313"),
         ("qwen7b", "math500", "cts", 0.7, "78.0@5109"),
-        ("Qwen2.5-7B-Instruct", "gpqa_diamond", "cts seed=3", 0.9, "43.4@17272"),
-        ("qwen7b", "math500", "cts seed=3 condition=answer", 0.7, "78.0@5109"),
+        ("Qwen2.5-7B-Instruct", "gpqa_diamond", "cts", 0.9, "43.4@17272"),
         ("qwen7b", "aime24", "Original", 1.0, "20.0@24396"),
         ("qwen7b", "math500", "llmlingua", 0.8, "58.6@2969"),
         ("llama8b", "gsm8k", "LC-Prompt (Base)", 0.5, "83.7@189"),
@@ -37,24 +41,29 @@ def row(system: str, ratio: float) -> SystemResult:
     ],
 )
 def test_printed_number_is_found(model: str, benchmark: str, system: str, ratio: float, cell: str) -> None:
-    assert published(model, benchmark, system, ratio)[0].cell == cell
+    assert published(model, benchmark, at(ratio, system))[0].cell == cell
 
 
 @pytest.mark.parametrize(
     ("model", "benchmark", "system", "ratio"),
     [("smollm2", "gsm8k", "tokenskip", 0.5), ("qwen7b", "planted", "cts", 0.5), ("qwen7b", "gsm8k", "cts", 0.5),
      ("qwen7b", "gsm8k", "tokenskip", 0.55), ("qwen7b", "gsm8k", "random", 0.5),
-     ("qwen7b", "math500", "cts condition=question", 0.7), ("qwen7b", "math500", "self_information", 0.8)],
+     ("qwen7b", "math500", "self_information", 0.8)],
 )  # fmt: skip
-def test_what_nobody_printed_is_not_found(model: str, benchmark: str, system: str, ratio: float) -> None:
-    assert published(model, benchmark, system, ratio) == ()
+def test_number_without_a_source_is_not_found(model: str, benchmark: str, system: str, ratio: float) -> None:
+    assert published(model, benchmark, at(ratio, system)) == ()
 
 
-def test_reruns_follow_the_paper_and_kept_ratios_are_told() -> None:
-    paper, rerun = published("qwen7b", "gsm8k", "tokenskip", 0.6)
+@pytest.mark.parametrize(("condition", "num_printed"), [("answer", 1), ("question", 0)])
+def test_row_with_a_setting_that_no_paper_used_has_no_printed_number(condition: str, num_printed: int) -> None:
+    system = replace(at(0.7, "cts"), settings=(("condition", condition),), seed=3)
+    assert len(published("qwen7b", "math500", system)) == num_printed
+
+
+def test_reruns_follow_the_paper() -> None:
+    paper, rerun = published("qwen7b", "gsm8k", at(0.6, "tokenskip"))
     assert "2502.12067" in paper.source
     assert (rerun.cell, rerun.source) == ("88.0@178", "independent rerun of TokenSkip")
-    assert published("qwen7b", "math500", "cts", 0.5)[0].actual_ratio == 0.58
 
 
 def test_file_is_complete_and_plausible() -> None:
@@ -66,7 +75,7 @@ def test_file_is_complete_and_plausible() -> None:
     assert all(0 <= float(r["accuracy"]) <= 100 and float(r["tokens"]) > 100 and r["source"] for r in rows)
 
 
-def test_column_stands_only_where_something_is_published() -> None:
+def test_column_is_left_out_without_published_numbers() -> None:
     rows = [row("Original", 1.0), row("tokenskip", 0.5), row("random", 0.5)]
     with_numbers = plain_table(rows, published=published_numbers("qwen7b", "gsm8k"))
     assert "published" in with_numbers.splitlines()[1]

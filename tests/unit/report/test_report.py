@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from cotpress.errors import ArtifactError, DataError
-from cotpress.records import BudgetAccuracy, Interval, SystemResult
+from cotpress.records import BASE, MIXED, ON_BASE, BudgetAccuracy, Interval, Origin, System, SystemResult
+from cotpress.records import ORIGINAL as ORIGINAL_SYSTEM
 from cotpress.report.collect import collect
-from cotpress.report.columns import change
 from cotpress.report.comparison import compare
 from cotpress.report.figure import Drawing
 from cotpress.report.plots import accuracy_picture, pareto_front
 from cotpress.report.published import Published
 from cotpress.report.results import RunResults, StageRecord, read_results, write_failure, write_results
 from cotpress.report.stage import report_collection, report_run
-from cotpress.report.table import csv_table, markdown_table, plain_table, show
+from cotpress.report.table import change, csv_table, markdown_table, plain_table, show
 
 
 def row(system: str = "cts", ratio: float = 0.5, accuracy: float = 0.8, tokens: float = 150.0) -> SystemResult:
@@ -41,7 +41,7 @@ def results(*rows: SystemResult, **change: object) -> RunResults:
     return RunResults(**values)  # type: ignore[arg-type]
 
 
-def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_results_are_read_as_written(tmp_path: Path) -> None:
     open_ended = replace(row(), mean_tokens=Interval(value=3, low=-math.inf, high=math.inf, n=1))
     stages = (StageRecord(label="score", artifact="score/0a", seconds=1.5, fresh=False),)
     settings = {"data": {"limit": None, "families": ["shop"]}}
@@ -50,10 +50,10 @@ def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
     )
     path = write_results(tmp_path, written)
     assert read_results(tmp_path) == written
-    assert json.loads(path.read_text())["schema_version"] == 3
+    assert json.loads(path.read_text())["schema_version"] == 4
 
 
-def test_results_of_the_first_version_are_still_read(tmp_path: Path) -> None:
+def test_results_of_the_first_version_are_readable(tmp_path: Path) -> None:
     path = write_results(tmp_path, results(ORIGINAL))
     content = json.loads(path.read_text()) | {"schema_version": 1}
     del content["checksum"]
@@ -64,6 +64,40 @@ def test_results_of_the_first_version_are_still_read(tmp_path: Path) -> None:
     assert (old.loop_rate, old.pass_at_k, old.accuracy) == (None, (), ORIGINAL.accuracy)
 
 
+def test_systems_are_read_from_labels_where_an_earlier_release_wrote_nothing_else(tmp_path: Path) -> None:
+    cts = System(name="cts", origin=Origin.scorer, ratio=0.5)
+    mixed = System(name="tokenskip", origin=Origin.scorer, variant=MIXED)
+    on_base = System(name="BeConcise", origin=Origin.baseline, ratio=1.0, variant=ON_BASE)
+    systems = [ORIGINAL_SYSTEM, BASE, on_base, cts, replace(mixed, ratio=0.7)]
+    rows = [replace(row(s.label, s.ratio or 1), identity=s) for s in systems]
+    stages = [
+        StageRecord(label=label, artifact=f"{stage}/0a", seconds=1, fresh=True, system=system)
+        for label, stage, system in [
+            ("data (labelled)", "data", None),
+            ("score (cts)", "score", replace(cts, ratio=None)),
+            ("compress (Original)", "compress", ORIGINAL_SYSTEM),
+            ("sft (cts)", "sft", cts),
+            ("sft (tokenskip (mixed))", "sft", mixed),
+            ("evaluate (cts, ratio 0.5)", "evaluate", cts),
+        ]
+    ]
+    written = results(*rows, stages=tuple(stages))
+    path = write_results(tmp_path, written)
+    assert read_results(tmp_path) == written
+    content = json.loads(path.read_text()) | {"schema_version": 3}
+    del content["checksum"]
+    for stage in content["stages"]:
+        del stage["system"]
+    for old in content["rows"]:
+        del old["identity"]
+    path.write_text(json.dumps(content))
+    assert read_results(tmp_path).stages == tuple(stages)
+    assert [r.source for r in read_results(tmp_path).rows] == systems
+    assert [s.title for s in stages[1:5]] == [
+        "score (cts)", "compress (Original)", "sft (cts 0.5)", "sft (tokenskip (mixed))",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 1, "rows": 3}', '{"schema_version": 99}'])
 def test_damaged_results_are_an_error_that_names_the_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "results.json").write_text(content)
@@ -71,7 +105,7 @@ def test_damaged_results_are_an_error_that_names_the_file(tmp_path: Path, conten
         read_results(tmp_path)
 
 
-def test_collection_finds_finished_runs_and_says_what_the_others_lack(tmp_path: Path) -> None:
+def test_collection_has_finished_runs_and_reasons_for_the_others(tmp_path: Path) -> None:
     write_results(tmp_path / "a" / "deep", results(row()))
     write_failure(tmp_path / "b", "CUDA out of memory")
     (tmp_path / "c").mkdir()
@@ -100,7 +134,7 @@ def test_folder_without_runs_is_an_error(tmp_path: Path) -> None:
         collect(tmp_path / "missing")
 
 
-def test_shared_baseline_stands_once_and_first(tmp_path: Path) -> None:
+def test_shared_baseline_is_the_first_row_once(tmp_path: Path) -> None:
     write_results(tmp_path / "a", results(row("cts", 0.5), ORIGINAL))
     write_results(tmp_path / "b", results(ORIGINAL, row("cts", 0.7), row("random", 0.5)))
     (comparison,) = compare(collect(tmp_path).runs)
@@ -118,7 +152,7 @@ def test_baselines_without_training_stand_above_the_scorers(tmp_path: Path) -> N
     assert len(comparison.rows) == 5
 
 
-def test_models_and_benchmarks_are_not_mixed_and_seeds_are_named(tmp_path: Path) -> None:
+def test_models_and_benchmarks_have_tables_and_seeds_have_names(tmp_path: Path) -> None:
     write_results(tmp_path / "a", results(row()))
     write_results(tmp_path / "b", results(replace(row(), artifacts={"evaluate": "other"}), seed=2))
     write_results(tmp_path / "c", results(row(), benchmark="gsm8k"))
@@ -134,8 +168,8 @@ WIDE = replace(
 )  # fmt: skip
 
 
-def test_table_fits_120_columns_whatever_stands_in_it() -> None:
-    published = Published(accuracy="85.90", tokens="29470", actual_ratio=None, source="paper", note="")
+def test_table_fits_120_columns_with_the_widest_cells() -> None:
+    published = Published(accuracy="85.90", tokens="29470", source="paper", note="")
     text = plain_table([ORIGINAL, WIDE], "title", published=lambda r: published)
     table = [line for line in text.splitlines() if not line.startswith("  ")]
     assert max(len(line) for line in table) <= 120
@@ -144,29 +178,29 @@ def test_table_fits_120_columns_whatever_stands_in_it() -> None:
         assert cell in text
 
 
-def test_usual_names_stand_in_full() -> None:
+def test_names_of_scorers_are_not_shortened() -> None:
     text = plain_table([ORIGINAL, row("answer_attention"), row("reference_likelihood")])
     assert max(len(line) for line in text.splitlines() if not line.startswith("  ")) <= 120
     assert "reference_likelihood" in text
 
 
-def test_heading_tells_the_level_of_the_intervals() -> None:
+def test_heading_contains_the_level_of_the_intervals() -> None:
     assert "[95 % CI]" in plain_table([row()])
     assert "[90 % CI]" in plain_table([row()], confidence=0.9)
 
 
 @pytest.mark.parametrize(("reduction", "text"), [(None, "-"), (0.0, "0.0 %"), (0.42, "-42.0 %"), (-0.25, "+25.0 %"),
                                                  (0.0001, "0.0 %"), (-0.1, "+10.0 %"), (-0.007, "+0.7 %")])  # fmt: skip
-def test_reduction_reads_as_a_change(reduction: float | None, text: str) -> None:
+def test_reduction_is_shown_as_a_change(reduction: float | None, text: str) -> None:
     assert change(reduction) == text
 
 
-def test_output_that_is_no_terminal_gets_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_without_a_terminal_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     show([row()], "title")
     assert capsys.readouterr().out == plain_table([row()], "title") + "\n"
 
 
-def test_terminal_gets_every_cell_uncut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_shows_every_cell_in_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "60")
     show([ORIGINAL, row("[bold]x")], "title")
@@ -176,7 +210,7 @@ def test_terminal_gets_every_cell_uncut(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "1.25" in out
 
 
-def test_markdown_and_csv_hold_every_row() -> None:
+def test_markdown_and_csv_contain_every_row() -> None:
     assert markdown_table([ORIGINAL, row("a|b")]).count("\n") == 4
     assert "a\\|b" in markdown_table([row("a|b")])
     passes = (row().accuracy, replace(row().accuracy, value=0.85))
@@ -187,12 +221,12 @@ def test_markdown_and_csv_hold_every_row() -> None:
     assert (second["pass_at_2"], second["accuracy_at_100_tokens"]) == ("0.85", "0.8")
 
 
-def test_front_holds_what_nothing_beats() -> None:
+def test_front_contains_rows_that_no_other_exceeds() -> None:
     rows = [row("a", 0.5, 0.7, 100), row("b", 0.5, 0.6, 120), row("c", 0.5, 0.9, 200), row("d", 0.5, 0.9, 250)]
     assert [r.system for r in pareto_front(rows)] == ["a", "c"]
 
 
-def test_plot_is_written_twice_and_is_the_same_for_the_same_rows(tmp_path: Path) -> None:
+def test_equal_rows_give_equal_plots(tmp_path: Path) -> None:
     rows = [ORIGINAL, row(ratio=0.7), row(), row("random", 0.5, 0.4)]
     picture = accuracy_picture(rows, "tiny on planted")
     png, svg = Drawing(picture).save(tmp_path)
@@ -213,7 +247,7 @@ def test_page_of_a_run_is_well_formed_self_contained_and_escaped(tmp_path: Path)
     assert "-10.0 [-20.0, +0.0]" in text or "-10.0 [-20.0, -0.0]" in text
 
 
-def test_half_finished_sweep_gets_table_plot_and_page(tmp_path: Path) -> None:
+def test_unfinished_sweep_has_table_plot_and_page(tmp_path: Path) -> None:
     write_results(tmp_path / "runs" / "a", results(ORIGINAL, row()))
     write_failure(tmp_path / "runs" / "b", "broken <pipe>")
     found = report_collection(tmp_path / "runs", tmp_path / "out")
@@ -224,19 +258,19 @@ def test_half_finished_sweep_gets_table_plot_and_page(tmp_path: Path) -> None:
     assert "broken &lt;pipe&gt;" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_sweep_without_a_finished_run_still_says_what_happened(tmp_path: Path) -> None:
+def test_sweep_without_a_finished_run_has_a_page_with_reasons(tmp_path: Path) -> None:
     write_failure(tmp_path / "a", "no disk")
     report_collection(tmp_path)
     assert "no disk" in (tmp_path / "report.html").read_text()
 
 
-def test_several_benchmarks_get_files_of_their_own(tmp_path: Path) -> None:
+def test_several_benchmarks_have_their_own_files(tmp_path: Path) -> None:
     write_results(tmp_path / "a", results(row()))
     write_results(tmp_path / "b", results(row(), benchmark="org/gsm8k"))
     report_collection(tmp_path)
     assert {p.name for p in tmp_path.glob("plot*.png")} == {"plot-tiny-planted.png", "plot-tiny-org_gsm8k.png"}
 
 
-def test_plot_survives_a_single_row_with_open_intervals() -> None:
+def test_single_row_with_open_intervals_is_plotted() -> None:
     alone = replace(row(), mean_tokens=Interval(value=3, low=-math.inf, high=math.inf, n=1))
     assert Drawing(accuracy_picture([alone], "t")).inline_svg("f").startswith("<svg")

@@ -1,4 +1,4 @@
-"""Rows of different settings are different systems, whatever setting it is and whichever seed they are of."""
+"""Rows of different settings are different systems, for every setting and seed."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ NUMBER = Interval(value=0.5, low=0.4, high=0.6, n=4)
 def run(
     path: Path, *systems: str, seed: int = 1, ratio: float = 0.5, shared: tuple[str, ...] = (), **results: Any
 ) -> None:
-    """A finished run whose rows have artifacts of their own, but for those that it shares with other runs."""
+    """Write a finished run whose rows have their own artifacts, except for those that it shares with other runs."""
     rows = tuple(
         SystemResult(
             system=s, target_ratio=ratio, actual_ratio=ratio, accuracy=NUMBER, mean_tokens=NUMBER, truncation_rate=0,
@@ -45,13 +45,13 @@ def found(folder: Path) -> tuple[Comparison, Answers]:
 
 
 def seeds_of(folder: Path) -> dict[str, list[int]]:
-    """The seeds under which each system answered; every student answers three questions once."""
+    """Return the seeds of each system, whose students answer three questions once each."""
     _, answers = found(folder)
     assert all(len(given) == 3 for by_seed in answers.values() for given in by_seed.values())
-    return {name: sorted(by_seed) for (name, _), by_seed in answers.items()}
+    return {system.label: sorted(by_seed) for system, by_seed in answers.items()}
 
 
-def test_runs_that_differ_only_in_a_setting_that_is_no_essential_are_two_systems(tmp_path: Path) -> None:
+def test_setting_outside_the_essentials_distinguishes_two_systems(tmp_path: Path) -> None:
     for num in (60, 120):
         run(tmp_path / str(num), "cts", essentials={"data": "planted"}, settings={"data": {"num_traces": num}})
     comparison, answers = found(tmp_path)
@@ -61,14 +61,14 @@ def test_runs_that_differ_only_in_a_setting_that_is_no_essential_are_two_systems
     assert seeds_of(tmp_path) == {"cts data.num_traces=120": [1], "cts data.num_traces=60": [1]}
 
 
-def test_essentials_are_told_by_their_short_names_and_suffice_where_they_do(tmp_path: Path) -> None:
+def test_essentials_have_short_names_and_suffice_if_they_differ(tmp_path: Path) -> None:
     for condition, limit in (("answer", 5), ("question", 6)):
         essentials = {"scorer": {"condition": condition}}
         run(tmp_path / condition, "cts", essentials=essentials, settings={**essentials, "data": {"limit": limit}})
     assert seeds_of(tmp_path) == {"cts condition=answer": [1], "cts condition=question": [1]}
 
 
-def test_only_what_differs_among_rows_that_still_look_alike_is_told(tmp_path: Path) -> None:
+def test_name_contains_only_settings_that_distinguish_similar_rows(tmp_path: Path) -> None:
     for name, reference, limit in (("a", "lora", 5), ("b", "none", 5), ("c", "none", 6)):
         settings = {"reference": {"limit": limit}, "sft": {"rank": 8}}
         run(tmp_path / name, "cts", essentials={"reference": reference}, settings=settings)
@@ -78,7 +78,7 @@ def test_only_what_differs_among_rows_that_still_look_alike_is_told(tmp_path: Pa
     }  # fmt: skip
 
 
-def test_name_of_a_group_stands_for_its_settings_until_it_does_not_suffice(tmp_path: Path) -> None:
+def test_name_of_a_group_replaces_its_settings_if_it_suffices(tmp_path: Path) -> None:
     for i, labelled in enumerate(
         [None, {"name": "planted", "n": 9}, {"name": "jsonl", "path": "x"}, {"name": "jsonl", "path": "y"}]
     ):
@@ -89,7 +89,7 @@ def test_name_of_a_group_stands_for_its_settings_until_it_does_not_suffice(tmp_p
     ]  # fmt: skip
 
 
-def test_what_follows_seed_and_ratio_tells_nothing_apart(tmp_path: Path) -> None:
+def test_settings_that_follow_seed_or_ratio_distinguish_nothing(tmp_path: Path) -> None:
     for num in (60, 120):
         for seed in (1, 2):
             for ratio in (0.5, 0.7):
@@ -99,45 +99,45 @@ def test_what_follows_seed_and_ratio_tells_nothing_apart(tmp_path: Path) -> None
                     settings={"sft": tune, "data": {"num_traces": num, "seed": seed}},
                 )  # fmt: skip
     comparison, answers = found(tmp_path)
-    assert {key: sorted(by_seed) for key, by_seed in answers.items()} == {
+    assert {(system.label, system.ratio): sorted(by_seed) for system, by_seed in answers.items()} == {
         (f"cts data.num_traces={num}", ratio): [1, 2] for num in (60, 120) for ratio in (0.5, 0.7)
     }
     assert len(over_seeds(comparison, answers)) == 4
 
 
 @pytest.mark.parametrize("data_seeds", [[1, 2, 3], [1, 1, 1]], ids=["follows", "fixed"])
-def test_seed_that_follows_in_all_runs_or_in_none_tells_nothing_apart(data_seeds: list[int], tmp_path: Path) -> None:
+def test_seed_of_the_data_that_follows_or_is_fixed_distinguishes_nothing(data_seeds: list[int], tmp_path: Path) -> None:
     for seed, data_seed in zip((1, 2, 3), data_seeds, strict=True):
         run(tmp_path / str(seed), "cts", seed=seed, settings={"data": {"seed": data_seed}})
     assert seeds_of(tmp_path) == {"cts": [1, 2, 3]}
 
 
-def test_fixed_seeds_of_the_data_that_differ_are_other_data(tmp_path: Path) -> None:
+def test_different_fixed_seeds_of_the_data_are_different_data(tmp_path: Path) -> None:
     for data_seed in (7, 8):
         for seed in (1, 2):
             run(tmp_path / f"{data_seed}-{seed}", "cts", seed=seed, settings={"data": {"seed": data_seed}})
     assert seeds_of(tmp_path) == {"cts data.seed=7": [1, 2], "cts data.seed=8": [1, 2]}
 
 
-def test_name_stays_in_one_line_whatever_a_setting_holds(tmp_path: Path) -> None:
+def test_name_stays_in_one_line(tmp_path: Path) -> None:
     for text in ("a\nb", "ab"):
         run(tmp_path / text.strip("\n").replace("\n", "-"), "cts", settings={"chat": {"open": text}})
     assert set(seeds_of(tmp_path)) == {"cts chat.open=a\\nb", "cts chat.open=ab"}
 
 
-def test_seeds_of_other_settings_are_no_further_seeds_of_one_system(tmp_path: Path) -> None:
+def test_seeds_of_different_settings_belong_to_different_systems(tmp_path: Path) -> None:
     for seed, num in ((1, 60), (2, 60), (3, 120)):
         run(tmp_path / str(seed), "cts", seed=seed, settings={"data": {"num_traces": num, "seed": seed}})
     assert seeds_of(tmp_path) == {"cts data.num_traces=60": [1, 2], "cts data.num_traces=120": [3]}
 
 
-def test_every_seed_may_have_a_file_of_its_own(tmp_path: Path) -> None:
+def test_every_seed_may_have_its_own_file(tmp_path: Path) -> None:
     for seed in (1, 2):
         run(tmp_path / str(seed), "mine", seed=seed, settings={"adapter": f"a{seed}", "data": {"path": f"d{seed}"}})
     assert seeds_of(tmp_path) == {"mine": [1, 2]}
 
 
-def test_baseline_is_told_apart_by_what_has_a_part_in_it(tmp_path: Path) -> None:
+def test_baseline_is_distinguished_by_settings_that_affect_it(tmp_path: Path) -> None:
     for num, scorer in ((60, "cts"), (120, "random")):
         settings = {"scorer": {"name": scorer}, "data": {"num_traces": num}}
         essentials = {"scorer": {"name": scorer}, "evaluation": {"baselines": [scorer]}}
@@ -147,13 +147,13 @@ def test_baseline_is_told_apart_by_what_has_a_part_in_it(tmp_path: Path) -> None
     }  # fmt: skip
 
 
-def test_baseline_of_several_seeds_is_one_system_whatever_scorers_its_runs_have(tmp_path: Path) -> None:
+def test_baseline_of_several_seeds_is_one_system_for_all_scorers(tmp_path: Path) -> None:
     for seed, scorer in ((1, "cts"), (2, "random")):
         run(tmp_path / scorer, "Original", scorer, seed=seed, settings={"scorer": {"name": scorer}})
     assert seeds_of(tmp_path)["Original"] == [1, 2]
 
 
-def test_row_that_runs_share_has_only_the_settings_that_they_agree_about(tmp_path: Path) -> None:
+def test_row_that_runs_share_has_their_common_settings(tmp_path: Path) -> None:
     for name, reference, limit in (("a", "lora", 5), ("b", "none", 5)):
         settings = {"reference": {"method": reference}, "data": {"limit": limit}}
         run(tmp_path / name, "random", shared=("random",), settings=settings)
@@ -161,7 +161,7 @@ def test_row_that_runs_share_has_only_the_settings_that_they_agree_about(tmp_pat
     assert seeds_of(tmp_path) == {"random data.limit=5": [1], "random data.limit=6": [1]}
 
 
-def test_rows_that_no_setting_tells_apart_are_told_by_their_answers(tmp_path: Path) -> None:
+def test_rows_of_equal_settings_are_distinguished_by_their_answers(tmp_path: Path) -> None:
     for name in ("0123456789abcdef", "fedcba9876543210"):
         run(tmp_path / name, "cts", settings={"data": {"limit": 5}})
     assert seeds_of(tmp_path) == {"cts 01234567": [1], "cts fedcba98": [1]}
@@ -179,7 +179,7 @@ def test_results_of_an_earlier_release_are_read_and_never_pooled(tmp_path: Path)
     assert set(seeds_of(tmp_path)) == {"cts old1", "cts old2", "cts data.limit=5", "cts data.limit=6"}
 
 
-def test_rows_without_artifacts_are_one_if_their_numbers_are_and_two_if_not(tmp_path: Path) -> None:
+def test_rows_without_artifacts_are_equal_if_their_numbers_are(tmp_path: Path) -> None:
     for name, accuracy in (("a", 0.5), ("b", 0.5), ("c", 0.6)):
         run(tmp_path / name, "cts")
         rows = [replace(r, artifacts={}, accuracy=replace(NUMBER, value=accuracy)) for r in _rows(tmp_path / name)]
@@ -218,7 +218,7 @@ def _settings(*overrides: str) -> dict[str, Any]:
         ("model.chat.system=short", "model.chat.system=short"),
     ],
 )
-def test_every_kind_of_setting_tells_rows_apart(override: str, told: str, tmp_path: Path) -> None:
+def test_every_kind_of_setting_distinguishes_rows(override: str, told: str, tmp_path: Path) -> None:
     run(tmp_path / "usual", "cts", settings=_settings())
     run(tmp_path / "other", "cts", settings=_settings(override))
     names = list(seeds_of(tmp_path))
@@ -226,7 +226,7 @@ def test_every_kind_of_setting_tells_rows_apart(override: str, told: str, tmp_pa
     assert len(names) == 2
 
 
-def test_where_things_lie_and_what_computes_them_are_no_settings_of_a_row() -> None:
+def test_paths_and_devices_are_no_settings_of_a_row() -> None:
     moved = ["trainer=cpu", "tracker=none", "output_root=x", "name=mine", "ratio=0.3"]
     assert _settings(*moved) == _settings()
     server = ["generation@evaluation.generation=server", "evaluation.generation.model=m"]

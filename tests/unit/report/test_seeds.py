@@ -8,7 +8,7 @@ from cotpress.records import Interval, Prediction, SystemResult
 from cotpress.report.collect import collect
 from cotpress.report.comparison import answers_of, compare
 from cotpress.report.results import RunResults, write_results
-from cotpress.report.seeds import SeedsRow, over_seeds, seeds_markdown
+from cotpress.report.seeds import SeedsRow, over_seeds, seeds_grid
 from cotpress.report.stage import report_collection
 from cotpress.statistics import accuracy_interval
 from cotpress.store.tables import write_records
@@ -83,14 +83,14 @@ def test_seeds_are_averaged_within_a_question(two_seeds: Path) -> None:
     assert row.against_original.value == pytest.approx(3 / 8 - 1)
 
 
-def test_interval_is_wider_than_if_every_answer_were_a_question_of_its_own(two_seeds: Path) -> None:
+def test_samples_of_one_question_do_not_count_as_questions(two_seeds: Path) -> None:
     row = seeds_of(two_seeds)["Original", 1.0]
     alone = accuracy_interval([answered(i, "a", 1.0, True, 1) for i in range(8)])
     assert row.accuracy.low < alone.low
     assert row.against_original is None
 
 
-def test_what_all_seeds_share_is_counted_once_and_has_no_seed_in_its_name(two_seeds: Path) -> None:
+def test_system_that_seeds_share_counts_once_without_a_seed_in_its_name(two_seeds: Path) -> None:
     (comparison,) = compare(collect(two_seeds).runs)
     assert [r.system for r in comparison.rows if r.system.startswith("Base")] == ["Base"]
     row = seeds_of(two_seeds)["Base", 1.0]
@@ -104,7 +104,7 @@ def test_baselines_stand_first_and_ratios_fall(two_seeds: Path) -> None:
     assert [key for key in seeds_of(two_seeds) if key[0] == "a"] == [("a", 0.9), ("a", 0.5)]
 
 
-def test_one_seed_needs_no_such_table(tmp_path: Path) -> None:
+def test_single_seed_has_no_table_over_seeds(tmp_path: Path) -> None:
     run(tmp_path / "s1", 1, {("a", 0.5): [True]})
     assert seeds_of(tmp_path) == {}
     report_collection(tmp_path)
@@ -112,7 +112,7 @@ def test_one_seed_needs_no_such_table(tmp_path: Path) -> None:
     assert "Over all seeds" not in (tmp_path / "report.html").read_text()
 
 
-def test_report_writes_the_table(two_seeds: Path) -> None:
+def test_report_writes_the_table_over_seeds(two_seeds: Path) -> None:
     report_collection(two_seeds)
     lines = list(csv.DictReader((two_seeds / "seeds.csv").read_text().splitlines()))
     assert [(r["seed"], float(r["accuracy"])) for r in lines if r["system"] == "a"] == [
@@ -120,11 +120,11 @@ def test_report_writes_the_table(two_seeds: Path) -> None:
         ("1", 0.5),
         ("2", 0.25),
     ]
-    assert all(None not in r.values() for r in lines), "lines of different length, which not every reader takes"
+    assert all(None not in r.values() for r in lines), "lines differ in length, which some readers refuse"
     assert "| a | 0.5/0.48 | 37.5 [" in (two_seeds / "seeds.md").read_text()
     assert "Over all seeds" in (two_seeds / "report.html").read_text()
 
 
-def test_names_cannot_break_the_markdown(two_seeds: Path) -> None:
+def test_names_are_escaped_in_markdown(two_seeds: Path) -> None:
     row = replace(next(iter(seeds_of(two_seeds).values())), system="a|<b>")
-    assert "| a\\|&lt;b> |" in seeds_markdown([row])
+    assert "| a\\|&lt;b> |" in seeds_grid([row]).markdown()

@@ -6,7 +6,7 @@ from cotpress.report.sweep import report_sweep
 from cotpress.store.sweeps import JobNote, JobState, read_sweep, write_note, write_plan
 
 
-def test_jobs_without_a_table_say_where_their_files_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_without_a_table_show_their_output_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = [["ratio=0.5", "shard=1/2"], ["ratio=0.5", "shard=2/2"], ["ratio=0.7"], ["ratio=7"]]
     states = [JobState.finished, JobState.finished, JobState.found, JobState.failed]
     write_plan(tmp_path, "compress", jobs)

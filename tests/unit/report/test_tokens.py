@@ -1,4 +1,4 @@
-"""What a page says about tokens: their kinds, what is deleted of each, and the packed data it is drawn from."""
+"""Tokens on a page: their kinds, deleted shares, and the packed data of the viewer."""
 
 import base64
 import json
@@ -14,13 +14,13 @@ from cotpress.report.collect import Sources, collect
 from cotpress.report.deletions import PERCENTS, by_kind, by_label
 from cotpress.report.page import json_in_html
 from cotpress.report.token_kinds import TokenKind, token_kinds
-from cotpress.report.viewer_data import Ranker, ViewedData, encoded, viewed
+from cotpress.report.viewer_data import Ranker, ViewedData, encoded, token_labels, viewed
 from cotpress.store.tables import read_records
 from support.reported import World
 
 
 def words_of(text: str) -> np.ndarray:
-    """Offsets of pieces that begin with their blank, as most tokenizers cut."""
+    """Return offsets of pieces that begin with a blank, as in most tokenizers."""
     starts = [0, *(i for i, c in enumerate(text) if c == " ")]
     return np.array(list(zip(starts, [*starts[1:], len(text)], strict=True)), dtype=np.int32)
 
@@ -28,16 +28,24 @@ def words_of(text: str) -> np.ndarray:
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [
-        (r"Wait, 12 + \frac 3.5 = the apples .", "hesitations digits operators latex digits operators stop_words words "
-                                                 "punctuation"),
+        (r"Wait 12, + \frac 3.5 = the apples .", "hesitations punctuation operators latex digits operators stop_words "
+                                                 "words punctuation"),
         ("hmm so let me check it", "hesitations stop_words hesitations hesitations hesitations stop_words"),
-        ("two well-known x \u2264 $5", "words words words operators latex"),
+        ("two well-known x \u2264 $5 5$", "words words words operators digits latex"),
         ("\uff15 \u00d7 \ud55c\uad6d", "digits operators words"),
     ],
 )  # fmt: skip
 def test_kind_of_a_token(text: str, kinds: str) -> None:
-    found = [TokenKind(k).name for k in token_kinds(text, words_of(text))]
-    assert found == kinds.split()
+    assert [TokenKind(k).name for k in token_kinds(text, words_of(text))] == kinds.split()
+
+
+def test_last_visible_character_decides_about_kind_and_label() -> None:
+    text = "ab+ \n12"
+    offsets = np.array([(0, 5), (5, 7)], dtype=np.int32)
+    assert [TokenKind(k).name for k in token_kinds(text, offsets)] == ["operators", "digits"]
+    spans = [Span(start=0, end=2, kind="a", essential=True), Span(start=2, end=4, kind="b", essential=True)]
+    labels = token_labels(text, spans, offsets)
+    assert [None if span is None else span.kind for span in labels] == ["b", None]
 
 
 @settings(deadline=None)  # the first word imports the list of stop words
@@ -70,33 +78,33 @@ def data_of(text: str, row: RankedTrace, spans: tuple[Span, ...] = ()) -> Viewed
 def test_counted_deletions_are_those_of_the_masks(places: list[int], num_held: int) -> None:
     row = ranked(places, num_held)
     data = data_of("ab 12 + 34 = x. Wait, a", row)
-    (found,) = by_kind(data)
-    assert found.totals.sum() == 23
+    (deletions,) = by_kind(data)
+    assert deletions.totals.sum() == 23
     for percent in (30, 37, 50, 99, 100):
-        gone = ~row.kept(percent / 100)
-        for name, deleted in zip(found.names, found.deleted[:, PERCENTS.index(percent)], strict=True):
+        dropped = ~row.kept(percent / 100)
+        for name, deleted in zip(deletions.names, deletions.deleted[:, PERCENTS.index(percent)], strict=True):
             code = next(k for k in TokenKind if k.label == name)
-            assert deleted == (gone & (data.kinds["t"] == code)).sum()
+            assert deleted == (dropped & (data.kinds["t"] == code)).sum()
 
 
-def test_planted_labels_are_counted_the_essential_first() -> None:
+def test_planted_labels_are_counted_with_the_essential_ones_first() -> None:
     spans = (
         Span(start=0, end=2, kind="dead_end", essential=False),
         Span(start=2, end=4, kind="result", essential=True),
     )
-    (found,) = by_label(data_of("abcd", ranked([3, 2, 1, 0]), spans))
-    assert found.names == ("result *", "dead end")
-    assert found.share(50).tolist() == [0.0, 1.0]
+    (deletions,) = by_label(data_of("abcd", ranked([3, 2, 1, 0]), spans))
+    assert deletions.names == ("result *", "dead end")
+    assert deletions.share(50).tolist() == [0.0, 1.0]
     assert by_label(data_of("abcd", ranked([3, 2, 1, 0]))) == []
 
 
 @given(st.integers(0, 5000), st.integers(1, 100), st.integers(0, 50))
-def test_ranked_trace_keeps_what_a_ratio_asks_or_what_is_held(n: int, percent: int, held: int) -> None:
+def test_ranked_trace_keeps_the_ratio_or_all_held_tokens(n: int, percent: int, held: int) -> None:
     row = ranked(list(range(n)), min(held, n))
     assert row.kept(percent / 100).sum() == max(num_to_keep(n, percent / 100), min(held, n))
 
 
-def test_packed_numbers_come_back() -> None:
+def test_packed_numbers_are_restored() -> None:
     text = "a🙂b"  # the second character is two UTF-16 units, and two tokens share it
     row = RankedTrace(
         id="t",
@@ -114,7 +122,7 @@ def test_packed_numbers_come_back() -> None:
     assert rank["held"] == 1
 
 
-def test_json_in_a_page_ends_no_script_and_keeps_every_character() -> None:
+def test_json_in_a_page_cannot_end_the_script_and_keeps_every_character() -> None:
     text = "</script><!-- & \u2028 \u2029 \ud800 \x00 🙂"
     packed = json_in_html({"text": text})
     assert packed.isascii()
@@ -142,7 +150,7 @@ def test_ratios_of_one_scorer_share_an_order_and_other_rules_are_named(tmp_path:
     assert (len(data.traces), data.num_traces) == (3, 4)
 
 
-def test_what_is_not_nested_or_made_before_is_said(tmp_path: Path) -> None:
+def test_compressions_without_an_order_have_a_reason(tmp_path: Path) -> None:
     world = World(tmp_path, TRACES)
     compressed = world.compressed("cts", 0.5)
     world.run("cts", 0.5, compressed)
@@ -158,7 +166,7 @@ def test_what_is_not_nested_or_made_before_is_said(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_compression_keeps_the_order_that_made_its_masks(tmp_path: Path) -> None:
+def test_stored_order_gives_the_masks_of_the_compression(tmp_path: Path) -> None:
     from cotpress.records import CompressedTrace
 
     made = World(tmp_path, TRACES).compressed("cts", 0.57, {"max_consecutive_deletions": 2})

@@ -1,4 +1,4 @@
-"""Losses and times come from the artifacts, each counted once."""
+"""Losses and times are those of the artifacts, each counted once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from support.reported import World
 TRACES = [Trace(id="t", question="q", thinking="First, 12 + 30 = 42 apples.", response="", answer="42")]
 
 
-def test_shared_artifact_is_counted_once_and_was_computed_if_any_run_did(tmp_path: Path) -> None:
+def test_shared_artifact_counts_once_and_as_computed_if_any_run_computed_it(tmp_path: Path) -> None:
     world = World(tmp_path, TRACES)
     for ratio in (0.5, 0.7):
         world.run("cts", ratio, world.compressed("cts", ratio))
@@ -37,7 +37,9 @@ def test_shared_artifact_is_counted_once_and_was_computed_if_any_run_did(tmp_pat
 @pytest.mark.parametrize(
     ("system", "label"), [("tokenskip (mixed)", "sft (tokenskip (mixed))"), ("mix (a)", "sft (mix (a) 0.5)")]
 )
-def test_brackets_of_a_name_stay_and_a_student_of_many_ratios_has_none(tmp_path: Path, system: str, label: str) -> None:
+def test_label_keeps_brackets_of_names_and_has_no_ratio_for_mixed_students(
+    tmp_path: Path, system: str, label: str
+) -> None:
     world = World(tmp_path, TRACES)
     world.run(system, 0.5, world.compressed("tokenskip", 0.5))
     assert label in [w.label for w in work(collect(tmp_path / "runs").runs, Sources())]
@@ -55,7 +57,7 @@ def test_losses_are_read_from_the_logs_and_smoothed(tmp_path: Path) -> None:
     assert loss_picture([]) is None
 
 
-def test_damaged_log_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_log_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     world = World(tmp_path, TRACES)
     world.run("cts", 0.5, world.compressed("cts", 0.5))
     (path,) = tmp_path.rglob("train_log.csv")
@@ -74,7 +76,7 @@ def test_runs_without_artifacts_or_times_have_no_such_figures(tmp_path: Path) ->
     assert time_picture(work(runs, Sources())) is None
 
 
-def test_inline_figure_takes_the_pages_colours_and_names_itself(tmp_path: Path) -> None:
+def test_inline_figure_has_the_colours_of_the_page_and_a_title(tmp_path: Path) -> None:
     world = World(tmp_path, TRACES)
     world.run("cts", 0.5, world.compressed("cts", 0.5))
     picture = loss_picture(curves(collect(tmp_path / "runs").runs, Sources()))

@@ -16,11 +16,13 @@ from cotpress.evaluation import validation
 from cotpress.evaluation.protocol import Protocol
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.prompts import ChatFormat
-from cotpress.records import Prediction, Problem, Trace
+from cotpress.records import Origin, Prediction, Problem, System, Trace
 from cotpress.store.tables import read_records
 from cotpress.tasks import flow
 from cotpress.tracking import Tracker
 from support.commands import ROOT, SMALL
+
+CTS = System(name="cts", origin=Origin.scorer, ratio=0.5)
 
 
 class Questioned:
@@ -70,7 +72,7 @@ def made(tmp_path: Path) -> Iterator[MakeFlow]:
 
 
 def _validated(made: flow.Flow) -> Mapping[str, Any]:
-    received = pickle.loads(pickle.dumps(made.validation("cts")))  # as in the process of another device
+    received = pickle.loads(pickle.dumps(made.validation(CTS)))  # as in the process of another device
     return received(torch.nn.Identity())  # type: ignore[no-any-return]
 
 
@@ -93,7 +95,7 @@ def test_token_budget_of_validation_follows_from_its_traces_unless_it_is_set(
     assert questioned.protocol.max_new_tokens == 17
     unset = made("benchmark.max_new_tokens=9", "sft.validation_max_new_tokens=null")
     _validated(unset)
-    model = unset.validation("cts").model
+    model = unset.validation(CTS).model
     written = ChatFormat(load_tokenizer(model, unset.store), model.chat)
     ids = {p.id for p in questioned.problems}
     lengths = [

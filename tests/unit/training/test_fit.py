@@ -13,12 +13,13 @@ import cotpress
 from cotpress.errors import TrainingError
 from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
+from cotpress.records import TRAIN_LOG_FILE
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
 from cotpress.training.checkpoints import LAST, TimedCheckpoint
 from cotpress.training.config import Method
-from cotpress.training.fit import TRAIN_LOG, fit
+from cotpress.training.fit import fit
 from cotpress.training.module import LossOfModel, SftModule
 from cotpress.training.sharing import OneDevice
 
@@ -36,7 +37,7 @@ def _train(tiny_config, store, examples, tune, hardware, tracker, workdir, *, co
 
 
 def _losses(workdir):
-    with (workdir / TRAIN_LOG).open() as handle:
+    with (workdir / TRAIN_LOG_FILE).open() as handle:
         return [(row["step"], row["loss"], row["lr"]) for row in csv.DictReader(handle)]
 
 
@@ -62,7 +63,7 @@ def test_killed_and_resumed_run_equals_the_undisturbed_one(
         patched.setattr(fitting, "TimedCheckpoint", Killer)
         with pytest.raises(_Killed):
             _train(*arguments, tmp_path / "killed", computed=computed)
-    assert not (tmp_path / "killed" / TRAIN_LOG).exists()
+    assert not (tmp_path / "killed" / TRAIN_LOG_FILE).exists()
     resumed = _train(*arguments, tmp_path / "killed", computed=computed)
     assert _losses(tmp_path / "killed") == _losses(tmp_path / "whole")
     assert len(_losses(tmp_path / "whole")) == 10
@@ -165,7 +166,7 @@ def test_weights_that_are_not_finite_reach_neither_checkpoint_nor_artifact(
     tune.learning_rate, tune.weight_decay = 1e38, 1.0
     with pytest.raises(TrainingError, match="not finite"):
         _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
-    assert not (tmp_path / TRAIN_LOG).exists()
+    assert not (tmp_path / TRAIN_LOG_FILE).exists()
     for checkpoint in tmp_path.rglob(LAST):
         weights = torch.load(checkpoint, weights_only=True)["state_dict"].values()
         assert all(torch.isfinite(w).all() for w in weights)

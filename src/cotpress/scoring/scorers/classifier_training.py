@@ -21,7 +21,7 @@ from cotpress.errors import ConfigError, DataError, TrainingError
 from cotpress.modeling.alignment import spans_to_mask
 from cotpress.modeling.loading import quiet_transformers
 from cotpress.progress import Progress
-from cotpress.records import ValuableTrace
+from cotpress.records import VALUABLE_FILE, ValuableTrace
 from cotpress.scoring.config import TokenskipConfig
 from cotpress.scoring.scorers.classifier import (
     Classifier,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VALUABLE_FILE = "valuable.parquet"
 IGNORE = -100
 WARMUP_FRACTION = 0.1
 

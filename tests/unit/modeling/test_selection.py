@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from cotpress.compression.selection import keep_mask, num_to_keep, rank_many, select_many
+from cotpress.modeling.selection import num_to_keep, rank_many
 
 RATIOS = st.floats(min_value=0.01, max_value=1.0)
 # Few distinct values, so that ties are common.
@@ -18,6 +18,16 @@ SCORES = hnp.arrays(np.float32, st.integers(0, 40), elements=st.sampled_from([-2
 def scored(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     scores = draw(SCORES)
     return scores, draw(hnp.arrays(np.bool_, len(scores)))
+
+
+def keep_mask(
+    scores: NDArray[np.float32],
+    ratio: float,
+    protected: NDArray[np.bool_] | None = None,
+    max_consecutive_deletions: int | None = None,
+) -> NDArray[np.bool_]:
+    ranking = rank_many(scores, np.array([len(scores)]), protected, max_consecutive_deletions)
+    return ranking.cut(np.array([ratio]))
 
 
 def longest_gap(mask: NDArray[np.bool_]) -> int:
@@ -36,7 +46,7 @@ def test_kept_count_is_exact(scores: NDArray[np.float32], ratio: float) -> None:
 
 
 @given(scored(), RATIOS)
-def test_selection_equals_the_naive_ranking(sample: tuple[NDArray[np.float32], NDArray[np.bool_]], r: float) -> None:
+def test_selection_equals_naive_ranking(sample: tuple[NDArray[np.float32], NDArray[np.bool_]], r: float) -> None:
     assert keep_mask(sample[0], r, sample[1]).tolist() == naive(sample[0], r, sample[1])
 
 
@@ -61,13 +71,13 @@ def test_ratio_one_keeps_every_token(scores: NDArray[np.float32]) -> None:
 
 
 @given(st.lists(st.tuples(scored(), RATIOS), max_size=8), st.sampled_from([None, 1, 2, 5]))
-def test_many_at_once_equal_one_by_one(
+def test_many_texts_at_once_equal_single_texts(
     rows: list[tuple[tuple[NDArray[np.float32], NDArray[np.bool_]], float]], limit: int | None
 ) -> None:
     flat = np.concatenate([np.empty(0, np.float32), *(s for (s, _), _ in rows)])
     held = np.concatenate([np.empty(0, bool), *(p for (_, p), _ in rows)])
     lengths = np.array([len(s) for (s, _), _ in rows], dtype=np.int64)
-    together = select_many(flat, lengths, np.array([r for _, r in rows], dtype=np.float64), held, limit)
+    together = rank_many(flat, lengths, held, limit).cut(np.array([r for _, r in rows], dtype=np.float64))
     alone = [keep_mask(s, r, p, limit) for (s, p), r in rows]
     assert together.tolist() == np.concatenate([np.empty(0, bool), *alone]).tolist()
 
@@ -89,7 +99,7 @@ def test_no_run_of_deleted_tokens_is_longer_than_the_limit(
 
 
 @given(scored(), RATIOS, RATIOS, st.integers(1, 6))
-def test_masks_under_a_limit_are_nested_too(
+def test_masks_under_a_limit_are_nested(
     sample: tuple[NDArray[np.float32], NDArray[np.bool_]], a: float, b: float, limit: int
 ) -> None:
     smaller, larger = (keep_mask(sample[0], r, sample[1], limit) for r in sorted((a, b)))
@@ -97,22 +107,22 @@ def test_masks_under_a_limit_are_nested_too(
 
 
 @given(scored())
-def test_limit_holds_only_what_would_make_a_run_too_long(sample: tuple[NDArray[np.float32], NDArray[np.bool_]]) -> None:
+def test_limit_holds_only_tokens_that_would_exceed_it(sample: tuple[NDArray[np.float32], NDArray[np.bool_]]) -> None:
     scores, protected = sample
     lengths = np.array([len(scores)])
     for limit in (1, 2, 4):
         held = rank_many(scores, lengths, protected, limit).held
         for token in np.flatnonzero(held & ~protected):
-            one_less = held.copy()
-            one_less[token] = False
-            assert longest_gap(one_less) > limit
+            without = held.copy()
+            without[token] = False
+            assert longest_gap(without) > limit
     unlimited = rank_many(scores, lengths, protected, max(len(scores), 1))
     assert unlimited.held.tolist() == protected.tolist()
 
 
-def test_limit_deletes_the_worst_first_and_skips_what_would_join_runs() -> None:
+def test_limit_deletes_lowest_scores_first_and_skips_tokens_that_join_runs() -> None:
     scores = np.array([1, 2, 3, 4, 5, 0], np.float32)
-    # Deleted in order: 5, 0, 1; then 2 would make a run of three, 3 stands alone, 4 would join 3 and 5.
+    # Deleted in order: 5, 0, 1; then 2 would make a run of three, 3 is a run of its own, 4 would join 3 and 5.
     ranking = rank_many(scores, np.array([6]), max_consecutive_deletions=2)
     assert ranking.held.tolist() == [False, False, True, False, True, False]
     assert ranking.places.tolist() == [4, 3, 1, 2, 0, 5]
@@ -120,7 +130,7 @@ def test_limit_deletes_the_worst_first_and_skips_what_would_join_runs() -> None:
 
 
 @given(scored(), RATIOS, st.sampled_from([None, 2]))
-def test_places_are_an_order_that_every_ratio_cuts(
+def test_every_ratio_cuts_the_same_order(
     sample: tuple[NDArray[np.float32], NDArray[np.bool_]], ratio: float, limit: int | None
 ) -> None:
     scores, protected = sample
@@ -135,7 +145,7 @@ def test_million_tokens_take_under_two_seconds(limit: int | None) -> None:
     rng = np.random.default_rng(0)
     scores, protected = rng.standard_normal(10**6).astype(np.float32), rng.random(10**6) < 0.1
     started = time.process_time()
-    select_many(scores, np.full(1000, 1000), np.full(1000, 0.5), protected, limit)
+    rank_many(scores, np.full(1000, 1000), protected, limit).cut(np.full(1000, 0.5))
     assert time.process_time() - started < 2
 
 

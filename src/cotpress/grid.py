@@ -1,0 +1,80 @@
+"""Tables of texts, written as aligned lines or Markdown, and tables of numbers, written as CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cotpress.records import Interval
+
+_SHORTEST = 6
+"""Characters of the first column that stay in a table of limited width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Headings and rows of cells, all of one length; the first `left` columns are words, the others numbers."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+
+    def plain(self, width: int | None = None) -> str:
+        """Return aligned lines; a heading may take several, and a `width` is kept by shortening the first column."""
+        heads = [heading.split("\n") for heading in self.headings]
+        depth = max(map(len, heads))
+        top = list(zip(*([""] * (depth - len(lines)) + lines for lines in heads), strict=True))
+        widths = [max(len(line[i]) for line in [*top, *self.rows]) for i in range(len(heads))]
+        between = len(widths) - 1
+        gap = 2 if width is None or sum(widths) + 2 * between <= width else 1
+        if width is not None and (excess := sum(widths) + gap * between - width) > 0:
+            widths[0] = max(widths[0] - excess, _SHORTEST)
+        rule = ["-" * w for w in widths]
+        body = [(shorten(row[0], widths[0]), *row[1:]) for row in self.rows]
+        return "".join(self._aligned(line, widths, " " * gap) for line in [*top, rule, *body])
+
+    def markdown(self) -> str:
+        """Return a Markdown table."""
+        rule = ["---"] * self.left + ["---:"] * (len(self.headings) - self.left)
+        lines = [
+            [h.replace("\n", " ") for h in self.headings],
+            rule,
+            *([markdown_cell(c) for c in r] for r in self.rows),
+        ]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def _aligned(self, cells: Sequence[str], widths: Sequence[int], gap: str) -> str:
+        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return gap.join(padded).rstrip() + "\n"
+
+
+def markdown_cell(text: str) -> str:
+    """Return a text for a cell of a Markdown table, in one line and without column borders or HTML."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def shorten(text: str, width: int) -> str:
+    """Return `text` with its middle left out if it is longer than `width`."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) // 2
+    return f"{text[:head]}…{text[-(width - 1 - head) :]}"
+
+
+def csv_text(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return CSV with line feeds; None is an empty cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def interval_columns(names: Iterable[str]) -> list[str]:
+    """Return the headings of intervals in CSV: `accuracy`, `accuracy_low`, `accuracy_high`."""
+    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+
+
+def interval_cells(intervals: Iterable[Interval | None]) -> list[float | None]:
+    """Return value, low and high end of each interval; None three times for a missing one."""
+    return [x for i in intervals for x in ((None,) * 3 if i is None else (i.value, i.low, i.high))]

@@ -1,0 +1,83 @@
+"""`results.json`: one JSON object with schema version and checksum, written and read in the same way by all tasks."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cotpress.errors import ArtifactError
+from cotpress.records import RESULTS_FILE, Interval
+from cotpress.store.artifacts import CHECKSUM, content_checksum, plain, write_text_atomic
+
+_VERSION = "schema_version"
+
+
+def write_results_file(folder: Path, version: int, results: object) -> Path:
+    """Write a dataclass or mapping as `results.json` into a folder, which is created if need be.
+
+    Raises:
+        ArtifactError: The folder cannot be written.
+    """
+    path = folder / RESULTS_FILE
+    content = _finite({_VERSION: version, **plain(results)})
+    content[CHECKSUM] = content_checksum(content)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    except OSError as error:
+        raise ArtifactError(f"cannot write '{path}': {error}. Fix: output_root=DIR") from error
+    return path
+
+
+def read_results_file(folder: Path, versions: tuple[int, ...]) -> dict[str, Any]:
+    """Read the content of a folder's `results.json`, without schema version and checksum.
+
+    Args:
+        folder: Folder of the results.
+        versions: Readable schema versions.
+
+    Raises:
+        ArtifactError: There is no `results.json`, or it is damaged or of another version.
+    """
+    path = folder / RESULTS_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        checksum = content.pop(CHECKSUM, None)  # earlier releases wrote none
+        if checksum is not None and checksum != content_checksum(content):
+            raise ValueError("its checksum differs")
+        version = content.pop(_VERSION)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"'{folder}' holds no {RESULTS_FILE}: the run is not finished") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder, error) from error
+    if version not in versions:
+        raise ArtifactError(f"'{path}' has schema version {version}, this release reads {versions}")
+    return content
+
+
+def damaged(folder: Path, error: Exception) -> ArtifactError:
+    """Return the error about a `results.json` whose content cannot be used."""
+    return ArtifactError(f"'{folder / RESULTS_FILE}' is damaged: {error}. Fix: run the same command again")
+
+
+def read_interval(content: Mapping[str, Any] | None) -> Interval | None:
+    """Return an interval from its JSON values, where null is an open end; None for None."""
+    if content is None:
+        return None
+    low, high = content["low"], content["high"]
+    return Interval(
+        value=content["value"],
+        low=-math.inf if low is None else low,
+        high=math.inf if high is None else high,
+        n=content["n"],
+    )
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` as strict JSON: an open end of an interval becomes null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
