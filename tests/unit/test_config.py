@@ -22,7 +22,8 @@ from cotpress.config import SCHEMAS, EvaluateConfig, TrainConfig, register_schem
 from cotpress.errors import ConfigError, MissingExtraError
 from cotpress.evaluation.config import Baseline
 from cotpress.generation.config import ServerGenerationConfig
-from cotpress.scoring.config import MixConfig, RandomConfig
+from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.random import RandomConfig
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {

@@ -27,6 +27,7 @@ from cotpress.data.config import (
     PublishedBenchmarkConfig,
 )
 from cotpress.data.planted import generator
+from cotpress.data.registry import registered_source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
 from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
 from cotpress.data.self_written.stage import SOLVED, solve
@@ -183,6 +184,8 @@ def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
             identity = {**_file_identity(config.path), "strict": config.strict}
             return _Source(identity, map(_trace, reader), reader.dropped)
         case _:
+            if (source := registered_source(config)) is not None:
+                return _Source(source.identity(config), _lazily(lambda: source.records(config)))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
@@ -250,6 +253,8 @@ def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
             identity = {**_file_identity(str(file)), **published.reading(config)}
             return _Source(identity, _lazily(lambda: published.problems(config, file, group)))
         case _:
+            if (source := registered_source(config)) is not None:
+                return _Source(source.identity(config), _lazily(lambda: source.records(config)))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 

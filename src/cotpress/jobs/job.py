@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, TrainConfig, to_objects
 from cotpress.devices.isolation import Outcome, is_worker, run_isolated
 from cotpress.errors import ConfigError, describe
+from cotpress.plugins import load_plugins
 from cotpress.report.results import write_failure
 from cotpress.report.sweep import show_run
 from cotpress.store.artifacts import write_text_atomic
@@ -162,6 +163,7 @@ def perform(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None
 def perform_in_child(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
     """The same in a process of its own, whose standard error is the job's log already."""
     log_to(None, console=True)
+    load_plugins(config.plugins)
     return perform(task, config, folder)
 
 
