@@ -1,6 +1,6 @@
 """Measures a sweep over scorers that are formulas over readings, or the distinct readings of that sweep alone.
 
-The sweep: the eight scorers, three conditions of cts and several ratios, from traces on disk to compressed rows on disk.
+The sweep: eight scorers, three conditions of cts and several ratios, from traces on disk to compressed rows on disk.
 """
 
 import shutil

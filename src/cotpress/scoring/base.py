@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from cotpress.scoring.models import Models
 
+Scores = NDArray[np.floating[Any]]
+"""One number per thinking token, `[n]`."""
+
 C = TypeVar("C", bound=ScorerConfig)
 R = TypeVar("R", bound=ReadingConfig)
 
@@ -53,7 +56,7 @@ class ScorerKind:
         return models.tokenizer_identity
 
 
-class ReadingScorer(ScorerKind, Generic[R]):
+class ReadingScorer(ScorerKind, ABC, Generic[R]):
     """A formula over one or more readings of a trace. A subclass gives `score`, and `readings` if there are several."""
 
     def __init__(self, config: R) -> None:
@@ -64,8 +67,8 @@ class ReadingScorer(ScorerKind, Generic[R]):
         return ((self.config.read_by, self.config.condition),)
 
     @abstractmethod
-    def score(self, trace: Trace, *readings: ReadTrace) -> NDArray[np.floating[Any]]:
-        """Compute the score of every thinking token, `[n]`, from the readings in the order of `readings()`."""
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
+        """Compute the score of every thinking token from the readings, in the order of `readings()`."""
 
     @classmethod
     def num_passes(cls, config: Any) -> int | None:
@@ -83,7 +86,7 @@ class ReadingScorer(ScorerKind, Generic[R]):
         return models.reading_identity(config.template, reference=config.needs_reference)
 
 
-class Scorer(ScorerKind, Generic[C]):
+class Scorer(ScorerKind, ABC, Generic[C]):
     """A scorer that computes its scores itself.
 
     Attributes:

@@ -16,14 +16,10 @@ same ones in both readings, and counted in the manifest.
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError
 from cotpress.records import ReadTrace, Trace
-from cotpress.scoring.base import ReadingScorer
+from cotpress.scoring.base import ReadingScorer, Scores
 from cotpress.scoring.config import Condition, ReadBy, TokenReadingConfig
 
 
@@ -59,7 +55,7 @@ class CtsScorer(ReadingScorer[CtsConfig]):
         """See `ReadingScorer`."""
         return ((self.config.read_by, self.config.condition), (self.config.read_by, self.config.baseline))
 
-    def score(self, trace: Trace, *readings: ReadTrace) -> NDArray[np.floating[Any]]:
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """See `ReadingScorer`."""
         conditioned, unconditioned = readings
         return conditioned.logprob - unconditioned.logprob

@@ -8,13 +8,9 @@ is a setting: none | answer | question | question_answer. No released code is kn
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.records import ReadTrace, Trace
-from cotpress.scoring.base import ReadingScorer
+from cotpress.scoring.base import ReadingScorer, Scores
 from cotpress.scoring.config import TokenReadingConfig
 
 
@@ -26,6 +22,6 @@ class EntropyConfig(TokenReadingConfig):
 class EntropyScorer(ReadingScorer[EntropyConfig]):
     """Entropy of the prediction of each token."""
 
-    def score(self, trace: Trace, *readings: ReadTrace) -> NDArray[np.floating[Any]]:
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """See `ReadingScorer`."""
         return readings[0].entropy

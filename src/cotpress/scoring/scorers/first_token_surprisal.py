@@ -14,14 +14,12 @@ without bos and wherever a token reaches over the border, and removes the first 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.modeling.segments import is_blank, unit_ids
 from cotpress.records import ReadTrace, Trace, Unit
-from cotpress.scoring.base import ReadingScorer
+from cotpress.scoring.base import ReadingScorer, Scores
 from cotpress.scoring.config import ReadingConfig
 
 
@@ -33,7 +31,7 @@ class FirstTokenSurprisalConfig(ReadingConfig):
 class FirstTokenSurprisalScorer(ReadingScorer[FirstTokenSurprisalConfig]):
     """Negative log-probability of the token that a step begins with, for each token of the step."""
 
-    def score(self, trace: Trace, *readings: ReadTrace) -> NDArray[np.floating[Any]]:
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """See `ReadingScorer`."""
         offsets = readings[0].offsets
         steps = unit_ids(Unit.step, trace.thinking, offsets)

@@ -8,13 +8,9 @@ It is the opposite order of self_information with the same model. There is no re
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.records import ReadTrace, Trace
-from cotpress.scoring.base import ReadingScorer
+from cotpress.scoring.base import ReadingScorer, Scores
 from cotpress.scoring.config import TokenReadingConfig
 
 
@@ -26,6 +22,6 @@ class ReferenceLikelihoodConfig(TokenReadingConfig):
 class ReferenceLikelihoodScorer(ReadingScorer[ReferenceLikelihoodConfig]):
     """Log-probability under the reference model."""
 
-    def score(self, trace: Trace, *readings: ReadTrace) -> NDArray[np.floating[Any]]:
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """See `ReadingScorer`."""
         return readings[0].logprob

@@ -8,14 +8,10 @@ it more likely. The released code of Rho-1 has no scorer to deviate from.
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError
 from cotpress.records import ReadTrace, Trace
-from cotpress.scoring.base import ReadingScorer
+from cotpress.scoring.base import ReadingScorer, Scores
 from cotpress.scoring.config import Condition, ReadBy, TokenReadingConfig
 
 
@@ -49,7 +45,7 @@ class Rho1Scorer(ReadingScorer[Rho1Config]):
         """See `ReadingScorer`."""
         return ((ReadBy.reference, self.config.condition), (ReadBy.base, self.config.condition))
 
-    def score(self, trace: Trace, *readings: ReadTrace) -> NDArray[np.floating[Any]]:
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """See `ReadingScorer`."""
         reference, base = readings
         return reference.logprob - base.logprob

@@ -9,13 +9,9 @@ deviates as it does for CTS, see cts.py.
 """
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.records import ReadTrace, Trace
-from cotpress.scoring.base import ReadingScorer
+from cotpress.scoring.base import ReadingScorer, Scores
 from cotpress.scoring.config import TokenReadingConfig
 
 
@@ -27,6 +23,6 @@ class SelfInformationConfig(TokenReadingConfig):
 class SelfInformationScorer(ReadingScorer[SelfInformationConfig]):
     """Negative log-probability."""
 
-    def score(self, trace: Trace, *readings: ReadTrace) -> NDArray[np.floating[Any]]:
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """See `ReadingScorer`."""
         return -readings[0].logprob

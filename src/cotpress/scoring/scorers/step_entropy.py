@@ -14,14 +14,12 @@ pruned steps.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.modeling.segments import unit_ids
 from cotpress.records import ReadTrace, Trace, Unit
-from cotpress.scoring.base import ReadingScorer
+from cotpress.scoring.base import ReadingScorer, Scores
 from cotpress.scoring.config import ReadingConfig
 
 
@@ -33,7 +31,7 @@ class StepEntropyConfig(ReadingConfig):
 class StepEntropyScorer(ReadingScorer[StepEntropyConfig]):
     """Sum of the token entropies of a step, for each of its tokens."""
 
-    def score(self, trace: Trace, *readings: ReadTrace) -> NDArray[np.floating[Any]]:
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """See `ReadingScorer`."""
         steps = unit_ids(Unit.step, trace.thinking, readings[0].offsets)
         return np.bincount(steps, weights=readings[0].entropy)[steps]
