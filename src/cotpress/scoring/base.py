@@ -9,9 +9,9 @@ The scores of a trace depend on that trace alone: not on the ratio, the batch, t
 scorers import torch only inside of functions, because the settings stand beside them and are read at every start.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,19 @@ NO_TOKENS = "no token to score"
 
 
 class ScorerKind:
-    """Facts about a class of scorers that are known from its settings, before anything is loaded."""
+    """Facts about a class of scorers that are known from its settings, before anything is loaded.
+
+    Attributes:
+        passes: Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends
+            on the text. 0 for a scorer with a small model of its own, or with none.
+    """
+
+    passes: ClassVar[int | None] = 0
 
     @classmethod
     def num_passes(cls, config: Any) -> int | None:
-        """Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends on the
-        text. 0 for a scorer with a small model of its own, or with none."""
-        return 0
+        """Passes with these settings."""
+        return cls.passes
 
     @classmethod
     def reads_windows(cls, config: Any) -> bool:

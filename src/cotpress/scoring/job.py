@@ -196,8 +196,9 @@ class DerivedJob:
         """Compute one share of every source; True if no share is missing any more."""
         if self._is_there():
             return True
-        done = [source.shard(shard) for source in self.sources]  # all of them, also after one that is not done
-        return all(done)
+        done = [source.shard(shard) for source in self.sources]
+        # Again if one is not done: whoever ends last has to see that all of them are, in whatever order they ended.
+        return all(done) or all([source.shard(shard) for source in self.sources])  # noqa: C419 (no short cut)
 
     def _is_there(self) -> bool:
         try:

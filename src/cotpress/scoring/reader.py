@@ -9,7 +9,7 @@ Templates:
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +139,7 @@ class ModelScorer(TokenScorer[R]):
         model: In eval mode.
     """
 
+    passes: ClassVar[int | None] = 1
     reads_response: bool = False
     """True if the model also reads the text after the thinking."""
 

@@ -65,7 +65,7 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
 
     def __init__(self, config: AnswerAttentionConfig, reader: Reader, model: torch.nn.Module) -> None:
         """Raises ConfigError if the model has not that many layers, ModelError if they see only a window."""
-        super().__init__(config, reader)
+        super().__init__(config, reader, model)
         available = len(decoder_layers(model))
         if not 1 <= config.num_layers <= available:
             raise ConfigError(
@@ -74,11 +74,6 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
         refuse_windows(model, config.num_layers)
         self._num_layers, self._query = config.num_layers, config.query
         self.reads_response = config.query is Query.answer
-
-    @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """See `ScorerKind`."""
-        return 1
 
     def after_ids(self, trace: Trace) -> list[int]:
         """See `ModelScorer`; with `query=close` nothing follows the closing."""

@@ -67,20 +67,16 @@ class GogiScorer(ModelScorer[GogiConfig]):
     """Gradient norm at one layer."""
 
     reads_response = True
+    passes = 3  # one forward, one backward
 
     def __init__(self, config: GogiConfig, reader: Reader, model: torch.nn.Module) -> None:
         """Raises ModelError if the model has a single layer."""
-        super().__init__(config, reader)
+        super().__init__(config, reader, model)
         num_layers = len(decoder_layers(model))
         if num_layers < 2:
             raise ModelError(f"scorer {config.name}: the model has {num_layers} layer, allowed: 2 or more")
         self._target = config.target
         self._layer = min(max(round(config.depth * num_layers), 1), num_layers - 1)
-
-    @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """See `ScorerKind`: one forward and one backward pass."""
-        return 3
 
     def following(self, trace: Trace) -> str:
         """See `ModelScorer`: the response, or the gold answer alone."""

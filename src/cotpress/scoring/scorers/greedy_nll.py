@@ -29,7 +29,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,15 +66,11 @@ class GreedyNllScorer(ModelScorer[GreedyNllConfig]):
     """Deletion order."""
 
     reads_response = True
+    passes = None
 
     def __init__(self, config: GreedyNllConfig, reader: Reader, model: torch.nn.Module) -> None:
-        super().__init__(config, reader)
+        super().__init__(config, reader, model)
         self._max_tokens, self._per_round = config.max_tokens, config.deletions_per_round
-
-    @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """See `ScorerKind`."""
-        return None
 
     def refusal(self, trace: Trace) -> str | None:
         """See `ModelScorer`; also refuses thinking over the limit."""

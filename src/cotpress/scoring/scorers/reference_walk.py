@@ -55,14 +55,11 @@ class ReferenceWalkConfig(ReadingConfig):
 class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
     """Log-probability of words under a model that forgets unlikely ones."""
 
-    def __init__(self, config: ReferenceWalkConfig, reader: Reader, model: torch.nn.Module) -> None:
-        super().__init__(config, reader)
-        self._unit, self._max_surprise = config.unit, config.max_surprise
+    passes = None
 
-    @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """See `ScorerKind`."""
-        return None
+    def __init__(self, config: ReferenceWalkConfig, reader: Reader, model: torch.nn.Module) -> None:
+        super().__init__(config, reader, model)
+        self._unit, self._max_surprise = config.unit, config.max_surprise
 
     @classmethod
     def tokens_per_batch(cls, models: Models) -> int:
