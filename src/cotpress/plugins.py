@@ -60,7 +60,7 @@ def load_plugins(names: Sequence[str]) -> None:
     if names and os.getcwd() not in sys.path:  # noqa: PTH109
         sys.path.append(os.getcwd())  # noqa: PTH109
     for name in names:
-        _imported(f"plugins: module '{name}'", lambda name=name: importlib.import_module(name))  # type: ignore[misc]
+        _imported(f"plugins: module '{name}'", lambda name=name: importlib.import_module(name))
     installed = importlib.metadata.entry_points()  # once: it reads the metadata of every installed package
     for entry in (entry for group in GROUPS for entry in installed.select(group=group)):
         _imported(f"entry point '{entry.name}' of group '{entry.group}' ({entry.value})", entry.load)

@@ -36,6 +36,7 @@ from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression
 from cotpress.tracking import Tracker
+from support.scoring import models_of
 
 ROOT = Path(__file__).parents[4]
 SHARED = ROOT.parent / "shared"
@@ -185,8 +186,8 @@ def run(base, trainer, traces, as_artifact, tmp_path):
     store = ArtifactStore(tmp_path)
 
     def decided(config=CTS, ratio=0.5, size=30, **changes):
-        settings = {"reference": None, "base": base, "trainer": trainer, "store": store, **changes}
-        job = decision_job(config, ratio=ratio, iterative_size=size, traces=as_artifact(store, traces), **settings)
+        models = models_of(changes.get("base", base), trainer, store)
+        job = decision_job(config, ratio=ratio, iterative_size=size, traces=as_artifact(store, traces), models=models)
         return job.artifact()
 
     return decided
