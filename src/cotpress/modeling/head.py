@@ -56,7 +56,7 @@ def target_readings(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
 
     def pieces(states_ND: torch.Tensor, chosen_N: torch.Tensor) -> torch.Tensor:
         logits_NV = _logits(head, states_ND)
-        sums = [block.logsumexp(dim=1) for block in logits_NV.split(columns, dim=1)]
+        sums = [block.logsumexp(dim=1) for block in torch.split(logits_NV, columns, dim=1)]
         value_N = logits_NV.gather(1, chosen_N[:, None]).squeeze(1)
         return torch.stack([value_N, *_entropies_and_ranks(logits_NV, chosen_N), *sums], dim=1)
 

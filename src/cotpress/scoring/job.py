@@ -301,7 +301,7 @@ class _Jobs:
         }
         if kind.reads_windows(config):
             identity |= self._windows()
-        derived = {
+        derived: dict[str, Any] = {
             "scorer": config.name,
             "identity": identity,
             "traces": self._traces,

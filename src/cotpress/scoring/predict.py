@@ -46,7 +46,7 @@ class Work(Protocol):
     def in_windows(self, trace: Trace) -> bool:
         """True if `trace` is read in overlapping windows."""
 
-    def score(self, traces: Sequence[Trace]) -> Iterable[ScoredTrace] | Iterable[ReadTrace]:
+    def score(self, traces: Sequence[Trace]) -> Iterable[ScoredTrace | ReadTrace]:
         """Yield one row per trace, in order, as they are finished."""
 
 

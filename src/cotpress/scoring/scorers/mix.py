@@ -94,7 +94,7 @@ class MixScorer(ScorerKind):
         self._tokenizer, self.fingerprint = models.tokenizer, models.tokenizer_identity["tokenizer"]
 
     @classmethod
-    def num_passes(cls, config: MixConfig) -> int | None:
+    def num_passes(cls, config: Any) -> int | None:
         """See `ScorerKind`."""
         from cotpress.scoring.table import scorer_of
 
@@ -104,7 +104,7 @@ class MixScorer(ScorerKind):
         return sum(known) if len(known) == len(passes) else None
 
     @classmethod
-    def reads_windows(cls, config: MixConfig) -> bool:
+    def reads_windows(cls, config: Any) -> bool:
         """See `ScorerKind`."""
         from cotpress.scoring.table import scorer_of
 
@@ -112,7 +112,7 @@ class MixScorer(ScorerKind):
         return any(scorer_of(part).reads_windows(part) for part in parts)
 
     @classmethod
-    def identity(cls, config: MixConfig, models: "Models") -> dict[str, Any]:
+    def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
         """See `ScorerKind`."""
         from cotpress.scoring.table import scorer_of
 

@@ -34,4 +34,4 @@ class StepEntropyScorer(ReadingScorer[StepEntropyConfig]):
     def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """See `ReadingScorer`."""
         steps = unit_ids(Unit.step, trace.thinking, readings[0].offsets)
-        return np.bincount(steps, weights=readings[0].entropy)[steps]
+        return np.bincount(steps, weights=readings[0].entropy)[steps].astype(np.float32)
