@@ -117,8 +117,8 @@ def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, trac
         return used
 
     peak(5)  # what is made once
-    # Names and paths of shards remain; a trace kept with its scores would take over 800 bytes.
-    for few, many in zip(peak(50), peak(250), strict=True):
+    # Both fill several chunks. Names and paths of parts remain; a trace kept with its row would take over 800 bytes.
+    for few, many in zip(peak(100), peak(300), strict=True):
         assert many - few < 200 * 200
 
 
