@@ -36,7 +36,6 @@ LONGEST = 4096
 PLACES = {
     "1, or ddp": [Place()],
     "fsdp2 on 2, 4, 8": [Place(devices=n, strategy=Strategy.fsdp2) for n in (2, 4, 8)],
-    "deepspeed on 2, 4, 8": [Place(devices=n, strategy=Strategy.deepspeed) for n in (2, 4, 8)],
 }
 ROOM = Room()
 ASSUMED = PlanConfig()

@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 import torch
 
 from cotpress.data.planted.generator import traces
-from cotpress.generation.local import TransformersBackend
+from cotpress.generation.hf import TransformersBackend
 from cotpress.prompts import ChatConfig, ChatFormat
 
 DIFFICULTIES, SEED = (1, 2, 3), 11
@@ -73,10 +73,8 @@ def cotpress_tokens_per_s(checkpoint: Path, *, num_prompts: int, settings: Setti
     model, tokenizer = _load(checkpoint, settings)
     prompts, budgets = workload(checkpoint, num_prompts)
     room = max(len(p) + b for p, b in zip(prompts, budgets, strict=True))
-    began = time.monotonic()  # packing the weights is part of what it costs
-    backend = TransformersBackend(
-        model, tokenizer, context_tokens=room, generation_tokens=room * settings.batch_size, packed=True
-    )
+    began = time.monotonic()
+    backend = TransformersBackend(model, tokenizer, context_tokens=room, generation_tokens=room * settings.batch_size)
     found = backend.complete(prompts, max_new_tokens=budgets)
     return _speed(began, [list(g.token_ids or ()) for g in found])
 

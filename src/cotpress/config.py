@@ -9,7 +9,7 @@ Ranges of numbers and texts that hold wherever a setting of that name stands, ch
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection, check_llmlingua_compat
@@ -25,11 +25,12 @@ from cotpress.data.config import (
     PlantedTruthConfig,
     PrmbenchConfig,
     PublishedBenchmarkConfig,
+    SelfWrittenDataConfig,
     ThoughtAnchorsConfig,
     TruthConfig,
+    check_self_written,
 )
-from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
-from cotpress.devices.config import Strategy, TrainerConfig, check_devices
+from cotpress.devices.config import TrainerConfig, check_devices
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, require
 from cotpress.evaluation.config import Baseline, EvaluationConfig, check_samples
@@ -310,11 +311,9 @@ def check(config: EntryConfig) -> None:
         require("viewer_traces", config.viewer_traces, config.viewer_traces >= 0, "a whole number of at least 0")
         return
     check_tracker(config.tracker)
-    if isinstance(config, TrainConfig) and config.plan:  # asked on another machine than the one that is to train
-        check_devices(replace(config.trainer, strategy=Strategy.ddp), only_scores=False)
-    else:
+    check_devices(config.trainer, only_scores=isinstance(config, CompressConfig))
+    if not (isinstance(config, TrainConfig) and config.plan):  # a plan may be made on a machine without the extra
         check_head_loss(config.trainer.head_loss)
-        check_devices(config.trainer, only_scores=isinstance(config, CompressConfig))
     if isinstance(config, ScoringPipelineConfig):
         _check_data(config)
         config.scorer.check(has_reference=config.reference.exists)

@@ -1,4 +1,4 @@
-"""Live progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Progress display of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
 import logging
 import sys
@@ -12,20 +12,19 @@ LINE_EVERY_S = 10.0
 """Seconds between two plain progress lines."""
 
 _SAMPLE = 0.05
-"""Share of this call's work after which its rate says something."""
+"""Fraction of this call's work after which a rate is shown."""
 
 
 class Progress:
-    """Counts work in one unit (tokens, rows, answers) towards a known total.
+    """Context manager that displays progress towards a known total.
 
-    Use as a context manager and call `advance` as work is done. Work of under a few seconds prints nothing
-    when the output is not a terminal.
+    Outside a terminal, work of a few seconds prints nothing.
 
     Args:
-        label: What is being done, e.g. `score cts`.
+        label: Name of the work, e.g. `score cts`.
         total: Amount of work, in `unit`.
-        unit: What is counted, e.g. `tokens`.
-        done: Work already done in an earlier, interrupted call.
+        unit: Counted unit, e.g. `tokens`.
+        done: Work of an earlier, interrupted call.
     """
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
@@ -52,7 +51,7 @@ class Progress:
         return (self._done - self._resumed) / max(time.monotonic() - self._started, 1e-9)
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Record that `amount` more units are done; `note` (e.g. the loss) is shown beside the rate."""
+        """Add `amount` units to the finished work; `note` (e.g. the loss) is shown beside the rate."""
         self._done += amount
         self._note = note
         if self._bar is not None:
@@ -68,7 +67,7 @@ class Progress:
             )  # fmt: skip
 
     def _pace(self) -> str:
-        """Rate and time left; empty at the beginning, when one slow batch would make hours of minutes."""
+        """Rate and time left; empty at the beginning, where one slow batch would distort the estimate."""
         if self._done - self._resumed < _SAMPLE * (self._total - self._resumed):
             return ""
         left = (self._total - self._done) / max(self.per_second, 1e-9)
@@ -76,7 +75,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """`seconds` for people: `45 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format `seconds`: `45 s`, `3 min 20 s`, `2 h 05 min`."""
     whole = max(round(seconds), 0)
     if whole < 60:
         return f"{whole} s"
@@ -99,7 +98,7 @@ def _rich_bar(label: str, total: int, unit: str, done: int):  # type: ignore[no-
     whole = Column(no_wrap=True)
     bar = RichProgress(
         TextColumn("{task.description}", table_column=whole),
-        BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what a narrow terminal has left
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),  # the remaining width
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}", table_column=whole),
         Rate(table_column=whole),
         TimeRemainingColumn(table_column=whole),

@@ -1,16 +1,16 @@
-"""How a conversation is written, as token ids: one definition for training, scoring and evaluation.
+"""Token ids of conversations, in one format for training, scoring and evaluation.
 
 A training sequence is `prompt + completion`:
 
     prompt      chat template (system, question [+ ratio marker], start of the assistant's turn)
     completion  thinking_open  thinking  thinking_close  response  end of turn
 
-What the model's template writes of `thinking_open` at the end of the prompt is not written a second time.
+The part of `thinking_open` that the model's template writes at the end of the prompt is left out of the completion.
 
-A layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) has its response in the last
-paragraph of what it trains. Nothing but this training tells a model so: what another one writes has no such division.
+In a layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) the response is the last
+paragraph. Only models trained in this layout follow it; the output of other models has no such division.
 
-The thinking is spliced in as token ids, so the tokens that were kept are the tokens that are trained on.
+Thinking is inserted as token ids, so that exactly the kept tokens are trained on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,42 +28,42 @@ if TYPE_CHECKING:
 RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 
 WITHOUT_TAGS = 'where there are no tags a blank line, model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
-"""What to give where nothing would part the thinking from the response."""
+"""Setting for a layout without tags, in messages about a missing separator."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ChatConfig:
-    """How a conversation with the model is written."""
+    """Format of a conversation with the model."""
 
     system: str | None = None
-    """System text; null leaves it to the model's own template."""
+    """System text; null uses the default of the model's template."""
     thinking_open: str = "<think>\n"
     """Text before the thinking, at the start of the completion, unless the model's template ends the prompt with it."""
     thinking_close: str = "\n</think>\n\n"
     """Text between the thinking and the response."""
     ratio_marker: str = "<|eot_id|>{ratio}<|eot_id|>"
-    """Control marker after the question when a ratio is announced (TokenSkip); `{ratio}` is replaced."""
+    """Control marker after the question that states a ratio (TokenSkip); `{ratio}` is replaced."""
 
 
 def check_marker(chat: ChatConfig, ratios: Iterable[float]) -> None:
-    """Refuse a control marker that could not announce ratios.
+    """Refuse a control marker without a place for the ratio.
 
     Args:
-        chat: Holds the marker.
-        ratios: What it is to announce; 1 is announced by no marker.
+        chat: The format with the marker.
+        ratios: Ratios to state; 1 has no marker.
 
     Raises:
-        ConfigError: There is something to announce, and no place for it.
+        ConfigError: A ratio is below 1 and the marker has no `{ratio}`.
     """
-    if "{ratio}" not in chat.ratio_marker and any(ratio < 1 for ratio in ratios):
-        raise ConfigError(f"model.chat.ratio_marker: got '{chat.ratio_marker}', allowed: a text with {{ratio}} in it")
+    for ratio in ratios:
+        marker_text(chat.ratio_marker, ratio)
 
 
 TEMPLATE_DATE = datetime(2024, 7, 26, 12)
-"""The day that a chat template is told where it asks for today's: the one that Llama 3's own template falls back to."""
+"""Date for chat templates that use the current one, equal to the default of Llama 3's template."""
 _DIRECTIVES = [f"%{letter}" for letter in (*"aAbBcdDeFHIjmMpSTuUwWxXyYZ", "-d", "-m", "-H", "-I", "-M", "-S")]
-# transformers hands no function to a template, but a macro hides the function of the same name. The line break at its
-# end belongs to the tag (`trim_blocks`), so what follows begins a line as it did.
+# transformers accepts no function for a template, but a macro replaces the function of the same name. Its final line
+# break belongs to the tag (`trim_blocks`), so that the text after it still begins a line.
 _CLOCK = (
     "{%- macro strftime_now(format) -%}{{ format"
     + "".join(f"|replace('{directive}', '{TEMPLATE_DATE.strftime(directive)}')" for directive in _DIRECTIVES)
@@ -74,15 +74,15 @@ _CLOCK = (
 def render_chat(
     tokenizer: "PreTrainedTokenizerBase", conversation: Sequence[Mapping[str, object]], *, add_generation_prompt: bool
 ) -> str:
-    """A conversation as the tokenizer's chat template writes it, on whatever day it is asked.
+    """Render a conversation with the tokenizer's chat template, with a fixed date.
 
-    Some templates print today's date (`strftime_now`: Llama 3.1, gpt-oss). Prompts of training, scoring and evaluation
-    would differ by the day each ran on, and no fingerprint would know; so they all get `TEMPLATE_DATE`.
+    Some templates print the current date (`strftime_now`: Llama 3.1, gpt-oss). Prompts of training, scoring and
+    evaluation would then depend on the day, without a change of fingerprint; all of them get `TEMPLATE_DATE`.
     """
-    asks = "strftime_now" in str(tokenizer.chat_template)
+    dated = "strftime_now" in str(tokenizer.chat_template)
     rendered = tokenizer.apply_chat_template(
         list(conversation),
-        chat_template=_CLOCK + tokenizer.get_chat_template() if asks else None,
+        chat_template=_CLOCK + tokenizer.get_chat_template() if dated else None,
         tokenize=False,
         add_generation_prompt=add_generation_prompt,
     )
@@ -90,7 +90,7 @@ def render_chat(
 
 
 def marker_text(template: str, ratio: float | None) -> str:
-    """Text of the ratio control marker; empty for no ratio and for 1.0 (TokenSkip, arXiv 2502.12067, section 3.3).
+    """Text of the ratio control marker; empty for None and 1.0 (TokenSkip, arXiv 2502.12067, section 3.3).
 
     Raises:
         ConfigError: The template has no `{ratio}`.
@@ -103,19 +103,19 @@ def marker_text(template: str, ratio: float | None) -> str:
 
 
 _CONTEXT_TOKENS = 16
-"""Tokens that are decoded before those that matter: more than the tokens of one character, which may be its bytes."""
+"""Tokens that are decoded as context; more than the tokens of one character, which may be single bytes."""
 _UNFINISHED = "\ufffd"
-"""What a decoder writes for the first bytes of a character whose others are not there yet."""
+"""Output of a decoder for an incomplete character, of which some bytes are missing."""
 
 
 class ChatFormat:
-    """Writes prompts and completions for one tokenizer.
+    """Prompts and completions for one tokenizer, and the division of generated text into thinking and response.
 
     Attributes:
-        has_tags: Thinking and response are parted by a text that stands nowhere else, not by white space.
+        has_tags: True if a tag separates thinking and response, False if white space does.
 
     Raises:
-        ConfigError: Nothing would part the thinking from the response.
+        ConfigError: No text separates thinking and response.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat: ChatConfig) -> None:
@@ -135,7 +135,7 @@ class ChatFormat:
         return ids
 
     def prompt_ids(self, question: str, ratio: float | None = None) -> list[int]:
-        """Token ids of the prompt, up to where the assistant begins to write."""
+        """Token ids of the prompt, up to the start of the assistant's turn."""
         return self.text_ids(self._prompt(question, ratio))
 
     def _prompt(self, question: str, ratio: float | None = None) -> str:
@@ -148,22 +148,21 @@ class ChatFormat:
         return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), *self._end]
 
     def thinking_start(self) -> list[int]:
-        """Token ids that open the thinking: what precedes its first token inside the completion."""
+        """Token ids of the completion before the first thinking token."""
         return self.text_ids(self._opening)
 
     def opening_identity(self) -> dict[str, str]:
-        """What tells an opening that the template shortens from the configured one; nothing where it does not."""
+        """Part of an identity: the opening where the template shortens the configured one, otherwise empty."""
         return {} if self._opening == self._chat.thinking_open else {"opening": self._opening}
 
     def thinking_end(self) -> list[int]:
-        """Token ids that close the thinking: what follows its last token inside the completion."""
+        """Token ids of the completion that close the thinking."""
         return list(self._close)
 
     def split_output(self, text: str) -> tuple[str, str, bool]:
-        """`(thinking, response, closed)` of a generated completion; all of it is thinking if it was never closed.
+        """`(thinking, response, closed)` of a generated completion; all of it is thinking if it is not closed.
 
-        A closing tag ends the thinking where it first stands. A blank line, which a thinking may hold as well, where it
-        last stands.
+        The first closing tag ends the thinking. Without tags the last blank line does, as thinking may contain others.
         """
         begin, closing = self._begin(text), self._closing(text)
         if closing is None:
@@ -171,16 +170,15 @@ class ChatFormat:
         return text[begin : closing[0]].strip(), text[closing[1] :].strip(), True
 
     def num_thinking_tokens(self, ids: Sequence[int]) -> int:
-        """How many tokens of a generated completion lie wholly before what closes its thinking; all if nothing does.
+        """Number of generated tokens that end before the closing text; all if there is none.
 
-        They are counted as they were written, what opens the thinking included: tokens that were spliced may merge when
-        their text is tokenized again. After the text as a whole, half of what is left is decoded at each step, so that
-        every token is decoded about twice, however many there are.
+        Generated tokens are counted, including the opening tag, as tokenizing the text again could merge inserted ones.
+        A binary search decodes each token about twice.
         """
         closing = self._closing(self._decoded(ids))
         if closing is None:
             return len(ids)
-        low, high, length = 0, len(ids), 0  # `length` characters are those of the first `low` tokens
+        low, high, length = 0, len(ids), 0  # `length`: characters of the first `low` tokens
         while low < high:
             middle = (low + high + 1) // 2
             start = max(low - _CONTEXT_TOKENS, 0)
@@ -196,44 +194,43 @@ class ChatFormat:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def _begin(self, text: str) -> int:
-        """Where the thinking of a completion begins, after what opens it."""
+        """Index of the first character of the thinking, after its opening text."""
         opening = self._chat.thinking_open
         return len(opening) if text.startswith(opening) else 0
 
     def _closing(self, text: str) -> tuple[int, int] | None:
-        """First character of what closes the thinking of a completion and one past its last; None if nothing does."""
+        """Range of the closing text in a completion; None if there is none."""
         begin = self._begin(text)
         if self.has_tags:
             mark = self._chat.thinking_close.strip()
-            at = text.find(mark, begin)
+            start = text.find(mark, begin)
         else:
             mark = self._chat.thinking_close
-            at = text.rstrip().rfind(mark, begin)
-        return None if at < 0 else (at, at + len(mark))
+            start = text.rstrip().rfind(mark, begin)
+        return None if start < 0 else (start, start + len(mark))
 
     def begins_thinking(self, output: str) -> bool:
-        """Whether the thinking of a generated completion was opened: by the model, or by the template before it."""
+        """True if the thinking of a generated completion was opened, by the model or by the template."""
         tag = self._chat.thinking_open.strip()
         return bool(tag) and (output.lstrip().startswith(tag) or self._prompt_opens(tag))
 
     @cached_property
     def _opening(self) -> str:
-        """Text between the prompt and the thinking: what the template has not written of `thinking_open`.
+        """Text between the prompt and the thinking: the part of `thinking_open` that the template does not write.
 
-        The templates of R1's distilled models and QwQ end the prompt with the tag, so that the model begins inside of
-        the thinking.
+        The templates of R1's distilled models and QwQ end the prompt with the tag.
         """
         whole, tag = self._chat.thinking_open, self._chat.thinking_open.strip()
         if not tag or not self._prompt_opens(tag):
             return whole
-        written = self._some_prompt.rpartition(tag)[2]  # white space
+        written = self._example_prompt.rpartition(tag)[2]  # white space
         rest = whole.partition(tag)[2]
         return rest.removeprefix(written) if rest.startswith(written) else ""
 
     def _prompt_opens(self, tag: str) -> bool:
-        return self._some_prompt.rstrip().endswith(tag)
+        return self._example_prompt.rstrip().endswith(tag)
 
     @cached_property
-    def _some_prompt(self) -> str:
-        """They all end alike."""
+    def _example_prompt(self) -> str:
+        """Any prompt, as all prompts have the same end."""
         return self._prompt("?")

@@ -1,83 +1,87 @@
-"""Hydra's submitit launchers as cotpress uses them: a job that dies takes no other with it.
+"""Hydra's submitit launchers for cotpress: a job that dies does not stop the others.
 
-The plugin's own launchers stop waiting at the first job without a result, killed by the scheduler for example, and
-leave the others running unseen. These wait for all of them, note in the job's folder why there is no result, and cancel
-what is left on Ctrl-C. Hydra finds them here because plugins have to live in this namespace; without the extra `slurm`
-there is nothing to find.
+The plugin's own launchers stop waiting at the first job without a result, for example one that the scheduler killed,
+and leave the others running unobserved. These wait for all jobs, write the reason of a missing result into the job's
+folder, and cancel unfinished jobs on Ctrl-C. Hydra finds plugins in this namespace; without the extra `slurm` this
+module defines nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 with suppress(ImportError):
+    from hydra.core.singleton import Singleton
     from hydra.core.utils import JobReturn, JobStatus
     from hydra_plugins.hydra_submitit_launcher import submitit_launcher as plugin
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+    from omegaconf import OmegaConf
 
     class _Waiting(plugin.BaseSubmititLauncher):  # type: ignore[misc]
-        """Waits for every job, whatever becomes of the others."""
+        """Submits jobs as the plugin does, and waits for each of them."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-            """What the jobs returned; NaN for those that died, whose note then says how."""
-            import submitit
-
-            submit: Callable[..., list[Any]] = submitit.AutoExecutor.map_array
+            """Submit the jobs and wait for all; the result of a job that died is NaN, and its note gives the reason."""
             sweep_dir = Path(self.config.hydra.sweep.dir)
-            jobs: list[Any] = []
-
-            def map_array(executor: Any, function: Any, *arguments: Any) -> list[_Waited]:
-                jobs.extend(submit(executor, function, *arguments))
-                folders = [sweep_dir / str(initial_job_idx + i) for i in range(len(jobs))]
-                return [_Waited(*one) for one in zip(jobs, folders, job_overrides, strict=True)]
-
-            # The plugin submits and waits in one function: what it gets to wait for is exchanged.
+            sweep_dir.mkdir(parents=True, exist_ok=True)
+            numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+            calls = [  # arguments of `BaseSubmititLauncher.__call__`, which runs in the job
+                (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
+                for number, overrides in zip(numbers, job_overrides, strict=True)
+            ]
+            jobs = self._executor().map_array(self, *zip(*calls, strict=True))
             try:
-                with mock.patch.object(submitit.AutoExecutor, "map_array", map_array):
-                    returned: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
+                return [
+                    _result(job, sweep_dir / str(number), overrides)
+                    for job, number, overrides in zip(jobs, numbers, job_overrides, strict=True)
+                ]
             except KeyboardInterrupt:
                 for job in jobs:
                     job.cancel(check=False)
                 raise
-            return returned
+
+        def _executor(self) -> Any:
+            """The executor of submitit with the settings of `hydra.launcher`."""
+            import submitit
+
+            shared = set(OmegaConf.structured(BaseQueueConf).keys())  # other settings are those of one kind of executor
+            settings = {k if k in shared else f"{self._EXECUTOR}_{k}": v for k, v in self.params.items()}
+            folder, at_start = settings.pop("submitit_folder"), f"{self._EXECUTOR}_max_num_timeout"
+            first = {at_start: settings.pop(at_start)} if at_start in settings else {}
+            executor = submitit.AutoExecutor(folder=folder, cluster=self._EXECUTOR, **first)
+            executor.update_parameters(**settings)
+            return executor
 
     class LocalLauncher(_Waiting):
-        """Jobs as processes of this machine."""
+        """Runs jobs as processes of this machine."""
 
         _EXECUTOR = "local"
 
     class SlurmLauncher(_Waiting):
-        """Jobs of a SLURM cluster, as one array."""
+        """Runs jobs on a SLURM cluster, as one array."""
 
         _EXECUTOR = "slurm"
 
-    class _Waited:
-        """A submitted job whose result is NaN if it has none."""
+    def _result(job: Any, folder: Path, overrides: Sequence[str]) -> JobReturn:
+        """Wait for a job and return its result, NaN if it has none."""
+        from submitit.core.utils import FailedJobError, UncompletedJobError
 
-        def __init__(self, job: Any, folder: Path, overrides: Sequence[str]) -> None:
-            self._job, self._folder, self._overrides = job, folder, tuple(overrides)
+        try:
+            result: JobReturn = job.results()[0]
+            return result
+        except (FailedJobError, UncompletedJobError):
+            _note_death(job, folder, tuple(overrides))
+            return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=math.nan)
 
-        def results(self) -> list[JobReturn]:
-            """Waits for it."""
-            from submitit.core.utils import FailedJobError, UncompletedJobError
+    def _note_death(job: Any, folder: Path, overrides: tuple[str, ...]) -> None:
+        from cotpress.store.sweeps import JobNote, JobState, read_note, write_note
 
-            try:
-                results: list[JobReturn] = self._job.results()
-                return results
-            except (FailedJobError, UncompletedJobError):
-                self._note()
-                return [JobReturn(overrides=self._overrides, status=JobStatus.COMPLETED, _return_value=math.nan)]
-
-        def _note(self) -> None:
-            from cotpress.store.sweeps import JobNote, JobState, read_note, write_note
-
-            note = read_note(self._folder) or JobNote(overrides=self._overrides, state=JobState.running)
-            if note.state is JobState.running:
-                log = self._job.paths.stderr
-                error = f"the job ended without a result (state {self._job.state}); what it wrote: {log}"
-                write_note(self._folder, replace(note, state=JobState.failed, error=error))
+        note = read_note(folder) or JobNote(overrides=overrides, state=JobState.running)
+        if note.state is JobState.running:
+            error = f"the job ended without a result (state {job.state}); what it wrote: {job.paths.stderr}"
+            write_note(folder, replace(note, state=JobState.failed, error=error))

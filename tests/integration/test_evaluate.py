@@ -81,7 +81,7 @@ def test_multirun_ends_with_a_table_per_benchmark_over_all_ratios(whole: Path) -
 
 
 @pytest.mark.slow
-def test_killed_sweep_goes_on_within_a_question_and_ends_the_same(
+def test_killed_sweep_resumes_within_a_question_with_the_same_result(
     command: Command, folder: Path, whole: Path, tmp_path: Path
 ) -> None:
     one_by_one = _arguments(folder, "trainer.generation_tokens=1")
@@ -103,7 +103,7 @@ def test_killed_sweep_goes_on_within_a_question_and_ends_the_same(
 
 
 @pytest.mark.slow
-def test_server_and_its_adapter_give_the_same_answers_as_the_model_here(
+def test_server_with_adapter_gives_the_answers_of_the_model_in_this_process(
     command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -111,11 +111,11 @@ def test_server_and_its_adapter_give_the_same_answers_as_the_model_here(
     arguments = [a.split(",")[0] for a in arguments]
     assert command("evaluate.py", *arguments, cwd=tmp_path).returncode == 0
     with openai_server(ServedModel(folder / "model")) as server:
-        asked = [
+        arguments = [
             *arguments, "generation@evaluation.generation=server", "evaluation.generation.model=served",
             f"evaluation.generation.base_url={server.base_url}",
         ]  # fmt: skip
-        done = command("evaluate.py", *asked, cwd=tmp_path)
+        done = command("evaluate.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     here, there = _predictions(tmp_path / "outputs").values()
     assert here == there

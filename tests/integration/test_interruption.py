@@ -1,4 +1,4 @@
-"""Killed and repeated: nothing that was finished is lost, nothing half-made is read. tests/tool/kills.py does more."""
+"""Runs that are killed and repeated lose no finished work and read no partial output (more: tests/tool/kills.py)."""
 
 import signal
 from pathlib import Path
@@ -20,10 +20,10 @@ STOPS = (
     (Stop(pattern="score: computing", after_s=0.05), -signal.SIGKILL),
     (Stop(pattern="sft: computing", exists=CHECKPOINT.format("sft")), -signal.SIGKILL),
 )
-"""Each with the exit code that follows."""
+"""Interruptions, each with the exit code that follows."""
 
 
-def test_run_that_is_stopped_again_and_again_goes_on_and_ends_the_same(command: Command, tmp_path: Path) -> None:
+def test_run_that_is_stopped_repeatedly_resumes_with_the_same_result(command: Command, tmp_path: Path) -> None:
     disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
     disturbed.mkdir()
     whole.mkdir()
@@ -40,9 +40,9 @@ def test_run_that_is_stopped_again_and_again_goes_on_and_ends_the_same(command: 
     assert contents(disturbed / "outputs") == contents(whole / "outputs")
 
 
-def test_jobs_that_start_together_share_the_work_and_outlive_one_of_them(command: Command, tmp_path: Path) -> None:
+def test_jobs_that_start_together_share_the_work_and_survive_the_death_of_one(command: Command, tmp_path: Path) -> None:
     arguments = ["model=tiny", "scorer=cts", "reference=none", "ratio=0.5", "data.num_traces=120"]
-    # Of what another job was done with after a moment nothing is said, so any stage will do.
+    # A stage that another job finishes quickly logs nothing, so any stage will do.
     stop = Stop(pattern=r": (computing|another|found)")
     done = command.together(3, "compress.py", *arguments, cwd=tmp_path, stop=stop)
     assert [job.returncode for job in done] == [-signal.SIGKILL, 0, 0], [job.stderr[-2000:] for job in done]

@@ -13,7 +13,7 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.records import ScoredTrace, ValuableTrace
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression, Flow
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.encoder import save_encoder
 from support.openai_server import Call, Reply, openai_server
 
@@ -50,14 +50,14 @@ def own_rows(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracker(folder: Path) -> Iterator[CsvTracker]:
-    opened = CsvTracker(folder)
+def tracker(folder: Path) -> Iterator[Tracker]:
+    opened = Tracker(folder)
     yield opened
     opened.close()
 
 
 @pytest.fixture(scope="module")
-def flow(folder: Path, tracker: CsvTracker) -> Make:
+def flow(folder: Path, tracker: Tracker) -> Make:
     """A flow of compress.py on the tiny model, all in one output root."""
 
     def make(*overrides: str) -> Compression:
@@ -98,16 +98,16 @@ def test_reference_learns_from_other_traces_than_it_scores(flow: Make, own_rows:
     assert any(not np.array_equal(a, b) for a, b in zip(_scored(made).values(), _scored(base).values(), strict=True))
 
 
-def test_missing_labelled_file_is_told_by_its_key_before_anything_is_trained(folder: Path, tracker: CsvTracker) -> None:
-    asked = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
-    config = to_objects(compose("train", overrides=asked))
+def test_missing_labelled_file_is_named_before_training(folder: Path, tracker: Tracker) -> None:
+    overrides = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
+    config = to_objects(compose("train", overrides=overrides))
     assert isinstance(config, TrainConfig)
     with pytest.raises(DataError, match=r"labelled\.path: '/nowhere\.jsonl' does not exist"):
         Flow(config, tracker).find_problems()
     assert not (folder / "missing" / "artifacts" / "sft").exists()
 
 
-def test_finished_reference_compresses_other_text_and_trains_nothing(flow: Make, own_rows: Path) -> None:
+def test_saved_reference_compresses_other_text_without_training(flow: Make, own_rows: Path) -> None:
     trained = flow("data.num_traces=12", "scorer=reference_likelihood").reference
     assert trained is not None
     made = flow(
@@ -124,12 +124,12 @@ def test_finished_reference_compresses_other_text_and_trains_nothing(flow: Make,
         np.testing.assert_array_equal(a, b)
 
 
-def test_finished_reference_without_its_folder_is_refused(flow: Make) -> None:
+def test_saved_reference_without_folder_is_refused(flow: Make) -> None:
     with pytest.raises(ConfigError, match=r"no value for reference\.path"):
         flow("reference=saved")
 
 
-def test_token_classifier_and_reference_learn_from_what_a_server_extracts(
+def test_token_classifier_and_reference_learn_from_extractions_of_a_server(
     flow: Make, own_rows: Path, folder: Path
 ) -> None:
     def script(call: Call, seen: int) -> Reply:
@@ -147,10 +147,10 @@ def test_token_classifier_and_reference_learn_from_what_a_server_extracts(
             "scorer.window_tokens=30", "scorer.epochs=60", "scorer.learning_rate=0.005",
         )  # fmt: skip
         scores = _scored(classified)
-        asked = len(server.calls)
+        num_calls = len(server.calls)
         likelihood = flow(*arguments, "scorer=reference_likelihood")
         assert set(_scored(likelihood)) == set(scores)
-        assert len(server.calls) == asked == len(scores), "one call per trace, shared by both scorers"
+        assert len(server.calls) == num_calls == len(scores), "one call per trace, shared by both scorers"
     rows = read_records(classified.distilled.file("valuable.parquet"), ValuableTrace)
     assert all("".join(r.thinking[a:b] for a, b in r.valuable).count("=") == 1 for r in rows)
     assert classified.distilled.facts["mean_variation_rate"] == 0

@@ -62,5 +62,5 @@ def _trained(tmp_path: Path, megabytes: int) -> tuple[dict[str, float], str]:
 @pytest.mark.slow
 def test_training_with_limited_memory_ends_with_the_same_loss(tmp_path: Path) -> None:
     losses, log = _trained(tmp_path, 250)
-    assert "out of memory with 40000 tokens at once; going on with at most" in log
+    assert "out of memory with 40000 tokens at once; continuing with at most" in log
     assert losses["little"] == pytest.approx(losses["enough"], rel=1e-4)

@@ -60,7 +60,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     return folder, pq.read_table(made).to_pylist()
 
 
-def test_every_row_is_kept_to_the_token_or_counted(flow: tuple[Path, list[dict[str, object]]]) -> None:
+def test_every_row_is_kept_completely_or_counted(flow: tuple[Path, list[dict[str, object]]]) -> None:
     folder, rows = flow
     assert [row["id"] for row in rows] == list(KEPT)
     (manifest,) = (folder / "outputs" / "artifacts" / "data").glob("*/manifest.json")
@@ -79,21 +79,21 @@ def test_every_row_is_kept_to_the_token_or_counted(flow: tuple[Path, list[dict[s
     assert outside == []
 
 
-def test_the_viewer_shows_them_whole_and_runs_nothing(flow: tuple[Path, list[dict[str, object]]]) -> None:
+def test_viewer_shows_odd_rows_as_text(flow: tuple[Path, list[dict[str, object]]]) -> None:
     folder, _ = flow
     root = folder / "outputs"
     keys = {
         p.parent.parent.name: f"{p.parent.parent.name}/{p.parent.name}"
         for p in (root / "artifacts").glob("*/*/manifest.json")
     }
-    found = ArtifactStore(root).open(keys["compress"])
-    assert found is not None
+    artifact = ArtifactStore(root).open(keys["compress"])
+    assert artifact is not None
     many = Interval(value=0.5, low=0.4, high=0.6, n=4)
     row = SystemResult(
         system="<img src=x onerror=alert(1)>", target_ratio=0.5, actual_ratio=0.5, accuracy=many, mean_tokens=many,
         truncation_rate=0.0, seconds_per_sample=0.1,
     )  # fmt: skip
-    stage = StageRecord(label="compress (random)", artifact=found.key, seconds=1.0, fresh=True)
+    stage = StageRecord(label="compress (random)", artifact=artifact.key, seconds=1.0, fresh=True)
     run_dir = root / "runs" / "odd"
     results = RunResults(name="</title><b>", model="$\\frac{", benchmark="|", seed=1, rows=(row,), stages=(stage,))
     write_results(run_dir, results)

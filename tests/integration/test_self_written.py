@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
-from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.data.config import SelfWrittenDataConfig
 from cotpress.errors import DataError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
@@ -19,7 +19,7 @@ from cotpress.records import Trace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression, Flow
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.commands import FEW_PROBLEMS, Command
 from support.openai_server import Call, OpenAIServer, Reply, Script, openai_server
 
@@ -36,9 +36,9 @@ def instruct(tokenizer: "PreTrainedTokenizerBase") -> Script:
     """A model without thinking tags that adds, but wrongly below 4."""
 
     def script(call: Call, seen: int) -> Reply:
-        found = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
-        assert found
-        i = int(found[1])
+        match = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
+        assert match
+        i = int(match[1])
         said = i + 3 if i < 4 else i + 2
         return Reply(text=f"We add the two numbers. {i} + 2 = {said}.\n\nThe final answer is: $\\boxed{{{said}}}$")
 
@@ -69,7 +69,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_student_is_trained_on_what_a_server_wrote(
+def test_student_is_trained_on_traces_from_a_server(
     command: Command, questions: Path, tokenizer: "PreTrainedTokenizerBase"
 ) -> None:
     with openai_server(instruct(tokenizer)) as server:
@@ -104,7 +104,7 @@ def scoring(
 ) -> Iterator[Callable[..., Compression]]:
     """A flow of compress.py on what an instruct model wrote, all in one output root."""
     folder = tmp_path_factory.mktemp("scoring")
-    tracker = CsvTracker(folder)
+    tracker = Tracker(folder)
     with openai_server(instruct(tokenizer)) as server:
 
         def make(*overrides: str) -> Compression:
@@ -131,13 +131,11 @@ def test_scorer_without_reference_model_needs_no_labels(scoring: Callable[..., C
 
 
 @pytest.mark.parametrize("scorer", ["cts", "self_information", "reference_likelihood"])
-def test_scorer_that_reads_with_the_model_as_it_is_needs_no_labels(
-    scoring: Callable[..., Compression], scorer: str
-) -> None:
+def test_scorer_with_the_untrained_model_needs_no_labels(scoring: Callable[..., Compression], scorer: str) -> None:
     assert scoring(f"scorer={scorer}", "reference=none").compressed().manifest["num_rows"] == 6
 
 
-def test_reference_model_says_where_labels_could_come_from(scoring: Callable[..., Compression]) -> None:
+def test_error_without_labels_names_their_sources(scoring: Callable[..., Compression]) -> None:
     with pytest.raises(DataError, match=r"the data has no labels.*distill=overlap.*distill=llm, data@labelled=planted"):
         scoring("scorer=cts").compressed()
     with pytest.raises(DataError, match=r"overlap: no valuable part in any of 6 traces.*or distill=llm"):
@@ -179,19 +177,19 @@ def test_student_writes_its_own_traces_from_its_adapter(questions: Path, stoppin
         )
     )
     assert isinstance(config, TrainConfig)
-    tracker = CsvTracker(tmp_path)
+    tracker = Tracker(tmp_path)
     flow = Flow(config, tracker)
     student = flow.student("Original", flow.uncompressed())
     asking = [
         *("data=self_written", "questions@data.questions=jsonl", f"data.questions.path={questions}"),
         *("data.max_new_tokens=30", f"data.adapter={student.path / 'adapter'}"),
     ]
-    asked = to_objects(compose("compress", overrides=[*common, *asking]))
-    assert isinstance(asked, CompressConfig)
-    assert isinstance(asked.data, SelfWrittenDataConfig)
-    made = Compression(asked, tracker).data
+    config = to_objects(compose("compress", overrides=[*common, *asking]))
+    assert isinstance(config, CompressConfig)
+    assert isinstance(config.data, SelfWrittenDataConfig)
+    made = Compression(config, tracker).data
     tracker.close()
-    # it says 5 whatever it is asked, so it solves the one question whose answer is 5
+    # it always answers 5, so it solves the question whose answer is 5
     (trace,) = read_records(made.file("traces.parquet"), Trace)
     assert (trace.id, trace.thinking, trace.response) == ("q3", "so 5", "The answer is 5.")
     assert made.manifest["dropped"] == {"wrong answer": 19}
@@ -211,7 +209,7 @@ def test_every_choice_of_questions_composes_below_self_written(name: str, group:
     assert data.max_new_tokens == data.questions.max_new_tokens
 
 
-def test_tokenskip_experiment_asks_gsm8k_train_and_is_evaluated_on_test() -> None:
+def test_tokenskip_experiment_trains_on_gsm8k_train_and_evaluates_on_test() -> None:
     config = to_objects(compose("train", overrides=["experiment=tokenskip_gsm8k"]))
     assert isinstance(config, TrainConfig)
     assert isinstance(config.data, SelfWrittenDataConfig)

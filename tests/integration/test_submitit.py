@@ -1,4 +1,4 @@
-"""Hydra's submitit launchers: processes of this machine, and a SLURM cluster that a few programs stand in for."""
+"""Hydra's submitit launchers: processes of this machine, and a SLURM cluster of stand-in programs."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def _wait_until(ready: object) -> None:
 
 
 @pytest.mark.slow
-def test_local_jobs_share_work_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+def test_local_jobs_share_work_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     job = _start(tmp_path, LOCAL, "scorer=cts,head", "ratio=0.5")
     out, err = job.communicate(timeout=120)
     assert job.returncode == 1, err
@@ -52,11 +52,11 @@ def test_local_jobs_share_work_and_one_that_fails_stops_no_other(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_slurm_gets_one_array_with_what_was_asked_for(tmp_path: Path) -> None:
+def test_slurm_jobs_are_one_array_with_the_given_options(tmp_path: Path) -> None:
     variables = install(tmp_path / "slurm")
-    asked = ["partition=a100", "gpus_per_node=4", "cpus_per_task=8", "mem_gb=64", "array_parallelism=16"]
+    settings = ["partition=a100", "gpus_per_node=4", "cpus_per_task=8", "mem_gb=64", "array_parallelism=16"]
     job = _start(
-        tmp_path, SLURM, "scorer=cts", "ratio=0.5,0.7", *(f"hydra.launcher.{one}" for one in asked), **variables
+        tmp_path, SLURM, "scorer=cts", "ratio=0.5,0.7", *(f"hydra.launcher.{s}" for s in settings), **variables
     )
     out, err = job.communicate(timeout=120)
     assert job.returncode == 0, err
@@ -66,15 +66,15 @@ def test_slurm_gets_one_array_with_what_was_asked_for(tmp_path: Path) -> None:
         "array": "0-1%2", "nodes": "1", "ntasks-per-node": "1", "gpus-per-node": "4", "cpus-per-task": "8",
         "mem": "64GB", "partition": "a100", "time": "1440", "job-name": "cotpress-train", "open-mode": "append",
     }  # fmt: skip
-    given = options(script)
-    assert {key: given.get(key) for key in expected} == expected
-    assert given["signal"].startswith("USR2@")
+    written = options(script)
+    assert {key: written.get(key) for key in expected} == expected
+    assert written["signal"].startswith("USR2@")
     assert "srun --unbuffered --output " in script
     assert f"{sys.executable} -u -m submitit.core._submit " in script
 
 
 @pytest.mark.slow
-def test_slurm_job_that_is_killed_costs_no_other(tmp_path: Path) -> None:
+def test_killed_slurm_job_stops_no_other(tmp_path: Path) -> None:
     job = _start(tmp_path, SLURM, "scorer=cts,tail", "ratio=0.5", **install(tmp_path / "slurm"))
     _wait_until(lambda: (tmp_path / "outputs" / "began-tail").exists())
     for pid in _tasks(tmp_path, "scorer=tail"):
@@ -98,24 +98,24 @@ def test_ctrl_c_cancels_the_jobs(tmp_path: Path) -> None:
 
 
 def _tasks(cwd: Path, override: str) -> list[int]:
-    """Processes of a running job: those whose log the job's note says it is."""
+    """Process ids of a running job, by the number of its folder."""
     notes = {p: json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")}
     (number,) = [p.parent.name for p, n in notes.items() if override in n["overrides"]]
-    found = []
+    pids = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            variables = dict(one.split("=", 1) for one in (place / "environ").read_text().split("\0") if "=" in one)
+            variables = dict(v.split("=", 1) for v in (place / "environ").read_text().split("\0") if "=" in v)
             program = (place / "cmdline").read_text()
             own = str(cwd) in program and "submitit.core._submit" in program and "srun" not in program
         except OSError:
             continue
         if own and variables.get("SLURM_ARRAY_TASK_ID") == number:
-            found.append(int(place.name))
-    return found
+            pids.append(int(place.name))
+    return pids
 
 
 @pytest.mark.slow
-def test_several_tasks_per_node_are_refused_with_what_to_write_instead(tmp_path: Path) -> None:
+def test_several_tasks_per_node_are_refused_with_the_settings_to_use(tmp_path: Path) -> None:
     job = _start(tmp_path, LOCAL, "scorer=cts", "ratio=0.5", "hydra.launcher.tasks_per_node=2")
     _, err = job.communicate(timeout=120)
     assert job.returncode == 1
@@ -125,7 +125,7 @@ def test_several_tasks_per_node_are_refused_with_what_to_write_instead(tmp_path:
 
 
 def _long_traces(folder: Path) -> list[str]:
-    """Settings that read traces of three chunks."""
+    """Settings of a data file whose traces fill three chunks."""
     thinking = "wait so 3 + 4 = 7 . " * 2500
     rows = [
         {"id": f"r{i}", "question": "3 + 4 ?", "thinking": f"{i} {thinking}", "response": "7", "answer": "7"}
@@ -139,17 +139,17 @@ def _long_traces(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_shards_compress_as_one_command_does(command: Command) -> None:
     data = [*_long_traces(command.folder), "scorer=random", "data.validation_fraction=0"]
-    said = []
+    outputs = []
     for more in (["output=whole"], *(["output=shards", "output_root=two", f"shard={k}/2"] for k in (2, 1))):
         ended = command("compress.py", *data, *more)
         assert ended.returncode == 0, ended.stderr
-        said.append(ended.stdout)
-    assert said[1] == "shard 2/2 is scored; whoever scores the last one compresses\n"
+        outputs.append(ended.stdout)
+    assert outputs[1] == "shard 2/2 is scored; whoever scores the last one compresses\n"
     for name in ("compressed.parquet", "manifest.json"):
         assert (command.folder / "whole" / name).read_bytes() == (command.folder / "shards" / name).read_bytes()
 
 
-def test_shard_that_is_none_is_refused_before_any_work(command: Command) -> None:
+def test_shard_that_does_not_exist_is_refused_before_any_work(command: Command) -> None:
     ended = command("compress.py", "model=tiny", "shard=3/2")
     assert ended.returncode == 2
     assert "shard: got '3/2', allowed: K/N" in ended.stderr

@@ -1,4 +1,4 @@
-"""Multiruns of a stand-in for the flow, without torch (sweep_script.py): killed, failed, interrupted, again."""
+"""Multiruns of a stand-in for the flow, without torch (sweep_script.py): killed, failed, interrupted, repeated."""
 
 import json
 import os
@@ -33,14 +33,14 @@ def _run(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _working(cwd: Path, override: str, number: int = 1) -> list[int]:
-    """Processes of jobs with this override that are at work; waits for so many."""
+    """Wait until `number` jobs with this override run; return their process ids."""
 
-    def found() -> list[int]:
+    def running() -> list[int]:
         notes = [json.loads(p.read_text()) for p in cwd.glob("outputs/multirun/*/*/*/job.json")]
         return [n["pid"] for n in notes if n["state"] == "running" and n["pid"] and override in n["overrides"]]
 
-    _wait_until(lambda: len(found()) >= number and (cwd / "outputs" / "began-tail").exists())
-    return found()
+    _wait_until(lambda: len(running()) >= number and (cwd / "outputs" / "began-tail").exists())
+    return running()
 
 
 def _wait_until(ready: Callable[[], bool]) -> None:
@@ -51,7 +51,7 @@ def _wait_until(ready: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-def test_parallel_jobs_share_work_and_one_that_is_killed_or_fails_stops_no_other(tmp_path: Path) -> None:
+def test_parallel_jobs_share_work_and_a_killed_or_failing_one_stops_no_other(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     arguments = ["-m", PARALLEL, "scorer=tail,head,cts", "ratio=0.5,0.7"]
     job = _start(tmp_path, *arguments)
@@ -74,7 +74,7 @@ def test_parallel_jobs_share_work_and_one_that_is_killed_or_fails_stops_no_other
     "launcher",
     [pytest.param([], id="one by one"), pytest.param([PARALLEL], id="parallel", marks=pytest.mark.slow)],
 )
-def test_ctrl_c_ends_with_the_table_and_with_what_is_missing(tmp_path: Path, launcher: list[str]) -> None:
+def test_ctrl_c_shows_the_table_and_the_missing_jobs(tmp_path: Path, launcher: list[str]) -> None:
     if launcher:
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     arguments = ["-m", *launcher, "scorer=cts,tail,random", "ratio=0.5"]
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_with_the_table_and_with_what_is_missing(tmp_path: Path, lau
 
 
 @pytest.mark.slow
-def test_killed_worker_of_the_launcher_costs_no_job(tmp_path: Path) -> None:
+def test_killed_worker_of_the_launcher_loses_no_job(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     job = _start(tmp_path, "-m", PARALLEL, "scorer=tail,cts", "ratio=0.5,0.7")
     child = _working(tmp_path, "scorer=tail", 2)[0]

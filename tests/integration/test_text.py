@@ -28,7 +28,9 @@ def contexts(tmp_path: Path) -> Path:
     return path
 
 
-def test_texts_are_cut_to_the_ratio_given_their_question(command: Command, contexts: Path, tmp_path: Path) -> None:
+def test_texts_are_compressed_to_the_ratio_given_their_question(
+    command: Command, contexts: Path, tmp_path: Path
+) -> None:
     done = command(
         "compress.py", "data=jsonl", f"data.path={contexts}", "data.field=context", "scorer=cts",
         "scorer.condition=question", "ratio=0.5", f"output={tmp_path / 'out'}", "model=tiny",
@@ -56,13 +58,13 @@ def compress_here(contexts: Path, output: Path, *overrides: str) -> None:
     compress(config, output)
 
 
-def test_a_scorer_that_asks_for_no_question_needs_none(contexts: Path, tmp_path: Path) -> None:
+def test_scorer_without_condition_needs_no_question(contexts: Path, tmp_path: Path) -> None:
     compress_here(contexts, tmp_path, "data.field=context", "scorer=random", "ratio=0.3")
     assert pq.read_metadata(tmp_path / "compressed.parquet").num_rows == 12
     assert not (tmp_path / "artifacts" / "reference").exists()
 
 
-def test_a_misspelt_column_names_the_nearest(contexts: Path, tmp_path: Path) -> None:
+def test_misspelt_column_names_the_nearest(contexts: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'contxt'\. Did you mean 'context'\?"):
         compress_here(contexts, tmp_path, "data.field=contxt")
     assert not (tmp_path / "artifacts" / "model").exists()

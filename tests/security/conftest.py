@@ -1,4 +1,4 @@
-"""What every attack starts from: the tiny model as a folder that somebody else could have made."""
+"""Fixtures of the attacks: foreign model folders, finished runs, and code that leaves a file when it runs."""
 
 import json
 import os
@@ -22,13 +22,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Runs an entry script as a user does."""
+    """Function that runs an entry script in a separate process."""
     return Command(tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture
 def model_folder(store: ArtifactStore, tmp_path: Path) -> Path:
-    """The tiny model as a folder of its own."""
+    """A copy of the tiny model that a test may change."""
     return shutil.copytree(tiny_model(store).path, tmp_path / "model")
 
 
@@ -45,7 +45,7 @@ def finished_run(tmp_path: Path) -> Path:
 
 
 class RunsWhenUnpickled:
-    """Creates a file when it is unpickled by a loader that takes any object."""
+    """Object that creates a file when it is unpickled without restrictions."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -55,7 +55,7 @@ class RunsWhenUnpickled:
 
 
 def edit(path: Path, **values: Any) -> None:
-    """Change keys of a manifest or of results; whoever does so can make the checksum fit."""
+    """Change keys of a manifest or of results and update the checksum, as an attacker can."""
     content = {**json.loads(path.read_text(encoding="utf-8")), **values}
     content.pop(CHECKSUM, None)
     path.write_text(json.dumps({**content, CHECKSUM: content_checksum(content)}), encoding="utf-8")

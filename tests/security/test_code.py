@@ -1,4 +1,4 @@
-"""No code that comes with weights unless the user says so for that model; no code from settings or data at all."""
+"""Code beside weights runs only for a trusted model, and code in settings or data never runs."""
 
 import ast
 import shutil
@@ -32,7 +32,7 @@ CLASSES = {"AutoConfig": "code.Settings", "AutoModelForCausalLM": "code.Model"}
 
 @pytest.fixture
 def with_code(model_folder: Path, ran: Path) -> Path:
-    """A model of a kind that transformers does not know, and the code for it."""
+    """A model of a type that transformers does not know, with its code."""
     edit(model_folder / "config.json", model_type="given", auto_map=CLASSES)
     (model_folder / "code.py").write_text(CODE.format(ran=str(ran)))
     return model_folder
@@ -49,24 +49,24 @@ def test_code_beside_the_weights_runs_only_for_a_trusted_model(
     assert ran.exists()
 
 
-def test_code_of_a_tokenizer_or_of_a_known_architecture_never_runs_unasked(
+def test_code_of_a_tokenizer_or_of_a_known_architecture_does_not_run(
     model_folder: Path, store: ArtifactStore, ran: Path
 ) -> None:
     (model_folder / "code.py").write_text(CODE.format(ran=str(ran)))
-    edit(model_folder / "config.json", auto_map=CLASSES)  # transformers has a Llama of its own
-    given = ModelConfig(name="given", path=str(model_folder))
-    load_model(given, store)
+    edit(model_folder / "config.json", auto_map=CLASSES)  # transformers has its own Llama
+    config = ModelConfig(name="given", path=str(model_folder))
+    load_model(config, store)
     edit(
         model_folder / "tokenizer_config.json",
         tokenizer_class="Given",
         auto_map={"AutoTokenizer": ["code.Settings", "code.Settings"]},
     )
     with pytest.raises(ModelError, match=r"Python code of its own"):
-        load_tokenizer(given, store)
+        load_tokenizer(config, store)
     assert not ran.exists()
 
 
-def test_a_classifier_never_asks_on_the_terminal_whether_to_run_code(with_code: Path, ran: Path) -> None:
+def test_classifier_with_code_is_refused_without_a_prompt_on_the_terminal(with_code: Path, ran: Path) -> None:
     import torch
 
     with pytest.raises(ModelError, match="cannot be loaded as a token classifier"):
@@ -76,7 +76,7 @@ def test_a_classifier_never_asks_on_the_terminal_whether_to_run_code(with_code: 
     assert not ran.exists()
 
 
-def test_trust_in_a_model_covers_no_other_folder_and_no_other_repository(
+def test_trust_in_a_model_does_not_cover_other_folders_and_repositories(
     with_code: Path, store: ArtifactStore, ran: Path
 ) -> None:
     base = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama", trust_remote_code=True)
@@ -89,7 +89,7 @@ def test_trust_in_a_model_covers_no_other_folder_and_no_other_repository(
     assert not ran.exists()
 
 
-def test_a_kernel_from_the_hub_is_refused(model_folder: Path, store: ArtifactStore) -> None:
+def test_kernel_from_the_hub_is_refused(model_folder: Path, store: ArtifactStore) -> None:
     edit(model_folder / "config.json", attn_implementation="somebody/kernel")
     with pytest.raises(ModelError, match="names the kernel 'somebody/kernel'"):
         load_model(ModelConfig(name="given", path=str(model_folder)), store)
@@ -104,16 +104,16 @@ def test_a_kernel_from_the_hub_is_refused(model_folder: Path, store: ArtifactSto
     ],
     ids=["yaml tag", "_target_", "interpolation"],
 )
-def test_settings_that_came_with_a_run_are_read_as_words(
+def test_settings_of_a_foreign_run_are_read_as_plain_text(
     text: str, finished_run: Path, ran: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "very-secret-value")
     (finished_run / "config.yaml").write_text(text.format(ran=ran))
     try:
-        named = read_publication(finished_run, None).base_model
+        text = read_publication(finished_run, None).base_model
     except ArtifactError as error:
-        named = str(error)
-    assert "very-secret-value" not in named
+        text = str(error)
+    assert "very-secret-value" not in text
     assert not ran.exists()
 
 
@@ -132,27 +132,25 @@ FORBIDDEN = {
 }  # fmt: skip
 
 
-def test_no_module_can_turn_text_into_code() -> None:
-    """What the tests above try from outside, for the whole source: no call unpickles, evaluates or instantiates."""
-    found = []
+def test_source_has_no_call_that_unpickles_evaluates_or_instantiates() -> None:
+    calls = []
     for path in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
             name = ast.unparse(node.func)
-            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            if name == "torch.load" and given.get("weights_only") == "True":
+            arguments = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if name == "torch.load" and arguments.get("weights_only") == "True":
                 continue
-            if name.endswith(".from_pretrained") and "Auto" in name and "trust_remote_code" not in given:
-                found.append(
-                    f"{path.name}:{node.lineno}: {name} without trust_remote_code"
-                )  # else it asks the terminal
-            if name in FORBIDDEN or name == "torch.load" or given.get("shell") == "True":
-                found.append(f"{path.name}:{node.lineno}: {name}")
-    assert found == []
+            if name.endswith(".from_pretrained") and "Auto" in name and "trust_remote_code" not in arguments:
+                # Without the argument transformers asks on the terminal.
+                calls.append(f"{path.name}:{node.lineno}: {name} without trust_remote_code")
+            if name in FORBIDDEN or name == "torch.load" or arguments.get("shell") == "True":
+                calls.append(f"{path.name}:{node.lineno}: {name}")
+    assert calls == []
 
 
-def test_copies_of_a_model_keep_their_code_out_of_a_saved_reference(with_code: Path, store: ArtifactStore) -> None:
+def test_saved_reference_does_not_contain_the_code_of_its_model(with_code: Path, store: ArtifactStore) -> None:
     copied = shutil.copytree(with_code, with_code.parent / "copy")
     base = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
     made = saved_reference(copied, base=base, store=store)

@@ -1,4 +1,4 @@
-"""Texts and names of data, runs and models are escaped wherever a page is made of them."""
+"""Pages and cards escape texts and names of data, runs and models."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,12 @@ from support.reported import World, a_row
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"><svg onload=alert(1)> $\\frac{ $x$ & |"
 
 NAME = "</script><img src=x onerror=a()>$\\frac{ $x$|"
-"""Of a run, a model and a system; a figure has room for so much."""
+"""Name of a run, a model and a system, short enough for a figure."""
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run in which every text is hostile."""
+    """A finished run whose texts are all hostile."""
     traces = [
         Trace(id=f"{HOSTILE}{i}", question=HOSTILE, thinking=f"{HOSTILE} {i} = {i}", response=HOSTILE, answer=HOSTILE)
         for i in range(3)
@@ -47,11 +47,11 @@ def check(page: Path) -> None:
     assert "default-src 'none'" in text
 
 
-def test_a_runs_page_holds_no_element_of_the_data(run_dir: Path) -> None:
+def test_page_of_a_run_has_no_element_from_its_data(run_dir: Path) -> None:
     check(report_run(run_dir))
 
 
-def test_a_collections_page_and_its_tables_hold_none(run_dir: Path, tmp_path: Path) -> None:
+def test_page_and_tables_of_a_collection_have_no_element_from_the_data(run_dir: Path, tmp_path: Path) -> None:
     report_collection(run_dir.parent, tmp_path)
     check(tmp_path / "report.html")
     tables, pictures = [*tmp_path.glob("*.md")], [*tmp_path.glob("*.svg")]
@@ -60,7 +60,7 @@ def test_a_collections_page_and_its_tables_hold_none(run_dir: Path, tmp_path: Pa
     assert [path.name for path in (*tables, *pictures) if "<img" in path.read_text(encoding="utf-8")] == []
 
 
-def test_a_model_card_holds_none(tmp_path: Path) -> None:
+def test_model_card_has_no_element_from_the_data(tmp_path: Path) -> None:
     run = make_run(tmp_path / "outputs", data={"name": "jsonl", "path": HOSTILE})
     publication = read_publication(run, None)
     assert "<img" not in str(model_card(publication, "me/student"))

@@ -1,4 +1,4 @@
-"""Names in data, manifests and results lead nowhere outside the output directory."""
+"""Names in data, manifests and results cannot lead outside the output directory."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cotpress.errors import ArtifactError
-from cotpress.hub.push import publish
+from cotpress.hub.__main__ import HubConfig, publish
 from cotpress.report.collect import Sources
 from cotpress.report.results import read_results
 from cotpress.store.artifacts import ArtifactStore, Summary, file_sha256
@@ -20,7 +20,7 @@ ELSEWHERE = ["../secret.txt", "/etc/passwd", "a/../../secret.txt", "..", "", "a\
 
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
-    """Something that an attacker wants to be sent away."""
+    """A private file that an attack tries to publish."""
     path = tmp_path / "outputs" / "secret.txt"
     path.parent.mkdir(exist_ok=True)
     path.write_text("private")
@@ -28,12 +28,12 @@ def secret(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_names_that_lead_elsewhere_are_told(name: Any) -> None:
+def test_names_that_lead_elsewhere_are_refused(name: Any) -> None:
     assert not stays_below(name)
 
 
 @pytest.mark.parametrize("name", ["scores.parquet", "adapter/adapter_model.safetensors", "a..b"])
-def test_names_below_are_told(name: str) -> None:
+def test_names_below_the_folder_are_accepted(name: str) -> None:
     assert stays_below(name)
 
 
@@ -55,7 +55,7 @@ def test_manifest_that_names_files_elsewhere_is_refused(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("key", ["../../secret/x", "/etc/x", "data/..", "data", "data/0/1", "data/../../x", 3, None])
-def test_results_that_name_artifacts_elsewhere_are_refused(key: Any, tmp_path: Path) -> None:
+def test_malformed_artifact_keys_are_refused(key: Any, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="allowed: stage/fingerprint"):
         checked_key(key)
     with pytest.raises(ArtifactError):
@@ -69,25 +69,24 @@ def _rename_student(run_dir: Path, key: str) -> None:
     edit(run_dir / "results.json", rows=rows)
 
 
-def test_publication_takes_nothing_from_elsewhere(finished_run: Path, secret: Path, tmp_path: Path) -> None:
-    """A run that somebody sent must not make us upload our own files."""
-    given = {"repo": "me/x", "dry_run": True, "output": str(tmp_path / "hub"), "private": True, "base_model": None}
+def test_publication_has_no_files_from_outside_the_artifact(finished_run: Path, secret: Path, tmp_path: Path) -> None:
+    config = HubConfig(run=str(finished_run), repo="me/x", dry_run=True, output=str(tmp_path / "hub"))
     student = read_results(finished_run).rows[-1].artifacts["sft"]
     folder = tmp_path / "outputs" / "artifacts" / student
     (folder / "adapter" / "stowaway.txt").symlink_to(secret)
-    publish(str(finished_run), **given)
-    assert not (tmp_path / "hub" / "stowaway.txt").exists()  # the manifest does not vouch for it
+    publish(config)
+    assert not (tmp_path / "hub" / "stowaway.txt").exists()  # not in the manifest
     files = json.loads((folder / "manifest.json").read_text())["files"]
     edit(folder / "manifest.json", files={**files, "adapter/stowaway.txt": file_sha256(secret)})
     with pytest.raises(ArtifactError, match="which lie elsewhere"):
-        publish(str(finished_run), **given)
+        publish(config)
     _rename_student(finished_run, "../../elsewhere")
     with pytest.raises(ArtifactError, match="allowed: stage/fingerprint"):
-        publish(str(finished_run), **given)
+        publish(config)
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "..", "<script>", "a\nb", "x" * 5000, "\ud800", "\0", ""])
-def test_a_name_becomes_one_part_of_a_path(name: str, tmp_path: Path) -> None:
+def test_safe_name_is_one_part_of_a_path(name: str, tmp_path: Path) -> None:
     made = f"{safe_name(name)}-12345678"
     assert Path(made).name == made
     (tmp_path / made).mkdir()

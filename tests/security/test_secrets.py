@@ -1,4 +1,4 @@
-"""API keys and passwords are in no file that a run leaves, and in nothing that it says."""
+"""API keys and passwords are in no file and in no output of a run."""
 
 import logging
 import sys
@@ -12,11 +12,11 @@ from support.commands import Command
 
 KEY = "sk-Ab12Cd34Ef56Gh78Ij90"
 WORD = "correct-horse-battery"
-"""A password that no pattern tells from other words."""
+"""A password without a recognisable pattern."""
 
 
 def secrets_below(folder: Path, *secrets: str) -> list[str]:
-    """Files that hold one of the secrets, whatever their format."""
+    """Files of any format that contain one of the secrets."""
     files = [p for p in folder.rglob("*") if p.is_file()]
     assert files
     return [str(p) for p in files if any(s.encode() in p.read_bytes() for s in secrets)]
@@ -34,7 +34,7 @@ def secrets_below(folder: Path, *secrets: str) -> list[str]:
         f"tracker.password={WORD}",
     ],
 )
-def test_settings_that_hold_a_key_are_refused_before_anything_is_written(
+def test_settings_with_a_key_are_refused_before_anything_is_written(
     setting: str, tmp_path: Path, command: Command
 ) -> None:
     for more in ([], ["-m"]):
@@ -46,7 +46,7 @@ def test_settings_that_hold_a_key_are_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_from_files_are_refused_too_and_their_groups_are_named() -> None:
+def test_nested_settings_with_a_key_are_refused_by_their_full_name() -> None:
     with pytest.raises(ConfigError, match=r"distill\.generation\.base_url: it holds a user name, password"):
         refuse_secrets({"distill": {"generation": {"base_url": f"https://me:{WORD}@host"}}})
     refuse_secrets({"api_key_env": "OPENAI_API_KEY", "path": "a/b", "prompt": "What is the key? {question}", "n": 3})
@@ -68,9 +68,7 @@ def test_logs_and_tracebacks_are_masked(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "http://***@h/?api_key=***" in text
 
 
-def test_a_key_in_a_configuration_file_is_refused_and_masked_in_what_hydra_writes(
-    tmp_path: Path, command: Command
-) -> None:
+def test_key_in_a_configuration_file_is_refused_and_masked_in_hydras_files(tmp_path: Path, command: Command) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /generation@evaluation.generation: server\n"
@@ -83,20 +81,20 @@ def test_a_key_in_a_configuration_file_is_refused_and_masked_in_what_hydra_write
     assert secrets_below(tmp_path / "outputs", WORD) == []
 
 
-def test_a_message_commands_no_terminal() -> None:
+def test_control_characters_are_escaped() -> None:
     assert shown("half \ud83d") == "half \\ud83d"
     assert shown("id '\x1b]0;owned\x07' \x9b31m\nnext\tline") == "id '\\x1b]0;owned\\x07' \\x9b31m\nnext\tline"
 
 
-def test_masking_leaves_the_rest_alone() -> None:
+def test_masking_does_not_change_other_text() -> None:
     text = "data.path=/a/key.jsonl ratio=0.5 https://host/v1?page=2#top fingerprint 0123456789abcdef monkey=1 a?b=c"
     assert without_secrets(text) == text
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_no_file_of_a_whole_run_holds_a_key(tmp_path: Path, command: Command) -> None:
-    """The keys are in the environment, and one is part of a path; a tracked run fails, another finishes."""
+def test_no_file_of_a_run_contains_a_key(tmp_path: Path, command: Command) -> None:
+    """With keys in the environment and in a path, of a run that fails and of one that finishes."""
     keys = {"WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567", "OPENAI_API_KEY": KEY, "DB_PASSWORD": WORD}
     (tmp_path / WORD).mkdir()
     arguments = [
@@ -104,9 +102,9 @@ def test_no_file_of_a_whole_run_holds_a_key(tmp_path: Path, command: Command) ->
         "benchmark.num_problems=2", "benchmark.max_new_tokens=8",
         f"evaluation.reference_tokenizer={tmp_path / WORD}",
     ]  # fmt: skip
-    for given in (arguments, arguments[:-1]):
-        done = command("train.py", *given, cwd=tmp_path, variables=keys)
-        assert done.returncode == (2 if given is arguments else 0), done.stderr[-3000:]
+    for selected in (arguments, arguments[:-1]):
+        done = command("train.py", *selected, cwd=tmp_path, variables=keys)
+        assert done.returncode == (2 if selected is arguments else 0), done.stderr[-3000:]
         for secret in keys.values():
             assert secret not in done.stdout + done.stderr
     assert list((tmp_path / "outputs").rglob("*.wandb"))

@@ -1,4 +1,4 @@
-"""Weights come from safetensors or GGUF, own checkpoints are loaded with `weights_only`, artifacts hold no pickles."""
+"""Weights are read from safetensors or GGUF, checkpoints with `weights_only`, and artifacts contain no pickles."""
 
 import io
 import json
@@ -21,9 +21,8 @@ from cotpress.records import Trace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records, schema
 from cotpress.training.adapters import make_trainable, save_trained
-from cotpress.training.callbacks import LAST
+from cotpress.training.checkpoints import LAST, resume_point
 from cotpress.training.config import Method, TuneConfig
-from cotpress.training.fit import resume_point
 from security.conftest import RunsWhenUnpickled, edit
 
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
@@ -44,7 +43,7 @@ def test_folder_with_pickled_weights_only_is_refused(model_folder: Path, store: 
 @pytest.mark.parametrize(
     "named", ["pytorch_model.bin", "../outside.safetensors", "/tmp/x.safetensors", "gone.safetensors"]
 )
-def test_index_that_names_other_files_than_safetensors_beside_it_is_refused(
+def test_index_that_names_files_elsewhere_or_of_another_format_is_refused(
     named: str, model_folder: Path, store: ArtifactStore, ran: Path
 ) -> None:
     shutil.copy(model_folder / "model.safetensors", model_folder.parent / "outside.safetensors")
@@ -57,9 +56,7 @@ def test_index_that_names_other_files_than_safetensors_beside_it_is_refused(
     assert not ran.exists()
 
 
-def test_weights_that_are_cut_short_or_missing_are_an_error_not_random_numbers(
-    model_folder: Path, store: ArtifactStore
-) -> None:
+def test_truncated_or_missing_weights_are_an_error(model_folder: Path, store: ArtifactStore) -> None:
     file = model_folder / "model.safetensors"
     weights = load_file(file)
     save_file({k: v for k, v in weights.items() if "q_proj" not in k}, file, metadata={"format": "pt"})
@@ -94,18 +91,18 @@ def _incomplete(adapter: Path, ran: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (_pickled, r"adapter: .*no adapter_model\.safetensors.*adapter_model\.bin"),
         (_importing, "would import the module 'antigravity'"),
         (_incomplete, "missing adapter keys"),
     ],
 )
-def test_adapter_that_is_no_safetensors_or_asks_for_more_is_refused(
-    spoil: Callable[[Path, Path], None], message: str, adapter: Path, store: ArtifactStore, ran: Path
+def test_pickled_importing_or_incomplete_adapter_is_refused(
+    damage: Callable[[Path, Path], None], message: str, adapter: Path, store: ArtifactStore, ran: Path
 ) -> None:
     assert load_model(TINY, store, adapter=adapter) is not None
-    spoil(adapter, ran)
+    damage(adapter, ran)
     with pytest.raises(ModelError, match=message):
         load_model(TINY, store, adapter=adapter)
     assert not ran.exists()
@@ -120,13 +117,13 @@ def test_checkpoint_with_a_pickled_object_is_refused(tmp_path: Path, ran: Path) 
     with pytest.raises(TrainingError, match=r"last\.ckpt.*could run code.*Fix: remove it"):
         resume_point(path)
     path.write_bytes(pickle.dumps(RunsWhenUnpickled(ran)))
-    assert resume_point(path) is None, "no checkpoint of torch's: training starts anew"
+    assert resume_point(path) is None, "not a checkpoint of torch, so that training starts from the beginning"
     assert not path.exists()
     assert not ran.exists()
 
 
-def test_parquet_with_a_pickled_type_is_no_artifact_and_no_data(tmp_path: Path, ran: Path) -> None:
-    """pyarrow once unpickled the type of a column from the file's metadata."""
+def test_parquet_with_a_pickled_type_is_not_unpickled(tmp_path: Path, ran: Path) -> None:
+    """Old versions of pyarrow unpickled a column's type from the file's metadata."""
     stream = io.BytesIO()
     pickle.dump(RunsWhenUnpickled(ran), stream)
     metadata = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": stream.getvalue()}

@@ -1,25 +1,26 @@
-"""Functions that tests call on several devices; importable in the workers, unlike a test module."""
+"""Functions that tests run on several devices; workers can import them, unlike those of a test module."""
 
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
 import torch
 
-from cotpress.devices.place import here, report
+from cotpress.devices.launch import here, join_process_group, report
 from cotpress.errors import MissingExtraError, TrainingError
 
 log = logging.getLogger("cotpress.test")
 
 
 def places(offset: int) -> tuple[int, int, int, int]:
-    """Where each worker is, and what a collective call over all of them gives."""
+    """Return the place of the worker, and the result of a collective call over all workers."""
     place = here()
     if place.num_workers > 1:
-        torch.distributed.init_process_group("gloo")
+        join_process_group(torch.device("cpu"))
         total = torch.tensor([place.rank + offset])
         torch.distributed.all_reduce(total)
         offset = int(total)
@@ -31,8 +32,8 @@ def places(offset: int) -> tuple[int, int, int, int]:
 
 
 def fails(kind: str) -> None:
-    """Rank 1 fails in the way that is asked for; the others wait for it."""
-    torch.distributed.init_process_group("gloo")
+    """Fail on rank 1 in the given way; the other workers wait for it."""
+    join_process_group(torch.device("cpu"))
     if here().is_first:
         torch.distributed.barrier()
         return
@@ -50,11 +51,34 @@ def fails(kind: str) -> None:
 
 
 def waits(folder: Path) -> None:
-    """Say that it is there, then wait for a minute."""
+    """Write the process id to a file, then wait for a minute."""
     (folder / str(here().rank)).write_text(str(os.getpid()))
     time.sleep(60)
 
 
 def setting(name: str) -> tuple[str | None, str | None, int]:
-    """A variable of the environment, the rank in it, and torch's threads."""
+    """Return a variable of the environment, the rank in it, and torch's number of threads."""
     return os.environ.get(name), os.environ.get("RANK"), torch.get_num_threads()
+
+
+def listening() -> list[str]:
+    """Connect the workers, and return the addresses on which this process listens."""
+    join_process_group(torch.device("cpu"))
+    torch.distributed.barrier()
+    return listening_addresses()
+
+
+def listening_addresses() -> list[str]:
+    """The addresses of the TCP sockets on which this process listens (Linux)."""
+    links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    own = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    addresses = []
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        table = Path("/proc/self/net") / name
+        for line in table.read_text().splitlines()[1:] if table.exists() else []:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in own:
+                packed = bytes.fromhex(fields[1].partition(":")[0])
+                words = b"".join(packed[i : i + 4][::-1] for i in range(0, len(packed), 4))
+                addresses.append(socket.inet_ntop(family, words).removeprefix("::ffff:"))
+    return addresses

@@ -1,7 +1,7 @@
-"""Stands in for a SLURM cluster of this machine alone: `sbatch` records the script that it gets and runs it.
+"""A stand-in for a SLURM cluster of one machine: `sbatch` records its batch script and runs it.
 
-Used as a program under the names `sbatch`, `srun`, `sacct` and `scancel`. The queue is a folder beside them: the batch
-script, what it was called with, and the state of every job of its array.
+It runs as a program under the names `sbatch`, `srun`, `sacct` and `scancel`. The queue is a folder beside them with the
+batch script and the state of every job of its array.
 """
 
 import os
@@ -14,7 +14,7 @@ NAMES = ("sbatch", "srun", "sacct", "scancel")
 
 
 def install(folder: Path) -> dict[str, str]:
-    """Put the programs into `folder` / bin; returns the variables that a command needs to find them."""
+    """Put the programs into `folder` / bin; returns the environment variables with which a command finds them."""
     (folder / "bin").mkdir(parents=True)
     (folder / "queue").mkdir()
     for name in NAMES:
@@ -31,21 +31,21 @@ def options(script: str) -> dict[str, str]:
 
 
 def sbatch(queue: Path, path: str) -> None:
-    """Start every job of the script's array at once, and say the number of the array."""
+    """Start every job of the script's array at once, and print the id of the array."""
     text = Path(path).read_text()
     (queue / "script.sh").write_text(text)
-    asked = options(text)
-    last = int(asked["array"].partition("%")[0].partition("-")[2]) if "array" in asked else 0
+    given = options(text)
+    last = int(given["array"].partition("%")[0].partition("-")[2]) if "array" in given else 0
     for index in range(last + 1):
         subprocess.Popen(
-            [sys.executable, __file__, "job", str(queue), str(index), asked["nodes"]],
+            [sys.executable, __file__, "job", str(queue), str(index), given["nodes"]],
             start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     print(f"Submitted batch job {JOB_ID}")
 
 
 def job(queue: Path, index: str, nodes: str) -> None:
-    """One job of the array, from its start to its end."""
+    """Run one job of the array."""
     array = "--array" in (queue / "script.sh").read_text()
     state = queue / (f"{JOB_ID}_{index}" if array else JOB_ID)
     numbers = {"SLURM_ARRAY_JOB_ID": JOB_ID, "SLURM_ARRAY_TASK_ID": index} if array else {}
@@ -77,14 +77,14 @@ def srun(queue: Path, *arguments: str) -> None:
 
 
 def sacct(queue: Path, *_: str) -> None:
-    """The state of every job."""
+    """Print the state of every job."""
     print("JobID|State|NodeList")
     for state in sorted(queue.glob(f"{JOB_ID}*")):
         print(f"{state.name}|{state.read_text()}|here")
 
 
 def scancel(queue: Path, *arguments: str) -> None:
-    """Note that a job was to be cancelled."""
+    """Record the id of a job to cancel."""
     with (queue / "cancelled").open("a") as handle:
         handle.write(f"{arguments[0]}\n")
 

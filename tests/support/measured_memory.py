@@ -22,7 +22,7 @@ from cotpress.training.batching import MicroBatch
 from cotpress.training.config import TuneConfig
 from cotpress.training.head_loss import SummedLoss, chunked_loss
 from cotpress.training.module import LossOfModel
-from cotpress.training.sharing import Alone
+from cotpress.training.sharing import OneDevice
 
 
 class Measured(NamedTuple):
@@ -135,7 +135,7 @@ def measure_training(
     fake: bool = False,
 ) -> Measured:
     """One step of training, with every token but the last of each sequence as a target."""
-    sharing = Alone(torch.bfloat16 if setting.copied else None)
+    sharing = OneDevice(torch.bfloat16 if setting.copied else None)
     model = sharing.load(torch.device("meta"), lambda _: trained_model(shape, setting))
     with FakeTensorMode() if fake else contextlib.nullcontext(), LiveMemory() as memory:
         fill(model)
@@ -155,7 +155,7 @@ def measure_training(
 
         called: Any = sharing.ready(LossOfModel(model, noting))
         found = {"states": 0}
-        with checkpointed_activations(model, wanted=setting.checkpointing):
+        with checkpointed_activations(model, enabled=setting.checkpointing):
             for _ in range(2):
                 for _ in range(2):
                     found["states"] = memory.peak = memory.live

@@ -12,9 +12,9 @@ from cotpress.store.artifacts import ArtifactStore
 
 @pytest.fixture(scope="session", autouse=True)
 def processor_without_bfloat16() -> Iterator[None]:
-    """`dtype: auto` is float32 here on every processor: the tests compare numbers to the last digits.
+    """Make `dtype: auto` float32 on every processor, as unit tests compare numbers to the last digits.
 
-    On one that computes in bfloat16 the integration tests, whose commands run as a user's, do so.
+    Integration tests run commands in processes of their own and use bfloat16 where the processor computes in it.
     """
     without = {**torch.cpu.get_capabilities(), "avx512_bf16": False, "amx_bf16": False}
     with pytest.MonkeyPatch.context() as patch:
@@ -23,7 +23,7 @@ def processor_without_bfloat16() -> Iterator[None]:
 
 
 class RealModel(NamedTuple):
-    """A real pretrained model, ready to read."""
+    """A real pretrained model with its tokenizer."""
 
     config: ModelConfig
     tokenizer: object
@@ -45,7 +45,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealModel]:
 
 @pytest.fixture
 def rescaled_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Llama models multiply their logits by something that only their own forward pass knows of."""
+    """Scale the logits in the forward pass of Llama models, without a setting that says so."""
     from transformers import LlamaForCausalLM
 
     plain = LlamaForCausalLM.forward

@@ -8,16 +8,14 @@ from cotpress.progress import Progress, duration
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that have passed, to be set by the test."""
+    """Elapsed seconds, set by the test."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
     return now
 
 
-def test_lines_give_rate_and_time_left_once_a_sample_is_done(
-    clock: list[float], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lines_have_rate_and_time_left_after_a_sample(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Progress("answer", 200, "answers") as progress:
         for now, amount in ((2, 0), (11, 1), (22, 9), (23, 10), (40, 20)):
             clock[0] = now
@@ -29,7 +27,7 @@ def test_lines_give_rate_and_time_left_once_a_sample_is_done(
     ]
 
 
-def test_what_an_earlier_call_did_is_no_rate_of_this_one(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_rate_does_not_include_work_of_an_earlier_call(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Progress("answer", 200, "answers", done=100) as progress:
         clock[0] = 10
         progress.advance(4)
@@ -45,5 +43,5 @@ def test_what_an_earlier_call_did_is_no_rate_of_this_one(clock: list[float], cap
     ("seconds", "text"),
     [(-1, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (3599.6, "1 h 00 min"), (7260, "2 h 01 min")],
 )
-def test_durations_are_rounded_to_what_people_read(seconds: float, text: str) -> None:
+def test_durations_are_rounded(seconds: float, text: str) -> None:
     assert duration(seconds) == text

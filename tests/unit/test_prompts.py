@@ -18,7 +18,7 @@ from support.reported import tokenizer
 
 
 @pytest.mark.parametrize(("ratio", "text"), [(0.5, "<0.5>"), (0.75, "<0.75>"), (1.0, ""), (None, "")])
-def test_marker_announces_the_ratio_and_nothing_at_one(ratio: float | None, text: str) -> None:
+def test_marker_states_the_ratio_and_is_empty_at_one(ratio: float | None, text: str) -> None:
     assert marker_text("<{ratio}>", ratio) == text
 
 
@@ -27,9 +27,9 @@ def test_marker_without_placeholder_is_an_error() -> None:
         marker_text("<eot>", 0.5)
 
 
-def written(thinking_open: str, thinking_close: str) -> ChatFormat:
-    one_word = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=one_word, eos_token="?")
+def chat_format(thinking_open: str, thinking_close: str) -> ChatFormat:
+    vocabulary = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="?")
     return ChatFormat(tokenizer, ChatConfig(thinking_open=thinking_open, thinking_close=thinking_close))
 
 
@@ -41,8 +41,8 @@ def written(thinking_open: str, thinking_close: str) -> ChatFormat:
         ("a</t>", ("a", "", True)),
     ],
 )
-def test_tag_closes_the_thinking_where_it_first_stands(text: str, split: tuple[str, str, bool]) -> None:
-    assert written("<t>", "\n</t>\n").split_output(text) == split
+def test_first_closing_tag_ends_the_thinking(text: str, split: tuple[str, str, bool]) -> None:
+    assert chat_format("<t>", "\n</t>\n").split_output(text) == split
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,17 @@ def test_tag_closes_the_thinking_where_it_first_stands(text: str, split: tuple[s
     ],
 )
 def test_without_tags_the_last_paragraph_is_the_response(text: str, split: tuple[str, str, bool]) -> None:
-    assert written("", "\n\n").split_output(text) == split
+    assert chat_format("", "\n\n").split_output(text) == split
 
 
-def test_white_space_is_no_tag() -> None:
-    assert written("<t>", "\n</t>\n").has_tags
-    assert not written("", "\n\n").has_tags
+def test_white_space_does_not_count_as_a_tag() -> None:
+    assert chat_format("<t>", "\n</t>\n").has_tags
+    assert not chat_format("", "\n\n").has_tags
 
 
 @functools.cache
 def merging(thinking_open: str, thinking_close: str) -> tuple[PreTrainedTokenizerFast, ChatFormat]:
-    """A byte-level tokenizer: random tokens hold parts of characters, and neighbours that would merge."""
+    """A byte-level tokenizer; random tokens include parts of characters and neighbours that would merge."""
     made = tokenizer(["so the answer is 12\n\n", "<t>wait the answer</t>"])
     made.eos_token = "."
     return made, ChatFormat(made, ChatConfig(thinking_open=thinking_open, thinking_close=thinking_close))
@@ -78,7 +78,7 @@ some_tokens = st.lists(st.integers(0, 300), max_size=60)
     st.sampled_from([("<t>", "\n</t>\n"), ("", "\n\n"), ("", "\n◁t▷")]), some_tokens, some_tokens,
     st.sampled_from(["", "e", "é", "日本"]), st.booleans(),
 )  # fmt: skip
-def test_thinking_tokens_are_those_whose_text_ends_before_the_closing_text(
+def test_thinking_tokens_end_before_the_closing_text(
     tags: tuple[str, str], before: list[int], after: list[int], text: str, opened: bool
 ) -> None:
     made, chat = merging(*tags)
@@ -94,7 +94,7 @@ def test_thinking_tokens_are_those_whose_text_ends_before_the_closing_text(
     assert chat.num_thinking_tokens(ids) == expected
 
 
-def test_counting_thinking_tokens_decodes_each_token_a_few_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_thinking_tokens_decodes_each_token_about_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     made, chat = merging("<t>", "\n</t>\n")
     decoded, decode = [0], made.decode
 
@@ -125,7 +125,7 @@ def opened_by_template(ending: str, tmp_path: Path) -> tuple[Any, ChatFormat]:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_thinking_is_opened_once_by_the_template_or_by_us(ending: str, tmp_path: Path) -> None:
+def test_thinking_is_opened_once_by_the_template_or_the_completion(ending: str, tmp_path: Path) -> None:
     tokenizer, chat = opened_by_template(ending, tmp_path)
     prompt, thinking = chat.prompt_ids("2 + 2", 0.5), chat.text_ids("so 4")
     assert tokenizer.decode(prompt).endswith("assistant\n" + ending)
@@ -137,30 +137,30 @@ def test_thinking_is_opened_once_by_the_template_or_by_us(ending: str, tmp_path:
     assert chat.opening_identity() == ({} if ENDINGS[ending] == "<think>\n" else {"opening": ENDINGS[ending]})
 
 
-def test_training_row_holds_the_ids_that_a_model_is_asked_with_and_writes(tmp_path: Path) -> None:
+def test_training_row_equals_prompt_and_output_of_a_model(tmp_path: Path) -> None:
     _, chat = opened_by_template("<think>\n", tmp_path)
-    output = "so 4\n</think>\n\n4"  # of a model whose thinking the prompt has opened
+    output = "so 4\n</think>\n\n4"  # the prompt ends with the opening tag
     thinking, response, closed = chat.split_output(output)
     assert closed
     assert chat.begins_thinking(output)
-    written = [
+    generated = [
         *chat.text_ids("so 4"),
         *chat.text_ids("\n</think>\n\n"),
         *chat.text_ids("4"),
         *chat.text_ids("<|im_end|>"),
     ]
     row = [*chat.prompt_ids("2 + 2"), *chat.completion_ids(chat.text_ids(thinking), response)]
-    assert row == [*chat.prompt_ids("2 + 2"), *written]
+    assert row == [*chat.prompt_ids("2 + 2"), *generated]
 
 
-def test_layout_that_parts_nothing_is_an_error() -> None:
+def test_layout_without_a_separator_is_an_error() -> None:
     with pytest.raises(ConfigError, match="thinking_close is empty"):
-        written("<t>", "")
+        chat_format("<t>", "")
 
 
-def dated(template: str) -> str:
-    one_word = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=one_word, eos_token="?", chat_template=template)
+def rendered(template: str) -> str:
+    vocabulary = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="?", chat_template=template)
     return render_chat(tokenizer, [{"role": "user", "content": "hi"}], add_generation_prompt=True)
 
 
@@ -176,9 +176,9 @@ def dated(template: str) -> str:
         ("\n  {% if true %}{{ strftime_now('%y') }}{% endif %}", "\n24"),
     ],
 )
-def test_template_that_asks_for_the_date_is_told_the_same_one_every_day(template: str, text: str) -> None:
-    assert dated(template) == text
+def test_template_with_a_date_always_has_the_same_date(template: str, text: str) -> None:
+    assert rendered(template) == text
 
 
-def test_template_without_a_date_is_written_as_the_tokenizer_writes_it() -> None:
-    assert dated("\n  {% if true %}a{% endif %}{% if add_generation_prompt %} b{% endif %}") == "\na b"
+def test_template_without_a_date_is_rendered_unchanged() -> None:
+    assert rendered("\n  {% if true %}a{% endif %}{% if add_generation_prompt %} b{% endif %}") == "\na b"

@@ -1,6 +1,6 @@
-"""Final answers: where a solution states its own, whether two mean the same, and whether it declines to give one.
+"""Final answers: extraction from a solution, comparison with the gold answer, and detection of refusals to answer.
 
-One definition for filtering self-written traces, for the validation callback and for evaluation.
+Used to filter self-written traces, by the validation callback and by evaluation.
 """
 
 from cotpress.answers.comparison import checker_fingerprint, is_equal

@@ -1,7 +1,4 @@
-"""Whether two answers mean the same: exactly and cheaply where both are plain, by math-verify where they are not.
-
-Which checker gave a verdict: verdicts of another one must not be taken for its own.
-"""
+"""Comparison of two answers: exact and fast for plain numbers, letters and words, by math-verify for the rest."""
 
 import functools
 import hashlib
@@ -13,43 +10,23 @@ from cotpress.answers.extraction import choice
 from cotpress.answers.quantities import MAX_CHARACTERS, normal, read_quantity, same_quantity
 from cotpress.answers.verifier import symbolically_equal
 
+MAX_GROUPS = 100
+"""Most braces of an answer that is compared symbolically; parsing deeper nesting exceeds the time limit."""
 _PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
-@functools.cache
-def checker_fingerprint(*more: Path) -> str:
-    """16 hex digits over the code that extracts and compares answers, and over the versions of what it builds on.
-
-    The code itself and no number that somebody has to raise: an answer is judged again in milliseconds, so a harmless
-    change costs next to nothing and no change of a verdict is ever missed.
-
-    Args:
-        more: Further source files that have a say in verdicts.
-    """
-    digest = hashlib.sha256()
-    for path in [*sorted(Path(__file__).parent.glob("*.py")), *more]:
-        digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    for package in _PACKAGES:
-        digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-MAX_GROUPS = 100
-"""Most braces of an answer that is compared symbolically: parsing deeply nested ones takes longer than the limit."""
-
-
 def is_equal(gold: str, predicted: str) -> bool:
-    """Whether a predicted answer means the same as the gold answer.
+    """True if a predicted answer means the same as the gold answer.
 
-    Never raises for any input; a comparison that takes longer than `verifier.TIMEOUT_S` counts as different. Safe in
-    threads and in forked processes.
+    A comparison that takes longer than `verifier.TIMEOUT_S` counts as different. Safe in threads and in forked
+    processes; no input raises an exception.
 
     Args:
-        gold: The reference answer; it decides how the prediction is read (a number, a choice letter, LaTeX).
-        predicted: What `extract_answer` found.
+        gold: The reference answer; it determines how the prediction is read (a number, a choice letter, LaTeX).
+        predicted: An answer from `extract_answer`.
 
     Raises:
-        CotpressError: math-verify cannot be started at all, so no verdict would mean anything.
+        CotpressError: math-verify cannot be started at all, so that no verdict would be valid.
     """
     if max(len(gold), len(predicted)) > MAX_CHARACTERS:
         return gold.strip() == predicted.strip()
@@ -68,3 +45,21 @@ def is_equal(gold: str, predicted: str) -> bool:
     if predicted.count("{") > MAX_GROUPS:
         return False
     return symbolically_equal(gold, predicted)
+
+
+@functools.cache
+def checker_fingerprint(*more: Path) -> str:
+    """16 hex digits over the code that extracts and compares answers, and over the versions of its packages.
+
+    Stored verdicts of another fingerprint are not reused. The hash covers the code itself, so that no change of a
+    verdict is missed; a harmless change costs little, as an answer is judged again in milliseconds.
+
+    Args:
+        more: Further source files that affect verdicts.
+    """
+    digest = hashlib.sha256()
+    for path in [*sorted(Path(__file__).parent.glob("*.py")), *more]:
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    for package in _PACKAGES:
+        digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
+    return digest.hexdigest()[:16]

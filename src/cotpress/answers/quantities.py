@@ -1,18 +1,18 @@
-"""Plain numbers, fractions, percentages and units, read and compared exactly and without sympy."""
+"""Exact reading and comparison of plain numbers, fractions, percentages and units, without sympy."""
 
 import re
 from fractions import Fraction
 from typing import NamedTuple
 
 MAX_CHARACTERS = 2000
-"""Longest text that is read as an answer; no benchmark answer comes near it."""
+"""Longest text that is read as an answer; benchmark answers are much shorter."""
 
 INTEGER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 """Digits, with or without commas between thousands (a regular expression)."""
 
 
 class Quantity(NamedTuple):
-    """A number as it was written: its value, whether it is a percentage, and its unit in lower case."""
+    """A number: its value, whether it is written as a percentage, and its unit in lower case."""
 
     value: Fraction
     is_percent: bool
@@ -35,7 +35,7 @@ _UNIT = (
     r"(?: ?(?:[ckm]?m|km/h|mph|k?g|mg|lbs?|oz|ft|in|mi|yd|m?l|hrs?|h|s|min|[ap]m)\b| [A-Za-z][A-Za-z.'-]{2,})"
     r"(?: ?\^ ?\{?[23]\}?|[²³])?(?: [A-Za-z][A-Za-z./'-]*)*"
 )
-"""A short unit, or a word of three letters and more: `6 xy` is a product, not six of something."""
+"""A short unit, or a word of at least three letters, as `6 xy` is a product."""
 _QUANTITY = re.compile(
     rf"(?P<sign>[-+]?)\s*(?:"
     rf"(?:(?P<whole>\d+)\s*)?\\frac\s*(?:\{{\s*(?P<fsign>-?)(?P<num>{_UNSIGNED})\s*\}}|(?P<num1>\d))"
@@ -48,7 +48,7 @@ _OPERATORS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "mod", "or", 
 
 
 def normal(text: str) -> str:
-    r"""The text without what does not change an answer's meaning: spacing, dollar signs, `\text`, a full stop."""
+    r"""Remove parts that do not change an answer's meaning: spacing, dollar signs, `\text`, a full stop."""
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = text.strip()
@@ -56,7 +56,7 @@ def normal(text: str) -> str:
 
 
 def read_quantity(text: str) -> Quantity | None:
-    """The plain number, fraction or mixed number that a `normal` text is; None if it is anything else."""
+    """Read a `normal` text as a plain number, fraction or mixed number; None if it is anything else."""
     match = _QUANTITY.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
     if match is None:
         return None
@@ -67,7 +67,7 @@ def read_quantity(text: str) -> Quantity | None:
     denominator = match["den"] or match["den1"] or match["right"] or "1"
     try:
         value = Fraction(numerator.replace(",", "")) / Fraction(denominator.replace(",", ""))
-    except (ZeroDivisionError, ValueError):  # a ValueError is a number of more than 4,300 digits
+    except (ZeroDivisionError, ValueError):  # ValueError: more than 4,300 digits
         return None
     if match["fsign"]:
         value = -value
@@ -76,7 +76,7 @@ def read_quantity(text: str) -> Quantity | None:
 
 
 def same_quantity(gold: Quantity, predicted: Quantity) -> bool:
-    """Equal values in units that do not contradict each other; 25 % is 25 or 0.25, whichever the gold answer is."""
+    """True for equal values whose units do not contradict each other; 25 % equals a gold answer of 25 or of 0.25."""
     (expected, expected_percent, unit), (got, got_percent, other_unit) = gold, predicted
     if unit and other_unit and unit[0] != other_unit[0]:  # hr and hours agree, hours and minutes do not
         return False
@@ -88,5 +88,5 @@ def same_quantity(gold: Quantity, predicted: Quantity) -> bool:
 
 
 def _close(a: Fraction, b: Fraction) -> bool:
-    """Equal, or equal when a decimal expansion is rounded to six places (as in math-verify)."""
+    """True if two values are equal exactly or rounded to six decimal places (as in math-verify)."""
     return a == b or round(a, 6) == round(b, 6) != 0

@@ -1,35 +1,35 @@
-r"""Where a text states its answer: boxes, `answer is ...`, `#### ...`. Linear in the length of any text."""
+r"""Statements of an answer in a text: boxes, `answer is ...`, `#### ...`; in time linear in the text's length."""
 
 import re
 from dataclasses import dataclass
 
 MAX_STATEMENT = 2000
-"""Longest statement that is looked at, in characters; no benchmark answer comes near it."""
+"""Longest statement, in characters; benchmark answers are much shorter."""
 TAIL = 10_000
-"""Characters at the end of a text among which a bare number can be its answer."""
+"""Characters at the end of a text that are searched for a bare number as its answer."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
 _CUT_BOX = re.compile(r"\\(?:boxed|fbox)\s*\Z")
 _STATED = re.compile(r"(?:final\s+answer|\banswer)\**\s*(?:is(?![a-z])|:)\s*:?\**\s*:?\s*", re.IGNORECASE)
-"""Not `isn't`, which states nothing; `is18` does, for students of compressed text leave out spaces."""
+"""Excludes `isn't`; includes `is18`, as students of compressed text leave out spaces."""
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]{0,1999})", re.MULTILINE)
 _NUMBERED = re.compile(r"[\d.]+[.)]\s")
 _BEGINS_VALUE = re.compile(r"[-+$\\(\[{]*\d|[$\\]")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _UNIT_WORDS = 2
-"""`#### 12 square feet`."""
+"""Most words after a number in an answer line, e.g. `#### 12 square feet`."""
 _MATH = re.compile(r"\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    r"""A complete `\boxed{...}` that lies in no other box.
+    r"""A complete `\boxed{...}` outside other boxes.
 
     Attributes:
         start: Position of its backslash.
         end: Position after its closing brace.
-        content: What is in it, boxes inside it opened: `2+\boxed{3}` reads `2+3`.
+        content: Its content with inner boxes unwrapped: `2+\boxed{3}` reads `2+3`.
     """
 
     start: int
@@ -38,7 +38,7 @@ class Box:
 
 
 def boxes(text: str) -> list[Box]:
-    """The complete outermost boxes, in order."""
+    """All complete outermost boxes, in order."""
     return _scan(text)[0]
 
 
@@ -48,14 +48,14 @@ def boxed(text: str) -> str:
 
 
 def cut_off(text: str) -> bool:
-    """Whether the text ends inside a box, so that the answer it was about to state is not there."""
+    """True if the text ends inside a box, so that its answer is missing."""
     return _scan(text)[1] or _CUT_BOX.search(text, max(len(text) - 40, 0)) is not None
 
 
 def stated(text: str) -> str:
-    """What follows the last `answer is` or `answer:`, up to the end of its formula or sentence."""
+    """Text after the last `answer is` or `answer:`, up to the end of its formula or sentence."""
     last = None
-    for last in _STATED.finditer(text):  # noqa: B007 - the last match is what is wanted
+    for last in _STATED.finditer(text):  # noqa: B007 - only the last match is used
         pass
     if last is None:
         return ""
@@ -67,14 +67,14 @@ def stated(text: str) -> str:
 
 
 def after_hashes(text: str) -> str:
-    """What follows the last `####` that states an answer (GSM8K)."""
+    """Text after the last `####` that states an answer (GSM8K)."""
     return next((match.group(1).strip() for match in reversed(_answer_lines(text))), "")
 
 
 def _answer_lines(text: str) -> list[re.Match[str]]:
-    """Lines `#### ...` that state an answer: the last line of the text whatever it holds, above it no headings.
+    """Lines `#### ...` that state an answer: the last line of the text with any content, earlier lines if no headings.
 
-    `#### Step 2: the sum` is Markdown, `#### 1. Read the question` too; `#### 5 apples` is an answer.
+    `#### Step 2: the sum` and `#### 1. Read the question` are headings; `#### 5 apples` is an answer.
     """
     end = len(text.rstrip())
     return [m for m in _HASHES.finditer(text) if m.end() >= end or not _is_heading(m.group(1))]
@@ -86,13 +86,13 @@ def _is_heading(line: str) -> bool:
 
 
 def statement_range(text: str) -> tuple[int, int] | None:
-    r"""Where the last statement of an answer stands: its first character and one past its last.
+    r"""First character and end of the last statement of an answer; None if the text has none.
 
-    Of a box that is all of it, of `answer is ...` and `#### ...` what introduces the answer; of several kinds the one
-    that `extract_answer` reads. None if the text states none, whatever number stands last in it.
+    The range of a box is the whole box, that of `answer is ...` and `#### ...` the part before the answer. Of several
+    kinds it is the one that `extract_answer` reads. A bare number is no statement.
     """
-    if found := [box for box in boxes(text) if box.content]:
-        return found[-1].start, found[-1].end
+    if filled := [box for box in boxes(text) if box.content]:
+        return filled[-1].start, filled[-1].end
     if leads := list(_STATED.finditer(text)):
         return leads[-1].span()
     if lines := _answer_lines(text):
@@ -110,9 +110,9 @@ def _inside(match: re.Match[str]) -> str:
 
 
 def _scan(text: str) -> tuple[list[Box], bool]:
-    """Outermost complete boxes, and whether the last box of the text is open."""
-    groups: list[tuple[bool, int, int]] = []  # open so far: is a box, its first character, first of its content
-    closed: list[tuple[int, int, int]] = []  # boxes: first character, first of the content, closing brace
+    """Outermost complete boxes, and True if the last box of the text is open."""
+    groups: list[tuple[bool, int, int]] = []  # open groups: is a box, first character, start of the content
+    closed: list[tuple[int, int, int]] = []  # boxes: first character, start of the content, closing brace
     first = _BOX.search(text)
     for match in _BRACES.finditer(text, first.start()) if first else ():
         if match["box"] or match.group() == "{":
@@ -127,12 +127,12 @@ def _scan(text: str) -> tuple[list[Box], bool]:
 
 
 def _outermost(text: str, closed: list[tuple[int, int, int]]) -> list[Box]:
-    found: list[Box] = []
+    outermost: list[Box] = []
     index = 0
     while index < len(closed):
         start, position, end = closed[index]
         index += 1
-        cuts: list[tuple[int, int]] = []  # wrappers of the boxes inside
+        cuts: list[tuple[int, int]] = []  # wrappers of inner boxes
         while index < len(closed) and closed[index][0] < end:
             inner, inside, brace = closed[index]
             cuts += [(inner, inside), (brace, brace + 1)]
@@ -141,5 +141,5 @@ def _outermost(text: str, closed: list[tuple[int, int, int]]) -> list[Box]:
         for cut, resume in sorted(cuts):
             pieces.append(text[position:cut])
             position = resume
-        found.append(Box(start, end + 1, ("".join(pieces) + text[position:end]).strip()))
-    return found
+        outermost.append(Box(start, end + 1, ("".join(pieces) + text[position:end]).strip()))
+    return outermost

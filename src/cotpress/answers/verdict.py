@@ -1,4 +1,4 @@
-"""The verdict on one output: what it answers, whether that is right, whether it declines to answer."""
+"""Verdict on one output: its answer, the answer's correctness, and whether it declines to answer."""
 
 import re
 from typing import NamedTuple
@@ -16,20 +16,20 @@ _DECLINES = re.compile(
     r"(?:determine|solve|answer|compute|calculate|find|evaluate|know|give|provide)",
     re.IGNORECASE,
 )
-"""A sentence that declines."""
+"""Sentences that decline to answer."""
 _NO_VALUE = re.compile(
     r"\b(?:undefined|unknown|indeterminate|not (?:well.)?defined|not (?:given|provided|specified))\b", re.I
 )
-"""What declines only as the answer itself; on the way to one it is said of other things."""
+"""Words that decline only as the answer itself; elsewhere they describe other things."""
 
 
 class Verdict(NamedTuple):
-    """What became of one question.
+    """Verdict on the output for one question.
 
     Attributes:
-        predicted: The extracted answer; empty if there was none.
-        correct: Whether it is right.
-        declined: Whether the output says that the question has no answer.
+        predicted: The extracted answer; empty if there is none.
+        correct: True if it is right.
+        declined: True if the output says that the question has no answer.
     """
 
     predicted: str
@@ -38,15 +38,15 @@ class Verdict(NamedTuple):
 
 
 def judge(text: str, gold: str, extractor: Extractor = Extractor.math, *, unanswerable: bool = False) -> Verdict:
-    """What an output answers and whether that is right.
+    """Extract the answer of an output and compare it with the gold answer.
 
-    An unanswerable question is answered rightly by saying so, and only by that: silence, a truncated text and any
-    answer are wrong. On every other question declining is one more way of being wrong.
+    For an unanswerable question only declining is right: no answer, a truncated text and any answer are wrong. For
+    every other question declining is wrong.
 
     Args:
         text: The written solution.
-        gold: The reference answer; not looked at if `unanswerable`.
-        extractor: What kind of answer is looked for.
+        gold: The reference answer; not used if `unanswerable`.
+        extractor: Kind of answer.
         unanswerable: The question has no answer, for instance because a premise is missing.
     """
     declined = declines_to_answer(text)
@@ -57,13 +57,13 @@ def judge(text: str, gold: str, extractor: Extractor = Extractor.math, *, unansw
 
 
 def declines_to_answer(text: str) -> bool:
-    r"""Whether a solution ends by saying that its question has no answer.
+    r"""True if a solution ends by saying that its question has no answer.
 
-    What counts is what it commits to: `\boxed{\text{insufficient information}}` declines, and so do last paragraphs
-    that say the problem cannot be solved and state no answer. A complaint on the way to an answer does not: of R1's
-    102 solutions to questions with a missing premise (arXiv 2504.06514) 29 complain, but only 8 decline in the end.
+    The final statement decides: `\boxed{\text{insufficient information}}` declines, and so do last paragraphs that
+    state no answer and say that the problem cannot be solved. An earlier complaint does not decline: of R1's 102
+    solutions to questions with a missing premise (arXiv 2504.06514) 29 complain, but only 8 decline in the end.
     """
-    if commitment := boxed(text) or stated(text):
-        return any(said.search(commitment) for said in (_DECLINES, _NO_VALUE))
+    if statement := boxed(text) or stated(text):
+        return any(pattern.search(statement) for pattern in (_DECLINES, _NO_VALUE))
     ending = text.rstrip()[-MAX_STATEMENT:].split("\n\n")[-2:]
     return _DECLINES.search("\n\n".join(ending)) is not None

@@ -1,20 +1,18 @@
 """Symbolic comparison by math-verify, in a child process that can be killed.
 
-math-verify guards itself with `signal.alarm`, which raises in threads and cannot stop a runaway big-integer power.
-Here it runs without its own limits in a child of the asking process; a pair that takes too long costs the child its
-life and counts as different. One child serves all threads of a process; a forked or spawned worker starts its own.
+math-verify limits its time with `signal.alarm`, which raises in threads and cannot stop a runaway big-integer power.
+Here it runs without its own limits in a child process; a comparison that takes too long ends with the child, and the
+pair counts as different. One child serves all threads of a process; a forked or spawned worker starts its own.
 """
 
-import atexit
 import functools
-import json
 import logging
 import os
-import select
-import subprocess
-import sys
+import signal
 import threading
+from pathlib import Path
 
+from cotpress import processes
 from cotpress.errors import CotpressError
 
 log = logging.getLogger(__name__)
@@ -22,107 +20,69 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 5.0
 """Longest symbolic comparison of one pair; after it the pair counts as different."""
 STARTUP_S = 120.0
-"""Longest wait for the comparing process to import math-verify."""
+"""Longest wait for the child to import math-verify."""
 MEMORY_BYTES = 4 * 2**30
-"""Address space of the comparing process."""
-
-
-class _Comparer:
-    """A child process that runs math-verify, one pair at a time."""
-
-    def __init__(self) -> None:
-        start = f"import sys; sys.path[:] = {sys.path!r}; from cotpress.answers.verifier import _serve; _serve()"
-        self.owner = os.getpid()
-        # A session of its own: Ctrl-C reaches only the parent, whose end closes the pipe and so ends the child.
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own text
-            [sys.executable, "-c", start],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True,
-        )  # fmt: skip
-        if self._reply(STARTUP_S) != b"ready\n":
-            self.close()
-            raise CotpressError(
-                "symbolic answer comparison: the math-verify process did not start. "
-                'Fix: pip install "math-verify[antlr4-9-3]", then try: python -c "import math_verify"'
-            )
-
-    def compare(self, gold: str, predicted: str) -> bool | None:
-        """The verdict, or None if there was none in time; the process is then gone."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps([gold, predicted]).encode() + b"\n")
-        except OSError:
-            return None
-        return {b"1\n": True, b"0\n": False}.get(self._reply(TIMEOUT_S))
-
-    def _reply(self, timeout_s: float) -> bytes:
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-        return os.read(self._process.stdout.fileno(), 64) if ready else b""
-
-    def close(self) -> None:
-        """End the process and free its pipes."""
-        if self.owner == os.getpid():
-            self._process.kill()
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-
+"""Address space of the child."""
 
 _lock = threading.Lock()
-_comparer: _Comparer | None = None
+_comparer: processes.Child | None = None
 
 
 @functools.lru_cache(maxsize=4096)
 def symbolically_equal(gold: str, predicted: str) -> bool:
-    """Whether math-verify finds the two equal; False if it takes longer than `TIMEOUT_S`.
+    """True if math-verify judges the two equal; False if it takes longer than `TIMEOUT_S`.
 
     Raises:
-        CotpressError: math-verify cannot be started at all, so no verdict would mean anything.
+        CotpressError: math-verify does not start.
     """
     global _comparer
     with _lock:
         if _comparer is None:
-            _comparer = _Comparer()
-        verdict = _comparer.compare(gold, predicted)
+            _comparer = _start()
+        try:
+            _comparer.send((gold, predicted))
+        except OSError:
+            verdict = None
+        else:
+            verdict = _comparer.receive(TIMEOUT_S)
         if verdict is None:
             log.warning("answers '%.60s' and '%.60s' could not be compared: counted as different", gold, predicted)
-            _stop()
+            _comparer.end(0.0)
+            _comparer = None
         return bool(verdict)
 
 
+def _start() -> processes.Child:
+    child = processes.Child(_serve, output=Path(os.devnull), daemon=True)
+    if child.receive(STARTUP_S) is not True:
+        child.end(0.0)
+        raise CotpressError(
+            "symbolic answer comparison: the math-verify process did not start. Fix: "
+            'pip install "math-verify[antlr4-9-3]", then try: python -c "import math_verify"; a script of your own '
+            'has to guard its work with: if __name__ == "__main__"'
+        )
+    return child
+
+
 def _forget() -> None:
-    """In a forked worker: the parent's lock may be held by a thread that is not here, and its child is not ours."""
+    """Reset a forked process: a thread of its parent may hold the lock, and the child belongs to the parent."""
     global _lock, _comparer
-    _lock = threading.Lock()
-    if _comparer is not None:
-        _comparer.close()
-        _comparer = None
+    _lock, _comparer = threading.Lock(), None
 
 
 os.register_at_fork(after_in_child=_forget)
 
 
-@atexit.register
-def _stop() -> None:
-    global _comparer
-    if _comparer is not None:
-        _comparer.close()
-        _comparer = None
-
-
 def _serve() -> None:
-    """The child: one JSON pair per line in, `1` or `0` per line out, until the parent closes the pipe."""
+    """Compare pairs in the child until the parent ends."""
     import resource
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    _verify("1", "2")  # imports and warms up before the clock runs
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    for line in sys.stdin:
-        gold, predicted = json.loads(line)
-        sys.stdout.write("1\n" if _verify(gold, predicted) else "0\n")
-        sys.stdout.flush()
+    _verify("1", "2")  # imports and warms up before the time of a comparison is limited
+    processes.send(True)
+    while True:
+        processes.send(_verify(*processes.receive()))
 
 
 def _verify(gold: str, predicted: str) -> bool:
@@ -133,5 +93,5 @@ def _verify(gold: str, predicted: str) -> bool:
         return bool(math_verify.verify(sides[0], sides[1], timeout_seconds=None))
     except ImportError:
         raise
-    except Exception:  # sympy raises whatever it likes on odd input: such a pair is different
+    except Exception:  # sympy raises errors of any type on odd input: such a pair is different
         return False

@@ -1,1 +1,1 @@
-"""The W&B workspace and report over the runs of a project."""
+"""W&B workspace and report over the runs of a project."""

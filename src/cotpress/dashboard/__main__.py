@@ -24,7 +24,7 @@ python -m cotpress.dashboard - the W&B workspace and report over the runs of tra
   entity=TEAM       W&B team or user
   project=NAME      W&B project (default cotpress)
   sweep=NAME        only the runs of this sweep
-  scorers=[A,B]     scorers with a section of their own (default cts, tokenskip, random)
+  scorers=[A,B]     scorers with a separate section (default cts, tokenskip, random)
   dry_run=true      write the specification to a file and send nothing
   output=FILE       that file (default dashboard.json)
 """
@@ -41,7 +41,7 @@ class DashboardConfig:
     sweep: str | None = None
     """Only the runs of this sweep."""
     scorers: list[str] = field(default_factory=lambda: ["cts", "tokenskip", "random"])
-    """Scorers with a section of their own in the report."""
+    """Scorers with a separate section in the report."""
     dry_run: bool = False
     """Write the specification to a file and send nothing."""
     output: str = SPEC_FILE
@@ -52,7 +52,7 @@ def main(config: DashboardConfig) -> None:
     """Write or send workspace and report.
 
     Raises:
-        ConfigError: Something is to be sent, and nobody said to whom.
+        ConfigError: `entity` is missing and the run is not a dry run.
         MissingExtraError: The package wandb-workspaces is not installed.
         HubError: W&B refuses or cannot be reached.
     """
@@ -63,7 +63,7 @@ def main(config: DashboardConfig) -> None:
             raise
         raise MissingExtraError("the dashboard", "wandb-workspaces", "pip install 'cotpress[dashboard]'") from error
     if config.entity is None and not config.dry_run:
-        raise ConfigError("entity: got nothing, and W&B has to know where to. Fix: entity=TEAM_OR_USER, or --dry-run")
+        raise ConfigError("entity: no W&B team or user given. Fix: entity=TEAM_OR_USER, or --dry-run")
     views = make_views(
         entity=config.entity or "entity", project=config.project, sweep=config.sweep, scorers=config.scorers
     )
@@ -73,9 +73,9 @@ def main(config: DashboardConfig) -> None:
         sys.stdout.write(f"{path}\n")
         return
     try:
-        report = views.report.save()  # makes the project if there is none, so it goes first
+        report = views.report.save()  # first, as it creates a missing project
         workspace = views.workspace.save()
-    except Exception as error:  # many kinds, from the login to the network, and none that the caller can tell apart
+    except Exception as error:  # many types, from the login to the network, without a common base
         raise HubError(
             f"W&B did not take the dashboard: {without_secrets(str(error))}. Fix: wandb login, or WANDB_API_KEY; "
             "--dry-run writes it to a file"

@@ -1,4 +1,7 @@
-"""Workspace and report as wandb-workspaces makes them, before anything is sent."""
+"""W&B workspace and report of a project, as objects of wandb-workspaces.
+
+All metric names in the panels are names that `cotpress.tracking` sends.
+"""
 
 import json
 from dataclasses import dataclass
@@ -8,10 +11,17 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.expr import And
 
-from cotpress.dashboard import panels
 from cotpress.tracking.wandb_runs import AGENT_JOB
 
 TITLE = "Accuracy against tokens"
+ACCURACY, TOKENS = "evaluate/accuracy", "evaluate/mean_generated_tokens"
+TARGET, ACTUAL, GENERATED = "evaluate/target_ratio", "evaluate/actual_ratio", "evaluate/generated_ratio"
+SYSTEM = "system"
+"""Key of the W&B config with the system of a run: a scorer or a baseline."""
+TIMED = ("data", "distill", "reference", "score", "compress", "sft")
+"""Stages in the panel of seconds."""
+HALF, WHOLE, HEIGHT = 12, 24, 9
+"""Widths and height of panels on W&B's grid of 24 columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +32,7 @@ class Views:
     report: wr.Report
 
     def specs(self) -> dict[str, Any]:
-        """What `save()` would send of each, as JSON types."""
+        """Content that `save()` sends for each view, as JSON types."""
         workspace, report = self.workspace._to_model(), self.report._to_model()
         return {
             "workspace": {
@@ -42,42 +52,42 @@ class Views:
 
 
 def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[str]) -> Views:
-    """The workspace and the report of a project.
+    """Build the workspace and the report of a project.
 
     Args:
         entity: W&B team or user.
         project: W&B project.
         sweep: Show the runs of this sweep (the W&B group) only; None shows all.
-        scorers: Get a section of their own in the report.
+        scorers: Scorers with a separate section in the report.
     """
-    where = f" of sweep {sweep}" if sweep else ""
+    suffix = f" of sweep {sweep}" if sweep else ""
     sections = {
-        "Accuracy against tokens": panels.accuracy_against_tokens(),
-        "Ratio control": panels.ratio_control(),
-        "Scorers and baselines": panels.per_system(),
-        "Training": panels.training(),
-        "Time": panels.time(),
-        "Answers and tokens": panels.tables(),
+        "Accuracy against tokens": _accuracy_against_tokens(),
+        "Ratio control": _ratio_control(),
+        "Scorers and baselines": _bars_by_system(),
+        "Training": _training(),
+        "Time": _time(),
+        "Answers and tokens": _tables(),
     }
     workspace = ws.Workspace(
         entity=entity,
         project=project,
-        name=f"cotpress{where}",
-        sections=[ws.Section(name=name, panels=found, is_open=True) for name, found in sections.items()],
+        name=f"cotpress{suffix}",
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         runset_settings=ws.RunsetSettings(
             filters=_only(sweep),
             # Not grouped: W&B would show the mean of a sweep as one point.
             order=[ws.Ordering(ws.Metric("Group")), ws.Ordering(ws.Metric("JobType"))],
             pinned_columns=[
-                "run:group", "run:jobType", f"config:{panels.SYSTEM}.value", f"summary:{panels.ASKED}",
-                f"summary:{panels.ACTUAL}", f"summary:{panels.ACCURACY}", f"summary:{panels.TOKENS}",
+                "run:group", "run:jobType", f"config:{SYSTEM}.value", f"summary:{TARGET}", f"summary:{ACTUAL}",
+                f"summary:{ACCURACY}", f"summary:{TOKENS}",
             ],
         ),
     )  # fmt: skip
     report = wr.Report(
         entity=entity,
         project=project,
-        title=f"{TITLE}{where}"[:128],
+        title=f"{TITLE}{suffix}"[:128],
         description="Compressed chains of thought: what was kept, what it cost. Made by python -m cotpress.dashboard.",
         width="fluid",
         blocks=_blocks(sweep, scorers),
@@ -86,48 +96,127 @@ def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[st
 
 
 def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
-    judged = _runs("evaluated systems", sweep, "evaluate")
+    evaluated = _runs("evaluated systems", sweep, "evaluate")
     blocks: list[Any] = [
         wr.TableOfContents(),
         wr.H1(TITLE),
         wr.P(
             "Every point is a system on a benchmark; up and to the left is better. Original is trained on everything."
         ),
-        wr.PanelGrid(runsets=[judged], panels=panels.accuracy_against_tokens()),
+        wr.PanelGrid(runsets=[evaluated], panels=_accuracy_against_tokens()),
         wr.H1("Ratio control"),
-        wr.P("The asked ratio is the fraction of thinking tokens kept; on the diagonal it is met."),
-        wr.PanelGrid(runsets=[judged], panels=panels.ratio_control()),
+        wr.P("The target ratio is the fraction of thinking tokens to keep; on the diagonal it is met."),
+        wr.PanelGrid(runsets=[evaluated], panels=_ratio_control()),
         wr.H1("Scorers and baselines"),
-        wr.PanelGrid(runsets=[judged], panels=panels.per_system()),
+        wr.PanelGrid(runsets=[evaluated], panels=_bars_by_system()),
     ]
     for scorer in scorers:
         runs = _runs(scorer, sweep, "evaluate", system=scorer)
-        blocks += [wr.H2(scorer), wr.PanelGrid(runsets=[runs], panels=panels.accuracy_against_tokens()[:2])]
+        blocks += [wr.H2(scorer), wr.PanelGrid(runsets=[runs], panels=_accuracy_against_tokens()[:2])]
     trained = [_runs("students", sweep, "sft"), _runs("reference models", sweep, "reference")]
-    shown = [judged, _runs("compressed data", sweep, "compress")]
     return [
         *blocks,
         wr.H1("Training"),
-        wr.PanelGrid(runsets=trained, panels=panels.training()),
-        wr.PanelGrid(runsets=[wr.Runset(name="all stages", filters=_only(sweep))], panels=panels.time()),
+        wr.PanelGrid(runsets=trained, panels=_training()),
+        wr.PanelGrid(runsets=[wr.Runset(name="all stages", filters=_only(sweep))], panels=_time()),
         wr.H1("Answers and tokens"),
-        wr.PanelGrid(runsets=shown, panels=panels.tables()),
+        wr.PanelGrid(runsets=[evaluated, _runs("compressed data", sweep, "compress")], panels=_tables()),
     ]
 
 
 def _runs(name: str, sweep: str | None, stage: str, *, system: str | None = None) -> wr.Runset:
-    """Runs of one stage. Entity and project are left out: W&B then takes the report's own; no id is looked up."""
-    # A run of a W&B agent holds every stage of its job.
-    wanted = [ws.Metric("JobType").isin([stage, AGENT_JOB])]
+    """Runs of one stage. Without entity and project W&B uses the report's own and looks up no id."""
+    # A run of a W&B agent holds all stages of its job.
+    filters = [ws.Metric("JobType").isin([stage, AGENT_JOB])]
     if sweep:
-        wanted.append(ws.Metric("Group") == sweep)
+        filters.append(ws.Metric("Group") == sweep)
     if system:
-        wanted.append(ws.Config(panels.SYSTEM) == system)
-    return wr.Runset(name=name, filters=And(*wanted))
+        filters.append(ws.Config(SYSTEM) == system)
+    return wr.Runset(name=name, filters=And(*filters))
 
 
 def _only(sweep: str | None) -> Any:
     return And(ws.Metric("Group") == sweep) if sweep else ""
+
+
+def _accuracy_against_tokens() -> list[Any]:
+    """Accuracy and generated tokens of each system; up and to the left is better."""
+    legend = "${config:system} ${summary:evaluate/target_ratio}"
+    columns = ((wr.Config(SYSTEM), "system"), (wr.SummaryMetric(TARGET), "target ratio"),
+               (wr.SummaryMetric(TOKENS), "generated tokens"), (wr.SummaryMetric(ACCURACY), "accuracy"))  # fmt: skip
+    return [
+        _scatter("Accuracy against generated tokens", TOKENS, ACCURACY, 0, legend_template=legend),
+        _scatter("Accuracy against the share of Original's tokens", GENERATED, ACCURACY, HALF, legend_template=legend),
+        wr.ParallelCoordinatesPlot(
+            title="From scorer and ratio to tokens and accuracy",
+            columns=[wr.ParallelCoordinatesPlotColumn(metric=m, display_name=name) for m, name in columns],
+            layout=_at(0, 1, WHOLE),
+        ),
+    ]
+
+
+def _ratio_control() -> list[Any]:
+    """Actual ratio of the training data and of the student's answers, each against the target ratio."""
+    limits: dict[str, Any] = {"range_x": (0.0, 1.05)}
+    kept = {**limits, "range_y": (0.0, 1.05)}
+    return [
+        _scatter("Kept thinking tokens: target and actual ratio", TARGET, ACTUAL, 0, **kept),
+        _scatter("Generated tokens: target and written ratio", TARGET, GENERATED, HALF, **limits),
+    ]
+
+
+def _bars_by_system() -> list[Any]:
+    """One bar per scorer and baseline: means over ratios and seeds, with their range."""
+    bars = (
+        ("Accuracy", ACCURACY),
+        ("Generated tokens per answer", TOKENS),
+        ("Share of Original's tokens", GENERATED),
+        ("Answers cut off by the budget", "evaluate/truncation_rate"),
+    )
+    return [
+        wr.BarPlot(
+            title=title,
+            metrics=[metric],
+            groupby=wr.Config(SYSTEM),
+            groupby_aggfunc="mean",
+            groupby_rangefunc="minmax",
+            orientation="h",
+            layout=_at(HALF * (i % 2), i // 2),
+        )
+        for i, (title, metric) in enumerate(bars)
+    ]
+
+
+def _training() -> list[Any]:
+    """Losses of students and reference models, and validation."""
+    curves = (
+        ("Loss of the students", "sft/step", "sft/loss"),
+        ("Loss of the reference model", "reference/step", "reference/loss"),
+        ("Validation accuracy of the students", "sft/step", "sft/val/accuracy"),
+    )
+    return [
+        wr.LinePlot(title=title, x=x, y=[y], layout=_at(HALF * (i % 2), i // 2))
+        for i, (title, x, y) in enumerate(curves)
+    ]
+
+
+def _time() -> list[Any]:
+    seconds = [f"{stage}/seconds" for stage in TIMED]
+    return [wr.BarPlot(title="Seconds per stage", metrics=seconds, orientation="h", layout=_at(0, 0))]
+
+
+def _tables() -> list[Any]:
+    """Generated answers and kept tokens."""
+    names = ("evaluate/predictions", "compress/tokens")
+    return [wr.WeavePanelSummaryTable(table_name=name, layout=_at(0, i, WHOLE)) for i, name in enumerate(names)]
+
+
+def _scatter(title: str, x: str, y: str, column: int, **options: Any) -> wr.ScatterPlot:
+    return wr.ScatterPlot(title=title, x=wr.SummaryMetric(x), y=wr.SummaryMetric(y), layout=_at(column, 0), **options)
+
+
+def _at(column: int, row: int, width: int = HALF) -> wr.Layout:
+    return wr.Layout(x=column, y=row * HEIGHT, w=width, h=HEIGHT)
 
 
 def _json(spec: Any) -> Any:

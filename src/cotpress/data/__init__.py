@@ -1,1 +1,1 @@
-"""Training traces and benchmark problems."""
+"""Training traces, benchmark problems, and traces with known importance."""

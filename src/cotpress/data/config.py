@@ -7,24 +7,26 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from cotpress.answers.extraction import Extractor
+from cotpress.errors import ConfigError
+from cotpress.generation.config import GenerationConfig
 
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """Where training traces come from (config group `data`)."""
+    """Source of the training traces (config group `data`)."""
 
     name: str = MISSING
     """Name of the source, shown in tables."""
     validation_fraction: float = 0.1
     """Share of the traces kept out of training, in [0, 1)."""
     limit: int | None = None
-    """Use only the first so many usable rows."""
+    """Number of usable rows to read; null reads all."""
     strict: bool = False
-    """Make the first bad row an error instead of counting it as dropped."""
+    """Stop at the first bad row instead of dropping and counting it."""
 
     @property
     def extractor(self) -> Extractor:
-        """Kind of answer that the questions of the traces have, whatever that of the benchmark is."""
+        """Kind of answer to the questions of the traces, which may differ from that of the benchmark."""
         return Extractor.math
 
 
@@ -51,8 +53,8 @@ class JsonlDataConfig(DataConfig):
     path: str = MISSING
     """File to read."""
     field: str | None = None
-    """Column whose text is compressed instead of `thinking`; such rows need only the columns that the scorer uses,
-    all of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
+    """Column whose text is compressed instead of `thinking`. Such rows need only the columns that the scorer uses. All
+    of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,26 +64,26 @@ class HubFile:
     dataset: str = MISSING
     """Hub id of the data set, owner/name."""
     revision: str | None = None
-    """Commit, tag or branch; null is the newest. What was read is identified by its content."""
+    """Commit, tag or branch; null is the newest. Artifacts are identified by the content of the file."""
     file: str = MISSING
     """Path inside the data set: .jsonl, .parquet or .csv."""
 
 
 @dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
-    """Problems that students are evaluated on (config group `benchmark`)."""
+    """Problems on which students are evaluated (config group `benchmark`)."""
 
     name: str = MISSING
     """Name of the benchmark, shown in tables."""
     limit: int | None = None
-    """Use only the first so many problems."""
+    """Number of problems to read; null reads all."""
     max_new_tokens: int = MISSING
     """Generation budget per answer, in the student's tokens."""
     prompt: str = "{question}"
-    """What the user's turn says; `{question}` is replaced. The system text is the model's (`model.chat.system`),
-    because a student has to be asked the way it was trained."""
+    """Text of the user's turn; `{question}` is replaced. The system text comes from the model (`model.chat.system`),
+    because a student needs the prompt of its training."""
     extractor: Extractor = Extractor.math
-    """Kind of answer that is looked for in an output: math, number, integer, letter."""
+    """Kind of answer to extract from an output: math, number, integer, letter."""
 
     @property
     def title(self) -> str:
@@ -96,17 +98,17 @@ class PlantedBenchmarkConfig(BenchmarkConfig):
     num_problems: int = MISSING
     """Problems to generate."""
     families: list[str] = field(default_factory=list)
-    """Problem families; empty means all of them, those held out of training included."""
+    """Problem families; empty means all, those held out of training included."""
     difficulty: int = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     seed: int = 2_000_003
-    """Seed of the generator. Equal to the data's or not, no problem has the numbers of a training trace."""
+    """Seed of the generator. With any seed, no problem has the numbers of a training trace."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PlantedQuestionsConfig(BenchmarkConfig):
-    """Problems of the built-in generator to train on (config group `questions`): none has the numbers of a problem that
-    is evaluated."""
+    """Problems of the built-in generator to train on (config group `questions`); none has the numbers of a benchmark
+    problem."""
 
     num_problems: int = MISSING
     """Problems to generate."""
@@ -115,67 +117,146 @@ class PlantedQuestionsConfig(BenchmarkConfig):
     difficulty: int = 1
     """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     seed: int = 4_000_037
-    """Seed of the generator; not that of `data=planted`, or a student would be asked what it was trained on."""
+    """Seed of the generator; differs from that of `data=planted`, so that a student gets other questions than in its
+    training."""
 
 
 @dataclass(kw_only=True, slots=True)
 class JsonlBenchmarkConfig(BenchmarkConfig):
-    """Problems `id, question, answer` from one's own .jsonl or .parquet file."""
+    """Problems `id, question, answer` from your own .jsonl or .parquet file."""
 
     path: str = MISSING
     """File to read."""
     unanswerable: bool = False
-    """No question of the file has an answer (for instance a premise is missing): no `answer` is read, and right is to
-    say so."""
+    """No question of the file has an answer (for instance because a premise is missing). The column `answer` is not
+    read, and an output is right if it declines to answer."""
 
     @property
     def title(self) -> str:
-        """The name; of a benchmark that was given none, its file's, so that two files do not share a table."""
+        """The name, or the name of the file if none was given, so that two files do not share a table."""
         return Path(self.path).stem if self.name == "jsonl" else self.name
 
 
 @dataclass(kw_only=True, slots=True)
 class PublishedBenchmarkConfig(BenchmarkConfig):
-    """A published test set, from the hub or from a local copy. A bad row is an error: it would be another test set."""
+    """A published test set, from the hub or a local copy. A bad row is an error, because it shows another test set."""
 
     hub: HubFile = field(default_factory=HubFile)
-    """Where it is published."""
+    """File on the hub."""
     path: str | None = None
     """Local copy (.jsonl, .parquet or .csv); null takes it from the hub."""
     num_published: int = MISSING
-    """Problems in the published set; another number is reported, for its results do not compare."""
+    """Problems in the published set; a file with another number gives a warning."""
     id_columns: list[str] = field(default_factory=lambda: ["id"])
-    """Names under which copies hold the id; the first one present counts, without any the row number is the id."""
+    """Names of the id column; the first one present is used, without any the row number is the id."""
     question_columns: list[str] = field(default_factory=lambda: ["question", "problem"])
-    """Names under which copies hold the question."""
+    """Names of the question column; the first one present is used."""
     answer_columns: list[str] = field(default_factory=lambda: ["answer"])
-    """Names under which copies hold the gold answer."""
+    """Names of the column with the gold answer; the first one present is used."""
     answer_after: str = ""
-    """The gold answer is what follows the last occurrence of this text, where it occurs."""
+    """The gold answer is the text after the last occurrence of this one, if it occurs."""
     protocol: str = MISSING
-    """Paper whose token budget is used: a key of `budgets`."""
+    """Paper whose token budget is used; a key of `budgets`."""
     budgets: dict[str, int] = field(default_factory=dict)
-    """Token budget of each paper that reports this benchmark; `max_new_tokens` is the one of `protocol`."""
+    """Token budget by paper; `max_new_tokens` is that of `protocol`."""
 
 
 @dataclass(kw_only=True, slots=True)
 class MultipleChoiceBenchmarkConfig(PublishedBenchmarkConfig):
-    """A published test set of questions with one right and several wrong options, in an order drawn per question."""
+    """A published test set of questions with one right and several wrong options, shuffled per question."""
 
     wrong_columns: list[str] = MISSING
-    """Columns of the wrong options; the right one is in `answer_columns`."""
+    """Columns of the wrong options; the right option is in `answer_columns`."""
     seed: int = MISSING
-    """Seed of the order of the options; seed and question id determine it."""
+    """Seed of the order of the options."""
+
+
+class Format(Enum):
+    """Division of an output into thinking and response."""
+
+    auto = "auto"
+    """`tags` if at least half of the finished outputs close their thinking, else `answer_line`."""
+    tags = "tags"
+    """At the tags of `model.chat`, for a reasoning model or a student."""
+    answer_line = "answer_line"
+    """Before the sentence that states the answer, for an instruct model; the response is one line with the answer
+    (TokenSkip)."""
+
+
+class Pick(Enum):
+    """Choice among several right answers to one question."""
+
+    shortest = "shortest"
+    """The answer with the fewest thinking tokens."""
+    first = "first"
+    """The answer that was sampled first."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SelfWrittenDataConfig(DataConfig):
+    """The run's model answers training questions; right answers are kept (TokenSkip, arXiv 2502.12067, section 3.2)."""
+
+    questions: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    """Training questions with gold answers; choose with questions@data.questions=NAME."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    """Backend of the model; choose with generation@data.generation=server."""
+    adapter: str | None = None
+    """Directory or hub id of a PEFT adapter on the model, e.g. of a student; a server is asked to load it."""
+    max_new_tokens: int = MISSING
+    """Budget of one answer, in the model's tokens."""
+    samples: int = 1
+    """Answers per question; with several, data.generation.temperature null is 0.6 and top_p null is 0.95 (CTS)."""
+    pick: Pick = Pick.shortest
+    """Choice among several right answers to one question: shortest, first."""
+    max_thinking_tokens: int | None = None
+    """Longest thinking to keep, in the model's tokens (TokenSkip: 500); null keeps all."""
+    format: Format = Format.auto
+    """Division of an output into thinking and response: auto, tags, answer_line."""
+
+    @property
+    def extractor(self) -> Extractor:
+        """See `DataConfig`."""
+        return self.questions.extractor
+
+
+def check_self_written(config: SelfWrittenDataConfig, group: str = "data") -> None:
+    """Check settings before anything is generated.
+
+    Args:
+        config: The settings.
+        group: Their configuration group, for messages.
+
+    Raises:
+        ConfigError: A value is out of range, all answers to a question would be equal, or questions have no answers.
+    """
+    limits = {
+        "samples": config.samples,
+        "max_new_tokens": config.max_new_tokens,
+        "max_thinking_tokens": 1 if config.max_thinking_tokens is None else config.max_thinking_tokens,
+    }
+    for name, got in limits.items():
+        if got < 1:
+            raise ConfigError(f"{group}.{name}: got {got}, allowed: a whole number of at least 1")
+    if config.samples > 1 and config.generation.temperature == 0:
+        raise ConfigError(
+            f"{group}.samples: got {config.samples} at temperature 0, where all answers to a question are equal. "
+            f"Fix: {group}.generation.temperature=0.6, or {group}.samples=1"
+        )
+    if isinstance(config.questions, JsonlBenchmarkConfig) and config.questions.unanswerable:
+        raise ConfigError(
+            f"{group}.questions.unanswerable: got true, but only an answer that can be checked makes a trace. "
+            "Fix: give questions with answers"
+        )
 
 
 @dataclass(kw_only=True, slots=True)
 class TruthConfig:
-    """Traces of which it is known what matters in them (config group `truth`)."""
+    """Traces with known importance of their parts (config group `truth`)."""
 
     name: str = MISSING
     """Name of the truth, shown in tables."""
     limit: int | None = None
-    """Use only the first so many usable rows."""
+    """Number of usable rows to read; null reads all."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -191,18 +272,18 @@ class PlantedTruthConfig(TruthConfig):
     redundancy: float = 1.0
     """Amount of planted redundancy relative to the default, >= 0."""
     seed: int = 3_000_017
-    """Seed of the generator. Equal to the data's or not, no problem has the numbers of a training trace."""
+    """Seed of the generator. With any seed, no problem has the numbers of a training trace."""
 
 
 class Importance(Enum):
     """Measured importance of a sentence (Thought Anchors, arXiv 2506.19143)."""
 
     counterfactual_importance_kl = "counterfactual_importance_kl"
-    """How far the answers move if the sentence is replaced by one that means something else; the paper's measure."""
+    """Shift of the answers if the sentence is replaced by one with another meaning; the paper's measure."""
     resampling_importance_kl = "resampling_importance_kl"
-    """How far the answers move if the sentence is written anew, whatever it then means."""
+    """Shift of the answers if the sentence is sampled again, whatever its meaning."""
     forced_importance_kl = "forced_importance_kl"
-    """How far the answers move if the model has to answer right after the sentence."""
+    """Shift of the answers if the model has to answer right after the sentence."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -212,16 +293,16 @@ class ThoughtAnchorsConfig(TruthConfig):
     path: str = MISSING
     """File to read, .jsonl."""
     importance: Importance = Importance.counterfactual_importance_kl
-    """Which of the measures counts."""
+    """Measure to use."""
 
 
 class Redundant(Enum):
-    """Which steps of a PRMBench row count as redundant."""
+    """Definition of the redundant steps of a PRMBench row."""
 
     inserted = "inserted"
-    """Steps that the original solution does not have; edited steps are not judged."""
+    """Steps that the original solution does not have; edited steps are left out of the metrics."""
     error_steps = "error_steps"
-    """Steps that the benchmark's own annotation names."""
+    """Steps named by the annotation of the benchmark."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -231,4 +312,4 @@ class PrmbenchConfig(TruthConfig):
     path: str = MISSING
     """File to read, .jsonl."""
     redundant: Redundant = Redundant.inserted
-    """Which steps count as redundant."""
+    """Definition of the redundant steps."""

@@ -1,8 +1,8 @@
-"""Rows of a .jsonl or .parquet file, checked field by field; what cannot be used is counted or, if strict, an error.
+"""Reads rows of a .jsonl or .parquet file and checks every field; bad rows are counted or, if strict, an error.
 
-A row is usable if it has every wanted field, each a string (`id` may be a whole number), all of it Unicode text, the
-required ones not blank, and an `id` that no earlier row had. Other columns are ignored. Fields can be declared
-optional (read as empty where they are no text) or to hold a list, whose items their reader checks.
+A row is usable if it has all fields as Unicode strings (`id` may be a whole number), the required ones not blank, and
+an `id` that no earlier row has. Other columns are ignored. An optional field is read as empty if its value is not text.
+A field can also hold a list, whose items the caller checks.
 """
 
 import json
@@ -20,22 +20,23 @@ from cotpress.errors import DataError, did_you_mean
 
 SUFFIXES = (".jsonl", ".parquet")
 _NEARBY = 12
-"""So many files of a folder are named."""
+"""Most files of a folder that are named in a message."""
 BATCH_ROWS = 1024
-"""Parquet rows held in memory at once."""
+"""Parquet rows in memory at the same time."""
 BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """A column that rows must have.
+    """A column to read.
 
     Attributes:
-        required: True if its text (or list) must not be blank (or empty).
-        optional: True if rows may lack it or hold something else than text there: then it is read as empty, and an
-            `id` as `row-NUMBER` by the row's line.
+        name: Name of the column.
+        required: True if its text must not be blank, or its list not empty.
+        optional: True if the column may be missing or hold something other than text; it is then read as empty, and a
+            missing `id` as `row-NUMBER`.
         is_list: True if it holds a list (.jsonl only).
-        without: What a user does whose file has no such column.
+        without: Advice for a file without this column.
     """
 
     name: str
@@ -63,11 +64,10 @@ PROBLEM_FIELDS = (
 
 
 def text_fields(column: str) -> tuple[Field, ...]:
-    """The data contract of rows of which the text of one column is compressed.
+    """The data contract of rows whose text in one column is compressed.
 
     Args:
-        column: Any column but `id`. What is compressed is not at the same time what it is conditioned on, so a
-            `column` of the names below is not read for that.
+        column: Any column but `id`. If it is `question`, `response` or `answer`, it is not read as that too.
     """
     others = ("question", "response", "answer")
     return (
@@ -78,7 +78,7 @@ def text_fields(column: str) -> tuple[Field, ...]:
 
 
 class _BadRowError(Exception):
-    """Why a row is unusable."""
+    """A row is unusable."""
 
     def __init__(self, reason: str, *, field: str | None, got: str, allowed: str) -> None:
         super().__init__(reason)
@@ -90,12 +90,12 @@ class RowReader:
 
     Args:
         path: A .jsonl or .parquet file.
-        fields: Wanted columns; one of them is `id`.
-        strict: Make the first bad row an error.
-        key: Configuration key that named the file, for messages.
+        fields: Columns to read; one of them is `id`.
+        strict: Raise an error at the first bad row.
+        key: Configuration key of the file, for messages.
 
     Raises:
-        DataError: There is no such file, or its suffix is not one of `SUFFIXES`.
+        DataError: The file does not exist or cannot be read, or its suffix is not one of `SUFFIXES`.
     """
 
     def __init__(self, path: Path, fields: Sequence[Field], *, strict: bool, key: str) -> None:
@@ -111,13 +111,13 @@ class RowReader:
             raise DataError(f"{key}: got '{path}', allowed: a file that ends in {' or '.join(SUFFIXES)}")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Usable rows in file order: a string per field, or a list where one was asked for.
+        """Usable rows in file order: a string or a list per field.
 
-        Afterwards `dropped` holds the other rows by reason, and `emptied` counts for each optional field the rows
-        whose value was no text and was read as empty.
+        Afterwards `dropped` counts the other rows by reason, and `emptied` counts, for each optional field, the rows
+        whose value was not text.
 
         Raises:
-            DataError: The file holds no usable row or is not what its suffix says; or a row is bad and `strict` is set.
+            DataError: The file has no usable row or not the format of its suffix; or a row is bad and `strict` is set.
         """
         self.dropped.clear()
         self.emptied.clear()
@@ -150,13 +150,13 @@ class RowReader:
                     yield "line", number, line
 
     def _parquet_rows(self) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-        wanted = {field.name for field in self._fields}
+        names = {field.name for field in self._fields}
         number = 0
         try:
             with pq.ParquetFile(self._path) as file:
                 self._columns.update(file.schema_arrow.names)
-                columns = [name for name in file.schema_arrow.names if name in wanted]
-                # With no wanted column at all the rows would vanish; they must be counted like other bad rows.
+                columns = [name for name in file.schema_arrow.names if name in names]
+                # Without any of the columns all are read, so that the rows are counted as bad ones.
                 for batch in file.iter_batches(BATCH_ROWS, columns=columns or None):
                     values = {name: _cells(batch.column(name)) for name in columns}
                     for index in range(batch.num_rows):
@@ -167,7 +167,7 @@ class RowReader:
 
     def _checked(self, raw: bytes | Mapping[str, Any], seen: set[str], number: int) -> dict[str, Any]:
         values = _parsed(raw) if isinstance(raw, bytes) else raw
-        if not seen:  # the columns are only told if no row is usable
+        if not seen:  # the columns are named only if no row is usable
             self._columns.update(values)
         row = {field.name: self._value(values, field) for field in self._fields}
         row["id"] = row["id"] or f"row-{number}"
@@ -214,7 +214,7 @@ def _list(values: Mapping[str, Any], field: Field) -> list[Any]:
     """The list of one field.
 
     Raises:
-        _BadRowError: It is missing, of the wrong type, or empty though required.
+        _BadRowError: The list is missing, of the wrong type, or empty though required.
     """
     name, allowed = field.name, "a list"
     if name not in values:
@@ -248,7 +248,7 @@ def _text(values: Mapping[str, Any], field: Field) -> str:
     """The text of one field.
 
     Raises:
-        _BadRowError: It is missing, of the wrong type, blank though required, or not Unicode text.
+        _BadRowError: The text is missing, of the wrong type, blank though required, or not Unicode.
     """
     name = field.name
     allowed = "a string or a whole number" if name == "id" else "a string"
@@ -282,7 +282,7 @@ def _decoded(value: bytes, name: str) -> str:
 
 
 def _cells(column: pa.Array) -> list[Any]:
-    """Python values of a column; strings as bytes, because one cell that is not UTF-8 must not fail its whole batch."""
+    """Python values of a column; strings as bytes, so that one cell that is not UTF-8 does not fail the whole batch."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
@@ -291,7 +291,7 @@ def _cells(column: pa.Array) -> list[Any]:
         return list(column.cast(pa.large_binary()).to_pylist())
     if pa.types.is_integer(column.type):
         return list(column.to_pylist())
-    # Every other type is a wrong one, its own bytes columns included.
+    # Every other type is wrong, columns of bytes included.
     return [None if value is None else _Foreign(str(column.type)) for value in column.to_pylist()]
 
 
@@ -303,7 +303,7 @@ class _Foreign:
 
 
 def _kind(value: object) -> str:
-    """The type of a value in the words of its file format."""
+    """Name of a value's type in its file format."""
     if isinstance(value, _Foreign):
         return value.kind
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list"}

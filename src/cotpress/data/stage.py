@@ -1,8 +1,6 @@
 """The data stage: training traces and benchmark problems as artifacts.
 
-A new source is one module that yields records, one schema in `config.py`, and one `case` here.
-
-Which traces are kept out of training.
+A new source is a module that yields records, a schema in `config.py`, and a `case` here.
 """
 
 import dataclasses
@@ -15,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cotpress.data.benchmarks import published
+from cotpress.data import published
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -25,12 +23,13 @@ from cotpress.data.config import (
     PlantedDataConfig,
     PlantedQuestionsConfig,
     PublishedBenchmarkConfig,
+    SelfWrittenDataConfig,
+    check_self_written,
 )
 from cotpress.data.planted import generator
 from cotpress.data.registry import registered_source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
-from cotpress.data.self_written.config import SelfWrittenDataConfig, check_self_written
-from cotpress.data.self_written.stage import SOLVED, solve
+from cotpress.data.self_written import SOLVED, solve
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
@@ -40,22 +39,6 @@ from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
 
-
-def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
-    """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
-
-    Which ones depends on the hash of their ids alone, so it is the same for every seed and order of rows.
-
-    Args:
-        traces: Traces with unique ids.
-        validation_fraction: In [0, 1).
-    """
-    num_validation = round(validation_fraction * len(traces))
-    by_hash = sorted((trace.id for trace in traces), key=lambda id_: hashlib.sha256(id_.encode()).digest())
-    held = set(by_hash[:num_validation])
-    return [dataclasses.replace(trace, split="validation" if trace.id in held else "train") for trace in traces]
-
-
 TRACES = "traces.parquet"
 PROBLEMS = "problems.parquet"
 R = TypeVar("R")
@@ -63,14 +46,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class _Source(Generic[R]):
-    """Where records come from.
+    """Source of records.
 
     Attributes:
-        identity: What determines the records.
-        records: The usable records, lazily: nothing is read or generated if the artifact is there already.
-        dropped: Bad rows by reason, complete once `records` is exhausted.
-        emptied: Cells of optional columns that were read as empty because they hold no text, likewise, by column.
-        facts: Further facts about the records, likewise.
+        identity: Everything that determines the records.
+        records: The usable records, lazily: nothing is read or generated if the artifact exists.
+        dropped: Number of bad rows by reason, complete once `records` is exhausted.
+        emptied: Number of cells of optional columns without text, read as empty, by column; complete likewise.
+        facts: Further facts about the records.
     """
 
     identity: Mapping[str, Any]
@@ -91,23 +74,23 @@ def traces(
     """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
 
     Args:
-        config: Which source, and its settings.
-        store: Where the result goes.
-        model: The run's model, for a source that has it write.
-        trainer: Hardware, for such a source.
+        config: Source and its settings.
+        store: Destination of the artifact.
+        model: Model of the run, for self-written data.
+        trainer: Hardware, for self-written data.
         group: Configuration group of these settings, for messages.
 
     Raises:
         ConfigError: A value is out of range.
-        DataError: The file is missing, holds no usable row, or (if strict) a bad one; or nothing is left for training.
-        GenerationError: A server that should write fails.
+        DataError: The file is missing, has no usable row or (if strict) a bad one; or no trace is left for training.
+        GenerationError: The server of self-written data fails.
     """
     _check_limit(f"{group}.limit", config.limit)
     if isinstance(config, SelfWrittenDataConfig):
         source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
         source = _trace_source(config, group)
-    # Texts are not learnt from, so none is held back.
+    # No model is trained on plain texts, so none is held out.
     validation_fraction = 0.0 if is_text(config) else config.validation_fraction
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
 
@@ -129,22 +112,37 @@ def traces(
     return store.build("data", identity, produce)
 
 
+def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
+    """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
+
+    The split depends on the hashes of the ids alone, not on a seed or the order of the rows.
+
+    Args:
+        traces: Traces with unique ids.
+        validation_fraction: In [0, 1).
+    """
+    num_validation = round(validation_fraction * len(traces))
+    by_hash = sorted((trace.id for trace in traces), key=lambda id_: hashlib.sha256(id_.encode()).digest())
+    held_out = set(by_hash[:num_validation])
+    return [dataclasses.replace(trace, split="validation" if trace.id in held_out else "train") for trace in traces]
+
+
 def is_text(config: DataConfig) -> bool:
-    """True if the rows are texts to be compressed, not traces that a model can be trained on."""
+    """True if the rows are texts to compress, not traces on which a model can be trained."""
     return isinstance(config, JsonlDataConfig) and config.field is not None
 
 
 def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchmark") -> Artifact:
-    """Problems to ask: an artifact with `problems.parquet` (`Problem` records).
+    """Problems to answer: an artifact with `problems.parquet` (`Problem` records).
 
     Args:
-        config: Which source, and its settings.
-        store: Where the result goes.
+        config: Source and its settings.
+        store: Destination of the artifact.
         group: Configuration group of these settings, for messages.
 
     Raises:
         ConfigError: A value is out of range.
-        DataError: The file is missing or holds no usable row; or the hub cannot give it.
+        DataError: The file is missing, cannot be fetched, or has no usable row.
     """
     _check_limit(f"{group}.limit", config.limit)
     if "{question}" not in config.prompt:
@@ -160,41 +158,45 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
         write_records(folder / PROBLEMS, rows, Problem)
         return Summary(num_rows=len(rows), dropped=source.dropped)
 
-    asked = {"limit": config.limit, "prompt": config.prompt, "extractor": extractor}
-    return store.build("benchmark", {**source.identity, **asked}, produce)
+    settings = {"limit": config.limit, "prompt": config.prompt, "extractor": extractor}
+    return store.build("benchmark", {**source.identity, **settings}, produce)
 
 
 def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
     match config:
         case PlantedDataConfig():
-            values: dict[str, Any] = {
-                "num_traces": config.num_traces,
-                "families": config.families,
-                "difficulty": config.difficulty,
-                "redundancy": config.redundancy,
-                "seed": config.seed,
-            }
+            values = generator.settings_of(config)
             identity = {"source": "planted", "version": generator.VERSION, **values}
             return _Source(identity, _lazily(lambda: generator.traces(**values)))
-        case JsonlDataConfig(field=str(column)):
-            return _text_source(config, column, group)
+        case JsonlDataConfig(field="id"):
+            raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
         case JsonlDataConfig():
-            reader = RowReader(Path(config.path), TRACE_FIELDS, strict=config.strict, key=f"{group}.path")
-            # A strict run must not be answered by the artifact of one that dropped rows.
+            column = config.field
+            fields = TRACE_FIELDS if column is None else text_fields(column)
+            reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
+            # `strict` is part of the identity, so that a strict run does not reuse an artifact with dropped rows.
             identity = {**_file_identity(config.path), "strict": config.strict}
-            return _Source(identity, map(_trace, reader), reader.dropped)
+            if column is not None:
+                identity["field"] = column
+            records = (_trace(row, column or "thinking") for row in reader)
+            return _Source(identity, records, reader.dropped, reader.emptied)
         case _:
             if (source := registered_source(config)) is not None:
                 return _Source(source.identity(config), _lazily(lambda: source.records(config)))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
+def _trace(row: Mapping[str, str], column: str) -> Trace:
+    """A trace with the text of a column as its thinking; this column is not used for anything else."""
+    fields: dict[str, Any] = {name: value for name, value in row.items() if name != column}
+    return Trace(**{"question": "", "response": "", "answer": "", **fields, "thinking": row[column]})
+
+
 def _self_written(
     config: SelfWrittenDataConfig, store: ArtifactStore, model: ModelConfig | None, trainer: TrainerConfig, group: str
 ) -> _Source[Trace]:
-    """What the model wrote and solved."""
     if model is None:
-        raise ConfigError(f"{group}=self_written: there is no model that could write. Fix: model=NAME")
+        raise ConfigError(f"{group}=self_written: there is no model to answer the questions. Fix: model=NAME")
     check_self_written(config, group)
     questions = problems(config.questions, store, f"{group}.questions")
     solved = solve(config, questions, model=model, trainer=trainer, store=store)
@@ -203,51 +205,22 @@ def _self_written(
     return _Source(identity, records, Counter(solved.manifest["dropped"]), facts={**solved.facts, "from": solved.key})
 
 
-def _text_source(config: JsonlDataConfig, column: str, group: str) -> _Source[Trace]:
-    if column == "id":
-        raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
-    reader = RowReader(Path(config.path), text_fields(column), strict=config.strict, key=f"{group}.path")
-
-    def text(row: Mapping[str, str]) -> Trace:
-        given = {name: value for name, value in row.items() if name != column}
-        return Trace(
-            id=row["id"],
-            question=given.get("question", ""),
-            thinking=row[column],
-            response=given.get("response", ""),
-            answer=given.get("answer", ""),
-        )
-
-    identity = {**_file_identity(config.path), "strict": config.strict, "field": column}
-    return _Source(identity, map(text, reader), reader.dropped, reader.emptied)
-
-
 def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
     match config:
         case PlantedBenchmarkConfig():
-            values: dict[str, Any] = {
-                "num_problems": config.num_problems,
-                "families": config.families,
-                "difficulty": config.difficulty,
-                "seed": config.seed,
-            }
+            values = generator.settings_of(config)
             identity = {"source": "planted", "version": generator.VERSION, **values}
             return _Source(identity, _lazily(lambda: generator.problems(**values)))
         case PlantedQuestionsConfig():
-            values = {
-                "num_problems": config.num_problems,
-                "families": config.families,
-                "difficulty": config.difficulty,
-                "seed": config.seed,
-            }
-            half = generator.Half.training
+            values, half = generator.settings_of(config), generator.Half.training
             identity = {"source": "planted", "version": generator.VERSION, "half": half, **values}
             return _Source(identity, _lazily(lambda: generator.problems(**values, half=half, group=group)))
         case JsonlBenchmarkConfig():
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not config.unanswerable]
             reader = RowReader(Path(config.path), fields, strict=False, key=f"{group}.path")
             identity = {**_file_identity(config.path), "unanswerable": config.unanswerable}
-            return _Source(identity, map(_problem, reader), reader.dropped)
+            records = (Problem(**{"answer": "", **row}, unanswerable=config.unanswerable) for row in reader)
+            return _Source(identity, records, reader.dropped)
         case PublishedBenchmarkConfig():
             file = published.local_file(config, group)
             identity = {**_file_identity(str(file)), **published.reading(config)}
@@ -258,28 +231,12 @@ def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 
-def _trace(row: Mapping[str, str]) -> Trace:
-    return Trace(
-        id=row["id"],
-        question=row["question"],
-        thinking=row["thinking"],
-        response=row["response"],
-        answer=row["answer"],
-    )
-
-
-def _problem(row: Mapping[str, str]) -> Problem:
-    unanswerable = "answer" not in row
-    answer = "" if unanswerable else row["answer"]
-    return Problem(id=row["id"], question=row["question"], answer=answer, unanswerable=unanswerable)
-
-
 def _lazily(make: Callable[[], Iterable[R]]) -> Iterator[R]:
     yield from make()
 
 
-def _file_identity(path: str) -> dict[str, str]:
-    """What a file holds and how it is read, not where it lies."""
+def _file_identity(path: str) -> dict[str, Any]:
+    """Content and format of a file; its path is not part of it."""
     return {"source": "file", "format": Path(path).suffix.lower(), "sha256": file_sha256(Path(path))}
 
 

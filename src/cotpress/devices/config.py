@@ -1,30 +1,27 @@
 """Settings of the hardware, shared by every stage that runs a model."""
 
-import importlib.util
 from dataclasses import dataclass
 from enum import Enum
 
-from cotpress.errors import ConfigError, MissingExtraError
+from cotpress.errors import ConfigError
 
 
 class Strategy(Enum):
-    """How several devices share one training; with one device there is nothing to share."""
+    """How several devices share one training."""
 
     ddp = "ddp"
     """Every device holds the whole model; gradients are summed over devices."""
     fsdp2 = "fsdp2"
-    """Weights, gradients and optimizer states are cut over the devices (Lightning's ModelParallelStrategy)."""
-    deepspeed = "deepspeed"
-    """The same by DeepSpeed's ZeRO stage 3; needs GPUs and the extra `deepspeed`."""
+    """Weights, gradients and optimizer states are sharded over the devices (Lightning's ModelParallelStrategy)."""
 
 
 class HeadLoss(Enum):
-    """What computes the cross-entropy of training from the last hidden states; they differ by rounding only."""
+    """The implementation of the cross-entropy of training; results differ by rounding only."""
 
     auto = "auto"
     """liger on a GPU where it is installed, else chunked."""
     chunked = "chunked"
-    """Our own: gradients are taken chunk by chunk, so the logits of a whole batch never exist."""
+    """Our own: takes gradients chunk by chunk, so the logits of a whole batch never exist."""
     plain = "plain"
     """All logits of a micro-batch at once."""
     linear_cross_entropy = "linear_cross_entropy"
@@ -35,7 +32,7 @@ class HeadLoss(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
-    """Hardware (config group `trainer`); nothing here changes what an artifact is."""
+    """Hardware (config group `trainer`); no setting here changes the identity of an artifact."""
 
     accelerator: str = "auto"
     """auto (a GPU if there is one), cpu or gpu."""
@@ -45,7 +42,10 @@ class TrainerConfig:
     num_nodes: int = 1
     """Machines that run the same `compress.py` over one shared filesystem and share its scoring; 1 elsewhere."""
     strategy: Strategy = Strategy.ddp
-    """How several devices share a training: ddp, fsdp2 or deepspeed."""
+    """How several devices share a training: ddp or fsdp2."""
+    offload: bool = False
+    """With fsdp2, keep weights, gradients and optimizer states in main memory and compute on the GPUs: needs the least
+    memory of a GPU, and is slower."""
     num_threads: int | None = None
     """CPU threads of torch in each process; null leaves torch's choice, and several processes share the cores."""
     tokens_per_batch: int = 2048
@@ -55,7 +55,7 @@ class TrainerConfig:
     compile: bool = False
     """Compile the model with torch.compile before it scores texts; needs a C++ compiler, pays after minutes only."""
     head_loss: HeadLoss = HeadLoss.auto
-    """What computes the loss in training: auto, chunked, plain, linear_cross_entropy or liger."""
+    """Implementation of the loss in training: auto, chunked, plain, linear_cross_entropy or liger."""
     activation_checkpointing: bool = False
     """Keep only the input of each layer in training and compute the rest again for the gradient: less memory, about a
     third more time."""
@@ -67,25 +67,24 @@ class TrainerConfig:
 
 
 def check_accelerator(config: TrainerConfig) -> None:
-    """Refuse what is no kind of device that models run on here.
+    """Check the name of the accelerator.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: There is no such accelerator.
     """
     if config.accelerator not in ("auto", "cpu", "gpu", "cuda"):  # cuda is another word for gpu
         raise ConfigError(f"trainer.accelerator: got '{config.accelerator}', allowed: auto, cpu, gpu")
 
 
 def check_devices(config: TrainerConfig, *, only_scores: bool) -> None:
-    """What can be said of the devices, their number and their strategy before any work.
+    """Check kind, number and strategy of the devices.
 
     Args:
         config: Settings of the hardware.
-        only_scores: The command is there for its scores, which several machines can share.
+        only_scores: The command only scores, which several machines can share.
 
     Raises:
-        ConfigError: A number out of range, or no such kind of device.
-        MissingExtraError: DeepSpeed is asked for and not installed.
+        ConfigError: A value is not allowed.
     """
     check_accelerator(config)
     if config.devices is not None and config.devices < 1:
@@ -100,5 +99,14 @@ def check_devices(config: TrainerConfig, *, only_scores: bool) -> None:
             "the jobs of a sweep run on many, and compress.py scores on many. "
             "Fix: trainer.num_nodes=1, trainer.devices=N"
         )
-    if config.strategy is Strategy.deepspeed and importlib.util.find_spec("deepspeed") is None:
-        raise MissingExtraError("trainer.strategy=deepspeed", "deepspeed", "pip install 'cotpress[deepspeed]'")
+    if config.offload and (config.strategy is not Strategy.fsdp2 or config.devices == 1):
+        raise ConfigError(offload_error(config))
+
+
+def offload_error(config: TrainerConfig) -> str:
+    """Message for `trainer.offload=true` where it has no meaning."""
+    devices = "one device" if config.devices in (None, 1) else f"{config.devices} devices"
+    return (
+        f"trainer.offload: got true with trainer.strategy={config.strategy.value} on {devices}, allowed: with "
+        "trainer.strategy=fsdp2 on at least 2 devices. Fix: trainer=fsdp2 trainer.devices=N, or trainer.offload=false"
+    )

@@ -12,7 +12,7 @@ def pick_device(config: TrainerConfig) -> torch.device:
     """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
 
     Raises:
-        ConfigError: A GPU was asked for and there is none, or the accelerator is unknown.
+        ConfigError: There is no GPU but the setting is gpu, or the accelerator is unknown.
     """
     check_accelerator(config)
     has_gpu = torch.cuda.is_available()
@@ -24,15 +24,15 @@ def pick_device(config: TrainerConfig) -> torch.device:
 
 
 def use_threads(config: TrainerConfig) -> None:
-    """Set torch's CPU threads for this process if the user chose a number."""
+    """Set the number of torch's CPU threads for this process to `trainer.num_threads`, if it is set."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
 
 
 def use_determinism(config: TrainerConfig) -> None:
-    """Have torch use only algorithms that give the same bits every time, if the user asked for it.
+    """Restrict torch to deterministic algorithms if `trainer.deterministic` is set.
 
-    An operation without such an algorithm is an error of torch that names it; docs/determinism.md says what remains.
+    torch raises an error that names an operation without such an algorithm; docs/determinism.md lists the limits.
     """
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts

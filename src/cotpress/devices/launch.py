@@ -1,44 +1,107 @@
-"""Start one process per device, hear them, and end with what they return or with the reason of the first that failed.
+"""Work on several devices: one process per device, started and watched by the stage that needs them.
 
-torch's own agent (`torch.distributed.launcher`) starts and watches the processes. They are forked from a server that
-has imported the function's module once (as in `isolation`), so that workers of later stages start at once.
+The stage calls `run_on_devices` with a function of a module. The function runs once per device; `here` gives its place
+among the workers, `report` sends messages to the stage, `join_process_group` connects it with the other workers.
 """
 
+import datetime
 import logging
-import multiprocessing
-import multiprocessing.connection
+import logging.handlers
 import os
 import signal
+import socket
+import tempfile
 import threading
-import uuid
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from cotpress import processes
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
-from cotpress.devices.isolation import died
-from cotpress.devices.place import Hear, Place, working_at
-from cotpress.devices.worker import Failure, Task, environment, work
 from cotpress.errors import ConfigError, WorkerError
+from cotpress.processes import Child, follow, stop
 
 log = logging.getLogger(__name__)
 
-_START_METHOD = "forkserver"
+OnMessage = Callable[[Any], None]
+"""Called with the messages that workers `report`, those of each worker in their order."""
+
 _PRELOAD = ("cotpress.devices.lightning", "peft", "transformers.models.auto.modeling_auto")
-"""What most functions need; the server imports it once. Importing does nothing with a GPU."""
-_CHATTY = ("torch.distributed.elastic", "torch.multiprocessing", "torchelastic-events-null")
-"""Loggers of torch's agent; what they say about a failure is said by us in one sentence."""
+"""Modules that most functions need. Importing them does nothing with a GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The place of a process among the workers that share a piece of work.
+
+    Attributes:
+        rank: Number among all workers, from 0.
+        local_rank: Number among those of this machine, from 0; also the number of its device.
+        num_workers: All workers, over all machines.
+        num_local_workers: Those of this machine.
+        rendezvous: File through which the workers find each other; empty for a single one.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    num_workers: int = 1
+    num_local_workers: int = 1
+    rendezvous: str = ""
+
+    @property
+    def is_first(self) -> bool:
+        """True for the worker of rank 0, which saves, logs and reports for all."""
+        return self.rank == 0
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which torch and Lightning know the place of a worker."""
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.local_rank),
+            "WORLD_SIZE": str(self.num_workers),
+            "LOCAL_WORLD_SIZE": str(self.num_local_workers),
+            "GROUP_RANK": "0",
+        }
+
+
+_place = Place()
+_on_message: OnMessage | None = None
+
+
+def here() -> Place:
+    """The place of this process; outside of `run_on_devices` that of a single worker."""
+    return _place
+
+
+def report(message: Any) -> None:
+    """Send a small, picklable message to the caller of `run_on_devices`."""
+    if _on_message is not None:
+        _on_message(message)
+
+
+@contextmanager
+def _working_at(place: Place, on_message: OnMessage | None) -> Iterator[None]:
+    """Make this process one of the workers until the block ends."""
+    global _place, _on_message
+    before = _place, _on_message
+    _place, _on_message = place, on_message
+    try:
+        yield
+    finally:
+        _place, _on_message = before
 
 
 def num_local_devices(trainer: TrainerConfig) -> int:
-    """Devices of this machine that `trainer.devices` stands for.
+    """The number of devices of this machine that `trainer.devices` selects.
 
     Raises:
-        ConfigError: There are not so many GPUs.
+        ConfigError: This machine has fewer GPUs.
     """
     if pick_device(trainer).type == "cpu":
         return trainer.devices or 1
@@ -48,177 +111,170 @@ def num_local_devices(trainer: TrainerConfig) -> int:
     return trainer.devices or present
 
 
-class _DeathError(Exception):
-    """A worker is gone."""
-
-    def __init__(self, rank: int, code: int) -> None:
-        super().__init__(rank, code)
-        self.code = code
-        self.message = (
-            f"the worker of rank {rank} ended: {died(code)}. The others were stopped; what was finished is kept, and "
-            "the same command goes on from there. Fix for too little memory: a smaller trainer.tokens_per_batch, "
-            "trainer=fsdp2, or fewer trainer.devices"
-        )
-
-
 def run_on_devices(
-    function: Callable[..., Any], arguments: tuple[Any, ...], *, trainer: TrainerConfig, hear: Hear | None = None
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    *,
+    trainer: TrainerConfig,
+    on_message: OnMessage | None = None,
 ) -> list[Any]:
-    """Call `function(*arguments)` once per device, and wait for all of them.
+    """Call `function(*arguments)` once per device of this machine, and wait for all of them.
 
-    One device is a plain call in this process. Several are processes of their own, in which `here()` tells the place,
-    and the variables of `torch.distributed` (RANK, MASTER_ADDR, ...) are set. Log records of the first worker, and
-    warnings of all, come out of this process's log.
+    One device is a plain call in this process. Several are processes of their own, in which `here` gives the place and
+    the variables of `torch.distributed` (RANK, WORLD_SIZE, ...) are set. Log records of the first worker, and warnings
+    of all, go to the log of this process.
 
     Args:
-        function: Of a module, so that it can be pickled.
-        arguments: Picklable as well, results too.
-        trainer: How many devices.
-        hear: Gets what workers `report`; called in a thread of its own while this one waits.
+        function: A function of a module, so that it can be pickled.
+        arguments: Picklable, as are the results.
+        trainer: Number and kind of the devices.
+        on_message: Called in this thread with the messages that workers `report`.
 
     Returns:
-        What it returned, by local rank.
+        The results by local rank.
 
     Raises:
-        CotpressError: What the first worker that failed has raised.
-        WorkerError: A worker failed by a defect, whose traceback is in the log, or was killed.
+        CotpressError: The error of the worker that failed first.
+        WorkerError: A worker was killed, or failed by a defect, whose traceback is in the log.
         KeyboardInterrupt: This process was interrupted; the workers have been stopped.
     """
     count = num_local_devices(trainer)
-    if count == 1 and trainer.num_nodes == 1:
-        with working_at(Place(), hear):
+    if count == 1:
+        with _working_at(Place(), on_message):
             return [function(*arguments)]
-    context = multiprocessing.get_context(_START_METHOD)
-    context.set_forkserver_preload([*_PRELOAD, function.__module__])
-    pipes = [context.Pipe(duplex=False) for _ in range(count)]
-    task = Task(
-        function=function,
-        arguments=arguments,
-        environment=environment(),
-        num_threads=trainer.num_threads or max(1, (os.cpu_count() or 1) // count),
-        outboxes=tuple(writer for _, writer in pipes),
-    )
-    inbox = _Inbox([reader for reader, _ in pipes], hear)
+    num_threads = trainer.num_threads or max(1, (os.cpu_count() or 1) // count)
     log.info("%d workers, one per device", count)
-    try:
-        return _launched(task, count)
-    except _DeathError as error:
-        inbox.close(task)
-        raise inbox.first_failure(error) from None
-    finally:
-        inbox.close(task)
-        inbox.raise_own()
+    workers: list[Child] = []
+    with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder, _sigterm_interrupts():
+        try:
+            for rank in range(count):
+                place = Place(
+                    rank=rank, local_rank=rank, num_workers=count, num_local_workers=count,
+                    rendezvous=str(Path(folder, "rendezvous")),
+                )  # fmt: skip
+                workers.append(
+                    Child(
+                        _work,
+                        (function, arguments, place, num_threads),
+                        environment={**_loopback(), **os.environ, **place.variables()},
+                        preload=(*_PRELOAD, function.__module__),
+                    )
+                )
+            follow(workers, lambda message: _take(message, on_message))
+            failure = _first_failure(workers)
+        finally:
+            stop(workers)
+    if failure is not None:
+        raise failure
+    return [worker.outcome.value for worker in workers if worker.outcome is not None]
 
 
-def _launched(task: Task, count: int) -> list[Any]:
-    """Results by local rank."""
-    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+def join_process_group(device: torch.device, *, host_tensors: bool = False) -> None:
+    """Connect this worker with the others; Lightning uses the process group that it finds.
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,  # a stage resumes by itself when the command is repeated
-        start_method=_START_METHOD,
-        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
-        signals_to_handle=",".join(s.name for s in _heard_signals()),
+    The workers meet through a file and talk over the loopback interface. The caller of `run_on_devices` stops all
+    workers when one exits, so the timeout of collective calls can be long: others may load a model, or the first worker
+    may answer validation problems.
+
+    Args:
+        device: Device of this worker.
+        host_tensors: Tensors in main memory take part in collective calls, beside those on a GPU.
+    """
+    backend = "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if host_tensors else "nccl"
+    place = here()
+    torch.distributed.init_process_group(
+        backend,
+        store=torch.distributed.FileStore(place.rendezvous, place.num_workers),  # type: ignore[attr-defined]
+        rank=place.rank,
+        world_size=place.num_workers,
+        timeout=datetime.timedelta(hours=12),
     )
-    try:
-        with _kept_handlers(), _quiet_agent():
-            results: dict[int, Any] = elastic_launch(config, work)(task)
-    except SignalException:
-        raise KeyboardInterrupt from None
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode == -signal.SIGINT:  # Ctrl-C reaches a whole terminal, the workers perhaps first
-            raise KeyboardInterrupt from None
-        raise _DeathError(rank, failure.exitcode) from None
-    return [results[rank] for rank in sorted(results)]
 
 
-def _heard_signals() -> list[signal.Signals]:
-    """Those that end this process unless it was told to ignore them."""
-    return [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) is not signal.SIG_IGN]
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process at once; its sender waits for nothing else.
+
+    Lightning's own handler begins a collective call, which hangs when another worker has exited.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _loopback() -> dict[str, str]:
+    """Variables that keep gloo and NCCL on the loopback interface; those that the user has set take precedence."""
+    name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    return {} if name is None else {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
+
+
+def _take(message: Any, on_message: OnMessage | None) -> None:
+    if isinstance(message, logging.LogRecord):
+        logging.getLogger(message.name).handle(message)
+    elif on_message is not None:
+        on_message(message)
+
+
+def _first_failure(workers: list[Child]) -> Exception | None:
+    """The error of the worker that was killed or, if none was, of the one that failed first; None if all are done."""
+    outcomes = [(rank, worker.outcome) for rank, worker in enumerate(workers)]
+    failures = [(o.trace != "", o.failed_at, rank, o) for rank, o in outcomes if o is not None and o.error is not None]
+    if not failures:
+        return None
+    *_, rank, first = min(failures, key=lambda failure: failure[:3])
+    if not first.trace:
+        return WorkerError(
+            f"the worker of rank {rank} ended: {first.error}. The others were stopped; what was finished is kept, and "
+            "the same command goes on from there. Fix for too little memory: a smaller trainer.tokens_per_batch, "
+            "trainer=fsdp2, or fewer trainer.devices"
+        )
+    if first.kind is not None:
+        return first.kind.__new__(first.kind, first.error)  # its constructor may take other arguments
+    logging.getLogger("cotpress.file").error("rank %d failed:\n%s", rank, first.trace)
+    return WorkerError(f"the worker of rank {rank} failed: {first.error}. The traceback is in the log")
 
 
 @contextmanager
-def _kept_handlers() -> Iterator[None]:
-    """torch's agent puts its own signal handlers in place and leaves them there."""
-    before = {s: signal.getsignal(s) for s in _heard_signals()}
+def _sigterm_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM where it would end this process without stopping the workers."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-@contextmanager
-def _quiet_agent() -> Iterator[None]:
-    levels = {name: logging.getLogger(name).level for name in _CHATTY}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+def _work(function: Callable[..., Any], arguments: tuple[Any, ...], place: Place, num_threads: int) -> Any:
+    """Set up the process of one device and call the function in it."""
+    end_on_sigterm()
+    root = logging.getLogger()
+    root.handlers = [_SendRecords("" if place.is_first else f"rank {place.rank}: ")]
+    root.setLevel(logging.INFO if place.is_first else logging.WARNING)
+    logging.captureWarnings(True)
+    torch.set_num_threads(num_threads)
     try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        with _working_at(place, processes.send):
+            result = function(*arguments)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        return result
+    except BaseException as error:
+        processes.send(processes.failure(error))
+        time.sleep(2 * processes.GRACE_S)  # the other workers fail too when this one exits: its own failure comes first
+        os._exit(1)  # an orderly exit may wait for the other workers
 
 
-class _Inbox:
-    """Hears the workers in a thread: log records, failures and reports."""
+class _SendRecords(logging.handlers.QueueHandler):
+    """Sends log records to the starting process, which has the handlers."""
 
-    def __init__(self, readers: list[Connection], hear: Hear | None) -> None:
-        self._readers, self._hear = list(readers), hear
-        self._failures: list[Failure] = []
-        self._own: Exception | None = None
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+    def __init__(self, prefix: str) -> None:
+        super().__init__(None)  # type: ignore[arg-type]  # `enqueue` needs no queue
+        self._prefix = prefix
 
-    def close(self, task: Task) -> None:
-        """Hear what is left; call it when the workers are gone."""
-        for outbox in task.outboxes:  # the last copies: every reader comes to its end
-            outbox.close()
-        self._thread.join()
-
-    def first_failure(self, death: _DeathError) -> Exception:
-        """What the first worker that failed has raised, or how it died if it was killed."""
-        if death.code < 0 or not self._failures:
-            return WorkerError(death.message)
-        first = min(self._failures, key=lambda failure: failure.at)
-        if first.kind is not None:
-            return first.kind.__new__(first.kind, first.message)  # its constructor may want something else
-        logging.getLogger("cotpress.file").error("rank %d failed:\n%s", first.rank, first.trace)
-        return WorkerError(f"the worker of rank {first.rank} failed: {first.message}. The traceback is in the log")
-
-    def raise_own(self) -> None:
-        """Raise what `hear` has raised."""
-        if self._own is not None:
-            raise self._own
-
-    def _listen(self) -> None:
-        while self._readers:
-            for ready in multiprocessing.connection.wait(self._readers):
-                assert isinstance(ready, Connection)
-                try:
-                    message = ready.recv()
-                except (EOFError, OSError):
-                    self._readers.remove(ready)
-                    continue
-                self._take(message)
-
-    def _take(self, message: Any) -> None:
-        if isinstance(message, Failure):
-            self._failures.append(message)
-        elif isinstance(message, logging.LogRecord):
-            logging.getLogger(message.name).handle(message)
-        elif self._hear is not None and self._own is None:
-            try:
-                self._hear(message)
-            except Exception as error:
-                self._own = error
+    def enqueue(self, record: logging.LogRecord) -> None:
+        record.msg = self._prefix + str(record.msg)
+        processes.send(record)

@@ -1,4 +1,4 @@
-"""What `pl.Trainer` has to be told about the devices, in a worker or in the only process."""
+"""Arguments of `pl.Trainer` for one device and for several, and what its messages and Ctrl-C need."""
 
 import logging
 import warnings
@@ -7,67 +7,78 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
-from cotpress.devices.place import here
-from cotpress.devices.worker import die_at_once
+from cotpress.devices.launch import end_on_sigterm, here
 
 
-class _DieAtOnce(pl.Callback):
-    """Lightning puts its own signal handlers in place before each of these."""
+class _EndOnSigterm(pl.Callback):
+    """Replaces Lightning's handler of SIGTERM, which is installed before the training starts."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        die_at_once()
-
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        die_at_once()
+        end_on_sigterm()
 
 
 def lightning_settings(
     trainer: TrainerConfig, *, callbacks: Sequence[pl.Callback] = (), strategy: Any = "ddp"
 ) -> dict[str, Any]:
-    """Arguments of `pl.Trainer`: accelerator, devices, callbacks, and with several workers strategy, nodes and more.
+    """Arguments of `pl.Trainer`: accelerator, devices, cluster environment, callbacks, strategy of several workers.
+
+    The cluster environment is always given: in a SLURM job Lightning would otherwise use the job's number of tasks and
+    handle its signals.
 
     Args:
         trainer: The hardware.
-        callbacks: Those of the caller.
+        callbacks: Callbacks of the caller.
         strategy: Name or object of the Lightning strategy of several workers.
     """
-    place = here()
-    accelerator = "gpu" if pick_device(trainer).type == "cuda" else "cpu"
+    place, device = here(), pick_device(trainer)
+    accelerator = "gpu" if device.type == "cuda" else "cpu"
     if place.num_workers == 1:
-        return {"accelerator": accelerator, "devices": 1, "callbacks": [*callbacks]}
+        return {
+            "accelerator": accelerator,
+            "devices": [device.index or 0] if device.type == "cuda" else 1,
+            "callbacks": [*callbacks],
+            "plugins": [LightningEnvironment()],
+        }
     return {
         "accelerator": accelerator,
         "devices": place.num_local_workers,
-        "num_nodes": place.num_workers // place.num_local_workers,
-        "callbacks": [_DieAtOnce(), *callbacks],
+        "callbacks": [_EndOnSigterm(), *callbacks],
         "strategy": strategy,
-        "plugins": [TorchElasticEnvironment()],
+        "plugins": [TorchElasticEnvironment()],  # reads the variables of the place
         "use_distributed_sampler": False,
     }
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Leave out Lightning's own logging; filters of warnings that are added inside end with it."""
+    """Leave out Lightning's log below warnings; filters of warnings that are added inside are removed at the end.
+
+    Lightning looks for SLURM before it loads a checkpoint even if the cluster environment is given, and warns where
+    `srun` is installed but has not started the process; that warning is left out, too.
+    """
     loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.WARNING)
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
             yield
     finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
 def ctrl_c_stops(trainer: pl.Trainer) -> Iterator[None]:
-    """Make a KeyboardInterrupt of Lightning's answer to Ctrl-C, which is to leave the process with code 1."""
+    """Raise KeyboardInterrupt on Ctrl-C, where Lightning would exit the process with code 1."""
     try:
         yield
     except SystemExit:

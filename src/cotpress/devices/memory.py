@@ -1,7 +1,7 @@
-"""Out of memory: smaller batches are tried, then a clear error. And what is free again is kept at hand.
+"""Out of memory: halve a batch that does not fit; keep freed memory cached for reuse.
 
-What a batch holds is a matter of the hardware, never of the result, so a batch that does not fit is halved and the work
-goes on. Only what cannot be halved any more, a single text, ends it.
+The size of a batch never changes a result, so a batch that does not fit is halved and the work goes on. A single text
+cannot be halved: it ends the work with an error that names the settings.
 """
 
 import ctypes
@@ -30,17 +30,17 @@ _MALLOPT = {
     "MALLOC_TOP_PAD_": (-2, 2**25),
     "MALLOC_MMAP_THRESHOLD_": (-3, 2**25),
 }
-"""glibc's environment variable, number of the parameter in malloc.h, bytes. It allows no higher mmap threshold."""
+"""glibc's environment variable, number of the parameter in malloc.h, bytes. A higher mmap threshold is not allowed."""
 _MESSAGES = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""How torch words it: its CPU allocator, also on Windows, MPS, and cuBLAS; CUDA has an exception of its own."""
+"""Messages of torch: of its CPU allocator, also on Windows, of MPS and of cuBLAS. CUDA has an exception of its own."""
 
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 256 MB of what this process frees for its next tensors.
+    """Let glibc keep up to 256 MB of freed memory for the next tensors of this process.
 
-    It would give the memory back to the system and ask for it again, page by page, in every layer of a forward pass.
-    What the user set by an environment variable stays; another C library has no such parameter.
+    By default it returns the memory to the system and requests it again, page by page, in every layer of a forward
+    pass. Variables that the user has set take precedence; other C libraries have no such parameter.
     """
     if sys.platform != "linux":
         return
@@ -51,14 +51,14 @@ def keep_freed_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if a device or this machine had no room for what was asked."""
+    """True if an allocation failed, on a device or in main memory."""
     if isinstance(error, MemoryError):  # Python, NumPy, arrow
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
 
 
 def release() -> None:
-    """Give back what a failed attempt held; call it outside the `except`, whose traceback holds the tensors."""
+    """Free the memory of a failed attempt; call it outside the `except`, whose traceback holds the tensors."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -66,48 +66,48 @@ def release() -> None:
 
 
 class SmallerBatches:
-    """Runs batches; halves what does not fit the memory, and from then on stays below what did not.
+    """Runs batches; halves one that does not fit the memory, and keeps later ones below its size.
 
     Args:
-        what: What is done, for the log, e.g. `score cts`.
-        setting: What bounds a batch, e.g. `trainer.tokens_per_batch`.
+        what: Name of the work for the log, e.g. `score cts`.
+        setting: Setting that bounds a batch, e.g. `trainer.tokens_per_batch`.
     """
 
     def __init__(self, what: str, setting: str = "trainer.tokens_per_batch") -> None:
-        self._what, self._setting = what, setting
+        self.what, self._setting = what, setting
         self._most: int | None = None
 
     @property
     def most(self) -> int | None:
-        """Tokens that a batch of several texts may have by what has failed so far; None if nothing has."""
+        """Most tokens of a batch of several texts, given the failures so far; None without failures."""
         return self._most
 
     def lower(self, num_tokens: int, error: BaseException, *, indivisible: bool) -> None:
-        """Note that a batch of `num_tokens` did not fit; the next ones have half of them at most.
+        """Record that a batch of `num_tokens` did not fit; later ones have at most half as many.
 
         Raises:
             MemoryLimitError: It was a single text.
         """
         if indivisible:
             raise MemoryLimitError(
-                f"{self._what}: out of memory on a single text of {num_tokens} tokens, which no {self._setting} can "
-                "make smaller. Fix: fewer jobs at a time, model.dtype=bfloat16, a lower model.context_tokens (longer "
+                f"{self.what}: out of memory on a single text of {num_tokens} tokens, which no {self._setting} can "
+                "reduce. Fix: fewer jobs at a time, model.dtype=bfloat16, a lower model.context_tokens (longer "
                 "texts are dropped or read in windows), in training trainer.activation_checkpointing=true, in "
-                "generation a lower benchmark.max_new_tokens. What was finished is kept"
+                "generation a lower benchmark.max_new_tokens. Finished work is kept"
             ) from error
         if self._most is None:
             log.warning(
-                "%s: out of memory with %d tokens at once; going on with at most %d (%s=%d spares the failed attempt)",
-                self._what, num_tokens, num_tokens // 2, self._setting, num_tokens // 2,
+                "%s: out of memory with %d tokens at once; continuing with at most %d (%s=%d avoids the attempt)",
+                self.what, num_tokens, num_tokens // 2, self._setting, num_tokens // 2,
             )  # fmt: skip
         self._most = num_tokens // 2
 
     def run(self, batch: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], size: Callable[[T], int]) -> list[R]:
-        """`work(batch)`, or as many parts of the batch as the memory needs, in order.
+        """Run `work` on the batch, or on as many parts of it as fit the memory, and return the results in order.
 
         Args:
             batch: At least one item.
-            work: Gives one result per item, each independent of what else is in the batch.
+            work: Returns one result per item, independent of the other items of the batch.
             size: Tokens of an item.
 
         Raises:
@@ -130,7 +130,7 @@ _of_owners: "weakref.WeakKeyDictionary[Any, dict[str, SmallerBatches]]" = weakre
 
 
 def smaller_batches(owner: object, what: str, setting: str = "trainer.tokens_per_batch") -> SmallerBatches:
-    """The batches that one owner runs, in most cases a model: what did not fit beside it once is not tried again.
+    """The `SmallerBatches` of an owner, in most cases a model, so that a size that failed beside it is not tried again.
 
     Args:
         owner: Is held weakly.

@@ -1,1 +1,1 @@
-"""The valuable part of each thinking text."""
+"""Distillation: the valuable part of each thinking text."""

@@ -1,25 +1,26 @@
-"""Where the words of an extraction stand in the text that they were taken from.
+"""Aligns the words of an extraction with the text that they were copied from.
 
 Source    LLMLingua-2, arXiv 2403.12968, section 3.2 and algorithm 1: each extracted word is searched in a window of the
           original around the last match, by fuzzy comparison; an original word is taken at most once.
 
-A word is a LaTeX command, a number, a run of letters, or any other character but white space by itself, so `4+3=7` is
-five words and every visible character belongs to exactly one. Two words are equal if their keys are:
+A word is a LaTeX command, a number, a run of letters, or any other single character but white space, so `4+3=7` is five
+words and every visible character belongs to exactly one. Two words are equal if their keys are equal:
 
-- a number's key is itself without thousands separators: 1,000 = 1000, but never 100;
-- a word's key is its lower-case form (Unicode NFKC, case folded, without a possessive 's) and, if it is ASCII, without
-  the endings of English inflection (-s, -es, -ies, -ed, -ied, -ing, final e, a doubled last consonant), so that divide,
-  divides, divided and dividing are equal;
-- anything else, LaTeX commands included, must be the same characters.
+- the key of a number is the number without thousands separators: 1,000 = 1000, but never 100;
+- the key of a run of letters is its lower-case form (Unicode NFKC, case folded, without a possessive 's) and, if it is
+  ASCII, without the endings of English inflection (-s, -es, -ies, -ed, -ied, -ing, final e, a doubled last consonant),
+  so that divide, divides, divided and dividing are equal;
+- the key of anything else, LaTeX commands included, is the word itself.
 
 Deviation. Algorithm 1 takes the nearest equal word, one word after the other. Chains of thought repeat their numbers
-and steps, and the nearest `4` is often the wrong one. Here the alignment in order is found first, for all words at
-once: the most matches, where two that stay neighbours count a quarter more (dynamic programming, O(n m)). Algorithm 1
-then searches what is left, which is what the model has reordered. Words labelled as kept, F1 against the truth, and
-that of the search alone: 300 built-in traces, all essential words extracted, 1.00 (.91); 30 % of those words missing,
-.92 (.84); 40 R1 traces, a random third of their steps, .97 (.95); a random 60 % of their words, .99 (.99).
+and steps, and the nearest `4` is often the wrong one. Here an alignment in order is computed first, for all words at
+once: the one with most matches, where two matches that stay neighbours count a quarter more (dynamic programming,
+O(n m)). Algorithm 1 then searches the remaining words, which the model has reordered. F1 of the words labelled as kept
+against the truth, and in brackets of algorithm 1 alone: 300 built-in traces, all essential words extracted, 1.00
+(0.91); 30 % of those words missing, 0.92 (0.84); 40 R1 traces, a random third of their steps, 0.97 (0.95); a random
+60 % of their words, 0.99 (0.99).
 
-The release compares lemmas of spaCy and leaves commas out; no language model is needed here.
+The release compares lemmas from spaCy and ignores commas; here no language model is needed.
 """
 
 import re
@@ -30,14 +31,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cotpress.distill.ranges import Ranges, merged
+from cotpress.distill.extractors import Ranges, merged
 
 ALIGNMENT_VERSION = 1
 """Raise it with every change that moves a label."""
 WINDOW_WORDS = 150
-"""How far a reordered word may stand from its neighbour's match, in words each way, as in the release."""
+"""Largest distance of a reordered word from its neighbour's match, in words each way, as in the release."""
 RUN_BONUS = 0.25
-"""What it is worth that two neighbours stay neighbours, relative to one match; exact in binary."""
+"""Bonus for two neighbours that stay neighbours, relative to one match; exact in binary."""
 
 _WORD = re.compile(
     r"\\[A-Za-z]+"  # LaTeX command
@@ -65,12 +66,12 @@ class Word:
 
 
 def words(text: str) -> list[Word]:
-    """The words of a text, in order; what lies between them is white space."""
+    """The words of a text, in order; between them is only white space."""
     return [Word(m.start(), m.end(), word_key(m.group())) for m in _WORD.finditer(text)]
 
 
 def word_key(word: str) -> str:
-    """What two equal words have in common; see the top of this module."""
+    """Key of a word; equal words have equal keys (see the top of this module)."""
     if word[0].isdecimal():
         return _THOUSANDS.sub("", word)
     if word[0] == "\\":
@@ -80,28 +81,28 @@ def word_key(word: str) -> str:
 
 
 def align(original: Sequence[Word], extracted: Sequence[Word], window: int = WINDOW_WORDS) -> list[int | None]:
-    """For each extracted word the index of its word in the original, or None; no word is taken twice.
+    """Index in the original for each extracted word, or None; no original word is taken twice.
 
     Args:
         original: Words of the original text.
         extracted: Words of the extraction, in the order in which they were written.
-        window: How far a reordered word is searched around the match of the word before it, in words each way.
+        window: Distance from the match of the previous word within which a reordered word is searched, in words.
     """
-    found = _in_order([word.key for word in original], [word.key for word in extracted])
+    matches = _in_order([word.key for word in original], [word.key for word in extracted])
     free = defaultdict(list)
-    taken = set(found)
+    taken = set(matches)
     for index, word in enumerate(original):
         if index not in taken:
             free[word.key].append(index)
     last = -1
     for number, word in enumerate(extracted):
-        place = found[number]
+        place = matches[number]
         near = [] if place is not None else [i for i in free[word.key] if abs(i - last) <= window]
         if near:
-            place = found[number] = min(near, key=lambda i: (i < last, abs(i - last)))  # ahead first, as algorithm 1
+            place = matches[number] = min(near, key=lambda i: (i < last, abs(i - last)))  # ahead first, as algorithm 1
             free[word.key].remove(place)
         last = last if place is None else place
-    return found
+    return matches
 
 
 def matched_ranges(original: Sequence[Word], matches: Sequence[int | None]) -> Ranges:
@@ -110,17 +111,17 @@ def matched_ranges(original: Sequence[Word], matches: Sequence[int | None]) -> R
 
 
 def _in_order(original: Sequence[str], extracted: Sequence[str]) -> list[int | None]:
-    """The alignment that keeps the order: most matches and longest runs, the earliest of equally good ones."""
+    """The alignment in order with most matches and longest runs; the earliest of equally good ones."""
     ids = {key: number for number, key in enumerate({*original, *extracted})}
-    wanted = np.array([ids[key] for key in extracted], dtype=np.int64)
+    extracted_ids = np.array([ids[key] for key in extracted], dtype=np.int64)
     n, m = len(original), len(extracted)
-    best = np.zeros((n + 1, m + 1), dtype=np.float32)  # over the first i and j words
-    ending = np.full((n + 1, m + 1), -np.inf, dtype=np.float32)  # the same, if the last two of them are matched
+    best = np.zeros((n + 1, m + 1), dtype=np.float32)  # score over the first i and j words
+    ending = np.full((n + 1, m + 1), -np.inf, dtype=np.float32)  # the same if the last two of them are matched
     for i, key in enumerate(original, start=1):
         scores = np.maximum(best[i - 1, :-1] + 1, ending[i - 1, :-1] + (1 + RUN_BONUS))
-        ending[i, 1:] = np.where(wanted == ids[key], scores, -np.inf)
+        ending[i, 1:] = np.where(extracted_ids == ids[key], scores, -np.inf)
         best[i] = np.maximum.accumulate(np.maximum(best[i - 1], ending[i]))
-    found: list[int | None] = [None] * m
+    matches: list[int | None] = [None] * m
     i, j, in_run = n, m, False
     while i and j:
         if not in_run and best[i - 1, j] == best[i, j]:
@@ -128,10 +129,10 @@ def _in_order(original: Sequence[str], extracted: Sequence[str]) -> list[int | N
         elif not in_run and best[i, j - 1] == best[i, j]:
             j -= 1
         else:
-            found[j - 1] = i - 1
+            matches[j - 1] = i - 1
             in_run = bool(ending[i - 1, j - 1] + (1 + RUN_BONUS) == ending[i, j])
             i, j = i - 1, j - 1
-    return found
+    return matches
 
 
 def _stem(form: str) -> str:

@@ -1,22 +1,59 @@
-"""What a language model is asked to copy out of a thinking text, and what it answered.
+"""The extractor `llm`: a language model copies out the words that are needed, and two filters drop unfaithful copies.
 
 The instruction follows LLMLingua-2 (arXiv 2403.12968, section 3.1: only delete, keep the order, change nothing, add
-nothing), with another aim: not whatever can be reconstructed, but what the answer is derived from. CTS (arXiv
-2505.17827) does not publish its instruction. Long thinking is asked for in chunks, as there (512 tokens), because
-models cut long texts ever shorter.
+nothing), but asks for the words from which the answer is derived instead of those from which the text can be
+reconstructed. CTS (arXiv 2505.17827) does not publish its instruction. Long thinking is extracted in chunks, as in
+LLMLingua-2 (512 tokens), because models shorten long texts more and more towards their end.
+
+The filters are those of LLMLingua-2, section 3.3. With the words W of the original, the words E of the extraction, and
+the words L of W that the alignment labels as kept:
+
+    variation rate   VR = |{e in E : e not in W}| / |E|       words that the model made up
+    hitting rate     HR = |{e in E : e in W}| / |W|           words that it copied
+    matching rate    MR = |L| / |W|
+    alignment gap    AG = HR - MR                             copies that were not matched to a place
+
+The paper drops the 5 % of samples with the highest VR, then the 10 % of the rest with the highest AG. A sample is a
+whole trace here, its chunks counted together, because the reference model learns from whole traces.
+
+Deviation: the release drops all samples that reach the 90th percentile, for VR too, and so drops all samples of a set
+in which all are equally good. Here no more than the given share is dropped, and of equal values either all or none.
 """
 
 import itertools
 import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
-from cotpress.distill.alignment import words
-from cotpress.generation.base import Message
+from cotpress.devices.config import TrainerConfig
+from cotpress.distill.alignment import Word, align, matched_ranges, words
+from cotpress.distill.config import LlmDistillConfig
+from cotpress.distill.extractors import Extracted, Ranges, merged
+from cotpress.errors import ConfigError
+from cotpress.generation.asking import Request, ask, journal
+from cotpress.generation.backends import (
+    LENGTH,
+    REFUSED,
+    STOP,
+    Message,
+    generation_identity,
+    open_backend,
+    sampling_of,
+)
+from cotpress.generation.config import ServerGenerationConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.segments import step_ranges
 from cotpress.records import Trace
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.tables import write_records
 
+EXTRACTIONS = "extractions.parquet"
 PROMPT_VERSION = 1
-"""Raise it with every change of the texts below: extractions of another instruction are other extractions."""
-
+"""Raise it with every change of the prompt: another instruction gives other extractions."""
+_CHUNK_WORDS = (10, 2000)
 _SYSTEM = "You shorten chains of thought by deleting words."
 _RULES = """\
 Below stand a problem and a part of the reasoning about it. Copy from the reasoning only the words that are needed to \
@@ -32,8 +69,111 @@ _NONE = "NONE"
 _FENCED = re.compile(r"\A```\w*\n(.*?)\n?```\Z", re.DOTALL)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction:
+    """The language model's answer about one chunk of one trace.
+
+    Attributes:
+        id: The trace.
+        start: First character of the chunk in `thinking`.
+        end: One past its last character.
+        answer: Everything that the model wrote.
+        finish_reason: As in `cotpress.generation.backends.Generation`.
+    """
+
+    id: str
+    start: int
+    end: int
+    answer: str
+    finish_reason: str
+
+
+def extract(
+    config: LlmDistillConfig,
+    traces: Artifact,
+    read: Callable[[], Sequence[Trace]],
+    *,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    store: ArtifactStore,
+) -> Artifact:
+    """The language model's answers (`extractions.parquet`, `Extraction` records in the order of the traces).
+
+    An artifact of its own, so that other filter settings generate nothing. An interrupted call continues where it
+    stopped.
+
+    Args:
+        config: Language model and prompt.
+        traces: The data artifact.
+        read: Reads the traces to extract from; called only if something is missing.
+        model: Model of the run, used unless the configuration names another.
+        trainer: Hardware.
+        store: Destination of the artifact.
+
+    Raises:
+        ConfigError: A value is out of range.
+        GenerationError: The server fails.
+        ModelError: The model cannot be loaded.
+    """
+    _check(config)
+    writer = config.model or model
+    identity = {
+        "data": traces.key,
+        "prompt": PROMPT_VERSION,
+        "show_response": config.show_response,
+        "chunk_words": config.chunk_words,
+        "max_new_tokens": config.max_new_tokens,
+        **generation_identity(config.generation, writer, trainer, store),
+    }
+
+    def produce(folder: Path) -> Summary:
+        rows = read()
+        chunks = {
+            f"{trace.id}/{start}": (trace, start, end)
+            for trace in rows
+            for start, end in chunk_ranges(trace.thinking, config.chunk_words)
+        }
+        requests = {
+            key: Request(
+                prompt=conversation(*chunk, show_response=config.show_response),
+                max_new_tokens=config.max_new_tokens,
+                stream=str(number),
+            )
+            for number, (key, chunk) in enumerate(chunks.items())
+        }
+        done = journal(folder)
+        ask(
+            [(requests, done)],
+            lambda: open_backend(config.generation, writer, trainer, store),
+            label="extract",
+            unit="chunks",
+            sampling=sampling_of(config.generation),
+        )
+        extractions = [
+            Extraction(id=trace.id, start=start, end=end, answer=done[key].text, finish_reason=done[key].finish_reason)
+            for key, (trace, start, end) in chunks.items()
+        ]
+        write_records(folder / EXTRACTIONS, extractions, Extraction)
+        return Summary(num_rows=len(chunks), facts={"traces": len(rows), "prompt_version": PROMPT_VERSION})
+
+    return store.build("extract", identity, produce)
+
+
+def _check(config: LlmDistillConfig) -> None:
+    low, high = _CHUNK_WORDS
+    if not low <= config.chunk_words <= high:
+        raise ConfigError(f"distill.chunk_words: got {config.chunk_words}, allowed: {low} to {high}")
+    if config.max_new_tokens < 1:
+        raise ConfigError(f"distill.max_new_tokens: got {config.max_new_tokens}, allowed: at least 1")
+    if config.model is not None and isinstance(config.generation, ServerGenerationConfig):
+        raise ConfigError(
+            f"distill.model: got '{config.model.name}', but the server '{config.generation.model}' extracts. "
+            "Fix: leave it out, or generation@distill.generation=transformers"
+        )
+
+
 def conversation(trace: Trace, start: int, end: int, *, show_response: bool) -> list[Message]:
-    """The question to the language model about `trace.thinking[start:end]`.
+    """The prompt about `trace.thinking[start:end]`.
 
     Args:
         trace: The solved problem.
@@ -49,7 +189,7 @@ def conversation(trace: Trace, start: int, end: int, *, show_response: bool) -> 
 
 
 def extracted_text(answer: str) -> str:
-    """The copied words in a model's answer: without its own thinking, a fence around them, or the word for nothing."""
+    """The copied words in a model's answer, without its own thinking, a code fence, or the word for nothing."""
     text = answer.rpartition("</think>")[2].strip()
     fenced = _FENCED.match(text)
     text = fenced[1].strip() if fenced else text
@@ -75,3 +215,155 @@ def chunk_ranges(text: str, chunk_words: int) -> list[tuple[int, int]]:
         chunks += itertools.pairwise(cuts)
         room = chunk_words - (len(ends) - 1) % chunk_words - 1
     return chunks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Word counts from which the rates of an extraction are computed; counts of several chunks add up.
+
+    Attributes:
+        num_original: Words of the original.
+        num_extracted: Words of the extraction.
+        num_copied: Extracted words that the original has anywhere.
+        num_matched: Words of the original that are labelled as kept.
+    """
+
+    num_original: int
+    num_extracted: int
+    num_copied: int
+    num_matched: int
+
+    @classmethod
+    def of(cls, original: Sequence[Word], extracted: Sequence[Word], matches: Sequence[int | None]) -> Self:
+        """Quality of one chunk; `matches` as `cotpress.distill.alignment.align` returns them."""
+        known = {word.key for word in original}
+        return cls(
+            num_original=len(original),
+            num_extracted=len(extracted),
+            num_copied=sum(word.key in known for word in extracted),
+            num_matched=sum(match is not None for match in matches),
+        )
+
+    @classmethod
+    def total(cls, parts: Iterable[Self]) -> Self:
+        """Quality of all chunks of a trace together."""
+        rows = list(parts)
+        return cls(
+            num_original=sum(part.num_original for part in rows),
+            num_extracted=sum(part.num_extracted for part in rows),
+            num_copied=sum(part.num_copied for part in rows),
+            num_matched=sum(part.num_matched for part in rows),
+        )
+
+    @property
+    def variation_rate(self) -> float:
+        """VR in [0, 1]; 0 for an empty extraction."""
+        return 1 - self.num_copied / self.num_extracted if self.num_extracted else 0.0
+
+    @property
+    def alignment_gap(self) -> float:
+        """AG, at least 0; above 1 only if the model repeats words of the original."""
+        return (self.num_copied - self.num_matched) / self.num_original if self.num_original else 0.0
+
+
+def outliers(values: Mapping[str, float], share: float, highest: float) -> set[str]:
+    """Names of the samples to drop: those above `highest`, and the `share` with the highest values.
+
+    Args:
+        values: One value per sample.
+        share: At most this share of all samples is dropped by rank, in [0, 1); samples equal to the first kept one
+            stay.
+        highest: Samples above it are always dropped.
+    """
+    if not values:
+        return set()
+    first_kept = sorted(values.values(), reverse=True)[int(share * len(values))]
+    return {name for name, value in values.items() if value > min(first_kept, highest)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Settings of the two filters; see `LlmDistillConfig`."""
+
+    drop_variation: float
+    drop_gap: float
+    max_variation: float
+    max_gap: float
+
+    @classmethod
+    def of(cls, config: LlmDistillConfig) -> Self:
+        """The limits of a configuration.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        shares = {"drop_variation": config.drop_variation, "drop_gap": config.drop_gap}
+        highest = {"max_variation": config.max_variation, "max_gap": config.max_gap}
+        for name, value in shares.items():
+            if not 0 <= value < 1:
+                raise ConfigError(f"distill.{name}: got {value}, allowed: a number in [0, 1)")
+        for name, value in highest.items():
+            if not 0 <= value <= 1:
+                raise ConfigError(f"distill.{name}: got {value}, allowed: a number in [0, 1]")
+        return cls(**shares, **highest)
+
+
+_UNFINISHED = {LENGTH: "budget ended the extraction", REFUSED: "chunk longer than the model's context"}
+
+
+def aligned(traces: Sequence[Trace], extractions: Sequence[Extraction], limits: Limits) -> Extracted:
+    """The valuable parts of the traces whose extractions pass both filters.
+
+    Args:
+        traces: Traces that were extracted from.
+        extractions: The language model's answers about all chunks of all traces.
+        limits: Settings of the filters.
+    """
+    chunks = defaultdict(list)
+    for extraction in extractions:
+        chunks[extraction.id].append(extraction)
+    dropped: Counter[str] = Counter()
+    ranges: dict[str, Ranges] = {}
+    quality: dict[str, Quality] = {}
+    for trace in traces:
+        unfinished = next((e.finish_reason for e in chunks[trace.id] if e.finish_reason != STOP), None)
+        if unfinished is not None:
+            dropped[_UNFINISHED.get(unfinished, f"the server ended the extraction: {unfinished}")] += 1
+            continue
+        parts, total = _align(trace, chunks[trace.id])
+        if total.num_extracted:
+            ranges[trace.id], quality[trace.id] = parts, total
+        else:
+            dropped["empty extraction"] += 1
+    varied = outliers({i: q.variation_rate for i, q in quality.items()}, limits.drop_variation, limits.max_variation)
+    rest = {i: q for i, q in quality.items() if i not in varied}
+    gaps = outliers({i: q.alignment_gap for i, q in rest.items()}, limits.drop_gap, limits.max_gap)
+    nothing = {i for i, q in rest.items() if i not in gaps and not q.num_matched}
+    dropped.update({"variation rate": len(varied), "alignment gap": len(gaps), "no valuable part": len(nothing)})
+    kept = {i: ranges[i] for i in rest if i not in gaps | nothing}
+    return Extracted(ranges=kept, dropped=+dropped, facts=_facts(quality, kept))
+
+
+def _align(trace: Trace, chunks: Sequence[Extraction]) -> tuple[Ranges, Quality]:
+    """Valuable ranges of the whole thinking, and the quality of all its chunks together."""
+    ranges: list[tuple[int, int]] = []
+    qualities = []
+    for chunk in chunks:
+        original = words(trace.thinking[chunk.start : chunk.end])
+        extracted = words(extracted_text(chunk.answer))
+        matches = align(original, extracted)
+        qualities.append(Quality.of(original, extracted, matches))
+        ranges += [(chunk.start + a, chunk.start + b) for a, b in matched_ranges(original, matches)]
+    return merged(ranges), Quality.total(qualities)
+
+
+def _facts(quality: Mapping[str, Quality], kept: Mapping[str, Ranges]) -> dict[str, Any]:
+    """Means over all finished extractions, and the share of the words of the kept ones that is valuable."""
+    num = max(len(quality), 1)
+    original = sum(quality[i].num_original for i in kept)
+    return {
+        "prompt_version": PROMPT_VERSION,
+        "mean_variation_rate": round(sum(q.variation_rate for q in quality.values()) / num, 4),
+        "mean_alignment_gap": round(sum(q.alignment_gap for q in quality.values()) / num, 4),
+        "kept_words": round(sum(quality[i].num_matched for i in kept) / max(original, 1), 4),
+    }

@@ -1,23 +1,20 @@
-"""The distill stage: which part of each training trace is valuable.
+"""The distill stage: the valuable part of each training trace.
 
-A new extractor is one module with a function `Trace -> Ranges`, one member of `Extractor`, and one `case` here. One
-that sees all traces at once, as the language model does, gives `Found` itself.
+A new extractor is a function `Trace -> Ranges` in `extractors.py`, a member of `Extractor`, and a `case` here. One that
+needs all traces at once, such as the language model, returns `Extracted` itself.
 """
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.distill.aligned import Limits, aligned
 from cotpress.distill.alignment import ALIGNMENT_VERSION
 from cotpress.distill.config import DistillConfig, Extractor, LlmDistillConfig
-from cotpress.distill.extract import EXTRACTIONS, Extraction, extract
-from cotpress.distill.overlap import essential_spans, overlapping_steps
-from cotpress.distill.ranges import Found, Ranges
+from cotpress.distill.extractors import Extracted, Ranges, essential_spans, overlapping_steps
+from cotpress.distill.llm import EXTRACTIONS, Extraction, Limits, aligned, extract
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
 from cotpress.records import Trace, ValuableTrace
@@ -26,19 +23,6 @@ from cotpress.store.tables import read_records, write_records
 
 TRACES = "traces.parquet"
 VALUABLE = "valuable.parquet"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """An extractor with its settings.
-
-    Attributes:
-        identity: What determines its result besides the traces.
-        find: Gives the valuable parts of traces.
-    """
-
-    identity: Mapping[str, Any]
-    find: Callable[[Sequence[Trace]], Found]
 
 
 def distill(
@@ -52,92 +36,78 @@ def distill(
     """The valuable parts of the traces in the split `train`: an artifact with `valuable.parquet` (`ValuableTrace`).
 
     Args:
-        config: Which extractor, and its settings.
+        config: Extractor and its settings.
         traces: The data artifact.
-        store: Where the result goes.
-        model: The run's model, for an extractor that uses one and names no other.
+        store: Destination of the artifact.
+        model: Model of the run, for an extractor that uses one and names no other.
         trainer: Hardware, for an extractor that runs a model.
 
     Raises:
         ConfigError: A value is out of range.
-        DataError: The extractor finds nothing valuable in any trace, or needs labels that the data does not have.
-        GenerationError: A server that should extract fails.
+        DataError: No trace has a valuable part, or the data lacks the labels or responses that the extractor needs.
+        GenerationError: The server of the extractor fails.
     """
 
     def train() -> list[Trace]:
         return [trace for trace in read_records(traces.file(TRACES), Trace) if trace.split == "train"]
 
-    if isinstance(config, LlmDistillConfig):
-        plan = _by_llm(config, traces, train, model, trainer or TrainerConfig(), store)
-    else:
-        plan = _by_trace(config)
-
-    def produce(folder: Path) -> Summary:
-        asked = train()
-        _check_usable(config.extractor, asked)
-        found = plan.find(asked)
-        rows = [_valuable(trace, found.ranges[trace.id]) for trace in asked if trace.id in found.ranges]
-        if not rows:
-            raise DataError(_nothing_found(config, len(asked), found.dropped))
-        write_records(folder / VALUABLE, rows, ValuableTrace)
-        facts = {"valuable_fraction": _fraction(rows), **found.facts}
-        return Summary(num_rows=len(rows), dropped=found.dropped, facts=facts)
-
-    return store.build("distill", {"data": traces.key, **plan.identity}, produce)
-
-
-def _by_trace(config: DistillConfig) -> _Plan:
-    """Extractors that look at one trace at a time."""
-    match config.extractor:
-        case Extractor.labels:
-            return _Plan(identity={"extractor": "labels"}, find=functools.partial(_each, essential_spans))
-        case Extractor.overlap:
-            if not 0 < config.min_overlap <= 1:
-                raise ConfigError(f"distill.min_overlap: got {config.min_overlap}, allowed: a number in (0, 1]")
-            extract = functools.partial(overlapping_steps, min_overlap=config.min_overlap)
-            identity = {"extractor": "overlap", "min_overlap": config.min_overlap}
-            return _Plan(identity=identity, find=functools.partial(_each, extract))
-        case Extractor.llm:
+    identity: dict[str, Any] = {"extractor": config.extractor.value}
+    extractor: Callable[[Sequence[Trace]], Extracted]
+    match config:
+        case LlmDistillConfig():
+            if (writer := config.model or model) is None:
+                raise ConfigError("distill.model: null, and there is no other model. Fix: model@distill.model=NAME")
+            limits = Limits.of(config)
+            answers = extract(config, traces, train, model=writer, trainer=trainer or TrainerConfig(), store=store)
+            identity |= {"extracted": answers.key, "alignment": ALIGNMENT_VERSION, "limits": limits}
+            extractor = partial(_copied, answers, limits)
+        case DistillConfig(extractor=Extractor.labels):
+            extractor = partial(_each, essential_spans)
+        case DistillConfig(extractor=Extractor.overlap, min_overlap=share):
+            if not 0 < share <= 1:
+                raise ConfigError(f"distill.min_overlap: got {share}, allowed: a number in (0, 1]")
+            identity["min_overlap"] = share
+            extractor = partial(_each, partial(overlapping_steps, min_overlap=share))
+        case _:
             raise ConfigError("distill.extractor=llm has settings of its own. Fix: distill=llm or distill=llm_server")
 
+    def produce(folder: Path) -> Summary:
+        training = train()
+        _check_usable(config.extractor, training)
+        extracted = extractor(training)
+        rows = [_valuable(trace, extracted.ranges[trace.id]) for trace in training if trace.id in extracted.ranges]
+        if not rows:
+            raise DataError(_nothing_valuable(config, len(training), extracted.dropped))
+        write_records(folder / VALUABLE, rows, ValuableTrace)
+        num_valuable = sum(end - start for row in rows for start, end in row.valuable)
+        share = round(num_valuable / sum(len(row.thinking) for row in rows), 4)  # of the characters
+        facts = {"valuable_fraction": share, **extracted.facts}
+        return Summary(num_rows=len(rows), dropped=extracted.dropped, facts=facts)
 
-def _each(extract: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Found:
-    ranges = {trace.id: extract(trace) for trace in traces}
-    found = {id_: parts for id_, parts in ranges.items() if parts}
-    lost = len(traces) - len(found)
-    return Found(ranges=found, dropped=Counter({"no valuable part": lost} if lost else {}))
+    return store.build("distill", {"data": traces.key, **identity}, produce)
 
 
-def _by_llm(
-    config: LlmDistillConfig,
-    traces: Artifact,
-    train: Callable[[], list[Trace]],
-    model: ModelConfig | None,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
-) -> _Plan:
-    """The language model's answers, aligned and filtered."""
-    if (extracting := config.model or model) is None:
-        raise ConfigError("distill.model: null, and there is no other model. Fix: model@distill.model=NAME")
-    limits = Limits.of(config)
-    extracted = extract(config, traces, train, model=extracting, trainer=trainer, store=store)
-    return _Plan(
-        identity={"extractor": "llm", "extracted": extracted.key, "alignment": ALIGNMENT_VERSION, "limits": limits},
-        find=lambda asked: aligned(asked, read_records(extracted.file(EXTRACTIONS), Extraction), limits),
-    )
+def _copied(answers: Artifact, limits: Limits, traces: Sequence[Trace]) -> Extracted:
+    return aligned(traces, read_records(answers.file(EXTRACTIONS), Extraction), limits)
+
+
+def _each(part_of: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Extracted:
+    ranges = {trace.id: parts for trace in traces if (parts := part_of(trace))}
+    lost = len(traces) - len(ranges)
+    return Extracted(ranges=ranges, dropped=Counter({"no valuable part": lost} if lost else {}))
 
 
 def _check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
     if extractor is Extractor.labels and not any(trace.spans for trace in traces):
         raise DataError(
             "distill.extractor=labels: the data has no labels; only the built-in generator (data=planted) plants them. "
-            "Fix: distill=overlap (steps that the written responses take up again), distill=llm, data@labelled=planted "
+            "Fix: distill=overlap (steps that reappear in the responses), distill=llm, data@labelled=planted "
             "(labels of other traces), or a scorer that needs no labels"
         )
     if extractor is Extractor.overlap and not any(trace.response.strip() for trace in traces):
         raise DataError(
             "distill.extractor=overlap: every response is empty, so nothing can reappear in it. "
-            "Fix: give rows a written solution in the field 'response'."
+            "Fix: give rows with a solution in the field 'response'."
         )
 
 
@@ -152,13 +122,7 @@ def _valuable(trace: Trace, ranges: Ranges) -> ValuableTrace:
     )
 
 
-def _fraction(rows: Sequence[ValuableTrace]) -> float:
-    """Valuable characters relative to all characters of the thinking texts."""
-    valuable = sum(end - start for row in rows for start, end in row.valuable)
-    return round(valuable / sum(len(row.thinking) for row in rows), 4)
-
-
-def _nothing_found(config: DistillConfig, num_traces: int, dropped: Mapping[str, int]) -> str:
+def _nothing_valuable(config: DistillConfig, num_traces: int, dropped: Mapping[str, int]) -> str:
     message = f"distill.extractor={config.extractor.value}: no valuable part in any of {num_traces} traces"
     match config.extractor:
         case Extractor.labels:

@@ -1,1 +1,1 @@
-"""Generates, checks, counts."""
+"""Evaluation: answers to benchmark problems, their verdicts, and the rows of the results table."""

@@ -1,4 +1,4 @@
-"""Settings of the evaluation protocol."""
+"""Settings of evaluation."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,38 +10,38 @@ from cotpress.generation.config import GenerationConfig
 
 
 class Baseline(Enum):
-    """Systems that are evaluated beside the scorer's student."""
+    """Systems that are evaluated beside the student of the scorer."""
 
     base = "base"
     """The untuned model."""
     original = "original"
     """A student of the same recipe, trained on the uncompressed traces."""
     ratio_one = "ratio_one"
-    """The same student asked for ratio 1: what its ActRatio is relative to. Only for students with a control marker."""
+    """The same student at ratio 1, the reference of its ActRatio; only for a student with a control marker."""
     be_concise = "be_concise"
-    """Told to be concise; this and the following need no training and are `evaluation.prompted`."""
+    """Prompt to be concise. This and the following need no training; `evaluation.prompted` chooses their model."""
     only_numbers = "only_numbers"
-    """Told to use only numbers or equations."""
+    """Prompt to use only numbers or equations."""
     abbre_words = "abbre_words"
-    """Told to abbreviate words."""
+    """Prompt to abbreviate words."""
     lc_prompt = "lc_prompt"
-    """Told to leave out the share of the words that the ratio asks for."""
+    """Prompt to leave out the share of the words that the ratio removes."""
     truncation = "truncation"
-    """The token budget times the ratio; what is cut off has no answer."""
+    """The token budget times the ratio; an answer that is cut off is wrong."""
 
 
 class Prompted(Enum):
-    """Who the baselines without training are applied to."""
+    """Model of the baselines that need no training."""
 
     student = "student"
-    """What is not compressed: Original in train.py, the given model or adapter in evaluate.py."""
+    """The uncompressed system: Original in train.py, the given model or adapter in evaluate.py."""
     base = "base"
     """The untuned model, as in TokenSkip's paper."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Instructions:
-    """What the baselines that only prompt say after the question."""
+    """Lines after the question, one for each baseline that only prompts."""
 
     be_concise: str = MISSING
     """Row BeConcise."""
@@ -58,16 +58,16 @@ class EvaluationConfig:
     """Config group `evaluation`."""
 
     baselines: list[Baseline] = field(default_factory=lambda: [Baseline.original, Baseline.ratio_one])
-    """Rows of the table beside the scorer's own."""
+    """Further rows of the table."""
     prompted: Prompted = Prompted.student
-    """Who the baselines that need no training are applied to: student or base."""
+    """Model of the baselines that need no training: student or base."""
     instructions: Instructions = field(default_factory=Instructions)
-    """What those of them that only prompt say."""
+    """Texts of the baselines that only prompt."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    """Which backend writes the answers; choose with generation@evaluation.generation=server. How tokens are chosen
-    is said here, by samples, temperature and top_p, and not there."""
+    """Backend that generates the answers; choose with generation@evaluation.generation=server. Sampling is set by
+    `samples`, `temperature` and `top_p` here, not there."""
     ratios: list[float] = field(default_factory=list)
-    """Further ratios that a student with a control marker is asked for, in the same pass; a row for each."""
+    """Further ratios for a student with a control marker, in the same pass; one row each."""
     confidence: float = 0.95
     """Level of the intervals, in (0, 1)."""
     samples: int = 1
@@ -77,16 +77,16 @@ class EvaluationConfig:
     top_p: float | None = None
     """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 0.95 (CTS) when sampling."""
     budget_follows_ratio: bool = False
-    """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncating costs accuracy by itself."""
+    """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncation alone costs accuracy."""
     budgets: list[int] = field(default_factory=list)
-    """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of what Original's
-    answers take."""
+    """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of the lengths of
+    Original's answers."""
     reference_tokenizer: str | None = None
-    """Hub id or folder of a tokenizer in which outputs are counted as well (CTS: Qwen/Qwen2.5-7B-Instruct)."""
+    """Hub id or folder of a second tokenizer in which outputs are counted (CTS: Qwen/Qwen2.5-7B-Instruct)."""
 
 
 def check_samples(samples: int, temperature: float | None) -> None:
-    """Refuse several samples that greedy decoding would make all the same.
+    """Refuse several samples at temperature 0, where they would all be equal.
 
     Raises:
         ConfigError: There are several samples, and the temperature is 0.

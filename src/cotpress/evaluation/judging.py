@@ -1,43 +1,43 @@
-"""Answers to predictions: the verdict on what was written."""
+"""Turns an answer into a prediction: the answer with its verdict."""
 
 from pathlib import Path
 from typing import Any
 
 from cotpress import prompts
 from cotpress.answers import Extractor, checker_fingerprint, judge
-from cotpress.evaluation.asking import Answer
+from cotpress.evaluation.protocol import Answer
+from cotpress.generation.backends import STOP
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 
 
 def verdict_identity() -> dict[str, Any]:
-    """What determines a verdict besides answer and problem: the code that gives it."""
+    """Hash of the code that determines a verdict besides answer and problem."""
     return {"checker": checker_fingerprint(Path(__file__), Path(prompts.__file__))}
 
 
 def prediction(
-    problem: Problem, answer: Answer, written: ChatFormat, *, system: str, ratio: float, thinks: bool
+    problem: Problem, answer: Answer, chat: ChatFormat, *, system: str, ratio: float, thinks: bool
 ) -> Prediction:
     """The judged answer.
 
     Args:
-        problem: What was asked.
-        answer: What was written.
-        written: The student's conversation format.
-        system: Name that the prediction carries.
-        ratio: Asked kept fraction that the prediction carries.
-        thinks: The student was trained here to think in the layout of `written`. From any other model an output without
-            tags is no thinking that was left open: it is all answer.
+        problem: The problem with its gold answer.
+        answer: The student's answer.
+        chat: The student's conversation format.
+        system: Name of the system, copied into the prediction.
+        ratio: Requested kept fraction, copied into the prediction.
+        thinks: The student was trained here to think in the layout of `chat`. For any other model an output without
+            tags is all answer, not a thinking that was left open.
     """
-    _, response, closed = written.split_output(answer.output)
+    _, response, closed = chat.split_output(answer.output)
     thinking_tokens = answer.num_thinking_tokens
-    if not thinks and not (written.has_tags and (closed or written.begins_thinking(answer.output))):
+    if not thinks and not (chat.has_tags and (closed or chat.begins_thinking(answer.output))):
         closed, thinking_tokens = True, 0
-    # Without tags nothing sets the response apart from a remark after it, and who was never trained to this layout
-    # makes some; so all of the output is looked through, for everybody, as it is where traces are selected.
-    solution = response if written.has_tags and closed and response else answer.output
-    # an answer that the budget cut off was not given, whatever number stands last in it
-    ended = answer.finish_reason == "stop"
+    # Without tags nothing separates the response from a later remark, which untrained models often add. So the whole
+    # output is searched, for all systems, as in the selection of self-written traces.
+    solution = response if chat.has_tags and closed and response else answer.output
+    ended = answer.finish_reason == STOP  # a number in an answer that the budget cut off is not its answer
     verdict = judge(solution, problem.answer, Extractor(problem.extractor), unanswerable=problem.unanswerable)
     return Prediction(
         id=problem.id,

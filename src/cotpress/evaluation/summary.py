@@ -1,16 +1,12 @@
-"""Judged answers to one row of the results table.
+"""Summarizes judged answers as one row of the results table.
 
-Answers that end in a repetition.
+Loops: an answer loops if its last pieces consist of one n-gram of at most `LONGEST` pieces, repeated at least `REPEATS`
+times and over at least `SHORTEST` pieces. A piece is a word, a digit or another sign. Only the end counts: a student
+that is stuck repeats until its budget ends. Repetitions that count upwards (`Step 12 ... Step 13 ...`) are not exact
+and not detected.
 
-A text loops if its last pieces consist of one n-gram of at most `LONGEST` pieces, repeated at least `REPEATS` times
-and over at least `SHORTEST` pieces. A piece is a word, a digit or another sign. It is the end that counts: a student
-that got stuck repeats until its budget is over, while a text that repeats something and goes on did not get stuck.
-Repetitions that count upwards (`Step 12 ... Step 13 ...`) are not exact and not found.
-
-Outputs counted in another tokenizer: CTS counts those of every model with that of Qwen2.5-7B-Instruct.
-
-Counted when results are read and not when answers are generated: the tokenizer determines no answer, so another one
-asks no student again.
+Reference tokens: outputs are also counted in the tokenizer `evaluation.reference_tokenizer` (CTS counts those of every
+model in that of Qwen2.5-7B-Instruct). They are counted when results are read, so another tokenizer generates nothing.
 """
 
 import math
@@ -36,19 +32,19 @@ from cotpress.statistics import (
 )
 
 REPEATS = 4
-"""Fewest times that the n-gram stands at the end."""
+"""Fewest repetitions of the n-gram at the end."""
 SHORTEST = 40
-"""Fewest pieces that the repetitions cover together; four times `ha` is laughter."""
+"""Fewest pieces that the repetitions cover together; four times `ha` is no loop."""
 LONGEST = 200
 """Longest n-gram, in pieces: a paragraph."""
 
 _PIECE = re.compile(r"\d|[^\W\d]{1,16}|[^\w\s]")
 _TAIL_CHARACTERS = 12 * REPEATS * LONGEST
-"""No more of a text is looked at; 12 characters is far above the mean length of a piece."""
+"""Characters of the end that are searched; 12 per piece is far above the mean."""
 
 
 def is_loop(items: Sequence[Hashable]) -> bool:
-    """Whether a sequence of tokens, words or anything else ends in a repetition as defined above."""
+    """True if a sequence of tokens, words or other items ends in a loop."""
     tail = items[-REPEATS * LONGEST :]
     numbers: dict[Hashable, int] = {}
     codes = np.array([numbers.setdefault(item, len(numbers)) for item in tail], dtype=np.int32)[::-1]
@@ -60,7 +56,7 @@ def is_loop(items: Sequence[Hashable]) -> bool:
 
 
 def text_loops(text: str) -> bool:
-    """Whether a text ends in a repetition; independent of any tokenizer. A budget may cut its last piece short."""
+    """True if a text ends in a loop, independent of any tokenizer; the last piece may be cut off by the budget."""
     pieces = _PIECE.findall(text[-_TAIL_CHARACTERS:])
     return is_loop(pieces) or is_loop(pieces[:-1])
 
@@ -69,10 +65,10 @@ CountTokens = Callable[[str], int]
 
 
 def token_counter(tokenizer: str | None) -> CountTokens | None:
-    """Counts the tokens of a text, special tokens not added.
+    """A function that counts the tokens of a text without adding special tokens.
 
     Args:
-        tokenizer: Hub id or folder; None counts nothing.
+        tokenizer: Hub id or folder; None gives None.
 
     Raises:
         ConfigError: It cannot be loaded.
@@ -95,7 +91,7 @@ def token_counter(tokenizer: str | None) -> CountTokens | None:
 
 
 def with_reference_tokens(predictions: Sequence[Prediction], count: CountTokens | None) -> list[Prediction]:
-    """The predictions with `reference_tokens` filled in; as they are without a counter."""
+    """The predictions with `reference_tokens`; unchanged if there is no counter."""
     if count is None:
         return list(predictions)
     return [replace(p, reference_tokens=count(p.output)) for p in predictions]
@@ -122,23 +118,23 @@ def summarize(
     Args:
         predictions: Answers of the system, one or several samples per question.
         system: Name of the row.
-        ratio: Asked kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction, of the traces that announce `ratio` if any do; None if it is not known.
-        original: Answers of the student of uncompressed traces to the same questions, or None.
-        training_ratio: That of all its training thinking, where ratios were mixed; None: it is `actual_ratio`.
-        ratio_one: Answers of the same student, asked for ratio 1, or None; only students with a control marker can be
-            asked, and their ActRatio is relative to these (TokenSkip), that of others to `original`.
-        budgets: Token budgets at which the accuracy is given as well; see `matched_budgets`.
+        ratio: Requested kept fraction of the training thinking.
+        actual_ratio: Reached kept fraction, with mixed ratios of the traces that announce `ratio`; None if unknown.
+        original: Answers of the student trained on uncompressed traces to the same questions, or None.
+        training_ratio: With mixed ratios, the kept fraction of all training thinking; None means `actual_ratio`.
+        ratio_one: Answers of the same student at ratio 1, or None. Only a student with a control marker has them; its
+            ActRatio is relative to them (TokenSkip), that of other students to `original`.
+        budgets: Token budgets for `accuracy_at_budgets`; see `matched_budgets`.
         confidence: Level of the intervals.
         artifacts: Keys of the artifacts behind the row, by stage.
 
     Raises:
-        DataError: There are no predictions, or none shares a question with `original`.
+        DataError: There are no predictions, or none has a question in common with `original`.
     """
     if not predictions:
         raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
     against, baseline = (AGAINST_ORIGINAL, original) if ratio_one is None else (AGAINST_RATIO_ONE, ratio_one)
-    other = None if original is predictions else original  # Original does not differ from itself
+    other = None if original is predictions else original  # no difference of Original from itself
     return SystemResult(
         system=system,
         target_ratio=ratio,
@@ -154,8 +150,8 @@ def summarize(
         num_samples=max(Counter(p.id for p in predictions).values()),
         standard_error=standard_error(question_means(predictions, lambda p: float(p.correct))),
         pass_at_k=pass_at_k_intervals(predictions, confidence),
-        training_reduction=_spared(actual_ratio if training_ratio is None else training_ratio),
-        inference_reduction=_spared(None if original is None else token_ratio(predictions, original)),
+        training_reduction=_reduction(actual_ratio if training_ratio is None else training_ratio),
+        inference_reduction=_reduction(None if original is None else token_ratio(predictions, original)),
         loop_rate=_share([text_loops(p.output) for p in predictions]),
         unclosed_rate=_share([not p.closed for p in predictions]),
         mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),
@@ -166,7 +162,7 @@ def summarize(
     )
 
 
-def _spared(ratio: float | None) -> float | None:
+def _reduction(ratio: float | None) -> float | None:
     return None if ratio is None else 1 - ratio
 
 
@@ -180,20 +176,20 @@ def _at_budget(
     )
 
 
-def matched_budgets(asked: Sequence[int], original: Sequence[Prediction] | None) -> list[int]:
+def matched_budgets(configured: Sequence[int], original: Sequence[Prediction] | None) -> list[int]:
     """The token budgets at which all systems of a run are compared, ascending.
 
-    At a budget b an answer counts only if it is correct and ended within b tokens, its end token included: the accuracy
-    that `max_new_tokens` of b would have given. Equal budgets make the accuracies of short and long writers comparable.
-    This is no interpolation of mean accuracy at another system's mean length, which no single system ever has.
+    At a budget b an answer counts only if it is correct and has at most b tokens, the end token included: the accuracy
+    that `max_new_tokens=b` would have given. At equal budgets the accuracies of systems with short and long answers are
+    comparable.
 
     Args:
-        asked: `evaluation.budgets`; empty takes the quartiles (25, 50, 75 %) of the tokens that Original's answers take
-            with their end token, so that about these shares of them end in time.
-        original: Answers of Original, or None: then there are no quartiles, and without `asked` no budgets.
+        configured: `evaluation.budgets`; empty takes the quartiles (25, 50, 75 %) of the tokens of Original's answers,
+            end token included.
+        original: Answers of Original; without them and without configured budgets there are none.
     """
-    if asked or not original:
-        return sorted(set(asked))
+    if configured or not original:
+        return sorted(set(configured))
     quartiles = np.quantile([p.num_tokens + 1 for p in original], (0.25, 0.5, 0.75))
     return sorted({math.ceil(q) for q in quartiles})
 

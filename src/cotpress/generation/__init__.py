@@ -1,1 +1,1 @@
-"""Prompts in, texts out."""
+"""Text generation: prompts in, completions out."""

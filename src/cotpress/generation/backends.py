@@ -1,32 +1,118 @@
-"""From settings to a backend: the one place that knows all of them."""
+"""Interface of generation backends, and the function that opens one from its settings.
+
+A backend is a model in this process (`hf.TransformersBackend`) or a server with the OpenAI interface
+(`server.ServerBackend`); both give the same records.
+"""
 
 import gc
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypedDict
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
 from cotpress.errors import ConfigError
-from cotpress.generation.base import Backend, Sampling
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
 from cotpress.modeling.sources import source_identity
 from cotpress.store.artifacts import ArtifactStore, fingerprint
 
+STOP, LENGTH, REFUSED = "stop", "length", "refused"
+"""Finish reasons: end token written, budget used up, or no room for prompt and budget in the model's context."""
+CTS_TEMPERATURE, CTS_TOP_P = 0.6, 0.95
+"""Sampling of several answers to one prompt unless the settings say otherwise (CTS, arXiv 2505.17827, section 4.1)."""
 
-class OpenBackend(Protocol):
-    """What opens a backend: `open_backend`, or a `KeptBackend`."""
 
-    def __call__(
+class Message(TypedDict):
+    """One turn of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+Prompt: TypeAlias = Sequence[int] | Sequence[Message]
+"""Exact token ids (at least one), or a conversation that the model's own chat template renders."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Choice of the next token.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Smallest set of likeliest tokens with this much probability, in (0, 1].
+        seed: Seed of the draws; not used by greedy decoding.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One completion.
+
+    Attributes:
+        token_ids: Generated tokens without the end token; None if a server does not return them.
+        text: The tokens as text, special tokens included (`</think>` may be one).
+        finish_reason: `stop`, `length` or `refused`, or another reason in the words of a server.
+        latency_s: Seconds. From a server: of the request. In this process: an equal share of the time of every forward
+            pass that the row was part of, so the latencies of a call add up to its time.
+        reported_tokens: Number of tokens according to the server, the end token not counted; used if `token_ids` is
+            None.
+    """
+
+    token_ids: tuple[int, ...] | None
+    text: str
+    finish_reason: str
+    latency_s: float
+    reported_tokens: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of generated tokens, the end token not counted."""
+        return self.reported_tokens if self.token_ids is None else len(self.token_ids)
+
+
+OnDone = Callable[[int, Generation], None]
+"""Callback with the index of a prompt and its completion, called in the caller's thread as soon as it is finished."""
+
+
+class Backend(Protocol):
+    """Completes prompts."""
+
+    def complete(
         self,
-        config: GenerationConfig,
-        model: ModelConfig,
-        trainer: TrainerConfig,
-        store: ArtifactStore,
+        prompts: Sequence[Prompt],
         *,
-        adapter: str | None = None,
-    ) -> Backend:
-        """See `open_backend`."""
+        max_new_tokens: int | Sequence[int],
+        sampling: Sampling = GREEDY,
+        streams: Sequence[str] | None = None,
+        on_done: OnDone | None = None,
+    ) -> list[Generation]:
+        """Completions in the order of the prompts.
+
+        Args:
+            prompts: Token ids or conversations.
+            max_new_tokens: Budget per completion in tokens, the end token included; one for all or one for each.
+            sampling: Choice of the next token.
+            streams: Name of each prompt's stream of random numbers. A draw depends on the seed, this name and the
+                position, not on the other prompts of the call. None names the streams by index.
+            on_done: Called once per prompt.
+
+        Raises:
+            GenerationError: A server cannot be reached, refuses the request, or answers with something else.
+        """
+
+
+def budgets(max_new_tokens: int | Sequence[int], num_prompts: int) -> list[int]:
+    """One budget per prompt."""
+    return [max_new_tokens] * num_prompts if isinstance(max_new_tokens, int) else list(max_new_tokens)
 
 
 def open_backend(
@@ -37,14 +123,14 @@ def open_backend(
     *,
     adapter: str | None = None,
 ) -> Backend:
-    """The backend that is asked for, ready to write.
+    """The configured backend, ready to generate.
 
     Args:
-        config: Which backend, and its settings.
-        model: The model to load; a server has its own.
+        config: Type and settings of the backend.
+        model: Model to load; a server has its own.
         trainer: Hardware.
-        store: Where converted and generated models are kept.
-        adapter: Directory or hub id of a PEFT adapter to put on the model; a server is told to load it.
+        store: Converted and generated models.
+        adapter: Directory or hub id of a PEFT adapter to put on the model; a server is asked to load it.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -56,22 +142,25 @@ def open_backend(
 
             return ServerBackend(config, adapter)
         case TransformersGenerationConfig():
-            from cotpress.generation.local import TransformersBackend
+            from cotpress.generation.hf import TransformersBackend
 
             return TransformersBackend(
                 load_model(model, store, adapter=adapter, merge_adapter=True, device=pick_device(trainer)),
                 load_tokenizer(model, store),
                 context_tokens=model.context_tokens,
                 generation_tokens=trainer.generation_tokens,
-                packed=config.packed,
             )
     raise ConfigError(f"generation: no backend for {type(config).__name__}. Allowed: transformers, server")
 
 
-class KeptBackend:
-    """Opens backends and keeps the last one while the same weights are asked for, so that a sweep loads them once.
+OpenBackend = Callable[..., Backend]
+"""`open_backend`, or a `KeptBackend` with the same arguments."""
 
-    At most one model is held: it is let go of before another is loaded.
+
+class KeptBackend:
+    """Opens backends and keeps the last one, so that a sweep loads the same weights once.
+
+    It holds at most one model and releases it before it loads another.
     """
 
     def __init__(self) -> None:
@@ -93,14 +182,10 @@ class KeptBackend:
             {"weights": weights, "attention": model.attention, "config": config, "trainer": trainer, "adapter": adapter}
         )
         if self._backend is None or key != self._key:
-            self.release()
+            self._backend = None
+            gc.collect()  # the modules of a model refer to each other
             self._backend, self._key = open_backend(config, model, trainer, store, adapter=adapter), key
         return self._backend
-
-    def release(self) -> None:
-        """Let go of the model."""
-        self._backend = None
-        gc.collect()  # a model's modules refer to each other
 
 
 def generation_identity(
@@ -111,7 +196,7 @@ def generation_identity(
     *,
     adapter: str | None = None,
 ) -> dict[str, Any]:
-    """What determines the texts besides the prompts and the budget: model and sampling, never address, key or speed."""
+    """Model and sampling, which determine the texts together with prompts and budgets; no address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
         writer: dict[str, Any] = {"served": config.model}
     else:
@@ -122,7 +207,7 @@ def generation_identity(
 
 
 def sampling_of(config: GenerationConfig) -> Sampling:
-    """How tokens are chosen; settings that greedy decoding does not use are left at their defaults.
+    """Choice of the next token; settings that greedy decoding does not use keep their defaults.
 
     Raises:
         ConfigError: A value is out of range.

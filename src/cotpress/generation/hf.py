@@ -1,41 +1,111 @@
-"""Batched generation with a transformers model: rows leave the batch when they end, and others take their place.
+"""Backend that runs a transformers model in this process, with continuous batching.
 
-A plain `generate` computes every row of a batch until the longest one ends. Here the longest prompts begin (the rest
-fit whatever room these needed, and the batch does not end on a few long rows), and as soon as some rows have ended, the
-next prompts join those that are still writing. On a CPU a step of a few rows costs nearly as much as one of many, so a
-batch that stays full is most of the gain.
+`generate` of transformers computes every row of a batch until the longest one ends. Here rows leave the batch when they
+end, and as soon as some slots are free the next prompts join. Prompts are sorted by length, longest first: the others
+then fit the room that the first ones needed, and the batch does not end on a few long rows. On a CPU a step of a few
+rows costs nearly as much as one of many, so keeping the batch full is most of the gain.
 
-A text does not depend on its batch: up to the rounding of matrix products of another size, greedy texts are those of
-`generate` row by row, and sampled ones come from a random stream of their own.
-
-Draws the next token of every row from the row's own stream of random numbers.
-
-A generator shared by a batch would make each text depend on its neighbours, and a run that is resumed after a kill
-would write others than one that was not. Here a row owns a counter-based generator (Philox), keyed by the seed and
-the name of its stream; step `k` of a row takes the k-th number of that stream, whoever stands beside it.
+A text does not depend on its batch. Greedy texts equal those of transformers' `generate` row by row, up to the rounding
+of matrix products of another size. A sampled row draws from its own counter-based generator (Philox), keyed by the seed
+and the name of its stream, so a resumed run continues with the same draws.
 """
 
 import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cotpress.devices.memory import is_out_of_memory, release, smaller_batches
-from cotpress.generation.base import LENGTH, STOP, Generation, OnDone, Sampling, budgets
+from cotpress.generation.backends import (
+    GREEDY,
+    LENGTH,
+    REFUSED,
+    STOP,
+    Generation,
+    OnDone,
+    Prompt,
+    Sampling,
+    budgets,
+)
+from cotpress.modeling.loading import cache_argument
+from cotpress.prompts import render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from cotpress.generation.prefill import PromptReader, ReadPrompt
+    from cotpress.generation.row_cache import KeysValues
 
 log = logging.getLogger(__name__)
+
+
+class TransformersBackend:
+    """Backend with a model in this process; see `cotpress.generation.backends.Backend`.
+
+    Args:
+        model: Causal language model in eval mode.
+        tokenizer: Its tokenizer.
+        context_tokens: Longest prompt plus budget; a longer one is refused.
+        generation_tokens: Prompt plus budget of all rows of a batch together.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        context_tokens: int,
+        generation_tokens: int,
+    ) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._context_tokens, self._generation_tokens = context_tokens, generation_tokens
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int | Sequence[int],
+        sampling: Sampling = GREEDY,
+        streams: Sequence[str] | None = None,
+        on_done: OnDone | None = None,
+    ) -> list[Generation]:
+        """See `Backend`."""
+        done: dict[int, Generation] = {}
+
+        def note(index: int, generation: Generation) -> None:
+            done[index] = generation
+            if on_done is not None:
+                on_done(index, generation)
+
+        texts, limits = [self._token_ids(prompt) for prompt in prompts], budgets(max_new_tokens, len(prompts))
+        needs = [len(text) + limit for text, limit in zip(texts, limits, strict=True)]
+        fitting = [i for i, need in enumerate(needs) if need <= self._context_tokens]
+        for index in sorted(set(range(len(prompts))) - set(fitting)):
+            note(index, Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=0.0))
+        generate(
+            self._model,
+            self._tokenizer,
+            [texts[i] for i in fitting],
+            max_new_tokens=[limits[i] for i in fitting],
+            batch_size=max(self._generation_tokens // max((needs[i] for i in fitting), default=1), 1),
+            sampling=sampling,
+            streams=[str(i) if streams is None else streams[i] for i in fitting],
+            on_done=lambda place, generation: note(fitting[place], generation),
+        )
+        return [done[i] for i in range(len(prompts))]
+
+    def _token_ids(self, prompt: Any) -> Sequence[int]:
+        if not isinstance(prompt[0], dict):
+            return list(prompt)
+        text = render_chat(self._tokenizer, prompt, add_generation_prompt=True)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
 
 class RowStreams:
@@ -50,7 +120,7 @@ class RowStreams:
         self._streams = [np.random.Generator(np.random.Philox(key=_key(seed, name))) for name in names]
 
     def draw(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-        """The next number in [0, 1) of each of the given rows: float64 `[rows]`."""
+        """Next number in [0, 1) of each given row: float64 `[rows]`."""
         return torch.tensor([self._streams[row].random() for row in rows], dtype=torch.float64).to(device)
 
 
@@ -61,41 +131,41 @@ def _key(seed: int, name: str) -> int:
 def sampled_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
     """Next token per row by inverting the cumulative distribution at the row's number.
 
-    The distribution is summed in the vocabulary's order and not from the likeliest down: two tokens of nearly equal
-    probability would change places with the rounding of another batch size, and the text with them.
+    The sum runs in the order of the vocabulary, not from the likeliest token down: with another batch size rounding
+    could swap two tokens of nearly equal probability, and the text would change.
 
     Args:
         logits: `[rows, V]`.
         uniforms: float64 `[rows]` in [0, 1).
         temperature: Above 0.
         top_p: Smallest set of likeliest tokens with this much probability, in (0, 1]; tokens as likely as the last of
-            them are in it as well, since which of them comes first is nothing that the model said.
+            them are in it as well, because their order is arbitrary.
 
     Returns:
         int64 `[rows]`.
     """
     probabilities = torch.softmax(logits.double() / temperature, dim=-1)
     if top_p < 1:
-        # all tokens below this probability together hold less than 1 - top_p: none of them is in the set
+        # All tokens below this probability together hold less than 1 - top_p, so none of them is in the set.
         candidates = int((probabilities >= (1 - top_p) / logits.shape[-1]).sum(-1).max())
         ordered = probabilities.topk(candidates, dim=-1).values
         least = ordered.masked_fill(ordered.cumsum(-1) - ordered >= top_p, 1.0).amin(-1, keepdim=True)
         probabilities = probabilities.masked_fill(probabilities < least, 0.0)
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1]
-    below = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))  # rounding reaches no end
+    below = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))  # stay below total
     return torch.searchsorted(cumulative, below[:, None], right=True)[:, 0]  # right: no token of probability 0
 
 
 _Choose = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
-"""Logits `[rows, V]` and the indices of the rows' prompts to the next token of each."""
+"""Maps logits `[rows, V]` and the indices of the rows' prompts to the next tokens."""
 JOIN_SHARE = 1 / 8
-"""Prompts join when this share of the batch is free: reading a few of them at once costs less than one by one."""
+"""Prompts join when this share of the batch is free: reading a few at once costs less than one by one."""
 
 
 @dataclass(slots=True)
 class _Row:
-    """A prompt that is being answered."""
+    """A prompt that is being completed."""
 
     index: int
     limit: int
@@ -114,7 +184,7 @@ def generate(
     streams: Sequence[str] | None = None,
     on_done: OnDone | None = None,
 ) -> list[Generation]:
-    """Completions of all prompts, in their order.
+    """Completions in the order of the prompts.
 
     Args:
         model: Causal language model in eval mode.
@@ -122,9 +192,8 @@ def generate(
         prompts: Token ids, each of at least one token.
         max_new_tokens: Budget per completion, in tokens, the end token included; one for all or one for each.
         batch_size: Prompts at once.
-        sampling: How tokens are chosen; None is greedy.
-        streams: Name of each prompt's stream of random numbers: what is drawn depends on the seed and this name, not
-            on the batch. None names them by their index.
+        sampling: Choice of the next token; None is greedy.
+        streams: Name of each prompt's stream of random numbers; None names them by index.
         on_done: Called with a prompt's index and completion as soon as it is finished.
 
     Raises:
@@ -134,8 +203,8 @@ def generate(
     ends, limits = _end_ids(model, tokenizer), budgets(max_new_tokens, len(prompts))
     done: dict[int, Generation] = {}
 
-    def finish(asked: Sequence[int], row: _Row) -> None:
-        index = asked[row.index]
+    def finish(indices: Sequence[int], row: _Row) -> None:
+        index = indices[row.index]
         stopped = row.written[-1] in ends
         kept = row.written[:-1] if stopped else row.written
         text, reason = str(tokenizer.decode(kept, skip_special_tokens=False)), STOP if stopped else LENGTH
@@ -145,7 +214,7 @@ def generate(
 
     smaller = smaller_batches(model, "generation", "trainer.generation_tokens")
     while left := [i for i in range(len(prompts)) if i not in done]:
-        choose = _chooser(sampling, [names[i] for i in left])  # from the start of each stream, however often it begins
+        choose = _chooser(sampling, [names[i] for i in left])  # every attempt begins the streams anew
         texts, room = [prompts[i] for i in left], [limits[i] for i in left]
         row_tokens = max(len(text) + limit for text, limit in zip(texts, room, strict=True))
         size = batch_size if smaller.most is None else min(batch_size, max(smaller.most // row_tokens, 1))
@@ -156,12 +225,12 @@ def generate(
             if not is_out_of_memory(error):
                 raise
             smaller.lower(min(size, len(left)) * row_tokens, error, indivisible=min(size, len(left)) == 1)
-        release()  # rows that had not ended begin anew, with fewer beside them, and end the same
+        release()  # unfinished rows are computed again in a smaller batch, with the same result
     return [done[i] for i in range(len(prompts))]
 
 
 class _Writer:
-    """One call: the prompts that wait and the rows that write, in the order of the cache's slots."""
+    """State of one call: waiting prompts, and active rows in the order of the cache's slots."""
 
     def __init__(
         self,
@@ -179,49 +248,47 @@ class _Writer:
         self._batch_size, self._rows = min(batch_size, len(prompts)), list[_Row]()
         order = sorted(range(len(prompts)), key=lambda i: (len(self._prompts[i]), self._prompts[i]), reverse=True)
         self._waiting = deque(order)  # equal prompts one after the other
-        self._held: dict[tuple[int, ...], ReadPrompt] = {}
+        self._held: dict[tuple[int, ...], _ReadPrompt] = {}
         self._cache = RowCache(self._batch_size, self._device)
 
     @torch.inference_mode()
     def run(self, finish: Callable[[_Row], None]) -> None:
-        """Answer all prompts; `finish` gets each row as soon as it has ended."""
-        from cotpress.generation.prefill import PromptReader
-
-        reader = PromptReader(self._model, self._prompts)
+        """Complete all prompts; `finish` is called with each row when it has ended."""
+        reader = _PromptReader(self._model, self._prompts)
         while self._waiting or self._rows:
             began = time.monotonic()
             joins = self._waiting and self._batch_size - len(self._rows) >= JOIN_SHARE * self._batch_size
-            writing, logits = self._join(reader) if joins else self._step()
-            for row, token in zip(writing, self._choose(logits, [r.index for r in writing]).tolist(), strict=True):
+            rows, logits = self._join(reader) if joins else self._step()
+            tokens = self._choose(logits, [row.index for row in rows]).tolist()
+            share = (time.monotonic() - began) / len(rows)
+            for row, token in zip(rows, tokens, strict=True):
                 row.written.append(token)
-            share = (time.monotonic() - began) / len(writing)
-            for row in writing:
                 row.seconds += share
             self._leave(finish)
 
-    def _join(self, reader: "PromptReader") -> tuple[list[_Row], torch.Tensor]:
-        """Read as many prompts as there is room for; their rows, and the logits of their first tokens `[rows, V]`."""
+    def _join(self, reader: "_PromptReader") -> tuple[list[_Row], torch.Tensor]:
+        """Read as many prompts as fit; returns their rows and the logits `[rows, V]` of the next token."""
         free = min(self._batch_size - len(self._rows), len(self._waiting))
         entering = [self._waiting.popleft() for _ in range(free)]
-        asked = [self._prompts[i] for i in entering]
-        unread = [p for p in asked if p not in self._held]
-        found = {**self._held, **(reader.read(unread) if unread else {})}
-        for prompt in asked:
-            self._cache.add(found[prompt].parts)
+        prompts = [self._prompts[i] for i in entering]
+        unread = [p for p in prompts if p not in self._held]
+        read = {**self._held, **(reader.read(unread) if unread else {})}
+        for prompt in prompts:
+            self._cache.add(read[prompt].parts)
         following = self._prompts[self._waiting[0]] if self._waiting else None
-        self._held = {p: found[p] for p in asked[-1:] if p == following}
+        self._held = {p: read[p] for p in prompts[-1:] if p == following}
         rows = [_Row(i, self._limits[i]) for i in entering]
         self._rows += rows
-        return rows, torch.stack([found[p].logits for p in asked])
+        return rows, torch.stack([read[p].logits for p in prompts])
 
     def _step(self) -> tuple[list[_Row], torch.Tensor]:
-        """One more token of every row: the rows, and the logits of what follows it `[rows, V]`."""
+        """Feed the last token of every row; returns the rows and the logits `[rows, V]` of the next token."""
         mask, position = self._cache.step()
         output = self._model(
             input_ids=torch.tensor([[row.written[-1]] for row in self._rows], device=self._device),
             attention_mask=mask,
             position_ids=position,
-            past_key_values=self._cache.past,
+            **cache_argument(self._cache.past),
             use_cache=True,
             logits_to_keep=1,
         )
@@ -229,7 +296,7 @@ class _Writer:
         return list(self._rows), output.logits[:, -1]
 
     def _leave(self, finish: Callable[[_Row], None]) -> None:
-        """Take the rows that have ended out of the batch; the last row moves into each free slot."""
+        """Remove the rows that have ended; the last row moves into each free slot."""
         for slot in reversed(range(len(self._rows))):
             row = self._rows[slot]
             if row.written[-1] in self._ends or len(row.written) >= row.limit:
@@ -239,6 +306,86 @@ class _Writer:
                 finish(row)
 
 
+MIN_PREFIX_TOKENS = 8
+"""Shortest common prefix that is read once; the gain of a shorter one is lost in the overhead of a forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadPrompt:
+    """A prompt after its forward pass.
+
+    Attributes:
+        parts: Consecutive parts of the prompt, each with keys and values of all layers.
+        logits: `[V]` of the next token.
+    """
+
+    parts: tuple[Sequence["KeysValues"], ...]
+    logits: torch.Tensor
+
+
+class _PromptReader:
+    """Reads the prompts of one call; a prefix that all of them share, and equal prompts, are read once."""
+
+    def __init__(self, model: torch.nn.Module, prompts: Sequence[Sequence[int]]) -> None:
+        self._model, self._device = model, next(model.parameters()).device
+        from transformers import DynamicCache  # here, so that importing this module does not import transformers
+
+        self._new_cache: Callable[[], Any] = DynamicCache
+        self._prefix = _common_prefix(prompts)
+        if len(self._prefix) < MIN_PREFIX_TOKENS or len({tuple(p) for p in prompts}) == 1:
+            self._prefix = ()
+        self._prefix_layers: list[KeysValues] = []
+        if self._prefix:
+            cache, _ = self._forward([self._prefix], self._new_cache())
+            self._prefix_layers = [(layer.keys[0], layer.values[0]) for layer in cache.layers]
+
+    def read(self, prompts: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], _ReadPrompt]:
+        """Read the distinct prompts in one forward pass, padded on the left after the common prefix."""
+        distinct = list(dict.fromkeys(prompts))
+        shared = len(self._prefix)
+        cache = self._new_cache()
+        for index, states in enumerate(self._prefix_layers):
+            keys, values = (x.expand(len(distinct), *x.shape) for x in states)
+            cache.update(keys, values, index)
+        cache, logits = self._forward([p[shared:] for p in distinct], cache)
+        read = {}
+        for row, prompt in enumerate(distinct):
+            own = len(prompt) - shared
+            rest = [(layer.keys[row, :, -own:], layer.values[row, :, -own:]) for layer in cache.layers]
+            parts = (self._prefix_layers, rest) if shared else (rest,)
+            read[prompt] = _ReadPrompt(parts, logits[row])
+        return read
+
+    def _forward(self, texts: Sequence[Sequence[int]], cache: Any) -> tuple[Any, torch.Tensor]:
+        past, width = cache.get_seq_length(), max(len(t) for t in texts)
+        ids = torch.zeros(len(texts), width, dtype=torch.long)
+        mask = torch.ones(len(texts), past + width, dtype=torch.long)
+        for row, text in enumerate(texts):
+            ids[row, width - len(text) :] = torch.tensor(text)
+            mask[row, past : past + width - len(text)] = 0
+        output = self._model(
+            input_ids=ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, past:].to(self._device),
+            **cache_argument(cache),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return cache, output.logits[:, -1]
+
+
+def _common_prefix(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The tokens with which all prompts begin, without the last token of any prompt."""
+    if not prompts:
+        return ()
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))  # all prompts between them share what they share
+    limit = min(len(p) for p in prompts) - 1
+    same = 0
+    while same < limit and low[same] == high[same]:
+        same += 1
+    return tuple(low[:same])
+
+
 def _end_ids(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
@@ -246,7 +393,7 @@ def _end_ids(model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase") -> fr
 
 
 def _chooser(sampling: Sampling | None, names: Sequence[str]) -> _Choose:
-    """How rows choose their next token; `names` are those of the prompts' random streams."""
+    """Function that chooses the next tokens; `names` are the prompts' random streams."""
     if sampling is None or sampling.temperature == 0:
         return lambda logits, rows: logits.argmax(-1)
     temperature, top_p, streams = sampling.temperature, sampling.top_p, RowStreams(sampling.seed, names)

@@ -1,14 +1,14 @@
-"""Keys and values of rows that join and leave while others go on writing.
+"""Keys and values of a batch whose rows join and leave at any step.
 
-transformers' own cache grows by concatenation, which copies all of it at every step, and its rows start and end
-together. Here every row owns a slot of buffers that are allocated once and grow in blocks:
+The cache of transformers grows by concatenation, which copies all of it at every step, and its rows start and end
+together. Here every row has a slot in buffers that grow in blocks:
 
     column      0 ......... start ................ end ........ capacity
     slot 0      .           |prompt of 5  written|             all rows end at the same column, so that one step
     slot 1      .                 |prompt|written|             writes one column for all of them;
     slot 2      .    free                                      attention reads [start, end) only
 
-A row that joins is put so that it ends at `end`; one that leaves gives its slot to the last row.
+A row that joins is placed so that it ends at `end`. When a row leaves, the last row moves to its slot.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of some tokens of one row in one layer, each `[heads, tokens, dim]`."""
 BLOCK = 128
-"""Columns by which the buffers grow at least; moving all rows costs about one step."""
+"""Fewest columns by which the buffers grow; moving all rows costs about one step."""
 
 
 class RowCache:
@@ -28,7 +28,7 @@ class RowCache:
 
     Attributes:
         lengths: Tokens in the cache, by slot; rows fill the slots from 0 on.
-        past: What a transformers model takes as `past_key_values` for a step of one token per row.
+        past: Value of `past_key_values` for a forward pass with one token per row.
     """
 
     def __init__(self, num_slots: int, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class RowCache:
 
     @property
     def start(self) -> int:
-        """First column that a row uses."""
+        """First column in use."""
         return self.end - max(self.lengths, default=0)
 
     def add(self, parts: Sequence[Sequence[KeysValues]]) -> None:
@@ -77,7 +77,7 @@ class RowCache:
         self.lengths.pop()
 
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make room for one more token per row; `advance` after the forward.
+        """Make room for one more token per row; call `advance` after the forward pass.
 
         Returns:
             `attention_mask` bool `[rows, columns]`, the new token included, and `position_ids` int64 `[rows, 1]`.
@@ -90,12 +90,12 @@ class RowCache:
         return self._mask[:rows, self.start : self.end + 1], position
 
     def advance(self) -> None:
-        """Count the tokens that the forward has added."""
+        """Count the tokens that the forward pass added."""
         self.end += 1
         self.lengths = [length + 1 for length in self.lengths]
 
     def _move(self, end: int) -> None:
-        """Let all rows end at column `end`, with room after it; `end` is at least the longest row."""
+        """Move all rows so that they end at column `end`, with room after it; no row is longer than `end`."""
         used = slice(self.start, self.end)
         target = slice(end - (used.stop - used.start), end)
         capacity = self._mask.shape[1]
@@ -109,7 +109,7 @@ class RowCache:
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's buffers `[slots, heads, capacity, dim]`, as transformers wants them."""
+    """Buffers `[slots, heads, capacity, dim]` of one layer, with the interface of transformers."""
 
     is_sliding = False
 
@@ -141,7 +141,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.values = _moved(self.values, rows, used, target, capacity)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing to do: the buffers are made when the first row is added."""
+        """Do nothing; the buffers are created with the first row."""
 
     def get_seq_length(self) -> int:
         return self._cache.end - self._cache.start
@@ -154,10 +154,11 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
 
 def _moved(buffer: torch.Tensor, rows: int, used: slice, target: slice, capacity: int) -> torch.Tensor:
-    """The buffer with its used columns elsewhere; of a capacity of its own if that is another."""
+    """The buffer with its used columns at `target`; a larger one if the capacity differs."""
     if capacity == buffer.shape[2]:
-        buffer[:rows, :, target] = buffer[:rows, :, used].clone()  # the two may overlap
+        buffer[:rows, :, target] = buffer[:rows, :, used].clone()  # source and target may overlap
         return buffer
-    larger = buffer.new_zeros(buffer.shape[0], buffer.shape[1], capacity, buffer.shape[3])  # masked must be finite
+    # Zeros, because masked values must be finite.
+    larger = buffer.new_zeros(buffer.shape[0], buffer.shape[1], capacity, buffer.shape[3])
     larger[:rows, :, target] = buffer[:rows, :, used]
     return larger

@@ -1,19 +1,16 @@
-"""The backend that asks a server with the OpenAI interface: vLLM, SGLang, llama.cpp, a hosted model.
+"""Backend that sends requests to a server with the OpenAI interface: vLLM, SGLang, llama.cpp or a hosted model.
 
-Rendered prompts go to `/completions` as token ids, so the server reads exactly what training wrote; conversations go to
-`/chat/completions`. For the former, fields of vLLM are set with which its answers are the same records that the
-transformers backend gives: it tells the generated token ids, keeps special tokens in the text, and leaves out the
-penalties and cuts of the model's generation_config.json (Qwen2.5 has a repetition penalty there), which it applies
-unasked. Requests run in one event loop, at most `concurrency` at once; the client repeats what may pass (408, 409, 429,
-5xx, time-outs, lost connections).
+Token ids go to `/completions`, so the server reads exactly what training wrote; conversations go to
+`/chat/completions`. Requests with token ids set four fields of vLLM, so that its answers are the same records as those
+of the transformers backend: it returns token ids, keeps special tokens in the text, and leaves out the repetition
+penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). Requests run in one event loop,
+at most `concurrency` at once; the client repeats those that fail with 408, 409, 429, 5xx, a time-out or a lost
+connection.
 
-A key is read from the environment when it is needed; it stands in the request's header and nowhere else.
+A key is read from the environment and appears in the header of requests only.
 
-A LoRA adapter that a vLLM server loads when it is asked for.
-
-The server has to be started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment, and it
-has to see the adapter under the same path. The name follows from the adapter's content, so that no two adapters share
-one and an adapter that is loaded already is not loaded again.
+A vLLM server that was started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True loads a LoRA adapter on
+request, from the same path as here. The name of the adapter on the server is derived from its content.
 """
 
 import asyncio
@@ -22,20 +19,19 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cotpress.errors import ConfigError, GenerationError
-from cotpress.generation.base import (
+from cotpress.generation.backends import (
     GREEDY,
     LENGTH,
     REFUSED,
     STOP,
     Generation,
-    Message,
     OnDone,
+    Prompt,
     Sampling,
     budgets,
 )
@@ -45,85 +41,43 @@ from cotpress.store.artifacts import fingerprint
 from cotpress.store.redaction import remember, without_secrets
 
 if TYPE_CHECKING:
-    from openai import APIError, APIStatusError, AsyncOpenAI
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedAdapter:
-    """What the server is told.
-
-    Attributes:
-        name: What requests name as their model.
-        path: Absolute folder, or hub id.
-    """
-
-    name: str
-    path: str
-
-    @classmethod
-    def of(cls, adapter: str) -> Self:
-        """The adapter in a folder or on the hub.
-
-        Raises:
-            ModelError: It cannot be found.
-        """
-        folder = Path(adapter).expanduser()
-        path = str(folder.resolve()) if folder.is_dir() else adapter
-        return cls(name=f"cotpress-{fingerprint(source_identity(adapter, key='adapter'))}", path=path)
-
-    async def load(self, client: "AsyncOpenAI") -> None:
-        """Have it loaded.
-
-        Raises:
-            GenerationError: The server does not load adapters, or not this one.
-        """
-        from openai import APIStatusError
-
-        try:
-            await client.post("/load_lora_adapter", body={"lora_name": self.name, "lora_path": self.path}, cast_to=str)
-        except APIStatusError as error:
-            if "already" in error.message.lower():
-                return
-            said = without_secrets(error.message)[:300]
-            raise GenerationError(
-                f"generation server {client.base_url}: it did not load the adapter '{self.path}' ({error.status_code}: "
-                f"{said}). Fix: start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees "
-                "this path; or start it with --lora-modules NAME=DIR, leave adapter out and give generation.model=NAME"
-            ) from error
+    from openai import APIError, AsyncOpenAI
 
 
 _Request = Callable[["AsyncOpenAI"], Awaitable[Any]]
-_AS_ASKED = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
-_ANSWER_CHARACTERS = 300
-"""So much of a server's own message is quoted."""
+_VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
+_QUOTED_CHARACTERS = 300
+"""Most characters of a server's message that are quoted in an error."""
 _NO_KEY = "none"
-"""What the client sends where no key is asked for; it does not do without."""
+"""Placeholder for a server without a key, because the client requires one."""
 
 
 class ServerBackend:
-    """See `cotpress.generation.base.Backend`."""
+    """Backend on a server; see `cotpress.generation.backends.Backend`. Nothing is sent before `complete`.
+
+    Args:
+        config: Address of the server and settings of the requests.
+        adapter: Directory or hub id of a LoRA adapter that the server loads and generates with; None uses
+            `config.model`, which may be the name of an adapter that it has loaded.
+
+    Raises:
+        ConfigError: A value is out of range, or the key is not in the environment.
+        ModelError: The adapter cannot be found.
+    """
 
     def __init__(self, config: ServerGenerationConfig, adapter: str | None = None) -> None:
-        """Checks the settings; the server is asked nothing yet.
-
-        Args:
-            config: Where it is, and what it is asked for.
-            adapter: Directory or hub id of a LoRA adapter that the server shall load and write with; None writes with
-                `config.model`, which may be the name of an adapter that it has loaded.
-
-        Raises:
-            ConfigError: A value is out of range, or the key is not in the environment.
-            ModelError: The adapter cannot be found.
-        """
         _check(config)
-        self._config, self._key = config, _key(config)
-        self._adapter = None if adapter is None else ServedAdapter.of(adapter)
+        self._config, self._key, self._model, self._adapter = config, _key(config), config.model, adapter
+        if adapter is not None:
+            folder = Path(adapter).expanduser()
+            self._adapter = str(folder.resolve()) if folder.is_dir() else adapter
+            self._model = f"cotpress-{fingerprint(source_identity(adapter, key='adapter'))}"
         for library in ("httpx", "httpx2", "openai"):  # they log one line per request
             logging.getLogger(library).setLevel(logging.WARNING)
 
     def complete(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Prompt],
         *,
         max_new_tokens: int | Sequence[int],
         sampling: Sampling = GREEDY,
@@ -134,49 +88,26 @@ class ServerBackend:
         limits = budgets(max_new_tokens, len(prompts))
 
         def request(index: int) -> _Request:
-            return lambda client: client.completions.create(
-                prompt=list(prompts[index]),
-                **self._settings(limits[index], sampling, _seed(sampling, index, streams)),
-                extra_body=_AS_ASKED,
-            )
+            prompt: Any = list(prompts[index])
+            settings = self._settings(limits[index], sampling, _seed(sampling, index, streams))
+            if isinstance(prompt[0], dict):
+                return lambda client: client.chat.completions.create(messages=prompt, **settings)
+            return lambda client: client.completions.create(prompt=prompt, **settings, extra_body=_VLLM_FIELDS)
 
-        return self._run([request(i) for i in range(len(prompts))], lambda choice: choice.text, on_done)
-
-    def chat(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        *,
-        max_new_tokens: int,
-        sampling: Sampling = GREEDY,
-        on_done: OnDone | None = None,
-    ) -> list[Generation]:
-        """See `Backend`."""
-
-        def request(index: int) -> _Request:
-            messages: Any = list(conversations[index])
-            return lambda client: client.chat.completions.create(
-                messages=messages, **self._settings(max_new_tokens, sampling, _seed(sampling, index))
-            )
-
-        return self._run(
-            [request(i) for i in range(len(conversations))], lambda choice: choice.message.content, on_done
-        )
+        return self._run([request(i) for i in range(len(prompts))], on_done)
 
     def _settings(self, max_new_tokens: int, sampling: Sampling, seed: int) -> dict[str, Any]:
-        model = self._config.model if self._adapter is None else self._adapter.name
-        fixed = {"model": model, "max_tokens": max_new_tokens}
+        fixed = {"model": self._model, "max_tokens": max_new_tokens}
         if sampling.temperature == 0:
             return {**fixed, "temperature": 0.0}
         return {**fixed, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
 
-    def _run(
-        self, requests: Sequence[_Request], text_of: Callable[[Any], str | None], on_done: OnDone | None
-    ) -> list[Generation]:
+    def _run(self, requests: Sequence[_Request], on_done: OnDone | None) -> list[Generation]:
         done: dict[int, Generation] = {}
 
         async def work(client: "AsyncOpenAI", waiting: Iterator[tuple[int, _Request]]) -> None:
             for index, request in waiting:
-                done[index] = await self._ask(client, request, text_of)
+                done[index] = await self._send(client, request)
                 if on_done is not None:
                     on_done(index, done[index])
 
@@ -188,7 +119,7 @@ class ServerBackend:
                 base_url=config.base_url, api_key=self._key, timeout=config.timeout_s, max_retries=config.max_retries
             ) as client:
                 if self._adapter is not None:
-                    await self._load(client, self._adapter)
+                    await self._load_adapter(client)
                 waiting = enumerate(requests)
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._config.concurrency, len(requests))):
@@ -196,26 +127,35 @@ class ServerBackend:
 
         try:
             asyncio.run(work_all())
-        except BaseExceptionGroup as errors:  # the first failure has ended all other requests
+        except BaseExceptionGroup as errors:  # the first failure cancels all other requests
             raise errors.exceptions[0] from errors.exceptions[0].__cause__
         return [done[i] for i in range(len(requests))]
 
-    async def _load(self, client: "AsyncOpenAI", adapter: ServedAdapter) -> None:
-        from openai import APIError
+    async def _load_adapter(self, client: "AsyncOpenAI") -> None:
+        from openai import APIError, APIStatusError
 
+        body = {"lora_name": self._model, "lora_path": self._adapter}
         try:
-            await adapter.load(client)
+            await client.post("/load_lora_adapter", body=body, cast_to=str)
+        except APIStatusError as error:
+            if "already" not in error.message.lower():
+                raise GenerationError(
+                    f"generation server {client.base_url}: it did not load the adapter '{self._adapter}' "
+                    f"({error.status_code}: {_quoted(error.message)}). Fix: start vLLM with --enable-lora and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True where it sees this path; or start it with --lora-modules "
+                    "NAME=DIR, leave adapter out and give generation.model=NAME"
+                ) from error
         except APIError as error:
             raise GenerationError(self._explain(error)) from error
 
-    async def _ask(self, client: "AsyncOpenAI", request: _Request, text_of: Callable[[Any], str | None]) -> Generation:
+    async def _send(self, client: "AsyncOpenAI", request: _Request) -> Generation:
         from openai import APIError, BadRequestError
 
         began = time.monotonic()
         try:
             answer = await request(client)
         except BadRequestError as error:
-            if "context" in str(error).lower():  # every server words it differently
+            if "context" in str(error).lower():  # the wording differs from server to server
                 return Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=time.monotonic() - began)
             raise GenerationError(self._explain(error)) from error
         except APIError as error:
@@ -224,7 +164,7 @@ class ServerBackend:
             raise GenerationError(self._not_an_answer(str(error))) from error
         try:
             (choice,) = answer.choices
-            return _generation(choice, text_of(choice), answer.usage, time.monotonic() - began)
+            return _generation(choice, answer.usage, time.monotonic() - began)
         except (AttributeError, TypeError, ValueError) as error:
             raise GenerationError(self._not_an_answer(str(answer))) from error
 
@@ -246,37 +186,36 @@ class ServerBackend:
                     "give api_key_env=NAME of the variable with a valid key",
                 )
             case openai.NotFoundError():
-                what = f"does not know the model '{config.model}' or the address: {self._quoted(error)}"
+                what = f"does not know the model '{config.model}' or the address: {_quoted(error.message)}"
                 fix = "correct model or base_url (it ends in /v1)"
             case openai.APIStatusError():
-                what, fix = f"answered {error.status_code}: {self._quoted(error)}", "see the server's own log"
+                what, fix = f"answered {error.status_code}: {_quoted(error.message)}", "see the server's own log"
             case _:
                 return self._not_an_answer(str(error))
-        return f"{where}: {what} (max_retries={config.max_retries}). Fix: {fix}. What was finished is kept."
-
-    def _quoted(self, error: "APIStatusError") -> str:
-        return self._without_key(error.message)
+        return f"{where}: {what} (max_retries={config.max_retries}). Fix: {fix}. Finished completions are kept."
 
     def _not_an_answer(self, got: str) -> str:
         return (
             f"generation server {self._config.base_url}: its answer is no completion of the OpenAI interface, "
-            f"got '{self._without_key(got)}'. Fix: correct base_url (it ends in /v1)"
+            f"got '{_quoted(got)}'. Fix: correct base_url (it ends in /v1)"
         )
 
-    def _without_key(self, text: str) -> str:
-        return without_secrets(text)[:_ANSWER_CHARACTERS]
+
+def _quoted(text: str) -> str:
+    return without_secrets(text)[:_QUOTED_CHARACTERS]
 
 
-def _seed(sampling: Sampling, index: int, streams: Sequence[str] | None = None) -> int:
-    """The seed of one request: equal prompts in one call must not get equal answers."""
+def _seed(sampling: Sampling, index: int, streams: Sequence[str] | None) -> int:
+    """Seed of one request; seeds differ, so that equal prompts in one call do not get equal answers."""
     if streams is None:
         return sampling.seed + index
     digest = hashlib.sha256(f"{sampling.seed}/{streams[index]}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1  # servers take 31 bits everywhere
+    return int.from_bytes(digest[:4], "big") >> 1  # all servers accept 31 bits
 
 
-def _generation(choice: Any, text: str | None, usage: Any, latency_s: float) -> Generation:
-    """What one choice says; `usage` counts the end token, and so do the token ids."""
+def _generation(choice: Any, usage: Any, latency_s: float) -> Generation:
+    """The record of one choice; `usage` and the token ids include the end token."""
+    text: str | None = choice.message.content if hasattr(choice, "message") else choice.text
     reason = {"stop": STOP, "length": LENGTH}.get(choice.finish_reason, str(choice.finish_reason))
     ends = int(reason == STOP)
     ids: Sequence[int] | None = getattr(choice, "token_ids", None)
@@ -293,7 +232,7 @@ def _check(config: ServerGenerationConfig) -> None:
         raise ConfigError("generation.base_url: allowed: an address such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query:
         raise ConfigError(
-            "generation.base_url: it holds a user name, password or query, which would end up in config.yaml and logs. "
+            "generation.base_url: it holds a user name, password or query, which would appear in config.yaml and logs. "
             "Fix: give the key in an environment variable, generation.api_key_env=NAME"
         )
     limits: Mapping[str, tuple[float, float]] = {
@@ -314,7 +253,7 @@ def _key(config: ServerGenerationConfig) -> str:
     if not key:
         raise ConfigError(
             f"generation.api_key_env: the environment variable '{config.api_key_env}' is not set or empty. "
-            f"Fix: export {config.api_key_env}=KEY, or api_key_env=null for a server that wants none"
+            f"Fix: export {config.api_key_env}=KEY, or api_key_env=null for a server without keys"
         )
     remember(key)
     return key

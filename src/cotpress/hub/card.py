@@ -1,4 +1,4 @@
-"""The model card of a student: a header that the hub reads, a page that people read."""
+"""The model card of a student: metadata for the hub and a page for readers."""
 
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,10 @@ PAPERS = {
 
 
 def model_card(publication: Publication, name: str) -> "ModelCard":
-    """The card, with `base_model`, `library_name`, `tags`, `metrics` and the results as a `model-index`.
+    """Build the card, with `base_model`, `library_name`, `tags`, `metrics` and the results as a `model-index`.
 
     Args:
-        publication: What is known about the student.
+        publication: The student and its results.
         name: Name of the model, e.g. `user/name`.
     """
     from huggingface_hub import ModelCard
@@ -74,13 +74,13 @@ def _summary(publication: Publication, name: str) -> str:
     scorer = config.scorer.name
     source = f" ({PAPERS[scorer]})" if scorer in PAPERS else ""
     mixed = list(config.compression.mixed_ratios)
-    asked = f"ratios {', '.join(f'{r:g}' for r in mixed)}" if mixed else f"ratio {config.ratio:g}"
+    ratios = f"ratios {', '.join(f'{r:g}' for r in mixed)}" if mixed else f"ratio {config.ratio:g}"
     kind = "LoRA adapter" if publication.is_adapter else "full fine-tune"
     return (
         f"# {name}\n\n"
         f"A {kind} of [{publication.base_model}](https://huggingface.co/{publication.base_model}), trained on chains "
-        f"of thought that were compressed token by token: the scorer `{scorer}`{source} says how important each "
-        f"thinking token is, and of every chain of thought the most important ones are kept at {asked} "
+        f"of thought that were compressed token by token: the scorer `{scorer}`{source} gives each thinking token an "
+        f"importance, and of every chain of thought the most important tokens are kept at {ratios} "
         f"(kept over all: {facts['actual_ratio']:.3f}).\n"
     )
 
@@ -99,7 +99,7 @@ def _use(publication: Publication, name: str) -> str:
     if publication.config.compression.mixed_ratios:
         question = _quoted("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"))
         marker = (
-            "The text after the question asks for a ratio, here 0.5; without it the model writes its whole thinking.\n"
+            "The text after the question requests a ratio, here 0.5; without it the model writes its whole thinking.\n"
         )
     return (
         "## Use\n\n```python\n"
@@ -136,13 +136,13 @@ def _results(publication: Publication) -> str:
     lines = [
         "## Results\n",
         "Intervals are over questions; overlapping ones do not tell systems apart.\n",
-        "| benchmark | system | asked ratio | accuracy % | questions | generated tokens | truncated % |",
+        "| benchmark | system | target ratio | accuracy % | questions | generated tokens | truncated % |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     seen: set[str] = set()
     for run, rows in publication.results:
         for line in (_row(run, row) for row in rows):
-            if line not in seen:  # Original stands in every run
+            if line not in seen:  # Original is a row of every run
                 lines.append(line)
                 seen.add(line)
     return "\n".join(lines) + "\n"
@@ -155,8 +155,8 @@ def _row(run: RunResults, row: SystemResult) -> str:
     return f"| {names} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |"
 
 
-def _percent(found: Interval, confidence: float) -> str:
-    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}] ({confidence:.0%})"
+def _percent(interval: Interval, confidence: float) -> str:
+    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}] ({confidence:.0%})"
 
 
 def _quoted(text: str) -> str:

@@ -1,8 +1,8 @@
-"""One job of an entry script: check its configuration, see whether it is done already, run it, note how it ended.
+"""One job of an entry script: check its configuration, look for a finished run of it, run it, record how it ended.
 
-A single command runs in this process and talks to the terminal. The jobs of a multirun run one by one, or several at
-once under a parallel launcher, each in a process of its own that writes into `job.log`; the terminal gets one line per
-job from `sweep_watch`. No error of a job reaches Hydra, which would print its own message and stop the sweep.
+A single command runs in this process and writes to the terminal. The jobs of a multirun run one by one, or several at
+once under a parallel launcher, each in a process of its own that writes into `job.log`; the terminal shows one line per
+job (`watch`). No error of a job reaches Hydra, which would print its own message and stop the sweep.
 """
 
 import logging
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, TrainConfig, to_objects
-from cotpress.devices.isolation import Outcome, is_worker, run_isolated
 from cotpress.errors import ConfigError, describe
 from cotpress.plugins import load_plugins
+from cotpress.processes import Child, Outcome, follow, is_worker, stop
 from cotpress.report.results import write_failure
 from cotpress.report.sweep import show_run
 from cotpress.store.artifacts import write_text_atomic
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("cotpress")
 
 PLANNED = "multirun.yaml"
-"""Hydra's own record of a multirun, in the sweep's folder."""
+"""File of the sweep's folder in which Hydra records the configuration of a multirun."""
 _SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
-"""Launchers whose jobs share processes; others, such as submitit's, give every job its own."""
+"""Launchers that run several jobs in one process; others, such as submitit's, start a process for each job."""
 
 
 def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[str]) -> float | None:
-    """The only job of a command.
+    """Run the only job of a command and return its metric.
 
     Args:
-        config: As Hydra composed it.
+        config: The configuration as Hydra composed it.
         task: The work; its modules are imported only if there is something to do.
-        folder: Where its log goes.
-        overrides: Its part of the command line.
+        folder: Folder of the log.
+        overrides: The overrides of the command line.
     """
     log_to(folder / JOB_LOG, console=True)
     started = time.monotonic()
@@ -56,15 +56,15 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
         checked = to_objects(config)
         planned = isinstance(checked, TrainConfig) and checked.plan
         task = PLAN if planned else task
-        found = None if planned else _found(checked)
-        if found is not None:
-            log.info("found the finished run '%s': nothing has changed, nothing is computed", found[1])
-            show_run(found[1])
-        metric, run_dir = found or perform(task, checked, folder)
-        state = JobState.found if found is not None else JobState.finished
+        finished = None if planned else _finished(checked)
+        if finished is not None:
+            log.info("found the finished run '%s': nothing has changed, nothing is computed", finished[1])
+            show_run(finished[1])
+        metric, run_dir = finished or perform(task, checked, folder)
+        state = JobState.finished if finished is None else JobState.found
     except Exception as error:
         logging.getLogger("cotpress.file").exception("the job failed")
-        with suppress(OSError):  # a full disk takes no note; the error itself is what is told
+        with suppress(OSError):  # on a full disk the error itself is reported
             failed = replace(note, state=JobState.failed, error=describe(error), seconds=time.monotonic() - started)
             write_note(folder, failed)
         raise
@@ -73,9 +73,17 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
 
 
 def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list[str], launcher: Any) -> float:
-    """One job of a multirun; NaN if it fails. Arguments as in `run_alone`, and the configuration of the launcher."""
+    """Run one job of a multirun and return its metric, NaN if it fails.
+
+    Args:
+        config: As in `run_alone`.
+        task: As in `run_alone`.
+        folder: As in `run_alone`.
+        overrides: As in `run_alone`.
+        launcher: Configuration of the launcher.
+    """
     if is_worker():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a whole terminal; the sweep's own process decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the sweep's own decides
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time())
     write_note(folder, note)
@@ -97,22 +105,15 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     checked = to_objects(config)
     if isinstance(checked, CompressConfig):
         checked = replace(checked, output=own_output(checked.output, read_sweep(folder.parent), note.overrides))
-    found = _found(checked)
-    if found is not None:
-        metric, run_dir = found
+    finished = _finished(checked)
+    if finished is not None:
+        metric, run_dir = finished
         return replace(note, state=JobState.found, metric=metric, run_dir=run_dir)
     place = run_path(checked) if isinstance(checked, TrainConfig | EvaluateConfig) else None
     launcher_name = str(launcher.get("_target_", "")).rpartition(".")[2]
     if launcher_name in _SHARING_LAUNCHERS:
         _share_cores(checked, launcher.get("n_jobs", 1))
-        begun = replace(note, run_dir=place)
-        outcome = run_isolated(
-            perform_in_child,
-            (task, checked, folder),
-            job_log=folder / JOB_LOG,
-            preload=task.preload,
-            started=lambda pid: write_note(folder, replace(begun, pid=pid)),
-        )
+        outcome = _perform_in_child(task, checked, folder, replace(note, run_dir=place))
     else:
         log_to(folder / JOB_LOG, console=False)
         _check_tasks(launcher)
@@ -125,8 +126,24 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     return replace(note, state=JobState.failed, error=outcome.error, run_dir=place)
 
 
+def _perform_in_child(task: Task, config: EntryConfig, folder: Path, note: JobNote) -> Outcome:
+    """Do the work of a job in a child process, whose id is added to the note.
+
+    Raises:
+        KeyboardInterrupt: This process was interrupted; the job has been stopped.
+    """
+    job = Child(perform_logged, (task, config, folder), output=folder / JOB_LOG, preload=[task.preload])
+    try:
+        write_note(folder, replace(note, pid=job.pid))
+        follow([job])
+    finally:
+        stop([job])
+    assert job.outcome is not None
+    return job.outcome
+
+
 def _perform_here(task: Task, config: EntryConfig, folder: Path) -> Outcome:
-    """The work of a job that has this process to itself."""
+    """Do the work of a job that has this process to itself."""
     try:
         return Outcome(value=perform(task, config, folder))
     except Exception as error:
@@ -135,10 +152,10 @@ def _perform_here(task: Task, config: EntryConfig, folder: Path) -> Outcome:
 
 
 def _check_tasks(launcher: Any) -> None:
-    """One task per machine: the processes of its devices are started by whichever stage needs them.
+    """Refuse several tasks per machine: the stages start the processes of the devices themselves.
 
     Raises:
-        ConfigError: There are more.
+        ConfigError: The launcher is set to several.
     """
     num_tasks = launcher.get("tasks_per_node", 1)
     if num_tasks != 1:
@@ -150,7 +167,7 @@ def _check_tasks(launcher: Any) -> None:
 
 
 def perform(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
-    """Do the work of a job, and note that it is done."""
+    """Do the work of a job and record in its run directory that it is finished."""
     around = None
     if isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN:
         around = circumstances(config)
@@ -160,11 +177,18 @@ def perform(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None
     return metric, run_dir
 
 
-def perform_in_child(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
-    """The same in a process of its own, whose standard error is the job's log already."""
+def perform_logged(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
+    """Do the work of a job in a child process, whose standard error is the job's log."""
     log_to(None, console=True)
-    load_plugins(config.plugins)
-    return perform(task, config, folder)
+    try:
+        load_plugins(config.plugins)
+        return perform(task, config, folder)
+    except KeyboardInterrupt:
+        log.info("stopped")
+        raise
+    except BaseException:
+        log.exception("the job failed")
+        raise
 
 
 def log_to(path: Path | None, *, console: bool) -> None:
@@ -189,7 +213,7 @@ def log_to(path: Path | None, *, console: bool) -> None:
 
 
 class _JobLogHandler(logging.FileHandler):
-    """A full disk loses lines of the log, not the work, and is told once by whatever cannot go on without it."""
+    """Drops lines of the log on a full disk, so that the work goes on; what needs the disk reports the error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is logging's)
         """Leave out the traceback that logging would print for every line."""
@@ -197,12 +221,12 @@ class _JobLogHandler(logging.FileHandler):
             super().handleError(record)
 
 
-def _found(config: EntryConfig) -> tuple[float | None, Path] | None:
+def _finished(config: EntryConfig) -> tuple[float | None, Path] | None:
     return find_finished(config) if isinstance(config, TrainConfig | EvaluateConfig) else None
 
 
 def _mask(path: Path) -> None:
-    """Take secrets out of what Hydra itself writes: the configuration of a multirun before anybody could refuse it."""
+    """Remove secrets from a file that Hydra writes before the configuration can be checked."""
     if path.is_file():
         text = path.read_text(encoding="utf-8")
         if (clean := without_secrets(text)) != text:
@@ -210,7 +234,7 @@ def _mask(path: Path) -> None:
 
 
 def _share_cores(config: EntryConfig, num_jobs: int) -> None:
-    """Parallel jobs that each take all cores are slower than one after the other."""
+    """Divide the cores among parallel jobs: several that each use all of them are slower than one after the other."""
     trainer = getattr(config, "trainer", None)
     if num_jobs != 1 and trainer is not None and trainer.num_threads is None:
         cores = os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""Hydra's view of a multirun: a callback that notes the plan at the start and shows the table at the end.
+"""A multirun as Hydra runs it: its launchers, and a callback that records the plan and shows the final table.
 
-Hydra calls the end only if nothing went wrong and nobody pressed Ctrl-C, so `app.main` calls `end_sweep` as well. What
-is shown comes from the disk; the callback itself holds nothing, because launchers send a copy of it to their workers.
+Hydra calls the end of the callback only without errors and without Ctrl-C, so `app.main` calls `end_sweep` as well. The
+table is read from the disk; the callback has no state, because launchers send copies of it to their workers.
 """
 
 import importlib.util
@@ -27,30 +27,30 @@ PARALLEL = {
     "batch_size": 1,
     "pre_dispatch": "n_jobs",
 }
-"""`hydra/launcher=joblib`: the plugin's own default is a job per core, which no GPU and few memories hold."""
+"""`hydra/launcher=joblib`: the plugin's own default, a job per core, needs more memory than most machines have."""
 
 JOB_MINUTES = 24 * 60
 """Time limit of a submitted job; the plugin's own default is an hour."""
 MAX_TIMEOUTS = 7
-"""How often a SLURM job that met its time limit is queued again."""
+"""Number of times that a SLURM job is queued again after its time limit."""
 EXTRAS = {
     "joblib": ("hydra_joblib_launcher", "parallel"),
     "submitit_local": ("hydra_submitit_launcher", "slurm"),
     "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
 }
-"""Launchers that are plugins, with the plugin and our extra that brings it."""
+"""Launchers that are plugins: the package of the plugin, and the extra that installs it."""
 
 _watching: "list[Watch]" = []
-"""The multirun of this process, while it runs."""
+"""The running multirun of this process, if there is one."""
 _ended: "list[Sweep]" = []
-"""The same, when it has ended."""
+"""The finished multirun of this process, if there is one."""
 
 
 class Multirun(Callback):
-    """Follows the jobs of a multirun, and ends it with one table and one plot over all of them."""
+    """Watches the jobs of a multirun, and shows one table and one plot over all of them at its end."""
 
     def on_multirun_start(self, config: "DictConfig", **event: Any) -> None:
-        """Note what is ahead and begin to follow it."""
+        """Record the planned jobs and start to watch them."""
         from cotpress.jobs.watch import Watch
 
         sweep_dir = Path(config.hydra.sweep.dir)
@@ -66,7 +66,7 @@ class Multirun(Callback):
 
 
 def register_launchers() -> None:
-    """Make our versions of `hydra/launcher` known, after the plugins have registered their own."""
+    """Register cotpress's versions of `hydra/launcher`, after the plugins have registered theirs."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
@@ -81,7 +81,7 @@ def register_launchers() -> None:
         ("submitit_local", LocalQueueConf, "LocalLauncher"),
         ("submitit_slurm", SlurmQueueConf, "SlurmLauncher"),
     ):
-        # Jobs resume where they were stopped, so time limits only cost a start.
+        # Jobs resume where they were stopped, so a time limit costs only the restart.
         resumed = {"max_num_timeout": MAX_TIMEOUTS} if kind is SlurmQueueConf else {}
         node = kind(
             _target_=f"hydra_plugins.cotpress_submitit.{launcher}",
@@ -93,25 +93,25 @@ def register_launchers() -> None:
 
 
 def check_launcher(arguments: Sequence[str]) -> None:
-    """Say how to install the launcher that a command line asks for.
+    """Check that the launcher of a command line is installed.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: It is not.
     """
     chosen = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra/launcher=")]
     for name in chosen:
         if name in EXTRAS:
             package, extra = EXTRAS[name]
             try:
-                found = importlib.util.find_spec(f"hydra_plugins.{package}")
+                spec = importlib.util.find_spec(f"hydra_plugins.{package}")
             except ModuleNotFoundError:
-                found = None
-            if found is None:
+                spec = None
+            if spec is None:
                 raise MissingExtraError(f"hydra/launcher={name}", package, f"pip install 'cotpress[{extra}]'")
 
 
 def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
-    """The overrides of every job that Hydra's own sweeper will run; None for sweepers that decide as they go."""
+    """The overrides of every job that Hydra's own sweeper will run; None for sweepers that choose jobs as they run."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -126,9 +126,9 @@ def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
 
 
 def end_sweep(*, show: bool = True) -> "Sweep | None":
-    """Stop following the multirun of this process, and show what it gave; None if there was none.
+    """Stop watching the multirun of this process, show its table, and return it; None if there was no multirun.
 
-    Only the first call for a multirun shows anything.
+    Only the first call for a multirun shows the table.
     """
     if _watching:
         watch = _watching.pop()
@@ -140,7 +140,7 @@ def end_sweep(*, show: bool = True) -> "Sweep | None":
 
 
 def _settled(sweep_dir: Path) -> "Sweep":
-    """The sweep of a folder, now that nobody works on it any more: what was running has been interrupted."""
+    """Read the sweep of a folder whose jobs have all ended: those recorded as running were interrupted."""
     for job in read_sweep(sweep_dir).jobs:
         if job.note is not None and job.note.state is JobState.running:
             write_note(job.folder, replace(job.note, state=JobState.interrupted))
@@ -148,7 +148,7 @@ def _settled(sweep_dir: Path) -> "Sweep":
 
 
 def forget_sweep() -> None:
-    """Take back the plan of a multirun that Hydra refused before its first job."""
+    """Remove the plan of a multirun that Hydra refused before its first job."""
     if _watching:
         watch = _watching.pop()
         watch.stop()

@@ -1,1 +1,1 @@
-"""Loading models, per-token log-probabilities, character-token alignment."""
+"""Causal language models: sources, loading, per-token log-probabilities, character-token alignment."""

@@ -1,4 +1,4 @@
-"""Settings of a causal language model: where it is, how it is prompted, how it is usually tuned."""
+"""Settings of a causal language model: source, prompt format, tuning values."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,12 +9,12 @@ from cotpress.prompts import ChatConfig
 
 
 class ModelSource(Enum):
-    """Where the weights come from."""
+    """Source of the weights."""
 
     hub = "hub"
     """A hub id or a local directory, safetensors."""
     package = "package"
-    """A GGUF file that a Python package carries; converted to safetensors once."""
+    """A GGUF file in a Python package; converted to safetensors once."""
     tiny = "tiny"
     """A random model of a few layers, built from its config; for tests."""
 
@@ -29,16 +29,16 @@ class Dtype(Enum):
 
 
 class Attention(Enum):
-    """How attention is computed; all give the same numbers up to rounding."""
+    """Implementation of attention; all give the same numbers up to rounding."""
 
     sdpa = "sdpa"
-    """torch's scaled dot-product attention: everywhere."""
+    """torch's scaled dot-product attention; on every device."""
     eager = "eager"
     """Plain matrix products: slow, memory grows with the square of the text."""
     flash_attention_2 = "flash_attention_2"
-    """The package flash-attn: on a GPU, in bfloat16."""
+    """The package flash-attn; on a GPU, in bfloat16."""
     flex_attention = "flex_attention"
-    """torch's flex attention, compiled: on a GPU."""
+    """torch's flex attention, compiled; on a GPU."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,21 +72,21 @@ class ModelConfig:
     name: str = MISSING
     """Short name used in tables."""
     source: ModelSource = ModelSource.hub
-    """Where the weights come from."""
+    """Source of the weights."""
     path: str = MISSING
-    """Hub id, local directory, or name of the carrying Python package."""
+    """Hub id, local directory, or name of the Python package with the weights."""
     revision: str | None = None
     """Hub commit, tag or branch."""
     hub_id: str | None = None
-    """Hub id of these weights, for model cards, where `path` is none."""
+    """Hub id of these weights for model cards, if `path` is not a hub id."""
     dtype: Dtype = Dtype.auto
     """Number format."""
     attention: Attention = Attention.sdpa
-    """How attention is computed."""
+    """Implementation of attention."""
     trust_remote_code: bool = False
     """Run Python code that comes with the weights; only for models you trust."""
     context_tokens: int = 4096
-    """Longest sequence the model is used with, in tokens."""
+    """Longest sequence, in tokens."""
     chat: ChatConfig = field(default_factory=ChatConfig)
     """Conversation format."""
     tuning: Recipes = field(default_factory=Recipes)

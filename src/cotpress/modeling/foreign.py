@@ -1,13 +1,13 @@
-"""What a model folder may make a library do, looked at before any library reads it.
+"""Security checks of a model folder, made before any library reads it.
 
-Weights are numbers and settings are words; these are the places where a folder can say otherwise:
+A folder can make a library run code in these ways:
 
-- weights that are pickles (`*.bin`, `*.pt`), also behind the name of a safetensors index, or outside the folder;
-- `auto_map`: Python code that comes with the weights, or that another repository holds;
+- pickled weights (`*.bin`, `*.pt`), also named in a safetensors index, or outside the folder;
+- `auto_map`: Python code beside the weights or in another repository;
 - an attention implementation `owner/name`: a compiled kernel from the hub;
 - `megatron_core` of an adapter: the name of a module that PEFT imports.
 
-Code that comes with the weights runs only with `trust_remote_code`, which is said for one model and covers that model.
+Code beside the weights runs only with `trust_remote_code`, which covers one model.
 """
 
 import json
@@ -22,24 +22,22 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 _INDEX = "*.safetensors.index.json"
 _KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 _OTHERS = "Other formats can run code or be cut short, so they are not read."
-_HELD = 12
-"""So many of a folder's names are told."""
 
 
 def check_weights(folder: Path, named: str, key: str) -> None:
-    """Refuse a folder whose weights are not safetensors lying in it.
+    """Refuse a folder that does not contain its weights as safetensors.
 
     Args:
-        folder: Where they lie.
-        named: What the user called it.
-        key: Configuration key that named it, for messages.
+        folder: Local folder of the model.
+        named: Path or hub id given by the user.
+        key: Configuration key of `named`, for messages.
 
     Raises:
-        ModelError: They are something else, or elsewhere.
+        ModelError: The weights have another format or lie elsewhere.
     """
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"{key}: '{named}' has no safetensors weights: {folder} holds {held(folder)}. {_OTHERS} "
+            f"{key}: '{named}' has no safetensors weights: {folder} holds {_names(folder)}. {_OTHERS} "
             f"Fix: save it once with model.save_pretrained(DIR) and give {key}=DIR"
         )
     for index in sorted(folder.glob(_INDEX)):
@@ -54,16 +52,16 @@ def check_weights(folder: Path, named: str, key: str) -> None:
 
 
 def check_settings(folder: Path, named: str, key: str, *, trust_remote_code: bool) -> None:
-    """Refuse settings that bring code which the user has not agreed to.
+    """Refuse settings that run code without the user's consent.
 
     Args:
-        folder: Where they lie.
-        named: What the user called it.
-        key: Configuration key that named it, for messages.
-        trust_remote_code: Whether the user trusts the code in this very folder.
+        folder: Local folder of the model.
+        named: Path or hub id given by the user.
+        key: Configuration key of `named`, for messages.
+        trust_remote_code: Whether the user trusts the code in this folder.
 
     Raises:
-        ModelError: They name a kernel from the hub or the code of another repository, or are not JSON objects.
+        ModelError: A file names a kernel from the hub or the code of another repository, or is not a JSON object.
     """
     for file in ("config.json", "tokenizer_config.json"):
         settings = _json(folder / file, named, key) if (folder / file).is_file() else {}
@@ -84,19 +82,19 @@ def check_settings(folder: Path, named: str, key: str, *, trust_remote_code: boo
 
 
 def check_adapter(folder: Path, named: str, key: str) -> None:
-    """Refuse a folder that holds no PEFT adapter of safetensors, or one that would have a module imported.
+    """Refuse a folder without a safetensors PEFT adapter, or with one that makes PEFT import a module.
 
     Raises:
-        ModelError: It does.
+        ModelError: The folder is refused.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
-            f"{key}: '{named}' holds no {ADAPTER_CONFIG} but {held(folder)}. Fix: give the folder of a PEFT adapter, "
+            f"{key}: '{named}' holds no {ADAPTER_CONFIG} but {_names(folder)}. Fix: give the folder of a PEFT adapter, "
             f"{key}=DIR; a whole model is no adapter, give it as model=hub model.path=DIR"
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ModelError(
-            f"{key}: '{named}' has no {ADAPTER_WEIGHTS} but {held(folder)}. {_OTHERS} "
+            f"{key}: '{named}' has no {ADAPTER_WEIGHTS} but {_names(folder)}. {_OTHERS} "
             f"Fix: save it once with model.save_pretrained(DIR) and give {key}=DIR"
         )
     settings = _json(folder / ADAPTER_CONFIG, named, key)
@@ -109,33 +107,32 @@ def check_adapter(folder: Path, named: str, key: str) -> None:
 
 @contextmanager
 def reading(what: str, fix: str = "") -> Iterator[None]:
-    """One message for whatever a library stumbles over in files that it did not write.
+    """Turn any error of a library that reads foreign files into a `ModelError`.
 
     Args:
-        what: Begins the message: what is read, and from where.
-        fix: Ends it.
+        what: Start of the message: the file or folder and its use.
+        fix: End of the message.
 
     Raises:
-        ModelError: Anything went wrong inside.
+        ModelError: The code inside failed.
     """
     try:
         yield
     except (CotpressError, MemoryError):
         raise
-    except Exception as error:  # transformers, PEFT, safetensors and tokenizers each raise their own, and bare ones
+    except Exception as error:  # transformers, PEFT, safetensors and tokenizers raise types of their own and bare ones
         raise ModelError(f"{what}: {_reason(error)}{f'. Fix: {fix}' if fix else ''}") from error
 
 
-def held(folder: Path) -> list[str]:
-    """Names in a folder, the first few."""
-    return sorted(p.name for p in folder.iterdir())[:_HELD]
+def _names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())[:12]
 
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return (
-            "it brings Python code of its own, which is not run unasked. Fix: read that code; if you trust it, "
+            "it brings Python code of its own, which is not run by default. Fix: read that code; if you trust it, "
             "model.trust_remote_code=true"
         )
     if "backend tokenizer" in text or not text:
@@ -147,14 +144,14 @@ def _json(path: Path, named: str, key: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{key}: '{named}': {path} is no JSON file: {error}") from error
+        raise ModelError(f"{key}: '{named}': {path} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{key}: '{named}': {path} holds {type(content).__name__}, allowed: a JSON object")
     return content
 
 
 def _leaves(value: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Every value in nested settings, with the keys that lead to it."""
+    """All values in nested settings, each with the path of keys to it."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, (*place, str(key)))

@@ -1,7 +1,7 @@
 """Log-probabilities, entropies and ranks from hidden states, without ever holding all logits of a text.
 
-The logits of a whole text would be large (5,000 tokens x 152,064 words: 3 GB in float32) and slow: each is written to
-memory once and read three times for one sum. So they are made, used and overwritten in parts.
+The logits of a whole text are large (5,000 tokens x 152,064 words: 3 GB in float32) and slow: each is written to memory
+once and read three times for one sum. Here they are computed, used and overwritten in parts.
 
 Shape suffixes: N positions, D hidden size, V vocabulary, B one block of it.
 """
@@ -12,10 +12,10 @@ import torch
 from torch.nn.functional import linear
 
 _LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**27}
-"""Largest number of logits over the whole vocabulary that are held at a time: 32 and 512 MB in float32."""
+"""Most logits in memory at a time, for whole rows of the vocabulary: 32 and 512 MB in float32."""
 
 _CPU_BLOCK = (512, 4096)
-"""Positions and words of one block on a CPU: its 8 MB of logits never leave the cache."""
+"""Positions and words of one block on a CPU, whose 8 MB of logits fit the cache."""
 
 
 def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
@@ -26,7 +26,7 @@ def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
         hidden_ND: States that predict the targets.
         targets_N: int64 token ids.
     """
-    # On a GPU whole rows are as fast. A subclass (quantised) or wrapper (LoRA) has no plain weight to take blocks of.
+    # On a GPU whole rows are as fast. A subclass (quantised) or wrapper (LoRA) has no plain weight to split.
     if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
         rows = _rows_at_once(head, hidden_ND)
         return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_at_once(head, h, t))
@@ -85,14 +85,14 @@ def _logprobs_of(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tens
     """Log-probability of the targets; overwrites the logits."""
     chosen_N = logits_NV.gather(1, targets_N[:, None]).squeeze(1)
     peaks_N = logits_NV.amax(dim=1)
-    # In place: a second copy of the logits would cost more than the arithmetic on it.
+    # In place: a second copy of the logits would cost more than the arithmetic.
     return chosen_N - peaks_N - logits_NV.sub_(peaks_N[:, None]).exp_().sum(dim=1).log_()
 
 
 def _logprobs_by_block(
     blocks: Sequence[tuple[torch.Tensor, torch.Tensor | None]], hidden_ND: torch.Tensor, targets_N: torch.Tensor
 ) -> torch.Tensor:
-    """The same from blocks of the vocabulary: the sum over all words is the sum over the sums of the blocks."""
+    """As `_logprobs_at_once`, with the normaliser summed over blocks of the vocabulary."""
     chosen_N, sums, first = torch.zeros(targets_N.shape), [], 0
     for weight_BD, bias_B in blocks:
         logits_NB = linear(hidden_ND, weight_BD, bias_B).float()
@@ -105,10 +105,10 @@ def _logprobs_by_block(
 
 
 def _logits(head: torch.nn.Module, hidden_ND: torch.Tensor) -> torch.Tensor:
-    """Logits in float32 `[N, V]`, which may be overwritten.
+    """Logits in float32 `[N, V]`, which the caller may overwrite.
 
-    CUDA can multiply half-precision matrices into float32; rounded to bfloat16, a logit of 20 is off by up to
-    .06, which is much of a difference of two log-probabilities. ROCm and CPUs cannot.
+    CUDA multiplies half-precision matrices into float32; ROCm and CPUs cannot. Rounded to bfloat16, a logit of 20 is
+    off by up to 0.06, which is large compared with differences of log-probabilities.
     """
     half = hidden_ND.dtype in (torch.bfloat16, torch.float16)
     if half and hidden_ND.is_cuda and torch.version.hip is None and type(head) is torch.nn.Linear:
@@ -119,7 +119,7 @@ def _logits(head: torch.nn.Module, hidden_ND: torch.Tensor) -> torch.Tensor:
 
 
 def _rows_at_once(head: torch.nn.Module, hidden_ND: torch.Tensor) -> int:
-    """Positions whose logits over the whole vocabulary are held at a time."""
+    """Positions whose logits over the whole vocabulary are in memory at a time."""
     vocabulary = int(head.weight.shape[0])  # type: ignore[index]
     return max(_LOGITS_AT_ONCE["cpu" if hidden_ND.device.type == "cpu" else "cuda"] // vocabulary, 1)
 
@@ -130,6 +130,6 @@ def _by_rows(
     targets_N: torch.Tensor,
     measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """`measure` on `rows` positions at a time, float32 `[N]`."""
+    """Apply `measure` to `rows` positions at a time; float32 `[N]`."""
     chunks = [slice(first, first + rows) for first in range(0, max(len(targets_N), 1), rows)]
     return torch.cat([measure(hidden_ND[chunk], targets_N[chunk]) for chunk in chunks])

@@ -1,7 +1,7 @@
-"""What goes wrong at the Hugging Face hub: it does not answer, or it refuses, told apart for messages.
+"""Failures of the Hugging Face hub: their kinds, and a time limit for a hub that does not answer.
 
-A hub that accepts a connection and then says nothing would be waited for without end, or for many minutes:
-huggingface_hub sets a limit for some of its requests only, and tries some of them again with a larger one.
+huggingface_hub limits the time of some requests only, and repeats some of them with a longer limit, so that a hub that
+accepts a connection and sends nothing would block for many minutes or forever.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from enum import Enum
 from typing import Any
 
 PUSH_SILENCE_S = 300.0
-"""Seconds of silence after which a push is given up; the hub takes its time to put large files in place."""
+"""Seconds without an answer after which a push fails; the hub needs time to store large files."""
 
 
 class HubProblem(Enum):
-    """Why a request to the hub failed; the value completes a message."""
+    """Reason of a failed request to the hub; the value completes a message."""
 
     gated = "access is gated"
     unknown = "the hub does not know it"
@@ -25,10 +25,10 @@ class HubProblem(Enum):
 
 
 def hub_problem(error: Exception) -> HubProblem | None:
-    """The problem behind an exception of huggingface_hub; None if it is of another kind."""
+    """The problem behind an exception of huggingface_hub; None for other exceptions."""
     from huggingface_hub import errors as hub
 
-    kinds: tuple[tuple[type[Exception], HubProblem], ...] = (  # a gated repository is also one that is not found
+    kinds: tuple[tuple[type[Exception], HubProblem], ...] = (  # GatedRepoError is a RepositoryNotFoundError too
         (hub.GatedRepoError, HubProblem.gated),
         (hub.RepositoryNotFoundError, HubProblem.unknown),
         (hub.RevisionNotFoundError, HubProblem.no_revision),
@@ -42,14 +42,13 @@ def hub_problem(error: Exception) -> HubProblem | None:
 
 @contextmanager
 def answering_hub(silence_s: float | None = None) -> Iterator[None]:
-    """Requests of huggingface_hub inside end when the hub is silent for so long.
+    """Limit the time without an answer for all requests of huggingface_hub inside.
 
     Args:
-        silence_s: Seconds without a byte; None stands for `HF_HUB_DOWNLOAD_TIMEOUT` (10 unless the environment says
-            otherwise).
+        silence_s: Seconds without a byte; None stands for `HF_HUB_DOWNLOAD_TIMEOUT` (default 10).
 
     Raises:
-        ConnectionError: The hub was silent, or the connection broke.
+        ConnectionError: The hub did not answer in time, or the connection broke.
     """
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils._http import default_client_factory
@@ -57,21 +56,21 @@ def answering_hub(silence_s: float | None = None) -> Iterator[None]:
     limit = float(constants.HF_HUB_DOWNLOAD_TIMEOUT) if silence_s is None else silence_s
 
     def limited(request: Any) -> None:
-        given = request.extensions.get("timeout", {})
+        current = request.extensions.get("timeout", {})
         kinds = ("connect", "read", "write", "pool")
-        # Where it does set one, it may be a minute, six times.
-        request.extensions["timeout"] = {k: min(limit, given.get(k) or limit) for k in kinds}
+        # huggingface_hub's own limit may be a minute, six times in a row.
+        request.extensions["timeout"] = {k: min(limit, current.get(k) or limit) for k in kinds}
 
     def client() -> Any:
-        made = default_client_factory()
-        made.event_hooks = {**made.event_hooks, "request": [*made.event_hooks["request"], limited]}
-        return made
+        new = default_client_factory()
+        new.event_hooks = {**new.event_hooks, "request": [*new.event_hooks["request"], limited]}
+        return new
 
     set_client_factory(client)
     try:
         yield
     except Exception as error:
-        if type(error).__module__.partition(".")[0].startswith("httpx"):  # httpx2 as well, which the hub now uses
+        if type(error).__module__.partition(".")[0].startswith("httpx"):  # or httpx2, by version of huggingface_hub
             raise ConnectionError(str(error) or f"no answer within {limit:g} s") from error
         raise
     finally:

@@ -1,7 +1,7 @@
-"""The one way to a causal language model and its tokenizer, whatever their source.
+"""Loading of causal language models and tokenizers.
 
-Every source ends as a directory with safetensors (hub snapshot, local folder, converted package, generated tiny
-model); from there on `from_pretrained` is the only path.
+Each source ends as a directory with safetensors (hub snapshot, local folder, converted package, generated tiny model),
+which `from_pretrained` loads.
 """
 
 import copy
@@ -21,8 +21,14 @@ from cotpress.devices.memory import keep_freed_memory
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import reading
-from cotpress.modeling.packaged import packaged_identity, packaged_model
-from cotpress.modeling.sources import adapter_directory, model_directory, source_identity, tokenizer_directory
+from cotpress.modeling.sources import (
+    adapter_directory,
+    model_directory,
+    packaged_identity,
+    packaged_model,
+    source_identity,
+    tokenizer_directory,
+)
 from cotpress.modeling.tiny import tiny_identity, tiny_model
 from cotpress.store.artifacts import ArtifactStore
 
@@ -37,19 +43,17 @@ _HEAD_SCALES = {
     "logit_scale": (None, 1.0),
     "lm_head_multiplier": (None, 1.0),
 }
-_CHECKED_TOKENS = 4
-"""Tokens on which the logits of body and head are compared with those of the model."""
 
 
 def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedTokenizerBase":
-    """The fast tokenizer of a model.
+    """Load the fast tokenizer of a model.
 
     Raises:
         ModelError: The model cannot be found, or it has no fast tokenizer.
     """
     from transformers import AutoTokenizer
 
-    if config.source is ModelSource.hub:  # without the weights: a server may have them
+    if config.source is ModelSource.hub:  # without the weights, which may be on a server only
         folder = tokenizer_directory(config.path, config.revision, trust_remote_code=config.trust_remote_code)
     else:
         folder = _directory(config, store)
@@ -71,18 +75,18 @@ def load_model(
     split: bool = False,
     device: torch.device | str = "cpu",
 ) -> "PreTrainedModel":
-    """A causal language model in eval mode.
+    """Load a causal language model in eval mode.
 
     Args:
-        config: Which model, in which number format.
-        store: Where converted and generated models are kept.
-        adapter: Directory or hub id of a PEFT adapter to put on top.
+        config: The model and its number format.
+        store: Store of converted and generated models.
+        adapter: Directory or hub id of a PEFT adapter to load on top.
         merge_adapter: Fold the adapter into the weights (faster forward passes; rounds to the model's dtype).
-        split: It is going to be used as body and head (`split_head`): check on a few tokens that this gives its logits.
-        device: Where the weights end up.
+        split: Check that body and head (`split_head`) give the model's logits.
+        device: Device of the weights.
 
     Raises:
-        ModelError: The model or adapter cannot be found or loaded as asked, or cannot be split if it should be.
+        ModelError: The model or adapter cannot be found or loaded, or cannot be split as requested.
         ConfigError: `model.attention` does not work on the device or in the number format.
         MissingExtraError: `model.attention` needs a package that is not installed.
     """
@@ -102,7 +106,7 @@ def load_model(
             local_files_only=True,
             output_loading_info=True,
         )
-    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers in their place
+    if missing := sorted(info["missing_keys"]):  # transformers would use random numbers in their place
         raise ModelError(
             f"model '{config.path}': {len(missing)} of its weights are not in {folder}, e.g. {missing[0]}. "
             "Fix: fetch it again, or save it anew with model.save_pretrained(DIR)"
@@ -118,7 +122,7 @@ def load_model(
 
 
 def model_identity(config: ModelConfig, store: ArtifactStore, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What determines a model's weights and the numbers it computes: its source's content and its dtype.
+    """Identity of a model's weights and results: the content of its source, and its dtype.
 
     Raises:
         ModelError: The model cannot be found.
@@ -135,10 +139,10 @@ def model_identity(config: ModelConfig, store: ArtifactStore, device: torch.devi
 
 
 def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
-    """The same tokenizer (a fast one), which truncates and pads only where a call says so.
+    """Remove stored truncation and padding from a fast tokenizer, and return it.
 
-    A stored limit never applies: the first call switches it off. Until then it would be part of the fingerprint, which
-    must not depend on what a tokenizer has been used for.
+    The first call of a tokenizer removes them anyway. Until then they would be part of the fingerprint, which must not
+    depend on earlier calls.
     """
     backend: Any = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -147,7 +151,7 @@ def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizer
 
 
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """16 hex digits, equal for tokenizers that split every text alike."""
+    """Hash of a tokenizer: 16 hex digits, equal for tokenizers that split all texts alike."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(f"tokenizer {type(tokenizer).__name__} is not a fast tokenizer: it gives no character offsets")
@@ -155,7 +159,7 @@ def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
-    """The number format to load weights in; `auto` is bfloat16 only where the processor computes in it."""
+    """Number format of the loaded weights; `auto` is bfloat16 only where the processor computes in it."""
     if dtype is not Dtype.auto:
         return torch.bfloat16 if dtype is Dtype.bfloat16 else torch.float32
     if torch.device(device).type == "cuda":
@@ -167,7 +171,7 @@ def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
 
 
 def check_attention(config: ModelConfig, device: torch.device | str) -> None:
-    """Refuse an attention implementation that cannot work here, before any weights are read.
+    """Refuse an attention implementation that the device does not support, before any weights are read.
 
     Raises:
         ConfigError: It needs another device or number format.
@@ -189,13 +193,20 @@ def check_attention(config: ModelConfig, device: torch.device | str) -> None:
         )
 
 
+def cache_argument(cache: object) -> dict[str, Any]:
+    """Keyword argument of a forward pass with a key-value cache, whose name changed in transformers 5.24."""
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    return {"cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values": cache}
+
+
 @dataclass(frozen=True, slots=True)
 class SplitModel:
-    """A causal language model as body and head, so that logits are made only where they are needed.
+    """A causal language model as body and head, so that logits are computed only for selected positions.
 
     Attributes:
-        decoder: Token ids `[B, L]` to an output whose `last_hidden_state` is `[B, L, D]`.
-        head: Hidden states `[..., D]` to logits `[..., V]`.
+        decoder: Maps token ids `[B, L]` to an output with `last_hidden_state` `[B, L, D]`.
+        head: Maps hidden states `[..., D]` to logits `[..., V]`.
     """
 
     decoder: torch.nn.Module
@@ -203,58 +214,58 @@ class SplitModel:
 
 
 def split_head(model: torch.nn.Module) -> SplitModel:
-    """Body and head of a causal language model, also when PEFT wraps it (adapters stay active in both).
+    """Split a causal language model into body and head, also inside a PEFT wrapper (adapters stay active in both).
 
     Raises:
         ModelError: The architecture does more than a linear map after its last hidden state.
     """
     base = _unwrapped(model)
     head = base.get_output_embeddings()
-    # Gemma 2 caps its logits, Granite, Cohere and Falcon-H1 scale them: without that the probabilities would be wrong.
-    # Models that also see or hear keep these settings in the configuration of their text part.
+    # Gemma 2 caps its logits, Granite, Cohere and Falcon-H1 scale them, which a plain head would leave out.
+    # Multimodal models have these settings in the configuration of their text part.
     configs = (base.config, base.config.get_text_config())
     odd = [k for k, neutral in _HEAD_SCALES.items() if any(getattr(c, k, None) not in neutral for c in configs)]
     if head is None or odd:
-        raise ModelError(f"{type(base).__name__} has no plain linear head ({', '.join(odd) or 'none found'})")
+        raise ModelError(f"{type(base).__name__} has no plain linear head ({', '.join(odd) or 'no head'})")
     return SplitModel(decoder=base.get_decoder(), head=head)
 
 
-@torch.no_grad()  # tensors of inference mode that a layer keeps could not be trained with
+@torch.no_grad()  # not inference mode: a tensor that a layer keeps could not be used in training
 def check_split(model: torch.nn.Module) -> None:
-    """Check that body and head of a model give its logits: an architecture may do what no name in its settings tells.
+    """Check with two forward passes over four tokens that body and head of a model give its logits.
 
-    Two forward passes over four tokens. What differs is a matter of the architecture alone, so one worker of several
-    may check for all.
+    An architecture may change its logits without a known setting. As the result depends on the architecture only, one
+    of several workers may check for all.
 
     Args:
-        model: In eval mode (dropout would differ), its weights whole: neither cut over devices nor on the meta device.
+        model: In eval mode (dropout would differ), with all weights on one device that is not the meta device.
 
     Raises:
-        ModelError: They do not, beyond rounding, or the model has no plain linear head.
+        ModelError: The logits differ by more than rounding, or the model has no plain linear head.
     """
-    split, ids = split_head(model), torch.arange(_CHECKED_TOKENS, device=next(model.parameters()).device)[None]
+    split, ids = split_head(model), torch.arange(4, device=next(model.parameters()).device)[None]
     whole = model(input_ids=ids, use_cache=False).logits
     parts = split.head(split.decoder(input_ids=ids, use_cache=False).last_hidden_state)
     # Some kernels round differently from call to call; a scale or a cap changes more than the last bits of a logit.
     allowed = max(1e-3, 4 * torch.finfo(whole.dtype).eps) * float(whole.abs().max())
-    off = float((whole.float() - parts.float()).abs().max())
-    if off > allowed:  # not a number compares as False: what is not finite is told where it matters
+    difference = float((whole.float() - parts.float()).abs().max())
+    if difference > allowed:  # False for NaN, which training and scoring report themselves
         raise ModelError(
             f"{type(_unwrapped(model)).__name__} does more than a linear map after its last hidden state: its logits "
-            f"differ by up to {off:.3g} from those of its head, so every probability would be wrong. Fix: choose a "
-            "model of another architecture"
+            f"differ by up to {difference:.3g} from those of its head, so every probability would be wrong. "
+            "Fix: choose a model of another architecture"
         )
 
 
 def _unwrapped(model: Any) -> Any:
-    """The causal language model inside of PEFT's wrapper, or as it is."""
+    """The causal language model inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def compiled(model: "PreTrainedModel") -> "PreTrainedModel":
-    """The same model with a body that torch.compile translates when it first runs; `model` itself stays as it is.
+    """Copy a model with shared weights, with a body that torch.compile compiles in its first pass.
 
-    Weights are shared. Texts of any length run through the same compiled code.
+    The same compiled code serves texts of any length.
     """
     twin, body = copy.copy(model), copy.copy(model.base_model)
     twin._modules = {**model._modules, model.base_model_prefix: body}
@@ -283,21 +294,18 @@ def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any
     from peft import PeftModel
 
     folder = adapter_directory(adapter)
-    what, fix = (
-        f"adapter '{adapter}' does not load onto {type(model).__name__}",
-        "give the model that it was trained on",
-    )
-    with reading(what, fix), warnings.catch_warnings():
+    what = f"adapter '{adapter}' does not load onto {type(model).__name__}"
+    with reading(what, "give the model that it was trained on"), warnings.catch_warnings():
         # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
-        warnings.filterwarnings("error", message="Found missing adapter keys")  # it would go on without them
+        warnings.filterwarnings("error", message="Found missing adapter keys")  # PEFT only warns of them
         wrapped = PeftModel.from_pretrained(model, folder, use_safetensors=True)
     return wrapped.merge_and_unload() if merge else wrapped
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bars out of our own output."""
+    """Hide transformers' progress bars inside."""
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()

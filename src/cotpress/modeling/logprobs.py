@@ -20,18 +20,18 @@ from cotpress.modeling.loading import SplitModel, is_compiled, split_head
 from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs
 
 BATCHES_AHEAD = 8
-"""Batches' worth of input that is read ahead, to be sorted by length."""
+"""Input that is read ahead to be sorted by length, in batches."""
 
 WINDOW_OVERLAP = 0.5
-"""Share of a window that was scored in the window before and is read again, as context of what follows."""
+"""Fraction of a window that the previous window has scored and that is read again as context."""
 
 _CPU_PACK_TOKENS = 1024
-"""Longest pack on a CPU: short texts gain by company there, longer ones are as fast alone."""
+"""Longest pack on a CPU, in tokens: packing speeds up short texts only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreInput:
-    """A text to be scored after a context that is only read.
+    """Target tokens to score after context tokens that are only read.
 
     Attributes:
         context_ids: Tokens before the text; at least one, since the first target token is predicted from it.
@@ -62,12 +62,12 @@ def token_readings(
     Args:
         model: A causal language model in eval mode, with or without PEFT.
         inputs: Read lazily, `BATCHES_AHEAD` batches at a time.
-        tokens_per_batch: Most tokens per forward pass; a longer sequence is a pass by itself. Changes speed and
-            memory only.
+        tokens_per_batch: Most tokens per forward pass; a longer sequence has a pass of its own. Affects only speed
+            and memory.
 
     Raises:
         ModelError: The architecture cannot be split into body and head.
-        MemoryLimitError: A text does not fit the memory, not even alone.
+        MemoryLimitError: A single text does not fit the memory.
         ValueError: An input has no context token.
     """
     split = split_head(model)
@@ -82,7 +82,8 @@ def token_readings(
         packs = plan_packs([len(part.ids) for part in parts], pack_tokens)
         # Results stay on the device until all packs are under way: a GPU need not wait for Python.
         on_device = [
-            smaller.run([parts[i] for i in members], lambda some: _read_pack(split, some), _length) for members in packs
+            smaller.run([parts[i] for i in members], lambda some: _read_pack(split, some), lambda part: len(part.ids))
+            for members in packs
         ]
         values = [nothing] * len(parts)
         for members, by_part in zip(packs, on_device, strict=True):
@@ -97,8 +98,8 @@ def token_readings(
 def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int, int]]:
     """`(start, first, end)` of each window over the targets: `start` to `end` are read, `first` to `end` scored.
 
-    Each target is scored once, by the first window that reaches it. All windows but the first read
-    `WINDOW_OVERLAP * window_tokens` targets before the first that they score.
+    Each target is scored once, by the first window that contains it. Each later window reads
+    `WINDOW_OVERLAP * window_tokens` targets before the first that it scores.
     """
     width = num_targets if window_tokens is None else window_tokens
     ranges = [(0, 0, min(width, num_targets))]
@@ -111,18 +112,14 @@ def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int,
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One sequence to read: token ids int64 `[L]`, of which those from `num_unscored` on are scored."""
+    """One sequence to read: token ids int64 `[L]`, scored from index `num_unscored` on."""
 
     ids: NDArray[np.int64]
     num_unscored: int
 
 
-def _length(part: _Part) -> int:
-    return len(part.ids)
-
-
 def _parts(item: ScoreInput) -> list[_Part]:
-    """The windows of a text; nothing to score means nothing to read."""
+    """The windows of a text; none if it has no targets."""
     if len(item.target_ids) == 0:
         return []
     context, targets = (np.asarray(ids, dtype=np.int64) for ids in (item.context_ids, item.target_ids))
@@ -133,9 +130,9 @@ def _parts(item: ScoreInput) -> list[_Part]:
 
 
 def _pack_tokens(decoder: torch.nn.Module, tokens_per_batch: int) -> int:
-    """Tokens of a pack that is read fastest; 1 stands for one text at a time."""
+    """Size of the fastest pack in tokens; 1 stands for one text at a time."""
     config: Any = decoder.config
-    # Eager attention grows with the square of the pack; compiled code would be made anew for every set of lengths.
+    # Eager attention grows with the square of the pack; compiled code would be compiled again for each set of lengths.
     if not can_pack(decoder) or config._attn_implementation == "eager" or is_compiled(decoder):
         return 1
     on_cpu = next(decoder.parameters()).device.type == "cpu"
@@ -161,15 +158,13 @@ def _read_ahead(inputs: Iterable[ScoreInput], num_tokens: int) -> Iterator[list[
 def _read_pack(split: SplitModel, parts: Sequence[_Part]) -> Sequence[torch.Tensor]:
     """Readings of the scored tokens, float32 `[num_scored, 3]` for each part, on the model's device."""
     packed = pack([part.ids for part in parts])
-    place_N = torch.cat(
-        [
-            torch.arange(start + part.num_unscored, start + len(part.ids))
-            for start, part in zip(packed.starts, parts, strict=True)
-        ]
-    )
+    scored = [
+        torch.arange(start + part.num_unscored, start + len(part.ids))
+        for start, part in zip(packed.starts, parts, strict=True)
+    ]
     packed = packed.to(next(split.decoder.parameters()).device)
-    place_N = place_N.to(packed.ids.device)
+    position_N = torch.cat(scored).to(packed.ids.device)
     states_TD = packed_states(split.decoder, packed)
     # Position t predicts token t + 1.
-    values_N3 = target_readings(split.head, states_TD[place_N - 1], packed.ids[0, place_N])
+    values_N3 = target_readings(split.head, states_TD[position_N - 1], packed.ids[0, position_N])
     return torch.split(values_N3, [len(part.ids) - part.num_unscored for part in parts])

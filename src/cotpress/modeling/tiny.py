@@ -1,6 +1,6 @@
-"""A random Llama of two layers with its own byte-level BPE tokenizer: the real code path at test speed.
+"""A random two-layer Llama with a byte-level BPE tokenizer, for fast tests of the real code.
 
-Nothing is downloaded; weights follow from a fixed seed, the tokenizer from an embedded word list.
+Nothing is downloaded: the weights follow from a fixed seed, the tokenizer from the word list below.
 """
 
 from pathlib import Path
@@ -40,12 +40,12 @@ _VOCAB_SIZE = 640
 
 
 def tiny_identity() -> dict[str, Any]:
-    """Everything that the weights and the tokenizer follow from."""
+    """Everything that determines the weights and the tokenizer."""
     return {"tiny": {**_SHAPE, "vocab_size": _VOCAB_SIZE, "seed": SEED, "words": WORDS, "template": CHAT_TEMPLATE}}
 
 
 def tiny_model(store: ArtifactStore) -> Artifact:
-    """The tiny model as an artifact: safetensors, config and tokenizer."""
+    """Return the tiny model as an artifact: safetensors, config and tokenizer."""
     return store.build("model", tiny_identity(), _produce)
 
 

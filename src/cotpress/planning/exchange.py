@@ -4,7 +4,6 @@ ddp         nothing: gradients live in the buckets that are sent (`gradient_as_b
 fsdp2       three layers: the one that runs, the next one, and the buffer that the next one arrives in; what is
             outside of the layers from the first forward to the last backward pass; gradients of a layer, and twice
             in float32, in which they are summed
-deepspeed   the limits that ZeRO stage 3 sets itself (DeepSpeed 0.19, Lightning 2.6); documented, not measured
 """
 
 from cotpress.devices.config import Strategy
@@ -12,12 +11,6 @@ from cotpress.planning.setting import ADAPTER_BYTES, Place, Setting
 from cotpress.planning.shape import ModelShape
 
 _FLOAT = 4
-_LIVE_PARAMETERS = 1_000_000_000
-"""`stage3_max_live_parameters`: gathered at once."""
-_PREFETCHED_PARAMETERS = 50_000_000
-"""`stage3_prefetch_bucket_size`: gathered ahead."""
-_REDUCED_PARAMETERS = 2 * 200_000_000
-"""`reduce_bucket_size`: gradients on their way, twice because communication overlaps with arithmetic."""
 
 
 def exchanged_bytes(shape: ModelShape, setting: Setting, place: Place, *, released: int) -> int:
@@ -36,8 +29,6 @@ def exchanged_bytes(shape: ModelShape, setting: Setting, place: Place, *, releas
             return 0
         case Strategy.fsdp2:
             return _fsdp2(shape, setting, released)
-        case Strategy.deepspeed:
-            return _deepspeed(shape, setting)
 
 
 def _fsdp2(shape: ModelShape, setting: Setting, released: int) -> int:
@@ -47,10 +38,3 @@ def _fsdp2(shape: ModelShape, setting: Setting, released: int) -> int:
         return 3 * (layer * b + adapter) + outer * b + 3 * adapter
     gathered, gradients = 3 * layer * b + outer * b, layer * (b + 2 * _FLOAT) + outer * b
     return gathered + gradients + max(0, outer * _FLOAT - released)
-
-
-def _deepspeed(shape: ModelShape, setting: Setting) -> int:
-    gathered = min(_LIVE_PARAMETERS + _PREFETCHED_PARAMETERS, shape.num_parameters) * setting.value_bytes
-    if setting.trains_all:  # ZeRO sums them in the format that the weights compute in
-        return gathered + min(_REDUCED_PARAMETERS, 2 * shape.num_parameters) * setting.value_bytes
-    return gathered + min(_REDUCED_PARAMETERS, 2 * shape.num_adapter_parameters(setting.lora_rank)) * ADAPTER_BYTES

@@ -54,21 +54,18 @@ def training_usage(shape: ModelShape, setting: Setting, place: Place | None = No
     """
     place = place or Place()
     trained = num_trained(shape, setting)
-    zero = place.strategy is Strategy.deepspeed and place.devices > 1
     whole = place.strategy is Strategy.ddp or place.devices == 1
     if setting.trains_all:
-        weights = trained * (setting.value_bytes if zero else MASTER_BYTES)
+        weights = trained * MASTER_BYTES
     else:
         weights = shape.num_parameters * setting.value_bytes + trained * ADAPTER_BYTES
-    # ZeRO keeps float32 masters of what it trains beside the weights that compute.
-    state_bytes = ((1 if zero else 0) + _MOMENTS) * setting.trained_bytes
     # Copies that sharded strategies make are among what they exchange.
     activations = stored_bytes(shape, setting) + (copied_layer_bytes(shape, setting) if whole else 0)
     working = working_bytes(shape, setting, whole=whole)
     return Usage(
         weights=_share(weights, place),
         gradients=_share(trained * setting.trained_bytes, place),
-        optimizer=_share(trained * state_bytes, place),
+        optimizer=_share(trained * _MOMENTS * setting.trained_bytes, place),
         activations=activations,
         working=working,
         buffers=exchanged_bytes(shape, setting, place, released=activations + working),

@@ -9,8 +9,8 @@ from cotpress.data.config import (
     PlantedDataConfig,
     PlantedQuestionsConfig,
     PublishedBenchmarkConfig,
+    SelfWrittenDataConfig,
 )
-from cotpress.data.self_written.config import SelfWrittenDataConfig
 from cotpress.planning.config import PlanConfig
 
 UNKNOWN_TRACES = 1000

@@ -147,7 +147,7 @@ class ChunkJob:
             label = f"shard {shard} " if shard.total > 1 else ""
             with Progress(f"{label}{self.stage} {self.label}", total, "characters", done=total - todo) as progress:
                 arguments = (self.make, parts, missing, trainer)
-                run_on_devices(predict, arguments, trainer=trainer, hear=progress.advance)
+                run_on_devices(predict, arguments, trainer=trainer, on_message=progress.advance)
         return parts, chunks, todo
 
 

@@ -1,6 +1,6 @@
 """The models and tokenizers that scorers use: their identities at once, their weights when first asked for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +8,9 @@ import torch
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
-from cotpress.errors import ArtifactError
-from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import compiled, load_model, load_tokenizer, model_identity, tokenizer_fingerprint
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.scoring.config import ReadBy, Template
 from cotpress.scoring.reader import Reader
@@ -126,11 +126,5 @@ def reference_model(
         ModelError: It cannot be loaded.
         ArtifactError: The artifact holds no model.
     """
-    full, adapter = reference.path / "model", reference.path / "adapter"
-    if full.is_dir():
-        trained = replace(base, source=ModelSource.hub, path=str(full), revision=None)
-        return load_model(trained, store, split=True, device=device)
-    if adapter.is_dir():
-        return load_model(base, store, adapter=adapter, merge_adapter=True, split=True, device=device)
-    held = sorted(reference.manifest["files"])
-    raise ArtifactError(f"artifact {reference.key} holds neither model/ nor adapter/; it holds {held}")
+    model, adapter = TrainedWeights.of(reference).on(base)
+    return load_model(model, store, adapter=adapter, merge_adapter=True, split=True, device=device)

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
+from cotpress.devices.launch import here, report
 from cotpress.devices.lightning import ctrl_c_stops, quiet_lightning
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
-from cotpress.devices.place import here, report
 from cotpress.errors import MemoryLimitError, ModelError
 from cotpress.records import ReadTrace, ScoredTrace, Trace
 from cotpress.scoring.parts import Chunk, Parts, Tally, read_chunks

@@ -1,1 +1,1 @@
-"""Everything that touches the disk: artifacts, tables, journals, locks, paths and the files of a sweep."""
+"""Reading and writing on disk: artifacts, tables, journals, paths, secrets in text, and the files of a sweep."""

@@ -1,11 +1,12 @@
 """The only reader and writer of stage outputs.
 
-An artifact is a folder `artifacts/<stage>/<fingerprint>/` that holds the stage's files and a `manifest.json`. The
-fingerprint is a hash of everything that determines the content (never batch size, devices or workers), so an
-artifact is computed once however many jobs ask for it. While it is made it lives under `artifacts/.partial/`,
-where an interrupted stage finds its own progress again; it appears under its final name by one atomic rename,
-so half an artifact does not exist. A file lock, released by the kernel when its holder dies, lets only one of
-several jobs do the work. A process checks every file against the checksum in the manifest before it first reads it.
+An artifact is a folder `artifacts/<stage>/<fingerprint>/` with the stage's files and a `manifest.json`. The
+fingerprint is a hash of everything that determines the content (never batch size, devices or workers), so that an
+artifact is computed once however many jobs need it. An unfinished artifact lies under `artifacts/.partial/`, where an
+interrupted stage reads its own progress again; one atomic rename moves it to its final name, so that a partial
+artifact is never taken for a finished one. File locks, released by the kernel when the process ends, let one of
+several jobs do the work, or several jobs a part each. A process compares every file with the checksum in the manifest
+before it first reads the file.
 """
 
 import dataclasses
@@ -24,8 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from cotpress.errors import ArtifactError, CotpressError
-from cotpress.store.locks import WorkLock
 from cotpress.store.paths import FIX, checked_key, disk_problem, stays_below
 from cotpress.store.redaction import masked
 
@@ -34,22 +36,24 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 CHECKSUM = "checksum"
-"""Key of the manifest: a hash of all the others, so that a damaged number among the facts is not read either."""
+"""Key of the manifest: a hash of the other keys, which detects a damaged number among the facts."""
 TIMING = "timing.json"
 _MANIFEST_KEYS = {"stage", "fingerprint", "identity", "num_rows", "dropped", "facts", "files"}
 SCRATCH = "scratch"
-"""Name of the folder inside a partial artifact for resumable progress; removed when the artifact is finished."""
+"""Folder inside a partial artifact for resumable progress; removed when the artifact is finished."""
+_BRIEF_S = 0.5
+"""A shorter wait for a lock is not logged: each job that does a part holds the lock of the whole when it starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a stage says about the artifact it has just written.
+    """Description of an artifact, by the stage that has just written it.
 
     Attributes:
         num_rows: Rows of its main table (or training rows seen).
-        dropped: Rows that did not make it, by reason.
-        facts: Further deterministic numbers and names worth keeping (JSON values).
-        shared_seconds: Wall time of work on it that was done before, together with that on others (`unfinished`).
+        dropped: Number of dropped rows by reason.
+        facts: Further deterministic numbers and names (JSON values).
+        shared_seconds: Wall time of earlier work on several artifacts at once (`unfinished`).
     """
 
     num_rows: int
@@ -64,12 +68,12 @@ class Artifact:
 
     Attributes:
         stage: Name of the stage.
-        fingerprint: Hash of what determines the content.
+        fingerprint: Hash of its identity.
         path: Its folder.
-        manifest: What the stage said about it.
-        seconds: Wall time of computing it, whichever job did so.
+        manifest: Content of its manifest.json.
+        seconds: Wall time of the job that computed it.
         fresh: True if the call that returned it computed it.
-        verified: False if its files have not been checked against their checksums; `file` then does so.
+        verified: False if its files have not been compared with their checksums; `file` then does so.
     """
 
     stage: str
@@ -82,7 +86,7 @@ class Artifact:
 
     @property
     def key(self) -> str:
-        """`stage/fingerprint`: how other artifacts and run directories refer to this one."""
+        """`stage/fingerprint`, the reference to this artifact in other artifacts and in run directories."""
         return f"{self.stage}/{self.fingerprint}"
 
     @property
@@ -92,7 +96,7 @@ class Artifact:
         return facts
 
     def file(self, name: str) -> Path:
-        """Path of a file of the artifact, whose content is what the stage wrote.
+        """Path of a file of the artifact, with the content that the stage wrote.
 
         Raises:
             ArtifactError: The artifact has no such file, or it is damaged.
@@ -106,7 +110,7 @@ class Artifact:
 
 
 def plain(value: object) -> Any:
-    """`value` as JSON types: dataclasses become dicts, enums their values, paths strings, tuples lists."""
+    """Convert `value` to JSON types: dataclasses to dicts, enums to their values, paths to strings, tuples to lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -123,9 +127,8 @@ def plain(value: object) -> Any:
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """16 hex digits that are equal exactly when the identities are equal."""
-    text = json.dumps(plain(identity), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Hash of an identity: 16 hex digits, equal exactly for equal identities."""
+    return content_checksum(plain(identity))[:16]
 
 
 def file_sha256(path: Path) -> str:
@@ -135,13 +138,13 @@ def file_sha256(path: Path) -> str:
 
 
 def content_checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON values, as hex digits, however they are written down."""
+    """SHA-256 of JSON values as hex digits, independent of key order and spacing."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either its old content or all of the new one, also after a power cut."""
+    """Replace the content of `path` in one step: even after a power cut it has the old text or all of the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as handle:
@@ -150,7 +153,7 @@ def write_text_atomic(path: Path, text: str) -> None:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # a full disk is not made fuller
+        temporary.unlink(missing_ok=True)  # free the space, as the disk may be full
         raise
 
 
@@ -159,66 +162,65 @@ def _write_json(path: Path, value: object) -> None:
 
 
 class ArtifactStore:
-    """Finds, builds and verifies artifacts below one output directory."""
+    """Artifacts below one output directory: lookup, building and verification."""
 
     def __init__(self, output_root: Path) -> None:
         self._root = output_root / "artifacts"
         self._announced: set[str] = set()
-        self._locked: set[tuple[str, str]] = set()  # stage and fingerprint of what `unfinished` holds
-        self._verified: set[tuple[object, ...]] = set()  # states of folders whose checksums were right
+        self._locked: set[tuple[str, str]] = set()  # stage and fingerprint of the locks that `unfinished` holds
+        self._verified: set[tuple[object, ...]] = set()  # states of folders with correct checksums
 
     def find(self, stage: str, identity: Mapping[str, Any]) -> Artifact | None:
         """The finished artifact of this identity, verified by checksum, or None.
 
         Raises:
-            ArtifactError: The artifact is there but damaged.
+            ArtifactError: The artifact exists but is damaged.
         """
         return self._open(stage, fingerprint(self._complete(stage, identity)))
 
     def open(self, key: str) -> Artifact | None:
         """The finished artifact of a key `stage/fingerprint`, or None.
 
-        Only files that are asked for are checked, see `Artifact.file`: a report reads a small log beside weights of
-        many gigabytes.
+        Files are verified when `Artifact.file` is called: a report reads a small log beside weights of many gigabytes.
 
         Raises:
-            ArtifactError: The artifact is there but its manifest is damaged, or the key is none.
+            ArtifactError: The artifact exists but its manifest is damaged, or the key is malformed.
         """
         stage, _, digest = checked_key(key).partition("/")
         return self._open(stage, digest, verify=False)
 
     def build(self, stage: str, identity: Mapping[str, Any], produce: Callable[[Path], Summary]) -> Artifact:
-        """The artifact of this identity; computed by `produce` only if it is not there yet.
+        """Return the artifact of this identity; call `produce` only if it does not exist yet.
 
         Args:
             stage: Name of the stage, also the folder name.
             identity: Everything that determines the content, upstream artifact keys included.
-            produce: Writes the files into the given folder. What an earlier, interrupted call left below `scratch/`
-                is still there, to go on from; it is removed at the end.
+            produce: Writes the files into the given folder. `scratch/` in it holds the progress of an earlier,
+                interrupted call; it is removed at the end.
 
         Raises:
             ArtifactError: The output directory cannot be written.
         """
         full = self._complete(stage, identity)
         digest = fingerprint(full)
-        found = self._whole(stage, digest)
-        if found is not None:
-            if found.key not in self._announced:
-                log.info("%s: found %s", stage, found.key)
-                self._announced.add(found.key)
-            return found
+        artifact = self._undamaged(stage, digest)
+        if artifact is not None:
+            if artifact.key not in self._announced:
+                log.info("%s: found %s", stage, artifact.key)
+                self._announced.add(artifact.key)
+            return artifact
         lock = nullcontext() if (stage, digest) in self._locked else self._lock(stage, digest).whole()
         with self._writing(stage), lock:
-            found = self._open_or_discard(stage, digest)
-            return found or self._produce(stage, digest, full, self._partial(stage, digest), produce)
+            artifact = self._open_or_discard(stage, digest)
+            return artifact or self._produce(stage, digest, full, self._partial(stage, digest), produce)
 
     @contextmanager
     def unfinished(self, stage: str, identities: Sequence[Mapping[str, Any]]) -> Iterator[dict[int, Path]]:
-        """The partial folders of those artifacts that are not there yet, by index, locked against other jobs.
+        """Lock the artifacts that do not exist yet and yield their partial folders by index.
 
-        For work that is cheaper for several artifacts at once: what it leaves in `scratch/` is found by `build`. Call
-        that before leaving, so that no other job goes on with what is almost finished. Of equal identities only the
-        first is given.
+        For work that is cheaper for several artifacts at once: it writes to `scratch/`, and `build` continues from
+        there. Call `build` inside the context, so that no other job takes over an almost finished artifact. Of equal
+        identities only the first is included.
 
         Raises:
             ArtifactError: The output directory cannot be written.
@@ -226,23 +228,23 @@ class ArtifactStore:
         digests: dict[str, int] = {}
         for index, identity in enumerate(identities):
             digests.setdefault(fingerprint(self._complete(stage, identity)), index)
-        missing = [d for d in sorted(digests) if self._whole(stage, d) is None]
+        missing = [d for d in sorted(digests) if self._undamaged(stage, d) is None]
         with self._writing(stage), ExitStack() as locks:  # sorted: no two jobs wait for each other's lock
             for digest in missing:
                 locks.enter_context(self._lock(stage, digest).whole())
-            still = [d for d in missing if self._open_or_discard(stage, d) is None]
-            self._locked |= {(stage, d) for d in still}
+            missing = [d for d in missing if self._open_or_discard(stage, d) is None]
+            self._locked |= {(stage, d) for d in missing}
             try:
-                yield {digests[d]: self._partial(stage, d) for d in still}
+                yield {digests[d]: self._partial(stage, d) for d in missing}
             finally:
-                self._locked -= {(stage, d) for d in still}
+                self._locked -= {(stage, d) for d in missing}
 
     @contextmanager
     def sharing(self, stage: str, identity: Mapping[str, Any], part: str) -> Iterator[Path | None]:
-        """The partial folder of an artifact, for one of several jobs that fill its `scratch/` together.
+        """Yield the partial folder of an artifact to one of several jobs that fill its `scratch/` together.
 
-        Jobs with other names of `part` work beside this one, those with the same name after it, and so does `build`,
-        which finds in `scratch/` what they leave. None is given if the artifact is finished.
+        Jobs with another name of `part` run at the same time, jobs with the same name one after the other. `build`
+        waits for all of them and continues from `scratch/`. Yields None if the artifact is finished.
 
         Raises:
             ArtifactError: The output directory cannot be written.
@@ -251,7 +253,7 @@ class ArtifactStore:
         partial = self._partial(stage, digest)
         with self._writing(stage):
             lock = self._lock(stage, digest)
-            with lock.part(part, lambda: self._whole(stage, digest) is not None) as needed:
+            with lock.part(part, lambda: self._undamaged(stage, digest) is not None) as needed:
                 if needed:
                     partial.mkdir(exist_ok=True)
                 yield partial if needed else None
@@ -261,7 +263,7 @@ class ArtifactStore:
 
     @contextmanager
     def _writing(self, stage: str) -> Iterator[None]:
-        """Tell in our words what the disk refuses, also where a library has words of its own for it."""
+        """Turn errors of the disk, also those raised by libraries, into an `ArtifactError`."""
         try:
             (self._root / ".partial").mkdir(parents=True, exist_ok=True)
             yield
@@ -276,7 +278,7 @@ class ArtifactStore:
     def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
 
-    def _lock(self, stage: str, digest: str) -> WorkLock:
+    def _lock(self, stage: str, digest: str) -> "WorkLock":
         return WorkLock(self._root / ".partial" / f"{stage}-{digest}.lock", stage, f"{stage}/{digest}")
 
     def _produce(
@@ -310,16 +312,15 @@ class ArtifactStore:
         assert opened is not None
         return dataclasses.replace(opened, fresh=True)
 
-    def _whole(self, stage: str, digest: str) -> Artifact | None:
-        """The artifact if it is there and undamaged. Called without its lock, so a damaged one stays where it is:
-        another job may be about to replace it."""
+    def _undamaged(self, stage: str, digest: str) -> Artifact | None:
+        """The artifact if it is undamaged; without the lock a damaged one stays, as another job may be replacing it."""
         try:
             return self._open(stage, digest)
         except ArtifactError:
             return None
 
     def _open_or_discard(self, stage: str, digest: str) -> Artifact | None:
-        """The same for the holder of the lock, who sets a damaged one aside."""
+        """As `_undamaged` with the lock held: a damaged artifact is set aside."""
         try:
             return self._open(stage, digest)
         except ArtifactError as error:
@@ -347,16 +348,79 @@ class ArtifactStore:
         try:
             seconds = float(json.loads((path / TIMING).read_text(encoding="utf-8"))["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
-            seconds = 0.0  # a lost timing says nothing about the content
+            seconds = 0.0  # the content does not depend on the timing
         return Artifact(stage=stage, fingerprint=digest, path=path, manifest=manifest, seconds=seconds, verified=verify)
 
 
+class WorkLock:
+    """Lock on one piece of work, held by one process for all of it or by several processes for a part each.
+
+    Args:
+        path: Lock file, `NAME.lock`; those of the parts lie beside it as `NAME.PART.lock`.
+        stage: Stage of the work, for the log.
+        key: Name of the result, for the log.
+    """
+
+    def __init__(self, path: Path, stage: str, key: str) -> None:
+        self._path, self._stage, self._key = path, stage, key
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Hold the lock on the whole, after all parts are released."""
+        with self._held(FileLock(self._path), self._key):
+            for path in sorted(self._path.parent.glob(f"{self._path.stem}.*.lock")):
+                with self._held(FileLock(path), f"a part of {self._key}"):
+                    pass
+            yield
+
+    @contextmanager
+    def part(self, name: str, done: Callable[[], bool]) -> Iterator[bool]:
+        """Hold the lock on one part, beside the holders of other parts; yields True if there is work to do.
+
+        Args:
+            name: Name of the part.
+            done: Whether the whole is finished; called while no other process works on the whole.
+        """
+        own = FileLock(self._path.with_suffix(f".{name}.lock"))
+        while True:
+            with self._held(FileLock(self._path), self._key):  # no part starts while the whole is locked
+                finished = done()
+                if finished or _acquired_at_once(own):
+                    break
+            with self._held(own, f"part {name} of {self._key}"):
+                pass
+        try:
+            yield not finished
+        finally:
+            own.release()
+
+    @contextmanager
+    def _held(self, lock: FileLock, what: str) -> Iterator[None]:
+        try:
+            lock.acquire(timeout=_BRIEF_S)
+        except Timeout:
+            log.info("%s: another job is computing %s; waiting for it", self._stage, what)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _acquired_at_once(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
 def _check_manifest(manifest: Mapping[str, Any], stage: str, digest: str) -> None:
-    """Raises ValueError if it is not what was written, or that of another artifact."""
+    """Raise ValueError for a damaged manifest or that of another artifact."""
     content = {key: value for key, value in manifest.items() if key != CHECKSUM}
     if content.keys() != _MANIFEST_KEYS or (content["stage"], content["fingerprint"]) != (stage, digest):
         raise ValueError(f"{MANIFEST} is not that of this artifact")
-    # Artifacts of earlier releases have no checksum; one whose name is damaged is an unknown key.
+    # Artifacts of earlier releases have no checksum; a damaged name of this key is an unknown key.
     if CHECKSUM in manifest and manifest[CHECKSUM] != content_checksum(content):
         raise ValueError(f"checksum of {MANIFEST} differs")
 
@@ -365,7 +429,7 @@ def _check(key: str, folder: Path, files: Mapping[str, str]) -> None:
     """Compare files with their checksums.
 
     Raises:
-        ArtifactError: Some differ or cannot be read.
+        ArtifactError: A file differs or cannot be read.
     """
     try:
         wrong = [name for name, digest in files.items() if file_sha256(folder / name) != digest]
@@ -376,7 +440,7 @@ def _check(key: str, folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _keep_only_scratch(partial: Path) -> None:
-    """Make the folder of an artifact in the making, without what a kill left half-written where the files go."""
+    """Create a partial folder, or remove the half-written files of a killed job from it."""
     partial.mkdir(exist_ok=True)
     for path in partial.iterdir():
         if path.name != SCRATCH:

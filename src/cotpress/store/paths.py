@@ -1,9 +1,6 @@
-"""Names that were read from a file, and where they may lead.
+"""Checks of paths: whether a disk can be written, and whether a name read from a file stays in its folder.
 
-Manifests, results and notes of jobs may have come with somebody else's data. What they name must stay below the folder
-that they stand in.
-
-What can be wrong with a disk, whoever notices it: full, over quota, read-only, not ours, broken.
+Manifests, results and job notes may come from other people. The names in them must stay below the folder of the file.
 """
 
 import contextlib
@@ -14,40 +11,45 @@ from pathlib import Path, PurePosixPath
 
 from cotpress.errors import ArtifactError
 
+FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress.py: also output=DIR)"
+_KEY = re.compile(r"[a-z][a-z0-9_]*/[0-9a-f]{1,64}")
+"""`stage/fingerprint`."""
 _ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE}
 )
 _IN_MESSAGE = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
-"""How libraries that are not written in Python tell the number: safetensors, and arrow where it loses the OSError."""
+"""Error number in messages of safetensors, and of arrow where it does not raise an OSError."""
 _TORCH = re.compile(
     r"iostream error|PytorchStreamWriter failed|inline_container.*(?:unexpected pos|file write failed)", re.DOTALL
 )
-"""torch tells no number: its writer found fewer bytes on disk than it had written."""
-FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress.py: also output=DIR)"
+"""Messages of torch without an error number: its writer found fewer bytes on disk than it had written."""
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """What the disk refused, in the operating system's words; None if the error is about something else."""
+    """The operating system's message for a disk that is full, over quota, read-only, not permitted or broken.
+
+    None if the error has another cause.
+    """
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno not in _ERRNOS:
             return None
         return f"{os.strerror(error.errno)}{f': {error.filename}' if error.filename else ''}"
     if _TORCH.search(str(error)):
         return "a file of weights could not be written whole"
-    found = _IN_MESSAGE.search(str(error))
-    number = int(next(filter(None, found.groups()))) if found else None
+    match = _IN_MESSAGE.search(str(error))
+    number = int(next(filter(None, match.groups()))) if match else None
     return os.strerror(number) if number in _ERRNOS else None
 
 
 def require_writable(folder: Path, key: str) -> None:
-    """Make a folder and a file in it, now rather than after hours of work.
+    """Create a folder and a file in it, so that a refusal is reported before hours of work.
 
     Args:
-        folder: Where something will be written at the end.
+        folder: Folder of a later result.
         key: Setting that names it, for the message.
 
     Raises:
-        ArtifactError: The disk refuses.
+        ArtifactError: The folder cannot be written.
     """
     probe = folder / f".{os.getpid()}.probe"
     try:
@@ -60,15 +62,11 @@ def require_writable(folder: Path, key: str) -> None:
         raise ArtifactError(f"{key}: '{folder}' cannot be written: {error.strerror}. Fix: {key}=DIR") from error
 
 
-_KEY = re.compile(r"[a-z][a-z0-9_]*/[0-9a-f]{1,64}")
-"""`stage/fingerprint`."""
-
-
 def checked_key(key: object) -> str:
-    """The key of an artifact, as it stands in results and manifests.
+    """Return an artifact key read from results or a manifest if it is well formed.
 
     Raises:
-        ArtifactError: It is none, so that a path made of it could lead anywhere.
+        ArtifactError: It is malformed, so that a path built from it could lead anywhere.
     """
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise ArtifactError(f"got {key!r} as the name of an artifact, allowed: stage/fingerprint")
@@ -76,7 +74,7 @@ def checked_key(key: object) -> str:
 
 
 def stays_below(name: object) -> bool:
-    """Whether a relative name leads to something below the folder that it is put after, whatever lies there."""
+    """True if a relative name, appended to a folder, stays below it; links are not followed."""
     if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
         return False
     parts = PurePosixPath(name).parts
@@ -84,5 +82,5 @@ def stays_below(name: object) -> bool:
 
 
 def lies_below(path: Path, folder: Path) -> bool:
-    """Whether a path, links followed, is a folder or something in it."""
+    """True if a path, with links followed, is the folder or lies in it."""
     return path.resolve().is_relative_to(folder.resolve())

@@ -1,8 +1,8 @@
-"""Keys and passwords: refused in settings, masked in everything that is written or shown.
+"""Keys and passwords: refused in settings, masked in all written or displayed text.
 
-A key belongs in an environment variable. Settings that hold one are refused before anything is written; and whatever
-is written all the same (logs, tracebacks, answers of a server) goes through `without_secrets`, which knows the values
-of the environment, keys that were read (`remember`), the shapes of usual keys, and users and keys in URLs.
+A key belongs in an environment variable. Settings that contain one are refused before anything is written. Logs,
+tracebacks and server answers pass through `without_secrets`, which masks secret values of the environment, keys read by
+this process (`remember`), the usual key formats, and users and keys in URLs.
 """
 
 import logging
@@ -15,9 +15,9 @@ from cotpress.errors import ConfigError
 
 MASK = "***"
 _NAME = re.compile(r"(?:^|_)(?:api_?key|secret|password|passwd|token|credentials?)$", re.IGNORECASE)
-"""Names of settings that hold a secret."""
+"""Names of settings with a secret value."""
 _VARIABLE = re.compile(r"(?:^|_)(?:key|secret|password|passwd|pass|token|pat|credentials?)$", re.IGNORECASE)
-"""Names of environment variables that do."""
+"""Names of environment variables with a secret value."""
 _SHAPES = re.compile(
     r"\b(?:sk-[\w-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[a-z]-[\w-]{10,}|AKIA[A-Z0-9]{16}"
     r"|AIza[\w-]{30,}|nvapi-[\w-]{16,}|wandb_v1_\w{16,})"
@@ -31,20 +31,20 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{32,}")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _MIN_CHARS = 8
-"""Shorter values are words, not keys."""
+"""Shorter values are taken for words."""
 
 _read: set[str] = set()
-"""Keys that this process has read, whatever the variable is called."""
+"""Keys that this process has read from variables of any name."""
 
 
 def remember(secret: str) -> None:
-    """Have a key masked from now on."""
+    """Mask a key from now on."""
     if len(secret) >= _MIN_CHARS:
         _read.add(secret)
 
 
 def masked(value: Any) -> Any:
-    """`value` with `***` for secrets: under names such as `api_key`, and in every text."""
+    """Copy `value` with `***` in place of secrets: under names such as `api_key`, and in every text."""
     if isinstance(value, Mapping):
         return {str(k): MASK if _NAME.search(str(k)) and v else masked(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -53,7 +53,7 @@ def masked(value: Any) -> Any:
 
 
 def without_secrets(text: str) -> str:
-    """`text` without keys and passwords; what no file can hold (half a surrogate pair) is written out."""
+    """Mask keys and passwords in a text; characters that UTF-8 cannot encode (lone surrogates) are escaped."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     for secret in sorted({*_read, *_environment()}, key=len, reverse=True):
         text = text.replace(secret, MASK)
@@ -63,10 +63,10 @@ def without_secrets(text: str) -> str:
 
 
 def check_readable(arguments: Iterable[str]) -> None:
-    """Refuse what no file can hold and no message can quote.
+    """Refuse arguments that UTF-8 cannot encode, so that neither a file nor a message can contain them.
 
     Raises:
-        ConfigError: An argument is no Unicode text.
+        ConfigError: An argument is not Unicode text.
     """
     for argument in arguments:
         if argument != argument.encode("utf-8", "replace").decode("utf-8"):
@@ -74,7 +74,7 @@ def check_readable(arguments: Iterable[str]) -> None:
 
 
 def refuse_secrets(values: Mapping[str, Any]) -> None:
-    """Refuse settings that hold a key or password: they would end up in configurations, logs and reports.
+    """Refuse settings that contain a key or password, as configurations, logs and reports would show it.
 
     Args:
         values: Settings by (dotted) name; groups may be nested.
@@ -96,7 +96,7 @@ def refuse_secrets(values: Mapping[str, Any]) -> None:
 
 
 class Redacting(logging.Formatter):
-    """Formats log lines, tracebacks included, as `shown`."""
+    """Log formatter that passes lines and tracebacks through `shown`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter`."""
@@ -104,12 +104,12 @@ class Redacting(logging.Formatter):
 
 
 def shown(text: str) -> str:
-    """`text` without secrets and without characters that command a terminal: it may quote a row or a file name."""
+    """Mask secrets and escape control characters, as a quoted row or file name could control the terminal."""
     return without_secrets(text).translate(_CONTROLS)
 
 
 def _secret_in(name: str, value: str) -> str | None:
-    """What kind of secret a setting holds."""
+    """Kind of secret in a setting, in words; None if there is none."""
     last = name.lstrip("+~").rpartition(".")[2]
     if last == "api_key_env":
         fits = _VARIABLE_NAME.fullmatch(value) and not _HEX_KEY.fullmatch(value) and not _SHAPES.search(value)
@@ -124,7 +124,7 @@ def _secret_in(name: str, value: str) -> str | None:
 
 
 def _environment() -> set[str]:
-    """Values of environment variables such as `WANDB_API_KEY`; a path is none."""
+    """Values of environment variables such as `WANDB_API_KEY`, without paths."""
     return {
         value.strip()
         for name, value in os.environ.items()

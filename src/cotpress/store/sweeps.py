@@ -1,11 +1,10 @@
-"""What a multirun leaves on disk beside its runs: the plan, and in every job's folder a note of how far the job came.
+"""Files of a multirun beside its runs: the plan of the sweep, and in each job's folder a note with the job's state.
 
     output_root/multirun/<date>/<time>/
-        sweep.json           every job of the sweep, in order; written before the first one starts
-        0/ 1/ 2/ ...         job.json: state, run directory, seconds, error;  job.log: everything that the job said
+        sweep.json           all jobs of the sweep, in order; written before the first one starts
+        0/ 1/ 2/ ...         job.json: state, run directory, seconds, error;  job.log: output of the job
 
-Whoever wants to know about a sweep reads these files: its terminal while it runs, the table at its end, and `report.py`
-a week later. So nothing that is known is lost with a process.
+The progress display, the table at the end and `report.py` read these files, so that no state is lost with a process.
 """
 
 import json
@@ -25,30 +24,30 @@ JOB_LOG = "job.log"
 
 
 class JobState(Enum):
-    """How far a job came."""
+    """State of a job."""
 
     running = "running"
     finished = "finished"
     found = "found"
-    """Finished by an earlier command; nothing had to be done."""
+    """Finished by an earlier command, so that nothing was computed."""
     failed = "failed"
     interrupted = "interrupted"
-    """Stopped together with its sweep."""
+    """Stopped with its sweep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobNote:
-    """What a job says about itself.
+    """State of a job, written by the job.
 
     Attributes:
         overrides: Its part of the command line.
-        state: How far it came.
-        run_dir: Its run directory (or other output), once it is known.
-        error: Why it failed, in one or a few lines.
+        state: Its state.
+        run_dir: Its run directory or other output; None until it is known.
+        error: Reason of a failure, in one or a few lines.
         started_at: Unix time in seconds.
         seconds: Wall time; None while it runs.
-        metric: What a sweeper would optimise; None if there is none.
-        pid: Process that does the work, on the machine where it runs.
+        metric: Value for a sweeper to optimise; None if there is none.
+        pid: Id of the working process, on the machine where it runs.
     """
 
     overrides: tuple[str, ...]
@@ -72,9 +71,9 @@ class SweepJob:
 
     Attributes:
         number: Position in the sweep, from 0; also the name of its folder.
-        folder: Its folder; there is none before the job has started.
+        folder: Its folder; does not exist before the job has started.
         overrides: Its part of the command line.
-        note: What it says about itself; None before it has started.
+        note: Its state; None before it has started.
     """
 
     number: int
@@ -84,7 +83,7 @@ class SweepJob:
 
     @property
     def log(self) -> Path:
-        """Everything that the job said."""
+        """File with the output of the job."""
         return self.folder / JOB_LOG
 
 
@@ -94,9 +93,9 @@ class Sweep:
 
     Attributes:
         folder: The sweep's folder.
-        jobs: In order; without a plan only those that have started.
+        jobs: In order; without a plan only the started ones.
         entry: Entry script, e.g. `train`; empty if there is no plan.
-        planned: False if the sweeper decides on its jobs one by one, so that nobody knows how many there will be.
+        planned: False if the sweeper chooses its jobs one by one, so that their number is unknown.
     """
 
     folder: Path
@@ -115,20 +114,20 @@ class Sweep:
         return sum(job.note is not None and job.note.succeeded for job in self.jobs)
 
     def label(self, job: SweepJob) -> str:
-        """The overrides that tell the job from the others; all of them if there is no other."""
+        """Overrides that distinguish the job from the others; all of them for a single job."""
         shared = set(job.overrides).intersection(*(other.overrides for other in self.jobs))
         own = [o for o in job.overrides if o not in shared]
         return " ".join(own or job.overrides) or "defaults"
 
 
 def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None, name: str | None = None) -> None:
-    """Note what is ahead before the first job of a sweep starts.
+    """Write `sweep.json`, before the first job of a sweep starts.
 
     Args:
         sweep_dir: The sweep's folder.
         entry: Entry script, e.g. `train`.
-        jobs: Overrides of every job; None if the sweeper decides on them one by one.
-        name: NAME of `sweep=NAME`, if it is a named one.
+        jobs: Overrides of every job; None if the sweeper chooses them one by one.
+        name: NAME of `sweep=NAME`; None for a sweep without a name.
     """
     sweep_dir.mkdir(parents=True, exist_ok=True)
     content = {"entry": entry, "name": name, "jobs": None if jobs is None else [list(job) for job in jobs]}
@@ -136,7 +135,7 @@ def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None
 
 
 def sweep_name(job_folder: Path) -> str | None:
-    """The sweep that a job belongs to, by its name or by when it began; None for a single command.
+    """Name of the sweep of a job, or the sweep's start time if it has no name; None for a single command.
 
     Args:
         job_folder: The job's log folder; in a multirun `.../<date>/<time>/<number>`.
@@ -149,7 +148,7 @@ def sweep_name(job_folder: Path) -> str | None:
 
 
 def write_note(folder: Path, note: JobNote) -> None:
-    """Write a job's note into its folder. Paths are relative to it, so that a whole output folder can be moved."""
+    """Write a job's note into its folder, with relative paths, so that the output folder can be moved."""
     run_dir = None if note.run_dir is None else os.path.relpath(note.run_dir, folder)
     content = {name: getattr(note, name) for name in JobNote.__dataclass_fields__}
     content |= {"overrides": list(note.overrides), "state": note.state.value, "run_dir": run_dir}
@@ -158,7 +157,7 @@ def write_note(folder: Path, note: JobNote) -> None:
 
 
 def read_note(folder: Path) -> JobNote | None:
-    """The note of a job; None if there is none, or none that can be read."""
+    """The note of a job; None if it is missing or cannot be read."""
     try:
         content: dict[str, Any] = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
         run_dir = content["run_dir"]
@@ -171,7 +170,7 @@ def read_note(folder: Path) -> JobNote | None:
 
 
 def read_sweep(sweep_dir: Path) -> Sweep:
-    """A sweep as far as it has come; without any job if the folder is none of a sweep."""
+    """Read the current state of a sweep; without any job if the folder is not that of a sweep."""
     folders = {int(p.name): p for p in sweep_dir.glob("*") if p.name.isdigit()}
     notes = {number: note for number, folder in folders.items() if (note := read_note(folder)) is not None}
     try:
@@ -188,5 +187,5 @@ def read_sweep(sweep_dir: Path) -> Sweep:
 
 
 def sweeps_below(folder: Path) -> list[Sweep]:
-    """Every sweep at or below a folder, the oldest first."""
+    """All sweeps at or below a folder, the oldest first."""
     return [read_sweep(plan.parent) for plan in sorted(folder.rglob(PLAN_FILE))]

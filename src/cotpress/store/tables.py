@@ -1,7 +1,7 @@
-"""Records to parquet and back: the one place that knows column types.
+"""Records to parquet and back, with the column types of all records.
 
-Pages carry checksums, which are looked at when they are read: what lies in a manifest is checked as a whole before, but
-the shards of unfinished work, exports and the files of a run directory have no manifest.
+Pages have checksums, which are verified on reading: artifact files are also covered by their manifest, but the shards
+of unfinished work, exports and the files of a run directory are not.
 """
 
 import dataclasses
@@ -63,11 +63,9 @@ def schema(record: type) -> pa.Schema:
 
 def to_table(records: Sequence[Any], record: type) -> pa.Table:
     """Records of one class as an arrow table."""
-    columns = []
-    for f in schema(record):
-        values = [getattr(r, f.name) for r in records]
-        columns.append(_column(values, f.type))
-    return pa.Table.from_arrays(columns, schema=schema(record))
+    fields = schema(record)
+    columns = [_column([getattr(r, f.name) for r in records], f.type) for f in fields]
+    return pa.Table.from_arrays(columns, schema=fields)
 
 
 def from_table(table: pa.Table, record: type[R]) -> list[R]:
@@ -89,7 +87,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def write_records(path: Path, records: Sequence[Any], record: type) -> None:
-    """Write records as one parquet file, which appears whole or not at all; equal records give equal bytes."""
+    """Write records as one parquet file by an atomic rename; equal records give equal bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         pq.write_table(to_table(records, record), temporary, compression="zstd", write_page_checksum=True)
@@ -105,7 +103,7 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
     Raises:
         ArtifactError: A file is not parquet, or its columns are not those of `record`.
     """
-    found: list[R] = []
+    records: list[R] = []
     for path in [paths] if isinstance(paths, Path) else paths:
         try:
             table = pq.read_table(path, page_checksum_verification=True)
@@ -113,12 +111,12 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
             raise ArtifactError(f"'{path}' cannot be read as parquet: {error}") from error
         if table.schema.names != schema(record).names:
             raise ArtifactError(f"'{path}' has columns {table.schema.names}, expected {schema(record).names}")
-        found.extend(from_table(table, record))
-    return found
+        records.extend(from_table(table, record))
+    return records
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    # Not as one array: its offsets are 32 bits wide, which 2 GiB of text overflow.
+    # Chunk by chunk: in one array the 32-bit offsets would overflow at 2 GiB of text.
     return [value for chunk in column.chunks for value in _chunk_values(chunk)]
 
 

@@ -14,10 +14,9 @@ from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress
 from cotpress.compression.token_table import token_table
 from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
-from cotpress.data.config import DataConfig, PlantedDataConfig
-from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import is_text, problems, traces
-from cotpress.data.truth.stage import truth
+from cotpress.data.truth import truth
 from cotpress.devices.device import use_determinism, use_threads
 from cotpress.distill.stage import distill
 from cotpress.evaluation.validation import Validation
@@ -28,7 +27,7 @@ from cotpress.scoring.models import Models
 from cotpress.scoring.scorers.llmlingua_compat import decision_job
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.systems import ORIGINAL, Examinee, System, examine, student_name
-from cotpress.tracking import OfSystem, Tracker
+from cotpress.tracking import Tracker
 from cotpress.training.config import SavedReferenceConfig
 from cotpress.training.saved import find_saved, saved_reference
 from cotpress.training.stage import train_reference, train_student
@@ -243,7 +242,7 @@ class Flow(Compression[TrainConfig]):
             model=c.model,
             compressed=compressed,
             trainer=c.trainer,
-            tracker=self._tracker if name in self._own_names else OfSystem(self._tracker, name),
+            tracker=self._tracker if name in self._own_names else self._tracker.of_system(name),
             store=self.store,
             validate=self.validation(name),
         )

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cotpress.config import TrainConfig
-from cotpress.data.config import PlantedDataConfig
-from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.data.config import PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.evaluation.config import Baseline
 from cotpress.modeling.config import ModelConfig
 from cotpress.planning.hours import Work, generation_work, scoring_work, training_work

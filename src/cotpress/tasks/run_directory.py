@@ -1,11 +1,11 @@
-"""Run directories: what a user opens after a command.
+"""Run directories, with the results of a command:
 
     output_root/runs/<name>-<fingerprint>/
         config.yaml  results.json  predictions.parquet  metrics.csv  report.html
 
-The fingerprint covers every setting that can change a result, so the same command finds its run again and a sweep
-over anything else gets a directory of its own. When a run is done, `finished.json` notes what else its results hang on
-(the code, the files it read), so that the same command need not even load a model to know that there is nothing to do.
+The fingerprint covers every setting that can change a result, so that the same command finds its run again and other
+settings have a directory of their own. `finished.json` of a finished run records what else its results depend on (the
+code, the input files), so that a repeated command can return them without loading a model.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ from cotpress.store.redaction import masked
 from cotpress.store.sweeps import Sweep
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning", "plugins")
-"""Top-level keys that make no other run. What `trainer` and the machine settle all the same, the number format, is one
-of the `circumstances`."""
+"""Top-level keys left out of the run's fingerprint. The number format, which `trainer` and the machine determine, is
+part of the `circumstances`."""
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
-"""Settings of a generation server that do not either."""
+"""Settings of a generation server left out of the run's fingerprint."""
 FINISHED_FILE = "finished.json"
 _NAME_BYTES = 200
-"""File systems allow 255 for a name; a run's fingerprint and a temporary file's number come on top."""
+"""Most bytes of a name: file systems allow 255, and a fingerprint and the suffix of a temporary file are added."""
 
 
 def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
-    """The run directory of a configuration, made if need be, with its `config.yaml`.
+    """Create the run directory of a configuration with its `config.yaml`, and return it.
 
     Raises:
         ArtifactError: It cannot be written.
@@ -48,17 +48,17 @@ def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
 
 
 def run_path(config: TrainConfig | EvaluateConfig) -> Path:
-    """Where the run of a configuration lies, whether it is there or not."""
+    """Path of the run directory of a configuration; it need not exist."""
     values: dict[str, Any] = plain(config)
     digest = fingerprint(_without({k: v for k, v in values.items() if k not in HARDWARE_KEYS}, SERVER_KEYS))
     return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
 
 
 def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
-    """The settings that can tell a row of this run from one of another run, as JSON values.
+    """Settings that can distinguish a row of this run from a row of another run, as JSON values.
 
-    All of them but the seed and the ratio, which every row says itself, those that make no other run, and the models'
-    `tuning`, which only hands values to `sft` and `reference`.
+    Left out are the seed and the ratio, which are part of every row, the keys outside the run's fingerprint, and the
+    models' `tuning`, whose values are also in `sft` and `reference`.
     """
     values: dict[str, Any] = plain(config)
     kept = {k: v for k, v in values.items() if k not in (*HARDWARE_KEYS, "seed", "ratio")}
@@ -66,10 +66,10 @@ def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
 
 
 def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
-    """Where a job of a multirun puts what `output` names, so that no job overwrites what another has made.
+    """Output path of a job of a multirun, so that no job overwrites the output of another.
 
-    Below `output`, in a folder named after the settings that tell the job from the others; `output` itself if only the
-    shards of one result do, or if `output` is already another one for every job.
+    It is a folder below `output`, named after the settings that distinguish the job from the others. It is `output`
+    itself if the jobs differ in the shard only, or if each job has a different `output` already.
 
     Args:
         output: The setting, resolved.
@@ -89,8 +89,8 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
 
 
 def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
-    """What the results of a run hang on beside the settings in its fingerprint, as JSON values: the code, the state of
-    the files that it reads, what computes, and the tracker, which has to be told as well."""
+    """Dependencies of a run's results outside its fingerprint, as JSON values: the code, the state of the input files,
+    the processor, and the tracker, which must receive the results too."""
     inputs = {text: _state(Path(text)) for text in sorted(set(_texts(plain(config)))) if os.path.exists(text)}  # noqa: PTH110
     return {
         "code": _code(),
@@ -102,17 +102,17 @@ def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
 
 
 def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any]) -> None:
-    """Note that a run is done, under `circumstances` that were taken before it began."""
+    """Record that a run is finished, with the `circumstances` at its start."""
     write_text_atomic(run_dir / FINISHED_FILE, json.dumps({"metric": metric, "circumstances": around}) + "\n")
 
 
 def find_finished(config: TrainConfig | EvaluateConfig) -> tuple[float | None, Path] | None:
-    """Metric and directory of the run of this configuration, if it is done and would come out the same again.
+    """Metric and directory of the run of this configuration, if it is finished and its circumstances are unchanged.
 
-    None is the careful answer: the flow then asks every stage for its artifact, which is right whatever has changed.
+    None is always safe: the flow then looks up the artifact of each stage.
     """
     if os.environ.get("WANDB_SWEEP_ID"):
-        return None  # the agent waits for metrics of this very W&B run
+        return None  # the agent needs the metrics in this W&B run
     run_dir = run_path(config)
     try:
         noted = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def find_finished(config: TrainConfig | EvaluateConfig) -> tuple[float | None, P
 
 
 def write_config(path: Path, values: Mapping[str, Any]) -> None:
-    """Write `config.yaml` into a run directory, which is made if need be.
+    """Create a run directory and write its `config.yaml`.
 
     Raises:
         ArtifactError: It cannot be written.
@@ -140,7 +140,7 @@ def write_config(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def run_name(config: PipelineConfig | EvaluateConfig) -> str:
-    """The name a user gave, or one made of scorer, ratio and model."""
+    """The configured name, or a name composed of scorer, ratio and model."""
     if config.name:
         return safe_name(config.name)
     if isinstance(config, PipelineConfig):
@@ -150,18 +150,18 @@ def run_name(config: PipelineConfig | EvaluateConfig) -> str:
 
 
 def safe_name(name: str) -> str:
-    """`name` as part of a path, no longer than file systems take."""
+    """Convert `name` to one part of a path, short enough for file systems."""
     kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
     return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 
 def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """`values` without some keys, at any depth."""
+    """Copy `values` without some keys, at any depth."""
     return {k: _without(v, keys) if isinstance(v, dict) else v for k, v in values.items() if k not in keys}
 
 
 def _texts(values: object) -> Iterator[str]:
-    """Every text below `values` that may name a file or folder; where a run writes is none of its inputs."""
+    """All texts in `values` that may name an input file or folder, without the output folder."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             if key != "output_root":
@@ -174,19 +174,19 @@ def _texts(values: object) -> Iterator[str]:
 
 
 def _state(path: Path) -> list[list[Any]]:
-    """Name, size and time of change of a file, or of every file in a folder."""
+    """Name, size and modification time of a file, or of every file in a folder."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 
 def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
-    """What computes here, and in which number format under `dtype: auto`, which models and artifacts differ with.
+    """Device and its number format under `dtype: auto`, on which models and artifacts depend.
 
-    None if a server does all of it, or if the asked device is not there, which the work itself will say.
+    None if a server does all the work, or if the device is missing, which the work itself reports.
     """
     if isinstance(config, EvaluateConfig) and isinstance(config.evaluation.generation, ServerGenerationConfig):
         return None
-    # torch: seconds that a command with nothing found need not spend first
+    # Imported here, as torch takes seconds and is often not needed.
     from cotpress.devices import device as devices
     from cotpress.modeling.loading import resolve_dtype
 
@@ -199,7 +199,7 @@ def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
 
 
 def _code() -> str:
-    """Hash of this package: changed code may give other results, and only its stages know whether it does."""
+    """Hash of this package, as changed code may give other results."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(p for p in package.rglob("*") if p.suffix in (".py", ".csv")):
@@ -211,6 +211,6 @@ def _yaml(values: Mapping[str, Any]) -> str:
     import yaml
 
     text = str(yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False))
-    if "\x85" in text:  # PyYAML writes this line break as it is and reads it as a space
+    if "\x85" in text:  # PyYAML writes this line break unescaped and reads it as a space
         text = str(yaml.safe_dump(dict(values), allow_unicode=False, sort_keys=False))
     return text

@@ -4,11 +4,9 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 from cotpress.config import EvaluateConfig, TrainConfig
-from cotpress.evaluation.answering import Candidate
-from cotpress.evaluation.asking import protocol
-from cotpress.evaluation.baselines import Shortening
 from cotpress.evaluation.config import EvaluationConfig
-from cotpress.evaluation.stage import PREDICTIONS, evaluate
+from cotpress.evaluation.protocol import Shortening, protocol
+from cotpress.evaluation.stage import PREDICTIONS, Candidate, evaluate
 from cotpress.evaluation.summary import CountTokens, matched_budgets, summarize, with_reference_tokens
 from cotpress.generation.backends import OpenBackend, open_backend
 from cotpress.records import Prediction, SystemResult

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cotpress.compression.stage import reached_ratio
 from cotpress.config import TrainConfig
-from cotpress.evaluation.baselines import Shortening, shortening
 from cotpress.evaluation.config import Baseline, Prompted
+from cotpress.evaluation.protocol import Shortening, shortening
 from cotpress.evaluation.summary import token_counter
 from cotpress.tasks.finish import finish, tracked_job
 from cotpress.tasks.flow import Flow

@@ -7,21 +7,21 @@ from cotpress.errors import ConfigError
 
 
 class TrackerKind(Enum):
-    """How closely a job is followed; the run directory's `metrics.csv` is written by all of them."""
+    """Destination and detail of the metrics; each kind writes the run directory's `metrics.csv`."""
 
     none = "none"
-    """Nothing while the job runs: at its end `metrics.csv` gets the last value of each metric, and no curves."""
+    """The last value of each metric, in `metrics.csv`, written when the job ends; no curves."""
     csv = "csv"
-    """Every value as it comes, in `metrics.csv`."""
+    """Every value at once, in `metrics.csv`."""
     wandb = "wandb"
     """As `csv`, and Weights & Biases: offline unless an API key is set."""
 
 
 class ArtifactKind(Enum):
-    """Stage outputs that W&B can keep beside the metrics."""
+    """Stage outputs that W&B can store beside the metrics."""
 
     adapter = "adapter"
-    """What was trained: adapters and whole models, of students and reference models."""
+    """Trained adapters and whole models, of students and reference models."""
     scores = "scores"
     """Importance of every thinking token."""
     compressed = "compressed"
@@ -30,10 +30,10 @@ class ArtifactKind(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class TrackerConfig:
-    """Config group `tracker`; all but `kind` is for `kind=wandb`."""
+    """Config group `tracker`; all settings but `kind` are for `kind=wandb`."""
 
     kind: TrackerKind = TrackerKind.csv
-    """How closely the job is followed."""
+    """Destination and detail of the metrics."""
     project: str = "cotpress"
     """W&B project."""
     entity: str | None = None
@@ -41,16 +41,16 @@ class TrackerConfig:
     artifacts: list[ArtifactKind] = field(default_factory=lambda: list(ArtifactKind))
     """Stage outputs that are sent; an empty list sends no files."""
     max_artifact_mb: float = 200.0
-    """Stage outputs above so many megabytes (10^6 bytes) are not sent; the log says so."""
+    """Largest stage output that is sent, in megabytes (10^6 bytes); the log names larger ones."""
     table_rows: int = 2000
     """Most rows of each table of predictions and of tokens; 0 sends no tables."""
 
 
 def check_tracker(config: TrackerConfig) -> None:
-    """Refuse numbers that mean nothing.
+    """Refuse values out of range.
 
     Raises:
-        ConfigError: Names the key, what was got and what is allowed.
+        ConfigError: Names the key, its value and the allowed values.
     """
     if config.max_artifact_mb <= 0:
         raise ConfigError(

@@ -1,9 +1,7 @@
-"""Weights & Biases: one run per stage and system, its group the sweep and its job type the stage.
+"""Weights & Biases: one run per stage and system, grouped by sweep, with the stage as job type.
 
-What jobs share (the reference model, the scores, Original) is sent by the first of them only, see `Ledger`. Under a W&B
-sweep agent, which makes one run per trial, everything goes into that run.
-
-Notes of what a W&B project has got, so that jobs that share a stage, and repeated commands, send it once.
+Stages that several jobs share (the reference model, the scores, Original) are sent by the first job only; note files
+record what was sent. Under a W&B sweep agent, which makes one run per trial, everything goes into that run.
 """
 
 import json
@@ -21,54 +19,38 @@ from urllib.parse import urlparse
 from cotpress.errors import MissingExtraError
 from cotpress.store.artifacts import MANIFEST, Artifact, fingerprint, write_text_atomic
 from cotpress.store.redaction import masked, without_secrets
-from cotpress.tracking.base import Job, Table, artifact_metrics, stage_of
 from cotpress.tracking.config import ArtifactKind, TrackerConfig
-from cotpress.tracking.csv_file import METRICS_FILE
+from cotpress.tracking.tracker import METRICS_FILE, Job, Table, artifact_metrics, stage_of
 
 log = logging.getLogger(__name__)
 
-
-class Ledger:
-    """One small file per thing sent, below `folder`; removing the folder has everything sent again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __contains__(self, identity: str) -> bool:
-        return self._note(identity).exists()
-
-    def add(self, identity: str, run_id: str) -> None:
-        """Note that the W&B run `run_id` holds it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(self._note(identity), json.dumps({"identity": identity, "run": run_id}) + "\n")
-
-    def _note(self, identity: str) -> Path:
-        return self.folder / f"{identity.partition('/')[0]}-{fingerprint({'identity': identity})}.json"
-
-
 SENT_FOLDER = "wandb"
-"""Below `output_root`: notes of what was sent, by project, and W&B's own staging area."""
-MEGABYTE = 10**6
+"""Folder below `output_root` for the notes about sent data, by project, and for W&B's staging area."""
+AGENT_JOB = "sweep"
+"""Job type of the runs of a W&B agent, which hold all stages."""
+INIT_TIMEOUT_S = 60.0
+"""Seconds that W&B may take to start a run; afterwards the job continues offline."""
+FINISH_TIMEOUT_S = 600.0
+"""Seconds that sending the rest of a run may take; data that is not sent by then stays on disk."""
 _KINDS = {
     "sft": ArtifactKind.adapter,
     "reference": ArtifactKind.adapter,
     "score": ArtifactKind.scores,
     "compress": ArtifactKind.compressed,
 }
-_JUDGED = ("evaluate", "answer")
-"""Stages whose outputs are told by the rows of the results table."""
-AGENT_JOB = "sweep"
-"""Job type of the runs of a W&B agent, which hold every stage."""
-INIT_TIMEOUT_S = 60.0
-"""Seconds in which W&B has to answer when a run begins; after that the job goes on offline."""
-FINISH_TIMEOUT_S = 600.0
-"""Seconds that the rest of a run may take to be sent; what is not sent by then is on disk."""
+_IN_RESULTS = ("evaluate", "answer")
+"""Stages whose outputs are logged through the rows of the results table."""
 _Mode = Literal["online", "offline", "disabled", "shared"]
 
 
 @dataclass(slots=True)
 class _Run:
-    """The run that is open: what it is about, and what it holds when it is finished."""
+    """The open W&B run with its stage and system.
+
+    Attributes:
+        holds: Identities that are noted as sent when the run is finished.
+        stepped: Prefixes with a step axis.
+    """
 
     run: Any
     stage: str
@@ -78,13 +60,13 @@ class _Run:
 
 
 class WandbTracker:
-    """Sends a job to W&B; if the service does not answer, the job's runs are kept on disk from then on.
+    """Sends a job to W&B; if the service does not answer, the job's runs are written to disk from then on.
 
-    Whatever else fails is reported once, and then nothing more is sent.
+    Any other failure is logged once and ends the sending.
 
     Args:
-        config: Project, entity, and which files and tables are sent.
-        job: W&B keeps its files in `wandb/` below its run directory.
+        config: Project, entity, and the files and tables to send.
+        job: W&B writes its files to `wandb/` below the job's run directory.
 
     Raises:
         MissingExtraError: The package wandb is not installed.
@@ -98,9 +80,9 @@ class WandbTracker:
         self._wandb = wandb
         self._config, self._job = config, job
         folder = (job.output_root / SENT_FOLDER).resolve()
-        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "staging"))  # else below the home directory
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "staging"))  # the default is below the home directory
         os.environ.setdefault("WANDB_SILENT", "true")
-        self._sent = Ledger(folder / "sent" / _safe(f"{config.entity or 'default'}-{config.project}"))
+        self._sent = folder / "sent" / _safe(f"{config.entity or 'default'}-{config.project}")
         self._agent = bool(os.environ.get("WANDB_SWEEP_ID"))
         self._open: _Run | None = None
         self._broken = False
@@ -112,41 +94,41 @@ class WandbTracker:
     ) -> None:
         """Send the metrics; the W&B step axis of a stage is `stage/step`."""
         with self._guarded():
-            found = self._run(stage, system, once, ratio=metrics.get("target_ratio"))
-            if found is not None:
-                self._log(found, self._prefix(stage, system), metrics, step)
+            current = self._run(stage, system, once, ratio=metrics.get("target_ratio"))
+            if current is not None:
+                self._log(current, self._prefix(stage, system), metrics, step)
 
     def artifact(self, artifact: Artifact, *, system: str = "") -> None:
-        """Send its numbers, and its files if their kind is wanted and they are small enough."""
-        if artifact.stage in _JUDGED:
+        """Send the numbers of the artifact, and its files if the settings select their kind and size."""
+        if artifact.stage in _IN_RESULTS:
             return
         with self._guarded():
-            known = artifact.key in self._sent
-            found = self._run(artifact.stage, system, artifact.key)
-            if found is not None:
-                self._log(found, self._prefix(artifact.stage, system), artifact_metrics(artifact), None)
+            known = self._note(artifact.key).exists()
+            current = self._run(artifact.stage, system, artifact.key)
+            if current is not None:
+                self._log(current, self._prefix(artifact.stage, system), artifact_metrics(artifact), None)
                 if not (known and self._agent):
-                    self._send_files(found, artifact)
+                    self._send_files(current, artifact)
 
     def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str = "") -> None:
-        """Send a table with its stage's run; nothing if that run was sent before."""
+        """Send a table with the run of its stage; do nothing if that run was sent before."""
         with self._guarded():
-            found = self._open
-            if found is None or self._config.table_rows == 0:
+            current = self._open
+            if current is None or self._config.table_rows == 0:
                 return
-            if not self._agent and (found.stage, found.system) != (stage, system):
+            if not self._agent and (current.stage, current.system) != (stage, system):
                 return
             table = make(self._config.table_rows)
             sent = self._wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
-            found.run.log({f"{self._prefix(stage, system)}/{name}": sent})
+            current.run.log({f"{self._prefix(stage, system)}/{name}": sent})
 
     def close(self, *, failed: bool = False) -> None:
-        """Finish the run: without it the next job of a multirun would log into this one."""
+        """Finish the run, so that the next job of a multirun does not log into it."""
         self._finish(failed=failed)
         if self._num_known:
             log.info(
                 "W&B: %d stages were sent to project '%s' before and are not sent again (remove '%s' to do so)",
-                self._num_known, self._config.project, self._sent.folder,
+                self._num_known, self._config.project, self._sent,
             )  # fmt: skip
         if self._num_runs:
             offline = self._mode == "offline"
@@ -154,27 +136,25 @@ class WandbTracker:
             log.info("W&B: %d runs of project '%s', %s", self._num_runs, self._config.project, where)
 
     def _prefix(self, stage: str, system: str) -> str:
-        """Runs of their own need no system in their names: Original and the others share a panel."""
+        """Prefix of metric names; separate runs omit the system, so that all systems share a panel."""
         return stage_of(stage, system) if self._agent else stage
 
     def _run(self, stage: str, system: str, once: str, ratio: float | None = None) -> _Run | None:
-        """The run of a stage, opened if need be; None if it was sent before."""
+        """The run of a stage, started if necessary; None if it was sent before or W&B has failed."""
         if self._broken:
             return None
-        found = self._open
-        same = found is not None and (self._agent or (found.stage, found.system) == (stage, system))
-        if not same:
-            if once and not self._agent and once in self._sent:
+        current = self._open
+        if current is None or not (self._agent or (current.stage, current.system) == (stage, system)):
+            if once and not self._agent and self._note(once).exists():
                 self._num_known += 1
                 return None
             self._finish()
-            found = self._open = self._start(stage, system, ratio if system else self._job.ratio)
-        assert found is not None
+            current = self._open = self._start(stage, system, ratio if system else self._job.ratio)
         if once:
-            found.holds.append(once)
+            current.holds.append(once)
             if not self._agent:
-                found.run.config.update({"artifact": once})
-        return found
+                current.run.config.update({"artifact": once})
+        return current
 
     def _start(self, stage: str, system: str, ratio: float | None) -> _Run:
         job, config = self._job, self._config
@@ -194,10 +174,10 @@ class WandbTracker:
                 name=job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
                 group=job.sweep,
                 job_type=AGENT_JOB if self._agent else stage,
-                tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B takes no longer ones
+                tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B refuses longer tags
                 config={**masked(job.config), "system": name, "stage": stage},
                 mode=self._mode,
-                # A run that an earlier job of this process left open must not swallow this job's metrics.
+                # An earlier job of this process may have left a run open.
                 reinit="finish_previous",
                 settings=settings,
             )
@@ -222,59 +202,65 @@ class WandbTracker:
     def _how_to_send(self) -> str:
         return f"wandb sync {self._job.run_dir}/wandb/*run-*"
 
-    def _log(self, found: _Run, prefix: str, metrics: Mapping[str, float], step: int | None) -> None:
-        if step is not None and prefix not in found.stepped:
-            found.run.define_metric(f"{prefix}/step")
-            found.run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step")
-            found.stepped.add(prefix)
+    def _log(self, current: _Run, prefix: str, metrics: Mapping[str, float], step: int | None) -> None:
+        if step is not None and prefix not in current.stepped:
+            current.run.define_metric(f"{prefix}/step")
+            current.run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step")
+            current.stepped.add(prefix)
         row = {f"{prefix}/{name}": float(value) for name, value in metrics.items()}
-        found.run.log(row if step is None else {**row, f"{prefix}/step": step})
+        current.run.log(row if step is None else {**row, f"{prefix}/step": step})
 
-    def _send_files(self, found: _Run, artifact: Artifact) -> None:
+    def _send_files(self, current: _Run, artifact: Artifact) -> None:
         kind = _KINDS.get(artifact.stage)
         if kind is None or kind not in self._config.artifacts:
             return
         files = [*artifact.manifest["files"], MANIFEST]
-        megabytes = sum((artifact.path / name).stat().st_size for name in files) / MEGABYTE
+        megabytes = sum((artifact.path / name).stat().st_size for name in files) / 10**6
         if megabytes > self._config.max_artifact_mb:
             log.info(
                 "W&B: %s has %.0f MB and is not sent; tracker.max_artifact_mb=%.0f would send it",
                 artifact.key, megabytes, megabytes + 1,
             )  # fmt: skip
             return
-        job = self._job
-        about = {"key": artifact.key, "system": found.system or job.system, "ratio": job.ratio, "tags": list(job.tags)}
+        job, system = self._job, current.system or self._job.system
+        about = {"key": artifact.key, "system": system, "ratio": job.ratio, "tags": list(job.tags)}
         manifest = {k: artifact.manifest[k] for k in ("fingerprint", "num_rows", "dropped", "facts", "identity")}
-        name = _safe(f"{artifact.stage}-{found.system or job.system}-{'-'.join(job.tags)}")[:128]
+        name = _safe(f"{artifact.stage}-{system}-{'-'.join(job.tags)}")[:128]
         sent = self._wandb.Artifact(name, kind.value, metadata=masked({**about, **manifest}))
-        for file in files:  # artifacts never change, so W&B may read them where they are, also much later
+        for file in files:  # artifacts never change, so that W&B may read the files in place, also much later
             sent.add_file(str((artifact.path / file).resolve()), name=file, policy="immutable")
-        found.run.log_artifact(sent, aliases=["latest", artifact.fingerprint])
+        current.run.log_artifact(sent, aliases=["latest", artifact.fingerprint])
 
     def _finish(self, *, failed: bool = False) -> None:
-        found, self._open = self._open, None
-        if found is not None:
+        current, self._open = self._open, None
+        if current is not None:
             with self._guarded():
                 try:
-                    found.run.finish(exit_code=1 if failed else 0)
+                    current.run.finish(exit_code=1 if failed else 0)
                 except TimeoutError as error:
                     self._go_offline(error)
                     return
                 if not failed:
-                    for identity in found.holds:
-                        self._sent.add(identity, str(found.run.id))
+                    self._sent.mkdir(parents=True, exist_ok=True)
+                    for identity in current.holds:
+                        note = {"identity": identity, "run": str(current.run.id)}
+                        write_text_atomic(self._note(identity), json.dumps(note) + "\n")
+
+    def _note(self, identity: str) -> Path:
+        """File that notes what was sent; without it the thing is sent again."""
+        return self._sent / f"{identity.partition('/')[0]}-{fingerprint({'identity': identity})}.json"
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # the service, the network, the account: none of them is worth a training run
+        except Exception as error:  # no failure of the service, the network or the account may stop a training run
             self._open, self._broken = None, True
-            log.warning("W&B failed (%s); metrics go on to %s only", without_secrets(str(error)), METRICS_FILE)
+            log.warning("W&B failed (%s); metrics are written to %s only", without_secrets(str(error)), METRICS_FILE)
 
 
 def wandb_mode() -> _Mode:
-    """`WANDB_MODE` if it is set (W&B checks it), else online for someone who is logged in, else offline."""
+    """`WANDB_MODE` if it is set (W&B validates it), else `online` if there is a login, else `offline`."""
     chosen = os.environ.get("WANDB_MODE")
     if chosen:
         return cast("_Mode", chosen)
@@ -291,5 +277,5 @@ def _has_login() -> bool:
 
 
 def _safe(name: str) -> str:
-    """`name` as W&B and file systems take it."""
+    """Replace characters that W&B or file systems refuse in a name."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-")

@@ -1,4 +1,4 @@
-"""What is trained and how it leaves: LoRA adapters as plain PEFT folders, full fine-tunes as safetensors folders."""
+"""Trainable models and how they are saved: LoRA adapters as PEFT folders, full fine-tunes as safetensors folders."""
 
 import json
 import logging
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cotpress.errors import ConfigError
+from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.loading import quiet_transformers
+from cotpress.modeling.weights import ADAPTER, MODEL
 from cotpress.training.config import Method, TuneConfig
 from cotpress.training.sharing import Weights
 
@@ -19,12 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ADAPTER, MODEL = "adapter", "model"
-"""Folder names inside the artifact."""
-
 
 def make_trainable(model: Any, config: TuneConfig) -> Any:
-    """The model in train mode, with exactly the parameters trainable that the method trains.
+    """Put the model in train mode with the parameters of the method trainable, and only those.
 
     Raises:
         ConfigError: The method trains nothing.
@@ -33,7 +32,7 @@ def make_trainable(model: Any, config: TuneConfig) -> Any:
         case Method.lora:
             from peft import LoraConfig, get_peft_model
 
-            torch.manual_seed(config.seed)  # the adapter's first matrices are drawn here
+            torch.manual_seed(config.seed)  # for the initial matrices of the adapter
             wrapped = get_peft_model(
                 model,
                 LoraConfig(
@@ -53,17 +52,17 @@ def make_trainable(model: Any, config: TuneConfig) -> Any:
 
 
 @contextmanager
-def checkpointed_activations(model: Any, *, wanted: bool) -> Iterator[None]:
-    """In training mode, layers keep only their input and run again for the gradient; dropout draws the same masks.
+def checkpointed_activations(model: Any, *, enabled: bool) -> Iterator[None]:
+    """Let layers keep only their input in training, and run again for the gradient with the same dropout masks.
 
     Args:
-        model: What `make_trainable` returned.
-        wanted: False changes nothing.
+        model: Result of `make_trainable`.
+        enabled: False changes nothing.
 
     Raises:
-        ConfigError: The architecture cannot do that.
+        ConfigError: The architecture does not support it.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -87,23 +86,23 @@ def save_trained(
     *,
     weights: Weights | None = None,
 ) -> None:
-    """Write what was trained below `folder`.
+    """Write the trained weights below `folder`.
 
     Args:
-        model: What `make_trainable` returned.
+        model: Result of `make_trainable`.
         tokenizer: Saved beside full weights.
-        config: Tells adapter from full weights.
+        config: Selects adapter or full weights.
         base_path: Hub id or name of the base model, noted in the adapter.
         folder: The artifact's folder.
-        weights: The trained weights by their names in `model`, if those in it are not whole.
+        weights: The trained weights by their names in `model`, where the model itself holds only shards.
     """
     given: dict[str, Any] = {} if weights is None else {"state_dict": weights}
     if config.method is Method.lora:
         model.peft_config["default"].base_model_name_or_path = base_path
-        # Embeddings are never trained here; asked to find that out by itself, PEFT would look for the base on the hub.
+        # Embeddings are never trained here; without this argument PEFT would look for the base model on the hub.
         model.save_pretrained(folder / ADAPTER, safe_serialization=True, save_embedding_layers=False, **given)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        _sort_targets(folder / ADAPTER / "adapter_config.json")
+        _sort_targets(folder / ADAPTER / ADAPTER_CONFIG)
         return
     with quiet_transformers():
         model.save_pretrained(folder / MODEL, safe_serialization=True, **given)
@@ -114,7 +113,7 @@ def save_trained(
 
 
 def _sort_targets(path: Path) -> None:
-    """PEFT writes a set of module names in the order of its hashes; sorted, equal adapters are equal files."""
+    """Sort the module names, which PEFT writes in the order of their hashes, so that equal adapters are equal files."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,26 +1,26 @@
-"""The order of training: a pure function of lengths and seed, so a resumed run sees exactly what was left.
+"""The order of training: a pure function of lengths and seed, so a resumed run continues with the same steps.
 
-An optimizer step takes `sequences_per_step` sequences in shuffled order: that is the recipe's. Inside a step they are
-cut into micro-batches of at most `tokens_per_batch` tokens: that is the hardware's. A micro-batch is one packed row
-without padding, in which every sequence gets what it gets alone, so without dropout the budget changes rounding only.
-Dropout (`lora_dropout`) draws its mask for the row; with it, another budget is another draw.
+The recipe determines the optimizer steps: `sequences_per_step` sequences in shuffled order. The hardware determines the
+micro-batches of a step: at most `tokens_per_batch` tokens each. A micro-batch is one packed row without padding, in
+which every sequence has the loss that it has alone, so without dropout the token budget changes rounding only. Dropout
+(`lora_dropout`) draws its mask for the whole row, so another budget means other masks.
 
-Several devices share the micro-batches of a step like cards that are dealt. Where they do not come out even, who has
-none left gets one without targets: every device makes the same number of passes, which collective calls rely on.
+Micro-batches go round-robin over the devices; a device without one gets a batch without targets, so that all make the
+same number of passes and the same collective calls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from cotpress.devices.place import Place
+from cotpress.devices.launch import Place
 from cotpress.modeling.packing import Packed, pack, plan_packs
 from cotpress.training.examples import Example
 
 Plan = list[list[list[int]]]
-"""Per optimizer step its micro-batches, each a list of example indices."""
+"""The micro-batches of every optimizer step, each a list of example indices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +29,11 @@ class MicroBatch:
 
     Attributes:
         packed: The sequences as one row of T tokens.
-        predicting: int64 `[N]`, places in the row whose next token has a loss; known here, they need not be looked for
-            on the device, which would have to be waited for. N is 0 if it only keeps other devices company.
-        targets: int64 `[N]`, the tokens that come there.
-        number: Its place among those of its step, over all devices.
-        rows: What the sequences were made of, for messages.
+        predicting: int64 `[N]`, positions in the row whose next token has a loss; computed on the CPU, so that training
+            does not wait for the device. N is 0 in a batch that only makes the passes of a device even.
+        targets: int64 `[N]`, the tokens that follow these positions.
+        number: Index among the micro-batches of its step, over all devices.
+        rows: Ids of the records of the sequences, for messages.
     """
 
     packed: Packed
@@ -43,7 +43,7 @@ class MicroBatch:
     rows: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """The same on another device."""
+        """A copy on another device."""
         return replace(
             self,
             packed=self.packed.to(device),
@@ -54,12 +54,12 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The micro-batches of one optimizer step that one device has to do.
+    """The micro-batches of one optimizer step for one device.
 
     Attributes:
-        batches: Forward passes, on every device as many.
+        batches: Forward passes; every device has the same number.
         num_targets: Tokens with a loss, over all batches of all devices.
-        num_tokens: Tokens, prompts included, over all of them too.
+        num_tokens: Tokens, prompts included, over all batches of all devices.
     """
 
     batches: Sequence[MicroBatch]
@@ -70,19 +70,19 @@ class Step:
 def plan_steps(
     lengths: Sequence[int], *, sequences_per_step: int, epochs: int, tokens_per_batch: int, seed: int
 ) -> Plan:
-    """Which sequences go into which micro-batch of which optimizer step; the last step of an epoch may be smaller."""
+    """Plan the optimizer steps and their micro-batches; the last step of an epoch may be smaller."""
     plan: Plan = []
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
         for start in range(0, len(order), sequences_per_step):
             members = order[start : start + sequences_per_step]
             packs = plan_packs([lengths[i] for i in members], tokens_per_batch)
-            plan.append([[members[i] for i in one] for one in packs])
+            plan.append([[members[i] for i in packed] for packed in packs])
     return plan
 
 
 class StepDataset(torch.utils.data.Dataset[Step]):
-    """One device's share of the optimizer steps, in the order of the plan."""
+    """The optimizer steps of the plan, each with the micro-batches of one device."""
 
     def __init__(self, examples: Sequence[Example], plan: Plan, place: Place | None = None) -> None:
         self._examples, self._plan, self._place = examples, plan, place or Place()
@@ -97,7 +97,7 @@ class StepDataset(torch.utils.data.Dataset[Step]):
         numbers = [place.rank + place.num_workers * k for k in range(rounds)]
         return Step(
             batches=[
-                collate([self._examples[i] for i in step[n]], n) if n < len(step) else company(members[0], n)
+                collate([self._examples[i] for i in step[n]], n) if n < len(step) else empty_batch(members[0], n)
                 for n in numbers
             ],
             num_targets=sum(e.num_targets for e in members),
@@ -106,13 +106,13 @@ class StepDataset(torch.utils.data.Dataset[Step]):
 
 
 def collate(examples: Sequence[Example], number: int = 0) -> MicroBatch:
-    """Examples one after the other; only completion tokens are targets."""
+    """Pack examples into a micro-batch; only completion tokens are targets."""
     packed = pack([e.ids for e in examples])
-    places = [
+    positions = [
         np.arange(start + e.num_prompt - 1, start + len(e.ids) - 1)
         for start, e in zip(packed.starts, examples, strict=True)
     ]
-    predicting = torch.from_numpy(np.concatenate(places))
+    predicting = torch.from_numpy(np.concatenate(positions))
     return MicroBatch(
         packed=packed,
         predicting=predicting,
@@ -122,7 +122,34 @@ def collate(examples: Sequence[Example], number: int = 0) -> MicroBatch:
     )
 
 
-def company(example: Example, number: int) -> MicroBatch:
+def empty_batch(example: Example, number: int) -> MicroBatch:
     """A micro-batch of one token and no target, whose gradients are zero."""
     none = torch.zeros(0, dtype=torch.int64)
     return MicroBatch(packed=pack([example.ids[:1]]), predicting=none, targets=none, number=number)
+
+
+def at_most(batch: MicroBatch, num_tokens: int | None) -> Iterator[MicroBatch]:
+    """Split a micro-batch between sequences into parts of at most `num_tokens` tokens; None leaves it whole."""
+    lengths = batch.packed.lengths
+    if num_tokens is None or len(lengths) == 1 or sum(lengths) <= num_tokens:
+        yield batch
+        return
+    middle = len(lengths) // 2
+    for first, last in ((0, middle), (middle, len(lengths))):
+        yield from at_most(_sequences(batch, first, last), num_tokens)
+
+
+def _sequences(batch: MicroBatch, first: int, last: int) -> MicroBatch:
+    """Take consecutive sequences out of a micro-batch."""
+    packed, lengths = batch.packed, batch.packed.lengths
+    start, end = sum(lengths[:first]), sum(lengths[:last])
+    inside = (batch.predicting >= start) & (batch.predicting < end)
+    return MicroBatch(
+        packed=Packed(
+            ids=packed.ids[:, start:end], positions=packed.positions[:, start:end], lengths=lengths[first:last]
+        ),
+        predicting=batch.predicting[inside] - start,
+        targets=batch.targets[inside],
+        number=batch.number,
+        rows=batch.rows[first:last],
+    )

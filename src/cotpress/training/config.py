@@ -12,14 +12,14 @@ from cotpress.modeling.config import ModelConfig
 
 
 class Method(Enum):
-    """What is trained."""
+    """The weights that are trained."""
 
     lora = "lora"
     """Low-rank adapters on all linear layers (PEFT)."""
     full = "full"
     """All weights."""
     none = "none"
-    """Nothing: the model is used as it is."""
+    """None: the model is used unchanged."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class TuneConfig:
     """One fine-tuning run (AdamW, cosine schedule with warmup)."""
 
     method: Method = MISSING
-    """What is trained."""
+    """Weights that are trained: lora, full or none."""
     learning_rate: float = MISSING
     """Peak learning rate."""
     epochs: int = MISSING
@@ -61,20 +61,20 @@ class ReferenceConfig:
     """The reference model (config group `reference`)."""
 
     base: ModelConfig | None = None
-    """Model it starts from; null is the student's. Choose another with model@reference.base=NAME."""
+    """Model that it is trained from; null is the student's. Choose another with model@reference.base=NAME."""
     limit: int | None = None
-    """Train on only the first so many distilled traces."""
+    """Train only on this number of first distilled traces."""
     tune: TuneConfig = field(default_factory=TuneConfig)
     """How it is trained; `tune.method: none` scores with the base model."""
 
     @property
     def exists(self) -> bool:
-        """False if the base model stands for the reference model."""
+        """False if the base model is used as the reference model."""
         return self.tune.method is not Method.none
 
     @property
     def origin(self) -> str:
-        """Where it comes from, for people."""
+        """Description of the origin for people."""
         return self.tune.method.value
 
 
@@ -103,24 +103,24 @@ class SftConfig:
     tune: TuneConfig = field(default_factory=TuneConfig)
     """How it is trained."""
     validation_problems: int = 8
-    """Validation problems that are answered during training; 0 turns the callback off."""
+    """Validation problems that are answered during training; 0 turns validation off."""
     validation_max_new_tokens: int | None = None
-    """Budget of each such answer, in the student's tokens; null is twice the longest of the problems' own traces. No
-    weight depends on these answers, so neither does what a student is (its artifact)."""
+    """Budget of each such answer, in the student's tokens; null is twice the longest of the problems' own traces. The
+    answers change no weight, so the setting is not part of the student's identity."""
     validations_per_run: int = 1
-    """How often they are answered, evenly spread over the run, the last time at its end."""
+    """Number of validations, evenly spread over the run, the last one at its end."""
 
 
 def liger_is_installed() -> bool:
-    """True if the extra `gpu` is there; imports nothing."""
+    """True if the extra `gpu` is installed; imports nothing."""
     return importlib.util.find_spec("liger_kernel") is not None
 
 
 def check_head_loss(choice: HeadLoss) -> None:
-    """What can be said of `trainer.head_loss` before any work.
+    """Check that the implementation of the loss is installed.
 
     Raises:
-        MissingExtraError: Liger is asked for and not installed.
+        MissingExtraError: It is liger, which is not.
     """
     if choice is HeadLoss.liger and not liger_is_installed():
         raise MissingExtraError("trainer.head_loss=liger", "liger-kernel", "pip install 'cotpress[gpu]'")

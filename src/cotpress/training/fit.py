@@ -1,95 +1,44 @@
-"""One fine-tuning run from examples to trained weights: what the reference model and the student share.
+"""One fine-tuning run from examples to trained weights, shared by the reference model and the student.
 
-Where an interrupted training goes on.
+`fit` plans the steps and runs Lightning's Trainer with one callback for each of log, checkpoint, progress, validation.
 """
 
+import csv
 import logging
 import time
 import warnings
-import zipfile
-import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
+from cotpress.devices.launch import here
 from cotpress.devices.lightning import ctrl_c_stops, lightning_settings, quiet_lightning
-from cotpress.devices.place import here
 from cotpress.errors import TrainingError
+from cotpress.progress import Progress
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training.adapters import checkpointed_activations
-from cotpress.training.batching import StepDataset, plan_steps
-from cotpress.training.callbacks import (
-    LAST,
-    LogMetrics,
-    MetricsLogger,
-    ProgressCallback,
-    TimedCheckpoint,
-    TrainLog,
-    Validate,
-    ValidationCallback,
-)
+from cotpress.training.batching import Step, StepDataset, plan_steps
+from cotpress.training.checkpoints import LAST, TimedCheckpoint, resume_point
 from cotpress.training.config import TuneConfig
 from cotpress.training.examples import Examples
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import NextTokenModule, Schedule
-from cotpress.training.sharing import Alone, Sharing
+from cotpress.training.sharing import OneDevice
 
 log = logging.getLogger(__name__)
 
+Validate = Callable[[torch.nn.Module], Mapping[str, float]]
+"""Takes the model in eval mode; returns metrics such as `val/accuracy` and `val/tokens`."""
 
-def resume_point(checkpoint: Path) -> Path | None:
-    """The checkpoint to go on from, None if there is none that is whole.
-
-    It is opened here once (memory-mapped, so it costs no second copy of the weights) to tell what is wrong with one
-    that cannot be used. Objects other than numbers, texts and containers are never unpickled from it.
-
-    Raises:
-        TrainingError: It holds other objects.
-    """
-    if not _is_whole(checkpoint):
-        return None
-    try:
-        read_checkpoint(checkpoint)
-    except Exception as error:  # pickle and torch each raise their own
-        reason = str(error).partition("\n")[0].partition(". In PyTorch")[0]
-        raise TrainingError(
-            f"the checkpoint '{checkpoint}' cannot be used: it holds objects that could run code "
-            f"({type(error).__name__}: {reason}). Fix: remove it; training then starts anew"
-        ) from error
-    return checkpoint
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, memory-mapped: the workers of a machine share its pages."""
-    import torch
-
-    checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
-    return checkpoint
-
-
-def _is_whole(path: Path) -> bool:
-    """True if the checkpoint is there and whole; a damaged one is removed, and the log says so.
-
-    `torch.save` writes a zip with a checksum of every tensor, which `torch.load` does not look at.
-    """
-    if not path.is_file():
-        return False
-    try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        damaged = str(error)
-    if damaged is None:
-        return True
-    log.warning("the checkpoint '%s' is damaged (%s): it is removed, and the training begins anew", path, damaged)
-    path.unlink(missing_ok=True)
-    return False
-
+LogMetrics = Callable[[str, Mapping[str, float], int], None]
+"""Takes stage, metrics by name, and optimizer step."""
 
 TRAIN_LOG = "train_log.csv"
 _HINTS = (
@@ -98,12 +47,12 @@ _HINTS = (
     ".*isinstance.treespec, LeafSpec.*",
     ".*found .* module.s. in eval mode.*",
 )
-"""Lightning's hints that do not apply: each batch is one step's rows, made ready in no time."""
+"""Hints of Lightning that do not apply: the rows of a step are already in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What a run has to say about itself; the same on every repetition.
+    """Facts of a run for its manifest; the same on every repetition.
 
     Attributes:
         num_steps: Optimizer steps.
@@ -127,7 +76,7 @@ def fit(
     workdir: Path,
     trainer: TrainerConfig,
     log_metrics: LogMetrics,
-    sharing: Sharing | None = None,
+    sharing: OneDevice | None = None,
     validate: Validate | None = None,
     validations: int = 0,
 ) -> Fitted:
@@ -136,11 +85,12 @@ def fit(
     Every worker of `run_on_devices` calls it, with a model that `sharing` has loaded; outside of it, there is one.
 
     Raises:
-        TrainingError: There is nothing to train on, or the loss is not finite.
-        ConfigError: The hardware or the model cannot do what `trainer` asks for.
+        TrainingError: There is no example, or the loss is not finite.
+        ConfigError: The hardware or the model does not support a setting of `trainer`.
     """
     if not examples.kept:
         raise TrainingError(f"{kind.stage}: no example to train on; dropped: {examples.dropped or 'none'}")
+    sharing = sharing or OneDevice()
     lengths = [len(e.ids) for e in examples.kept]
     plan = plan_steps(
         lengths,
@@ -149,19 +99,41 @@ def fit(
         tokens_per_batch=trainer.tokens_per_batch,
         seed=config.seed,
     )
-    train_log = TrainLog()
     step_tokens = [sum(lengths[i] for batch in step for i in batch) for step in plan]
+    schedule = Schedule(
+        learning_rate=config.learning_rate,
+        num_steps=len(plan),
+        warmup_fraction=config.warmup_fraction,
+        weight_decay=config.weight_decay,
+        betas=(config.beta1, config.beta2),
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+    )
+    train_log, started = TrainLog(log_metrics), time.monotonic()
     callbacks: list[pl.Callback] = [train_log, TimedCheckpoint(workdir / SCRATCH, trainer.checkpoint_every_s)]
     if here().is_first:
         callbacks.append(ProgressCallback(f"{kind.stage}: train", step_tokens))
     if validate is not None and validations > 0:
-        callbacks.append(ValidationCallback(validate, len(plan), validations))
-    started = time.monotonic()
-    with quiet_lightning(), checkpointed_activations(model, wanted=trainer.activation_checkpointing):
+        callbacks.append(ValidationCallback(validate, len(plan), validations, log_metrics))
+    with quiet_lightning(), checkpointed_activations(model, enabled=trainer.activation_checkpointing):
         for hint in _HINTS:
             warnings.filterwarnings("ignore", message=hint)
-        dataset = StepDataset(examples.kept, plan, here())
-        _run(model, kind, dataset, config, callbacks, workdir, trainer, log_metrics, sharing or Alone())
+        module = kind(model, schedule, pick_head_loss(trainer.head_loss, pick_device(trainer)), sharing)
+        checkpoint = resume_point(workdir / SCRATCH / LAST)
+        if checkpoint is not None:
+            log.info("%s: going on from the last checkpoint", kind.stage)
+        lightning = pl.Trainer(
+            **lightning_settings(trainer, callbacks=callbacks, strategy=sharing.strategy()),
+            max_epochs=1,  # the plan covers all epochs, so a resumed run starts inside this one
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=workdir / SCRATCH,
+        )
+        loader = StatefulDataLoader(StepDataset(examples.kept, plan, here()), batch_size=None, shuffle=False)
+        with ctrl_c_stops(lightning):
+            lightning.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     if here().is_first:
         train_log.write(workdir / TRAIN_LOG)
     seconds = time.monotonic() - started
@@ -169,47 +141,110 @@ def fit(
     tail = train_log.rows[-max(len(train_log.rows) // 10, 1) :]
     return Fitted(
         num_steps=len(plan),
-        num_training_tokens=examples.num_tokens,
+        num_training_tokens=sum(lengths),
         num_target_tokens=sum(e.num_targets for e in examples.kept),
         final_loss=sum(row[1] for row in tail) / len(tail),
     )
 
 
-def _run(
-    model: Any,
-    kind: type[NextTokenModule],
-    dataset: StepDataset,
-    config: TuneConfig,
-    callbacks: list[pl.Callback],
-    workdir: Path,
-    trainer: TrainerConfig,
-    log_metrics: LogMetrics,
-    sharing: Sharing,
-) -> None:
-    schedule = Schedule(
-        learning_rate=config.learning_rate,
-        num_steps=len(dataset),
-        warmup_fraction=config.warmup_fraction,
-        weight_decay=config.weight_decay,
-        betas=(config.beta1, config.beta2),
-        max_grad_norm=config.max_grad_norm,
-        seed=config.seed,
-    )
-    module = kind(model, schedule, pick_head_loss(trainer.head_loss, pick_device(trainer)), sharing)
-    checkpoint = resume_point(workdir / SCRATCH / LAST)
-    lightning = pl.Trainer(
-        **lightning_settings(trainer, callbacks=callbacks, strategy=sharing.strategy(config.max_grad_norm)),
-        max_epochs=1,
-        logger=MetricsLogger(log_metrics),
-        log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=workdir / SCRATCH,
-    )
-    # The plan covers all epochs, so for Lightning the run is one epoch, and a resumed one starts inside it.
-    loader = StatefulDataLoader(dataset, batch_size=None, shuffle=False)
-    if checkpoint is not None:
-        log.info("%s: going on from the last checkpoint", kind.stage)
-    with ctrl_c_stops(lightning):
-        lightning.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+class ProgressCallback(pl.Callback):
+    """Shows tokens done, tokens per second, time left and the loss.
+
+    Args:
+        label: Name of the work.
+        steps: Tokens of every optimizer step.
+    """
+
+    def __init__(self, label: str, steps: Sequence[int]) -> None:
+        self._label, self._steps = label, steps
+        self._progress: Progress | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start with the steps of an interrupted run done."""
+        done = sum(self._steps[: trainer.global_step])
+        self._progress = Progress(self._label, sum(self._steps), "tokens", done=done).__enter__()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
+    ) -> None:
+        """Advance by the tokens of the step."""
+        assert self._progress is not None
+        self._progress.advance(batch.num_tokens, note=f"loss {_logged(trainer, pl_module, 'loss'):.3f}")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """End, also after an error."""
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+            self._progress = None
+
+
+class TrainLog(pl.Callback):
+    """Loss, learning rate and target tokens of every step, kept in the checkpoint so that a resumed run has them all.
+
+    Args:
+        log_metrics: Called by the first device with loss and learning rate of every step.
+    """
+
+    COLUMNS = ("step", "loss", "lr", "num_target_tokens")
+
+    def __init__(self, log_metrics: LogMetrics) -> None:
+        self._log_metrics = log_metrics
+        self.rows: list[tuple[int, float, float, int]] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
+    ) -> None:
+        """Record the step."""
+        loss, rate = (_logged(trainer, pl_module, name) for name in ("loss", "lr"))
+        self.rows.append((trainer.global_step, loss, rate, batch.num_targets))
+        if trainer.is_global_zero:
+            assert isinstance(pl_module, NextTokenModule)
+            self._log_metrics(pl_module.stage, {"loss": loss, "lr": rate}, trainer.global_step - 1)  # counted from 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows so far."""
+        return {"rows": [list(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Rows of the interrupted run."""
+        self.rows = [(int(s), float(a), float(b), int(n)) for s, a, b, n in state_dict["rows"]]
+
+    def write(self, path: Path) -> None:
+        """Write the rows as csv."""
+        with path.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.writer(handle, lineterminator="\n")
+            writer.writerow(self.COLUMNS)
+            writer.writerows(self.rows)
+
+
+class ValidationCallback(pl.Callback):
+    """Answers validation problems with the student in training, evenly spread over the steps, the last time at the end.
+
+    Of several devices that hold the same student the first one answers; the others wait at the next step.
+
+    Args:
+        validate: Answers the problems.
+        num_steps: Optimizer steps of the run.
+        times: Number of validations.
+        log_metrics: Called with the metrics.
+    """
+
+    def __init__(self, validate: Validate, num_steps: int, times: int, log_metrics: LogMetrics) -> None:
+        self._validate, self._log_metrics = validate, log_metrics
+        self._due = {round(num_steps * (k + 1) / times) for k in range(times)}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
+    ) -> None:
+        """Validate after the chosen steps."""
+        if trainer.global_step not in self._due or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, NextTokenModule)
+        with pl_module.answering() as model:
+            metrics = self._validate(model)
+        self._log_metrics(pl_module.stage, metrics, trainer.global_step)
+
+
+def _logged(trainer: pl.Trainer, module: pl.LightningModule, name: str) -> float:
+    assert isinstance(module, NextTokenModule)
+    return float(trainer.callback_metrics[f"{module.stage}/{name}"])

@@ -1,13 +1,14 @@
 """Summed cross-entropy of a linear head, without the logits of all positions at once.
 
-Autograd would keep the logits of every chunk until the backward pass. Here each chunk's gradient is taken while its
-logits are at hand, as in Liger and cut-cross-entropy (arXiv 2411.09009), whose kernels need a GPU.
-`torch.nn.functional.linear_cross_entropy` does the same; on a CPU its chunks (torch 2.13) took several times longer
-than plain cross-entropy. All of them give the same loss and gradients up to rounding; `trainer.head_loss` chooses.
+Autograd would keep the logits of every chunk until the backward pass. Here the gradient of a chunk is computed together
+with its loss, as in Liger and cut-cross-entropy (arXiv 2411.09009), whose kernels need a GPU.
+`torch.nn.functional.linear_cross_entropy` does the same; on a CPU (torch 2.13) it took several times longer than plain
+cross-entropy. All give the same loss and gradients up to rounding; `trainer.head_loss` selects one.
 """
 
 import logging
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, linear, linear_cross_entropy
@@ -19,27 +20,18 @@ from cotpress.training import config
 log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 256
-"""Positions whose logits are held at once; a row of 150,000 logits is 600 kB in float32."""
+"""Positions whose logits exist at once; a row of 150,000 logits is 600 kB in float32."""
 
+SummedLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor]
+"""Sum of -log softmax(states @ weight.T + bias)[target], in nats; a scalar, differentiable in all but the targets.
 
-class SummedLoss(Protocol):
-    """Sum of -log softmax(states @ weight.T + bias)[target], in nats; a scalar."""
-
-    def __call__(
-        self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """The loss, differentiable in all but the targets.
-
-        Args:
-            states: Hidden states `[N, D]`.
-            weight: `[V, D]`.
-            bias: `[V]` or None.
-            targets: int64 `[N]`, each in [0, V).
-        """
+The arguments are the hidden states `[N, D]`, the weight `[V, D]`, the bias `[V]` or None, and the targets, int64 `[N]`,
+each in [0, V).
+"""
 
 
 def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
-    """What `trainer.head_loss` stands for on a device.
+    """The implementation of `trainer.head_loss` for a device.
 
     Raises:
         ConfigError: Liger without a GPU.
@@ -69,27 +61,20 @@ def _liger_loss(device: torch.device) -> SummedLoss:
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     kernel = LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)
-
-    def liger_loss(
-        states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-    ) -> torch.Tensor:
-        loss: torch.Tensor = kernel(weight, states, targets, bias)
-        return loss
-
-    return liger_loss
+    return lambda states, weight, bias, targets: kernel(weight, states, targets, bias)
 
 
 def plain_loss(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
 ) -> torch.Tensor:
-    """See `SummedLoss`; all `N * V` logits exist at once, twice in float32."""
+    """A `SummedLoss` for which all `N * V` logits exist at once, twice in float32."""
     return cross_entropy(linear(states, weight, bias).float(), targets, reduction="sum")
 
 
 def torch_chunked_loss(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
 ) -> torch.Tensor:
-    """See `SummedLoss`; torch chooses chunks and dtype of the sums."""
+    """A `SummedLoss` for which torch selects chunks and dtype of the sums."""
     return linear_cross_entropy(
         states, weight, targets, linear_bias=bias, reduction="sum", options=torch.nn.LinearCrossEntropyOptions()
     )
@@ -98,7 +83,7 @@ def torch_chunked_loss(
 def chunked_loss(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
 ) -> torch.Tensor:
-    """See `SummedLoss`; float32, with the logits of `ROWS_PER_CHUNK` positions at a time."""
+    """A `SummedLoss` in float32, with the logits of `ROWS_PER_CHUNK` positions at a time."""
     loss: torch.Tensor = _HeadLoss.apply(states, weight, bias, targets)  # type: ignore[no-untyped-call]
     return loss
 
@@ -108,37 +93,31 @@ class _HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
     ) -> torch.Tensor:
-        wanted = ctx.needs_input_grad
-        grads = [
+        needed = ctx.needs_input_grad
+        of_states, of_weight, of_bias = (
             torch.zeros_like(x) if x is not None and need else None
-            for x, need in zip((states, weight, bias), wanted, strict=False)
-        ]
+            for x, need in zip((states, weight, bias), needed, strict=False)
+        )
         total = states.new_zeros((), dtype=torch.float32)
         for start in range(0, len(states), ROWS_PER_CHUNK):
             part = slice(start, start + ROWS_PER_CHUNK)
             logprobs = linear(states[part], weight, bias).float().log_softmax(-1)
             chosen = targets[part, None]
             total -= logprobs.gather(1, chosen).sum()
-            if any(wanted):
-                slope = logprobs.exp_().scatter_add_(1, chosen, logprobs.new_full(chosen.shape, -1.0)).to(states.dtype)
-                _accumulate(grads, part, slope, states, weight)
-        ctx.save_for_backward(*grads)
+            if not any(needed):
+                continue
+            # d loss / d logits [n, V]
+            slope = logprobs.exp_().scatter_add_(1, chosen, logprobs.new_full(chosen.shape, -1.0)).to(states.dtype)
+            if of_states is not None:
+                of_states[part] = slope @ weight
+            if of_weight is not None:
+                of_weight.addmm_(slope.t(), states[part])
+            if of_bias is not None:
+                of_bias += slope.sum(0)
+        ctx.save_for_backward(of_states, of_weight, of_bias)
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scaled = [None if g is None else g * outer[0].to(g.dtype) for g in ctx.saved_tensors]
         return (*scaled, None)
-
-
-def _accumulate(
-    grads: list[torch.Tensor | None], part: slice, slope: torch.Tensor, states: torch.Tensor, weight: torch.Tensor
-) -> None:
-    """Add one chunk's share: `slope` is d loss / d logits `[n, V]`."""
-    of_states, of_weight, of_bias = grads
-    if of_states is not None:
-        of_states[part] = slope @ weight
-    if of_weight is not None:
-        of_weight.addmm_(slope.t(), states[part])
-    if of_bias is not None:
-        of_bias += slope.sum(0)

@@ -1,12 +1,12 @@
-"""Float32 master weights: what the optimizer changes, while the model computes in its own number format.
+"""Float32 master weights, which the optimizer updates while the model computes in its own number format.
 
-At a fine-tuning learning rate most updates are smaller than half a step between two neighbouring bfloat16 numbers, so
-weights in bfloat16 would not move at all (arXiv 1710.03740, section 3.1). Where all weights of such a model are
-trained, its parameters, their gradients and AdamW's moments are float32, and the forward pass computes with copies:
-each layer makes those of its own weights when it is called, and what is outside of layers (embeddings, last norm,
-head) is copied around the whole call. That is what FSDP2's `param_dtype` does, and unlike autocast it gives every
-operation the numbers that it gets from the model as it is loaded and saved. A copy lives as long as autograd needs it:
-with activation checkpointing until its layer is done.
+At a fine-tuning learning rate most updates are smaller than half the distance of two neighbouring bfloat16 numbers, so
+bfloat16 weights would not change at all (arXiv 1710.03740, section 3.1). Where all weights of such a model are trained,
+its parameters, their gradients and AdamW's moments are float32, and the forward pass computes with copies: each layer
+copies its own weights when it is called, and the weights outside of layers (embeddings, last norm, head) are copied
+around the whole call. FSDP2's `param_dtype` does the same. Unlike with autocast, every operation gets the numbers of
+the model as it is loaded and saved. Autograd keeps a copy while it needs it: with activation checkpointing until its
+layer is done.
 """
 
 from collections.abc import Iterator
@@ -19,29 +19,29 @@ from cotpress.training.config import Method, TuneConfig
 
 
 def needs_masters(tune: TuneConfig, computed: torch.dtype) -> bool:
-    """False if what is trained is float32 anyway, as PEFT keeps adapters.
+    """True if float32 masters are needed; PEFT keeps adapters in float32 anyway.
 
     Args:
         tune: How the model is trained.
-        computed: Format that the model computes in.
+        computed: Number format that the model computes in.
     """
     return tune.method is Method.full and computed is not torch.float32
 
 
 def make_masters(model: torch.nn.Module) -> None:
-    """Every weight becomes float32, one after the other, in place."""
+    """Convert every weight to float32, one after the other, in place."""
     for parameter in model.parameters():
         parameter.data = parameter.data.float()
 
 
 def layers_of(model: Any) -> list[torch.nn.Module]:
-    """The decoder layers of a transformers model; none if it does not name them."""
+    """The decoder layers of a transformers model; empty if the model does not name them."""
     names = set(model._no_split_modules or ())
     return [m for m in model.modules() if type(m).__name__ in names]
 
 
 def compute_in(called: torch.nn.Module, layers: list[torch.nn.Module], dtype: torch.dtype) -> None:
-    """From now on `called` and each of the layers in it compute with copies of their weights in `dtype`, in place."""
+    """Make `called` and each of the layers in it compute with copies of their weights in `dtype`, in place."""
     inside = {id(p) for layer in layers for p in layer.parameters()}
     outside = [place for place in _places(called) if id(place.master) not in inside]
     for module, places in [*((layer, _places(layer)) for layer in layers), (called, outside)]:
@@ -50,9 +50,9 @@ def compute_in(called: torch.nn.Module, layers: list[torch.nn.Module], dtype: to
 
 @contextmanager
 def in_format(model: torch.nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """The weights are in `dtype` for as long as the context lasts, as they are saved and loaded; None leaves them.
+    """Convert the weights to `dtype`, the format they are saved in, until the context ends; None leaves them.
 
-    Between optimizer steps only, when there are no gradients.
+    To be used between optimizer steps, when there are no gradients.
     """
     if dtype is None:
         yield
@@ -68,7 +68,7 @@ def in_format(model: torch.nn.Module, dtype: torch.dtype | None) -> Iterator[Non
 
 
 class _Place(NamedTuple):
-    """Where a module looks for a weight; tied weights have several."""
+    """A slot of a module that holds a weight; tied weights have several."""
 
     owner: Any
     name: str
@@ -81,8 +81,10 @@ def _places(module: torch.nn.Module) -> list[_Place]:
 
 
 def _copying(module: torch.nn.Module, places: list[_Place], dtype: torch.dtype) -> None:
-    """As a subclass, like FSDP2's: transformers checkpoints what `forward` does, and hooks would stay outside of that,
-    so that a layer's second run would find no copies."""
+    """Make the module's forward pass compute with copies, by changing its class as FSDP2 does.
+
+    transformers recomputes `forward` for activation checkpointing, without hooks, so a hook could not make the copies.
+    """
     kind: Any = type(module)
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +96,7 @@ def _copying(module: torch.nn.Module, places: list[_Place], dtype: torch.dtype) 
 
 @contextmanager
 def _copied(places: list[_Place], dtype: torch.dtype) -> Iterator[None]:
-    """Copies stand in the places of the masters, to which their gradients flow; a tied weight is copied once."""
+    """Replace the masters by copies, whose gradients flow to the masters; a tied weight is copied once."""
     copies = {id(master): master.to(dtype) for _, _, master in places}
     try:
         for owner, name, master in places:

@@ -1,10 +1,11 @@
 """The Lightning modules: masked next-token loss, weighted by tokens over a whole optimizer step.
 
-They see a model and batches; no configuration, tokenizer, file or tracking service.
+They work on a model and batches, without configuration, tokenizer, files or tracking. Micro-batches that do not fit the
+memory are split. Losses, gradients and weights that are not finite end the training before they reach a checkpoint.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,19 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch.distributed.tensor import DTensor
 
-from cotpress.devices.place import here
-from cotpress.errors import TrainingError
+from cotpress.devices.launch import here
+from cotpress.devices.memory import MEMORY_FIX, SmallerBatches, is_out_of_memory, release
+from cotpress.errors import MemoryLimitError, TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import packed_states
-from cotpress.training.batching import MicroBatch, Step
-from cotpress.training.gradients import StepGradients, require_finite, require_finite_weights
+from cotpress.training.batching import MicroBatch, Step, at_most
 from cotpress.training.head_loss import SummedLoss, plain_loss
-from cotpress.training.sharing import Alone, Sharing
+from cotpress.training.sharing import OneDevice
+
+SHOWN_ROWS = 8
+"""Most rows that a message names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +60,10 @@ class Schedule:
 
 
 class LossOfModel(torch.nn.Module):
-    """A causal language model that answers a micro-batch with its loss: one call, in which weights that are cut over
-    devices are whole."""
+    """A causal language model whose forward pass returns the loss of a micro-batch.
+
+    Model and loss are one call, because sharded weights are whole only inside of it.
+    """
 
     def __init__(self, model: torch.nn.Module, summed_loss: SummedLoss) -> None:
         super().__init__()
@@ -70,7 +77,7 @@ class LossOfModel(torch.nn.Module):
         split = split_head(self.model)
         states = packed_states(split.decoder, batch.packed)
         head: Any = split.head
-        loss = self._summed_loss if len(batch.targets) > 0 else plain_loss  # kernels need not know about none at all
+        loss = self._summed_loss if len(batch.targets) > 0 else plain_loss  # kernels may not take empty inputs
         return loss(states.index_select(0, batch.predicting), head.weight, head.bias, batch.targets)
 
 
@@ -84,20 +91,20 @@ class NextTokenModule(pl.LightningModule):
     stage = "train"
 
     def __init__(
-        self, model: torch.nn.Module, schedule: Schedule, summed_loss: SummedLoss, sharing: Sharing | None = None
+        self, model: torch.nn.Module, schedule: Schedule, summed_loss: SummedLoss, sharing: OneDevice | None = None
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the trained parameters only
-        self._sharing = sharing or Alone()
+        self._sharing = sharing or OneDevice()
         self.loss_sum = self._sharing.ready(LossOfModel(model, summed_loss))
         self._schedule = schedule
         self._trained = [p for p in model.parameters() if p.requires_grad]
-        self._gradients = StepGradients(self.stage)
+        self._smaller = SmallerBatches(f"{self.stage}: train")
 
     @property
     def model(self) -> torch.nn.Module:
-        """What is trained."""
+        """The model in training."""
         return self.loss_sum.get_submodule("model")
 
     @contextmanager
@@ -109,27 +116,23 @@ class NextTokenModule(pl.LightningModule):
             self.model.train()
 
     def configure_model(self) -> None:
-        """Nothing: a model to be cut comes cut, and Lightning wants to know that somebody has thought of it."""
+        """Do nothing: a sharded model comes sharded. Lightning requires this method of a sharded training."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over what is trainable, with the schedule."""
+        """AdamW over the trainable parameters, with the schedule."""
         s = self._schedule
         optimizer = torch.optim.AdamW(
-            self._trained,
-            lr=s.learning_rate,
-            betas=s.betas,
-            weight_decay=s.weight_decay,
-            fused=True,
+            self._trained, lr=s.learning_rate, betas=s.betas, weight_decay=s.weight_decay, fused=True
         )
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, s.factor)}
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
-        """Move every micro-batch."""
+        """Move the micro-batches to the device."""
         moved = [b.to(device) for b in batch.batches]
         return Step(batches=moved, num_targets=batch.num_targets, num_tokens=batch.num_tokens)
 
     def training_step(self, batch: Step, batch_idx: int) -> None:
-        """One optimizer step.
+        """Take one optimizer step.
 
         Raises:
             TrainingError: Loss or gradient are not finite.
@@ -138,13 +141,13 @@ class NextTokenModule(pl.LightningModule):
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        losses, micros = self._gradients.accumulate(
-            batch.batches, self._backward(batch, batch_idx), optimizer.zero_grad, alone=here().num_workers == 1
-        )
-        norm = self._sharing.clip(self._trained, self._schedule.max_grad_norm)
-        # The only place of a step that waits for the device.
-        *by_micro, norm_reached = torch.stack([*losses, norm.float()]).double().tolist()
-        require_finite(self.global_step + 1, by_micro, norm_reached, micros, self.stage)
+        losses, micros = accumulate(
+            batch.batches, self._backward(batch, batch_idx), optimizer.zero_grad, self._smaller,
+            alone=here().num_workers == 1,
+        )  # fmt: skip
+        norm = self._sharing.clip(self._trained, self._schedule.max_grad_norm).to(losses[0].device)
+        *by_micro, norm_value = torch.stack([*losses, norm.float()]).double().tolist()  # waits for the device, once
+        self._require_finite(by_micro, norm_value, micros)
         total = _over_devices(sum(by_micro), norm.device)
         rate = scheduler.get_last_lr()[0]
         optimizer.step()
@@ -153,21 +156,21 @@ class NextTokenModule(pl.LightningModule):
         self.log_dict({f"{self.stage}/loss": total, f"{self.stage}/lr": rate}, batch_size=1)
 
     def _backward(self, batch: Step, step: int) -> Callable[[MicroBatch], torch.Tensor]:
-        """What adds the gradients of a micro-batch and returns its part of the loss, in nats per target token of all
-        devices."""
+        """Build the function that adds the gradients of a micro-batch and returns its part of the loss, in nats per
+        target token of all devices."""
         num_workers = here().num_workers
 
         def backward(micro: MicroBatch) -> torch.Tensor:
             with self._sharing.micro_batch(self.trainer, last=micro is batch.batches[-1]):
                 torch.manual_seed(_dropout_seed(self._schedule.seed, step, micro.number))
                 loss: torch.Tensor = self.loss_sum(micro) / batch.num_targets
-                self.manual_backward(loss * num_workers)  # of which the strategies take the mean
+                self.manual_backward(loss * num_workers)  # the strategies average over devices
             return loss.detach()
 
         return backward
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint without the weights that are trained: it would count as done what is lost.
+        """Refuse a checkpoint without the weights that are trained: the steps that it counts as done would be lost.
 
         Raises:
             TrainingError: Another version of this package has written it.
@@ -180,26 +183,101 @@ class NextTokenModule(pl.LightningModule):
             )
 
     def on_train_end(self) -> None:
-        """What is handed over is finite.
+        """Check that the trained weights are finite.
 
         Raises:
-            TrainingError: It is not.
+            TrainingError: They are not.
         """
-        require_finite_weights(self._trained, self.stage, self.global_step)
+        self._require_finite_weights()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained parameters only: a checkpoint of an adapter is megabytes, not the whole model.
+        """Keep only the trained parameters, so that the checkpoint of an adapter takes megabytes.
 
         Raises:
             TrainingError: They are not finite.
         """
-        require_finite_weights(self._trained, self.stage, self.global_step)
+        self._require_finite_weights()
         trained = {n for n, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {n: w for n, w in checkpoint["state_dict"].items() if n in trained}
 
+    def _require_finite(self, losses: Sequence[float], norm: float, batches: Sequence[MicroBatch]) -> None:
+        """Refuse to apply gradients that are not finite; name the rows of the micro-batches with such a loss."""
+        if math.isfinite(norm) and all(map(math.isfinite, losses)):
+            return
+        bad = [b for loss, b in zip(losses, batches, strict=True) if not math.isfinite(loss)]
+        values = f"is {sum(losses)}" if bad else f"is {sum(losses):.4g} and its gradient {norm}"
+        rows = [row for batch in bad or batches for row in batch.rows]
+        more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
+        raise TrainingError(
+            f"{self.stage}: the loss of step {self.global_step + 1} {values}, not a finite number "
+            f"(rows {rows[:SHOWN_ROWS]}{more}). The weights were not changed by it. "
+            "Fix: a lower learning rate, model.dtype=float32, or correct these rows"
+        )
+
+    def _require_finite_weights(self) -> None:
+        """Refuse to keep weights that are not finite; a huge learning rate makes them from finite gradients.
+
+        All devices have to call it.
+        """
+        largest = torch.nn.utils.get_total_norm([w.detach() for w in self._trained], norm_type=math.inf)
+        if isinstance(largest, DTensor):
+            largest = largest.full_tensor()
+        if not math.isfinite(float(largest)):
+            raise TrainingError(
+                f"{self.stage}: the weights are not finite after step {self.global_step}. The last checkpoint is from "
+                "before. Fix: a lower learning rate, or model.dtype=float32"
+            )
+
+
+def accumulate(
+    batches: Sequence[MicroBatch],
+    backward: Callable[[MicroBatch], torch.Tensor],
+    reset: Callable[[], None],
+    smaller: SmallerBatches,
+    *,
+    alone: bool,
+) -> tuple[list[torch.Tensor], list[MicroBatch]]:
+    """Accumulate the gradients of an optimizer step; restart it with smaller micro-batches if they do not fit.
+
+    The loss is a sum over tokens divided by the number of tokens of the whole step, so loss and gradient do not depend
+    on the micro-batches, up to rounding. Dropout draws other masks for other micro-batches.
+
+    Args:
+        batches: Micro-batches of the step.
+        backward: Adds the gradients of a micro-batch and returns its loss.
+        reset: Sets the gradients of the step to zero.
+        smaller: Limit of the micro-batches; lowered when one does not fit.
+        alone: False if other processes take part in every micro-batch: then none may split its own.
+
+    Returns:
+        The detached losses of the micro-batches as they were run, and these.
+
+    Raises:
+        MemoryLimitError: A micro-batch of a single sequence does not fit, or any if not `alone`.
+    """
+    while True:
+        parts, losses = [part for batch in batches for part in at_most(batch, smaller.most)], []
+        try:
+            for micro in parts:
+                losses.append(backward(micro))
+            return losses, parts
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            lengths = parts[len(losses)].packed.lengths
+            if not alone:
+                raise MemoryLimitError(
+                    f"{smaller.what}: out of memory with {sum(lengths)} tokens at once on one of several devices, "
+                    f"which have to run the same batches. {MEMORY_FIX}"
+                ) from error
+            smaller.lower(sum(lengths), error, indivisible=len(lengths) == 1)
+        losses.clear()
+        release()
+        reset()
+
 
 def _over_devices(loss: float, device: torch.device) -> float:
-    """The sum over all devices of what each has of the loss of a step."""
+    """Sum the parts of the loss of a step over all devices."""
     if here().num_workers == 1:
         return loss
     total = torch.tensor(loss, dtype=torch.float64, device=device)
@@ -208,7 +286,7 @@ def _over_devices(loss: float, device: torch.device) -> float:
 
 
 def _dropout_seed(*numbers: int) -> int:
-    """The same on every device that may do this micro-batch, and in a resumed run."""
+    """A seed that is the same on every device that may compute this micro-batch, and in a resumed run."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 

@@ -1,72 +1,60 @@
-"""How several devices share one training: what differs between the strategies, and nothing else.
+"""The strategies by which devices share one training.
 
-    Alone       one device, in this process
-    Replicated  ddp: a whole model on each, gradients summed after the last micro-batch of a step
-    Sharded     fsdp2: weights, gradients and optimizer states cut over the devices (`sharded`)
-    Zero        deepspeed: the same by ZeRO stage 3 (`zero`)
+    OneDevice   one device, in this process
+    Replicated  ddp: a whole model on each device; gradients are summed after the last micro-batch of a step
+    Sharded     fsdp2: weights, gradients and optimizer states are sharded over the devices
 
-Every strategy averages gradients over devices; the module scales its loss up by their number, so that what comes out is
-the sum, as on one device.
+The strategies average gradients over devices; the module multiplies its loss by their number, so the result is the sum,
+as on one device.
 """
 
 import contextlib
-import datetime
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from cotpress.devices.config import Strategy, TrainerConfig, offload_error
+from cotpress.devices.launch import here, join_process_group
+from cotpress.errors import ConfigError
+from cotpress.training.checkpoints import read_checkpoint
 from cotpress.training.masters import compute_in, in_format, layers_of, make_masters
 
 Weights = dict[str, torch.Tensor]
-"""Parameters by name, on the CPU."""
+"""Parameters by name, in main memory."""
 
 
-class Sharing(Protocol):
-    """One way of sharing.
+def pick_sharing(trainer: TrainerConfig, computed: torch.dtype | None = None) -> "OneDevice":
+    """The strategy of `trainer.strategy` for the workers that there are; `computed` as in `OneDevice`.
+
+    Raises:
+        ConfigError: `trainer.offload` is set and there is one device.
+    """
+    if here().num_workers > 1:
+        return (
+            Sharded(computed, offload=trainer.offload) if trainer.strategy is Strategy.fsdp2 else Replicated(computed)
+        )
+    if trainer.offload:
+        raise ConfigError(offload_error(trainer))
+    return OneDevice(computed)
+
+
+class OneDevice:
+    """One device that holds everything; the base of the other strategies.
 
     Attributes:
         whole: True if every device holds the whole model, so that it can answer problems during training.
-    """
-
-    whole: bool
-
-    def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
-        """The trainable model as the strategy wants it; `make` loads one onto a device."""
-
-    def ready(self, called: torch.nn.Module) -> torch.nn.Module:
-        """The module that training calls, with the loaded model in it, as the strategy wants it."""
-
-    def strategy(self, max_grad_norm: float) -> Any:
-        """What Lightning is told."""
-
-    def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward pass of a micro-batch; only the last of a step has to share gradients."""
-
-    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
-        """Scale gradients down whose norm over all parameters and devices is larger; 0 leaves them.
-
-        Returns:
-            The norm before that, a scalar.
-        """
-
-    def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
-        """The trained weights, for the first worker to save; None if those in the model are whole. All call it."""
-
-    def as_saved(self, model: Any) -> AbstractContextManager[None]:
-        """Around questions to a whole model: its weights are in the format that they are saved in."""
-
-
-class Alone:
-    """See `Sharing`.
 
     Args:
-        computed: Format that the forward pass computes in where float32 masters are trained (`masters`); None if the
-            weights are trained in the format that they have.
+        computed: Number format of the forward pass where float32 masters are trained (`masters`); None if the weights
+            are trained in their own format.
     """
 
     whole = True
@@ -75,48 +63,55 @@ class Alone:
         self._computed = computed
 
     def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
-        """Straight onto the device."""
+        """The trainable model, distributed by the strategy; `make` loads one onto a device."""
         model = make(device)
         if self._computed is not None:
             make_masters(model)
         return model
 
     def ready(self, called: torch.nn.Module) -> torch.nn.Module:
-        """As it is, but for the number format."""
+        """Prepare the module that training calls, in place; the loaded model is its submodule `model`."""
         if self._computed is not None:
             compute_in(called, layers_of(called.get_submodule("model")), self._computed)
         return called
 
-    def strategy(self, max_grad_norm: float) -> Any:
-        """Lightning's own choice for one device."""
+    def strategy(self) -> Any:
+        """The strategy argument of `pl.Trainer`."""
         return "auto"
 
     def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
-        """Nothing to share."""
+        """A context for forward and backward pass of a micro-batch; `last` is true for the last one of a step."""
         return contextlib.nullcontext()
 
     def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
-        """See `Sharing`."""
+        """Scale gradients down to a norm over all parameters and devices; 0 leaves them.
+
+        Returns:
+            The norm before that, a scalar.
+        """
         return torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf)
 
     def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
-        """They are whole."""
+        """A context with the trained weights for the first worker to save; None if those in the model are whole.
+
+        All workers have to enter it.
+        """
         return self.as_saved(model)
 
     def as_saved(self, model: Any) -> AbstractContextManager[None]:
-        """See `Sharing`."""
+        """A context in which a whole model has its weights in the format that they are saved in."""
         return in_format(model, self._computed)
 
 
-class Replicated(Alone):
-    """See `Sharing`."""
+class Replicated(OneDevice):
+    """A whole model on each device."""
 
     def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
-        """One on each device."""
+        """Load one on each device."""
         join_process_group(device)
         return super().load(device, make)
 
-    def strategy(self, max_grad_norm: float) -> Any:
+    def strategy(self) -> Any:
         """Gradients live in the buckets that are sent, not twice; no buffer changes in training."""
         return DDPStrategy(gradient_as_bucket_view=True, forward_sync_buffers=False)
 
@@ -127,13 +122,127 @@ class Replicated(Alone):
         return shared
 
 
-def join_process_group(device: torch.device) -> None:
-    """Meet the other workers; Lightning finds the group there.
+class Sharded(OneDevice):
+    """FSDP2: a layer is whole only while it computes; between, each device holds a share of it, a `DTensor`.
 
-    Nobody waits for the dead, as torch's agent ends all workers when one is gone, so a wait may take its time: others
-    load a model, or the first worker answers validation problems.
+    Gradients are summed in float32, whatever the format of the weights. Float32 masters are gathered as copies in the
+    format that the forward pass computes in. `DTensor.full_tensor` is a collective call.
+
+    Args:
+        computed: As for `OneDevice`.
+        offload: Keep weights, gradients and optimizer states in main memory, and take the optimizer step there.
     """
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, timeout=datetime.timedelta(hours=12))
+
+    whole = False
+
+    def __init__(self, computed: torch.dtype | None = None, *, offload: bool = False) -> None:
+        super().__init__(computed)
+        self._offload = offload
+
+    def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
+        """Load in main memory, one worker of a machine after the other, so that it holds one whole model at a time."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+        place = here()
+        join_process_group(device, host_tensors=self._offload)
+        self._shard = partial(
+            fully_shard,
+            mesh=init_device_mesh(device.type, (place.num_workers,)),
+            mp_policy=MixedPrecisionPolicy(param_dtype=self._computed, reduce_dtype=torch.float32),
+            offload_policy=CPUOffloadPolicy(pin_memory=device.type == "cuda") if self._offload else OffloadPolicy(),
+        )
+        for turn in range(place.num_local_workers):
+            if turn == place.local_rank:
+                model = super().load(torch.device("cpu"), make)
+                for layer in layers_of(model):
+                    self._shard(layer)
+            torch.distributed.barrier()
+        return model
+
+    def ready(self, called: torch.nn.Module) -> torch.nn.Module:
+        """Shard what is outside of layers (embeddings, head, often tied); it is whole while `called` is called."""
+        self._shard(called)
+        return called
+
+    def strategy(self) -> Any:
+        """One mesh dimension, along which everything is sharded."""
+        strategy = _ShardedStrategy(
+            data_parallel_size=here().num_workers, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
+        strategy.offload = self._offload
+        return strategy
+
+    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+        """See `OneDevice`."""
+        norm = super().clip(parameters, max_norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    @contextmanager
+    def gathered(self, model: Any) -> Iterator[Weights | None]:
+        """Gather in the first worker's main memory, tensor by tensor."""
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
+        yield _trained_weights(model, self._computed) | buffers
+
+
+class _ShardedStrategy(ModelParallelStrategy):
+    """Reads and writes the checkpoints of one device."""
+
+    offload = False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def model_to_device(self) -> None:
+        """Leave offloaded parameters in main memory."""
+        if not self.offload:
+            super().model_to_device()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        assert self.model is not None
+        return _trained_weights(self.model)
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        state: dict[str, Any] = optimizer.state_dict()
+        whole = {i: {k: _whole(v) for k, v in values.items()} for i, values in state["state"].items()}
+        return {**state, "state": whole}
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(checkpoint_path))
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        assert self.model is not None
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(_shard_like(parameter, checkpoint["state_dict"][name]))
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            shards = {i: {k: _shard_like(parameters[i], v) for k, v in s.items()} for i, s in state["state"].items()}
+            optimizer.load_state_dict({**state, "state": shards})
+
+
+def _trained_weights(model: torch.nn.Module, dtype: torch.dtype | None = None) -> Weights:
+    """The trained weights by name (of tied ones the first), gathered as by `_whole`, converted if a dtype is given."""
+    return {n: _whole(p.detach().to(dtype or p.dtype)) for n, p in model.named_parameters() if p.requires_grad}
+
+
+def _whole(value: Any) -> Any:
+    """A sharded tensor gathered: in the first worker's main memory, None on the others; any other value unchanged."""
+    if not isinstance(value, DTensor):
+        return value
+    whole = value.full_tensor()
+    return whole.cpu() if here().is_first else None
+
+
+def _shard_like(parameter: torch.Tensor, value: Any) -> Any:
+    """This worker's shard of a whole tensor of the parameter's shape; any other value unchanged."""
+    if not isinstance(parameter, DTensor) or not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
+        return value
+    local = value.to(parameter.device)
+    shard = distribute_tensor(local, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return shard.to(parameter.device)  # offloaded parameters are not on the device of the mesh

@@ -1,6 +1,7 @@
-"""The two training stages: reference model and student.
+"""The two training stages, reference model and student.
 
-One training as every device does it: load, share, fit; the first one saves.
+Call path: `train_student` or `train_reference` -> `ArtifactStore.build` -> `train_here` on every device -> `fit` ->
+Lightning, which calls `NextTokenModule.training_step`. The first device saves the result.
 """
 
 import dataclasses
@@ -12,10 +13,9 @@ from typing import Any
 
 import torch
 
-from cotpress.devices.config import Strategy, TrainerConfig
+from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
-from cotpress.devices.launch import run_on_devices
-from cotpress.devices.place import here, report
+from cotpress.devices.launch import here, report, run_on_devices
 from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, resolve_dtype
 from cotpress.prompts import ChatFormat
@@ -24,105 +24,74 @@ from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.store.tables import read_records
 from cotpress.tracking import Tracker
 from cotpress.training.adapters import make_trainable, save_trained
-from cotpress.training.callbacks import Validate
 from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
 from cotpress.training.examples import Examples, reference_examples, student_examples
-from cotpress.training.fit import Fitted, fit
+from cotpress.training.fit import Fitted, Validate, fit
 from cotpress.training.masters import needs_masters
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
-from cotpress.training.sharded import Sharded
-from cotpress.training.sharing import Alone, Replicated, Sharing
-from cotpress.training.zero import Zero
+from cotpress.training.sharing import pick_sharing
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """What every device gets; it can be pickled.
+    """A training that is not yet run; picklable.
 
     Attributes:
-        kind: Which module trains.
-        tune: How.
-        base: Model it starts from.
-        examples: What it learns from.
+        kind: Module that trains.
+        tune: Recipe.
+        base: Model that is trained.
         trainer: Hardware.
-        store: Where models are kept that were converted or generated.
-        workdir: The artifact's folder in the making.
+        store: Store of the result, and of converted and generated models.
         validate: Answers validation problems during training; None leaves that out.
-        validations: How often.
+        validations: Number of validations.
     """
 
     kind: type[NextTokenModule]
     tune: TuneConfig
     base: ModelConfig
-    examples: Examples
     trainer: TrainerConfig
     store: ArtifactStore
-    workdir: Path
-    validate: Validate | None
-    validations: int
+    validate: Validate | None = None
+    validations: int = 0
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a training sequence: those of the recipe, within the model's context."""
+        return min(self.tune.max_tokens, self.base.context_tokens)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logged:
-    """Metrics on their way to the tracker."""
-
-    stage: str
-    metrics: Mapping[str, float]
-    step: int | None
-
-
-def train_here(job: TrainingJob) -> Fitted:
-    """This device's part of a training; see `run_on_devices`. Metrics are reported as `Logged`."""
+def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
+    """Do this device's part of a training; `report`s metrics as arguments of `Tracker.log`."""
     device = pick_device(job.trainer)
-    base, computed = _in_format_of(device, job.base), resolve_dtype(job.base.dtype, device)
+    computed = resolve_dtype(job.base.dtype, device)
+    # The number format is that of the device that trains, wherever the weights are loaded first.
+    dtype = Dtype.bfloat16 if computed is torch.bfloat16 else Dtype.float32
+    base = dataclasses.replace(job.base, dtype=dtype)
     sharing = pick_sharing(job.trainer, computed if needs_masters(job.tune, computed) else None)
 
     def make(place: torch.device) -> Any:
-        # One worker checks for all: in main memory, before weights are cut, a pass over a large model takes seconds.
+        # The check of the head takes seconds on a large model in main memory, so one worker does it for all.
         return make_trainable(load_model(base, job.store, split=here().is_first, device=place), job.tune)
 
     model = sharing.load(device, make)
     validate = job.validate if sharing.whole else None
     if validate is not job.validate and here().is_first:
         log.info(
-            "%s: with trainer.strategy=%s no device holds a whole student, so that no validation problems are answered "
+            "%s: with trainer.strategy=%s no device holds a whole student, so validation problems are not answered "
             "during training; the evaluation after it is the same", job.kind.stage, job.trainer.strategy.value,
         )  # fmt: skip
     fitted = fit(
-        model, job.kind, job.examples, job.tune,
-        workdir=job.workdir, trainer=job.trainer, log_metrics=_report, sharing=sharing, validate=validate,
-        validations=job.validations,
+        model, job.kind, examples, job.tune,
+        workdir=workdir, trainer=job.trainer, log_metrics=lambda *metrics: report(metrics), sharing=sharing,
+        validate=validate, validations=job.validations,
     )  # fmt: skip
     with sharing.gathered(model) as weights:
         if here().is_first:
             tokenizer = load_tokenizer(job.base, job.store)
-            save_trained(model, tokenizer, job.tune, job.base.path, job.workdir, weights=weights)
+            save_trained(model, tokenizer, job.tune, job.base.path, workdir, weights=weights)
     return fitted
-
-
-def pick_sharing(trainer: TrainerConfig, computed: torch.dtype | None = None) -> Sharing:
-    """What `trainer.strategy` stands for, among as many workers as there are; `computed` as in `sharing.Alone`."""
-    if here().num_workers == 1:
-        return Alone(computed)
-    match trainer.strategy:
-        case Strategy.ddp:
-            return Replicated(computed)
-        case Strategy.fsdp2:
-            return Sharded(computed)
-        case Strategy.deepspeed:
-            return Zero()  # which keeps masters of its own
-
-
-def _report(stage: str, metrics: Mapping[str, float], step: int | None) -> None:
-    report(Logged(stage=stage, metrics=metrics, step=step))
-
-
-def _in_format_of(device: torch.device, base: ModelConfig) -> ModelConfig:
-    """The number format is that of the device that trains, wherever weights are loaded first."""
-    bfloat16 = resolve_dtype(base.dtype, device) is torch.bfloat16
-    return dataclasses.replace(base, dtype=Dtype.bfloat16 if bfloat16 else Dtype.float32)
 
 
 def train_reference(
@@ -134,27 +103,28 @@ def train_reference(
     tracker: Tracker,
     store: ArtifactStore,
 ) -> Artifact | None:
-    """The reference model of CTS (`adapter/` or `model/`); None if the base model is to score.
+    """The reference model of CTS (`adapter/` or `model/`); None if the base model itself scores.
 
     Args:
-        config: How it is trained.
-        base: Model it starts from.
+        config: Settings.
+        base: Model that is trained.
         distilled: Artifact with `valuable.parquet`.
         trainer: Hardware.
-        tracker: Gets losses.
-        store: Where the result goes.
+        tracker: Tracker of the losses.
+        store: Store of the result.
     """
     if config.tune.method is Method.none:
         return None
+    job = TrainingJob(kind=ReferenceModule, tune=config.tune, base=base, trainer=trainer, store=store)
     tokenizer = load_tokenizer(base, store)
-    written = ChatFormat(tokenizer, base.chat)
+    chat = ChatFormat(tokenizer, base.chat)
 
     def examples() -> Examples:
         rows = read_records(distilled.file("valuable.parquet"), ValuableTrace)[: config.limit]
-        return reference_examples(rows, tokenizer, written, _longest(config.tune, base))
+        return reference_examples(rows, tokenizer, chat, job.max_tokens)
 
-    identity = {"limit": config.limit, "distilled": distilled.key, **written.opening_identity()}
-    return _train(ReferenceModule, config.tune, base, identity, examples, trainer, tracker, store)
+    identity = {"limit": config.limit, "distilled": distilled.key, **chat.opening_identity()}
+    return _build(job, identity, examples, tracker)
 
 
 def train_student(
@@ -167,67 +137,47 @@ def train_student(
     store: ArtifactStore,
     validate: Validate | None = None,
 ) -> Artifact:
-    """A student of compressed thinking (`adapter/` or `model/`).
+    """The student, trained on compressed thinking (`adapter/` or `model/`).
 
     Args:
-        config: How it is trained.
-        model: Model it starts from.
+        config: Settings.
+        model: Model that is trained.
         compressed: Artifact with `compressed.parquet`.
         trainer: Hardware.
-        tracker: Gets losses and validation metrics.
-        store: Where the result goes.
-        validate: Answers validation problems during training, can be pickled; None leaves that out.
+        tracker: Tracker of losses and validation metrics.
+        store: Store of the result.
+        validate: Answers validation problems during training; picklable; None leaves that out.
     """
-    written = ChatFormat(load_tokenizer(model, store), model.chat)
+    job = TrainingJob(
+        kind=SftModule, tune=config.tune, base=model, trainer=trainer, store=store, validate=validate,
+        validations=config.validations_per_run if config.validation_problems > 0 else 0,
+    )  # fmt: skip
+    chat = ChatFormat(load_tokenizer(model, store), model.chat)
 
     def examples() -> Examples:
         rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
-        return student_examples(rows, written, _longest(config.tune, model))
+        return student_examples(rows, chat, job.max_tokens)
 
-    identity = {"compressed": compressed.key, **written.opening_identity()}
-    validations = config.validations_per_run if config.validation_problems > 0 else 0
-    return _train(
-        SftModule, config.tune, model, identity, examples, trainer, tracker, store, validate=validate, times=validations
-    )
+    return _build(job, {"compressed": compressed.key, **chat.opening_identity()}, examples, tracker)
 
 
-def _longest(tune: TuneConfig, model: ModelConfig) -> int:
-    """Tokens of the longest sequence that may be trained on: what is asked for, within the model's context."""
-    return min(tune.max_tokens, model.context_tokens)
-
-
-def _train(
-    kind: type[NextTokenModule],
-    tune: TuneConfig,
-    base: ModelConfig,
-    upstream: Mapping[str, Any],
-    examples: Callable[[], Examples],
-    trainer: TrainerConfig,
-    tracker: Tracker,
-    store: ArtifactStore,
-    *,
-    validate: Validate | None = None,
-    times: int = 0,
+def _build(
+    job: TrainingJob, upstream: Mapping[str, Any], examples: Callable[[], Examples], tracker: Tracker
 ) -> Artifact:
-    device = pick_device(trainer)
-
-    def track(logged: Logged) -> None:
-        tracker.log(logged.stage, logged.metrics, logged.step)
+    """Find or compute the artifact of a training; `upstream` is the part of its identity that the stages differ in."""
 
     def produce(workdir: Path) -> Summary:
-        found = examples()
-        job = TrainingJob(
-            kind=kind, tune=tune, base=base, examples=found, trainer=trainer, store=store, workdir=workdir,
-            validate=validate, validations=times,
-        )  # fmt: skip
-        fitted = run_on_devices(train_here, (job,), trainer=trainer, hear=track)[0]
-        return Summary(num_rows=len(found.kept), dropped=found.dropped, facts=dataclasses.asdict(fitted))
+        made = examples()
+        arguments = (job, made, workdir)
+        fitted = run_on_devices(train_here, arguments, trainer=job.trainer, on_message=lambda m: tracker.log(*m))[0]
+        return Summary(num_rows=len(made.kept), dropped=made.dropped, facts=dataclasses.asdict(fitted))
 
+    device = pick_device(job.trainer)
     identity = {
-        "tune": {**plain(tune), "max_tokens": _longest(tune, base)},
-        "model": model_identity(base, store, device),
-        "chat": base.chat,
-        **({"master": "float32"} if needs_masters(tune, resolve_dtype(base.dtype, device)) else {}),
+        "tune": {**plain(job.tune), "max_tokens": job.max_tokens},
+        "model": model_identity(job.base, job.store, device),
+        "chat": job.base.chat,
+        **({"master": "float32"} if needs_masters(job.tune, resolve_dtype(job.base.dtype, device)) else {}),
         **upstream,
     }
-    return store.build(kind.stage, identity, produce)
+    return job.store.build(job.kind.stage, identity, produce)

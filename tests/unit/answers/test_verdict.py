@@ -1,4 +1,4 @@
-"""Verdicts, and what declining to answer is."""
+"""Verdicts and declined answers."""
 
 import pytest
 
@@ -36,15 +36,15 @@ def test_declining_is_right_for_unanswerable_questions_and_wrong_for_others(text
 
 
 @pytest.mark.parametrize("text", ANSWERING)
-def test_an_answer_or_silence_is_wrong_for_unanswerable_questions(text: str) -> None:
+def test_answer_or_empty_output_is_wrong_for_unanswerable_questions(text: str) -> None:
     assert not declines_to_answer(text)
     assert not judge(text, "", unanswerable=True).correct
 
 
-def test_an_empty_gold_answer_alone_makes_nothing_right() -> None:
+def test_no_answer_equals_an_empty_gold_answer() -> None:
     assert not judge("\\boxed{}", "").correct
     assert not judge("\\boxed{\\text{undefined}}", "").correct
 
 
-def test_undefined_is_an_answer_where_the_gold_answer_says_so() -> None:
+def test_undefined_is_right_if_it_is_the_gold_answer() -> None:
     assert judge("\\boxed{\\text{undefined}}", "\\text{undefined}").correct

@@ -1,4 +1,4 @@
-"""What the dashboard would send, without an account."""
+"""Specification of the dashboard, without an account."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from cotpress.dashboard.__main__ import DashboardConfig, main
 from cotpress.errors import ConfigError, HubError, MissingExtraError
 from cotpress.records import Interval, SystemResult
-from cotpress.tracking.results import result_metrics
+from cotpress.tracking import result_metrics
 
 pytest.importorskip("wandb_workspaces", reason="needs the extra dashboard")
 
@@ -24,8 +24,8 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def sections(spec: Any) -> dict[str, list[Any]]:
-    found = spec["workspace"]["spec"]["section"]["panelBankConfig"]["sections"]
-    return {section["name"]: section["panels"] for section in found}
+    banks = spec["workspace"]["spec"]["section"]["panelBankConfig"]["sections"]
+    return {section["name"]: section["panels"] for section in banks}
 
 
 def grids(spec: Any) -> list[Any]:
@@ -49,15 +49,15 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def test_workspace_shows_accuracy_against_tokens_ratio_control_and_a_bar_per_scorer(spec: Any) -> None:
-    found = sections(spec)
-    assert list(found) == [
+    by_name = sections(spec)
+    assert list(by_name) == [
         "Accuracy against tokens", "Ratio control", "Scorers and baselines", "Training", "Time", "Answers and tokens",
     ]  # fmt: skip
-    assert axes(found["Accuracy against tokens"])[0] == (
+    assert axes(by_name["Accuracy against tokens"])[0] == (
         "summary:evaluate/mean_generated_tokens", "summary:evaluate/accuracy",
     )  # fmt: skip
-    assert axes(found["Ratio control"])[0] == ("summary:evaluate/target_ratio", "summary:evaluate/actual_ratio")
-    bars = [p["config"] for p in found["Scorers and baselines"]]
+    assert axes(by_name["Ratio control"])[0] == ("summary:evaluate/target_ratio", "summary:evaluate/actual_ratio")
+    bars = [p["config"] for p in by_name["Scorers and baselines"]]
     assert bars[0]["metrics"] == ["evaluate/accuracy"]
     assert {bar["groupBy"] for bar in bars} == {"system.value"}
 
@@ -68,25 +68,25 @@ def test_report_has_the_same_panels_over_evaluated_systems_and_a_section_per_sco
     assert axes(second["panelBankSectionConfig"]["panels"]) == axes(sections(spec)["Ratio control"])
     for grid, scorer in ((cts, "cts"), (random, "random")):
         (runs,) = grid["runSets"]
-        wanted = {(f["key"]["section"], f["key"]["name"]): f["value"] for f in runs["filters"]["filters"]}
-        assert wanted == {
+        filters = {(f["key"]["section"], f["key"]["name"]): f["value"] for f in runs["filters"]["filters"]}
+        assert filters == {
             ("run", "jobType"): ["evaluate", "sweep"], ("run", "group"): "scorers", ("config", "system"): scorer,
         }  # fmt: skip
 
 
-def test_seconds_of_all_stages_are_shown_over_the_runs_of_all_stages(spec: Any) -> None:
+def test_seconds_panel_has_the_runs_of_all_stages(spec: Any) -> None:
     (timed,) = [g for g in grids(spec) if "Seconds per stage" in set(texts(g))]
     (runs,) = timed["runSets"]
     assert [f["key"]["name"] for f in runs["filters"]["filters"]] == ["group"]
 
 
-def test_only_the_runs_of_the_sweep_are_shown(spec: Any) -> None:
+def test_all_views_are_limited_to_the_sweep(spec: Any) -> None:
     for runs in [*spec["workspace"]["spec"]["section"]["runSets"], *(r for g in grids(spec) for r in g["runSets"])]:
         values = {f["key"]["name"]: f["value"] for f in runs["filters"]["filters"]}
         assert values["group"] == "scorers"
 
 
-def test_every_metric_of_the_dashboard_is_one_that_is_sent(spec: Any) -> None:
+def test_every_metric_of_the_dashboard_is_sent_by_the_tracker(spec: Any) -> None:
     interval = Interval(value=0.5, low=0.4, high=0.6, n=4)
     row = SystemResult(
         system="cts", target_ratio=0.7, actual_ratio=0.7, accuracy=interval, mean_tokens=interval, truncation_rate=0.0,
@@ -98,12 +98,12 @@ def test_every_metric_of_the_dashboard_is_one_that_is_sent(spec: Any) -> None:
     assert shown <= sent
 
 
-def test_sending_needs_someone_to_send_to() -> None:
+def test_sending_without_an_entity_is_an_error() -> None:
     with pytest.raises(ConfigError, match="entity"):
         main(DashboardConfig())
 
 
-def test_what_is_sent_is_what_the_dry_run_writes(
+def test_sent_views_equal_the_dry_run(
     spec: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import wandb_workspaces.reports.v2 as wr
@@ -119,7 +119,7 @@ def test_what_is_sent_is_what_the_dry_run_writes(
         monkeypatch.setattr(kind, "save", save)
         monkeypatch.setattr(kind, "url", "https://wandb.ai/x")
     main(DashboardConfig(entity="entity", sweep="scorers", scorers=["cts", "random"]))
-    report, workspace = saved  # the report makes the project
+    report, workspace = saved  # the report creates the project
     assert (report.title, len(report._to_model().spec.blocks)) == (
         spec["report"]["display_name"], len(spec["report"]["spec"]["blocks"]),
     )  # fmt: skip
@@ -127,7 +127,7 @@ def test_what_is_sent_is_what_the_dry_run_writes(
     assert capsys.readouterr().out.count("https://wandb.ai/x") == 2
 
 
-def test_a_refusal_names_the_fix_and_keeps_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_is_an_error_with_a_fix_and_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb_workspaces.reports.v2 as wr
 
     def refuse(_: Any) -> None:
@@ -139,7 +139,7 @@ def test_a_refusal_names_the_fix_and_keeps_the_key(monkeypatch: pytest.MonkeyPat
         main(DashboardConfig(entity="team"))
 
 
-def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_package_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)

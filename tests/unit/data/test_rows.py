@@ -59,9 +59,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("bad", "reason", "field"), BAD, ids=[reason for _, reason, _ in BAD])
-def test_a_bad_line_is_dropped_and_counted_by_reason(
-    tmp_path: Path, bad: bytes, reason: str, field: str | None
-) -> None:
+def test_bad_line_is_dropped_and_counted_by_reason(tmp_path: Path, bad: bytes, reason: str, field: str | None) -> None:
     rows = reader(write(tmp_path, line(id="good"), bad, line(id="last")))
     assert [row["id"] for row in rows] == ["good", "last"]
     assert dict(rows.dropped) == {reason: 1}
@@ -82,7 +80,7 @@ def test_strict_names_file_line_field_got_and_allowed(
     assert "Allowed: " in message
 
 
-def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path: Path) -> None:
+def test_blank_lines_and_byte_order_mark_are_ignored(tmp_path: Path) -> None:
     rows = reader(write(tmp_path, b"\xef\xbb\xbf" + line(), b"", b"  ", line(id="b")))
     assert [row["id"] for row in rows] == ["a", "b"]
     assert not rows.dropped
@@ -95,13 +93,13 @@ def test_windows_line_ends_and_line_separators_inside_text_do_not_split_rows(tmp
     assert [row["thinking"] for row in reader(path)] == [text]
 
 
-def test_a_missing_file_names_files_with_similar_names(tmp_path: Path) -> None:
+def test_missing_file_names_files_with_similar_names(tmp_path: Path) -> None:
     write(tmp_path, line(), name="traces.jsonl")
     with pytest.raises(DataError, match=r"does not exist.*Did you mean 'traces.jsonl'\?"):
         reader(tmp_path / "trace.jsonl")
 
 
-def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+def test_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder"):
         reader(tmp_path)
 
@@ -116,12 +114,12 @@ def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
         list(reader(write(tmp_path)))
 
 
-def test_a_file_without_a_usable_row_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+def test_file_without_a_usable_row_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable row among 2 .*1 x empty thinking"):
         list(reader(write(tmp_path, line(thinking=""), b"nonsense")))
 
 
-def test_a_file_of_questions_without_answers_names_the_setting_for_them(tmp_path: Path) -> None:
+def test_file_of_questions_without_answers_names_the_setting_for_them(tmp_path: Path) -> None:
     rows = RowReader(write(tmp_path, b'{"id": "1", "question": "How many?"}'), PROBLEM_FIELDS, strict=False, key="k")
     with pytest.raises(DataError, match=r"no column 'answer'.*benchmark\.unanswerable=true"):
         list(rows)
@@ -138,7 +136,7 @@ def columns(num_rows: int = 2) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
-def test_parquet_rows_are_read_whatever_the_string_type(tmp_path: Path, kind: pa.DataType) -> None:
+def test_parquet_rows_of_every_string_type_are_read(tmp_path: Path, kind: pa.DataType) -> None:
     path = parquet(tmp_path, **{**columns(), "thinking": pa.array(["x", "ü"], type=kind)})
     assert [(row["id"], row["thinking"]) for row in reader(path)] == [("0", "x"), ("1", "ü")]
 
@@ -166,7 +164,7 @@ def test_parquet_without_the_columns_is_unusable(tmp_path: Path) -> None:
         list(reader(parquet(tmp_path, other=[1, 2, 3])))
 
 
-def test_a_file_that_only_claims_to_be_parquet_is_an_error(tmp_path: Path) -> None:
+def test_parquet_suffix_on_another_format_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as parquet"):
         list(reader(write(tmp_path, line(), name="rows.parquet")))
 
@@ -180,7 +178,7 @@ def test_benchmark_rows_need_no_thinking(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(noise=st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=5))
-def test_no_bytes_make_the_reader_fail_or_lose_a_good_row(
+def test_arbitrary_bytes_neither_fail_nor_lose_a_good_row(
     tmp_path_factory: pytest.TempPathFactory, noise: list[bytes]
 ) -> None:
     path = write(tmp_path_factory.mktemp("rows"), *noise, line(id="good one"))
@@ -195,7 +193,7 @@ def texts(path: Path, *, column: str = "context", strict: bool = False) -> RowRe
     return RowReader(path, text_fields(column), strict=strict, key="data.path")
 
 
-def test_a_text_row_needs_nothing_but_its_column(tmp_path: Path) -> None:
+def test_text_row_needs_only_its_column(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"context": "one"}', b"", b'{"context": "two", "question": "why?", "id": 9, "other": 1}')
     assert list(texts(path)) == [
         {"id": "row-1", "context": "one", "question": "", "response": "", "answer": ""},
@@ -213,7 +211,7 @@ def test_a_text_row_needs_nothing_but_its_column(tmp_path: Path) -> None:
         (b'{"context": "x", "id": 1}', "duplicate id"),
     ],
 )
-def test_a_text_row_without_its_text_is_dropped_and_counted(tmp_path: Path, bad: bytes, reason: str) -> None:
+def test_text_row_without_its_text_is_dropped_and_counted(tmp_path: Path, bad: bytes, reason: str) -> None:
     rows = texts(write(tmp_path, b'{"context": "x", "id": 1}', bad))
     assert len(list(rows)) == 1
     assert dict(rows.dropped) == {reason: 1}
@@ -221,7 +219,7 @@ def test_a_text_row_without_its_text_is_dropped_and_counted(tmp_path: Path, bad:
         list(texts(tmp_path / "rows.jsonl", strict=True))
 
 
-def test_optional_columns_that_hold_no_text_are_read_as_empty_and_counted(tmp_path: Path) -> None:
+def test_optional_columns_without_text_are_read_as_empty_and_counted(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"context": "x", "answer": 42, "question": null, "id": ["a"]}')
     rows = texts(path)
     assert list(rows) == [{"id": "row-1", "context": "x", "question": "", "response": "", "answer": ""}]
@@ -239,7 +237,7 @@ def test_text_rows_of_a_parquet_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
-def test_a_misspelt_column_names_the_nearest(tmp_path: Path, name: str) -> None:
+def test_misspelt_column_names_the_nearest(tmp_path: Path, name: str) -> None:
     if name.endswith("parquet"):
         pq.write_table(pa.table({"context": ["a"], "question": ["b"]}), tmp_path / name)
     else:
@@ -248,7 +246,7 @@ def test_a_misspelt_column_names_the_nearest(tmp_path: Path, name: str) -> None:
         list(texts(tmp_path / name, column="contxt"))
 
 
-def test_a_column_that_is_compressed_is_not_read_twice() -> None:
+def test_column_that_is_compressed_is_not_read_twice() -> None:
     assert [f.name for f in text_fields("question")] == ["id", "question", "response", "answer"]
     assert [f.required for f in text_fields("question")] == [False, True, False, False]
 

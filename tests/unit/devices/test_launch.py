@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,8 +13,7 @@ import pytest
 import torch
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.launch import num_local_devices, run_on_devices
-from cotpress.devices.place import Place, here
+from cotpress.devices.launch import Place, here, num_local_devices, run_on_devices
 from cotpress.errors import ConfigError, MissingExtraError, TrainingError, WorkerError
 from support import device_jobs
 
@@ -22,24 +22,24 @@ ONE = TrainerConfig(accelerator="cpu", num_threads=1)
 
 
 @pytest.mark.slow
-def test_two_workers_meet_and_are_heard(caplog: pytest.LogCaptureFixture) -> None:
-    heard: list[object] = []
+def test_results_messages_and_logs_of_two_workers_arrive(caplog: pytest.LogCaptureFixture) -> None:
+    messages: list[object] = []
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     with caplog.at_level(logging.INFO):
-        results = run_on_devices(device_jobs.places, (10,), trainer=TWO, hear=heard.append)
+        results = run_on_devices(device_jobs.places, (10,), trainer=TWO, on_message=messages.append)
     assert results == [(0, 0, 2, 21), (1, 1, 2, 21)]
-    assert sorted(heard) == [("rank", 0), ("rank", 1)]
-    said = [r.getMessage() for r in caplog.records if r.name == "cotpress.test"]
-    assert sorted(said) == ["rank 0 is at work", "rank 1: careful with {'a': 1}"]
+    assert sorted(messages) == [("rank", 0), ("rank", 1)]
+    lines = [r.getMessage() for r in caplog.records if r.name == "cotpress.test"]
+    assert sorted(lines) == ["rank 0 is at work", "rank 1: careful with {'a': 1}"]
     assert here() == Place()
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers  # torch's agent changes them
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_one_device_is_a_call_in_this_process() -> None:
-    heard: list[object] = []
+    messages: list[object] = []
     assert run_on_devices(lambda: os.getpid(), (), trainer=ONE) == [os.getpid()]
-    assert run_on_devices(device_jobs.places, (10,), trainer=ONE, hear=heard.append) == [(0, 0, 1, 10)]
-    assert heard == [("rank", 0)]
+    assert run_on_devices(device_jobs.places, (10,), trainer=ONE, on_message=messages.append) == [(0, 0, 1, 10)]
+    assert messages == [("rank", 0)]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_one_device_is_a_call_in_this_process() -> None:
         pytest.param("exit", WorkerError, "rank 1 failed: SystemExit: 3", marks=pytest.mark.slow),
     ],
 )
-def test_a_failing_worker_ends_the_others_with_its_own_reason(
+def test_failing_worker_stops_the_others_and_gives_the_reason(
     kind: str, error: type[Exception], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     started = time.monotonic()
@@ -63,12 +63,12 @@ def test_a_failing_worker_ends_the_others_with_its_own_reason(
 
 
 @pytest.mark.slow
-def test_what_a_listener_raises_reaches_the_caller() -> None:
+def test_error_of_the_message_handler_reaches_the_caller() -> None:
     def full(message: object) -> None:
         raise OSError(f"no space for {message}")
 
     with pytest.raises(OSError, match="no space for"):
-        run_on_devices(device_jobs.places, (10,), trainer=TWO, hear=full)
+        run_on_devices(device_jobs.places, (10,), trainer=TWO, on_message=full)
 
 
 @pytest.mark.slow
@@ -78,9 +78,21 @@ def test_environment_and_threads_are_those_of_the_caller_but_not_its_place(monke
     assert run_on_devices(device_jobs.setting, ("COTPRESS_TEST",), trainer=TWO) == [("here", "0", 1), ("here", "1", 1)]
 
 
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="needs Linux's /proc")
+def test_workers_listen_on_the_loopback_interface_only() -> None:
+    addresses = {address for worker in run_on_devices(device_jobs.listening, (), trainer=TWO) for address in worker}
+    assert addresses  # gloo's
+    assert addresses <= {"127.0.0.1", "::1"}
+
+
+def test_listening_addresses_are_read_from_proc() -> None:
+    with socket.create_server(("0.0.0.0", 0)), socket.create_server(("127.0.0.1", 0)):
+        assert {"0.0.0.0", "127.0.0.1"} <= set(device_jobs.listening_addresses())
+
+
 _WAIT = """
 import signal, sys, pathlib
-signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, where it is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background starts with it ignored
 sys.path.insert(0, {tests!r})
 from support import device_jobs
 from cotpress.devices.launch import run_on_devices

@@ -14,7 +14,7 @@ from cotpress.devices.memory import SmallerBatches, is_out_of_memory
 from cotpress.errors import MemoryLimitError
 
 TOO_MUCH = 2**45
-"""Floats: more bytes than a process can address."""
+"""Number of floats that take more bytes than a process can address."""
 
 
 @pytest.mark.parametrize("allocate", [torch.empty, np.empty, lambda n: bytearray(n * 2**15)])
@@ -24,7 +24,7 @@ def test_real_failures_to_allocate_are_recognised(allocate) -> None:
     assert is_out_of_memory(caught.value)
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+def test_other_errors_are_not_recognised_as_out_of_memory() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert not is_out_of_memory(KeyError("out of memory"))
@@ -46,7 +46,7 @@ def test_results_are_those_of_the_whole_batch_in_order(batch: list[int], room: i
     assert SmallerBatches("x").run(batch, _room_for(room, []), lambda n: n) == [10 * n for n in batch]
 
 
-def test_what_did_not_fit_is_not_tried_again_and_is_told_once(caplog) -> None:
+def test_size_that_did_not_fit_is_not_tried_again_and_logged_once(caplog) -> None:
     smaller, seen = SmallerBatches("score x"), list[int]()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -70,7 +70,7 @@ def test_other_errors_pass() -> None:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 @pytest.mark.parametrize(("variable", "kept"), [({}, True), ({"MALLOC_MMAP_THRESHOLD_": "1048576"}, False)])
-def test_freed_memory_is_used_again_unless_the_user_decided_otherwise(variable, kept):
+def test_freed_memory_is_reused_unless_the_user_has_set_a_variable(variable, kept):
     program = """
 import resource, torch
 from cotpress.devices.memory import keep_freed_memory
@@ -87,4 +87,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | variable
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     pages = int(done.stdout)
-    assert pages < 30_000 if kept else pages > 100_000  # all of it anew is 123,000
+    assert pages < 30_000 if kept else pages > 100_000  # 123,000 without reuse

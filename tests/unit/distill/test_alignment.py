@@ -2,16 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.distill.aligned import Quality
 from cotpress.distill.alignment import align, matched_ranges, word_key, words
+from cotpress.distill.llm import Quality
 
 
 def aligned(original: str, extracted: str, **more) -> list[str | None]:
-    """The original's words that the extracted ones were found at, each with its place among equal ones."""
+    """Original words matched by the extracted ones, each with its number among equal words."""
     source = words(original)
-    found = align(source, words(extracted), **more)
+    matches = align(source, words(extracted), **more)
     texts = [original[w.start : w.end] for w in source]
-    return [None if i is None else f"{texts[i]}#{texts[: i + 1].count(texts[i])}" for i in found]
+    return [None if i is None else f"{texts[i]}#{texts[: i + 1].count(texts[i])}" for i in matches]
 
 
 def kept(original: str, extracted: str) -> list[str]:
@@ -68,36 +68,36 @@ def test_other_numbers_symbols_and_commands_are_never_the_same(other: list[str])
     assert len({word_key(word) for word in other}) == len(other)
 
 
-def test_changed_inflection_is_found_and_changed_word_is_not() -> None:
+def test_changed_inflection_matches_and_changed_word_does_not() -> None:
     assert aligned("She divides 8 apples by 2", "divide 8 fruits by 2") == ["divides#1", "8#1", None, "by#1", "2#1"]
 
 
-def test_repeated_numbers_are_found_where_their_neighbours_are() -> None:
+def test_repeated_numbers_match_beside_their_neighbours() -> None:
     text = "Tom has 4 coins. He buys 3, so 4 + 3 = 7. Let me verify: 4 + 3 = 7."
     assert aligned(text, "buys 3, 4 + 3 = 7.")[3:] == ["4#2", "+#1", "3#2", "=#1", "7#1", ".#2"]
 
 
-def test_repeated_step_that_was_kept_twice_is_found_twice() -> None:
+def test_repeated_step_kept_twice_matches_twice() -> None:
     text = "2 + 2 = 4. Again 2 + 2 = 4."
     assert kept(text, "2 + 2 = 4. 2 + 2 = 4.") == ["2 + 2 = 4.", " 2 + 2 = 4."]
 
 
-def test_reordered_words_are_found_out_of_order_and_no_word_is_taken_twice() -> None:
+def test_reordered_words_match_and_no_word_is_used_twice() -> None:
     assert aligned("first add 3 then take 5", "take 5 add 3 3") == ["take#1", "5#1", "add#1", "3#1", None]
 
 
-def test_reordered_word_beyond_the_window_is_not_found() -> None:
+def test_reordered_word_beyond_the_window_does_not_match() -> None:
     text = "zebra " + "and " * 20 + "add 3 here"
     assert aligned(text, "add 3 zebra", window=50)[-1] == "zebra#1"
     assert aligned(text, "add 3 zebra", window=10)[-1] is None
 
 
-def test_long_gap_does_not_lose_what_follows() -> None:
+def test_words_after_a_long_gap_match() -> None:
     text = "so 1 + 1 = 2. " + "Hmm, wait, let me think. " * 100 + "Thus 2 * 5 = 10."
     assert kept(text, "1 + 1 = 2. 2 * 5 = 10.") == [" 1 + 1 = 2.", " 2 * 5 = 10."]
 
 
-def test_latex_is_found_piece_by_piece() -> None:
+def test_latex_matches_piece_by_piece() -> None:
     text = r"Okay, \(\frac{48}{2} = 24\), right? So \boxed{24}."
     assert kept(text, r"\(\frac{48}{2} = 24\) \boxed{24}") == [r" \(\frac{48}{2} = 24\)", r" \boxed{24}"]
 
@@ -124,27 +124,27 @@ def test_subsequence_of_unique_words_is_aligned_exactly(drawn: tuple[list[int], 
     places = sorted(i for i in chosen if i < len(numbers))
     original = words(" ".join(map(str, numbers)))
     extracted = words(" ".join(str(numbers[i]) for i in places))
-    found = align(original, extracted)
-    assert found == places
-    quality = Quality.of(original, extracted, found)
+    matches = align(original, extracted)
+    assert matches == places
+    quality = Quality.of(original, extracted, matches)
     assert (quality.variation_rate, quality.alignment_gap) == (0, 0)
 
 
 @given(st.text("ab 4+=,.\n\\{}é文", max_size=60), st.data())
-def test_any_subsequence_is_found_whole(text: str, data: st.DataObject) -> None:
+def test_any_subsequence_matches_completely(text: str, data: st.DataObject) -> None:
     original = words(text)
     mask = data.draw(st.lists(st.booleans(), min_size=len(original), max_size=len(original)))
     extracted = [word for word, keep in zip(original, mask, strict=True) if keep]
-    found = align(original, extracted)
-    assert None not in found
-    assert [original[i].key for i in found if i is not None] == [w.key for w in extracted]
-    assert len(set(found)) == len(found)
-    quality = Quality.of(original, extracted, found)
+    matches = align(original, extracted)
+    assert None not in matches
+    assert [original[i].key for i in matches if i is not None] == [w.key for w in extracted]
+    assert len(set(matches)) == len(matches)
+    quality = Quality.of(original, extracted, matches)
     assert (quality.variation_rate, quality.alignment_gap) == (0, 0)
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_whatever_the_model_writes_ranges_are_sorted_disjoint_and_inside(text: str, written: str) -> None:
+def test_ranges_of_any_extraction_are_sorted_disjoint_and_inside(text: str, written: str) -> None:
     original = words(text)
     matches = align(original, words(written))
     taken = [i for i in matches if i is not None]

@@ -9,7 +9,7 @@ from cotpress.records import Trace
 TRACE = Trace(id="a", question="How many? {response}", thinking="Hmm. 1 + 1 = 2. Yes.", response="It is 2.", answer="2")
 
 
-def test_model_is_shown_problem_solution_and_its_chunk_alone() -> None:
+def test_prompt_holds_problem_solution_and_the_chunk_alone() -> None:
     system, user = conversation(TRACE, 4, 15, show_response=True)
     assert (system["role"], user["role"]) == ("system", "user")
     assert user["content"].endswith("Problem:\nHow many? {response}\n\nSolution:\nIt is 2.\n\nReasoning:\n1 + 1 = 2.")

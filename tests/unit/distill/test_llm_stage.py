@@ -81,9 +81,9 @@ def test_copied_words_become_labels_of_training_traces(store: ArtifactStore) -> 
         "mean_alignment_gap": 0.0,
         "kept_words": round(15 / 28, 4),
     }
-    asked = [call.body["messages"][-1]["content"] for call in server.calls]
-    assert len(asked) == 2
-    assert all("Solution:\nso 5" in text for text in asked)
+    prompts = [call.body["messages"][-1]["content"] for call in server.calls]
+    assert len(prompts) == 2
+    assert all("Solution:\nso 5" in text for text in prompts)
 
 
 def test_every_dropped_trace_is_counted_by_its_reason(store: ArtifactStore) -> None:
@@ -112,7 +112,7 @@ def test_every_dropped_trace_is_counted_by_its_reason(store: ArtifactStore) -> N
     }
 
 
-def test_long_thinking_is_asked_for_in_chunks_and_put_together(store: ArtifactStore) -> None:
+def test_long_thinking_is_extracted_in_chunks(store: ArtifactStore) -> None:
     text = "Okay, so let me think about it. 1 + 1 = 2. Then again. 2 + 3 = 5. That is all there is."
     with openai_server(answering()) as server:
         artifact = distill(settings(server, chunk_words=14), data(store, text), store, model=TINY)
@@ -122,7 +122,7 @@ def test_long_thinking_is_asked_for_in_chunks_and_put_together(store: ArtifactSt
     )
 
 
-def test_interrupted_extraction_asks_only_for_what_is_missing(store: ArtifactStore) -> None:
+def test_interrupted_extraction_resumes_with_the_missing_chunks(store: ArtifactStore) -> None:
     traces = data(store, *(f"Okay. {i} + 1 = {i + 1}. Yes." for i in range(8)))
     with openai_server(answering(("5 + 1", Reply(text="broken", status=422)))) as server:
         with pytest.raises(GenerationError):
@@ -138,7 +138,7 @@ def test_interrupted_extraction_asks_only_for_what_is_missing(store: ArtifactSto
     assert len(valuable(artifact)) == 8
 
 
-def test_other_filters_ask_no_model_again(store: ArtifactStore) -> None:
+def test_other_filters_generate_nothing(store: ArtifactStore) -> None:
     traces = data(store, "Okay. 8 - 3 = 5. Yes.", "Well. 4 + 1 = 5. Yes.")
     with openai_server(answering(("Well", Reply(text="altogether 4 + 1 = 5")))) as server:
         strict = distill(settings(server, max_variation=0.1), traces, store, model=TINY)
@@ -148,7 +148,7 @@ def test_other_filters_ask_no_model_again(store: ArtifactStore) -> None:
     assert list(valuable(mild)) == ["t0", "t1"]
 
 
-def test_identity_is_what_is_asked_of_which_model_not_where_or_how_fast(
+def test_identity_has_prompt_and_model_but_not_address_or_speed(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
@@ -190,7 +190,7 @@ def test_key_is_written_nowhere(
     assert KEY not in caplog.text
 
 
-def test_model_that_never_follows_is_an_error_that_counts(store: ArtifactStore) -> None:
+def test_model_that_ignores_the_instruction_is_an_error_with_counts(store: ArtifactStore) -> None:
     traces = data(store, "Okay. 8 - 3 = 5. Yes.", "Well. 4 + 1 = 5. Yes.")
     with (
         openai_server(lambda call, seen: Reply(text="I cannot help with that")) as server,
@@ -218,7 +218,7 @@ def test_transformers_model_extracts_through_the_same_stage(store: ArtifactStore
         ({"model": TINY}, r"distill\.model: got 'tiny', but the server 'stub' extracts"),
     ],
 )
-def test_values_out_of_range_are_refused_before_anything_is_asked(store: ArtifactStore, more, message: str) -> None:
+def test_values_out_of_range_are_refused_before_generation(store: ArtifactStore, more, message: str) -> None:
     with openai_server(answering()) as server:
         with pytest.raises(ConfigError, match=message):
             distill(settings(server, **more), data(store, "Okay. 8 - 3 = 5."), store, model=TINY)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.distill.aligned import Quality, outliers
 from cotpress.distill.alignment import align, words
+from cotpress.distill.llm import Quality, outliers
 
 
 def quality(original: str, extracted: str) -> Quality:
@@ -13,17 +13,15 @@ def quality(original: str, extracted: str) -> Quality:
 
 def test_rates_by_hand() -> None:
     # original: 10 words; written: 6, of which "thus" is new; "7" is written twice but stands there once
-    found = quality("so 4 + 3 = 7 and done now then", "thus 4 + 3 7 7")
-    assert found == Quality(num_original=10, num_extracted=6, num_found=5, num_matched=4)
-    assert found.variation_rate == pytest.approx(1 / 6)
-    assert found.matching_rate == pytest.approx(4 / 10)
-    assert found.alignment_gap == pytest.approx(5 / 10 - 4 / 10)
+    made = quality("so 4 + 3 = 7 and done now then", "thus 4 + 3 7 7")
+    assert made == Quality(num_original=10, num_extracted=6, num_copied=5, num_matched=4)
+    assert made.variation_rate == pytest.approx(1 / 6)
+    assert made.alignment_gap == pytest.approx(5 / 10 - 4 / 10)
 
 
 def test_verbatim_copy_has_no_variation_and_no_gap() -> None:
-    found = quality("Hmm, 8 - 3 = 5. Yes.", "8 - 3 = 5.")
-    assert (found.variation_rate, found.alignment_gap) == (0, 0)
-    assert found.matching_rate == pytest.approx(6 / 10)
+    made = quality("Hmm, 8 - 3 = 5. Yes.", "8 - 3 = 5.")
+    assert (made.variation_rate, made.alignment_gap) == (0, 0)
 
 
 def test_rephrased_text_is_all_variation() -> None:
@@ -32,16 +30,15 @@ def test_rephrased_text_is_all_variation() -> None:
 
 def test_chunks_count_together_not_as_a_mean_of_rates() -> None:
     parts = [
-        Quality(num_original=90, num_extracted=30, num_found=30, num_matched=30),
-        Quality(num_original=10, num_extracted=10, num_found=0, num_matched=0),
+        Quality(num_original=90, num_extracted=30, num_copied=30, num_matched=30),
+        Quality(num_original=10, num_extracted=10, num_copied=0, num_matched=0),
     ]
     assert Quality.total(parts).variation_rate == pytest.approx(0.25)
-    assert Quality.total(parts).matching_rate == pytest.approx(0.3)
 
 
-def test_nothing_at_all_has_rates_of_zero() -> None:
+def test_empty_extraction_has_rates_of_zero() -> None:
     empty = Quality.total([])
-    assert (empty.variation_rate, empty.matching_rate, empty.alignment_gap) == (0, 0, 0)
+    assert (empty.variation_rate, empty.alignment_gap) == (0, 0)
 
 
 def test_share_drops_the_highest_by_hand() -> None:
@@ -57,7 +54,7 @@ def test_equally_good_samples_are_all_kept() -> None:
     assert outliers({"a": 0.3, "b": 0.2, "c": 0.2, "d": 0.1}, 0.5, 1.0) == {"a"}
 
 
-def test_highest_value_that_is_ever_kept_holds_whatever_the_share() -> None:
+def test_highest_kept_value_holds_for_every_share() -> None:
     values = {"a": 0.9, "b": 0.6, "c": 0.5, "d": 0.1}
     assert outliers(values, 0.0, 0.5) == {"a", "b"}
     assert outliers(values, 0.25, 0.5) == {"a", "b"}
@@ -65,7 +62,7 @@ def test_highest_value_that_is_ever_kept_holds_whatever_the_share() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1)), st.floats(0, 0.99))
-def test_share_is_never_exceeded_and_no_kept_sample_is_worse_than_a_dropped_one(
+def test_share_is_not_exceeded_and_no_kept_sample_is_worse_than_a_dropped_one(
     values: dict[str, float], share: float
 ) -> None:
     bad = outliers(values, share, 1.0)

@@ -1,4 +1,4 @@
-"""Intervals hold the truth as often as they say, on simulated benchmarks with a known truth."""
+"""Coverage of the intervals on simulated benchmarks with a known truth."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def _held(low: float, high: float, truth: float) -> bool:
 def _assert_covers(hits: int, repeats: int, confidence: float, *, slack: float) -> None:
     """Not below the level by more than chance and `slack` (small samples) explain; not above all reason either."""
     least = stats.binom.ppf(1e-4, repeats, confidence - slack) / repeats
-    assert least <= hits / repeats, f"covers {hits / repeats:.3f}, asked {confidence}"
+    assert least <= hits / repeats, f"covers {hits / repeats:.3f}, expected {confidence}"
 
 
 @pytest.mark.parametrize(("n", "p"), [(20, 0.1), (30, 0.5), (84, 0.85), (200, 0.97)])
@@ -38,8 +38,8 @@ def test_clustered_interval_covers(n: int, k: int, shape: tuple[float, float]) -
     rng = np.random.default_rng(n * k)
     truth = shape[0] / sum(shape)
     means = rng.binomial(k, rng.beta(*shape, (REPEATS, n))) / k
-    found = [fraction_interval(row, n * k) for row in means]
-    _assert_covers(sum(_held(f.low, f.high, truth) for f in found), REPEATS, 0.95, slack=0.03 if n == 10 else 0.015)
+    intervals = [fraction_interval(row, n * k) for row in means]
+    _assert_covers(sum(_held(f.low, f.high, truth) for f in intervals), REPEATS, 0.95, slack=0.03 if n == 10 else 0.015)
 
 
 def test_interval_that_ignores_clusters_would_not_cover() -> None:
@@ -54,8 +54,8 @@ def _coverage_of_difference(draw: Callable[[np.random.Generator], tuple[NDArray[
     rng, hits = np.random.default_rng(5), 0
     for _ in range(repeats):
         ours, theirs = draw(rng)
-        found = paired_accuracy_difference(answers(ours), answers(theirs))
-        hits += _held(found.low, found.high, truth)
+        difference = paired_accuracy_difference(answers(ours), answers(theirs))
+        hits += _held(difference.low, difference.high, truth)
     return hits
 
 

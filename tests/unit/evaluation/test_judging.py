@@ -1,10 +1,10 @@
-"""The verdicts on answers, and the tokens that are counted in them."""
+"""Verdicts on answers, and the number of their tokens."""
 
 import pytest
 
-from cotpress.evaluation.asking import Answer, Inquiry, Protocol, ask
 from cotpress.evaluation.judging import prediction
-from cotpress.generation.base import Generation
+from cotpress.evaluation.protocol import Answer
+from cotpress.generation.backends import Generation
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.prompts import ChatConfig, ChatFormat
@@ -35,25 +35,25 @@ def _verdict(chat, text, reason="stop", problem=PROBLEM, thinks=True):
 
 
 def test_answer_in_the_response_counts(chat):
-    found = _verdict(chat, "<think>\n5 and 7\n</think>\n\nThe answer is 12.")
-    assert found.correct
-    assert found.predicted == "12"
-    assert 0 < found.num_thinking_tokens < found.num_tokens
+    judged = _verdict(chat, "<think>\n5 and 7\n</think>\n\nThe answer is 12.")
+    assert judged.correct
+    assert judged.predicted == "12"
+    assert 0 < judged.num_thinking_tokens < judged.num_tokens
 
 
-def test_the_response_and_not_the_thinking_is_judged(chat):
+def test_response_is_judged_not_the_thinking(chat):
     assert not _verdict(chat, "<think>\nThe answer is 12.\n</think>\n\nThe answer is 13.").correct
 
 
-def test_truncated_answer_is_wrong_whatever_it_says(chat):
+def test_truncated_answer_is_wrong_even_with_the_right_number(chat):
     assert not _verdict(chat, "<think>\nx\n</think>\n\nThe answer is 12", reason="length").correct
 
 
 def test_unclosed_thinking_counts_all_tokens_as_thinking(chat):
-    found = _verdict(chat, "<think>\nso 12 or 13 or", reason="length")
-    assert not found.correct
-    assert not found.closed
-    assert found.num_thinking_tokens == found.num_tokens
+    judged = _verdict(chat, "<think>\nso 12 or 13 or", reason="length")
+    assert not judged.correct
+    assert not judged.closed
+    assert judged.num_thinking_tokens == judged.num_tokens
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_unclosed_thinking_counts_all_tokens_as_thinking(chat):
     ],
     ids=["never begun", "by a student of ours", "begun", "begun and closed", "closed only"],
 )
-def test_thinking_is_unclosed_only_where_it_was_begun(chat, text, thinks, closed):
-    found = _verdict(chat, text, thinks=thinks)
-    assert found.closed is closed
+def test_thinking_is_unclosed_only_if_it_was_begun(chat, text, thinks, closed):
+    judged = _verdict(chat, text, thinks=thinks)
+    assert judged.closed is closed
     if text.startswith("2"):
-        assert found.num_thinking_tokens == (found.num_tokens if thinks else 0)
+        assert judged.num_thinking_tokens == (judged.num_tokens if thinks else 0)
 
 
-def test_thinking_that_the_template_opens_is_begun(store):
+def test_thinking_opened_by_the_template_counts_as_begun(store):
     tokenizer = load_tokenizer(MODEL, store)
     tokenizer.chat_template += "{{ '<think>\\n' }}"
     assert not _verdict(ChatFormat(tokenizer, MODEL.chat), "so 12", thinks=False).closed
@@ -90,12 +90,12 @@ REMARK = "5 + 7 = 12\n\nThe final answer is $\\boxed{12}$.\n\nLet me know if you
 
 
 @pytest.mark.parametrize("thinks", [False, True])
-def test_a_closing_remark_is_not_the_answer_where_there_are_no_tags(without_tags, thinks):
-    found = _verdict(without_tags, REMARK, thinks=thinks)
-    assert (found.predicted, found.correct, found.closed) == ("12", True, True)
+def test_without_tags_a_closing_remark_is_not_the_answer(without_tags, thinks):
+    judged = _verdict(without_tags, REMARK, thinks=thinks)
+    assert (judged.predicted, judged.correct, judged.closed) == ("12", True, True)
 
 
-def test_who_was_not_trained_to_a_layout_without_tags_does_not_think(without_tags):
+def test_without_tags_only_students_of_this_layout_think(without_tags):
     assert _verdict(without_tags, REMARK, thinks=False).num_thinking_tokens == 0
     trained = _verdict(without_tags, "5 + 7 = 12\n\nThe final answer is $\\boxed{12}$.")
     assert trained.num_thinking_tokens == len(without_tags.text_ids("5 + 7 = 12"))
@@ -103,57 +103,45 @@ def test_who_was_not_trained_to_a_layout_without_tags_does_not_think(without_tag
     assert (unclosed.closed, unclosed.num_thinking_tokens) == (False, unclosed.num_tokens)
 
 
-class Writes:
-    """A backend that writes the same tokens to every prompt, or only their text."""
-
-    def __init__(self, ids, text, tells_ids=True):
-        told = tuple(ids) if tells_ids else None
-        self._made = Generation(token_ids=told, text=text, finish_reason="stop", latency_s=0.0, reported_tokens=99)
-
-    def complete(self, prompts, *, on_done, **_):
-        for index, _ in enumerate(prompts):
-            on_done(index, self._made)
-
-
-def test_thinking_tokens_are_counted_as_they_were_written_and_not_tokenized_again(chat, store):
+def test_thinking_tokens_are_those_that_were_generated_unless_the_backend_gives_only_text(chat, store):
     tokenizer = load_tokenizer(MODEL, store)
-    spliced = [i for letter in "the answer" for i in chat.text_ids(letter)]  # as pruning leaves them: nothing merged
+    spliced = [i for letter in "the answer" for i in chat.text_ids(letter)]  # as after pruning: no merged tokens
     assert len(chat.text_ids("the answer")) < len(spliced)
     ids = [*chat.completion_ids(spliced, "12")][:-1]
     text = tokenizer.decode(ids)
-    protocol = Protocol(max_new_tokens=99, context_tokens=999)
-    for tells_ids in (True, False):
-        ((found,),) = ask(Writes(ids, text, tells_ids), chat, [PROBLEM], [Inquiry(protocol=protocol)])
-        thinking = spliced if tells_ids else chat.text_ids("the answer")
-        assert found.retokenized is not tells_ids
-        assert found.num_tokens == (len(ids) if tells_ids else len(chat.text_ids(text)))
+    for token_ids in (tuple(ids), None):
+        generation = Generation(token_ids=token_ids, text=text, finish_reason="stop", latency_s=0.0, reported_tokens=99)
+        answer = Answer.of(PROBLEM, 0, generation, chat)
+        thinking = spliced if token_ids else chat.text_ids("the answer")
+        assert answer.retokenized is (token_ids is None)
+        assert answer.num_tokens == (len(ids) if token_ids else len(chat.text_ids(text)))
         opening = len(chat.thinking_start())
-        assert found.num_thinking_tokens - opening - len(thinking) == len(chat.text_ids("\n"))
-        judged = prediction(PROBLEM, found, chat, system="s", ratio=1.0, thinks=True)
-        assert judged.num_thinking_tokens == found.num_thinking_tokens
+        assert answer.num_thinking_tokens - opening - len(thinking) == len(chat.text_ids("\n"))
+        judged = prediction(PROBLEM, answer, chat, system="s", ratio=1.0, thinks=True)
+        assert judged.num_thinking_tokens == answer.num_thinking_tokens
 
 
 def test_empty_output_is_wrong(chat):
-    found = _verdict(chat, "")
-    assert (found.correct, found.predicted, found.num_tokens) == (False, "", 0)
+    judged = _verdict(chat, "")
+    assert (judged.correct, judged.predicted, judged.num_tokens) == (False, "", 0)
 
 
-def test_the_problem_says_what_kind_of_answer_is_looked_for(chat):
+def test_kind_of_answer_comes_from_the_problem(chat):
     text = "<think>\nx\n</think>\n\nThe answer is (B), since 12 > 3."
     letter = Problem(id="p", question="which", answer="B", extractor="letter")
     assert (_verdict(chat, text, problem=letter).predicted, _verdict(chat, text, problem=letter).correct) == ("B", True)
     assert not _verdict(chat, text).correct
 
 
-def test_unanswerable_question_is_right_only_if_the_output_says_so(chat):
+def test_unanswerable_question_is_right_only_if_the_output_declines(chat):
     missing = Problem(id="p", question="how many", answer="", unanswerable=True)
     declined = "<think>\n12?\n</think>\n\n\\boxed{\\text{Not enough information}}"
     for text, reason, right in ((declined, "stop", True), (declined, "length", False), ("\\boxed{12}", "stop", False),
                                 ("", "stop", False), ("<think>\nso 12 or", "length", False)):  # fmt: skip
-        found = _verdict(chat, text, reason, missing)
-        assert (found.correct, found.declined) == (right, right)
+        judged = _verdict(chat, text, reason, missing)
+        assert (judged.correct, judged.declined) == (right, right)
 
 
 def test_declining_an_answerable_question_is_wrong_and_counted(chat):
-    found = _verdict(chat, "<think>\nx\n</think>\n\nThere is not enough information.")
-    assert (found.correct, found.declined, found.predicted) == (False, True, "")
+    judged = _verdict(chat, "<think>\nx\n</think>\n\nThere is not enough information.")
+    assert (judged.correct, judged.declined, judged.predicted) == (False, True, "")

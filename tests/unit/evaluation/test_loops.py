@@ -1,4 +1,4 @@
-"""Loops at the end of a text are found, repetitions elsewhere and lawful repetition are not."""
+"""Detection of loops at the end of a text, not of repetitions elsewhere or of counting."""
 
 import random
 import time

@@ -9,7 +9,7 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.evaluation.summary import matched_budgets, summarize, token_counter, with_reference_tokens
 from cotpress.report.plots import ratio_picture
 from cotpress.report.table import control_notes, csv_table, plain_table
-from cotpress.tracking.results import result_metrics
+from cotpress.tracking import result_metrics
 from support.judged import answer
 
 

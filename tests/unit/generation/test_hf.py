@@ -1,4 +1,3 @@
-import copy
 import time
 import weakref
 
@@ -8,10 +7,8 @@ from transformers import GenerationConfig
 
 from cotpress.devices import memory
 from cotpress.errors import MemoryLimitError
-from cotpress.generation.base import Sampling
-from cotpress.generation.hf import generate
-from cotpress.generation.packed_linear import pack_linears
-from cotpress.generation.prefill import MIN_PREFIX_TOKENS
+from cotpress.generation.backends import Sampling
+from cotpress.generation.hf import MIN_PREFIX_TOKENS, generate
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.store.artifacts import ArtifactStore
@@ -54,13 +51,13 @@ def _reference(model, tokenizer, prompt, budget):
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_greedy_equals_transformers_row_by_row(ending, batch_size):
     model, tokenizer = ending
-    found = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=batch_size)
-    assert [list(g.token_ids) for g in found] == [_reference(model, tokenizer, p, 24) for p in PROMPTS]
-    assert len({g.num_tokens for g in found}) > 1, "rows must leave at different times for this test to mean anything"
-    assert all((g.finish_reason == "length") == (g.num_tokens == 24) for g in found)
+    made = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=batch_size)
+    assert [list(g.token_ids) for g in made] == [_reference(model, tokenizer, p, 24) for p in PROMPTS]
+    assert len({g.num_tokens for g in made}) > 1, "rows must leave at different times for this test to mean anything"
+    assert all((g.finish_reason == "length") == (g.num_tokens == 24) for g in made)
 
 
-def test_a_text_ends_within_a_budget_that_holds_its_end_token_too(ending):
+def test_budget_includes_the_end_token(ending):
     whole = generate(*ending, PROMPTS, max_new_tokens=24, batch_size=7)
     for budget in sorted({g.num_tokens + more for g in whole for more in (0, 1)} - {0, 25}):
         cut = generate(*ending, PROMPTS, max_new_tokens=budget, batch_size=7)
@@ -68,10 +65,10 @@ def test_a_text_ends_within_a_budget_that_holds_its_end_token_too(ending):
         assert [g.finish_reason == "stop" for g in cut] == ended
 
 
-def test_budget_ends_a_text_and_says_so(parts):
+def test_text_that_reaches_the_budget_has_reason_length(parts):
     model, tokenizer = parts
-    (found,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=3, batch_size=4)
-    assert (found.num_tokens, found.finish_reason) == (3, "length")
+    (made,) = generate(model, tokenizer, PROMPTS[:1], max_new_tokens=3, batch_size=4)
+    assert (made.num_tokens, made.finish_reason) == (3, "length")
 
 
 def test_sampling_follows_its_seed(parts):
@@ -94,11 +91,11 @@ def test_sampled_text_does_not_depend_on_its_batch(ending, batch_size):
     order = [4, 0, 6, 2, 1, 5, 3]
 
     def texts(indices, size):
-        found = generate(
+        made = generate(
             model, tokenizer, [PROMPTS[i] for i in indices], max_new_tokens=20, batch_size=size, sampling=sampling,
             streams=[names[i] for i in indices],
         )  # fmt: skip
-        return {i: g.token_ids for i, g in zip(indices, found, strict=True)}
+        return {i: g.token_ids for i, g in zip(indices, made, strict=True)}
 
     alone = texts(range(7), 1)
     assert texts(order, batch_size) == alone
@@ -107,11 +104,11 @@ def test_sampled_text_does_not_depend_on_its_batch(ending, batch_size):
 
 def test_samples_of_one_prompt_differ(parts):
     model, tokenizer = parts
-    found = generate(
+    made = generate(
         model, tokenizer, [PROMPTS[0]] * 4, max_new_tokens=12, batch_size=4, sampling=Sampling(temperature=1.0),
         streams=[f"p/{i}" for i in range(4)],
     )  # fmt: skip
-    assert len({g.token_ids for g in found}) == 4
+    assert len({g.token_ids for g in made}) == 4
 
 
 def test_tiny_top_p_is_greedy(parts):
@@ -125,32 +122,32 @@ def test_tiny_top_p_is_greedy(parts):
 def test_every_prompt_is_reported_once_with_its_own_index(parts):
     model, tokenizer = parts
     seen = {}
-    found = generate(
+    made = generate(
         model, tokenizer, PROMPTS[::-1], max_new_tokens=4, batch_size=2, on_done=lambda i, g: seen.setdefault(i, g)
     )
-    assert [seen[i] for i in range(len(PROMPTS))] == found
+    assert [seen[i] for i in range(len(PROMPTS))] == made
 
 
 def test_no_prompt_gives_no_text(parts):
     assert generate(*parts, [], max_new_tokens=4, batch_size=2) == []
 
 
-def test_rows_that_join_and_leave_write_what_they_write_alone(ending):
+def test_rows_that_join_and_leave_equal_rows_generated_alone(ending):
     model, tokenizer = ending
     prompts, limits = PROMPTS * 3, [5, 24, 150, 9, 24, 3, 160] * 3
-    found = generate(model, tokenizer, prompts, max_new_tokens=limits, batch_size=4)
+    made = generate(model, tokenizer, prompts, max_new_tokens=limits, batch_size=4)
     alone = [_reference(model, tokenizer, p, 160) for p in PROMPTS] * 3
-    assert [list(g.token_ids) for g in found] == [text[:limit] for text, limit in zip(alone, limits, strict=True)]
+    assert [list(g.token_ids) for g in made] == [text[:limit] for text, limit in zip(alone, limits, strict=True)]
 
 
-def test_next_prompt_joins_while_others_still_write(parts):
+def test_next_prompt_joins_an_active_batch(parts):
     model, tokenizer = parts
     ended = []
     generate(
         model, tokenizer, [[20, 21], [30, 31], [40, 41]], max_new_tokens=[2, 40, 2], batch_size=2,
         on_done=lambda index, _: ended.append(index),
     )  # fmt: skip
-    assert ended.index(1) == 2, "the long one ends last although it began in the first batch"
+    assert ended.index(1) == 2, "the long row ends last although it began in the first batch"
 
 
 @pytest.mark.parametrize("shared", [0, 3, 30])
@@ -160,10 +157,10 @@ def test_common_prefix_is_read_once_and_changes_no_text(ending, shared):
     read = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "forward", _counting(model.forward, read))
-        found = generate(model, tokenizer, prompts, max_new_tokens=24, batch_size=3)
-    saved = shared if shared >= MIN_PREFIX_TOKENS else 0
-    assert ((1, shared) in read) == bool(saved)
-    assert [list(g.token_ids) for g in found] == [_reference(model, tokenizer, p, 24) for p in prompts]
+        made = generate(model, tokenizer, prompts, max_new_tokens=24, batch_size=3)
+    once = shared if shared >= MIN_PREFIX_TOKENS else 0
+    assert ((1, shared) in read) == bool(once)
+    assert [list(g.token_ids) for g in made] == [_reference(model, tokenizer, p, 24) for p in prompts]
 
 
 def _counting(forward, read):
@@ -174,7 +171,7 @@ def _counting(forward, read):
     return counted
 
 
-def test_samples_of_one_prompt_are_read_once(parts, monkeypatch):
+def test_samples_of_one_prompt_share_its_prefill(parts, monkeypatch):
     model, tokenizer = parts
     read = []
     monkeypatch.setattr(model, "forward", _counting(model.forward, read))
@@ -188,38 +185,24 @@ def test_samples_of_one_prompt_are_read_once(parts, monkeypatch):
 def test_seconds_of_the_texts_add_up_to_the_time_of_the_call(parts):
     model, tokenizer = parts
     began = time.monotonic()
-    found = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
+    made = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
     elapsed = time.monotonic() - began
-    assert 0.5 * elapsed < sum(g.latency_s for g in found) <= elapsed
-
-
-def test_packed_layers_write_the_same_texts(ending):
-    model, tokenizer = ending
-    plain = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
-    packed = copy.deepcopy(model)
-    assert pack_linears(packed) == 15, "seven per layer, and the head"
-    packed.generation_config = model.generation_config
-    found = generate(packed, tokenizer, PROMPTS, max_new_tokens=24, batch_size=3)
-    assert [g.token_ids for g in found] == [g.token_ids for g in plain]
-
-
-def test_other_number_formats_are_not_packed(parts):
-    assert pack_linears(copy.deepcopy(parts[0]).to(torch.bfloat16)) == 0
+    assert 0.5 * elapsed < sum(g.latency_s for g in made) <= elapsed
 
 
 @pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, top_p=0.95, seed=3)], ids=["greedy", "sampled"])
-def test_batch_that_does_not_fit_the_memory_is_made_smaller_and_writes_the_same(ending, monkeypatch, caplog, sampling):
+def test_batch_that_does_not_fit_the_memory_is_halved_with_the_same_texts(ending, monkeypatch, caplog, sampling):
     model, tokenizer = ending
 
     def texts(batch_size):
-        found = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=batch_size, sampling=sampling)
-        return [g.token_ids for g in found]
+        made = generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=batch_size, sampling=sampling)
+        return [g.token_ids for g in made]
 
     alone, forward, steps = texts(1), model.forward, []
 
     def limited(*, input_ids, **more):
         steps.append(len(input_ids))
-        if len(input_ids) > 2 and len(steps) > 4:  # not at the first step: some rows have been written in part
+        if len(input_ids) > 2 and len(steps) > 4:  # not at the first step, so that some rows are partly generated
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(input_ids=input_ids, **more)
 
@@ -230,13 +213,13 @@ def test_batch_that_does_not_fit_the_memory_is_made_smaller_and_writes_the_same(
         num_before = len(steps)
         assert texts(7) == alone
     assert max(steps[:num_before]) == 7
-    assert max(steps[num_before:]) <= 2, "what did not fit once is not tried again"
-    (told,) = [r.getMessage() for r in caplog.records]
-    assert "generation: out of memory with" in told
-    assert "trainer.generation_tokens=" in told
+    assert max(steps[num_before:]) <= 2, "a size that did not fit is not tried again"
+    (message,) = [r.getMessage() for r in caplog.records]
+    assert "generation: out of memory with" in message
+    assert "trainer.generation_tokens=" in message
 
 
-def test_answer_that_does_not_fit_the_memory_alone_is_a_clear_error(parts, monkeypatch):
+def test_single_row_that_does_not_fit_the_memory_is_an_error(parts, monkeypatch):
     model, tokenizer = parts
     monkeypatch.setattr(memory, "_of_owners", weakref.WeakKeyDictionary())
 

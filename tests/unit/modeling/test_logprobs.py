@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 
 from cotpress.modeling import head, logprobs
 from cotpress.modeling.logprobs import ScoreInput, token_readings
+from cotpress.records import Trace
+from cotpress.scoring.config import Condition, Template
+from support import naive as oracle
 
 
 def naive(model, item):
@@ -39,7 +42,7 @@ def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_
             np.testing.assert_allclose(values, naive(model, item), atol=1e-5)
 
 
-def test_entropy_is_log_v_where_every_word_is_alike_and_0_where_one_is_certain(tiny_config, store):
+def test_entropy_is_log_v_for_uniform_and_0_for_certain_predictions(tiny_config, store):
     from cotpress.modeling.loading import load_model
 
     model = load_model(tiny_config, store)
@@ -61,7 +64,7 @@ def test_logits_are_made_for_scored_positions_only(model, monkeypatch):
     assert sum(seen) == 3
 
 
-def test_packs_respect_the_token_budget_and_hold_no_padding(model):
+def test_packs_respect_the_token_budget_and_have_no_padding(model):
     seen = []
     hook = model.model.embed_tokens.register_forward_hook(lambda module, args, out: seen.append(tuple(args[0].shape)))
     inputs = [ScoreInput(context_ids=[1], target_ids=[3] * n) for n in (1, 30, 2, 50, 7, 9, 120)]
@@ -70,7 +73,7 @@ def test_packs_respect_the_token_budget_and_hold_no_padding(model):
     assert sorted(seen, reverse=True) == [(1, 121), (1, 31 + 10 + 8 + 3 + 2), (1, 51)]
 
 
-def test_texts_go_alone_where_attention_does_not_pack(model, tiny_config, store):
+def test_texts_are_read_alone_with_eager_attention(model, tiny_config, store):
     from dataclasses import replace
 
     from cotpress.modeling.config import Attention
@@ -109,10 +112,10 @@ def test_windows_score_each_token_once_after_the_text_of_its_window(width, model
 
 @given(num_targets=st.integers(1, 200), width=st.one_of(st.none(), st.integers(1, 60)))
 def test_windows_cover_every_target_once_and_overlap_by_half(num_targets, width):
-    found = logprobs.windows(num_targets, width)
-    assert [i for _, first, end in found for i in range(first, end)] == list(range(num_targets))
-    assert all(end - start <= (width or num_targets) for start, _, end in found)
-    assert all(first - start == int((width or num_targets) * 0.5) for start, first, _ in found[1:])
+    ranges = logprobs.windows(num_targets, width)
+    assert [i for _, first, end in ranges for i in range(first, end)] == list(range(num_targets))
+    assert all(end - start <= (width or num_targets) for start, _, end in ranges)
+    assert all(first - start == int((width or num_targets) * 0.5) for start, first, _ in ranges[1:])
 
 
 # torch.jit, seen when inductor is imported
@@ -130,7 +133,7 @@ def test_compiled_model_gives_the_same(model):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_input_is_read_ahead_only_as_far_as_needed(model):
+def test_input_is_read_ahead_by_a_fixed_number_of_batches(model):
     read = []
 
     def inputs():
@@ -162,3 +165,39 @@ def test_bfloat16_log_softmax_is_in_float32(tiny_config, store):
     expected = logits.double().log_softmax(-1)[:-1].gather(1, ids[0, 1:, None]).squeeze(1)
     np.testing.assert_allclose(got[:, 0], expected.numpy(), atol=2e-3)
     assert len(np.unique(got[:, 0])) > 30
+
+
+TRACES = [
+    Trace(
+        id="seats",
+        question="A hall has 5 rows of 14 seats, and 3 seats are broken. How many seats can be sold?",
+        thinking="Okay, 5 rows with 14 seats each, that is 70. Hmm, 3 are broken. Wait, 3 per row? No.\n\n70 - 3 = 67",
+        response="67 seats can be sold.",
+        answer="67",
+    ),
+    Trace(
+        id="root",
+        question="Find the larger root of $x^2 - 3x + 1 = 0$.",
+        thinking="By the formula $x = \\frac{3 \\pm \\sqrt{5}}{2}$, so the larger one has a plus: naïve, but fine. 😀",
+        response="The answer is \\boxed{\\frac{3+\\sqrt{5}}{2}}.",
+        answer="\\frac{3+\\sqrt{5}}{2}",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", Condition)
+def test_logprobs_of_a_real_model_equal_plain_forward_passes(condition, smollm2):
+    """The golden files hold numbers of independent code for longer texts, for which they need the data folder."""
+    tokenizer, model = smollm2.tokenizer, smollm2.model
+    inputs = [
+        ScoreInput(
+            context_ids=oracle.context_ids(tokenizer, Template.plain, condition, trace),
+            target_ids=oracle.token_ids(tokenizer, trace.thinking),
+        )
+        for trace in TRACES
+    ]
+    for values, trace in zip(token_readings(model, inputs, 2000), TRACES, strict=True):
+        np.testing.assert_allclose(
+            values[:, 0], oracle.logprobs(model, tokenizer, Template.plain, condition, trace), atol=1e-3
+        )

@@ -59,7 +59,7 @@ def test_packed_states_equal_those_of_each_sequence_alone(architecture, attentio
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_packed_gradients_equal_the_sum_of_those_of_each_sequence_alone(architecture, checkpointing):
     decoder, texts = tiny(architecture), sequences()
-    # A loss under which every position counts differently.
+    # A loss with a different weight at every position.
     weights = [torch.randn(n, 48, generator=torch.Generator().manual_seed(n)) for n in LENGTHS]
     for text, weight in zip(texts, weights, strict=True):
         (alone(decoder, text) * weight).sum().backward()
@@ -83,7 +83,7 @@ def test_sliding_windows_stay_within_a_sequence(attention):
             torch.testing.assert_close(got, alone(decoder, text), atol=1e-5, rtol=0)
 
 
-def test_what_else_is_in_the_pack_changes_nothing():
+def test_states_do_not_depend_on_the_other_sequences_of_the_pack():
     decoder, texts = tiny("llama"), sequences()
     with torch.inference_mode():
         first = packed_states(decoder, pack(texts))[: LENGTHS[0]]
@@ -91,7 +91,7 @@ def test_what_else_is_in_the_pack_changes_nothing():
     torch.testing.assert_close(first, other, atol=1e-6, rtol=0)
 
 
-def test_attention_never_makes_a_mask_over_the_row(monkeypatch):
+def test_packed_sdpa_uses_no_mask(monkeypatch):
     from transformers.integrations import sdpa_attention
 
     whole, masks = sdpa_attention.sdpa_attention_forward, []
@@ -105,8 +105,7 @@ def test_attention_never_makes_a_mask_over_the_row(monkeypatch):
     assert masks == [None] * 3 * len(LENGTHS)
 
 
-def test_attention_outside_packs_is_what_it_was():
-    """Padded batches with a mask, after packing has been used in this process."""
+def test_padded_batches_are_unchanged_after_packing():
     decoder, (short, _, long, *_) = tiny("llama"), sequences()
     packed_states(decoder, pack([short, long]))
     ids = torch.zeros((2, len(long)), dtype=torch.long)
@@ -129,7 +128,7 @@ def test_architecture_with_its_own_attention_is_refused():
         packed_states(Own(), pack(sequences()))
 
 
-def test_pack_puts_sequences_side_by_side_with_their_own_positions():
+def test_pack_concatenates_sequences_and_restarts_positions():
     packed = pack([[5, 6, 7], np.int32([8]), [9, 10]])
     assert packed.ids.tolist() == [[5, 6, 7, 8, 9, 10]]
     assert packed.positions.tolist() == [[0, 1, 2, 0, 0, 1]]

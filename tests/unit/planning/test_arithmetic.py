@@ -28,7 +28,7 @@ def _counted(shape: ModelShape, setting: Setting, *, backward: bool) -> int:
     packed = pack([[1] * LENGTH])
     predicting = torch.arange(LENGTH - 1)
     counter = FlopCounterMode(display=False)
-    with counter, checkpointed_activations(model, wanted=setting.checkpointing), torch.set_grad_enabled(backward):
+    with counter, checkpointed_activations(model, enabled=setting.checkpointing), torch.set_grad_enabled(backward):
         split = split_head(model)
         states = packed_states(split.decoder, packed).index_select(0, predicting)
         head: Any = split.head

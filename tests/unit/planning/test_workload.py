@@ -4,8 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from cotpress.data.config import JsonlDataConfig, PlantedBenchmarkConfig, PlantedDataConfig, PublishedBenchmarkConfig
-from cotpress.data.self_written.config import SelfWrittenDataConfig
+from cotpress.data.config import (
+    JsonlDataConfig,
+    PlantedBenchmarkConfig,
+    PlantedDataConfig,
+    PublishedBenchmarkConfig,
+    SelfWrittenDataConfig,
+)
 from cotpress.errors import ConfigError
 from cotpress.planning.config import PlanConfig, check_plan
 from cotpress.planning.hours import generation_work, scoring_work, total_gpu_hours, training_work

@@ -32,7 +32,7 @@ from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.scoring.table import SCORERS
 from cotpress.store.artifacts import fingerprint
 from cotpress.tasks.flow import Compression
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.scoring import built, models_of
 
 TOKENSKIP = TokenskipConfig(name="tokenskip", path="the encoder of conftest.py", train=True, seed=1)
@@ -162,7 +162,7 @@ def test_scores_are_made_once_for_all_ratios(at_ratio, tmp_path):
         config = at_ratio(
             ratio, "model=tiny", "data.num_traces=4", "scorer=random", "tracker=none", f"output_root={tmp_path}"
         )
-        with closing(CsvTracker(tmp_path)) as tracker:
+        with closing(Tracker(tmp_path)) as tracker:
             compression = Compression(config, tracker)
             keys.add(compression.scores.key)
             kept.add(compression.compressed().key)

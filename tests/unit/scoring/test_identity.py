@@ -16,7 +16,7 @@ from cotpress.scoring import models
 from cotpress.scoring.scorers import classifier
 from cotpress.store.artifacts import Artifact, fingerprint
 from cotpress.tasks.flow import Compression, Flow
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.commands import ROOT
 
 KEYS = {
@@ -77,7 +77,7 @@ def flow_of(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(models, "tokenizer_fingerprint", lambda found: found.name_or_path)
     monkeypatch.setattr(classifier, "encoder_identity", lambda path: {"hub": path, "commit": "abc"})
     monkeypatch.setattr(stage, "_may_be_longer", lambda *_: False)
-    tracker = CsvTracker(tmp_path)
+    tracker = Tracker(tmp_path)
 
     def make(*overrides: str) -> Flow:
         register_schemas()
@@ -105,7 +105,7 @@ def test_scores_of_earlier_releases_are_found_again(overrides: str, tmp_path_fac
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = to_objects(compose("compress", overrides=[f"output_root={root}", *TINY, *overrides.split()]))
     assert isinstance(config, CompressConfig)
-    with closing(CsvTracker(tmp_path_factory.mktemp("tracker"))) as tracker:
+    with closing(Tracker(tmp_path_factory.mktemp("tracker"))) as tracker:
         flow = Compression(config, tracker)
         if config.reference.exists:
             vars(flow)["reference"] = made_before("reference", REFERENCE)

@@ -35,7 +35,7 @@ def test_artifact_is_computed_once_and_found_again(tmp_path: Path) -> None:
     assert second.facts == {"mean": 0.5}
 
 
-def test_other_identity_is_another_artifact(tmp_path: Path) -> None:
+def test_another_identity_gives_another_artifact(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     assert store.build("data", {"seed": 1}, _write("x")).key != store.build("data", {"seed": 2}, _write("x")).key
     assert store.find("data", {"seed": 3}) is None
@@ -49,9 +49,8 @@ def test_fingerprint_ignores_key_order_and_nothing_else() -> None:
 
 
 def test_same_content_gives_same_bytes_manifest_included(tmp_path: Path) -> None:
-    one = ArtifactStore(tmp_path / "1").build("data", {"seed": 1}, _write("x"))
-    two = ArtifactStore(tmp_path / "2").build("data", {"seed": 1}, _write("x"))
-    assert (one.path / MANIFEST).read_bytes() == (two.path / MANIFEST).read_bytes()
+    first, second = (ArtifactStore(tmp_path / name).build("data", {"seed": 1}, _write("x")) for name in "ab")
+    assert (first.path / MANIFEST).read_bytes() == (second.path / MANIFEST).read_bytes()
 
 
 def test_failed_stage_leaves_no_artifact_but_keeps_its_scratch(tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ def test_damaged_artifact_is_recomputed_never_read(
     assert "is set aside and computed again" in caplog.text
 
 
-def test_every_bit_of_an_artifact_is_guarded(tmp_path: Path) -> None:
+def test_any_flipped_bit_of_an_artifact_is_detected(tmp_path: Path) -> None:
     built = ArtifactStore(tmp_path).build("data", {"seed": 1}, _write("hello"))
     for name in ("rows.txt", MANIFEST):
         whole = (built.path / name).read_bytes()
@@ -103,25 +102,25 @@ def test_every_bit_of_an_artifact_is_guarded(tmp_path: Path) -> None:
             content[bit // 8] ^= 1 << bit % 8
             (built.path / name).write_bytes(content)
             try:
-                found = ArtifactStore(tmp_path).find("data", {"seed": 1})
+                artifact = ArtifactStore(tmp_path).find("data", {"seed": 1})
             except ArtifactError as error:
-                assert "damaged" in str(error)  # noqa: PT017 (white space of the manifest may change without harm)
+                assert "damaged" in str(error)  # noqa: PT017 (a changed white space of the manifest is harmless)
             else:
-                assert found is not None
-                assert found.manifest == built.manifest
-                assert found.file("rows.txt").read_text() == "hello"
+                assert artifact is not None
+                assert artifact.manifest == built.manifest
+                assert artifact.file("rows.txt").read_text() == "hello"
         (built.path / name).write_bytes(whole)
 
 
-def test_manifest_of_another_artifact_is_damage(tmp_path: Path) -> None:
+def test_manifest_of_another_artifact_counts_as_damage(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    one, other = store.build("data", {"seed": 1}, _write("x")), store.build("data", {"seed": 2}, _write("x"))
-    (one.path / MANIFEST).write_bytes((other.path / MANIFEST).read_bytes())
+    first, second = (store.build("data", {"seed": seed}, _write("x")) for seed in (1, 2))
+    (first.path / MANIFEST).write_bytes((second.path / MANIFEST).read_bytes())
     with pytest.raises(ArtifactError, match=r"not that of this artifact"):
         store.find("data", {"seed": 1})
 
 
-def test_file_of_an_artifact_that_was_opened_unchecked_is_checked_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_open_verifies_a_file_when_it_is_requested(tmp_path: Path) -> None:
     def produce(folder: Path) -> Summary:
         (folder / "small").write_text("small")
         (folder / "weights").write_text("weights")
@@ -136,7 +135,7 @@ def test_file_of_an_artifact_that_was_opened_unchecked_is_checked_when_it_is_ask
         opened.file("weights")
 
 
-def test_half_written_files_of_a_killed_call_are_no_part_of_the_artifact(tmp_path: Path) -> None:
+def test_half_written_files_of_a_killed_call_are_removed(tmp_path: Path) -> None:
     whole = ArtifactStore(tmp_path / "whole").build("data", {}, _write("x"))
 
     def dies(folder: Path) -> Summary:
@@ -154,8 +153,8 @@ def test_half_written_files_of_a_killed_call_are_no_part_of_the_artifact(tmp_pat
     assert {p.name for p in built.path.iterdir()} == {p.name for p in whole.path.iterdir()}
 
 
-def test_damaged_artifact_is_set_aside_under_its_lock_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another job may have replaced it between the look and the lock."""
+def test_damaged_artifact_is_set_aside_only_with_its_lock_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another job may have replaced it before the lock is acquired."""
     first, second = ArtifactStore(tmp_path), ArtifactStore(tmp_path)
     built = first.build("data", {}, _write("good"))
     (built.path / "rows.txt").write_text("baad")
@@ -172,9 +171,7 @@ def test_damaged_artifact_is_set_aside_under_its_lock_only(tmp_path: Path, monke
     assert len(list((tmp_path / "artifacts/.partial").glob("damaged-*"))) == 1
 
 
-def test_clock_that_jumps_changes_neither_durations_nor_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jumping_clock_changes_neither_durations_nor_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jumping = iter([2e9, 1e9, 3e9, 0.0] * 50)
     straight = ArtifactStore(tmp_path / "straight").build("data", {}, _write("x"))
     monkeypatch.setattr(time, "time", lambda: next(jumping))
@@ -182,18 +179,17 @@ def test_clock_that_jumps_changes_neither_durations_nor_content(
     jumped = ArtifactStore(tmp_path / "jumped").build("data", {}, _write("x"))
     assert 0 <= jumped.seconds < 60
     assert (jumped.path / MANIFEST).read_bytes() == (straight.path / MANIFEST).read_bytes()
-    os.utime(jumped.path / "rows.txt", (0, 0))  # a file of long before its manifest
-    found = ArtifactStore(tmp_path / "jumped").find("data", {})
-    assert found is not None
+    os.utime(jumped.path / "rows.txt", (0, 0))  # far older than its manifest
+    assert ArtifactStore(tmp_path / "jumped").find("data", {}) is not None
 
 
-def test_unknown_file_of_an_artifact_is_a_clear_error(tmp_path: Path) -> None:
+def test_unknown_file_of_an_artifact_is_an_error_with_the_choices(tmp_path: Path) -> None:
     built = ArtifactStore(tmp_path).build("data", {}, _write("x"))
     with pytest.raises(ArtifactError, match=r"no file 'other'.*rows\.txt"):
         built.file("other")
 
 
-def test_output_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+def test_unwritable_output_is_an_error_with_a_fix(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ArtifactError, match="output_root=DIR"):

@@ -1,8 +1,7 @@
-"""What a disk without room says through the libraries that write.
+"""Errors of a full disk, as raised by each library that writes files.
 
-A limit on the size of files stands for the full disk: a small file system needs the rights to mount one
-(tests/integration/test_faults.py does), and /dev/full would be removed by libraries that tidy up what they could not
-write.
+A limit on the file size simulates the full disk: mounting a small file system needs special rights
+(tests/integration/test_faults.py mounts one), and libraries would delete /dev/full when they clean up after a failure.
 """
 
 import errno
@@ -27,7 +26,7 @@ Write = Callable[[Path], object]
 
 @contextmanager
 def no_room(num_bytes: int = 0) -> Iterator[None]:
-    """Every write beyond so many bytes of a file fails with EFBIG (Python ignores the signal)."""
+    """Make writes beyond this many bytes of a file fail with EFBIG (Python ignores the signal)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
@@ -61,14 +60,14 @@ WRITERS = [_text, _parquet, _torch, _torch_stream, _safetensors]
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_full_disk_is_recognised_through_every_library_that_writes(tmp_path: Path, write: Write) -> None:
-    with pytest.raises(Exception) as caught, no_room():  # noqa: PT011 (each has a kind of its own)
+def test_full_disk_is_recognised_in_the_errors_of_every_library(tmp_path: Path, write: Write) -> None:
+    with pytest.raises(Exception) as caught, no_room():  # noqa: PT011 (the type differs by library)
         write(tmp_path / "file")
     assert disk_problem(caught.value)
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_stage_on_a_full_disk_ends_with_what_to_do_and_without_an_artifact(tmp_path: Path, write: Write) -> None:
+def test_stage_on_a_full_disk_ends_with_a_fix_and_without_an_artifact(tmp_path: Path, write: Write) -> None:
     store = ArtifactStore(tmp_path)
 
     def produce(folder: Path) -> Summary:
@@ -82,12 +81,12 @@ def test_stage_on_a_full_disk_ends_with_what_to_do_and_without_an_artifact(tmp_p
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
-def test_other_refusals_are_told_in_the_systems_words(number: int) -> None:
+def test_other_disk_errors_have_the_systems_message(number: int) -> None:
     assert os.strerror(number) in str(disk_problem(OSError(number, os.strerror(number), "place")))
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "no"), ConnectionError("x"), ValueError("x"), KeyError(28)])
-def test_what_is_no_matter_of_the_disk_stays_what_it_is(tmp_path: Path, error: Exception) -> None:
+def test_errors_with_other_causes_are_unchanged(tmp_path: Path, error: Exception) -> None:
     assert disk_problem(error) is None
 
     def produce(folder: Path) -> Summary:
@@ -97,7 +96,7 @@ def test_what_is_no_matter_of_the_disk_stays_what_it_is(tmp_path: Path, error: E
         ArtifactStore(tmp_path).build("data", {}, produce)
 
 
-def test_text_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path: Path, monkeypatch) -> None:
+def test_failed_atomic_write_keeps_the_old_text_and_leaves_no_temporary_file(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "a.json"
     write_text_atomic(path, "old")
 
@@ -111,7 +110,7 @@ def test_text_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_place_of_the_result_is_tried_before_the_work(tmp_path: Path) -> None:
+def test_require_writable_creates_the_folder_or_raises(tmp_path: Path) -> None:
     require_writable(tmp_path / "new/deep", "output")
     assert list((tmp_path / "new/deep").iterdir()) == []
     (tmp_path / "file").write_text("")

@@ -3,7 +3,7 @@ import pytest
 from cotpress.store.redaction import masked, without_secrets
 
 
-def test_secrets_are_masked_by_name_in_urls_and_by_what_the_environment_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_masked_by_name_in_urls_and_by_value_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "sk-12345678")
     config = {
         "api_key": "abc", "hub_token": None, "api_key_env": "MY_API_KEY", "num_tokens": 3,
@@ -15,6 +15,6 @@ def test_secrets_are_masked_by_name_in_urls_and_by_what_the_environment_holds(mo
     }  # fmt: skip
 
 
-def test_short_values_are_words_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_values_are_not_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET", "cts")
     assert without_secrets("scorer=cts at http://host") == "scorer=cts at http://host"

@@ -17,7 +17,7 @@ from cotpress.store.sweeps import (
 JOBS = [["scorer=cts", "ratio=0.5", "model=tiny"], ["scorer=cts", "ratio=0.7", "model=tiny"]]
 
 
-def test_note_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_note_is_read_as_it_was_written(tmp_path: Path) -> None:
     note = JobNote(
         overrides=("a=1",), state=JobState.failed, run_dir=tmp_path / "runs" / "x", error="ä\nb", started_at=1.5,
         seconds=2.0, pid=3,
@@ -26,7 +26,7 @@ def test_note_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_note(tmp_path / "multirun" / "0") == note
 
 
-def test_outputs_can_be_moved_as_a_whole(tmp_path: Path) -> None:
+def test_note_is_valid_after_the_output_folder_is_moved(tmp_path: Path) -> None:
     note = JobNote(overrides=(), state=JobState.finished, run_dir=tmp_path / "outputs" / "runs" / "x")
     write_note(tmp_path / "outputs" / "multirun" / "0", note)
     shutil.move(tmp_path / "outputs", tmp_path / "elsewhere")
@@ -35,12 +35,12 @@ def test_outputs_can_be_moved_as_a_whole(tmp_path: Path) -> None:
     assert moved.run_dir == tmp_path / "elsewhere" / "runs" / "x"
 
 
-def test_torn_note_is_none(tmp_path: Path) -> None:
+def test_torn_note_is_read_as_none(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"state": "run')
     assert read_note(tmp_path) is None
 
 
-def test_plan_holds_jobs_that_have_not_started_and_labels_tell_them_apart(tmp_path: Path) -> None:
+def test_plan_lists_jobs_before_they_start_and_labels_distinguish_them(tmp_path: Path) -> None:
     write_plan(tmp_path / "s", "train", JOBS)
     write_note(tmp_path / "s" / "1", JobNote(overrides=tuple(JOBS[1]), state=JobState.finished))
     (sweep,) = sweeps_below(tmp_path)
@@ -49,7 +49,7 @@ def test_plan_holds_jobs_that_have_not_started_and_labels_tell_them_apart(tmp_pa
     assert (sweep.entry, sweep.planned, sweep.succeeded, sweep.failed) == ("train", True, 1, 0)
 
 
-def test_sweeper_that_decides_as_it_goes_has_the_jobs_that_have_started(tmp_path: Path) -> None:
+def test_sweep_without_a_plan_lists_the_started_jobs(tmp_path: Path) -> None:
     write_plan(tmp_path, "train", None)
     write_note(tmp_path / "0", JobNote(overrides=("a=1",), state=JobState.running))
     sweep = read_sweep(tmp_path)
@@ -58,11 +58,11 @@ def test_sweeper_that_decides_as_it_goes_has_the_jobs_that_have_started(tmp_path
 
 
 @pytest.mark.parametrize(("chosen", "name"), [("scorers", "scorers"), (None, "2026-11-21 10-20-30")])
-def test_job_knows_its_sweep_by_its_name_or_by_when_it_began(tmp_path: Path, chosen: str | None, name: str) -> None:
+def test_sweep_is_named_by_its_name_or_its_start_time(tmp_path: Path, chosen: str | None, name: str) -> None:
     sweep_dir = tmp_path / "2026-11-21" / "10-20-30"
     write_plan(sweep_dir, "train", JOBS, chosen)
     assert sweep_name(sweep_dir / "3") == name
 
 
-def test_single_command_belongs_to_no_sweep(tmp_path: Path) -> None:
+def test_single_command_has_no_sweep_name(tmp_path: Path) -> None:
     assert sweep_name(tmp_path / "2026-11-21" / "10-20-30") is None

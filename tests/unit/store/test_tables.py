@@ -21,13 +21,13 @@ TRACE = Trace(
 )
 
 
-def test_traces_come_back_equal_with_labels_and_unicode(tmp_path: Path) -> None:
+def test_traces_with_labels_and_unicode_are_read_back_equal(tmp_path: Path) -> None:
     bare = Trace(id="b", question="q", thinking="t", response="r", answer="")
     write_records(tmp_path / "t.parquet", [TRACE, bare], Trace)
     assert read_records(tmp_path / "t.parquet", Trace) == [TRACE, bare]
 
 
-def test_scored_traces_come_back_with_their_array_types(tmp_path: Path) -> None:
+def test_scored_traces_are_read_back_with_their_array_types(tmp_path: Path) -> None:
     scored = [
         ScoredTrace(
             id=str(n),
@@ -41,11 +41,11 @@ def test_scored_traces_come_back_with_their_array_types(tmp_path: Path) -> None:
     ]
     write_records(tmp_path / "s.parquet", scored, ScoredTrace)
     back = read_records(tmp_path / "s.parquet", ScoredTrace)
-    for one, two in zip(scored, back, strict=True):
-        assert (two.offsets.dtype, two.scores.dtype, two.token_ids.dtype) == (np.int32, np.float32, np.int32)
-        np.testing.assert_array_equal(one.token_ids, two.token_ids)
-        np.testing.assert_array_equal(one.offsets, two.offsets)
-        np.testing.assert_array_equal(one.scores, two.scores)
+    for expected, actual in zip(scored, back, strict=True):
+        assert (actual.offsets.dtype, actual.scores.dtype, actual.token_ids.dtype) == (np.int32, np.float32, np.int32)
+        np.testing.assert_array_equal(expected.token_ids, actual.token_ids)
+        np.testing.assert_array_equal(expected.offsets, actual.offsets)
+        np.testing.assert_array_equal(expected.scores, actual.scores)
 
 
 def test_compressed_traces_keep_mask_and_missing_marker(tmp_path: Path) -> None:
@@ -67,14 +67,14 @@ def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
-def test_valuable_ranges_come_back(tmp_path: Path) -> None:
+def test_valuable_ranges_are_read_back(tmp_path: Path) -> None:
     row = ValuableTrace(id="a", question="q", thinking="abcdef", response="", answer="", valuable=((0, 2), (4, 6)))
     write_records(tmp_path / "v.parquet", [row], ValuableTrace)
     (back,) = read_records(tmp_path / "v.parquet", ValuableTrace)
     assert [tuple(map(int, pair)) for pair in back.valuable] == [(0, 2), (4, 6)]
 
 
-def test_wrong_columns_and_wrong_files_are_named(tmp_path: Path) -> None:
+def test_wrong_columns_and_wrong_files_are_errors(tmp_path: Path) -> None:
     write_records(tmp_path / "t.parquet", [TRACE], Trace)
     with pytest.raises(ArtifactError, match="has columns"):
         read_records(tmp_path / "t.parquet", Problem)
@@ -93,19 +93,19 @@ def scored(num: int) -> list[ScoredTrace]:
     ]  # fmt: skip
 
 
-def test_columns_in_chunks_and_slices_give_the_records_of_one_piece() -> None:
+def test_chunked_and_sliced_tables_give_the_same_records() -> None:
     rows = scored(9)
     pieces = [to_table(rows[a:b], ScoredTrace) for a, b in ((0, 4), (4, 4), (4, 9))]
     back = from_table(pa.concat_tables(pieces).slice(2, 6), ScoredTrace)
     assert [r.id for r in back] == [r.id for r in rows[2:8]]
-    for one, two in zip(rows[2:8], back, strict=True):
-        np.testing.assert_array_equal(one.token_ids, two.token_ids)
-        np.testing.assert_array_equal(one.offsets, two.offsets)
-        np.testing.assert_array_equal(one.scores, two.scores)
+    for expected, actual in zip(rows[2:8], back, strict=True):
+        np.testing.assert_array_equal(expected.token_ids, actual.token_ids)
+        np.testing.assert_array_equal(expected.offsets, actual.offsets)
+        np.testing.assert_array_equal(expected.scores, actual.scores)
 
 
-def test_more_than_offsets_of_32_bits_can_count_is_read() -> None:
-    """A column of 2.2 billion values, all of them the same zeros, which take no memory."""
+def test_column_beyond_32_bit_offsets_is_read() -> None:
+    """A column of 2.2 billion values in chunks that share one array of zeros, so that it takes little memory."""
     num_values, num_chunks = 100_000_000, 22
     zeros = pa.array(np.zeros(num_values, dtype=np.float32))
     big = pa.ListArray.from_arrays(pa.array([0, num_values], pa.int32()), zeros)

@@ -13,13 +13,13 @@ from hydra import compose, initialize_config_dir
 from cotpress.answers import Extractor
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.evaluation import validation
-from cotpress.evaluation.asking import Protocol
+from cotpress.evaluation.protocol import Protocol
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem, Trace
 from cotpress.store.tables import read_records
 from cotpress.tasks import flow
-from cotpress.tracking import CsvTracker
+from cotpress.tracking import Tracker
 from support.commands import ROOT, SMALL
 
 
@@ -64,7 +64,7 @@ MakeFlow = Callable[..., flow.Flow]
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[MakeFlow]:
     """Make flows on the tiny model that validate on two problems."""
-    with closing(CsvTracker(tmp_path)) as tracker:
+    with closing(Tracker(tmp_path)) as tracker:
         small = [*SMALL, f"output_root={tmp_path}", "sft.validation_problems=2"]
         yield lambda *changes: flow.Flow(_composed(*small, *changes), tracker)
 

@@ -61,7 +61,7 @@ def test_page_says_what_is_asked_whether_it_fits_and_what_would(capsys: pytest.C
     assert "student qwen14b: 14.77 B parameters in bfloat16, all weights trained" in page
     assert re.search(r"asked, one device: weights 59.1, gradients 59.1, optimizer 118.2, .* does not fit", page)
     assert re.search(r"smallest that fits: trainer=fsdp2 trainer.devices=\d", page)
-    for strategy in ("one device", "ddp", "fsdp2", "deepspeed"):
+    for strategy in ("one device", "ddp", "fsdp2"):
         assert len(re.findall(rf"^ {strategy} +(?:yes|no) ", page, re.MULTILINE)) == 4
     assert "score with qwen7b" in page
     assert "write with qwen14b" in page

@@ -34,25 +34,25 @@ def _config(tmp_path: Path, *, name: str = "jsonl", model: str = "m", **server: 
     )
 
 
-def test_where_a_server_is_makes_no_other_run(tmp_path: Path) -> None:
-    def named(server_model: str, **more: object) -> Path:
+def test_address_of_a_server_is_not_part_of_the_fingerprint(tmp_path: Path) -> None:
+    def directory(server_model: str, **more: object) -> Path:
         config = _config(tmp_path, **more)
         assert isinstance(config.evaluation.generation, ServerGenerationConfig)
         config.evaluation.generation.model = server_model
         return run_directory(config)
 
-    here = named("served")
-    assert here == named("served", base_url="http://y/v1", concurrency=2, api_key_env="KEY")
-    assert here != named("other")
+    expected = directory("served")
+    assert expected == directory("served", base_url="http://y/v1", concurrency=2, api_key_env="KEY")
+    assert expected != directory("other")
 
 
-def test_benchmark_file_without_a_name_is_called_after_the_file(tmp_path: Path) -> None:
+def test_benchmark_without_a_name_is_named_after_its_file(tmp_path: Path) -> None:
     assert _config(tmp_path).benchmark.title == "sums"
     assert _config(tmp_path, name="mine").benchmark.title == "mine"
     assert run_name(_config(tmp_path)) == "evaluate-m-sums-1"
 
 
-def test_hub_id_is_one_part_of_a_path(tmp_path: Path) -> None:
+def test_hub_id_becomes_one_part_of_a_path(tmp_path: Path) -> None:
     assert run_name(_config(tmp_path, model="Qwen/Qwen2.5-7B")) == "evaluate-Qwen-Qwen2.5-7B-sums-1"
 
 
@@ -60,11 +60,11 @@ def test_hub_id_is_one_part_of_a_path(tmp_path: Path) -> None:
     ("adapter", "name"),
     [("runs/mine", "mine"), ("sft/0f3a/adapter", "0f3a"), ("owner/cts", "cts"), ("adapter", "adapter")],
 )
-def test_row_of_an_adapter_is_named_after_what_tells_it_apart(adapter: str, name: str) -> None:
+def test_adapter_is_named_after_the_distinctive_part_of_its_path(adapter: str, name: str) -> None:
     assert adapter_name(adapter) == name
 
 
-def test_served_adapter_is_not_called_base(tmp_path: Path) -> None:
+def test_served_adapter_is_not_named_base(tmp_path: Path) -> None:
     config = _config(tmp_path)
     assert given_name(config) == "served"
     config.model.path = "served"
@@ -73,9 +73,7 @@ def test_served_adapter_is_not_called_base(tmp_path: Path) -> None:
     assert given_name(config) == "cts"
 
 
-def test_finished_run_is_found_until_anything_it_hangs_on_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_run_is_reused_until_a_dependency_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "weights").write_text("1")
@@ -88,11 +86,11 @@ def test_finished_run_is_found_until_anything_it_hangs_on_changes(
     assert find_finished(config) is None
     stage = StageRecord(label="answer", artifact="answer/0a", seconds=1.0, fresh=True)
     write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=(), stages=(stage,)))
-    assert find_finished(config) is None  # killed before the last word
+    assert find_finished(config) is None  # killed before the end
     note_finished(run_dir, 0.5, circumstances(config))
     assert find_finished(config) == (0.5, run_dir)
 
-    monkeypatch.setenv("WANDB_SWEEP_ID", "x")  # an agent waits for metrics
+    monkeypatch.setenv("WANDB_SWEEP_ID", "x")  # an agent needs the metrics
     assert find_finished(config) is None
     monkeypatch.delenv("WANDB_SWEEP_ID")
     config.tracker.kind = TrackerKind.wandb
@@ -110,7 +108,7 @@ def test_finished_run_is_found_until_anything_it_hangs_on_changes(
 
 
 @pytest.mark.parametrize(("device", "bfloat16"), [("cuda", True), ("cuda", False), ("cpu", True)])
-def test_run_that_was_finished_on_another_processor_is_not_found(
+def test_run_of_another_processor_is_not_reused(
     device: str, bfloat16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def on(kind: str, *, native: bool) -> None:
@@ -131,7 +129,7 @@ def test_run_that_was_finished_on_another_processor_is_not_found(
     assert find_finished(config) == (0.5, run_dir)
 
 
-def test_device_that_is_not_there_is_for_the_work_to_tell_unless_a_server_writes(
+def test_processor_is_none_for_a_missing_device_and_for_a_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -149,7 +147,7 @@ def _sweep(folder: Path, *jobs: list[str]) -> Sweep:
     return read_sweep(folder)
 
 
-def test_jobs_of_a_multirun_do_not_overwrite_what_another_has_made(tmp_path: Path) -> None:
+def test_jobs_of_a_multirun_have_separate_outputs(tmp_path: Path) -> None:
     jobs = [["scorer=cts", f"ratio={ratio}", "output=out"] for ratio in (0.5, 0.7)]
     sweep = _sweep(tmp_path, *jobs)
     assert [own_output("out", sweep, job) for job in jobs] == ["out/ratio=0.5", "out/ratio=0.7"]
@@ -163,18 +161,18 @@ def test_jobs_of_a_multirun_do_not_overwrite_what_another_has_made(tmp_path: Pat
         [["ratio=0.5", "output=out"], ["ratio=0.7", "output=other"]],
         [["ratio=0.5", "output=out/${ratio}"], ["ratio=0.7", "output=out/${ratio}"]],
     ],
-    ids=["one job", "shards of one result", "each its own", "each its own by a pattern"],
+    ids=["single job", "shards of one result", "different outputs", "different outputs by a pattern"],
 )
-def test_output_is_taken_as_it_is_where_no_other_job_writes(tmp_path: Path, jobs: list[list[str]]) -> None:
+def test_output_is_unchanged_if_no_other_job_writes_to_it(tmp_path: Path, jobs: list[list[str]]) -> None:
     assert own_output("out", _sweep(tmp_path, *jobs), jobs[0]) == "out"
 
 
-def test_place_of_a_job_stays_below_the_output(tmp_path: Path) -> None:
+def test_output_of_a_job_stays_below_the_configured_one(tmp_path: Path) -> None:
     jobs = [["data.path=../../a"], ["data.path=" + "b" * 300]]
     sweep = _sweep(tmp_path, *jobs)
     assert own_output("out", sweep, jobs[0]) == "out/data.path=.._.._a"
     assert len(own_output("out", sweep, jobs[1])) < 100
 
 
-def test_sweeper_that_decides_as_it_goes_gives_every_job_a_place(tmp_path: Path) -> None:
+def test_job_of_a_sweep_without_a_plan_has_a_separate_output(tmp_path: Path) -> None:
     assert own_output("out", read_sweep(tmp_path), ["ratio=0.5"]) == "out/ratio=0.5"

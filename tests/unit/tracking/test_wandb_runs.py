@@ -1,4 +1,4 @@
-"""What offline W&B runs hold, read back from their files."""
+"""Contents of offline W&B runs, read back from their files."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cotpress.store.artifacts import Artifact
-from cotpress.tracking import Job, OfSystem, Table, open_tracker, read_metrics, wandb_runs
+from cotpress.tracking import Job, Table, open_tracker, read_metrics, wandb_runs
 from cotpress.tracking.config import ArtifactKind, TrackerConfig, TrackerKind
 from cotpress.tracking.wandb_runs import wandb_mode
 from support.silent import silent_service
@@ -29,19 +29,19 @@ def tokens(limit: int) -> Table:
 
 
 def by_stage(folder: Path) -> dict[tuple[str, str], OfflineRun]:
-    found = {(run.job_type, run.config["system"]): run for run in offline_runs(folder)}
-    assert len(found) == len(offline_runs(folder))
-    return found
+    runs = {(run.job_type, run.config["system"]): run for run in offline_runs(folder)}
+    assert len(runs) == len(offline_runs(folder))
+    return runs
 
 
-def test_every_stage_is_a_run_of_the_sweep_with_its_metrics_table_and_files(
+def test_each_stage_is_a_run_of_the_sweep_with_metrics_table_and_files(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact
 ) -> None:
     compressed, adapter = artifact("compress", actual_ratio=0.7), artifact("sft", final_loss=0.5)
     with open_tracker(config(table_rows=2), job(config={"model": {"name": "tiny"}, "api_key": KEY})) as tracker:
         tracker.artifact(compressed)
         tracker.table("compress", "tokens", tokens)
-        OfSystem(tracker, "Original").log("sft", {"loss": 3.0}, step=0)
+        tracker.of_system("Original").log("sft", {"loss": 3.0}, step=0)
         for step in range(3):
             tracker.log("sft", {"loss": 2.0 - step}, step=step)
         tracker.artifact(adapter)
@@ -70,12 +70,12 @@ def test_every_stage_is_a_run_of_the_sweep_with_its_metrics_table_and_files(
     about = json.loads(sent.metadata)
     assert (about["fingerprint"], about["facts"], about["system"]) == (adapter.fingerprint, {"final_loss": 0.5}, "cts")
     files = {entry.path: Path(entry.local_path) for entry in sent.manifest.contents}
-    assert files["sft.bin"] == (adapter.path / "sft.bin").resolve()  # read where it is: nothing is copied or uploaded
+    assert files["sft.bin"] == (adapter.path / "sft.bin").resolve()  # read in place: nothing is copied or uploaded
     assert "manifest.json" in files
     assert not any(KEY.encode() in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
 
 
-def test_what_jobs_share_is_sent_once_and_a_repeated_job_sends_nothing(
+def test_shared_stage_is_sent_once_and_a_repeated_job_sends_nothing(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
 ) -> None:
     scores = artifact("score")
@@ -93,11 +93,11 @@ def test_what_jobs_share_is_sent_once_and_a_repeated_job_sends_nothing(
     assert offline_runs(tmp_path)[-1].project == "other"
 
 
-def test_only_wanted_and_small_files_and_no_table_without_rows(
+def test_only_selected_small_files_are_sent_and_no_table_at_zero_rows(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wanted = config(artifacts=[ArtifactKind.scores, ArtifactKind.adapter], max_artifact_mb=0.002, table_rows=0)
-    with caplog.at_level(logging.INFO), open_tracker(wanted, job()) as tracker:
+    settings = config(artifacts=[ArtifactKind.scores, ArtifactKind.adapter], max_artifact_mb=0.002, table_rows=0)
+    with caplog.at_level(logging.INFO), open_tracker(settings, job()) as tracker:
         tracker.artifact(artifact("score", 100))
         tracker.artifact(artifact("sft", 4000))
         tracker.artifact(artifact("compress", 100))
@@ -109,13 +109,13 @@ def test_only_wanted_and_small_files_and_no_table_without_rows(
     assert "is not sent; tracker.max_artifact_mb=" in caplog.text
 
 
-def test_a_sweep_agent_gets_one_run_with_everything(
+def test_sweep_agent_has_one_run_with_everything(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
-    for _ in range(2):  # the optimiser needs its metric, also from a job that was done before
+    for _ in range(2):  # the optimiser needs the metric also of a job that was done before
         with open_tracker(config(), job()) as tracker:
-            OfSystem(tracker, "Original").log("sft", {"loss": 3.0}, step=0)
+            tracker.of_system("Original").log("sft", {"loss": 3.0}, step=0)
             tracker.log("sft", {"loss": 2.0}, step=0)
             tracker.artifact(artifact("sft"))
             tracker.log("evaluate", {"accuracy": 0.5}, once="same")
@@ -127,7 +127,7 @@ def test_a_sweep_agent_gets_one_run_with_everything(
     assert [len(run.artifacts) for run in runs] == [1, 0]
 
 
-def test_a_service_that_fails_is_reported_once_without_the_key_and_the_csv_goes_on(
+def test_failing_service_is_logged_once_without_the_key_and_the_csv_is_complete(
     job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import wandb
@@ -148,7 +148,7 @@ def test_a_service_that_fails_is_reported_once_without_the_key_and_the_csv_goes_
     assert [row[3] for row in read_metrics(job().run_dir) if row[2] == "loss"] == [1.0, 0.9]
 
 
-def test_a_service_that_never_answers_costs_its_timeout_once_and_everything_is_kept_on_disk(
+def test_silent_service_costs_one_timeout_and_everything_is_kept_on_disk(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -158,17 +158,17 @@ def test_a_service_that_never_answers_costs_its_timeout_once_and_everything_is_k
     monkeypatch.setattr(wandb_runs, "INIT_TIMEOUT_S", 1.0)
     with silent_service() as address:
         monkeypatch.setenv("WANDB_BASE_URL", address)
-        wandb.teardown()  # what an earlier test has set up knows another address
+        wandb.teardown()  # an earlier test has set up another address
         started = time.monotonic()
         with caplog.at_level(logging.WARNING), open_tracker(config(), job()) as tracker:
             tracker.log("sft", {"loss": 1.0}, step=1)
             tracker.artifact(artifact("sft"))
             tracker.log("evaluate", {"accuracy": 0.5})
         assert time.monotonic() - started < 40
-    (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("cotpress")]
-    assert told.startswith("W&B does not answer (")
-    assert address in told
-    assert "wandb sync" in told
+    (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("cotpress")]
+    assert message.startswith("W&B does not answer (")
+    assert address in message
+    assert "wandb sync" in message
     assert KEY not in caplog.text
     assert [row[3] for row in read_metrics(job().run_dir) if row[2] in ("loss", "accuracy")] == [1.0, 0.5]
     kept = by_stage(tmp_path)
@@ -176,26 +176,26 @@ def test_a_service_that_never_answers_costs_its_timeout_once_and_everything_is_k
     assert kept["evaluate", "cts"].summary()["evaluate/accuracy"] == 0.5
 
 
-def test_a_run_whose_end_cannot_be_sent_is_not_taken_for_sent(
+def test_run_whose_end_cannot_be_sent_is_not_noted_as_sent(
     job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import wandb
 
-    def gives_up(*_: Any, **__: Any) -> None:
+    def time_out(*_: Any, **__: Any) -> None:
         raise TimeoutError("finish_timeout expired")
 
     with caplog.at_level(logging.WARNING), open_tracker(config(), job()) as tracker:
         tracker.artifact(artifact("sft"))
         with monkeypatch.context() as patched:
             finish = wandb.Run.finish
-            patched.setattr(wandb.Run, "finish", lambda run, **more: (finish(run, **more), gives_up()))
+            patched.setattr(wandb.Run, "finish", lambda run, **more: (finish(run, **more), time_out()))
             tracker.log("evaluate", {"accuracy": 0.5})
     assert "W&B does not answer" in caplog.text
     assert not list((job().output_root / "wandb/sent").rglob("sft-*.json"))
 
 
 @pytest.mark.parametrize("broken", ["Table", "Artifact"])
-def test_a_table_or_file_that_cannot_be_sent_stops_nothing_and_is_sent_again(
+def test_failed_table_or_file_does_not_stop_the_job_and_is_sent_again(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     import wandb
@@ -213,7 +213,7 @@ def test_a_table_or_file_that_cannot_be_sent_stops_nothing_and_is_sent_again(
     assert "compress/tokens" in offline_runs(tmp_path)[-1].tables
 
 
-def test_run_of_a_failed_job_says_so_and_is_not_taken_for_sent(
+def test_run_of_a_failed_job_has_exit_code_one_and_is_not_noted_as_sent(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact
 ) -> None:
     def fail() -> None:
@@ -228,7 +228,7 @@ def test_run_of_a_failed_job_says_so_and_is_not_taken_for_sent(
     assert [run.exit_code for run in offline_runs(tmp_path)] == [1, 0]
 
 
-def test_mode_follows_the_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_mode_is_online_with_a_login_and_offline_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert wandb_mode() == "offline"
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
     (tmp_path / "netrc").chmod(0o600)

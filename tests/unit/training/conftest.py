@@ -18,7 +18,7 @@ from cotpress.training.stage import TrainingJob, train_here
 
 
 class Recorder:
-    """A tracker that keeps what it is given."""
+    """A tracker that keeps the metrics."""
 
     def __init__(self):
         self.rows = []
@@ -102,26 +102,27 @@ def _one_thread():
 
 
 class Training:
-    """Trains the same on any hardware; dropout is on."""
+    """Trains the same on any hardware, with dropout; keeps the metrics as (stage, metrics, step) in `messages`."""
 
     def __init__(self, tiny_config, store, examples, tune, hardware, tmp_path):
-        self._given = {"tune": tune, "base": tiny_config, "examples": examples, "store": store}
-        self._hardware, self._tmp_path, self.store = hardware, tmp_path, store
-        self.heard = []
+        self._tune, self._base, self._examples, self._hardware = tune, tiny_config, examples, hardware
+        self._tmp_path, self.store = tmp_path, store
+        self.messages = []
 
     def __call__(self, name, *, validate=None, base=None, kind=SftModule, **hardware):
         trainer = dataclasses.replace(self._hardware, **hardware)
         (self._tmp_path / name).mkdir(exist_ok=True)  # as the artifact store does
         job = TrainingJob(
-            **self._given | {"base": base or self._given["base"]}, kind=kind, trainer=trainer,
-            workdir=self._tmp_path / name, validate=validate, validations=0 if validate is None else 2,
+            kind=kind, tune=self._tune, base=base or self._base, trainer=trainer, store=self.store, validate=validate,
+            validations=0 if validate is None else 2,
         )  # fmt: skip
-        run_on_devices(train_here, (job,), trainer=trainer, hear=self.heard.append)
+        arguments = (job, self._examples, self._tmp_path / name)
+        run_on_devices(train_here, arguments, trainer=trainer, on_message=self.messages.append)
         return self._tmp_path / name
 
 
 @pytest.fixture
 def training(tiny_config, store, tokenizer, examples, tune, hardware, tmp_path):
-    # The tokenizer has been asked for, so the model is made before there are workers, as the stages do: transformers
-    # saves nothing in a worker that is not the first.
+    # The fixture `tokenizer` makes the model before workers start, as the stages do: transformers saves nothing in a
+    # worker that is not the first.
     return Training(tiny_config, store, examples, tune, hardware, tmp_path)

@@ -1,7 +1,9 @@
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.training.batching import collate, plan_steps
+from cotpress.training.batching import at_most, collate, plan_steps
 from cotpress.training.examples import Example
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=40)
@@ -47,3 +49,17 @@ def test_only_completion_tokens_are_targets():
     assert batch.packed.positions.tolist() == [[0, 1, 2, 3, 0, 1]]
     assert batch.predicting.tolist() == [1, 2, 4]
     assert batch.targets.tolist() == [7, 8, 4]
+
+
+@pytest.mark.parametrize("num_tokens", [1, 60, 200, None])
+def test_split_micro_batches_hold_the_same_sequences_and_targets(examples, num_tokens):
+    whole = collate(examples.kept[:9])
+    parts = list(at_most(whole, num_tokens))
+    assert sum((part.packed.lengths for part in parts), ()) == whole.packed.lengths
+    assert sum((part.rows for part in parts), ()) == whole.rows
+    assert torch.equal(torch.cat([part.packed.ids for part in parts], 1), whole.packed.ids)
+    assert torch.equal(torch.cat([part.packed.positions for part in parts], 1), whole.packed.positions)
+    assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+    for part in parts:
+        assert torch.equal(part.packed.ids[0, part.predicting + 1], part.targets)
+        assert num_tokens is None or len(part.packed.lengths) == 1 or sum(part.packed.lengths) <= num_tokens

@@ -1,21 +1,26 @@
+import ast
 import csv
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.warnings import PossibleUserWarning
 
+import cotpress
 from cotpress.errors import TrainingError
 from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
-from cotpress.training.callbacks import LAST, TimedCheckpoint
+from cotpress.training.checkpoints import LAST, TimedCheckpoint
 from cotpress.training.config import Method
 from cotpress.training.fit import TRAIN_LOG, fit
 from cotpress.training.module import LossOfModel, SftModule
-from cotpress.training.sharing import Alone
+from cotpress.training.sharing import OneDevice
 
 
 class _Killed(BaseException):
@@ -23,7 +28,7 @@ class _Killed(BaseException):
 
 
 def _train(tiny_config, store, examples, tune, hardware, tracker, workdir, *, computed=None, **more):
-    sharing = Alone(computed)
+    sharing = OneDevice(computed)
     model = sharing.load(torch.device("cpu"), lambda _: make_trainable(load_model(tiny_config, store), tune))
     more["sharing"] = sharing
     fit(model, SftModule, examples, tune, workdir=workdir, trainer=hardware, log_metrics=tracker.log, **more)
@@ -82,7 +87,7 @@ def test_checkpoint_holds_the_adapter_only(tiny_config, store, examples, tune, h
 def test_every_step_reaches_the_tracker(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
     _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
     assert {stage for stage, _, _ in tracker.rows} == {"sft"}
-    assert sum("loss" in metrics for _, metrics, _ in tracker.rows) == 10
+    assert [step for _, metrics, step in tracker.rows if "loss" in metrics] == list(range(10))
 
 
 def test_validation_is_spread_evenly_and_sees_the_model_in_eval_mode(
@@ -108,14 +113,14 @@ def test_nothing_of_lightning_is_left_in_the_working_directory(
 
 
 @pytest.mark.parametrize("damage", ["bit", "truncated"])
-def test_damaged_checkpoint_is_not_gone_on_from(
+def test_damaged_checkpoint_is_not_resumed_from(
     tiny_config, store, examples, tune, hardware, tracker, tmp_path, caplog, damage
 ):
     arguments = (tiny_config, store, examples, tune, hardware, tracker, tmp_path)
     whole = _train(*arguments)
     checkpoint = tmp_path / SCRATCH / LAST
     content = bytearray(checkpoint.read_bytes())
-    content[len(content) // 2] ^= 1  # in the numbers of a tensor: torch.load reads it without a word
+    content[len(content) // 2] ^= 1  # in the data of a tensor: torch.load does not notice
     checkpoint.write_bytes(content if damage == "bit" else content[:-100])
     with caplog.at_level("WARNING"):
         again = _train(*arguments)
@@ -123,7 +128,7 @@ def test_damaged_checkpoint_is_not_gone_on_from(
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
-def test_loss_that_is_not_finite_names_step_and_rows_and_leaves_the_checkpoint_of_before(
+def test_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_earlier_checkpoint(
     tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
 ):
     forward, steps = LossOfModel.forward, []
@@ -137,9 +142,9 @@ def test_loss_that_is_not_finite_names_step_and_rows_and_leaves_the_checkpoint_o
     with pytest.raises(TrainingError, match=r"sft: the loss of step \d+ is nan.*'r7'.*learning rate") as caught:
         _train(tiny_config, store, named, tune, hardware, tracker, tmp_path)
     step = int(str(caught.value).partition("step ")[2].partition(" ")[0])
-    kept = torch.load(tmp_path / SCRATCH / LAST, weights_only=True)
-    assert kept["global_step"] == step - 1
-    assert all(torch.isfinite(w).all() for w in kept["state_dict"].values())
+    checkpoint = torch.load(tmp_path / SCRATCH / LAST, weights_only=True)
+    assert checkpoint["global_step"] == step - 1
+    assert all(torch.isfinite(w).all() for w in checkpoint["state_dict"].values())
 
 
 def test_gradient_that_is_not_finite_ends_the_training_before_the_weights_change(
@@ -161,6 +166,33 @@ def test_weights_that_are_not_finite_reach_neither_checkpoint_nor_artifact(
     with pytest.raises(TrainingError, match="not finite"):
         _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
     assert not (tmp_path / TRAIN_LOG).exists()
-    for kept in tmp_path.rglob(LAST):
-        weights = torch.load(kept, weights_only=True)["state_dict"].values()
+    for checkpoint in tmp_path.rglob(LAST):
+        weights = torch.load(checkpoint, weights_only=True)["state_dict"].values()
         assert all(torch.isfinite(w).all() for w in weights)
+
+
+def test_training_where_srun_is_installed_gives_no_warning(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    """Lightning's own behaviour is a warning if `srun` is on the path but did not start the process."""
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(srun.parent), prepend=os.pathsep)
+    with pytest.warns(PossibleUserWarning, match="`srun` command is available"):
+        pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path / "work")  # warnings are errors
+
+
+def test_every_trainer_of_the_package_names_its_cluster_environment():
+    calls = [
+        (path.name, call)
+        for path in Path(cotpress.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "pl.Trainer"
+    ]
+    assert len(calls) >= 3
+    for name, call in calls:
+        settings = [keyword.arg or ast.unparse(keyword.value).partition("(")[0] for keyword in call.keywords]
+        assert {"plugins", "lightning_settings"} & set(settings), name

@@ -4,14 +4,16 @@ import pytest
 import torch
 
 from cotpress.devices.config import HeadLoss
-from cotpress.errors import ConfigError, TrainingError
+from cotpress.devices.memory import SmallerBatches
+from cotpress.errors import ConfigError, MemoryLimitError, TrainingError
+from cotpress.modeling.loading import load_model
 from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import collate
 from cotpress.training.config import Method
 from cotpress.training.examples import Examples
 from cotpress.training.fit import fit
 from cotpress.training.head_loss import chunked_loss
-from cotpress.training.module import Schedule, SftModule
+from cotpress.training.module import LossOfModel, Schedule, SftModule, accumulate
 
 SCHEDULE = Schedule(
     learning_rate=1.0,
@@ -46,14 +48,14 @@ def test_packed_batch_has_the_loss_and_gradient_of_its_sequences_alone(model, ex
 
 
 def _step_gradients(model, examples, cuts, **more):
-    """Gradients and loss of one optimizer step whose examples are cut into micro-batches at `cuts`."""
+    """Gradients and loss of one optimizer step whose examples are split into micro-batches at `cuts`."""
     module, micros = SftModule(model, SCHEDULE, chunked_loss), []
     for start, end in itertools.pairwise([0, *cuts, len(examples)]):
         micros.append(collate(examples[start:end]))
     num_targets = sum(e.num_targets for e in examples)
     model.zero_grad()
     torch.manual_seed(5)
-    with checkpointed_activations(model, wanted=more.get("checkpointed", False)):
+    with checkpointed_activations(model, enabled=more.get("checkpointed", False)):
         total = 0.0
         for micro in micros:
             loss = module.loss_sum(micro) / num_targets
@@ -89,16 +91,14 @@ def test_activation_checkpointing_changes_neither_loss_nor_gradient_nor_dropout(
         assert torch.equal(gradient, expected[name]), name
 
 
-def test_activation_checkpointing_that_the_model_cannot_do_is_an_error(model):
+def test_activation_checkpointing_of_a_model_without_it_is_an_error(model):
     model.supports_gradient_checkpointing = False
     with pytest.raises(ConfigError, match=r"Fix: trainer\.activation_checkpointing=false"):  # noqa: SIM117
-        with checkpointed_activations(model, wanted=True):
+        with checkpointed_activations(model, enabled=True):
             pass
 
 
 def test_hardware_settings_reach_the_training(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
-    from cotpress.modeling.loading import load_model
-
     losses = []
     for name, choice, checkpointed in (("a", HeadLoss.chunked, False), ("b", HeadLoss.plain, True)):
         hardware.head_loss, hardware.activation_checkpointing = choice, checkpointed
@@ -112,8 +112,6 @@ def test_hardware_settings_reach_the_training(tiny_config, store, examples, tune
 
 
 def test_micro_batching_does_not_change_the_training(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
-    from cotpress.modeling.loading import load_model
-
     tune.lora_dropout, weights = 0.0, []
     for budget in (60, 10_000):
         hardware.tokens_per_batch = budget
@@ -121,8 +119,8 @@ def test_micro_batching_does_not_change_the_training(tiny_config, store, example
         fit(model, SftModule, examples, tune, workdir=tmp_path / str(budget), trainer=hardware, log_metrics=tracker.log)
         weights.append([p.detach() for p in model.parameters() if p.requires_grad])
     # Adam turns rounding of near-zero gradients into small steps, so this is looser than the loss itself.
-    for one, other in zip(*weights, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-2, atol=2e-3)
+    for small, large in zip(*weights, strict=True):
+        torch.testing.assert_close(small, large, rtol=1e-2, atol=2e-3)
 
 
 def test_learning_rate_rises_then_falls_towards_zero():
@@ -148,6 +146,82 @@ def test_loss_that_is_not_finite_names_the_step(model, examples, tune, hardware,
         )
 
 
-def test_nothing_to_train_on_is_an_error(model, tune, hardware, tracker, tmp_path):
+def test_training_without_examples_is_an_error(model, tune, hardware, tracker, tmp_path):
     with pytest.raises(TrainingError, match="no example"):
         fit(model, SftModule, Examples(kept=[], dropped={"x": 1}), tune, workdir=tmp_path, trainer=hardware, log_metrics=tracker.log)  # fmt: skip  # noqa: E501
+
+
+def _gradients(model):
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_step_that_does_not_fit_is_restarted_and_has_the_same_gradient(model, examples, caplog):
+    """A backward pass that fails half-way has already added to some gradients."""
+    model.requires_grad_(True)
+    schedule = Schedule(
+        learning_rate=1.0, num_steps=1, warmup_fraction=0, weight_decay=0, betas=(0.9, 0.99), max_grad_norm=1, seed=0
+    )
+    module, batches = SftModule(model, schedule, chunked_loss), [collate(examples.kept[:6]), collate(examples.kept[6:])]
+    sizes = []
+
+    def backward(micro):
+        loss = module.loss_sum(micro)
+        loss.backward()
+        if sum(micro.packed.lengths) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(sum(micro.packed.lengths))
+        return loss.detach()
+
+    whole = sum(module.loss_sum(b) for b in batches)
+    whole.backward()
+    expected = _gradients(model)
+    model.zero_grad()
+    with caplog.at_level("WARNING"):
+        losses, parts = accumulate(batches, backward, model.zero_grad, SmallerBatches("sft: train"), alone=True)
+    assert float(sum(losses)) == pytest.approx(whole.item(), rel=1e-5)
+    assert len(losses) == len(parts)
+    for name, gradient in _gradients(model).items():
+        scale = max(expected[name].abs().max().item(), 1.0)
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-5 * scale, msg=name)
+    assert len(caplog.records) == 1
+    assert "trainer.tokens_per_batch" in caplog.text
+
+
+def test_training_with_too_little_memory_equals_the_one_with_enough(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    tune.lora_dropout, losses = 0.0, []
+    hardware.tokens_per_batch = 10_000
+    forward, sizes = LossOfModel.forward, []
+
+    def limited(module, batch):
+        if sum(batch.packed.lengths) > 70:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(sum(batch.packed.lengths))
+        return forward(module, batch)
+
+    for name in ("enough", "little"):
+        if name == "little":
+            monkeypatch.setattr(LossOfModel, "forward", limited)
+        model = make_trainable(load_model(tiny_config, store), tune)
+        fitted = fit(
+            model, SftModule, examples, tune, workdir=tmp_path / name, trainer=hardware, log_metrics=tracker.log
+        )
+        losses.append(fitted.final_loss)
+    assert max(sizes) <= 70
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def _full(_):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
+def test_sequence_that_does_not_fit_alone_is_an_error_that_names_the_setting(examples):
+    batches = [collate(examples.kept[:4])]
+    with pytest.raises(MemoryLimitError, match=r"sft: train: .*single text of \d+ tokens.*trainer\.tokens_per_batch"):
+        accumulate(batches, _full, lambda: None, SmallerBatches("sft: train"), alone=True)
+
+
+def test_one_of_several_devices_does_not_split_its_batches(examples):
+    with pytest.raises(MemoryLimitError, match=r"one of several devices.*trainer\.tokens_per_batch"):
+        accumulate([collate(examples.kept[:4])], _full, lambda: None, SmallerBatches("sft: train"), alone=False)

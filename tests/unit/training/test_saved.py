@@ -15,7 +15,7 @@ from cotpress.training.stage import train_student
 
 @pytest.fixture
 def adapter(tiny_config, store, compressed, tune, hardware, tracker):
-    """Some finished adapter: an artifact with `adapter/`."""
+    """A finished adapter: an artifact with `adapter/`."""
     made = train_student(
         SftConfig(tune=tune), model=tiny_config, compressed=compressed, trainer=hardware, tracker=tracker, store=store
     )
@@ -61,7 +61,7 @@ def test_missing_reference_names_folder_and_fix(content, tiny_config, store, tmp
         saved_reference(folder, base=tiny_config, store=store)
 
 
-def test_model_that_reads_other_tokens_is_refused(whole, tiny_config, store):
+def test_model_with_another_tokenizer_is_refused(whole, tiny_config, store):
     tokenizer = json.loads((whole / "tokenizer.json").read_text())
     tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:-1]
     (whole / "tokenizer.json").write_text(json.dumps(tokenizer))
@@ -69,10 +69,10 @@ def test_model_that_reads_other_tokens_is_refused(whole, tiny_config, store):
         saved_reference(whole, base=tiny_config, store=store)
 
 
-def test_adapter_of_another_base_is_said_aloud(adapter, store, tiny_config, caplog):
+def test_adapter_of_another_base_model_gives_a_warning(adapter, store, tiny_config, caplog):
     caplog.set_level(logging.WARNING)
     saved_reference(adapter, base=tiny_config, store=store)
     assert caplog.text == ""
     other = dataclasses.replace(ModelConfig(name="x", source=ModelSource.tiny, path="other-base"))
     saved_reference(adapter, base=other, store=store)
-    assert "names 'tiny' as its base, put on 'other-base' here" in caplog.text
+    assert "names 'tiny' as its base model, but is used with 'other-base'" in caplog.text

@@ -4,17 +4,19 @@ import dataclasses
 
 import pytest
 import torch
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 
-from cotpress.devices.config import HeadLoss, Strategy
-from cotpress.devices.place import Place
-from cotpress.errors import WorkerError
+from cotpress.devices.config import HeadLoss, Strategy, TrainerConfig
+from cotpress.devices.launch import Place
+from cotpress.errors import ConfigError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training.batching import StepDataset, plan_steps
-from cotpress.training.callbacks import LAST
+from cotpress.training.checkpoints import LAST
 from cotpress.training.config import Method
-from support.training_jobs import KilledOnce, losses, weights, what_it_is
+from cotpress.training.sharing import Sharded, pick_sharing
+from support.training_jobs import KilledOnce, losses, rank_and_mode, weights
 
 MORE = pytest.mark.slow
 CASES = [
@@ -22,6 +24,8 @@ CASES = [
     pytest.param(Strategy.fsdp2, Method.full, {}, id="fsdp2-full"),
     pytest.param(Strategy.ddp, Method.full, {}, id="ddp-full", marks=MORE),
     pytest.param(Strategy.fsdp2, Method.lora, {}, id="fsdp2-lora", marks=MORE),
+    pytest.param(Strategy.fsdp2, Method.full, {"offload": True}, id="fsdp2-full-offload"),
+    pytest.param(Strategy.fsdp2, Method.lora, {"offload": True}, id="fsdp2-lora-offload", marks=MORE),
     pytest.param(Strategy.ddp, Method.lora, {"devices": 4}, id="ddp-four", marks=MORE),
     pytest.param(Strategy.fsdp2, Method.lora, {"devices": 4}, id="fsdp2-four", marks=MORE),
     *(
@@ -41,16 +45,16 @@ def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tu
     if method is Method.full:
         tune.learning_rate = 1e-3
     one = training("one", checkpoint_every_s=60.0)
-    training.heard.clear()
+    training.messages.clear()
     several = training("several", **{"devices": 2, "strategy": strategy, "checkpoint_every_s": 60.0} | hardware_too)
     assert len(losses(one)) == 10
     for a, b in zip(losses(one), losses(several), strict=True):
         assert (a[0], a[2], a[3]) == (b[0], b[2], b[3])
         assert b[1] == pytest.approx(a[1], rel=2e-4), f"step {a[0]}"
-    assert sum("loss" in m.metrics for m in training.heard) == 10
+    assert sum("loss" in metrics for _, metrics, _ in training.messages) == 10
     expected, got = weights(one), weights(several)
     assert {n: (w.shape, w.dtype) for n, w in got.items()} == {n: (w.shape, w.dtype) for n, w in expected.items()}
-    for name, weight in expected.items():  # Adam makes small steps of rounded gradients near zero
+    for name, weight in expected.items():  # Adam amplifies the rounding of gradients near zero
         torch.testing.assert_close(got[name], weight, rtol=1e-2, atol=2e-3, msg=name)
     for file in ("adapter/adapter_config.json", "model/config.json"):
         if (one / file).exists():
@@ -70,7 +74,7 @@ def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tu
         pytest.param(Method.full, Strategy.fsdp2, Strategy.fsdp2, Dtype.bfloat16, marks=MORE),
     ],
 )
-def test_killed_training_goes_on_without_a_step_lost_or_repeated(
+def test_killed_training_resumes_without_a_step_lost_or_repeated(
     training, tune, tiny_config, tmp_path, monkeypatch, method, strategy, then, dtype
 ):
     tune.method = method
@@ -90,11 +94,49 @@ def test_killed_training_goes_on_without_a_step_lost_or_repeated(
         assert torch.equal(weights(tmp_path / "killed")[name], weight), name
 
 
+def test_offloaded_training_equals_the_one_without_and_resumes_from_its_checkpoint(
+    training, tune, tmp_path, monkeypatch
+):
+    """On a CPU the weights are in main memory anyway; what runs is FSDP2's code for offloading."""
+    tune.method = Method.full
+    whole = training("whole", devices=2, strategy=Strategy.fsdp2)
+    monkeypatch.setenv("TEST_KILLED_ONCE", str(tmp_path / "was_killed"))
+    offloaded = {"devices": 2, "strategy": Strategy.fsdp2, "offload": True, "kind": KilledOnce}
+    with pytest.raises(WorkerError, match="rank 1 ended: killed by SIGKILL"):
+        training("offloaded", **offloaded)
+    assert losses(training("offloaded", **offloaded)) == losses(whole)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_offloading_reaches_every_sharded_layer(monkeypatch, offload):
+    """The policy that torch gets; without a GPU there is no other sign of it."""
+    policies = []
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
+    monkeypatch.setattr("cotpress.training.sharing.join_process_group", lambda *_, **more: policies.append(more))
+    monkeypatch.setattr("torch.distributed.device_mesh.init_device_mesh", lambda *_: None)
+    monkeypatch.setattr("torch.distributed.fsdp.fully_shard", lambda _, **more: policies.append(more["offload_policy"]))
+    sharing = Sharded(offload=offload)
+    layer = torch.nn.Linear(2, 2)
+    layer._no_split_modules = ["Linear"]
+    sharing.load(torch.device("cuda"), lambda _: layer)
+    sharing.ready(layer)
+    kind = CPUOffloadPolicy if offload else OffloadPolicy
+    assert policies[0] == {"host_tensors": offload}
+    assert [type(policy) for policy in policies[1:]] == [kind, kind]
+    assert not offload or policies[1].pin_memory
+    assert sharing.strategy().offload is offload
+
+
+def test_offloading_on_one_device_is_refused():
+    with pytest.raises(ConfigError, match=r"on one device, allowed: .*fsdp2 on at least 2 devices"):
+        pick_sharing(TrainerConfig(devices=None, strategy=Strategy.fsdp2, offload=True))
+
+
 @pytest.mark.slow
 def test_the_first_of_several_devices_answers_validation_problems(training):
-    training("asked", devices=2, validate=what_it_is)
+    training("validated", devices=2, validate=rank_and_mode)
     for name in ("val/rank", "val/training"):
-        answers = [(m.stage, m.step, m.metrics[name]) for m in training.heard if name in m.metrics]
+        answers = [(stage, step, m[name]) for stage, m, step in training.messages if name in m]
         assert answers == [("sft", 5, 0.0), ("sft", 10, 0.0)]
 
 
@@ -112,7 +154,7 @@ def test_bfloat16_trains_on_several_devices_too(training, tune, tiny_config, str
 
 
 @pytest.mark.parametrize("strategy", [pytest.param(Strategy.ddp, marks=MORE), Strategy.fsdp2])
-def test_masters_of_several_devices_are_those_of_one_and_leave_in_the_format_of_the_model(
+def test_masters_of_several_devices_are_those_of_one_and_are_saved_in_the_format_of_the_model(
     training, tune, tiny_config, strategy
 ):
     tune.method, tune.lora_dropout, tune.learning_rate = Method.full, 0.0, 1e-5
@@ -126,9 +168,9 @@ def test_masters_of_several_devices_are_those_of_one_and_leave_in_the_format_of_
     for name, weight in got.items():
         assert weight.dtype == torch.float32
         before = start[name.removeprefix("loss_sum.model.")].float()
-        moved, alone = weight - before, expected[name] - before
-        assert (moved == 0).float().mean() < 0.01, name
-        assert torch.cosine_similarity(moved.flatten(), alone.flatten(), dim=0) > 0.9, name
+        moved, of_one = weight - before, expected[name] - before
+        assert (of_one[moved == 0].abs() < tune.learning_rate).all(), name  # only what hardly moves on one device
+        assert torch.cosine_similarity(moved.flatten(), of_one.flatten(), dim=0) > 0.9, name
     assert {w.dtype for w in weights(several).values()} == {torch.bfloat16}
     assert (several / "model" / "config.json").read_text() == (one / "model" / "config.json").read_text()
 
@@ -138,13 +180,13 @@ def _checkpoint(folder):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 7])
-def test_devices_share_the_micro_batches_of_a_step_and_pass_as_often(examples, num_workers):
+def test_devices_share_the_micro_batches_of_a_step_and_make_the_same_number_of_passes(examples, num_workers):
     lengths = [len(e.ids) for e in examples.kept]
     plan = plan_steps(lengths, sequences_per_step=5, epochs=1, tokens_per_batch=60, seed=1)
-    alone = StepDataset(examples.kept, plan)
+    single = StepDataset(examples.kept, plan)
     shares = [StepDataset(examples.kept, plan, Place(rank=r, num_workers=num_workers)) for r in range(num_workers)]
-    assert len(alone) == 4
-    for index, whole in enumerate(alone):
+    assert len(single) == 4
+    for index, whole in enumerate(single):
         steps = [share[index] for share in shares]
         assert {(s.num_targets, s.num_tokens) for s in steps} == {(whole.num_targets, whole.num_tokens)}
         assert len({len(s.batches) for s in steps}) == 1

@@ -51,16 +51,16 @@ def test_student_trains_on_the_train_split_and_its_adapter_loads_with_peft(
 
 def test_hardware_does_not_change_the_identity(tiny_config, store, compressed, tune, hardware, tracker):
     arguments = {"model": tiny_config, "compressed": compressed, "tracker": tracker, "store": store}
-    one = train_student(SftConfig(tune=tune), trainer=hardware, **arguments)
+    first = train_student(SftConfig(tune=tune), trainer=hardware, **arguments)
     hardware.tokens_per_batch, hardware.num_threads = 64, 2
-    assert train_student(SftConfig(tune=tune), trainer=hardware, **arguments).key == one.key
+    assert train_student(SftConfig(tune=tune), trainer=hardware, **arguments).key == first.key
 
 
-def test_what_is_validated_does_not_change_the_identity(tiny_config, store, compressed, tune, hardware, tracker):
+def test_validation_does_not_change_the_identity(tiny_config, store, compressed, tune, hardware, tracker):
     arguments = {"model": tiny_config, "compressed": compressed, "trainer": hardware, "tracker": tracker}
-    one = train_student(SftConfig(tune=tune), **arguments, store=store)
+    first = train_student(SftConfig(tune=tune), **arguments, store=store)
     validated = SftConfig(tune=tune, validation_problems=3, validation_max_new_tokens=7, validations_per_run=2)
-    assert train_student(validated, **arguments, store=store).key == one.key
+    assert train_student(validated, **arguments, store=store).key == first.key
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_what_is_validated_does_not_change_the_identity(tiny_config, store, comp
         (Method.full, Dtype.bfloat16, {"master": "float32"}),
     ],
 )
-def test_identity_names_master_weights_where_there_are_some_and_is_what_it_was_elsewhere(
+def test_identity_names_master_weights_only_where_they_are_trained(
     tiny_config, store, compressed, tune, hardware, tracker, monkeypatch, method, dtype, more
 ):
-    tune.method, told = method, []
-    folder = str(tiny_model(store).path)  # made before nothing can be
+    tune.method, built = method, []
+    folder = str(tiny_model(store).path)  # made before the store is replaced
     base = dataclasses.replace(tiny_config, dtype=dtype, source=ModelSource.hub, path=folder)
-    monkeypatch.setattr(ArtifactStore, "build", lambda _, stage, identity, produce: told.append((stage, identity)))
+    monkeypatch.setattr(ArtifactStore, "build", lambda _, stage, identity, produce: built.append((stage, identity)))
     train_student(
         SftConfig(tune=tune), model=base, compressed=compressed, trainer=hardware, tracker=tracker, store=store
     )
@@ -88,12 +88,12 @@ def test_identity_names_master_weights_where_there_are_some_and_is_what_it_was_e
         "chat": base.chat,
         "compressed": compressed.key,
     }
-    assert told == [("sft", expected | more)]
+    assert built == [("sft", expected | more)]
 
 
 @pytest.fixture
 def opening(tiny_config, tokenizer, store, tmp_path):
-    """A model whose chat template ends the prompt with the tag, as those of R1's distilled models do."""
+    """A model whose chat template ends the prompt with the tag, like those of R1's distilled models."""
     folder = shutil.copytree(tiny_model(store).path, tmp_path / "opening")
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
@@ -101,13 +101,11 @@ def opening(tiny_config, tokenizer, store, tmp_path):
     return dataclasses.replace(tiny_config, source=ModelSource.hub, path=str(folder))
 
 
-def test_thinking_that_the_template_opens_is_opened_once_in_every_training_row(
-    opening, store, compressed, tune, hardware, tracker
-):
+def test_rows_open_the_thinking_once_when_the_template_opens_it(opening, store, compressed, tune, hardware, tracker):
     own = load_tokenizer(opening, store)
-    written = ChatFormat(own, opening.chat)
-    students = student_examples(read_records(compressed.file("compressed.parquet"), CompressedTrace), written, 500)
-    references = reference_examples([_valuable((28, len(THINKING)))], own, written, 500)
+    chat = ChatFormat(own, opening.chat)
+    students = student_examples(read_records(compressed.file("compressed.parquet"), CompressedTrace), chat, 500)
+    references = reference_examples([_valuable((28, len(THINKING)))], own, chat, 500)
     for row in [*students.kept, *references.kept]:
         assert own.decode(row.ids).count("<think>") == 1
         assert own.decode(row.ids[: row.num_prompt]).endswith("assistant\n<think>\n")
@@ -116,7 +114,7 @@ def test_thinking_that_the_template_opens_is_opened_once_in_every_training_row(
     assert identity["opening"] == ""
 
 
-def test_full_fine_tune_writes_a_model_that_stands_alone(tiny_config, store, compressed, tune, hardware, tracker):
+def test_full_fine_tune_writes_a_complete_model(tiny_config, store, compressed, tune, hardware, tracker):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tune.method, tune.lora_rank = Method.full, 1
@@ -167,8 +165,8 @@ def test_reference_model_is_trained_on_the_first_distilled_traces(tiny_config, s
 def test_reference_example_holds_the_valuable_tokens_between_the_tags(tiny_config, tokenizer):
     chat = ChatFormat(tokenizer, tiny_config.chat)
     start = THINKING.index("so the total")
-    found = reference_examples([_valuable((start, len(THINKING)))], tokenizer, chat, 500).kept[0]
-    text = tokenizer.decode(found.ids[found.num_prompt :])
+    [example] = reference_examples([_valuable((start, len(THINKING)))], tokenizer, chat, 500).kept
+    text = tokenizer.decode(example.ids[example.num_prompt :])
     assert text.split() == [
         "<think>",
         "so",
@@ -186,14 +184,14 @@ def test_reference_example_holds_the_valuable_tokens_between_the_tags(tiny_confi
 
 def test_over_long_examples_are_dropped_and_counted(tiny_config, tokenizer):
     chat = ChatFormat(tokenizer, tiny_config.chat)
-    found = reference_examples([_valuable((0, len(THINKING)))] * 2, tokenizer, chat, 20)
-    assert not found.kept
-    assert found.dropped == {"longer than 20 tokens": 2}
+    examples = reference_examples([_valuable((0, len(THINKING)))] * 2, tokenizer, chat, 20)
+    assert not examples.kept
+    assert examples.dropped == {"longer than 20 tokens": 2}
 
 
 @pytest.mark.usefixtures("rescaled_logits")
 def test_model_that_rescales_its_logits_is_not_trained(tiny_config, store, compressed, tune, hardware, tracker):
-    tune.learning_rate *= 2  # no other test has trained it
+    tune.learning_rate *= 2  # so that no other test has trained it
     with pytest.raises(ModelError, match="more than a linear map"):
         train_student(
             SftConfig(tune=tune), model=tiny_config, compressed=compressed, trainer=hardware, tracker=tracker,
@@ -201,7 +199,7 @@ def test_model_that_rescales_its_logits_is_not_trained(tiny_config, store, compr
         )  # fmt: skip
 
 
-def test_special_token_spelled_out_in_the_thinking_ends_no_completion(tiny_config, store):
+def test_special_token_in_the_text_of_the_thinking_ends_no_completion(tiny_config, store):
     tokenizer = load_tokenizer(tiny_config, store)
     row = dataclasses.replace(_valuable((0, 30)), thinking="so <|im_end|> the total is 12")
     examples = reference_examples([row], tokenizer, ChatFormat(tokenizer, tiny_config.chat), 999)

@@ -7,33 +7,40 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from typing import Any
 
-from cotpress.data.planted.families import FAMILIES, Family
-from cotpress.data.planted.stories import LEVELS, Level, Story
+from cotpress.data.planted.stories import FAMILIES, LEVELS, Family, Level, Story
 from cotpress.data.planted.thinking import ThinkingWriter
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.records import Problem, Trace
 
 VERSION = 1
-"""Raised whenever the same configuration gives other text than before; part of every fingerprint."""
+"""Raise it with every change by which the same configuration gives other texts; part of every fingerprint."""
 MAX_DRAWS = 3000
-"""Draws in a row without a new question after which a family counts as exhausted."""
+"""Consecutive draws without a new question after which a family counts as exhausted."""
 
 
 class Half(Enum):
-    """Which numbers a story may use; see `half_of`."""
+    """Half of all combinations of numbers; see `half_of`."""
 
     training = "training"
     evaluation = "evaluation"
 
 
 def half_of(family: str, story: Story) -> Half:
-    """The half that the numbers of a story belong to, whatever its names and things.
+    """The half that the numbers of a story belong to; names and things do not matter.
 
-    Training traces and benchmark problems are drawn from different halves, so no seed makes them share a problem.
+    Training traces and benchmark problems are drawn from different halves, so with any seeds they have no problem in
+    common.
     """
     digest = hashlib.sha256(f"{family}:{story.numbers}".encode()).digest()
     return Half.evaluation if digest[0] % 2 else Half.training
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """The arguments of `traces` or `problems` that a configuration of planted data holds."""
+    names = ("num_traces", "num_problems", "families", "difficulty", "redundancy", "seed")
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
 def traces(
@@ -49,16 +56,16 @@ def traces(
     """Solved problems with labelled thinking, all in the split `train`.
 
     Args:
-        num_traces: How many, at least 1.
+        num_traces: Number of traces, at least 1.
         families: Names; empty means every family that is not held out.
         difficulty: A key of `LEVELS`.
         redundancy: Factor on the amount of planted redundancy, >= 0.
         seed: Equal seeds give equal traces.
-        half: Which numbers the problems have.
+        half: Half of the numbers to draw from.
         group: Configuration group of these settings, for messages.
 
     Raises:
-        ConfigError: A value is out of range, a family is unknown, or there are not so many different problems.
+        ConfigError: A value is out of range, a family is unknown, or there are fewer different problems.
     """
     if redundancy < 0:
         raise ConfigError(f"{group}.redundancy: got {redundancy}, allowed: a number of at least 0")
@@ -70,16 +77,17 @@ def traces(
         _stories(chosen, level, count=num_traces, key=f"{group}.num_traces", seed=seed, half=half)
     ):
         thinking, spans = ThinkingWriter(rng, redundancy).write(story)
-        trace = Trace(
-            id=f"{prefix}-{family.name}-{index:05d}",
-            question=story.question,
-            thinking=thinking,
-            response=story.solution,
-            answer=str(story.answer),
-            family=family.name,
-            spans=spans,
+        made.append(
+            Trace(
+                id=f"{prefix}-{family.name}-{index:05d}",
+                question=story.question,
+                thinking=thinking,
+                response=story.solution,
+                answer=str(story.answer),
+                family=family.name,
+                spans=spans,
+            )
         )
-        made.append(trace)
     return made
 
 
@@ -92,19 +100,19 @@ def problems(
     half: Half = Half.evaluation,
     group: str = "benchmark",
 ) -> list[Problem]:
-    """Problems whose numbers no trace of the other half has.
+    """Problems whose numbers do not occur in traces of the other half.
 
     Args:
-        num_problems: How many, at least 1.
+        num_problems: Number of problems, at least 1.
         families: Names; empty means all families of the evaluation half (the held-out ones included), or all training
             families of the training half.
         difficulty: A key of `LEVELS`.
         seed: Equal seeds give equal problems.
-        half: Which numbers the problems have.
+        half: Half of the numbers to draw from.
         group: Configuration group of these settings, for messages.
 
     Raises:
-        ConfigError: A value is out of range, a family is unknown, or there are not so many different problems.
+        ConfigError: A value is out of range, a family is unknown, or there are fewer different problems.
     """
     allowed = [f for f in FAMILIES.values() if half is Half.evaluation or not f.held_out]
     chosen = _families(f"{group}.families", families) or allowed
@@ -125,9 +133,9 @@ def problems(
 def _stories(
     families: Sequence[Family], level: Level, *, count: int, key: str, seed: int, half: Half
 ) -> Iterator[tuple[Family, Story, random.Random]]:
-    """`count` different stories of one half, each with the random stream that goes on to write about it.
+    """`count` different stories of one half, each with the random stream that continues with its thinking.
 
-    Families take turns; one that has no further question sits out.
+    Families take turns; an exhausted family is skipped.
     """
     if count < 1:
         raise ConfigError(f"{key}: got {count}, allowed: a whole number of at least 1")
@@ -150,7 +158,7 @@ def _stories(
 
 
 def _new_story(family: Family, level: Level, rng: random.Random, half: Half, seen: set[str]) -> Story | None:
-    """A story of the right half whose question is new; None if the family seems to have no other."""
+    """A story of the half with a new question; None if the family seems to be exhausted."""
     for _ in range(MAX_DRAWS):
         story = family.draw(rng, level)
         if story.question not in seen and half_of(family.name, story) is half:

@@ -1,7 +1,7 @@
-"""Stories: how a word problem is drawn, and the calculations that solve it.
+"""Word problems with the calculations that solve them, and their families. A new family is an entry of `FAMILIES`.
 
-Numbers stay small on purpose: a model of 135 M parameters learns the lowest difficulty from two hundred examples, so
-that what a compression costs shows in the accuracy.
+Numbers are small on purpose: a model of 135 M parameters learns the lowest difficulty from two hundred examples, so
+the accuracy shows the cost of a compression.
 """
 
 import random
@@ -23,7 +23,7 @@ _SYMBOLS: dict[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """How hard stories are.
+    """A level of difficulty.
 
     Attributes:
         num_steps: Calculations per story, at least 2.
@@ -43,7 +43,7 @@ LEVELS = {
     2: Level(num_steps=3, max_start=12, max_operand=9, max_factor=5),
     3: Level(num_steps=4, max_start=20, max_operand=12, max_factor=9),
 }
-"""What the difficulties 1 to 3 mean."""
+"""Levels by difficulty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,8 @@ class Step:
 
     Attributes:
         operator: `+`, `-` or `*`.
-        event: What happens in the story, as a clause that can stand in mid-sentence, e.g. `he gives away 3`.
-        reason: Why the operator is this one, e.g. `gives away` means less; closes a withdrawn attempt.
+        event: Event of the story, as a clause for the middle of a sentence, e.g. `he gives away 3`.
+        reason: Reason for the operator, e.g. `it gets less`; ends a withdrawn attempt.
     """
 
     left: int
@@ -74,7 +74,7 @@ class Story:
 
     Attributes:
         question: The whole question.
-        opening: Its first fact, as a clause that can stand in mid-sentence.
+        opening: Its first fact, as a clause for the middle of a sentence.
         steps: Calculations in order; the last result is the answer.
     """
 
@@ -89,13 +89,13 @@ class Story:
 
     @property
     def solution(self) -> str:
-        """What is written after the thinking: all steps as one calculation, read from left to right."""
+        """Response after the thinking: all steps as one calculation, read from left to right."""
         operations = "".join(f" {step.operator} {step.right}" for step in self.steps)
         return f"{self.steps[0].left}{operations} = \\boxed{{{self.answer}}}"
 
     @property
     def numbers(self) -> tuple[str | int, ...]:
-        """Start and signed operands: what makes this problem numerically the one it is."""
+        """Start, operators and operands, which identify the problem numerically."""
         first = self.steps[0]
         return (first.left, *(part for step in self.steps for part in (step.operator, step.right)))
 
@@ -108,12 +108,12 @@ class Scene:
 
     Attributes:
         opening: The first fact; with equal groups also `{groups}`, their number.
-        gains: Clauses for what adds to the quantity.
-        losses: Clauses for what takes from it.
+        gains: Clauses for events that add to the quantity.
+        losses: Clauses for events that reduce it.
         ask: The question asked at the end.
-        units: What `{unit}` may be.
+        units: Values of `{unit}`.
         person: True if the story is about one person.
-        groups: The equal groups in short, as thinking restates them; empty if the story has none.
+        groups: Short form of the equal groups, for the thinking; empty if the story has none.
     """
 
     opening: str
@@ -125,7 +125,7 @@ class Scene:
     groups: str = ""
 
     def voice(self, rng: random.Random) -> dict[str, str]:
-        """Who and what one story is about: values for every placeholder but the numbers."""
+        """Values of all placeholders of one story but the numbers."""
         who, he = rng.choice(PEOPLE) if self.person else ("", "it")
         return {"who": who, "he": he, "unit": rng.choice(self.units)}
 
@@ -156,7 +156,7 @@ def _changes(
 
 
 def _tell(opening: str, changes: Sequence[Step], ask: str) -> str:
-    """The question: the opening, the changes joined by `then`, and what is asked."""
+    """The whole text of the problem: the opening, the changes joined by `then`, and the question."""
     events = [f"then {step.event}" if number else step.event for number, step in enumerate(changes)]
     return " ".join([*(f"{_sentence(fact)}." for fact in (opening, *events)), ask])
 
@@ -231,3 +231,58 @@ def compare(scene: Scene) -> Callable[[random.Random, Level], Story]:
         )
 
     return draw
+
+
+ITEMS = ("apples", "books", "cards", "pens", "coins", "cookies", "stamps", "balls", "eggs", "shells")
+"""Possessions in stories about people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A kind of word problem.
+
+    Attributes:
+        name: Name in configurations and tables.
+        held_out: True if training data contains it only when it is named.
+        draw: Draws a story of a level.
+    """
+
+    name: str
+    held_out: bool
+    draw: Callable[[random.Random, Level], Story]
+
+
+_FAMILIES = (
+    Family(name="belongings", held_out=False, draw=change(Scene(
+        opening="{who} has {n} {unit}",
+        gains=("{he} buys {n}", "{he} finds {n}"), losses=("{he} gives away {n}", "{he} loses {n}"),
+        ask="How many {unit} does {he} have?", units=ITEMS, person=True,
+    ))),
+    Family(name="bus", held_out=False, draw=change(Scene(
+        opening="a {unit} carries {n} people", gains=("{n} get on",), losses=("{n} get off",),
+        ask="How many people are on the {unit}?", units=("bus", "train", "tram", "boat"),
+    ))),
+    Family(name="savings", held_out=False, draw=change(Scene(
+        opening="{who} has {n} {unit}", gains=("{he} earns {n}",), losses=("{he} spends {n}",),
+        ask="How many {unit} does {he} have?", units=("dollars", "euros", "cents"), person=True,
+    ))),
+    Family(name="boxes", held_out=False, draw=groups(Scene(
+        opening="there are {groups} boxes with {n} {unit} each", groups="{groups} boxes hold {n} each",
+        gains=("{n} are added",), losses=("{n} are taken out",), ask="How many {unit} are there?", units=ITEMS,
+    ))),
+    Family(name="compare", held_out=False, draw=compare(Scene(
+        opening="{who} has {n} {unit}", gains=("{he} buy {n}",), losses=("{he} sell {n}",),
+        ask="How many {unit} do they have together?", units=ITEMS,
+    ))),
+    Family(name="hotel", held_out=True, draw=change(Scene(
+        opening="a {unit} has {n} guests", gains=("{n} arrive",), losses=("{n} leave",),
+        ask="How many guests are in the {unit}?", units=("hotel", "hostel", "cabin", "lodge"),
+    ))),
+    Family(name="shelves", held_out=True, draw=groups(Scene(
+        opening="a shop has {groups} shelves with {n} {unit} each", groups="{groups} shelves hold {n} each",
+        gains=("{n} are delivered",), losses=("{n} are sold",), ask="How many {unit} does the shop have?",
+        units=("jars", "bottles", "toys", "lamps"),
+    ))),
+)  # fmt: skip
+FAMILIES = {family.name: family for family in _FAMILIES}
+"""All families by name."""

@@ -1,6 +1,6 @@
-"""Writes R1-style thinking about a story, and labels every character of it.
+"""Writes R1-style thinking about a story, with a label for every character.
 
-The essential part is the chain of equations. Around it redundancy is planted: openings, restated facts, repeated
+The essential part is the chain of equations. The rest is planted redundancy: openings, restated facts, repeated
 results, hesitation, withdrawn attempts (dead ends), double-checks and a closing remark.
 """
 
@@ -27,7 +27,7 @@ class Rates:
     Attributes:
         opening: Per thinking text.
         situation: Per thinking text: the first fact, restated.
-        restatement: Per step: the event that it answers to.
+        restatement: Per step: the event that it computes.
         repeat: Per step.
         hesitation: Per step.
         dead_end: Per step.
@@ -50,7 +50,7 @@ RATES = Rates()
 
 @dataclass(slots=True)
 class _Writer:
-    """Text so far with its labels; pieces are joined by single spaces, which belong to the later piece."""
+    """Text so far and its labels; pieces are joined by single spaces, which belong to the later piece."""
 
     text: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -66,7 +66,7 @@ class ThinkingWriter:
 
     Args:
         rng: Source of every choice.
-        redundancy: Factor on the expected number of planted pieces, >= 0; at 0 only the equations are left.
+        redundancy: Factor on the expected number of planted pieces, >= 0; 0 leaves only the equations.
     """
 
     def __init__(self, rng: random.Random, redundancy: float) -> None:
@@ -74,7 +74,7 @@ class ThinkingWriter:
         self._out = _Writer()
 
     def write(self, story: Story) -> tuple[str, tuple[Span, ...]]:
-        """The thinking text and the labels, which cover it without gap or overlap."""
+        """The thinking text and its labels, which cover it without gap or overlap."""
         self._out = _Writer()
         for _ in range(self._count(RATES.opening)):
             self._out.add(self._rng.choice(OPENINGS), "hesitation")

@@ -16,6 +16,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
@@ -393,6 +394,7 @@ def _fit(module: KeepDropModule, loader: "DataLoader[Any]", config: TokenskipCon
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,
+            plugins=[LightningEnvironment()],  # else Lightning looks for SLURM
             max_epochs=config.epochs,
             gradient_clip_val=1.0,
             callbacks=[_ShowProgress(progress)],

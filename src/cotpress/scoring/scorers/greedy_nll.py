@@ -166,10 +166,11 @@ def _read_whole(split: SplitModel, ids_L: torch.Tensor, counted_L: torch.Tensor)
     from transformers import DynamicCache
 
     from cotpress.modeling.head import target_logprobs
+    from cotpress.modeling.loading import cache_argument
 
     # Without its config the cache keeps every position in every layer, also where attention slides.
     cache = DynamicCache()
-    output = split.decoder(input_ids=ids_L[None, :-1], past_key_values=cache, use_cache=True)
+    output = split.decoder(input_ids=ids_L[None, :-1], **cache_argument(cache), use_cache=True)
     logprobs_L = torch.zeros(len(ids_L), dtype=torch.float64, device=ids_L.device)
     hidden = output.last_hidden_state[0, counted_L[1:]]
     logprobs_L[counted_L] = target_logprobs(split.head, hidden, ids_L[counted_L]).double()
@@ -184,6 +185,7 @@ def _rest_logprobs(
     from transformers import DynamicCache
 
     from cotpress.modeling.head import target_logprobs
+    from cotpress.modeling.loading import cache_argument
 
     # The token before the first deletion is read again: it predicts the first token that differs.
     start = batch[0] - 1
@@ -195,7 +197,7 @@ def _rest_logprobs(
     if start:
         shared.crop(start - shared.get_seq_length())
         shared.batch_repeat_interleave(len(batch))
-    output = split.decoder(input_ids=ids_BR[:, :-1], past_key_values=shared, use_cache=True)
+    output = split.decoder(input_ids=ids_BR[:, :-1], **cache_argument(shared), use_cache=True)
     values_N = target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR]).double()
     logprobs = torch.zeros(counted_BR.shape, dtype=torch.float64, device=ids_L.device)
     logprobs[counted_BR] = values_N

@@ -140,10 +140,11 @@ class Rereader:
         import torch
 
         from cotpress.modeling.head import target_logprobs
+        from cotpress.modeling.loading import cache_argument
 
         with torch.inference_mode():
             ids_1L = torch.as_tensor(np.asarray(ids, dtype=np.int64), device=self._device)[None]
-            output = self._split.decoder(input_ids=ids_1L, past_key_values=self._cache, use_cache=True)
+            output = self._split.decoder(input_ids=ids_1L, **cache_argument(self._cache), use_cache=True)
             hidden_LD = output.last_hidden_state[0, num_unscored:-1]
             targets_L = ids_1L[0, num_unscored + 1 :]
             values: NDArray[np.float32] = -target_logprobs(self._split.head, hidden_LD, targets_L).cpu().numpy()

@@ -165,6 +165,8 @@ class _State:
         import torch
         from transformers import DynamicCache
 
+        from cotpress.modeling.loading import cache_argument
+
         device = next(decoder.parameters()).device
         longest = max(map(len, contexts), default=0)
         ids_BL = torch.zeros((len(contexts), longest), dtype=torch.long, device=device)
@@ -177,7 +179,7 @@ class _State:
             input_ids=ids_BL,
             attention_mask=mask_BL,
             position_ids=(mask_BL.cumsum(1) - 1).clamp(min=0),
-            past_key_values=cache,
+            **cache_argument(cache),
             use_cache=True,
         ).last_hidden_state
         return cls(mask_BL, hidden_BLD[:, -1], cache)
@@ -185,6 +187,8 @@ class _State:
     def read(self, units: Sequence[_Tokens], decoder: torch.nn.Module) -> torch.Tensor:
         """Hidden states of one unit per text, `[B, W, D]`; those past a unit's end are undefined."""
         import torch
+
+        from cotpress.modeling.loading import cache_argument
 
         width = max(map(len, units))
         ids_BW = torch.zeros((len(units), width), dtype=torch.long, device=self._mask_BL.device)
@@ -197,7 +201,7 @@ class _State:
             input_ids=ids_BW,
             attention_mask=self._mask_BL,
             position_ids=self._kept_B[:, None] + torch.arange(width, device=ids_BW.device),
-            past_key_values=self._cache,
+            **cache_argument(self._cache),
             use_cache=True,
         ).last_hidden_state
         return hidden_BWD

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.data.planted import generator
-from cotpress.data.planted.families import FAMILIES
 from cotpress.data.planted.generator import Half, half_of
-from cotpress.data.planted.stories import LEVELS, Story
+from cotpress.data.planted.stories import FAMILIES, LEVELS, Story
 from cotpress.errors import ConfigError
 from cotpress.records import Trace
 
@@ -106,7 +105,7 @@ def test_equal_seeds_give_equal_traces_and_other_seeds_give_others() -> None:
     assert {t.question for t in make(30, seed=7)} != {t.question for t in make(30, seed=8)}
 
 
-def test_a_smaller_set_is_the_beginning_of_a_larger_one() -> None:
+def test_smaller_set_is_the_beginning_of_a_larger_one() -> None:
     assert make(60)[:25] == make(25)
 
 
@@ -132,12 +131,12 @@ def test_halves_depend_on_numbers_and_not_on_names() -> None:
     drawn: list[Story] = [family.draw(rng, LEVELS[1]) for _ in range(3000)]
     for story in drawn:
         halves.setdefault(story.numbers, set()).add(half_of("belongings", story))
-    assert all(len(found) == 1 for found in halves.values())
-    shares = Counter(next(iter(found)) for found in halves.values())
+    assert all(len(names) == 1 for names in halves.values())
+    shares = Counter(next(iter(names)) for names in halves.values())
     assert 0.4 < shares[Half.training] / len(halves) < 0.6
 
 
-def test_training_shows_no_held_out_family_and_the_benchmark_shows_all() -> None:
+def test_held_out_families_are_in_the_benchmark_only() -> None:
     assert {t.family for t in make(50)} == set(TRAINING)
     problems = generator.problems(num_problems=50, families=[], difficulty=1, seed=1)
     assert {p.family for p in problems} == set(FAMILIES)
@@ -162,17 +161,17 @@ def test_families_can_be_chosen_by_name() -> None:
         ({"redundancy": -0.1}, "data.redundancy: got -0.1"),
     ],
 )
-def test_a_bad_value_is_named_with_what_is_allowed(values: dict[str, object], message: str) -> None:
+def test_bad_value_is_named_with_what_is_allowed(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         make(**values)  # type: ignore[arg-type]
 
 
-def test_asking_for_more_questions_than_there_are_is_an_error_with_their_number() -> None:
+def test_more_questions_than_exist_is_an_error_with_their_number() -> None:
     with pytest.raises(ConfigError, match=r"boxes have no further question after 4\d\d\."):
         make(2000, families=["boxes"])
 
 
-def test_a_family_without_further_questions_sits_out() -> None:
+def test_exhausted_family_is_skipped() -> None:
     traces = make(3000)
     assert len({t.question for t in traces}) == 3000
     counts = Counter(t.family for t in traces)

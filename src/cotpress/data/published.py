@@ -1,0 +1,252 @@
+"""Problems of a published test set, from the hub or a local copy; its YAML names the file and the columns.
+
+The options of a multiple-choice question are shuffled. Their order depends on the seed and the question alone, not on
+the other questions of the file.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cotpress.answers import extract_answer
+from cotpress.data.config import HubFile, MultipleChoiceBenchmarkConfig, PublishedBenchmarkConfig
+from cotpress.errors import ConfigError, DataError
+from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
+from cotpress.records import Problem
+
+log = logging.getLogger(__name__)
+
+
+def fetch(hub: HubFile, group: str = "benchmark") -> Path:
+    """The file in the local hub cache, downloaded if it is missing.
+
+    A test set is one file, which huggingface_hub can fetch, so the library `datasets` is not needed. No code of the
+    data set is run.
+
+    Args:
+        hub: Data set, revision and file.
+        group: Configuration group of these settings, for messages.
+
+    Raises:
+        DataError: The data set, revision or file does not exist, is gated, or the hub cannot be reached.
+    """
+    from huggingface_hub import constants, hf_hub_download
+
+    try:
+        with answering_hub():
+            file = hf_hub_download(
+                hub.dataset,
+                hub.file,
+                repo_type="dataset",
+                revision=hub.revision,
+                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            )
+    except Exception as error:
+        problem = hub_problem(error)
+        if problem is None:
+            raise
+        named = hub.dataset if hub.revision is None else f"{hub.dataset} (revision {hub.revision})"
+        raise DataError(
+            f"data set '{named}', file '{hub.file}': {problem.value}. Tried: the cache {constants.HF_HUB_CACHE}, "
+            f"the hub {constants.ENDPOINT}. Fix: {_fix(problem, hub, group)}"
+        ) from error
+    return Path(file)
+
+
+def _fix(problem: HubProblem, hub: HubFile, group: str) -> str:
+    from huggingface_hub import constants
+
+    local = f"give a local copy with {group}.path=FILE"
+    match problem:
+        case HubProblem.gated:
+            page = f"{constants.ENDPOINT}/datasets/{hub.dataset}"
+            return f"accept its licence at {page} and log in (hf auth login), or {local}"
+        case HubProblem.unknown | HubProblem.no_id:
+            return f"check {group}.hub.dataset, or {local}"
+        case HubProblem.no_revision:
+            return f"check {group}.hub.revision"
+        case HubProblem.no_file:
+            return f"check {group}.hub.file, or {local}"
+        case HubProblem.unreachable:
+            return (
+                f"with a network, hf download --repo-type dataset {hub.dataset} {hub.file}; without, {local}. A gated "
+                "one also needs its licence accepted and hf auth login. HF_HUB_OFFLINE=1 makes a filled cache enough"
+            )
+
+
+LETTERS = "ABCDEFGHIJ"
+
+
+def shuffled(num_options: int, seed: int, question_id: str) -> list[int]:
+    """A permutation of `range(num_options)` that depends on seed and question only, uniform over questions."""
+    return sorted(range(num_options), key=lambda i: hashlib.sha256(f"{seed}/{question_id}/{i}".encode()).digest())
+
+
+def lettered(options: Sequence[str]) -> str:
+    """The options as lines `(A) ...`, `(B) ...`.
+
+    Raises:
+        ConfigError: There are more options than letters.
+    """
+    if len(options) > len(LETTERS):
+        raise ConfigError(f"benchmark.wrong_columns: got {len(options) - 1}, allowed: at most {len(LETTERS) - 1}")
+    return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
+
+
+def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Path:
+    """The file with the problems: the local copy, or the file of the hub in the local cache.
+
+    Args:
+        config: Settings of the test set.
+        group: Configuration group of these settings, for messages.
+
+    Raises:
+        DataError: The file does not exist or cannot be fetched.
+    """
+    if config.path is None:
+        return fetch(config.hub, group)
+    path = Path(config.path).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{group}.path: '{path}' {what}. Fix: name a copy of {config.hub.dataset}, {config.hub.file}")
+    return path
+
+
+def reading(config: PublishedBenchmarkConfig) -> dict[str, Any]:
+    """The settings that, with the file, determine the problems."""
+    identity: dict[str, Any] = {
+        "id": list(config.id_columns),
+        "question": list(config.question_columns),
+        "answer": list(config.answer_columns),
+        "answer_after": config.answer_after,
+    }
+    if isinstance(config, MultipleChoiceBenchmarkConfig):
+        identity |= {"wrong": list(config.wrong_columns), "seed": config.seed}
+    return identity
+
+
+def problems(config: PublishedBenchmarkConfig, file: Path, group: str = "benchmark") -> Iterator[Problem]:
+    """All problems of the file, in order.
+
+    Args:
+        config: Settings of the test set.
+        file: Path from `local_file`.
+        group: Configuration group of these settings, for messages.
+
+    Raises:
+        DataError: There is no row; or a row lacks a column, repeats an id, or has a gold answer that the benchmark's
+            extractor cannot read. A published test set has no such rows, so this must be another file.
+    """
+    key = f"{group}.hub.file" if config.path is None else f"{group}.path"
+    seen: set[str] = set()
+    for index, (place, row) in enumerate(read_table(file, key)):
+        where = f"'{file}', {place}"
+        problem = _problem(config, row, str(index), where, group)
+        if problem.id in seen:
+            raise DataError(f"{where}: the id '{problem.id}' is that of an earlier row. Allowed: one row per id")
+        seen.add(problem.id)
+        yield problem
+    if not seen:
+        raise DataError(f"{key}: '{file}' has no rows")
+    if len(seen) != config.num_published:
+        log.warning(
+            "%s: '%s' has %d problems, the published set has %d: results are not comparable",
+            config.name, file, len(seen), config.num_published,
+        )  # fmt: skip
+
+
+def _problem(config: PublishedBenchmarkConfig, row: Mapping[str, Any], index: str, where: str, group: str) -> Problem:
+    named = any(column in row for column in config.id_columns)
+    id_ = _text(row, config.id_columns, where) if named else index
+    question = _text(row, config.question_columns, where)
+    answer = _text(row, config.answer_columns, where)
+    if isinstance(config, MultipleChoiceBenchmarkConfig):
+        options = [answer, *(_text(row, [column], where) for column in config.wrong_columns)]
+        order = shuffled(len(options), config.seed, id_)
+        question = f"{question}\n\n{lettered([options[i] for i in order])}"
+        answer = LETTERS[order.index(0)]
+    elif config.answer_after:
+        answer = answer.rpartition(config.answer_after)[2].strip()
+    if not extract_answer(f"\\boxed{{{answer}}}", config.extractor):
+        raise DataError(
+            f"{where}: {group}.extractor={config.extractor.value} cannot read the gold answer '{answer:.60}'. "
+            f"Fix: check {group}.answer_columns, or whether this is the right file"
+        )
+    return Problem(id=id_, question=question, answer=answer)
+
+
+def _text(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
+    """The text in the first of these columns that the row has; a whole number becomes its digits.
+
+    Raises:
+        DataError: The row has none of the columns, or the value is blank or not text.
+    """
+    column = next((c for c in columns if c in row), None)
+    if column is None:
+        raise DataError(f"{where}: no column {' or '.join(columns)}. Got: {', '.join(map(str, row))}")
+    value = row[column]
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}, column '{column}': got {value!r:.60}, allowed: text that is not blank")
+    return value.strip()
+
+
+Rows = Iterator[tuple[str, Mapping[str, Any]]]
+"""Place of a row, for messages, and its values by column."""
+
+
+def read_table(path: Path, key: str) -> Rows:
+    """All rows in order.
+
+    Args:
+        path: A file that ends in .jsonl, .parquet or .csv (with a header line).
+        key: Configuration key that named the file, for messages.
+
+    Raises:
+        DataError: There is no such file, or it is not what its suffix says.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{key}: got '{path}', allowed: a file that ends in {', '.join(_READERS)}")
+    try:
+        yield from reader(path)
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise DataError(f"{key}: '{path}' cannot be read as {path.suffix.lower()[1:]}: {error}") from error
+
+
+def _jsonl(path: Path) -> Rows:
+    with path.open(encoding="utf-8-sig") as handle:
+        for number, line in enumerate(handle, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"'{path}', line {number}: invalid JSON: {error}. Fix: one JSON object a line"
+                ) from error
+            if not isinstance(row, dict):
+                raise DataError(f"'{path}', line {number}: got {type(row).__name__}, allowed: a JSON object")
+            yield f"line {number}", row
+
+
+def _parquet(path: Path) -> Rows:
+    for number, row in enumerate(pq.read_table(path).to_pylist(), start=1):
+        yield f"row {number}", row
+
+
+def _csv(path: Path) -> Rows:
+    with path.open(encoding="utf-8-sig", newline="") as handle:
+        for number, row in enumerate(csv.DictReader(handle, strict=True), start=1):
+            yield f"row {number}", row
+
+
+_READERS: dict[str, Callable[[Path], Rows]] = {".jsonl": _jsonl, ".parquet": _parquet, ".csv": _csv}

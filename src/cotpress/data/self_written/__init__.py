@@ -1,1 +1,0 @@
-"""Traces that the target model wrote itself."""

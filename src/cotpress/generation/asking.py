@@ -1,0 +1,100 @@
+"""Completes prompts with progress, and keeps every completion in a journal, so that no finished one is repeated."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cotpress.generation.backends import GREEDY, Backend, Generation, OnDone, Prompt, Sampling
+from cotpress.progress import Progress
+from cotpress.store.artifacts import SCRATCH
+from cotpress.store.journal import Journal
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt to complete.
+
+    Attributes:
+        prompt: Token ids or a conversation.
+        max_new_tokens: Budget in tokens, the end token included.
+        stream: Name of its stream of random numbers.
+    """
+
+    prompt: Prompt
+    max_new_tokens: int
+    stream: str
+
+
+Batch = tuple[Mapping[str, Request], MutableMapping[str, Generation]]
+"""Requests of one artifact by key, and its completions so far by the same keys (a journal or a dict)."""
+
+
+def journal(folder: Path) -> Journal[Generation]:
+    """The completions so far of an artifact that is being made in `folder`."""
+    return Journal(folder / SCRATCH / "completions.jsonl", _generation)
+
+
+def _generation(token_ids: Sequence[int] | None, **fields: Any) -> Generation:
+    return Generation(token_ids=None if token_ids is None else tuple(token_ids), **fields)
+
+
+def ask(
+    batches: Sequence[Batch],
+    backend: Callable[[], Backend],
+    *,
+    label: str,
+    unit: str,
+    sampling: Sampling = GREEDY,
+) -> list[float]:
+    """Complete the requests that have no completion yet, and add each completion as soon as it is finished.
+
+    All batches go to the backend as one list, so that requests of several artifacts fill its batches together. A
+    completion does not depend on the others.
+
+    Args:
+        batches: Requests and completions of each artifact.
+        backend: Opens the backend; called only if something is missing.
+        label: Name of the work in progress lines.
+        unit: Name of one completion in progress lines, e.g. `answers`.
+        sampling: Choice of the next token.
+
+    Returns:
+        Wall time in seconds per batch: the time of this call, divided in proportion to the latencies.
+
+    Raises:
+        GenerationError: A server fails; what was completed before stays in the journals.
+    """
+    total = sum(len(requests) for requests, _ in batches)
+    missing = [(n, key) for n, (requests, done) in enumerate(batches) for key in requests if key not in done]
+    latency, began = [0.0] * len(batches), time.monotonic()
+    if missing:
+        with Progress(label, total, unit, done=total - len(missing)) as progress:
+            log.info("%s: %d of %d %s to be written", label, len(missing), total, unit)
+
+            def keep(index: int, generation: Generation) -> None:
+                number, key = missing[index]
+                batches[number][1][key] = generation
+                latency[number] += generation.latency_s
+                progress.advance(1)
+
+            complete(backend(), [batches[n][0][key] for n, key in missing], sampling=sampling, on_done=keep)
+    elapsed = time.monotonic() - began
+    return [elapsed * share / (sum(latency) or 1.0) for share in latency]
+
+
+def complete(
+    backend: Backend, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
+) -> list[Generation]:
+    """Completions in the order of the requests, without journal or progress."""
+    return backend.complete(
+        [request.prompt for request in requests],
+        max_new_tokens=[request.max_new_tokens for request in requests],
+        sampling=sampling,
+        streams=[request.stream for request in requests],
+        on_done=on_done,
+    )

@@ -1,0 +1,61 @@
+"""Trained weights in a folder: a PEFT adapter that goes on a base model, or a whole model that replaces it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from cotpress.errors import ArtifactError
+from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.foreign import ADAPTER_CONFIG
+from cotpress.store.artifacts import Artifact
+
+ADAPTER, MODEL = "adapter", "model"
+"""Folders of the weights inside an artifact of the sft or reference stage."""
+MODEL_CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedWeights:
+    """Weights that were trained from a base model.
+
+    Attributes:
+        path: Folder; for an adapter also a hub id.
+        is_adapter: True for a PEFT adapter, False for a whole model.
+    """
+
+    path: str
+    is_adapter: bool
+
+    @classmethod
+    def below(cls, folder: Path) -> Self | None:
+        """The safetensors weights in `folder`, `folder/adapter` or `folder/model`; None if there are none."""
+        for place, settings in (
+            (folder, ADAPTER_CONFIG),
+            (folder / ADAPTER, ADAPTER_CONFIG),
+            (folder, MODEL_CONFIG),
+            (folder / MODEL, MODEL_CONFIG),
+        ):
+            if (place / settings).is_file() and any(place.glob("*.safetensors")):
+                return cls(path=str(place), is_adapter=settings == ADAPTER_CONFIG)
+        return None
+
+    @classmethod
+    def of(cls, trained: Artifact | str) -> Self:
+        """The weights of an artifact of the sft or reference stage, or the adapter of a folder or hub id.
+
+        Raises:
+            ArtifactError: The artifact holds no weights.
+        """
+        if isinstance(trained, str):
+            return cls(path=trained, is_adapter=True)
+        weights = cls.below(trained.path)
+        if weights is None:
+            files = sorted(trained.manifest["files"])
+            raise ArtifactError(f"artifact {trained.key} holds no weights in {ADAPTER}/ or {MODEL}/ but {files}")
+        return weights
+
+    def on(self, base: ModelConfig) -> tuple[ModelConfig, str | None]:
+        """The model to load, and the adapter to put on it (None for a whole model)."""
+        if self.is_adapter:
+            return base, self.path
+        return replace(base, source=ModelSource.hub, path=self.path, revision=None), None

@@ -1,0 +1,295 @@
+"""From questions to traces: a scripted server or the tiny model writes."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotpress.data.config import Format, JsonlBenchmarkConfig, Pick, PlantedQuestionsConfig, SelfWrittenDataConfig
+from cotpress.data.planted import generator
+from cotpress.data.planted.stories import FAMILIES
+from cotpress.data.stage import problems, traces
+from cotpress.devices.config import TrainerConfig
+from cotpress.errors import ConfigError, DataError, GenerationError
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.loading import load_tokenizer
+from cotpress.prompts import ChatFormat
+from cotpress.records import Problem, Trace
+from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.store.tables import read_records
+from support.openai_server import Call, OpenAIServer, Reply, Script, openai_server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "out")
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> JsonlBenchmarkConfig:
+    """`What is i + 2?` for i from 0 to 9."""
+    path = tmp_path / "questions.jsonl"
+    rows = [{"id": f"q{i}", "question": f"What is {i} + 2?", "answer": str(i + 2)} for i in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"id": "bad"}]))
+    return JsonlBenchmarkConfig(name="mine", path=str(path), max_new_tokens=40)
+
+
+@pytest.fixture
+def number(store: ArtifactStore, tiny: ModelConfig):
+    """Reads the question out of a request."""
+    tokenizer = load_tokenizer(tiny, store)
+
+    def number(call: Call) -> int:
+        match = re.search(r"What is (\d+) \+ 2", str(tokenizer.decode(call.body["prompt"])))
+        assert match
+        return int(match[1])
+
+    return number
+
+
+def settings(server: OpenAIServer, questions: JsonlBenchmarkConfig, **changes: Any) -> SelfWrittenDataConfig:
+    generation = ServerGenerationConfig(base_url=server.base_url, model="stub", concurrency=2, max_retries=0)
+    given = {"name": "self_written", "max_new_tokens": 40, "validation_fraction": 0.0, **changes}
+    return SelfWrittenDataConfig(questions=questions, generation=generation, **given)
+
+
+def solved(artifact: Artifact) -> dict[str, Trace]:
+    return {t.id: t for t in read_records(artifact.file("traces.parquet"), Trace)}
+
+
+def right(i: int) -> Reply:
+    return Reply(text=f"<think>\nWell, {i} + 2 = {i + 2}\n</think>\n\nThe answer is {i + 2}.")
+
+
+def answering(number: Any, others: dict[int, Reply] | None = None) -> Script:
+    return lambda call, seen: (others or {}).get(number(call)) or right(number(call))
+
+
+def test_right_answers_become_traces_and_all_others_are_counted(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
+) -> None:
+    script = answering(
+        number,
+        {
+            1: Reply(text="<think>\n1 + 2 = 4\n</think>\n\nThe answer is 4."),
+            2: Reply(text="<think>\n2 + 2", finish_reason="length"),
+            3: Reply(text="<think>\n3 + 2 = 5. The answer is 5."),
+            4: Reply(text="<think>\nHm.\n</think>\n\nWho knows?"),
+            5: Reply(text="this exceeds the context size", status=400),
+        },
+    )
+    with openai_server(script) as server:
+        artifact = traces(settings(server, questions), store, model=tiny)
+    assert artifact.manifest["dropped"] == {
+        "missing field 'question'": 1,
+        "wrong answer": 1,
+        "budget ended the answer": 1,
+        "thinking not closed": 1,
+        "no answer": 1,
+        "prompt and budget do not fit the context": 1,
+    }
+    selected = solved(artifact)
+    assert list(selected) == ["q0", "q6", "q7", "q8", "q9"]
+    assert selected["q7"].thinking == "Well, 7 + 2 = 9"
+    assert selected["q7"].response == "The answer is 9."
+    facts = artifact.facts
+    assert (facts["train"], facts["validation"], facts["format"]) == (5, 0, "tags")
+    # as in evaluation, an answer counts even where the thinking was not closed
+    assert (facts["writer_accuracy"]["value"], facts["writer_accuracy"]["n"]) == (0.6, 10)
+    assert facts["answers"]["kept"] == 5
+
+
+def test_prompt_is_that_of_a_student(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
+) -> None:
+    tiny = replace(tiny, chat=replace(tiny.chat, system="Think step by step."))
+    with openai_server(answering(number)) as server:
+        artifact = traces(settings(server, replace(questions, prompt="{question} Be brief.")), store, model=tiny)
+        bodies = [call.body for call in server.calls]
+    expected = ChatFormat(load_tokenizer(tiny, store), tiny.chat).prompt_ids("What is 0 + 2? Be brief.")
+    assert sum(body["prompt"] == expected for body in bodies) == 1
+    assert {(body["max_tokens"], body["temperature"]) for body in bodies} == {(40, 0.0)}
+    assert solved(artifact)["q0"].question == "What is 0 + 2? Be brief."
+
+
+@pytest.mark.parametrize(("pick", "words"), [(Pick.shortest, "Short."), (Pick.first, "Rather long reasoning here.")])
+def test_best_of_n_keeps_the_answer_of_pick(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number, pick: Pick, words: str
+) -> None:
+    seeds: dict[int, list[int]] = {}
+
+    def script(call: Call, seen: int) -> Reply:
+        i = number(call)
+        seeds.setdefault(i, []).append(call.body["seed"])
+        text = ["Wrong.", "Rather long reasoning here.", "Short."][len(seeds[i]) - 1]
+        answer = 99 if text == "Wrong." else i + 2
+        return Reply(text=f"<think>\n{text}\n</think>\n\nThe answer is {answer}.")
+
+    with openai_server(script) as server:
+        config = settings(server, questions, samples=3, pick=pick)
+        assert isinstance(config.generation, ServerGenerationConfig)
+        config.generation.concurrency = 1  # so that samples come in their order
+        artifact = traces(config, store, model=tiny)
+    assert len(server.calls) == 30
+    assert all(len(set(drawn)) == 3 for drawn in seeds.values()), "answers to one question have seeds of their own"
+    assert {(call.body["temperature"], call.body["top_p"]) for call in server.calls} == {(0.6, 0.95)}
+    assert {t.thinking for t in solved(artifact).values()} == {words}
+    assert artifact.facts["answers"] == {"kept": 10, "right, but another was kept": 10, "wrong answer": 10}
+
+
+def test_killed_run_resumes_with_the_missing_answers_and_the_same_result(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number, tmp_path: Path
+) -> None:
+    def drawn(call: Call, seen: int) -> Reply:
+        return Reply(text=right(number(call)).text.replace("Well", f"Seed {call.body['seed']}"))
+
+    def failing(call: Call, seen: int) -> Reply:
+        return Reply(status=400, text="broken") if number(call) == 6 else drawn(call, seen)
+
+    def key(call: Call) -> tuple[int, int]:
+        return number(call), call.body["seed"]
+
+    with openai_server(failing) as server:
+        with pytest.raises(GenerationError, match="broken"):
+            traces(settings(server, questions, samples=2), store, model=tiny)
+        before = {key(call) for call in server.calls if number(call) != 6}
+    (journal,) = (tmp_path / "out/artifacts/.partial").glob("write-*/scratch/completions.jsonl")
+    kept = [json.loads(line.partition(" ")[2])[0] for line in journal.read_text().splitlines()]
+    assert len(kept) >= 11
+    with journal.open("a") as handle:
+        handle.write('00000000 ["q9/0", {"te')  # torn by the kill
+    with openai_server(drawn) as server:
+        resumed = traces(settings(server, questions, samples=2), store, model=tiny)
+        after = {key(call) for call in server.calls}
+        assert len(server.calls) == 20 - len(kept)
+    assert len(before & after) <= 1  # one more was under way when the other failed
+    with openai_server(drawn) as server:
+        whole = traces(settings(server, questions, samples=2), ArtifactStore(tmp_path / "other"), model=tiny)
+    assert solved(resumed) == solved(whole)
+
+
+def test_other_filters_generate_nothing(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
+) -> None:
+    long = {3: Reply(text="<think>\n" + "well " * 30 + "3 + 2 = 5\n</think>\n\nThe answer is 5.")}
+    with openai_server(answering(number, long)) as server:
+        all_ = traces(settings(server, questions), store, model=tiny)
+        short = traces(settings(server, questions, max_thinking_tokens=30), store, model=tiny)
+        lines = traces(settings(server, questions, format=Format.answer_line), store, model=tiny)
+        assert len(server.calls) == 10
+    assert len({all_.key, short.key, lines.key}) == 3
+    assert set(solved(all_)) - set(solved(short)) == {"q3"}
+    assert short.manifest["dropped"]["thinking too long"] == 1
+
+
+def test_answers_are_generated_again_only_for_another_model_or_prompt(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
+) -> None:
+    def num_asked(server: OpenAIServer, model: ModelConfig = tiny, name: str = "stub", **changes: Any) -> int:
+        before = len(server.calls)
+        config = settings(server, changes.pop("questions", questions), **changes)
+        assert isinstance(config.generation, ServerGenerationConfig)
+        config.generation.model = name
+        traces(config, store, model=model)
+        return len(server.calls) - before
+
+    with openai_server(answering(number)) as server:
+        assert num_asked(server) == 10
+    with openai_server(answering(number)) as server:
+        assert num_asked(server) == num_asked(server, limit=3) == num_asked(server, validation_fraction=0.5) == 0
+        assert num_asked(server, name="other") == 10
+        assert num_asked(server, max_new_tokens=30) == 10
+        assert num_asked(server, samples=2) == 20
+        assert num_asked(server, questions=replace(questions, limit=5)) == 5
+        assert num_asked(server, replace(tiny, chat=replace(tiny.chat, system="Think."))) == 10
+
+
+def test_same_traces_from_another_checker_are_the_same_data(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with openai_server(answering(number)) as server:
+        first = traces(settings(server, questions), store, model=tiny)
+        monkeypatch.setattr("cotpress.data.self_written.checker_fingerprint", lambda: "another")
+        second = traces(settings(server, questions), store, model=tiny)
+        assert len(server.calls) == 10
+    assert second.key == first.key
+    assert len(list((store._root / "solve").iterdir())) == 2
+
+
+def test_repeated_call_reuses_the_artifact(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
+) -> None:
+    with openai_server(answering(number)) as server:
+        assert traces(settings(server, questions), store, model=tiny).fresh
+        assert not traces(settings(server, questions), store, model=tiny).fresh
+
+
+def test_planted_questions_are_training_problems_that_no_benchmark_has(store: ArtifactStore) -> None:
+    config = PlantedQuestionsConfig(name="planted", num_problems=30, max_new_tokens=9)
+    questions = read_records(problems(config, store, "data.questions").file("problems.parquet"), Problem)
+    assert len(questions) == 30
+    assert not any(FAMILIES[p.family].held_out for p in questions)
+    training = generator.traces(num_traces=30, families=[], difficulty=1, redundancy=1.0, seed=config.seed)
+    assert [p.question for p in questions] == [t.question for t in training]  # the half that traces are drawn from
+
+
+def test_greedy_answers_of_a_transformers_model_are_reproducible(tiny: ModelConfig, tmp_path: Path) -> None:
+    texts = []
+    for place in ("a", "b"):
+        store = ArtifactStore(tmp_path / place)
+        config = SelfWrittenDataConfig(
+            name="self_written",
+            questions=PlantedQuestionsConfig(name="planted", num_problems=4, max_new_tokens=9),
+            generation=TransformersGenerationConfig(),
+            max_new_tokens=12,
+        )
+        with pytest.raises(DataError, match="none of 4 questions gave a trace"):  # random weights solve nothing
+            traces(config, store, model=tiny, trainer=TrainerConfig(accelerator="cpu"))
+        (drafts,) = (tmp_path / place / "artifacts/write").glob("*/drafts.parquet")
+        texts.append(drafts.read_bytes())
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 0}, r"data\.samples: got 0, allowed: a whole number of at least 1"),
+        ({"max_new_tokens": 0}, r"data\.max_new_tokens: got 0"),
+        ({"max_thinking_tokens": 0}, r"data\.max_thinking_tokens: got 0"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_generation(
+    store: ArtifactStore,
+    tiny: ModelConfig,
+    questions: JsonlBenchmarkConfig,
+    number,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    with openai_server(lambda call, seen: right(0)) as server:
+        with pytest.raises(ConfigError, match=message):
+            traces(settings(server, questions, **changes), store, model=tiny)
+        assert server.calls == []
+
+
+def test_greedy_samples_and_questions_without_answers_are_refused(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig
+) -> None:
+    zero = GenerationConfig(temperature=0.0)
+    greedy = SelfWrittenDataConfig(name="x", questions=questions, max_new_tokens=9, samples=4, generation=zero)
+    with pytest.raises(ConfigError, match=r"data\.samples: got 4 at temperature 0.*data\.generation\.temperature=0\.6"):
+        traces(greedy, store, model=tiny)
+    open_ = SelfWrittenDataConfig(name="x", questions=replace(questions, unanswerable=True), max_new_tokens=9)
+    with pytest.raises(ConfigError, match=r"data\.questions\.unanswerable: got true"):
+        traces(open_, store, model=tiny)
+
+
+def test_messages_about_questions_name_their_own_key(store: ArtifactStore, tiny: ModelConfig, tmp_path: Path) -> None:
+    absent = JsonlBenchmarkConfig(name="mine", path=str(tmp_path / "none.jsonl"), max_new_tokens=9)
+    config = SelfWrittenDataConfig(name="x", questions=absent, max_new_tokens=9)
+    with pytest.raises(DataError, match=r"data\.questions\.path"):
+        traces(config, store, model=tiny)

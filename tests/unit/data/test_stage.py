@@ -1,0 +1,176 @@
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotpress.data import stage
+from cotpress.data.config import (
+    BenchmarkConfig,
+    DataConfig,
+    JsonlBenchmarkConfig,
+    JsonlDataConfig,
+    PlantedBenchmarkConfig,
+    PlantedDataConfig,
+)
+from cotpress.errors import ConfigError, DataError
+from cotpress.records import Problem, Trace
+from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.tables import read_records
+
+
+def planted(**changes: Any) -> PlantedDataConfig:
+    return PlantedDataConfig(**{"name": "planted", "num_traces": 20, "seed": 1, **changes})
+
+
+def benchmark(**changes: Any) -> PlantedBenchmarkConfig:
+    return PlantedBenchmarkConfig(**{"name": "planted", "num_problems": 14, "max_new_tokens": 10, **changes})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "out")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    good = [{"id": i, "question": "q", "thinking": "t", "response": "r", "answer": "a"} for i in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*good, {"id": 99}]), encoding="utf-8")
+    return path
+
+
+def jsonl(path: Path, **changes: Any) -> JsonlDataConfig:
+    return JsonlDataConfig(name="mine", path=str(path), **changes)
+
+
+def test_planted_traces_keep_their_labels_through_the_artifact(store: ArtifactStore) -> None:
+    artifact = stage.traces(planted(), store)
+    traces = read_records(artifact.file("traces.parquet"), Trace)
+    assert len(traces) == 20
+    assert all(trace.spans[-1].end == len(trace.thinking) for trace in traces)
+    assert artifact.facts == {"train": 18, "validation": 2}
+
+
+def test_planted_problems_are_written(store: ArtifactStore) -> None:
+    problems = read_records(stage.problems(benchmark(), store).file("problems.parquet"), Problem)
+    assert len(problems) == 14
+    assert len({p.family for p in problems}) == 7
+
+
+def test_limit_keeps_the_first_rows(store: ArtifactStore) -> None:
+    all_ids = [t.id for t in read_records(stage.traces(planted(), store).file("traces.parquet"), Trace)]
+    some = read_records(stage.traces(planted(limit=5), store).file("traces.parquet"), Trace)
+    assert [t.id for t in some] == all_ids[:5]
+    assert stage.problems(benchmark(limit=3), store).manifest["num_rows"] == 3
+
+
+def test_name_and_token_budget_are_not_in_the_identity(store: ArtifactStore) -> None:
+    assert stage.traces(planted(), store).key == stage.traces(planted(name="other"), store).key
+    assert stage.problems(benchmark(), store).key == stage.problems(benchmark(max_new_tokens=99), store).key
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"num_traces": 21}, {"difficulty": 2}, {"redundancy": 0.5}, {"families": ["bus"]},
+               {"validation_fraction": 0.2}, {"limit": 3}],
+)  # fmt: skip
+def test_every_content_field_changes_the_fingerprint(store: ArtifactStore, change: dict[str, Any]) -> None:
+    assert stage.traces(planted(), store).key != stage.traces(planted(**change), store).key
+
+
+def test_bad_rows_of_a_file_are_counted_in_the_manifest(store: ArtifactStore, rows: Path) -> None:
+    artifact = stage.traces(jsonl(rows), store)
+    assert artifact.manifest["num_rows"] == 10
+    assert artifact.manifest["dropped"] == {"missing field 'question'": 1}
+
+
+def test_identity_follows_the_content_of_a_file_not_its_path(store: ArtifactStore, rows: Path) -> None:
+    first = stage.traces(jsonl(rows), store).key
+    moved = rows.with_name("moved.jsonl")
+    shutil.copy(rows, moved)
+    assert stage.traces(jsonl(moved), store).key == first
+    with moved.open("a", encoding="utf-8") as handle:
+        handle.write("\n")
+    assert stage.traces(jsonl(moved), store).key != first
+
+
+def test_strict_run_does_not_reuse_the_artifact_of_a_lenient_one(store: ArtifactStore, rows: Path) -> None:
+    stage.traces(jsonl(rows), store)
+    with pytest.raises(DataError, match="line 11, field 'question'"):
+        stage.traces(jsonl(rows, strict=True), store)
+
+
+def test_validation_of_all_traces_is_refused(store: ArtifactStore, rows: Path) -> None:
+    with pytest.raises(DataError, match=re.escape("leaves none of 1 traces for training")):
+        stage.traces(jsonl(rows, limit=1, validation_fraction=0.9), store)
+
+
+def test_own_benchmark_problems_are_read(store: ArtifactStore, rows: Path) -> None:
+    config = JsonlBenchmarkConfig(name="mine", path=str(rows), max_new_tokens=10)
+    problems = read_records(stage.problems(config, store).file("problems.parquet"), Problem)
+    assert [p.id for p in problems] == [str(i) for i in range(10)]
+
+
+def test_missing_benchmark_file_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"benchmark\.path: .*does not exist"):
+        stage.problems(JsonlBenchmarkConfig(name="mine", path=str(tmp_path / "no.jsonl"), max_new_tokens=10), store)
+
+
+def test_limit_below_one_is_refused(store: ArtifactStore) -> None:
+    with pytest.raises(ConfigError, match=r"data\.limit: got 0"):
+        stage.traces(planted(limit=0), store)
+    with pytest.raises(ConfigError, match=r"benchmark\.limit: got 0"):
+        stage.problems(benchmark(limit=0), store)
+
+
+def test_configuration_without_a_source_is_refused(store: ArtifactStore) -> None:
+    with pytest.raises(ConfigError, match="Allowed: planted, jsonl"):
+        stage.traces(DataConfig(name="x"), store)
+    with pytest.raises(ConfigError, match="Allowed: planted, jsonl"):
+        stage.problems(BenchmarkConfig(name="x", max_new_tokens=1), store)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    rows = [{"context": f"text {i}", "question": f"q {i}", "response": "r", "answer": i} for i in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_texts_of_a_column_have_no_validation_split(store: ArtifactStore, texts: Path) -> None:
+    artifact = stage.traces(jsonl(texts, field="context", validation_fraction=0.5), store)
+    rows = read_records(artifact.file("traces.parquet"), Trace)
+    assert [(t.id, t.question, t.thinking, t.response, t.answer) for t in rows] == [
+        (f"row-{i + 1}", f"q {i}", f"text {i}", "r", "") for i in range(9)
+    ]
+    assert {t.split for t in rows} == {"train"}
+    assert artifact.facts["read_as_empty"] == {"answer": 9}
+
+
+def test_compressed_column_is_not_read_as_condition(store: ArtifactStore, texts: Path) -> None:
+    rows = read_records(stage.traces(jsonl(texts, field="question"), store).file("traces.parquet"), Trace)
+    assert (rows[0].thinking, rows[0].question, rows[0].response) == ("q 0", "", "r")
+
+
+def test_columns_are_different_artifacts(store: ArtifactStore, texts: Path) -> None:
+    keys = {stage.traces(jsonl(texts, field=field), store).key for field in ("context", "question", "response")}
+    assert len(keys) == 3
+
+
+def test_ids_cannot_be_compressed(store: ArtifactStore, texts: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.field: got 'id'"):
+        stage.traces(jsonl(texts, field="id"), store)
+
+
+SHARED = Path(__file__).parents[3].parent / "shared" / "data" / "long_cot_ci.jsonl"
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.exists(), reason="no data folder beside the checkout")
+def test_real_r1_traces_are_read_without_loss(store: ArtifactStore) -> None:
+    artifact = stage.traces(jsonl(SHARED), store)
+    assert artifact.manifest["num_rows"] == 60
+    assert not artifact.manifest["dropped"]

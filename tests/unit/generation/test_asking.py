@@ -1,0 +1,63 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotpress.generation.asking import Request, ask, journal
+from cotpress.generation.backends import Generation, Sampling
+
+
+class Echo:
+    """A backend that writes the prompt's first token; it fails at the token 99."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def complete(self, prompts: Sequence[Any], *, on_done: Any, **settings: Any) -> list[Generation]:
+        self.calls.append({"prompts": list(prompts), **settings})
+        made = []
+        for index, prompt in enumerate(prompts):
+            if prompt[0] == 99:
+                raise KeyboardInterrupt
+            made.append(
+                Generation(token_ids=(prompt[0],), text=str(prompt[0]), finish_reason="stop", latency_s=prompt[0])
+            )
+            on_done(index, made[-1])
+        return made
+
+
+def requests(*tokens: int) -> dict[str, Request]:
+    return {f"q{t}/0": Request(prompt=[t], max_new_tokens=t + 1, stream=f"s{t}") for t in tokens}
+
+
+def texts(completions: Any) -> dict[str, str]:
+    return {key: generation.text for key, generation in completions.items()}
+
+
+def test_batches_are_completed_in_one_call_and_kept_apart(tmp_path: Path) -> None:
+    backend, first, second = Echo(), dict[str, Generation](), dict[str, Generation]()
+    sampling = Sampling(temperature=0.5)
+    batches = [(requests(1, 2), first), (requests(3), second)]
+    seconds = ask(batches, lambda: backend, label="x", unit="answers", sampling=sampling)
+    assert (texts(first), texts(second)) == ({"q1/0": "1", "q2/0": "2"}, {"q3/0": "3"})
+    assert backend.calls == [
+        {"prompts": [[1], [2], [3]], "max_new_tokens": [2, 3, 4], "sampling": sampling, "streams": ["s1", "s2", "s3"]}
+    ]
+    assert seconds[0] == pytest.approx(seconds[1])  # in proportion to the latencies, 1 + 2 and 3
+
+
+def test_interrupted_call_resumes_with_the_missing_requests(tmp_path: Path) -> None:
+    broken, backend = Echo(), Echo()
+    with pytest.raises(KeyboardInterrupt):
+        ask([(requests(1, 2, 99, 3), journal(tmp_path))], lambda: broken, label="x", unit="answers")
+    completions = journal(tmp_path)
+    assert texts(completions) == {"q1/0": "1", "q2/0": "2"}
+    ask([(requests(1, 2, 4, 3), completions)], lambda: backend, label="x", unit="answers")
+    assert backend.calls[0]["prompts"] == [[4], [3]]
+    assert dict(journal(tmp_path)) == dict(completions)  # token ids are tuples after reading, too
+
+
+def test_backend_is_opened_only_if_something_is_missing() -> None:
+    done = {"q1/0": Generation(token_ids=None, text="1", finish_reason="stop", latency_s=1.0)}
+    assert ask([(requests(1), done)], lambda: pytest.fail("opened"), label="x", unit="answers") == [0.0]

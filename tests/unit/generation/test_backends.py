@@ -1,0 +1,111 @@
+import pytest
+import torch
+
+from cotpress.devices.config import TrainerConfig
+from cotpress.errors import ConfigError
+from cotpress.generation.backends import Sampling, generation_identity, open_backend, sampling_of
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation.hf import TransformersBackend, generate
+from cotpress.generation.server import ServerBackend
+from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.store.artifacts import ArtifactStore
+
+TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", context_tokens=64)
+CPU = TrainerConfig(accelerator="cpu", generation_tokens=100)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    torch.set_num_threads(1)
+    return ArtifactStore(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture(scope="module")
+def backend(store):
+    return open_backend(TransformersGenerationConfig(), TINY, CPU, store)
+
+
+def test_complete_equals_generate(backend, store):
+    prompts = [[20, 21], [30, 31, 32, 33], [40]]
+    model, tokenizer = load_model(TINY, store), load_tokenizer(TINY, store)
+    plain = generate(model, tokenizer, prompts, max_new_tokens=6, batch_size=1)
+    seen = {}
+    completions = backend.complete(prompts, max_new_tokens=6, on_done=lambda i, g: seen.setdefault(i, g))
+    assert [g.token_ids for g in completions] == [g.token_ids for g in plain]
+    assert [seen[i] for i in range(3)] == completions
+
+
+def test_prompts_of_a_batch_have_their_own_budgets(backend):
+    prompts, budgets, ended = [[20, 21], [30, 31, 32], [40]], [2, 7, 60], []
+    long = backend.complete(prompts, max_new_tokens=[7, 7, 7])
+    completions = backend.complete(prompts, max_new_tokens=budgets, on_done=lambda i, _: ended.append(i))
+    assert sorted(ended) == [0, 1, 2]
+    for made, whole, budget in zip(completions, long, budgets, strict=True):
+        assert made.token_ids[:7] == whole.token_ids[:budget]
+        assert (made.num_tokens, made.finish_reason) == (budget, "length")
+
+
+def test_conversation_is_rendered_by_the_template_of_the_model(backend, store):
+    tokenizer = load_tokenizer(TINY, store)
+    text = "<|im_start|>system\nbe short<|im_end|>\n<|im_start|>user\nhow many?<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    messages = [{"role": "system", "content": "be short"}, {"role": "user", "content": "how many?"}]
+    (chatted,) = backend.complete([messages], max_new_tokens=4)
+    (completed,) = backend.complete([ids], max_new_tokens=4)
+    assert chatted.token_ids == completed.token_ids
+
+
+def test_prompt_beyond_the_context_is_refused_and_the_others_are_completed(backend):
+    completions = backend.complete([[20] * 60, [20] * 59, [21]], max_new_tokens=5)  # 64 tokens are the context
+    assert [g.finish_reason == "refused" for g in completions] == [True, False, False]
+    assert (completions[0].num_tokens, completions[0].text) == (0, "")
+
+
+def test_named_streams_draw_the_same_beside_other_prompts(backend):
+    sampling = Sampling(temperature=1.0, seed=3)
+    names, prompts = ["a/0", "a/1", "b/0"], [[20, 21], [20, 21], [30]]
+    whole = backend.complete(prompts, max_new_tokens=6, sampling=sampling, streams=names)
+    rest = backend.complete(prompts[1:], max_new_tokens=6, sampling=sampling, streams=names[1:])
+    assert [g.token_ids for g in rest] == [g.token_ids for g in whole[1:]]
+    assert whole[0].token_ids != whole[1].token_ids
+
+
+def test_streams_stay_with_their_prompts_when_one_is_refused(backend):
+    sampling = Sampling(temperature=1.0, seed=3)
+    completions = backend.complete([[20] * 62, [30]], max_new_tokens=5, sampling=sampling, streams=["long", "short"])
+    (alone,) = backend.complete([[30]], max_new_tokens=5, sampling=sampling, streams=["short"])
+    assert completions[1].token_ids == alone.token_ids
+
+
+def test_adapter_is_part_of_the_identity(store, tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
+    plain, first = (generation_identity(GenerationConfig(), TINY, CPU, store, adapter=a) for a in (None, str(tmp_path)))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"22")
+    second = generation_identity(GenerationConfig(), TINY, CPU, store, adapter=str(tmp_path))
+    assert "adapter" not in plain["model"]
+    assert first != second
+
+
+def test_settings_choose_the_backend(store):
+    served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m")
+    assert isinstance(open_backend(served, TINY, CPU, store), ServerBackend)
+    assert isinstance(open_backend(TransformersGenerationConfig(), TINY, CPU, store), TransformersBackend)
+    with pytest.raises(ConfigError, match="no backend for GenerationConfig"):
+        open_backend(GenerationConfig(), TINY, CPU, store)
+
+
+def test_identity_has_the_model_and_the_sampling_only(store):
+    served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m", api_key_env="X", seed=3)
+    assert generation_identity(served, TINY, CPU, store) == {"model": {"served": "m"}, "sampling": Sampling()}
+    own = generation_identity(TransformersGenerationConfig(temperature=0.5, seed=3), TINY, CPU, store)
+    assert own["sampling"] == Sampling(temperature=0.5, seed=3)
+    assert "tiny" in own["model"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"temperature": -1}, r"generation\.temperature"), ({"top_p": 0}, r"generation\.top_p")]
+)
+def test_sampling_out_of_range_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        sampling_of(GenerationConfig(**settings))

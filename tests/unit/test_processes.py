@@ -1,0 +1,93 @@
+"""Child processes: messages, output, failures, and how they are stopped."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cotpress import processes
+from cotpress.errors import DataError
+from cotpress.processes import Child, explain_exit, follow, stop
+from support import child_jobs
+
+
+def _run(kind: str, tmp_path: Path, **more: object) -> Child:
+    child = Child(child_jobs.run, (kind, tmp_path), output=tmp_path / "log", **more)  # type: ignore[arg-type]
+    follow([child])
+    stop([child])
+    return child
+
+
+@pytest.mark.parametrize("preload", [None, ["support.child_jobs"]], ids=["spawn", "forkserver"])
+def test_result_environment_and_output_of_a_child(preload: list[str] | None, tmp_path: Path) -> None:
+    child = _run("value", tmp_path, preload=preload, environment={**os.environ, "COTPRESS_TEST": "x"})
+    assert child.outcome is not None
+    assert child.outcome.value == ("x", child.pid)
+    assert child.outcome.error is None
+    assert (tmp_path / "log").read_text() == "out\nerr\nof C code\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "error_kind", "trace"),
+    [
+        ("for users", "row 3 is empty", DataError, True),
+        ("defect", "ZeroDivisionError: by nothing", None, True),
+        ("killed", "killed by SIGKILL: out of memory, or somebody's kill -9", None, False),
+        ("exit", "the process ended with exit code 3", None, False),
+    ],
+)
+def test_failure_of_a_child_is_explained(
+    kind: str, error: str, error_kind: type[Exception] | None, trace: bool, tmp_path: Path
+) -> None:
+    outcome = _run(kind, tmp_path).outcome
+    assert outcome is not None
+    assert (outcome.error, outcome.kind, "in run" in outcome.trace) == (error, error_kind, trace)
+
+
+def test_child_that_is_stopped_ends_orderly_and_ignores_ctrl_c(tmp_path: Path) -> None:
+    child = Child(child_jobs.run, ("waits", tmp_path))
+    assert child.receive(60) == "ready"
+    os.kill(child.pid, signal.SIGINT)
+    time.sleep(0.2)
+    assert child.exit_code is None
+    stop([child])
+    assert child.exit_code == -signal.SIGTERM
+    assert (tmp_path / "interrupted").exists()
+
+
+def test_ctrl_c_at_the_start_of_a_child_leaves_no_trace(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    child = Child(child_jobs.run, ("echo", tmp_path), daemon=True)
+    os.kill(child.pid, signal.SIGINT)  # the new interpreter is still importing
+    child.send("a")
+    assert child.receive(60) == "aa"
+    child.end(0.0)
+    assert capfd.readouterr().err == ""
+
+
+def test_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    child = Child(child_jobs.run, ("stubborn", tmp_path))
+    assert child.receive(60) == "ready"
+    stop([child], timeout_s=0.5)
+    assert child.exit_code == -signal.SIGKILL
+
+
+def test_messages_go_both_ways_and_none_comes_from_a_child_that_has_ended(tmp_path: Path) -> None:
+    child = Child(child_jobs.run, ("echo", tmp_path), daemon=True)
+    child.send("a")
+    assert child.receive(60) == "aa"
+    assert child.receive(0.1) is None
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.receive(10) is None
+    child.end(0.0)
+
+
+def test_exit_codes_are_explained() -> None:
+    assert explain_exit(-signal.SIGSEGV) == "killed by SIGSEGV"
+    assert explain_exit(2) == "the process ended with exit code 2"
+
+
+def test_only_children_talk_to_a_parent() -> None:
+    with pytest.raises(AssertionError, match="not started by Child"):
+        processes.send("x")
