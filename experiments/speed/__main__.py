@@ -29,6 +29,7 @@ _PLACES = ("traces", "output", "cache")
 PARTS: dict[str, Callable[[Bench], None]] = {
     "scoring": scoring.by_length,
     "sweep": scoring.sweep,
+    "readings": scoring.readings,
     "corpus": scoring.corpus,
     "selection": parts.selection,
     "training": parts.training,

@@ -60,7 +60,7 @@ def prepare(job: Job) -> Any:
                 engine.compress(scored, ratio)
         facts = {"scores": engine.values(scored)} if job.get("keep") else {}
         tokens = int(scored.facts["num_tokens"])
-        engine.forget("score", "compress")
+        engine.forget("read", "score", "compress")
         return Measurement(seconds=meter.seconds, tokens=tokens, peak_bytes=meter.peak_bytes, facts=facts)
 
     return repeat
@@ -89,7 +89,7 @@ class Engine:
     def __init__(self, job: Job) -> None:
         from cotpress.data.stage import traces
         from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
-        from cotpress.scoring.plan import plan_scorer
+        from cotpress.scoring.models import Models
         from cotpress.store.artifacts import ArtifactStore
 
         self.config = compose(job_overrides(job))
@@ -97,30 +97,28 @@ class Engine:
         self.store = ArtifactStore(self._work)
         c = self.config
         self.traces = traces(c.data, self.store, model=c.model, trainer=c.trainer)
-        self._scorer = plan_scorer(c.scorer, None, None, c.model, c.trainer, self.store).make()
+        self.models = Models(config=c.model, reference=None, trainer=c.trainer, store=self.store)
         self._tokenizer = load_tokenizer(c.model, self.store)
         self._tokenizer_key = tokenizer_fingerprint(self._tokenizer)
         self._warm_up()
 
     def _warm_up(self) -> None:
-        from cotpress.records import Trace
+        from cotpress.modeling.logprobs import ScoreInput, token_readings
+        from cotpress.scoring.config import ReadBy
 
-        text = "So 3 + 4 = 7. " * 8
-        list(self._scorer.score([Trace(id="", question="", thinking=text, response="3 + 4 = 7", answer="7")]))
+        ids = self._tokenizer("So 3 + 4 = 7. " * 8)["input_ids"]
+        model = self.models.model(ReadBy.base, forwards_only=True)
+        list(token_readings(model, [ScoreInput(context_ids=ids[:1], target_ids=ids[1:])], len(ids)))
+
+    def scoring(self, scorer: Any = None) -> Any:
+        """The job that scores the corpus, by default with the scorer of the configuration."""
+        from cotpress.scoring.job import scoring_job
+
+        return scoring_job(scorer or self.config.scorer, traces=self.traces, models=self.models)
 
     def score(self) -> Any:
         """The score artifact of the corpus."""
-        from cotpress.scoring.job import ScoringJob
-
-        return ScoringJob(
-            stage="score",
-            scorer=self._scorer.name,
-            identity={},
-            make=lambda: self._scorer,
-            traces=self.traces,
-            trainer=self.config.trainer,
-            store=self.store,
-        ).artifact()
+        return self.scoring().artifact()
 
     def compress(self, scored: Any, ratio: float) -> Any:
         """The compressed rows at one ratio."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from experiments.speed.bench import Bench
+from experiments.speed.bench import PACKAGE, Bench
 from experiments.speed.figures import rates, ratios, timed
+from experiments.speed.processes import System
 from experiments.speed.settings import RATIOS
 from experiments.speed.worker import Measurement
 
@@ -17,6 +18,7 @@ FASTER_THAN_RELEASE_BEST = "faster than release, best settings"
 FASTER_THAN_NAIVE = "faster than naive"
 LIMIT_FASTER_THAN_RELEASE = "limit faster than release"
 """Upper bound for every scorer with the same forward passes."""
+READINGS, AGAINST_READINGS = "readings alone", "sweep over scorers / readings alone"
 MEMORY_OF_NAIVE = "peak memory / naive"
 MEGABYTE = 1e6
 
@@ -63,6 +65,21 @@ def _memory(bench: Bench, group: str, case: str, found: Found) -> None:
     ours, naive = peaks[OURS], peaks[NAIVE]
     if ours is not None and naive:
         bench.add(group, case, MEMORY_OF_NAIVE, "x", (ours / naive,))
+
+
+def readings(bench: Bench) -> None:
+    """A sweep over the scorers that are formulas over readings, against its distinct readings alone."""
+    s = bench.settings
+    job = bench.job(bench.texts.rows(s.corpora[0], s.sweep_length), ratios=list(RATIOS))
+    systems = {}
+    for name, only in ((OURS, False), (READINGS, True)):
+        ours = bench.ours({**job, "only_readings": only})
+        systems[name] = System(module=f"{PACKAGE}.readings", job=ours.job)
+    case = f"{s.corpora[0]} traces of {s.sweep_length} tokens"
+    found = bench.measure("readings", case, systems, s.repeats)
+    for name, measured in found.items():
+        bench.add("readings", case, name, "s", tuple(m.seconds for m in timed(measured)))
+    bench.add("readings", case, AGAINST_READINGS, "x", ratios(found[OURS], found[READINGS]))
 
 
 def corpus(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from experiments.speed.parts import FASTER_THAN_PLAIN, FASTER_THAN_TRL
 from experiments.speed.scoring import (
     AGAINST_LIMIT,
     AGAINST_LIMIT_BEST,
+    AGAINST_READINGS,
     FASTER_THAN_RELEASE,
     FASTER_THAN_RELEASE_BEST,
     MEMORY_OF_NAIVE,
@@ -19,6 +20,7 @@ _EVERYWHERE = (
     Target(group="scoring", name=AGAINST_LIMIT, bound=MOST, value=1.3),
     Target(group="scoring", name=AGAINST_LIMIT_BEST, bound=MOST, value=1.3),
     Target(group="scoring", name=MEMORY_OF_NAIVE, bound=MOST, value=1 / 3, case="4096 tokens"),
+    Target(group="readings", name=AGAINST_READINGS, bound=MOST, value=1.15),
     Target(group="selection", name="select", bound=MOST, value=2.0),
     Target(group="training", name=FASTER_THAN_TRL, bound=LEAST, value=1.0),
     Target(group="generation", name=FASTER_THAN_PLAIN, bound=LEAST, value=1.5),

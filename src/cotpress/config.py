@@ -35,27 +35,11 @@ from cotpress.evaluation.config import Baseline, EvaluationConfig
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
+from cotpress.plugins import store_choices
 from cotpress.prompts import check_marker
-from cotpress.scoring.config import (
-    AnswerAttentionConfig,
-    CtsConfig,
-    EntropyConfig,
-    FirstTokenSurprisalConfig,
-    GogiConfig,
-    GreedyNllConfig,
-    MixConfig,
-    PositionConfig,
-    RandomConfig,
-    ReferenceLikelihoodConfig,
-    ReferenceWalkConfig,
-    Rho1Config,
-    ScorerConfig,
-    SelfInformationConfig,
-    Shard,
-    StepEntropyConfig,
-    TokenskipConfig,
-    llmlingua_settings,
-)
+from cotpress.scoring.config import ScorerConfig, Shard
+from cotpress.scoring.scorers.llmlingua_compat import llmlingua_settings
+from cotpress.scoring.table import SCORERS
 from cotpress.settings import Count, Folder, Natural, Ratio, check_settings, interval
 from cotpress.store.artifacts import plain
 from cotpress.store.redaction import refuse_secrets
@@ -85,6 +69,8 @@ class ScoringPipelineConfig:
     """Name of the run; null derives it from the settings."""
     output_root: Folder = "outputs"
     """Folder for everything that is written."""
+    plugins: list[str] = field(default_factory=list)
+    """Modules of your own that register scorers, data sources or benchmarks; also files in the working directory."""
 
     @property
     def scoring_model(self) -> ModelConfig:
@@ -217,6 +203,8 @@ class EvaluateConfig:
     """Name of the system in the table; null derives it from model and adapter."""
     output_root: Folder = "outputs"
     """Folder for everything that is written."""
+    plugins: list[str] = field(default_factory=list)
+    """Modules of your own that register scorers, data sources or benchmarks; also files in the working directory."""
 
     def validate(self, key: str) -> None:
         """Check what relates the groups of an evaluation."""
@@ -250,6 +238,8 @@ class ReportConfig:
     40 kB, and 16 kB for every scorer after the first."""
     output_root: Folder = "outputs"
     """Folder of the runs and of the log of this command."""
+    plugins: list[str] = field(default_factory=list)
+    """Modules of your own that register scorers, data sources or benchmarks; also files in the working directory."""
 
 
 def _check_one_machine(trainer: TrainerConfig) -> None:
@@ -302,21 +292,6 @@ SCHEMAS: dict[str, type] = {
     "generation/server_schema": ServerGenerationConfig,
     "benchmark/published_schema": PublishedBenchmarkConfig,
     "benchmark/multiple_choice_schema": MultipleChoiceBenchmarkConfig,
-    "scorer/cts_schema": CtsConfig,
-    "scorer/self_information_schema": SelfInformationConfig,
-    "scorer/entropy_schema": EntropyConfig,
-    "scorer/rho1_schema": Rho1Config,
-    "scorer/reference_likelihood_schema": ReferenceLikelihoodConfig,
-    "scorer/reference_walk_schema": ReferenceWalkConfig,
-    "scorer/gogi_schema": GogiConfig,
-    "scorer/answer_attention_schema": AnswerAttentionConfig,
-    "scorer/step_entropy_schema": StepEntropyConfig,
-    "scorer/first_token_surprisal_schema": FirstTokenSurprisalConfig,
-    "scorer/greedy_nll_schema": GreedyNllConfig,
-    "scorer/random_schema": RandomConfig,
-    "scorer/position_schema": PositionConfig,
-    "scorer/tokenskip_schema": TokenskipConfig,
-    "scorer/mix_schema": MixConfig,
 }
 """Schemas by their place in Hydra's config store."""
 
@@ -326,9 +301,11 @@ def register_schemas() -> None:
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
-    for path, schema in SCHEMAS.items():
+    scorers = {f"scorer/{name}_schema": entry.settings for name, entry in SCORERS.items()}
+    for path, schema in (SCHEMAS | scorers).items():
         group, _, name = path.rpartition("/")
         store.store(name=name, node=schema, group=group or None)
+    store_choices(store)
     _register_resolver()
 
 

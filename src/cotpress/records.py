@@ -159,6 +159,32 @@ class ValuableTrace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadTrace:
+    """What a language model predicts for the thinking tokens of a trace, under one condition.
+
+    Attributes:
+        token_ids: int32 `[n]`, the thinking in the model's own tokenizer; empty if it was refused.
+        offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
+        logprob: float32 `[n]`, log p(token | everything before it) in nats.
+        entropy: float32 `[n]`, entropy of that prediction in nats.
+        rank: int32 `[n]`, number of words that the model finds likelier; 0 is its first choice.
+        in_windows: True if the thinking was read in overlapping windows.
+        refusal: Reason why it was not read; empty if it was.
+        tokenizer: Fingerprint of the tokenizer that made `token_ids`.
+    """
+
+    id: str
+    token_ids: NDArray[np.int32]
+    offsets: NDArray[np.int32]
+    logprob: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    rank: NDArray[np.int32]
+    in_windows: bool
+    refusal: str
+    tokenizer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredTrace:
     """One finite importance per thinking token; higher = keep. Independent of any ratio.
 

@@ -16,7 +16,6 @@ from cotpress.answers import Extractor, declines_to_answer, extract_answer, is_e
 from cotpress.compression.config import ExportFormat, Protection
 from cotpress.compression.export import FILES, export
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces
-from cotpress.grid import markdown_cell
 from cotpress.modeling.alignment import kept_text, project_scores, tokenize_with_offsets
 from cotpress.modeling.segments import step_ranges, unit_ids, word_ranges
 from cotpress.prompts import ChatConfig, ChatFormat
@@ -24,6 +23,7 @@ from cotpress.records import CompressedTrace, RankedTrace, Trace, Unit, num_to_k
 from cotpress.report.page import Cell, Page, Row, Table, json_in_html, render
 from cotpress.report.token_kinds import token_kinds
 from cotpress.report.viewer_data import Ranker, ViewedData, encoded
+from cotpress.store.grid import markdown_cell
 from cotpress.store.redaction import without_secrets
 from cotpress.store.tables import read_records
 from cotpress.tasks.run_directory import safe_name, write_config

@@ -1,4 +1,4 @@
-"""The steps of docs/adding-a-scorer.md, applied to a copy of the repository, give a scorer that conforms."""
+"""The steps of docs/adding-a-scorer.md give a scorer: a module of its own, and inside a copy of the repository."""
 
 import re
 import shutil
@@ -12,6 +12,9 @@ from support.commands import ROOT, environment
 
 PAGE = ROOT / "docs/adding-a-scorer.md"
 BLOCK = re.compile(r"^```(python|yaml|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+OUTSIDE = "# outside: "
 
 
 def apply(kind: str, text: str, root: Path) -> None:
@@ -40,8 +43,18 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "compress.py"):
         shutil.copy(ROOT / name, root / name)
     for kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        apply(kind, text, root)
+        if not text.startswith(OUTSIDE):
+            apply(kind, text, root)
     return root
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A working directory with the module of one's own."""
+    [text] = [t for _, t in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if t.startswith(OUTSIDE)]
+    first, _, rest = text.partition("\n")
+    (tmp_path / first.removeprefix(OUTSIDE)).write_text(rest, encoding="utf-8")
+    return tmp_path
 
 
 def _in(root: Path, *arguments: str) -> str:
@@ -51,6 +64,40 @@ def _in(root: Path, *arguments: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def _beside(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=280,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_module_beside_the_working_directory_adds_a_choice_with_help(beside: Path) -> None:
+    shown = _beside(beside, str(ROOT / "compress.py"), "plugins=[my_scorers]", "--help", "scorer")
+    assert re.search(r"excess_surprise +Surprise beyond its expectation", shown)
+    chosen = ("+plugins=[my_scorers]", "scorer=excess_surprise", "--cfg", "job", "--package", "scorer")
+    assert "name: excess_surprise" in _beside(beside, str(ROOT / "compress.py"), *chosen)
+
+
+def test_a_wrong_module_name_is_one_message(beside: Path) -> None:
+    command = [sys.executable, str(ROOT / "compress.py"), "plugins=[my_scorer]", "--cfg", "job"]
+    done = subprocess.run(command, cwd=beside, capture_output=True, text=True, timeout=60, env=environment())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "plugins: module 'my_scorer' cannot be imported: ModuleNotFoundError" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_module_of_ones_own_scores_in_jobs_and_on_two_devices(beside: Path) -> None:
+    common = ["model=tiny", "data.num_traces=8", "reference=none", "tracker=none", "plugins=[my_scorers]"]
+    jobs = ["-m", "scorer=excess_surprise,random", "ratio=0.5", "output=out", "output_root=jobs", *common]
+    _beside(beside, str(ROOT / "compress.py"), *jobs)
+    assert len(list((beside / "jobs/artifacts/score").iterdir())) == 2
+    devices = ["scorer=excess_surprise", "trainer=cpu", "trainer.devices=2", "output_root=devices", *common]
+    assert "asked ratio" in _beside(beside, str(ROOT / "compress.py"), "ratio=0.5", *devices)
 
 
 def test_the_new_scorer_composes_and_is_well_formed(copy: Path) -> None:

@@ -11,8 +11,8 @@ from cotpress.errors import ArtifactError, ModelError
 from cotpress.hub.publication import read_publication
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.scoring.config import TokenskipConfig
 from cotpress.scoring.scorers.classifier import load_classifier
+from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.training.saved import saved_reference
 from security.conftest import edit

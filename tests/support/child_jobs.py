@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cotpress.devices.processes import receive, send
 from cotpress.errors import DataError
-from cotpress.processes import receive, send
 
 
 def run(kind: str, folder: Path) -> Any:

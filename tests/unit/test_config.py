@@ -30,7 +30,8 @@ from cotpress.config import (
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline
 from cotpress.generation.config import ServerGenerationConfig
-from cotpress.scoring.config import MixConfig, RandomConfig
+from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.random import RandomConfig
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"

@@ -12,7 +12,7 @@ import signal
 import threading
 from pathlib import Path
 
-from cotpress import processes
+from cotpress.devices import processes
 from cotpress.errors import CotpressError
 
 log = logging.getLogger(__name__)

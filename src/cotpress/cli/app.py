@@ -16,6 +16,7 @@ from cotpress.cli.completion import SWITCHES, shell_completion
 from cotpress.cli.help import help_page
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ConfigError, CotpressError
+from cotpress.plugins import load_plugins, plugin_names, without_plus
 from cotpress.store.paths import FIX, disk_problem
 from cotpress.store.redaction import check_readable, refuse_secrets, shown
 from cotpress.tasks import Task
@@ -33,6 +34,8 @@ def main(task: Task, conf: Path) -> None:
     """
     name = task.name
     try:
+        sys.argv[1:] = without_plus(sys.argv[1:])
+        load_plugins(plugin_names([*sys.argv[1:], *os.environ.get("COMP_LINE", "").split()]))
         if _print_help(name, conf, sys.argv[1:]):
             return
         check_readable(sys.argv[1:])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cotpress.cli.help import groups_of
+from cotpress.cli.help import choices, groups_of
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.settings import RATIO_RANGE
@@ -66,7 +66,7 @@ def _explain_choice(error: BaseException, conf: Path) -> str:
         )
     if not folder.is_dir():
         return str(error).strip()
-    return f"{group}: unknown choice '{choice}'.{did_you_mean(choice, [f.stem for f in folder.glob('*.yaml')])}"
+    return f"{group}: unknown choice '{choice}'.{did_you_mean(choice, choices(folder))}"
 
 
 def _explain_value(error: BaseException, entry: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cotpress.errors import ConfigError, did_you_mean
+from cotpress.plugins import choice_lines
 
 LINE = 118
 """Longest line of a page, in characters."""
@@ -123,7 +124,8 @@ def _group_page(group: str, default: str | None, conf: Path) -> str:
     if group not in GROUPS:
         raise ConfigError(f"--help: unknown group '{group}'.{did_you_mean(group, GROUPS)}")
     lines = [f"{group} - {group_line(group)}", ""]
-    meanings = {file.stem: _opening(file) for file in _files(conf / group)}
+    registered = {choice: [line] for choice, line in choice_lines(group).items()}
+    meanings = registered | {file.stem: _opening(file) for file in _files(conf / group)}
     width = max(map(len, meanings)) + 2
     for choice, comments in meanings.items():
         star = "*" if choice == default else " "
@@ -152,8 +154,9 @@ def group_line(group: str) -> str:
 
 
 def choices(folder: Path) -> dict[str, str]:
-    """The choices of a group with their lines of help."""
-    return {file.stem: one_liner(file) for file in _files(folder)}
+    """Choices of a group with their lines of help, those of plugins last."""
+    files = {file.stem: one_liner(file) for file in _files(folder)}
+    return files | {name: line for name, line in choice_lines(folder.name).items() if name not in files}
 
 
 def one_liner(path: Path) -> str:

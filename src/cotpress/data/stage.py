@@ -26,6 +26,7 @@ from cotpress.data.config import (
     SelfWrittenDataConfig,
 )
 from cotpress.data.planted import generator
+from cotpress.data.registry import registered_source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
 from cotpress.data.self_written import SOLVED, solve
 from cotpress.devices.config import TrainerConfig
@@ -173,6 +174,8 @@ def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
             records = (_trace(row, column or "thinking") for row in reader)
             return _Source(identity, records, reader.dropped, reader.emptied)
         case _:
+            if (source := registered_source(config)) is not None:
+                return _Source(source.identity(config), _lazily(lambda: source.records(config)))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
@@ -215,6 +218,8 @@ def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
             identity = {**_file_identity(str(file)), **published.reading(config)}
             return _Source(identity, _lazily(lambda: published.problems(config, file, group)))
         case _:
+            if (source := registered_source(config)) is not None:
+                return _Source(source.identity(config), _lazily(lambda: source.records(config)))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 

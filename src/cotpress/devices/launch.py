@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from cotpress import processes
+from cotpress.devices import processes
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.device import pick_device
+from cotpress.devices.processes import Child, follow, stop
 from cotpress.errors import ConfigError, WorkerError
-from cotpress.processes import Child, follow, stop
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from cotpress.fidelity.results import FidelityRow
-from cotpress.grid import Grid, csv_text
 from cotpress.records import Interval
+from cotpress.store.grid import Grid, csv_text
 
 
 def main_grid(rows: Sequence[FidelityRow], *, confidence: float) -> Grid:

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from cotpress.grid import markdown_cell
 from cotpress.hub.publication import Publication
 from cotpress.records import Interval, SystemResult
 from cotpress.report.results import RunResults
+from cotpress.store.grid import markdown_cell
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData

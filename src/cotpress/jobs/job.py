@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, TrainConfig, to_objects
+from cotpress.devices.processes import Child, Outcome, follow, is_worker, stop
 from cotpress.errors import ConfigError, describe
-from cotpress.processes import Child, Outcome, follow, is_worker, stop
+from cotpress.plugins import load_plugins
 from cotpress.report.results import write_failure
 from cotpress.report.sweep import show_run
 from cotpress.store.artifacts import write_text_atomic
@@ -180,6 +181,7 @@ def perform_logged(task: Task, config: EntryConfig, folder: Path) -> tuple[float
     """Do the work of a job in a child process, whose standard error is the job's log."""
     log_to(None, console=True)
     try:
+        load_plugins(config.plugins)
         return perform(task, config, folder)
     except KeyboardInterrupt:
         log.info("stopped")

@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies from hidden states, without all logits in memory at once.
+"""Log-probabilities, entropies and ranks from hidden states, without ever holding all logits of a text.
 
 The logits of a whole text are large (5,000 tokens x 152,064 words: 3 GB in float32) and slow: each is written to memory
 once and read three times for one sum. Here they are computed, used and overwritten in parts.
@@ -37,22 +37,52 @@ def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
     return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_by_block(blocks, h, t))
 
 
-def target_entropies(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """Entropy of the distribution that each hidden state predicts in nats, float32 `[N]` in [0, log V].
+def target_readings(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Log-probability, entropy and rank of one token per hidden state, float32 `[N, 3]`.
 
-    Arguments as `target_logprobs`; the targets are not used.
+    The log-probability, in nats, is that of `target_logprobs`. The entropy is that of the whole prediction, in nats, in
+    [0, log V]. The rank is the number of words with a higher logit: 0 for the model's first choice. Arguments as there.
     """
+    if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
 
-    def entropies(states_ND: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-        # entr(p) = -p log p is 0 where p underflows; p * log p would be 0 * -inf.
-        entropies_N: torch.Tensor = torch.special.entr(_logits(head, states_ND).softmax(dim=1)).sum(dim=1)
-        return entropies_N
+        def readings(states_ND: torch.Tensor, chosen_N: torch.Tensor) -> torch.Tensor:
+            logits_NV = _logits(head, states_ND)
+            entropy_N, rank_N = _entropies_and_ranks(logits_NV, chosen_N)
+            return torch.stack([_logprobs_of(logits_NV, chosen_N), entropy_N, rank_N], dim=1)
 
-    return _by_rows(_rows_at_once(head, hidden_ND), hidden_ND, targets_N, entropies)
+        return _by_rows(_rows_at_once(head, hidden_ND), hidden_ND, targets_N, readings)
+
+    rows, columns = _CPU_BLOCK
+
+    def pieces(states_ND: torch.Tensor, chosen_N: torch.Tensor) -> torch.Tensor:
+        logits_NV = _logits(head, states_ND)
+        sums = [block.logsumexp(dim=1) for block in torch.split(logits_NV, columns, dim=1)]
+        value_N = logits_NV.gather(1, chosen_N[:, None]).squeeze(1)
+        return torch.stack([value_N, *_entropies_and_ranks(logits_NV, chosen_N), *sums], dim=1)
+
+    def readings_of_block(states_ND: torch.Tensor, chosen_N: torch.Tensor) -> torch.Tensor:
+        # The same sums over the same rows as in `target_logprobs`: a vectorised sum has other last bits at its end.
+        parts_NP = _by_rows(_rows_at_once(head, states_ND), states_ND, chosen_N, pieces)
+        value_N, entropy_N, rank_N = parts_NP[:, :3].unbind(dim=1)
+        normalisers_N = parts_NP[:, 3:].t().contiguous().logsumexp(dim=0)
+        return torch.stack([value_N - normalisers_N, entropy_N, rank_N], dim=1)
+
+    return _by_rows(rows, hidden_ND, targets_N, readings_of_block)
+
+
+def _entropies_and_ranks(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    rank_N = (logits_NV > logits_NV.gather(1, targets_N[:, None])).sum(dim=1).float()
+    shares_NV = logits_NV.softmax(dim=1)
+    # entr(p) = -p log p is 0 where p underflows, where p * log p would be 0 * -inf.
+    return torch.special.entr(shares_NV, out=shares_NV).sum(dim=1), rank_N
 
 
 def _logprobs_at_once(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    logits_NV = _logits(head, hidden_ND)
+    return _logprobs_of(_logits(head, hidden_ND), targets_N)
+
+
+def _logprobs_of(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Log-probability of the targets; overwrites the logits."""
     chosen_N = logits_NV.gather(1, targets_N[:, None]).squeeze(1)
     peaks_N = logits_NV.amax(dim=1)
     # In place: a second copy of the logits would cost more than the arithmetic.

@@ -1,15 +1,12 @@
-"""Per-token log-probabilities and entropies of given texts under a causal language model.
+"""Readings of given texts by a causal language model: three numbers per target token.
 
-    token_logprobs     log p(target_i | context, target_<i)
-    token_entropies    H(p(. | context, target_<i))
+The body of the model runs over texts packed without padding, its head only on the scored positions. A text over the
+model's context is read in windows that overlap.
 
-The body of the model runs over texts packed without padding, its head on the scored positions only. A text longer than
-the model's context is read in overlapping windows.
-
-Shape suffixes: T positions of a pack, D hidden size, N scored positions.
+Shape suffixes: T positions of a pack, D hidden size, N scored positions, 3 numbers of a reading.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cotpress.devices.memory import smaller_batches
-from cotpress.modeling.head import target_entropies, target_logprobs
+from cotpress.modeling.head import target_readings
 from cotpress.modeling.loading import SplitModel, is_compiled, split_head
 from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs
 
@@ -31,19 +28,16 @@ WINDOW_OVERLAP = 0.5
 _CPU_PACK_TOKENS = 1024
 """Longest pack on a CPU, in tokens: packing speeds up short texts only."""
 
-_Measure = Callable[[torch.nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Function of a head, hidden states `[N, D]` and target tokens, int64 `[N]`; returns float32 `[N]`."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreInput:
     """Target tokens to score after context tokens that are only read.
 
     Attributes:
-        context_ids: At least one token, as it predicts the first target token.
-        target_ids: Scored tokens.
-        window_tokens: Most target tokens in one pass, at least 1; None reads all at once. Every window begins with the
-            whole context.
+        context_ids: Tokens before the text; at least one, since the first target token is predicted from it.
+        target_ids: Tokens to score.
+        window_tokens: Most target tokens that are read at once, at least 1; None reads all of them in one go. Every
+            window begins with the whole context.
     """
 
     context_ids: Sequence[int]
@@ -56,12 +50,14 @@ class ScoreInput:
         return len(self.context_ids) + len(self.target_ids)
 
 
-def token_logprobs(
+def token_readings(
     model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield log p(target_i | context, target_<i) in nats, float32 `[num_target]`, in the order of the inputs.
+    """Yield log-probability, entropy and rank of every target token, float32 `[num_target, 3]`, in the inputs' order.
 
-    The result does not depend on the other texts in a forward pass. Log-softmax is in float32.
+    The columns are log p(target_i | context, target_<i) in nats, the entropy of p(. | context, target_<i) in nats, in
+    [0, log V], and the number of words that the model finds likelier than target_i. The result is that of a pass over
+    the text alone, whatever shares the forward pass with it. Softmax is in float32.
 
     Args:
         model: A causal language model in eval mode, with or without PEFT.
@@ -74,18 +70,29 @@ def token_logprobs(
         MemoryLimitError: A single text does not fit the memory.
         ValueError: An input has no context token.
     """
-    return _measured(model, inputs, tokens_per_batch, target_logprobs)
-
-
-def token_entropies(
-    model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the entropy of p(. | context, target_<i) in nats, float32 `[num_target]` in [0, log V].
-
-    The model's uncertainty before it reads target token i, independent of that token. Arguments, order and errors as
-    `token_logprobs`.
-    """
-    return _measured(model, inputs, tokens_per_batch, target_entropies)
+    split = split_head(model)
+    pack_tokens, smaller = (
+        _pack_tokens(split.decoder, tokens_per_batch),
+        smaller_batches(split.decoder, "reading texts"),
+    )
+    nothing = np.empty((0, 3), dtype=np.float32)
+    for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
+        by_item = [_parts(item) for item in group]
+        parts = [part for windows_of_item in by_item for part in windows_of_item]
+        packs = plan_packs([len(part.ids) for part in parts], pack_tokens)
+        # Results stay on the device until all packs are under way: a GPU need not wait for Python.
+        on_device = [
+            smaller.run([parts[i] for i in members], lambda some: _read_pack(split, some), lambda part: len(part.ids))
+            for members in packs
+        ]
+        values = [nothing] * len(parts)
+        for members, by_part in zip(packs, on_device, strict=True):
+            ends = np.cumsum([len(part_values) for part_values in by_part])
+            for i, part_values in zip(members, np.split(torch.cat(by_part).cpu().numpy(), ends[:-1]), strict=True):
+                values[i] = part_values
+        remaining = iter(values)
+        for windows_of_item in by_item:
+            yield np.concatenate([nothing, *(next(remaining) for _ in windows_of_item)])
 
 
 def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int, int]]:
@@ -122,33 +129,6 @@ def _parts(item: ScoreInput) -> list[_Part]:
     ]
 
 
-def _measured(
-    model: torch.nn.Module, inputs: Iterable[ScoreInput], tokens_per_batch: int, measure: _Measure
-) -> Iterator[NDArray[np.float32]]:
-    split = split_head(model)
-    pack_tokens = _pack_tokens(split.decoder, tokens_per_batch)
-    smaller = smaller_batches(split.decoder, "reading texts")
-    for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
-        by_item = [_parts(item) for item in group]
-        parts = [part for windows_of_item in by_item for part in windows_of_item]
-        packs = plan_packs([len(part.ids) for part in parts], pack_tokens)
-        # Results stay on the device until all packs are queued, so that a GPU does not wait for Python.
-        on_device = [
-            smaller.run(
-                [parts[i] for i in members], lambda some: _score_pack(split, some, measure), lambda part: len(part.ids)
-            )
-            for members in packs
-        ]
-        values: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(parts)
-        for members, by_part in zip(packs, on_device, strict=True):
-            ends = np.cumsum([len(part_values) for part_values in by_part])
-            for i, part_values in zip(members, np.split(torch.cat(by_part).cpu().numpy(), ends[:-1]), strict=True):
-                values[i] = part_values
-        remaining = iter(values)
-        for windows_of_item in by_item:
-            yield np.concatenate([np.empty(0, dtype=np.float32), *(next(remaining) for _ in windows_of_item)])
-
-
 def _pack_tokens(decoder: torch.nn.Module, tokens_per_batch: int) -> int:
     """Size of the fastest pack in tokens; 1 stands for one text at a time."""
     config: Any = decoder.config
@@ -175,8 +155,8 @@ def _read_ahead(inputs: Iterable[ScoreInput], num_tokens: int) -> Iterator[list[
 
 
 @torch.inference_mode()
-def _score_pack(split: SplitModel, parts: Sequence[_Part], measure: _Measure) -> Sequence[torch.Tensor]:
-    """One number per scored token, float32 `[num_scored]` for each part, on the model's device."""
+def _read_pack(split: SplitModel, parts: Sequence[_Part]) -> Sequence[torch.Tensor]:
+    """Readings of the scored tokens, float32 `[num_scored, 3]` for each part, on the model's device."""
     packed = pack([part.ids for part in parts])
     scored = [
         torch.arange(start + part.num_unscored, start + len(part.ids))
@@ -186,5 +166,5 @@ def _score_pack(split: SplitModel, parts: Sequence[_Part], measure: _Measure) ->
     position_N = torch.cat(scored).to(packed.ids.device)
     states_TD = packed_states(split.decoder, packed)
     # Position t predicts token t + 1.
-    values_N = measure(split.head, states_TD[position_N - 1], packed.ids[0, position_N])
-    return torch.split(values_N, [len(part.ids) - part.num_unscored for part in parts])
+    values_N3 = target_readings(split.head, states_TD[position_N - 1], packed.ids[0, position_N])
+    return torch.split(values_N3, [len(part.ids) - part.num_unscored for part in parts])

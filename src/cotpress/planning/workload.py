@@ -12,16 +12,6 @@ from cotpress.data.config import (
     SelfWrittenDataConfig,
 )
 from cotpress.planning.config import PlanConfig
-from cotpress.scoring.config import (
-    CtsConfig,
-    GogiConfig,
-    GreedyNllConfig,
-    MixConfig,
-    ReadingConfig,
-    ReferenceWalkConfig,
-    Rho1Config,
-    ScorerConfig,
-)
 
 UNKNOWN_TRACES = 1000
 """Traces that are counted with where only reading the data would tell their number."""
@@ -75,23 +65,3 @@ def num_problems(benchmark: BenchmarkConfig) -> int | None:
     if benchmark.limit is None:
         return found
     return benchmark.limit if found is None else min(found, benchmark.limit)
-
-
-def num_passes(scorer: ScorerConfig) -> int | None:
-    """Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends on the
-    text. A scorer with a small model of its own (`tokenskip`), or with none, has 0."""
-    match scorer:
-        case ReferenceWalkConfig() | GreedyNllConfig():
-            return None
-        case MixConfig():
-            parts = [num_passes(scorer.parts[name]) for name in scorer.weighted]
-            known = [n for n in parts if n is not None]
-            return sum(known) if len(known) == len(parts) else None
-        case GogiConfig():
-            return 3
-        case CtsConfig() | Rho1Config():
-            return 2
-        case ReadingConfig():
-            return 1
-        case _:
-            return 0

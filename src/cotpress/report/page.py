@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from cotpress.grid import Grid
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
 from cotpress.report.collect import Unfinished
@@ -22,6 +21,7 @@ from cotpress.report.plots import pareto_front
 from cotpress.report.seeds import SeedsRow, seeds_grid, seeds_note
 from cotpress.report.table import Column, detail_columns, notes, page_columns
 from cotpress.report.work import Work
+from cotpress.store.grid import Grid
 
 if TYPE_CHECKING:
     from jinja2 import Template

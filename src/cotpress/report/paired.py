@@ -9,11 +9,11 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cotpress.grid import Grid, csv_text, interval_cells, interval_columns
 from cotpress.records import BudgetAccuracy, Interval, Prediction, System
 from cotpress.report.comparison import Answers, Comparison
 from cotpress.report.table import difference
 from cotpress.statistics import paired_accuracy_difference, paired_token_difference
+from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cotpress.grid import Grid, csv_text, interval_cells, interval_columns
 from cotpress.records import Interval, Origin, Prediction, System
 from cotpress.report.comparison import Answers, Comparison, row_key
 from cotpress.report.table import count_interval, difference, percent_interval
 from cotpress.statistics import accuracy_interval, mean_interval, paired_accuracy_difference, question_means
+from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns
 
 _HEADINGS = (
     "System", "ratio: asked/actual", "accuracy % [CI]", "each seed, %", "questions", "vs Original, points [CI]",

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from cotpress.grid import Grid, csv_text, interval_cells, interval_columns, shorten
 from cotpress.records import Interval, SystemResult
 from cotpress.report.published import Lookup
+from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns, shorten
 
 NAME_WIDTH = 20
 """Longest name of a system in a table."""

@@ -1,63 +1,140 @@
-"""What a scorer is. To add one: a module here, a schema in config.py, a line in plan.py, a YAML in conf/scorer."""
+"""Base classes of scorers. A scorer gives every thinking token of a trace one finite importance; higher = keep.
+
+    ReadingScorer    a formula over stored readings: log-probability, entropy and rank of every token (most scorers)
+    TokenScorer      computes its scores itself, over the tokens of a causal language model's tokenizer
+    ModelScorer      a `TokenScorer` that runs a causal language model (reader.py)
+    Scorer           anything else, for instance with a tokenizer of its own
+
+The scores of a trace depend on that trace alone: not on the ratio, the batch, the order or the other traces. Modules of
+scorers import torch only inside of functions, because the settings stand beside them and are read at every start.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.modeling.alignment import pool, tokenize_with_offsets
-from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import unit_ids
-from cotpress.records import ScoredTrace, Trace, Unit
+from cotpress.records import ReadTrace, ScoredTrace, Trace, Unit
+from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from cotpress.scoring.models import Models
+
+Scores = NDArray[np.floating[Any]]
+"""One number per thinking token, `[n]`."""
+
+C = TypeVar("C", bound=ScorerConfig)
+R = TypeVar("R", bound=ReadingConfig)
 
 NO_TOKENS = "no token to score"
-"""Why a thinking text is dropped that the scorer's tokenizer makes nothing of."""
+"""Reason to drop a trace of whose thinking the scorer's tokenizer makes no token."""
 
 
-class Scorer(Protocol):
-    """Gives every thinking token of a trace one finite importance; higher = more important.
+class ScorerKind:
+    """Facts about a class of scorers that are known from its settings, before anything is loaded.
 
-    The scores of a trace depend on that trace alone: not on the ratio, the batch, the order or the other traces.
+    Attributes:
+        passes: Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends
+            on the text. 0 for a scorer with a small model of its own, or with none.
     """
 
-    @property
-    def name(self) -> str:
-        """Name written into the records and shown in tables."""
+    passes: ClassVar[int | None] = 0
 
+    @classmethod
+    def num_passes(cls, config: Any) -> int | None:
+        """Passes with these settings."""
+        return cls.passes
+
+    @classmethod
+    def reads_windows(cls, config: Any) -> bool:
+        """True if thinking over the model's context is read in overlapping windows."""
+        return False
+
+    @classmethod
+    def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
+        """Everything besides settings and traces that determines the scores; part of the artifact's fingerprint."""
+        return models.tokenizer_identity
+
+
+class ReadingScorer(ScorerKind, ABC, Generic[R]):
+    """A formula over one or more readings of a trace. A subclass gives `score`, and `readings` if there are several."""
+
+    def __init__(self, config: R) -> None:
+        self.config = config
+
+    def readings(self) -> tuple[tuple[ReadBy, Condition], ...]:
+        """The readings that the formula needs: model and condition of each."""
+        return ((self.config.read_by, self.config.condition),)
+
+    @abstractmethod
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
+        """Compute the score of every thinking token from the readings, in the order of `readings()`."""
+
+    @classmethod
+    def num_passes(cls, config: Any) -> int | None:
+        """See `ScorerKind`."""
+        return len(cls(config).readings())
+
+    @classmethod
+    def reads_windows(cls, config: Any) -> bool:
+        """See `ScorerKind`."""
+        return True
+
+    @classmethod
+    def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
+        """See `ScorerKind`."""
+        return models.reading_identity(config.template, reference=config.needs_reference)
+
+
+class Scorer(ScorerKind, ABC, Generic[C]):
+    """A scorer that computes its scores itself.
+
+    Attributes:
+        name: Name written into the records and shown in tables.
+    """
+
+    name: str
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: C, models: "Models") -> "Scorer[C]":
+        """Make the scorer, in every process that scores; `models` loads what it is asked for."""
+
+    @abstractmethod
     def num_tokens(self, trace: Trace) -> int:
-        """Thinking tokens of `trace` in the scorer's own tokenizer: what `score` will return scores for."""
+        """Count the thinking tokens of `trace` in the scorer's own tokenizer, one score each."""
 
     def refusal(self, trace: Trace) -> str | None:
-        """Why `trace` cannot be scored, or None; refused traces are counted by this text and never scored."""
+        """Give the reason why `trace` cannot be scored, or None; refused traces are counted by it and never scored."""
+        return None
 
     def in_windows(self, trace: Trace) -> bool:
         """True if `trace` is read in overlapping windows because it is longer than the model's context."""
+        return False
 
+    @abstractmethod
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
-        """Yields one record per trace, in order, as they are finished."""
+        """Yield one record per trace, in order, as they are finished."""
 
 
-class TokenScorer(ABC):
-    """A scorer over the tokens of a causal language model's tokenizer; a subclass gives the values."""
+class TokenScorer(Scorer[C]):
+    """A scorer over the tokens of a causal language model's tokenizer; a subclass gives `values`."""
 
     def __init__(self, name: str, tokenizer: "PreTrainedTokenizerBase", pooling: Unit = Unit.token) -> None:
-        self._name, self._tokenizer, self._pooling = name, tokenizer, pooling
-        self._fingerprint = tokenizer_fingerprint(tokenizer)
+        from cotpress.modeling.loading import tokenizer_fingerprint
 
-    @property
-    def name(self) -> str:
-        """See `Scorer`."""
-        return self._name
+        self.name, self._tokenizer, self._pooling = name, tokenizer, pooling
+        self._fingerprint = tokenizer_fingerprint(tokenizer)
 
     @abstractmethod
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """Yields float32 `[num_tokens(trace)]` per trace, in order, before pooling."""
+        """Yield float32 `[num_tokens(trace)]` per trace, in order, before pooling."""
 
     def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Token ids of the thinking, int32 `[n]`, and the characters they stand for, int32 `[n, 2]`."""
@@ -68,24 +145,25 @@ class TokenScorer(ABC):
         return len(self.tokens(trace)[0])
 
     def refusal(self, trace: Trace) -> str | None:
-        """See `Scorer`; by default every trace can be scored."""
-        return None
-
-    def in_windows(self, trace: Trace) -> bool:
-        """See `Scorer`; by default every trace is read in one go."""
-        return False
+        """See `Scorer`; refuses a thinking without tokens."""
+        return None if self.num_tokens(trace) else NO_TOKENS
 
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
         """See `Scorer`."""
         for trace, values in zip(traces, self.values(traces), strict=True):
             ids, offsets = self.tokens(trace)
-            if self._pooling is not Unit.token:
-                values = pool(values, unit_ids(self._pooling, trace.thinking, offsets))
             yield ScoredTrace(
                 id=trace.id,
                 token_ids=ids,
                 offsets=offsets,
-                scores=values,
+                scores=pooled(self._pooling, values, trace.thinking, offsets),
                 tokenizer=self._fingerprint,
-                scorer=self._name,
+                scorer=self.name,
             )
+
+
+def pooled(
+    pooling: Unit, values: NDArray[np.float32], thinking: str, offsets: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Replace each value by the mean over the token's unit; `Unit.token` leaves them as they are."""
+    return values if pooling is Unit.token else pool(values, unit_ids(pooling, thinking, offsets))

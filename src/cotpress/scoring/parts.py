@@ -1,10 +1,9 @@
-"""The chunks of a scoring job, and the parquet part that holds the scores of each.
+"""The chunks of a scoring job, and the parquet part that holds the rows of each.
 
-A chunk is a run of consecutive training traces, cut by their length alone: every process that looks at the same traces
-plans the same chunks, so a chunk's scores are the same bytes whichever process, device or node computes it. What is
-done is what lies on disk: a job that was killed, or of which another machine did a share, goes on with the chunks whose
-part is missing. At the end the parts are verified (every trace once, scored or counted as dropped) and merged in the
-order of the traces.
+A chunk is a run of consecutive training traces, cut by their length alone: every process plans the same chunks for
+the same traces, so a chunk's rows are the same bytes whichever process, device or node computes them. A job that was
+killed, or shares its work with other machines, computes the chunks whose part is missing on disk. At the end the parts
+are verified (every trace once, in a row or counted as dropped) and merged in the order of the traces.
 """
 
 import json
@@ -13,34 +12,37 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cotpress.errors import ArtifactError
-from cotpress.records import ScoredTrace, Trace
+from cotpress.records import Trace
 from cotpress.store.artifacts import plain
 from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 TRAIN = "train"
 CHUNK_CHARACTERS = 200_000
-"""Thinking characters per chunk: what an interrupted job may have to score again (a minute or two on a CPU)."""
+"""Thinking characters per chunk; an interrupted job computes at most one again (a minute or two on a CPU)."""
 _ABOUT = b"cotpress"
-"""Key in a part's parquet metadata under which it says what it holds."""
+"""Key of a part's parquet metadata with its chunk and tally."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Training traces that are scored and written together.
+    """Training traces whose rows are computed and written together.
 
     Attributes:
         number: Place among the chunks, from 0.
         first: Index of its first trace among the training traces.
-        num_traces: How many follow each other.
-        num_characters: Of their thinking.
+        num_traces: Number of traces from there on.
+        num_characters: Length of their thinking.
     """
 
     number: int
@@ -51,13 +53,13 @@ class Chunk:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of some traces.
+    """Counts over some traces.
 
     Attributes:
-        num_traces: Looked at.
-        num_tokens: Scored.
-        num_in_windows: Traces among them that were read in windows.
-        dropped: Traces that could not be scored, by reason.
+        num_traces: All of them.
+        num_tokens: Tokens scored or read.
+        num_in_windows: Traces that were read in windows.
+        dropped: Traces without a row, by reason.
     """
 
     num_traces: int = 0
@@ -89,7 +91,7 @@ def plan_chunks(traces: Path) -> list[Chunk]:
 
 
 def read_chunks(traces: Path, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Trace]]]:
-    """Yields the traces of the given chunks, which are in order; of all others nothing is made."""
+    """Yield the given chunks, which are in order, with their traces."""
     for chunk, tables in _cut(_training(traces), chunks):
         yield chunk, [trace for table in tables for trace in from_table(table, Trace)]
 
@@ -100,27 +102,29 @@ class Parts:
 
     Attributes:
         traces: File with the traces.
-        folder: Where the parts lie.
+        folder: Folder of the parts.
+        record: Class of the rows, with the id of their trace.
     """
 
     traces: Path
     folder: Path
+    record: type
 
     def path(self, chunk: Chunk) -> Path:
         """File of a chunk's part."""
-        return self.folder / f"scores-{chunk.number:05d}.parquet"
+        return self.folder / f"part-{chunk.number:05d}.parquet"
 
-    def write(self, chunk: Chunk, scored: Sequence[ScoredTrace], tally: Tally) -> None:
+    def write(self, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> None:
         """Write the part of a chunk; it appears whole or not at all."""
         about = json.dumps({"chunk": plain(chunk), "tally": plain(tally)}, sort_keys=True)
-        table = to_table(scored, ScoredTrace).replace_schema_metadata({_ABOUT: about})
+        table = to_table(rows, self.record).replace_schema_metadata({_ABOUT: about})
         temporary = self.path(chunk).with_suffix(".tmp")
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
         temporary.replace(self.path(chunk))
 
     def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Those of the chunks that have no part yet, or a damaged one."""
-        found = []
+        """The chunks that have no part yet, or a damaged one."""
+        missing = []
         for chunk, ids in self._ids(chunks):
             if self.path(chunk).exists():
                 try:
@@ -128,17 +132,17 @@ class Parts:
                     continue
                 except ArtifactError as error:
                     log.warning("%s; it is computed again", error)
-            found.append(chunk)
-        return found
+            missing.append(chunk)
+        return missing
 
     def merge(self, chunks: Sequence[Chunk], target: Path) -> tuple[int, Tally]:
-        """Write all parts as one file, in the order of the traces; returns its rows and what became of all traces.
+        """Write all parts as one file, in the order of the traces; returns its number of rows and all counts.
 
         Raises:
             ArtifactError: A part is missing, damaged, or does not hold every trace of its chunk exactly once.
         """
         num_rows, whole = 0, Tally()
-        with pq.ParquetWriter(target, schema(ScoredTrace), compression="zstd") as writer:
+        with pq.ParquetWriter(target, schema(self.record), compression="zstd") as writer:
             for chunk, ids in self._ids(chunks):
                 table, tally = self._read(chunk, ids)
                 whole.add(tally)
@@ -148,44 +152,61 @@ class Parts:
         return num_rows, whole
 
     def _read(self, chunk: Chunk, ids: list[str]) -> tuple[pa.Table, Tally]:
-        """The part of a chunk, which is made of the traces `ids`."""
+        """Read and verify the part of a chunk of the traces `ids`."""
         path = self.path(chunk)
         try:
             table = pq.read_table(path, page_checksum_verification=True)
             about = json.loads(table.schema.metadata[_ABOUT])
             tally = Tally(**{**about["tally"], "dropped": Counter(about["tally"]["dropped"])})
-            same = about["chunk"] == plain(chunk) and table.schema.equals(schema(ScoredTrace))
+            same = about["chunk"] == plain(chunk) and table.schema.equals(schema(self.record))
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"part '{path}' of the scores cannot be read: {error}") from error
-        expected, scored = iter(ids), table.column("id").to_pylist()
-        complete = len(scored) + tally.dropped.total() == tally.num_traces == len(ids)
-        if not (same and complete and all(one in expected for one in scored)):  # each after the one before it
-            raise ArtifactError(f"part '{path}' of the scores does not hold each of its {len(ids)} traces exactly once")
+            raise ArtifactError(f"part '{path}' cannot be read: {error}") from error
+        expected, present = iter(ids), table.column("id").to_pylist()
+        complete = len(present) + tally.dropped.total() == tally.num_traces == len(ids)
+        if not (same and complete and all(id_ in expected for id_ in present)):  # each after the one before it
+            raise ArtifactError(f"part '{path}' does not hold each of its {len(ids)} traces exactly once")
         return table, tally
 
     def _ids(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[str]]]:
         for chunk, tables in _cut(_training(self.traces, ["id", "split"]), chunks):
-            yield chunk, [one for table in tables for one in table.column("id").to_pylist()]
+            yield chunk, [id_ for table in tables for id_ in table.column("id").to_pylist()]
+
+
+def rows_of(path: Path, record: type[R], traces: Iterable[Trace]) -> Iterator[R | None]:
+    """Yield the row of each trace, or None if it has none; the rows of the file are in the order of the traces."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        rows = (
+            row
+            for batch in file.iter_batches(ROWS_AT_ONCE)
+            for row in from_table(pa.Table.from_batches([batch]), record)
+        )
+        following: Any = next(rows, None)
+        for trace in traces:
+            if following is not None and following.id == trace.id:
+                yield following
+                following = next(rows, None)
+            else:
+                yield None
 
 
 def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yields the training traces in order, a bounded number at a time."""
+    """Yield the training traces in order, a bounded number at a time."""
     with pq.ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
             yield pa.Table.from_batches([batch.filter(pc.equal(batch.column("split"), TRAIN))])
 
 
 def _cut(tables: Iterator[pa.Table], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[pa.Table]]]:
-    """Yields the rows of each of the given chunks, which are in order, out of those of all."""
+    """Yield the rows of each of the given chunks, which are in order."""
     table, start = pa.table({}), 0  # `start` is the index of the table's first row
     for chunk in chunks:
         end = chunk.first + chunk.num_traces
-        found = []
+        pieces = []
         while True:
             first, last = max(chunk.first - start, 0), min(end - start, table.num_rows)
             if first < last:
-                found.append(table.slice(first, last - first))
+                pieces.append(table.slice(first, last - first))
             if start + table.num_rows >= end:
                 break
             table, start = next(tables), start + table.num_rows
-        yield chunk, found
+        yield chunk, pieces

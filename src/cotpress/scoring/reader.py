@@ -1,4 +1,4 @@
-"""How a causal language model reads a trace: what stands before the thinking and after it, and what does not fit.
+"""The text around the thinking as a causal language model reads it, and scorers that run such a model themselves.
 
 Templates:
     chat   the format the reference model was trained in: chat prompt with the condition as the user's turn (empty
@@ -6,10 +6,10 @@ Templates:
     plain  bos, then the condition and a blank line if there is one, the thinking, a blank line, the response.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 from cotpress.errors import ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.config import ModelConfig
-from cotpress.modeling.logprobs import ScoreInput
 from cotpress.prompts import ChatFormat
 from cotpress.records import Trace, Unit
-from cotpress.scoring.base import TokenScorer
+from cotpress.scoring.base import NO_TOKENS, TokenScorer
 from cotpress.scoring.config import Condition, ReadingConfig, Template, TokenReadingConfig
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
+
+    from cotpress.scoring.models import Models
+
+R = TypeVar("R", bound=ReadingConfig)
 
 TOO_LONG = "longer than the model's context"
 CONDITION_TOO_LONG = "condition takes over half of the model's context"
@@ -33,7 +37,30 @@ NOTHING_FOLLOWS = "nothing to read after the thinking"
 NO_QUESTION = "no question to condition on"
 
 _TRACES_AT_HAND = 1024
-"""Tokenized traces that are remembered: each is asked for several times within a batch."""
+"""Tokenized traces that are remembered: each is needed several times within a batch."""
+
+
+def condition_text(condition: Condition, trace: Trace) -> str:
+    """The text that stands for a condition in a trace; empty for `none`."""
+    match condition:
+        case Condition.none:
+            return ""
+        case Condition.answer:
+            return trace.response
+        case Condition.question:
+            return trace.question
+        case Condition.question_answer:
+            return f"{trace.question}\n\n{trace.response}"
+
+
+def missing_text(conditions: Iterable[Condition], trace: Trace) -> str | None:
+    """The reason to refuse a trace that lacks the text of one of some conditions, or None."""
+    needed = set(conditions)
+    if needed & {Condition.question, Condition.question_answer} and not trace.question.strip():
+        return NO_QUESTION
+    if needed & {Condition.answer, Condition.question_answer} and not trace.response.strip():
+        return NO_RESPONSE
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +68,9 @@ class Whole:
     """A trace as the one sequence that a model reads.
 
     Attributes:
-        ids: Context, thinking and, if it is read, closing and what follows it.
+        ids: Context, thinking and, if it is read, the closing and the text after it.
         thinking: Positions of the thinking in `ids`.
-        following: Positions of what follows the closing; empty if it is not read.
+        following: Positions of the text after the closing; empty if it is not read.
     """
 
     ids: list[int]
@@ -52,16 +79,16 @@ class Whole:
 
 
 class Reader:
-    """Writes traces as input for one model.
+    """Turns traces into input for one model.
 
     Args:
         tokenizer: Of the model that reads.
         model: Chat format and context length.
-        template: How condition and thinking are joined.
+        template: Format that joins condition and thinking.
         tokens_per_batch: Tokens per forward pass; changes speed and memory only.
 
     Raises:
-        ModelError: `template=plain` meets a tokenizer without bos token.
+        ModelError: The template is plain and the tokenizer has no bos token.
     """
 
     def __init__(
@@ -92,70 +119,67 @@ class Reader:
         return [int(self.tokenizer.bos_token_id), *(self._chat.text_ids(text + "\n\n") if text else [])]
 
     def closing_ids(self) -> list[int]:
-        """Token ids between the thinking and what follows it; at least one."""
+        """Token ids between the thinking and the text after it; at least one."""
         if self._template is Template.chat:
             return self._chat.thinking_end()
         return self._chat.text_ids("\n\n")
 
     def following_ids(self, text: str) -> list[int]:
-        """Token ids of what follows the closing: the response or answer, and in a chat the end of the turn."""
+        """Token ids of the text after the closing: the response or answer, and in a chat the end of the turn."""
         end = [int(self.tokenizer.eos_token_id)] if self._template is Template.chat else []
         return [*self._chat.text_ids(text), *end]
 
 
-class ReadingScorer(TokenScorer):
-    """A scorer that reads with a causal language model."""
+class ModelScorer(TokenScorer[R]):
+    """A scorer that runs a causal language model over each text as a whole; longer texts are refused.
 
+    Args:
+        config: Its settings.
+        reader: Turns traces into input.
+        model: In eval mode.
+    """
+
+    passes: ClassVar[int | None] = 1
     reads_response: bool = False
-    """True if the model also reads what follows the thinking."""
-    reads_windows: bool = False
-    """True if a token's score needs only what stands before it, so that thinking over the context can be read window
-    by window (`inputs`); otherwise such traces are refused."""
+    """True if the model also reads the text after the thinking."""
 
-    def __init__(self, config: ReadingConfig, reader: Reader) -> None:
+    def __init__(self, config: R, reader: Reader, model: "torch.nn.Module") -> None:
         pooling = config.pooling if isinstance(config, TokenReadingConfig) else Unit.token
         super().__init__(config.name, reader.tokenizer, pooling)
-        self._reader, self._condition = reader, config.condition
+        self._reader, self._condition, self._model = reader, config.condition, model
+
+    @classmethod
+    def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
+        """See `ScorerKind`."""
+        return models.reading_identity(config.template, reference=config.needs_reference)
+
+    @classmethod
+    def build(cls, config: R, models: "Models") -> "ModelScorer[R]":
+        """See `Scorer`."""
+        reader = models.reader(config.template, cls.tokens_per_batch(models))
+        return cls(config, reader, models.model(config.read_by))
+
+    @classmethod
+    def tokens_per_batch(cls, models: "Models") -> int:
+        """Tokens of a forward pass."""
+        return models.trainer.tokens_per_batch
 
     def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """See `TokenScorer`."""
         return self._reader.tokens(trace)
 
-    def conditions(self) -> tuple[Condition, ...]:
-        """Every condition that the thinking is read under."""
-        return (self._condition,)
-
-    def inputs(self, traces: Sequence[Trace]) -> Iterator[ScoreInput]:
-        """What the model reads: each trace once per condition, in order, written when it is asked for.
-
-        Over the model's context it is read in windows, the same ones under every condition: a token has the same
-        thinking before it in all its readings, so they differ by the condition alone.
-        """
-        for trace in traces:
-            contexts = [self._reader.context_ids(condition, trace) for condition in self.conditions()]
-            targets = self._reader.thinking_ids(trace)
-            room = self._reader.context_tokens - max(map(len, contexts))
-            for context in contexts:
-                yield ScoreInput(
-                    context_ids=context, target_ids=targets, window_tokens=room if room < len(targets) else None
-                )
-
-    def in_windows(self, trace: Trace) -> bool:
-        """See `Scorer`."""
-        return self.reads_windows and self._length(trace) > self._reader.context_tokens
-
     def following(self, trace: Trace) -> str:
-        """What the model reads after the thinking, if `reads_response`."""
+        """The text that the model reads after the thinking, if `reads_response`."""
         return trace.response
 
     def after_ids(self, trace: Trace) -> list[int]:
-        """Token ids that the model reads after the thinking: the closing and what follows, if `reads_response`."""
+        """Token ids after the thinking, its closing included; none unless `reads_response`."""
         if not self.reads_response:
             return []
         return [*self._reader.closing_ids(), *self._reader.following_ids(self.following(trace))]
 
     def whole(self, trace: Trace) -> Whole:
-        """Everything that the model reads of `trace`, under the scorer's own condition."""
+        """Everything that the model reads of `trace`."""
         context, thinking = self._reader.context_ids(self._condition, trace), self._reader.thinking_ids(trace).tolist()
         after = self.after_ids(trace)
         start, end = len(context), len(context) + len(thinking)
@@ -167,40 +191,12 @@ class ReadingScorer(TokenScorer):
         )
 
     def refusal(self, trace: Trace) -> str | None:
-        """Refuses traces that lack what the scorer asks for, or do not fit the model's context.
-
-        What can be read in windows fits, unless the condition, which stands before every window, leaves less room
-        than it takes.
-        """
-        asked = self.conditions()
-        if {Condition.question, Condition.question_answer} & set(asked) and not trace.question.strip():
-            return NO_QUESTION
-        if {Condition.answer, Condition.question_answer} & set(asked) and not trace.response.strip():
-            return NO_RESPONSE
+        """Refuse traces that lack a text that the scorer needs, or do not fit the model's context."""
+        if self.num_tokens(trace) == 0:
+            return NO_TOKENS
+        if (reason := missing_text([self._condition], trace)) is not None:
+            return reason
         if self.reads_response and not self.following(trace).strip():
             return NOTHING_FOLLOWS
-        if self._length(trace) <= self._reader.context_tokens:
-            return None
-        if not self.reads_windows:
-            return TOO_LONG
-        return CONDITION_TOO_LONG if 2 * self._longest_context(trace) > self._reader.context_tokens else None
-
-    def _longest_context(self, trace: Trace) -> int:
-        return max(len(self._reader.context_ids(condition, trace)) for condition in self.conditions())
-
-    def _length(self, trace: Trace) -> int:
-        """Tokens of the longest sequence that is read if it is read in one go."""
-        return self._longest_context(trace) + self.num_tokens(trace) + len(self.after_ids(trace))
-
-
-def condition_text(condition: Condition, trace: Trace) -> str:
-    """What a model is told about `trace` under a condition; empty without one."""
-    match condition:
-        case Condition.none:
-            return ""
-        case Condition.answer:
-            return trace.response
-        case Condition.question:
-            return trace.question
-        case Condition.question_answer:
-            return f"{trace.question}\n\n{trace.response}"
+        length = len(self._reader.context_ids(self._condition, trace)) + self.num_tokens(trace)
+        return TOO_LONG if length + len(self.after_ids(trace)) > self._reader.context_tokens else None

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cotpress.errors import ArtifactError
-from cotpress.records import CompressedTrace, RankedTrace, ScoredTrace, Span, Trace, ValuableTrace
+from cotpress.records import CompressedTrace, RankedTrace, ReadTrace, ScoredTrace, Span, Trace, ValuableTrace
 
 R = TypeVar("R")
 
@@ -28,6 +28,11 @@ _LABELLED = pa.struct({"start": pa.int32(), "end": pa.int32(), "kind": pa.string
 _SPECIAL: dict[tuple[type, str], pa.DataType] = {
     (Trace, "spans"): pa.list_(_LABELLED),
     (ValuableTrace, "valuable"): pa.list_(_SPAN),
+    (ReadTrace, "token_ids"): pa.list_(pa.int32()),
+    (ReadTrace, "offsets"): pa.list_(_SPAN),
+    (ReadTrace, "logprob"): pa.list_(pa.float32()),
+    (ReadTrace, "entropy"): pa.list_(pa.float32()),
+    (ReadTrace, "rank"): pa.list_(pa.int32()),
     (ScoredTrace, "token_ids"): pa.list_(pa.int32()),
     (ScoredTrace, "offsets"): pa.list_(_SPAN),
     (ScoredTrace, "scores"): pa.list_(pa.float32()),

@@ -23,7 +23,8 @@ from cotpress.evaluation.validation import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
 from cotpress.scoring.config import Shard
-from cotpress.scoring.job import ScoringJob, scoring_job
+from cotpress.scoring.job import ChunkJob, Job, scoring_job
+from cotpress.scoring.models import Models
 from cotpress.scoring.scorers.llmlingua_compat import decision_job
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.systems import Answered, Examinee, Made, examine
@@ -136,14 +137,18 @@ class Scoring(Generic[ScoringT]):
         return self._kept("score", self._scoring.artifact(), self._scorer())
 
     @cached_property
-    def _scoring(self) -> ScoringJob:
+    def _scoring(self) -> Job:
         c = self._config
-        return scoring_job(
-            c.scorer,
-            traces=self.traces,
-            distilled=self.distilled if c.scorer.needs_labels else None,
+        return scoring_job(c.scorer, traces=self.traces, models=self._models)
+
+    @property
+    def _models(self) -> Models:
+        """The models that the scorer uses, those that have to be trained made before."""
+        c = self._config
+        return Models(
+            config=c.scoring_model,
             reference=self.reference if c.scorer.needs_reference else None,
-            base=c.scoring_model,
+            distilled=self.distilled if c.scorer.needs_labels else None,
             trainer=c.trainer,
             store=self.store,
         )
@@ -164,17 +169,14 @@ class Compression(Scoring[PipelineT]):
         return self._kept("decide", self._deciding.artifact(), self._scorer(c.ratio)) if c.ratio < 1 else None
 
     @cached_property
-    def _deciding(self) -> ScoringJob:
+    def _deciding(self) -> ChunkJob:
         c = self._config
         return decision_job(
             c.scorer,
             ratio=c.ratio,
             iterative_size=c.compression.iterative_size,
             traces=self.traces,
-            reference=self.reference if c.scorer.needs_reference else None,
-            base=c.scoring_model,
-            trainer=c.trainer,
-            store=self.store,
+            models=self._models,
         )
 
     @property

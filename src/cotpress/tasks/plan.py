@@ -18,7 +18,8 @@ from cotpress.planning.inference import Reading, generation_usage, scoring_usage
 from cotpress.planning.settings import longest_sequence, place_of, room_of, setting_of, value_bytes
 from cotpress.planning.shapes import shape_of
 from cotpress.planning.tables import Training, Use, show_hours, show_training, show_uses
-from cotpress.planning.workload import UNKNOWN_TRACES, lengths_of, num_passes, num_problems, num_traces
+from cotpress.planning.workload import UNKNOWN_TRACES, lengths_of, num_problems, num_traces
+from cotpress.scoring.table import num_passes
 from cotpress.training.config import Method, SavedReferenceConfig, TuneConfig
 
 

@@ -26,7 +26,7 @@ from cotpress.store.artifacts import MANIFEST, fingerprint, plain, write_text_at
 from cotpress.store.redaction import masked
 from cotpress.store.sweeps import Sweep
 
-HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning")
+HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning", "plugins")
 """Top-level keys left out of the run's fingerprint. The number format, which `trainer` and the machine determine, is
 part of the `circumstances`."""
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")

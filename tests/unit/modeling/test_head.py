@@ -3,7 +3,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from cotpress.modeling import head as modeling_head
-from cotpress.modeling.head import target_entropies, target_logprobs
+from cotpress.modeling.head import target_logprobs, target_readings
 
 N, D, V = 23, 8, 50
 
@@ -43,9 +43,10 @@ def test_parts_equal_log_softmax_of_all_logits(name, small_parts):
     torch.testing.assert_close(
         target_logprobs(head, hidden, targets).double(), logps[torch.arange(N), targets], atol=2e-5, rtol=1e-5
     )
-    torch.testing.assert_close(
-        target_entropies(head, hidden, targets).double(), -(logps.exp() * logps).sum(1), atol=2e-5, rtol=1e-5
-    )
+    readings = target_readings(head, hidden, targets)
+    torch.testing.assert_close(readings[:, 0], target_logprobs(head, hidden, targets), atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(readings[:, 1].double(), -(logps.exp() * logps).sum(1), atol=2e-5, rtol=1e-5)
+    assert readings[:, 2].tolist() == (logps > logps.gather(1, targets[:, None])).sum(1).tolist()
 
 
 @torch.inference_mode()
@@ -77,11 +78,13 @@ def test_gpu_logits_are_not_rounded_to_half_precision(name):
     torch.testing.assert_close(actual, logps[torch.arange(N), targets], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("measure", [target_logprobs, target_entropies])
 @torch.inference_mode()
-def test_no_positions_give_no_values_and_nan_stays_in_its_row(measure, small_parts):
+def test_nothing_to_measure_and_not_a_number(small_parts):
     head = heads()["plain"]
-    assert measure(head, torch.zeros(0, D), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+    assert target_logprobs(head, torch.zeros(0, D), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+    assert target_readings(head, torch.zeros(0, D), torch.zeros(0, dtype=torch.int64)).shape == (0, 3)
     hidden = torch.randn(3, D)
     hidden[1, 2] = torch.nan
-    assert measure(head, hidden, torch.tensor([1, 2, 3])).isnan().tolist() == [False, True, False]
+    assert target_logprobs(head, hidden, torch.tensor([1, 2, 3])).isnan().tolist() == [False, True, False]
+    readings = target_readings(head, hidden, torch.tensor([1, 2, 3]))
+    assert readings[:, :2].isnan().tolist() == [[False] * 2, [True] * 2, [False] * 2]

@@ -5,22 +5,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cotpress.modeling import head, logprobs
-from cotpress.modeling.logprobs import ScoreInput, token_entropies, token_logprobs
+from cotpress.modeling.logprobs import ScoreInput, token_readings
 from cotpress.records import Trace
 from cotpress.scoring.config import Condition, Template
 from support import naive as oracle
 
 
-def naive(model, item, measure):
-    """One sequence, full logits, plain softmax."""
+def naive(model, item):
+    """Log-probability, entropy and rank from one sequence, full logits and plain softmax."""
     ids = torch.tensor([[*item.context_ids, *item.target_ids]])
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0].double()
     logps = logits.log_softmax(-1)[:-1]
-    by_token = {
-        token_logprobs: logps.gather(1, ids[0, 1:, None]).squeeze(1),
-        token_entropies: -(logps.exp() * logps).sum(-1),
-    }[measure]
+    chosen = logps.gather(1, ids[0, 1:, None])
+    by_token = torch.cat([chosen, -(logps.exp() * logps).sum(-1, keepdim=True), (logps > chosen).sum(1, True)], dim=1)
     return by_token[len(item.context_ids) - 1 :].numpy()
 
 
@@ -29,20 +27,19 @@ def naive(model, item, measure):
     sizes=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 20)), max_size=9),
     tokens_per_batch=st.sampled_from([1, 40, 500]),
     seed=st.integers(0, 9),
-    measure=st.sampled_from([token_logprobs, token_entropies]),
 )
-def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_batch, seed, measure):
+def test_batched_equals_one_plain_forward_per_sequence(model, sizes, tokens_per_batch, seed):
     rng = np.random.default_rng(seed)
     inputs = [
         ScoreInput(context_ids=rng.integers(0, 640, c).tolist(), target_ids=rng.integers(0, 640, t)) for c, t in sizes
     ]
-    got = list(measure(model, inputs, tokens_per_batch))
+    got = list(token_readings(model, inputs, tokens_per_batch))
     assert len(got) == len(inputs)
     for values, item in zip(got, inputs, strict=True):
         assert values.dtype == np.float32
-        assert values.shape == (len(item.target_ids),)
+        assert values.shape == (len(item.target_ids), 3)
         if len(values):
-            np.testing.assert_allclose(values, naive(model, item, measure), atol=1e-5)
+            np.testing.assert_allclose(values, naive(model, item), atol=1e-5)
 
 
 def test_entropy_is_log_v_for_uniform_and_0_for_certain_predictions(tiny_config, store):
@@ -53,18 +50,17 @@ def test_entropy_is_log_v_for_uniform_and_0_for_certain_predictions(tiny_config,
     for scale, expected in ((0.0, np.log(640)), (1e4, 0.0)):
         with torch.no_grad():
             model.model.norm.weight.fill_(scale)
-        [values] = token_entropies(model, [item], 10)
-        np.testing.assert_allclose(values, expected, rtol=1e-6)
-        assert (values >= 0).all()
+        [values] = token_readings(model, [item], 10)
+        np.testing.assert_allclose(values[:, 1], expected, rtol=1e-6)
+        assert (values[:, 1] >= 0).all()
 
 
-@pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
-def test_logits_are_computed_for_scored_positions_only(measure, model, monkeypatch):
+def test_logits_are_made_for_scored_positions_only(model, monkeypatch):
     seen = []
-    by_rows = head._by_rows
-    monkeypatch.setattr(head, "_by_rows", lambda rows, h, *rest: seen.append(len(h)) or by_rows(rows, h, *rest))
+    logits = head._logits
+    monkeypatch.setattr(head, "_logits", lambda layer, hidden: seen.append(len(hidden)) or logits(layer, hidden))
     inputs = [ScoreInput(context_ids=[1] * 50, target_ids=[4, 5, 6]), ScoreInput(context_ids=[2], target_ids=[])]
-    list(measure(model, inputs, 500))
+    list(token_readings(model, inputs, 500))
     assert sum(seen) == 3
 
 
@@ -72,7 +68,7 @@ def test_packs_respect_the_token_budget_and_have_no_padding(model):
     seen = []
     hook = model.model.embed_tokens.register_forward_hook(lambda module, args, out: seen.append(tuple(args[0].shape)))
     inputs = [ScoreInput(context_ids=[1], target_ids=[3] * n) for n in (1, 30, 2, 50, 7, 9, 120)]
-    list(token_logprobs(model, inputs, 64))
+    list(token_readings(model, inputs, 64))
     hook.remove()
     assert sorted(seen, reverse=True) == [(1, 121), (1, 31 + 10 + 8 + 3 + 2), (1, 51)]
 
@@ -88,21 +84,20 @@ def test_texts_are_read_alone_with_eager_attention(model, tiny_config, store):
     assert logprobs._pack_tokens(model.model, 500) == 500
 
 
-def naive_windows(model, item, measure, overlap=logprobs.WINDOW_OVERLAP):
-    """For each token a separate pass over the first window that contains it."""
+def naive_windows(model, item, overlap=logprobs.WINDOW_OVERLAP):
+    """Token by token: the window that reaches it first, read by itself."""
     width, values = item.window_tokens, []
     for i in range(len(item.target_ids)):
         start, end = 0, width
         while i >= end:
             start, end = end - int(width * overlap), end - int(width * overlap) + width
         read = ScoreInput(context_ids=item.context_ids, target_ids=item.target_ids[start : i + 1])
-        values.append(naive(model, read, measure)[-1])
-    return np.array(values)
+        values.append(naive(model, read)[-1])
+    return np.array(values).reshape(-1, 3)
 
 
 @pytest.mark.parametrize("width", [1, 2, 7, 10, 29, 30])
-@pytest.mark.parametrize("measure", [token_logprobs, token_entropies])
-def test_windowed_values_equal_a_separate_pass_over_each_window(measure, width, model):
+def test_windows_score_each_token_once_after_the_text_of_its_window(width, model):
     rng = np.random.default_rng(width)
     sizes = [(3, 30), (5, 4), (1, 31), (2, 0)]
     inputs = [
@@ -111,8 +106,8 @@ def test_windowed_values_equal_a_separate_pass_over_each_window(measure, width, 
         )
         for c, n in sizes
     ]
-    for values, item in zip(measure(model, inputs, 50), inputs, strict=True):
-        np.testing.assert_allclose(values, naive_windows(model, item, measure), atol=1e-5)
+    for values, item in zip(token_readings(model, inputs, 50), inputs, strict=True):
+        np.testing.assert_allclose(values, naive_windows(model, item), atol=1e-5)
 
 
 @given(num_targets=st.integers(1, 200), width=st.one_of(st.none(), st.integers(1, 60)))
@@ -134,7 +129,7 @@ def test_compiled_model_gives_the_same(model):
     twin = compiled(model)
     assert (logprobs._pack_tokens(twin.model, 500), logprobs._pack_tokens(model.model, 500)) == (1, 500)
     assert twin.model.layers is model.model.layers
-    for got, expected in zip(token_logprobs(twin, inputs, 100), token_logprobs(model, inputs, 100), strict=True):
+    for got, expected in zip(token_readings(twin, inputs, 100), token_readings(model, inputs, 100), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
@@ -146,13 +141,13 @@ def test_input_is_read_ahead_by_a_fixed_number_of_batches(model):
             read.append(i)
             yield ScoreInput(context_ids=[1], target_ids=[2] * 9)
 
-    next(token_logprobs(model, inputs(), 20))
+    next(token_readings(model, inputs(), 20))
     assert len(read) == logprobs.BATCHES_AHEAD * 2
 
 
 def test_text_without_context_is_refused(model):
     with pytest.raises(ValueError, match="context token"):
-        list(token_logprobs(model, [ScoreInput(context_ids=[], target_ids=[1])], 10))
+        list(token_readings(model, [ScoreInput(context_ids=[], target_ids=[1])], 10))
 
 
 def test_bfloat16_log_softmax_is_in_float32(tiny_config, store):
@@ -163,13 +158,13 @@ def test_bfloat16_log_softmax_is_in_float32(tiny_config, store):
 
     low = load_model(replace(tiny_config, dtype=Dtype.bfloat16), store)
     ids = torch.randint(0, 640, (1, 40), generator=torch.Generator().manual_seed(0))
-    [got] = token_logprobs(low, [ScoreInput(context_ids=ids[0, :1].tolist(), target_ids=ids[0, 1:].tolist())], 100)
+    [got] = token_readings(low, [ScoreInput(context_ids=ids[0, :1].tolist(), target_ids=ids[0, 1:].tolist())], 100)
     with torch.no_grad():
         logits = low(input_ids=ids).logits[0]
     assert logits.dtype == torch.bfloat16
     expected = logits.double().log_softmax(-1)[:-1].gather(1, ids[0, 1:, None]).squeeze(1)
-    np.testing.assert_allclose(got, expected.numpy(), atol=2e-3)
-    assert len(np.unique(got)) > 30
+    np.testing.assert_allclose(got[:, 0], expected.numpy(), atol=2e-3)
+    assert len(np.unique(got[:, 0])) > 30
 
 
 TRACES = [
@@ -202,7 +197,7 @@ def test_logprobs_of_a_real_model_equal_plain_forward_passes(condition, smollm2)
         )
         for trace in TRACES
     ]
-    for values, trace in zip(token_logprobs(model, inputs, 2000), TRACES, strict=True):
+    for values, trace in zip(token_readings(model, inputs, 2000), TRACES, strict=True):
         np.testing.assert_allclose(
-            values, oracle.logprobs(model, tokenizer, Template.plain, condition, trace), atol=1e-3
+            values[:, 0], oracle.logprobs(model, tokenizer, Template.plain, condition, trace), atol=1e-3
         )

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+from cotpress.modeling.head import target_logprobs
 from cotpress.modeling.loading import split_head
-from cotpress.modeling.logprobs import target_logprobs
 from cotpress.modeling.packing import Packed, packed_states
 from cotpress.planning.inference import Reading, cache_bytes_per_token, generation_usage, scoring_usage
 from cotpress.planning.setting import Setting

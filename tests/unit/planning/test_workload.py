@@ -15,16 +15,15 @@ from cotpress.planning.config import PlanConfig
 from cotpress.planning.hours import generation_work, scoring_work, total_gpu_hours, training_work
 from cotpress.planning.setting import Setting
 from cotpress.planning.shapes import PUBLISHED
-from cotpress.planning.workload import Lengths, num_passes, num_problems, num_traces
-from cotpress.scoring.config import (
-    CtsConfig,
-    EntropyConfig,
-    GreedyNllConfig,
-    MixConfig,
-    RandomConfig,
-    ReferenceLikelihoodConfig,
-    TokenskipConfig,
-)
+from cotpress.planning.workload import Lengths, num_problems, num_traces
+from cotpress.scoring.scorers.cts import CtsConfig
+from cotpress.scoring.scorers.entropy import EntropyConfig
+from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig
+from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.random import RandomConfig
+from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
+from cotpress.scoring.scorers.tokenskip import TokenskipConfig
+from cotpress.scoring.table import num_passes
 from cotpress.training.config import Method
 
 ASSUMED = PlanConfig()

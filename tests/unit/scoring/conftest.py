@@ -7,8 +7,9 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.records import Trace, ValuableTrace
-from cotpress.scoring.config import Template, TokenskipConfig
+from cotpress.scoring.config import Template
 from cotpress.scoring.reader import Reader
+from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.tables import write_records
 from support.encoder import save_encoder

@@ -1,4 +1,4 @@
-"""What every scorer has to fulfil. A new scorer gets a line in `CONFIGS`, one per way it reads."""
+"""Requirements on every scorer. A new scorer gets an entry in `CONFIGS` for each way it reads."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -9,38 +9,31 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.config import SCHEMAS, register_schemas, to_objects
+from cotpress.config import register_schemas, to_objects
 from cotpress.modeling.alignment import kept_text
 from cotpress.records import Unit
-from cotpress.scoring.config import (
-    AnswerAttentionConfig,
-    Condition,
-    CtsConfig,
-    EntropyConfig,
-    FirstTokenSurprisalConfig,
-    GogiConfig,
-    GreedyNllConfig,
-    MixConfig,
-    Position,
-    PositionConfig,
-    Query,
-    RandomConfig,
-    ReadBy,
-    ReferenceLikelihoodConfig,
-    ReferenceWalkConfig,
-    Rho1Config,
-    ScorerConfig,
-    SelfInformationConfig,
-    StepEntropyConfig,
-    Target,
-    Template,
-    TokenskipConfig,
-)
+from cotpress.scoring.config import Condition, ReadBy, ScorerConfig, Template
 from cotpress.scoring.job import scoring_job
-from cotpress.scoring.plan import plan_scorer
+from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, Query
+from cotpress.scoring.scorers.cts import CtsConfig
+from cotpress.scoring.scorers.entropy import EntropyConfig
+from cotpress.scoring.scorers.first_token_surprisal import FirstTokenSurprisalConfig
+from cotpress.scoring.scorers.gogi import GogiConfig, Target
+from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig
+from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.position import Position, PositionConfig
+from cotpress.scoring.scorers.random import RandomConfig
+from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
+from cotpress.scoring.scorers.reference_walk import ReferenceWalkConfig
+from cotpress.scoring.scorers.rho1_excess import Rho1Config
+from cotpress.scoring.scorers.self_information import SelfInformationConfig
+from cotpress.scoring.scorers.step_entropy import StepEntropyConfig
+from cotpress.scoring.scorers.tokenskip import TokenskipConfig
+from cotpress.scoring.table import SCORERS
 from cotpress.store.artifacts import fingerprint
 from cotpress.tasks.flow import Compression
 from cotpress.tracking import Tracker
+from support.scoring import built, models_of
 
 TOKENSKIP = TokenskipConfig(name="tokenskip", path="the encoder of conftest.py", train=True, seed=1)
 CONFIGS: dict[str, ScorerConfig] = {
@@ -87,7 +80,7 @@ def scorer(request, distilled, reference, sure_base, trainer, store, tokenskip_c
             return replace(config, parts={name: with_encoder(part) for name, part in config.parts.items()})
         return tokenskip_config if config is TOKENSKIP else config
 
-    return plan_scorer(with_encoder(CONFIGS[request.param]), distilled, reference, sure_base, trainer, store).make()
+    return built(with_encoder(CONFIGS[request.param]), models_of(sure_base, trainer, store, reference, distilled))
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +88,9 @@ def rows(traces, stepwise):
     return [*traces, stepwise]
 
 
-def test_every_scorer_schema_is_covered_here_or_pending():
-    schemas = {schema for path, schema in SCHEMAS.items() if path.startswith("scorer/")}
+def test_every_scorer_of_the_table_is_covered():
     covered = {type(config) for config in CONFIGS.values()}
-    assert covered == schemas
+    assert covered == {entry.settings for entry in SCORERS.values()}
 
 
 def test_one_finite_float_per_token_and_offsets_cover_the_thinking(scorer, rows):
@@ -135,10 +127,10 @@ def test_scores_tell_tokens_apart(scorer, stepwise):
     assert np.ptp(record.scores) > 4e-4
 
 
-def test_empty_thinking_has_no_scores(scorer, rows):
+def test_empty_thinking_is_refused(scorer, rows):
     empty = replace(rows[0], id="empty", thinking="")
     assert scorer.num_tokens(empty) == 0
-    assert [len(r.scores) for r in scorer.score([empty, rows[1]])] == [0, scorer.num_tokens(rows[1])]
+    assert scorer.refusal(empty) is not None
 
 
 def test_no_traces_give_no_records(scorer):

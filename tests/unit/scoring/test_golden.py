@@ -9,10 +9,11 @@ from scipy.stats import spearmanr
 
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.records import Trace
-from cotpress.scoring.config import Condition, CtsConfig, ReadBy, SelfInformationConfig, Template
+from cotpress.scoring.config import Condition, ReadBy, Template
 from cotpress.scoring.reader import Reader
-from cotpress.scoring.scorers.cts import CtsScorer
-from cotpress.scoring.scorers.self_information import SelfInformationScorer
+from cotpress.scoring.scorers.cts import CtsConfig
+from cotpress.scoring.scorers.self_information import SelfInformationConfig
+from support.scoring import reading_scorer
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 PLAIN = {"template": Template.plain, "read_by": ReadBy.base}
@@ -46,18 +47,18 @@ def cut(pair, tokenizer, num_tokens):
 def scorers(condition, smollm2):
     """The scorers that have golden numbers under a condition, each with those numbers' formula."""
     reader = Reader(smollm2.tokenizer, smollm2.config, Template.plain, 4096)
-    told = f"logprob_{condition.value}"
+    column = f"logprob_{condition.value}"
     surprise = SelfInformationConfig(name="self_information", condition=condition, **PLAIN)
-    yield SelfInformationScorer(surprise, reader, smollm2.model), lambda row: -np.array(row[told])
+    yield reading_scorer(surprise, reader, smollm2.model), lambda row: -np.array(row[column])
     if condition is not Condition.none:
         cts = CtsConfig(name="cts", condition=condition, **PLAIN)
-        yield CtsScorer(cts, reader, smollm2.model), lambda row: np.subtract(row[told], row["logprob_none"])
+        yield reading_scorer(cts, reader, smollm2.model), lambda row: np.subtract(row[column], row["logprob_none"])
 
 
 def assert_agrees(pairs, condition, smollm2):
     rows, traces = zip(*pairs, strict=True)
     for scorer, formula in scorers(condition, smollm2):
-        records = list(scorer.score(traces))
+        records = list(scorer.score(list(traces)))
         for record, row in zip(records, rows, strict=True):
             np.testing.assert_array_equal(record.token_ids, row["token_ids"])
             np.testing.assert_allclose(record.scores, formula(row), atol=2e-3)

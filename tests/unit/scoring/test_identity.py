@@ -1,6 +1,7 @@
-"""What a score artifact is found by: everything that changes its scores, and nothing else."""
+"""The identity of a score artifact: everything that changes its scores, and nothing else."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -8,43 +9,54 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.config import TrainConfig, register_schemas, to_objects
+from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
 from cotpress.modeling.config import ModelConfig
 from cotpress.scoring import job as stage
-from cotpress.scoring import plan
-from cotpress.scoring.scorers import classifier_training, llmlingua_compat
+from cotpress.scoring import models
+from cotpress.scoring.scorers import classifier
 from cotpress.store.artifacts import Artifact, fingerprint
-from cotpress.tasks.flow import Flow
+from cotpress.tasks.flow import Compression, Flow
 from cotpress.tracking import Tracker
 from support.commands import ROOT
 
 KEYS = {
-    "cts, reference=lora": "b8768ff0fa571d56",
-    "cts, reference=none": "3d89030b50e374fd",
-    "tokenskip, reference=lora": "f733f2b1a9b31163",
-    "llmlingua, reference=lora": "7dc5d05182a488ea",
-    "llmlingua, reference=none": "9c674fa3c97c9a78",
-    "self_information, reference=lora": "c57329268953de59",
-    "entropy, reference=lora": "b507f61cd6920ab9",
-    "step_entropy, reference=none": "9962122e7650c820",
-    "first_token_surprisal, reference=none": "41a47a79b2424014",
-    "rho1_excess, reference=lora": "e56f655274290a86",
-    "reference_likelihood, reference=lora": "00107036f8d6db65",
-    "reference_likelihood, reference=none": "573d23b94254b3b4",
-    "reference_walk, reference=lora": "2391206b2e58d8fa",
-    "reference_walk, reference=none": "8425c9bfa7622187",
-    "gogi, reference=none": "3dff934f4081b9b1",
-    "answer_attention, reference=none": "471c72d08ef3a2c8",
-    "greedy_nll, reference=none": "b29279ed44b9a692",
-    "mix, reference=lora": "5bcc1dcbb2b3ebc3",
+    "scorer=cts": "cdc83f51eec5d2ed",
+    "scorer=self_information": "be2a2b35dfe3d152",
+    "scorer=llmlingua": "fc0ada877a01f5db",
+    "scorer=entropy": "0348f5b6a72a5b07",
+    "scorer=step_entropy": "28037270bcc45bec",
+    "scorer=first_token_surprisal": "0e441408d2b61722",
+    "scorer=rho1_excess": "08a495cddf53cee6",
+    "scorer=reference_gain": "5d2164552ebe9b38",
+    "scorer=reference_likelihood": "5807ca001aefbca4",
+    "scorer=reference_walk": "7675bf32b3061773",
+    "scorer=gogi": "9258300406ca9d5b",
+    "scorer=greedy_nll scorer.max_tokens=150 scorer.deletions_per_round=8": "2da188d17bdd4d14",
+    "scorer=tokenskip": "4b1612a6441556af",
+    "scorer=mix": "0188fefe486afcd8",
+    "scorer=random": "30e8c8637321220e",
+    "scorer=head": "5848c61fedf81d4e",
+    "scorer=tail": "786c13daa4aa086b",
+    "scorer=stride": "36681fcb7cba538f",
+    "scorer=cts scorer.condition=question": "8fa631e758bb6ba9",
+    "scorer=cts scorer.condition=question_answer scorer.baseline=question": "1d2a81895301b837",
+    "scorer=cts scorer.template=plain": "affa43be5266c645",
+    "scorer=cts reference=none": "dc3f222a3e5b96e7",
+    "scorer=cts scorer.pooling=word": "b026e6182adf685e",
+    "scorer=llmlingua reference=none": "f92931910a940f28",
+    "scorer=self_information scorer.read_by=base": "c10c3f809ff60196",
+    "scorer=mix +scorer@scorer.parts.random=random +scorer.weights.random=0.5 +scorer@scorer.parts.gogi=gogi +scorer.weights.gogi=0.5": "7c75c06e4203ced1",  # noqa: E501
 }
-"""Keys of what was scored before: whoever changes one has every user score, and train every student, again."""
+"""Fingerprints of score artifacts of the tiny model, as released: a user with other ones scores everything again."""
+REFERENCE = "aa4e52ff8d7edd4a"
+"""Fingerprint of the reference model of these settings."""
+TINY = ("model=tiny", "model.dtype=float32", "data.num_traces=24", "tracker=none", "trainer=cpu")
 
 Identity = Callable[..., dict[str, Any]]
 
 
-def made_before(name: str) -> Artifact:
-    return Artifact(stage=name, fingerprint=16 * "0", path=Path("nowhere"), manifest={}, seconds=0.0)
+def made_before(name: str, digest: str = 16 * "0") -> Artifact:
+    return Artifact(stage=name, fingerprint=digest, path=Path("nowhere"), manifest={}, seconds=0.0)
 
 
 @pytest.fixture
@@ -54,17 +66,16 @@ def flow_of(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> 
     def named(config: ModelConfig, *_: object) -> dict[str, str]:
         return {"model": config.name, "dtype": config.dtype.value}
 
-    for module in (plan, llmlingua_compat):
-        monkeypatch.setattr(module, "model_identity", named)
+    monkeypatch.setattr(models, "model_identity", named)
 
     def tokens_of(config: ModelConfig, _: object) -> Any:
         found = copy(tokenizer)
         found.name_or_path = config.name
         return found
 
-    monkeypatch.setattr(plan, "load_tokenizer", tokens_of)
-    monkeypatch.setattr(plan, "tokenizer_fingerprint", lambda found: found.name_or_path, raising=False)
-    monkeypatch.setattr(classifier_training, "encoder_identity", lambda path: {"hub": path, "commit": "abc"})
+    monkeypatch.setattr(models, "load_tokenizer", tokens_of)
+    monkeypatch.setattr(models, "tokenizer_fingerprint", lambda found: found.name_or_path)
+    monkeypatch.setattr(classifier, "encoder_identity", lambda path: {"hub": path, "commit": "abc"})
     monkeypatch.setattr(stage, "_may_be_longer", lambda *_: False)
     tracker = Tracker(tmp_path)
 
@@ -87,12 +98,18 @@ def identity(flow_of: Callable[..., Flow]) -> Identity:
     return lambda *overrides: flow_of(*overrides)._scoring.identity
 
 
-def test_what_was_scored_before_is_found_again(identity: Identity) -> None:
-    found = {}
-    for name in KEYS:
-        scorer, reference = name.split(", ")
-        found[name] = fingerprint(identity(f"scorer={scorer}", reference))
-    assert found == KEYS
+@pytest.mark.parametrize("overrides", KEYS)
+def test_scores_of_earlier_releases_are_found_again(overrides: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.getbasetemp() / "identities"  # data and labels are made once
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = to_objects(compose("compress", overrides=[f"output_root={root}", *TINY, *overrides.split()]))
+    assert isinstance(config, CompressConfig)
+    with closing(Tracker(tmp_path_factory.mktemp("tracker"))) as tracker:
+        flow = Compression(config, tracker)
+        if config.reference.exists:
+            vars(flow)["reference"] = made_before("reference", REFERENCE)
+        assert fingerprint(flow.store._complete("score", flow._scoring.identity)) == KEYS[overrides]
 
 
 def test_read_by_base_reads_with_what_the_reference_model_is_made_from(flow_of: Callable[..., Flow]) -> None:
@@ -126,9 +143,9 @@ def test_only_a_trained_classifier_depends_on_how_it_is_trained(identity: Identi
 
 def test_only_the_parts_of_a_mix_that_count_are_part_of_its_key(identity: Identity) -> None:
     more = ["+scorer@scorer.parts.x=tokenskip_xlmr", "+scorer.weights.x=0"]
-    assert fingerprint(identity("scorer=mix", *more)) == KEYS["mix, reference=lora"]
+    assert fingerprint(identity("scorer=mix", *more)) == fingerprint(identity("scorer=mix"))
     counted = fingerprint(identity("scorer=mix", *more, "scorer.weights.x=0.5"))
-    assert counted != KEYS["mix, reference=lora"]
+    assert counted != fingerprint(identity("scorer=mix"))
     assert fingerprint(identity("scorer=mix", *more, "scorer.weights.x=0.5", "seed=7")) == counted  # it is published
     assert fingerprint(identity("scorer=mix", *more, "scorer.weights.x=0.6")) != counted
 

@@ -8,11 +8,14 @@ from cotpress.errors import ConfigError, DataError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.records import ScoredTrace
 from cotpress.scoring import parts, predict
-from cotpress.scoring.config import CtsConfig, Shard, TokenskipConfig
-from cotpress.scoring.job import ScoringJob, scoring_job
+from cotpress.scoring.config import Shard
+from cotpress.scoring.job import Job, scoring_job
+from cotpress.scoring.scorers.self_information import SelfInformationConfig
+from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from support.jobs import dies_once
+from support.scoring import models_of
 
 
 @pytest.fixture(autouse=True)
@@ -29,12 +32,13 @@ def rows(traces):
 def job(tmp_path, rows, base, trainer, as_artifact):
     base = replace(base, dtype=Dtype.float32)  # workers do not see the patch that hides bfloat16 from `auto`
 
-    def make(place="one", config=None, distilled=None, **hardware) -> ScoringJob:
+    def make(place="one", config=None, distilled=None, **hardware) -> Job:
         store = ArtifactStore(tmp_path / place)
         return scoring_job(
-            config or CtsConfig(name="cts"), traces=as_artifact(store, rows), distilled=distilled, reference=None,
-            base=base, trainer=replace(trainer, **hardware), store=store,
-        )  # fmt: skip
+            config or SelfInformationConfig(name="self_information"),
+            traces=as_artifact(store, rows),
+            models=models_of(base, replace(trainer, **hardware), store, None, distilled),
+        )
 
     return make
 
@@ -43,13 +47,13 @@ def job(tmp_path, rows, base, trainer, as_artifact):
 def computed(monkeypatch):
     """Numbers of the chunks that are scored in this process."""
     numbers = []
-    whole = predict.ScoringModule.predict_step
+    whole = predict.PredictModule.predict_step
 
     def notes(module, batch, batch_idx):
         numbers.append(batch[0].number)
         return whole(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.ScoringModule, "predict_step", notes)
+    monkeypatch.setattr(predict.PredictModule, "predict_step", notes)
     return numbers
 
 
@@ -90,17 +94,17 @@ def test_shard_that_died_is_all_that_the_same_command_computes_again(job, comput
     assert not job().shard(Shard(1, 2))
     done = list(computed)
     computed.clear()
-    once = predict.ScoringModule.predict_step
+    once = predict.PredictModule.predict_step
 
     def dies_at_the_second(module, batch, batch_idx):
         if computed:
             raise KeyboardInterrupt
         return once(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.ScoringModule, "predict_step", dies_at_the_second)
+    monkeypatch.setattr(predict.PredictModule, "predict_step", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         job().shard(Shard(2, 2))
-    monkeypatch.setattr(predict.ScoringModule, "predict_step", once)
+    monkeypatch.setattr(predict.PredictModule, "predict_step", once)
     assert not job().shard(Shard(1, 2))
     assert job().shard(Shard(2, 2))
     assert sorted(done + computed) == list(range(len(done + computed)))
@@ -117,7 +121,8 @@ def test_command_without_shards_finishes_what_shards_have_begun(job, computed):
 
 def test_whole_waits_for_a_shard_that_is_being_computed(job, computed):
     entered, go_on, ends = threading.Event(), threading.Event(), []
-    with job().store.sharing("score", job().identity, "1-of-2") as folder:
+    reading = job().sources[0]
+    with reading.store.sharing("read", reading.identity, "1-of-2") as folder:
         assert folder is not None
 
         def build():
@@ -170,9 +175,8 @@ def test_no_training_trace_is_an_error(tmp_path, base, trainer, traces, as_artif
     store = ArtifactStore(tmp_path)
     rows = [with_split(t, "validation") for t in traces]
     empty = scoring_job(
-        CtsConfig(name="cts"), traces=as_artifact(store, rows), distilled=None, reference=None, base=base,
-        trainer=trainer, store=store,
-    )  # fmt: skip
+        SelfInformationConfig(name="s"), traces=as_artifact(store, rows), models=models_of(base, trainer, store)
+    )
     with pytest.raises(DataError, match="the train split is empty"):
         empty.artifact()
 
@@ -180,7 +184,9 @@ def test_no_training_trace_is_an_error(tmp_path, base, trainer, traces, as_artif
 @pytest.mark.slow
 def test_worker_that_is_killed_costs_what_it_was_working_on(job, tmp_path):
     scoring = job(devices=2, num_threads=1)
-    deadly = replace(scoring, make=partial(dies_once, scoring.make, tmp_path / "died"))
+    first, *others = scoring.sources
+    dying = replace(first, make=partial(dies_once, first.make, tmp_path / "died"))
+    deadly = replace(scoring, sources=(dying, *others))
     with pytest.raises(WorkerError, match="killed by SIGKILL"):
         deadly.artifact()
     assert content(deadly.artifact()) == content(job("alone").artifact())

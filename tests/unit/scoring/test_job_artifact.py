@@ -8,30 +8,29 @@ import torch
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import DataError, MemoryLimitError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
-from cotpress.records import ScoredTrace
+from cotpress.records import ReadTrace, ScoredTrace
 from cotpress.scoring import job as stage
 from cotpress.scoring import parts, predict, reader
-from cotpress.scoring.config import (
-    AnswerAttentionConfig,
-    CtsConfig,
-    RandomConfig,
-    ReferenceWalkConfig,
-    SelfInformationConfig,
-)
-from cotpress.scoring.job import ScoringJob
+from cotpress.scoring import reading as readings
+from cotpress.scoring.config import Condition
+from cotpress.scoring.job import ChunkJob, DerivedJob
 from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG
-from cotpress.scoring.scorers.self_information import SelfInformationScorer
+from cotpress.scoring.reading import ConditionReading
+from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig
+from cotpress.scoring.scorers.cts import CtsConfig
+from cotpress.scoring.scorers.random import RandomConfig
+from cotpress.scoring.scorers.reference_walk import ReferenceWalkConfig
+from cotpress.scoring.scorers.self_information import SelfInformationConfig, SelfInformationScorer
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.tables import read_records
+from support.scoring import models_of
 
 CTS = CtsConfig(name="cts")
 
 
 def run(config, rows, store, base, trainer, as_artifact, reference=None):
     data = as_artifact(store, rows)
-    return stage.scoring_job(
-        config, traces=data, distilled=None, reference=reference, base=base, trainer=trainer, store=store
-    ).artifact()
+    return stage.scoring_job(config, traces=data, models=models_of(base, trainer, store, reference)).artifact()
 
 
 def scores_of(artifact):
@@ -92,27 +91,35 @@ def test_windows_are_part_of_the_identity_only_if_a_text_may_need_them(fresh, ba
 def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, trainer, monkeypatch):
     monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 2000)
     monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
+    monkeypatch.setattr(readings, "_PLANS_AT_HAND", 16)
     monkeypatch.setattr(parts, "ROWS_AT_ONCE", 16)
 
     def peak(number):
         rows = [replace(traces[0], id=f"r{i}", thinking=f"{i} " + traces[0].thinking) for i in range(number)]
         data = as_artifact(fresh, rows)
         del rows
-        scorer = SelfInformationScorer(SelfInformationConfig(name="s"), read(tokens_per_batch=1024), model)
-        scoring = ScoringJob(
-            stage="score", scorer="s", identity={"n": number}, make=lambda: scorer, traces=data, trainer=trainer,
+        work = ConditionReading("r", read(tokens_per_batch=1024), lambda: model, Condition.none)
+        reading = ChunkJob(
+            stage="read", label="r", identity={"n": number}, make=lambda: work, traces=data, trainer=trainer,
+            store=fresh, record=ReadTrace, file="readings.parquet",
+        )  # fmt: skip
+        derived = DerivedJob(
+            scorer="s", identity={"n": number}, sources=(reading,), record=ReadTrace, file="readings.parquet",
+            combine=lambda: stage._deriving(SelfInformationScorer(SelfInformationConfig(name="s"))), traces=data,
             store=fresh,
         )  # fmt: skip
-        tracemalloc.start()
-        assert scoring.artifact().manifest["num_rows"] == number
-        used = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        used = []
+        for job in (reading, derived):
+            tracemalloc.start()
+            assert job.artifact().manifest["num_rows"] == number
+            used.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
         return used
 
     peak(5)  # what is made once
-    # Names and paths of shards remain; a trace kept with its scores would take over 800 bytes.
-    few, many = peak(50), peak(250)
-    assert many - few < 200 * 200
+    # Both fill several chunks. Names and paths of parts remain; a trace kept with its row would take over 800 bytes.
+    for few, many in zip(peak(100), peak(300), strict=True):
+        assert many - few < 200 * 200
 
 
 def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, trainer, traces, as_artifact):
@@ -122,7 +129,7 @@ def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, tr
 
 def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, traces, as_artifact, monkeypatch):
     monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 1)  # one trace per chunk
-    whole = predict.ScoringModule.predict_step
+    whole = predict.PredictModule.predict_step
     calls = []
 
     def dies_at_the_third(module, batch, batch_idx):
@@ -131,7 +138,7 @@ def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, trace
         calls.append(batch[1][0].id)
         return whole(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.ScoringModule, "predict_step", dies_at_the_third)
+    monkeypatch.setattr(predict.PredictModule, "predict_step", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run(CTS, traces, fresh, base, trainer, as_artifact)
     again = []
@@ -140,9 +147,9 @@ def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, trace
         again.append(batch[1][0].id)
         return whole(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.ScoringModule, "predict_step", notes)
+    monkeypatch.setattr(predict.PredictModule, "predict_step", notes)
     artifact = run(CTS, traces, fresh, base, trainer, as_artifact)
-    assert calls + again == [t.id for t in traces]
+    assert [*calls, *again] == [t.id for t in traces] * 2  # once under each condition
     assert list(scores_of(artifact)) == [t.id for t in traces]
 
 
@@ -190,7 +197,7 @@ def test_text_that_does_not_fit_the_memory_alone_is_an_error_that_names_it(
 
     _memory_for(LlamaModel, 20, monkeypatch)
     hardware = TrainerConfig(accelerator="cpu", tokens_per_batch=1000)
-    with pytest.raises(MemoryLimitError, match=r"scorer cts, at trace 't0'.*single text.*trainer\.tokens_per_batch"):
+    with pytest.raises(MemoryLimitError, match=r"by base model, at trace 't0'.*single text.*trainer\.tokens_per_batch"):
         run(CTS, traces, fresh, base, hardware, as_artifact)
 
 

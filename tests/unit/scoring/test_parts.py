@@ -36,7 +36,7 @@ def rows(monkeypatch):
 def parts(tmp_path, rows):
     write_records(tmp_path / "traces.parquet", rows, Trace)
     (tmp_path / "scratch").mkdir()
-    return Parts(tmp_path / "traces.parquet", tmp_path / "scratch")
+    return Parts(tmp_path / "traces.parquet", tmp_path / "scratch", ScoredTrace)
 
 
 def write_all(parts, chunks, refuse=()):
@@ -106,7 +106,7 @@ def test_part_that_is_missing_or_damaged_is_computed_again(parts, tmp_path, capl
     parts.path(chunks[2]).write_bytes(bytes(flipped))
     assert parts.missing(chunks) == chunks
     assert caplog.text.count("it is computed again") == 2
-    with pytest.raises(ArtifactError, match=r"scores-00000.parquet' of the scores cannot be read"):
+    with pytest.raises(ArtifactError, match=r"part-00000.parquet' cannot be read"):
         parts.merge(chunks, tmp_path / "scores.parquet")
 
 

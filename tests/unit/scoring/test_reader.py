@@ -4,24 +4,32 @@ import pytest
 
 from cotpress.errors import ModelError
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.scoring.config import Condition, SelfInformationConfig, Template
+from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.reader import (
     CONDITION_TOO_LONG,
     NO_QUESTION,
     NO_RESPONSE,
     NOTHING_FOLLOWS,
     TOO_LONG,
+    ModelScorer,
     Reader,
 )
-from cotpress.scoring.scorers.self_information import SelfInformationScorer
+from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer
+from cotpress.scoring.scorers.self_information import SelfInformationConfig
 from support import naive
+from support.scoring import reading_scorer
 
 
-class ReadingOn(SelfInformationScorer):
-    """A scorer that also reads the response."""
+class ReadingOn(AnswerAttentionScorer):
+    """A scorer that also reads the response, and looks at no layers."""
 
-    reads_response = True
-    reads_windows = False
+    def __init__(self, config, reader, model):
+        ModelScorer.__init__(self, config, reader, model)
+        self._query, self.reads_response = config.query, True
+
+
+ON = AnswerAttentionConfig(name="s", template=Template.plain)
+ALONE = SelfInformationConfig(name="s", template=Template.plain)
 
 
 @pytest.mark.parametrize("condition", Condition)
@@ -56,27 +64,30 @@ def test_thinking_that_the_template_opens_is_not_opened_again(base, store, trace
     assert context.count("<think>") == 1
 
 
-@pytest.mark.parametrize("scorer_class", [SelfInformationScorer, ReadingOn])
+@pytest.mark.parametrize("reads_response", [False, True])
 def test_trace_over_the_context_is_read_in_windows_or_refused_to_the_token(
-    scorer_class, model, tokenizer, base, traces
+    reads_response, model, tokenizer, base, traces
 ):
-    config, trace = SelfInformationConfig(name="s", template=Template.plain), traces[3]
+    trace = traces[3]
     needed = 1 + len(naive.token_ids(tokenizer, trace.question + "\n\n" + trace.thinking))
-    if scorer_class.reads_response:
+    if reads_response:
         needed += len(naive.token_ids(tokenizer, "\n\n")) + len(naive.token_ids(tokenizer, trace.response))
     for context_tokens, fits in ((needed, True), (needed - 1, False)):
-        narrow = replace(base, context_tokens=context_tokens)
-        scorer = scorer_class(config, Reader(tokenizer, narrow, config.template, 99), model)
-        assert scorer.refusal(trace) == (None if fits or scorer.reads_windows else TOO_LONG)
-        assert scorer.in_windows(trace) == (not fits and scorer.reads_windows)
+        reader = Reader(tokenizer, replace(base, context_tokens=context_tokens), Template.plain, 99)
+        if reads_response:
+            assert ReadingOn(ON, reader, model).refusal(trace) == (None if fits else TOO_LONG)
+        else:
+            scorer = reading_scorer(ALONE, reader, model)
+            assert scorer.refusal(trace) is None
+            assert scorer.in_windows(trace) == (not fits)
 
 
 def test_condition_that_leaves_no_room_for_windows_is_refused(model, tokenizer, base, traces):
-    config, trace = SelfInformationConfig(name="s", template=Template.plain), traces[3]
+    trace = traces[3]
     condition = 1 + len(naive.token_ids(tokenizer, trace.question + "\n\n"))
     for context_tokens, reason in ((2 * condition, None), (2 * condition - 1, CONDITION_TOO_LONG)):
-        reader = Reader(tokenizer, replace(base, context_tokens=context_tokens), config.template, 99)
-        assert SelfInformationScorer(config, reader, model).refusal(trace) == reason
+        reader = Reader(tokenizer, replace(base, context_tokens=context_tokens), Template.plain, 99)
+        assert reading_scorer(ALONE, reader, model).refusal(trace) == reason
 
 
 def test_missing_text_is_refused_only_where_it_is_read(model, read, traces):
@@ -88,9 +99,9 @@ def test_missing_text_is_refused_only_where_it_is_read(model, read, traces):
         Condition.question_answer: (NO_RESPONSE, NO_QUESTION),
     }
     for condition, reasons in expected.items():
-        scorer = SelfInformationScorer(SelfInformationConfig(name="s", condition=condition), read(), model)
+        scorer = reading_scorer(SelfInformationConfig(name="s", condition=condition), read(), model)
         assert (scorer.refusal(silent), scorer.refusal(blank)) == reasons
-    scorer = ReadingOn(SelfInformationConfig(name="s", condition=Condition.none), read(), model)
+    scorer = ReadingOn(AnswerAttentionConfig(name="s", condition=Condition.none), read(), model)
     assert (scorer.refusal(silent), scorer.refusal(blank)) == (NOTHING_FOLLOWS, None)
 
 
@@ -107,7 +118,7 @@ def test_a_trace_is_tokenized_once_however_often_it_is_asked_for(model, read, tr
     calls = []
     tokenize = reader.tokenize_with_offsets
     monkeypatch.setattr(reader, "tokenize_with_offsets", lambda t, text: (calls.append(text), tokenize(t, text))[1])
-    scorer = SelfInformationScorer(SelfInformationConfig(name="s"), read(), model)
+    scorer = reading_scorer(SelfInformationConfig(name="s"), read(), model)
     assert [scorer.refusal(t) for t in traces] == [None] * len(traces)
     list(scorer.score(traces))
     assert sorted(calls) == sorted(t.thinking for t in traces)

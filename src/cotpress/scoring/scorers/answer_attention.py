@@ -1,41 +1,95 @@
-"""Answer attention: what the model looks back at once the thinking is over.
+"""Answer attention: the weight that the model's attention gives to a token once the thinking is over.
 
 Computes  s_i = mean over layers, heads and queries t of  softmax_j<=t (q_t . k_j / sqrt(w))  at j = i
           over the topmost `num_layers` layers and all heads; queries are the tokens of the response
           (query=answer) or the last token of the text that closes the thinking (query=close)
-Source    CRISP, arXiv 2604.17297: in the upper layers the token `</think>` is an anchor, and its attention tells the
-          steps that matter from those that do not. Attention also predicts the deletion order of arXiv 2601.03066.
+Source    CRISP, arXiv 2604.17297: in the upper layers the token `</think>` is an anchor, whose attention separates
+          the steps that matter from the others. Attention also predicts the deletion order of arXiv 2601.03066.
 
 In the chat template the end of the turn counts as the last token of the response. With query=close the response is
 not read at all, since nothing before it can see it.
 
 CRISP pools this over steps and lets a search over step operators (keep, delete, merge, rewrite) use it; here it is a
-score per token, pooled by scorer.pooling if asked. Its code could not be looked at, so which layers and heads it
-averages is not verified; texts about it say the deep ones.
+score per token, pooled by scorer.pooling. Its code is not public, so its choice of layers and heads is not verified;
+texts about it name the deep ones.
 
-How much attention positions receive from later ones, without a full attention matrix.
-
-The model runs as usual, with torch's scaled dot-product attention. In the wanted layers the attention function also
-computes the softmax rows of the asked query positions, a bounded number at a time, and adds them up: memory grows
-with the length of the text and not with its square.
+The model runs as usual, with torch's scaled dot-product attention. In the observed layers the attention function also
+computes the softmax rows of the query positions, a bounded number at a time, and adds them up: memory grows with the
+length of the text and not with its square.
 
 Shape suffixes: H heads, K key-value heads, L positions, Q query positions, W width of a head.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError, ModelError
-from cotpress.modeling.loading import split_head
 from cotpress.records import Trace
-from cotpress.scoring.config import AnswerAttentionConfig, Query
-from cotpress.scoring.reader import Reader, ReadingScorer
+from cotpress.scoring.config import TokenReadingConfig
+from cotpress.scoring.reader import ModelScorer, Reader
 from cotpress.scoring.scorers.gogi import decoder_layers
+from cotpress.settings import Count
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Query(Enum):
+    """Positions that attend."""
+
+    answer = "answer"
+    """All tokens of the written response."""
+    close = "close"
+    """The last token of the text that closes the thinking, e.g. `</think>`."""
+
+
+@dataclass(kw_only=True, slots=True)
+class AnswerAttentionConfig(TokenReadingConfig):
+    """Attention paid to the token after the thinking (CRISP, arXiv 2604.17297)."""
+
+    query: Query = Query.answer
+    """Positions that attend."""
+    num_layers: Count = 4
+    """Topmost layers that are averaged."""
+
+
+class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
+    """Mean attention weight from after the thinking."""
+
+    def __init__(self, config: AnswerAttentionConfig, reader: Reader, model: torch.nn.Module) -> None:
+        """Raises ConfigError if the model has not that many layers, ModelError if they see only a window."""
+        super().__init__(config, reader, model)
+        available = len(decoder_layers(model))
+        if not 1 <= config.num_layers <= available:
+            raise ConfigError(
+                f"scorer.num_layers: got {config.num_layers}, allowed: 1 to {available}, the layers of the model"
+            )
+        refuse_windows(model, config.num_layers)
+        self._num_layers, self._query = config.num_layers, config.query
+        self.reads_response = config.query is Query.answer
+
+    def after_ids(self, trace: Trace) -> list[int]:
+        """See `ModelScorer`; with `query=close` nothing follows the closing."""
+        return super().after_ids(trace) if self._query is Query.answer else self._reader.closing_ids()
+
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """See `TokenScorer`; one trace at a time."""
+        for trace in traces:
+            whole = self.whole(trace)
+            last = range(len(whole.ids) - 1, len(whole.ids))
+            queries = whole.following if self._query is Query.answer else last
+            yield received_attention(
+                self._model, whole.ids, queries=queries, keys=whole.thinking, num_layers=self._num_layers
+            )
+
 
 _NAME = "cotpress_received_attention"
 _WEIGHTS_AT_ONCE = 2**24
@@ -45,11 +99,13 @@ _ALTERS_WEIGHTS = ("sliding_window", "softcap", "s_aux", "position_bias")
 
 
 def refuse_windows(model: torch.nn.Module, num_layers: int) -> None:
-    """Checks that each of the topmost layers attends to the whole text.
+    """Check that each of the topmost layers attends to the whole text.
 
     Raises:
         ModelError: One of them sees a window, or is not an attention layer.
     """
+    from cotpress.modeling.loading import split_head
+
     config: Any = split_head(model).decoder.config
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
@@ -72,16 +128,20 @@ def received_attention(
     Args:
         model: A causal language model in eval mode, with or without PEFT.
         ids: Token ids of the whole sequence; not padded.
-        queries: Positions that look; at least one.
-        keys: Positions that are looked at.
-        num_layers: How many layers, from the top.
+        queries: Positions that attend; at least one.
+        keys: Positions that are attended to.
+        num_layers: Number of layers, from the top.
 
     Returns:
         float32 `[len(keys)]`, in [0, 1]; softmax in float32 over all positions up to the query.
 
     Raises:
-        ModelError: The architecture computes its attention in a way that cannot be looked at.
+        ModelError: The architecture computes its attention in a way that cannot be observed.
     """
+    import torch
+
+    from cotpress.modeling.loading import split_head
+
     decoder: Any = split_head(model).decoder
     total = int(decoder.config.num_hidden_layers)
     watch = _Watch(queries, keys, frozenset(range(total - num_layers, total)))
@@ -92,9 +152,11 @@ def received_attention(
 
 
 class _Watch:
-    """An attention function of transformers that keeps what the key positions received."""
+    """An attention function of transformers that adds up the weights of the key positions."""
 
     def __init__(self, queries: range, keys: range, layers: frozenset[int]) -> None:
+        import torch
+
         self._queries, self._keys, self._layers = queries, keys, layers
         self._received = torch.zeros(len(keys), dtype=torch.float64)
         self._seen: set[int] = set()
@@ -117,7 +179,7 @@ class _Watch:
         if layer in self._layers:
             odd = [name for name in _ALTERS_WEIGHTS if options.get(name) is not None]
             if odd:
-                raise ModelError(f"{type(module).__name__} uses {', '.join(odd)}: its attention cannot be looked at")
+                raise ModelError(f"{type(module).__name__} uses {', '.join(odd)}: its attention cannot be observed")
             self._add(query[0], key[0], query.shape[-1] ** -0.5 if scaling is None else scaling)
             self._seen.add(layer)
         output: tuple[torch.Tensor, None] = sdpa_attention_forward(
@@ -126,6 +188,8 @@ class _Watch:
         return output
 
     def _add(self, query_HLW: torch.Tensor, key_KLW: torch.Tensor, scaling: float) -> None:
+        import torch
+
         num_heads, length, width = query_HLW.shape
         at_once = max(_WEIGHTS_AT_ONCE // (num_heads * length), 1)
         key_KWL = key_KLW.float().transpose(1, 2)
@@ -141,10 +205,10 @@ class _Watch:
             self._num_rows += num_heads * len(place_Q)
 
     def mean(self) -> NDArray[np.float32]:
-        """Mean weight of each key position over everything that was seen."""
+        """Mean weight of each key position over all rows."""
         if self._seen != self._layers:
             raise ModelError(
-                f"attention could be looked at in layers {sorted(self._seen)} of {sorted(self._layers)}: this "
+                f"attention could be observed in layers {sorted(self._seen)} of {sorted(self._layers)}: this "
                 "architecture does not use transformers' attention interface. Fix: choose another scorer"
             )
         received: NDArray[np.float32] = (self._received / self._num_rows).float().numpy()
@@ -153,7 +217,7 @@ class _Watch:
 
 @contextmanager
 def _watched_by(decoder: Any, watch: _Watch) -> Iterator[None]:
-    """Attention runs through `watch` inside; the model's own implementation is back in place afterwards."""
+    """Route attention through `watch`; restore the model's own implementation afterwards."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -166,33 +230,3 @@ def _watched_by(decoder: Any, watch: _Watch) -> Iterator[None]:
     finally:
         decoder.set_attn_implementation(own)
         del ALL_ATTENTION_FUNCTIONS[_NAME], ALL_MASK_ATTENTION_FUNCTIONS[_NAME]
-
-
-class AnswerAttentionScorer(ReadingScorer):
-    """Mean attention weight from after the thinking."""
-
-    def __init__(self, config: AnswerAttentionConfig, reader: Reader, model: torch.nn.Module) -> None:
-        """Raises ConfigError if the model has not that many layers, ModelError if they see only a window."""
-        super().__init__(config, reader)
-        available = len(decoder_layers(model))
-        if not 1 <= config.num_layers <= available:
-            raise ConfigError(
-                f"scorer.num_layers: got {config.num_layers}, allowed: 1 to {available}, the layers of the model"
-            )
-        refuse_windows(model, config.num_layers)
-        self._model, self._num_layers, self._query = model, config.num_layers, config.query
-        self.reads_response = config.query is Query.answer
-
-    def after_ids(self, trace: Trace) -> list[int]:
-        """See `ReadingScorer`; from the closing, nothing beyond it is seen."""
-        return super().after_ids(trace) if self._query is Query.answer else self._reader.closing_ids()
-
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`; one trace at a time."""
-        for trace in traces:
-            whole = self.whole(trace)
-            last = range(len(whole.ids) - 1, len(whole.ids))
-            queries = whole.following if self._query is Query.answer else last
-            yield received_attention(
-                self._model, whole.ids, queries=queries, keys=whole.thinking, num_layers=self._num_layers
-            )

@@ -1,33 +1,27 @@
-"""Entropy: how open it was what would come next.
+"""Entropy: how uncertain the model is about a token before it reads it.
 
 Computes  s_i = H(p(. | c, x_<i)) = - sum over words v of  p(v | c, x_<i) log p(v | c, x_<i)      in nats
 Source    the entropy criterion of arXiv 2606.21704, by token; pooled by step it keeps the steps of high mean entropy.
 
-Unlike self_information it does not look at the token that came: a certain model that was wrong gives it 0. The
-condition c is a setting: none | answer | question | question_answer. No released code is known to deviate from.
+Unlike self_information it ignores the token that came: a model that was certain and wrong gives it 0. The condition c
+is a setting: none | answer | question | question_answer. No released code is known.
 """
 
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from cotpress.modeling.logprobs import token_entropies
-from cotpress.records import Trace
-from cotpress.scoring.config import EntropyConfig
-from cotpress.scoring.reader import Reader, ReadingScorer
+from cotpress.records import ReadTrace, Trace
+from cotpress.scoring.base import ReadingScorer, Scores
+from cotpress.scoring.config import TokenReadingConfig
 
 
-class EntropyScorer(ReadingScorer):
+@dataclass(kw_only=True, slots=True)
+class EntropyConfig(TokenReadingConfig):
+    """Uncertainty about the token before it is read."""
+
+
+class EntropyScorer(ReadingScorer[EntropyConfig]):
     """Entropy of the prediction of each token."""
 
-    reads_windows = True
-
-    def __init__(self, config: EntropyConfig, reader: Reader, model: torch.nn.Module) -> None:
-        super().__init__(config, reader)
-        self._model = model
-
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`."""
-        yield from token_entropies(self._model, self.inputs(traces), self._reader.tokens_per_batch)
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
+        """See `ReadingScorer`."""
+        return readings[0].entropy

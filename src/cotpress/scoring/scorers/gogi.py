@@ -5,14 +5,12 @@ Computes  s_i = || d/dh_i^(l)  -log p(a | q, r) ||_1 ,   l = round(depth * L), a
 Source    Adaptive GoGI-Skip, arXiv 2505.08392, which differentiates the loss of the final answer at one middle layer
           chosen per model; here the layer is a share of the depth, so that it means the same in every model.
 
-No later token reads what the topmost layer says about a thinking token, so its gradient is zero and it is left out.
+No later token reads the topmost layer's output at a thinking token, so its gradient is zero and it is left out.
 -log p is summed over the tokens of a; in the chat template the end of the turn is the last of them. The closing of the
 thinking is read between r and a but not part of the loss.
 
 No released code was found to check against, and texts about the paper disagree on the norm (L1 or L2). Its second
 half, the threshold that moves with the entropy at run time, is a selection and not part of the score.
-
-How much the likelihood of a target depends on the hidden states at earlier positions.
 
 One forward and one backward pass over a single, unpadded sequence. The output of the observed layer is replaced by a
 detached copy, and no parameter takes part, so the graph holds the upper layers only; the logits of the target are made
@@ -21,19 +19,73 @@ and differentiated a bounded number of rows at a time.
 Shape suffixes: L positions, D hidden size, N target tokens, V vocabulary.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cotpress.errors import ModelError
-from cotpress.modeling.loading import split_head
 from cotpress.records import Trace
-from cotpress.scoring.config import GogiConfig, Target
-from cotpress.scoring.reader import Reader, ReadingScorer
+from cotpress.scoring.config import TokenReadingConfig
+from cotpress.scoring.reader import ModelScorer, Reader
+from cotpress.settings import interval
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Target(Enum):
+    """Text after the thinking that is explained by it."""
+
+    response = "response"
+    """The written response."""
+    answer = "answer"
+    """The gold answer alone."""
+
+
+@dataclass(kw_only=True, slots=True)
+class GogiConfig(TokenReadingConfig):
+    """Goal-gradient importance (arXiv 2505.08392)."""
+
+    target: Target = Target.response
+    """Text of the loss."""
+    depth: Annotated[float, interval("(0, 1]")] = 0.5
+    """Layer whose hidden states are observed, as a share of all layers, in (0, 1]; never the topmost one."""
+
+
+class GogiScorer(ModelScorer[GogiConfig]):
+    """Gradient norm at one layer."""
+
+    reads_response = True
+    passes = 3  # one forward, one backward
+
+    def __init__(self, config: GogiConfig, reader: Reader, model: torch.nn.Module) -> None:
+        """Raises ModelError if the model has a single layer."""
+        super().__init__(config, reader, model)
+        num_layers = len(decoder_layers(model))
+        if num_layers < 2:
+            raise ModelError(f"scorer {config.name}: the model has {num_layers} layer, allowed: 2 or more")
+        self._target = config.target
+        self._layer = min(max(round(config.depth * num_layers), 1), num_layers - 1)
+
+    def following(self, trace: Trace) -> str:
+        """See `ModelScorer`: the response, or the gold answer alone."""
+        return trace.answer if self._target is Target.answer else trace.response
+
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """See `TokenScorer`; one trace at a time."""
+        for trace in traces:
+            whole = self.whole(trace)
+            yield hidden_gradient_norms(
+                self._model, whole.ids, layer=self._layer, observed=whole.thinking, target=whole.following
+            )
+
 
 _LOGITS_AT_ONCE = 2**24
 """Largest number of logits held at a time; their float32 copy, softmax and gradient take 64 MB each."""
@@ -45,6 +97,10 @@ def decoder_layers(model: torch.nn.Module) -> Sequence[torch.nn.Module]:
     Raises:
         ModelError: The architecture keeps no list of layers.
     """
+    import torch
+
+    from cotpress.modeling.loading import split_head
+
     decoder = split_head(model).decoder
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, torch.nn.ModuleList):
@@ -64,7 +120,7 @@ def hidden_gradient_norms(
         ids: Token ids of the whole sequence.
         layer: The hidden states are the output of this layer, counted from 1; for the topmost one, before the final
             norm.
-        observed: Positions whose hidden states are looked at.
+        observed: Positions whose hidden states are observed.
         target: Positions of the tokens to be explained, summed over; its first is not 0.
 
     Returns:
@@ -73,6 +129,10 @@ def hidden_gradient_norms(
     Raises:
         ModelError: The architecture cannot be split into layers and head.
     """
+    import torch
+
+    from cotpress.modeling.loading import split_head
+
     if not 0 < target.start < target.stop <= len(ids):
         raise ValueError(f"the target {target} is empty, outside the sequence, or has nothing before it")
     observed_layer = decoder_layers(model)[layer - 1]
@@ -90,6 +150,8 @@ def hidden_gradient_norms(
 
 def _slope_of_loss(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     """Gradient of the summed negative log-likelihood with respect to the last hidden states, `[N, D]`."""
+    import torch
+
     vocabulary = int(head.weight.shape[0])  # type: ignore[index]
     rows = max(_LOGITS_AT_ONCE // vocabulary, 1)
     slopes: list[torch.Tensor] = []
@@ -130,30 +192,3 @@ def _cut_at(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
         yield leaves
     finally:
         handle.remove()
-
-
-class GogiScorer(ReadingScorer):
-    """Gradient norm at one layer."""
-
-    reads_response = True
-
-    def __init__(self, config: GogiConfig, reader: Reader, model: torch.nn.Module) -> None:
-        """Raises ModelError if the model has a single layer."""
-        super().__init__(config, reader)
-        num_layers = len(decoder_layers(model))
-        if num_layers < 2:
-            raise ModelError(f"scorer {config.name}: the model has {num_layers} layer, allowed: 2 or more")
-        self._model, self._target = model, config.target
-        self._layer = min(max(round(config.depth * num_layers), 1), num_layers - 1)
-
-    def following(self, trace: Trace) -> str:
-        """See `ReadingScorer`: the response, or the gold answer alone."""
-        return trace.answer if self._target is Target.answer else trace.response
-
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`; one trace at a time."""
-        for trace in traces:
-            whole = self.whole(trace)
-            yield hidden_gradient_norms(
-                self._model, whole.ids, layer=self._layer, observed=whole.thinking, target=whole.following
-            )

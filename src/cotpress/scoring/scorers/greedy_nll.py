@@ -1,4 +1,4 @@
-"""Greedy deletion: tokens go in the order in which the likelihood of what stays suffers least.
+"""Greedy deletion: the first token to go is the one whose absence lowers the likelihood of the rest least.
 
 Computes  s_i = place of token i in the deletion order, 0 for the first deleted, n - 1 for the last survivor
           each round deletes  argmax_i  J(r without i),   J(r) = log p(r | q) + log p(a | q, r)
@@ -8,135 +8,68 @@ Source    arXiv 2601.03066, greedy pruning with the joint objective over thinkin
 With deletions_per_round = k > 1 the k best of a round go at once, best first. The published algorithm is k = 1, and
 the two may differ widely: after one deletion other tokens become the cheapest. Of equal candidates the earlier token
 is deleted first, as in the release; deleting one token out of a run of equal ones gives the same text, so those are
-equal exactly. The text that closes the thinking is read, but its log-probability is not counted: it says how ready
-the model is to stop, not what the tokens are worth. In the chat template the end of the turn is the last token of a.
+equal exactly. The text that closes the thinking is read, but its log-probability is not counted: it measures how ready
+the model is to stop, not the worth of the tokens. In the chat template the end of the turn is the last token of a.
 
 The released code deviates: it minimises the perplexity, the mean over a number of tokens that is the same for all
 candidates of a round and so the same order; it counts all text after the thinking, closing and chat markup included;
-it reads every candidate whole, with vLLM. Here what the candidates of a round share is computed once.
+it reads every candidate whole, with vLLM. Here the shared part of a round's candidates is computed once.
 
 A trace of n tokens costs n / k rounds of n candidates each, so the length is limited.
 
-Likelihood of a text with each one of its tokens left out.
-
-All these texts agree up to the token that is missing. Keys and values of the full text are computed once; every batch
-of neighbouring deletions starts from the part of them that its texts share, so only what follows a deletion is
-computed again. All texts are equally long: there is no padding.
+The candidates of a round agree up to the token that is missing. Keys and values of the full text are computed once;
+every batch of neighbouring deletions starts from the part of them that its texts share, so only the tokens after a
+deletion are computed again. All texts are equally long: there is no padding.
 
 Shape suffixes: L positions of the full text, B deletions in a batch, R positions of their rest, N scored positions.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache
 
-from cotpress.devices.memory import smaller_batches
-from cotpress.modeling.head import target_logprobs
-from cotpress.modeling.loading import SplitModel, cache_argument, split_head
 from cotpress.records import Trace
-from cotpress.scoring.config import GreedyNllConfig
-from cotpress.scoring.reader import Reader, ReadingScorer, Whole
+from cotpress.scoring.config import ReadingConfig
+from cotpress.scoring.reader import ModelScorer, Reader, Whole
+from cotpress.settings import Count
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import DynamicCache
+
+    from cotpress.modeling.loading import SplitModel
 
 
-@torch.inference_mode()
-def deletion_logprobs(
-    model: torch.nn.Module, ids: Sequence[int], *, deletable: range, uncounted: range, tokens_per_batch: int
-) -> NDArray[np.float64]:
-    """log p of what follows the context, with one of the deletable tokens left out, for each of them.
+@dataclass(kw_only=True, slots=True)
+class GreedyNllConfig(ReadingConfig):
+    """Greedy deletion by joint likelihood of the remaining thinking and the response (arXiv 2601.03066)."""
 
-    Deleting any token out of a run of equal ones gives the same text; it is computed once, so their values are equal.
-
-    Args:
-        model: A causal language model in eval mode, with or without PEFT.
-        ids: Token ids of the whole sequence; what stands before the deletable tokens is the context.
-        deletable: Positions to leave out, one at a time; not the first and not the last position of the sequence.
-        uncounted: Positions after them that are read, but whose log-probabilities are not part of the sum.
-        tokens_per_batch: Tokens per forward pass; changes speed and memory only.
-
-    Returns:
-        float64 `[len(deletable)]`, in nats: sums of float32 log-probabilities over the remaining deletable tokens and
-        all that follows, without `uncounted`.
-
-    Raises:
-        ModelError: The architecture cannot be split into body and head.
-    """
-    if not 0 < deletable.start < deletable.stop < len(ids):
-        raise ValueError(f"the deletable positions {deletable} need a token before and a token after them")
-    split = split_head(model)
-    ids_L = torch.tensor(ids, device=next(split.decoder.parameters()).device)
-    counted_L = torch.ones(len(ids), dtype=torch.bool, device=ids_L.device)
-    counted_L[: deletable.start] = False
-    counted_L[uncounted.start : uncounted.stop] = False
-    cache, logprob_before_L = _read_whole(split, ids_L, counted_L)
-
-    runs = [p for p in deletable if p == deletable.start or ids[p] != ids[p - 1]]
-    values: list[float] = []
-    smaller = smaller_batches(model, "reading a text without each of its tokens")
-
-    def left_out(batch: Sequence[int]) -> list[float]:
-        whole: list[float] = (
-            logprob_before_L[batch[0]] + _rest_logprobs(split, cache, ids_L, counted_L, batch)
-        ).tolist()
-        return whole
-
-    while len(values) < len(runs):
-        batch = runs[len(values) :][: max(tokens_per_batch // (len(ids) - runs[len(values)]), 1)]
-        values += smaller.run(batch, left_out, lambda place: len(ids) - place)
-    # Deleting any token of a run gives the same text.
-    return np.repeat(np.array(values), np.diff([*runs, deletable.stop]))
+    max_tokens: Count = 128
+    """Longest thinking that is scored; the cost grows with its square in forward passes."""
+    deletions_per_round: Count = 1
+    """Tokens deleted before all candidates are tried again; 1 is the published algorithm."""
 
 
-def _read_whole(split: SplitModel, ids_L: torch.Tensor, counted_L: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
-    """Keys and values of the full text, and the counted log-probability before each position, float64 `[L]`."""
-    # Without its config the cache keeps every position in every layer, also where attention slides.
-    cache = DynamicCache()
-    output = split.decoder(input_ids=ids_L[None, :-1], **cache_argument(cache), use_cache=True)
-    logprobs_L = torch.zeros(len(ids_L), dtype=torch.float64, device=ids_L.device)
-    hidden = output.last_hidden_state[0, counted_L[1:]]
-    logprobs_L[counted_L] = target_logprobs(split.head, hidden, ids_L[counted_L]).double()
-    return cache, logprobs_L.cumsum(0) - logprobs_L
-
-
-def _rest_logprobs(
-    split: SplitModel, cache: DynamicCache, ids_L: torch.Tensor, counted_L: torch.Tensor, batch: Sequence[int]
-) -> torch.Tensor:
-    """Counted log-probability of everything from the first deletion of the batch on, float64 `[B]`."""
-    # The token before the first deletion is read again: it predicts the first token that differs.
-    start = batch[0] - 1
-    place_R = torch.arange(start, len(ids_L) - 1, device=ids_L.device)
-    deleted_B1 = torch.tensor(batch, device=ids_L.device)[:, None]
-    place_BR = place_R + (place_R >= deleted_B1)
-    ids_BR, counted_BR = ids_L[place_BR], counted_L[place_BR][:, 1:]
-    shared = copy.deepcopy(cache) if start else DynamicCache()
-    if start:
-        shared.crop(start - shared.get_seq_length())
-        shared.batch_repeat_interleave(len(batch))
-    output = split.decoder(input_ids=ids_BR[:, :-1], **cache_argument(shared), use_cache=True)
-    values_N = target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR]).double()
-    logprobs = torch.zeros(counted_BR.shape, dtype=torch.float64, device=ids_L.device)
-    logprobs[counted_BR] = values_N
-    return logprobs.sum(dim=1)
-
-
-class GreedyNllScorer(ReadingScorer):
+class GreedyNllScorer(ModelScorer[GreedyNllConfig]):
     """Deletion order."""
 
     reads_response = True
+    passes = None
 
     def __init__(self, config: GreedyNllConfig, reader: Reader, model: torch.nn.Module) -> None:
-        super().__init__(config, reader)
-        self._model, self._max_tokens, self._per_round = model, config.max_tokens, config.deletions_per_round
+        super().__init__(config, reader, model)
+        self._max_tokens, self._per_round = config.max_tokens, config.deletions_per_round
 
     def refusal(self, trace: Trace) -> str | None:
-        """See `ReadingScorer`; also refuses thinking over the limit."""
-        too_long = self.num_tokens(trace) > self._max_tokens
-        return super().refusal(trace) or (self._over_limit() if too_long else None)
-
-    def _over_limit(self) -> str:
+        """See `ModelScorer`; also refuses thinking over the limit."""
+        if (reason := super().refusal(trace)) is not None or self.num_tokens(trace) <= self._max_tokens:
+            return reason
         return f"thinking longer than scorer.max_tokens={self._max_tokens}"
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
@@ -166,3 +99,100 @@ class GreedyNllScorer(ReadingScorer):
             deleted += [remaining[i] for i in best]
             remaining = [token for i, token in enumerate(remaining) if i not in set(best.tolist())]
         return deleted + remaining
+
+
+def deletion_logprobs(
+    model: torch.nn.Module, ids: Sequence[int], *, deletable: range, uncounted: range, tokens_per_batch: int
+) -> NDArray[np.float64]:
+    """log p of the text after the context, with one of the deletable tokens left out, for each of them.
+
+    Deleting any token out of a run of equal ones gives the same text; it is computed once, so their values are equal.
+
+    Args:
+        model: A causal language model in eval mode, with or without PEFT.
+        ids: Token ids of the whole sequence; the tokens before the deletable ones are the context.
+        deletable: Positions to leave out, one at a time; not the first and not the last position of the sequence.
+        uncounted: Positions after them that are read, but whose log-probabilities are not part of the sum.
+        tokens_per_batch: Tokens per forward pass; changes speed and memory only.
+
+    Returns:
+        float64 `[len(deletable)]`, in nats: sums of float32 log-probabilities over the remaining deletable tokens and
+        all that follows, without `uncounted`.
+
+    Raises:
+        ModelError: The architecture cannot be split into body and head.
+    """
+    if not 0 < deletable.start < deletable.stop < len(ids):
+        raise ValueError(f"the deletable positions {deletable} need a token before and a token after them")
+    import torch
+
+    from cotpress.devices.memory import smaller_batches
+    from cotpress.modeling.loading import split_head
+
+    with torch.inference_mode():
+        split = split_head(model)
+        ids_L = torch.tensor(ids, device=next(split.decoder.parameters()).device)
+        counted_L = torch.ones(len(ids), dtype=torch.bool, device=ids_L.device)
+        counted_L[: deletable.start] = False
+        counted_L[uncounted.start : uncounted.stop] = False
+        cache, logprob_before_L = _read_whole(split, ids_L, counted_L)
+
+        runs = [p for p in deletable if p == deletable.start or ids[p] != ids[p - 1]]
+        values: list[float] = []
+        smaller = smaller_batches(model, "reading a text without each of its tokens")
+
+        def left_out(batch: Sequence[int]) -> list[float]:
+            whole: list[float] = (
+                logprob_before_L[batch[0]] + _rest_logprobs(split, cache, ids_L, counted_L, batch)
+            ).tolist()
+            return whole
+
+        while len(values) < len(runs):
+            batch = runs[len(values) :][: max(tokens_per_batch // (len(ids) - runs[len(values)]), 1)]
+            values += smaller.run(batch, left_out, lambda place: len(ids) - place)
+        # Deleting any token of a run gives the same text.
+        return np.repeat(np.array(values), np.diff([*runs, deletable.stop]))
+
+
+def _read_whole(split: SplitModel, ids_L: torch.Tensor, counted_L: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
+    """Keys and values of the full text, and the counted log-probability before each position, float64 `[L]`."""
+    import torch
+    from transformers import DynamicCache
+
+    from cotpress.modeling.head import target_logprobs
+    from cotpress.modeling.loading import cache_argument
+
+    # Without its config the cache keeps every position in every layer, also where attention slides.
+    cache = DynamicCache()
+    output = split.decoder(input_ids=ids_L[None, :-1], **cache_argument(cache), use_cache=True)
+    logprobs_L = torch.zeros(len(ids_L), dtype=torch.float64, device=ids_L.device)
+    hidden = output.last_hidden_state[0, counted_L[1:]]
+    logprobs_L[counted_L] = target_logprobs(split.head, hidden, ids_L[counted_L]).double()
+    return cache, logprobs_L.cumsum(0) - logprobs_L
+
+
+def _rest_logprobs(
+    split: SplitModel, cache: DynamicCache, ids_L: torch.Tensor, counted_L: torch.Tensor, batch: Sequence[int]
+) -> torch.Tensor:
+    """Counted log-probability of everything from the first deletion of the batch on, float64 `[B]`."""
+    import torch
+    from transformers import DynamicCache
+
+    from cotpress.modeling.head import target_logprobs
+    from cotpress.modeling.loading import cache_argument
+
+    # The token before the first deletion is read again: it predicts the first token that differs.
+    start = batch[0] - 1
+    place_R = torch.arange(start, len(ids_L) - 1, device=ids_L.device)
+    deleted_B1 = torch.tensor(batch, device=ids_L.device)[:, None]
+    place_BR = place_R + (place_R >= deleted_B1)
+    ids_BR, counted_BR = ids_L[place_BR], counted_L[place_BR][:, 1:]
+    shared = copy.deepcopy(cache) if start else DynamicCache()
+    if start:
+        shared.crop(start - shared.get_seq_length())
+        shared.batch_repeat_interleave(len(batch))
+    output = split.decoder(input_ids=ids_BR[:, :-1], **cache_argument(shared), use_cache=True)
+    values_N = target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR]).double()
+    logprobs = torch.zeros(counted_BR.shape, dtype=torch.float64, device=ids_L.device)
+    logprobs[counted_BR] = values_N
+    return logprobs.sum(dim=1)

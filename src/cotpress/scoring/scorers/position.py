@@ -1,9 +1,9 @@
-"""Position alone: head, tail and stride, the baselines that read nothing.
+"""Position alone: the baselines head, tail and stride, which read nothing.
 
 Computes  head    s_i = -i                  keep the beginning
           tail    s_i = i                   keep the end
           stride  s_i = -v(i)               keep evenly spread tokens
-          with v(i) the place of i when 0..n-1 is ordered by the van der Corput sequence in base 2
+          where v(i) is the place of i when 0..n-1 is ordered by the van der Corput sequence in base 2
 Source    truncation and uniform sampling, the usual floor of prompt compression (e.g. arXiv 2403.12968, table 1).
 
 The ratio is not known to a scorer, so stride cannot take every k-th token. Any first part of the van der Corput order
@@ -11,25 +11,52 @@ is spread over the whole text with gaps that differ by a factor of two at most, 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import MISSING
 
 from cotpress.records import Trace
 from cotpress.scoring.base import TokenScorer
-from cotpress.scoring.config import Position, PositionConfig
+from cotpress.scoring.config import ScorerConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from cotpress.scoring.models import Models
 
-class PositionScorer(TokenScorer):
+
+class Position(Enum):
+    """Positions that are kept first."""
+
+    head = "head"
+    tail = "tail"
+    stride = "stride"
+    """Evenly spread over the text at every ratio."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PositionConfig(ScorerConfig):
+    """Scores by position alone."""
+
+    keep: Position = MISSING
+    """Positions that are kept first."""
+
+
+class PositionScorer(TokenScorer[PositionConfig]):
     """Scores that depend on the index and the number of tokens."""
 
     def __init__(self, config: PositionConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
         super().__init__(config.name, tokenizer)
         self._keep = config.keep
+
+    @classmethod
+    def build(cls, config: PositionConfig, models: "Models") -> "PositionScorer":
+        """See `Scorer`."""
+        return cls(config, models.tokenizer)
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""

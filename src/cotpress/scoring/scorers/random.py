@@ -1,4 +1,4 @@
-"""Random: the baseline every scorer has to beat.
+"""Random: the baseline that every scorer has to beat.
 
 Computes  s_i = u(seed, trace id, i),  uniform in [0, 1), independent of everything else.
 Source    the `random` row of the ablations in arXiv 2403.12968 and 2505.17827; no released code to deviate from.
@@ -9,25 +9,43 @@ batch, in any order and on any machine: the numbers are raw Philox output, whose
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import MISSING
 
 from cotpress.records import Trace
 from cotpress.scoring.base import TokenScorer
-from cotpress.scoring.config import RandomConfig
+from cotpress.scoring.config import ScorerConfig
+from cotpress.settings import Natural
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from cotpress.scoring.models import Models
 
-class RandomScorer(TokenScorer):
+
+@dataclass(kw_only=True, slots=True)
+class RandomConfig(ScorerConfig):
+    """Uniform random scores, stable per token."""
+
+    seed: Natural = MISSING
+    """Seed of the scores."""
+
+
+class RandomScorer(TokenScorer[RandomConfig]):
     """Uniform scores over the tokens of a given tokenizer."""
 
     def __init__(self, config: RandomConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
         super().__init__(config.name, tokenizer)
         self._seed = config.seed
+
+    @classmethod
+    def build(cls, config: RandomConfig, models: "Models") -> "RandomScorer":
+        """See `Scorer`."""
+        return cls(config, models.tokenizer)
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
@@ -36,7 +54,7 @@ class RandomScorer(TokenScorer):
 
 
 def stable_uniform(seed: int, name: str, num_values: int) -> NDArray[np.float32]:
-    """The first `num_values` numbers of the stream that belongs to `(seed, name)`, float32 in [0, 1)."""
+    """The first `num_values` numbers of the stream of `(seed, name)`, float32 in [0, 1)."""
     digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
     raw = np.random.Philox(key=int.from_bytes(digest[:16], "big")).random_raw(num_values)
     # 24 bits are what a float32 holds exactly; more would round up to 1.0 now and then.

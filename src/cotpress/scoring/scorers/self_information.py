@@ -2,34 +2,27 @@
 
 Computes  s_i = -log p(x_i | c, x_<i)      in nats
 Source    Selective-Context, arXiv 2310.06201; LLMLingua, arXiv 2310.05736; the `LLMLingua` rows of arXiv 2505.17827
-          are this score with c = nothing, with the reference model and with the untrained base model.
+          are this score with an empty c, with the reference model and with the untrained base model.
 
 The condition c is a setting: none | answer | question | question_answer. The released code (LLMLingua 0.2.2)
 deviates as it does for CTS, see cts.py.
 """
 
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from cotpress.modeling.logprobs import token_logprobs
-from cotpress.records import Trace
-from cotpress.scoring.config import SelfInformationConfig
-from cotpress.scoring.reader import Reader, ReadingScorer
+from cotpress.records import ReadTrace, Trace
+from cotpress.scoring.base import ReadingScorer, Scores
+from cotpress.scoring.config import TokenReadingConfig
 
 
-class SelfInformationScorer(ReadingScorer):
+@dataclass(kw_only=True, slots=True)
+class SelfInformationConfig(TokenReadingConfig):
+    """Surprise: tokens that a language model would not have written (LLMLingua, Selective-Context)."""
+
+
+class SelfInformationScorer(ReadingScorer[SelfInformationConfig]):
     """Negative log-probability."""
 
-    reads_windows = True
-
-    def __init__(self, config: SelfInformationConfig, reader: Reader, model: torch.nn.Module) -> None:
-        super().__init__(config, reader)
-        self._model = model
-
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`."""
-        for logprobs in token_logprobs(self._model, self.inputs(traces), self._reader.tokens_per_batch):
-            yield -logprobs
+    def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
+        """See `ReadingScorer`."""
+        return -readings[0].logprob

@@ -15,37 +15,99 @@ cover the whole text, and selection and text rebuilding are done elsewhere, for 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
 
 from cotpress.modeling.alignment import pool
-from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring.config import TokenskipConfig
-from cotpress.scoring.scorers.classifier import Classifier, encode
+from cotpress.scoring.base import NO_TOKENS, Scorer
+from cotpress.scoring.config import ScorerConfig
+from cotpress.settings import Amount, Count, Natural
+
+if TYPE_CHECKING:
+    from cotpress.scoring.models import Models
+    from cotpress.scoring.scorers.classifier import Classifier, Encoded
 
 
-class TokenskipScorer:
-    """Word-averaged keep probability; the scored tokens are the encoder's."""
+@dataclass(kw_only=True, slots=True)
+class TokenskipConfig(ScorerConfig):
+    """P(keep) of an LLMLingua-2-style token classifier (arXiv 2502.12067, 2403.12968)."""
 
-    def __init__(self, config: TokenskipConfig, classifier: Classifier, tokens_per_batch: int) -> None:
+    path: str = MISSING
+    """Hub id or directory of the encoder; `package:NAME` for one that a Python package carries."""
+    train: bool = MISSING
+    """Train a keep/drop head on the distilled labels first; false when `path` is a published classifier."""
+    learning_rate: Amount = 3e-4
+    """Peak learning rate of the classifier training."""
+    epochs: Count = 2
+    """Passes over the distilled traces."""
+    trained_layers: Natural | None = 2
+    """Topmost encoder layers that are tuned with the head; null tunes all weights."""
+    batch_size: Count = 16
+    """Chunks per training step."""
+    window_tokens: Count = 510
+    """Longest chunk the encoder sees, in its tokens without the two special ones."""
+    seed: Natural = MISSING
+    """Seed of the head's initialisation and the data order."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """See `ScorerConfig`."""
+        return self.train
+
+    def identity(self) -> dict[str, Any]:
+        """Leave out the settings of a training that does not happen; a published classifier has its files' identity."""
+        if self.train:
+            return ScorerConfig.identity(self)
+        return {"name": self.name, "train": False, "window_tokens": self.window_tokens}
+
+
+class TokenskipScorer(Scorer[TokenskipConfig]):
+    """Word-averaged keep probability; the scored tokens are the encoder's.
+
+    Its windows belong to the method and do not overlap, so no trace is too long.
+    """
+
+    def __init__(self, config: TokenskipConfig, classifier: "Classifier", tokens_per_batch: int) -> None:
+        from cotpress.modeling.loading import tokenizer_fingerprint
+
         self.name = config.name
         self._classifier, self._tokens_per_batch = classifier, tokens_per_batch
         self._fingerprint = tokenizer_fingerprint(classifier.tokenizer)
 
+    @classmethod
+    def identity(cls, config: TokenskipConfig, models: "Models") -> dict[str, Any]:
+        """See `ScorerKind`."""
+        from cotpress.scoring.scorers.classifier import classifier_identity
+
+        return {"classifier": classifier_identity(config, models.distilled)}
+
+    @classmethod
+    def build(cls, config: TokenskipConfig, models: "Models") -> "TokenskipScorer":
+        """See `Scorer`."""
+        from cotpress.scoring.scorers.classifier import build_classifier
+
+        classifier = build_classifier(config, models.distilled, models.store, models.device)
+        return cls(config, classifier, models.trainer.tokens_per_batch)
+
+    def _encoded(self, trace: Trace) -> "Encoded":
+        from cotpress.scoring.scorers.classifier import encode
+
+        return encode(self._classifier.tokenizer, trace.thinking)
+
     def num_tokens(self, trace: Trace) -> int:
         """See `Scorer`."""
-        return len(encode(self._classifier.tokenizer, trace.thinking).token_ids)
+        return len(self._encoded(trace).token_ids)
 
     def refusal(self, trace: Trace) -> str | None:
-        """Every length fits: long texts are read window by window."""
-        return None
-
-    def in_windows(self, trace: Trace) -> bool:
-        """Its windows belong to the method and do not overlap: no trace is read otherwise than short ones."""
-        return False
+        """See `Scorer`; every length fits."""
+        return None if self.num_tokens(trace) else NO_TOKENS
 
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
         """See `Scorer`."""
-        encoded = [encode(self._classifier.tokenizer, trace.thinking) for trace in traces]
+        encoded = [self._encoded(trace) for trace in traces]
         keep = self._classifier.keep_probabilities(encoded, self._tokens_per_batch)
         for trace, tokens, probabilities in zip(traces, encoded, keep, strict=True):
             yield ScoredTrace(

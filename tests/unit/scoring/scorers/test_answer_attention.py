@@ -5,10 +5,16 @@ import pytest
 import torch
 
 from cotpress.errors import ConfigError, ModelError
-from cotpress.scoring.config import AnswerAttentionConfig, Query, Template
+from cotpress.scoring.config import Template
 from cotpress.scoring.reader import NOTHING_FOLLOWS, TOO_LONG, Reader
 from cotpress.scoring.scorers import answer_attention as module
-from cotpress.scoring.scorers.answer_attention import AnswerAttentionScorer, received_attention, refuse_windows
+from cotpress.scoring.scorers.answer_attention import (
+    AnswerAttentionConfig,
+    AnswerAttentionScorer,
+    Query,
+    received_attention,
+    refuse_windows,
+)
 
 
 @pytest.fixture

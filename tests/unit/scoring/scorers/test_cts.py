@@ -1,15 +1,18 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cotpress.errors import ConfigError
 from cotpress.records import Unit
-from cotpress.scoring.config import Condition, CtsConfig, Template
-from cotpress.scoring.plan import plan_scorer
+from cotpress.scoring.config import Condition, Template
+from cotpress.scoring.job import scoring_job
 from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, Reader
-from cotpress.scoring.scorers.cts import CtsScorer
+from cotpress.scoring.reading import SAME_WINDOWS
+from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
 from support import naive
+from support.scoring import models_of, reading_scorer
 
 PAIRS = [(c, b) for c in Condition for b in (Condition.none, Condition.question) if c is not b]
 
@@ -22,30 +25,35 @@ def test_equals_the_formula_on_plain_forwards(
 ):
     config = CtsConfig(name="cts", condition=condition, baseline=baseline, template=template, pooling=pooling)
     rows = [stepwise, traces[2]]
-    for record, trace in zip(CtsScorer(config, read(template), model).score(rows), rows, strict=True):
-        told = naive.logprobs(model, tokenizer, template, condition, trace)
-        untold = naive.logprobs(model, tokenizer, template, baseline, trace)
-        expected = naive.pooled(pooling, trace.thinking, record.offsets, told - untold)
+    for record, trace in zip(reading_scorer(config, read(template), model).score(rows), rows, strict=True):
+        conditioned = naive.logprobs(model, tokenizer, template, condition, trace)
+        alone = naive.logprobs(model, tokenizer, template, baseline, trace)
+        expected = naive.pooled(pooling, trace.thinking, record.offsets, conditioned - alone)
         np.testing.assert_allclose(record.scores, expected, atol=2e-5)
 
 
-def test_token_that_the_answer_gives_away_is_kept_first(model, read, traces, monkeypatch):
+def test_token_that_the_answer_gives_away_is_kept_first(traces):
     """Higher = keep: the sign follows from the order of the two readings, whatever the model."""
-    from cotpress.scoring.scorers import cts
-
-    readings = iter([np.float32([-1, -3]), np.float32([-2, -1])])  # with the answer, without it
-    monkeypatch.setattr(cts, "token_logprobs", lambda *_: readings)
-    [values] = CtsScorer(CtsConfig(name="cts"), read(), model).values(traces[:1])
-    assert values.tolist() == [1.0, -2.0]
+    scorer = CtsScorer(CtsConfig(name="cts"))
+    assert [condition for _, condition in scorer.readings()] == [Condition.answer, Condition.none]
+    with_answer, without = (
+        SimpleNamespace(logprob=np.array(logprobs, dtype=np.float32)) for logprobs in ([-1, -3], [-2, -1])
+    )
+    assert scorer.score(traces[0], with_answer, without).tolist() == [1.0, -2.0]
 
 
 def test_windows_are_the_same_with_and_without_the_condition(base, model, tokenizer, traces):
-    """Otherwise a token would be judged by how much of the thinking was read before it."""
+    """Otherwise a token would be judged by the length of the thinking that was read before it."""
     narrow = Reader(tokenizer, replace(base, context_tokens=100), Template.chat, 300)
-    told, untold = CtsScorer(CtsConfig(name="cts"), narrow, model).inputs(traces[3:4])
-    assert len(told.context_ids) > len(untold.context_ids)
-    assert told.window_tokens == untold.window_tokens == 100 - len(told.context_ids)
-    assert len(told.target_ids) == len(untold.target_ids) > told.window_tokens
+    scorer, trace = reading_scorer(CtsConfig(name="cts"), narrow, model), traces[3]
+    with_answer, alone, _, beside = ([*source._inputs([trace])] for source in scorer.sources)
+    assert len(with_answer[0].context_ids) > len(beside[0].context_ids)
+    assert with_answer[0].window_tokens == beside[0].window_tokens == 100 - len(with_answer[0].context_ids)
+    assert alone[0].window_tokens == 100 - len(alone[0].context_ids)
+    assert [source._planned(trace).refusal for source in scorer.sources] == [None, None, SAME_WINDOWS, None]
+    [record] = scorer.score([trace])
+    rows = [next(iter(source.score([trace]))) for source in scorer.sources]
+    np.testing.assert_array_equal(record.scores, rows[0].logprob - rows[3].logprob)
 
 
 def test_missing_condition_is_refused_by_its_name(model, read, traces):
@@ -57,7 +65,7 @@ def test_missing_condition_is_refused_by_its_name(model, read, traces):
         (Condition.answer, Condition.question): (NO_RESPONSE, NO_QUESTION),
     }
     for (condition, baseline), reasons in expected.items():
-        scorer = CtsScorer(CtsConfig(name="cts", condition=condition, baseline=baseline), read(), model)
+        scorer = reading_scorer(CtsConfig(name="cts", condition=condition, baseline=baseline), read(), model)
         assert (scorer.refusal(silent), scorer.refusal(blank)) == reasons
 
 
@@ -77,7 +85,7 @@ def test_condition_that_tells_nothing_more_is_refused_before_a_model_is_looked_f
     with pytest.raises(
         ConfigError, match=rf"scorer\.condition: got '{condition.value}'.*Fix: scorer\.condition=answer"
     ):
-        plan_scorer(config, None, None, nowhere, trainer, store)
+        scoring_job(config, traces=None, models=models_of(nowhere, trainer, store))
 
 
 def test_baseline_that_knows_the_answer_is_refused_with_what_is_allowed():

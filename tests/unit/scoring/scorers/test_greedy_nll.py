@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from cotpress.errors import ConfigError
-from cotpress.scoring.config import Condition, GreedyNllConfig, Template
+from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.reader import NOTHING_FOLLOWS, Reader
-from cotpress.scoring.scorers.greedy_nll import GreedyNllScorer, deletion_logprobs
+from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig, GreedyNllScorer, deletion_logprobs
 
 
 @pytest.fixture

@@ -20,21 +20,23 @@ from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
-from cotpress.scoring.config import (
-    Condition,
-    CtsConfig,
-    RandomConfig,
-    ReadBy,
-    SelfInformationConfig,
-    Template,
-    llmlingua_settings,
-)
+from cotpress.scoring.config import Condition, ReadBy, Template
 from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, TOO_LONG
-from cotpress.scoring.scorers.llmlingua_compat import CONDITION_TOO_LONG, LlmlinguaCompat, decision_job, window_share
+from cotpress.scoring.scorers.cts import CtsConfig
+from cotpress.scoring.scorers.llmlingua_compat import (
+    CONDITION_TOO_LONG,
+    LlmlinguaCompat,
+    decision_job,
+    llmlingua_settings,
+    window_share,
+)
+from cotpress.scoring.scorers.random import RandomConfig
+from cotpress.scoring.scorers.self_information import SelfInformationConfig
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression
 from cotpress.tracking import Tracker
+from support.scoring import models_of
 
 ROOT = Path(__file__).parents[4]
 SHARED = ROOT.parent / "shared"
@@ -184,8 +186,8 @@ def run(base, trainer, traces, as_artifact, tmp_path):
     store = ArtifactStore(tmp_path)
 
     def decided(config=CTS, ratio=0.5, size=30, **changes):
-        settings = {"reference": None, "base": base, "trainer": trainer, "store": store, **changes}
-        job = decision_job(config, ratio=ratio, iterative_size=size, traces=as_artifact(store, traces), **settings)
+        models = models_of(changes.get("base", base), trainer, store)
+        job = decision_job(config, ratio=ratio, iterative_size=size, traces=as_artifact(store, traces), models=models)
         return job.artifact()
 
     return decided

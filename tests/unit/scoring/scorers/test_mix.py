@@ -5,23 +5,19 @@ import pytest
 
 from cotpress.errors import ConfigError
 from cotpress.records import Unit
-from cotpress.scoring import plan
-from cotpress.scoring.base import NO_TOKENS
-from cotpress.scoring.config import (
-    CtsConfig,
-    MixConfig,
-    Position,
-    PositionConfig,
-    RandomConfig,
-    ReadBy,
-    ReferenceLikelihoodConfig,
-    Rho1Config,
-    SelfInformationConfig,
-)
-from cotpress.scoring.plan import plan_scorer
-from cotpress.scoring.reader import NO_RESPONSE
+from cotpress.scoring import models as module
+from cotpress.scoring.config import ReadBy
+from cotpress.scoring.job import scoring_job
+from cotpress.scoring.scorers.cts import CtsConfig
+from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.position import Position, PositionConfig
+from cotpress.scoring.scorers.random import RandomConfig
+from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
+from cotpress.scoring.scorers.rho1_excess import Rho1Config
+from cotpress.scoring.scorers.self_information import SelfInformationConfig
 from cotpress.store.artifacts import Summary
 from support import naive
+from support.scoring import built, identity_of, models_of
 
 CTS, SURPRISE = CtsConfig(name="cts"), SelfInformationConfig(name="self_information")
 TAIL, DICE = PositionConfig(name="tail", keep=Position.tail), RandomConfig(name="random", seed=3)
@@ -33,7 +29,7 @@ def mix(parts, weights):
 
 @pytest.fixture
 def build(base, trainer, store, reference, distilled):
-    return lambda config: plan_scorer(config, distilled, reference, base, trainer, store).make()
+    return lambda config: built(config, models_of(base, trainer, store, reference, distilled))
 
 
 def test_equals_the_weighted_mean_of_naive_ranks(build, traces, stepwise):
@@ -85,8 +81,8 @@ def test_a_part_without_weight_needs_nothing_and_loads_nothing(base, trainer, st
     assert (config.needs_reference, config.needs_labels) == (False, False)
     nested = mix({"inner": config}, {"inner": 1.0})
     assert (nested.needs_reference, nested.needs_labels) == (False, False)
-    [record] = plan_scorer(config, None, None, base, trainer, store).make().score(traces[:1])
-    [alone] = plan_scorer(DICE, None, None, base, trainer, store).make().score(traces[:1])
+    [record] = built(config, models_of(base, trainer, store)).score(traces[:1])
+    [alone] = built(DICE, models_of(base, trainer, store)).score(traces[:1])
     np.testing.assert_allclose(record.scores, naive.ranks(alone.scores.tolist()), atol=1e-6)
 
 
@@ -98,8 +94,8 @@ def test_needs_what_its_parts_need(tokenskip_config):
 
 def test_each_model_is_loaded_once_for_all_parts(build, monkeypatch, traces):
     loads = []
-    load = plan.load_model
-    monkeypatch.setattr(plan, "load_model", lambda *a, **k: (loads.append(k.get("adapter")), load(*a, **k))[1])
+    load = module.load_model
+    monkeypatch.setattr(module, "load_model", lambda *a, **k: (loads.append(k.get("adapter")), load(*a, **k))[1])
     parts = {
         "cts": CTS,
         "l": ReferenceLikelihoodConfig(name="l"),
@@ -114,9 +110,9 @@ def test_each_model_is_loaded_once_for_all_parts(build, monkeypatch, traces):
 def test_refuses_what_a_part_refuses(build, tokenskip_config, traces):
     scorer = build(mix({"dice": DICE, "cts": CTS, "t": tokenskip_config}, {"dice": 1.0, "cts": 1.0, "t": 1.0}))
     assert scorer.refusal(traces[0]) is None
-    assert scorer.refusal(replace(traces[0], response="")) == NO_RESPONSE
-    # WordPiece makes nothing of white space, so there would be no score to project.
-    assert scorer.refusal(replace(traces[0], thinking=" \n ")) == NO_TOKENS
+    assert scorer.refusal(replace(traces[0], response="")) == "no score from part cts"
+    # WordPiece makes no token of white space, so there would be no score to project.
+    assert scorer.refusal(replace(traces[0], thinking=" \n ")) == "no score from part t"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +129,7 @@ def test_refuses_what_a_part_refuses(build, tokenskip_config, traces):
 def test_wrong_weights_are_explained_before_anything_is_loaded(weights, message, base, trainer, store):
     config = mix({"cts": CTS, "dice": DICE}, weights)
     with pytest.raises(ConfigError, match=message):
-        plan_scorer(config, None, None, replace(base, path="nowhere"), trainer, store)
+        scoring_job(config, traces=None, models=models_of(replace(base, path="nowhere"), trainer, store))
 
 
 def test_a_mix_without_parts_and_a_wrong_part_are_errors():
@@ -145,7 +141,7 @@ def test_a_mix_without_parts_and_a_wrong_part_are_errors():
 
 def test_identity_holds_that_of_every_part(base, trainer, store, fresh_reference):
     config = mix({"cts": CTS, "dice": DICE}, {"cts": 1.0, "dice": 1.0})
-    first, second = (plan_scorer(config, None, r, base, trainer, store).identity for r in fresh_reference)
+    first, second = (identity_of(config, models_of(base, trainer, store, r)) for r in fresh_reference)
     assert first["parts"]["cts"]["reference"] != second["parts"]["cts"]["reference"]
     assert first["parts"]["dice"] == second["parts"]["dice"]
 

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.scoring.config import Position, PositionConfig
-from cotpress.scoring.scorers.position import PositionScorer, positional
+from cotpress.scoring.scorers.position import Position, PositionConfig, PositionScorer, positional
 
 sizes = st.integers(1, 300)
 

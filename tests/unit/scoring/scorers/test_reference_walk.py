@@ -8,9 +8,10 @@ from cotpress.errors import ConfigError
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.segments import unit_ids
 from cotpress.records import Unit
-from cotpress.scoring.config import Condition, ReferenceWalkConfig, Template
+from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.reader import Reader
-from cotpress.scoring.scorers.reference_walk import ReferenceWalkScorer
+from cotpress.scoring.scorers.reference_walk import ReferenceWalkConfig, ReferenceWalkScorer
+from support.scoring import reading_scorer
 
 
 def naive_walk(model, context, units, max_surprise):
@@ -55,12 +56,11 @@ def test_equals_fresh_passes_over_what_was_kept(unit, template, model, tokenizer
 
 
 def test_with_no_limit_it_is_the_reference_likelihood(model, tokenizer, base, traces):
-    from cotpress.scoring.config import ReferenceLikelihoodConfig
-    from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodScorer
+    from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
 
     reader = Reader(tokenizer, base, Template.chat, tokens_per_batch=300)
     walk = ReferenceWalkScorer(ReferenceWalkConfig(name="walk", max_surprise=1e9), reader, model)
-    likelihood = ReferenceLikelihoodScorer(ReferenceLikelihoodConfig(name="likely", pooling=Unit.word), reader, model)
+    likelihood = reading_scorer(ReferenceLikelihoodConfig(name="likely", pooling=Unit.word), reader, model)
     for walked, read in zip(walk.score(traces), likelihood.score(traces), strict=True):
         np.testing.assert_allclose(walked.scores, read.scores, atol=2e-5)
 

@@ -12,12 +12,15 @@ from cotpress.errors import ConfigError, DataError, ModelError, TrainingError
 from cotpress.modeling.alignment import spans_to_mask
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.records import ValuableTrace
-from cotpress.scoring.scorers.classifier import encode, encoder_directory, load_classifier, windows
-from cotpress.scoring.scorers.classifier_training import (
+from cotpress.scoring.scorers.classifier import (
     KeepDropModule,
     build_classifier,
     classifier_identity,
+    encode,
+    encoder_directory,
     freeze_lower_layers,
+    load_classifier,
+    windows,
 )
 from cotpress.scoring.scorers.tokenskip import TokenskipScorer
 from cotpress.store.artifacts import ArtifactStore

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cotpress import processes
+from cotpress.devices import processes
+from cotpress.devices.processes import Child, explain_exit, follow, stop
 from cotpress.errors import DataError
-from cotpress.processes import Child, explain_exit, follow, stop
 from support import child_jobs
 
 

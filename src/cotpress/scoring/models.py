@@ -1,0 +1,130 @@
+"""The models and tokenizers that scorers use: their identities at once, their weights when first asked for."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.device import pick_device
+from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.loading import compiled, load_model, load_tokenizer, model_identity, tokenizer_fingerprint
+from cotpress.modeling.weights import TrainedWeights
+from cotpress.prompts import ChatFormat
+from cotpress.scoring.config import ReadBy, Template
+from cotpress.scoring.reader import Reader
+from cotpress.store.artifacts import Artifact, ArtifactStore
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(kw_only=True)
+class Models:
+    """Loads what the scorers of one job need, each model once; a pickled copy carries nothing that was loaded.
+
+    Attributes:
+        config: The base model: the untrained model that the reference model was made from.
+        reference: Output of the reference stage; None if the base model stands for the reference model.
+        distilled: Output of the distill stage; None if no scorer learns from its labels.
+        trainer: The hardware; does not change scores.
+        store: Where artifacts are kept.
+    """
+
+    config: ModelConfig
+    reference: Artifact | None
+    distilled: Artifact | None = None
+    trainer: TrainerConfig
+    store: ArtifactStore
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in ("config", "reference", "distilled", "trainer", "store")}
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the calling process; jobs are made in one process and carried out in others."""
+        return pick_device(self.trainer)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the base model and its tokenizer."""
+        return model_identity(self.config, self.store, self.device)
+
+    @property
+    def tokenizer_identity(self) -> dict[str, Any]:
+        """Everything that determines the tokens alone, whatever weights and number format belong to them."""
+        return {"tokenizer": tokenizer_fingerprint(self.tokenizer)}
+
+    def reading_identity(self, template: Template, *, reference: bool) -> dict[str, Any]:
+        """Everything besides the condition that determines what a model predicts for a text.
+
+        Args:
+            template: Format of the input.
+            reference: True if the reference model reads.
+        """
+        identity = {
+            "model": self.identity,
+            "reference": self.reference.key if reference and self.reference is not None else None,
+            # With ratio_marker, which stands in no text that is read: without it the fingerprints of all scores, and so
+            # of all students, would change.
+            "chat": self.config.chat,
+            "context_tokens": self.config.context_tokens,
+        }
+        if template is Template.chat:
+            identity |= ChatFormat(self.tokenizer, self.config.chat).opening_identity()
+        return identity
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Tokenizer of the base model and the reference model."""
+        return load_tokenizer(self.config, self.store)
+
+    def reader(self, template: Template, tokens_per_batch: int) -> Reader:
+        """Make the reader that turns traces into input for both models."""
+        return Reader(self.tokenizer, self.config, template, tokens_per_batch)
+
+    def model(self, read_by: ReadBy, *, forwards_only: bool = False) -> "PreTrainedModel":
+        """Load a model, or give the one that is loaded, in eval mode.
+
+        Args:
+            read_by: Base or reference model; the base model stands for a missing reference model.
+            forwards_only: It only runs forwards over whole texts, so that `trainer.compile` may compile it.
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
+        tuned = read_by is ReadBy.reference and self.reference is not None
+        if forwards_only and self.trainer.compile:
+            return self._compiled_reference if tuned else self._compiled_base
+        return self._reference if tuned else self._base
+
+    @cached_property
+    def _base(self) -> "PreTrainedModel":
+        return load_model(self.config, self.store, split=True, device=self.device)
+
+    @cached_property
+    def _reference(self) -> "PreTrainedModel":
+        assert self.reference is not None
+        return reference_model(self.config, self.reference, self.store, self.device)
+
+    @cached_property
+    def _compiled_base(self) -> "PreTrainedModel":
+        return compiled(self._base)
+
+    @cached_property
+    def _compiled_reference(self) -> "PreTrainedModel":
+        return compiled(self._reference)
+
+
+def reference_model(
+    base: ModelConfig, reference: Artifact, store: ArtifactStore, device: torch.device
+) -> "PreTrainedModel":
+    """The reference model in eval mode, its adapter merged.
+
+    Raises:
+        ModelError: It cannot be loaded.
+        ArtifactError: The artifact holds no model.
+    """
+    model, adapter = TrainedWeights.of(reference).on(base)
+    return load_model(model, store, adapter=adapter, merge_adapter=True, split=True, device=device)

@@ -1,0 +1,101 @@
+"""The one table of scorers, and the decorator that adds a scorer from outside of the package."""
+
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from cotpress.errors import ConfigError
+from cotpress.plugins import add_choice
+from cotpress.scoring.base import ReadingScorer, Scorer
+from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer
+from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
+from cotpress.scoring.scorers.entropy import EntropyConfig, EntropyScorer
+from cotpress.scoring.scorers.first_token_surprisal import FirstTokenSurprisalConfig, FirstTokenSurprisalScorer
+from cotpress.scoring.scorers.gogi import GogiConfig, GogiScorer
+from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig, GreedyNllScorer
+from cotpress.scoring.scorers.mix import MixConfig, MixScorer
+from cotpress.scoring.scorers.position import PositionConfig, PositionScorer
+from cotpress.scoring.scorers.random import RandomConfig, RandomScorer
+from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig, ReferenceLikelihoodScorer
+from cotpress.scoring.scorers.reference_walk import ReferenceWalkConfig, ReferenceWalkScorer
+from cotpress.scoring.scorers.rho1_excess import Rho1Config, Rho1Scorer
+from cotpress.scoring.scorers.self_information import SelfInformationConfig, SelfInformationScorer
+from cotpress.scoring.scorers.step_entropy import StepEntropyConfig, StepEntropyScorer
+from cotpress.scoring.scorers.tokenskip import TokenskipConfig, TokenskipScorer
+
+ScorerClass = type[ReadingScorer[Any]] | type[Scorer[Any]] | type[MixScorer]
+S = TypeVar("S", bound=ScorerClass)
+
+
+class Entry(NamedTuple):
+    """A row of the table: the settings of a scorer, and the class that computes its scores."""
+
+    settings: type[ScorerConfig]
+    scorer: ScorerClass
+
+
+SCORERS: dict[str, Entry] = {
+    "cts": Entry(CtsConfig, CtsScorer),
+    "self_information": Entry(SelfInformationConfig, SelfInformationScorer),
+    "entropy": Entry(EntropyConfig, EntropyScorer),
+    "step_entropy": Entry(StepEntropyConfig, StepEntropyScorer),
+    "first_token_surprisal": Entry(FirstTokenSurprisalConfig, FirstTokenSurprisalScorer),
+    "rho1": Entry(Rho1Config, Rho1Scorer),
+    "reference_likelihood": Entry(ReferenceLikelihoodConfig, ReferenceLikelihoodScorer),
+    "reference_walk": Entry(ReferenceWalkConfig, ReferenceWalkScorer),
+    "gogi": Entry(GogiConfig, GogiScorer),
+    "answer_attention": Entry(AnswerAttentionConfig, AnswerAttentionScorer),
+    "greedy_nll": Entry(GreedyNllConfig, GreedyNllScorer),
+    "random": Entry(RandomConfig, RandomScorer),
+    "position": Entry(PositionConfig, PositionScorer),
+    "tokenskip": Entry(TokenskipConfig, TokenskipScorer),
+    "mix": Entry(MixConfig, MixScorer),
+}
+"""All scorers; a YAML in conf/scorer builds on the settings of one of them under `NAME_schema`."""
+
+
+def scorer_of(config: ScorerConfig) -> ScorerClass:
+    """The class that computes the scores of some settings.
+
+    Raises:
+        ConfigError: No scorer has settings of this class.
+    """
+    for entry in SCORERS.values():
+        if type(config) is entry.settings:
+            return entry.scorer
+    raise ConfigError(f"scorer: no scorer for {type(config).__name__}. Fix: choose one, e.g. scorer=cts")
+
+
+def num_passes(config: ScorerConfig) -> int | None:
+    """Forward passes of the scoring model over each text; see `ScorerKind.num_passes`."""
+    return scorer_of(config).num_passes(config)
+
+
+def register_scorer(name: str, settings: type[ScorerConfig]) -> Callable[[S], S]:
+    """Add the decorated class to the table; `scorer=NAME` then chooses it on the command line.
+
+    Args:
+        name: Name on the command line.
+        settings: Dataclass of its settings; every scorer has a class of its own.
+
+    Raises:
+        ConfigError: The name or the settings belong to another scorer, or the settings are no dataclass.
+    """
+
+    def register(scorer: S) -> S:
+        taken = [n for n, entry in SCORERS.items() if n == name or entry.settings is settings]
+        if taken:
+            raise ConfigError(
+                f"register_scorer('{name}', {settings.__name__}): the scorer '{taken[0]}' has this name or these "
+                "settings. Fix: another name, and a settings class of its own"
+            )
+        if not is_dataclass(settings) or not issubclass(settings, ScorerConfig):
+            raise ConfigError(
+                f"register_scorer('{name}'): {settings.__name__} is no dataclass that derives from ScorerConfig"
+            )
+        SCORERS[name] = Entry(settings, scorer)
+        add_choice("scorer", name, settings)
+        return scorer
+
+    return register
