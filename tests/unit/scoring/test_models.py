@@ -75,7 +75,7 @@ def test_reference_without_weights_is_an_error_that_says_what_it_holds(base, tra
         return Summary(num_rows=0)
 
     empty = store.build("reference", {"test": "no weights"}, produce)
-    with pytest.raises(ArtifactError, match=r"neither model/ nor adapter/; it holds \['notes.txt'\]"):
+    with pytest.raises(ArtifactError, match=r"no weights in adapter/ or model/ but \['notes.txt'\]"):
         built(CONFIG, models_of(base, trainer, store, empty))
 
 
