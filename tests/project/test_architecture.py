@@ -27,7 +27,7 @@ forward = LlamaModel.forward
 def watched(*args, **inputs):
     files = [Path(f.filename) for f in traceback.extract_stack()]
     own = {str(f.relative_to(root)) for f in files if f.is_relative_to(root) and ".venv" not in f.parts}
-    if "src/cotpress/scoring/scorers/cts.py" in own:
+    if "src/cotpress/scoring/reading.py" in own:
         (place / "files.json").write_text(json.dumps(sorted(own)))
     return forward(*args, **inputs)
 
@@ -62,7 +62,7 @@ def test_the_layers_are_those_that_are_checked() -> None:
 
 @pytest.mark.slow
 def test_the_page_names_every_file_between_the_command_line_and_the_forward(tmp_path: Path) -> None:
-    walk = PAGE.split("\n## ")[2].partition("From the trained students")[0]
+    walk = PAGE.split("\n## ")[2].partition("The readings are stored")[0]
     done = subprocess.run(
         [sys.executable, "-c", FILES_AT_THE_FORWARD, str(ROOT), str(tmp_path), "scorer=cts", "ratio=0.7",
          "reference=none", "evaluation.baselines=[]", *SMALL],
