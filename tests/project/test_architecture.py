@@ -27,7 +27,7 @@ forward = LlamaModel.forward
 def watched(*args, **inputs):
     files = [Path(f.filename) for f in traceback.extract_stack()]
     own = {str(f.relative_to(root)) for f in files if f.is_relative_to(root) and ".venv" not in f.parts}
-    if "src/cotpress/scoring/reading.py" in own:
+    if "src/cotpress/scoring/reader.py" in own:
         (place / "files.json").write_text(json.dumps(sorted(own)))
     return forward(*args, **inputs)
 

@@ -1,15 +1,13 @@
 """Scorers of any kind on traces in memory, without artifacts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring import job
 from cotpress.scoring.base import ReadingScorer
 from cotpress.scoring.config import ReadBy, ScorerConfig
 from cotpress.scoring.models import Models
-from cotpress.scoring.reader import Reader
-from cotpress.scoring.reading import ConditionReading
+from cotpress.scoring.reader import ConditionReading, Reader
 from cotpress.scoring.scorers.mix import MixConfig
 from cotpress.scoring.table import scorer_of
 
@@ -17,7 +15,7 @@ from cotpress.scoring.table import scorer_of
 class Derived:
     """A scorer that is computed from the rows of others, with the interface of those that run a model."""
 
-    def __init__(self, name: str, sources: Sequence[Any], combine: job.Combine) -> None:
+    def __init__(self, name: str, sources: Sequence[Any], combine: Callable[[Trace, Any], ScoredTrace | str]) -> None:
         self.name, self.sources, self._combine = name, sources, combine
 
     def _rows(self, traces: Sequence[Trace]) -> Iterator[Any]:
@@ -41,7 +39,7 @@ class Derived:
 
     def in_windows(self, trace: Trace) -> bool:
         """True if a reading of the trace is in windows."""
-        return any(source.in_windows(trace) for source in self.sources)
+        return any(row.in_windows for source in self.sources for row in source.score([trace]))
 
 
 def _rows(source: Any, traces: Sequence[Trace]) -> Iterator[Any]:
@@ -60,7 +58,7 @@ def reading_scorer(config: Any, reader: Reader, *models: Any) -> Derived:
         for group in groups
         for by, condition in needed
     ]
-    return Derived(config.name, sources, job._deriving(scorer))
+    return Derived(config.name, sources, scorer.combine)
 
 
 def built(config: ScorerConfig, models: Models) -> Any:
@@ -68,7 +66,7 @@ def built(config: ScorerConfig, models: Models) -> Any:
     kind = scorer_of(config)
     if isinstance(config, MixConfig):
         parts = [built(config.parts[name], models) for name in config.weighted]
-        return Derived(config.name, parts, job._mixing(config, models))
+        return Derived(config.name, parts, kind(config, models).combine)
     if issubclass(kind, ReadingScorer):
         reader = models.reader(config.template, models.trainer.tokens_per_batch)
         return reading_scorer(config, reader, models.model(ReadBy.reference), models.model(ReadBy.base))

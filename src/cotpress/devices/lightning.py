@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
     LightningEnvironment,
     TorchElasticEnvironment,
@@ -54,6 +55,20 @@ def lightning_settings(
         "plugins": [TorchElasticEnvironment()],  # reads the variables of the place
         "use_distributed_sampler": False,
     }
+
+
+def one_device_trainer(device: torch.device, **options: Any) -> pl.Trainer:
+    """A Lightning trainer of one device, whatever started this process; without logs, checkpoints and bars."""
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        plugins=[LightningEnvironment()],  # else Lightning looks for SLURM
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 @contextmanager

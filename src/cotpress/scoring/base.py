@@ -33,7 +33,13 @@ C = TypeVar("C", bound=ScorerConfig)
 R = TypeVar("R", bound=ReadingConfig)
 
 NO_TOKENS = "no token to score"
-"""Reason to drop a trace of whose thinking the scorer's tokenizer makes no token."""
+NO_QUESTION = "no question to condition on"
+NO_RESPONSE = "no response to condition on"
+CONDITION_TOO_LONG = "condition takes over half of the model's context"
+REASONS = (NO_TOKENS, NO_QUESTION, NO_RESPONSE, CONDITION_TOO_LONG)
+"""Reasons not to read a trace; of several readings the first one here counts."""
+SAME_WINDOWS = "read alike without the other conditions"
+"""Reason for a row without tokens in a reading with `beside`: the one without it serves as well."""
 
 
 class ScorerKind:
@@ -76,6 +82,30 @@ class ReadingScorer(ScorerKind, ABC, Generic[R]):
     def score(self, trace: Trace, *readings: ReadTrace) -> Scores:
         """Compute the score of every thinking token from the readings, in the order of `readings()`."""
 
+    def combine(self, trace: Trace, rows: Sequence[ReadTrace]) -> ScoredTrace | str:
+        """Compute the record of a trace from its readings, or give the reason why it has none.
+
+        Args:
+            trace: The trace.
+            rows: One reading for each of `readings()`; then perhaps the same again in the windows that they share.
+        """
+        alone = rows[: len(self.readings())]
+        refusals = {row.refusal for row in rows} - {"", SAME_WINDOWS}
+        if refusals:
+            return min(refusals, key=REASONS.index)
+        beside = rows[len(alone) :] or alone
+        used = [again if again.refusal == "" else row for row, again in zip(alone, beside, strict=True)]
+        first, values = used[0], self.score(trace, *used).astype(np.float32)
+        assert values.shape == first.token_ids.shape, f"{self.config.name} gave {values.shape} for trace {trace.id}"
+        return ScoredTrace(
+            id=trace.id,
+            token_ids=first.token_ids,
+            offsets=first.offsets,
+            scores=pooled(self.config, values, trace.thinking, first.offsets),
+            tokenizer=first.tokenizer,
+            scorer=self.config.name,
+        )
+
     @classmethod
     def num_passes(cls, config: Any) -> int | None:
         """See `ScorerKind`."""
@@ -106,17 +136,9 @@ class Scorer(ScorerKind, ABC, Generic[C]):
     def build(cls, config: C, models: "Models") -> "Scorer[C]":
         """Make the scorer, in every process that scores; `models` loads what it is asked for."""
 
-    @abstractmethod
-    def num_tokens(self, trace: Trace) -> int:
-        """Count the thinking tokens of `trace` in the scorer's own tokenizer, one score each."""
-
     def refusal(self, trace: Trace) -> str | None:
         """Give the reason why `trace` cannot be scored, or None; refused traces are counted by it and never scored."""
         return None
-
-    def in_windows(self, trace: Trace) -> bool:
-        """True if `trace` is read in overlapping windows because it is longer than the model's context."""
-        return False
 
     @abstractmethod
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
@@ -126,11 +148,16 @@ class Scorer(ScorerKind, ABC, Generic[C]):
 class TokenScorer(Scorer[C]):
     """A scorer over the tokens of a causal language model's tokenizer; a subclass gives `values`."""
 
-    def __init__(self, name: str, tokenizer: "PreTrainedTokenizerBase", pooling: Unit = Unit.token) -> None:
+    def __init__(self, config: C, tokenizer: "PreTrainedTokenizerBase") -> None:
         from cotpress.modeling.loading import tokenizer_fingerprint
 
-        self.name, self._tokenizer, self._pooling = name, tokenizer, pooling
+        self.config, self.name, self._tokenizer = config, config.name, tokenizer
         self._fingerprint = tokenizer_fingerprint(tokenizer)
+
+    @classmethod
+    def build(cls, config: C, models: "Models") -> "TokenScorer[C]":
+        """See `Scorer`."""
+        return cls(config, models.tokenizer)
 
     @abstractmethod
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
@@ -141,7 +168,7 @@ class TokenScorer(Scorer[C]):
         return tokenize_with_offsets(self._tokenizer, trace.thinking)
 
     def num_tokens(self, trace: Trace) -> int:
-        """See `Scorer`."""
+        """Count the thinking tokens, one score each."""
         return len(self.tokens(trace)[0])
 
     def refusal(self, trace: Trace) -> str | None:
@@ -156,14 +183,15 @@ class TokenScorer(Scorer[C]):
                 id=trace.id,
                 token_ids=ids,
                 offsets=offsets,
-                scores=pooled(self._pooling, values, trace.thinking, offsets),
+                scores=pooled(self.config, values, trace.thinking, offsets),
                 tokenizer=self._fingerprint,
                 scorer=self.name,
             )
 
 
 def pooled(
-    pooling: Unit, values: NDArray[np.float32], thinking: str, offsets: NDArray[np.int32]
+    config: ScorerConfig, values: NDArray[np.float32], thinking: str, offsets: NDArray[np.int32]
 ) -> NDArray[np.float32]:
-    """Replace each value by the mean over the token's unit; `Unit.token` leaves them as they are."""
-    return values if pooling is Unit.token else pool(values, unit_ids(pooling, thinking, offsets))
+    """Replace each value by the mean over its unit of `config.pooling`, if the settings have one."""
+    unit = getattr(config, "pooling", Unit.token)
+    return values if unit is Unit.token else pool(values, unit_ids(unit, thinking, offsets))

@@ -4,34 +4,46 @@
     DerivedJob   computes scores by arithmetic on artifacts of other jobs: readings, or the scores of a mix's parts
 
 A `ChunkJob` streams: a chunk is written as soon as it is finished (parts.py), so memory does not grow with the number
-of traces, an interrupted job goes on after its last chunk, and devices or machines share the chunks (predict.py).
+of traces, an interrupted job goes on after its last chunk, and devices or machines share the chunks.
+
+Every device runs `predict`, Lightning's `Trainer.predict` over every n-th of the missing chunks, in a process of its
+own. The processes exchange nothing, so each has a trainer of one device: no collective call can block on a slower
+device, and Lightning's samplers, which give ready-made batches to every rank, have nothing to distribute.
 """
 
 import logging
 import os
+import signal
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.launch import num_local_devices, run_on_devices
-from cotpress.errors import ArtifactError, ConfigError, DataError
+from cotpress.devices.device import pick_device
+from cotpress.devices.launch import here, num_local_devices, report, run_on_devices
+from cotpress.devices.lightning import ctrl_c_stops, one_device_trainer, quiet_lightning
+from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
+from cotpress.errors import ArtifactError, ConfigError, DataError, MemoryLimitError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.progress import Progress
 from cotpress.records import SCORES_FILE, TRACES_FILE, ReadTrace, ScoredTrace, Trace
-from cotpress.scoring.base import ReadingScorer, Scorer, pooled
-from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard, TokenReadingConfig
+from cotpress.scoring.base import ReadingScorer, Scorer
+from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard
 from cotpress.scoring.models import Models
 from cotpress.scoring.parts import Chunk, Parts, Tally, plan_chunks, read_chunks, rows_of
-from cotpress.scoring.predict import Work, predict
-from cotpress.scoring.reading import REASONS, SAME_WINDOWS, ConditionReading
+from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
 from cotpress.scoring.table import scorer_of
 from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
@@ -43,22 +55,13 @@ READINGS_FILE = "readings.parquet"
 TEMPLATE_TOKENS = 256
 """More than a chat template adds around the texts of a trace."""
 
+Work = Scorer[Any] | ConditionReading
+"""Computes the rows of some traces."""
 
-class Job(Protocol):
-    """Makes one artifact."""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Everything that determines the content."""
-
-    def artifact(self) -> Artifact:
-        """The artifact, computed if it is missing."""
-
-    def shard(self, shard: Shard) -> bool:
-        """Compute one share of the expensive work; True if no share of it is missing any more."""
+_Batch = tuple[Chunk, list[Trace]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ChunkJob:
     """Rows that are computed chunk by chunk; nothing is loaded yet.
 
@@ -102,7 +105,7 @@ class ChunkJob:
             seconds = time.monotonic() - started
             num_rows, tally = parts.merge(chunks, workdir / self.file)
             if num_rows == 0:
-                raise nothing_scored(self.label, tally)
+                raise _nothing_scored(self.label, tally)
             share = computed / sum(chunk.num_characters for chunk in chunks)
             rate = share * tally.num_tokens / max(seconds, 1e-9)
             log.info("%s %s: %d tokens, %.0f tokens/s", self.stage, self.label, tally.num_tokens, rate)
@@ -149,10 +152,6 @@ class ChunkJob:
         return parts, chunks, todo
 
 
-Combine = Callable[[Trace, Sequence[Any]], ScoredTrace | str]
-"""Computes the scores of a trace from its rows in the sources (None for a missing one), or gives the reason not to."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DerivedJob:
     """Scores that follow from the artifacts of other jobs; no model is loaded.
@@ -160,20 +159,19 @@ class DerivedJob:
     Attributes:
         scorer: Name of the scorer.
         identity: Everything that determines the scores.
-        sources: Jobs whose rows they are computed from.
-        record: Class of those rows.
-        file: File of those rows in the artifacts of the sources.
-        combine: Loads what is needed and returns the function that computes the scores of a trace.
+        sources: Jobs whose rows they are computed from, all of one kind.
+        combine: Computes the scores of a trace from its rows in the sources (None for a missing one), or gives the
+            reason not to.
         traces: Output of the data stage.
         store: Place of the artifacts.
     """
 
+    record: ClassVar[type] = ScoredTrace
+    file: ClassVar[str] = SCORES_FILE
     scorer: str
     identity: dict[str, Any]
-    sources: tuple[Job, ...]
-    record: type
-    file: str
-    combine: Callable[[], Combine]
+    sources: "tuple[Job, ...]"
+    combine: Callable[[Trace, Any], ScoredTrace | str]
     traces: Artifact
     store: ArtifactStore
 
@@ -205,12 +203,11 @@ class DerivedJob:
             return False  # damaged: `build` sets it aside
 
     def _produce(self, workdir: Path, seconds: float) -> Summary:
-        combine, tally = self.combine(), Tally()
-        files = [source.artifact().file(self.file) for source in self.sources]
+        tally, num_rows, record = Tally(), 0, self.sources[0].record
+        files = [source.artifact().file(source.file) for source in self.sources]
         traces = self.traces.file(TRACES_FILE)
         chunks = plan_chunks(traces)
-        rows = zip(*(rows_of(file, self.record, _all_traces(traces, chunks)) for file in files), strict=True)
-        num_rows = 0
+        rows = zip(*(rows_of(file, record, _all_traces(traces, chunks)) for file in files), strict=True)
         with (
             Progress(f"score {self.scorer}", len(chunks), "chunks") as progress,
             pq.ParquetWriter(workdir / SCORES_FILE, schema(ScoredTrace), compression="zstd") as writer,
@@ -220,21 +217,195 @@ class DerivedJob:
                 for trace in members:
                     tally.num_traces += 1
                     sources = next(rows)
-                    result = combine(trace, sources)
+                    result = self.combine(trace, sources)
                     if isinstance(result, str):
                         tally.dropped[result] += 1
-                        continue
-                    tally.num_tokens += len(result.scores)
-                    tally.num_in_windows += any(getattr(row, "in_windows", False) for row in sources)
-                    scored.append(result)
+                    else:
+                        tally.count(result, *sources)
+                        scored.append(result)
                 if scored:
                     writer.write_table(to_table(scored, ScoredTrace))
                     num_rows += len(scored)
                 progress.advance(1)
         if num_rows == 0:
-            raise nothing_scored(self.scorer, tally)
+            raise _nothing_scored(self.scorer, tally)
         facts = _facts(tally, self.scorer)
         return Summary(num_rows=num_rows, dropped=tally.dropped, facts=facts, shared_seconds=seconds)
+
+
+Job = ChunkJob | DerivedJob
+"""Makes one artifact."""
+
+
+def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Job:
+    """Build the job that scores all training traces.
+
+    Args:
+        config: Scorer and its settings.
+        traces: Output of the data stage.
+        models: The models that scorers use.
+
+    Raises:
+        ConfigError: The scorer cannot work with these settings and models.
+        ModelError: A model cannot be found.
+    """
+    config.check(has_reference=models.reference is not None)
+    kind = scorer_of(config)
+    identity: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **kind.identity(config, models)}
+    windows = _windows(traces, models.config.context_tokens) if kind.reads_windows(config) else {}
+    identity |= windows
+    if issubclass(kind, Scorer):
+        make = partial(kind.build, config, models)
+        return ChunkJob("score", config.name, identity, make, traces, models.trainer, models.store)
+    scorer = kind(config, models) if issubclass(kind, MixScorer) else kind(config)
+    sources: list[Job]
+    if isinstance(config, MixConfig):
+        sources = [scoring_job(config.parts[name], traces=traces, models=models) for name in config.weighted]
+    else:
+        assert isinstance(config, ReadingConfig)
+        assert isinstance(scorer, ReadingScorer)
+        needed = scorer.readings()
+        conditions = {condition for _, condition in needed}
+        sources = [_reading_job(config, reading, (), windows, traces, models) for reading in needed]
+        if len(conditions) > 1 and windows:
+            beside = tuple(sorted(conditions, key=lambda c: c.value))
+            sources += [_reading_job(config, reading, beside, windows, traces, models) for reading in needed]
+    return DerivedJob(
+        scorer=config.name,
+        identity=identity,
+        sources=tuple(sources),
+        combine=scorer.combine,
+        traces=traces,
+        store=models.store,
+    )
+
+
+def _reading_job(
+    config: ReadingConfig,
+    reading: tuple[ReadBy, Condition],
+    beside: Sequence[Condition],
+    windows: dict[str, Any],
+    traces: Artifact,
+    models: Models,
+) -> ChunkJob:
+    """Build the job that reads all training traces with one model under one condition; see `ConditionReading`."""
+    read_by, condition = reading
+    identity = {
+        "traces": traces.key,
+        "condition": condition,
+        "template": config.template,
+        **models.reading_identity(config.template, reference=read_by is ReadBy.reference),
+        **windows,
+        **({"beside": beside} if beside else {}),
+    }
+    tuned = read_by is ReadBy.reference and models.reference is not None
+    label = f"{condition.value} by {'reference' if tuned else 'base'} model"
+    make = partial(_reading, label, config, reading, beside, models)
+    return ChunkJob("read", label, identity, make, traces, models.trainer, models.store, ReadTrace, READINGS_FILE)
+
+
+def _reading(
+    label: str, config: ReadingConfig, reading: tuple[ReadBy, Condition], beside: Sequence[Condition], models: Models
+) -> ConditionReading:
+    read_by, condition = reading
+    reader = models.reader(config.template, models.trainer.tokens_per_batch)
+    return ConditionReading(label, reader, partial(models.model, read_by, forwards_only=True), condition, beside)
+
+
+def predict(make: Callable[[], Work], parts: Parts, chunks: Sequence[Chunk], trainer: TrainerConfig) -> None:
+    """Write the parts of this process's share of some chunks; `report` the characters of every finished trace.
+
+    Args:
+        make: Loads models and builds the work; not called without a chunk.
+        parts: Place of the parts.
+        chunks: Chunks of all devices together, in order.
+        trainer: The hardware.
+
+    Raises:
+        ModelError: A model cannot be loaded, or a number is not finite.
+        MemoryLimitError: A single text does not fit the memory.
+    """
+    own = chunks[here().rank :: here().num_workers]
+    if not own:
+        return
+    module = PredictModule(make(), parts)
+    with quiet_lightning():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # hints about workers and batch indices
+        # Some scorers take gradients; the others switch them off themselves.
+        lightning = one_device_trainer(pick_device(trainer), inference_mode=False)
+        loader = DataLoader(ChunkDataset(parts, own), batch_size=None, collate_fn=lambda batch: batch)
+        with ctrl_c_stops(lightning):
+            lightning.predict(module, loader, return_predictions=False)
+
+
+class ChunkDataset(IterableDataset[_Batch]):
+    """The traces of some chunks, which are in order; a chunk is a batch of Lightning's."""
+
+    def __init__(self, parts: Parts, chunks: Sequence[Chunk]) -> None:
+        self._parts, self._chunks = parts, chunks
+
+    def __iter__(self) -> Iterator[_Batch]:
+        return read_chunks(self._parts.traces, self._chunks)
+
+
+class PredictModule(pl.LightningModule):
+    """Writes the part of each chunk; the work chooses its own forward passes and has put its models on the device.
+
+    Lightning's handler of SIGTERM notes the signal for training loops and goes on, so the process's own is put back.
+    """
+
+    def __init__(self, work: Work, parts: Parts) -> None:
+        super().__init__()
+        self._work, self._parts, self._on_sigterm = work, parts, signal.getsignal(signal.SIGTERM)
+
+    def on_predict_start(self) -> None:
+        """Put the handler back."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def predict_step(self, batch: _Batch, batch_idx: int) -> None:
+        """Compute the rows of one chunk and the counts of its traces, and write them.
+
+        Raises:
+            ModelError: A number is not finite.
+            MemoryLimitError: A single text does not fit the memory.
+        """
+        tally, admitted, rows = Tally(num_traces=len(batch[1])), [], []
+        for trace in batch[1]:
+            if (reason := self._work.refusal(trace)) is not None:
+                tally.dropped[reason] += 1
+                report(len(trace.thinking))
+                continue
+            admitted.append(trace)
+        try:
+            for trace, row in zip(admitted, self._work.score(admitted), strict=True):
+                _check(row, self._work.name)
+                tally.count(row, row)
+                rows.append(row)
+                report(len(trace.thinking))
+        except (MemoryError, RuntimeError, MemoryLimitError) as error:  # batches are as small as they can be made
+            if not isinstance(error, MemoryLimitError) and not is_out_of_memory(error):
+                raise
+            why = error if isinstance(error, MemoryLimitError) else f"out of memory. {MEMORY_FIX}"
+            raise MemoryLimitError(
+                f"{self._work.name}, at trace '{admitted[len(rows)].id}' or soon after: {why}. Finished chunks are kept"
+            ) from error
+        self._parts.write(batch[0], rows, tally)
+
+    def transfer_batch_to_device(self, batch: _Batch, device: torch.device, dataloader_idx: int) -> _Batch:
+        """Leave the traces, which are texts."""
+        return batch
+
+
+def _check(row: ScoredTrace | ReadTrace, name: str) -> None:
+    arrays = [value for value in (getattr(row, f.name) for f in fields(row)) if isinstance(value, np.ndarray)]
+    assert len({len(array) for array in arrays}) == 1, f"{name}: arrays of different length for trace {row.id}"
+    for array in arrays:
+        if bad := int((~np.isfinite(array)).sum()):
+            raise ModelError(
+                f"{name}: {bad} of {len(array)} scores of trace '{row.id}' are not finite. "
+                "Fix: model.dtype=float32, or retrain the reference model with a lower learning rate"
+            )
 
 
 def _all_traces(path: Path, chunks: Sequence[Chunk]) -> Iterator[Trace]:
@@ -242,8 +413,7 @@ def _all_traces(path: Path, chunks: Sequence[Chunk]) -> Iterator[Trace]:
         yield from traces
 
 
-def nothing_scored(scorer: str, tally: Tally) -> DataError:
-    """The error of a job that has no row."""
+def _nothing_scored(scorer: str, tally: Tally) -> DataError:
     why = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items()) or "the train split is empty"
     return DataError(f"scorer {scorer}: none of {tally.num_traces} training traces can be scored: {why}")
 
@@ -267,160 +437,9 @@ def _facts(tally: Tally, scorer: str) -> dict[str, Any]:
     return facts
 
 
-def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Job:
-    """Build the job that scores all training traces.
-
-    Args:
-        config: Scorer and its settings.
-        traces: Output of the data stage.
-        models: The models that scorers use.
-
-    Raises:
-        ConfigError: The scorer cannot work with these settings and models.
-        ModelError: A model cannot be found.
-    """
-    config.check(has_reference=models.reference is not None)
-    return _Jobs(traces, models).scoring(config)
-
-
-class _Jobs:
-    """Builds the jobs of one scorer and of everything that it is computed from."""
-
-    def __init__(self, traces: Artifact, models: Models) -> None:
-        self._traces, self._models = traces, models
-        self._may_be_longer: bool | None = None
-
-    def scoring(self, config: ScorerConfig) -> Job:
-        kind = scorer_of(config)
-        identity: dict[str, Any] = {
-            "scorer": config.identity(),
-            "traces": self._traces.key,
-            **kind.identity(config, self._models),
-        }
-        if kind.reads_windows(config):
-            identity |= self._windows()
-        derived: dict[str, Any] = {
-            "scorer": config.name,
-            "identity": identity,
-            "traces": self._traces,
-            "store": self._models.store,
-        }
-        if isinstance(config, MixConfig):
-            parts = tuple(self.scoring(config.parts[name]) for name in config.weighted)
-            make = partial(_mixing, config, self._models)
-            return DerivedJob(sources=parts, record=ScoredTrace, file=SCORES_FILE, combine=make, **derived)
-        if issubclass(kind, ReadingScorer):
-            assert isinstance(config, ReadingConfig)
-            scorer: ReadingScorer[Any] = kind(config)
-            readings = [self.reading(config, *needed) for needed in scorer.readings()]
-            conditions = {condition for _, condition in scorer.readings()}
-            if len(conditions) > 1 and self._windows():
-                readings += [self.reading(config, *needed, beside=conditions) for needed in scorer.readings()]
-            make = partial(_deriving, scorer)
-            return DerivedJob(sources=tuple(readings), record=ReadTrace, file=READINGS_FILE, combine=make, **derived)
-        assert issubclass(kind, Scorer)
-        return self._by_chunks("score", config.name, identity, partial(kind.build, config, self._models))
-
-    def reading(
-        self, config: ReadingConfig, read_by: ReadBy, condition: Condition, beside: set[Condition] | None = None
-    ) -> ChunkJob:
-        """Build the job that reads all training traces with one model under one condition."""
-        compared = tuple(sorted(beside or (), key=lambda c: c.value))
-        identity = {
-            "traces": self._traces.key,
-            "condition": condition,
-            "template": config.template,
-            **self._models.reading_identity(config.template, reference=read_by is ReadBy.reference),
-            **self._windows(),
-            **({"beside": compared} if compared else {}),
-        }
-        tuned = read_by is ReadBy.reference and self._models.reference is not None
-        label = f"{condition.value} by {'reference' if tuned else 'base'} model"
-        make = partial(_reading, label, config, read_by, condition, compared, self._models)
-        return self._by_chunks("read", label, identity, make, record=ReadTrace, file=READINGS_FILE)
-
-    def _by_chunks(
-        self, stage: str, label: str, identity: dict[str, Any], make: Callable[[], Work], **rows: Any
-    ) -> ChunkJob:
-        return ChunkJob(
-            stage=stage,
-            label=label,
-            identity=identity,
-            make=make,
-            traces=self._traces,
-            trainer=self._models.trainer,
-            store=self._models.store,
-            **rows,
-        )
-
-    def _windows(self) -> dict[str, Any]:
-        """The part of an identity that tells how thinking over the model's context is read; empty if none is."""
-        if self._may_be_longer is None:
-            self._may_be_longer = _may_be_longer(self._traces, self._models.config.context_tokens)
-        return {"windows": {"overlap": WINDOW_OVERLAP}} if self._may_be_longer else {}
-
-
-def _reading(
-    label: str,
-    config: ReadingConfig,
-    read_by: ReadBy,
-    condition: Condition,
-    beside: Sequence[Condition],
-    models: Models,
-) -> ConditionReading:
-    reader = models.reader(config.template, models.trainer.tokens_per_batch)
-    return ConditionReading(label, reader, partial(models.model, read_by, forwards_only=True), condition, beside)
-
-
-def _deriving(scorer: ReadingScorer[Any]) -> Combine:
-    """The function that computes the scores of a trace from its readings.
-
-    After one reading for each of `scorer.readings()` there may be the same again in the windows that they share.
-    """
-    config, number = scorer.config, len(scorer.readings())
-    pooling = config.pooling if isinstance(config, TokenReadingConfig) else None
-
-    def combine(trace: Trace, rows: Sequence[ReadTrace]) -> ScoredTrace | str:
-        alone, beside = rows[:number], rows[number:]
-        refusals = {row.refusal for row in rows} - {"", SAME_WINDOWS}
-        if refusals:
-            return min(refusals, key=REASONS.index)
-        used = [again if again.refusal == "" else row for row, again in zip(alone, beside or alone, strict=True)]
-        first, scores = used[0], scorer.score(trace, *used).astype(np.float32)
-        assert scores.shape == first.token_ids.shape, f"{config.name} gave {scores.shape} for trace {trace.id}"
-        return ScoredTrace(
-            id=trace.id,
-            token_ids=first.token_ids,
-            offsets=first.offsets,
-            scores=scores if pooling is None else pooled(pooling, scores, trace.thinking, first.offsets),
-            tokenizer=first.tokenizer,
-            scorer=config.name,
-        )
-
-    return combine
-
-
-def _mixing(config: MixConfig, models: Models) -> Combine:
-    """The function that computes the scores of a trace from those of a mix's parts."""
-    mix = MixScorer(config, models)
-
-    def combine(trace: Trace, rows: Sequence[ScoredTrace | None]) -> ScoredTrace | str:
-        scored = []
-        for name, row in zip(config.weighted, rows, strict=True):
-            if row is None:
-                return f"no score from part {name}"
-            scored.append(row)
-        ids, offsets = mix.tokens(trace)
-        return ScoredTrace(
-            id=trace.id,
-            token_ids=ids,
-            offsets=offsets,
-            scores=mix.score(trace, *scored),
-            tokenizer=mix.fingerprint,
-            scorer=config.name,
-        )
-
-    return combine
+def _windows(traces: Artifact, context_tokens: int) -> dict[str, Any]:
+    """The part of an identity that tells how thinking over the model's context is read; empty if none is."""
+    return {"windows": {"overlap": WINDOW_OVERLAP}} if _may_be_longer(traces, context_tokens) else {}
 
 
 def _may_be_longer(traces: Artifact, num_tokens: int) -> bool:

@@ -57,12 +57,7 @@ class Models:
         return {"tokenizer": tokenizer_fingerprint(self.tokenizer)}
 
     def reading_identity(self, template: Template, *, reference: bool) -> dict[str, Any]:
-        """Everything besides the condition that determines what a model predicts for a text.
-
-        Args:
-            template: Format of the input.
-            reference: True if the reference model reads.
-        """
+        """Everything besides the condition that determines what the reference or the base model predicts for a text."""
         identity = {
             "model": self.identity,
             "reference": self.reference.key if reference and self.reference is not None else None,
@@ -93,38 +88,24 @@ class Models:
 
         Raises:
             ModelError: It cannot be loaded.
+            ArtifactError: The artifact of the reference model holds no model.
         """
         tuned = read_by is ReadBy.reference and self.reference is not None
-        if forwards_only and self.trainer.compile:
-            return self._compiled_reference if tuned else self._compiled_base
-        return self._reference if tuned else self._base
+        compile_ = forwards_only and self.trainer.compile
+        if (tuned, compile_) not in self._loaded:
+            if compile_:
+                model = compiled(self.model(read_by))
+            elif tuned:
+                assert self.reference is not None
+                base, adapter = TrainedWeights.of(self.reference).on(self.config)
+                model = load_model(
+                    base, self.store, adapter=adapter, merge_adapter=True, split=True, device=self.device
+                )
+            else:
+                model = load_model(self.config, self.store, split=True, device=self.device)
+            self._loaded[tuned, compile_] = model
+        return self._loaded[tuned, compile_]
 
     @cached_property
-    def _base(self) -> "PreTrainedModel":
-        return load_model(self.config, self.store, split=True, device=self.device)
-
-    @cached_property
-    def _reference(self) -> "PreTrainedModel":
-        assert self.reference is not None
-        return reference_model(self.config, self.reference, self.store, self.device)
-
-    @cached_property
-    def _compiled_base(self) -> "PreTrainedModel":
-        return compiled(self._base)
-
-    @cached_property
-    def _compiled_reference(self) -> "PreTrainedModel":
-        return compiled(self._reference)
-
-
-def reference_model(
-    base: ModelConfig, reference: Artifact, store: ArtifactStore, device: torch.device
-) -> "PreTrainedModel":
-    """The reference model in eval mode, its adapter merged.
-
-    Raises:
-        ModelError: It cannot be loaded.
-        ArtifactError: The artifact holds no model.
-    """
-    model, adapter = TrainedWeights.of(reference).on(base)
-    return load_model(model, store, adapter=adapter, merge_adapter=True, split=True, device=device)
+    def _loaded(self) -> "dict[tuple[bool, bool], PreTrainedModel]":
+        return {}

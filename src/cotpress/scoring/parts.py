@@ -67,6 +67,11 @@ class Tally:
     num_in_windows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
+    def count(self, scored: Any, *sources: Any) -> None:
+        """Count the tokens of a row, and whether one of the rows that it is computed from was read in windows."""
+        self.num_tokens += len(scored.token_ids)
+        self.num_in_windows += any(getattr(row, "in_windows", False) for row in sources)
+
     def add(self, other: "Tally") -> None:
         """Count the traces of another tally as well."""
         self.num_traces += other.num_traces

@@ -1,15 +1,21 @@
-"""The text around the thinking as a causal language model reads it, and scorers that run such a model themselves.
+"""The read stage, the text that a causal language model reads, and the base class of scorers that run such a model.
 
 Templates:
     chat   the format the reference model was trained in: chat prompt with the condition as the user's turn (empty
            without condition), the opening of the thinking, the thinking, its closing, the response, end of turn.
     plain  bos, then the condition and a blank line if there is one, the thinking, a blank line, the response.
+
+A reading depends on model, condition and template, not on a ratio or scorer, so all scorers that are formulas over
+readings share them. A refused trace has a row without tokens, with the reason.
+
+Thinking over the model's context is read in overlapping windows, each behind the whole condition. A scorer that
+compares two conditions needs the same windows under both: a token then has the same thinking before it in both
+readings. The text is read again under the condition of the shorter context, in the windows of the other (`beside`).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,26 +24,32 @@ from cotpress.errors import ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.config import ModelConfig
 from cotpress.prompts import ChatFormat
-from cotpress.records import Trace, Unit
-from cotpress.scoring.base import NO_TOKENS, TokenScorer
-from cotpress.scoring.config import Condition, ReadingConfig, Template, TokenReadingConfig
+from cotpress.records import ReadTrace, Trace
+from cotpress.scoring.base import (
+    CONDITION_TOO_LONG,
+    NO_QUESTION,
+    NO_RESPONSE,
+    NO_TOKENS,
+    SAME_WINDOWS,
+    TokenScorer,
+)
+from cotpress.scoring.config import Condition, ReadingConfig, Template
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from cotpress.modeling.logprobs import ScoreInput
     from cotpress.scoring.models import Models
 
 R = TypeVar("R", bound=ReadingConfig)
+T = TypeVar("T")
 
 TOO_LONG = "longer than the model's context"
-CONDITION_TOO_LONG = "condition takes over half of the model's context"
-NO_RESPONSE = "no response to condition on"
 NOTHING_FOLLOWS = "nothing to read after the thinking"
-NO_QUESTION = "no question to condition on"
 
 _TRACES_AT_HAND = 1024
-"""Tokenized traces that are remembered: each is needed several times within a batch."""
+"""Traces whose tokens and plan are remembered: they are needed several times within a chunk."""
 
 
 def condition_text(condition: Condition, trace: Trace) -> str:
@@ -63,19 +75,18 @@ def missing_text(conditions: Iterable[Condition], trace: Trace) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
-    """A trace as the one sequence that a model reads.
-
-    Attributes:
-        ids: Context, thinking and, if it is read, the closing and the text after it.
-        thinking: Positions of the thinking in `ids`.
-        following: Positions of the text after the closing; empty if it is not read.
-    """
-
-    ids: list[int]
-    thinking: range
-    following: range
+def padded_batches(items: Sequence[T], length: Callable[[T], int], tokens_per_batch: int) -> Iterator[list[T]]:
+    """Yield consecutive items whose padded size is within the budget; at least one at a time."""
+    batch: list[T] = []
+    longest = 0
+    for item in items:
+        longest = max(longest, length(item))
+        if batch and longest * (len(batch) + 1) > tokens_per_batch:
+            yield batch
+            batch, longest = [], length(item)
+        batch.append(item)
+    if batch:
+        yield batch
 
 
 class Reader:
@@ -130,6 +141,108 @@ class Reader:
         return [*self._chat.text_ids(text), *end]
 
 
+class _Plan(NamedTuple):
+    """Plan of one trace: reason to refuse it, its context, thinking tokens per window (None: all at once)."""
+
+    refusal: str | None
+    context_ids: list[int]
+    window_tokens: int | None
+
+
+class ConditionReading:
+    """Reads traces under one condition.
+
+    Args:
+        name: Model and condition, for the log.
+        reader: Turns traces into input.
+        model: Loads the model, in eval mode; called when there is something to read.
+        condition: Text before the thinking.
+        beside: All conditions that are compared, whose windows are used; empty: `condition` alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reader: Reader,
+        model: "Callable[[], torch.nn.Module]",
+        condition: Condition,
+        beside: Sequence[Condition] = (),
+    ) -> None:
+        from cotpress.modeling.loading import tokenizer_fingerprint
+
+        self.name, self._reader, self._model = name, reader, model
+        self._condition, self._beside = condition, beside
+        self._fingerprint = tokenizer_fingerprint(reader.tokenizer)
+        self._planned = lru_cache(_TRACES_AT_HAND)(self._plan)
+
+    def refusal(self, trace: Trace) -> str | None:
+        """Give None: a refused trace has a row as well."""
+        return None
+
+    def score(self, traces: Sequence[Trace]) -> Iterator[ReadTrace]:
+        """Yield one row per trace, in order, as they are finished."""
+        from cotpress.modeling.logprobs import token_readings
+
+        inputs = self._inputs(traces)
+        values = token_readings(self._model(), inputs, self._reader.tokens_per_batch) if inputs else iter(())
+        for trace in traces:
+            refusal, _, window = self._planned(trace)
+            ids, offsets = self._reader.tokens(trace)
+            if refusal is not None:
+                ids, offsets = ids[:0], offsets[:0]
+            values_N3 = np.empty((0, 3), dtype=np.float32) if refusal is not None else next(values)
+            yield ReadTrace(
+                id=trace.id,
+                token_ids=ids,
+                offsets=offsets,
+                logprob=np.ascontiguousarray(values_N3[:, 0]),
+                entropy=np.ascontiguousarray(values_N3[:, 1]),
+                rank=values_N3[:, 2].astype(np.int32),
+                in_windows=window is not None,
+                refusal=refusal or "",
+                tokenizer=self._fingerprint,
+            )
+
+    def _inputs(self, traces: Sequence[Trace]) -> "list[ScoreInput]":
+        from cotpress.modeling.logprobs import ScoreInput
+
+        plans = [(self._planned(trace), self._reader.thinking_ids(trace)) for trace in traces]
+        return [
+            ScoreInput(context_ids=plan.context_ids, target_ids=ids, window_tokens=plan.window_tokens)
+            for plan, ids in plans
+            if plan.refusal is None
+        ]
+
+    def _plan(self, trace: Trace) -> _Plan:
+        num_tokens = len(self._reader.thinking_ids(trace))
+        conditions = {self._condition, *self._beside}
+        reason = missing_text(conditions, trace) if num_tokens else NO_TOKENS
+        if reason is not None:
+            return _Plan(reason, [], None)
+        contexts = {condition: self._reader.context_ids(condition, trace) for condition in conditions}
+        own, longest = contexts[self._condition], max(map(len, contexts.values()))
+        room = self._reader.context_tokens - longest
+        if self._beside and (room >= num_tokens or longest == len(own)):
+            return _Plan(SAME_WINDOWS, [], None)
+        if 2 * longest > self._reader.context_tokens and room < num_tokens:
+            return _Plan(CONDITION_TOO_LONG, [], None)
+        return _Plan(None, own, None if room >= num_tokens else room)
+
+
+class Whole(NamedTuple):
+    """A trace as the one sequence that a model reads.
+
+    Attributes:
+        ids: Context, thinking and, if it is read, the closing and the text after it.
+        thinking: Positions of the thinking in `ids`.
+        following: Positions of the text after the closing; empty if it is not read.
+    """
+
+    ids: list[int]
+    thinking: range
+    following: range
+
+
 class ModelScorer(TokenScorer[R]):
     """A scorer that runs a causal language model over each text as a whole; longer texts are refused.
 
@@ -144,8 +257,7 @@ class ModelScorer(TokenScorer[R]):
     """True if the model also reads the text after the thinking."""
 
     def __init__(self, config: R, reader: Reader, model: "torch.nn.Module") -> None:
-        pooling = config.pooling if isinstance(config, TokenReadingConfig) else Unit.token
-        super().__init__(config.name, reader.tokenizer, pooling)
+        super().__init__(config, reader.tokenizer)
         self._reader, self._condition, self._model = reader, config.condition, model
 
     @classmethod
@@ -184,11 +296,7 @@ class ModelScorer(TokenScorer[R]):
         after = self.after_ids(trace)
         start, end = len(context), len(context) + len(thinking)
         closed = end + min(len(self._reader.closing_ids()), len(after))
-        return Whole(
-            ids=[*context, *thinking, *after],
-            thinking=range(start, end),
-            following=range(closed, end + len(after)),
-        )
+        return Whole([*context, *thinking, *after], range(start, end), range(closed, end + len(after)))
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces that lack a text that the scorer needs, or do not fit the model's context."""

@@ -7,7 +7,8 @@ import pytest
 from cotpress.errors import ConfigError, DataError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.records import ScoredTrace
-from cotpress.scoring import parts, predict
+from cotpress.scoring import job as stage
+from cotpress.scoring import parts
 from cotpress.scoring.config import Shard
 from cotpress.scoring.job import Job, scoring_job
 from cotpress.scoring.scorers.self_information import SelfInformationConfig
@@ -47,13 +48,13 @@ def job(tmp_path, rows, base, trainer, as_artifact):
 def computed(monkeypatch):
     """Numbers of the chunks that are scored in this process."""
     numbers = []
-    whole = predict.PredictModule.predict_step
+    whole = stage.PredictModule.predict_step
 
     def notes(module, batch, batch_idx):
         numbers.append(batch[0].number)
         return whole(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.PredictModule, "predict_step", notes)
+    monkeypatch.setattr(stage.PredictModule, "predict_step", notes)
     return numbers
 
 
@@ -94,17 +95,17 @@ def test_shard_that_died_is_all_that_the_same_command_computes_again(job, comput
     assert not job().shard(Shard(1, 2))
     done = list(computed)
     computed.clear()
-    once = predict.PredictModule.predict_step
+    once = stage.PredictModule.predict_step
 
     def dies_at_the_second(module, batch, batch_idx):
         if computed:
             raise KeyboardInterrupt
         return once(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.PredictModule, "predict_step", dies_at_the_second)
+    monkeypatch.setattr(stage.PredictModule, "predict_step", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         job().shard(Shard(2, 2))
-    monkeypatch.setattr(predict.PredictModule, "predict_step", once)
+    monkeypatch.setattr(stage.PredictModule, "predict_step", once)
     assert not job().shard(Shard(1, 2))
     assert job().shard(Shard(2, 2))
     assert sorted(done + computed) == list(range(len(done + computed)))

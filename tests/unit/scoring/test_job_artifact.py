@@ -10,12 +10,10 @@ from cotpress.errors import DataError, MemoryLimitError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.records import ReadTrace, ScoredTrace
 from cotpress.scoring import job as stage
-from cotpress.scoring import parts, predict, reader
-from cotpress.scoring import reading as readings
+from cotpress.scoring import parts, reader
 from cotpress.scoring.config import Condition
 from cotpress.scoring.job import ChunkJob, DerivedJob
-from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG
-from cotpress.scoring.reading import ConditionReading
+from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG, ConditionReading
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig
 from cotpress.scoring.scorers.cts import CtsConfig
 from cotpress.scoring.scorers.random import RandomConfig
@@ -91,7 +89,6 @@ def test_windows_are_part_of_the_identity_only_if_a_text_may_need_them(fresh, ba
 def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, trainer, monkeypatch):
     monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 4000)
     monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
-    monkeypatch.setattr(readings, "_PLANS_AT_HAND", 16)
     monkeypatch.setattr(parts, "ROWS_AT_ONCE", 16)
 
     def peak(number):
@@ -104,9 +101,8 @@ def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, trac
             store=fresh, record=ReadTrace, file="readings.parquet",
         )  # fmt: skip
         derived = DerivedJob(
-            scorer="s", identity={"n": number}, sources=(reading,), record=ReadTrace, file="readings.parquet",
-            combine=lambda: stage._deriving(SelfInformationScorer(SelfInformationConfig(name="s"))), traces=data,
-            store=fresh,
+            scorer="s", identity={"n": number}, sources=(reading,), traces=data, store=fresh,
+            combine=SelfInformationScorer(SelfInformationConfig(name="s")).combine,
         )  # fmt: skip
         used = []
         for job in (reading, derived):
@@ -129,7 +125,7 @@ def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, tr
 
 def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, traces, as_artifact, monkeypatch):
     monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 1)  # one trace per chunk
-    whole = predict.PredictModule.predict_step
+    whole = stage.PredictModule.predict_step
     calls = []
 
     def dies_at_the_third(module, batch, batch_idx):
@@ -138,7 +134,7 @@ def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, trace
         calls.append(batch[1][0].id)
         return whole(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.PredictModule, "predict_step", dies_at_the_third)
+    monkeypatch.setattr(stage.PredictModule, "predict_step", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         run(CTS, traces, fresh, base, trainer, as_artifact)
     again = []
@@ -147,7 +143,7 @@ def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, trace
         again.append(batch[1][0].id)
         return whole(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.PredictModule, "predict_step", notes)
+    monkeypatch.setattr(stage.PredictModule, "predict_step", notes)
     artifact = run(CTS, traces, fresh, base, trainer, as_artifact)
     assert [*calls, *again] == [t.id for t in traces] * 2  # once under each condition
     assert list(scores_of(artifact)) == [t.id for t in traces]

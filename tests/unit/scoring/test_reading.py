@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cotpress.records import ReadTrace, ScoredTrace
-from cotpress.scoring import predict
+from cotpress.scoring import job as stage
 from cotpress.scoring.config import Condition, ReadBy
 from cotpress.scoring.job import scoring_job
 from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE
@@ -38,13 +38,13 @@ SCORERS = [
 def read_texts(monkeypatch):
     """Labels of the work that is computed, one for each trace."""
     labels = []
-    whole = predict.PredictModule.predict_step
+    whole = stage.PredictModule.predict_step
 
     def notes(module, batch, batch_idx):
         labels.extend([module._work.name] * len(batch[1]))
         return whole(module, batch, batch_idx)
 
-    monkeypatch.setattr(predict.PredictModule, "predict_step", notes)
+    monkeypatch.setattr(stage.PredictModule, "predict_step", notes)
     return labels
 
 

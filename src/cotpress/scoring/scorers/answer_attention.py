@@ -2,20 +2,13 @@
 
 Computes  s_i = mean over layers, heads and queries t of  softmax_j<=t (q_t . k_j / sqrt(w))  at j = i
           over the topmost `num_layers` layers and all heads; queries are the tokens of the response
-          (query=answer) or the last token of the text that closes the thinking (query=close)
+          (query=answer; in a chat with the end of the turn) or the last token of the closing (query=close)
 Source    CRISP, arXiv 2604.17297: in the upper layers the token `</think>` is an anchor, whose attention separates
-          the steps that matter from the others. Attention also predicts the deletion order of arXiv 2601.03066.
+          the steps that matter from the others. CRISP pools this over steps and edits them; here it is a score per
+          token. Its code is not public, so its choice of layers and heads is not verified.
 
-In the chat template the end of the turn counts as the last token of the response. With query=close the response is
-not read at all, since nothing before it can see it.
-
-CRISP pools this over steps and lets a search over step operators (keep, delete, merge, rewrite) use it; here it is a
-score per token, pooled by scorer.pooling. Its code is not public, so its choice of layers and heads is not verified;
-texts about it name the deep ones.
-
-The model runs as usual, with torch's scaled dot-product attention. In the observed layers the attention function also
-computes the softmax rows of the query positions, a bounded number at a time, and adds them up: memory grows with the
-length of the text and not with its square.
+In the observed layers the attention function also computes the softmax rows of the queries, a bounded number at a time:
+memory grows with the length of the text and not with its square.
 
 Shape suffixes: H heads, K key-value heads, L positions, Q query positions, W width of a head.
 """
@@ -65,7 +58,7 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
     """Mean attention weight from after the thinking."""
 
     def __init__(self, config: AnswerAttentionConfig, reader: Reader, model: torch.nn.Module) -> None:
-        """Raises ConfigError if the model has not that many layers, ModelError if they see only a window."""
+        """Raises ConfigError if the model has not that many layers, ModelError if one sees only a window."""
         super().__init__(config, reader, model)
         available = len(decoder_layers(model))
         if not 1 <= config.num_layers <= available:
@@ -73,22 +66,18 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
                 f"scorer.num_layers: got {config.num_layers}, allowed: 1 to {available}, the layers of the model"
             )
         refuse_windows(model, config.num_layers)
-        self._num_layers, self._query = config.num_layers, config.query
         self.reads_response = config.query is Query.answer
 
     def after_ids(self, trace: Trace) -> list[int]:
         """See `ModelScorer`; with `query=close` nothing follows the closing."""
-        return super().after_ids(trace) if self._query is Query.answer else self._reader.closing_ids()
+        return super().after_ids(trace) if self.reads_response else self._reader.closing_ids()
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`; one trace at a time."""
         for trace in traces:
-            whole = self.whole(trace)
-            last = range(len(whole.ids) - 1, len(whole.ids))
-            queries = whole.following if self._query is Query.answer else last
-            yield received_attention(
-                self._model, whole.ids, queries=queries, keys=whole.thinking, num_layers=self._num_layers
-            )
+            ids, keys, following = self.whole(trace)
+            queries = following if self.reads_response else range(len(ids) - 1, len(ids))
+            yield received_attention(self._model, ids, queries=queries, keys=keys, num_layers=self.config.num_layers)
 
 
 _NAME = "cotpress_received_attention"
@@ -99,11 +88,7 @@ _ALTERS_WEIGHTS = ("sliding_window", "softcap", "s_aux", "position_bias")
 
 
 def refuse_windows(model: torch.nn.Module, num_layers: int) -> None:
-    """Check that each of the topmost layers attends to the whole text.
-
-    Raises:
-        ModelError: One of them sees a window, or is not an attention layer.
-    """
+    """Raise ModelError if one of the topmost layers sees a window, or is not an attention layer."""
     from cotpress.modeling.loading import split_head
 
     config: Any = split_head(model).decoder.config
@@ -134,9 +119,6 @@ def received_attention(
 
     Returns:
         float32 `[len(keys)]`, in [0, 1]; softmax in float32 over all positions up to the query.
-
-    Raises:
-        ModelError: The architecture computes its attention in a way that cannot be observed.
     """
     import torch
 
@@ -217,7 +199,7 @@ class _Watch:
 
 @contextmanager
 def _watched_by(decoder: Any, watch: _Watch) -> Iterator[None]:
-    """Route attention through `watch`; restore the model's own implementation afterwards."""
+    """Route attention through `watch` inside."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

@@ -8,19 +8,18 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from cotpress.devices.lightning import ctrl_c_stops, quiet_lightning
+from cotpress.devices.lightning import ctrl_c_stops, one_device_trainer, quiet_lightning
 from cotpress.devices.memory import smaller_batches
 from cotpress.errors import ConfigError, DataError, ModelError, TrainingError
 from cotpress.modeling.alignment import encode_plainly, spans_to_mask, tokenize_with_offsets
@@ -29,6 +28,7 @@ from cotpress.modeling.loading import quiet_transformers, without_limits
 from cotpress.modeling.sources import PACKAGE_PREFIX, directory_sha256, model_directory, package_folder, source_identity
 from cotpress.progress import Progress
 from cotpress.records import VALUABLE_FILE, ValuableTrace
+from cotpress.scoring.reader import padded_batches
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import read_records
@@ -44,12 +44,8 @@ KEEP = 1
 IGNORE = -100
 WARMUP_FRACTION = 0.1
 
-_Part = tuple[int, NDArray[np.int32]]
-"""Index of a text, and the token ids of one of its windows."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A text in the encoder's tokens.
 
     Attributes:
@@ -61,17 +57,6 @@ class Encoded:
     token_ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
     word_ids: NDArray[np.int64]
-
-
-def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Encoded:
-    """`text` in the encoder's tokens."""
-    ids, offsets = tokenize_with_offsets(tokenizer, text)
-    words: list[int | None] = encode_plainly(tokenizer, text).word_ids()
-    # A token that was added to the tokenizer belongs to no word: it is its own.
-    known = np.array([-1 if w is None else w for w in words], dtype=np.int64)
-    starts = np.ones(len(known), dtype=np.bool_)
-    starts[1:] = (known[1:] != known[:-1]) | (known[1:] < 0)
-    return Encoded(token_ids=ids, offsets=offsets, word_ids=np.cumsum(starts) - 1)
 
 
 def windows(word_ids: NDArray[np.int64], window_tokens: int) -> list[slice]:
@@ -99,6 +84,16 @@ class Classifier:
             raise ConfigError(f"scorer.window_tokens: got {window_tokens}, this encoder allows 1 to {limit - 2}")
         self.window_tokens = window_tokens
 
+    def encode(self, text: str) -> Encoded:
+        """`text` in the encoder's tokens."""
+        ids, offsets = tokenize_with_offsets(self.tokenizer, text)
+        words: list[int | None] = encode_plainly(self.tokenizer, text).word_ids()
+        # A token that was added to the tokenizer belongs to no word: it is its own.
+        known = np.array([-1 if w is None else w for w in words], dtype=np.int64)
+        starts = np.ones(len(known), dtype=np.bool_)
+        starts[1:] = (known[1:] != known[:-1]) | (known[1:] < 0)
+        return Encoded(ids, offsets, np.cumsum(starts) - 1)
+
     def batch(self, windows_ids: Sequence[NDArray[np.int32]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask, int64 `[B, L]`, of windows between the encoder's two special tokens."""
         first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
@@ -112,22 +107,13 @@ class Classifier:
         return ids, mask
 
     def keep_probabilities(self, texts: Sequence[Encoded], tokens_per_batch: int) -> Iterator[NDArray[np.float32]]:
-        """Yields P(keep) of every token, float32 `[n]` in [0, 1], one array per text, in order."""
-        parts = [
-            (owner, text.token_ids[part])
-            for owner, text in enumerate(texts)
-            for part in windows(text.word_ids, self.window_tokens)
-        ]
-        scored: list[list[NDArray[np.float32]]] = [[np.empty(0, dtype=np.float32)] for _ in texts]
-        finished = 0
+        """Yield P(keep) of every token, float32 `[n]` in [0, 1], one array per text, in order."""
+        parts = [[text.token_ids[part] for part in windows(text.word_ids, self.window_tokens)] for text in texts]
         smaller = smaller_batches(self.model, "classifying tokens")
-        for batch in _batches(parts, tokens_per_batch):
-            for (owner, _), values in zip(batch, smaller.run([ids for _, ids in batch], self._score, len), strict=True):
-                scored[owner].append(values)
-            last_owner = batch[-1][0]  # may have more windows to come; all texts before it are complete
-            yield from map(np.concatenate, scored[finished:last_owner])
-            finished = last_owner
-        yield from map(np.concatenate, scored[finished:])
+        batches = padded_batches([*chain(*parts)], lambda part: len(part) + 2, tokens_per_batch)
+        values = chain.from_iterable(smaller.run(batch, self._score, len) for batch in batches)
+        for some in parts:
+            yield np.concatenate([np.empty(0, dtype=np.float32), *islice(values, len(some))])
 
     @torch.inference_mode()
     def _score(self, parts: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
@@ -137,20 +123,6 @@ class Classifier:
         ).logits.float()
         keep = logits.softmax(dim=-1)[..., KEEP].cpu().numpy()
         return [keep[row, 1 : len(part) + 1] for row, part in enumerate(parts)]
-
-
-def _batches(parts: Sequence[_Part], tokens_per_batch: int) -> Iterator[list[_Part]]:
-    """Consecutive windows whose padded size, special tokens included, is within the budget; at least one."""
-    batch: list[_Part] = []
-    longest = 0
-    for part in parts:
-        longest = max(longest, len(part[1]) + 2)
-        if batch and longest * (len(batch) + 1) > tokens_per_batch:
-            yield batch
-            batch, longest = [], len(part[1]) + 2
-        batch.append(part)
-    if batch:
-        yield batch
 
 
 def encoder_directory(path: str) -> Path:
@@ -231,16 +203,8 @@ def classifier_identity(config: TokenskipConfig, distilled: Artifact | None) -> 
             "scorer.train=true trains the classifier on the distilled labels, and there are none. "
             "Fix: run with the distill stage, or give a published classifier: scorer.train=false scorer.path=HUB_ID"
         )
-    return {
-        "encoder": encoder,
-        "distilled": distilled.key,
-        "learning_rate": config.learning_rate,
-        "epochs": config.epochs,
-        "trained_layers": config.trained_layers,
-        "batch_size": config.batch_size,
-        "window_tokens": config.window_tokens,
-        "seed": config.seed,
-    }
+    settings = ("learning_rate", "epochs", "trained_layers", "batch_size", "window_tokens", "seed")
+    return {"encoder": encoder, "distilled": distilled.key, **{name: getattr(config, name) for name in settings}}
 
 
 def build_classifier(
@@ -262,10 +226,8 @@ def build_classifier(
     return load_classifier(trained.path, config, new_head=False, device=device)
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    token_ids: NDArray[np.int32]
-    keep: NDArray[np.bool_]
+_Example = tuple[NDArray[np.int32], NDArray[np.bool_]]
+"""Token ids of a window, and the labels to keep them."""
 
 
 def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.device) -> Summary:
@@ -274,9 +236,14 @@ def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.d
         torch.manual_seed(config.seed)
         classifier = load_classifier(encoder_directory(config.path), config, new_head=True, device=device)
         freeze_lower_layers(classifier.model, config.trained_layers)
-        examples = _examples(classifier, traces)
-        num_tokens = sum(len(e.token_ids) for e in examples)
-        share = sum(int(e.keep.sum()) for e in examples) / max(num_tokens, 1)
+        examples: list[_Example] = []
+        for trace in traces:
+            tokens = classifier.encode(trace.thinking)
+            keep = spans_to_mask(tokens.offsets, trace.valuable)
+            parts = windows(tokens.word_ids, classifier.window_tokens)
+            examples += [(tokens.token_ids[part], keep[part]) for part in parts]
+        num_tokens = sum(len(keep) for _, keep in examples)
+        share = sum(int(keep.sum()) for _, keep in examples) / max(num_tokens, 1)
         if not 0 < share < 1:
             raise DataError(
                 f"the distilled labels keep {share:.0%} of {num_tokens} tokens in {len(traces)} traces: a classifier "
@@ -312,24 +279,12 @@ def freeze_lower_layers(model: "PreTrainedModel", trained_layers: int | None) ->
         layer.requires_grad_(True)
 
 
-def _examples(classifier: Classifier, traces: Sequence[ValuableTrace]) -> list[_Window]:
-    examples = []
-    for trace in traces:
-        tokens = encode(classifier.tokenizer, trace.thinking)
-        keep = spans_to_mask(tokens.offsets, trace.valuable)
-        parts = windows(tokens.word_ids, classifier.window_tokens)
-        examples += [_Window(tokens.token_ids[part], keep[part]) for part in parts]
-    return examples
-
-
-def _loader(
-    classifier: Classifier, examples: list[_Window], config: TokenskipConfig
-) -> "DataLoader[dict[str, torch.Tensor]]":
-    def collate(batch: list[_Window]) -> dict[str, torch.Tensor]:
-        ids, mask = classifier.batch([w.token_ids for w in batch])
+def _loader(classifier: Classifier, examples: list[_Example], config: TokenskipConfig) -> DataLoader[Any]:
+    def collate(batch: list[_Example]) -> dict[str, torch.Tensor]:
+        ids, mask = classifier.batch([token_ids for token_ids, _ in batch])
         labels = torch.full_like(ids, IGNORE)
-        for row, window in enumerate(batch):
-            labels[row, 1 : len(window.keep) + 1] = torch.from_numpy(window.keep.astype(np.int64))
+        for row, (_, keep) in enumerate(batch):
+            labels[row, 1 : len(keep) + 1] = torch.from_numpy(keep.astype(np.int64))
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     order = torch.Generator().manual_seed(config.seed)
@@ -346,11 +301,7 @@ class KeepDropModule(pl.LightningModule):
         self.last_loss = math.nan
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        """Loss of one batch (scalar).
-
-        Raises:
-            TrainingError: It is not finite.
-        """
+        """Loss of one batch (scalar); raises TrainingError if it is not finite."""
         logits = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         loss = cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE)
         self.last_loss = loss.item()
@@ -375,34 +326,17 @@ class KeepDropModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class _ShowProgress(pl.Callback):
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, KeepDropModule)
-        self._progress.advance(len(batch["labels"]), note=f"loss {pl_module.last_loss:.3f}")
-
-
-def _fit(module: KeepDropModule, loader: "DataLoader[Any]", config: TokenskipConfig, device: torch.device) -> None:
+def _fit(module: KeepDropModule, loader: DataLoader[Any], config: TokenskipConfig, device: torch.device) -> None:
     num_windows = len(loader.dataset) * config.epochs  # type: ignore[arg-type]
     with Progress("train classifier", num_windows, "windows") as progress, quiet_lightning():
         # Lightning's advice on data workers, logging and unused GPUs: none applies to a minute of training.
         warnings.simplefilter("ignore")
-        trainer = pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            plugins=[LightningEnvironment()],  # else Lightning looks for SLURM
-            max_epochs=config.epochs,
-            gradient_clip_val=1.0,
-            callbacks=[_ShowProgress(progress)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+        show = pl.callbacks.LambdaCallback(
+            on_train_batch_end=lambda trainer, module, outputs, batch, batch_idx: progress.advance(
+                len(batch["labels"]), note=f"loss {module.last_loss:.3f}"
+            )
         )
+        trainer = one_device_trainer(device, callbacks=[show], max_epochs=config.epochs, gradient_clip_val=1.0)
         module.model.train()
         with ctrl_c_stops(trainer):
             trainer.fit(module, loader)

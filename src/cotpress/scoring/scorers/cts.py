@@ -6,13 +6,9 @@ Source    arXiv 2505.17827, section 3.2 (Score(x_i^thk | x^ans, x_<i^thk)); the 
           question_answer. The paper's b is empty; c = question_answer with b = question scores the answer's share
           beyond the question.
 
-Both readings have the same form (see reader.py) and differ in the condition alone.
-
 The released code (LLMLingua 0.2.2, rank_method=longllmlingua, condition_compare=True) deviates: it keeps a token by
 the score of the NEXT token, scores later windows on a prefix that is already compressed, uses no chat template
-although its reference model was trained with one, no bos, and cuts the thinking at 5,000 tokens silently. Here
-every token has its own score on the full text, and thinking over the context is read in overlapping windows, the
-same ones in both readings, and counted in the manifest.
+although its reference model was trained with one, no bos, and cuts the thinking at 5,000 tokens silently.
 """
 
 from dataclasses import dataclass

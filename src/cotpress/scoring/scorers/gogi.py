@@ -1,20 +1,15 @@
 """Goal-gradient importance: how strongly the likelihood of the response depends on a token's hidden state.
 
 Computes  s_i = || d/dh_i^(l)  -log p(a | q, r) ||_1 ,   l = round(depth * L), at least 1 and at most L - 1
-          h_i^(l) output of layer l of L at thinking token i, q condition, r thinking, a response or gold answer
-Source    Adaptive GoGI-Skip, arXiv 2505.08392, which differentiates the loss of the final answer at one middle layer
-          chosen per model; here the layer is a share of the depth, so that it means the same in every model.
+          h_i^(l) output of layer l of L at thinking token i, q condition, r thinking, a response or gold answer,
+          in a chat with the end of the turn. The closing of the thinking is read but not part of the loss. No later
+          token reads the topmost layer's output at a thinking token: its gradient is zero, so it is left out.
+Source    Adaptive GoGI-Skip, arXiv 2505.08392, which chooses one middle layer per model; a share of the depth means the
+          same in every model. No released code was found, and texts about the paper disagree on the norm (L1 or L2).
+          Its threshold that moves with the entropy at run time is a selection and not part of the score.
 
-No later token reads the topmost layer's output at a thinking token, so its gradient is zero and it is left out.
--log p is summed over the tokens of a; in the chat template the end of the turn is the last of them. The closing of the
-thinking is read between r and a but not part of the loss.
-
-No released code was found to check against, and texts about the paper disagree on the norm (L1 or L2). Its second
-half, the threshold that moves with the entropy at run time, is a selection and not part of the score.
-
-One forward and one backward pass over a single, unpadded sequence. The output of the observed layer is replaced by a
-detached copy, and no parameter takes part, so the graph holds the upper layers only; the logits of the target are made
-and differentiated a bounded number of rows at a time.
+The output of the observed layer is replaced by a detached copy, and no parameter takes part, so the graph holds the
+upper layers only; logits are made and differentiated a bounded number of rows at a time.
 
 Shape suffixes: L positions, D hidden size, N target tokens, V vocabulary.
 """
@@ -71,20 +66,17 @@ class GogiScorer(ModelScorer[GogiConfig]):
         num_layers = len(decoder_layers(model))
         if num_layers < 2:
             raise ModelError(f"scorer {config.name}: the model has {num_layers} layer, allowed: 2 or more")
-        self._target = config.target
         self._layer = min(max(round(config.depth * num_layers), 1), num_layers - 1)
 
     def following(self, trace: Trace) -> str:
         """See `ModelScorer`: the response, or the gold answer alone."""
-        return trace.answer if self._target is Target.answer else trace.response
+        return trace.answer if self.config.target is Target.answer else trace.response
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`; one trace at a time."""
         for trace in traces:
-            whole = self.whole(trace)
-            yield hidden_gradient_norms(
-                self._model, whole.ids, layer=self._layer, observed=whole.thinking, target=whole.following
-            )
+            ids, thinking, following = self.whole(trace)
+            yield hidden_gradient_norms(self._model, ids, layer=self._layer, observed=thinking, target=following)
 
 
 _LOGITS_AT_ONCE = 2**24
@@ -118,16 +110,12 @@ def hidden_gradient_norms(
     Args:
         model: A causal language model in eval mode, with or without PEFT.
         ids: Token ids of the whole sequence.
-        layer: The hidden states are the output of this layer, counted from 1; for the topmost one, before the final
-            norm.
+        layer: Its output is observed, counted from 1; of the topmost one before the final norm.
         observed: Positions whose hidden states are observed.
         target: Positions of the tokens to be explained, summed over; its first is not 0.
 
     Returns:
         float32 `[len(observed)]`, in nats per unit of the hidden states.
-
-    Raises:
-        ModelError: The architecture cannot be split into layers and head.
     """
     import torch
 

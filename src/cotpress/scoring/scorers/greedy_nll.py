@@ -2,24 +2,16 @@
 
 Computes  s_i = place of token i in the deletion order, 0 for the first deleted, n - 1 for the last survivor
           each round deletes  argmax_i  J(r without i),   J(r) = log p(r | q) + log p(a | q, r)
-          q condition, r remaining thinking, a response
+          q condition, r remaining thinking, a response, in a chat with the end of the turn
 Source    arXiv 2601.03066, greedy pruning with the joint objective over thinking and answer.
 
-With deletions_per_round = k > 1 the k best of a round go at once, best first. The published algorithm is k = 1, and
-the two may differ widely: after one deletion other tokens become the cheapest. Of equal candidates the earlier token
-is deleted first, as in the release; deleting one token out of a run of equal ones gives the same text, so those are
-equal exactly. The text that closes the thinking is read, but its log-probability is not counted: it measures how ready
-the model is to stop, not the worth of the tokens. In the chat template the end of the turn is the last token of a.
+The published algorithm is deletions_per_round = 1; k > 1 deletes the k best of a round at once, and the order may
+differ widely. Of equal candidates the earlier token is deleted first, as in the release. The closing of the thinking is
+read but not counted: it measures how ready the model is to stop. The released code deviates: it minimises the
+perplexity, which is the same order, and counts all text after the thinking, closing and chat markup included.
 
-The released code deviates: it minimises the perplexity, the mean over a number of tokens that is the same for all
-candidates of a round and so the same order; it counts all text after the thinking, closing and chat markup included;
-it reads every candidate whole, with vLLM. Here the shared part of a round's candidates is computed once.
-
-A trace of n tokens costs n / k rounds of n candidates each, so the length is limited.
-
-The candidates of a round agree up to the token that is missing. Keys and values of the full text are computed once;
-every batch of neighbouring deletions starts from the part of them that its texts share, so only the tokens after a
-deletion are computed again. All texts are equally long: there is no padding.
+A trace of n tokens costs n / k rounds of n candidates each, so the length is limited. Keys and values of the full text
+are computed once; every batch of neighbouring deletions starts from the part of them that its texts share.
 
 Shape suffixes: L positions of the full text, B deletions in a batch, R positions of their rest, N scored positions.
 """
@@ -29,14 +21,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.records import Trace
 from cotpress.scoring.config import ReadingConfig
-from cotpress.scoring.reader import ModelScorer, Reader, Whole
+from cotpress.scoring.reader import ModelScorer, Whole
 from cotpress.settings import Count
 
 if TYPE_CHECKING:
@@ -62,15 +54,11 @@ class GreedyNllScorer(ModelScorer[GreedyNllConfig]):
     reads_response = True
     passes = None
 
-    def __init__(self, config: GreedyNllConfig, reader: Reader, model: torch.nn.Module) -> None:
-        super().__init__(config, reader, model)
-        self._max_tokens, self._per_round = config.max_tokens, config.deletions_per_round
-
     def refusal(self, trace: Trace) -> str | None:
         """See `ModelScorer`; also refuses thinking over the limit."""
-        if (reason := super().refusal(trace)) is not None or self.num_tokens(trace) <= self._max_tokens:
+        if (reason := super().refusal(trace)) is not None or self.num_tokens(trace) <= self.config.max_tokens:
             return reason
-        return f"thinking longer than scorer.max_tokens={self._max_tokens}"
+        return f"thinking longer than scorer.max_tokens={self.config.max_tokens}"
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`; one trace at a time."""
@@ -82,20 +70,18 @@ class GreedyNllScorer(ModelScorer[GreedyNllConfig]):
 
     def _deletion_order(self, whole: Whole) -> list[int]:
         """Indices of thinking tokens, first deleted first."""
-        context, thinking = whole.ids[: whole.thinking.start], whole.ids[whole.thinking.start : whole.thinking.stop]
-        after = whole.ids[whole.thinking.stop :]
-        num_closing = whole.following.start - whole.thinking.stop
+        ids, thinking, following = whole
         remaining, deleted = list(range(len(thinking))), []
         while len(remaining) > 1:
-            end = len(context) + len(remaining)
+            end = thinking.start + len(remaining)
             joint = deletion_logprobs(
                 self._model,
-                [*context, *(thinking[i] for i in remaining), *after],
-                deletable=range(len(context), end),
-                uncounted=range(end, end + num_closing),
+                [*ids[: thinking.start], *(ids[thinking.start + i] for i in remaining), *ids[thinking.stop :]],
+                deletable=range(thinking.start, end),
+                uncounted=range(end, end + following.start - thinking.stop),
                 tokens_per_batch=self._reader.tokens_per_batch,
             )
-            best = np.argsort(-joint, kind="stable")[: self._per_round]
+            best = np.argsort(-joint, kind="stable")[: self.config.deletions_per_round]
             deleted += [remaining[i] for i in best]
             remaining = [token for i, token in enumerate(remaining) if i not in set(best.tolist())]
         return deleted + remaining
@@ -104,7 +90,7 @@ class GreedyNllScorer(ModelScorer[GreedyNllConfig]):
 def deletion_logprobs(
     model: torch.nn.Module, ids: Sequence[int], *, deletable: range, uncounted: range, tokens_per_batch: int
 ) -> NDArray[np.float64]:
-    """log p of the text after the context, with one of the deletable tokens left out, for each of them.
+    """log p of the text after the context, with one of the deletable tokens left out, for each of them, in nats.
 
     Deleting any token out of a run of equal ones gives the same text; it is computed once, so their values are equal.
 
@@ -116,11 +102,7 @@ def deletion_logprobs(
         tokens_per_batch: Tokens per forward pass; changes speed and memory only.
 
     Returns:
-        float64 `[len(deletable)]`, in nats: sums of float32 log-probabilities over the remaining deletable tokens and
-        all that follows, without `uncounted`.
-
-    Raises:
-        ModelError: The architecture cannot be split into body and head.
+        float64 `[len(deletable)]`, sums over the remaining deletable tokens and all that follows, without `uncounted`.
     """
     if not 0 < deletable.start < deletable.stop < len(ids):
         raise ValueError(f"the deletable positions {deletable} need a token before and a token after them")
@@ -142,15 +124,12 @@ def deletion_logprobs(
         smaller = smaller_batches(model, "reading a text without each of its tokens")
 
         def left_out(batch: Sequence[int]) -> list[float]:
-            whole: list[float] = (
-                logprob_before_L[batch[0]] + _rest_logprobs(split, cache, ids_L, counted_L, batch)
-            ).tolist()
-            return whole
+            rest_B = _rest_logprobs(split, cache, ids_L, counted_L, batch)
+            return cast("list[float]", (logprob_before_L[batch[0]] + rest_B).tolist())
 
         while len(values) < len(runs):
             batch = runs[len(values) :][: max(tokens_per_batch // (len(ids) - runs[len(values)]), 1)]
             values += smaller.run(batch, left_out, lambda place: len(ids) - place)
-        # Deleting any token of a run gives the same text.
         return np.repeat(np.array(values), np.diff([*runs, deletable.stop]))
 
 

@@ -4,53 +4,30 @@ Computes  the tokens that stay at one ratio; there is no score per token
 Source    PyPI llmlingua 0.2.2, `compress_prompt([thinking], question=condition, rate=ratio, condition_compare=True,
           rank_method="longllmlingua", iterative_size=1800, concate_question=False)`, called so by the release of
           arXiv 2505.17827; with scorer=self_information instead: rank_method="llmlingua", condition_compare=False and
-          no question, the LLMLingua rows of that paper. Behaviour is repeated here, no code: the kept tokens
-          are the release's own (tests/unit/scoring/scorers/test_llmlingua_compat.py).
+          no question. Behaviour is repeated, no code; the kept tokens are the release's own (see its test).
 
-The formula of CTS (cts.py with `compression=single`) scores every token once, on the whole text, keeps it by its own
-score, and meets the ratio to the token. The release does none of this:
+Unlike CTS (cts.py with `compression=single`), which scores every token once and meets the ratio to the token:
 
-1. A token stays or goes by the score of the token AFTER it; the last token always stays.
-2. It works in windows of `iterative_size` tokens. After each window the kept tokens replace the text, so later tokens
-   are scored after a text with holes, and a threshold is taken over the scores of everything that is left: new ones of
-   this window, those of kept tokens, and for the text further on those of the very first reading.
-3. The last window is never cut unless it is full; at iterative_size=1800 and ratio 0.5 that leaves 0.79 of 3,106 tokens
-   and 0.66 of 4,318. A text of n tokens that is shorter than a window stays as it is only if its condition is short:
-   one of iterative_size - n tokens or more has the first 2n + 2 - iterative_size tokens of the text cut.
-4. The threshold is not set at the ratio but at ratio * (condition + thinking) / (thinking + 3), in tokens: the longer
-   the condition, the less is cut. At 1 or above (a written solution half as long as the thinking, at ratio 0.7) the
-   text stays as it is.
-5. The condition stands before the thinking as plain text with a blank line, without chat template or bos, although
-   the reference model was trained with a chat template. `scorer.template` therefore has no effect.
-6. Digits and other tokens that were to be protected are not: the options are ignored on this path. Here they are
-   refused in the configuration.
+1. A token stays or goes by the value of the token AFTER it; the last token always stays.
+2. Per window of `iterative_size` tokens a threshold is taken over the values of all that is left: new ones, those of
+   kept tokens, and further on those of the first reading. Then the window that was cut and the next one are read again,
+   after the remaining prefix, and only they get new values.
+3. The last window is never cut unless it is full. A text of n tokens that is shorter than a window is cut only if its
+   condition has iterative_size - n tokens or more, and then in its first 2n + 2 - iterative_size tokens.
+4. The threshold is set at ratio * (condition + thinking) / (thinking + 3), in tokens; at 1 or above the text stays.
+5. The condition stands before the thinking as plain text, without chat template or bos, whatever `scorer.template` is.
 
-Differences from the release, on purpose:
-
-- Kept are tokens of the thinking, as everywhere here: the text is that of their characters. The release decodes the
-  kept ids, which is another text where a character of several tokens lost some of them (it writes a replacement
-  character there; here the character stays whole), and is then tokenized anew.
-- A text that does not fit `model.context_tokens` with its condition is refused and counted; the release cuts at 5,000
-  tokens (its script), or drops the middle of the key-value cache. So is one whose condition leaves no room for two
-  windows, which the release would cut.
-- The release stops with an error where condition and thinking share a token when joined (a thinking that starts with
-  a line break), and for a thinking of one token. Here the condition is tokenized by itself, and the token stays.
-- Ratio 1 keeps everything; the release without condition then sets its threshold at n / (n + 3).
-- Nothing is random or batched in either: one text at a time, with a key-value cache. Only the probabilities of the
-  text's own tokens are computed, not the logits of the whole text.
-
-The window loop: every token carries the value of the token AFTER it. Per window, the values of the remaining tokens are
-ranked, a threshold is taken at the share, and the window's tokens at or under it go. Then the window that was cut and
-the next one are read again, after the remaining prefix, and only they get new values.
-
-Shape suffixes: L positions, D hidden size.
+Differences from the release, on purpose: the text is that of the kept tokens' characters, not of their decoded ids; a
+text or condition over the context is refused and counted instead of cut; a condition that shares a token with the
+thinking is tokenized by itself, and a thinking of one token stays, where the release stops with an error; ratio 1 keeps
+everything. Only the probabilities of the text's own tokens are computed, one text at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +43,7 @@ from cotpress.scoring.scorers.self_information import SelfInformationConfig
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cotpress.scoring.job import ChunkJob
     from cotpress.scoring.models import Models
@@ -81,27 +58,22 @@ def llmlingua_settings(config: ScorerConfig) -> Settings:
     Raises:
         ConfigError: It does not.
     """
-    problem = None
-    if isinstance(config, CtsConfig):
-        if config.condition is Condition.none:
-            problem = "scorer.condition: got 'none', which compares the text with itself. Fix: scorer.condition=answer"
-        elif config.baseline is not Condition.none:
-            problem = f"scorer.baseline: got '{config.baseline.value}', but the release compares with no condition. "
-            problem += "Fix: scorer.baseline=none"
-    elif isinstance(config, SelfInformationConfig):
-        if config.condition is not Condition.none:
-            problem = f"scorer.condition: got '{config.condition.value}', but plain LLMLingua knows no condition. "
-            problem += "Fix: scorer.condition=none"
-    else:
+    if not isinstance(config, CtsConfig | SelfInformationConfig):
         problem = f"scorer: got '{config.name}', but the release knows two scores: scorer=cts, or "
         problem += "scorer=self_information scorer.condition=none (plain LLMLingua)"
-    if problem is None:
-        assert isinstance(config, CtsConfig | SelfInformationConfig)
-        if config.pooling is Unit.token:
-            return config
-        problem = (
-            f"scorer.pooling: got '{config.pooling.value}', but the release scores tokens. Fix: scorer.pooling=token"
-        )
+    elif isinstance(config, CtsConfig) and config.condition is Condition.none:
+        problem = "scorer.condition: got 'none', which compares the text with itself. Fix: scorer.condition=answer"
+    elif isinstance(config, CtsConfig) and config.baseline is not Condition.none:
+        problem = f"scorer.baseline: got '{config.baseline.value}', but the release compares with no condition. "
+        problem += "Fix: scorer.baseline=none"
+    elif isinstance(config, SelfInformationConfig) and config.condition is not Condition.none:
+        problem = f"scorer.condition: got '{config.condition.value}', but plain LLMLingua knows no condition. "
+        problem += "Fix: scorer.condition=none"
+    elif config.pooling is not Unit.token:
+        problem = f"scorer.pooling: got '{config.pooling.value}', but the release scores tokens. "
+        problem += "Fix: scorer.pooling=token"
+    else:
+        return config
     raise ConfigError(f"compression=llmlingua_compat repeats LLMLingua 0.2.2. {problem}")
 
 
@@ -109,20 +81,17 @@ class Rereader:
     """Reads token ids after those in its key-value cache; a text is read piece by piece while its last part may change.
 
     Positions are those in the text at the time of reading.
-
-    Args:
-        model: A causal language model in eval mode.
-
-    Raises:
-        ModelError: The architecture cannot be split into body and head.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
+        """Raises ModelError if the architecture of `model`, in eval mode, cannot be split into body and head."""
+        from transformers import DynamicCache
+
         from cotpress.modeling.loading import split_head
 
-        self._split = split_head(model)
-        self._device = next(model.parameters()).device
-        self._cache = self._empty()
+        self._split, self._device = split_head(model), next(model.parameters()).device
+        # Without the model's config: every layer keeps everything, so that the end can be cut off anywhere.
+        self._cache = DynamicCache()
 
     @property
     def num_read(self) -> int:
@@ -153,24 +122,15 @@ class Rereader:
     def forget_after(self, num_tokens: int) -> None:
         """Keep the first `num_tokens` of the cache; the next tokens to read follow them."""
         assert num_tokens <= self.num_read
-        if num_tokens == 0:
-            self._cache = self._empty()
-        else:
+        if num_tokens:
             self._cache.crop(num_tokens - self.num_read)
-
-    @staticmethod
-    def _empty() -> DynamicCache:
-        from transformers import DynamicCache
-
-        # Without the model's config: every layer keeps everything, so that the end can be cut off anywhere.
-        return DynamicCache()
+        else:
+            self._cache = type(self._cache)()
 
 
-class Measure(Protocol):
-    """Gives each token of a text the value of the token after it; higher = keep."""
-
-    def __call__(self, ids: NDArray[np.int32], since: int) -> NDArray[np.float32]:
-        """Values of `ids[since:-1]`, float32 `[len(ids) - since - 1]`; `ids[:since]` are those of the previous call."""
+Measure = Callable[[NDArray[np.int32], int], NDArray[np.float32]]
+"""Gives each token of a text the value of the token after it: from `ids` and `since` the values of `ids[since:-1]`;
+`ids[:since]` are those of the previous call."""
 
 
 def window_share(num_condition: int, num_text: int, num_special: int, ratio: float) -> float:
@@ -185,8 +145,8 @@ def window_share(num_condition: int, num_text: int, num_special: int, ratio: flo
         num_special: Special tokens that the tokenizer puts around any text.
         ratio: Kept fraction.
     """
-    instruction = num_special  # an empty text
-    budget = (instruction + (num_condition + num_special) + (num_text + num_special)) * ratio - instruction
+    # The instruction is an empty text.
+    budget = (num_special + (num_condition + num_special) + (num_text + num_special)) * ratio - num_special
     return max(min(1.0, budget / (num_text + 3)), 0.0)
 
 
@@ -210,7 +170,9 @@ def kept_tokens(
     low, high = 0, iterative_size - 1
     while True:
         cut = cuttable.copy()
-        cut[:-1] &= values <= _threshold(values, share)
+        # The pool holds kept, current and, further on, outdated values alike.
+        position = max(0, min(len(values) - 1, int(len(values) * share) - 1))
+        cut[:-1] &= values <= np.sort(values)[::-1][position]
         places, values = places[~cut], values[~cut[:-1]]
         # The cut window and its successor are read again; the border before them is not, and keeps the value of a
         # token that may be gone.
@@ -225,13 +187,6 @@ def kept_tokens(
     mask = np.zeros(len(ids), dtype=bool)
     mask[places] = True
     return mask
-
-
-def _threshold(values: NDArray[np.float32], share: float) -> np.float32:
-    """The value that a token must exceed; the pool holds kept, current and, further on, outdated values alike."""
-    position = max(0, min(len(values) - 1, int(len(values) * share) - 1))
-    threshold: np.float32 = np.sort(values)[::-1][position]
-    return threshold
 
 
 def _first_window(num_condition: int, num_text: int, iterative_size: int) -> NDArray[np.bool_]:
@@ -281,23 +236,16 @@ def decision_job(
         "reference": None if models.reference is None else models.reference.key,
         "context_tokens": models.config.context_tokens,
     }
-    return ChunkJob(
-        stage="decide",
-        label=settings.name,
-        identity=identity,
-        make=partial(_make, settings, ratio, iterative_size, models),
-        traces=traces,
-        trainer=models.trainer,
-        store=models.store,
-    )
+    make = partial(_make, settings, ratio, iterative_size, models)
+    return ChunkJob("decide", settings.name, identity, make, traces, models.trainer, models.store)
 
 
 def _make(settings: Settings, ratio: float, iterative_size: int, models: Models) -> LlmlinguaCompat:
-    model, context_tokens = models.model(ReadBy.reference), models.config.context_tokens
-    return LlmlinguaCompat(settings, model, models.tokenizer, context_tokens, ratio, iterative_size)
+    context = models.config.context_tokens
+    return LlmlinguaCompat(settings, models.model(ReadBy.reference), models.tokenizer, context, ratio, iterative_size)
 
 
-class LlmlinguaCompat(TokenScorer[ScorerConfig]):
+class LlmlinguaCompat(TokenScorer[Settings]):
     """Decides at one ratio. It has the form of a scorer, but its values are 1 and 0 and depend on the ratio.
 
     Args:
@@ -318,19 +266,14 @@ class LlmlinguaCompat(TokenScorer[ScorerConfig]):
         ratio: float,
         iterative_size: int,
     ) -> None:
-        super().__init__(config.name, tokenizer)
-        self._condition, self._model = config.condition, model
+        super().__init__(config, tokenizer)
+        self._model = model
         self._context_tokens, self._ratio, self._iterative_size = context_tokens, ratio, iterative_size
         self._num_special = len(tokenizer("")["input_ids"])
 
-    @classmethod
-    def build(cls, config: ScorerConfig, models: Models) -> LlmlinguaCompat:
-        """Fail: its jobs are built by `decision_job`, which knows the ratio."""
-        raise NotImplementedError
-
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces without their condition, and texts that the release would cut before it reads them."""
-        if (reason := super().refusal(trace) or missing_text([self._condition], trace)) is not None:
+        if (reason := super().refusal(trace) or missing_text([self.config.condition], trace)) is not None:
             return reason
         thinking = self._ids(trace.thinking)
         num_condition = len(self._condition_ids(trace, thinking))
@@ -343,23 +286,20 @@ class LlmlinguaCompat(TokenScorer[ScorerConfig]):
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """Yield 1 for tokens that stay and 0 for the others, float32 `[n]` per trace."""
         for trace in traces:
-            yield self._decide(trace).astype(np.float32)
-
-    def _decide(self, trace: Trace) -> NDArray[np.bool_]:
-        thinking = self._ids(trace.thinking)
-        condition = self._condition_ids(trace, thinking)
-        num_budgeted = len(self._ids(condition_text(self._condition, trace)))
-        return kept_tokens(
-            thinking,
-            _Reading(self._model, condition, trace.id),
-            num_condition=len(condition),
-            share=window_share(num_budgeted, len(thinking), self._num_special, self._ratio),
-            iterative_size=self._iterative_size,
-        )
+            thinking = self._ids(trace.thinking)
+            condition = self._condition_ids(trace, thinking)
+            num_budgeted = len(self._ids(condition_text(self.config.condition, trace)))
+            yield kept_tokens(
+                thinking,
+                _Reading(self._model, condition, trace.id),
+                num_condition=len(condition),
+                share=window_share(num_budgeted, len(thinking), self._num_special, self._ratio),
+                iterative_size=self._iterative_size,
+            ).astype(np.float32)
 
     def _condition_ids(self, trace: Trace, thinking: NDArray[np.int32]) -> NDArray[np.int32]:
         """Token ids before the thinking, tokenized together with it; empty without a condition."""
-        text = condition_text(self._condition, trace)
+        text = condition_text(self.config.condition, trace)
         if not text:
             return np.empty(0, dtype=np.int32)
         before = text + "\n\n"
@@ -383,20 +323,14 @@ class _Reading:
         """See `Measure`."""
         self._alone.forget_after(since)
         values = self._alone.surprisals(ids[since:])
-        if len(self._condition):
-            values = values - self._after_condition(ids, since)
+        if num_condition := len(self._condition):
+            # From the start at once: without a cache the attention needs no mask, which is faster.
+            self._conditioned.forget_after(num_condition + since if since else 0)
+            start, unscored = (ids[:0], 0) if since else (self._condition, num_condition)
+            values = values - self._conditioned.surprisals(np.concatenate([start, ids[since:]]), unscored)
         if not np.isfinite(values).all():
             raise ModelError(
                 f"llmlingua_compat: scores of trace '{self._trace_id}' are not finite. "
                 "Fix: model.dtype=float32, or retrain the reference model with a lower learning rate"
             )
         return values
-
-    def _after_condition(self, ids: NDArray[np.int32], since: int) -> NDArray[np.float32]:
-        num_condition = len(self._condition)
-        if since:
-            self._conditioned.forget_after(num_condition + since)
-            return self._conditioned.surprisals(ids[since:])
-        # From the start at once: without a cache the attention needs no mask, which is faster.
-        self._conditioned.forget_after(0)
-        return self._conditioned.surprisals(np.concatenate([self._condition, ids]), num_unscored=num_condition)

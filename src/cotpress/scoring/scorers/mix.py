@@ -9,11 +9,11 @@ a mix itself. It is computed from the parts' score artifacts, which are those of
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.modeling.alignment import project_scores, tokenize_with_offsets
@@ -41,17 +41,17 @@ class MixConfig(ScorerConfig):
 
     @property
     def needs_reference(self) -> bool:
-        """True if one of the parts that count does."""
+        """See `ScorerConfig`; like the next two, true if one of the parts that count does."""
         return any(self.parts[name].needs_reference for name in self.weighted)
 
     @property
     def needs_labels(self) -> bool:
-        """True if one of the parts that count does."""
+        """See `ScorerConfig`."""
         return any(self.parts[name].needs_labels for name in self.weighted)
 
     @property
     def reads_with_model(self) -> bool:
-        """True if one of the parts that count does."""
+        """See `ScorerConfig`."""
         return any(self.parts[name].reads_with_model for name in self.weighted)
 
     def identity(self) -> dict[str, Any]:
@@ -90,51 +90,52 @@ class MixScorer(ScorerKind):
     """
 
     def __init__(self, config: MixConfig, models: "Models") -> None:
-        self._weights = np.array([config.weights[name] for name in config.weighted])
-        self._tokenizer, self.fingerprint = models.tokenizer, models.tokenizer_identity["tokenizer"]
+        self._config, self._models = config, models
 
     @classmethod
     def num_passes(cls, config: Any) -> int | None:
         """See `ScorerKind`."""
-        from cotpress.scoring.table import scorer_of
-
-        parts = [config.parts[name] for name in config.weighted]
-        passes = [scorer_of(part).num_passes(part) for part in parts]
-        known = [n for n in passes if n is not None]
-        return sum(known) if len(known) == len(passes) else None
+        passes = [kind.num_passes(part) for kind, part in _kinds(config).values()]
+        return None if None in passes else sum(n or 0 for n in passes)
 
     @classmethod
     def reads_windows(cls, config: Any) -> bool:
         """See `ScorerKind`."""
-        from cotpress.scoring.table import scorer_of
-
-        parts = [config.parts[name] for name in config.weighted]
-        return any(scorer_of(part).reads_windows(part) for part in parts)
+        return any(kind.reads_windows(part) for kind, part in _kinds(config).values())
 
     @classmethod
     def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
         """See `ScorerKind`."""
-        from cotpress.scoring.table import scorer_of
+        parts = {name: kind.identity(part, models) for name, (kind, part) in _kinds(config).items()}
+        return {"model": models.identity, "parts": parts}
 
-        parts = {name: config.parts[name] for name in config.weighted}
-        identities = {name: scorer_of(part).identity(part, models) for name, part in parts.items()}
-        return {"model": models.identity, "parts": identities}
-
-    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Token ids of the thinking, int32 `[n]`, and the characters they stand for, int32 `[n, 2]`."""
-        return tokenize_with_offsets(self._tokenizer, trace.thinking)
-
-    def score(self, trace: Trace, *parts: ScoredTrace) -> NDArray[np.float32]:
-        """Compute the score of every thinking token, float32 `[n]`, from those of the weighted parts, in order."""
-        ranks = np.stack([self._ranks(trace, part) for part in parts])
-        mixed: NDArray[np.float32] = (self._weights @ ranks / self._weights.sum()).astype(np.float32)
-        return mixed
-
-    def _ranks(self, trace: Trace, part: ScoredTrace) -> NDArray[np.float64]:
+    def combine(self, trace: Trace, rows: Sequence[ScoredTrace | None]) -> ScoredTrace | str:
+        """Compute the record of a trace from those of the weighted parts, or give the reason why it has none."""
         from scipy.stats import rankdata
 
-        scores = part.scores
-        if part.tokenizer != self.fingerprint:
-            scores = project_scores(part.offsets, part.scores, self.tokens(trace)[1], len(trace.thinking))
-        ranks: NDArray[np.float64] = (rankdata(scores) - 0.5) / max(len(scores), 1)
-        return ranks
+        ids, offsets = tokenize_with_offsets(self._models.tokenizer, trace.thinking)
+        tokenizer = self._models.tokenizer_identity["tokenizer"]
+        weights = np.array([self._config.weights[name] for name in self._config.weighted])
+        ranks = []
+        for name, row in zip(self._config.weighted, rows, strict=True):
+            if row is None:
+                return f"no score from part {name}"
+            scores = row.scores
+            if row.tokenizer != tokenizer:
+                scores = project_scores(row.offsets, scores, offsets, len(trace.thinking))
+            ranks.append((rankdata(scores) - 0.5) / max(len(scores), 1))
+        return ScoredTrace(
+            id=trace.id,
+            token_ids=ids,
+            offsets=offsets,
+            scores=(weights @ np.stack(ranks) / weights.sum()).astype(np.float32),
+            tokenizer=tokenizer,
+            scorer=self._config.name,
+        )
+
+
+def _kinds(config: MixConfig) -> dict[str, tuple[type[ScorerKind], ScorerConfig]]:
+    """Class and settings of each part that counts."""
+    from cotpress.scoring.table import scorer_of
+
+    return {name: (scorer_of(config.parts[name]), config.parts[name]) for name in config.weighted}

@@ -13,7 +13,6 @@ is spread over the whole text with gaps that differ by a factor of two at most, 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +21,6 @@ from omegaconf import MISSING
 from cotpress.records import Trace
 from cotpress.scoring.base import TokenScorer
 from cotpress.scoring.config import ScorerConfig
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from cotpress.scoring.models import Models
 
 
 class Position(Enum):
@@ -49,19 +43,10 @@ class PositionConfig(ScorerConfig):
 class PositionScorer(TokenScorer[PositionConfig]):
     """Scores that depend on the index and the number of tokens."""
 
-    def __init__(self, config: PositionConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
-        super().__init__(config.name, tokenizer)
-        self._keep = config.keep
-
-    @classmethod
-    def build(cls, config: PositionConfig, models: "Models") -> "PositionScorer":
-        """See `Scorer`."""
-        return cls(config, models.tokenizer)
-
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
         for trace in traces:
-            yield positional(self._keep, self.num_tokens(trace))
+            yield positional(self.config.keep, self.num_tokens(trace))
 
 
 def positional(keep: Position, num_tokens: int) -> NDArray[np.float32]:
@@ -73,16 +58,7 @@ def positional(keep: Position, num_tokens: int) -> NDArray[np.float32]:
         case Position.tail:
             return index.astype(np.float32)
         case Position.stride:
-            return -_van_der_corput_places(num_tokens).astype(np.float32)
-
-
-def _van_der_corput_places(num_values: int) -> NDArray[np.int64]:
-    """Place of each of `0..num_values-1` in the order 0, 1/2, 1/4, 3/4, ... of its share of the whole, int64 `[n]`."""
-    bits = max(num_values - 1, 1).bit_length()
-    reversed_bits = np.zeros(2**bits, dtype=np.int64)
-    for bit in range(bits):
-        reversed_bits |= ((np.arange(2**bits) >> bit) & 1) << (bits - 1 - bit)
-    order = reversed_bits[reversed_bits < num_values]
-    places = np.empty(num_values, dtype=np.int64)
-    places[order] = np.arange(num_values)
-    return places
+            # Counting with reversed bits visits 0, 1/2, 1/4, 3/4, ... of the next power of two.
+            bits = max(num_tokens - 1, 1).bit_length()
+            order = sum(((np.arange(2**bits) >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
+            return -np.argsort(order[order < num_tokens]).astype(np.float32)

@@ -10,7 +10,6 @@ batch, in any order and on any machine: the numbers are raw Philox output, whose
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,6 @@ from cotpress.records import Trace
 from cotpress.scoring.base import TokenScorer
 from cotpress.scoring.config import ScorerConfig
 from cotpress.settings import Natural
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from cotpress.scoring.models import Models
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,19 +32,10 @@ class RandomConfig(ScorerConfig):
 class RandomScorer(TokenScorer[RandomConfig]):
     """Uniform scores over the tokens of a given tokenizer."""
 
-    def __init__(self, config: RandomConfig, tokenizer: "PreTrainedTokenizerBase") -> None:
-        super().__init__(config.name, tokenizer)
-        self._seed = config.seed
-
-    @classmethod
-    def build(cls, config: RandomConfig, models: "Models") -> "RandomScorer":
-        """See `Scorer`."""
-        return cls(config, models.tokenizer)
-
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
         for trace in traces:
-            yield stable_uniform(self._seed, trace.id, self.num_tokens(trace))
+            yield stable_uniform(self.config.seed, trace.id, self.num_tokens(trace))
 
 
 def stable_uniform(seed: int, name: str, num_values: int) -> NDArray[np.float32]:

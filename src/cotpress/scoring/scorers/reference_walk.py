@@ -2,13 +2,9 @@
 
 Computes  s_u = mean over i in u of  log p_RM(x_i | c, k_<u, x_<i within u)      for unit u (a word), for all its tokens
           k_<u = the units v before u with s_v >= -max_surprise
-Source    ours. The reference model was trained on valuable thinking alone; in reference_likelihood it reads every
-          digression too, and after "Wait, let me double-check:" finds likely what it would not write by itself.
-          Here it reads on only from the units that it finds likely: the others are dropped, and a repeated equation
-          is as unlikely as any other digression once it has been kept before.
-
-The kept units are not yet the compressed text: the scores are ranked like any other scorer's, so every ratio is met.
-There is no released code to deviate from.
+Source    ours; no released code to deviate from. In reference_likelihood the model reads every digression too, and
+          after "Wait, let me double-check:" finds likely what it would not write by itself. Here it reads on only
+          from the units that it finds likely. The kept units are not yet the compressed text: every ratio is met.
 
 Texts advance together, one unit per forward pass. A forgotten unit is masked in the key-value cache until the cache is
 next compacted, and positions count the kept tokens, so every text is read as if its forgotten units did not exist.
@@ -20,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +24,7 @@ from numpy.typing import NDArray
 from cotpress.modeling.segments import unit_ids
 from cotpress.records import Trace, Unit
 from cotpress.scoring.config import ReadingConfig
-from cotpress.scoring.reader import ModelScorer, Reader
+from cotpress.scoring.reader import ModelScorer, padded_batches
 from cotpress.settings import Positive
 
 if TYPE_CHECKING:
@@ -52,10 +48,6 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
 
     passes = None
 
-    def __init__(self, config: ReferenceWalkConfig, reader: Reader, model: torch.nn.Module) -> None:
-        super().__init__(config, reader, model)
-        self._unit, self._max_surprise = config.unit, config.max_surprise
-
     @classmethod
     def tokens_per_batch(cls, models: Models) -> int:
         """See `ModelScorer`: it keeps keys and values of all its texts, as generation does, and takes small steps."""
@@ -66,33 +58,21 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
         from cotpress.devices.memory import smaller_batches
 
         smaller = smaller_batches(self._model, f"score {self.name}", "trainer.generation_tokens")
-        for batch in self._batches(traces):
+        for batch in padded_batches(traces, self.num_tokens, self._reader.tokens_per_batch):
             yield from smaller.run(batch, self._walk, self.num_tokens)
 
     def _walk(self, batch: Sequence[Trace]) -> list[NDArray[np.float32]]:
-        counts = [self._unit_lengths(trace) for trace in batch]
-        texts = [_split(self._reader.thinking_ids(t), lengths) for t, lengths in zip(batch, counts, strict=True)]
+        texts, counts = [], []
+        for trace in batch:
+            ids, offsets = self.tokens(trace)
+            _, starts, lengths = np.unique(
+                unit_ids(self.config.unit, trace.thinking, offsets), return_index=True, return_counts=True
+            )
+            texts.append([part.tolist() for part in np.split(ids, starts)[1:]])
+            counts.append(lengths)
         contexts = [self._reader.context_ids(self._condition, trace) for trace in batch]
-        means = selective_logprobs(self._model, contexts, texts, self._max_surprise)
+        means = selective_logprobs(self._model, contexts, texts, self.config.max_surprise)
         return [np.repeat(values, lengths) for values, lengths in zip(means, counts, strict=True)]
-
-    def _unit_lengths(self, trace: Trace) -> NDArray[np.int64]:
-        """Tokens per unit, int64 `[num_units]`, all at least 1."""
-        _, lengths = np.unique(unit_ids(self._unit, trace.thinking, self.tokens(trace)[1]), return_counts=True)
-        return lengths.astype(np.int64)
-
-    def _batches(self, traces: Sequence[Trace]) -> Iterator[list[Trace]]:
-        """Consecutive traces whose padded size is within the budget; at least one."""
-        batch: list[Trace] = []
-        longest = 0
-        for trace in traces:
-            longest = max(longest, self.num_tokens(trace))
-            if batch and longest * (len(batch) + 1) > self._reader.tokens_per_batch:
-                yield batch
-                batch, longest = [], self.num_tokens(trace)
-            batch.append(trace)
-        if batch:
-            yield batch
 
 
 COMPACT_ABOVE = 1.5
@@ -108,16 +88,10 @@ def selective_logprobs(
     texts: Sequence[Sequence[_Tokens]],
     max_surprise: float,
 ) -> list[NDArray[np.float32]]:
-    """Mean log-probability of every unit given the context and the kept units before it, in nats.
+    """Mean log-probability of every unit given its context and the kept units before it, in nats.
 
-    Args:
-        model: A causal language model in eval mode, with or without PEFT.
-        contexts: Token ids before each text, at least one; always kept.
-        texts: Units of each text, none of them empty.
-        max_surprise: A unit is kept if its mean log-probability is at least `-max_surprise`.
-
-    Returns:
-        float32 `[num_units]` per text.
+    Contexts hold at least one token id and are always kept; no unit is empty. A unit is kept if its mean is at least
+    `-max_surprise`. Returns float32 `[num_units]` per text.
     """
     import torch
 
@@ -126,11 +100,11 @@ def selective_logprobs(
 
     with torch.inference_mode():
         split = split_head(model)
-        state = _State.after(contexts, split.decoder)
+        state = _State(contexts, split.decoder)
         means = [np.zeros(len(text), dtype=np.float32) for text in texts]
         for step in range(max(map(len, texts), default=0)):
             units = [text[step] if step < len(text) else () for text in texts]
-            hidden_BWD = state.read(units, split.decoder)
+            hidden_BWD = state.read(units)
             rows = [row for row, unit in enumerate(units) if unit]
             # The state before a unit predicts its first token, the unit's own states predict the others.
             before = torch.cat(
@@ -151,39 +125,23 @@ def selective_logprobs(
 class _State:
     """State of each text: cache, mask over the cache, number of kept tokens, last kept hidden state."""
 
-    def __init__(self, mask_BL: torch.Tensor, last_BD: torch.Tensor, cache: Any) -> None:
-        self._mask_BL, self.last_BD, self._cache = mask_BL, last_BD, cache
-        self._kept_B = mask_BL.sum(1)
-
-    @classmethod
-    def after(cls, contexts: Sequence[Sequence[int]], decoder: torch.nn.Module) -> _State:
+    def __init__(self, contexts: Sequence[_Tokens], decoder: torch.nn.Module) -> None:
         import torch
         from transformers import DynamicCache
 
-        from cotpress.modeling.loading import cache_argument
-
-        device = next(decoder.parameters()).device
-        longest = max(map(len, contexts), default=0)
+        self._decoder, self._cache = decoder, DynamicCache()
+        longest, device = max(map(len, contexts), default=0), next(decoder.parameters()).device
         ids_BL = torch.zeros((len(contexts), longest), dtype=torch.long, device=device)
-        mask_BL = torch.zeros_like(ids_BL)
+        self._mask_BL = torch.zeros_like(ids_BL)
         for row, context in enumerate(contexts):
             ids_BL[row, longest - len(context) :] = torch.tensor(context)
-            mask_BL[row, longest - len(context) :] = 1
-        cache = DynamicCache()
-        hidden_BLD = decoder(
-            input_ids=ids_BL,
-            attention_mask=mask_BL,
-            position_ids=(mask_BL.cumsum(1) - 1).clamp(min=0),
-            **cache_argument(cache),
-            use_cache=True,
-        ).last_hidden_state
-        return cls(mask_BL, hidden_BLD[:, -1], cache)
+            self._mask_BL[row, longest - len(context) :] = 1
+        self._kept_B = self._mask_BL.sum(1)
+        self.last_BD = self._forward(ids_BL, (self._mask_BL.cumsum(1) - 1).clamp(min=0))[:, -1]
 
-    def read(self, units: Sequence[_Tokens], decoder: torch.nn.Module) -> torch.Tensor:
+    def read(self, units: Sequence[_Tokens]) -> torch.Tensor:
         """Hidden states of one unit per text, `[B, W, D]`; those past a unit's end are undefined."""
         import torch
-
-        from cotpress.modeling.loading import cache_argument
 
         width = max(map(len, units))
         ids_BW = torch.zeros((len(units), width), dtype=torch.long, device=self._mask_BL.device)
@@ -192,14 +150,19 @@ class _State:
             ids_BW[row, : len(unit)] = torch.tensor(unit, dtype=torch.long)
             mask_BW[row, : len(unit)] = 1
         self._mask_BL = torch.cat([self._mask_BL, mask_BW], dim=1)
-        hidden_BWD: torch.Tensor = decoder(
-            input_ids=ids_BW,
+        return self._forward(ids_BW, self._kept_B[:, None] + torch.arange(width, device=ids_BW.device))
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        from cotpress.modeling.loading import cache_argument
+
+        hidden: torch.Tensor = self._decoder(
+            input_ids=ids,
             attention_mask=self._mask_BL,
-            position_ids=self._kept_B[:, None] + torch.arange(width, device=ids_BW.device),
+            position_ids=positions,
             **cache_argument(self._cache),
             use_cache=True,
         ).last_hidden_state
-        return hidden_BWD
+        return hidden
 
     def settle(self, units: Sequence[_Tokens], hidden_BWD: torch.Tensor, kept: Sequence[bool]) -> None:
         """Keep or forget the unit that was read last, text by text."""
@@ -223,7 +186,3 @@ class _State:
             heads, size = layer.keys.shape[1], layer.keys.shape[3]
             chosen = order_BL[:, None, :, None].expand(-1, heads, -1, size)
             layer.keys, layer.values = layer.keys.gather(2, chosen), layer.values.gather(2, chosen)
-
-
-def _split(ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> list[list[int]]:
-    return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] if len(lengths) else []

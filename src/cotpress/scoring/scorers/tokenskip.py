@@ -4,14 +4,12 @@ Computes  s_i = mean over the sub-tokens j of i's word of  P(keep | x)_j
 Source    TokenSkip, arXiv 2502.12067, section 3.1; LLMLingua-2, arXiv 2403.12968, section 4: a BERT-like encoder with
           a two-class head, class 1 = keep. Published: microsoft/llmlingua-2-xlm-roberta-large-meetingbank.
 
-The thinking is read in windows of at most `window_tokens` encoder tokens, cut between words. Words are the units of
-the encoder's own pre-tokenizer.
+The thinking is read in windows of at most `window_tokens` encoder tokens, cut between words of the encoder's own
+pre-tokenizer.
 
 The released code (LLMLingua 0.2.2) deviates: it cuts windows after the last full stop or newline, takes a threshold
-per window, counts the ratio in another tokenizer, and rebuilds the text from the encoder's tokens, so that symbols
-outside its vocabulary and all newlines disappear (`\\frac{48}{2}` becomes `{48}`); for XLM-R it also splits off a
-punctuation mark that is a token by itself as a word. Here scores leave this module with character offsets that
-cover the whole text, and selection and text rebuilding are done elsewhere, for all scorers alike.
+per window, counts the ratio in another tokenizer, and rebuilds the text from the encoder's tokens, which loses symbols
+outside its vocabulary and all newlines (`\\frac{48}{2}` becomes `{48}`). Here selection works on character offsets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +26,7 @@ from cotpress.settings import Amount, Count, Natural
 
 if TYPE_CHECKING:
     from cotpress.scoring.models import Models
-    from cotpress.scoring.scorers.classifier import Classifier, Encoded
+    from cotpress.scoring.scorers.classifier import Classifier
 
 
 @dataclass(kw_only=True, slots=True)
@@ -92,14 +90,9 @@ class TokenskipScorer(Scorer[TokenskipConfig]):
         classifier = build_classifier(config, models.distilled, models.store, models.device)
         return cls(config, classifier, models.trainer.tokens_per_batch)
 
-    def _encoded(self, trace: Trace) -> "Encoded":
-        from cotpress.scoring.scorers.classifier import encode
-
-        return encode(self._classifier.tokenizer, trace.thinking)
-
     def num_tokens(self, trace: Trace) -> int:
-        """See `Scorer`."""
-        return len(self._encoded(trace).token_ids)
+        """Count the thinking tokens of the encoder, one score each."""
+        return len(self._classifier.encode(trace.thinking).token_ids)
 
     def refusal(self, trace: Trace) -> str | None:
         """See `Scorer`; every length fits."""
@@ -107,14 +100,14 @@ class TokenskipScorer(Scorer[TokenskipConfig]):
 
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
         """See `Scorer`."""
-        encoded = [self._encoded(trace) for trace in traces]
+        encoded = [self._classifier.encode(trace.thinking) for trace in traces]
         keep = self._classifier.keep_probabilities(encoded, self._tokens_per_batch)
-        for trace, tokens, probabilities in zip(traces, encoded, keep, strict=True):
+        for trace, (ids, offsets, word_ids), probabilities in zip(traces, encoded, keep, strict=True):
             yield ScoredTrace(
                 id=trace.id,
-                token_ids=tokens.token_ids,
-                offsets=tokens.offsets,
-                scores=pool(probabilities, tokens.word_ids),
+                token_ids=ids,
+                offsets=offsets,
+                scores=pool(probabilities, word_ids),
                 tokenizer=self._fingerprint,
                 scorer=self.name,
             )

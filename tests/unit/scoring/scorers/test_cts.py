@@ -8,8 +8,7 @@ from cotpress.errors import ConfigError
 from cotpress.records import Unit
 from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.job import scoring_job
-from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, Reader
-from cotpress.scoring.reading import SAME_WINDOWS
+from cotpress.scoring.reader import NO_QUESTION, NO_RESPONSE, SAME_WINDOWS, Reader
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
 from support import naive
 from support.scoring import models_of, reading_scorer

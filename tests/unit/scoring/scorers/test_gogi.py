@@ -10,6 +10,7 @@ from cotpress.scoring.config import Template
 from cotpress.scoring.reader import NOTHING_FOLLOWS, TOO_LONG, Reader
 from cotpress.scoring.scorers import gogi as hidden_gradients
 from cotpress.scoring.scorers.gogi import GogiConfig, GogiScorer, Target, decoder_layers, hidden_gradient_norms
+from cotpress.settings import check_settings
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_whole_sequence_has_to_fit_the_context(make, base, traces):
 @pytest.mark.parametrize("depth", [0.0, -0.5, 1.01, float("nan")])
 def test_depth_outside_the_model_is_an_error(depth, make):
     with pytest.raises(ConfigError, match=r"scorer\.depth: got .*, allowed: a number in \(0, 1\]"):
-        GogiConfig(name="gogi", depth=depth).check(has_reference=True)
+        check_settings(GogiConfig(name="gogi", depth=depth), "scorer")
 
 
 def test_topmost_layer_says_nothing_and_is_never_used(model, make, traces):

@@ -8,6 +8,7 @@ from cotpress.errors import ConfigError
 from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.reader import NOTHING_FOLLOWS, Reader
 from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig, GreedyNllScorer, deletion_logprobs
+from cotpress.settings import check_settings
 
 
 @pytest.fixture
@@ -132,4 +133,4 @@ def test_thinking_over_the_limit_is_refused_with_the_limit_named(make, traces):
 @pytest.mark.parametrize("key", ["max_tokens", "deletions_per_round"])
 def test_limits_below_one_are_errors(key, make):
     with pytest.raises(ConfigError, match=rf"scorer\.{key}: got 0, allowed: a whole number >= 1"):
-        GreedyNllConfig(name="greedy_nll", **{key: 0}).check(has_reference=True)
+        check_settings(GreedyNllConfig(name="greedy_nll", **{key: 0}), "scorer")

@@ -11,6 +11,7 @@ from cotpress.records import Unit
 from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.reader import Reader
 from cotpress.scoring.scorers.reference_walk import ReferenceWalkConfig, ReferenceWalkScorer
+from cotpress.settings import check_settings
 from support.scoring import reading_scorer
 
 
@@ -83,4 +84,4 @@ def test_a_text_without_tokens_has_no_scores(model, tokenizer, base, traces):
 
 def test_surprise_must_be_positive():
     with pytest.raises(ConfigError, match=r"scorer\.max_surprise: got 0"):
-        ReferenceWalkConfig(name="walk", max_surprise=0.0).check(has_reference=True)
+        check_settings(ReferenceWalkConfig(name="walk", max_surprise=0.0), "scorer")

@@ -16,7 +16,6 @@ from cotpress.scoring.scorers.classifier import (
     KeepDropModule,
     build_classifier,
     classifier_identity,
-    encode,
     encoder_directory,
     freeze_lower_layers,
     load_classifier,
@@ -47,7 +46,7 @@ def test_windows_tile_the_text_and_cut_only_words_longer_than_a_window(lengths, 
 
 
 def test_pieces_of_a_word_get_one_score_and_it_is_their_mean(classifier, tokenskip_config, traces):
-    tokens = encode(classifier.tokenizer, traces[2].thinking)
+    tokens = classifier.encode(traces[2].thinking)
     [raw] = classifier.keep_probabilities([tokens], 100)
     [record] = TokenskipScorer(tokenskip_config, classifier, 100).score([traces[2]])
     assert len(set(tokens.word_ids)) < len(tokens.word_ids)
@@ -56,7 +55,7 @@ def test_pieces_of_a_word_get_one_score_and_it_is_their_mean(classifier, tokensk
 
 
 def test_window_equals_a_plain_forward_over_its_tokens(classifier, traces):
-    tokens = encode(classifier.tokenizer, traces[3].thinking)
+    tokens = classifier.encode(traces[3].thinking)
     [got] = classifier.keep_probabilities([tokens], 40)
     expected = []
     for part in windows(tokens.word_ids, classifier.window_tokens):
@@ -69,7 +68,7 @@ def test_window_equals_a_plain_forward_over_its_tokens(classifier, traces):
 
 def test_trained_classifier_ranks_valuable_tokens_above_the_rest(classifier, distilled):
     records = read_records(distilled.file("valuable.parquet"), ValuableTrace)
-    encoded = [encode(classifier.tokenizer, r.thinking) for r in records]
+    encoded = [classifier.encode(r.thinking) for r in records]
     scores = list(classifier.keep_probabilities(encoded, 200))
     keep = [spans_to_mask(e.offsets, r.valuable) for e, r in zip(encoded, records, strict=True)]
     score, label = np.concatenate(scores), np.concatenate(keep)
@@ -92,7 +91,7 @@ def test_published_classifier_needs_no_labels(classifier, tokenskip_config, stor
     published = replace(tokenskip_config, path=str(tmp_path), train=False)
     assert list(classifier_identity(published, None)) == ["published"]
     loaded = build_classifier(published, None, store, CPU)
-    tokens = [encode(loaded.tokenizer, traces[0].thinking)]
+    tokens = [loaded.encode(traces[0].thinking)]
     np.testing.assert_array_equal(
         next(loaded.keep_probabilities(tokens, 99)), next(classifier.keep_probabilities(tokens, 99))
     )
@@ -135,7 +134,7 @@ def test_packaged_encoder_is_found():
 
 def test_text_of_unknown_symbols_keeps_its_offsets(classifier):
     text = "∮ ☃ \\frac{48}{2}\n\n"
-    tokens = encode(classifier.tokenizer, text)
+    tokens = classifier.encode(text)
     assert tokens.offsets[0, 0] == 0
     assert tokens.offsets[-1, 1] == len(text)
 
@@ -152,7 +151,7 @@ def test_training_stops_at_the_first_loss_that_is_not_finite():
 
 
 def test_special_token_that_a_text_spells_out_is_text(classifier):
-    tokens = encode(classifier.tokenizer, "so [SEP] the total")
+    tokens = classifier.encode("so [SEP] the total")
     assert classifier.tokenizer.sep_token_id not in tokens.token_ids.tolist()
     assert len(tokens.word_ids) == len(tokens.token_ids)
     assert (np.diff(tokens.word_ids) >= 0).all()
