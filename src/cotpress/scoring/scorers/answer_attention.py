@@ -145,15 +145,8 @@ class _Watch:
         self._num_rows = 0
 
     def __call__(
-        self,
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        scaling: float | None = None,
-        **options: Any,
-    ) -> tuple[torch.Tensor, None]:
+        self, module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, *value_and_mask: Any, **options: Any
+    ) -> Any:
         """Called by each attention layer with query `[1, H, L, W]` and key `[1, K, L, W]`."""
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -162,12 +155,10 @@ class _Watch:
             odd = [name for name in _ALTERS_WEIGHTS if options.get(name) is not None]
             if odd:
                 raise ModelError(f"{type(module).__name__} uses {', '.join(odd)}: its attention cannot be observed")
+            scaling = options.get("scaling")
             self._add(query[0], key[0], query.shape[-1] ** -0.5 if scaling is None else scaling)
             self._seen.add(layer)
-        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **options
-        )
-        return output
+        return sdpa_attention_forward(module, query, key, *value_and_mask, **options)
 
     def _add(self, query_HLW: torch.Tensor, key_KLW: torch.Tensor, scaling: float) -> None:
         import torch

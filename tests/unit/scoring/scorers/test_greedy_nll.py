@@ -131,6 +131,6 @@ def test_thinking_over_the_limit_is_refused_with_the_limit_named(make, traces):
 
 
 @pytest.mark.parametrize("key", ["max_tokens", "deletions_per_round"])
-def test_limits_below_one_are_errors(key, make):
-    with pytest.raises(ConfigError, match=rf"scorer\.{key}: got 0, allowed: a whole number >= 1"):
+def test_limits_below_one_are_errors(key):
+    with pytest.raises(ConfigError, match=rf"scorer\.{key}: got 0, allowed: a whole number of at least 1"):
         check_settings(GreedyNllConfig(name="greedy_nll", **{key: 0}), "scorer")
