@@ -58,6 +58,9 @@ TEMPLATE_TOKENS = 256
 Work = Scorer[Any] | ConditionReading
 """Computes the rows of some traces."""
 
+Combine = Callable[[Trace, Any], ScoredTrace | str]
+"""Computes the scores of a trace from its rows in the sources (None for a missing one), or gives the reason not to."""
+
 _Batch = tuple[Chunk, list[Trace]]
 
 
@@ -160,8 +163,7 @@ class DerivedJob:
         scorer: Name of the scorer.
         identity: Everything that determines the scores.
         sources: Jobs whose rows they are computed from, all of one kind.
-        combine: Computes the scores of a trace from its rows in the sources (None for a missing one), or gives the
-            reason not to.
+        combine: The arithmetic.
         traces: Output of the data stage.
         store: Place of the artifacts.
     """
@@ -171,7 +173,7 @@ class DerivedJob:
     scorer: str
     identity: dict[str, Any]
     sources: "tuple[Job, ...]"
-    combine: Callable[[Trace, Any], ScoredTrace | str]
+    combine: Combine
     traces: Artifact
     store: ArtifactStore
 
@@ -238,12 +240,7 @@ Job = ChunkJob | DerivedJob
 
 
 def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Job:
-    """Build the job that scores all training traces.
-
-    Args:
-        config: Scorer and its settings.
-        traces: Output of the data stage.
-        models: The models that scorers use.
+    """Build the job that scores all training traces of the data artifact `traces`.
 
     Raises:
         ConfigError: The scorer cannot work with these settings and models.
@@ -257,13 +254,16 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
     if issubclass(kind, Scorer):
         make = partial(kind.build, config, models)
         return ChunkJob("score", config.name, identity, make, traces, models.trainer, models.store)
-    scorer = kind(config, models) if issubclass(kind, MixScorer) else kind(config)
+    combine: Combine
     sources: list[Job]
     if isinstance(config, MixConfig):
+        combine = MixScorer(config, models).combine
         sources = [scoring_job(config.parts[name], traces=traces, models=models) for name in config.weighted]
     else:
+        assert issubclass(kind, ReadingScorer)
         assert isinstance(config, ReadingConfig)
-        assert isinstance(scorer, ReadingScorer)
+        scorer: ReadingScorer[Any] = kind(config)
+        combine = scorer.combine
         needed = scorer.readings()
         conditions = {condition for _, condition in needed}
         sources = [_reading_job(config, reading, (), windows, traces, models) for reading in needed]
@@ -274,7 +274,7 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
         scorer=config.name,
         identity=identity,
         sources=tuple(sources),
-        combine=scorer.combine,
+        combine=combine,
         traces=traces,
         store=models.store,
     )
@@ -313,18 +313,7 @@ def _reading(
 
 
 def predict(make: Callable[[], Work], parts: Parts, chunks: Sequence[Chunk], trainer: TrainerConfig) -> None:
-    """Write the parts of this process's share of some chunks; `report` the characters of every finished trace.
-
-    Args:
-        make: Loads models and builds the work; not called without a chunk.
-        parts: Place of the parts.
-        chunks: Chunks of all devices together, in order.
-        trainer: The hardware.
-
-    Raises:
-        ModelError: A model cannot be loaded, or a number is not finite.
-        MemoryLimitError: A single text does not fit the memory.
-    """
+    """Write the parts of this process's share of `chunks`; `report` the characters of every finished trace."""
     own = chunks[here().rank :: here().num_workers]
     if not own:
         return
@@ -364,12 +353,7 @@ class PredictModule(pl.LightningModule):
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def predict_step(self, batch: _Batch, batch_idx: int) -> None:
-        """Compute the rows of one chunk and the counts of its traces, and write them.
-
-        Raises:
-            ModelError: A number is not finite.
-            MemoryLimitError: A single text does not fit the memory.
-        """
+        """Compute the rows of one chunk and the counts of its traces, and write them."""
         tally, admitted, rows = Tally(num_traces=len(batch[1])), [], []
         for trace in batch[1]:
             if (reason := self._work.refusal(trace)) is not None:
@@ -397,7 +381,7 @@ class PredictModule(pl.LightningModule):
         return batch
 
 
-def _check(row: ScoredTrace | ReadTrace, name: str) -> None:
+def _check(row: Any, name: str) -> None:
     arrays = [value for value in (getattr(row, f.name) for f in fields(row)) if isinstance(value, np.ndarray)]
     assert len({len(array) for array in arrays}) == 1, f"{name}: arrays of different length for trace {row.id}"
     for array in arrays:

@@ -126,11 +126,7 @@ class Classifier:
 
 
 def encoder_directory(path: str) -> Path:
-    """The folder of an encoder: `package:NAME`, a local directory or a hub id.
-
-    Raises:
-        ModelError: It cannot be found.
-    """
+    """The folder of an encoder: `package:NAME`, a local directory or a hub id; raises ModelError if there is none."""
     if not path.startswith(PACKAGE_PREFIX):
         return model_directory(path, key="scorer.path")
     package = path.removeprefix(PACKAGE_PREFIX)
@@ -154,12 +150,7 @@ def encoder_identity(path: str) -> dict[str, str]:
 def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, device: torch.device) -> Classifier:
     """A token classifier in eval mode, float32.
 
-    Args:
-        folder: Weights, config and tokenizer.
-        config: Settings of the scorer.
-        new_head: Give an encoder a fresh two-class head (drawn from torch's random state); otherwise the
-            folder must hold a complete two-class token classifier.
-        device: Where the weights end up.
+    With `new_head` an encoder gets a fresh two-class head, drawn from torch's random state.
 
     Raises:
         ModelError: It cannot be loaded, or is no two-class token classifier.
@@ -260,11 +251,7 @@ def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.d
 
 
 def freeze_lower_layers(model: "PreTrainedModel", trained_layers: int | None) -> None:
-    """Leave only the head and the topmost `trained_layers` encoder layers trainable; None leaves everything so.
-
-    Raises:
-        ConfigError: The encoder's layers are not where BERT-like models have them, or are fewer.
-    """
+    """Leave only the head and the topmost `trained_layers` encoder layers trainable; None leaves everything so."""
     if trained_layers is None:
         return
     encoder: Any = model.base_model

@@ -84,11 +84,7 @@ _LOGITS_AT_ONCE = 2**24
 
 
 def decoder_layers(model: torch.nn.Module) -> Sequence[torch.nn.Module]:
-    """The layers of a causal language model, lowest first, also when PEFT wraps it.
-
-    Raises:
-        ModelError: The architecture keeps no list of layers.
-    """
+    """The layers of a causal language model, lowest first; raises ModelError if it keeps no list of them."""
     import torch
 
     from cotpress.modeling.loading import split_head

@@ -246,16 +246,7 @@ def _make(settings: Settings, ratio: float, iterative_size: int, models: Models)
 
 
 class LlmlinguaCompat(TokenScorer[Settings]):
-    """Decides at one ratio. It has the form of a scorer, but its values are 1 and 0 and depend on the ratio.
-
-    Args:
-        config: Settings of the score.
-        model: Reads the texts, in eval mode.
-        tokenizer: Of the model.
-        context_tokens: Longest sequence to read.
-        ratio: Kept fraction, in (0, 1].
-        iterative_size: Tokens per window, at least 2.
-    """
+    """Decides at one ratio. It has the form of a scorer, but its values are 1 and 0 and depend on the ratio."""
 
     def __init__(
         self,

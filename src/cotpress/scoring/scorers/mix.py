@@ -82,12 +82,7 @@ class MixConfig(ScorerConfig):
 
 
 class MixScorer(ScorerKind):
-    """Weighted mean of ranks, computed from the parts' scores.
-
-    Args:
-        config: Parts and weights.
-        models: Gives the tokenizer in whose tokens the mix is scored.
-    """
+    """Weighted mean of ranks, computed from the parts' scores; `models` gives the tokens in which they meet."""
 
     def __init__(self, config: MixConfig, models: "Models") -> None:
         self._config, self._models = config, models

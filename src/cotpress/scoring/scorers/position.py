@@ -60,5 +60,5 @@ def positional(keep: Position, num_tokens: int) -> NDArray[np.float32]:
         case Position.stride:
             # Counting with reversed bits visits 0, 1/2, 1/4, 3/4, ... of the next power of two.
             bits = max(num_tokens - 1, 1).bit_length()
-            order = sum(((np.arange(2**bits) >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
+            order = np.sum([((np.arange(2**bits) >> bit) & 1) << (bits - 1 - bit) for bit in range(bits)], axis=0)
             return -np.argsort(order[order < num_tokens]).astype(np.float32)
