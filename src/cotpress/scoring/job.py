@@ -163,7 +163,7 @@ class DerivedJob:
         scorer: Name of the scorer.
         identity: Everything that determines the scores.
         sources: Jobs whose rows they are computed from, all of one kind.
-        combine: The arithmetic.
+        combine: See `Combine`.
         traces: Output of the data stage.
         store: Place of the artifacts.
     """
