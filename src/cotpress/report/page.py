@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
-from cotpress.report.collect import Unfinished
 from cotpress.report.comparison import Comparison
-from cotpress.report.deletions import Deletions
-from cotpress.report.paired import Difference, differences_grid, differences_note
-from cotpress.report.plots import pareto_front
-from cotpress.report.seeds import SeedsRow, seeds_grid, seeds_note
+from cotpress.report.differences import Difference, SeedsRow, differences_grid, differences_note, seeds_grid, seeds_note
+from cotpress.report.figure import pareto_front
+from cotpress.report.results import Unfinished
 from cotpress.report.table import Column, detail_columns, notes, page_columns
+from cotpress.report.tokens import Deletions
 from cotpress.report.work import Work
 from cotpress.store.grid import Grid
 

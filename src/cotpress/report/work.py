@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from cotpress.progress import duration
 from cotpress.records import TRAIN_LOG_FILE, Origin
-from cotpress.report.collect import Run, Sources
 from cotpress.report.figure import INK, Picture, style
+from cotpress.report.results import Run, Sources
 from cotpress.store.artifacts import Artifact
 
 if TYPE_CHECKING:

@@ -12,12 +12,10 @@ import pytest
 from cotpress.errors import ArtifactError, DataError
 from cotpress.records import BASE, MIXED, ON_BASE, BudgetAccuracy, Interval, Origin, System, SystemResult
 from cotpress.records import ORIGINAL as ORIGINAL_SYSTEM
-from cotpress.report.collect import collect
 from cotpress.report.comparison import compare
-from cotpress.report.figure import Drawing
-from cotpress.report.plots import accuracy_picture, pareto_front
+from cotpress.report.figure import Drawing, accuracy_picture, pareto_front
 from cotpress.report.published import Published
-from cotpress.report.results import RunResults, StageRecord, read_results, write_failure, write_results
+from cotpress.report.results import RunResults, StageRecord, collect, read_results, write_failure, write_results
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.table import change, csv_table, markdown_table, plain_table, show
 

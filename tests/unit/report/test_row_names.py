@@ -10,11 +10,9 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.records import Interval, Prediction, SystemResult
-from cotpress.report.collect import collect
 from cotpress.report.comparison import Answers, Comparison, answers_of, compare
-from cotpress.report.paired import compared
-from cotpress.report.results import RunResults, write_results
-from cotpress.report.seeds import over_seeds
+from cotpress.report.differences import compared, over_seeds
+from cotpress.report.results import RunResults, collect, write_results
 from cotpress.store.tables import write_records
 from cotpress.tasks.run_directory import row_settings
 from support.commands import ROOT

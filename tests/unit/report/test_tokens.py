@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.records import RankedTrace, Span, Trace, num_to_keep
-from cotpress.report.collect import Sources, collect
-from cotpress.report.deletions import PERCENTS, by_kind, by_label
 from cotpress.report.page import json_in_html
+from cotpress.report.results import Sources, collect
 from cotpress.report.token_kinds import TokenKind, token_kinds
-from cotpress.report.viewer_data import Ranker, ViewedData, encoded, token_labels, viewed
+from cotpress.report.tokens import PERCENTS, Ranker, ViewedData, by_kind, by_label, encoded, token_labels, viewed
 from cotpress.store.tables import read_records
 from support.reported import World
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from cotpress.records import Trace
-from cotpress.report.collect import Sources, collect
 from cotpress.report.figure import Drawing
 from cotpress.report.page import work_table
-from cotpress.report.results import StageRecord
+from cotpress.report.results import Sources, StageRecord, collect
 from cotpress.report.work import curves, loss_picture, time_picture, work
 from support.reported import World
 
