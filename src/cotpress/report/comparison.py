@@ -273,7 +273,7 @@ def _tells(key: str, traits: Sequence[_Traits]) -> bool:
 
 
 def _grouped(keys: Sequence[str]) -> list[str]:
-    """Return the keys without those of a group whose name differs as well; the recipe of a reference follows its base."""
+    """Return the keys without those of a group whose name differs too; a reference's recipe follows its base."""
     groups = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))
     if "reference.base." in groups:
         groups += ("reference.tune.",)

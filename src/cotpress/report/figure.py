@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from cotpress.records import Interval, Origin, SystemResult
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A00")
@@ -151,7 +150,9 @@ def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
 def accuracy_picture(rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95) -> Picture:
     """Plot accuracy against generated tokens, with intervals and the Pareto front."""
     front = ", ".join(
-        f"{_named(r)}: {100 * r.accuracy.value:.1f} % at {r.mean_tokens.value:.0f} tokens" for r in pareto_front(rows)
+        f"{r.system}{'' if r.target_ratio == 1 else f' at {r.target_ratio:g}'}: "
+        f"{100 * r.accuracy.value:.1f} % at {r.mean_tokens.value:.0f} tokens"
+        for r in pareto_front(rows)
     )
     return Picture(
         name="plot",
@@ -182,14 +183,27 @@ def ratio_picture(rows: Sequence[SystemResult], title: str) -> Picture | None:
 
 
 def _draw_accuracy(figure: "Figure", rows: Sequence[SystemResult], title: str, confidence: float) -> None:
+    from matplotlib.patheffects import withStroke
+
     axes = figure.add_subplot()
     x, y = _points(pareto_front(rows))
     if len(x) > 1:
         axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
     for name, colour, marker, size in _systems(rows):
         series = sorted((r for r in rows if r.system == name), key=lambda r: r.target_ratio)
-        _draw_series(axes, series, name, colour, marker, size)
-    _label_ratios(axes, [r for r in rows if r.target_ratio < 1])
+        x, y = _points(series)
+        axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
+        axes.errorbar(
+            x, y,
+            xerr=_errors([r.mean_tokens for r in series], 1), yerr=_errors([r.accuracy for r in series], 100),
+            fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.45, capsize=2, zorder=2,
+        )  # fmt: skip
+    outline = [withStroke(linewidth=2.5, foreground=PAGE)]
+    for row in (r for r in rows if r.target_ratio < 1):
+        axes.annotate(
+            f"{row.target_ratio:g}", (row.mean_tokens.value, 100 * row.accuracy.value), xytext=(6, -11),
+            textcoords="offset points", fontsize=8, color=INK, path_effects=outline, zorder=4,
+        )  # fmt: skip
     axes.set_title(title)
     level = f"{100 * confidence:g} % CI"
     axes.set_xlabel(f"generated tokens per answer (mean, {level})")
@@ -209,11 +223,11 @@ def _draw_ratios(figure: "Figure", rows: Sequence[SystemResult], title: str) -> 
         wrote = [(r.target_ratio, r.generated_ratio) for r in series if r.generated_ratio is not None]
         look: dict[str, Any] = {"color": colour, "marker": marker}
         if wrote and name in asked_for_less:
-            axes.plot(*_columns(wrote), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
+            axes.plot(*zip(*wrote, strict=True), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
         if kept and name in asked_for_less:
             look |= {"markerfacecolor": "none", "linestyle": "--"}
             label = f"{name}: kept for training"
-            axes.plot(*_columns(kept), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
+            axes.plot(*zip(*kept, strict=True), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
     axes.set_title(title)
     axes.set_xlabel("asked ratio")
     axes.set_ylabel("actual ratio")
@@ -231,44 +245,8 @@ def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, str, str, float]]:
     return [*usual, *((name, INK, "*", 14.0) for name in names if name in originals)]
 
 
-def _draw_series(
-    axes: "Axes", series: Sequence[SystemResult], name: str, colour: str, marker: str, size: float
-) -> None:
-    x, y = _points(series)
-    axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
-    axes.errorbar(
-        x, y,
-        xerr=_errors([r.mean_tokens for r in series], 1), yerr=_errors([r.accuracy for r in series], 100),
-        fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.45, capsize=2, zorder=2,
-    )  # fmt: skip
-
-
-def _label_ratios(axes: "Axes", rows: Sequence[SystemResult]) -> None:
-    from matplotlib.patheffects import withStroke
-
-    for row in rows:
-        axes.annotate(
-            f"{row.target_ratio:g}",
-            (row.mean_tokens.value, 100 * row.accuracy.value),
-            xytext=(6, -11),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-            path_effects=[withStroke(linewidth=2.5, foreground=PAGE)],
-            zorder=4,
-        )
-
-
-def _named(row: SystemResult) -> str:
-    return row.system if row.target_ratio == 1 else f"{row.system} at {row.target_ratio:g}"
-
-
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.2f}"
-
-
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
 
 
 def _points(rows: Sequence[SystemResult]) -> tuple[list[float], list[float]]:

@@ -49,8 +49,8 @@ class StageRecord:
     Attributes:
         label: Stage and system, e.g. `sft (Original)`.
         artifact: Key of its artifact, `stage/fingerprint`.
-        seconds: Wall time of computing the artifact, in whichever job.
-        fresh: True if this run computed it, False if it existed.
+        seconds: Wall time of computing the artifact, in this run or an earlier one.
+        fresh: True if this run computed it.
         system: The system that it belongs to; None for what all systems share.
     """
 
@@ -78,13 +78,7 @@ class RunResults:
     """Results of one run.
 
     Attributes:
-        name: Name of the run.
-        model: Name of the student.
-        benchmark: Name of the benchmark.
-        seed: Seed of the run.
         confidence: Level of the intervals in `rows`, in (0, 1).
-        rows: Systems in table order.
-        stages: Stages in the order they ran.
         essentials: Most important settings (JSON values); the whole configuration is in config.yaml.
         settings: All settings that may distinguish its rows from those of another run (JSON values).
     """
@@ -148,15 +142,13 @@ def _row(content: dict[str, Any]) -> SystemResult:
         )
         for b in content.get("accuracy_at_budgets", ())
     )
-    passes = tuple(_interval(p) for p in content.get("pass_at_k", ()))
-    identity = _system(content.get("identity"))
-    changed = {**intervals, "accuracy_at_budgets": at_budgets, "pass_at_k": passes, "identity": identity}
-    return SystemResult(**{**content, **changed})
+    passes = tuple(map(_interval, content.get("pass_at_k", ())))
+    changed = {"accuracy_at_budgets": at_budgets, "pass_at_k": passes, "identity": _system(content.get("identity"))}
+    return SystemResult(**{**content, **intervals, **changed})
 
 
 def _interval(content: Mapping[str, Any]) -> Interval:
-    interval = read_interval(content)
-    if interval is None:
+    if (interval := read_interval(content)) is None:
         raise ValueError("an interval is null")
     return interval
 
@@ -208,19 +200,16 @@ class Sources:
         except ArtifactError as error:
             log.warning("report: %s: %s; the page does without it", run_dir, error)
             return None
-        for root in [run_dir.absolute(), *run_dir.absolute().parents]:
-            if (root / "artifacts" / key).is_dir():
-                return self._open(root, key)
-        return None
-
-    def _open(self, root: Path, key: str) -> Artifact | None:
+        folders = [run_dir.absolute(), *run_dir.absolute().parents]
+        root = next((folder for folder in folders if (folder / "artifacts" / key).is_dir()), None)
+        if root is None:
+            return None
         if (root, key) not in self._artifacts:
             store = self._stores.setdefault(root, ArtifactStore(root))
             try:
                 artifact = self._artifacts[root, key] = store.open(key)
-                if artifact is not None:
-                    for name in set(_READ_FILES) & set(artifact.manifest["files"]):
-                        artifact.file(name)
+                for name in [] if artifact is None else set(_READ_FILES) & set(artifact.manifest["files"]):
+                    artifact.file(name)
             except ArtifactError as error:
                 log.warning("report: %s; the page does without it", error)
                 self._artifacts[root, key] = None
@@ -290,7 +279,10 @@ def _collected(folder: Path, directories: Sequence[Path], sweeps: Sequence[Sweep
         try:
             runs.setdefault(path.resolve(), Run(path=path, results=read_results(path)))
         except ArtifactError as error:
-            reason = f"damaged: {error}" if (path / RESULTS_FILE).exists() else _why_unfinished(path)
+            failure = read_failure(path)
+            reason = "not finished: still running or interrupted" if failure is None else f"failed: {failure}"
+            if (path / RESULTS_FILE).exists():
+                reason = f"damaged: {error}"
             unfinished.setdefault(path.resolve(), Unfinished(path=path, reason=reason))
     for sweep in sweeps:
         for job in sweep.jobs:
@@ -313,13 +305,9 @@ def _directories(sweep: Sweep) -> list[Path]:
 def _why_missing(job: SweepJob) -> str:
     if job.note is None:
         return "not run yet"
-    match job.note.state:
-        case JobState.failed:
-            return f"failed: {job.note.error}"
-        case JobState.interrupted:
-            return "interrupted"
-        case _:
-            return "still running or interrupted"
+    if job.note.state is JobState.failed:
+        return f"failed: {job.note.error}"
+    return "interrupted" if job.note.state is JobState.interrupted else "still running or interrupted"
 
 
 def _run_dirs(folder: Path) -> Iterator[Path]:
@@ -329,8 +317,3 @@ def _run_dirs(folder: Path) -> Iterator[Path]:
             yield Path(directory)
         else:
             below[:] = sorted(name for name in below if name not in _NO_RUNS_BELOW)
-
-
-def _why_unfinished(path: Path) -> str:
-    failure = read_failure(path)
-    return "not finished: still running or interrupted" if failure is None else f"failed: {failure}"

@@ -67,9 +67,8 @@ def report_run(run_dir: Path, *, viewer_traces: int = RUN_TRACES) -> Path:
     config = run_dir / CONFIG_FILE
     if config.exists():
         texts.append(("Whole configuration", config.read_text(encoding="utf-8")))
-    page = _page(
-        results.name, f"{comparison.title}, seed {results.seed}", [run], viewer_traces, None, texts=tuple(texts)
-    )
+    note = f"{comparison.title}, seed {results.seed}"
+    page = _page(results.name, note, [run], viewer_traces, None, texts=tuple(texts))
     path = run_dir / REPORT_FILE
     write_text_atomic(path, pages.render(page))
     return path
@@ -204,19 +203,16 @@ class _Shelf:
 
 def _first_percent(runs: Sequence[Run]) -> int:
     """Return the most frequent ratio below 1 in percent, of equally frequent ones that nearest to 50; 30 to 100."""
-    requested = Counter(
-        round(100 * row.target_ratio) for run in runs for row in run.results.rows if row.target_ratio < 1
-    )
+    ratios = [row.target_ratio for run in runs for row in run.results.rows]
+    requested = Counter(round(100 * ratio) for ratio in ratios if ratio < 1)
     most = max(requested.values(), default=0)
     usual = min((p for p, n in requested.items() if n == most), key=lambda p: (abs(p - 50), p), default=50)
     return min(max(usual, 30), 100)
 
 
 def _suffix(comparison: Comparison) -> str:
-    text = f"-{comparison.model}-{comparison.benchmark}"
-    if comparison.confidence != 0.95:
-        text += f"-{comparison.confidence:g}"
-    return re.sub(r"[^\w.-]", "_", text)
+    level = "" if comparison.confidence == 0.95 else f"-{comparison.confidence:g}"
+    return re.sub(r"[^\w.-]", "_", f"-{comparison.model}-{comparison.benchmark}{level}")
 
 
 REASON_WIDTH = 160

@@ -8,7 +8,7 @@ change together.
 import base64
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class ViewedData:
     Attributes:
         label: Data and tokenizer.
         traces: Shown traces, in the order of the data.
-        num_traces: Number of training traces.
+        num_traces: All training traces.
         kinds: uint8 `[n]` per trace, values of `TokenKind`.
         rankers: At least one.
     """
@@ -86,13 +86,7 @@ class _Source:
 
 
 def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -> Viewed:
-    """Return the data of the token viewer of some runs.
-
-    Args:
-        runs: Finished runs.
-        sources: Their artifacts.
-        limit: Maximum number of traces of each data set.
-    """
+    """Return the data of the token viewer of some runs, with at most `limit` traces of each data set."""
     missing: dict[str, None] = {}
     groups: dict[tuple[str, str], list[_Source]] = {}
     for run in runs:
@@ -143,14 +137,12 @@ def _data(group: Sequence[_Source], limit: int) -> ViewedData:
         ratios = sorted({x for m in members for x in m.compressed.manifest["identity"]["plan"]["ratios"]})
         rankers.append(Ranker(label=label, ratios=tuple(ratios), rows=rows))
     shown = [t for t in train if any(t.id in r.rows for r in rankers)][:limit]
-    kinds = {t.id: token_kinds(t.thinking, offsets_of(t, rankers)) for t in shown}
-    model = group[0].run.results.model
-    name = group[0].run.results.essentials.get("data", "traces")
+    results = group[0].run.results
     return ViewedData(
-        label=f"{name} in tokens of {model}",
+        label=f"{results.essentials.get('data', 'traces')} in tokens of {results.model}",
         traces=tuple(shown),
         num_traces=len(train),
-        kinds=kinds,
+        kinds={t.id: token_kinds(t.thinking, offsets_of(t, rankers)) for t in shown},
         rankers=tuple(rankers),
     )
 
@@ -173,10 +165,8 @@ def _labels(members: Sequence[_Source]) -> list[str]:
             if value and value != _USUAL_RULES.get(name)
         ]
         labels.append(", ".join([scorer, *unusual]))
-    return [
-        label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
-        for i, label in enumerate(labels)
-    ]
+    places = (labels[: i + 1].count(label) for i, label in enumerate(labels))
+    return [label if labels.count(label) == 1 else f"{label} #{n}" for label, n in zip(labels, places, strict=True)]
 
 
 def readable(runs: Sequence[Run], sources: Sources, limit: int) -> Viewed:
@@ -249,8 +239,7 @@ def _encoded_rank(row: RankedTrace | None) -> dict[str, Any] | None:
 def _utf16_lengths(text: str, offsets: NDArray[np.int32]) -> list[int]:
     """Return the UTF-16 units that each token adds to those before it; 0 for a further piece of one character."""
     units = np.array([0, *(1 + (ord(c) > 0xFFFF) for c in text)], dtype=np.int64).cumsum()
-    ends = np.maximum.accumulate(units[offsets[:, 1]])
-    lengths: list[int] = np.diff(ends, prepend=0).tolist()
+    lengths: list[int] = np.diff(np.maximum.accumulate(units[offsets[:, 1]]), prepend=0).tolist()
     return lengths
 
 
@@ -295,8 +284,8 @@ class Deletions:
 
 def by_kind(data: ViewedData) -> list[Deletions]:
     """Count by `TokenKind`, once per ranker."""
-    names = [kind.label for kind in TokenKind]
-    return _counted(data, names, lambda t: data.kinds[t.id].astype(np.int64))
+    codes = {id_: kinds.astype(np.int64) for id_, kinds in data.kinds.items()}
+    return _counted(data, [kind.label for kind in TokenKind], codes)
 
 
 def by_label(data: ViewedData) -> list[Deletions]:
@@ -311,47 +300,29 @@ def by_label(data: ViewedData) -> list[Deletions]:
         labels = token_labels(trace.thinking, trace.spans, offsets_of(trace, data.rankers))
         return np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in labels], dtype=np.int64)
 
-    cached = {t.id: codes(t) for t in data.traces}
-    return _counted(data, names, lambda t: cached[t.id])
+    return _counted(data, names, {t.id: codes(t) for t in data.traces})
 
 
-def _counted(data: ViewedData, names: Sequence[str], codes: Callable[[Trace], NDArray[np.int64]]) -> list[Deletions]:
-    counts = [_first_kept_counts(r, data.traces, len(names), codes) for r in data.rankers]
-    there = np.sum([c.sum(axis=1) for c in counts], axis=0) > 0
-    deletions = []
-    for ranker, first_kept in zip(data.rankers, counts, strict=True):
-        totals = first_kept.sum(axis=1)
-        deleted = totals[:, None] - first_kept.cumsum(axis=1)[:, :-1]
-        shown = tuple(name for name, some in zip(names, there, strict=True) if some)
-        deletions.append(Deletions(ranker=ranker.label, names=shown, totals=totals[there], deleted=deleted[there]))
-    return deletions
-
-
-def _first_kept_counts(
-    ranker: Ranker, traces: Sequence[Trace], num_kinds: int, codes: Callable[[Trace], NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    """Count tokens by kind and by the lowest of `PERCENTS` at which they stay, int64 `[kinds, len(PERCENTS) + 1]`."""
-    counts = np.zeros((num_kinds, len(PERCENTS) + 1), dtype=np.int64)
-    for trace in traces:
-        if trace.id in ranker.rows:
-            kinds = codes(trace)
-            np.add.at(counts, (kinds[kinds >= 0], _first_kept(ranker.rows[trace.id])[kinds >= 0]), 1)
-    return counts
-
-
-def _first_kept(row: RankedTrace) -> NDArray[np.int64]:
-    """Return the index of the lowest of `PERCENTS` at which each token stays, int64 `[n]`."""
-    cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
-    return np.searchsorted(cuts, row.places, side="right")
+def _counted(data: ViewedData, names: Sequence[str], codes: Mapping[str, NDArray[np.int64]]) -> list[Deletions]:
+    """Count tokens by code and by the lowest of `PERCENTS` at which they stay; code -1 is left out."""
+    first_kept = np.zeros((len(data.rankers), len(names), len(PERCENTS) + 1), dtype=np.int64)
+    for counts, ranker in zip(first_kept, data.rankers, strict=True):
+        for row in (ranker.rows[t.id] for t in data.traces if t.id in ranker.rows):
+            cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
+            kinds = codes[row.id]
+            np.add.at(counts, (kinds[kinds >= 0], np.searchsorted(cuts, row.places, side="right")[kinds >= 0]), 1)
+    totals = first_kept.sum(axis=2)
+    there = totals.sum(axis=0) > 0
+    deleted = totals[:, :, None] - first_kept.cumsum(axis=2)[:, :, :-1]
+    shown = tuple(name for name, some in zip(names, there, strict=True) if some)
+    return [
+        Deletions(ranker=ranker.label, names=shown, totals=totals[i, there], deleted=deleted[i, there])
+        for i, ranker in enumerate(data.rankers)
+    ]
 
 
 def deletion_picture(groups: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> Picture | None:
-    """Plot the deleted share, a marker per scorer and kind of token.
-
-    Args:
-        groups: Heading and deletions of each panel; empty panels are left out.
-        percent: Kept percentage of all tokens.
-    """
+    """Plot the deleted share at a kept percentage, one panel per heading that has deletions; None without any."""
     panels = [(heading, deletions) for heading, deletions in groups if deletions]
     if not panels:
         return None
