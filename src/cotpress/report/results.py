@@ -208,8 +208,9 @@ class Sources:
             store = self._stores.setdefault(root, ArtifactStore(root))
             try:
                 artifact = self._artifacts[root, key] = store.open(key)
-                for name in [] if artifact is None else set(_READ_FILES) & set(artifact.manifest["files"]):
-                    artifact.file(name)
+                if artifact is not None:
+                    for name in set(_READ_FILES) & set(artifact.manifest["files"]):
+                        artifact.file(name)
             except ArtifactError as error:
                 log.warning("report: %s; the page does without it", error)
                 self._artifacts[root, key] = None
