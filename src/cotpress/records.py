@@ -54,9 +54,7 @@ class Span:
     """A labelled stretch of a thinking text (built-in data only).
 
     Attributes:
-        start: First character.
-        end: One past the last character.
-        kind: What was planted there, e.g. `operand`, `result`, `hesitation`, `double_check`.
+        kind: Planted content, e.g. `operand`, `result`, `hesitation`, `double_check`.
         essential: True if the answer cannot be derived without it.
     """
 
@@ -71,7 +69,6 @@ class Problem:
     """A question of a benchmark with its gold answer.
 
     Attributes:
-        question: Text of the user's turn.
         answer: Gold answer; empty if `unanswerable`.
         extractor: Name of the `Extractor` that finds the answer in an output.
         unanswerable: The question has no answer, and saying so is correct.
@@ -91,11 +88,9 @@ class Trace:
 
     Attributes:
         id: Unique within a data artifact.
-        question: The user's text.
         thinking: The chain of thought, without its opening and closing tags.
         response: The written solution after the thinking; may be empty; never compressed.
         answer: Gold answer; may be empty.
-        split: `train` or `validation`.
         family: Problem family of the built-in data, else empty.
         spans: Planted labels covering `thinking`, else empty.
     """
@@ -112,14 +107,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentenceImportance:
-    """Measured importance of one sentence of a thinking text.
-
-    Attributes:
-        id: Id of its trace.
-        start: First character.
-        end: One past the last character.
-        importance: Finite; higher = more important.
-    """
+    """Measured importance of one sentence of the thinking of trace `id`: finite, higher = more important."""
 
     id: str
     start: int
@@ -193,7 +181,6 @@ class ScoredTrace:
         offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
         scores: float32 `[n]`.
         tokenizer: Fingerprint of the tokenizer that made `token_ids`.
-        scorer: Name of the scorer.
     """
 
     id: str
@@ -212,8 +199,6 @@ class CompressedTrace:
         compressed_thinking: Kept characters in order, of the text column if `data.field` names one.
         token_ids: int32 `[num_kept_tokens]`, the kept tokens as the student is trained on them.
         keep_mask: bool `[num_tokens]` over the student's tokens of the whole thinking.
-        target_ratio: Requested kept fraction, in (0, 1].
-        actual_ratio: `num_kept_tokens / num_tokens`.
         marker_ratio: Ratio that the control marker in the prompt states; None for no marker.
         protection_exceeded: True if protected tokens and those held by the limit on deletions alone exceed the ratio.
     """
@@ -268,8 +253,7 @@ class Prediction:
     Attributes:
         system: Label of its system, e.g. `Original` or `cts`.
         ratio: Requested kept fraction of the student that wrote it.
-        output: Generated text, without the prompt.
-        predicted: Extracted answer, empty if there was none.
+        predicted: Answer extracted from `output`, empty if there was none.
         declined: True if the output says that the question has no answer.
         num_tokens: Generated tokens in the student's tokenizer, end token not counted.
         num_thinking_tokens: Tokens of these before the thinking was closed, the opening tag included; 0 from a model
@@ -396,7 +380,6 @@ class BudgetAccuracy:
 
     Attributes:
         budget: Generated tokens, the end token included, as in `max_new_tokens`.
-        accuracy: Fraction correct within it.
         difference: Paired difference from Original at the same budget on the same questions; None without Original.
     """
 
@@ -424,7 +407,6 @@ class SystemResult:
         accuracy_difference: Paired difference in accuracy from Original on the same questions; None for Original itself
             and without it.
         truncation_rate: Fraction of answers cut off by the token budget.
-        seconds_per_sample: Wall time per answer.
         num_samples: Maximum number of samples of one question.
         num_training_rows: Training traces of its student; None for systems that were not trained here.
         standard_error: Standard error of the accuracy, clustered by question; None for a single question.

@@ -7,7 +7,7 @@ predictions or one number per question.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from cotpress.records import Interval, Prediction
 
 def wilson(fraction: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson score interval of a fraction in `n` independent trials; inside [0, 1] and never empty."""
-    return _score_interval(fraction, n, normal_quantile(confidence))
+    return _score_interval(fraction, n, _normal_quantile(confidence))
 
 
 def _score_interval(fraction: float, n: float, z: float) -> tuple[float, float]:
@@ -65,7 +65,7 @@ def mean_interval(values: Sequence[float] | NDArray[np.float64], confidence: flo
     return Interval(value=mean, low=mean - half, high=mean + half, n=len(values))
 
 
-def normal_quantile(confidence: float) -> float:
+def _normal_quantile(confidence: float) -> float:
     """Return the quantile of the normal distribution for a two-sided interval of this level."""
     return float(ndtri((1 + confidence) / 2))
 
@@ -83,11 +83,7 @@ def accuracy_interval(
 ) -> Interval:
     """Return the fraction correct, avg@k for k samples per question, with an interval; `n` counts questions.
 
-    Args:
-        predictions: Answers, one or several per question.
-        confidence: Level of the interval.
-        budget: Count only answers that end within so many tokens as correct, their end token included; None counts
-            all.
+    With a budget, only answers that end within so many tokens, their end token included, count as correct.
     """
     return fraction_interval(question_means(predictions, _counted_correct(budget)), len(predictions), confidence)
 
@@ -106,13 +102,6 @@ def paired_accuracy_difference(
     With one sample per question the interval adds half a question to each of the four outcomes (Agresti and Min 2005),
     so the interval of two systems that agree on every question is not empty. With several samples it is Student's t
     over the questions' differences, unless these are all equal.
-
-    Args:
-        system: Answers, one or several per question.
-        baseline: Answers of the other system.
-        confidence: Level of the interval.
-        budget: Count only answers that end within so many tokens as correct, their end token included; None counts
-            all.
 
     Raises:
         DataError: They share no question.
@@ -150,26 +139,31 @@ def _counted_correct(budget: int | None) -> Measure:
 
 def _differences(system: Sequence[Prediction], baseline: Sequence[Prediction], measure: Measure) -> NDArray[np.float64]:
     """Return the differences of the questions' means, float64 `[shared questions]`."""
-    ours, theirs = (question_means_by_id(p, measure) for p in (system, baseline))
-    return np.array([ours[i] - theirs[i] for i in shared_questions(ours, theirs)], dtype=np.float64)
+    return np.array([a - b for a, b in _paired_means(system, baseline, measure)], dtype=np.float64)
+
+
+def _paired_means(
+    system: Sequence[Prediction], baseline: Sequence[Prediction], measure: Measure
+) -> list[tuple[float, float]]:
+    """Return the means of both systems over the samples of each question that both answered."""
+    ours, theirs = (_means_by_question(p, measure) for p in (system, baseline))
+    pairs = [(mean, theirs[i]) for i, mean in ours.items() if i in theirs]
+    if not pairs:
+        raise DataError("the two systems answered no common question, so they cannot be compared")
+    return pairs
 
 
 def _agresti_min(differences: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     n, total = len(differences), float(differences.sum())
     spread = float((differences**2).sum()) + 1 - total**2 / (n + 2)
-    half = normal_quantile(confidence) * math.sqrt(spread) / (n + 2)
+    half = _normal_quantile(confidence) * math.sqrt(spread) / (n + 2)
     return total / (n + 2) - half, total / (n + 2) + half
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Estimate without bias the probability that one of `k` answers is correct (arXiv 2107.03374, eq. 1).
 
-    This is `1 - C(n - c, k) / C(n, k)`.
-
-    Args:
-        num_samples: Answers to the question, n.
-        num_correct: Correct ones among them, c.
-        k: Answers drawn, in 1 .. n.
+    This is `1 - C(n - c, k) / C(n, k)` for n samples, of which c are correct, and k in 1 .. n.
     """
     if not 1 <= k <= num_samples:
         raise ValueError(f"pass@{k} needs at least {k} samples, got {num_samples}")
@@ -178,7 +172,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 def pass_at_k_intervals(predictions: Sequence[Prediction], confidence: float = 0.95) -> tuple[Interval, ...]:
     """Return pass@k for k from 1 to the fewest samples of any question, each with an interval over questions."""
-    questions = list(by_question(predictions, lambda p: float(p.correct)).values())
+    questions = list(_by_question(predictions, lambda p: float(p.correct)).values())
     fewest = min(len(q) for q in questions)
     return tuple(
         fraction_interval([pass_at_k(len(q), int(sum(q)), k) for q in questions], len(predictions), confidence)
@@ -195,45 +189,26 @@ def token_ratio(
 
     None if the baseline generated nothing on them.
 
-    Args:
-        system: Answers, one or several per question.
-        baseline: Answers of the other system.
-        measure: Tokens of one answer.
-
     Raises:
         DataError: They share no question.
     """
-    ours, theirs = (question_means_by_id(p, measure) for p in (system, baseline))
-    shared = shared_questions(ours, theirs)
-    below = sum(theirs[i] for i in shared)
-    return sum(ours[i] for i in shared) / below if below else None
+    pairs = _paired_means(system, baseline, measure)
+    below = sum(theirs for _, theirs in pairs)
+    return sum(ours for ours, _ in pairs) / below if below else None
 
 
-def by_question(predictions: Sequence[Prediction], measure: Measure) -> dict[str, list[float]]:
+def question_means(predictions: Sequence[Prediction], measure: Measure) -> list[float]:
+    """Return the mean of the measure over the samples of each question."""
+    return list(_means_by_question(predictions, measure).values())
+
+
+def _means_by_question(predictions: Sequence[Prediction], measure: Measure) -> dict[str, float]:
+    return {i: sum(v) / len(v) for i, v in _by_question(predictions, measure).items()}
+
+
+def _by_question(predictions: Sequence[Prediction], measure: Measure) -> dict[str, list[float]]:
     """Measure all samples of each question, by question id."""
     questions: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
         questions[prediction.id].append(measure(prediction))
     return questions
-
-
-def question_means_by_id(predictions: Sequence[Prediction], measure: Measure) -> dict[str, float]:
-    """Return the mean of the measure over the samples of each question, by question id."""
-    return {i: sum(v) / len(v) for i, v in by_question(predictions, measure).items()}
-
-
-def question_means(predictions: Sequence[Prediction], measure: Measure) -> list[float]:
-    """Return the mean of the measure over the samples of each question."""
-    return list(question_means_by_id(predictions, measure).values())
-
-
-def shared_questions(ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[str]:
-    """Return the ids of the questions that two systems both answered.
-
-    Raises:
-        DataError: They share no question.
-    """
-    shared = [i for i in ours if i in theirs]
-    if not shared:
-        raise DataError("the two systems answered no common question, so they cannot be compared")
-    return shared

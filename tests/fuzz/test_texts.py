@@ -22,7 +22,7 @@ from cotpress.prompts import ChatConfig, ChatFormat
 from cotpress.records import CompressedTrace, RankedTrace, Trace, Unit, num_to_keep
 from cotpress.report.page import Cell, Page, Row, Table, json_in_html, render
 from cotpress.report.token_kinds import token_kinds
-from cotpress.report.viewer_data import Ranker, ViewedData, encoded
+from cotpress.report.tokens import Ranker, ViewedData, encoded
 from cotpress.store.grid import markdown_cell
 from cotpress.store.redaction import without_secrets
 from cotpress.store.tables import read_records

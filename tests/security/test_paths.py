@@ -8,8 +8,7 @@ import pytest
 
 from cotpress.errors import ArtifactError
 from cotpress.hub.__main__ import HubConfig, publish
-from cotpress.report.collect import Sources
-from cotpress.report.results import read_results
+from cotpress.report.results import Sources, read_results
 from cotpress.store.artifacts import ArtifactStore, Summary, file_sha256
 from cotpress.store.paths import checked_key, stays_below
 from cotpress.tasks.run_directory import safe_name

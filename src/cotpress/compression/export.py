@@ -38,12 +38,6 @@ def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path,
     its ratio marker, and the assistant's turn `thinking_open thinking thinking_close response`. Trainers tokenize these
     texts anew, so token boundaries beside dropped tokens may differ from those of a student trained here.
 
-    Args:
-        rows: Compressed traces.
-        format_: File format.
-        output: Folder; created if need be.
-        chat: Format of the student's conversations.
-
     Raises:
         DataError: The folder has a `dataset_info.json` that cannot be read (llamafactory only).
     """
@@ -79,18 +73,10 @@ def _describe_for_llamafactory(path: Path, file_name: str) -> None:
     """Add the file to `dataset_info.json` and keep its other entries."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        entries[DATASET] = {
-            "file_name": file_name,
-            "formatting": "sharegpt",
-            "columns": {"messages": "messages"},
-            "tags": {
-                "role_tag": "role",
-                "content_tag": "content",
-                "user_tag": "user",
-                "assistant_tag": "assistant",
-                "system_tag": "system",
-            },
-        }
+        tags = {"role_tag": "role", "content_tag": "content"}
+        tags |= {f"{role}_tag": role for role in ("user", "assistant", "system")}
+        columns = {"messages": "messages"}
+        entries[DATASET] = {"file_name": file_name, "formatting": "sharegpt", "columns": columns, "tags": tags}
     except (ValueError, TypeError) as error:
         raise DataError(f"'{path}' is no JSON object: {error}. Fix: remove it, or choose another output=DIR") from error
     write_text_atomic(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")

@@ -72,17 +72,10 @@ def student_scores(
     offsets: NDArray[np.int32],
     tokenizer_key: str,
 ) -> NDArray[np.float32]:
-    """Return the scores of a trace for the student's tokens, float32 `[n]`, finite.
+    """Return the scores of a trace for the student's tokens `ids` with their characters, finite, float32 `[n]`.
 
-    Args:
-        alignment: With `next`, every token of the scorer first gets the score of its successor; the last one keeps its
-            own.
-        scored: Scores of at least one token.
-        trace: The trace that was scored.
-        ids: int32 `[n]`, the thinking in the student's tokens.
-        offsets: int32 `[n, 2]`, their characters.
-        tokenizer_key: Fingerprint of the student's tokenizer. Scores made with another one are projected through the
-            characters.
+    With alignment `next`, every token of the scorer first gets the score of its successor; the last one keeps its own.
+    Scores made with another tokenizer than the student's are projected through the characters.
 
     Raises:
         ArtifactError: The scores belong to another text or to other tokens than they say.

@@ -1,4 +1,4 @@
-"""Compression of scored traces; loads the student's tokenizer and no model."""
+"""Compression of scored traces, and a table of their tokens; loads the student's tokenizer and no model."""
 
 import hashlib
 import itertools
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.compression.config import CompressionConfig, Selection
+from cotpress.compression.config import Alignment, CompressionConfig, Selection
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import kept_text, tokenize_with_offsets
+from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.selection import Ranking
 from cotpress.progress import Progress
 from cotpress.records import (
@@ -31,6 +32,7 @@ from cotpress.records import (
 )
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import read_records, write_records
+from cotpress.tracking import Table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,17 +69,10 @@ def compress(
     Where scores decide, `ranking.parquet` (`RankedTrace`) holds the order of deletion of the first `TRACES_RANKED`
     traces, and so their compression at every ratio.
 
-    Args:
-        config: Mixed ratios, and the rules of the selection. With `selection=llmlingua_compat` the scores are
-            decisions, 1 or 0, made for this ratio, and exactly their tokens are kept.
-        ratio: Kept fraction for every trace, in (0, 1]; ignored with mixed ratios.
-        seed: Seed of the ratio that each trace draws, with mixed ratios.
-        traces: Data artifact; its validation rows are left out.
-        scores: Score artifact. None keeps everything (the system Original); so does a single ratio of 1, which is
-            therefore the same artifact for every scorer.
-        tokenizer: The student's tokenizer, in whose tokens the ratio is counted.
-        tokenizer_key: Fingerprint of `tokenizer`. Scores made with another tokenizer are projected through characters.
-        store: Store of the artifacts.
+    The ratio is counted in the student's tokens; mixed ratios, of which each trace draws one by `seed`, take its place.
+    No scores keep everything (the system Original); so does a single ratio of 1, which is therefore the same artifact
+    for every scorer. With `selection=llmlingua_compat` the scores are decisions, 1 or 0, made for this ratio, and
+    exactly their tokens are kept. Validation rows of the data are left out.
 
     Raises:
         ConfigError: A ratio below 1 without scores, or settings that do not go together.
@@ -102,20 +97,15 @@ def compress(
     }
     source = _Source(traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key)
     artifact = store.build(STAGE, identity, lambda folder: _produce(source, plan, folder))
-    _warn_of_missing(artifact)
-    return artifact
-
-
-def _warn_of_missing(compressed: Artifact) -> None:
-    """Warn if many traces are missing, since students are compared as if trained on the same traces."""
-    num_rows, dropped = compressed.manifest["num_rows"], compressed.manifest["dropped"]
+    num_rows, dropped = artifact.manifest["num_rows"], artifact.manifest["dropped"]
     num_traces = num_rows + sum(dropped.values())
-    if num_rows < USUAL_SHARE * num_traces:
+    if num_rows < USUAL_SHARE * num_traces:  # students are compared as if trained on the same traces
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
         log.warning(
             "compress: only %d of %d training traces are left (%s); a student of all of them learns from other data. "
             "The score stage says why traces were refused", num_rows, num_traces, reasons,
         )  # fmt: skip
+    return artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,17 +190,10 @@ def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace], ranking: Ranking) -> Iter
 
 
 def _ranked(chunk: Sequence[TokenizedTrace], ranking: Ranking) -> Iterator[RankedTrace]:
-    bounds = np.cumsum(ranking.lengths)[:-1]
-    for tokens, places, held in zip(
-        chunk, np.split(ranking.places, bounds), np.split(ranking.held, bounds), strict=False
-    ):
-        yield RankedTrace(
-            id=tokens.trace.id,
-            offsets=tokens.offsets,
-            scores=tokens.scores,
-            places=places.astype(np.int32),
-            num_held=int(held.sum()),
-        )
+    places, held = (np.split(values, np.cumsum(ranking.lengths)[:-1]) for values in (ranking.places, ranking.held))
+    for i, t in enumerate(chunk):
+        order = places[i].astype(np.int32)
+        yield RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=order, num_held=int(held[i].sum()))
 
 
 def _row(tokens: TokenizedTrace, ratio: float, keep: NDArray[np.bool_], marker_ratio: float | None) -> CompressedTrace:
@@ -251,16 +234,36 @@ def _kept_fraction(rows: Sequence[CompressedTrace]) -> float:
 
 
 def reached_ratio(compressed: Artifact, marker_ratio: float | None) -> float | None:
-    """Return the kept fraction of the thinking tokens of the traces whose marker states a ratio, tokens over tokens.
+    """Return the kept fraction of the thinking tokens of the traces whose marker states a ratio; None for all traces.
 
-    Args:
-        compressed: Compress artifact.
-        marker_ratio: Ratio in their control marker; None for all traces together.
-
-    Returns:
-        A number in (0, 1]; None if no trace drew that ratio, or if an earlier release made the artifact.
+    None if no trace drew that ratio, or if an earlier release made the artifact.
     """
     if marker_ratio is None:
         return float(compressed.facts["actual_ratio"])
     reached = compressed.facts.get(BY_MARKER, {}).get(str(float(marker_ratio)))
     return None if reached is None else float(reached)
+
+
+TOKEN_COLUMNS = ("trace_id", "position", "token", "score", "kept", "ratio")
+
+
+def token_table(
+    compressed: Artifact, traces: Artifact, scores: Artifact | None, tokenizer: "PreTrainedTokenizerBase", limit: int
+) -> Table:
+    """Return one row per thinking token of the first traces, `limit` rows at most, for a tracker."""
+    texts = {t.id: t for t in read_records(traces.file(TRACES_FILE), Trace)}
+    scored = {} if scores is None else {s.id: s for s in read_records(scores.file(SCORES_FILE), ScoredTrace)}
+    key = tokenizer_fingerprint(tokenizer)
+    rows: list[tuple[str, int, str, float | None, bool, float]] = []
+    for row in read_records(compressed.file(COMPRESSED_FILE), CompressedTrace):
+        if len(rows) >= limit:
+            break
+        trace = texts[row.id]
+        ids, offsets = tokenize_with_offsets(tokenizer, trace.thinking)
+        if row.id in scored:
+            values = student_scores(Alignment.own, scored[row.id], trace, ids, offsets, key).tolist()
+        else:
+            values = [None] * len(ids)
+        for place, ((start, end), value, kept) in enumerate(zip(offsets.tolist(), values, row.keep_mask, strict=True)):
+            rows.append((row.id, place, trace.thinking[start:end], value, bool(kept), row.target_ratio))
+    return Table(columns=TOKEN_COLUMNS, rows=rows[:limit])

@@ -36,29 +36,20 @@ class Views:
         workspace, report = self.workspace._to_model(), self.report._to_model()
         return {
             "workspace": {
-                "entity": workspace.entity,
-                "project": workspace.project,
-                "display_name": workspace.display_name,
+                "entity": workspace.entity, "project": workspace.project, "display_name": workspace.display_name,
                 "spec": _json(workspace.spec),
             },
             "report": {
-                "entity": report.project.entity_name,
-                "project": report.project.name,
-                "display_name": report.display_name,
-                "description": report.description,
-                "spec": _json(report.spec),
+                "entity": report.project.entity_name, "project": report.project.name,
+                "display_name": report.display_name, "description": report.description, "spec": _json(report.spec),
             },
-        }
+        }  # fmt: skip
 
 
 def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[str]) -> Views:
-    """Build the workspace and the report of a project.
+    """Build the workspace and the report of a project, of one sweep (the W&B group) or of all its runs.
 
-    Args:
-        entity: W&B team or user.
-        project: W&B project.
-        sweep: Show the runs of this sweep (the W&B group) only; None shows all.
-        scorers: Scorers with a separate section in the report.
+    The report has a separate section for each of `scorers`.
     """
     suffix = f" of sweep {sweep}" if sweep else ""
     sections = {
@@ -125,7 +116,7 @@ def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
 
 
 def _runs(name: str, sweep: str | None, stage: str, *, system: str | None = None) -> wr.Runset:
-    """Runs of one stage. Without entity and project W&B uses the report's own and looks up no id."""
+    """Select the runs of one stage; without entity and project W&B uses the report's own and looks up no id."""
     # A run of a W&B agent holds all stages of its job.
     filters = [ws.Metric("JobType").isin([stage, AGENT_JOB])]
     if sweep:

@@ -21,13 +21,7 @@ SEED = 0
 
 
 def mean_interval(values: Sequence[float], *, confidence: float, num_resamples: int) -> Interval:
-    """Return the mean over traces with its percentile bootstrap interval (Efron 1979).
-
-    Args:
-        values: One number per trace, at least one.
-        confidence: Level, in (0, 1).
-        num_resamples: Number of resamples of the traces.
-    """
+    """Return the mean over traces, at least one, with its percentile bootstrap interval (Efron 1979)."""
     data = np.asarray(values, dtype=np.float64)
     means = _weights(len(data), num_resamples) @ data / len(data)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
@@ -46,12 +40,7 @@ Bools = NDArray[np.bool_]
 
 
 def auc(scores: Floats, positive: Bools) -> float:
-    """Return the chance that a positive unit has a higher score than a negative one, ties counting half (ROC AUC).
-
-    Args:
-        scores: float64 `[m]`.
-        positive: bool `[m]`, with both values.
-    """
+    """Return the chance that a positive unit has a higher score than a negative one, ties counting half (ROC AUC)."""
     num_positive = int(positive.sum())
     num_negative = len(positive) - num_positive
     rank_sum = float(rankdata(scores)[positive].sum())
@@ -70,12 +59,7 @@ def kept_share(scores: Floats, essential: Bools, ratio: float) -> float:
 
 
 def rank_correlation(scores: Floats, importance: Floats) -> float:
-    """Return Spearman's rank correlation, in [-1, 1]; 0 if all scores are equal.
-
-    Args:
-        scores: float64 `[m]`.
-        importance: float64 `[m]`, not all equal.
-    """
+    """Return Spearman's rank correlation with importances that are not all equal; 0 if all scores are."""
     if np.ptp(scores) == 0:
         return 0.0
     return float(np.corrcoef(rankdata(scores), rankdata(importance))[0, 1])
@@ -85,11 +69,7 @@ def partial_rank_correlation(scores: Floats, importance: Floats) -> float | None
     """Return Spearman's rank correlation with position partialled out.
 
     All three are ranked, and the residuals of scores and importance after a linear regression on position are
-    correlated. None if one of them has no residuals.
-
-    Args:
-        scores: float64 `[m]`, in the order of the text.
-        importance: float64 `[m]`.
+    correlated. None if one of them has no residuals. Both are in the order of the text.
     """
     position = np.arange(len(scores), dtype=np.float64)
     rests = [_without(rankdata(values), position) for values in (scores, importance)]
@@ -109,7 +89,8 @@ RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 MIN_SENTENCES = 3
 """Minimum for a correlation with position partialled out."""
 
-_MAIN = {TruthKind.tokens: "ROC AUC", TruthKind.steps: "ROC AUC", TruthKind.importance: "rank correlation"}
+MAIN = {TruthKind.tokens: "ROC AUC", TruthKind.steps: "ROC AUC", TruthKind.importance: "rank correlation"}
+"""Measure that tables are sorted by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +108,6 @@ class Judgement:
     kinds: Mapping[str, float]
 
 
-def main_metric(kind: TruthKind) -> str:
-    """Return the name of the measure that tables are sorted by."""
-    return _MAIN[kind]
-
-
 def unusable(kind: TruthKind, case: Case) -> str | None:
     """Return the reason why nothing can be measured on a trace, or None."""
     if kind is TruthKind.importance:
@@ -144,21 +120,15 @@ def unusable(kind: TruthKind, case: Case) -> str | None:
 
 
 def judge(kind: TruthKind, case: Case, scores: NDArray[np.float64]) -> Judgement:
-    """Measure how well the scores of one trace's units agree with its truth.
-
-    Args:
-        kind: Kind of the truth.
-        case: A trace that is not `unusable`.
-        scores: float64 `[m]`, one per unit, higher = keep.
-    """
+    """Measure how well the scores of one trace's units, float64 `[m]`, agree with its truth; it is not `unusable`."""
     if kind is TruthKind.importance:
-        metrics = {_MAIN[kind]: rank_correlation(scores, case.worth)}
+        metrics = {MAIN[kind]: rank_correlation(scores, case.worth)}
         partial = partial_rank_correlation(scores, case.worth)
         if partial is not None:
             metrics["position partialled out"] = partial
         return Judgement(metrics=metrics, kinds={})
     essential = case.worth > 0
-    metrics = {_MAIN[kind]: auc(scores, essential)}
+    metrics = {MAIN[kind]: auc(scores, essential)}
     if kind is TruthKind.steps:
         return Judgement(metrics=metrics, kinds={})
     metrics["AP"] = average_precision(scores, essential)

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.errors import ArtifactError, DataError
-from cotpress.fidelity.cases import Case, build_case
-from cotpress.fidelity.metrics import Judgement, judge, main_metric, mean_interval, unusable
+from cotpress.fidelity.cases import DIRECTIONS, POSITION, Case, build_case
+from cotpress.fidelity.metrics import MAIN, Judgement, judge, mean_interval, unusable
 from cotpress.fidelity.results import FidelityRow
-from cotpress.fidelity.trivial import DIRECTIONS, POSITION
 from cotpress.modeling.alignment import project_scores
 from cotpress.records import (
     IMPORTANCE_FILE,
@@ -39,12 +38,7 @@ _Judgements = dict[str, Judgement]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
-    """Settings of the intervals.
-
-    Attributes:
-        confidence: Level, in (0, 1).
-        num_resamples: Number of resamples of the traces.
-    """
+    """Settings of the intervals: their level, and the number of resamples of the traces."""
 
     confidence: float
     num_resamples: int
@@ -67,15 +61,9 @@ def measure(
 ) -> list[FidelityRow]:
     """Measure how well scores agree with the truth: the row of the scorer, then those of the trivial rules.
 
-    Args:
-        system: Name of the scorer's row.
-        reference: Tuning of its reference model, `-` for none.
-        truth: Traces with their truth; the fact `kind` is a `TruthKind`.
-        scores: Scores of these traces, in the tokens of any tokenizer.
-        tokenizer: Tokenizer whose tokens are judged.
-        tokenizer_key: Fingerprint of `tokenizer`; scores made with another one are projected through characters.
-        bootstrap: Settings of the intervals.
-        settings: Settings that distinguish the scorer from others of its name (JSON values).
+    Tokens of `tokenizer` are judged; scores made with another one are projected through characters. `reference` names
+    the tuning of the scorer's reference model, `-` for none, and `settings` what distinguishes the scorer from others
+    of its name.
 
     Raises:
         DataError: Nothing can be measured on any scored trace.
@@ -94,7 +82,7 @@ def measure(
     rules = _rules(kind, cases)
     _, position = rules[POSITION]
     refused = Counter(scores.manifest["dropped"]) + Counter(reason for id_, reason in unfit.items() if id_ in scored)
-    main = main_metric(kind)
+    main = MAIN[kind]
     row = _row(system, reference, judged, position, main, bootstrap, refused, rule=False)
     rule_rows = [
         _row(label, "-", judgements, None if name == POSITION else position, main, bootstrap, Counter(unfit.values()),
@@ -141,13 +129,12 @@ def _token_scores(scored: ScoredTrace, case: Case, tokenizer_key: str) -> NDArra
 
 def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, tuple[str, _Judgements]]:
     """Judge the trivial rules, each in both directions, and return the label and measures of the better direction."""
-    main = main_metric(kind)
     rules: dict[str, tuple[str, _Judgements]] = {}
     for name, directions in DIRECTIONS.items():
         both = [
             {id_: judge(kind, case, sign * case.rules[name]) for id_, case in cases.items()} for sign in (1.0, -1.0)
         ]
-        means = [np.mean(_values(judged.values(), main)) for judged in both]
+        means = [np.mean(_values(judged.values(), MAIN[kind])) for judged in both]
         best = int(np.argmax(means))
         rules[name] = f"{name} ({directions[best]} first)", both[best]
     return rules

@@ -79,6 +79,8 @@ def write_folder(publication: Publication, name: str, output: Path) -> Path:
     Raises:
         ConfigError: The folder has other content.
     """
+    import yaml
+
     if output.exists() and any(output.iterdir()) and not (output / SETTINGS_FILE).exists():
         raise ConfigError(f"output: '{output}' is not empty and not of an earlier export. Fix: another output=DIR")
     prefix = f"{publication.weights.name}/"
@@ -91,7 +93,8 @@ def write_folder(publication: Publication, name: str, output: Path) -> Path:
         path = output / "adapter_config.json"
         adapter = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": publication.base_model}
         write_text_atomic(path, json.dumps(adapter, indent=2, sort_keys=True) + "\n")
-    write_text_atomic(output / SETTINGS_FILE, _yaml(publication))
+    settings = yaml.safe_dump(masked(publication.config.values), allow_unicode=True, sort_keys=False)
+    write_text_atomic(output / SETTINGS_FILE, settings)
     write_text_atomic(output / "README.md", str(model_card(publication, name)))
     return output
 
@@ -119,12 +122,6 @@ def push_to_hub(publication: Publication, repo: str, *, private: bool) -> str:
         except (OSError, ValueError) as error:  # huggingface_hub's errors for the network, the account and the name
             raise HubError(f"push to '{repo}' failed: {error}. Nothing else was changed; try again") from error
     return str(address)
-
-
-def _yaml(publication: Publication) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(masked(publication.config.values), allow_unicode=True, sort_keys=False))
 
 
 if __name__ == "__main__":

@@ -19,21 +19,11 @@ PAPERS = {
 
 
 def model_card(publication: Publication, name: str) -> "ModelCard":
-    """Build the card, with `base_model`, `library_name`, `tags`, `metrics` and the results as a `model-index`.
-
-    Args:
-        publication: The student and its results.
-        name: Name of the model, e.g. `user/name`.
-    """
+    """Build the card of `user/name`: `base_model`, `library_name`, `tags`, `metrics`, results as a `model-index`."""
     from huggingface_hub import ModelCard
 
-    sections = [
-        _summary(publication, name),
-        _use(publication, name),
-        _training(publication),
-        _results(publication),
-        "Made with cotpress; `training_config.yaml` holds every setting.\n",
-    ]
+    sections = [_summary(publication, name), _use(publication, name), _training(publication), _results(publication)]
+    sections.append("Made with cotpress; `training_config.yaml` holds every setting.\n")
     return ModelCard(f"---\n{_header(publication, name).to_yaml()}\n---\n\n" + "\n".join(sections))
 
 
@@ -94,8 +84,7 @@ def _use(publication: Publication, name: str) -> str:
     )
     imports = "from peft import PeftModel\n" if publication.is_adapter else ""
     system = "" if chat.system is None else f'{{"role": "system", "content": {_quoted(chat.system)}}}, '
-    marker = ""
-    question = '"QUESTION"'
+    marker, question = "", '"QUESTION"'
     if publication.config.compression.mixed_ratios:
         question = _quoted("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"))
         marker = (
@@ -117,12 +106,10 @@ def _training(publication: Publication) -> str:
     config, facts = publication.config, publication.compression["facts"]
     tune, trained = config.sft.tune, publication.training["facts"]
     source = config.data.get("path") or config.data.name
+    kept = f"{facts['num_kept_tokens']:,} of {facts['num_tokens']:,} kept ({facts['actual_ratio']:.3f})"
     rows = [
         ("data", f"{source}, {publication.training['num_rows']} chains of thought"),
-        (
-            "thinking tokens",
-            f"{facts['num_kept_tokens']:,} of {facts['num_tokens']:,} kept ({facts['actual_ratio']:.3f})",
-        ),
+        ("thinking tokens", kept),
         ("scorer", f"`{config.scorer.name}`"),
         ("method", f"{tune.method}, epochs: {tune.epochs}, learning rate {tune.learning_rate:g}, seed {tune.seed}"),
         ("final training loss", f"{trained['final_loss']:.3f}"),

@@ -112,7 +112,7 @@ def _open(store: ArtifactStore, key: str) -> Artifact:
 
 
 def _runs_with(student: str, run_dir: Path) -> Iterator[tuple[RunResults, tuple[SystemResult, ...]]]:
-    """The given run, then its neighbours with the same student: other ratios, other benchmarks.
+    """Yield the given run, then its neighbours with the same student: other ratios, other benchmarks.
 
     Of several runs with the same ratio and benchmark (and e.g. another token budget) only the first is included.
     """
@@ -125,16 +125,11 @@ def _runs_with(student: str, run_dir: Path) -> Iterator[tuple[RunResults, tuple[
             if folder == run_dir:
                 raise
             continue  # the neighbour is not finished
-        if (
-            any(row.artifacts.get("sft") == student for row in run.rows)
-            and run.rows[-1].source.origin is not Origin.original
-        ):
-            shown = tuple(
-                r for r in run.rows if r.artifacts.get("sft") == student or r.source.origin is Origin.original
-            )
-            if (setting := (run.benchmark, run.rows[-1].target_ratio)) not in seen:
-                seen.add(setting)
-                yield run, shown
+        own = [row for row in run.rows if row.artifacts.get("sft") == student]
+        setting = run.benchmark, run.rows[-1].target_ratio
+        if own and run.rows[-1].source.origin is not Origin.original and setting not in seen:
+            seen.add(setting)
+            yield run, tuple(row for row in run.rows if row in own or row.source.origin is Origin.original)
 
 
 def _settings(path: Path) -> Settings:

@@ -22,7 +22,7 @@ from cotpress.devices.processes import Child, Outcome, follow, is_worker, stop
 from cotpress.errors import ConfigError, describe
 from cotpress.plugins import load_plugins
 from cotpress.report.results import write_failure
-from cotpress.report.sweep import show_run
+from cotpress.report.stage import show_run
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import Redacting, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note

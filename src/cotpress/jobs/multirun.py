@@ -163,6 +163,6 @@ def _show(sweep: "Sweep") -> None:
 
         show_jobs(sweep)
     else:
-        from cotpress.report.sweep import report_sweep
+        from cotpress.report.stage import report_sweep
 
         report_sweep(sweep)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotpress.progress import duration
-from cotpress.report.sweep import outcome
+from cotpress.report.stage import outcome
 from cotpress.store.sweeps import JobState, Sweep, SweepJob, read_sweep
 
 if TYPE_CHECKING:

@@ -1,18 +1,38 @@
-"""Rows that may stand in one table, under distinct names, and the judged answers behind them."""
+"""Rows that may stand in one table, under distinct names, and the judged answers behind them.
+
+The names of rows contain the settings in which their runs differ. Settings are compared in three steps, each only for
+rows that still look alike: the essentials of the runs, under short names (`condition=question`); all other settings,
+under full names (`data.num_traces=60`); and at last the fingerprint of the artifact with the answers.
+"""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from itertools import combinations
+from typing import Any
 
 from cotpress.errors import ArtifactError
 from cotpress.records import PREDICTIONS_FILE, Prediction, System, SystemResult
-from cotpress.report.collect import Run
 from cotpress.report.published import Lookup, published_numbers
-from cotpress.report.row_names import Shown, distinguish
+from cotpress.report.results import Run, RunResults
+from cotpress.store.artifacts import fingerprint
 from cotpress.store.tables import read_records
 
 log = logging.getLogger(__name__)
+
+_OF_SCORERS = frozenset({"scorer", "compression", "reference", "distill", "labelled"})
+"""Groups of settings without effect on a baseline."""
+_OF_STUDENTS = frozenset({"data", "sft"})
+"""Groups of settings without effect on the untuned model."""
+_OF_TABLES = frozenset(
+    f"evaluation.{key}" for key in ("baselines", "prompted", "ratios", "budgets", "confidence", "reference_tokenizer")
+)
+"""Settings of the rows and measures of a table, without effect on the answers."""
+_FILES = frozenset({"path", "adapter"})
+"""Last parts of settings that may name another file for every seed."""
+_HASH_CHARS = 8
+_ESSENTIALS, _SETTINGS = 0, 1
+"""Places in `_Shown.traits`."""
 
 Answers = Mapping[System, Mapping[int, Sequence[Prediction]]]
 """Answers of each system, identified without its seed, by the seed that its student was trained with."""
@@ -67,26 +87,6 @@ def row_key(row: SystemResult, seed: int) -> object:
     return row.system, row.target_ratio, seed, row.accuracy, row.mean_tokens
 
 
-def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Run]) -> Comparison:
-    seen: dict[object, Shown] = {}
-    for run in runs:
-        for row in run.results.rows:
-            key, shown = row_key(row, run.results.seed), Shown.in_run(row, run.results)
-            seen[key] = seen[key].also(shown) if key in seen else shown
-    several_seeds = len({run.results.seed for run in runs}) > 1
-    systems = distinguish(seen)
-    named = []
-    for key, shown in seen.items():
-        seed = min(shown.seeds) if several_seeds and len(shown.seeds) == 1 else None
-        system = replace(systems[key], seed=seed)
-        named.append(replace(shown.row, system=system.label, identity=system))
-    order = list(dict.fromkeys(row.system for row in named))
-    rows = sorted(named, key=lambda r: (not r.source.is_baseline, order.index(r.system), -r.target_ratio))
-    return Comparison(
-        model=model, benchmark=benchmark, confidence=confidence, rows=tuple(rows), runs=tuple(runs), systems=systems
-    )
-
-
 def answers_of(comparison: Comparison) -> Answers:
     """Return the answers of every system of one table, in the order of the runs.
 
@@ -97,8 +97,11 @@ def answers_of(comparison: Comparison) -> Answers:
     seen: set[object] = set()
     unread: list[str] = []
     for run in comparison.runs:
+        predictions: dict[tuple[str, float], list[Prediction]] = {}
+        path = run.path / PREDICTIONS_FILE
         try:
-            predictions = _by_row(run.path / PREDICTIONS_FILE)
+            for prediction in read_records(path, Prediction) if path.exists() else []:
+                predictions.setdefault((prediction.system, prediction.ratio), []).append(prediction)
         except ArtifactError as error:  # of another release, or damaged: the table itself does not need them
             unread.append(str(error))
             continue
@@ -113,8 +116,170 @@ def answers_of(comparison: Comparison) -> Answers:
     return answers
 
 
-def _by_row(path: Path) -> dict[tuple[str, float], list[Prediction]]:
-    rows: dict[tuple[str, float], list[Prediction]] = {}
-    for prediction in read_records(path, Prediction) if path.exists() else []:
-        rows.setdefault((prediction.system, prediction.ratio), []).append(prediction)
-    return rows
+def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Run]) -> Comparison:
+    seen: dict[object, _Shown] = {}
+    for run in runs:
+        for row in run.results.rows:
+            key, shown = row_key(row, run.results.seed), _Shown.in_run(row, run.results)
+            seen[key] = seen[key].also(shown) if key in seen else shown
+    several_seeds = len({run.results.seed for run in runs}) > 1
+    systems = _distinguish(seen)
+    named = []
+    for key, shown in seen.items():
+        seed = min(shown.seeds) if several_seeds and len(shown.seeds) == 1 else None
+        system = replace(systems[key], seed=seed)
+        named.append(replace(shown.row, system=system.label, identity=system))
+    order = list(dict.fromkeys(row.system for row in named))
+    rows = sorted(named, key=lambda r: (not r.source.is_baseline, order.index(r.system), -r.target_ratio))
+    return Comparison(
+        model=model, benchmark=benchmark, confidence=confidence, rows=tuple(rows), runs=tuple(runs), systems=systems
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Traits:
+    """Settings of a row on which all runs that show it agree.
+
+    Attributes:
+        values: Texts by dotted key.
+        following: Keys of seeds that equal the seed of the run.
+        disputed: Keys in which the runs differ, so that these settings had no effect on the row.
+    """
+
+    values: Mapping[str, str]
+    following: frozenset[str]
+    disputed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], row: SystemResult, seed: int) -> "_Traits":
+        """Select the settings of a run that have an effect on one of its rows."""
+        apart = _OF_SCORERS if row.source.is_baseline else frozenset()
+        if row.source.is_untuned:
+            apart |= _OF_STUDENTS
+        kept = {k: v for k, v in _flat(values).items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
+        return cls(kept, frozenset(k for k, v in kept.items() if k.rpartition(".")[2] == "seed" and v == str(seed)))
+
+    def agreed(self, other: "_Traits") -> "_Traits":
+        """Return what remains if another run shows the row too; runs without settings (old releases) are ignored."""
+        if not (self.values and other.values):
+            return self if self.values else other
+        kept = dict(item for item in self.values.items() if item in other.values.items())
+        lost = (self.values.keys() | other.values.keys()) - kept.keys()
+        return _Traits(kept, self.following & other.following, self.disputed | other.disputed | lost)
+
+    def shown(self, key: str) -> str | None:
+        """Return the value of a setting for the name of the row; None if it is not shown."""
+        return None if key in self.following else self.values.get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A row as the first run has it, with the seeds, the essentials and all settings of the runs that show it.
+
+    Runs of releases that did not store their settings have none.
+    """
+
+    row: SystemResult
+    seeds: frozenset[int]
+    traits: tuple[_Traits, _Traits]
+
+    @classmethod
+    def in_run(cls, row: SystemResult, results: RunResults) -> "_Shown":
+        """Return a row as one run shows it."""
+        essentials, settings = (_Traits.of(v, row, results.seed) for v in (results.essentials, results.settings))
+        return cls(row, frozenset({results.seed}), (essentials, settings))
+
+    def also(self, other: "_Shown") -> "_Shown":
+        """Return the row with the seeds and settings of another run merged in."""
+        essentials, settings = (own.agreed(more) for own, more in zip(self.traits, other.traits, strict=True))
+        return _Shown(self.row, self.seeds | other.seeds, (essentials, settings))
+
+
+_Group = Mapping[object, _Shown]
+
+
+def _distinguish(rows: _Group) -> dict[object, System]:
+    """Return the identity of every row, without its seed: equal ones are one system under several seeds."""
+    systems = {key: shown.row.source for key, shown in rows.items()}
+
+    def namesakes() -> list[_Group]:
+        groups: dict[str, dict[object, _Shown]] = {}
+        for key, system in systems.items():
+            groups.setdefault(system.label, {})[key] = rows[key]
+        return list(groups.values())
+
+    def extend(group: _Group, which: int, names: Iterable[str], short: Callable[[str], str]) -> None:
+        for key, shown in group.items():
+            values = ((short(name), shown.traits[which].shown(name)) for name in names)
+            differing = tuple((name, value) for name, value in values if value is not None)
+            systems[key] = replace(systems[key], settings=systems[key].settings + differing)
+
+    def telling(which: int) -> list[tuple[_Group, list[str]]]:
+        """Return the groups of rows that may be mistaken for each other, with the settings in which they differ."""
+        groups = ((group, _telling(group, which)) for group in namesakes() if _mistakable(group.values()))
+        return [(group, names) for group, names in groups if names]
+
+    for group, names in telling(_ESSENTIALS):
+        extend(group, _ESSENTIALS, names, lambda name: name.rpartition(".")[2])
+    while groups := telling(_SETTINGS):  # the name of a config group stands for its settings, and may be equal in all
+        for group, names in groups:
+            extend(group, _SETTINGS, _grouped(names), lambda name: name.removesuffix(".name"))
+    for group in namesakes():
+        for key, shown in group.items():
+            if any(_same_place(shown, other) for other in group.values() if other is not shown):
+                digest = (("", _short_hash(key, shown.row)),)
+                systems[key] = replace(systems[key], settings=systems[key].settings + digest)
+    return systems
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings by dotted key, each value in one line, without the ratio, which has its own column."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif key != "ratio":
+            flat[f"{prefix}{key}"] = str(value).replace("\n", "\\n")
+    return flat
+
+
+def _mistakable(rows: Iterable[_Shown]) -> bool:
+    """Return True if two rows of one name look like one system under one or two seeds, and are not."""
+    return any(_same_place(a, b) or _other_system(a, b) for a, b in combinations(rows, 2))
+
+
+def _same_place(first: _Shown, second: _Shown) -> bool:
+    return first.row.target_ratio == second.row.target_ratio and bool(first.seeds & second.seeds)
+
+
+def _other_system(first: _Shown, second: _Shown) -> bool:
+    """Return True if two rows of one ratio differ in a setting other than the seed."""
+    both = [first.traits[_SETTINGS], second.traits[_SETTINGS]]
+    if first.row.target_ratio != second.row.target_ratio or not all(traits.values for traits in both):
+        return False
+    differing = {key for key, _ in both[0].values.items() ^ both[1].values.items()}
+    return any(_tells(key, both) for key in differing if key.rpartition(".")[2] not in _FILES)
+
+
+def _telling(group: _Group, which: int) -> list[str]:
+    """Return the keys of the settings in which rows differ, ignoring rows without settings."""
+    known = [shown.traits[which] for shown in group.values() if shown.traits[which].values]
+    return [key for key in dict.fromkeys(key for traits in known for key in traits.values) if _tells(key, known)]
+
+
+def _tells(key: str, traits: Sequence[_Traits]) -> bool:
+    known = [t for t in traits if key not in t.disputed]
+    return len({t.values.get(key) for t in known}) > 1 and len({t.shown(key) for t in known}) > 1
+
+
+def _grouped(keys: Sequence[str]) -> list[str]:
+    """Return the keys without those of a group whose name differs too; a reference's recipe follows its base."""
+    groups = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))
+    if "reference.base." in groups:
+        groups += ("reference.tune.",)
+    return [key for key in keys if key.endswith(".name") or not key.startswith(groups)]
+
+
+def _short_hash(key: object, row: SystemResult) -> str:
+    artifact = row.artifacts.get("evaluate", "").rpartition("/")[2]
+    return (artifact or fingerprint({"row": repr(key)}))[:_HASH_CHARS]

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
-from cotpress.report.collect import Unfinished
 from cotpress.report.comparison import Comparison
-from cotpress.report.deletions import Deletions
-from cotpress.report.paired import Difference, differences_grid, differences_note
-from cotpress.report.plots import pareto_front
-from cotpress.report.seeds import SeedsRow, seeds_grid, seeds_note
+from cotpress.report.differences import Difference, SeedsRow, differences_grid, differences_note, seeds_grid, seeds_note
+from cotpress.report.figure import pareto_front
+from cotpress.report.results import Unfinished
 from cotpress.report.table import Column, detail_columns, notes, page_columns
+from cotpress.report.tokens import Deletions
 from cotpress.report.work import Work
 from cotpress.store.grid import Grid
 
@@ -43,7 +42,7 @@ class Row:
     front: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table; `kind` is `numbers` or `words`, for the alignment."""
 
@@ -152,15 +151,12 @@ def work_table(artifacts: Sequence[Work]) -> Table | None:
     """Return every artifact with its time; None without any."""
     rows = tuple(
         (
-            w.label,
-            duration(w.seconds),
-            "-" if w.num_tokens is None else f"{w.num_tokens:,}",
+            w.label, duration(w.seconds), "-" if w.num_tokens is None else f"{w.num_tokens:,}",
             "-" if w.num_tokens is None or w.seconds < 0.5 else f"{w.num_tokens / w.seconds:,.0f}",
-            "computed" if w.fresh else "found",
-            w.artifact,
+            "computed" if w.fresh else "found", w.artifact,
         )
         for w in artifacts
-    )
+    )  # fmt: skip
     grid = Grid(("stage", "time", "tokens", "tokens/s", "here", "artifact"), rows)
     return _table("Artifacts and their times", grid, kind="words") if rows else None
 
@@ -183,8 +179,7 @@ def unfinished_table(unfinished: Sequence[Unfinished]) -> Table | None:
 
 
 def _table(caption: str, grid: Grid, kind: str = "numbers") -> Table:
-    rows = tuple(Row(tuple(map(Cell, row))) for row in grid.rows)
-    return Table(caption=caption, headings=grid.headings, rows=rows, kind=kind)
+    return Table(caption, grid.headings, tuple(Row(tuple(map(Cell, row))) for row in grid.rows), kind)
 
 
 def _rows_table(
@@ -193,13 +188,13 @@ def _rows_table(
     most = max((x for r in rows for x in (r.mean_tokens.high, r.mean_tokens.value) if math.isfinite(x)), default=1.0)
     lines = []
     for row in rows:
+        bars = {"accuracy % [": _bar(row.accuracy, 1.0), "generated tokens": _bar(row.mean_tokens, most)}
         cells = [Cell(row.system)]  # with the whole name
         for column in shown[1:]:
-            bars = {"accuracy % [": (row.accuracy, 1.0), "generated tokens": (row.mean_tokens, most)}
-            bar = next((_bar(*value) for name, value in bars.items() if column.name.startswith(name)), None)
+            bar = next((bar for name, bar in bars.items() if column.name.startswith(name)), None)
             cells.append(Cell(column.cell(row), bar))
         lines.append(Row(tuple(cells), row in front))
-    return Table(caption=caption, headings=tuple(column.name for column in shown), rows=tuple(lines))
+    return Table(caption, tuple(column.name for column in shown), tuple(lines))
 
 
 def _bar(interval: Interval, most: float) -> tuple[float, float, float]:

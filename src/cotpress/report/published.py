@@ -52,12 +52,9 @@ def published_numbers(model: str, benchmark: str) -> Lookup:
 
 
 def published(model: str, benchmark: str, system: System) -> tuple[Published, ...]:
-    """Return all printed results for one row, the paper's own before reruns by others.
+    """Return all printed results for one system, the paper's own before reruns by others.
 
-    Args:
-        model: Name of conf/model/ or hub id, with or without its owner.
-        benchmark: Name of the benchmark.
-        system: System of the row.
+    The model is a name of conf/model/ or a hub id, with or without its owner.
     """
     name = model.rpartition("/")[2].lower()
     method = SYSTEMS.get(system.name, system.name).lower()

@@ -1,28 +1,51 @@
-"""Tables, figures and page of finished runs, made from the disk alone, so that unfinished sweeps have a report too."""
+"""Tables, figures and page of finished runs, made from the disk alone, so that unfinished sweeps have a report too.
+
+The same tables are shown at the end of a command, with the runs that are missing in them.
+"""
 
 import json
 import logging
 import re
+import sys
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cotpress.errors import ArtifactError
 from cotpress.records import CONFIG_FILE
 from cotpress.report import page as pages
-from cotpress.report.collect import Collection, Run, Sources, collect
 from cotpress.report.comparison import Comparison, answers_of, compare
-from cotpress.report.deletions import Deletions, by_kind, by_label, deletion_picture
-from cotpress.report.figure import Drawing, Picture
-from cotpress.report.paired import Difference, compared, differences_csv, differences_grid, differences_note
-from cotpress.report.plots import accuracy_picture, ratio_picture
-from cotpress.report.results import read_results
-from cotpress.report.seeds import SeedsRow, over_seeds, seeds_csv, seeds_grid, seeds_note
-from cotpress.report.table import csv_table, markdown_table
+from cotpress.report.differences import (
+    Difference,
+    SeedsRow,
+    compared,
+    differences_csv,
+    differences_grid,
+    differences_note,
+    over_seeds,
+    seeds_csv,
+    seeds_grid,
+    seeds_note,
+)
+from cotpress.report.figure import Drawing, Picture, accuracy_picture, ratio_picture
+from cotpress.report.results import WITH_RUNS, Collection, Run, Sources, collect, collect_sweep, read_results
+from cotpress.report.table import csv_table, markdown_table, percent_interval, show
 from cotpress.report.token_kinds import TokenKind
-from cotpress.report.viewer_data import DEFAULT_TRACES, Viewed, encoded, readable
+from cotpress.report.tokens import (
+    DEFAULT_TRACES,
+    Deletions,
+    Viewed,
+    by_kind,
+    by_label,
+    deletion_picture,
+    encoded,
+    readable,
+)
 from cotpress.report.work import curves, loss_picture, time_picture, work
 from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.sweeps import JobNote, JobState, Sweep
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +67,8 @@ def report_run(run_dir: Path, *, viewer_traces: int = RUN_TRACES) -> Path:
     config = run_dir / CONFIG_FILE
     if config.exists():
         texts.append(("Whole configuration", config.read_text(encoding="utf-8")))
-    page = _page(
-        results.name, f"{comparison.title}, seed {results.seed}", [run], viewer_traces, None, texts=tuple(texts)
-    )
+    note = f"{comparison.title}, seed {results.seed}"
+    page = _page(results.name, note, [run], viewer_traces, None, texts=tuple(texts))
     path = run_dir / REPORT_FILE
     write_text_atomic(path, pages.render(page))
     return path
@@ -181,16 +203,79 @@ class _Shelf:
 
 def _first_percent(runs: Sequence[Run]) -> int:
     """Return the most frequent ratio below 1 in percent, of equally frequent ones that nearest to 50; 30 to 100."""
-    requested = Counter(
-        round(100 * row.target_ratio) for run in runs for row in run.results.rows if row.target_ratio < 1
-    )
+    ratios = [row.target_ratio for run in runs for row in run.results.rows]
+    requested = Counter(round(100 * ratio) for ratio in ratios if ratio < 1)
     most = max(requested.values(), default=0)
     usual = min((p for p, n in requested.items() if n == most), key=lambda p: (abs(p - 50), p), default=50)
     return min(max(usual, 30), 100)
 
 
 def _suffix(comparison: Comparison) -> str:
-    text = f"-{comparison.model}-{comparison.benchmark}"
-    if comparison.confidence != 0.95:
-        text += f"-{comparison.confidence:g}"
-    return re.sub(r"[^\w.-]", "_", text)
+    level = "" if comparison.confidence == 0.95 else f"-{comparison.confidence:g}"
+    return re.sub(r"[^\w.-]", "_", f"-{comparison.model}-{comparison.benchmark}{level}")
+
+
+REASON_WIDTH = 160
+"""Longest shown reason for a run without results; page and job log have it in full."""
+
+
+def show_run(run_dir: Path) -> None:
+    """Show the table of one finished run and its directory.
+
+    Raises:
+        ArtifactError: The run has no usable results.
+    """
+    results = read_results(run_dir)
+    (comparison,) = compare([Run(path=run_dir, results=results)])
+    title = f"{comparison.title}, seed {results.seed}"
+    show(comparison.rows, title, confidence=results.confidence, published=comparison.published)
+    sys.stdout.write(f"run directory: {run_dir}\n")
+
+
+def show_collection(collection: Collection, output: Path) -> None:
+    """Show the tables of all runs, the runs without results with their reasons, and the path of the report."""
+    for comparison in compare(collection.runs):
+        show(comparison.rows, comparison.title, confidence=comparison.confidence, published=comparison.published)
+    if collection.unfinished:
+        sys.stdout.write(f"not in the table: {len(collection.unfinished)}\n")
+        for missing in collection.unfinished:
+            reason = textwrap.shorten(missing.reason, REASON_WIDTH, placeholder=" …")
+            sys.stdout.write(f"  {reason} ({missing.path})\n")
+        sys.stdout.write("\n")
+    sys.stdout.write(f"report: {output / 'report.html'}\n")
+
+
+def report_sweep(sweep: Sweep) -> None:
+    """Write table, plot and page over the jobs of a sweep into its folder, and show the table.
+
+    For jobs that evaluate nothing, the folders of their output are shown instead.
+    """
+    if sweep.entry in WITH_RUNS:
+        collection = collect_sweep(sweep)
+        write_collection(collection, sweep.folder)
+        show_collection(collection, sweep.folder)
+    else:
+        notes = (job.note for job in sweep.jobs if job.note is not None and job.note.succeeded)
+        for output in dict.fromkeys(note.run_dir for note in notes if note.run_dir is not None):  # shards share one
+            sys.stdout.write(f"output: {output}\n")
+    sys.stdout.write(f"sweep: {summary(sweep)}\n")
+
+
+def summary(sweep: Sweep) -> str:
+    """Return `7 jobs finished, 1 failed, 1 interrupted, 2 not run yet`."""
+    states = Counter(None if job.note is None else job.note.state for job in sweep.jobs)
+    finished, failed = states[JobState.finished] + states[JobState.found], states[JobState.failed]
+    stopped, waiting = states[JobState.interrupted] + states[JobState.running], states[None]
+    more = [f"{n} {state}" for n, state in ((stopped, "interrupted"), (waiting, "not run yet")) if n]
+    return ", ".join([f"{finished} jobs finished", f"{failed} failed", *more])
+
+
+def outcome(note: JobNote) -> str:
+    """Return accuracy and generated tokens of the last system of a finished job, else its metric."""
+    try:
+        row = None if note.run_dir is None else read_results(note.run_dir).rows[-1]
+    except (ArtifactError, IndexError):  # the output of a command that evaluates nothing
+        row = None
+    if row is not None:
+        return f"accuracy {percent_interval(row.accuracy)} %, {row.mean_tokens.value:.1f} tokens"
+    return "done" if note.metric is None else f"{note.metric:.3f}"

@@ -41,7 +41,7 @@ _COLUMNS = (
     Column(("vs Original,", "points [CI]"), lambda r: difference(r.accuracy_difference)),
     Column(("generated", "tokens [CI]"), lambda r: count_interval(r.mean_tokens)),
     Column(("cut off/", "loops %"), lambda r: f"{_percent(r.truncation_rate)}/{_percent(r.loop_rate)}"),
-    Column(("s per", "answer"), lambda r: _seconds(r.seconds_per_sample)),
+    Column(("s per", "answer"), lambda r: _number(r.seconds_per_sample, 0 if r.seconds_per_sample >= 100 else 2)),
 )
 
 _DETAILS = (
@@ -51,9 +51,9 @@ _DETAILS = (
     Column(("training", "tokens"), lambda r: change(r.training_reduction)),
     Column(("tokens vs", "Original"), lambda r: change(r.inference_reduction)),
     Column(("generated", "ratio vs"), lambda r: r.generated_against or "-"),
-    Column(("thinking", "ratio"), lambda r: _ratio(r.generated_thinking_ratio)),
-    Column(("thinking", "tokens"), lambda r: _count(r.mean_thinking_tokens)),
-    Column(("answer", "tokens"), lambda r: _count(r.mean_answer_tokens)),
+    Column(("thinking", "ratio"), lambda r: _number(r.generated_thinking_ratio, 2)),
+    Column(("thinking", "tokens"), lambda r: _number(r.mean_thinking_tokens, 1)),
+    Column(("answer", "tokens"), lambda r: _number(r.mean_answer_tokens, 1)),
     Column(("unclosed", "%"), lambda r: _percent(r.unclosed_rate)),
 )
 
@@ -61,10 +61,7 @@ _DETAILS = (
 def columns(confidence: float, rows: Sequence[SystemResult] = (), published: Lookup | None = None) -> list[Column]:
     """Return the columns of the main table, with the level of the intervals in the heading.
 
-    Args:
-        confidence: Level of the intervals, in (0, 1).
-        rows: Rows of the table.
-        published: Published counterparts; without any the column is left out.
+    Without published counterparts of any row, their column is left out.
     """
     level = f"{100 * confidence:g} %"
     shown = [replace(c, heading=(c.heading[0], c.heading[1].format(level=level))) for c in _COLUMNS]
@@ -89,8 +86,9 @@ def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     shown = list(_DETAILS)
     if any(r.mean_reference_tokens for r in rows):
         shown.append(Column(("reference", "tokens [CI]"), lambda r: count_interval(r.mean_reference_tokens)))
-    for k in range(2, max((len(r.pass_at_k) for r in rows), default=0) + 1):
-        if k & (k - 1) == 0 or k == max(len(r.pass_at_k) for r in rows):  # powers of two and the last
+    most = max((len(r.pass_at_k) for r in rows), default=0)
+    for k in range(2, most + 1):
+        if k & (k - 1) == 0 or k == most:  # powers of two and the last
             shown.append(Column((f"pass@{k} %", "[CI]"), _pass_cell(k)))
     for budget in sorted({b.budget for r in rows for b in r.accuracy_at_budgets}):
         shown.append(Column(("accuracy % at", f"{budget} tokens"), _budget_cell(budget)))
@@ -108,8 +106,8 @@ def _budget_cell(budget: int) -> Callable[[SystemResult], str]:
 def ratios(row: SystemResult) -> str:
     """Return `0.5/0.52/0.61`: requested, kept in training, generated; `^` if the student writes more than without
     compression."""
-    written = _ratio(row.generated_ratio) + (LONGER if row.lengthened and row.target_ratio < 1 else "")
-    return f"{row.target_ratio:g}/{_ratio(row.actual_ratio)}/{written}"
+    written = _number(row.generated_ratio, 2) + (LONGER if row.lengthened and row.target_ratio < 1 else "")
+    return f"{row.target_ratio:g}/{_number(row.actual_ratio, 2)}/{written}"
 
 
 def percent_interval(interval: Interval) -> str:
@@ -121,9 +119,8 @@ def difference(interval: Interval | None) -> str:
     """Return `-2.1 [-4.0, -0.3]`, in percentage points; `-` for None."""
     if interval is None:
         return "-"
-    value, low, high = (
-        f"{100 * x:+.1f}".replace("-0.0", "+0.0") for x in (interval.value, interval.low, interval.high)
-    )
+    ends = (interval.value, interval.low, interval.high)
+    value, low, high = (f"{100 * x:+.1f}".replace("-0.0", "+0.0") for x in ends)
     return f"{value} [{low}, {high}]"
 
 
@@ -142,8 +139,8 @@ def change(reduction: float | None) -> str:
     return f"{-100 * reduction:+.1f} %".replace("+0.0", "0.0").replace("-0.0", "0.0")
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _percent(share: float | None) -> str:
@@ -152,20 +149,11 @@ def _percent(share: float | None) -> str:
     return "100" if share == 1 else f"{100 * share:.1f}"
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
-
-
-def _count(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Monotonicity:
     """Order of the generated tokens of one system at its ratios.
 
     Attributes:
-        system: Label of the rows.
         num_pairs: Pairs of rows with different ratios.
         violations: Pairs (row of the lower ratio, row of the higher ratio) where the lower ratio writes more.
     """
@@ -268,10 +256,10 @@ def plain_table(
 
 def markdown_table(rows: Sequence[SystemResult], *, confidence: float = 0.95, published: Lookup | None = None) -> str:
     """Return the table as Markdown, with its notes as a list below it."""
-    shown = columns(confidence, rows, published)
-    grid = results_grid(rows, confidence=confidence, published=published)
+    headings = tuple(column.name for column in columns(confidence, rows, published))
+    grid = replace(results_grid(rows, confidence=confidence, published=published), headings=headings)
     below = "".join(f"- {note}\n" for note in notes(rows, published))
-    return replace(grid, headings=tuple(c.name for c in shown)).markdown() + (f"\n{below}" if below else "")
+    return grid.markdown() + (f"\n{below}" if below else "")
 
 
 def csv_table(rows: Sequence[SystemResult], *, published: Lookup | None = None) -> str:

@@ -36,18 +36,9 @@ class TokenKind(IntEnum):
     @property
     def label(self) -> str:
         """Name in tables and figures."""
-        return _LABELS[self]
+        return {"latex": "LaTeX", "words": "other words", "stop_words": "stop words"}.get(self.name, self.name)
 
 
-_LABELS = {
-    TokenKind.digits: "digits",
-    TokenKind.operators: "operators",
-    TokenKind.latex: "LaTeX",
-    TokenKind.words: "other words",
-    TokenKind.stop_words: "stop words",
-    TokenKind.hesitations: "hesitations",
-    TokenKind.punctuation: "punctuation",
-}
 HESITATIONS = (
     "wait", "hmm+", "hm+", "uh+", "um+", "oops", "hold on", "no wait", "actually", "alternatively", "perhaps", "maybe",
     "on second thought", "let me think", "let's think", "let me see", "let's see", "let me (?:re|double[- ])?check",
@@ -70,23 +61,14 @@ _RULES = re.compile(
 
 
 def token_kinds(text: str, offsets: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Return the kind of every token, uint8 `[n]`, values of `TokenKind`.
-
-    Args:
-        text: The whole text.
-        offsets: int32 `[n, 2]`, characters of `text` that each token stands for.
-    """
+    """Return the kind (`TokenKind`) of every token, uint8 `[n]`, given the tokens' characters, int32 `[n, 2]`."""
     kinds = np.full(len(text) + 1, TokenKind.punctuation, dtype=np.uint8)
     for match in _RULES.finditer(text):
-        kinds[match.start() : match.end()] = _kind(match)
+        name = match.lastgroup or ""
+        if name == "word":
+            name = "stop_words" if match.group().lower().replace("\u2019", "'") in _stop_words() else "words"
+        kinds[match.start() : match.end()] = TokenKind[name]
     return kinds[deciding_characters(text, offsets)]
-
-
-def _kind(match: re.Match[str]) -> TokenKind:
-    name = match.lastgroup or ""
-    if name != "word":
-        return TokenKind[name]
-    return TokenKind.stop_words if match.group().lower().replace("\u2019", "'") in _stop_words() else TokenKind.words
 
 
 @functools.cache

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from cotpress.progress import duration
 from cotpress.records import TRAIN_LOG_FILE, Origin
-from cotpress.report.collect import Run, Sources
 from cotpress.report.figure import INK, Picture, style
-from cotpress.store.artifacts import Artifact
+from cotpress.report.results import Run, Sources
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +33,7 @@ class Curve:
         label: System and ratio, or the stage.
         system: Label of the system, without its ratio.
         is_original: True for the student of the whole traces.
-        steps: Optimizer steps.
-        losses: Mean loss per target token, nats.
+        losses: Mean loss per target token after each of `steps` optimizer steps, nats.
     """
 
     stage: str
@@ -59,7 +57,6 @@ class Work:
 
     Attributes:
         label: Stage, system and ratio, e.g. `sft (cts 0.5)`.
-        stage: Name of the stage.
         artifact: Its key.
         seconds: Wall time of computing it.
         fresh: True if one of the runs computed it.
@@ -81,13 +78,14 @@ def work(runs: Sequence[Run], sources: Sources) -> list[Work]:
         for stage in run.results.stages:
             earlier = artifacts.get(stage.artifact)
             artifact = sources.find(run.path, stage.artifact)
+            facts = {} if artifact is None else artifact.facts
             artifacts[stage.artifact] = Work(
                 label=earlier.label if earlier else stage.title,
                 stage=stage.stage,
                 artifact=stage.artifact,
                 seconds=max(stage.seconds, earlier.seconds if earlier else 0.0),
                 fresh=stage.fresh or (earlier is not None and earlier.fresh),
-                num_tokens=None if artifact is None else _num_tokens(artifact),
+                num_tokens=next((int(facts[name]) for name in _COUNTED if name in facts), None),
             )
     return sorted(artifacts.values(), key=lambda w: FLOW.index(w.stage) if w.stage in FLOW else len(FLOW))
 
@@ -96,6 +94,7 @@ def curves(runs: Sequence[Run], sources: Sources) -> list[Curve]:
     """Return the loss of every trained model of the runs, each once."""
     losses_by_key: dict[str, Curve] = {}
     for run, stage in [(r, stage) for r in runs for stage in r.results.stages]:
+        system = stage.system
         artifact = None if stage.artifact in losses_by_key else sources.find(run.path, stage.artifact)
         if artifact is None or TRAIN_LOG_FILE not in artifact.manifest["files"]:
             continue
@@ -103,7 +102,6 @@ def curves(runs: Sequence[Run], sources: Sources) -> list[Curve]:
             rows = [(int(r["step"]), float(r["loss"])) for r in csv.DictReader(handle)]
         if rows:
             steps, losses = zip(*rows, strict=True)
-            system = stage.system
             losses_by_key[stage.artifact] = Curve(
                 stage=artifact.stage,
                 label=stage.label if system is None else system.title,
@@ -186,7 +184,3 @@ def _draw_time(figure: "Figure", artifacts: Sequence[Work], kinds: Sequence[str]
     axes.set_xlabel("seconds")
     axes.margins(x=0.22)
     axes.set_xlim(left=0)
-
-
-def _num_tokens(artifact: Artifact) -> int | None:
-    return next((int(artifact.facts[name]) for name in _COUNTED if name in artifact.facts), None)

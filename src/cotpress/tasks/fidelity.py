@@ -15,16 +15,19 @@ from cotpress.config import FidelityConfig
 from cotpress.fidelity.results import (
     FidelityResults,
     FidelityRow,
+    csv_table,
     flat,
+    kinds_grid,
+    kinds_title,
+    main_grid,
     merged_rows,
     read_results,
     results_beside,
     write_results,
 )
 from cotpress.fidelity.stage import Bootstrap, measure
-from cotpress.fidelity.table import csv_table, kinds_grid, kinds_title, main_grid
 from cotpress.modeling.loading import tokenizer_fingerprint
-from cotpress.report.sweep import summary
+from cotpress.report.stage import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
 from cotpress.store.redaction import masked
 from cotpress.store.sweeps import Sweep, sweep_name

@@ -9,8 +9,7 @@ from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
 from cotpress.progress import duration
 from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, write_results
-from cotpress.report.stage import report_run
-from cotpress.report.sweep import show_run
+from cotpress.report.stage import report_run, show_run
 from cotpress.store.artifacts import plain
 from cotpress.store.sweeps import sweep_name
 from cotpress.store.tables import write_records

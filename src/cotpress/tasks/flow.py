@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cotpress.compression.config import CompressionConfig, Selection
-from cotpress.compression.stage import compress
-from cotpress.compression.token_table import token_table
+from cotpress.compression.stage import compress, token_table
 from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import is_text, problems, traces

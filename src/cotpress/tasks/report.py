@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from cotpress.config import ReportConfig
-from cotpress.report.stage import report_collection
-from cotpress.report.sweep import show_collection
+from cotpress.report.stage import report_collection, show_collection
 
 
 def report(config: ReportConfig, folder: Path) -> tuple[None, Path]:

@@ -83,9 +83,7 @@ def shortened_system(how: Shortening, *, on_base: bool) -> System:
 def at_ratios(examinee: Examinee, ratios: Iterable[float]) -> list[Examinee]:
     """Return a student with a control marker at several ratios, falling, and last at its own.
 
-    Args:
-        examinee: The student at the requested ratio.
-        ratios: Further ratios; 1 is added if the student is compared with itself at ratio 1.
+    Ratio 1 is added if the student is compared with itself at ratio 1.
     """
     compared_with = [] if examinee.ratio_one is None else [1.0]
     further = sorted({*ratios, *compared_with} - {examinee.ratio}, reverse=True)
@@ -101,16 +99,7 @@ def examine(
     artifacts: MutableMapping[str, Made],
     opened: OpenBackend = open_backend,
 ) -> list[Answered]:
-    """Let all examinees answer the benchmark, those of the same weights in one pass.
-
-    Args:
-        examinees: In the order of the table.
-        config: Settings of the benchmark and of the evaluation.
-        problems: Questions.
-        store: Store of the answers.
-        artifacts: Gets the answers, by label.
-        opened: Opens the backend.
-    """
+    """Let all examinees answer the benchmark, those of the same weights in one pass; add the answers to `artifacts`."""
     everybody = list({id(e): e for x in examinees for e in (x.ratio_one, x) if e is not None}.values())
     made = evaluate(
         [_candidate(e, config) for e in everybody],
@@ -145,10 +134,7 @@ def measure(
 ) -> tuple[list[SystemResult], list[Prediction]]:
     """Return one row per system and all their predictions, both in the systems' order.
 
-    Args:
-        systems: Answered examinees.
-        config: Settings of the summary.
-        count: Counts tokens in the reference tokenizer; None without one.
+    Tokens are counted in a reference tokenizer as well, if `count` is given.
     """
     answers = {
         artifact.key: with_reference_tokens(read_records(artifact.file(PREDICTIONS_FILE), Prediction), count)

@@ -31,7 +31,7 @@ def row(i: int, marker: float | None) -> CompressedTrace:
 CHAT = ChatConfig(system="Think.", thinking_open="<t>", thinking_close="</t>", ratio_marker="|{ratio}|")
 ROWS = [row(0, 0.7), row(1, None)]
 SYSTEM = {"role": "system", "content": "Think."}
-ASKED = [{"role": "user", "content": "How many?|0.7|"}, {"role": "user", "content": "How many?"}]
+USERS = [{"role": "user", "content": "How many?|0.7|"}, {"role": "user", "content": "How many?"}]
 ASSISTANT = {"role": "assistant", "content": "<t>2+2 ü</t>It is 4."}
 
 
@@ -43,22 +43,22 @@ def loaded(path: Path, folder: Path) -> Any:
 
 
 def test_trl_rows_are_prompt_and_completion_messages(tmp_path: Path) -> None:
-    found = loaded(export(ROWS, ExportFormat.trl, tmp_path / "new", CHAT), tmp_path)
-    assert found.to_list() == [{"prompt": [SYSTEM, asked], "completion": [ASSISTANT]} for asked in ASKED]
+    exported = loaded(export(ROWS, ExportFormat.trl, tmp_path / "new", CHAT), tmp_path)
+    assert exported.to_list() == [{"prompt": [SYSTEM, user], "completion": [ASSISTANT]} for user in USERS]
 
 
 def test_openai_rows_are_conversations_that_end_with_the_assistant(tmp_path: Path) -> None:
     path = export(ROWS, ExportFormat.openai, tmp_path, CHAT)
-    found = loaded(path, tmp_path).to_list()
-    assert found == [{"messages": [SYSTEM, asked, ASSISTANT]} for asked in ASKED]
+    exported = loaded(path, tmp_path).to_list()
+    assert exported == [{"messages": [SYSTEM, user, ASSISTANT]} for user in USERS]
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == found  # one object per line, nothing else in it
+    assert [json.loads(line) for line in lines] == exported  # one object per line, nothing else in it
 
 
 def test_model_without_system_text_or_tags_has_none(tmp_path: Path) -> None:
     bare = ChatConfig(thinking_open="", thinking_close=" ")
-    (found,) = loaded(export([row(0, None)], ExportFormat.openai, tmp_path, bare), tmp_path)
-    assert found["messages"] == [
+    (exported,) = loaded(export([row(0, None)], ExportFormat.openai, tmp_path, bare), tmp_path)
+    assert exported["messages"] == [
         {"role": "user", "content": "How many?"}, {"role": "assistant", "content": "2+2 ü It is 4."},
     ]  # fmt: skip
 
@@ -72,12 +72,12 @@ def test_dataset_info_names_file_columns_and_roles(tmp_path: Path) -> None:
     assert entry["formatting"] == "sharegpt"
     tags = entry["tags"]
     turns = [
-        [(turn[tags["role_tag"]], turn[tags["content_tag"]]) for turn in found[entry["columns"]["messages"]]]
-        for found in loaded(tmp_path / entry["file_name"], tmp_path)
+        [(turn[tags["role_tag"]], turn[tags["content_tag"]]) for turn in exported[entry["columns"]["messages"]]]
+        for exported in loaded(tmp_path / entry["file_name"], tmp_path)
     ]
     roles = [tags["system_tag"], tags["user_tag"], tags["assistant_tag"]]
     assert turns == [
-        list(zip(roles, (SYSTEM["content"], asked["content"], ASSISTANT["content"]), strict=True)) for asked in ASKED
+        list(zip(roles, (SYSTEM["content"], user["content"], ASSISTANT["content"]), strict=True)) for user in USERS
     ]
 
 
@@ -91,8 +91,8 @@ def test_unreadable_dataset_info_is_an_error_and_stays(tmp_path: Path, content: 
 
 def test_parquet_contains_the_rows_unchanged(tmp_path: Path) -> None:
     path = export([row(0, 0.7)], ExportFormat.parquet, tmp_path, CHAT)
-    (found,) = read_records(path, CompressedTrace)
-    assert (found.id, found.keep_mask.tolist(), found.marker_ratio) == ("t0", [True, True, False], 0.7)
+    (exported,) = read_records(path, CompressedTrace)
+    assert (exported.id, exported.keep_mask.tolist(), exported.marker_ratio) == ("t0", [True, True, False], 0.7)
     (elsewhere,) = loaded(path, tmp_path)
     assert {name: elsewhere[name] for name in ("id", "keep_mask", "token_ids", "target_ratio", "marker_ratio")} == {
         "id": "t0", "keep_mask": [True, True, False], "token_ids": [1, 2], "target_ratio": 0.7, "marker_ratio": 0.7,

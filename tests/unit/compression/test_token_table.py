@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from cotpress.compression.config import CompressionConfig
-from cotpress.compression.stage import compress
-from cotpress.compression.token_table import COLUMNS, token_table
+from cotpress.compression.stage import TOKEN_COLUMNS, compress, token_table
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
@@ -58,9 +57,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_table_has_every_token_with_score_and_decision(made: Made) -> None:
     table = token_table(made.compressed, made.traces, made.scores, made.tokenizer, 1000)
-    assert table.columns == COLUMNS
+    assert table.columns == TOKEN_COLUMNS
     for i, text in enumerate(TEXTS):
-        rows = [dict(zip(COLUMNS, r, strict=True)) for r in table.rows if r[0] == f"t{i}"]
+        rows = [dict(zip(TOKEN_COLUMNS, r, strict=True)) for r in table.rows if r[0] == f"t{i}"]
         assert "".join(r["token"] for r in rows).replace(" ", "") == text.replace(" ", "")
         assert [r["position"] for r in rows] == [r["score"] for r in rows] == list(range(len(rows)))
         kept = [r["kept"] for r in rows]

@@ -7,7 +7,7 @@ import pytest
 
 from cotpress.errors import ConfigError, DataError
 from cotpress.evaluation.summary import matched_budgets, summarize, token_counter, with_reference_tokens
-from cotpress.report.plots import ratio_picture
+from cotpress.report.figure import ratio_picture
 from cotpress.report.table import control_notes, csv_table, plain_table
 from cotpress.tracking import result_metrics
 from support.judged import answer

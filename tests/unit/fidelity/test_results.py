@@ -10,12 +10,14 @@ from cotpress.errors import ArtifactError
 from cotpress.fidelity.results import (
     FidelityResults,
     FidelityRow,
+    csv_table,
+    kinds_grid,
+    main_grid,
     merged_rows,
     read_results,
     results_beside,
     write_results,
 )
-from cotpress.fidelity.table import csv_table, kinds_grid, main_grid
 from cotpress.records import Interval
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from cotpress.fidelity.trivial import DIRECTIONS, newness, step_rules, token_rules
+from cotpress.fidelity.cases import DIRECTIONS, newness, step_rules, token_rules
 
 
 def test_word_is_new_if_it_follows_its_predecessor_for_the_first_time() -> None:

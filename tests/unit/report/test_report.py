@@ -12,12 +12,10 @@ import pytest
 from cotpress.errors import ArtifactError, DataError
 from cotpress.records import BASE, MIXED, ON_BASE, BudgetAccuracy, Interval, Origin, System, SystemResult
 from cotpress.records import ORIGINAL as ORIGINAL_SYSTEM
-from cotpress.report.collect import collect
 from cotpress.report.comparison import compare
-from cotpress.report.figure import Drawing
-from cotpress.report.plots import accuracy_picture, pareto_front
+from cotpress.report.figure import Drawing, accuracy_picture, pareto_front
 from cotpress.report.published import Published
-from cotpress.report.results import RunResults, StageRecord, read_results, write_failure, write_results
+from cotpress.report.results import RunResults, StageRecord, collect, read_results, write_failure, write_results
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.table import change, csv_table, markdown_table, plain_table, show
 
@@ -113,9 +111,9 @@ def test_collection_has_finished_runs_and_reasons_for_the_others(tmp_path: Path)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "results.json").write_text("{")
     write_results(tmp_path / "artifacts" / "hidden", results(row()))
-    found = collect(tmp_path)
-    assert [r.path.name for r in found.runs] == ["deep"]
-    reasons = {u.path.name: u.reason for u in found.unfinished}
+    collection = collect(tmp_path)
+    assert [r.path.name for r in collection.runs] == ["deep"]
+    reasons = {u.path.name: u.reason for u in collection.unfinished}
     assert reasons["b"] == "failed: CUDA out of memory"
     assert reasons["c"].startswith("not finished")
     assert reasons["d"].startswith("damaged")
@@ -250,8 +248,8 @@ def test_page_of_a_run_is_well_formed_self_contained_and_escaped(tmp_path: Path)
 def test_unfinished_sweep_has_table_plot_and_page(tmp_path: Path) -> None:
     write_results(tmp_path / "runs" / "a", results(ORIGINAL, row()))
     write_failure(tmp_path / "runs" / "b", "broken <pipe>")
-    found = report_collection(tmp_path / "runs", tmp_path / "out")
-    assert (len(found.runs), len(found.unfinished)) == (1, 1)
+    collection = report_collection(tmp_path / "runs", tmp_path / "out")
+    assert (len(collection.runs), len(collection.unfinished)) == (1, 1)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "plot.png", "plot.svg", "ratios.png", "ratios.svg", "report.html", "results.csv", "results.md",
     ]  # fmt: skip

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from cotpress.records import Interval, Prediction, SystemResult
-from cotpress.report.collect import collect
 from cotpress.report.comparison import answers_of, compare
-from cotpress.report.results import RunResults, write_results
-from cotpress.report.seeds import SeedsRow, over_seeds, seeds_grid
+from cotpress.report.differences import SeedsRow, over_seeds, seeds_grid
+from cotpress.report.results import RunResults, collect, write_results
 from cotpress.report.stage import report_collection
 from cotpress.statistics import accuracy_interval
 from cotpress.store.tables import write_records

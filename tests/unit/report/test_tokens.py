@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.records import RankedTrace, Span, Trace, num_to_keep
-from cotpress.report.collect import Sources, collect
-from cotpress.report.deletions import PERCENTS, by_kind, by_label
 from cotpress.report.page import json_in_html
+from cotpress.report.results import Sources, collect
 from cotpress.report.token_kinds import TokenKind, token_kinds
-from cotpress.report.viewer_data import Ranker, ViewedData, encoded, token_labels, viewed
+from cotpress.report.tokens import PERCENTS, Ranker, ViewedData, by_kind, by_label, encoded, token_labels, viewed
 from cotpress.store.tables import read_records
 from support.reported import World
 
@@ -143,9 +142,9 @@ def test_ratios_of_one_scorer_share_an_order_and_other_rules_are_named(tmp_path:
     for ratio in (0.5, 0.7):
         world.run("cts", ratio, world.compressed("cts", ratio))
     world.run("cts", 0.6, world.compressed("cts", 0.6, {"protection": Protection.math}))
-    found = viewed(collect(tmp_path / "runs").runs, Sources(), limit=3)
-    assert found.missing == ()
-    (data,) = found.data
+    view = viewed(collect(tmp_path / "runs").runs, Sources(), limit=3)
+    assert view.missing == ()
+    (data,) = view.data
     assert [(r.label, r.ratios) for r in data.rankers] == [("cts", (0.5, 0.7)), ("cts, protection=math", (0.6,))]
     assert (len(data.traces), data.num_traces) == (3, 4)
 
@@ -159,9 +158,9 @@ def test_compressions_without_an_order_have_a_reason(tmp_path: Path) -> None:
     content = json.loads(manifest.read_text().replace("ranking.parquet", "compressed.parquet"))
     del content["checksum"]
     manifest.write_text(json.dumps(content))
-    found = viewed(collect(tmp_path / "runs").runs, Sources())
-    assert not found.data
-    assert [m.partition(": ")[2].partition(",")[0] for m in found.missing] == [
+    view = viewed(collect(tmp_path / "runs").runs, Sources())
+    assert not view.data
+    assert [m.partition(": ")[2].partition(",")[0] for m in view.missing] == [
         f"artifact {compressed.key} was made by an earlier release", "it keeps every token",
     ]  # fmt: skip
 

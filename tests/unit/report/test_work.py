@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from cotpress.records import Trace
-from cotpress.report.collect import Sources, collect
 from cotpress.report.figure import Drawing
 from cotpress.report.page import work_table
-from cotpress.report.results import StageRecord
+from cotpress.report.results import Sources, StageRecord, collect
 from cotpress.report.work import curves, loss_picture, time_picture, work
 from support.reported import World
 
@@ -20,16 +19,16 @@ def test_shared_artifact_counts_once_and_as_computed_if_any_run_computed_it(tmp_
     world = World(tmp_path, TRACES)
     for ratio in (0.5, 0.7):
         world.run("cts", ratio, world.compressed("cts", ratio))
-    found = work(collect(tmp_path / "runs").runs, Sources())
-    assert [(w.label, w.stage, w.seconds, w.fresh) for w in found] == [
+    artifacts = work(collect(tmp_path / "runs").runs, Sources())
+    assert [(w.label, w.stage, w.seconds, w.fresh) for w in artifacts] == [
         ("data", "data", 0.0, False), ("compress (cts 0.5)", "compress", 3.0, True),
         ("compress (cts 0.7)", "compress", 3.0, True), ("sft (cts 0.5)", "sft", 6.0, True),
         ("sft (cts 0.7)", "sft", 6.0, True),
     ]  # fmt: skip
-    table = work_table(found)
+    table = work_table(artifacts)
     assert table is not None
     assert [cell.text for cell in table.rows[3].cells][1:5] == ["6 s", "9,000", "1,500", "computed"]
-    picture = time_picture(found)
+    picture = time_picture(artifacts)
     assert picture is not None
     assert picture.description.startswith("18 s for 5 artifacts: data 0 s, compress 6 s, sft 12 s")
 

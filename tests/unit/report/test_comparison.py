@@ -10,11 +10,9 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.records import Interval, Prediction, SystemResult
-from cotpress.report.collect import collect
 from cotpress.report.comparison import Answers, Comparison, answers_of, compare
-from cotpress.report.paired import compared
-from cotpress.report.results import RunResults, write_results
-from cotpress.report.seeds import over_seeds
+from cotpress.report.differences import compared, over_seeds
+from cotpress.report.results import RunResults, collect, write_results
 from cotpress.store.tables import write_records
 from cotpress.tasks.run_directory import row_settings
 from support.commands import ROOT
@@ -203,7 +201,7 @@ def _settings(*overrides: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "label"),
     [
         ("data.num_traces=60", "data.num_traces=60"),
         ("data.limit=9", "data.limit=9"),
@@ -218,11 +216,11 @@ def _settings(*overrides: str) -> dict[str, Any]:
         ("model.chat.system=short", "model.chat.system=short"),
     ],
 )
-def test_every_kind_of_setting_distinguishes_rows(override: str, told: str, tmp_path: Path) -> None:
+def test_every_kind_of_setting_distinguishes_rows(override: str, label: str, tmp_path: Path) -> None:
     run(tmp_path / "usual", "cts", settings=_settings())
     run(tmp_path / "other", "cts", settings=_settings(override))
     names = list(seeds_of(tmp_path))
-    assert f"cts {told}" in names
+    assert f"cts {label}" in names
     assert len(names) == 2
 
 
@@ -230,5 +228,5 @@ def test_paths_and_devices_are_no_settings_of_a_row() -> None:
     moved = ["trainer=cpu", "tracker=none", "output_root=x", "name=mine", "ratio=0.3"]
     assert _settings(*moved) == _settings()
     server = ["generation@evaluation.generation=server", "evaluation.generation.model=m"]
-    one, other = (_settings(*server, f"evaluation.generation.base_url=http://{host}/v1") for host in ("a", "b"))
-    assert one == other
+    first, second = (_settings(*server, f"evaluation.generation.base_url=http://{host}/v1") for host in ("a", "b"))
+    assert first == second

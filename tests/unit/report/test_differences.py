@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.records import Interval, Origin, Prediction, System, SystemResult
-from cotpress.report.collect import collect
 from cotpress.report.comparison import answers_of, compare
-from cotpress.report.paired import compared, differences, differences_csv, differences_grid, differences_note
-from cotpress.report.results import RunResults, write_results
+from cotpress.report.differences import compared, differences, differences_csv, differences_grid, differences_note
+from cotpress.report.results import RunResults, collect, write_results
 from cotpress.report.stage import report_collection
 from cotpress.store.tables import write_records
 

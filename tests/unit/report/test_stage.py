@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.report.sweep import report_sweep
+from cotpress.report.stage import report_sweep
 from cotpress.store.sweeps import JobNote, JobState, read_sweep, write_note, write_plan
 
 

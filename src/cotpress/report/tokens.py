@@ -1,27 +1,31 @@
-"""Data of the token viewer, from the artifacts on disk: traces, scores, orders of deletion, planted labels.
+"""Tokens of the training traces in a report: data of the token viewer, and the deleted share of each kind of token.
 
-The viewer reads JSON with the text and a few packed bytes per token, and decodes one trace at a time. `viewer.js` is
-the reader; the two change together.
+The data are read from the artifacts on disk: traces, scores, orders of deletion, planted labels. The viewer reads JSON
+with the text and a few packed bytes per token, and decodes one trace at a time. `viewer.js` is the reader; the two
+change together.
 """
 
 import base64
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.errors import ArtifactError
 from cotpress.modeling.segments import owners
-from cotpress.records import RANKING_FILE, TRACES_FILE, Origin, RankedTrace, Span, Trace
-from cotpress.report.collect import Run, Sources
-from cotpress.report.results import StageRecord
-from cotpress.report.token_kinds import token_kinds
+from cotpress.records import RANKING_FILE, TRACES_FILE, Origin, RankedTrace, Span, Trace, num_to_keep
+from cotpress.report.figure import SOFT, Picture, style
+from cotpress.report.results import Run, Sources, StageRecord
+from cotpress.report.token_kinds import TokenKind, token_kinds
 from cotpress.store.artifacts import Artifact
 from cotpress.store.tables import read_records
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ class ViewedData:
     Attributes:
         label: Data and tokenizer.
         traces: Shown traces, in the order of the data.
-        num_traces: Number of training traces.
+        num_traces: All training traces.
         kinds: uint8 `[n]` per trace, values of `TokenKind`.
         rankers: At least one.
     """
@@ -82,13 +86,7 @@ class _Source:
 
 
 def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -> Viewed:
-    """Return the data of the token viewer of some runs.
-
-    Args:
-        runs: Finished runs.
-        sources: Their artifacts.
-        limit: Maximum number of traces of each data set.
-    """
+    """Return the data of the token viewer of some runs, with at most `limit` traces of each data set."""
     missing: dict[str, None] = {}
     groups: dict[tuple[str, str], list[_Source]] = {}
     for run in runs:
@@ -139,14 +137,12 @@ def _data(group: Sequence[_Source], limit: int) -> ViewedData:
         ratios = sorted({x for m in members for x in m.compressed.manifest["identity"]["plan"]["ratios"]})
         rankers.append(Ranker(label=label, ratios=tuple(ratios), rows=rows))
     shown = [t for t in train if any(t.id in r.rows for r in rankers)][:limit]
-    kinds = {t.id: token_kinds(t.thinking, offsets_of(t, rankers)) for t in shown}
-    model = group[0].run.results.model
-    name = group[0].run.results.essentials.get("data", "traces")
+    results = group[0].run.results
     return ViewedData(
-        label=f"{name} in tokens of {model}",
+        label=f"{results.essentials.get('data', 'traces')} in tokens of {results.model}",
         traces=tuple(shown),
         num_traces=len(train),
-        kinds=kinds,
+        kinds={t.id: token_kinds(t.thinking, offsets_of(t, rankers)) for t in shown},
         rankers=tuple(rankers),
     )
 
@@ -169,10 +165,8 @@ def _labels(members: Sequence[_Source]) -> list[str]:
             if value and value != _USUAL_RULES.get(name)
         ]
         labels.append(", ".join([scorer, *unusual]))
-    return [
-        label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
-        for i, label in enumerate(labels)
-    ]
+    places = (labels[: i + 1].count(label) for i, label in enumerate(labels))
+    return [label if labels.count(label) == 1 else f"{label} #{n}" for label, n in zip(labels, places, strict=True)]
 
 
 def readable(runs: Sequence[Run], sources: Sources, limit: int) -> Viewed:
@@ -245,8 +239,7 @@ def _encoded_rank(row: RankedTrace | None) -> dict[str, Any] | None:
 def _utf16_lengths(text: str, offsets: NDArray[np.int32]) -> list[int]:
     """Return the UTF-16 units that each token adds to those before it; 0 for a further piece of one character."""
     units = np.array([0, *(1 + (ord(c) > 0xFFFF) for c in text)], dtype=np.int64).cumsum()
-    ends = np.maximum.accumulate(units[offsets[:, 1]])
-    lengths: list[int] = np.diff(ends, prepend=0).tolist()
+    lengths: list[int] = np.diff(np.maximum.accumulate(units[offsets[:, 1]]), prepend=0).tolist()
     return lengths
 
 
@@ -262,3 +255,107 @@ def _leb128(values: Iterable[int]) -> bytes:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+PERCENTS = tuple(range(30, 101))
+"""Kept percentages of the page's slider."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletions:
+    """Numbers of deleted tokens by kind, of one ranker.
+
+    Attributes:
+        ranker: Its label.
+        names: Kinds that occur in the traces of any ranker, in a fixed order.
+        totals: int64 `[kinds]`, tokens of each kind in the shown traces.
+        deleted: int64 `[kinds, len(PERCENTS)]`, deleted ones at each percentage.
+    """
+
+    ranker: str
+    names: tuple[str, ...]
+    totals: NDArray[np.int64]
+    deleted: NDArray[np.int64]
+
+    def share(self, percent: int) -> NDArray[np.float64]:
+        """Return the deleted share of each kind if `percent` of all tokens stay, float64 `[kinds]`."""
+        return np.asarray(self.deleted[:, PERCENTS.index(percent)] / np.maximum(self.totals, 1))
+
+
+def by_kind(data: ViewedData) -> list[Deletions]:
+    """Count by `TokenKind`, once per ranker."""
+    codes = {id_: kinds.astype(np.int64) for id_, kinds in data.kinds.items()}
+    return _counted(data, [kind.label for kind in TokenKind], codes)
+
+
+def by_label(data: ViewedData) -> list[Deletions]:
+    """Count by planted label, the essential ones first, once per ranker; empty for data without labels."""
+    spans = {(s.essential, s.kind) for t in data.traces for s in t.spans}
+    if not spans:
+        return []
+    keys = sorted(spans, key=lambda key: (not key[0], key[1]))
+    names = [f"{kind.replace('_', ' ')}{' *' if essential else ''}" for essential, kind in keys]
+
+    def codes(trace: Trace) -> NDArray[np.int64]:
+        labels = token_labels(trace.thinking, trace.spans, offsets_of(trace, data.rankers))
+        return np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in labels], dtype=np.int64)
+
+    return _counted(data, names, {t.id: codes(t) for t in data.traces})
+
+
+def _counted(data: ViewedData, names: Sequence[str], codes: Mapping[str, NDArray[np.int64]]) -> list[Deletions]:
+    """Count tokens by code and by the lowest of `PERCENTS` at which they stay; code -1 is left out."""
+    first_kept = np.zeros((len(data.rankers), len(names), len(PERCENTS) + 1), dtype=np.int64)
+    for counts, ranker in zip(first_kept, data.rankers, strict=True):
+        for row in (ranker.rows[t.id] for t in data.traces if t.id in ranker.rows):
+            cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
+            kinds = codes[row.id]
+            np.add.at(counts, (kinds[kinds >= 0], np.searchsorted(cuts, row.places, side="right")[kinds >= 0]), 1)
+    totals = first_kept.sum(axis=2)
+    there = totals.sum(axis=0) > 0
+    deleted = totals[:, :, None] - first_kept.cumsum(axis=2)[:, :, :-1]
+    shown = tuple(name for name, some in zip(names, there, strict=True) if some)
+    return [
+        Deletions(ranker=ranker.label, names=shown, totals=totals[i, there], deleted=deleted[i, there])
+        for i, ranker in enumerate(data.rankers)
+    ]
+
+
+def deletion_picture(groups: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> Picture | None:
+    """Plot the deleted share at a kept percentage, one panel per heading that has deletions; None without any."""
+    panels = [(heading, deletions) for heading, deletions in groups if deletions]
+    if not panels:
+        return None
+    texts = [
+        f"{d.ranker}: " + ", ".join(f"{n} {100 * s:.0f} %" for n, s in zip(d.names, d.share(percent), strict=True))
+        for _, deletions in panels
+        for d in deletions
+    ]
+    most = max(len(d.names) for _, deletions in panels for d in deletions)
+    return Picture(
+        name="deletions",
+        title=f"What is deleted at ratio {percent / 100:g}",
+        description=f"Share of the tokens of each kind that is deleted. {'; '.join(texts)}.",
+        size=(5.0 + 3.2 * len(panels), 1.3 + 0.36 * most),
+        draw=lambda figure: _draw(figure, panels, percent),
+    )
+
+
+def _draw(figure: "Figure", panels: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> None:
+    handles = None
+    for axes, (heading, deletions) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        names = list(dict.fromkeys(name for d in deletions for name in d.names))
+        axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
+        for i, d in enumerate(deletions):
+            colour, marker = style(i)
+            share = dict(zip(d.names, 100 * d.share(percent), strict=True))
+            axes.plot([share.get(n) for n in names], range(len(names)), color=colour, marker=marker, markersize=8,
+                      linestyle="none", label=d.ranker, alpha=0.9)  # fmt: skip
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_title(heading)
+        axes.set_xlabel("% deleted")
+        axes.set_xlim(-4, 104)
+        handles = handles or axes.get_legend_handles_labels()
+    if handles is not None:
+        figure.legend(*handles, loc="outside lower center", ncols=5)
