@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cotpress.data import published
+from cotpress.data import planted, published
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -25,7 +25,6 @@ from cotpress.data.config import (
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
 )
-from cotpress.data.planted import generator
 from cotpress.data.registry import registered_source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
 from cotpress.data.self_written import SOLVED, solve
@@ -158,9 +157,9 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
 def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
     match config:
         case PlantedDataConfig():
-            values = generator.settings_of(config)
-            identity = {"source": "planted", "version": generator.VERSION, **values}
-            return _Source(identity, _lazily(lambda: generator.traces(**values)))
+            values = planted.settings_of(config)
+            identity = {"source": "planted", "version": planted.VERSION, **values}
+            return _Source(identity, _lazily(lambda: planted.traces(**values)))
         case JsonlDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
         case JsonlDataConfig():
@@ -200,13 +199,13 @@ def _self_written(
 def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
     match config:
         case PlantedBenchmarkConfig():
-            values = generator.settings_of(config)
-            identity = {"source": "planted", "version": generator.VERSION, **values}
-            return _Source(identity, _lazily(lambda: generator.problems(**values)))
+            values = planted.settings_of(config)
+            identity = {"source": "planted", "version": planted.VERSION, **values}
+            return _Source(identity, _lazily(lambda: planted.problems(**values)))
         case PlantedQuestionsConfig():
-            values, half = generator.settings_of(config), generator.Half.training
-            identity = {"source": "planted", "version": generator.VERSION, "half": half, **values}
-            return _Source(identity, _lazily(lambda: generator.problems(**values, half=half, group=group)))
+            values, half = planted.settings_of(config), planted.Half.training
+            identity = {"source": "planted", "version": planted.VERSION, "half": half, **values}
+            return _Source(identity, _lazily(lambda: planted.problems(**values, half=half, group=group)))
         case JsonlBenchmarkConfig():
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not config.unanswerable]
             reader = RowReader(Path(config.path), fields, strict=False, key=f"{group}.path")

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cotpress.data import planted
 from cotpress.data.config import (
     Importance,
     PlantedTruthConfig,
@@ -30,7 +31,6 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
-from cotpress.data.planted import generator
 from cotpress.data.rows import Field, RowReader
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import EDITED_STEP, IMPORTANCE_FILE, TRACES_FILE, SentenceImportance, Span, Trace, TruthKind
@@ -88,13 +88,13 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
 def _source(config: TruthConfig) -> _Source:
     match config:
         case PlantedTruthConfig():
-            values = generator.settings_of(config)
+            values = planted.settings_of(config)
 
-            def planted() -> tuple[Iterable[_Measured], Counter[str]]:
-                traces = generator.traces(**values, half=generator.Half.evaluation, group="truth")
+            def labelled() -> tuple[Iterable[_Measured], Counter[str]]:
+                traces = planted.traces(**values, half=planted.Half.evaluation, group="truth")
                 return ((trace, []) for trace in traces), Counter()
 
-            return _Source(TruthKind.tokens, {"source": "planted", "version": generator.VERSION, **values}, planted)
+            return _Source(TruthKind.tokens, {"source": "planted", "version": planted.VERSION, **values}, labelled)
         case ThoughtAnchorsConfig():
             anchors = ThoughtAnchors(Path(config.path), config.importance)
             identity = {"sha256": file_sha256(Path(config.path)), "measure": config.importance}

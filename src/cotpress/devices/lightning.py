@@ -13,8 +13,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 )
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
-from cotpress.devices.launch import end_on_sigterm, here
+from cotpress.devices.launch import end_on_sigterm, here, pick_device
 
 
 class _EndOnSigterm(pl.Callback):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypedDict
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
+from cotpress.devices.launch import pick_device
 from cotpress.errors import ConfigError
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig

@@ -20,8 +20,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
-from cotpress.devices.launch import here, report
+from cotpress.devices.launch import here, pick_device, report
 from cotpress.devices.lightning import ctrl_c_stops, quiet_lightning
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import MemoryLimitError, ModelError
