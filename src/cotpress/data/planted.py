@@ -312,18 +312,7 @@ CLOSINGS = ("So the answer is {answer}.",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Expected number of planted pieces at redundancy 1.
-
-    Attributes:
-        opening: Per thinking text.
-        situation: Per thinking text: the first fact, restated.
-        restatement: Per step: the event that it computes.
-        repeat: Per step.
-        hesitation: Per step.
-        dead_end: Per step.
-        double_check: Per thinking text; checks one step.
-        closing: Per thinking text.
-    """
+    """Expected number of planted pieces at redundancy 1, per step or per thinking text."""
 
     opening: float = 1.0
     situation: float = 0.15
@@ -352,12 +341,7 @@ class _Writer:
 
 
 class ThinkingWriter:
-    """Writes thinking texts about stories.
-
-    Args:
-        rng: Source of every choice.
-        redundancy: Factor on the expected number of planted pieces, >= 0; 0 leaves only the equations.
-    """
+    """Writes thinking texts about stories; redundancy 0 leaves only the equations."""
 
     def __init__(self, rng: random.Random, redundancy: float) -> None:
         self._rng, self._redundancy = rng, redundancy
@@ -457,14 +441,7 @@ def traces(
 ) -> list[Trace]:
     """Solved problems with labelled thinking, all in the split `train`.
 
-    Args:
-        num_traces: Number of traces, at least 1.
-        families: Names; empty means every family that is not held out.
-        difficulty: A key of `LEVELS`.
-        redundancy: Factor on the amount of planted redundancy, >= 0.
-        seed: Equal seeds give equal traces.
-        half: Half of the numbers to draw from.
-        group: Configuration group of these settings, for messages.
+    No families means all that are not held out; `group` is the configuration group of the settings, for messages.
 
     Raises:
         ConfigError: A value is out of range, a family is unknown, or there are fewer different problems.
@@ -504,14 +481,7 @@ def problems(
 ) -> list[Problem]:
     """Problems whose numbers do not occur in traces of the other half.
 
-    Args:
-        num_problems: Number of problems, at least 1.
-        families: Names; empty means all families of the evaluation half (the held-out ones included), or all training
-            families of the training half.
-        difficulty: A key of `LEVELS`.
-        seed: Equal seeds give equal problems.
-        half: Half of the numbers to draw from.
-        group: Configuration group of these settings, for messages.
+    No families means all of the evaluation half (the held-out ones included), or all training families of the other.
 
     Raises:
         ConfigError: A value is out of range, a family is unknown, or there are fewer different problems.

@@ -147,13 +147,7 @@ def select(
     drafts: Sequence[Draft],
     chat: ChatFormat,
 ) -> Selected:
-    """The right answers as traces.
-
-    Args:
-        config: Settings of the selection.
-        problems: All questions, repeated ones included.
-        drafts: The answers to the distinct questions.
-        chat: The model's conversation format.
+    """The right answers to the distinct questions as traces; `problems` are all, repeated ones included.
 
     Raises:
         DataError: There is not one trace.
@@ -280,13 +274,6 @@ def solve(
     store: ArtifactStore,
 ) -> Artifact:
     """Traces of the questions that the model solved (`solved.parquet`: `Trace` records in the order of the questions).
-
-    Args:
-        config: Settings of the prompts and of the selection.
-        questions: Artifact with `problems.parquet`.
-        model: Model that answers.
-        trainer: Hardware.
-        store: Destination of the artifacts.
 
     Raises:
         ConfigError: A value is out of range.

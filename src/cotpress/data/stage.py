@@ -1,6 +1,7 @@
 """The data stage: training traces and benchmark problems as artifacts.
 
-A new source is a module that yields records, a schema in `config.py`, and a `case` here.
+A new source is a module that yields records, a schema in `config.py`, and a `case` here. The argument `group` is the
+configuration group of the settings, for messages; model and trainer are for self-written data.
 """
 
 import dataclasses
@@ -42,15 +43,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class _Source(Generic[R]):
-    """Source of records.
-
-    Attributes:
-        identity: Everything that determines the records.
-        records: The usable records, lazily: nothing is read or generated if the artifact exists.
-        dropped: Number of bad rows by reason, complete once `records` is exhausted.
-        emptied: Number of cells of optional columns without text, read as empty, by column; complete likewise.
-        facts: Further facts about the records.
-    """
+    """Source of records, read lazily; the counters are complete once the records are exhausted."""
 
     identity: Mapping[str, Any]
     records: Iterable[R]
@@ -68,13 +61,6 @@ def traces(
     group: str = "data",
 ) -> Artifact:
     """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
-
-    Args:
-        config: Source and its settings.
-        store: Destination of the artifact.
-        model: Model of the run, for self-written data.
-        trainer: Hardware, for self-written data.
-        group: Configuration group of these settings, for messages.
 
     Raises:
         ConfigError: A value is out of range.
@@ -111,10 +97,6 @@ def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
     """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
 
     The split depends on the hashes of the ids alone, not on a seed or the order of the rows.
-
-    Args:
-        traces: Traces with unique ids.
-        validation_fraction: In [0, 1).
     """
     num_validation = round(validation_fraction * len(traces))
     by_hash = sorted((trace.id for trace in traces), key=lambda id_: hashlib.sha256(id_.encode()).digest())
@@ -129,11 +111,6 @@ def is_text(config: DataConfig) -> bool:
 
 def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchmark") -> Artifact:
     """Problems to answer: an artifact with `problems.parquet` (`Problem` records).
-
-    Args:
-        config: Source and its settings.
-        store: Destination of the artifact.
-        group: Configuration group of these settings, for messages.
 
     Raises:
         ConfigError: A value is out of range.

@@ -43,14 +43,7 @@ _Measured = tuple[Trace, list[SentenceImportance]]
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Source of the traces.
-
-    Attributes:
-        kind: Kind of knowledge about them.
-        identity: Everything that determines them.
-        open: Returns the traces, each with the importance of its sentences (empty for other kinds), and a counter of
-            bad rows by reason that is complete once the traces are exhausted.
-    """
+    """Source of the traces: `open` gives them, and a counter of bad rows that is complete once they are exhausted."""
 
     kind: TruthKind
     identity: Mapping[str, Any]
@@ -126,15 +119,7 @@ _ANCHOR_FIELDS = (
 
 
 class ThoughtAnchors:
-    """The usable rows of one file, with their sentences.
-
-    Args:
-        path: A .jsonl file.
-        importance: Measure to use.
-
-    Raises:
-        DataError: There is no such file.
-    """
+    """The usable rows of one .jsonl file, with their sentences."""
 
     def __init__(self, path: Path, importance: Importance) -> None:
         self._reader = RowReader(path, _ANCHOR_FIELDS, strict=False, key="truth.path")
@@ -208,15 +193,7 @@ _PRMBENCH_FIELDS = (
 
 
 class Prmbench:
-    """The usable rows of one file as traces whose spans are the steps.
-
-    Args:
-        path: A .jsonl file.
-        redundant: Definition of the redundant steps.
-
-    Raises:
-        DataError: There is no such file.
-    """
+    """The usable rows of one .jsonl file as traces whose spans are the steps."""
 
     def __init__(self, path: Path, redundant: Redundant) -> None:
         self._reader = RowReader(path, _PRMBENCH_FIELDS, strict=False, key="truth.path")

@@ -30,11 +30,6 @@ def lightning_settings(
 
     The cluster environment is always given: in a SLURM job Lightning would otherwise use the job's number of tasks and
     handle its signals.
-
-    Args:
-        trainer: The hardware.
-        callbacks: Callbacks of the caller.
-        strategy: Name or object of the Lightning strategy of several workers.
     """
     place, device = here(), pick_device(trainer)
     accelerator = "gpu" if device.type == "cuda" else "cpu"

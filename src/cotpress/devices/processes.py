@@ -181,10 +181,6 @@ def _without_script() -> Iterator[None]:
 def follow(children: Sequence[Child], on_message: Callable[[Any], None] = lambda _: None) -> None:
     """Hand on the messages of children until all have ended; of several, until soon after one of them has failed.
 
-    Args:
-        children: The children.
-        on_message: Called in this thread; the messages of each child come in their order.
-
     Raises:
         KeyboardInterrupt: This process was started by a parallel launcher that is gone.
     """

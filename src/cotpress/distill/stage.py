@@ -32,13 +32,6 @@ def distill(
 ) -> Artifact:
     """The valuable parts of the traces in the split `train`: an artifact with `valuable.parquet` (`ValuableTrace`).
 
-    Args:
-        config: Extractor and its settings.
-        traces: The data artifact.
-        store: Destination of the artifact.
-        model: Model of the run, for an extractor that uses one and names no other.
-        trainer: Hardware, for an extractor that runs a model.
-
     Raises:
         ConfigError: A value is out of range.
         DataError: No trace has a valuable part, or the data lacks the labels or responses that the extractor needs.

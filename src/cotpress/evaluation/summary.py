@@ -65,10 +65,7 @@ CountTokens = Callable[[str], int]
 
 
 def token_counter(tokenizer: str | None) -> CountTokens | None:
-    """A function that counts the tokens of a text without adding special tokens.
-
-    Args:
-        tokenizer: Hub id or folder; None gives None.
+    """A function that counts the tokens of a text without special tokens; None without a tokenizer.
 
     Raises:
         ConfigError: It cannot be loaded.

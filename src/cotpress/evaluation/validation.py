@@ -83,16 +83,7 @@ class Validation:
 def answer_problems(
     backend: Backend, chat: ChatFormat, problems: Sequence[Problem], protocol: Protocol, *, system: str, ratio: float
 ) -> list[Prediction]:
-    """Greedy, judged answers of a student, one per problem in their order.
-
-    Args:
-        backend: Backend with the student.
-        chat: The student's conversation format.
-        problems: Problems to answer.
-        protocol: How they are put.
-        system: Name of the student, copied into the predictions.
-        ratio: Requested kept fraction, copied into the predictions.
-    """
+    """Greedy, judged answers of a student, one per problem in their order."""
     requests = protocol.requests(problems, chat)
     done = dict(zip(requests, complete(backend, list(requests.values())), strict=True))
     answers = [(p, Answer.of(p, 0, done[answer_key(p.id, 0)], chat)) for p in problems]

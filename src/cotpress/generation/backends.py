@@ -125,12 +125,7 @@ def open_backend(
 ) -> Backend:
     """The configured backend, ready to generate.
 
-    Args:
-        config: Type and settings of the backend.
-        model: Model to load; a server has its own.
-        trainer: Hardware.
-        store: Converted and generated models.
-        adapter: Directory or hub id of a PEFT adapter to put on the model; a server is asked to load it.
+    `adapter` is a directory or hub id of a PEFT adapter to put on the model; a server is asked to load it.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.

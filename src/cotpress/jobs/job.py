@@ -41,14 +41,7 @@ _SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 
 
 def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[str]) -> float | None:
-    """Run the only job of a command and return its metric.
-
-    Args:
-        config: The configuration as Hydra composed it.
-        task: The work; its modules are imported only if there is something to do.
-        folder: Folder of the log.
-        overrides: The overrides of the command line.
-    """
+    """Run the only job of a command, log to its folder, and return its metric."""
     log_to(folder / JOB_LOG, console=True)
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time(), pid=os.getpid())
@@ -73,15 +66,7 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
 
 
 def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list[str], launcher: Any) -> float:
-    """Run one job of a multirun and return its metric, NaN if it fails.
-
-    Args:
-        config: As in `run_alone`.
-        task: As in `run_alone`.
-        folder: As in `run_alone`.
-        overrides: As in `run_alone`.
-        launcher: Configuration of the launcher.
-    """
+    """Run one job of a multirun and return its metric, NaN if it fails."""
     if is_worker():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the sweep's own decides
     started = time.monotonic()

@@ -28,11 +28,7 @@ RECENT_JOBS = 5
 
 
 class Watch:
-    """Watches the jobs of one multirun in a thread, until `stop`.
-
-    Args:
-        sweep_dir: Folder of the sweep.
-    """
+    """Watches the jobs of one multirun in a thread, until `stop`."""
 
     def __init__(self, sweep_dir: Path) -> None:
         self.sweep_dir = sweep_dir

@@ -153,12 +153,7 @@ def fit(
 
 
 class ProgressCallback(pl.Callback):
-    """Shows tokens done, tokens per second, time left and the loss.
-
-    Args:
-        label: Name of the work.
-        steps: Tokens of every optimizer step.
-    """
+    """Shows tokens done, tokens per second, time left and the loss."""
 
     def __init__(self, label: str, steps: Sequence[int]) -> None:
         self._label, self._steps = label, steps
@@ -184,11 +179,7 @@ class ProgressCallback(pl.Callback):
 
 
 class TrainLog(pl.Callback):
-    """Loss, learning rate and target tokens of every step, kept in the checkpoint so that a resumed run has them all.
-
-    Args:
-        log_metrics: Called by the first device with loss and learning rate of every step.
-    """
+    """Loss, learning rate and target tokens of every step; the checkpoint holds them, so a resumed run has all."""
 
     COLUMNS = ("step", "loss", "lr", "num_target_tokens")
 
@@ -226,12 +217,6 @@ class ValidationCallback(pl.Callback):
     """Answers validation problems with the student in training, evenly spread over the steps, the last time at the end.
 
     Of several devices that hold the same student the first one answers; the others wait at the next step.
-
-    Args:
-        validate: Answers the problems.
-        num_steps: Optimizer steps of the run.
-        times: Number of validations.
-        log_metrics: Called with the metrics.
     """
 
     def __init__(self, validate: Validate, num_steps: int, times: int, log_metrics: LogMetrics) -> None:

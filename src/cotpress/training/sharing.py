@@ -36,12 +36,7 @@ from cotpress.training.config import Method, TuneConfig
 
 
 def needs_masters(tune: TuneConfig, computed: torch.dtype) -> bool:
-    """True if float32 masters are needed; PEFT keeps adapters in float32 anyway.
-
-    Args:
-        tune: How the model is trained.
-        computed: Number format that the model computes in.
-    """
+    """True if a model that computes in this number format needs masters; PEFT keeps adapters in float32 anyway."""
     return tune.method is Method.full and computed is not torch.float32
 
 

@@ -42,17 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """A training that is not yet run; picklable.
-
-    Attributes:
-        kind: Module that trains.
-        tune: Recipe.
-        base: Model that is trained.
-        trainer: Hardware.
-        store: Store of the result, and of converted and generated models.
-        validate: Answers validation problems during training; None leaves that out.
-        validations: Number of validations.
-    """
+    """A training that is not yet run; picklable."""
 
     kind: type[NextTokenModule]
     tune: TuneConfig
@@ -109,16 +99,7 @@ def train_reference(
     tracker: Tracker,
     store: ArtifactStore,
 ) -> Artifact | None:
-    """The reference model of CTS (`adapter/` or `model/`); None if the base model itself scores.
-
-    Args:
-        config: Settings.
-        base: Model that is trained.
-        distilled: Artifact with `valuable.parquet`.
-        trainer: Hardware.
-        tracker: Tracker of the losses.
-        store: Store of the result.
-    """
+    """The reference model of CTS, trained on `valuable.parquet` (`adapter/` or `model/`); None for method none."""
     if config.tune.method is Method.none:
         return None
     job = TrainingJob(kind=ReferenceModule, tune=config.tune, base=base, trainer=trainer, store=store)
@@ -143,17 +124,7 @@ def train_student(
     store: ArtifactStore,
     validate: Validate | None = None,
 ) -> Artifact:
-    """The student, trained on compressed thinking (`adapter/` or `model/`).
-
-    Args:
-        config: Settings.
-        model: Model that is trained.
-        compressed: Artifact with `compressed.parquet`.
-        trainer: Hardware.
-        tracker: Tracker of losses and validation metrics.
-        store: Store of the result.
-        validate: Answers validation problems during training; picklable; None leaves that out.
-    """
+    """The student, trained on `compressed.parquet` (`adapter/` or `model/`); `validate` has to be picklable."""
     job = TrainingJob(
         kind=SftModule, tune=config.tune, base=model, trainer=trainer, store=store, validate=validate,
         validations=config.validations_per_run if config.validation_problems > 0 else 0,
