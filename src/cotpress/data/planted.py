@@ -13,7 +13,7 @@ story has its own random stream, so the first hundred traces of a larger set are
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -327,40 +327,35 @@ class Rates:
 RATES = Rates()
 
 
-@dataclass(slots=True)
-class _Writer:
-    """Text so far and its labels; pieces are joined by single spaces, which belong to the later piece."""
-
-    text: str = ""
-    spans: list[Span] = field(default_factory=list)
-
-    def add(self, text: str, kind: str, *, essential: bool = False, glue: str = " ") -> None:
-        start = len(self.text)
-        self.text += (glue if self.text else "") + text
-        self.spans.append(Span(start=start, end=len(self.text), kind=kind, essential=essential))
-
-
 class ThinkingWriter:
-    """Writes thinking texts about stories; redundancy 0 leaves only the equations."""
+    """Writes one thinking text about a story; redundancy 0 leaves only the equations."""
 
     def __init__(self, rng: random.Random, redundancy: float) -> None:
         self._rng, self._redundancy = rng, redundancy
-        self._out = _Writer()
+        self._text, self._spans = "", list[Span]()
 
     def write(self, story: Story) -> tuple[str, tuple[Span, ...]]:
         """The thinking text and its labels, which cover it without gap or overlap."""
-        self._out = _Writer()
         for _ in range(self._count(RATES.opening)):
-            self._out.add(self._rng.choice(OPENINGS), "hesitation")
+            self._add(self._rng.choice(OPENINGS), "hesitation")
         for _ in range(self._count(RATES.situation)):
-            self._out.add(self._rng.choice(SITUATIONS).format(fact=story.opening), "restatement")
+            self._add(self._rng.choice(SITUATIONS).format(fact=story.opening), "restatement")
         for number, step in enumerate(story.steps):
             self._step(step, first=number == 0)
         for _ in range(self._count(RATES.double_check)):
-            self._double_check(self._rng.choice(story.steps))
+            step = self._rng.choice(story.steps)
+            self._add(self._rng.choice(CHECKS), "double_check")
+            self._add(f"{step.left} {step.operator} {step.right} = {step.result}.", "double_check")
+            self._add(self._rng.choice(CONFIRMATIONS), "double_check")
         for _ in range(self._count(RATES.closing)):
-            self._out.add(self._rng.choice(CLOSINGS).format(answer=story.answer), "repeat")
-        return self._out.text, tuple(self._out.spans)
+            self._add(self._rng.choice(CLOSINGS).format(answer=story.answer), "repeat")
+        return self._text, tuple(self._spans)
+
+    def _add(self, text: str, kind: str, *, essential: bool = False, glue: str = " ") -> None:
+        """Append a piece with its label; the glue before it belongs to it."""
+        start = len(self._text)
+        self._text += (glue if self._text else "") + text
+        self._spans.append(Span(start=start, end=len(self._text), kind=kind, essential=essential))
 
     def _count(self, rate: float) -> int:
         expected = rate * self._redundancy
@@ -368,36 +363,24 @@ class ThinkingWriter:
 
     def _step(self, step: Step, *, first: bool) -> None:
         for _ in range(self._count(RATES.dead_end)):
-            self._dead_end(step)
+            wrong = self._rng.choice([symbol for symbol in "+-" if symbol != step.operator])
+            text = self._rng.choice(DEAD_ENDS)
+            self._add(text.format(left=step.left, right=step.right, wrong=wrong, reason=step.reason), "dead_end")
         if self._count(RATES.restatement):
             if not first:
-                self._out.add("Then", "connective")
-            event = step.event if not first else step.event[0].upper() + step.event[1:]
-            self._out.add(event, "restatement")
-            self._out.add("so", "connective", glue=", ")
-        self._equation(step)
+                self._add("Then", "connective")
+            self._add(_sentence(step.event) if first else step.event, "restatement")
+            self._add("so", "connective", glue=", ")
+        for part, kind in (
+            (step.left, "operand"), (step.operator, "operator"), (step.right, "operand"),
+            ("=", "operator"), (step.result, "result"),
+        ):  # fmt: skip
+            self._add(str(part), kind, essential=True)
+        self._add(".", "connective", glue="")
         for _ in range(self._count(RATES.repeat)):
-            self._out.add(self._rng.choice(REPEATS).format(result=step.result), "repeat")
+            self._add(self._rng.choice(REPEATS).format(result=step.result), "repeat")
         for _ in range(self._count(RATES.hesitation)):
-            self._out.add(self._rng.choice(HESITATIONS), "hesitation")
-
-    def _equation(self, step: Step) -> None:
-        self._out.add(str(step.left), "operand", essential=True)
-        self._out.add(step.operator, "operator", essential=True)
-        self._out.add(str(step.right), "operand", essential=True)
-        self._out.add("=", "operator", essential=True)
-        self._out.add(str(step.result), "result", essential=True)
-        self._out.add(".", "connective", glue="")
-
-    def _dead_end(self, step: Step) -> None:
-        wrong = self._rng.choice([symbol for symbol in "+-" if symbol != step.operator])
-        template = self._rng.choice(DEAD_ENDS)
-        self._out.add(template.format(left=step.left, right=step.right, wrong=wrong, reason=step.reason), "dead_end")
-
-    def _double_check(self, step: Step) -> None:
-        self._out.add(self._rng.choice(CHECKS), "double_check")
-        self._out.add(f"{step.left} {step.operator} {step.right} = {step.result}.", "double_check")
-        self._out.add(self._rng.choice(CONFIRMATIONS), "double_check")
+            self._add(self._rng.choice(HESITATIONS), "hesitation")
 
 
 VERSION = 1
@@ -516,7 +499,8 @@ def _stories(
     while len(seen) < count:
         family = active[len(seen) % len(active)]
         rng = random.Random(f"{seed}:{half.value}:{len(seen)}")
-        story = _new_story(family, level, rng, half, seen)
+        draws = (family.draw(rng, level) for _ in range(MAX_DRAWS))
+        story = next((s for s in draws if s.question not in seen and half_of(family.name, s) is half), None)
         if story is not None:
             seen.add(story.question)
             yield family, story, rng
@@ -527,15 +511,6 @@ def _stories(
                 f"{key}: got {count}, but {', '.join(f.name for f in families)} have no further question after "
                 f"{len(seen)}. Fix: ask for fewer, for more families or for a higher difficulty."
             )
-
-
-def _new_story(family: Family, level: Level, rng: random.Random, half: Half, seen: set[str]) -> Story | None:
-    """A story of the half with a new question; None if the family seems to be exhausted."""
-    for _ in range(MAX_DRAWS):
-        story = family.draw(rng, level)
-        if story.question not in seen and half_of(family.name, story) is half:
-            return story
-    return None
 
 
 def _families(key: str, names: Sequence[str]) -> list[Family]:

@@ -161,7 +161,12 @@ def select(
             answers[draft.id].append(_judge(draft, by_id[draft.id], format_, chat, config.max_thinking_tokens))
             progress.advance(1)
     picked = {problem.id: _pick(answers[problem.id], config.pick) for problem in questions}
-    traces = [_trace(problem, judged) for problem in questions if (judged := picked[problem.id])]
+    traces = [
+        Trace(id=p.id, question=p.question, thinking=judged.thinking, response=judged.response, answer=p.answer,
+              family=p.family)
+        for p in questions
+        if (judged := picked[p.id])
+    ]  # fmt: skip
     dropped = Counter(_nearest(answers[i]) for i, judged in picked.items() if judged is None)
     if repeated := len(problems) - len(questions):
         dropped[REPEATED] = repeated
@@ -221,17 +226,6 @@ def _pick(answers: Sequence[_Judged], pick: Pick) -> _Judged | None:
 def _nearest(answers: Sequence[_Judged]) -> str:
     order = {reason: place for place, reason in enumerate(_NEAREST)}
     return min((judged.reason for judged in answers), key=lambda reason: (order.get(reason, len(order)), reason))
-
-
-def _trace(problem: Problem, judged: _Judged) -> Trace:
-    return Trace(
-        id=problem.id,
-        question=problem.question,
-        thinking=judged.thinking,
-        response=judged.response,
-        answer=problem.answer,
-        family=problem.family,
-    )
 
 
 def _facts(

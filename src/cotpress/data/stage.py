@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -43,10 +43,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class _Source(Generic[R]):
-    """Source of records, read lazily; the counters are complete once the records are exhausted."""
+    """Source of records, which `open` gives; the counters are complete once the records are exhausted."""
 
     identity: Mapping[str, Any]
-    records: Iterable[R]
+    open: Callable[[], Iterable[R]]
     dropped: Counter[str] = field(default_factory=Counter)
     emptied: Counter[str] = field(default_factory=Counter)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def traces(
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
 
     def produce(folder: Path) -> Summary:
-        rows = split(list(itertools.islice(source.records, config.limit)), validation_fraction)
+        rows = split(list(itertools.islice(source.open(), config.limit)), validation_fraction)
         num_train = sum(row.split == "train" for row in rows)
         if not num_train:
             raise DataError(
@@ -122,7 +122,7 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
     def produce(folder: Path) -> Summary:
         rows = [
             dataclasses.replace(p, question=config.prompt.replace("{question}", p.question), extractor=extractor)
-            for p in itertools.islice(source.records, config.limit)
+            for p in itertools.islice(source.open(), config.limit)
         ]
         write_records(folder / PROBLEMS_FILE, rows, Problem)
         return Summary(num_rows=len(rows), dropped=source.dropped)
@@ -136,7 +136,7 @@ def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
         case PlantedDataConfig():
             values = planted.settings_of(config)
             identity = {"source": "planted", "version": planted.VERSION, **values}
-            return _Source(identity, _lazily(lambda: planted.traces(**values)))
+            return _Source(identity, lambda: planted.traces(**values))
         case JsonlDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
         case JsonlDataConfig():
@@ -147,11 +147,15 @@ def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
             identity = {**_file_identity(config.path), "strict": config.strict}
             if column is not None:
                 identity["field"] = column
-            records = (_trace(row, column or "thinking") for row in reader)
-            return _Source(identity, records, reader.dropped, reader.emptied)
+            return _Source(
+                identity,
+                lambda: (_trace(row, column or "thinking") for row in reader),
+                reader.dropped,
+                reader.emptied,
+            )
         case _:
             if (source := registered_source(config)) is not None:
-                return _Source(source.identity(config), _lazily(lambda: source.records(config)))
+                return _Source(source.identity(config), lambda: source.records(config))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
@@ -169,8 +173,12 @@ def _self_written(
     questions = problems(config.questions, store, f"{group}.questions")
     solved = solve(config, questions, model=model, trainer=trainer, store=store)
     identity = {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]}
-    records = _lazily(lambda: read_records(solved.file(SOLVED), Trace))
-    return _Source(identity, records, Counter(solved.manifest["dropped"]), facts={**solved.facts, "from": solved.key})
+    return _Source(
+        identity,
+        lambda: read_records(solved.file(SOLVED), Trace),
+        Counter(solved.manifest["dropped"]),
+        facts={**solved.facts, "from": solved.key},
+    )
 
 
 def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
@@ -178,29 +186,27 @@ def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
         case PlantedBenchmarkConfig():
             values = planted.settings_of(config)
             identity = {"source": "planted", "version": planted.VERSION, **values}
-            return _Source(identity, _lazily(lambda: planted.problems(**values)))
+            return _Source(identity, lambda: planted.problems(**values))
         case PlantedQuestionsConfig():
             values, half = planted.settings_of(config), planted.Half.training
             identity = {"source": "planted", "version": planted.VERSION, "half": half, **values}
-            return _Source(identity, _lazily(lambda: planted.problems(**values, half=half, group=group)))
+            return _Source(identity, lambda: planted.problems(**values, half=half, group=group))
         case JsonlBenchmarkConfig():
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not config.unanswerable]
             reader = RowReader(Path(config.path), fields, strict=False, key=f"{group}.path")
             identity = {**_file_identity(config.path), "unanswerable": config.unanswerable}
-            records = (Problem(**{"answer": "", **row}, unanswerable=config.unanswerable) for row in reader)
-            return _Source(identity, records, reader.dropped)
+            missing = {"unanswerable": config.unanswerable}
+            return _Source(
+                identity, lambda: (Problem(**{"answer": "", **row, **missing}) for row in reader), reader.dropped
+            )
         case PublishedBenchmarkConfig():
             file = published.local_file(config, group)
             identity = {**_file_identity(str(file)), **published.reading(config)}
-            return _Source(identity, _lazily(lambda: published.problems(config, file, group)))
+            return _Source(identity, lambda: published.problems(config, file, group))
         case _:
             if (source := registered_source(config)) is not None:
-                return _Source(source.identity(config), _lazily(lambda: source.records(config)))
+                return _Source(source.identity(config), lambda: source.records(config))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
-
-
-def _lazily(make: Callable[[], Iterable[R]]) -> Iterator[R]:
-    yield from make()
 
 
 def _file_identity(path: str) -> dict[str, Any]:

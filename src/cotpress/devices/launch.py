@@ -176,6 +176,13 @@ def run_on_devices(
     num_threads = trainer.num_threads or max(1, (os.cpu_count() or 1) // count)
     log.info("%d workers, one per device", count)
     workers: list[Child] = []
+
+    def take(message: Any) -> None:
+        if isinstance(message, logging.LogRecord):
+            logging.getLogger(message.name).handle(message)
+        elif on_message is not None:
+            on_message(message)
+
     with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder, _sigterm_interrupts():
         try:
             for rank in range(count):
@@ -191,7 +198,7 @@ def run_on_devices(
                         preload=(*_PRELOAD, function.__module__),
                     )
                 )
-            follow(workers, lambda message: _take(message, on_message))
+            follow(workers, take)
             failure = _first_failure(workers)
         finally:
             stop(workers)
@@ -237,13 +244,6 @@ def _loopback() -> dict[str, str]:
     """Variables that keep gloo and NCCL on the loopback interface; those that the user has set take precedence."""
     name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
     return {} if name is None else {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
-
-
-def _take(message: Any, on_message: OnMessage | None) -> None:
-    if isinstance(message, logging.LogRecord):
-        logging.getLogger(message.name).handle(message)
-    elif on_message is not None:
-        on_message(message)
 
 
 def _first_failure(workers: list[Child]) -> Exception | None:

@@ -102,7 +102,11 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     else:
         log_to(folder / JOB_LOG, console=False)
         _check_tasks(launcher)
-        outcome = _perform_here(task, checked, folder)
+        try:
+            outcome = Outcome(value=perform(task, checked, folder))
+        except Exception as error:
+            log.exception("the job failed")
+            outcome = Outcome(error=describe(error))
     if outcome.error is None:
         metric, run_dir = outcome.value
         return replace(note, state=JobState.finished, metric=metric, run_dir=run_dir)
@@ -112,11 +116,7 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
 
 
 def _perform_in_child(task: Task, config: EntryConfig, folder: Path, note: JobNote) -> Outcome:
-    """Do the work of a job in a child process, whose id is added to the note.
-
-    Raises:
-        KeyboardInterrupt: This process was interrupted; the job has been stopped.
-    """
+    """Do the work of a job in a child process, whose id is added to the note."""
     job = Child(perform_logged, (task, config, folder), output=folder / JOB_LOG, preload=[task.preload])
     try:
         write_note(folder, replace(note, pid=job.pid))
@@ -127,21 +127,8 @@ def _perform_in_child(task: Task, config: EntryConfig, folder: Path, note: JobNo
     return job.outcome
 
 
-def _perform_here(task: Task, config: EntryConfig, folder: Path) -> Outcome:
-    """Do the work of a job that has this process to itself."""
-    try:
-        return Outcome(value=perform(task, config, folder))
-    except Exception as error:
-        log.exception("the job failed")
-        return Outcome(error=describe(error))
-
-
 def _check_tasks(launcher: Any) -> None:
-    """Refuse several tasks per machine: the stages start the processes of the devices themselves.
-
-    Raises:
-        ConfigError: The launcher is set to several.
-    """
+    """Refuse several tasks per machine: the stages start the processes of the devices themselves."""
     num_tasks = launcher.get("tasks_per_node", 1)
     if num_tasks != 1:
         raise ConfigError(

@@ -183,9 +183,8 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
         (workdir / kind).mkdir(exist_ok=True)
         for file in sorted(source.iterdir()):
             link = workdir / kind / file.name
-            if (
-                file.is_file() and file.suffix != ".py" and not link.exists()
-            ):  # the base may be trusted to run code, this model not
+            # The base may be trusted to run code, this model not.
+            if file.is_file() and file.suffix != ".py" and not link.exists():
                 link.symlink_to(file.resolve())
         return Summary(num_rows=0, facts={"kind": kind})
 
