@@ -35,14 +35,7 @@ _SYMBOLS: dict[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """A level of difficulty.
-
-    Attributes:
-        num_steps: Calculations per story, at least 2.
-        max_start: Largest number a story starts with.
-        max_operand: Largest number added or subtracted.
-        max_factor: Largest factor of a product.
-    """
+    """A level of difficulty: calculations per story (at least 2), and the largest numbers in it."""
 
     num_steps: int
     max_start: int
@@ -251,13 +244,7 @@ ITEMS = ("apples", "books", "cards", "pens", "coins", "cookies", "stamps", "ball
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A kind of word problem.
-
-    Attributes:
-        name: Name in configurations and tables.
-        held_out: True if training data contains it only when it is named.
-        draw: Draws a story of a level.
-    """
+    """A kind of word problem; training data contain a held-out one only when it is named."""
 
     name: str
     held_out: bool

@@ -193,11 +193,7 @@ Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def read_table(path: Path, key: str) -> Rows:
-    """All rows in order.
-
-    Args:
-        path: A file that ends in .jsonl, .parquet or .csv (with a header line).
-        key: Configuration key that named the file, for messages.
+    """All rows of a .jsonl, .parquet or .csv file (with a header line), in order; `key` names it in messages.
 
     Raises:
         DataError: There is no such file, or it is not what its suffix says.

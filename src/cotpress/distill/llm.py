@@ -68,15 +68,7 @@ _FENCED = re.compile(r"\A```\w*\n(.*?)\n?```\Z", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extraction:
-    """The language model's answer about one chunk of one trace.
-
-    Attributes:
-        id: The trace.
-        start: First character of the chunk in `thinking`.
-        end: One past its last character.
-        answer: Everything that the model wrote.
-        finish_reason: As in `cotpress.generation.backends.Generation`.
-    """
+    """The language model's whole answer about the chunk `thinking[start:end]` of one trace."""
 
     id: str
     start: int

@@ -304,12 +304,7 @@ MIN_PREFIX_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class _ReadPrompt:
-    """A prompt after its forward pass.
-
-    Attributes:
-        parts: Consecutive parts of the prompt, each with keys and values of all layers.
-        logits: `[V]` of the next token.
-    """
+    """A prompt that was read: keys and values of its consecutive parts by layer, logits `[V]` of the next token."""
 
     parts: tuple[Sequence["KeysValues"], ...]
     logits: torch.Tensor

@@ -29,13 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One training sequence; the loss is over everything after the prompt.
-
-    Attributes:
-        ids: Token ids of prompt and completion.
-        num_prompt: Tokens of the prompt, at least 1.
-        row: Id of its record, for messages.
-    """
+    """One training sequence; the loss is over all tokens after the prompt. `row` is the id of its record."""
 
     ids: tuple[int, ...]
     num_prompt: int
@@ -137,13 +131,7 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The micro-batches of one optimizer step for one device.
-
-    Attributes:
-        batches: Forward passes; every device has the same number.
-        num_targets: Tokens with a loss, over all batches of all devices.
-        num_tokens: Tokens, prompts included, over all batches of all devices.
-    """
+    """The micro-batches of an optimizer step for one device, as many as for any other; sums over all devices."""
 
     batches: Sequence[MicroBatch]
     num_targets: int
