@@ -72,7 +72,11 @@ def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time())
     write_note(folder, note)
-    _mask(folder.parent / PLANNED)
+    planned = folder.parent / PLANNED
+    if planned.is_file():  # Hydra writes it before the configuration can be checked for secrets
+        text = planned.read_text(encoding="utf-8")
+        if (clean := without_secrets(text)) != text:
+            write_text_atomic(planned, clean)
     try:
         note = _performed(note, config, task, folder, launcher)
     except KeyboardInterrupt:
@@ -195,14 +199,6 @@ class _JobLogHandler(logging.FileHandler):
 
 def _finished(config: EntryConfig) -> tuple[float | None, Path] | None:
     return find_finished(config) if isinstance(config, TrainConfig | EvaluateConfig) else None
-
-
-def _mask(path: Path) -> None:
-    """Remove secrets from a file that Hydra writes before the configuration can be checked."""
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        if (clean := without_secrets(text)) != text:
-            write_text_atomic(path, clean)
 
 
 def _share_cores(config: EntryConfig, num_jobs: int) -> None:

@@ -215,12 +215,12 @@ def _sequences(batch: MicroBatch, first: int, last: int) -> MicroBatch:
     packed, lengths = batch.packed, batch.packed.lengths
     start, end = sum(lengths[:first]), sum(lengths[:last])
     inside = (batch.predicting >= start) & (batch.predicting < end)
-    return MicroBatch(
+    return replace(
+        batch,
         packed=Packed(
             ids=packed.ids[:, start:end], positions=packed.positions[:, start:end], lengths=lengths[first:last]
         ),
         predicting=batch.predicting[inside] - start,
         targets=batch.targets[inside],
-        number=batch.number,
         rows=batch.rows[first:last],
     )
