@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from cotpress.data.planted.generator import traces
+from cotpress.data.planted import traces
 from cotpress.generation.hf import TransformersBackend
 from cotpress.prompts import ChatConfig, ChatFormat
 

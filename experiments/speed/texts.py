@@ -7,7 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cotpress.data.planted.generator import traces as planted
+from cotpress.data.planted import traces as planted
 from cotpress.errors import DataError
 from cotpress.modeling.alignment import tokenize_with_offsets
 

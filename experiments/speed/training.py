@@ -64,8 +64,8 @@ def cotpress_tokens_per_s(model: Path, rows: Sequence[Row], settings: Settings) 
 
     from cotpress.devices.config import TrainerConfig
     from cotpress.training.adapters import make_trainable
+    from cotpress.training.batching import Example, Examples
     from cotpress.training.config import Method, TuneConfig
-    from cotpress.training.examples import Example, Examples
     from cotpress.training.fit import fit
     from cotpress.training.module import SftModule
 

@@ -63,7 +63,7 @@ def test_deterministic_algorithms_are_off_by_default() -> None:
     import torch
 
     from cotpress.devices.config import TrainerConfig
-    from cotpress.devices.device import use_determinism
+    from cotpress.devices.launch import use_determinism
 
     use_determinism(TrainerConfig())
     assert not torch.are_deterministic_algorithms_enabled()

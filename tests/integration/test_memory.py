@@ -20,7 +20,7 @@ from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.devices.config import TrainerConfig
 from cotpress.training.adapters import make_trainable
 from cotpress.training.config import Method, TuneConfig
-from cotpress.training.examples import Example, Examples
+from cotpress.training.batching import Example, Examples
 from cotpress.training.fit import fit
 from cotpress.training.module import SftModule
 

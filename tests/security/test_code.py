@@ -14,7 +14,7 @@ from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.scoring.scorers.classifier import load_classifier
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.store.artifacts import ArtifactStore
-from cotpress.training.saved import saved_reference
+from cotpress.training.stage import saved_reference
 from security.conftest import edit
 from support.commands import ROOT
 

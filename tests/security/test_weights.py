@@ -21,8 +21,8 @@ from cotpress.records import Trace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records, schema
 from cotpress.training.adapters import make_trainable, save_trained
-from cotpress.training.checkpoints import LAST, resume_point
 from cotpress.training.config import Method, TuneConfig
+from cotpress.training.fit import LAST, resume_point
 from security.conftest import RunsWhenUnpickled, edit
 
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")

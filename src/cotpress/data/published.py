@@ -2,6 +2,8 @@
 
 The options of a multiple-choice question are shuffled. Their order depends on the seed and the question alone, not on
 the other questions of the file.
+
+The argument `group` is the configuration group of the settings, for messages.
 """
 
 import csv
@@ -29,10 +31,6 @@ def fetch(hub: HubFile, group: str = "benchmark") -> Path:
 
     A test set is one file, which huggingface_hub can fetch, so the library `datasets` is not needed. No code of the
     data set is run.
-
-    Args:
-        hub: Data set, revision and file.
-        group: Configuration group of these settings, for messages.
 
     Raises:
         DataError: The data set, revision or file does not exist, is gated, or the hub cannot be reached.
@@ -103,10 +101,6 @@ def lettered(options: Sequence[str]) -> str:
 def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Path:
     """The file with the problems: the local copy, or the file of the hub in the local cache.
 
-    Args:
-        config: Settings of the test set.
-        group: Configuration group of these settings, for messages.
-
     Raises:
         DataError: The file does not exist or cannot be fetched.
     """
@@ -134,11 +128,6 @@ def reading(config: PublishedBenchmarkConfig) -> dict[str, Any]:
 
 def problems(config: PublishedBenchmarkConfig, file: Path, group: str = "benchmark") -> Iterator[Problem]:
     """All problems of the file, in order.
-
-    Args:
-        config: Settings of the test set.
-        file: Path from `local_file`.
-        group: Configuration group of these settings, for messages.
 
     Raises:
         DataError: There is no row; or a row lacks a column, repeats an id, or has a gold answer that the benchmark's
@@ -204,11 +193,7 @@ Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def read_table(path: Path, key: str) -> Rows:
-    """All rows in order.
-
-    Args:
-        path: A file that ends in .jsonl, .parquet or .csv (with a header line).
-        key: Configuration key that named the file, for messages.
+    """All rows of a .jsonl, .parquet or .csv file (with a header line), in order; `key` names it in messages.
 
     Raises:
         DataError: There is no such file, or it is not what its suffix says.

@@ -16,12 +16,7 @@ _APPLIED_LATER = {f.name for base in (DataConfig, BenchmarkConfig) for f in fiel
 
 
 class Registered(NamedTuple):
-    """A source from outside of the package.
-
-    Attributes:
-        records: Gives the records of some settings, lazily.
-        identity: Everything that determines them; part of the artifact's fingerprint.
-    """
+    """A source from outside of the package; its identity is part of the artifact's fingerprint."""
 
     records: Callable[[Any], Iterable[Any]]
     identity: Identity

@@ -1,6 +1,7 @@
 """The data stage: training traces and benchmark problems as artifacts.
 
-A new source is a module that yields records, a schema in `config.py`, and a `case` here.
+A new source is a module that yields records, a schema in `config.py`, and a `case` here. The argument `group` is the
+configuration group of the settings, for messages; model and trainer are for self-written data.
 """
 
 import dataclasses
@@ -8,12 +9,12 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from cotpress.data import published
+from cotpress.data import planted, published
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -25,7 +26,6 @@ from cotpress.data.config import (
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
 )
-from cotpress.data.planted import generator
 from cotpress.data.registry import registered_source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
 from cotpress.data.self_written import SOLVED, solve
@@ -43,18 +43,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class _Source(Generic[R]):
-    """Source of records.
-
-    Attributes:
-        identity: Everything that determines the records.
-        records: The usable records, lazily: nothing is read or generated if the artifact exists.
-        dropped: Number of bad rows by reason, complete once `records` is exhausted.
-        emptied: Number of cells of optional columns without text, read as empty, by column; complete likewise.
-        facts: Further facts about the records.
-    """
+    """Source of records, which `open` gives; the counters are complete once the records are exhausted."""
 
     identity: Mapping[str, Any]
-    records: Iterable[R]
+    open: Callable[[], Iterable[R]]
     dropped: Counter[str] = field(default_factory=Counter)
     emptied: Counter[str] = field(default_factory=Counter)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -70,13 +62,6 @@ def traces(
 ) -> Artifact:
     """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
 
-    Args:
-        config: Source and its settings.
-        store: Destination of the artifact.
-        model: Model of the run, for self-written data.
-        trainer: Hardware, for self-written data.
-        group: Configuration group of these settings, for messages.
-
     Raises:
         ConfigError: A value is out of range.
         DataError: The file is missing, has no usable row or (if strict) a bad one; or no trace is left for training.
@@ -91,7 +76,7 @@ def traces(
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
 
     def produce(folder: Path) -> Summary:
-        rows = split(list(itertools.islice(source.records, config.limit)), validation_fraction)
+        rows = split(list(itertools.islice(source.open(), config.limit)), validation_fraction)
         num_train = sum(row.split == "train" for row in rows)
         if not num_train:
             raise DataError(
@@ -112,10 +97,6 @@ def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
     """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
 
     The split depends on the hashes of the ids alone, not on a seed or the order of the rows.
-
-    Args:
-        traces: Traces with unique ids.
-        validation_fraction: In [0, 1).
     """
     num_validation = round(validation_fraction * len(traces))
     by_hash = sorted((trace.id for trace in traces), key=lambda id_: hashlib.sha256(id_.encode()).digest())
@@ -131,11 +112,6 @@ def is_text(config: DataConfig) -> bool:
 def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchmark") -> Artifact:
     """Problems to answer: an artifact with `problems.parquet` (`Problem` records).
 
-    Args:
-        config: Source and its settings.
-        store: Destination of the artifact.
-        group: Configuration group of these settings, for messages.
-
     Raises:
         ConfigError: A value is out of range.
         DataError: The file is missing, cannot be fetched, or has no usable row.
@@ -146,7 +122,7 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
     def produce(folder: Path) -> Summary:
         rows = [
             dataclasses.replace(p, question=config.prompt.replace("{question}", p.question), extractor=extractor)
-            for p in itertools.islice(source.records, config.limit)
+            for p in itertools.islice(source.open(), config.limit)
         ]
         write_records(folder / PROBLEMS_FILE, rows, Problem)
         return Summary(num_rows=len(rows), dropped=source.dropped)
@@ -158,9 +134,9 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
 def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
     match config:
         case PlantedDataConfig():
-            values = generator.settings_of(config)
-            identity = {"source": "planted", "version": generator.VERSION, **values}
-            return _Source(identity, _lazily(lambda: generator.traces(**values)))
+            values = planted.settings_of(config)
+            identity = {"source": "planted", "version": planted.VERSION, **values}
+            return _Source(identity, lambda: planted.traces(**values))
         case JsonlDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
         case JsonlDataConfig():
@@ -171,11 +147,15 @@ def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
             identity = {**_file_identity(config.path), "strict": config.strict}
             if column is not None:
                 identity["field"] = column
-            records = (_trace(row, column or "thinking") for row in reader)
-            return _Source(identity, records, reader.dropped, reader.emptied)
+            return _Source(
+                identity,
+                lambda: (_trace(row, column or "thinking") for row in reader),
+                reader.dropped,
+                reader.emptied,
+            )
         case _:
             if (source := registered_source(config)) is not None:
-                return _Source(source.identity(config), _lazily(lambda: source.records(config)))
+                return _Source(source.identity(config), lambda: source.records(config))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
@@ -193,38 +173,40 @@ def _self_written(
     questions = problems(config.questions, store, f"{group}.questions")
     solved = solve(config, questions, model=model, trainer=trainer, store=store)
     identity = {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]}
-    records = _lazily(lambda: read_records(solved.file(SOLVED), Trace))
-    return _Source(identity, records, Counter(solved.manifest["dropped"]), facts={**solved.facts, "from": solved.key})
+    return _Source(
+        identity,
+        lambda: read_records(solved.file(SOLVED), Trace),
+        Counter(solved.manifest["dropped"]),
+        facts={**solved.facts, "from": solved.key},
+    )
 
 
 def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
     match config:
         case PlantedBenchmarkConfig():
-            values = generator.settings_of(config)
-            identity = {"source": "planted", "version": generator.VERSION, **values}
-            return _Source(identity, _lazily(lambda: generator.problems(**values)))
+            values = planted.settings_of(config)
+            identity = {"source": "planted", "version": planted.VERSION, **values}
+            return _Source(identity, lambda: planted.problems(**values))
         case PlantedQuestionsConfig():
-            values, half = generator.settings_of(config), generator.Half.training
-            identity = {"source": "planted", "version": generator.VERSION, "half": half, **values}
-            return _Source(identity, _lazily(lambda: generator.problems(**values, half=half, group=group)))
+            values, half = planted.settings_of(config), planted.Half.training
+            identity = {"source": "planted", "version": planted.VERSION, "half": half, **values}
+            return _Source(identity, lambda: planted.problems(**values, half=half, group=group))
         case JsonlBenchmarkConfig():
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not config.unanswerable]
             reader = RowReader(Path(config.path), fields, strict=False, key=f"{group}.path")
             identity = {**_file_identity(config.path), "unanswerable": config.unanswerable}
-            records = (Problem(**{"answer": "", **row}, unanswerable=config.unanswerable) for row in reader)
-            return _Source(identity, records, reader.dropped)
+            missing = {"unanswerable": config.unanswerable}
+            return _Source(
+                identity, lambda: (Problem(**{"answer": "", **row, **missing}) for row in reader), reader.dropped
+            )
         case PublishedBenchmarkConfig():
             file = published.local_file(config, group)
             identity = {**_file_identity(str(file)), **published.reading(config)}
-            return _Source(identity, _lazily(lambda: published.problems(config, file, group)))
+            return _Source(identity, lambda: published.problems(config, file, group))
         case _:
             if (source := registered_source(config)) is not None:
-                return _Source(source.identity(config), _lazily(lambda: source.records(config)))
+                return _Source(source.identity(config), lambda: source.records(config))
             raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
-
-
-def _lazily(make: Callable[[], Iterable[R]]) -> Iterator[R]:
-    yield from make()
 
 
 def _file_identity(path: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cotpress.data import planted
 from cotpress.data.config import (
     Importance,
     PlantedTruthConfig,
@@ -30,7 +31,6 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
-from cotpress.data.planted import generator
 from cotpress.data.rows import Field, RowReader
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import EDITED_STEP, IMPORTANCE_FILE, TRACES_FILE, SentenceImportance, Span, Trace, TruthKind
@@ -43,14 +43,7 @@ _Measured = tuple[Trace, list[SentenceImportance]]
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Source of the traces.
-
-    Attributes:
-        kind: Kind of knowledge about them.
-        identity: Everything that determines them.
-        open: Returns the traces, each with the importance of its sentences (empty for other kinds), and a counter of
-            bad rows by reason that is complete once the traces are exhausted.
-    """
+    """Source of the traces: `open` gives them, and a counter of bad rows that is complete once they are exhausted."""
 
     kind: TruthKind
     identity: Mapping[str, Any]
@@ -88,13 +81,13 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
 def _source(config: TruthConfig) -> _Source:
     match config:
         case PlantedTruthConfig():
-            values = generator.settings_of(config)
+            values = planted.settings_of(config)
 
-            def planted() -> tuple[Iterable[_Measured], Counter[str]]:
-                traces = generator.traces(**values, half=generator.Half.evaluation, group="truth")
+            def labelled() -> tuple[Iterable[_Measured], Counter[str]]:
+                traces = planted.traces(**values, half=planted.Half.evaluation, group="truth")
                 return ((trace, []) for trace in traces), Counter()
 
-            return _Source(TruthKind.tokens, {"source": "planted", "version": generator.VERSION, **values}, planted)
+            return _Source(TruthKind.tokens, {"source": "planted", "version": planted.VERSION, **values}, labelled)
         case ThoughtAnchorsConfig():
             anchors = ThoughtAnchors(Path(config.path), config.importance)
             identity = {"sha256": file_sha256(Path(config.path)), "measure": config.importance}
@@ -126,15 +119,7 @@ _ANCHOR_FIELDS = (
 
 
 class ThoughtAnchors:
-    """The usable rows of one file, with their sentences.
-
-    Args:
-        path: A .jsonl file.
-        importance: Measure to use.
-
-    Raises:
-        DataError: There is no such file.
-    """
+    """The usable rows of one .jsonl file, with their sentences."""
 
     def __init__(self, path: Path, importance: Importance) -> None:
         self._reader = RowReader(path, _ANCHOR_FIELDS, strict=False, key="truth.path")
@@ -208,15 +193,7 @@ _PRMBENCH_FIELDS = (
 
 
 class Prmbench:
-    """The usable rows of one file as traces whose spans are the steps.
-
-    Args:
-        path: A .jsonl file.
-        redundant: Definition of the redundant steps.
-
-    Raises:
-        DataError: There is no such file.
-    """
+    """The usable rows of one .jsonl file as traces whose spans are the steps."""
 
     def __init__(self, path: Path, redundant: Redundant) -> None:
         self._reader = RowReader(path, _PRMBENCH_FIELDS, strict=False, key="truth.path")

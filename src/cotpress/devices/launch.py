@@ -1,6 +1,6 @@
-"""Work on several devices: one process per device, started and watched by the stage that needs them.
+"""The device of this process, and work on several devices: one process per device, watched by its stage.
 
-The stage calls `run_on_devices` with a function of a module. The function runs once per device; `here` gives its place
+A stage calls `run_on_devices` with a function of a module. The function runs once per device; `here` gives its place
 among the workers, `report` sends messages to the stage, `join_process_group` connects it with the other workers.
 """
 
@@ -23,11 +23,42 @@ import torch
 
 from cotpress.devices import processes
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
 from cotpress.devices.processes import Child, follow, stop
 from cotpress.errors import ConfigError, WorkerError
 
 log = logging.getLogger(__name__)
+
+
+def pick_device(config: TrainerConfig) -> torch.device:
+    """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
+
+    Raises:
+        ConfigError: There is no GPU but the setting is gpu, or the accelerator is unknown.
+    """
+    has_gpu = torch.cuda.is_available()
+    if config.accelerator in ("gpu", "cuda") and not has_gpu:
+        raise ConfigError("trainer.accelerator: got 'gpu', but torch sees no GPU. Fix: trainer=cpu")
+    if config.accelerator == "cpu" or not has_gpu:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def use_threads(config: TrainerConfig) -> None:
+    """Set the number of torch's CPU threads for this process to `trainer.num_threads`, if it is set."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+
+
+def use_determinism(config: TrainerConfig) -> None:
+    """Restrict torch to deterministic algorithms if `trainer.deterministic` is set.
+
+    torch raises an error that names an operation without such an algorithm; docs/determinism.md lists the limits.
+    """
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
 
 OnMessage = Callable[[Any], None]
 """Called with the messages that workers `report`, those of each worker in their order."""
@@ -145,6 +176,13 @@ def run_on_devices(
     num_threads = trainer.num_threads or max(1, (os.cpu_count() or 1) // count)
     log.info("%d workers, one per device", count)
     workers: list[Child] = []
+
+    def take(message: Any) -> None:
+        if isinstance(message, logging.LogRecord):
+            logging.getLogger(message.name).handle(message)
+        elif on_message is not None:
+            on_message(message)
+
     with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder, _sigterm_interrupts():
         try:
             for rank in range(count):
@@ -160,7 +198,7 @@ def run_on_devices(
                         preload=(*_PRELOAD, function.__module__),
                     )
                 )
-            follow(workers, lambda message: _take(message, on_message))
+            follow(workers, take)
             failure = _first_failure(workers)
         finally:
             stop(workers)
@@ -206,13 +244,6 @@ def _loopback() -> dict[str, str]:
     """Variables that keep gloo and NCCL on the loopback interface; those that the user has set take precedence."""
     name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
     return {} if name is None else {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
-
-
-def _take(message: Any, on_message: OnMessage | None) -> None:
-    if isinstance(message, logging.LogRecord):
-        logging.getLogger(message.name).handle(message)
-    elif on_message is not None:
-        on_message(message)
 
 
 def _first_failure(workers: list[Child]) -> Exception | None:

@@ -14,8 +14,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 )
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
-from cotpress.devices.launch import end_on_sigterm, here
+from cotpress.devices.launch import end_on_sigterm, here, pick_device
 
 
 class _EndOnSigterm(pl.Callback):
@@ -32,11 +31,6 @@ def lightning_settings(
 
     The cluster environment is always given: in a SLURM job Lightning would otherwise use the job's number of tasks and
     handle its signals.
-
-    Args:
-        trainer: The hardware.
-        callbacks: Callbacks of the caller.
-        strategy: Name or object of the Lightning strategy of several workers.
     """
     place, device = here(), pick_device(trainer)
     accelerator = "gpu" if device.type == "cuda" else "cpu"

@@ -130,11 +130,5 @@ _of_owners: "weakref.WeakKeyDictionary[Any, dict[str, SmallerBatches]]" = weakre
 
 
 def smaller_batches(owner: object, what: str, setting: str = "trainer.tokens_per_batch") -> SmallerBatches:
-    """The `SmallerBatches` of an owner, in most cases a model, so that a size that failed beside it is not tried again.
-
-    Args:
-        owner: Is held weakly.
-        what: As for `SmallerBatches`.
-        setting: As for `SmallerBatches`.
-    """
+    """The `SmallerBatches` of an owner (held weakly), so that a size that failed beside it is not tried again."""
     return _of_owners.setdefault(owner, {}).setdefault(what, SmallerBatches(what, setting))

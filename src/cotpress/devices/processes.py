@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -66,7 +66,7 @@ class Child:
         environment: Variables of the process; None takes those of this process.
         output: File to which standard output and standard error are appended; None shares those of this process.
         preload: Modules that the server of forked children imports once, before its first child, so that children start
-            at once; None starts a new interpreter, which shares no memory.
+            at once; None starts a new interpreter, which shares no memory and does not import the script of the caller.
         daemon: True ends the child when this process exits; it may then start no processes itself.
     """
 
@@ -95,7 +95,8 @@ class Child:
         resource_tracker.ensure_running()  # its start unblocks SIGINT
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits it until it ignores SIGINT
         try:
-            self._process.start()
+            with _without_script() if preload is None else nullcontext():
+                self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
@@ -160,12 +161,25 @@ class Child:
         self._connection.close()
 
 
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Hide the path of the running script from multiprocessing, whose new process would run it again.
+
+    A script without `if __name__ == "__main__"` would then start all of its work in every child.
+    """
+    main: Any = sys.modules["__main__"]
+    file, spec = vars(main).pop("__file__", None), main.__spec__
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
 def follow(children: Sequence[Child], on_message: Callable[[Any], None] = lambda _: None) -> None:
     """Hand on the messages of children until all have ended; of several, until soon after one of them has failed.
-
-    Args:
-        children: The children.
-        on_message: Called in this thread; the messages of each child come in their order.
 
     Raises:
         KeyboardInterrupt: This process was started by a parallel launcher that is gone.

@@ -52,13 +52,7 @@ _VOWEL = re.compile(r"[aeiouy]")
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a text.
-
-    Attributes:
-        start: First character.
-        end: One past the last character.
-        key: Equal for words that count as the same.
-    """
+    """A word of a text, from `start` up to `end`; words with equal keys count as the same."""
 
     start: int
     end: int

@@ -69,12 +69,7 @@ _FUNCTION_WORDS = frozenset(
 
 
 def overlapping_steps(trace: Trace, min_overlap: float) -> Ranges:
-    """Character ranges of the steps whose numbers and content words reappear in the response.
-
-    Args:
-        trace: A trace with a response; without one nothing overlaps.
-        min_overlap: Smallest share of a step's distinct items that the response has, in (0, 1].
-    """
+    """Ranges of the steps whose numbers and content words reappear in the response; without one nothing does."""
     known = frozenset(_items(trace.response))
     seen: set[tuple[str, ...]] = set()
     steps = []

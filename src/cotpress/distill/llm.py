@@ -68,15 +68,7 @@ _FENCED = re.compile(r"\A```\w*\n(.*?)\n?```\Z", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extraction:
-    """The language model's answer about one chunk of one trace.
-
-    Attributes:
-        id: The trace.
-        start: First character of the chunk in `thinking`.
-        end: One past its last character.
-        answer: Everything that the model wrote.
-        finish_reason: As in `cotpress.generation.backends.Generation`.
-    """
+    """The language model's whole answer about the chunk `thinking[start:end]` of one trace."""
 
     id: str
     start: int
@@ -96,16 +88,10 @@ def extract(
 ) -> Artifact:
     """The language model's answers (`extractions.parquet`, `Extraction` records in the order of the traces).
 
+    `model` is used unless the configuration names another; `read` is called only if something is missing.
+
     An artifact of its own, so that other filter settings generate nothing. An interrupted call continues where it
     stopped.
-
-    Args:
-        config: Language model and prompt.
-        traces: The data artifact.
-        read: Reads the traces to extract from; called only if something is missing.
-        model: Model of the run, used unless the configuration names another.
-        trainer: Hardware.
-        store: Destination of the artifact.
 
     Raises:
         ConfigError: A value is out of range.
@@ -156,14 +142,7 @@ def extract(
 
 
 def conversation(trace: Trace, start: int, end: int, *, show_response: bool) -> list[Message]:
-    """The prompt about `trace.thinking[start:end]`.
-
-    Args:
-        trace: The solved problem.
-        start: First character of the chunk.
-        end: One past its last character.
-        show_response: Show the written response too, if there is one.
-    """
+    """The prompt about `trace.thinking[start:end]`; `show_response` adds the written response, if there is one."""
     parts = [_RULES, f"Problem:\n{trace.question.strip()}"]
     if show_response and trace.response.strip():
         parts.append(f"Solution:\n{trace.response.strip()}")

@@ -32,13 +32,6 @@ def distill(
 ) -> Artifact:
     """The valuable parts of the traces in the split `train`: an artifact with `valuable.parquet` (`ValuableTrace`).
 
-    Args:
-        config: Extractor and its settings.
-        traces: The data artifact.
-        store: Destination of the artifact.
-        model: Model of the run, for an extractor that uses one and names no other.
-        trainer: Hardware, for an extractor that runs a model.
-
     Raises:
         ConfigError: A value is out of range.
         DataError: No trace has a valuable part, or the data lacks the labels or responses that the extractor needs.
@@ -70,7 +63,14 @@ def distill(
         training = train()
         _check_usable(config.extractor, training)
         extracted = extractor(training)
-        rows = [_valuable(trace, extracted.ranges[trace.id]) for trace in training if trace.id in extracted.ranges]
+        rows = [
+            ValuableTrace(
+                id=t.id, question=t.question, thinking=t.thinking, response=t.response, answer=t.answer,
+                valuable=extracted.ranges[t.id],
+            )
+            for t in training
+            if t.id in extracted.ranges
+        ]  # fmt: skip
         if not rows:
             raise DataError(_nothing_valuable(config, len(training), extracted.dropped))
         write_records(folder / VALUABLE_FILE, rows, ValuableTrace)
@@ -104,17 +104,6 @@ def _check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
             "distill.extractor=overlap: every response is empty, so nothing can reappear in it. "
             "Fix: give rows with a solution in the field 'response'."
         )
-
-
-def _valuable(trace: Trace, ranges: Ranges) -> ValuableTrace:
-    return ValuableTrace(
-        id=trace.id,
-        question=trace.question,
-        thinking=trace.thinking,
-        response=trace.response,
-        answer=trace.answer,
-        valuable=ranges,
-    )
 
 
 def _nothing_valuable(config: DistillConfig, num_traces: int, dropped: Mapping[str, int]) -> str:

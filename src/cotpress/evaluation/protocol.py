@@ -105,14 +105,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortening:
-    """Change of the protocol by a baseline that needs no training.
-
-    Attributes:
-        name: Row of the results table.
-        ratio: Requested kept fraction; 1 if the baseline names no number.
-        instruction: Line after the question; empty adds none.
-        truncates: The token budget is multiplied by the ratio.
-    """
+    """Change of the protocol by a baseline that needs no training; its ratio is 1 if it names no number."""
 
     name: str
     ratio: float = 1.0
@@ -121,13 +114,7 @@ class Shortening:
 
 
 def shortening(kind: Baseline, ratio: float, instructions: Instructions) -> Shortening | None:
-    """The change that `kind` makes; None if it is no such baseline or shortens nothing at ratio 1.
-
-    Args:
-        kind: The baseline.
-        ratio: Kept fraction of the run, in (0, 1].
-        instructions: Texts of the baselines.
-    """
+    """The change that `kind` makes; None if it is no such baseline or shortens nothing at ratio 1."""
     match kind:
         case Baseline.be_concise:
             return Shortening(name="BeConcise", instruction=instructions.be_concise)
@@ -153,17 +140,7 @@ def protocol(
     marker_ratio: float | None = None,
     shortening: Shortening | None = None,
 ) -> Protocol:
-    """The protocol of one system.
-
-    Args:
-        config: Settings of the evaluation.
-        max_new_tokens: Budget of the benchmark.
-        context_tokens: Longest prompt plus answer.
-        seed: Seed of the draws.
-        ratio: Requested kept fraction.
-        marker_ratio: Ratio announced by the control marker, or None.
-        shortening: Change by a baseline without training, or None.
-    """
+    """The protocol of one system; `max_new_tokens` is the budget of the benchmark, `seed` that of the draws."""
     truncates = shortening is not None and shortening.truncates
     return Protocol(
         max_new_tokens=answer_budget(max_new_tokens, ratio, follows_ratio=truncates or config.budget_follows_ratio),

@@ -67,15 +67,6 @@ def evaluate(
     Candidates with the same weights generate their missing answers in one pass: the model is loaded once, and all
     ratios fill its batches together. Each artifact is the same as if its candidate had been evaluated alone.
 
-    Args:
-        candidates: Systems to evaluate.
-        model: Base model; with a server only its tokenizer and chat format are used.
-        problems: Artifact with `problems.parquet`.
-        generation: Backend that generates.
-        trainer: Hardware.
-        store: Destination of the artifacts.
-        opened: Opens the backend; a `KeptBackend` loads the same model only once over several calls.
-
     Returns:
         The artifacts; their seconds include answering and judging.
 

@@ -65,10 +65,7 @@ CountTokens = Callable[[str], int]
 
 
 def token_counter(tokenizer: str | None) -> CountTokens | None:
-    """A function that counts the tokens of a text without adding special tokens.
-
-    Args:
-        tokenizer: Hub id or folder; None gives None.
+    """A function that counts the tokens of a text without special tokens; None without a tokenizer.
 
     Raises:
         ConfigError: It cannot be loaded.
@@ -145,7 +142,9 @@ def summarize(
         seconds_per_sample=float(np.mean([p.latency_s for p in predictions])),
         generated_ratio=None if baseline is None else token_ratio(predictions, baseline),
         generated_against="" if baseline is None else against,
-        generated_thinking_ratio=None if baseline is None else token_ratio(predictions, baseline, _thinking_tokens),
+        generated_thinking_ratio=None
+        if baseline is None
+        else token_ratio(predictions, baseline, lambda p: float(p.num_thinking_tokens)),
         accuracy_difference=None if other is None else paired_accuracy_difference(predictions, other, confidence),
         num_samples=max(Counter(p.id for p in predictions).values()),
         standard_error=standard_error(question_means(predictions, lambda p: float(p.correct))),
@@ -157,23 +156,22 @@ def summarize(
         mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),
         mean_answer_tokens=float(np.mean([p.num_tokens - p.num_thinking_tokens for p in predictions])),
         mean_reference_tokens=_reference_tokens(predictions, confidence),
-        accuracy_at_budgets=tuple(_at_budget(b, predictions, other, confidence) for b in budgets),
+        accuracy_at_budgets=tuple(
+            BudgetAccuracy(
+                budget=budget,
+                accuracy=accuracy_interval(predictions, confidence, budget=budget),
+                difference=None
+                if other is None
+                else paired_accuracy_difference(predictions, other, confidence, budget=budget),
+            )
+            for budget in budgets
+        ),
         artifacts=dict(artifacts or {}),
     )
 
 
 def _reduction(ratio: float | None) -> float | None:
     return None if ratio is None else 1 - ratio
-
-
-def _at_budget(
-    budget: int, predictions: Sequence[Prediction], other: Sequence[Prediction] | None, confidence: float
-) -> BudgetAccuracy:
-    return BudgetAccuracy(
-        budget=budget,
-        accuracy=accuracy_interval(predictions, confidence, budget=budget),
-        difference=None if other is None else paired_accuracy_difference(predictions, other, confidence, budget=budget),
-    )
 
 
 def matched_budgets(configured: Sequence[int], original: Sequence[Prediction] | None) -> list[int]:
@@ -192,10 +190,6 @@ def matched_budgets(configured: Sequence[int], original: Sequence[Prediction] | 
         return sorted(set(configured))
     quartiles = np.quantile([p.num_tokens + 1 for p in original], (0.25, 0.5, 0.75))
     return sorted({math.ceil(q) for q in quartiles})
-
-
-def _thinking_tokens(prediction: Prediction) -> float:
-    return float(prediction.num_thinking_tokens)
 
 
 def _reference_tokens(predictions: Sequence[Prediction], confidence: float) -> Interval | None:

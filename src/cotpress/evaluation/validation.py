@@ -26,19 +26,10 @@ ROOM = 2
 class Validation:
     """Accuracy and tokens of a student on a few validation problems; a `training.fit.Validate`.
 
-    Holds plain values only, so that it can be sent to a training process on another device.
+    The problems come from the validation split of `traces`. Without a budget an answer has `ROOM` times the longest of
+    the problems' own traces. With `marked` the prompt announces the ratio.
 
-    Attributes:
-        traces: `traces.parquet` of the data; the problems come from its validation split.
-        num_problems: Most problems to answer.
-        extractor: Kind of answer in the data.
-        model: Base model of the student: tokenizer, chat format and context.
-        store: Converted and generated models.
-        generation_tokens: Prompt plus budget of all answers of a batch together.
-        max_new_tokens: Budget of an answer; None is `ROOM` times the longest of the problems' own traces.
-        system: Name of the student.
-        ratio: Requested kept fraction.
-        marked: True if the prompt announces the ratio.
+    Holds plain values only, so that it can be sent to a training process on another device.
     """
 
     traces: Path
@@ -83,16 +74,7 @@ class Validation:
 def answer_problems(
     backend: Backend, chat: ChatFormat, problems: Sequence[Problem], protocol: Protocol, *, system: str, ratio: float
 ) -> list[Prediction]:
-    """Greedy, judged answers of a student, one per problem in their order.
-
-    Args:
-        backend: Backend with the student.
-        chat: The student's conversation format.
-        problems: Problems to answer.
-        protocol: How they are put.
-        system: Name of the student, copied into the predictions.
-        ratio: Requested kept fraction, copied into the predictions.
-    """
+    """Greedy, judged answers of a student, one per problem in their order."""
     requests = protocol.requests(problems, chat)
     done = dict(zip(requests, complete(backend, list(requests.values())), strict=True))
     answers = [(p, Answer.of(p, 0, done[answer_key(p.id, 0)], chat)) for p in problems]

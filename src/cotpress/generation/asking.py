@@ -17,13 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One prompt to complete.
-
-    Attributes:
-        prompt: Token ids or a conversation.
-        max_new_tokens: Budget in tokens, the end token included.
-        stream: Name of its stream of random numbers.
-    """
+    """One prompt to complete: budget in tokens, the end token included, and name of its stream of random numbers."""
 
     prompt: Prompt
     max_new_tokens: int

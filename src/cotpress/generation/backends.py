@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypedDict
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
+from cotpress.devices.launch import pick_device
 from cotpress.errors import ConfigError
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig
@@ -125,12 +125,7 @@ def open_backend(
 ) -> Backend:
     """The configured backend, ready to generate.
 
-    Args:
-        config: Type and settings of the backend.
-        model: Model to load; a server has its own.
-        trainer: Hardware.
-        store: Converted and generated models.
-        adapter: Directory or hub id of a PEFT adapter to put on the model; a server is asked to load it.
+    `adapter` is a directory or hub id of a PEFT adapter to put on the model; a server is asked to load it.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.

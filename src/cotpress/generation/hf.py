@@ -186,15 +186,7 @@ def generate(
 ) -> list[Generation]:
     """Completions in the order of the prompts.
 
-    Args:
-        model: Causal language model in eval mode.
-        tokenizer: Its tokenizer.
-        prompts: Token ids, each of at least one token.
-        max_new_tokens: Budget per completion, in tokens, the end token included; one for all or one for each.
-        batch_size: Prompts at once.
-        sampling: Choice of the next token; None is greedy.
-        streams: Name of each prompt's stream of random numbers; None names them by index.
-        on_done: Called with a prompt's index and completion as soon as it is finished.
+    Arguments as `Backend.complete`, with token ids only and at most `batch_size` prompts at once.
 
     Raises:
         MemoryLimitError: A single row does not fit the memory.
@@ -312,12 +304,7 @@ MIN_PREFIX_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class _ReadPrompt:
-    """A prompt after its forward pass.
-
-    Attributes:
-        parts: Consecutive parts of the prompt, each with keys and values of all layers.
-        logits: `[V]` of the next token.
-    """
+    """A prompt that was read: keys and values of its consecutive parts by layer, logits `[V]` of the next token."""
 
     parts: tuple[Sequence["KeysValues"], ...]
     logits: torch.Tensor

@@ -41,14 +41,7 @@ _SHARING_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")
 
 
 def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[str]) -> float | None:
-    """Run the only job of a command and return its metric.
-
-    Args:
-        config: The configuration as Hydra composed it.
-        task: The work; its modules are imported only if there is something to do.
-        folder: Folder of the log.
-        overrides: The overrides of the command line.
-    """
+    """Run the only job of a command, log to its folder, and return its metric."""
     log_to(folder / JOB_LOG, console=True)
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time(), pid=os.getpid())
@@ -73,21 +66,17 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
 
 
 def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list[str], launcher: Any) -> float:
-    """Run one job of a multirun and return its metric, NaN if it fails.
-
-    Args:
-        config: As in `run_alone`.
-        task: As in `run_alone`.
-        folder: As in `run_alone`.
-        overrides: As in `run_alone`.
-        launcher: Configuration of the launcher.
-    """
+    """Run one job of a multirun and return its metric, NaN if it fails."""
     if is_worker():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the sweep's own decides
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time())
     write_note(folder, note)
-    _mask(folder.parent / PLANNED)
+    planned = folder.parent / PLANNED
+    if planned.is_file():  # Hydra writes it before the configuration can be checked for secrets
+        text = planned.read_text(encoding="utf-8")
+        if (clean := without_secrets(text)) != text:
+            write_text_atomic(planned, clean)
     try:
         note = _performed(note, config, task, folder, launcher)
     except KeyboardInterrupt:
@@ -117,7 +106,11 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     else:
         log_to(folder / JOB_LOG, console=False)
         _check_tasks(launcher)
-        outcome = _perform_here(task, checked, folder)
+        try:
+            outcome = Outcome(value=perform(task, checked, folder))
+        except Exception as error:
+            log.exception("the job failed")
+            outcome = Outcome(error=describe(error))
     if outcome.error is None:
         metric, run_dir = outcome.value
         return replace(note, state=JobState.finished, metric=metric, run_dir=run_dir)
@@ -127,11 +120,7 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
 
 
 def _perform_in_child(task: Task, config: EntryConfig, folder: Path, note: JobNote) -> Outcome:
-    """Do the work of a job in a child process, whose id is added to the note.
-
-    Raises:
-        KeyboardInterrupt: This process was interrupted; the job has been stopped.
-    """
+    """Do the work of a job in a child process, whose id is added to the note."""
     job = Child(perform_logged, (task, config, folder), output=folder / JOB_LOG, preload=[task.preload])
     try:
         write_note(folder, replace(note, pid=job.pid))
@@ -142,21 +131,8 @@ def _perform_in_child(task: Task, config: EntryConfig, folder: Path, note: JobNo
     return job.outcome
 
 
-def _perform_here(task: Task, config: EntryConfig, folder: Path) -> Outcome:
-    """Do the work of a job that has this process to itself."""
-    try:
-        return Outcome(value=perform(task, config, folder))
-    except Exception as error:
-        log.exception("the job failed")
-        return Outcome(error=describe(error))
-
-
 def _check_tasks(launcher: Any) -> None:
-    """Refuse several tasks per machine: the stages start the processes of the devices themselves.
-
-    Raises:
-        ConfigError: The launcher is set to several.
-    """
+    """Refuse several tasks per machine: the stages start the processes of the devices themselves."""
     num_tasks = launcher.get("tasks_per_node", 1)
     if num_tasks != 1:
         raise ConfigError(
@@ -223,14 +199,6 @@ class _JobLogHandler(logging.FileHandler):
 
 def _finished(config: EntryConfig) -> tuple[float | None, Path] | None:
     return find_finished(config) if isinstance(config, TrainConfig | EvaluateConfig) else None
-
-
-def _mask(path: Path) -> None:
-    """Remove secrets from a file that Hydra writes before the configuration can be checked."""
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        if (clean := without_secrets(text)) != text:
-            write_text_atomic(path, clean)
 
 
 def _share_cores(config: EntryConfig, num_jobs: int) -> None:

@@ -28,11 +28,7 @@ RECENT_JOBS = 5
 
 
 class Watch:
-    """Watches the jobs of one multirun in a thread, until `stop`.
-
-    Args:
-        sweep_dir: Folder of the sweep.
-    """
+    """Watches the jobs of one multirun in a thread, until `stop`."""
 
     def __init__(self, sweep_dir: Path) -> None:
         self.sweep_dir = sweep_dir
@@ -50,7 +46,12 @@ class Watch:
         many = f"{len(sweep.jobs)} jobs" if sweep.planned else "jobs as the sweeper chooses them"
         _line(f"sweep: {many}, logs in {self.sweep_dir}/*/job.log")
         if sys.stderr.isatty():
-            self._live = _live(self)
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(
+                console=Console(stderr=True), get_renderable=self.shown, refresh_per_second=4, transient=True
+            )
             self._live.start()
         self._thread.start()
 
@@ -121,13 +122,6 @@ class Watch:
             for job in _running(sweep)
         ]
         return Group(bar, *lines)
-
-
-def _live(watch: Watch) -> "Live":
-    from rich.console import Console
-    from rich.live import Live
-
-    return Live(console=Console(stderr=True), get_renderable=watch.shown, refresh_per_second=4, transient=True)
 
 
 def _headline(sweep: Sweep, job: SweepJob) -> str:

@@ -9,7 +9,7 @@ from cotpress.training.config import Method
 ADAPTER_BYTES = 4
 """PEFT keeps adapters in float32, also on a model in bfloat16 (`autocast_adapter_dtype`)."""
 MASTER_BYTES = 4
-"""Where all weights are trained they are float32, whatever the model computes in (`training.masters`)."""
+"""Where all weights are trained they are float32, whatever the model computes in (`training.sharing`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
-from cotpress.devices.launch import here, num_local_devices, report, run_on_devices
+from cotpress.devices.launch import here, num_local_devices, pick_device, report, run_on_devices
 from cotpress.devices.lightning import ctrl_c_stops, one_device_trainer, quiet_lightning
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ArtifactError, ConfigError, DataError, MemoryLimitError, ModelError

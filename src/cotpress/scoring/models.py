@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
+from cotpress.devices.launch import pick_device
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import compiled, load_model, load_tokenizer, model_identity, tokenizer_fingerprint
 from cotpress.modeling.weights import TrainedWeights

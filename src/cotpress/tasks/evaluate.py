@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cotpress.config import EvaluateConfig
 from cotpress.data.stage import problems
-from cotpress.devices.device import use_determinism, use_threads
+from cotpress.devices.launch import use_determinism, use_threads
 from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.protocol import Shortening, shortening
 from cotpress.evaluation.summary import token_counter

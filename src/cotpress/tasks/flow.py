@@ -16,7 +16,7 @@ from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfi
 from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
-from cotpress.devices.device import use_determinism, use_threads
+from cotpress.devices.launch import use_determinism, use_threads
 from cotpress.distill.stage import distill
 from cotpress.evaluation.validation import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
@@ -29,8 +29,7 @@ from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.systems import Answered, Examinee, Made, examine
 from cotpress.tracking import Tracker
 from cotpress.training.config import SavedReferenceConfig
-from cotpress.training.saved import find_saved, saved_reference
-from cotpress.training.stage import train_reference, train_student
+from cotpress.training.stage import find_saved, saved_reference, train_reference, train_student
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

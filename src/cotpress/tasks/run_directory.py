@@ -187,7 +187,7 @@ def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
     if isinstance(config, EvaluateConfig) and isinstance(config.evaluation.generation, ServerGenerationConfig):
         return None
     # Imported here, as torch takes seconds and is often not needed.
-    from cotpress.devices import device as devices
+    from cotpress.devices import launch as devices
     from cotpress.modeling.loading import resolve_dtype
 
     try:

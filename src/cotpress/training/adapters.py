@@ -55,10 +55,6 @@ def make_trainable(model: Any, config: TuneConfig) -> Any:
 def checkpointed_activations(model: Any, *, enabled: bool) -> Iterator[None]:
     """Let layers keep only their input in training, and run again for the gradient with the same dropout masks.
 
-    Args:
-        model: Result of `make_trainable`.
-        enabled: False changes nothing.
-
     Raises:
         ConfigError: The architecture does not support it.
     """

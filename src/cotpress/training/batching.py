@@ -1,23 +1,100 @@
-"""The order of training: a pure function of lengths and seed, so a resumed run continues with the same steps.
+"""Training examples from records, and the order in which they are trained on.
 
-The recipe determines the optimizer steps: `sequences_per_step` sequences in shuffled order. The hardware determines the
-micro-batches of a step: at most `tokens_per_batch` tokens each. A micro-batch is one packed row without padding, in
-which every sequence has the loss that it has alone, so without dropout the token budget changes rounding only. Dropout
-(`lora_dropout`) draws its mask for the whole row, so another budget means other masks.
+The order is a pure function of lengths and seed, so a resumed run continues with the same steps. The recipe determines
+the optimizer steps: `sequences_per_step` sequences in shuffled order. The hardware determines the micro-batches of a
+step: at most `tokens_per_batch` tokens each. A micro-batch is one packed row without padding, in which every sequence
+has the loss that it has alone, so without dropout the token budget changes rounding only. Dropout (`lora_dropout`)
+draws its mask for the whole row, so another budget means other masks.
 
 Micro-batches go round-robin over the devices; a device without one gets a batch without targets, so that all make the
 same number of passes and the same collective calls.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from cotpress.devices.launch import Place
+from cotpress.modeling.alignment import spans_to_mask, tokenize_with_offsets
 from cotpress.modeling.packing import Packed, pack, plan_packs
-from cotpress.training.examples import Example
+from cotpress.prompts import ChatFormat
+from cotpress.records import CompressedTrace, ValuableTrace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One training sequence; the loss is over all tokens after the prompt. `row` is the id of its record."""
+
+    ids: tuple[int, ...]
+    num_prompt: int
+    row: str = ""
+
+    @property
+    def num_targets(self) -> int:
+        """Number of tokens with a loss."""
+        return len(self.ids) - self.num_prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Training examples, and the number of dropped records by reason."""
+
+    kept: Sequence[Example]
+    dropped: dict[str, int]
+
+
+def student_examples(rows: Iterable[CompressedTrace], chat: ChatFormat, max_tokens: int) -> Examples:
+    """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one."""
+    return _examples(
+        (
+            (
+                row.id,
+                chat.prompt_ids(row.question, row.marker_ratio),
+                chat.completion_ids(row.token_ids.tolist(), row.response),
+            )
+            for row in rows
+            if row.split == "train"
+        ),
+        max_tokens,
+    )
+
+
+def reference_examples(
+    rows: Iterable[ValuableTrace], tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat, max_tokens: int
+) -> Examples:
+    """[question, valuable thinking, response] of every trace (CTS, arXiv 2505.17827, section 3.1).
+
+    The valuable thinking consists of the original tokens, so the reference model learns the tokens that it scores.
+    """
+
+    def sequences() -> Iterable[_Sequence]:
+        for row in rows:
+            ids, offsets = tokenize_with_offsets(tokenizer, row.thinking)
+            valuable = np.asarray(ids)[spans_to_mask(offsets, row.valuable)]
+            yield row.id, chat.prompt_ids(row.question), chat.completion_ids(valuable.tolist(), row.response)
+
+    return _examples(sequences(), max_tokens)
+
+
+_Sequence = tuple[str, list[int], list[int]]
+"""Id of the record, tokens of the prompt, tokens of the completion."""
+
+
+def _examples(sequences: Iterable[_Sequence], max_tokens: int) -> Examples:
+    kept, num_longer = [], 0
+    for row, prompt, completion in sequences:
+        if len(prompt) + len(completion) > max_tokens:
+            num_longer += 1
+        else:
+            kept.append(Example(ids=(*prompt, *completion), num_prompt=len(prompt), row=row))
+    return Examples(kept=kept, dropped={f"longer than {max_tokens} tokens": num_longer} if num_longer else {})
+
 
 Plan = list[list[list[int]]]
 """The micro-batches of every optimizer step, each a list of example indices."""
@@ -54,13 +131,7 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The micro-batches of one optimizer step for one device.
-
-    Attributes:
-        batches: Forward passes; every device has the same number.
-        num_targets: Tokens with a loss, over all batches of all devices.
-        num_tokens: Tokens, prompts included, over all batches of all devices.
-    """
+    """The micro-batches of an optimizer step for one device, as many as for any other; sums over all devices."""
 
     batches: Sequence[MicroBatch]
     num_targets: int
@@ -144,12 +215,12 @@ def _sequences(batch: MicroBatch, first: int, last: int) -> MicroBatch:
     packed, lengths = batch.packed, batch.packed.lengths
     start, end = sum(lengths[:first]), sum(lengths[:last])
     inside = (batch.predicting >= start) & (batch.predicting < end)
-    return MicroBatch(
+    return replace(
+        batch,
         packed=Packed(
             ids=packed.ids[:, start:end], positions=packed.positions[:, start:end], lengths=lengths[first:last]
         ),
         predicting=batch.predicting[inside] - start,
         targets=batch.targets[inside],
-        number=batch.number,
         rows=batch.rows[first:last],
     )

@@ -1,12 +1,17 @@
 """One fine-tuning run from examples to trained weights, shared by the reference model and the student.
 
 `fit` plans the steps and runs Lightning's Trainer with one callback for each of log, checkpoint, progress, validation.
+
+A checkpoint holds the trained parameters as whole tensors, their optimizer states and the position in the data, in
+torch's own format, whatever the strategy. So an interrupted run resumes with any strategy on any number of devices.
 """
 
 import csv
 import logging
 import time
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,26 +22,26 @@ import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
-from cotpress.devices.launch import here
+from cotpress.devices.launch import here, pick_device
 from cotpress.devices.lightning import ctrl_c_stops, lightning_settings, quiet_lightning
 from cotpress.errors import TrainingError
 from cotpress.progress import Progress
 from cotpress.records import TRAIN_LOG_FILE
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training.adapters import checkpointed_activations
-from cotpress.training.batching import Step, StepDataset, plan_steps
-from cotpress.training.checkpoints import LAST, TimedCheckpoint, resume_point
+from cotpress.training.batching import Examples, Step, StepDataset, plan_steps
 from cotpress.training.config import TuneConfig
-from cotpress.training.examples import Examples
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import NextTokenModule, Schedule
-from cotpress.training.sharing import OneDevice
+from cotpress.training.sharing import OneDevice, read_checkpoint
 
 log = logging.getLogger(__name__)
 
 Validate = Callable[[torch.nn.Module], Mapping[str, float]]
 """Takes the model in eval mode; returns metrics such as `val/accuracy` and `val/tokens`."""
+
+LAST = "last.ckpt"
+"""The checkpoint to resume from, in the scratch folder of a training."""
 
 LogMetrics = Callable[[str, Mapping[str, float], int], None]
 """Takes stage, metrics by name, and optimizer step."""
@@ -148,12 +153,7 @@ def fit(
 
 
 class ProgressCallback(pl.Callback):
-    """Shows tokens done, tokens per second, time left and the loss.
-
-    Args:
-        label: Name of the work.
-        steps: Tokens of every optimizer step.
-    """
+    """Shows tokens done, tokens per second, time left and the loss."""
 
     def __init__(self, label: str, steps: Sequence[int]) -> None:
         self._label, self._steps = label, steps
@@ -179,11 +179,7 @@ class ProgressCallback(pl.Callback):
 
 
 class TrainLog(pl.Callback):
-    """Loss, learning rate and target tokens of every step, kept in the checkpoint so that a resumed run has them all.
-
-    Args:
-        log_metrics: Called by the first device with loss and learning rate of every step.
-    """
+    """Loss, learning rate and target tokens of every step; the checkpoint holds them, so a resumed run has all."""
 
     COLUMNS = ("step", "loss", "lr", "num_target_tokens")
 
@@ -221,12 +217,6 @@ class ValidationCallback(pl.Callback):
     """Answers validation problems with the student in training, evenly spread over the steps, the last time at the end.
 
     Of several devices that hold the same student the first one answers; the others wait at the next step.
-
-    Args:
-        validate: Answers the problems.
-        num_steps: Optimizer steps of the run.
-        times: Number of validations.
-        log_metrics: Called with the metrics.
     """
 
     def __init__(self, validate: Validate, num_steps: int, times: int, log_metrics: LogMetrics) -> None:
@@ -248,3 +238,57 @@ class ValidationCallback(pl.Callback):
 def _logged(trainer: pl.Trainer, module: pl.LightningModule, name: str) -> float:
     assert isinstance(module, NextTokenModule)
     return float(trainer.callback_metrics[f"{module.stage}/{name}"])
+
+
+class TimedCheckpoint(pl.Callback):
+    """Replaces the checkpoint every so many seconds."""
+
+    def __init__(self, folder: Path, every_s: float) -> None:
+        self._path, self._every_s = folder / LAST, every_s
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time; a kill while saving leaves the older checkpoint whole."""
+        due = time.monotonic() - self._saved >= self._every_s
+        if not trainer.strategy.reduce_boolean_decision(due, all=False):  # all devices save together
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(self._path.with_suffix(".new"))
+        if trainer.is_global_zero:
+            self._path.with_suffix(".new").replace(self._path)
+        self._saved = time.monotonic()
+
+
+def resume_point(checkpoint: Path) -> Path | None:
+    """The checkpoint to resume from; None if there is no undamaged one.
+
+    Objects other than numbers, texts and containers are never unpickled from it. A damaged file is removed:
+    `torch.save` writes a zip with a checksum of every tensor, which `torch.load` does not verify.
+
+    Raises:
+        TrainingError: It holds other objects.
+    """
+    if not checkpoint.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(checkpoint) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        log.warning(
+            "the checkpoint '%s' is damaged (%s): it is removed, and the training starts anew", checkpoint, damaged
+        )
+        checkpoint.unlink(missing_ok=True)
+        return None
+    try:
+        read_checkpoint(checkpoint)
+    except Exception as error:  # pickle and torch each raise their own
+        reason = str(error).partition("\n")[0].partition(". In PyTorch")[0]
+        raise TrainingError(
+            f"the checkpoint '{checkpoint}' cannot be used: it holds objects that could run code "
+            f"({type(error).__name__}: {reason}). Fix: remove it; training then starts anew"
+        ) from error
+    return checkpoint

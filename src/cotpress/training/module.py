@@ -148,7 +148,11 @@ class NextTokenModule(pl.LightningModule):
         norm = self._sharing.clip(self._trained, self._schedule.max_grad_norm).to(losses[0].device)
         *by_micro, norm_value = torch.stack([*losses, norm.float()]).double().tolist()  # waits for the device, once
         self._require_finite(by_micro, norm_value, micros)
-        total = _over_devices(sum(by_micro), norm.device)
+        total = sum(by_micro)
+        if here().num_workers > 1:  # every device has a part of the loss
+            parts = torch.tensor(total, dtype=torch.float64, device=norm.device)
+            torch.distributed.all_reduce(parts)
+            total = float(parts)
         rate = scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()
@@ -274,15 +278,6 @@ def accumulate(
         losses.clear()
         release()
         reset()
-
-
-def _over_devices(loss: float, device: torch.device) -> float:
-    """Sum the parts of the loss of a step over all devices."""
-    if here().num_workers == 1:
-        return loss
-    total = torch.tensor(loss, dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(total)
-    return float(total)
 
 
 def _dropout_seed(*numbers: int) -> int:

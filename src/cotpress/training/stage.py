@@ -1,10 +1,14 @@
-"""The two training stages, reference model and student.
+"""The training stages, reference model and student, and reference models that were trained elsewhere.
 
 Call path: `train_student` or `train_reference` -> `ArtifactStore.build` -> `train_here` on every device -> `fit` ->
 Lightning, which calls `NextTokenModule.training_step`. The first device saves the result.
+
+The files of a saved reference model are linked, not copied: a full model may take many GB. The identity of its artifact
+is the content of the files, so the same model in another folder is the same artifact.
 """
 
 import dataclasses
+import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,39 +18,31 @@ from typing import Any
 import torch
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
-from cotpress.devices.launch import here, report, run_on_devices
-from cotpress.modeling.config import Dtype, ModelConfig
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, resolve_dtype
+from cotpress.devices.launch import here, pick_device, report, run_on_devices
+from cotpress.errors import ConfigError, ModelError
+from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
+from cotpress.modeling.foreign import ADAPTER_CONFIG
+from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, resolve_dtype, tokenizer_fingerprint
+from cotpress.modeling.sources import directory_sha256
+from cotpress.modeling.weights import ADAPTER, MODEL, MODEL_CONFIG, TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.records import COMPRESSED_FILE, VALUABLE_FILE, CompressedTrace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.store.tables import read_records
 from cotpress.tracking import Tracker
 from cotpress.training.adapters import make_trainable, save_trained
+from cotpress.training.batching import Examples, reference_examples, student_examples
 from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
-from cotpress.training.examples import Examples, reference_examples, student_examples
 from cotpress.training.fit import Fitted, Validate, fit
-from cotpress.training.masters import needs_masters
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
-from cotpress.training.sharing import pick_sharing
+from cotpress.training.sharing import needs_masters, pick_sharing
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """A training that is not yet run; picklable.
-
-    Attributes:
-        kind: Module that trains.
-        tune: Recipe.
-        base: Model that is trained.
-        trainer: Hardware.
-        store: Store of the result, and of converted and generated models.
-        validate: Answers validation problems during training; None leaves that out.
-        validations: Number of validations.
-    """
+    """A training that is not yet run; picklable."""
 
     kind: type[NextTokenModule]
     tune: TuneConfig
@@ -103,16 +99,7 @@ def train_reference(
     tracker: Tracker,
     store: ArtifactStore,
 ) -> Artifact | None:
-    """The reference model of CTS (`adapter/` or `model/`); None if the base model itself scores.
-
-    Args:
-        config: Settings.
-        base: Model that is trained.
-        distilled: Artifact with `valuable.parquet`.
-        trainer: Hardware.
-        tracker: Tracker of the losses.
-        store: Store of the result.
-    """
+    """The reference model of CTS, trained on `valuable.parquet` (`adapter/` or `model/`); None for method none."""
     if config.tune.method is Method.none:
         return None
     job = TrainingJob(kind=ReferenceModule, tune=config.tune, base=base, trainer=trainer, store=store)
@@ -137,17 +124,7 @@ def train_student(
     store: ArtifactStore,
     validate: Validate | None = None,
 ) -> Artifact:
-    """The student, trained on compressed thinking (`adapter/` or `model/`).
-
-    Args:
-        config: Settings.
-        model: Model that is trained.
-        compressed: Artifact with `compressed.parquet`.
-        trainer: Hardware.
-        tracker: Tracker of losses and validation metrics.
-        store: Store of the result.
-        validate: Answers validation problems during training; picklable; None leaves that out.
-    """
+    """The student, trained on `compressed.parquet` (`adapter/` or `model/`); `validate` has to be picklable."""
     job = TrainingJob(
         kind=SftModule, tune=config.tune, base=model, trainer=trainer, store=store, validate=validate,
         validations=config.validations_per_run if config.validation_problems > 0 else 0,
@@ -181,3 +158,74 @@ def _build(
         **upstream,
     }
     return job.store.build(job.kind.stage, identity, produce)
+
+
+def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) -> Artifact:
+    """The reference model in `folder` (`adapter/` or `model/`, as the reference stage leaves it).
+
+    Args:
+        folder: A PEFT adapter, a whole model (safetensors), or an earlier artifact of the reference stage.
+        base: The model that it was trained from; gives the weights below an adapter, the tokenizer and the chat format.
+        store: Store of the artifact.
+
+    Raises:
+        ModelError: The folder does not exist or holds neither an adapter nor a model.
+        ConfigError: The tokenizer of the whole model is not that of the base model.
+    """
+    weights = find_saved(folder)
+    source, kind = Path(weights.path), ADAPTER if weights.is_adapter else MODEL
+    if weights.is_adapter:
+        _warn_of_other_base(source, base)
+    else:
+        _check_tokenizer(source, base, store)
+
+    def produce(workdir: Path) -> Summary:
+        (workdir / kind).mkdir(exist_ok=True)
+        for file in sorted(source.iterdir()):
+            link = workdir / kind / file.name
+            # The base may be trusted to run code, this model not.
+            if file.is_file() and file.suffix != ".py" and not link.exists():
+                link.symlink_to(file.resolve())
+        return Summary(num_rows=0, facts={"kind": kind})
+
+    return store.build("reference", {"saved": kind, "content": directory_sha256(source)}, produce)
+
+
+def find_saved(folder: Path) -> TrainedWeights:
+    """The weights of a saved reference model.
+
+    Raises:
+        ModelError: The folder does not exist or holds neither an adapter nor a model.
+    """
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise ModelError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
+    if (weights := TrainedWeights.below(folder)) is not None:
+        return weights
+    raise ModelError(
+        f"reference.path: '{folder}' holds no reference model: {sorted(p.name for p in folder.iterdir())[:12]}. "
+        f"Allowed: a PEFT adapter ({ADAPTER_CONFIG}) or a whole model ({MODEL_CONFIG}) with safetensors weights, "
+        "or a folder of outputs/artifacts/reference. For a model on the hub: reference=none model@reference.base=NAME"
+    )
+
+
+def _check_tokenizer(folder: Path, base: ModelConfig, store: ArtifactStore) -> None:
+    """Check that the model's tokenizer is that of the base model, whose tokens it reads."""
+    if not (folder / "tokenizer.json").is_file():
+        log.warning("reference.path: %s has no tokenizer; assuming that of '%s'", folder, base.name)
+        return
+    own = ModelConfig(name=folder.name, source=ModelSource.hub, path=str(folder.absolute()))
+    if tokenizer_fingerprint(load_tokenizer(own, store)) != tokenizer_fingerprint(load_tokenizer(base, store)):
+        raise ConfigError(
+            f"reference.path: the model in '{folder}' has another tokenizer than '{base.name}'. "
+            "Fix: model@reference.base=NAME of the model that it was trained from"
+        )
+
+
+def _warn_of_other_base(folder: Path, base: ModelConfig) -> None:
+    settings: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    made_for = str(settings.get("base_model_name_or_path") or base.path)
+    if made_for.rstrip("/").rpartition("/")[2] != base.path.rstrip("/").rpartition("/")[2]:
+        log.warning(
+            "reference.path: the adapter names '%s' as its base model, but is used with '%s'", made_for, base.path
+        )

@@ -1,4 +1,4 @@
-"""From questions to traces: a scripted server or the tiny model writes."""
+"""Self-written traces: a scripted server or the tiny model answers, and right answers are divided and selected."""
 
 import json
 import re
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cotpress.answers import extract_answer, is_equal, statement_range
+from cotpress.data import planted
 from cotpress.data.config import Format, JsonlBenchmarkConfig, Pick, PlantedQuestionsConfig, SelfWrittenDataConfig
-from cotpress.data.planted import generator
-from cotpress.data.planted.stories import FAMILIES
+from cotpress.data.planted import FAMILIES
+from cotpress.data.self_written import Draft, Selected, answer_line, before_answer, select
 from cotpress.data.stage import problems, traces
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import DataError, GenerationError
@@ -233,7 +237,7 @@ def test_planted_questions_are_training_problems_that_no_benchmark_has(store: Ar
     questions = read_records(problems(config, store, "data.questions").file("problems.parquet"), Problem)
     assert len(questions) == 30
     assert not any(FAMILIES[p.family].held_out for p in questions)
-    training = generator.traces(num_traces=30, families=[], difficulty=1, redundancy=1.0, seed=config.seed)
+    training = planted.traces(num_traces=30, families=[], difficulty=1, redundancy=1.0, seed=config.seed)
     assert [p.question for p in questions] == [t.question for t in training]  # the half that traces are drawn from
 
 
@@ -259,3 +263,221 @@ def test_messages_about_questions_name_their_own_key(store: ArtifactStore, tiny:
     config = SelfWrittenDataConfig(name="x", questions=absent, max_new_tokens=9)
     with pytest.raises(DataError, match=r"data\.questions\.path"):
         traces(config, store, model=tiny)
+
+
+def numbered_problems(*answers: str, question: str = "How many {}?") -> list[Problem]:
+    return [Problem(id=f"q{i}", question=question.format(i), answer=a, family="f") for i, a in enumerate(answers)]
+
+
+def draft(text: str, question: int = 0, *, sample: int = 0, reason: str = "stop", tokens: int = 10) -> Draft:
+    return Draft(id=f"q{question}", sample=sample, text=text, num_tokens=tokens, finish_reason=reason)
+
+
+def tagged(thinking: str, answer: str) -> str:
+    return f"<think>\n{thinking}\n</think>\n\nThe answer is {answer}."
+
+
+def chosen(written: ChatFormat, questions: list[Problem], drafts: list[Draft], **settings) -> Selected:
+    config = SelfWrittenDataConfig(name="self_written", max_new_tokens=50, **settings)
+    return select(config, questions, drafts, written)
+
+
+def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFormat) -> None:
+    selected = chosen(
+        written,
+        [*numbered_problems(*"7777777777"), Problem(id="again", question="How many 0?", answer="7")],
+        [
+            draft(tagged("3 + 4 = 7", "7"), 0),
+            draft(tagged("3 + 4 = 8", "8"), 1),
+            draft(tagged("hm", "7")[:-4], 2, reason="length"),
+            draft("<think>\nwait, wait", 3),
+            draft("<think>\nI give up\n</think>\n\nI do not know", 4),
+            draft(tagged("one " * 80 + "3 + 4 = 7", "7"), 5),
+            draft(tagged(" ", "7"), 6),
+            draft("<think>\n3 + 4 = \\boxed{7}\n</think>\n", 7),
+            draft("", 8, reason="refused", tokens=0),
+            draft("", 9, reason="content_filter"),
+        ],
+        max_thinking_tokens=60,
+        format=Format.tags,
+    )
+    assert selected.dropped == {
+        "wrong answer": 1,
+        "budget ended the answer": 1,
+        "thinking not closed": 1,
+        "no answer": 1,
+        "thinking too long": 1,
+        "no thinking before the answer": 1,
+        "no response after the thinking": 1,
+        "prompt and budget do not fit the context": 1,
+        "ended by server: content_filter": 1,
+        "question asked before": 1,
+    }
+    (trace,) = selected.traces
+    assert (trace.id, trace.question, trace.answer, trace.family) == ("q0", "How many 0?", "7", "f")
+    assert (trace.thinking, trace.response) == ("3 + 4 = 7", "The answer is 7.")
+    assert selected.facts["answers"] == {"kept": 1} | {k: v for k, v in selected.dropped.items() if k[:8] != "question"}
+
+
+def test_accuracy_of_the_writer_is_that_of_evaluation_with_its_interval(written: ChatFormat) -> None:
+    texts = [tagged("3 + 4 = 7", "7"), tagged(" ", "7"), tagged("so", "8"), tagged("so", "9")]
+    selected = chosen(written, numbered_problems(*"7777"), [draft(t, i, tokens=i) for i, t in enumerate(texts)])
+    accuracy = selected.facts["writer_accuracy"]
+    assert (accuracy["value"], accuracy["n"]) == (0.5, 4)  # right without a thinking is right, though no trace
+    assert 0.1 < accuracy["low"] < 0.2
+    assert selected.facts["writer_mean_tokens"] == 1.5
+
+
+def test_several_answers_to_a_question_count_as_one_in_the_interval(written: ChatFormat) -> None:
+    drafts = [draft(tagged("so", "7"), i, sample=k) for i in range(3) for k in range(4)]
+    assert chosen(written, numbered_problems(*"777"), drafts).facts["writer_accuracy"]["n"] == 3
+
+
+LONG, SHORT, WRONG = tagged("first 3, so 3 + 4 = 7", "7"), tagged("3 + 4 = 7", "7"), tagged("4", "8")
+
+
+@pytest.mark.parametrize(("pick", "thinking"), [(Pick.shortest, "3 + 4 = 7"), (Pick.first, "first 3, so 3 + 4 = 7")])
+def test_one_of_several_right_answers_is_kept(written: ChatFormat, pick: Pick, thinking: str) -> None:
+    drafts = [draft(text, sample=k) for k, text in enumerate([WRONG, LONG, SHORT, SHORT])]
+    selected = chosen(written, numbered_problems("7"), drafts, pick=pick)
+    assert [trace.thinking for trace in selected.traces] == [thinking]
+    assert selected.dropped == {}
+    assert selected.facts["answers"] == {"kept": 1, "right, but another was kept": 2, "wrong answer": 1}
+
+
+def test_question_is_counted_by_its_answer_closest_to_a_trace(written: ChatFormat) -> None:
+    drafts = [
+        draft(SHORT, 0),
+        *(draft(text, 1, sample=k, reason=r) for k, (text, r) in enumerate([("x", "length"), (WRONG, "stop")])),
+        *(draft(text, 2, sample=k, reason=r) for k, (text, r) in enumerate([("x", "odd"), ("x", "length")])),
+    ]
+    selected = chosen(written, numbered_problems(*"777"), drafts)
+    assert selected.dropped == {"wrong answer": 1, "budget ended the answer": 1}
+    assert selected.facts["answers"] == {
+        "kept": 1,
+        "wrong answer": 1,
+        "budget ended the answer": 2,
+        "ended by server: odd": 1,
+    }
+
+
+LINE = "Natalia sold 48/2 = 24 clips in May.\n\nTogether that is \\boxed{72} clips."
+
+
+def test_without_tags_the_response_is_the_answer_line(written: ChatFormat) -> None:
+    selected = chosen(written, numbered_problems("72"), [draft(LINE)], format=Format.answer_line)
+    (trace,) = selected.traces
+    assert trace.thinking == "Natalia sold 48/2 = 24 clips in May."
+    assert trace.response == "The final answer is: $\\boxed{72}$"
+
+
+def test_right_number_in_a_truncated_answer_is_no_answer(written: ChatFormat) -> None:
+    drafts = [draft(LINE, 0), draft(LINE, 1, reason="length")]
+    assert chosen(written, numbered_problems("72", "72"), drafts).dropped == {"budget ended the answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("texts", "format_"),
+    [
+        ([LINE, LINE, LINE], "answer_line"),
+        ([tagged("so", "72"), tagged("so", "72"), LINE], "tags"),
+        ([LINE, LINE, tagged("so", "72")], "answer_line"),
+    ],
+)
+def test_format_is_that_of_most_finished_answers(written: ChatFormat, texts: list[str], format_: str) -> None:
+    drafts = [draft(text, i) for i, text in enumerate(texts)]
+    cut = [draft("<think>\n1", i + 3, reason="length") for i in range(5)]
+    assert chosen(written, numbered_problems(*["72"] * 8), [*drafts, *cut]).facts["format"] == format_
+
+
+def test_unclosed_thinking_is_not_read_as_an_instruct_answer(written: ChatFormat) -> None:
+    drafts = [draft(tagged("so", "72"), 0), draft("<think>\nso \\boxed{72}", 1)]
+    assert chosen(written, numbered_problems("72", "72"), drafts).dropped == {"thinking not closed": 1}
+
+
+def test_no_trace_at_all_is_an_error_with_counts(written: ChatFormat) -> None:
+    with pytest.raises(DataError, match=r"none of 2 questions gave a trace \(2 x wrong answer\).*data\.adapter=DIR"):
+        chosen(written, numbered_problems("1", "2"), [draft(SHORT, 0), draft(SHORT, 1)])
+
+
+SHARED = Path(__file__).parents[4] / "shared"
+MAY = "Natalia sold 48/2 = 24 clips in May.\nAltogether she sold 48 + 24 = 72 clips."
+QWEN = (
+    "To find the total, we add both months.\n\n1. In May, Natalia sold half:\n   \\[\n   \\frac{48}{2} = 24\n   \\]\n\n"
+    "2. Adding both:\n   \\[\n   48 + 24 = 72\n   \\]"
+)
+
+
+@pytest.mark.parametrize(
+    ("thinking", "statement"),
+    [
+        (MAY, "\n\nThe final answer is: $\\boxed{72}$"),
+        (MAY, " The answer is 72."),
+        (MAY, "\n#### 72"),
+        (MAY, "\n\n**Final Answer**\n\n\\boxed{72}\n\nI hope it is correct."),
+        (MAY, "\n\n### Final Answer:\nThe final answer is $72$."),
+        (QWEN, "\n\nTherefore, Natalia sold a total of \\(\\boxed{72}\\) clips altogether in April and May."),
+        (QWEN, "\n\nSo, the total number of clips is:\n\\[\n\\boxed{72}\n\\]"),
+        (QWEN, "\n\nThus, the total is:\n$$\n\\boxed{72}\n$$"),
+        ("Energy is conserved, so the speed doubles.", " The correct answer is (B)."),
+    ],
+)
+def test_thinking_ends_before_the_sentence_that_states_the_answer(thinking: str, statement: str) -> None:
+    assert before_answer(thinking + statement) == thinking
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{QWEN}\n\n3. Total: \\[ 48 + 24 = \\boxed{{72}} \\]",
+        "48/2 = 24, so the answer is 48 + 24 = 72.",
+        "The sum is \\boxed{72}. Check: 72 - 24 = 48, as it should be.",
+        "48/2 = 24.\nSo she sold 48 + 24 = 72 clips, which is:\n\\boxed{72} = 6 \\cdot 12",
+        "To find the answer: 48/2 = 24 and 48 + 24 = 72. So she sold 72 clips.",
+        "48/2 = 24.\n\nSo, Natalia sold 48 + 24, or 72, clips altogether.",
+    ],
+)
+def test_text_stays_whole_if_the_statement_computes_or_is_missing(text: str) -> None:
+    assert before_answer(text) == text
+
+
+@pytest.mark.parametrize("text", ["The answer is 72.", "\\boxed{72}", "**Answer:**\n\\boxed{72}", " "])
+def test_bare_answer_has_no_thinking(text: str) -> None:
+    assert before_answer(text) == ""
+
+
+def test_equation_inside_the_box_does_not_count_as_computing() -> None:
+    assert before_answer("Halve both sides.\nThe solution is $\\boxed{x = 3}$.") == "Halve both sides."
+
+
+@given(st.lists(st.sampled_from([*"a \n=}:", ". ", "\\boxed{7}", "answer is ", "#### 7"]), max_size=30))
+def test_thinking_is_a_prefix_of_the_output_with_all_its_equations(parts: list[str]) -> None:
+    text = "".join(parts).strip()
+    thinking = before_answer(text)
+    assert text.startswith(thinking)
+    assert "=" not in text[len(thinking) :]
+
+
+@given(st.sampled_from(["72", "\\frac{1}{2}", "(1, 2]", "x^2 + 1", "B"]))
+def test_answer_line_states_the_answer(answer: str) -> None:
+    assert extract_answer(answer_line(answer)) == answer
+    start, end = statement_range(answer_line(answer)) or (0, 0)
+    assert answer_line(answer)[start:end] == f"\\boxed{{{answer}}}"
+
+
+@pytest.mark.shared
+def test_no_equation_of_an_instruct_model_is_lost() -> None:
+    path = SHARED / "data/mip_gsm8k_qwen32_short_cot.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    boxed = [row for row in rows if "\\boxed" in row["thinking"]]
+    assert len(boxed) > 150
+    for row in rows:
+        thinking = before_answer(row["thinking"])
+        cut = row["thinking"].strip()[len(thinking) :]
+        assert thinking
+        assert "=" not in cut.partition("\\boxed")[0]
+        assert len(cut) < 300
+    same = [is_equal(row["answer"], extract_answer(answer_line(row["answer"]))) for row in boxed]
+    assert all(same)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cotpress.data import stage
 from cotpress.data.config import (
@@ -15,6 +17,7 @@ from cotpress.data.config import (
     PlantedBenchmarkConfig,
     PlantedDataConfig,
 )
+from cotpress.data.stage import split
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Problem, Trace
 from cotpress.store.artifacts import ArtifactStore
@@ -167,3 +170,22 @@ def test_real_r1_traces_are_read_without_loss(store: ArtifactStore) -> None:
     artifact = stage.traces(jsonl(SHARED), store)
     assert artifact.manifest["num_rows"] == 60
     assert not artifact.manifest["dropped"]
+
+
+def trace(id_: str) -> Trace:
+    return Trace(id=id_, question="q", thinking="t", response="", answer="")
+
+
+@given(num=st.integers(1, 80), fraction=st.floats(0, 0.99))
+def test_validation_count_is_exact_and_order_is_kept(num: int, fraction: float) -> None:
+    rows = split([trace(str(i)) for i in range(num)], fraction)
+    assert [row.id for row in rows] == [str(i) for i in range(num)]
+    assert sum(row.split == "validation" for row in rows) == round(fraction * num)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+def test_membership_does_not_depend_on_the_order_of_rows(fraction: float) -> None:
+    ids = [f"row {i}" for i in range(50)]
+    forward = {row.id for row in split([trace(i) for i in ids], fraction) if row.split == "validation"}
+    backward = {row.id for row in split([trace(i) for i in ids[::-1]], fraction) if row.split == "validation"}
+    assert forward == backward

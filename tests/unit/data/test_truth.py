@@ -1,10 +1,15 @@
+import itertools
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cotpress.data.config import (
+    Importance,
     PlantedDataConfig,
     PlantedTruthConfig,
     PrmbenchConfig,
@@ -13,7 +18,7 @@ from cotpress.data.config import (
     TruthConfig,
 )
 from cotpress.data.stage import traces
-from cotpress.data.truth import truth
+from cotpress.data.truth import Prmbench, ThoughtAnchors, differing, locate, truth
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import SentenceImportance, Trace, TruthKind
 from cotpress.store.artifacts import ArtifactStore
@@ -100,3 +105,133 @@ def test_inserted_steps_load(store: ArtifactStore, redundant: Redundant, rows: i
     config = PrmbenchConfig(name="prmbench", path=str(SHARED / "prmbench_redundancy.jsonl"), redundant=redundant)
     artifact = truth(config, store)
     assert (artifact.manifest["num_rows"], artifact.manifest["dropped"]) == (rows, dropped)
+
+
+PRMBENCH_ROW = {
+    "id": "p1", "question": "q?", "original_steps": ["A.", "B.", "C."],
+    "modified_steps_text": ["A.", "A again.", "B.", "C, edited."], "error_steps": [2, 4],
+}  # fmt: skip
+
+
+def write_prmbench(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "prm.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def kinds(path: Path, redundant: Redundant) -> list[list[tuple[str, str]]]:
+    return [[(t.thinking[s.start : s.end].strip(), s.kind) for s in t.spans] for t in Prmbench(path, redundant)]
+
+
+def test_inserted_steps_are_the_difference_of_the_texts(tmp_path: Path) -> None:
+    assert kinds(write_prmbench(tmp_path, PRMBENCH_ROW), Redundant.inserted) == [
+        [("A.", "original"), ("A again.", "inserted"), ("B.", "original"), ("C, edited.", "edited")]
+    ]
+
+
+def test_annotation_counts_from_one(tmp_path: Path) -> None:
+    assert kinds(write_prmbench(tmp_path, PRMBENCH_ROW), Redundant.error_steps) == [
+        [("A.", "original"), ("A again.", "inserted"), ("B.", "original"), ("C, edited.", "inserted")]
+    ]
+
+
+def test_steps_cover_the_thinking_and_only_inserted_ones_are_not_essential(tmp_path: Path) -> None:
+    (trace,) = Prmbench(write_prmbench(tmp_path, PRMBENCH_ROW), Redundant.inserted)
+    assert trace.thinking == "A.\nA again.\nB.\nC, edited."
+    assert [s.start for s in trace.spans] == [0, *(s.end for s in trace.spans[:-1])]
+    assert trace.spans[-1].end == len(trace.thinking)
+    assert [s.essential for s in trace.spans] == [True, False, True, True]
+
+
+def test_verbatim_repeat_is_inserted_once() -> None:
+    assert differing(["A", "B"], ["A", "A", "B"]).count("inserted") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "redundant", "reason"),
+    [
+        ({"modified_steps_text": ["A.", "B.", "C."]}, Redundant.inserted, "no inserted step"),
+        ({"error_steps": [5]}, Redundant.error_steps, "error_steps name a step that is not there"),
+        ({"error_steps": [0]}, Redundant.error_steps, "error_steps name a step that is not there"),
+        ({"error_steps": []}, Redundant.error_steps, "no inserted step"),
+        ({"modified_steps_text": ["A.", " "]}, Redundant.inserted, "a step without text"),
+        ({"modified_steps_text": ["A.", 3]}, Redundant.inserted, "a step without text"),
+        ({"original_steps": "A."}, Redundant.inserted, "wrong type of 'original_steps'"),
+    ],
+)
+def test_bad_prmbench_rows_are_counted_by_reason(
+    tmp_path: Path, change: dict[str, Any], redundant: Redundant, reason: str
+) -> None:
+    bench = Prmbench(write_prmbench(tmp_path, PRMBENCH_ROW, {**PRMBENCH_ROW, "id": "p2", **change}), redundant)
+    assert [t.id for t in bench] == ["p1"]
+    assert dict(bench.dropped) == {reason: 1}
+
+
+KL = Importance.counterfactual_importance_kl
+
+
+def chunk(text: str, value: Any = 0.5) -> dict[str, Any]:
+    return {"chunk": text, "counterfactual_importance_kl": value, "resampling_importance_kl": 9.0}
+
+
+def anchor_row(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "a", "question": "q?", "answer": "3", "solution": "First.\n\n1 + 2\n= 3.</think>\nIt is 3.",
+        "chunks": [chunk("First.", 0.25), chunk("1 + 2 = 3.", 2)], **changes,
+    }  # fmt: skip
+
+
+def write_anchors(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "anchors.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def test_sentences_are_located_in_the_original_text(tmp_path: Path) -> None:
+    ((trace, sentences),) = ThoughtAnchors(write_anchors(tmp_path, anchor_row()), KL)
+    assert trace.thinking == "First.\n\n1 + 2\n= 3."
+    assert trace.response == "It is 3."
+    assert [(trace.thinking[s.start : s.end], s.importance) for s in sentences] == [
+        ("First.", 0.25), ("1 + 2\n= 3.", 2.0),
+    ]  # fmt: skip
+
+
+def test_measure_follows_the_setting(tmp_path: Path) -> None:
+    ((_, sentences),) = ThoughtAnchors(write_anchors(tmp_path, anchor_row()), Importance.resampling_importance_kl)
+    assert [s.importance for s in sentences] == [9.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (anchor_row(id="b", chunks=[]), "empty chunks"),
+        (anchor_row(id="b", chunks="First."), "wrong type of 'chunks'"),
+        (anchor_row(id="b", chunks=["First."]), "a chunk without text"),
+        (anchor_row(id="b", chunks=[chunk("First.", None)]), "a chunk without counterfactual_importance_kl"),
+        (anchor_row(id="b", chunks=[chunk("First.", float("nan"))]), "a chunk without counterfactual_importance_kl"),
+        (anchor_row(id="b", chunks=[chunk("Second.")]), "a chunk that is not in the thinking"),
+        (anchor_row(id="b", chunks=[chunk("1 + 2"), chunk("First.")]), "a chunk that is not in the thinking"),
+        (anchor_row(id="b", solution=" "), "empty solution"),
+        ({"id": "b"}, "missing field 'question'"),
+    ],
+)
+def test_bad_anchor_rows_are_counted_by_reason(tmp_path: Path, bad: dict[str, Any], reason: str) -> None:
+    anchors = ThoughtAnchors(write_anchors(tmp_path, anchor_row(), bad), KL)
+    assert [trace.id for trace, _ in anchors] == ["a"]
+    assert dict(anchors.dropped) == {reason: 1}
+
+
+def test_missing_file_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"truth\.path: .*does not exist"):
+        ThoughtAnchors(tmp_path / "none.jsonl", KL)
+
+
+@given(st.lists(st.text("ab \n", max_size=6), max_size=6), st.lists(st.sampled_from([" ", "\n\n", ""]), max_size=6))
+def test_pieces_of_a_text_are_located_in_order(pieces: list[str], gaps: list[str]) -> None:
+    text = "".join(p + g for p, g in zip(pieces, [*gaps, *[""] * len(pieces)], strict=False))
+    ranges = locate(text, pieces)
+    assert ranges is not None
+    for piece, (start, end) in zip(pieces, ranges, strict=True):
+        assert text[start:end].split() == piece.split() or "".join(text[start:end].split()) == "".join(piece.split())
+    filled = [r for r in ranges if r[0] < r[1]]
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(filled))

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -81,6 +83,18 @@ def test_messages_go_both_ways_and_none_comes_from_a_child_that_has_ended(tmp_pa
     os.kill(child.pid, signal.SIGKILL)
     assert child.receive(10) is None
     child.end(0.0)
+
+
+def test_script_without_a_guard_can_check_answers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from cotpress.answers import judge\n"
+        "print(judge('\\\\boxed{\\\\frac{2}{4}}', '\\\\frac{1}{2}').correct, judge('\\\\boxed{x+1}', 'x+2').correct)\n"
+        "import __main__\n"
+        "print(__main__.__file__)\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    assert run.stdout == f"True False\n{script}\n", run.stderr
 
 
 def test_exit_codes_are_explained() -> None:

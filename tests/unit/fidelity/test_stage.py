@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cotpress.data.planted.generator import Half
-from cotpress.data.planted.generator import traces as planted
+from cotpress.data.planted import Half
+from cotpress.data.planted import traces as planted
 from cotpress.errors import ArtifactError, DataError
 from cotpress.fidelity.cases import build_case
 from cotpress.fidelity.results import FidelityRow

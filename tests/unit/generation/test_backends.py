@@ -3,12 +3,13 @@ import torch
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
-from cotpress.generation.backends import Sampling, generation_identity, open_backend, sampling_of
+from cotpress.generation.backends import Sampling, generation_identity, open_backend
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.generation.hf import TransformersBackend, generate
 from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
+from cotpress.settings import check_settings
 from cotpress.store.artifacts import ArtifactStore
 
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", context_tokens=64)
@@ -108,4 +109,4 @@ def test_identity_has_the_model_and_the_sampling_only(store):
 )
 def test_sampling_out_of_range_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        sampling_of(GenerationConfig(**settings))
+        check_settings(GenerationConfig(**settings), "generation")

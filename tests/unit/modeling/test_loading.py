@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.device import pick_device
+from cotpress.devices.launch import pick_device
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import (

@@ -112,7 +112,7 @@ def test_run_of_another_processor_is_not_reused(
     device: str, bfloat16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def on(kind: str, *, native: bool) -> None:
-        monkeypatch.setattr("cotpress.devices.device.pick_device", lambda _: torch.device(kind))
+        monkeypatch.setattr("cotpress.devices.launch.pick_device", lambda _: torch.device(kind))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
 

@@ -11,8 +11,8 @@ from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.records import CompressedTrace
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.tables import write_records
+from cotpress.training.batching import Example, Examples
 from cotpress.training.config import Method, TuneConfig
-from cotpress.training.examples import Example, Examples
 from cotpress.training.module import SftModule
 from cotpress.training.stage import TrainingJob, train_here
 

@@ -3,8 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.training.batching import at_most, collate, plan_steps
-from cotpress.training.examples import Example
+from cotpress.training.batching import Example, at_most, collate, plan_steps
 
 LENGTHS = st.lists(st.integers(2, 60), min_size=1, max_size=40)
 

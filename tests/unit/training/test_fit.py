@@ -17,9 +17,8 @@ from cotpress.records import TRAIN_LOG_FILE
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
-from cotpress.training.checkpoints import LAST, TimedCheckpoint
 from cotpress.training.config import Method
-from cotpress.training.fit import fit
+from cotpress.training.fit import LAST, TimedCheckpoint, fit
 from cotpress.training.module import LossOfModel, SftModule
 from cotpress.training.sharing import OneDevice
 

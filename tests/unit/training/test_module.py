@@ -8,9 +8,8 @@ from cotpress.devices.memory import SmallerBatches
 from cotpress.errors import ConfigError, MemoryLimitError, TrainingError
 from cotpress.modeling.loading import load_model
 from cotpress.training.adapters import checkpointed_activations, make_trainable
-from cotpress.training.batching import collate
+from cotpress.training.batching import Examples, collate
 from cotpress.training.config import Method
-from cotpress.training.examples import Examples
 from cotpress.training.fit import fit
 from cotpress.training.head_loss import chunked_loss
 from cotpress.training.module import LossOfModel, Schedule, SftModule, accumulate

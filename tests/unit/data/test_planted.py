@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotpress.data.planted import generator
-from cotpress.data.planted.generator import Half, half_of
-from cotpress.data.planted.stories import FAMILIES, LEVELS, Story
+from cotpress.data import planted
+from cotpress.data.planted import FAMILIES, LEVELS, Half, Story, half_of
 from cotpress.errors import ConfigError
 from cotpress.records import Trace
 
@@ -23,7 +22,7 @@ def make(
 ) -> list[Trace]:
     families = kwargs.get("families", [])
     assert isinstance(families, list)
-    return generator.traces(num_traces=num, families=families, difficulty=difficulty, redundancy=redundancy, seed=seed)
+    return planted.traces(num_traces=num, families=families, difficulty=difficulty, redundancy=redundancy, seed=seed)
 
 
 def essential(trace: Trace) -> str:
@@ -112,7 +111,7 @@ def test_smaller_set_is_the_beginning_of_a_larger_one() -> None:
 @pytest.mark.parametrize("seed", [1, 42])
 def test_no_question_and_no_numbers_are_shared_by_training_and_evaluation(seed: int) -> None:
     traces = make(400, seed=seed, families=list(FAMILIES))
-    problems = generator.problems(num_problems=400, families=[], difficulty=1, seed=seed)
+    problems = planted.problems(num_problems=400, families=[], difficulty=1, seed=seed)
 
     def numbers(family: str, question: str) -> tuple[str, ...]:
         return (family, re.sub(r"\b[A-Z][a-z]+\b", "", question.split(".", 1)[0]), *re.findall(r"\d+|[a-z]+", question))
@@ -138,7 +137,7 @@ def test_halves_depend_on_numbers_and_not_on_names() -> None:
 
 def test_held_out_families_are_in_the_benchmark_only() -> None:
     assert {t.family for t in make(50)} == set(TRAINING)
-    problems = generator.problems(num_problems=50, families=[], difficulty=1, seed=1)
+    problems = planted.problems(num_problems=50, families=[], difficulty=1, seed=1)
     assert {p.family for p in problems} == set(FAMILIES)
 
 
@@ -181,5 +180,5 @@ def test_exhausted_family_is_skipped() -> None:
 def test_text_is_unchanged_unless_the_version_is_raised() -> None:
     text = "\n".join(f"{t.question}|{t.thinking}|{t.response}|{t.spans}" for t in make(200, difficulty=1))
     text += "\n".join(t.thinking for t in make(50, difficulty=3, redundancy=2.0))
-    text += "\n".join(p.question for p in generator.problems(num_problems=64, families=[], difficulty=2, seed=1))
-    assert (generator.VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == (1, "c432699b6cb96541")
+    text += "\n".join(p.question for p in planted.problems(num_problems=64, families=[], difficulty=2, seed=1))
+    assert (planted.VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == (1, "c432699b6cb96541")

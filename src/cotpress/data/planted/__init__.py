@@ -1,1 +1,0 @@
-"""Built-in data: word problems whose redundant thinking is planted and labelled."""
