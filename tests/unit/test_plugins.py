@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,17 +64,16 @@ def sums(config):
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A registered module of its own name beside the working directory."""
     name = f"mine_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(MODULE.format(name=name), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(plugins, "CHOICES", {})
-    monkeypatch.delitem(SCORERS, name, raising=False)
     load_plugins([name])
-    monkeypatch.setitem(SCORERS, name, SCORERS[name])  # removed at the end
-    return name
+    yield name
+    SCORERS.pop(name, None)
 
 
 def test_plugins_are_found_on_a_command_line() -> None:
