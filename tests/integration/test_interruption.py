@@ -31,7 +31,7 @@ def test_run_that_is_stopped_repeatedly_resumes_with_the_same_result(command: Co
         stopped = command("train.py", *SMALL, cwd=disturbed, stop=stop)
         assert stopped.returncode == code, stopped.stderr[-3000:]
         assert "Traceback" not in stopped.stderr
-        assert ("the same command goes on" in stopped.stderr) == (stop.signal == signal.SIGINT)
+        assert ("the same command continues" in stopped.stderr) == (stop.signal == signal.SIGINT)
     done = command("train.py", *SMALL, cwd=disturbed)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sft: going on from the last checkpoint" in done.stderr

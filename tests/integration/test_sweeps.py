@@ -83,7 +83,7 @@ def test_ctrl_c_shows_the_table_and_the_missing_jobs(tmp_path: Path, launcher: l
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does
     out, err = job.communicate(timeout=60)
     assert job.returncode == 130, err
-    assert "the same command goes on" in err
+    assert "the same command continues" in err
     assert "Traceback" not in err
     assert "\ncts " in out or launcher
     assert "scorer=tail: interrupted" in out

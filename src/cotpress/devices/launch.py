@@ -33,7 +33,7 @@ def pick_device(config: TrainerConfig) -> torch.device:
     """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
 
     Raises:
-        ConfigError: There is no GPU but the setting is gpu, or the accelerator is unknown.
+        ConfigError: There is no GPU but the setting is gpu.
     """
     has_gpu = torch.cuda.is_available()
     if config.accelerator in ("gpu", "cuda") and not has_gpu:
@@ -256,7 +256,7 @@ def _first_failure(workers: list[Child]) -> Exception | None:
     if not first.trace:
         return WorkerError(
             f"the worker of rank {rank} ended: {first.error}. The others were stopped; what was finished is kept, and "
-            "the same command goes on from there. Fix for too little memory: a smaller trainer.tokens_per_batch, "
+            "the same command continues from there. Fix for too little memory: a smaller trainer.tokens_per_batch, "
             "trainer=fsdp2, or fewer trainer.devices"
         )
     if first.kind is not None:

@@ -56,7 +56,7 @@ def smallest_fit(shape: ModelShape, setting: Setting, room: Room, *, longest: in
         longest: Tokens of the longest sequence, which no micro-batch can be smaller than.
 
     Returns:
-        On one device or with fsdp2, since ddp saves no memory and what deepspeed takes is not measured; None if nothing
+        On one device or with fsdp2, since ddp saves no memory; None if nothing
         fits on the largest number of devices.
     """
     for devices in DEVICE_COUNTS:

@@ -24,6 +24,7 @@ from cotpress.modeling.loading import (
     split_head,
     tokenizer_fingerprint,
 )
+from cotpress.settings import check_settings
 from cotpress.store.artifacts import ArtifactStore
 
 
@@ -167,7 +168,7 @@ def test_device_follows_accelerator_and_local_rank(monkeypatch):
     with pytest.raises(ConfigError, match="no GPU"):
         pick_device(TrainerConfig(accelerator="gpu"))
     with pytest.raises(ConfigError, match="allowed"):
-        pick_device(TrainerConfig(accelerator="tpu9"))
+        check_settings(TrainerConfig(accelerator="tpu9"))
 
 
 def save_adapter(tiny_config, store, folder):
