@@ -1,26 +1,25 @@
-"""Writes the tables of memory and of GPU hours into docs/scaling.md and docs/reproducing.md (`make docs`).
+"""Write the tables of memory and of GPU hours into docs/scaling.md and docs/reproducing.md (`make docs`, some minutes).
 
 python docs/figures/plan.py
 
-Everything comes from `cotpress.planning` and the papers' own token counts; a test holds the pages to it.
+All numbers come from `cotpress.planning` and the papers' own token counts; a slow test compares the pages.
 """
 
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from cotpress.devices.config import Strategy
+from cotpress.devices.config import Strategy, TrainerConfig
+from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
-from cotpress.planning.hours import Work, generation_work, scoring_work, total_gpu_hours, training_work
-from cotpress.planning.search import GB, Room, fit
-from cotpress.planning.setting import Place, Setting
-from cotpress.planning.shape import ModelShape
-from cotpress.planning.shapes import PUBLISHED
-from cotpress.planning.tables import Training, smallest
-from cotpress.planning.workload import lengths_of
-from cotpress.training.config import Method
+from cotpress.planning.measure import Writing, reading_pass, writing_pass
+from cotpress.planning.tables import gigabytes, smallest
+from cotpress.planning.training import Setting, Training
+from cotpress.planning.workload import Work, arithmetic_work, writing_work
+from cotpress.training.config import Method, TuneConfig
 
 ROOT = Path(__file__).parents[2]
 PRINTED = ROOT / "src/cotpress/report/published.csv"
@@ -31,24 +30,21 @@ MODELS = {
     "qwen32b": "Qwen/Qwen2.5-32B-Instruct",
     "qwen72b": "Qwen/Qwen2.5-72B-Instruct",
 }
-LONGEST = 4096
-"""Tokens of the longest training sequence (`sft.tune.max_tokens`)."""
-PLACES = {
-    "1, or ddp": [Place()],
-    "fsdp2 on 2, 4, 8": [Place(devices=n, strategy=Strategy.fsdp2) for n in (2, 4, 8)],
-}
-ROOM = Room()
+TRAINER = TrainerConfig(tokens_per_batch=16384, generation_tokens=262144, activation_checkpointing=True)
+"""`trainer=gpu`."""
 ASSUMED = PlanConfig()
 GSM8K_TRAIN = 7473
 """Training questions of GSM8K."""
 VALUABLE_TOKENS = 8_000_000
 """Tokens that CTS's reference model is trained on in one epoch (arXiv 2505.17827)."""
 PROBLEMS = {"gsm8k": 1319, "math500": 500, "aime24": 30, "gpqa_diamond": 198}
+BUDGETS = {"gsm8k": 512, "math500": 32768, "aime24": 32768, "gpqa_diamond": 32768}
+"""Most tokens of an answer (`benchmark.max_new_tokens`)."""
 LONG_BENCHMARKS = ("math500", "aime24", "gpqa_diamond")
 RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5)
 EPOCHS = 3
 MIXED_RATIO = 0.75
-"""Mean of TokenSkip's ratios 1.0, .9, .8, .7, .6 and .5."""
+"""Mean of TokenSkip's ratios 1.0, 0.9, 0.8, 0.7, 0.6 and 0.5."""
 
 
 class Row(NamedTuple):
@@ -59,17 +55,41 @@ class Row(NamedTuple):
     columns: dict[str, list[Work]]
 
 
+@cache
+def training(name: str, method: Method, *, checkpointing: bool = True) -> Training:
+    """A preset trained with the recipe of the papers; sequences have at most 4,096 tokens."""
+    tune = TuneConfig(method=method, learning_rate=1e-5, epochs=EPOCHS, sequences_per_step=8, lora_rank=8, seed=0)
+    trainer = TrainerConfig(tokens_per_batch=TRAINER.tokens_per_batch, activation_checkpointing=checkpointing)
+    return Training(name, ModelConfig(name=name, path=MODELS[name], context_tokens=32768), tune, trainer)
+
+
+@cache
+def writing(name: str, benchmark: str) -> Writing:
+    """A preset that answers a benchmark."""
+    model = ModelConfig(name=name, path=MODELS[name])
+    return writing_pass(model, ASSUMED.prompt_tokens, BUDGETS[benchmark])
+
+
 def memory_table(*, checkpointing: bool) -> str:
-    """GB per GPU of every preset, LoRA and full, with every strategy; bold fits."""
-    head = ["model", "trained", *(f"{name} GPUs" if "on" in name else "1 GPU, or ddp" for name in PLACES)]
-    lines = [_line(head), _line(["---", "---", *["---:"] * len(PLACES)])]
+    """GB per GPU of every preset, LoRA and full, with every strategy, bold if it fits; GB on disk."""
+    head = ["model", "trained", "1 GPU, or ddp", "fsdp2 on 2, 4, 8 GPUs", *(["finished", "checkpoint"] * checkpointing)]
+    lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
     for name, method in ((n, m) for n in MODELS for m in (Method.lora, Method.full)):
-        setting = Setting(method=method, checkpointing=checkpointing)
-        groups = [
-            " · ".join(_gigabytes(PUBLISHED[MODELS[name]], setting, place) for place in places)
-            for places in PLACES.values()
+        planned = training(name, method)
+        usages = [
+            planned.usage(
+                Setting(
+                    tokens=TRAINER.tokens_per_batch, checkpointing=checkpointing, devices=n, strategy=Strategy.fsdp2
+                )
+            )
+            for n in (1, 2, 4, 8)
         ]
-        lines.append(_line([name, method.value, *groups]))
+        sizes = [f"{usage.total / 1e9:.0f}" for usage in usages]
+        alone, *shared = (
+            f"**{size}**" if usage.total <= ASSUMED.room else size for size, usage in zip(sizes, usages, strict=True)
+        )
+        disk = [gigabytes(planned.result_bytes), gigabytes(planned.checkpoint_bytes)] * checkpointing
+        lines.append(_line([name, method.value, alone, " · ".join(shared), *disk]))
     return "\n".join(lines)
 
 
@@ -77,10 +97,8 @@ def smallest_table() -> str:
     """The smallest setting that fits, for every preset."""
     lines = [_line(["model", "trained", "smallest setting that fits"]), _line(["---", "---", "---"])]
     for name, method in ((n, m) for n in MODELS for m in (Method.lora, Method.full)):
-        training = Training(name=name, shape=PUBLISHED[MODELS[name]], setting=Setting(method=method), longest=LONGEST)
-        found = smallest(training, ROOM)
-        settings, _, sizes = found.partition(":")
-        lines.append(_line([name, method.value, f"`{settings}`:{sizes}" if settings.startswith("trainer") else found]))
+        settings, _, sizes = (text := smallest(training(name, method), ASSUMED.room)).partition(":")
+        lines.append(_line([name, method.value, f"`{settings}`:{sizes}" if settings.startswith("trainer") else text]))
     return "\n".join(lines)
 
 
@@ -111,86 +129,83 @@ def rows() -> Iterator[Row]:
 
 def _tokenskip(model: str) -> dict[str, list[Work]]:
     """Self-written traces, one student of mixed ratios beside Original, every printed row answered once."""
-    shape, printed = PUBLISHED[MODELS[model]], _printed(model, "gsm8k")
+    printed = _printed(model, "gsm8k")
     written = next(tokens for system, tokens in printed if system == "Original")
-    lora, tokens = Setting(method=Method.lora), ASSUMED.prompt_tokens + round(written)
-    students = [
-        training_work("", shape, lora, ASSUMED, sequences=GSM8K_TRAIN, epochs=EPOCHS, tokens=n)
-        for n in (tokens, ASSUMED.prompt_tokens + round(written * MIXED_RATIO))
-    ]
+    lengths = [ASSUMED.prompt_tokens + round(written * ratio) for ratio in (1, MIXED_RATIO)]
     return {
-        "traces written": [generation_work("", shape, ASSUMED, answers=GSM8K_TRAIN, tokens=round(written))],
-        "students": students,
-        "answers": _answers(shape, "gsm8k", [t for _, t in printed]),
+        "traces written": [_written(model, "gsm8k", GSM8K_TRAIN, written)],
+        "students": [_trained(model, Method.lora, GSM8K_TRAIN, tokens) for tokens in lengths],
+        "answers": _answers(model, "gsm8k", [t for _, t in printed]),
     }
 
 
 def _cts(model: str) -> dict[str, list[Work]]:
     """A reference model, three scorers at five ratios beside Original, every printed row answered once."""
-    shape = PUBLISHED[MODELS[model]]
     answers = [
-        part for name in LONG_BENCHMARKS for part in _answers(shape, name, [t for _, t in _printed(model, name)])
+        part for name in LONG_BENCHMARKS for part in _answers(model, name, [t for _, t in _printed(model, name)])
     ]
     ratios = [1.0, *(ratio for ratio in RATIOS for _ in ("llmlingua", "tokenskip", "cts"))]
-    return {**_reference(passes=3), "students": _full_students(shape, ratios), "answers": answers}
+    return {**_reference(passes=3), "students": _full_students(model, ratios), "answers": answers}
 
 
 def _headline() -> dict[str, list[Work]]:
     """As many answers as the 7B model's rows of table 6 have: the paper prints no token counts for 14B."""
-    shape, name = PUBLISHED[MODELS["qwen14b"]], "gpqa_diamond"
-    tokens = [t for system, t in _printed("qwen7b", name) if system in ("Original", "cts")]
-    answers = _answers(shape, name, tokens)
-    return {**_reference(passes=2), "students": _full_students(shape, [1.0, *RATIOS]), "answers": answers}
+    tokens = [t for system, t in _printed("qwen7b", "gpqa_diamond") if system in ("Original", "cts")]
+    answers = _answers("qwen14b", "gpqa_diamond", tokens)
+    return {**_reference(passes=2), "students": _full_students("qwen14b", [1.0, *RATIOS]), "answers": answers}
 
 
 def _reference(passes: int) -> dict[str, list[Work]]:
     """Training the 7B reference model, and its forward passes over all thinking: two for cts, one for llmlingua."""
-    shape, tokens = PUBLISHED[MODELS["qwen7b"]], lengths_of(ASSUMED).whole()
-    full, texts = Setting(method=Method.full, checkpointing=True), VALUABLE_TOKENS // tokens
-    scored = ASSUMED.thinking_tokens
+    model = ModelConfig(name="qwen7b", path=MODELS["qwen7b"])
+    texts, runs = VALUABLE_TOKENS // _tokens(), VALUABLE_TOKENS // _tokens() * passes
+    flops, share = runs * reading_pass(model, [_tokens()])[1], ASSUMED.scoring_utilisation
     return {
-        "reference model": [
-            training_work("", shape, full, ASSUMED, sequences=texts, epochs=EPOCHS, tokens=tokens),
-        ],
-        "scores": [scoring_work("", shape, ASSUMED, texts=texts, passes=passes, tokens=tokens, scored=scored)],
+        "reference model": [_trained("qwen7b", Method.full, texts, _tokens())],
+        "scores": [arithmetic_work("", ASSUMED, tokens=runs * _tokens(), flops=flops, utilisation=share)],
     }
 
 
-def _full_students(shape: ModelShape, ratios: Sequence[float]) -> list[Work]:
-    full, lengths = Setting(method=Method.full, checkpointing=True), lengths_of(ASSUMED)
-    texts = VALUABLE_TOKENS // lengths.whole()
-    return [
-        training_work("", shape, full, ASSUMED, sequences=texts, epochs=EPOCHS, tokens=lengths.whole(ratio))
-        for ratio in ratios
-    ]
+def _full_students(model: str, ratios: Sequence[float]) -> list[Work]:
+    texts = VALUABLE_TOKENS // _tokens()
+    return [_trained(model, Method.full, texts, _tokens(ratio)) for ratio in ratios]
 
 
-def _answers(shape: ModelShape, benchmark: str, tokens: Sequence[float]) -> list[Work]:
-    return [generation_work("", shape, ASSUMED, answers=PROBLEMS[benchmark], tokens=round(n)) for n in tokens]
+def _tokens(ratio: float = 1.0) -> int:
+    """Tokens of a trace whose thinking is cut to a ratio."""
+    return ASSUMED.prompt_tokens + round(ASSUMED.thinking_tokens * ratio) + ASSUMED.response_tokens
+
+
+def _trained(model: str, method: Method, sequences: int, tokens: int) -> Work:
+    planned = training(model, method, checkpointing=method is Method.full)
+    runs, share = sequences * EPOCHS, ASSUMED.training_utilisation
+    return arithmetic_work("", ASSUMED, tokens=runs * tokens, flops=runs * planned.flops(tokens), utilisation=share)
+
+
+def _answers(model: str, benchmark: str, tokens: Sequence[float]) -> list[Work]:
+    return [_written(model, benchmark, PROBLEMS[benchmark], n) for n in tokens]
+
+
+def _written(model: str, benchmark: str, answers: int, tokens: float) -> Work:
+    rows = TRAINER.generation_tokens // (ASSUMED.prompt_tokens + BUDGETS[benchmark])
+    return writing_work("", writing(model, benchmark), ASSUMED, answers=answers, tokens=round(tokens), rows=rows)
 
 
 def _printed(model: str, benchmark: str) -> list[tuple[str, float]]:
     """System and mean tokens of every row that a paper prints itself; reruns by others and the untuned model that
     stands for Original are left out."""
     with PRINTED.open(encoding="utf-8", newline="") as file:
-        found = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
-    wanted = MODELS[model].rpartition("/")[2]
+        rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
     return [
         (row["system"], float(row["tokens"]))
-        for row in found
-        if row["model"] == wanted and "rerun" not in row["source"] and row["system"] != "Base"
+        for row in rows
+        if row["model"] == MODELS[model].rpartition("/")[2] and "rerun" not in row["source"] and row["system"] != "Base"
     ]
 
 
 def _hours(parts: Sequence[Work]) -> str:
-    hours = total_gpu_hours(parts, ASSUMED)
+    hours = sum(part.hours for part in parts)
     return "" if not parts else f"{hours:.1f}" if hours < 10 else f"{hours:.0f}"
-
-
-def _gigabytes(shape: ModelShape, setting: Setting, place: Place) -> str:
-    found = fit(shape, setting, place, ROOM)
-    size = f"{found.usage.total / GB:.0f}"
-    return f"**{size}**" if found.margin >= 0 else size
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -198,21 +213,21 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """The pages as they have to be."""
+    """The pages with their tables."""
     tables = {
         "memory-checkpointed": memory_table(checkpointing=True),
         "memory": memory_table(checkpointing=False),
         "smallest": smallest_table(),
         "hours": hours_table(),
     }
-    found = {}
+    texts = {}
     for page in (ROOT / "docs/scaling.md", ROOT / "docs/reproducing.md"):
         text = page.read_text(encoding="utf-8")
         for name, table in tables.items():
             block = re.compile(rf"(<!-- plan: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
             text = block.sub(rf"\1\n{table}\n\n\2", text)
-        found[page] = text
-    return found
+        texts[page] = text
+    return texts
 
 
 if __name__ == "__main__":

@@ -1,42 +1,22 @@
-"""What training really keeps and holds, counted tensor by tensor: what the plan is held against.
+"""Memory of real runs of small models on the CPU, counted tensor by tensor: plans are compared with it."""
 
-With `fake` nothing is computed and no memory taken, so models of any size can be measured.
-"""
-
-import contextlib
 import weakref
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from cotpress.modeling.config import Attention
-from cotpress.modeling.packing import Packed
-from cotpress.planning.setting import Setting
-from cotpress.planning.shape import ModelShape
-from cotpress.training.adapters import checkpointed_activations, make_trainable
-from cotpress.training.batching import MicroBatch
+from cotpress.devices.config import HeadLoss, TrainerConfig
+from cotpress.modeling.config import ModelConfig
+from cotpress.planning.models import computed_dtype
+from cotpress.training.adapters import make_trainable
+from cotpress.training.batching import Example, Examples
 from cotpress.training.config import TuneConfig
-from cotpress.training.head_loss import SummedLoss, chunked_loss
-from cotpress.training.module import LossOfModel
-from cotpress.training.sharing import OneDevice
-
-
-class Measured(NamedTuple):
-    """Bytes of one optimizer step of two equal micro-batches, after a first one.
-
-    Attributes:
-        states: Weights, gradients and optimizer together, between the micro-batches.
-        stored: Kept by the body when its forward pass ends; what is copied around the whole call is not.
-        peak: Most that was alive at once beside `states`.
-    """
-
-    states: int
-    stored: int
-    peak: int
+from cotpress.training.fit import fit
+from cotpress.training.module import SftModule
+from cotpress.training.sharing import needs_masters, pick_sharing
 
 
 class LiveMemory(TorchDispatchMode):
@@ -49,119 +29,72 @@ class LiveMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
-                self._note(tensor.untyped_storage())
+        self.note(out)
         return out
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
-        if key in self._known:
-            return
-        self._known.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._freed, key, size)
+    def note(self, values: Any) -> None:
+        """Count the tensors in a tree of values, each storage once."""
+        for tensor in tree_iter(values):
+            if not isinstance(tensor, torch.Tensor) or tensor.device.type == "meta":
+                continue
+            storage = tensor.untyped_storage()
+            key, size = id(storage), storage.nbytes()
+            if key not in self._known:
+                self._known.add(key)
+                self.live += size
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._freed, key, size)
 
     def _freed(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
 
 
-def empty_model(shape: ModelShape, dtype: torch.dtype, attention: Attention = Attention.sdpa) -> Any:
-    """A transformers model of a shape, on the meta device."""
-    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+def real_model(config: ModelConfig) -> Any:
+    """A model with random weights, from the `config.json` in `config.path`."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    kind: Callable[..., Any] = Qwen3Config if shape.qk_norm else LlamaConfig
-    biases = {"attention_bias": shape.output_bias, **({} if shape.qk_norm else {"mlp_bias": shape.mlp_bias})}
-    if shape.qkv_bias and not shape.output_bias:
-        kind, biases = Qwen2Config, {}
-    config = kind(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        tie_word_embeddings=shape.tied_embeddings,
-        **biases,
+    return AutoModelForCausalLM.from_config(
+        AutoConfig.from_pretrained(config.path),
+        dtype=computed_dtype(config),
+        attn_implementation=config.attention.value,
     )
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.value)
 
 
-def trained_model(shape: ModelShape, setting: Setting) -> Any:
-    """The same, as it is trained."""
-    dtype = torch.bfloat16 if setting.value_bytes == 2 else torch.float32
-    tune = TuneConfig(
-        method=setting.method,
-        learning_rate=1e-3,
-        epochs=1,
-        sequences_per_step=1,
-        seed=0,
-        lora_rank=setting.lora_rank,
-    )
-    return make_trainable(empty_model(shape, dtype, setting.attention), tune)
-
-
-def fill(model: Any) -> None:
-    """Give a model on the meta device memory of the current mode."""
-    filled: dict[int, torch.nn.Parameter] = {}
-    for module in model.modules():
-        for name, old in list(module._parameters.items()):
-            if old is not None and id(old) not in filled:
-                value = torch.full(old.shape, 0.01, dtype=old.dtype)
-                filled[id(old)] = torch.nn.Parameter(value, requires_grad=old.requires_grad)
-            if old is not None:
-                module._parameters[name] = filled[id(old)]
-        for name, old in list(module._buffers.items()):
-            if old is not None:
-                module._buffers[name] = torch.ones(old.shape, dtype=old.dtype)
-
-
-def _copies(model: torch.nn.Module) -> list[torch.Tensor]:
-    """What stands in the places of master weights just now."""
-    found = {id(p): p for module in model.modules() for p in module._parameters.values() if p is not None}
-    return [p for p in found.values() if not isinstance(p, torch.nn.Parameter)]
-
-
-def measure_training(
-    shape: ModelShape,
-    setting: Setting,
+def training_peak(
+    config: ModelConfig,
+    tune: TuneConfig,
     lengths: tuple[int, ...],
-    loss: SummedLoss = chunked_loss,
+    workdir: Path,
     *,
-    fake: bool = False,
-) -> Measured:
-    """One step of training, with every token but the last of each sequence as a target."""
-    sharing = OneDevice(torch.bfloat16 if setting.copied else None)
-    model = sharing.load(torch.device("meta"), lambda _: trained_model(shape, setting))
-    with FakeTensorMode() if fake else contextlib.nullcontext(), LiveMemory() as memory:
-        fill(model)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
-        ids = torch.ones(1, sum(lengths), dtype=torch.long)
-        packed = Packed(ids=ids, positions=ids, lengths=lengths)
-        predicting = torch.arange(sum(lengths) - len(lengths))
-        batch = MicroBatch(packed=packed, predicting=predicting, targets=torch.ones_like(predicting), number=0)
-
-        def noting(
-            states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-        ) -> torch.Tensor:
-            taken = states.nbytes + states.nbytes // len(predicting) * sum(lengths)  # those with a target, and all
-            taken += sum(copy.nbytes for copy in _copies(model))
-            found["stored"] = memory.live - found["states"] - taken
-            return loss(states, weight, bias, targets)
-
-        called: Any = sharing.ready(LossOfModel(model, noting))
-        found = {"states": 0}
-        with checkpointed_activations(model, enabled=setting.checkpointing):
-            for _ in range(2):
-                for _ in range(2):
-                    found["states"] = memory.peak = memory.live
-                    called(batch).backward()
-                    found["peak"] = memory.peak - found["states"]
-                optimizer.step()
-                optimizer.zero_grad()
-    inputs = ids.nbytes + predicting.nbytes + batch.targets.nbytes
-    return Measured(states=found["states"] - inputs, stored=found["stored"], peak=found["peak"])
+    head_loss: HeadLoss = HeadLoss.chunked,
+    checkpointing: bool = False,
+) -> int:
+    """Peak of a real training of two optimizer steps, each of two micro-batches of sequences of these equal lengths."""
+    trainer = TrainerConfig(
+        accelerator="cpu",
+        tokens_per_batch=sum(lengths),
+        head_loss=head_loss,
+        activation_checkpointing=checkpointing,
+        checkpoint_every_s=1e9,
+    )
+    tune.sequences_per_step, tune.epochs = 2 * len(lengths), 1
+    examples = Examples(kept=[Example(ids=(1,) * n, num_prompt=1) for n in lengths * 4], dropped={})
+    computed = computed_dtype(config)
+    workdir.mkdir(parents=True)
+    with LiveMemory() as memory:
+        sharing = pick_sharing(trainer, computed if needs_masters(tune, computed) else None)
+        model = sharing.load(torch.device("cpu"), lambda _: make_trainable(real_model(config), tune))
+        memory.note(list(model.parameters()))
+        memory.peak = memory.live
+        fit(
+            model,
+            SftModule,
+            examples,
+            tune,
+            workdir=workdir,
+            trainer=trainer,
+            log_metrics=lambda *_: None,
+            sharing=sharing,
+        )
+    return memory.peak

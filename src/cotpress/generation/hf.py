@@ -246,7 +246,7 @@ class _Writer:
     @torch.inference_mode()
     def run(self, finish: Callable[[_Row], None]) -> None:
         """Complete all prompts; `finish` is called with each row when it has ended."""
-        reader = _PromptReader(self._model, self._prompts)
+        reader = PromptReader(self._model, self._prompts)
         while self._waiting or self._rows:
             began = time.monotonic()
             joins = self._waiting and self._batch_size - len(self._rows) >= JOIN_SHARE * self._batch_size
@@ -258,7 +258,7 @@ class _Writer:
                 row.seconds += share
             self._leave(finish)
 
-    def _join(self, reader: "_PromptReader") -> tuple[list[_Row], torch.Tensor]:
+    def _join(self, reader: "PromptReader") -> tuple[list[_Row], torch.Tensor]:
         """Read as many prompts as fit; returns their rows and the logits `[rows, V]` of the next token."""
         free = min(self._batch_size - len(self._rows), len(self._waiting))
         entering = [self._waiting.popleft() for _ in range(free)]
@@ -310,7 +310,7 @@ class _ReadPrompt:
     logits: torch.Tensor
 
 
-class _PromptReader:
+class PromptReader:
     """Reads the prompts of one call; a prefix that all of them share, and equal prompts, are read once."""
 
     def __init__(self, model: torch.nn.Module, prompts: Sequence[Sequence[int]]) -> None:

@@ -89,10 +89,15 @@ class RowCache:
         position = torch.tensor(self.lengths, device=self._device)[:, None]
         return self._mask[:rows, self.start : self.end + 1], position
 
-    def advance(self) -> None:
-        """Count the tokens that the forward pass added."""
-        self.end += 1
-        self.lengths = [length + 1 for length in self.lengths]
+    def advance(self, tokens: int = 1) -> None:
+        """Count the tokens that forward passes added to every row."""
+        self.end += tokens
+        self.lengths = [length + tokens for length in self.lengths]
+
+    @property
+    def room(self) -> int:
+        """Columns left before the buffers grow."""
+        return self._mask.shape[1] - self.end
 
     def _move(self, end: int) -> None:
         """Move all rows so that they end at column `end`, with room after it; no row is longer than `end`."""

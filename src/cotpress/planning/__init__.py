@@ -1,13 +1,10 @@
-"""What a setting takes, from numbers alone: memory of each device, arithmetic, GPU hours. Loads no weights, no torch.
+"""Memory and GPU hours of a run, measured on the code of the run with tensors without values. Loads no weights.
 
-    shape.py         a model as numbers: parameters of the model and of its adapter
-    activations.py   what the forward pass keeps for the backward pass, and what is alive for a moment
-    memory.py        everything that a device holds while a model is trained, by strategy
-    inference.py     the same while it scores and while it writes
-    search.py        which settings fit, and the smallest one that does
-    arithmetic.py    floating-point operations
-    hours.py         a whole run in GPU hours
-    task.py          `python train.py ... plan=true`
+    models.py    models from their configuration, without weights
+    measure.py   one pass of training, scoring and writing: peak memory and operations
+    training.py  a training with every strategy on 1 to 8 devices, and the smallest setting that fits
+    workload.py  the amount of work, and the time that a card takes for it
+    tables.py    the tables of `python train.py ... plan=true` (`tasks/plan.py`)
 
-All sizes are in bytes, all per device.
+All sizes are in bytes of one device.
 """

@@ -1,16 +1,15 @@
-"""Plans for people: tables with colours on a terminal, as plain text anywhere else."""
+"""Tables of a plan: with colours on a terminal, as plain text anywhere else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, TextIO
 
 from cotpress.devices.config import Strategy
 from cotpress.planning.config import PlanConfig
-from cotpress.planning.hours import Work, total_gpu_hours
-from cotpress.planning.memory import Usage, num_trained
-from cotpress.planning.search import DEVICE_COUNTS, GB, Fit, Room, fit, smallest_fit
-from cotpress.planning.setting import Place, Setting
-from cotpress.planning.shape import ModelShape
+from cotpress.planning.measure import Usage
+from cotpress.planning.models import computed_dtype
+from cotpress.planning.training import DEVICE_COUNTS, Setting, Training
+from cotpress.planning.workload import Work
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,154 +17,119 @@ if TYPE_CHECKING:
 
 WIDTH = 110
 """Fewest columns that a table is laid out for."""
-_FORMATS = {2: "bfloat16", 4: "float32"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """A model that is to be trained.
-
-    Attributes:
-        name: What it is.
-        shape: The model.
-        setting: How it is trained.
-        longest: Tokens of the longest sequence.
-    """
-
-    name: str
-    shape: ModelShape
-    setting: Setting
-    longest: int
+def gigabytes(size: float) -> str:
+    """`61.2`, in 10^9 bytes; hundredths below 1, megabytes of them below 0.1."""
+    size /= 1e9
+    return f"{size:.1f}" if size >= 1 else f"{size:.2f}" if size >= 0.1 else f"{size:.3f}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """A model that is only run.
-
-    Attributes:
-        name: What for.
-        usage: Memory of each device.
-    """
-
-    name: str
-    usage: Usage
+def verdict(total: float, room: float) -> str:
+    """`26.1 GB, fits with 49.9 GB free`, or `88.0 GB, does not fit: 12.0 GB too much`."""
+    if total <= room:
+        return f"{gigabytes(total)} GB, fits with {gigabytes(room - total)} GB free"
+    return f"{gigabytes(total)} GB, does not fit: {gigabytes(total - room)} GB too much"
 
 
-def gigabytes(size: int) -> str:
-    """`61.2`, in 10^9 bytes; hundredths below 1."""
-    return f"{size / GB:.1f}" if abs(size) >= GB else f"{size / GB:.2f}"
-
-
-def described(shape: ModelShape, setting: Setting) -> str:
+def described(training: Training) -> str:
     """`7.62 B parameters in bfloat16, LoRA of rank 8 (20.2 M), micro-batches of 16,384 tokens, sdpa`."""
-    trained = num_trained(shape, setting)
-    how = "all weights trained" if setting.trains_all else f"LoRA of rank {setting.lora_rank} ({trained / 1e6:.1f} M)"
+    method = f"LoRA of rank {training.tune.lora_rank} ({training.num_trained / 1e6:.1f} M)"
     return (
-        f"{shape.num_parameters / 1e9:.2f} B parameters in {_FORMATS[setting.value_bytes]}, {how}, "
-        f"micro-batches of {setting.tokens:,} tokens, {setting.attention.value}"
+        f"{training.num_parameters / 1e9:.2f} B parameters in {str(computed_dtype(training.model))[6:]}, "
+        f"{'all weights trained' if training.trains_all else method}, "
+        f"micro-batches of {training.requested.tokens:,} tokens, {training.model.attention.value}"
     )
 
 
-def rows(training: Training, room: Room) -> list[tuple[str, bool, list[Fit | None]]]:
-    """Strategy, checkpointing, and what fits on each number of devices; one device has a row of its own."""
-    found: list[tuple[str, bool, list[Fit | None]]] = []
-    for name, strategy in [("one device", None), *((s.value, s) for s in Strategy)]:
-        for checkpointing in (False, True):
-            setting = replace(training.setting, checkpointing=checkpointing)
-            cells = [
-                fit(training.shape, setting, Place(devices=n, strategy=strategy or Strategy.ddp), room)
-                if (n == 1) == (strategy is None)
-                else None
-                for n in DEVICE_COUNTS
-            ]
-            found.append((name, checkpointing, cells))
-    return found
-
-
-def smallest(training: Training, room: Room) -> str:
-    """The smallest setting that fits, as settings of the command line, with what it takes."""
-    found = smallest_fit(training.shape, training.setting, room, longest=training.longest)
-    if found is None:
+def smallest(training: Training, room: float) -> str:
+    """The smallest setting that fits, as settings of the command line, with its memory."""
+    setting = training.smallest(room)
+    if setting is None:
         return f"nothing on up to {DEVICE_COUNTS[-1]} devices: sft=lora, a smaller model, or devices with more memory"
-    words = ["trainer=gpu"]
-    if found.place.devices > 1:
-        words = [f"trainer={found.place.strategy.value} trainer.devices={found.place.devices}"]
-    words.append(f"trainer.tokens_per_batch={found.setting.tokens}")
-    words.append(f"trainer.activation_checkpointing={str(found.setting.checkpointing).lower()}")
-    return f"{' '.join(words)}: {gigabytes(found.usage.total)} GB per device, {gigabytes(found.margin)} GB free"
+    trainer = "gpu" if setting.devices == 1 else f"{setting.strategy.value} trainer.devices={setting.devices}"
+    if training.offload:
+        trainer += " trainer.offload=true" if setting.devices > 1 else " trainer.offload=false"
+    total = training.usage(setting).total
+    return (
+        f"trainer={trainer} trainer.tokens_per_batch={setting.tokens} trainer.activation_checkpointing="
+        f"{str(setting.checkpointing).lower()}: {gigabytes(total)} GB per device, {gigabytes(room - total)} GB free"
+    )
 
 
-def show_training(training: Training, place: Place, room: Room, out: TextIO) -> None:
-    """Memory of a training with every strategy on every number of devices, the asked one in its parts."""
+def show_training(training: Training, assumed: PlanConfig, out: TextIO) -> None:
+    """Memory of a training with every strategy on every number of devices, and the sizes of its files."""
     from rich.text import Text
 
-    counts = [f"{n} device{'s' if n > 1 else ''}>" for n in DEVICE_COUNTS]
-    table = _table("strategy", "checkpointing", *counts)
-    for name, checkpointing, cells in rows(training, room):
-        shown = [Text("") if cell is None else _cell(cell, place, training.setting) for cell in cells]
-        table.add_row(name, "yes" if checkpointing else "no", *shown)
-    asked = fit(training.shape, training.setting, place, room)
-    parts = ", ".join(
-        f"{f.name} {gigabytes(getattr(asked.usage, f.name))}" for f in fields(Usage) if getattr(asked.usage, f.name)
-    )
+    room, requested = assumed.room, training.requested
+    table = _table("strategy", "checkpointing", *(f"{n} device{'s' if n > 1 else ''}>" for n in DEVICE_COUNTS))
+    for strategy in (None, Strategy.ddp, Strategy.fsdp2):
+        for checkpointing in (False, True):
+            cells = []
+            for devices in DEVICE_COUNTS:
+                setting = Setting(
+                    tokens=requested.tokens,
+                    checkpointing=checkpointing,
+                    devices=devices,
+                    strategy=strategy or requested.strategy,
+                )
+                shown = (devices == 1) == (strategy is None)
+                cells.append(_cell(training, setting, room) if shown else Text(""))
+            table.add_row(strategy.value if strategy else "one device", "yes" if checkpointing else "no", *cells)
+    usage = training.usage(requested)
+    where = "one device" if requested.devices == 1 else f"{requested.strategy.value} on {requested.devices} devices"
     notes = [
-        f"GB per device (what stays free of {gigabytes(room.device)} less {gigabytes(room.reserve)} in reserve)",
-        f"asked, {_where(place)}: {parts}: {_verdict(asked)}",
+        f"GB per device (free of {gigabytes(assumed.rates.device_gb * 1e9)} less {assumed.reserve_gb:.1f} in reserve)",
+        f"requested, {where}: {_parts(usage)}: {verdict(usage.total, room)}",
         f"smallest that fits: {smallest(training, room)}",
+        f"on disk: {gigabytes(training.result_bytes)} GB when finished; {gigabytes(training.checkpoint_bytes)} GB for "
+        "the checkpoint to resume from, twice that while a new one is written",
     ]
-    _print(f"{training.name}: {described(training.shape, training.setting)}", table, notes, out)
+    _print(f"{training.name}: {described(training)}", table, notes, out)
 
 
-def show_uses(found: Sequence[Use], room: Room, out: TextIO) -> None:
-    """Memory of what only runs a model; every device holds all of it."""
-    table = _table("use", *(f"{part} GB>" for part in ("weights", "cache", "working", "total", "free")))
-    for use in found:
-        usage = use.usage
-        sizes = (usage.weights, usage.activations, usage.working, usage.total, room.margin(usage))
-        table.add_row(use.name, *map(gigabytes, sizes))
+def show_uses(uses: Sequence[tuple[str, Usage]], assumed: PlanConfig, out: TextIO) -> None:
+    """Memory of a model that is not trained; every device holds all of it."""
+    table = _table("use", *(f"{part}>" for part in ("weights GB", "working GB", "total GB", "free GB")))
+    for name, usage in uses:
+        free = assumed.room - usage.total
+        sizes = (gigabytes(usage.weights), gigabytes(usage.activations), gigabytes(usage.total))
+        table.add_row(name, *sizes, gigabytes(free) if free >= 0 else "does not fit")
     _print("without training, on each device", table, [], out)
 
 
 def show_hours(parts: Sequence[Work], assumed: PlanConfig, unknown: Sequence[str], out: TextIO) -> None:
-    """GPU hours of a run, part by part, and what is not counted because its size is `unknown`."""
-    table = _table("part", "tokens>", "PFLOP>", "utilisation>", "GPU hours>")
+    """GPU hours of a run, part by part, and the parts that are not counted because their size is `unknown`."""
+    table = _table("part", "tokens>", "PFLOP>", "GPU hours>")
     for part in parts:
-        hours = part.gpu_hours(assumed.peak_tflops)
-        table.add_row(
-            part.name, f"{part.num_tokens:,}", f"{part.flops / 1e15:,.1f}", f"{part.utilisation:.0%}", f"{hours:.2f}"
-        )
-    table.add_row("all", "", "", "", f"{total_gpu_hours(parts, assumed):.2f}")
-    lengths = " + ".join(str(n) for n in (assumed.prompt_tokens, assumed.thinking_tokens, assumed.response_tokens))
+        table.add_row(part.name, f"{part.num_tokens:,.0f}", f"{part.flops / 1e15:,.1f}", f"{part.hours:.2f}")
+    table.add_row("all", "", "", f"{sum(part.hours for part in parts):.2f}")
+    _, tflops, bandwidth = assumed.rates
     notes = [
-        f"assumed (planning.*): {assumed.peak_tflops:g} TFLOP/s of a device at these utilisations; traces of {lengths} "
-        "tokens of prompt, thinking and response",
+        f"assumed (planning.*): {assumed.card.value}: {tflops:g} TFLOP/s, of which training reaches "
+        f"{assumed.training_utilisation:.0%} and reading {assumed.scoring_utilisation:.0%}; {bandwidth:g} GB/s, of "
+        f"which writing reaches {assumed.generation_utilisation:.0%}; traces of {assumed.prompt_tokens} + "
+        f"{assumed.thinking_tokens} + {assumed.response_tokens} tokens of prompt, thinking and response",
         *unknown,
     ]
-    _print("arithmetic of the run, an estimate", table, notes, out)
+    _print("time of the run, an estimate", table, notes, out)
 
 
-def _cell(cell: Fit, place: Place, asked: Setting) -> "Text":
+def _cell(training: Training, setting: Setting, room: float) -> "Text":
     from rich.text import Text
 
-    chosen = cell.setting == asked and cell.place.devices == place.devices
-    chosen = chosen and (place.devices == 1 or cell.place.strategy is place.strategy)
-    style = ("green" if cell.margin >= 0 else "red") + (" bold" if chosen else "")
-    return Text(f"{'> ' if chosen else ''}{gigabytes(cell.usage.total)} ({cell.margin / GB:+.1f})", style=style)
+    total = training.usage(setting).total
+    requested = replace(training.requested, strategy=setting.strategy) if setting.devices == 1 else training.requested
+    style = ("green" if total <= room else "red") + (" bold" if setting == requested else "")
+    return Text(f"{'> ' if setting == requested else ''}{gigabytes(total)} ({(room - total) / 1e9:+.1f})", style=style)
 
 
-def _where(place: Place) -> str:
-    return "one device" if place.devices == 1 else f"{place.strategy.value} on {place.devices} devices"
-
-
-def _verdict(found: Fit) -> str:
-    total = gigabytes(found.usage.total)
-    if found.margin >= 0:
-        return f"{total} GB, fits with {gigabytes(found.margin)} GB free"
-    return f"{total} GB, does not fit, {gigabytes(-found.margin)} GB too many"
+def _parts(usage: Usage) -> str:
+    return ", ".join(f"{f.name} {gigabytes(getattr(usage, f.name))}" for f in fields(usage))
 
 
 def _table(*columns: str) -> "Table":
-    """Columns by heading; those that end with > are aligned to the right."""
+    """An empty table with these headings; a column whose heading ends with > is aligned to the right."""
     from rich import box
     from rich.table import Table
 

@@ -1,146 +1,144 @@
-"""What `python train.py ... plan=true` does: says what the run would take, and ends. No weights are loaded.
+"""`python train.py ... plan=true`: print the memory and time that the run would take, and end.
 
-One table of memory for every model that would be trained, with every strategy on 1 to 8 devices, one for what only
-runs a model, and one of GPU hours. The numbers come from `cotpress.planning`.
+One table of memory for each model that would be trained, one for scoring and writing, and one of GPU hours. No weights
+are loaded.
 """
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from cotpress.config import TrainConfig
 from cotpress.data.config import PlantedDataConfig, SelfWrittenDataConfig
+from cotpress.errors import ModelError
 from cotpress.evaluation.config import Baseline
-from cotpress.modeling.config import ModelConfig
-from cotpress.planning.hours import Work, generation_work, scoring_work, training_work
-from cotpress.planning.inference import Reading, generation_usage, scoring_usage
-from cotpress.planning.settings import longest_sequence, place_of, room_of, setting_of, value_bytes
-from cotpress.planning.shapes import shape_of
-from cotpress.planning.tables import Training, Use, show_hours, show_training, show_uses
-from cotpress.planning.workload import UNKNOWN_TRACES, lengths_of, num_problems, num_traces
+from cotpress.planning.measure import Usage, Writing, reading_pass, writing_pass
+from cotpress.planning.tables import show_hours, show_training, show_uses
+from cotpress.planning.training import Training
+from cotpress.planning.workload import (
+    UNKNOWN_TRACES,
+    Work,
+    arithmetic_work,
+    num_problems,
+    num_traces,
+    rows_that_fit,
+    writing_work,
+)
 from cotpress.scoring.table import num_passes
 from cotpress.training.config import Method, SavedReferenceConfig, TuneConfig
 
 
 def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
-    """`train.py plan=true`: writes the tables to standard output; there is no run directory."""
-    room, place = room_of(config.planning), place_of(config.trainer)
-    for training in trainings(config):
-        show_training(training, place, room, sys.stdout)
-    show_uses(list(uses(config)), room, sys.stdout)
-    show_hours(list(work(config)), config.planning, unknown(config), sys.stdout)
+    """Write the tables to standard output; there is no run directory."""
+    reference, student = trainings(config)
+    for training in dict.fromkeys(t for t in (reference, student) if t is not None):
+        show_training(training, config.planning, sys.stdout)
+    unknown, writing = not_counted(config), None
+    try:
+        writing = writing_pass(config.model, config.planning.prompt_tokens, config.benchmark.max_new_tokens)
+    except ModelError as error:
+        unknown.append(f"writing is not counted: {error}")
+    if writing is not None and rows_that_fit(writing, config.planning) == 0:
+        unknown.append("writing does not fit a device: its hours are those of one answer at a time")
+    show_uses(list(uses(config, writing)), config.planning, sys.stdout)
+    show_hours(list(work(config, reference, student, writing)), config.planning, unknown, sys.stdout)
     return None, None
 
 
-def trainings(config: TrainConfig) -> list[Training]:
-    """What would be trained: the reference model, if the scorer needs one, and the student; once if they are alike."""
-    student = _training("student", config.model, config.sft.tune, config)
-    if not _trains_reference(config):
-        return [student]
-    reference = _training("reference model", _base(config), config.reference.tune, config)
-    if replace(reference, name="") == replace(student, name=""):
-        return [replace(student, name=f"reference model and {student.name}")]
-    return [reference, student]
+def trainings(config: TrainConfig) -> tuple[Training | None, Training]:
+    """Trainings of the reference model (None if none is trained) and the student; one object if they are alike."""
+    base, tune = config.reference.base or config.model, config.reference.tune
+    saved = isinstance(config.reference, SavedReferenceConfig)
+    if not config.scorer.needs_reference or not config.reference.exists or saved:
+        return None, Training(f"student {config.model.name}", config.model, config.sft.tune, config.trainer)
+    if (base, tune) == (config.model, config.sft.tune):
+        both = Training(f"reference model and student {base.name}", base, tune, config.trainer)
+        return both, both
+    student = Training(f"student {config.model.name}", config.model, config.sft.tune, config.trainer)
+    return Training(f"reference model {base.name}", base, tune, config.trainer), student
 
 
-def unknown(config: TrainConfig) -> list[str]:
-    """What `work` had to guess or leave out."""
-    found = []
+def not_counted(config: TrainConfig) -> list[str]:
+    """Assumptions about the amount of work, and parts that `work` leaves out."""
+    lines = []
     if config.planning.num_traces is None and not isinstance(config.data, PlantedDataConfig | SelfWrittenDataConfig):
-        found.append(f"{UNKNOWN_TRACES} traces, as only reading the data would tell: planning.num_traces=N")
+        lines.append(f"{UNKNOWN_TRACES} traces, as only reading the data would tell: planning.num_traces=N")
     if num_passes(config.scorer) is None:
-        found.append(f"scorer={config.scorer.name} is not counted: how often it reads depends on the text")
+        lines.append(f"scorer={config.scorer.name} is not counted: its number of passes depends on the text")
     if num_problems(config.benchmark) is None:
-        found.append(
+        lines.append(
             "answers are not counted, as only reading the benchmark would tell their number: benchmark.limit=N"
         )
-    return found
+    return lines
 
 
-def uses(config: TrainConfig) -> Iterator[Use]:
-    """What would run a model without training it: scoring, and writing answers in this process."""
-    trainer = config.trainer
+def uses(config: TrainConfig, writing: Writing | None) -> Iterator[tuple[str, Usage]]:
+    """Name and memory of each use of a model without training: scoring, and writing answers in this process."""
     if num_passes(config.scorer) != 0:
-        base = config.scoring_model
-        rank = config.reference.tune.lora_rank if _adapted(config.reference.tune) else 0
-        reading = Reading(value_bytes=value_bytes(base), tokens=trainer.tokens_per_batch, lora_rank=rank)
-        yield Use(name=f"score with {base.name}", usage=scoring_usage(shape_of(base), reading))
-    room_of_row = config.planning.prompt_tokens + config.benchmark.max_new_tokens
-    rows = max(trainer.generation_tokens // room_of_row, 1)
-    reading = Reading(value_bytes=value_bytes(config.model), tokens=rows * config.planning.prompt_tokens)
-    usage = generation_usage(shape_of(config.model), reading, rows * room_of_row)
-    yield Use(name=f"write with {config.model.name}, {rows} answers at once", usage=usage)
+        length = _trace_tokens(config)
+        lengths = [length] * max(config.trainer.tokens_per_batch // length, 1)
+        usage, _ = reading_pass(config.scoring_model, lengths, _adapter(config))
+        yield f"score with {config.scoring_model.name}", usage
+    if writing is not None:
+        rows = _rows(config)
+        usage = Usage(weights=writing.weights, activations=rows * writing.row)
+        yield f"write with {config.model.name}, {rows} answers at once", usage
 
 
-def work(config: TrainConfig) -> Iterator[Work]:
+def work(config: TrainConfig, reference: Training | None, student: Training, writing: Writing | None) -> Iterator[Work]:
     """The parts of the run, as far as the configuration tells."""
-    assumed, lengths = config.planning, lengths_of(config.planning)
+    assumed, rows = config.planning, _rows(config)
     traces = num_traces(config.data, assumed)
-    learnt = round(traces * (1 - config.data.validation_fraction))
-    if isinstance(config.data, SelfWrittenDataConfig):
-        written = lengths.thinking + lengths.response
+    train_traces = round(traces * (1 - config.data.validation_fraction))
+
+    def train(name: str, training: Training, sequences: int, ratio: float) -> Work:
+        tokens = min(_trace_tokens(config, ratio), training.longest)
+        runs = sequences * training.tune.epochs
+        flops, share = runs * training.flops(tokens), assumed.training_utilisation
+        return arithmetic_work(f"train {name}", assumed, tokens=runs * tokens, flops=flops, utilisation=share)
+
+    if isinstance(config.data, SelfWrittenDataConfig) and writing is not None:
+        tokens = assumed.thinking_tokens + assumed.response_tokens
         answers = traces * config.data.samples
-        yield generation_work("write traces", shape_of(config.model), assumed, answers=answers, tokens=written)
-    if _trains_reference(config):
-        limit = config.reference.limit or learnt
-        yield _tuning("reference model", _base(config), config.reference.tune, config, min(learnt, limit), 1.0)
-    passes = num_passes(config.scorer)
-    if passes:
-        base = config.scoring_model
-        tokens = lengths.whole()
-        yield scoring_work(
-            "scores", shape_of(base), assumed, texts=learnt, passes=passes, tokens=tokens, scored=lengths.thinking
-        )
+        yield writing_work("write traces", writing, assumed, answers=answers, tokens=tokens, rows=rows)
+    if reference is not None:
+        yield train("reference model", reference, min(train_traces, config.reference.limit or train_traces), 1.0)
+    if passes := num_passes(config.scorer):
+        tokens = _trace_tokens(config)
+        flops = train_traces * passes * reading_pass(config.scoring_model, [tokens], _adapter(config))[1]
+        share = assumed.scoring_utilisation
+        yield arithmetic_work("scores", assumed, tokens=train_traces * passes * tokens, flops=flops, utilisation=share)
     if Baseline.original in config.evaluation.baselines:
-        yield _tuning("student Original", config.model, config.sft.tune, config, learnt, 1.0)
+        yield train("student Original", student, train_traces, 1.0)
     mixed = config.compression.mixed_ratios
     ratio = sum(mixed) / len(mixed) if mixed else config.ratio
-    yield _tuning(f"student {config.scorer.name}", config.model, config.sft.tune, config, learnt, ratio)
+    yield train(f"student {config.scorer.name}", student, train_traces, ratio)
     problems = num_problems(config.benchmark)
-    if problems is not None:
+    if problems is not None and writing is not None:
         answers = problems * config.evaluation.samples * _num_systems(config)
         tokens = assumed.answer_tokens or config.benchmark.max_new_tokens
-        yield generation_work("answers", shape_of(config.model), assumed, answers=answers, tokens=tokens)
+        yield writing_work("answers", writing, assumed, answers=answers, tokens=tokens, rows=rows)
 
 
 def _num_systems(config: TrainConfig) -> int:
     """Systems that answer the benchmark: baselines, the student, and the student at other ratios."""
-    asked = [b for b in config.evaluation.baselines if b is not Baseline.ratio_one or config.compression.mixed_ratios]
-    return len(asked) + 1 + len(config.evaluation.ratios)
+    baselines = [
+        b for b in config.evaluation.baselines if b is not Baseline.ratio_one or config.compression.mixed_ratios
+    ]
+    return len(baselines) + 1 + len(config.evaluation.ratios)
 
 
-def _tuning(name: str, model: ModelConfig, tune: TuneConfig, config: TrainConfig, sequences: int, ratio: float) -> Work:
-    tokens = min(lengths_of(config.planning).whole(ratio), longest_sequence(model, tune))
-    setting = setting_of(model, tune, config.trainer)
-    return training_work(
-        f"train {name}",
-        shape_of(model),
-        setting,
-        config.planning,
-        sequences=sequences,
-        epochs=tune.epochs,
-        tokens=tokens,
-    )
+def _trace_tokens(config: TrainConfig, ratio: float = 1.0) -> int:
+    assumed = config.planning
+    return assumed.prompt_tokens + round(assumed.thinking_tokens * ratio) + assumed.response_tokens
 
 
-def _training(name: str, model: ModelConfig, tune: TuneConfig, config: TrainConfig) -> Training:
-    return Training(
-        name=f"{name} {model.name}",
-        shape=shape_of(model),
-        setting=setting_of(model, tune, config.trainer),
-        longest=longest_sequence(model, tune),
-    )
+def _rows(config: TrainConfig) -> int:
+    """Answers that are written at once."""
+    room = config.planning.prompt_tokens + config.benchmark.max_new_tokens
+    return max(config.trainer.generation_tokens // room, 1)
 
 
-def _base(config: TrainConfig) -> ModelConfig:
-    return config.reference.base or config.model
-
-
-def _trains_reference(config: TrainConfig) -> bool:
-    saved = isinstance(config.reference, SavedReferenceConfig)
-    return config.scorer.needs_reference and config.reference.exists and not saved
-
-
-def _adapted(tune: TuneConfig) -> bool:
-    return tune.method is Method.lora
+def _adapter(config: TrainConfig) -> TuneConfig | None:
+    tune = config.reference.tune
+    return tune if tune.method is Method.lora else None

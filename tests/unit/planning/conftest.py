@@ -1,19 +1,40 @@
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from cotpress.planning.shape import ModelShape
+from cotpress.modeling.config import ModelConfig
+from cotpress.training.config import Method, TuneConfig
 
-LLAMA = ModelShape(
-    num_layers=3,
-    hidden_size=128,
-    intermediate_size=352,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=32,
-    vocab_size=600,
-)
+SMALL = {
+    "vocab_size": 600,
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 @pytest.fixture
-def llama() -> ModelShape:
-    """A Llama small enough to be trained in a test."""
-    return LLAMA
+def small(tmp_path: Path) -> Callable[..., ModelConfig]:
+    """A model small enough to be trained in a test, as a folder with a `config.json`."""
+
+    def make(kind: str = "llama", **settings: object) -> ModelConfig:
+        from transformers import AutoConfig
+
+        folder = tmp_path / kind
+        AutoConfig.for_model(kind, **{**SMALL, **settings}).save_pretrained(folder)
+        return ModelConfig(name=kind, path=str(folder))
+
+    return make
+
+
+@pytest.fixture
+def tune() -> Callable[[Method], TuneConfig]:
+    """The recipe of a training."""
+
+    def make(method: Method) -> TuneConfig:
+        return TuneConfig(method=method, learning_rate=1e-3, epochs=1, sequences_per_step=8, seed=0)
+
+    return make

@@ -1,4 +1,4 @@
-"""What a run is taken to do follows from its configuration."""
+"""The work of a run follows from its configuration, and its time from the rates of the card."""
 
 from dataclasses import replace
 
@@ -11,11 +11,15 @@ from cotpress.data.config import (
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
 )
-from cotpress.planning.config import PlanConfig
-from cotpress.planning.hours import generation_work, scoring_work, total_gpu_hours, training_work
-from cotpress.planning.setting import Setting
-from cotpress.planning.shapes import PUBLISHED
-from cotpress.planning.workload import Lengths, num_problems, num_traces
+from cotpress.planning.config import Card, PlanConfig
+from cotpress.planning.measure import Writing
+from cotpress.planning.workload import (
+    arithmetic_work,
+    num_problems,
+    num_traces,
+    rows_that_fit,
+    writing_work,
+)
 from cotpress.scoring.scorers.cts import CtsConfig
 from cotpress.scoring.scorers.entropy import EntropyConfig
 from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig
@@ -24,13 +28,13 @@ from cotpress.scoring.scorers.random import RandomConfig
 from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.scoring.table import num_passes
-from cotpress.training.config import Method
 
 ASSUMED = PlanConfig()
-SHAPE = PUBLISHED["Qwen/Qwen2.5-7B-Instruct"]
+QWEN7B = Writing(weights=15.2e9, row=0.5e9, cache=57344, prompt_flops=2.8e12, token_flops=14.2e9)
+"""About what `writing_pass` measures."""
 
 
-def test_traces_are_those_that_the_data_says_unless_told_otherwise() -> None:
+def test_number_of_traces_is_that_of_the_data_or_of_the_setting() -> None:
     planted = PlantedDataConfig(name="planted", num_traces=220, seed=1)
     assert num_traces(planted, ASSUMED) == 220
     assert num_traces(replace(planted, limit=7), ASSUMED) == 7
@@ -56,23 +60,34 @@ def test_passes_are_those_of_the_scorer() -> None:
     assert num_passes(MixConfig(name="m", parts=parts, weights={"a": 1.0, "b": 0.0, "c": 1.0})) is None
 
 
-def test_lengths_shrink_with_the_ratio_in_the_thinking_only() -> None:
-    lengths = Lengths(prompt=100, thinking=1000, response=50)
-    assert (lengths.whole(), lengths.whole(0.5)) == (1150, 650)
+def test_hours_are_operations_over_the_reached_share_of_the_cards_arithmetic() -> None:
+    part = arithmetic_work("t", ASSUMED, tokens=3e6, flops=1e18, utilisation=0.4)
+    assert part.hours == pytest.approx(1e18 / (312e12 * 0.4) / 3600)
+    faster = arithmetic_work("t", PlanConfig(peak_tflops=624), tokens=3e6, flops=1e18, utilisation=0.4)
+    assert faster.hours == pytest.approx(part.hours / 2)
 
 
-def test_hours_are_operations_by_what_a_device_does_of_them() -> None:
-    setting = Setting(method=Method.full)
-    work = training_work("t", SHAPE, setting, ASSUMED, sequences=1000, epochs=3, tokens=1000)
-    assert work.num_tokens == 3_000_000
-    assert work.gpu_hours(312) == pytest.approx(6 * 7.07e9 * 3e6 / (312e12 * 0.4) / 3600, rel=0.05)
-    assert work.gpu_hours(624) == work.gpu_hours(312) / 2
-    assert total_gpu_hours([work, work], ASSUMED) == pytest.approx(2 * work.gpu_hours(312))
+def test_written_token_takes_at_least_the_weights_and_the_cache_over_the_bandwidth() -> None:
+    card = PlanConfig(card=Card.rtx4090, generation_utilisation=1.0)
+    assert rows_that_fit(QWEN7B, card) == 9
+    part = writing_work("w", QWEN7B, card, answers=900, tokens=1000, rows=64)
+    step_bytes = 15.2e9 + 9 * 57344 * (card.prompt_tokens + 500)
+    assert part.hours * 3600 >= 900 * 1000 / 9 * step_bytes / 1008e9
+    assert part.hours * 3600 == pytest.approx(900 * 1000 / 9 * step_bytes / 1008e9, rel=0.05)
+    assert part.num_tokens == 900_000
 
 
-def test_scoring_is_counted_by_pass_and_writing_by_token() -> None:
-    once, twice = (scoring_work("s", SHAPE, ASSUMED, texts=10, passes=n, tokens=500, scored=400) for n in (1, 2))
-    assert (twice.flops, twice.num_tokens) == (2 * once.flops, 2 * once.num_tokens)
-    written = generation_work("g", SHAPE, ASSUMED, answers=10, tokens=400)
-    assert written.num_tokens == 4000
-    assert written.gpu_hours(312) > once.gpu_hours(312)
+def test_writing_more_at_once_is_faster_until_the_memory_ends() -> None:
+    hours = [writing_work("w", QWEN7B, ASSUMED, answers=1000, tokens=500, rows=n).hours for n in (1, 8, 64, 500, 5000)]
+    assert hours == sorted(hours, reverse=True)
+    assert hours[-1] == hours[-2]
+
+
+def test_model_that_does_not_fit_leaves_no_room_for_answers() -> None:
+    assert rows_that_fit(replace(QWEN7B, weights=145e9), ASSUMED) == 0
+
+
+def test_own_numbers_replace_those_of_the_card() -> None:
+    assert PlanConfig(card=Card.h200).rates == (141, 989, 4800)
+    assert PlanConfig(card=Card.h200, device_gb=24.0, bandwidth_gb_s=300.0).rates == (24, 989, 300)
+    assert PlanConfig(device_gb=24.0).room == 20e9
