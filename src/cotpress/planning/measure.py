@@ -84,7 +84,7 @@ class Writing:
     token_flops: float
 
 
-class _NoModules(ModTracker):  # type: ignore[no-untyped-call]
+class _NoModules(ModTracker):
     """Registers none of the hooks that follow modules: with them, tensors of checkpointed layers live longer."""
 
     def __enter__(self) -> "_NoModules":
