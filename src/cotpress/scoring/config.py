@@ -108,12 +108,7 @@ class TokenReadingConfig(ReadingConfig):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of several shares of a scoring job, each computed by a job of its own.
-
-    Attributes:
-        number: Its number, from 1.
-        total: Number of shares.
-    """
+    """Share `number`, from 1, of `total` shares of a scoring job, each computed by a job of its own."""
 
     number: int
     total: int

@@ -7,8 +7,7 @@ A `ChunkJob` streams: a chunk is written as soon as it is finished (parts.py), s
 of traces, an interrupted job goes on after its last chunk, and devices or machines share the chunks.
 
 Every device runs `predict`, Lightning's `Trainer.predict` over every n-th of the missing chunks, in a process of its
-own. The processes exchange nothing, so each has a trainer of one device: no collective call can block on a slower
-device, and Lightning's samplers, which give ready-made batches to every rank, have nothing to distribute.
+own. The processes exchange nothing, so each has a trainer of one device: no collective call can block on a slower one.
 """
 
 import logging
@@ -17,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, num_local_devices, pick_device, report, run_on_devices
@@ -38,8 +36,8 @@ from cotpress.errors import ArtifactError, ConfigError, DataError, MemoryLimitEr
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.progress import Progress
 from cotpress.records import SCORES_FILE, TRACES_FILE, ReadTrace, ScoredTrace, Trace
-from cotpress.scoring.base import ReadingScorer, Scorer
-from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard
+from cotpress.scoring.base import ReadingScorer, TokenScorer
+from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard, Template
 from cotpress.scoring.models import Models
 from cotpress.scoring.parts import Chunk, Parts, Tally, plan_chunks, read_chunks, rows_of
 from cotpress.scoring.reader import ConditionReading
@@ -53,12 +51,11 @@ log = logging.getLogger(__name__)
 READINGS_FILE = "readings.parquet"
 TEMPLATE_TOKENS = 256
 """More than a chat template adds around the texts of a trace."""
+_WINDOWS = {"windows": {"overlap": WINDOW_OVERLAP}}
+"""Part of an identity: thinking over the model's context is read in windows."""
 
-Work = Scorer[Any] | ConditionReading
+Work = TokenScorer[Any] | ConditionReading
 """Computes the rows of some traces."""
-
-Combine = Callable[[Trace, Any], ScoredTrace | str]
-"""Computes the scores of a trace from its rows in the sources (None for a missing one), or gives the reason not to."""
 
 _Batch = tuple[Chunk, list[Trace]]
 
@@ -72,9 +69,6 @@ class ChunkJob:
         label: Scorer or reading, for progress, log and manifest.
         identity: Everything that determines the rows.
         make: Loads models and builds the work. It is called in every process that computes, so it can be pickled.
-        traces: Output of the data stage.
-        trainer: The hardware.
-        store: Place of the artifacts.
         record: Class of the rows.
         file: Name of the artifact's file.
     """
@@ -105,13 +99,12 @@ class ChunkJob:
             started = time.monotonic()
             parts, chunks, computed = self._compute(workdir)
             seconds = time.monotonic() - started
-            num_rows, tally = parts.merge(chunks, workdir / self.file)
-            if num_rows == 0:
-                raise _nothing_scored(self.label, tally)
+            tally = parts.merge(chunks, workdir / self.file)
+            summary = _summary(self.label, tally)
             share = computed / sum(chunk.num_characters for chunk in chunks)
             rate = share * tally.num_tokens / max(seconds, 1e-9)
             log.info("%s %s: %d tokens, %.0f tokens/s", self.stage, self.label, tally.num_tokens, rate)
-            return Summary(num_rows=num_rows, dropped=tally.dropped, facts=_facts(tally, self.label))
+            return summary
 
         return self.store.build(self.stage, self.identity, produce)
 
@@ -154,7 +147,7 @@ class ChunkJob:
         return parts, chunks, todo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DerivedJob:
     """Scores that follow from the artifacts of other jobs; no model is loaded.
 
@@ -162,9 +155,8 @@ class DerivedJob:
         scorer: Name of the scorer.
         identity: Everything that determines the scores.
         sources: Jobs whose rows they are computed from, all of one kind.
-        combine: See `Combine`.
-        traces: Output of the data stage.
-        store: Place of the artifacts.
+        combine: Computes the scores of a trace from its row in each source (None for a missing one), or gives the
+            reason not to.
     """
 
     record: ClassVar[type] = ScoredTrace
@@ -172,7 +164,7 @@ class DerivedJob:
     scorer: str
     identity: dict[str, Any]
     sources: "tuple[Job, ...]"
-    combine: Combine
+    combine: Callable[[Trace, Any], ScoredTrace | str]
     traces: Artifact
     store: ArtifactStore
 
@@ -204,11 +196,11 @@ class DerivedJob:
             return False  # damaged: `build` sets it aside
 
     def _produce(self, workdir: Path, seconds: float) -> Summary:
-        tally, num_rows, record = Tally(), 0, self.sources[0].record
+        tally, record = Tally(), self.sources[0].record
         files = [source.artifact().file(source.file) for source in self.sources]
         traces = self.traces.file(TRACES_FILE)
         chunks = plan_chunks(traces)
-        rows = zip(*(rows_of(file, record, _all_traces(traces, chunks)) for file in files), strict=True)
+        rows = zip(*(rows_of(file, record, traces) for file in files), strict=True)
         with (
             Progress(f"score {self.scorer}", len(chunks), "chunks") as progress,
             pq.ParquetWriter(workdir / SCORES_FILE, schema(ScoredTrace), compression="zstd") as writer,
@@ -226,12 +218,8 @@ class DerivedJob:
                         scored.append(result)
                 if scored:
                     writer.write_table(to_table(scored, ScoredTrace))
-                    num_rows += len(scored)
                 progress.advance(1)
-        if num_rows == 0:
-            raise _nothing_scored(self.scorer, tally)
-        facts = _facts(tally, self.scorer)
-        return Summary(num_rows=num_rows, dropped=tally.dropped, facts=facts, shared_seconds=seconds)
+        return _summary(self.scorer, tally, seconds)
 
 
 Job = ChunkJob | DerivedJob
@@ -248,66 +236,53 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
     config.check(has_reference=models.reference is not None)
     kind = scorer_of(config)
     identity: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **kind.identity(config, models)}
-    windows = _windows(traces, models.config.context_tokens) if kind.reads_windows(config) else {}
-    identity |= windows
-    if issubclass(kind, Scorer):
+    if issubclass(kind, TokenScorer):
         make = partial(kind.build, config, models)
         return ChunkJob("score", config.name, identity, make, traces, models.trainer, models.store)
-    combine: Combine
-    sources: list[Job]
+    scorer: ReadingScorer[Any] | MixScorer
+    sources: Sequence[Job]
     if isinstance(config, MixConfig):
-        combine = MixScorer(config, models).combine
-        sources = [scoring_job(config.parts[name], traces=traces, models=models) for name in config.weighted]
+        scorer = MixScorer(config, models)
+        sources = [scoring_job(part, traces=traces, models=models) for part in config.weighted.values()]
     else:
         assert issubclass(kind, ReadingScorer)
         assert isinstance(config, ReadingConfig)
-        scorer: ReadingScorer[Any] = kind(config)
-        combine = scorer.combine
-        needed = scorer.readings()
-        conditions = {condition for _, condition in needed}
-        sources = [_reading_job(config, reading, (), windows, traces, models) for reading in needed]
-        if len(conditions) > 1 and windows:
-            beside = tuple(sorted(conditions, key=lambda c: c.value))
-            sources += [_reading_job(config, reading, beside, windows, traces, models) for reading in needed]
-    return DerivedJob(
-        scorer=config.name,
-        identity=identity,
-        sources=tuple(sources),
-        combine=combine,
-        traces=traces,
-        store=models.store,
-    )
+        scorer = kind(config)
+        sources = _reading_jobs(config.template, scorer.readings(), traces, models)
+    if any("windows" in source.identity for source in sources):
+        identity |= _WINDOWS
+    return DerivedJob(config.name, identity, tuple(sources), scorer.combine, traces, models.store)
 
 
-def _reading_job(
-    config: ReadingConfig,
-    reading: tuple[ReadBy, Condition],
-    beside: Sequence[Condition],
-    windows: dict[str, Any],
-    traces: Artifact,
-    models: Models,
-) -> ChunkJob:
-    """Build the job that reads all training traces with one model under one condition; see `ConditionReading`."""
-    read_by, condition = reading
-    identity = {
-        "traces": traces.key,
-        "condition": condition,
-        "template": config.template,
-        **models.reading_identity(config.template, reference=read_by is ReadBy.reference),
-        **windows,
-        **({"beside": beside} if beside else {}),
-    }
-    tuned = read_by is ReadBy.reference and models.reference is not None
-    label = f"{condition.value} by {'reference' if tuned else 'base'} model"
-    make = partial(_reading, label, config, reading, beside, models)
-    return ChunkJob("read", label, identity, make, traces, models.trainer, models.store, ReadTrace, READINGS_FILE)
+def _reading_jobs(
+    template: Template, readings: Sequence[tuple[ReadBy, Condition]], traces: Artifact, models: Models
+) -> list[ChunkJob]:
+    """Build the jobs of some readings; if windows are needed, then each again in those that the conditions share."""
+    windows = _WINDOWS if _may_be_longer(traces, models.config.context_tokens) else {}
+    conditions = sorted({condition for _, condition in readings}, key=lambda condition: condition.value)
+    jobs = []
+    for beside in [[], conditions] if windows and len(conditions) > 1 else [[]]:
+        for read_by, condition in readings:
+            identity = {
+                "traces": traces.key,
+                "condition": condition,
+                "template": template,
+                **models.reading_identity(template, reference=read_by is ReadBy.reference),
+                **windows,
+                **({"beside": beside} if beside else {}),
+            }
+            tuned = read_by is ReadBy.reference and models.reference is not None
+            label = f"{condition.value} by {'reference' if tuned else 'base'} model"
+            make = partial(_reading, label, template, read_by, condition, beside, models)
+            output = (ReadTrace, READINGS_FILE)
+            jobs.append(ChunkJob("read", label, identity, make, traces, models.trainer, models.store, *output))
+    return jobs
 
 
 def _reading(
-    label: str, config: ReadingConfig, reading: tuple[ReadBy, Condition], beside: Sequence[Condition], models: Models
+    label: str, template: Template, read_by: ReadBy, condition: Condition, beside: list[Condition], models: Models
 ) -> ConditionReading:
-    read_by, condition = reading
-    reader = models.reader(config.template, models.trainer.tokens_per_batch)
+    reader = models.reader(template, models.trainer.tokens_per_batch)
     return ConditionReading(label, reader, partial(models.model, read_by, forwards_only=True), condition, beside)
 
 
@@ -321,19 +296,8 @@ def predict(make: Callable[[], Work], parts: Parts, chunks: Sequence[Chunk], tra
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # hints about workers and batch indices
         # Some scorers take gradients; the others switch them off themselves.
         lightning = one_device_trainer(pick_device(trainer), inference_mode=False)
-        loader = DataLoader(ChunkDataset(parts, own), batch_size=None, collate_fn=lambda batch: batch)
         with ctrl_c_stops(lightning):
-            lightning.predict(module, loader, return_predictions=False)
-
-
-class ChunkDataset(IterableDataset[_Batch]):
-    """The traces of some chunks, which are in order; a chunk is a batch of Lightning's."""
-
-    def __init__(self, parts: Parts, chunks: Sequence[Chunk]) -> None:
-        self._parts, self._chunks = parts, chunks
-
-    def __iter__(self) -> Iterator[_Batch]:
-        return read_chunks(self._parts.traces, self._chunks)
+            lightning.predict(module, read_chunks(parts.traces, own), return_predictions=False)
 
 
 class PredictModule(pl.LightningModule):
@@ -391,16 +355,6 @@ def _check(row: Any, name: str) -> None:
             )
 
 
-def _all_traces(path: Path, chunks: Sequence[Chunk]) -> Iterator[Trace]:
-    for _, traces in read_chunks(path, chunks):
-        yield from traces
-
-
-def _nothing_scored(scorer: str, tally: Tally) -> DataError:
-    why = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items()) or "the train split is empty"
-    return DataError(f"scorer {scorer}: none of {tally.num_traces} training traces can be scored: {why}")
-
-
 def _machine() -> int:
     """Number of this machine among those that run the same command, from 0."""
     for name in ("SLURM_NODEID", "GROUP_RANK", "NODE_RANK"):
@@ -412,17 +366,16 @@ def _machine() -> int:
     )
 
 
-def _facts(tally: Tally, scorer: str) -> dict[str, Any]:
-    """Facts of the manifest."""
+def _summary(scorer: str, tally: Tally, shared_seconds: float = 0.0) -> Summary:
+    """Summary of an artifact; raises DataError if it has no rows."""
+    num_rows = tally.num_traces - tally.dropped.total()
+    if num_rows == 0:
+        why = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items()) or "the train split is empty"
+        raise DataError(f"scorer {scorer}: none of {tally.num_traces} training traces can be scored: {why}")
     facts: dict[str, Any] = {"num_tokens": tally.num_tokens, "scorer": scorer}
     if tally.num_in_windows:
-        facts["windows"] = {"num_traces": tally.num_in_windows, "overlap": WINDOW_OVERLAP}
-    return facts
-
-
-def _windows(traces: Artifact, context_tokens: int) -> dict[str, Any]:
-    """The part of an identity that tells how thinking over the model's context is read; empty if none is."""
-    return {"windows": {"overlap": WINDOW_OVERLAP}} if _may_be_longer(traces, context_tokens) else {}
+        facts["windows"] = {"num_traces": tally.num_in_windows, **_WINDOWS["windows"]}
+    return Summary(num_rows=num_rows, dropped=tally.dropped, facts=facts, shared_seconds=shared_seconds)
 
 
 def _may_be_longer(traces: Artifact, num_tokens: int) -> bool:

@@ -32,35 +32,24 @@ CHUNK_CHARACTERS = 200_000
 """Thinking characters per chunk; an interrupted job computes at most one again (a minute or two on a CPU)."""
 _ABOUT = b"cotpress"
 """Key of a part's parquet metadata with its chunk and tally."""
+_IDS = ["id", "split"]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Training traces whose rows are computed and written together.
-
-    Attributes:
-        number: Place among the chunks, from 0.
-        first: Index of its first trace among the training traces.
-        num_traces: Number of traces from there on.
-        num_characters: Length of their thinking.
-    """
+    """Training traces whose rows are computed and written together; the `number` of the first chunk is 0."""
 
     number: int
     first: int
+    """Index of its first trace among the training traces."""
     num_traces: int
     num_characters: int
+    """Length of the thinking of its traces."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts over some traces.
-
-    Attributes:
-        num_traces: All of them.
-        num_tokens: Tokens scored or read.
-        num_in_windows: Traces that were read in windows.
-        dropped: Traces without a row, by reason.
-    """
+    """Counts over some traces: all, tokens of their rows, traces read in windows, traces without a row by reason."""
 
     num_traces: int = 0
     num_tokens: int = 0
@@ -97,19 +86,13 @@ def plan_chunks(traces: Path) -> list[Chunk]:
 
 def read_chunks(traces: Path, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Trace]]]:
     """Yield the given chunks, which are in order, with their traces."""
-    for chunk, tables in _cut(_training(traces), chunks):
-        yield chunk, [trace for table in tables for trace in from_table(table, Trace)]
+    for chunk, table in _cut(_training(traces), chunks):
+        yield chunk, from_table(table, Trace)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of one artifact in the making.
-
-    Attributes:
-        traces: File with the traces.
-        folder: Folder of the parts.
-        record: Class of the rows, with the id of their trace.
-    """
+    """The parts of one artifact in the making: a file with traces, a folder of parts, the class of their rows."""
 
     traces: Path
     folder: Path
@@ -140,21 +123,20 @@ class Parts:
             missing.append(chunk)
         return missing
 
-    def merge(self, chunks: Sequence[Chunk], target: Path) -> tuple[int, Tally]:
-        """Write all parts as one file, in the order of the traces; returns its number of rows and all counts.
+    def merge(self, chunks: Sequence[Chunk], target: Path) -> Tally:
+        """Write all parts as one file, in the order of the traces; returns the counts of all of them.
 
         Raises:
             ArtifactError: A part is missing, damaged, or does not hold every trace of its chunk exactly once.
         """
-        num_rows, whole = 0, Tally()
+        whole = Tally()
         with pq.ParquetWriter(target, schema(self.record), compression="zstd") as writer:
             for chunk, ids in self._ids(chunks):
                 table, tally = self._read(chunk, ids)
                 whole.add(tally)
                 if table.num_rows:
                     writer.write_table(table)
-                    num_rows += table.num_rows
-        return num_rows, whole
+        return whole
 
     def _read(self, chunk: Chunk, ids: list[str]) -> tuple[pa.Table, Tally]:
         """Read and verify the part of a chunk of the traces `ids`."""
@@ -173,35 +155,36 @@ class Parts:
         return table, tally
 
     def _ids(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[str]]]:
-        for chunk, tables in _cut(_training(self.traces, ["id", "split"]), chunks):
-            yield chunk, [id_ for table in tables for id_ in table.column("id").to_pylist()]
+        for chunk, table in _cut(_training(self.traces, _IDS), chunks):
+            yield chunk, table.column("id").to_pylist()
 
 
-def rows_of(path: Path, record: type[R], traces: Iterable[Trace]) -> Iterator[R | None]:
-    """Yield the row of each trace, or None if it has none; the rows of the file are in the order of the traces."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        rows = (
-            row
-            for batch in file.iter_batches(ROWS_AT_ONCE)
-            for row in from_table(pa.Table.from_batches([batch]), record)
-        )
-        following: Any = next(rows, None)
-        for trace in traces:
-            if following is not None and following.id == trace.id:
-                yield following
-                following = next(rows, None)
+def rows_of(path: Path, record: type[R], traces: Path) -> Iterator[R | None]:
+    """Yield the row of each training trace, or None if it has none; the file's rows are in the order of the traces."""
+    rows: Iterator[Any] = (row for table in _tables(path) for row in from_table(table, record))
+    row = next(rows, None)
+    for table in _training(traces, _IDS):
+        for id_ in table.column("id").to_pylist():
+            if row is not None and row.id == id_:
+                yield row
+                row = next(rows, None)
             else:
                 yield None
 
 
-def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the training traces in order, a bounded number at a time."""
+def _tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a parquet file in order, a bounded number at a time."""
     with pq.ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
-            yield pa.Table.from_batches([batch.filter(pc.equal(batch.column("split"), TRAIN))])
+            yield pa.Table.from_batches([batch])
 
 
-def _cut(tables: Iterator[pa.Table], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[pa.Table]]]:
+def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the training traces of a file as `_tables` does; the columns include `split`."""
+    return (table.filter(pc.equal(table.column("split"), TRAIN)) for table in _tables(path, columns))
+
+
+def _cut(tables: Iterator[pa.Table], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, pa.Table]]:
     """Yield the rows of each of the given chunks, which are in order."""
     table, start = pa.table({}), 0  # `start` is the index of the table's first row
     for chunk in chunks:
@@ -214,4 +197,4 @@ def _cut(tables: Iterator[pa.Table], chunks: Iterable[Chunk]) -> Iterator[tuple[
             if start + table.num_rows >= end:
                 break
             table, start = next(tables), start + table.num_rows
-        yield chunk, pieces
+        yield chunk, pa.concat_tables(pieces)

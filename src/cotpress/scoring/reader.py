@@ -15,10 +15,9 @@ readings. The text is read again under the condition of the shorter context, in 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.errors import ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
@@ -31,9 +30,11 @@ from cotpress.scoring.base import (
     NO_RESPONSE,
     NO_TOKENS,
     SAME_WINDOWS,
+    R,
+    Tokens,
     TokenScorer,
 )
-from cotpress.scoring.config import Condition, ReadingConfig, Template
+from cotpress.scoring.config import Condition, Template
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from cotpress.modeling.logprobs import ScoreInput
     from cotpress.scoring.models import Models
 
-R = TypeVar("R", bound=ReadingConfig)
 T = TypeVar("T")
 
 TOO_LONG = "longer than the model's context"
@@ -90,13 +90,7 @@ def padded_batches(items: Sequence[T], length: Callable[[T], int], tokens_per_ba
 
 
 class Reader:
-    """Turns traces into input for one model.
-
-    Args:
-        tokenizer: Of the model that reads.
-        model: Chat format and context length.
-        template: Format that joins condition and thinking.
-        tokens_per_batch: Tokens per forward pass; changes speed and memory only.
+    """Turns traces into input for one model; `tokens_per_batch` bounds its forward passes.
 
     Raises:
         ModelError: The template is plain and the tokenizer has no bos token.
@@ -114,13 +108,9 @@ class Reader:
         self._template, self._chat = template, ChatFormat(tokenizer, model.chat)
         self._tokenized = lru_cache(_TRACES_AT_HAND)(partial(tokenize_with_offsets, tokenizer))
 
-    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Token ids of the thinking alone, int32 `[n]`, and the characters they stand for, int32 `[n, 2]`."""
+    def tokens(self, trace: Trace) -> Tokens:
+        """Tokens of the thinking alone."""
         return self._tokenized(trace.thinking)
-
-    def thinking_ids(self, trace: Trace) -> NDArray[np.int32]:
-        """Token ids of the thinking alone, int32 `[n]`."""
-        return self.tokens(trace)[0]
 
     def context_ids(self, condition: Condition, trace: Trace) -> list[int]:
         """Token ids of everything before the thinking; at least one."""
@@ -187,14 +177,12 @@ class ConditionReading:
         values = token_readings(self._model(), inputs, self._reader.tokens_per_batch) if inputs else iter(())
         for trace in traces:
             refusal, _, window = self._planned(trace)
+            values_N3 = next(values) if refusal is None else np.empty((0, 3), dtype=np.float32)
             ids, offsets = self._reader.tokens(trace)
-            if refusal is not None:
-                ids, offsets = ids[:0], offsets[:0]
-            values_N3 = np.empty((0, 3), dtype=np.float32) if refusal is not None else next(values)
             yield ReadTrace(
                 id=trace.id,
-                token_ids=ids,
-                offsets=offsets,
+                token_ids=ids[: len(values_N3)],
+                offsets=offsets[: len(values_N3)],
                 logprob=np.ascontiguousarray(values_N3[:, 0]),
                 entropy=np.ascontiguousarray(values_N3[:, 1]),
                 rank=values_N3[:, 2].astype(np.int32),
@@ -206,15 +194,15 @@ class ConditionReading:
     def _inputs(self, traces: Sequence[Trace]) -> "list[ScoreInput]":
         from cotpress.modeling.logprobs import ScoreInput
 
-        plans = [(self._planned(trace), self._reader.thinking_ids(trace)) for trace in traces]
+        plans = [(self._planned(trace), self._reader.tokens(trace)) for trace in traces]
         return [
-            ScoreInput(context_ids=plan.context_ids, target_ids=ids, window_tokens=plan.window_tokens)
-            for plan, ids in plans
-            if plan.refusal is None
+            ScoreInput(context_ids=context_ids, target_ids=ids, window_tokens=window_tokens)
+            for (refusal, context_ids, window_tokens), (ids, _) in plans
+            if refusal is None
         ]
 
     def _plan(self, trace: Trace) -> _Plan:
-        num_tokens = len(self._reader.thinking_ids(trace))
+        num_tokens = len(self._reader.tokens(trace)[0])
         conditions = {self._condition, *self._beside}
         reason = missing_text(conditions, trace) if num_tokens else NO_TOKENS
         if reason is not None:
@@ -244,13 +232,7 @@ class Whole(NamedTuple):
 
 
 class ModelScorer(TokenScorer[R]):
-    """A scorer that runs a causal language model over each text as a whole; longer texts are refused.
-
-    Args:
-        config: Its settings.
-        reader: Turns traces into input.
-        model: In eval mode.
-    """
+    """A scorer that runs a causal language model, in eval mode, over each text as a whole; refuses longer texts."""
 
     passes: ClassVar[int | None] = 1
     reads_response: bool = False
@@ -261,13 +243,8 @@ class ModelScorer(TokenScorer[R]):
         self._reader, self._condition, self._model = reader, config.condition, model
 
     @classmethod
-    def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
-        """See `ScorerKind`."""
-        return models.reading_identity(config.template, reference=config.needs_reference)
-
-    @classmethod
-    def build(cls, config: R, models: "Models") -> "ModelScorer[R]":
-        """See `Scorer`."""
+    def build(cls, config: R, models: "Models") -> Self:
+        """See `TokenScorer`."""
         reader = models.reader(config.template, cls.tokens_per_batch(models))
         return cls(config, reader, models.model(config.read_by))
 
@@ -276,7 +253,7 @@ class ModelScorer(TokenScorer[R]):
         """Tokens of a forward pass."""
         return models.trainer.tokens_per_batch
 
-    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def tokens(self, trace: Trace) -> Tokens:
         """See `TokenScorer`."""
         return self._reader.tokens(trace)
 
@@ -292,19 +269,16 @@ class ModelScorer(TokenScorer[R]):
 
     def whole(self, trace: Trace) -> Whole:
         """Everything that the model reads of `trace`."""
-        context, thinking = self._reader.context_ids(self._condition, trace), self._reader.thinking_ids(trace).tolist()
-        after = self.after_ids(trace)
-        start, end = len(context), len(context) + len(thinking)
+        context, after = self._reader.context_ids(self._condition, trace), self.after_ids(trace)
+        ids = [*context, *self.tokens(trace)[0].tolist(), *after]
+        end = len(ids) - len(after)
         closed = end + min(len(self._reader.closing_ids()), len(after))
-        return Whole([*context, *thinking, *after], range(start, end), range(closed, end + len(after)))
+        return Whole(ids, range(len(context), end), range(closed, len(ids)))
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces that lack a text that the scorer needs, or do not fit the model's context."""
-        if self.num_tokens(trace) == 0:
-            return NO_TOKENS
-        if (reason := missing_text([self._condition], trace)) is not None:
+        if (reason := super().refusal(trace) or missing_text([self._condition], trace)) is not None:
             return reason
         if self.reads_response and not self.following(trace).strip():
             return NOTHING_FOLLOWS
-        length = len(self._reader.context_ids(self._condition, trace)) + self.num_tokens(trace)
-        return TOO_LONG if length + len(self.after_ids(trace)) > self._reader.context_tokens else None
+        return TOO_LONG if len(self.whole(trace).ids) > self._reader.context_tokens else None

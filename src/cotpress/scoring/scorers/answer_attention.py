@@ -15,8 +15,7 @@ Shape suffixes: H heads, K key-value heads, L positions, Q query positions, W wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -72,12 +71,11 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
         """See `ModelScorer`; with `query=close` nothing follows the closing."""
         return super().after_ids(trace) if self.reads_response else self._reader.closing_ids()
 
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`; one trace at a time."""
-        for trace in traces:
-            ids, keys, following = self.whole(trace)
-            queries = following if self.reads_response else range(len(ids) - 1, len(ids))
-            yield received_attention(self._model, ids, queries=queries, keys=keys, num_layers=self.config.num_layers)
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
+        """See `TokenScorer`."""
+        ids, keys, following = self.whole(trace)
+        queries = following if self.reads_response else range(len(ids) - 1, len(ids))
+        return received_attention(self._model, ids, queries=queries, keys=keys, num_layers=self.config.num_layers)
 
 
 _NAME = "cotpress_received_attention"
@@ -121,6 +119,8 @@ def received_attention(
         float32 `[len(keys)]`, in [0, 1]; softmax in float32 over all positions up to the query.
     """
     import torch
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     from cotpress.modeling.loading import split_head
 
@@ -128,8 +128,16 @@ def received_attention(
     total = int(decoder.config.num_hidden_layers)
     watch = _Watch(queries, keys, frozenset(range(total - num_layers, total)))
     ids_L = torch.tensor(ids, device=next(decoder.parameters()).device)
-    with torch.inference_mode(), _watched_by(decoder, watch):
-        decoder(input_ids=ids_L[None], use_cache=False)
+    own = decoder.config._attn_implementation
+    ALL_ATTENTION_FUNCTIONS[_NAME] = watch
+    ALL_MASK_ATTENTION_FUNCTIONS[_NAME] = sdpa_mask
+    try:
+        decoder.set_attn_implementation(_NAME)
+        with torch.inference_mode():
+            decoder(input_ids=ids_L[None], use_cache=False)
+    finally:
+        decoder.set_attn_implementation(own)
+        del ALL_ATTENTION_FUNCTIONS[_NAME], ALL_MASK_ATTENTION_FUNCTIONS[_NAME]
     return watch.mean()
 
 
@@ -186,20 +194,3 @@ class _Watch:
             )
         received: NDArray[np.float32] = (self._received / self._num_rows).float().numpy()
         return received
-
-
-@contextmanager
-def _watched_by(decoder: Any, watch: _Watch) -> Iterator[None]:
-    """Route attention through `watch` inside."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    own = decoder.config._attn_implementation
-    ALL_ATTENTION_FUNCTIONS[_NAME] = watch
-    ALL_MASK_ATTENTION_FUNCTIONS[_NAME] = sdpa_mask
-    try:
-        decoder.set_attn_implementation(_NAME)
-        yield
-    finally:
-        decoder.set_attn_implementation(own)
-        del ALL_ATTENTION_FUNCTIONS[_NAME], ALL_MASK_ATTENTION_FUNCTIONS[_NAME]

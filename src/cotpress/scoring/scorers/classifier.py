@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from cotpress.devices.lightning import ctrl_c_stops, one_device_trainer, quiet_lightning
@@ -46,13 +47,7 @@ WARMUP_FRACTION = 0.1
 
 
 class Encoded(NamedTuple):
-    """A text in the encoder's tokens.
-
-    Attributes:
-        token_ids: int32 `[n]`, without special tokens.
-        offsets: int32 `[n, 2]`, covering the text.
-        word_ids: int64 `[n]`, ascending: the pre-tokenizer's word each token belongs to.
-    """
+    """A text in the encoder's tokens: `Tokens`, and the pre-tokenizer's word of each, int64 `[n]`, ascending."""
 
     token_ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
@@ -85,7 +80,7 @@ class Classifier:
         self.window_tokens = window_tokens
 
     def encode(self, text: str) -> Encoded:
-        """`text` in the encoder's tokens."""
+        """Split `text` into the encoder's tokens."""
         ids, offsets = tokenize_with_offsets(self.tokenizer, text)
         words: list[int | None] = encode_plainly(self.tokenizer, text).word_ids()
         # A token that was added to the tokenizer belongs to no word: it is its own.
@@ -97,14 +92,9 @@ class Classifier:
     def batch(self, windows_ids: Sequence[NDArray[np.int32]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and attention mask, int64 `[B, L]`, of windows between the encoder's two special tokens."""
         first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        longest = max(map(len, windows_ids)) + 2
-        ids = torch.full((len(windows_ids), longest), int(self.tokenizer.pad_token_id), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, window in enumerate(windows_ids):
-            whole = torch.tensor([first, *window.tolist(), last])
-            ids[row, : len(whole)] = whole
-            mask[row, : len(whole)] = 1
-        return ids, mask
+        rows = [torch.tensor([first, *window.tolist(), last]) for window in windows_ids]
+        ids = pad_sequence(rows, batch_first=True, padding_value=int(self.tokenizer.pad_token_id))
+        return ids, pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
 
     def keep_probabilities(self, texts: Sequence[Encoded], tokens_per_batch: int) -> Iterator[NDArray[np.float32]]:
         """Yield P(keep) of every token, float32 `[n]` in [0, 1], one array per text, in order."""
@@ -118,9 +108,8 @@ class Classifier:
     @torch.inference_mode()
     def _score(self, parts: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
         ids, mask = self.batch(parts)
-        logits = self.model(
-            input_ids=ids.to(self.model.device), attention_mask=mask.to(self.model.device)
-        ).logits.float()
+        device = self.model.device
+        logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
         keep = logits.softmax(dim=-1)[..., KEEP].cpu().numpy()
         return [keep[row, 1 : len(part) + 1] for row, part in enumerate(parts)]
 
@@ -233,15 +222,15 @@ def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.d
             keep = spans_to_mask(tokens.offsets, trace.valuable)
             parts = windows(tokens.word_ids, classifier.window_tokens)
             examples += [(tokens.token_ids[part], keep[part]) for part in parts]
-        num_tokens = sum(len(keep) for _, keep in examples)
-        share = sum(int(keep.sum()) for _, keep in examples) / max(num_tokens, 1)
+        labelled = np.concatenate([np.empty(0, dtype=np.bool_), *(keep for _, keep in examples)])
+        num_tokens, share = len(labelled), int(labelled.sum()) / max(len(labelled), 1)
         if not 0 < share < 1:
             raise DataError(
                 f"the distilled labels keep {share:.0%} of {num_tokens} tokens in {len(traces)} traces: a classifier "
                 "learns nothing from them. Fix: choose another distill.extractor, or a published classifier"
             )
         module = KeepDropModule(classifier.model, config.learning_rate)
-        _fit(module, _loader(classifier, examples, config), config, device)
+        _fit(module, classifier, examples, config, device)
     with quiet_transformers():
         classifier.model.save_pretrained(workdir)
     classifier.tokenizer.save_pretrained(workdir)
@@ -264,19 +253,6 @@ def freeze_lower_layers(model: "PreTrainedModel", trained_layers: int | None) ->
     encoder.requires_grad_(False)
     for layer in layers[len(layers) - trained_layers :]:
         layer.requires_grad_(True)
-
-
-def _loader(classifier: Classifier, examples: list[_Example], config: TokenskipConfig) -> DataLoader[Any]:
-    def collate(batch: list[_Example]) -> dict[str, torch.Tensor]:
-        ids, mask = classifier.batch([token_ids for token_ids, _ in batch])
-        labels = torch.full_like(ids, IGNORE)
-        for row, (_, keep) in enumerate(batch):
-            labels[row, 1 : len(keep) + 1] = torch.from_numpy(keep.astype(np.int64))
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-    order = torch.Generator().manual_seed(config.seed)
-    dataset: Any = examples
-    return DataLoader(dataset, config.batch_size, shuffle=True, generator=order, collate_fn=collate)
 
 
 class KeepDropModule(pl.LightningModule):
@@ -313,9 +289,22 @@ class KeepDropModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _fit(module: KeepDropModule, loader: DataLoader[Any], config: TokenskipConfig, device: torch.device) -> None:
-    num_windows = len(loader.dataset) * config.epochs  # type: ignore[arg-type]
-    with Progress("train classifier", num_windows, "windows") as progress, quiet_lightning():
+def _fit(
+    module: KeepDropModule,
+    classifier: Classifier,
+    examples: list[_Example],
+    config: TokenskipConfig,
+    device: torch.device,
+) -> None:
+    def collate(batch: list[_Example]) -> dict[str, torch.Tensor]:
+        ids, mask = classifier.batch([token_ids for token_ids, _ in batch])
+        labels = [torch.tensor([IGNORE, *keep.astype(int).tolist(), IGNORE]) for _, keep in batch]
+        padded = pad_sequence(labels, batch_first=True, padding_value=IGNORE)
+        return {"input_ids": ids, "attention_mask": mask, "labels": padded}
+
+    order, dataset = torch.Generator().manual_seed(config.seed), cast("Any", examples)
+    loader = DataLoader(dataset, config.batch_size, shuffle=True, generator=order, collate_fn=collate)
+    with Progress("train classifier", len(examples) * config.epochs, "windows") as progress, quiet_lightning():
         # Lightning's advice on data workers, logging and unused GPUs: none applies to a minute of training.
         warnings.simplefilter("ignore")
         show = pl.callbacks.LambdaCallback(

@@ -72,11 +72,10 @@ class GogiScorer(ModelScorer[GogiConfig]):
         """See `ModelScorer`: the response, or the gold answer alone."""
         return trace.answer if self.config.target is Target.answer else trace.response
 
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`; one trace at a time."""
-        for trace in traces:
-            ids, thinking, following = self.whole(trace)
-            yield hidden_gradient_norms(self._model, ids, layer=self._layer, observed=thinking, target=following)
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
+        """See `TokenScorer`."""
+        ids, thinking, following = self.whole(trace)
+        return hidden_gradient_norms(self._model, ids, layer=self._layer, observed=thinking, target=following)
 
 
 _LOGITS_AT_ONCE = 2**24
@@ -119,10 +118,17 @@ def hidden_gradient_norms(
 
     if not 0 < target.start < target.stop <= len(ids):
         raise ValueError(f"the target {target} is empty, outside the sequence, or has nothing before it")
-    observed_layer = decoder_layers(model)[layer - 1]
     split = split_head(model)
     ids_L = torch.tensor(ids, device=next(split.decoder.parameters()).device)
-    with torch.enable_grad(), _frozen(model), _cut_at(observed_layer) as leaves:
+    leaves: list[torch.Tensor] = []
+
+    def cut(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        # Some architectures return more than the hidden states.
+        hidden, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+        leaves.append(hidden.detach().requires_grad_())
+        return leaves[-1] if rest is None else (leaves[-1], *rest)
+
+    with torch.enable_grad(), _frozen(model), decoder_layers(model)[layer - 1].register_forward_hook(cut):
         last_LD = split.decoder(input_ids=ids_L[None], use_cache=False).last_hidden_state[0]
         # Position t predicts token t + 1.
         hidden_ND = last_LD[target.start - 1 : target.stop - 1]
@@ -158,21 +164,3 @@ def _frozen(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def _cut_at(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """The layers above read a detached copy of this layer's output, which is appended to the yielded list."""
-    leaves: list[torch.Tensor] = []
-
-    def replace(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
-        # Some architectures return more than the hidden states.
-        hidden, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        leaves.append(hidden.detach().requires_grad_())
-        return leaves[-1] if rest is None else (leaves[-1], *rest)
-
-    handle = layer.register_forward_hook(replace)
-    try:
-        yield leaves
-    finally:
-        handle.remove()

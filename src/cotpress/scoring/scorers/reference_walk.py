@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,9 +66,8 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
         texts, counts = [], []
         for trace in batch:
             ids, offsets = self.tokens(trace)
-            _, starts, lengths = np.unique(
-                unit_ids(self.config.unit, trace.thinking, offsets), return_index=True, return_counts=True
-            )
+            units = unit_ids(self.config.unit, trace.thinking, offsets)
+            _, starts, lengths = np.unique(units, return_index=True, return_counts=True)
             texts.append([part.tolist() for part in np.split(ids, starts)[1:]])
             counts.append(lengths)
         contexts = [self._reader.context_ids(self._condition, trace) for trace in batch]
@@ -104,21 +104,15 @@ def selective_logprobs(
         means = [np.zeros(len(text), dtype=np.float32) for text in texts]
         for step in range(max(map(len, texts), default=0)):
             units = [text[step] if step < len(text) else () for text in texts]
-            hidden_BWD = state.read(units)
-            rows = [row for row, unit in enumerate(units) if unit]
-            # The state before a unit predicts its first token, the unit's own states predict the others.
-            before = torch.cat(
-                [torch.cat([state.last_BD[r : r + 1], hidden_BWD[r, : len(units[r]) - 1]]) for r in rows]
-            )
-            targets = torch.tensor([token for r in rows for token in units[r]], device=before.device)
-            values = target_logprobs(split.head, before, targets).cpu().numpy()
-            for row, unit_values in zip(
-                rows, np.split(values, np.cumsum([len(units[r]) for r in rows])[:-1]), strict=True
-            ):
-                means[row][step] = unit_values.mean()
-            state.settle(
-                units, hidden_BWD, [bool(unit) and means[r][step] >= -max_surprise for r, unit in enumerate(units)]
-            )
+            hidden_BWD, before_ND, targets_N = state.read(units)
+            values = target_logprobs(split.head, before_ND, targets_N).cpu().numpy()
+            by_unit = np.split(values, np.cumsum([len(unit) for unit in units])[:-1])
+            kept = []
+            for text_means, unit_values in zip(means, by_unit, strict=True):
+                if len(unit_values):
+                    text_means[step] = unit_values.mean()
+                kept.append(len(unit_values) > 0 and text_means[step] >= -max_surprise)
+            state.settle(units, hidden_BWD, kept)
         return means
 
 
@@ -126,42 +120,46 @@ class _State:
     """State of each text: cache, mask over the cache, number of kept tokens, last kept hidden state."""
 
     def __init__(self, contexts: Sequence[_Tokens], decoder: torch.nn.Module) -> None:
-        import torch
         from transformers import DynamicCache
 
         self._decoder, self._cache = decoder, DynamicCache()
-        longest, device = max(map(len, contexts), default=0), next(decoder.parameters()).device
-        ids_BL = torch.zeros((len(contexts), longest), dtype=torch.long, device=device)
-        self._mask_BL = torch.zeros_like(ids_BL)
-        for row, context in enumerate(contexts):
-            ids_BL[row, longest - len(context) :] = torch.tensor(context)
-            self._mask_BL[row, longest - len(context) :] = 1
+        self._device = next(decoder.parameters()).device
+        ids_BL, self._mask_BL = self._padded(contexts, "left")
         self._kept_B = self._mask_BL.sum(1)
         self.last_BD = self._forward(ids_BL, (self._mask_BL.cumsum(1) - 1).clamp(min=0))[:, -1]
 
-    def read(self, units: Sequence[_Tokens]) -> torch.Tensor:
-        """Hidden states of one unit per text, `[B, W, D]`; those past a unit's end are undefined."""
+    def read(self, units: Sequence[_Tokens]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read one unit per text.
+
+        Returns:
+            Hidden states `[B, W, D]`, undefined past a unit's end; the states that predict the tokens of all units
+            `[N, D]`; these tokens `[N]`.
+        """
         import torch
 
-        width = max(map(len, units))
-        ids_BW = torch.zeros((len(units), width), dtype=torch.long, device=self._mask_BL.device)
-        mask_BW = torch.zeros_like(ids_BW)
-        for row, unit in enumerate(units):
-            ids_BW[row, : len(unit)] = torch.tensor(unit, dtype=torch.long)
-            mask_BW[row, : len(unit)] = 1
+        ids_BW, mask_BW = self._padded(units, "right")
         self._mask_BL = torch.cat([self._mask_BL, mask_BW], dim=1)
-        return self._forward(ids_BW, self._kept_B[:, None] + torch.arange(width, device=ids_BW.device))
+        hidden_BWD = self._forward(ids_BW, self._kept_B[:, None] + torch.arange(ids_BW.shape[1], device=self._device))
+        # The state before a unit predicts its first token, the unit's own states predict the others.
+        before_BWD = torch.cat([self.last_BD[:, None], hidden_BWD[:, :-1]], dim=1)
+        return hidden_BWD, before_BWD[mask_BW.bool()], ids_BW[mask_BW.bool()]
+
+    def _padded(self, rows: Sequence[_Tokens], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask of rows of different length, int64 `[B, W]`."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        ids = [torch.tensor(row, dtype=torch.long, device=self._device) for row in rows]
+        masks = [torch.ones_like(row) for row in ids]
+        padded = partial(pad_sequence, batch_first=True, padding_side=side)
+        return padded(ids), padded(masks)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         from cotpress.modeling.loading import cache_argument
 
-        hidden: torch.Tensor = self._decoder(
-            input_ids=ids,
-            attention_mask=self._mask_BL,
-            position_ids=positions,
-            **cache_argument(self._cache),
-            use_cache=True,
-        ).last_hidden_state
+        cache = {**cache_argument(self._cache), "use_cache": True}
+        output = self._decoder(input_ids=ids, attention_mask=self._mask_BL, position_ids=positions, **cache)
+        hidden: torch.Tensor = output.last_hidden_state
         return hidden
 
     def settle(self, units: Sequence[_Tokens], hidden_BWD: torch.Tensor, kept: Sequence[bool]) -> None:

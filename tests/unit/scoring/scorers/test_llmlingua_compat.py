@@ -76,9 +76,9 @@ def naive_decisions(model, condition, text, share, size):
     start, sequence, places = len(condition), condition + text, list(range(-len(condition), len(text)))
 
     def values(end):
-        told = naive_surprisals(model, sequence[:end])[start:]
+        conditioned = naive_surprisals(model, sequence[:end])[start:]
         alone = naive_surprisals(model, sequence[start:end])
-        return [a - t for a, t in zip(alone, told, strict=True)] if start else told
+        return [a - c for a, c in zip(alone, conditioned, strict=True)] if start else conditioned
 
     pool, window, fresh_from = values(len(sequence)), 0, 0
     end = min(size + start, len(sequence))
@@ -108,12 +108,12 @@ def naive_decisions(model, condition, text, share, size):
 def test_equals_a_slow_version_without_a_cache(config, size, ratio, model, tokenizer, traces):
     compat = LlmlinguaCompat(config, model, tokenizer, 2000, ratio, size)
     for trace in traces:
-        told = {Condition.answer: trace.response, Condition.none: ""}.get(
+        written = {Condition.answer: trace.response, Condition.none: ""}.get(
             config.condition, f"{trace.question}\n\n{trace.response}"
         )
         text = ids_of(tokenizer, trace.thinking)
-        condition = ids_of(tokenizer, told + "\n\n") if told else []
-        share = window_share(len(ids_of(tokenizer, told)), len(text), 0, ratio)
+        condition = ids_of(tokenizer, written + "\n\n") if written else []
+        share = window_share(len(ids_of(tokenizer, written)), len(text), 0, ratio)
         expected = naive_decisions(model, condition, text, share, size) if len(text) > 1 else [True]
         assert decisions(compat, trace).tolist() == expected
 
