@@ -49,7 +49,7 @@ TOO_LONG = "longer than the model's context"
 NOTHING_FOLLOWS = "nothing to read after the thinking"
 
 _TRACES_AT_HAND = 1024
-"""Traces whose tokens and plan are remembered: they are needed several times within a chunk."""
+"""Traces whose tokens are remembered: they are needed several times within a chunk."""
 
 
 def condition_text(condition: Condition, trace: Trace) -> str:
@@ -131,14 +131,6 @@ class Reader:
         return [*self._chat.text_ids(text), *end]
 
 
-class _Plan(NamedTuple):
-    """Plan of one trace: reason to refuse it, its context, thinking tokens per window (None: all at once)."""
-
-    refusal: str | None
-    context_ids: list[int]
-    window_tokens: int | None
-
-
 class ConditionReading:
     """Reads traces under one condition.
 
@@ -163,7 +155,6 @@ class ConditionReading:
         self.name, self._reader, self._model = name, reader, model
         self._condition, self._beside = condition, beside
         self._fingerprint = tokenizer_fingerprint(reader.tokenizer)
-        self._planned = lru_cache(_TRACES_AT_HAND)(self._plan)
 
     def refusal(self, trace: Trace) -> str | None:
         """Give None: a refused trace has a row as well."""
@@ -173,11 +164,14 @@ class ConditionReading:
         """Yield one row per trace, in order, as they are finished."""
         from cotpress.modeling.logprobs import token_readings
 
-        inputs = self._inputs(traces)
+        plans = [self.plan(trace) for trace in traces]
+        inputs = [plan for plan in plans if not isinstance(plan, str)]
         values = token_readings(self._model(), inputs, self._reader.tokens_per_batch) if inputs else iter(())
-        for trace in traces:
-            refusal, _, window = self._planned(trace)
-            values_N3 = next(values) if refusal is None else np.empty((0, 3), dtype=np.float32)
+        for trace, plan in zip(traces, plans, strict=True):
+            if isinstance(plan, str):
+                refusal, in_windows, values_N3 = plan, False, np.empty((0, 3), dtype=np.float32)
+            else:
+                refusal, in_windows, values_N3 = "", plan.window_tokens is not None, next(values)
             ids, offsets = self._reader.tokens(trace)
             yield ReadTrace(
                 id=trace.id,
@@ -186,35 +180,28 @@ class ConditionReading:
                 logprob=np.ascontiguousarray(values_N3[:, 0]),
                 entropy=np.ascontiguousarray(values_N3[:, 1]),
                 rank=values_N3[:, 2].astype(np.int32),
-                in_windows=window is not None,
-                refusal=refusal or "",
+                in_windows=in_windows,
+                refusal=refusal,
                 tokenizer=self._fingerprint,
             )
 
-    def _inputs(self, traces: Sequence[Trace]) -> "list[ScoreInput]":
+    def plan(self, trace: Trace) -> "ScoreInput | str":
+        """The model's input, or the reason why the trace is not read."""
         from cotpress.modeling.logprobs import ScoreInput
 
-        plans = [(self._planned(trace), self._reader.tokens(trace)) for trace in traces]
-        return [
-            ScoreInput(context_ids=context_ids, target_ids=ids, window_tokens=window_tokens)
-            for (refusal, context_ids, window_tokens), (ids, _) in plans
-            if refusal is None
-        ]
-
-    def _plan(self, trace: Trace) -> _Plan:
-        num_tokens = len(self._reader.tokens(trace)[0])
+        ids, _ = self._reader.tokens(trace)
         conditions = {self._condition, *self._beside}
-        reason = missing_text(conditions, trace) if num_tokens else NO_TOKENS
+        reason = missing_text(conditions, trace) if len(ids) else NO_TOKENS
         if reason is not None:
-            return _Plan(reason, [], None)
+            return reason
         contexts = {condition: self._reader.context_ids(condition, trace) for condition in conditions}
         own, longest = contexts[self._condition], max(map(len, contexts.values()))
         room = self._reader.context_tokens - longest
-        if self._beside and (room >= num_tokens or longest == len(own)):
-            return _Plan(SAME_WINDOWS, [], None)
-        if 2 * longest > self._reader.context_tokens and room < num_tokens:
-            return _Plan(CONDITION_TOO_LONG, [], None)
-        return _Plan(None, own, None if room >= num_tokens else room)
+        if self._beside and (room >= len(ids) or longest == len(own)):
+            return SAME_WINDOWS
+        if 2 * longest > self._reader.context_tokens and room < len(ids):
+            return CONDITION_TOO_LONG
+        return ScoreInput(context_ids=own, target_ids=ids, window_tokens=None if room >= len(ids) else room)
 
 
 class Whole(NamedTuple):

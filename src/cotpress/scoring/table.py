@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cotpress.errors import ConfigError
 from cotpress.plugins import add_choice
-from cotpress.scoring.base import ReadingScorer, Scorer
+from cotpress.scoring.base import ReadingScorer, TokenScorer
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
@@ -24,7 +24,7 @@ from cotpress.scoring.scorers.self_information import SelfInformationConfig, Sel
 from cotpress.scoring.scorers.step_entropy import StepEntropyConfig, StepEntropyScorer
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig, TokenskipScorer
 
-ScorerClass = type[ReadingScorer[Any]] | type[Scorer[Any]] | type[MixScorer]
+ScorerClass = type[ReadingScorer[Any]] | type[TokenScorer[Any]] | type[MixScorer]
 S = TypeVar("S", bound=ScorerClass)
 
 

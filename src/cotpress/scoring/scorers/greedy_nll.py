@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cotpress.devices.memory import smaller_batches
 from cotpress.records import Trace
 from cotpress.scoring.config import ReadingConfig
 from cotpress.scoring.reader import ModelScorer
@@ -103,7 +104,6 @@ def deletion_logprobs(
     import torch
     from transformers import DynamicCache
 
-    from cotpress.devices.memory import smaller_batches
     from cotpress.modeling.loading import split_head
 
     with torch.inference_mode():

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.segments import unit_ids
 from cotpress.records import Trace, Unit
 from cotpress.scoring.config import ReadingConfig
@@ -56,8 +57,6 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
-        from cotpress.devices.memory import smaller_batches
-
         smaller = smaller_batches(self._model, f"score {self.name}", "trainer.generation_tokens")
         for batch in padded_batches(traces, self.num_tokens, self._reader.tokens_per_batch):
             yield from smaller.run(batch, self._walk, self.num_tokens)

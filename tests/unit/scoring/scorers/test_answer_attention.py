@@ -94,7 +94,7 @@ def test_attention_implementation_is_restored_after_an_exception(grouped, make, 
         raise RuntimeError("in the middle of a forward pass")
 
     before = grouped(input_ids=torch.tensor([[1, 2, 3]])).logits
-    monkeypatch.setattr(module._Watch, "_add", fail)
+    monkeypatch.setattr(module, "_weights", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         list(make().values(traces[:1]))
     assert grouped.config._attn_implementation == "sdpa"
