@@ -25,9 +25,10 @@ class Template(Enum):
     """Format that joins condition and thinking into the model's input."""
 
     chat = "chat"
-    """The chat format that the reference model was trained in."""
+    """The format that the reference model was trained in: a prompt with the condition as the user's turn (empty without
+    condition), the opening of the thinking, the thinking, its closing, the response, end of turn."""
     plain = "plain"
-    """`bos + condition + blank line + thinking`, as in LLMLingua."""
+    """bos, the condition and a blank line if there is one, the thinking, a blank line, the response."""
 
 
 class ReadBy(Enum):
@@ -123,11 +124,10 @@ class Shard:
         Raises:
             ConfigError: The text is no shard.
         """
-        number, _, total = text.partition("/")
         try:
-            shard = cls(int(number), int(total))
+            number, total = map(int, text.split("/"))
         except ValueError:
-            shard = cls(0, 0)
-        if not 1 <= shard.number <= shard.total:
+            number = total = 0
+        if not 1 <= number <= total:
             raise ConfigError(f"shard: got '{text}', allowed: K/N with 1 <= K <= N, e.g. shard=1/4,2/4,3/4,4/4 with -m")
-        return shard
+        return cls(number, total)

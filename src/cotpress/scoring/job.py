@@ -17,8 +17,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ from cotpress.records import SCORES_FILE, TRACES_FILE, ReadTrace, ScoredTrace, T
 from cotpress.scoring.base import ReadingScorer, TokenScorer
 from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard, Template
 from cotpress.scoring.models import Models
-from cotpress.scoring.parts import Chunk, Parts, Tally, plan_chunks, read_chunks, rows_of
+from cotpress.scoring.parts import Chunk, Parts, Tally, plan_chunks, read_chunks, rows_of, tables
 from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
 from cotpress.scoring.table import scorer_of
@@ -190,10 +191,9 @@ class DerivedJob:
         return all(done) or all([source.shard(shard) for source in self.sources])  # noqa: C419 (no short cut)
 
     def _is_there(self) -> bool:
-        try:
+        with suppress(ArtifactError):  # damaged: `build` sets it aside
             return self.store.find("score", self.identity) is not None
-        except ArtifactError:
-            return False  # damaged: `build` sets it aside
+        return False
 
     def _produce(self, workdir: Path, seconds: float) -> Summary:
         tally, record = Tally(), self.sources[0].record
@@ -208,13 +208,10 @@ class DerivedJob:
             for _, members in read_chunks(traces, chunks):
                 scored = []
                 for trace in members:
-                    tally.num_traces += 1
                     sources = next(rows)
                     result = self.combine(trace, sources)
-                    if isinstance(result, str):
-                        tally.dropped[result] += 1
-                    else:
-                        tally.count(result, *sources)
+                    tally.count(result, *sources)
+                    if not isinstance(result, str):
                         scored.append(result)
                 if scored:
                     writer.write_table(to_table(scored, ScoredTrace))
@@ -317,17 +314,17 @@ class PredictModule(pl.LightningModule):
 
     def predict_step(self, batch: _Batch, batch_idx: int) -> None:
         """Compute the rows of one chunk and the counts of its traces, and write them."""
-        tally, admitted, rows = Tally(num_traces=len(batch[1])), [], []
+        tally, admitted, rows = Tally(), [], []
         for trace in batch[1]:
-            if (reason := self._work.refusal(trace)) is not None:
-                tally.dropped[reason] += 1
+            if (reason := self._work.refusal(trace)) is None:
+                admitted.append(trace)
+            else:
+                tally.count(reason)
                 report(len(trace.thinking))
-                continue
-            admitted.append(trace)
         try:
             for trace, row in zip(admitted, self._work.score(admitted), strict=True):
                 _check(row, self._work.name)
-                tally.count(row, row)
+                tally.count(row)
                 rows.append(row)
                 report(len(trace.thinking))
         except (MemoryError, RuntimeError, MemoryLimitError) as error:  # batches are as small as they can be made
@@ -380,10 +377,9 @@ def _summary(scorer: str, tally: Tally, shared_seconds: float = 0.0) -> Summary:
 
 def _may_be_longer(traces: Artifact, num_tokens: int) -> bool:
     """False only if every trace fits so many tokens: no token stands for less than a byte of text."""
-    with pq.ParquetFile(traces.file(TRACES_FILE), memory_map=True) as file:
-        for batch in file.iter_batches(columns=["question", "thinking", "response"]):
-            texts = (pc.cast(pc.binary_length(column), "int64") for column in batch.columns)
-            num_bytes = pc.max(pc.add(pc.add(next(texts), next(texts)), next(texts))).as_py()
-            if num_bytes is not None and num_bytes + TEMPLATE_TOKENS > num_tokens:
-                return True
+    for table in tables(traces.file(TRACES_FILE), ["question", "thinking", "response"]):
+        lengths = [pc.cast(pc.binary_length(column), "int64") for column in table.columns]
+        num_bytes = pc.max(reduce(pc.add, lengths)).as_py()
+        if num_bytes is not None and num_bytes + TEMPLATE_TOKENS > num_tokens:
+            return True
     return False

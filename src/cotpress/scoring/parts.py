@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,19 +33,23 @@ CHUNK_CHARACTERS = 200_000
 """Thinking characters per chunk; an interrupted job computes at most one again (a minute or two on a CPU)."""
 _ABOUT = b"cotpress"
 """Key of a part's parquet metadata with its chunk and tally."""
-_IDS = ["id", "split"]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Training traces whose rows are computed and written together; the `number` of the first chunk is 0."""
+    """Training traces whose rows are computed and written together.
+
+    Attributes:
+        number: Place among the chunks, from 0.
+        first: Index of its first trace among the training traces.
+        num_traces: Number of traces from there on.
+        num_characters: Length of their thinking.
+    """
 
     number: int
     first: int
-    """Index of its first trace among the training traces."""
     num_traces: int
     num_characters: int
-    """Length of the thinking of its traces."""
 
 
 @dataclass(slots=True)
@@ -56,10 +61,14 @@ class Tally:
     num_in_windows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def count(self, scored: Any, *sources: Any) -> None:
-        """Count the tokens of a row, and whether one of the rows that it is computed from was read in windows."""
-        self.num_tokens += len(scored.token_ids)
-        self.num_in_windows += any(getattr(row, "in_windows", False) for row in sources)
+    def count(self, result: Any, *sources: Any) -> None:
+        """Count a trace: its row, with the rows that it is computed from, or the reason why it has none."""
+        self.num_traces += 1
+        if isinstance(result, str):
+            self.dropped[result] += 1
+        else:
+            self.num_tokens += len(result.token_ids)
+            self.num_in_windows += any(getattr(row, "in_windows", False) for row in (result, *sources))
 
     def add(self, other: "Tally") -> None:
         """Count the traces of another tally as well."""
@@ -73,8 +82,8 @@ def plan_chunks(traces: Path) -> list[Chunk]:
     """The chunks of the training traces of a data artifact, in order; the same in every call."""
     chunks: list[Chunk] = []
     first = count = size = 0
-    for train in _training(traces, ["thinking", "split"]):
-        for length in pc.utf8_length(train.column("thinking")).to_pylist():
+    for table in _training(traces, ["thinking", "split"]):
+        for length in pc.utf8_length(table.column("thinking")).to_pylist():
             count, size = count + 1, size + length
             if size >= CHUNK_CHARACTERS:
                 chunks.append(Chunk(len(chunks), first, count, size))
@@ -86,8 +95,7 @@ def plan_chunks(traces: Path) -> list[Chunk]:
 
 def read_chunks(traces: Path, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Trace]]]:
     """Yield the given chunks, which are in order, with their traces."""
-    for chunk, table in _cut(_training(traces), chunks):
-        yield chunk, from_table(table, Trace)
+    return _by_chunk((trace for table in _training(traces) for trace in from_table(table, Trace)), chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ class Parts:
     def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """The chunks that have no part yet, or a damaged one."""
         missing = []
-        for chunk, ids in self._ids(chunks):
+        for chunk, ids in _by_chunk(_ids(self.traces), chunks):
             if self.path(chunk).exists():
                 try:
                     self._read(chunk, ids)
@@ -131,7 +139,7 @@ class Parts:
         """
         whole = Tally()
         with pq.ParquetWriter(target, schema(self.record), compression="zstd") as writer:
-            for chunk, ids in self._ids(chunks):
+            for chunk, ids in _by_chunk(_ids(self.traces), chunks):
                 table, tally = self._read(chunk, ids)
                 whole.add(tally)
                 if table.num_rows:
@@ -154,25 +162,34 @@ class Parts:
             raise ArtifactError(f"part '{path}' does not hold each of its {len(ids)} traces exactly once")
         return table, tally
 
-    def _ids(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[str]]]:
-        for chunk, table in _cut(_training(self.traces, _IDS), chunks):
-            yield chunk, table.column("id").to_pylist()
-
 
 def rows_of(path: Path, record: type[R], traces: Path) -> Iterator[R | None]:
     """Yield the row of each training trace, or None if it has none; the file's rows are in the order of the traces."""
-    rows: Iterator[Any] = (row for table in _tables(path) for row in from_table(table, record))
+    rows: Iterator[Any] = (row for table in tables(path) for row in from_table(table, record))
     row = next(rows, None)
-    for table in _training(traces, _IDS):
-        for id_ in table.column("id").to_pylist():
-            if row is not None and row.id == id_:
-                yield row
-                row = next(rows, None)
-            else:
-                yield None
+    for id_ in _ids(traces):
+        if row is not None and row.id == id_:
+            yield row
+            row = next(rows, None)
+        else:
+            yield None
 
 
-def _tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def _by_chunk(values: Iterator[R], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[R]]]:
+    """Yield the given chunks, which are in order, with the values of their traces out of those of all traces."""
+    num_read = 0
+    for chunk in chunks:
+        start = chunk.first - num_read
+        yield chunk, [*islice(values, start, start + chunk.num_traces)]
+        num_read = chunk.first + chunk.num_traces
+
+
+def _ids(traces: Path) -> Iterator[str]:
+    """Ids of the training traces, in order."""
+    return (id_ for table in _training(traces, ["id", "split"]) for id_ in table.column("id").to_pylist())
+
+
+def tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a parquet file in order, a bounded number at a time."""
     with pq.ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
@@ -180,21 +197,5 @@ def _tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
 
 
 def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the training traces of a file as `_tables` does; the columns include `split`."""
-    return (table.filter(pc.equal(table.column("split"), TRAIN)) for table in _tables(path, columns))
-
-
-def _cut(tables: Iterator[pa.Table], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, pa.Table]]:
-    """Yield the rows of each of the given chunks, which are in order."""
-    table, start = pa.table({}), 0  # `start` is the index of the table's first row
-    for chunk in chunks:
-        end = chunk.first + chunk.num_traces
-        pieces = []
-        while True:
-            first, last = max(chunk.first - start, 0), min(end - start, table.num_rows)
-            if first < last:
-                pieces.append(table.slice(first, last - first))
-            if start + table.num_rows >= end:
-                break
-            table, start = next(tables), start + table.num_rows
-        yield chunk, pa.concat_tables(pieces)
+    """Yield the training traces of a file as `tables` does; the columns include `split`."""
+    return (table.filter(pc.equal(table.column("split"), TRAIN)) for table in tables(path, columns))

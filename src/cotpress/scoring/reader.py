@@ -1,10 +1,5 @@
 """The read stage, the text that a causal language model reads, and the base class of scorers that run such a model.
 
-Templates:
-    chat   the format the reference model was trained in: chat prompt with the condition as the user's turn (empty
-           without condition), the opening of the thinking, the thinking, its closing, the response, end of turn.
-    plain  bos, then the condition and a blank line if there is one, the thinking, a blank line, the response.
-
 A reading depends on model, condition and template, not on a ratio or scorer, so all scorers that are formulas over
 readings share them. A refused trace has a row without tokens, with the reason.
 
@@ -232,13 +227,8 @@ class ModelScorer(TokenScorer[R]):
     @classmethod
     def build(cls, config: R, models: "Models") -> Self:
         """See `TokenScorer`."""
-        reader = models.reader(config.template, cls.tokens_per_batch(models))
+        reader = models.reader(config.template, models.trainer.tokens_per_batch)
         return cls(config, reader, models.model(config.read_by))
-
-    @classmethod
-    def tokens_per_batch(cls, models: "Models") -> int:
-        """Tokens of a forward pass."""
-        return models.trainer.tokens_per_batch
 
     def tokens(self, trace: Trace) -> Tokens:
         """See `TokenScorer`."""

@@ -147,16 +147,15 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
     from transformers import AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
+    safe = {"trust_remote_code": False, "local_files_only": True}
+    options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True, **safe}
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # the report of a head that is new on purpose
     try:
         with reading(f"'{config.path}' cannot be loaded as a token classifier from {folder}"), quiet_transformers():
-            loaded: Any = AutoModelForTokenClassification.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                output_loading_info=True,
-                **({"num_labels": 2} if new_head else {}),
-            )  # fmt: skip
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            labels = {"num_labels": 2} if new_head else {}
+            loaded: Any = AutoModelForTokenClassification.from_pretrained(folder, **options, **labels)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     finally:
         transformers_logging.set_verbosity(verbosity)
     model, info = loaded
@@ -197,13 +196,14 @@ def build_classifier(
         ModelError: The encoder or classifier cannot be loaded.
         TrainingError: The loss is not finite.
     """
-    if not config.train:
-        return load_classifier(encoder_directory(config.path), config, new_head=False, device=device)
-    identity = classifier_identity(config, distilled)
-    assert distilled is not None
-    labels = distilled.file(VALUABLE_FILE)
-    trained = store.build("classifier", identity, lambda workdir: _train(config, labels, workdir, device))
-    return load_classifier(trained.path, config, new_head=False, device=device)
+    if config.train:
+        identity = classifier_identity(config, distilled)
+        assert distilled is not None
+        labels = distilled.file(VALUABLE_FILE)
+        folder = store.build("classifier", identity, lambda workdir: _train(config, labels, workdir, device)).path
+    else:
+        folder = encoder_directory(config.path)
+    return load_classifier(folder, config, new_head=False, device=device)
 
 
 _Example = tuple[NDArray[np.int32], NDArray[np.bool_]]
@@ -229,12 +229,11 @@ def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.d
                 f"the distilled labels keep {share:.0%} of {num_tokens} tokens in {len(traces)} traces: a classifier "
                 "learns nothing from them. Fix: choose another distill.extractor, or a published classifier"
             )
-        module = KeepDropModule(classifier.model, config.learning_rate)
-        _fit(module, classifier, examples, config, device)
+        last_loss = _fit(classifier, examples, config, device)
     with quiet_transformers():
         classifier.model.save_pretrained(workdir)
     classifier.tokenizer.save_pretrained(workdir)
-    facts = {"num_tokens": num_tokens, "keep_share": round(share, 4), "last_loss": round(module.last_loss, 4)}
+    facts = {"num_tokens": num_tokens, "keep_share": round(share, 4), "last_loss": round(last_loss, 4)}
     log.info("classifier: trained on %d tokens, %.0f %% of them kept by the labels", num_tokens, 100 * share)
     return Summary(num_rows=len(traces), facts=facts)
 
@@ -289,19 +288,16 @@ class KeepDropModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _fit(
-    module: KeepDropModule,
-    classifier: Classifier,
-    examples: list[_Example],
-    config: TokenskipConfig,
-    device: torch.device,
-) -> None:
+def _fit(classifier: Classifier, examples: list[_Example], config: TokenskipConfig, device: torch.device) -> float:
+    """Train the classifier; returns the loss of the last batch."""
+
     def collate(batch: list[_Example]) -> dict[str, torch.Tensor]:
         ids, mask = classifier.batch([token_ids for token_ids, _ in batch])
         labels = [torch.tensor([IGNORE, *keep.astype(int).tolist(), IGNORE]) for _, keep in batch]
         padded = pad_sequence(labels, batch_first=True, padding_value=IGNORE)
         return {"input_ids": ids, "attention_mask": mask, "labels": padded}
 
+    module = KeepDropModule(classifier.model, config.learning_rate)
     order, dataset = torch.Generator().manual_seed(config.seed), cast("Any", examples)
     loader = DataLoader(dataset, config.batch_size, shuffle=True, generator=order, collate_fn=collate)
     with Progress("train classifier", len(examples) * config.epochs, "windows") as progress, quiet_lightning():
@@ -313,7 +309,8 @@ def _fit(
             )
         )
         trainer = one_device_trainer(device, callbacks=[show], max_epochs=config.epochs, gradient_clip_val=1.0)
-        module.model.train()
+        classifier.model.train()
         with ctrl_c_stops(trainer):
             trainer.fit(module, loader)
-    module.model.to(device).eval()
+    classifier.model.to(device).eval()
+    return module.last_loss

@@ -105,7 +105,7 @@ def hidden_gradient_norms(
     Args:
         model: A causal language model in eval mode, with or without PEFT.
         ids: Token ids of the whole sequence.
-        layer: Its output is observed, counted from 1; of the topmost one before the final norm.
+        layer: Layer whose output is observed, counted from 1; that of the topmost one before the final norm.
         observed: Positions whose hidden states are observed.
         target: Positions of the tokens to be explained, summed over; its first is not 0.
 
@@ -145,11 +145,10 @@ def _slope_of_loss(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: to
     vocabulary = int(head.weight.shape[0])  # type: ignore[index]
     rows = max(_LOGITS_AT_ONCE // vocabulary, 1)
     slopes: list[torch.Tensor] = []
-    for first in range(0, len(targets_N), rows):
-        piece_ND = hidden_ND[first : first + rows].requires_grad_()
-        logits_NV = head(piece_ND).float()
-        loss = torch.nn.functional.cross_entropy(logits_NV, targets_N[first : first + rows], reduction="sum")
-        slopes += torch.autograd.grad(loss, piece_ND)
+    for states_ND, chosen_N in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
+        states_ND.requires_grad_()
+        loss = torch.nn.functional.cross_entropy(head(states_ND).float(), chosen_N, reduction="sum")
+        slopes += torch.autograd.grad(loss, states_ND)
     return torch.cat(slopes)
 
 

@@ -43,7 +43,6 @@ from cotpress.scoring.scorers.self_information import SelfInformationConfig
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cotpress.scoring.job import ChunkJob
     from cotpress.scoring.models import Models
@@ -218,31 +217,18 @@ def decision_job(
         "reference": None if models.reference is None else models.reference.key,
         "context_tokens": models.config.context_tokens,
     }
-    make = partial(_make, settings, ratio, iterative_size, models)
+    make = partial(LlmlinguaCompat, settings, models, ratio, iterative_size)
     return ChunkJob("decide", settings.name, identity, make, traces, models.trainer, models.store)
-
-
-def _make(settings: Settings, ratio: float, iterative_size: int, models: Models) -> LlmlinguaCompat:
-    context = models.config.context_tokens
-    return LlmlinguaCompat(settings, models.model(ReadBy.reference), models.tokenizer, context, ratio, iterative_size)
 
 
 class LlmlinguaCompat(TokenScorer[Settings]):
     """Decides at one ratio. It has the form of a scorer, but its values are 1 and 0 and depend on the ratio."""
 
-    def __init__(
-        self,
-        config: Settings,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        context_tokens: int,
-        ratio: float,
-        iterative_size: int,
-    ) -> None:
-        super().__init__(config, tokenizer)
-        self._model = model
-        self._context_tokens, self._ratio, self._iterative_size = context_tokens, ratio, iterative_size
-        self._num_special = len(tokenizer("")["input_ids"])
+    def __init__(self, config: Settings, models: Models, ratio: float, iterative_size: int) -> None:
+        super().__init__(config, models.tokenizer)
+        self._model, self._context_tokens = models.model(ReadBy.reference), models.config.context_tokens
+        self._ratio, self._iterative_size = ratio, iterative_size
+        self._num_special = len(self._tokenizer("")["input_ids"])
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces without their condition, and texts that the release would cut before it reads them."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +51,10 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
     passes = None
 
     @classmethod
-    def tokens_per_batch(cls, models: Models) -> int:
-        """See `ModelScorer`: it keeps keys and values of all its texts, as generation does, and takes small steps."""
-        return models.trainer.generation_tokens
+    def build(cls, config: ReferenceWalkConfig, models: Models) -> Self:
+        """See `TokenScorer`: it keeps keys and values of all its texts, as generation does, and takes small steps."""
+        reader = models.reader(config.template, models.trainer.generation_tokens)
+        return cls(config, reader, models.model(config.read_by))
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
