@@ -44,19 +44,11 @@ SAME_WINDOWS = "read alike without the other conditions"
 
 
 class ScorerKind:
-    """Facts about a class of scorers that are known from its settings, before anything is loaded.
-
-    Attributes:
-        passes: Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends
-            on the text. 0 for a scorer with a small model of its own, or with none.
-    """
+    """Facts about a class of scorers that are known from its settings, before anything is loaded."""
 
     passes: ClassVar[int | None] = 0
-
-    @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """Passes with these settings."""
-        return cls.passes
+    """Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends on the
+    text. 0 for a scorer with a small model of its own, or with none; a `ReadingScorer` has one for each reading."""
 
     @classmethod
     def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
@@ -83,9 +75,7 @@ class ReadingScorer(ScorerKind, ABC, Generic[R]):
     def combine(self, trace: Trace, rows: Sequence[ReadTrace]) -> ScoredTrace | str:
         """Compute the record of a trace from its readings, or give the reason why it has none.
 
-        Args:
-            trace: The trace.
-            rows: One reading for each of `readings()`; then perhaps the same again in the windows that they share.
+        The rows are those of `readings()`; then perhaps the same again in the windows that they share.
         """
         alone = rows[: len(self.readings())]
         refusals = {row.refusal for row in rows} - {"", SAME_WINDOWS}
@@ -96,11 +86,6 @@ class ReadingScorer(ScorerKind, ABC, Generic[R]):
         first, values = used[0], self.score(trace, *used).astype(np.float32)
         assert values.shape == first.token_ids.shape, f"{self.config.name} gave {values.shape} for trace {trace.id}"
         return scored(self.config, trace, (first.token_ids, first.offsets), values, first.tokenizer)
-
-    @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """See `ScorerKind`."""
-        return len(cls(config).readings())
 
 
 class TokenScorer(ScorerKind, Generic[C]):

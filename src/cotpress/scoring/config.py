@@ -60,7 +60,7 @@ class ScorerConfig:
     @property
     def reads_with_model(self) -> bool:
         """True if a causal language model reads: the reference model, or the one that it is made from."""
-        return False
+        return isinstance(self, ReadingConfig)
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the scores, by name: all of them, unless a scorer leaves some out."""
@@ -69,8 +69,7 @@ class ScorerConfig:
     def check(self, *, has_reference: bool) -> None:
         """Refuse settings that their types allow; called when the configuration is composed.
 
-        Args:
-            has_reference: False if the base model stands for the reference model (`reference=none`).
+        Without a reference model (`reference=none`) the base model takes its place.
 
         Raises:
             ConfigError: Settings contradict each other or are out of range.
@@ -92,11 +91,6 @@ class ReadingConfig(ScorerConfig):
     def needs_reference(self) -> bool:
         """See `ScorerConfig`."""
         return self.read_by is ReadBy.reference
-
-    @property
-    def reads_with_model(self) -> bool:
-        """See `ScorerConfig`."""
-        return True
 
 
 @dataclass(kw_only=True, slots=True)

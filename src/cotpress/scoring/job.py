@@ -270,24 +270,15 @@ def _reading_jobs(
             }
             tuned = read_by is ReadBy.reference and models.reference is not None
             label = f"{condition.value} by {'reference' if tuned else 'base'} model"
-            make = partial(_reading, label, template, read_by, condition, beside, models)
+            make = partial(ConditionReading, label, template, read_by, condition, beside, models)
             output = (ReadTrace, READINGS_FILE)
             jobs.append(ChunkJob("read", label, identity, make, traces, models.trainer, models.store, *output))
     return jobs
 
 
-def _reading(
-    label: str, template: Template, read_by: ReadBy, condition: Condition, beside: list[Condition], models: Models
-) -> ConditionReading:
-    reader = models.reader(template, models.trainer.tokens_per_batch)
-    return ConditionReading(label, reader, partial(models.model, read_by, forwards_only=True), condition, beside)
-
-
 def predict(make: Callable[[], Work], parts: Parts, chunks: Sequence[Chunk], trainer: TrainerConfig) -> None:
     """Write the parts of this process's share of `chunks`; `report` the characters of every finished trace."""
     own = chunks[here().rank :: here().num_workers]
-    if not own:
-        return
     module = PredictModule(make(), parts)
     with quiet_lightning():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # hints about workers and batch indices

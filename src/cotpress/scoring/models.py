@@ -78,11 +78,10 @@ class Models:
         return Reader(self.tokenizer, self.config, template, tokens_per_batch)
 
     def model(self, read_by: ReadBy, *, forwards_only: bool = False) -> "PreTrainedModel":
-        """Load a model, or give the one that is loaded, in eval mode.
+        """Load a model, or give the one that is loaded, in eval mode; its parameters require no gradients.
 
-        Args:
-            read_by: Base or reference model; the base model stands for a missing reference model.
-            forwards_only: It only runs forwards over whole texts, so that `trainer.compile` may compile it.
+        The base model stands for a missing reference model. A model that only runs forwards over whole texts may be
+        compiled (`trainer.compile`).
 
         Raises:
             ModelError: It cannot be loaded.
@@ -96,7 +95,7 @@ class Models:
             else:
                 config, adapter = TrainedWeights.of(reference).on(self.config) if reference else (self.config, None)
                 more = {"adapter": adapter, "merge_adapter": True, "split": True, "device": self.device}
-                model = load_model(config, self.store, **more)
+                model = load_model(config, self.store, **more).requires_grad_(False)
             self._loaded[key] = model
         return self._loaded[key]
 

@@ -10,7 +10,7 @@ readings. The text is read again under the condition of the shorter context, in 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from cotpress.scoring.base import (
     Tokens,
     TokenScorer,
 )
-from cotpress.scoring.config import Condition, Template
+from cotpress.scoring.config import Condition, ReadBy, Template
 
 if TYPE_CHECKING:
     import torch
@@ -127,29 +127,23 @@ class Reader:
 
 
 class ConditionReading:
-    """Reads traces under one condition.
-
-    Args:
-        name: Model and condition, for the log.
-        reader: Turns traces into input.
-        model: Loads the model, in eval mode; called when there is something to read.
-        condition: Text before the thinking.
-        beside: All conditions that are compared, whose windows are used; empty: `condition` alone.
-    """
+    """Reads traces under one condition, in the windows of all that are compared, `beside`, if there are any."""
 
     def __init__(
         self,
         name: str,
-        reader: Reader,
-        model: "Callable[[], torch.nn.Module]",
+        template: Template,
+        read_by: ReadBy,
         condition: Condition,
-        beside: Sequence[Condition] = (),
+        beside: Sequence[Condition],
+        models: "Models",
     ) -> None:
         from cotpress.modeling.loading import tokenizer_fingerprint
 
-        self.name, self._reader, self._model = name, reader, model
-        self._condition, self._beside = condition, beside
-        self._fingerprint = tokenizer_fingerprint(reader.tokenizer)
+        self.name, self._condition, self._beside = name, condition, beside
+        self._reader = models.reader(template, models.trainer.tokens_per_batch)
+        self._model = partial(models.model, read_by, forwards_only=True)
+        self._fingerprint = tokenizer_fingerprint(self._reader.tokenizer)
 
     def refusal(self, trace: Trace) -> str | None:
         """Give None: a refused trace has a row as well."""
@@ -199,20 +193,6 @@ class ConditionReading:
         return ScoreInput(context_ids=own, target_ids=ids, window_tokens=None if room >= len(ids) else room)
 
 
-class Whole(NamedTuple):
-    """A trace as the one sequence that a model reads.
-
-    Attributes:
-        ids: Context, thinking and, if it is read, the closing and the text after it.
-        thinking: Positions of the thinking in `ids`.
-        following: Positions of the text after the closing; empty if it is not read.
-    """
-
-    ids: list[int]
-    thinking: range
-    following: range
-
-
 class ModelScorer(TokenScorer[R]):
     """A scorer that runs a causal language model, in eval mode, over each text as a whole; refuses longer texts."""
 
@@ -244,13 +224,14 @@ class ModelScorer(TokenScorer[R]):
             return []
         return [*self._reader.closing_ids(), *self._reader.following_ids(self.following(trace))]
 
-    def whole(self, trace: Trace) -> Whole:
-        """Everything that the model reads of `trace`."""
+    def whole(self, trace: Trace) -> tuple[list[int], range, range]:
+        """Token ids of all that the model reads of `trace`, and the positions of the thinking and of the text after the
+        closing, which is empty if it is not read."""
         context, after = self._reader.context_ids(self._condition, trace), self.after_ids(trace)
         ids = [*context, *self.tokens(trace)[0].tolist(), *after]
         end = len(ids) - len(after)
         closed = end + min(len(self._reader.closing_ids()), len(after))
-        return Whole(ids, range(len(context), end), range(closed, len(ids)))
+        return ids, range(len(context), end), range(closed, len(ids))
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces that lack a text that the scorer needs, or do not fit the model's context."""
@@ -258,4 +239,4 @@ class ModelScorer(TokenScorer[R]):
             return reason
         if self.reads_response and not self.following(trace).strip():
             return NOTHING_FOLLOWS
-        return TOO_LONG if len(self.whole(trace).ids) > self._reader.context_tokens else None
+        return TOO_LONG if len(self.whole(trace)[0]) > self._reader.context_tokens else None

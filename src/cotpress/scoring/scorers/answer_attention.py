@@ -106,17 +106,10 @@ def refuse_windows(model: torch.nn.Module, num_layers: int) -> None:
 def received_attention(
     model: torch.nn.Module, ids: Sequence[int], *, queries: range, keys: range, num_layers: int
 ) -> NDArray[np.float32]:
-    """Attention weight on each key position, the mean over queries, heads and the topmost layers.
+    """Attention weight on each key position, the mean over query positions, heads and the topmost layers.
 
-    Args:
-        model: A causal language model in eval mode, with or without PEFT.
-        ids: Token ids of the whole sequence; not padded.
-        queries: Positions that attend; at least one.
-        keys: Positions that are attended to.
-        num_layers: Number of layers, from the top.
-
-    Returns:
-        float32 `[len(keys)]`, in [0, 1]; softmax in float32 over all positions up to the query.
+    The model is in eval mode, with or without PEFT; the ids are those of the whole text; there is at least one query.
+    Returns float32 `[len(keys)]`, in [0, 1]; softmax in float32 over all positions up to the query.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

@@ -8,16 +8,15 @@ Source    Adaptive GoGI-Skip, arXiv 2505.08392, which chooses one middle layer p
           same in every model. No released code was found, and texts about the paper disagree on the norm (L1 or L2).
           Its threshold that moves with the entropy at run time is a selection and not part of the score.
 
-The output of the observed layer is replaced by a detached copy, and no parameter takes part, so the graph holds the
-upper layers only; logits are made and differentiated a bounded number of rows at a time.
+The output of the observed layer is replaced by a detached copy, and no parameter requires a gradient, so the graph
+holds the upper layers only; logits are made and differentiated a bounded number of rows at a time.
 
 Shape suffixes: L positions, D hidden size, N target tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,15 +101,9 @@ def hidden_gradient_norms(
 ) -> NDArray[np.float32]:
     """L1 norms of the gradient of -log p(target | everything before it) with respect to hidden states.
 
-    Args:
-        model: A causal language model in eval mode, with or without PEFT.
-        ids: Token ids of the whole sequence.
-        layer: Layer whose output is observed, counted from 1; that of the topmost one before the final norm.
-        observed: Positions whose hidden states are observed.
-        target: Positions of the tokens to be explained, summed over; its first is not 0.
-
-    Returns:
-        float32 `[len(observed)]`, in nats per unit of the hidden states.
+    The states are the output of one layer, counted from 1 (of the topmost one before the final norm), at the observed
+    positions; the loss is summed over the target's positions, of which none is 0. The model is in eval mode, with or
+    without PEFT. Returns float32 `[len(observed)]`, in nats per unit of the hidden states.
     """
     import torch
 
@@ -128,7 +121,7 @@ def hidden_gradient_norms(
         leaves.append(hidden.detach().requires_grad_())
         return leaves[-1] if rest is None else (leaves[-1], *rest)
 
-    with torch.enable_grad(), _frozen(model), decoder_layers(model)[layer - 1].register_forward_hook(cut):
+    with torch.enable_grad(), decoder_layers(model)[layer - 1].register_forward_hook(cut):
         last_LD = split.decoder(input_ids=ids_L[None], use_cache=False).last_hidden_state[0]
         # Position t predicts token t + 1.
         hidden_ND = last_LD[target.start - 1 : target.stop - 1]
@@ -150,16 +143,3 @@ def _slope_of_loss(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: to
         loss = torch.nn.functional.cross_entropy(head(states_ND).float(), chosen_N, reduction="sum")
         slopes += torch.autograd.grad(loss, states_ND)
     return torch.cat(slopes)
-
-
-@contextmanager
-def _frozen(model: torch.nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient inside."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

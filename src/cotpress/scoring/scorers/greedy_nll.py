@@ -88,16 +88,12 @@ def deletion_logprobs(
     """log p of the text after the context, with one of the deletable tokens left out, for each of them, in nats.
 
     Deleting any token out of a run of equal ones gives the same text; it is computed once, so their values are equal.
-
-    Args:
-        model: A causal language model in eval mode, with or without PEFT.
-        ids: Token ids of the whole sequence; the tokens before the deletable ones are the context.
-        deletable: Positions to leave out, one at a time; not the first and not the last position of the sequence.
-        uncounted: Positions after them that are read, but whose log-probabilities are not part of the sum.
-        tokens_per_batch: Tokens per forward pass; changes speed and memory only.
+    The tokens before the deletable ones, at least one, are the context; at least one follows. The model is in eval
+    mode, with or without PEFT; `tokens_per_batch` changes speed and memory only.
 
     Returns:
-        float64 `[len(deletable)]`, sums over the remaining deletable tokens and all that follows, without `uncounted`.
+        float64 `[len(deletable)]`, sums over the remaining deletable tokens and all that follows, without the positions
+        `uncounted`, which are only read.
     """
     if not 0 < deletable.start < deletable.stop < len(ids):
         raise ValueError(f"the deletable positions {deletable} need a token before and a token after them")

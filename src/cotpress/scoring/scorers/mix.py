@@ -88,14 +88,6 @@ class MixScorer(ScorerKind):
         self._config, self._models = config, models
 
     @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """See `ScorerKind`."""
-        from cotpress.scoring.table import num_passes
-
-        passes = [num_passes(part) for part in config.weighted.values()]
-        return None if None in passes else sum(n or 0 for n in passes)
-
-    @classmethod
     def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
         """See `ScorerKind`."""
         from cotpress.scoring.table import scorer_of

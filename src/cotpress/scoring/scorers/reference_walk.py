@@ -32,6 +32,7 @@ from cotpress.settings import Positive
 if TYPE_CHECKING:
     import torch
 
+    from cotpress.modeling.loading import SplitModel
     from cotpress.scoring.models import Models
 
 
@@ -83,10 +84,7 @@ _Tokens = Sequence[int]
 
 
 def selective_logprobs(
-    model: torch.nn.Module,
-    contexts: Sequence[Sequence[int]],
-    texts: Sequence[Sequence[_Tokens]],
-    max_surprise: float,
+    model: torch.nn.Module, contexts: Sequence[_Tokens], texts: Sequence[Sequence[_Tokens]], max_surprise: float
 ) -> list[NDArray[np.float32]]:
     """Mean log-probability of every unit given its context and the kept units before it, in nats.
 
@@ -95,54 +93,49 @@ def selective_logprobs(
     """
     import torch
 
-    from cotpress.modeling.head import target_logprobs
     from cotpress.modeling.loading import split_head
 
     with torch.inference_mode():
-        split = split_head(model)
-        state = _State(contexts, split.decoder)
+        state = _State(contexts, split_head(model))
         means = [np.zeros(len(text), dtype=np.float32) for text in texts]
         for step in range(max(map(len, texts), default=0)):
             units = [text[step] if step < len(text) else () for text in texts]
-            hidden_BWD, before_ND, targets_N = state.read(units)
-            values = target_logprobs(split.head, before_ND, targets_N).cpu().numpy()
-            by_unit = np.split(values, np.cumsum([len(unit) for unit in units])[:-1])
             kept = []
-            for text_means, unit_values in zip(means, by_unit, strict=True):
-                if len(unit_values):
-                    text_means[step] = unit_values.mean()
-                kept.append(len(unit_values) > 0 and text_means[step] >= -max_surprise)
-            state.settle(units, hidden_BWD, kept)
+            for text_means, logprobs in zip(means, state.read(units), strict=True):
+                if len(logprobs):
+                    text_means[step] = logprobs.mean()
+                kept.append(len(logprobs) > 0 and text_means[step] >= -max_surprise)
+            state.settle(units, kept)
         return means
 
 
 class _State:
-    """State of each text: cache, mask over the cache, number of kept tokens, last kept hidden state."""
+    """State of each text: cache, mask over the cache, number of kept tokens, last kept and last read hidden states."""
 
-    def __init__(self, contexts: Sequence[_Tokens], decoder: torch.nn.Module) -> None:
+    def __init__(self, contexts: Sequence[_Tokens], split: SplitModel) -> None:
         from transformers import DynamicCache
 
-        self._decoder, self._cache = decoder, DynamicCache()
-        self._device = next(decoder.parameters()).device
+        self._split, self._cache = split, DynamicCache()
+        self._device = next(split.decoder.parameters()).device
         ids_BL, self._mask_BL = self._padded(contexts, "left")
         self._kept_B = self._mask_BL.sum(1)
-        self.last_BD = self._forward(ids_BL, (self._mask_BL.cumsum(1) - 1).clamp(min=0))[:, -1]
+        self._last_BD = self._forward(ids_BL, (self._mask_BL.cumsum(1) - 1).clamp(min=0))[:, -1]
 
-    def read(self, units: Sequence[_Tokens]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Read one unit per text.
-
-        Returns:
-            Hidden states `[B, W, D]`, undefined past a unit's end; the states that predict the tokens of all units
-            `[N, D]`; these tokens `[N]`.
-        """
+    def read(self, units: Sequence[_Tokens]) -> list[NDArray[np.float32]]:
+        """Read one unit per text, perhaps an empty one; returns the log-probabilities of its tokens."""
         import torch
+
+        from cotpress.modeling.head import target_logprobs
 
         ids_BW, mask_BW = self._padded(units, "right")
         self._mask_BL = torch.cat([self._mask_BL, mask_BW], dim=1)
-        hidden_BWD = self._forward(ids_BW, self._kept_B[:, None] + torch.arange(ids_BW.shape[1], device=self._device))
+        positions_BW = self._kept_B[:, None] + torch.arange(ids_BW.shape[1], device=self._device)
+        self._read_BWD = self._forward(ids_BW, positions_BW)
         # The state before a unit predicts its first token, the unit's own states predict the others.
-        before_BWD = torch.cat([self.last_BD[:, None], hidden_BWD[:, :-1]], dim=1)
-        return hidden_BWD, before_BWD[mask_BW.bool()], ids_BW[mask_BW.bool()]
+        before_BWD = torch.cat([self._last_BD[:, None], self._read_BWD[:, :-1]], dim=1)
+        inside_BW = mask_BW.bool()
+        logprobs_N = target_logprobs(self._split.head, before_BWD[inside_BW], ids_BW[inside_BW]).cpu().numpy()
+        return np.split(logprobs_N, np.cumsum([len(unit) for unit in units])[:-1])
 
     def _padded(self, rows: Sequence[_Tokens], side: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask of rows of different length, int64 `[B, W]`."""
@@ -158,16 +151,16 @@ class _State:
         from cotpress.modeling.loading import cache_argument
 
         cache = {**cache_argument(self._cache), "use_cache": True}
-        output = self._decoder(input_ids=ids, attention_mask=self._mask_BL, position_ids=positions, **cache)
+        output = self._split.decoder(input_ids=ids, attention_mask=self._mask_BL, position_ids=positions, **cache)
         hidden: torch.Tensor = output.last_hidden_state
         return hidden
 
-    def settle(self, units: Sequence[_Tokens], hidden_BWD: torch.Tensor, kept: Sequence[bool]) -> None:
+    def settle(self, units: Sequence[_Tokens], kept: Sequence[bool]) -> None:
         """Keep or forget the unit that was read last, text by text."""
-        width = hidden_BWD.shape[1]
+        width = self._read_BWD.shape[1]
         for row, (unit, stays) in enumerate(zip(units, kept, strict=True)):
             if stays:
-                self.last_BD[row] = hidden_BWD[row, len(unit) - 1]
+                self._last_BD[row] = self._read_BWD[row, len(unit) - 1]
                 self._kept_B[row] += len(unit)
             else:
                 self._mask_BL[row, -width:] = 0

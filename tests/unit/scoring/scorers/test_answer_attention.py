@@ -119,7 +119,7 @@ def test_closing_query_needs_no_response(make, traces, base):
 
 @pytest.mark.parametrize("query", Query)
 def test_whole_text_has_to_fit_the_context(query, make, base, traces):
-    needed = len(make(query=query).whole(traces[0]).ids)
+    needed = len(make(query=query).whole(traces[0])[0])
     assert make(query=query, base=replace(base, context_tokens=needed)).refusal(traces[0]) is None
     assert make(query=query, base=replace(base, context_tokens=needed - 1)).refusal(traces[0]) == TOO_LONG
 
