@@ -3,27 +3,34 @@
     ChunkJob     computes rows with models, chunk by chunk: readings, and scores of scorers that run models themselves
     DerivedJob   computes scores by arithmetic on artifacts of other jobs: readings, or the scores of a mix's parts
 
-A `ChunkJob` streams: a chunk is written as soon as it is finished (parts.py), so memory does not grow with the number
-of traces, an interrupted job goes on after its last chunk, and devices or machines share the chunks.
+A chunk is a run of consecutive training traces, cut by their length alone: every process plans the same chunks for the
+same traces, so a chunk's rows are the same bytes whichever process, device or node computes them. The rows of a chunk
+are written as a parquet part as soon as they are finished, so memory does not grow with the number of traces. A job
+that was killed, or shares its work with other machines, computes the chunks whose part is missing on disk. At the end
+the parts are verified (every trace once, in a row or counted as dropped) and merged in the order of the traces.
 
 Every device runs `predict`, Lightning's `Trainer.predict` over every n-th of the missing chunks, in a process of its
 own. The processes exchange nothing, so each has a trainer of one device: no collective call can block on a slower one.
 """
 
+import json
 import logging
 import os
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial, reduce
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
@@ -40,23 +47,191 @@ from cotpress.records import SCORES_FILE, TRACES_FILE, ReadTrace, ScoredTrace, T
 from cotpress.scoring.base import ReadingScorer, TokenScorer
 from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard, Template
 from cotpress.scoring.models import Models
-from cotpress.scoring.parts import Chunk, Parts, Tally, plan_chunks, read_chunks, rows_of, tables
 from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
 from cotpress.scoring.table import scorer_of
-from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
-from cotpress.store.tables import schema, to_table
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain
+from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 READINGS_FILE = "readings.parquet"
+TRAIN = "train"
+CHUNK_CHARACTERS = 200_000
+"""Thinking characters per chunk; an interrupted job computes at most one again (a minute or two on a CPU)."""
 TEMPLATE_TOKENS = 256
 """More than a chat template adds around the texts of a trace."""
+_ABOUT = b"cotpress"
+"""Key of a part's parquet metadata with its chunk and tally."""
 _WINDOWS = {"windows": {"overlap": WINDOW_OVERLAP}}
 """Part of an identity: thinking over the model's context is read in windows."""
 
 Work = TokenScorer[Any] | ConditionReading
 """Computes the rows of some traces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Training traces whose rows are computed and written together; numbers and indices count from 0."""
+
+    number: int
+    first: int
+    """Index of its first trace among the training traces."""
+    num_traces: int
+    num_characters: int
+    """Length of the thinking of its traces."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over some traces: all, tokens of their rows, traces read in windows, traces without a row by reason."""
+
+    num_traces: int = 0
+    num_tokens: int = 0
+    num_in_windows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, result: Any, *sources: Any) -> None:
+        """Count a trace: its row, with the rows that it is computed from, or the reason why it has none."""
+        self.num_traces += 1
+        if isinstance(result, str):
+            self.dropped[result] += 1
+        else:
+            self.num_tokens += len(result.token_ids)
+            self.num_in_windows += any(getattr(row, "in_windows", False) for row in (result, *sources))
+
+    def add(self, other: "Tally") -> None:
+        """Count the traces of another tally as well."""
+        self.num_traces += other.num_traces
+        self.num_tokens += other.num_tokens
+        self.num_in_windows += other.num_in_windows
+        self.dropped += other.dropped
+
+
+def plan_chunks(traces: Path) -> list[Chunk]:
+    """The chunks of the training traces of a data artifact, in order; the same in every call."""
+    chunks: list[Chunk] = []
+    first = count = size = 0
+    for table in _training(traces, ["thinking", "split"]):
+        for length in pc.utf8_length(table.column("thinking")).to_pylist():
+            count, size = count + 1, size + length
+            if size >= CHUNK_CHARACTERS:
+                chunks.append(Chunk(len(chunks), first, count, size))
+                first, count, size = first + count, 0, 0
+    if count:
+        chunks.append(Chunk(len(chunks), first, count, size))
+    return chunks
+
+
+def read_chunks(traces: Path, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Trace]]]:
+    """Yield the given chunks, which are in order, with their traces."""
+    return _by_chunk((trace for table in _training(traces) for trace in from_table(table, Trace)), chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one artifact in the making: a file with traces, a folder of parts, the class of their rows."""
+
+    traces: Path
+    folder: Path
+    record: type
+
+    def path(self, chunk: Chunk) -> Path:
+        """File of a chunk's part."""
+        return self.folder / f"part-{chunk.number:05d}.parquet"
+
+    def write(self, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> None:
+        """Write the part of a chunk; it appears whole or not at all."""
+        about = json.dumps({"chunk": plain(chunk), "tally": plain(tally)}, sort_keys=True)
+        table = to_table(rows, self.record).replace_schema_metadata({_ABOUT: about})
+        temporary = self.path(chunk).with_suffix(".tmp")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        temporary.replace(self.path(chunk))
+
+    def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """The chunks that have no part yet, or a damaged one."""
+        missing = []
+        for chunk, ids in _by_chunk(_ids(self.traces), chunks):
+            if self.path(chunk).exists():
+                try:
+                    self._read(chunk, ids)
+                    continue
+                except ArtifactError as error:
+                    log.warning("%s; it is computed again", error)
+            missing.append(chunk)
+        return missing
+
+    def merge(self, chunks: Sequence[Chunk], target: Path) -> Tally:
+        """Write all parts as one file, in the order of the traces; returns the counts of all of them.
+
+        Raises:
+            ArtifactError: A part is missing, damaged, or does not hold every trace of its chunk exactly once.
+        """
+        whole = Tally()
+        with pq.ParquetWriter(target, schema(self.record), compression="zstd") as writer:
+            for chunk, ids in _by_chunk(_ids(self.traces), chunks):
+                table, tally = self._read(chunk, ids)
+                whole.add(tally)
+                if table.num_rows:
+                    writer.write_table(table)
+        return whole
+
+    def _read(self, chunk: Chunk, ids: list[str]) -> tuple[pa.Table, Tally]:
+        """Read and verify the part of a chunk of the traces `ids`."""
+        path = self.path(chunk)
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+            about = json.loads(table.schema.metadata[_ABOUT])
+            tally = Tally(**{**about["tally"], "dropped": Counter(about["tally"]["dropped"])})
+            same = about["chunk"] == plain(chunk) and table.schema.equals(schema(self.record))
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"part '{path}' cannot be read: {error}") from error
+        expected, present = iter(ids), table.column("id").to_pylist()
+        complete = len(present) + tally.dropped.total() == tally.num_traces == len(ids)
+        if not (same and complete and all(id_ in expected for id_ in present)):  # each after the one before it
+            raise ArtifactError(f"part '{path}' does not hold each of its {len(ids)} traces exactly once")
+        return table, tally
+
+
+def rows_of(path: Path, record: type[R], traces: Path) -> Iterator[R | None]:
+    """Yield the row of each training trace, or None if it has none; the file's rows are in the order of the traces."""
+    rows: Iterator[Any] = (row for table in tables(path) for row in from_table(table, record))
+    row = next(rows, None)
+    for id_ in _ids(traces):
+        if row is not None and row.id == id_:
+            yield row
+            row = next(rows, None)
+        else:
+            yield None
+
+
+def _by_chunk(values: Iterator[R], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[R]]]:
+    """Yield the given chunks, which are in order, with the values of their traces out of those of all traces."""
+    num_read = 0
+    for chunk in chunks:
+        start = chunk.first - num_read
+        yield chunk, [*islice(values, start, start + chunk.num_traces)]
+        num_read = chunk.first + chunk.num_traces
+
+
+def _ids(traces: Path) -> Iterator[str]:
+    """Ids of the training traces, in order."""
+    return (id_ for table in _training(traces, ["id", "split"]) for id_ in table.column("id").to_pylist())
+
+
+def tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a parquet file in order, a bounded number at a time."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the training traces of a file as `tables` does; the columns include `split`."""
+    return (table.filter(pc.equal(table.column("split"), TRAIN)) for table in tables(path, columns))
+
 
 _Batch = tuple[Chunk, list[Trace]]
 
@@ -70,8 +245,6 @@ class ChunkJob:
         label: Scorer or reading, for progress, log and manifest.
         identity: Everything that determines the rows.
         make: Loads models and builds the work. It is called in every process that computes, so it can be pickled.
-        record: Class of the rows.
-        file: Name of the artifact's file.
     """
 
     stage: str
@@ -176,9 +349,8 @@ class DerivedJob:
             DataError: No training trace can be scored.
             CotpressError: As those of the sources.
         """
-        made = []
-        if not self._is_there():  # before the lock on the scores, so that machines can share this work
-            made = [source.artifact() for source in self.sources]
+        # Before the lock on the scores, so that machines can share this work.
+        made = [] if self._is_there() else [source.artifact() for source in self.sources]
         seconds = sum(artifact.seconds for artifact in made if artifact.fresh)
         return self.store.build("score", self.identity, lambda folder: self._produce(folder, seconds))
 

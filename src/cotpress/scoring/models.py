@@ -94,8 +94,10 @@ class Models:
                 model = compiled(self.model(read_by))
             else:
                 config, adapter = TrainedWeights.of(reference).on(self.config) if reference else (self.config, None)
-                more = {"adapter": adapter, "merge_adapter": True, "split": True, "device": self.device}
-                model = load_model(config, self.store, **more).requires_grad_(False)
+                model = load_model(
+                    config, self.store, adapter=adapter, merge_adapter=True, split=True, device=self.device
+                )
+                model.requires_grad_(False)
             self._loaded[key] = model
         return self._loaded[key]
 

@@ -33,6 +33,12 @@ from cotpress.settings import Count
 if TYPE_CHECKING:
     import torch
 
+_NAME = "cotpress_received_attention"
+_WEIGHTS_AT_ONCE = 2**24
+"""Largest number of attention weights held at a time (64 MB in float32)."""
+_ALTERS_WEIGHTS = ("sliding_window", "softcap", "s_aux", "position_bias")
+"""Arguments of attention functions that make the weights something else than the softmax of query times key."""
+
 
 class Query(Enum):
     """Positions that attend."""
@@ -76,13 +82,6 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
         ids, keys, following = self.whole(trace)
         queries = following if self.reads_response else range(len(ids) - 1, len(ids))
         return received_attention(self._model, ids, queries=queries, keys=keys, num_layers=self.config.num_layers)
-
-
-_NAME = "cotpress_received_attention"
-_WEIGHTS_AT_ONCE = 2**24
-"""Largest number of attention weights held at a time (64 MB in float32)."""
-_ALTERS_WEIGHTS = ("sliding_window", "softcap", "s_aux", "position_bias")
-"""Arguments of attention functions that make the weights something else than the softmax of query times key."""
 
 
 def refuse_windows(model: torch.nn.Module, num_layers: int) -> None:

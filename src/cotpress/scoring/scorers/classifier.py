@@ -10,15 +10,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
+from transformers import DataCollatorForTokenClassification
 
 from cotpress.devices.lightning import ctrl_c_stops, one_device_trainer, quiet_lightning
 from cotpress.devices.memory import smaller_batches
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 KEEP = 1
 """Index of the class that means keep, as in the published LLMLingua-2 models."""
-
 IGNORE = -100
 WARMUP_FRACTION = 0.1
 
@@ -78,6 +77,8 @@ class Classifier:
         if not 1 <= window_tokens <= limit - 2:
             raise ConfigError(f"scorer.window_tokens: got {window_tokens}, this encoder allows 1 to {limit - 2}")
         self.window_tokens = window_tokens
+        tokenizer.padding_side = "right"  # tokens are found again by their place in a row
+        self.collate = DataCollatorForTokenClassification(tokenizer, label_pad_token_id=IGNORE)
 
     def encode(self, text: str) -> Encoded:
         """Split `text` into the encoder's tokens."""
@@ -89,12 +90,9 @@ class Classifier:
         starts[1:] = (known[1:] != known[:-1]) | (known[1:] < 0)
         return Encoded(ids, offsets, np.cumsum(starts) - 1)
 
-    def batch(self, windows_ids: Sequence[NDArray[np.int32]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask, int64 `[B, L]`, of windows between the encoder's two special tokens."""
-        first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        rows = [torch.tensor([first, *window.tolist(), last]) for window in windows_ids]
-        ids = pad_sequence(rows, batch_first=True, padding_value=int(self.tokenizer.pad_token_id))
-        return ids, pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    def example(self, window: NDArray[np.int32]) -> dict[str, list[int]]:
+        """Put the tokens of a window between the encoder's two special tokens, for `collate`."""
+        return {"input_ids": [self.tokenizer.cls_token_id, *window.tolist(), self.tokenizer.sep_token_id]}
 
     def keep_probabilities(self, texts: Sequence[Encoded], tokens_per_batch: int) -> Iterator[NDArray[np.float32]]:
         """Yield P(keep) of every token, float32 `[n]` in [0, 1], one array per text, in order."""
@@ -107,10 +105,8 @@ class Classifier:
 
     @torch.inference_mode()
     def _score(self, parts: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
-        ids, mask = self.batch(parts)
-        device = self.model.device
-        logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
-        keep = logits.softmax(dim=-1)[..., KEEP].cpu().numpy()
+        batch = self.collate([self.example(part) for part in parts]).to(self.model.device)
+        keep = self.model(**batch).logits.float().softmax(dim=-1)[..., KEEP].cpu().numpy()
         return [keep[row, 1 : len(part) + 1] for row, part in enumerate(parts)]
 
 
@@ -206,24 +202,21 @@ def build_classifier(
     return load_classifier(folder, config, new_head=False, device=device)
 
 
-_Example = tuple[NDArray[np.int32], NDArray[np.bool_]]
-"""Token ids of a window, and the labels to keep them."""
-
-
-def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.device) -> Summary:
-    traces = read_records(labels, ValuableTrace)
+def _train(config: TokenskipConfig, labelled: Path, workdir: Path, device: torch.device) -> Summary:
+    traces = read_records(labelled, ValuableTrace)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         classifier = load_classifier(encoder_directory(config.path), config, new_head=True, device=device)
         freeze_lower_layers(classifier.model, config.trained_layers)
-        examples: list[_Example] = []
+        examples, num_tokens, num_kept = [], 0, 0
         for trace in traces:
             tokens = classifier.encode(trace.thinking)
             keep = spans_to_mask(tokens.offsets, trace.valuable)
-            parts = windows(tokens.word_ids, classifier.window_tokens)
-            examples += [(tokens.token_ids[part], keep[part]) for part in parts]
-        labelled = np.concatenate([np.empty(0, dtype=np.bool_), *(keep for _, keep in examples)])
-        num_tokens, share = len(labelled), int(labelled.sum()) / max(len(labelled), 1)
+            num_tokens, num_kept = num_tokens + len(keep), num_kept + int(keep.sum())
+            for part in windows(tokens.word_ids, classifier.window_tokens):
+                labels = [IGNORE, *keep[part].astype(int).tolist(), IGNORE]
+                examples.append({**classifier.example(tokens.token_ids[part]), "labels": labels})
+        share = num_kept / max(num_tokens, 1)
         if not 0 < share < 1:
             raise DataError(
                 f"the distilled labels keep {share:.0%} of {num_tokens} tokens in {len(traces)} traces: a classifier "
@@ -288,18 +281,13 @@ class KeepDropModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _fit(classifier: Classifier, examples: list[_Example], config: TokenskipConfig, device: torch.device) -> float:
+def _fit(classifier: Classifier, examples: Any, config: TokenskipConfig, device: torch.device) -> float:
     """Train the classifier; returns the loss of the last batch."""
-
-    def collate(batch: list[_Example]) -> dict[str, torch.Tensor]:
-        ids, mask = classifier.batch([token_ids for token_ids, _ in batch])
-        labels = [torch.tensor([IGNORE, *keep.astype(int).tolist(), IGNORE]) for _, keep in batch]
-        padded = pad_sequence(labels, batch_first=True, padding_value=IGNORE)
-        return {"input_ids": ids, "attention_mask": mask, "labels": padded}
-
     module = KeepDropModule(classifier.model, config.learning_rate)
-    order, dataset = torch.Generator().manual_seed(config.seed), cast("Any", examples)
-    loader = DataLoader(dataset, config.batch_size, shuffle=True, generator=order, collate_fn=collate)
+    order = torch.Generator().manual_seed(config.seed)
+    loader: DataLoader[Any] = DataLoader(
+        examples, config.batch_size, shuffle=True, generator=order, collate_fn=classifier.collate
+    )
     with Progress("train classifier", len(examples) * config.epochs, "windows") as progress, quiet_lightning():
         # Lightning's advice on data workers, logging and unused GPUs: none applies to a minute of training.
         warnings.simplefilter("ignore")

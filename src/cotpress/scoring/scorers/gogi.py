@@ -33,6 +33,9 @@ from cotpress.settings import interval
 if TYPE_CHECKING:
     import torch
 
+_LOGITS_AT_ONCE = 2**24
+"""Largest number of logits held at a time; their float32 copy, softmax and gradient take 64 MB each."""
+
 
 class Target(Enum):
     """Text after the thinking that is explained by it."""
@@ -75,10 +78,6 @@ class GogiScorer(ModelScorer[GogiConfig]):
         """See `TokenScorer`."""
         ids, thinking, following = self.whole(trace)
         return hidden_gradient_norms(self._model, ids, layer=self._layer, observed=thinking, target=following)
-
-
-_LOGITS_AT_ONCE = 2**24
-"""Largest number of logits held at a time; their float32 copy, softmax and gradient take 64 MB each."""
 
 
 def decoder_layers(model: torch.nn.Module) -> Sequence[torch.nn.Module]:
@@ -138,7 +137,7 @@ def _slope_of_loss(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: to
     vocabulary = int(head.weight.shape[0])  # type: ignore[index]
     rows = max(_LOGITS_AT_ONCE // vocabulary, 1)
     slopes: list[torch.Tensor] = []
-    for states_ND, chosen_N in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
+    for states_ND, chosen_N in zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True):
         states_ND.requires_grad_()
         loss = torch.nn.functional.cross_entropy(head(states_ND).float(), chosen_N, reduction="sum")
         slopes += torch.autograd.grad(loss, states_ND)

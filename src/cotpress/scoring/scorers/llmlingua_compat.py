@@ -48,7 +48,11 @@ if TYPE_CHECKING:
     from cotpress.scoring.models import Models
     from cotpress.store.artifacts import Artifact
 
+CONDITION_TOO_LONG = "condition leaves no room for two windows of compression.iterative_size"
 Settings = CtsConfig | SelfInformationConfig
+Measure = Callable[[NDArray[np.int32], int], NDArray[np.float32]]
+"""Gives each token of a text the value of the token after it: from `ids` and `since` the values of `ids[since:-1]`;
+`ids[:since]` are those of the previous call."""
 
 
 def llmlingua_settings(config: ScorerConfig) -> Settings:
@@ -60,8 +64,6 @@ def llmlingua_settings(config: ScorerConfig) -> Settings:
     if not isinstance(config, CtsConfig | SelfInformationConfig):
         problem = f"scorer: got '{config.name}', but the release knows two scores: scorer=cts, or "
         problem += "scorer=self_information scorer.condition=none (plain LLMLingua)"
-    elif isinstance(config, CtsConfig) and config.condition is Condition.none:
-        problem = "scorer.condition: got 'none', which compares the text with itself. Fix: scorer.condition=answer"
     elif isinstance(config, CtsConfig) and config.baseline is not Condition.none:
         problem = f"scorer.baseline: got '{config.baseline.value}', but the release compares with no condition. "
         problem += "Fix: scorer.baseline=none"
@@ -117,11 +119,6 @@ class Rereader:
             targets_L = ids_1L[0, num_unscored + 1 :]
             values: NDArray[np.float32] = -target_logprobs(self._split.head, hidden_LD, targets_L).cpu().numpy()
         return values
-
-
-Measure = Callable[[NDArray[np.int32], int], NDArray[np.float32]]
-"""Gives each token of a text the value of the token after it: from `ids` and `since` the values of `ids[since:-1]`;
-`ids[:since]` are those of the previous call."""
 
 
 def window_share(num_condition: int, num_text: int, num_special: int, ratio: float) -> float:
@@ -189,9 +186,6 @@ def _first_window(num_condition: int, num_text: int, iterative_size: int) -> NDA
     cuttable[:lower] = False
     cuttable[-1] = False
     return cuttable[num_condition:]
-
-
-CONDITION_TOO_LONG = "condition leaves no room for two windows of compression.iterative_size"
 
 
 def decision_job(

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from cotpress.modeling.loading import SplitModel
     from cotpress.scoring.models import Models
 
+COMPACT_ABOVE = 1.5
+"""Drop masked columns when the cache is this many times as long as any text's kept tokens; costs about one step."""
+_Tokens = Sequence[int]
+"""Token ids of a unit, which are kept or forgotten together."""
+
 
 @dataclass(kw_only=True, slots=True)
 class ReferenceWalkConfig(ReadingConfig):
@@ -74,13 +79,6 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
         contexts = [self._reader.context_ids(self._condition, trace) for trace in batch]
         means = selective_logprobs(self._model, contexts, texts, self.config.max_surprise)
         return [np.repeat(values, lengths) for values, lengths in zip(means, counts, strict=True)]
-
-
-COMPACT_ABOVE = 1.5
-"""Drop masked columns when the cache is this many times as long as any text's kept tokens; costs about one step."""
-
-_Tokens = Sequence[int]
-"""Token ids of a unit, which are kept or forgotten together."""
 
 
 def selective_logprobs(

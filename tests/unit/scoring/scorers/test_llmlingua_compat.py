@@ -174,7 +174,6 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_trace(base, stor
     [
         (RandomConfig(name="random", seed=1), "scorer: got 'random'.*scorer=cts"),
         (SelfInformationConfig(name="self_information"), r"scorer\.condition: got 'question'.*scorer\.condition=none"),
-        (replace(CTS, condition=Condition.none), r"scorer\.condition: got 'none'.*scorer\.condition=answer"),
         (replace(CTS, baseline=Condition.question), r"scorer\.baseline: got 'question'.*scorer\.baseline=none"),
         (replace(PLAIN, pooling=Unit.word), r"scorer\.pooling: got 'word'.*scorer\.pooling=token"),
     ],
@@ -285,6 +284,7 @@ def test_ratio_one_keeps_everything_and_asks_no_model(tmp_path):
         ("compression.protection=digits", r"compression\.protection has no effect"),
         ("compression.iterative_size=1", r"compression\.iterative_size: got 1, allowed: a whole number of at least 2"),
         ("scorer=random", "scorer: got 'random'"),
+        ("scorer.condition=none", r"scorer\.condition: got 'none'.*Fix: scorer\.condition=answer"),
     ],
 )
 def test_settings_that_would_be_ignored_are_an_error_before_anything_runs(tmp_path, override, message):

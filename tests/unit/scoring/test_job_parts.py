@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cotpress.errors import ArtifactError
 from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring import parts as module
-from cotpress.scoring.parts import Parts, Tally, plan_chunks, read_chunks
+from cotpress.scoring import job as module
+from cotpress.scoring.job import Parts, Tally, plan_chunks, read_chunks
 from cotpress.store.tables import read_records, write_records
 
 
