@@ -197,7 +197,7 @@ class Parts:
 
 def rows_of(path: Path, record: type[R], traces: Path) -> Iterator[R | None]:
     """Yield the row of each training trace, or None if it has none; the file's rows are in the order of the traces."""
-    rows: Iterator[Any] = (row for table in tables(path) for row in from_table(table, record))
+    rows: Iterator[Any] = (row for table in _tables(path) for row in from_table(table, record))
     row = next(rows, None)
     for id_ in _ids(traces):
         if row is not None and row.id == id_:
@@ -221,7 +221,7 @@ def _ids(traces: Path) -> Iterator[str]:
     return (id_ for table in _training(traces, ["id", "split"]) for id_ in table.column("id").to_pylist())
 
 
-def tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def _tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of a parquet file in order, a bounded number at a time."""
     with pq.ParquetFile(path, memory_map=True) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
@@ -229,8 +229,8 @@ def tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
 
 
 def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the training traces of a file as `tables` does; the columns include `split`."""
-    return (table.filter(pc.equal(table.column("split"), TRAIN)) for table in tables(path, columns))
+    """Yield the training traces of a file as `_tables` does; the columns include `split`."""
+    return (table.filter(pc.equal(table.column("split"), TRAIN)) for table in _tables(path, columns))
 
 
 _Batch = tuple[Chunk, list[Trace]]
@@ -540,7 +540,7 @@ def _summary(scorer: str, tally: Tally, shared_seconds: float = 0.0) -> Summary:
 
 def _may_be_longer(traces: Artifact, num_tokens: int) -> bool:
     """False only if every trace fits so many tokens: no token stands for less than a byte of text."""
-    for table in tables(traces.file(TRACES_FILE), ["question", "thinking", "response"]):
+    for table in _tables(traces.file(TRACES_FILE), ["question", "thinking", "response"]):
         lengths = [pc.cast(pc.binary_length(column), "int64") for column in table.columns]
         num_bytes = pc.max(reduce(pc.add, lengths)).as_py()
         if num_bytes is not None and num_bytes + TEMPLATE_TOKENS > num_tokens:
