@@ -143,15 +143,15 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
     from transformers import AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    safe = {"trust_remote_code": False, "local_files_only": True}
-    options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True, **safe}
+    options = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    if new_head:
+        options["num_labels"] = 2
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # the report of a head that is new on purpose
     try:
         with reading(f"'{config.path}' cannot be loaded as a token classifier from {folder}"), quiet_transformers():
-            labels = {"num_labels": 2} if new_head else {}
-            loaded: Any = AutoModelForTokenClassification.from_pretrained(folder, **options, **labels)
-            tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+            loaded: Any = AutoModelForTokenClassification.from_pretrained(folder, trust_remote_code=False, **options)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     finally:
         transformers_logging.set_verbosity(verbosity)
     model, info = loaded
