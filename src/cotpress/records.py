@@ -19,24 +19,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-TRACES_FILE = "traces.parquet"
-"""`Trace`, of the stages data and truth."""
-IMPORTANCE_FILE = "importance.parquet"
-"""`SentenceImportance`, of the stage truth."""
-PROBLEMS_FILE = "problems.parquet"
-"""`Problem`, of the stage benchmark."""
-VALUABLE_FILE = "valuable.parquet"
-"""`ValuableTrace`, of the stage distill."""
-SCORES_FILE = "scores.parquet"
-"""`ScoredTrace`, of the stage score."""
-COMPRESSED_FILE, RANKING_FILE = "compressed.parquet", "ranking.parquet"
-"""`CompressedTrace` and `RankedTrace`, of the stage compress."""
-TRAIN_LOG_FILE = "train_log.csv"
-"""Loss by optimizer step, of the stages that train."""
-PREDICTIONS_FILE = "predictions.parquet"
-"""`Prediction`, of the stage evaluate and of run directories."""
-RESULTS_FILE, CONFIG_FILE, FAILURE_FILE = "results.json", "config.yaml", "failure.json"
-"""Files of run directories."""
+TRACES_FILE = "traces.parquet"  # Trace, of the stages data and truth
+IMPORTANCE_FILE = "importance.parquet"  # SentenceImportance, of the stage truth
+PROBLEMS_FILE = "problems.parquet"  # Problem, of the stage benchmark
+VALUABLE_FILE = "valuable.parquet"  # ValuableTrace, of the stage distill
+SCORES_FILE = "scores.parquet"  # ScoredTrace, of the stage score
+COMPRESSED_FILE = "compressed.parquet"  # CompressedTrace, of the stage compress
+RANKING_FILE = "ranking.parquet"  # RankedTrace, of the stage compress
+TRAIN_LOG_FILE = "train_log.csv"  # loss by optimizer step, of the stages that train
+PREDICTIONS_FILE = "predictions.parquet"  # Prediction, of the stage evaluate and of run directories
+RESULTS_FILE, CONFIG_FILE, FAILURE_FILE = "results.json", "config.yaml", "failure.json"  # of run directories
 
 
 class Unit(Enum):
@@ -148,14 +140,14 @@ class ValuableTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTrace:
-    """What a language model predicts for the thinking tokens of a trace, under one condition.
+    """Prediction of a trace's thinking tokens by a language model, under one condition.
 
     Attributes:
         token_ids: int32 `[n]`, the thinking in the model's own tokenizer; empty if it was refused.
         offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
         logprob: float32 `[n]`, log p(token | everything before it) in nats.
         entropy: float32 `[n]`, entropy of that prediction in nats.
-        rank: int32 `[n]`, number of words that the model finds likelier; 0 is its first choice.
+        rank: int32 `[n]`, number of vocabulary entries that are likelier; 0 is the model's first choice.
         in_windows: True if the thinking was read in overlapping windows.
         refusal: Reason why it was not read; empty if it was.
         tokenizer: Fingerprint of the tokenizer that made `token_ids`.

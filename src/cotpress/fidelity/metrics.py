@@ -20,13 +20,20 @@ SEED = 0
 """Seed of the resamples of every interval, so that a repeated command gives the same numbers."""
 
 
-def mean_interval(values: Sequence[float], *, confidence: float, num_resamples: int) -> Interval:
-    """Return the mean over traces, at least one, with its percentile bootstrap interval (Efron 1979)."""
-    data = np.asarray(values, dtype=np.float64)
-    means = _weights(len(data), num_resamples) @ data / len(data)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
-    mean = float(data.mean())
-    return Interval(value=mean, low=min(low, mean), high=max(high, mean), n=len(data))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrap:
+    """Intervals by resampling the traces: their level, and the number of resamples."""
+
+    confidence: float
+    num_resamples: int
+
+    def mean(self, values: Sequence[float]) -> Interval:
+        """Return the mean over traces, at least one, with its percentile bootstrap interval (Efron 1979)."""
+        data = np.asarray(values, dtype=np.float64)
+        means = _weights(len(data), self.num_resamples) @ data / len(data)
+        low, high = np.quantile(means, [(1 - self.confidence) / 2, (1 + self.confidence) / 2]).tolist()
+        mean = float(data.mean())
+        return Interval(value=mean, low=min(low, mean), high=max(high, mean), n=len(data))
 
 
 @functools.lru_cache(maxsize=8)
@@ -45,11 +52,6 @@ def auc(scores: Floats, positive: Bools) -> float:
     num_negative = len(positive) - num_positive
     rank_sum = float(rankdata(scores)[positive].sum())
     return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
-
-
-def average_precision(scores: Floats, positive: Bools) -> float:
-    """Return the mean precision over the positive units, each cut off at its own score."""
-    return float(average_precision_score(positive, scores))
 
 
 def kept_share(scores: Floats, essential: Bools, ratio: float) -> float:
@@ -89,9 +91,6 @@ RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 MIN_SENTENCES = 3
 """Minimum for a correlation with position partialled out."""
 
-MAIN = {TruthKind.tokens: "ROC AUC", TruthKind.steps: "ROC AUC", TruthKind.importance: "rank correlation"}
-"""Measure that tables are sorted by."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
@@ -107,6 +106,11 @@ class Judgement:
     metrics: Mapping[str, float]
     kinds: Mapping[str, float]
 
+    @property
+    def main(self) -> float:
+        """Measure that tables are sorted by."""
+        return next(iter(self.metrics.values()))
+
 
 def unusable(kind: TruthKind, case: Case) -> str | None:
     """Return the reason why nothing can be measured on a trace, or None."""
@@ -119,29 +123,23 @@ def unusable(kind: TruthKind, case: Case) -> str | None:
     return "nothing redundant" if case.worth.all() else None
 
 
-def judge(kind: TruthKind, case: Case, scores: NDArray[np.float64]) -> Judgement:
+def judge(kind: TruthKind, case: Case, scores: Floats) -> Judgement:
     """Measure how well the scores of one trace's units, float64 `[m]`, agree with its truth; it is not `unusable`."""
     if kind is TruthKind.importance:
-        metrics = {MAIN[kind]: rank_correlation(scores, case.worth)}
+        metrics = {"rank correlation": rank_correlation(scores, case.worth)}
         partial = partial_rank_correlation(scores, case.worth)
         if partial is not None:
             metrics["position partialled out"] = partial
         return Judgement(metrics=metrics, kinds={})
     essential = case.worth > 0
-    metrics = {MAIN[kind]: auc(scores, essential)}
+    metrics = {"ROC AUC": auc(scores, essential)}
     if kind is TruthKind.steps:
         return Judgement(metrics=metrics, kinds={})
-    metrics["AP"] = average_precision(scores, essential)
+    metrics["AP"] = float(average_precision_score(essential, scores))
     metrics |= {f"kept@{ratio:g}": kept_share(scores, essential, ratio) for ratio in RATIOS}
-    return Judgement(metrics=metrics, kinds=_by_kind(case, scores, essential))
-
-
-def _by_kind(case: Case, scores: NDArray[np.float64], essential: NDArray[np.bool_]) -> dict[str, float]:
-    kinds = np.array(case.kinds)
-    aucs = {}
-    for kind in sorted(set(case.kinds)):
-        of_kind = kinds == kind
-        is_essential = bool(essential[of_kind].all())
-        compared = of_kind | (~essential if is_essential else essential)
-        aucs[kind] = auc(scores[compared], essential[compared])
-    return aucs
+    kinds = {}
+    for name in sorted(set(case.kinds)):
+        of_kind = np.array(case.kinds) == name
+        compared = of_kind | (~essential if essential[of_kind].all() else essential)
+        kinds[name] = auc(scores[compared], essential[compared])
+    return Judgement(metrics=metrics, kinds=kinds)

@@ -12,7 +12,7 @@ from typing import Any
 from cotpress.errors import ArtifactError
 from cotpress.records import RESULTS_FILE, Interval
 from cotpress.store.grid import Grid, csv_text
-from cotpress.store.results import damaged, read_results_file, write_results_file
+from cotpress.store.results import read_interval, read_results_file, write_results_file
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +87,7 @@ def read_results(folder: Path) -> FidelityResults:
     Raises:
         ArtifactError: There is no `results.json`, or it is damaged or of another version.
     """
-    content = read_results_file(folder, (SCHEMA_VERSION,))
-    try:
-        return FidelityResults(rows=tuple(_row(row) for row in content.pop("rows")), **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(folder, error) from error
+    return read_results_file(folder, (SCHEMA_VERSION,), _results)
 
 
 def results_beside(folder: Path) -> list[FidelityResults]:
@@ -168,12 +164,12 @@ def _short_key(source: Mapping[str, str], stage: str) -> str:
     return next((key.rpartition("/")[2][:8] for key in source.values() if key.startswith(f"{stage}/")), "none")
 
 
-def _row(content: dict[str, Any]) -> FidelityRow:
-    for name in ("metrics", "kinds"):
-        content[name] = {key: Interval(**value) for key, value in content[name].items()}
-    if content["over_position"] is not None:
-        content["over_position"] = Interval(**content["over_position"])
-    return FidelityRow(**content)
+def _results(content: dict[str, Any]) -> FidelityResults:
+    for row in content["rows"]:
+        for name in ("metrics", "kinds"):
+            row[name] = {key: read_interval(value) for key, value in row[name].items()}
+        row["over_position"] = read_interval(row["over_position"])
+    return FidelityResults(rows=tuple(FidelityRow(**row) for row in content.pop("rows")), **content)
 
 
 def main_grid(rows: Sequence[FidelityRow], *, confidence: float) -> Grid:

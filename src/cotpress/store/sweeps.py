@@ -10,12 +10,12 @@ The progress display, the table at the end and `report.py` read these files, so 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.artifacts import plain, write_text_atomic
 from cotpress.store.redaction import masked
 
 PLAN_FILE = "sweep.json"
@@ -41,12 +41,11 @@ class JobNote:
 
     Attributes:
         overrides: Its part of the command line.
-        state: Its state.
         run_dir: Its run directory or other output; None until it is known.
         error: Reason of a failure, in one or a few lines.
         started_at: Unix time in seconds.
         seconds: Wall time; None while it runs.
-        metric: Value for a sweeper to optimise; None if there is none.
+        metric: Value for a sweeper to optimise.
         pid: Id of the working process, on the machine where it runs.
     """
 
@@ -71,9 +70,7 @@ class SweepJob:
 
     Attributes:
         number: Position in the sweep, from 0; also the name of its folder.
-        folder: Its folder; does not exist before the job has started.
-        overrides: Its part of the command line.
-        note: Its state; None before it has started.
+        folder: Its folder; does not exist before the job has started, and neither does its note.
     """
 
     number: int
@@ -92,7 +89,6 @@ class Sweep:
     """All jobs of one multirun.
 
     Attributes:
-        folder: The sweep's folder.
         jobs: In order; without a plan only the started ones.
         entry: Entry script, e.g. `train`; empty if there is no plan.
         planned: False if the sweeper chooses its jobs one by one, so that their number is unknown.
@@ -127,11 +123,11 @@ def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None
         sweep_dir: The sweep's folder.
         entry: Entry script, e.g. `train`.
         jobs: Overrides of every job; None if the sweeper chooses them one by one.
-        name: NAME of `sweep=NAME`; None for a sweep without a name.
+        name: NAME of `sweep=NAME`.
     """
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    content = {"entry": entry, "name": name, "jobs": None if jobs is None else [list(job) for job in jobs]}
-    write_text_atomic(sweep_dir / PLAN_FILE, json.dumps(masked(content), indent=1) + "\n")
+    content = masked({"entry": entry, "name": name, "jobs": plain(jobs)})
+    write_text_atomic(sweep_dir / PLAN_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def sweep_name(job_folder: Path) -> str | None:
@@ -149,11 +145,10 @@ def sweep_name(job_folder: Path) -> str | None:
 
 def write_note(folder: Path, note: JobNote) -> None:
     """Write a job's note into its folder, with relative paths, so that the output folder can be moved."""
-    run_dir = None if note.run_dir is None else os.path.relpath(note.run_dir, folder)
-    content = {name: getattr(note, name) for name in JobNote.__dataclass_fields__}
-    content |= {"overrides": list(note.overrides), "state": note.state.value, "run_dir": run_dir}
+    run_dir = None if note.run_dir is None else Path(os.path.relpath(note.run_dir, folder))
+    content = masked(plain(replace(note, run_dir=run_dir)))
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(folder / JOB_FILE, json.dumps(masked(content), indent=1, ensure_ascii=False) + "\n")
+    write_text_atomic(folder / JOB_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_note(folder: Path) -> JobNote | None:
@@ -171,8 +166,7 @@ def read_note(folder: Path) -> JobNote | None:
 
 def read_sweep(sweep_dir: Path) -> Sweep:
     """Read the current state of a sweep; without any job if the folder is not that of a sweep."""
-    folders = {int(p.name): p for p in sweep_dir.glob("*") if p.name.isdigit()}
-    notes = {number: note for number, folder in folders.items() if (note := read_note(folder)) is not None}
+    notes = {int(p.name): note for p in sweep_dir.glob("*") if p.name.isdigit() and (note := read_note(p))}
     try:
         plan: dict[str, Any] = json.loads((sweep_dir / PLAN_FILE).read_text(encoding="utf-8"))
         entry, planned = str(plan["entry"]), plan["jobs"]

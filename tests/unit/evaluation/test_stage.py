@@ -269,8 +269,8 @@ def test_locks_of_a_pass_are_held_until_its_artifacts_are_finished(problems, tmp
     released = []
 
     class Watched(artifacts.WorkLock):
-        def __init__(self, path, stage, key):
-            super().__init__(path, stage, key)
+        def __init__(self, path, key):
+            super().__init__(path, key)
             self.key = key
 
         @contextmanager
