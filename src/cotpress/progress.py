@@ -32,7 +32,6 @@ class Progress:
         self._done = self._resumed = done
         self._started = self._last_line = time.monotonic()
         self._bar = _rich_bar(label, self._total, unit, done) if sys.stderr.isatty() else None
-        self._note = ""
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -45,15 +44,9 @@ class Progress:
         if self._bar is not None:
             self._bar.__exit__(kind, error, trace)
 
-    @property
-    def per_second(self) -> float:
-        """Units per second since this call began."""
-        return (self._done - self._resumed) / max(time.monotonic() - self._started, 1e-9)
-
     def advance(self, amount: int, note: str = "") -> None:
         """Add `amount` units to the finished work; `note` (e.g. the loss) is shown beside the rate."""
         self._done += amount
-        self._note = note
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=amount, note=f", {note}" if note else "")
             return
@@ -68,10 +61,12 @@ class Progress:
 
     def _pace(self) -> str:
         """Rate and time left; empty at the beginning, where one slow batch would distort the estimate."""
-        if self._done - self._resumed < _SAMPLE * (self._total - self._resumed):
+        done = self._done - self._resumed
+        if done < _SAMPLE * (self._total - self._resumed):
             return ""
-        left = (self._total - self._done) / max(self.per_second, 1e-9)
-        return f", {self.per_second:.1f} {self._unit}/s, {duration(left)} left"
+        per_second = done / max(time.monotonic() - self._started, 1e-9)
+        left = (self._total - self._done) / max(per_second, 1e-9)
+        return f", {per_second:.1f} {self._unit}/s, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

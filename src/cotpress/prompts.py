@@ -25,9 +25,11 @@ from cotpress.settings import Rule
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
-WITHOUT_TAGS = 'where there are no tags a blank line, model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
-"""Setting for a layout without tags, in messages about a missing separator."""
+_SEPARATOR = Rule(
+    bool,
+    "the text that parts thinking and response; where there are no tags a blank line, "
+    'model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"',
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,26 +40,28 @@ class ChatConfig:
     """System text; null uses the default of the model's template."""
     thinking_open: str = "<think>\n"
     """Text before the thinking, at the start of the completion, unless the model's template ends the prompt with it."""
-    thinking_close: Annotated[str, Rule(bool, f"the text that parts thinking and response; {WITHOUT_TAGS}")] = (
-        "\n</think>\n\n"
-    )
+    thinking_close: Annotated[str, _SEPARATOR] = "\n</think>\n\n"
     """Text between the thinking and the response."""
     ratio_marker: str = "<|eot_id|>{ratio}<|eot_id|>"
     """Control marker after the question that states a ratio (TokenSkip); `{ratio}` is replaced."""
 
 
 def check_marker(chat: ChatConfig, ratios: Iterable[float]) -> None:
-    """Refuse a control marker without a place for the ratio.
+    """Raise a `ConfigError` for a control marker without `{ratio}` if it has to state one of `ratios`, below 1."""
+    marker = chat.ratio_marker
+    if "{ratio}" not in marker and any(ratio < 1 for ratio in ratios):
+        raise ConfigError(f"model.chat.ratio_marker: got '{marker}', allowed: a text with {{ratio}} in it")
 
-    Args:
-        chat: The format with the marker.
-        ratios: Ratios to state; 1 has no marker.
 
-    Raises:
-        ConfigError: A ratio is below 1 and the marker has no `{ratio}`.
-    """
-    for ratio in ratios:
-        marker_text(chat.ratio_marker, ratio)
+def marker_text(template: str, ratio: float | None) -> str:
+    """Text of the ratio control marker; empty for None and 1.0 (TokenSkip, arXiv 2502.12067, section 3.3)."""
+    return "" if ratio is None or ratio >= 1.0 else template.replace("{ratio}", f"{ratio:g}")
+
+
+def messages(chat: ChatConfig, question: str, ratio: float | None = None) -> list[dict[str, str]]:
+    """Messages before the assistant's turn: the system text if there is one, and the question with its marker."""
+    user = {"role": "user", "content": question + marker_text(chat.ratio_marker, ratio)}
+    return [user] if chat.system is None else [{"role": "system", "content": chat.system}, user]
 
 
 TEMPLATE_DATE = datetime(2024, 7, 26, 12)
@@ -90,19 +94,6 @@ def render_chat(
     return str(rendered)
 
 
-def marker_text(template: str, ratio: float | None) -> str:
-    """Text of the ratio control marker; empty for None and 1.0 (TokenSkip, arXiv 2502.12067, section 3.3).
-
-    Raises:
-        ConfigError: The template has no `{ratio}`.
-    """
-    if ratio is None or ratio >= 1.0:
-        return ""
-    if "{ratio}" not in template:
-        raise ConfigError(f"model.chat.ratio_marker: got '{template}', allowed: a text with {{ratio}} in it")
-    return template.replace("{ratio}", f"{ratio:g}")
-
-
 _CONTEXT_TOKENS = 16
 """Tokens that are decoded as context; more than the tokens of one character, which may be single bytes."""
 _UNFINISHED = "\ufffd"
@@ -114,17 +105,9 @@ class ChatFormat:
 
     Attributes:
         has_tags: True if a tag separates thinking and response, False if white space does.
-
-    Raises:
-        ConfigError: No text separates thinking and response.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat: ChatConfig) -> None:
-        if not chat.thinking_close:
-            raise ConfigError(
-                "model.chat.thinking_close is empty, so thinking and response cannot be told apart. Fix: the text "
-                f"between them; {WITHOUT_TAGS}"
-            )
         self._tokenizer, self._chat = tokenizer, chat
         self.has_tags = bool(chat.thinking_close.strip())
         self._close = self.text_ids(chat.thinking_close)
@@ -140,9 +123,7 @@ class ChatFormat:
         return self.text_ids(self._prompt(question, ratio))
 
     def _prompt(self, question: str, ratio: float | None = None) -> str:
-        user = {"role": "user", "content": question + marker_text(self._chat.ratio_marker, ratio)}
-        system = [] if self._chat.system is None else [{"role": "system", "content": self._chat.system}]
-        return render_chat(self._tokenizer, [*system, user], add_generation_prompt=True)
+        return render_chat(self._tokenizer, messages(self._chat, question, ratio), add_generation_prompt=True)
 
     def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
         """Token ids of the assistant's turn around the given thinking tokens."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cotpress.compression.config import ExportFormat
 from cotpress.errors import DataError
-from cotpress.prompts import ChatConfig, marker_text, render_chat
+from cotpress.prompts import ChatConfig, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.tables import write_records
@@ -83,9 +83,7 @@ def _describe_for_llamafactory(path: Path, file_name: str) -> None:
 
 
 def _prompt(row: CompressedTrace, chat: ChatConfig) -> list[dict[str, str]]:
-    question = row.question + marker_text(chat.ratio_marker, row.marker_ratio)
-    system = [] if chat.system is None else [{"role": "system", "content": chat.system}]
-    return [*system, {"role": "user", "content": question}]
+    return messages(chat, row.question, row.marker_ratio)
 
 
 def _turn(row: CompressedTrace, chat: ChatConfig) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How problems are put to a student: prompt, budget and sampling, and the record of one answer.
+"""Prompt, budget and sampling with which a student answers problems, and the record of one answer.
 
 Includes the ways to shorten answers that need no training (the baselines of TokenSkip, arXiv 2502.12067, section 4.1).
 """
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions, check_samples
+from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions
 from cotpress.generation.asking import Request
 from cotpress.generation.backends import CTS_TEMPERATURE, CTS_TOP_P, REFUSED, Generation, Sampling
-from cotpress.prompts import ChatFormat, marker_text
+from cotpress.prompts import ChatFormat
 from cotpress.records import Problem
 
 
@@ -36,9 +36,8 @@ class Protocol:
     sampling: Sampling | None = None
 
     def __post_init__(self) -> None:
-        if self.marker_ratio is not None and not marker_text("{ratio}", self.marker_ratio):
+        if self.marker_ratio is not None and self.marker_ratio >= 1:
             object.__setattr__(self, "marker_ratio", None)
-        check_samples(self.samples, 0.0 if self.sampling is None else self.sampling.temperature)
 
     def requests(self, problems: Sequence[Problem], chat: ChatFormat) -> dict[str, Request]:
         """One request per problem and sample, by `answer_key`, in the order of the problems."""
@@ -73,8 +72,7 @@ class Answer:
             decides whether there was a thinking at all.
         retokenized: The backend did not return token ids, so both numbers count the output tokenized again. They can be
             off by a few where the model wrote other tokens for the same text.
-        finish_reason: As in `cotpress.generation.backends.Generation`.
-        latency_s: As in `cotpress.generation.backends.Generation`.
+        finish_reason, latency_s: As in `cotpress.generation.backends.Generation`.
     """
 
     id: str
@@ -141,9 +139,9 @@ def protocol(
     shortening: Shortening | None = None,
 ) -> Protocol:
     """The protocol of one system; `max_new_tokens` is the budget of the benchmark, `seed` that of the draws."""
-    truncates = shortening is not None and shortening.truncates
+    follows_ratio = config.budget_follows_ratio or (shortening is not None and shortening.truncates)
     return Protocol(
-        max_new_tokens=answer_budget(max_new_tokens, ratio, follows_ratio=truncates or config.budget_follows_ratio),
+        max_new_tokens=max(round(max_new_tokens * ratio), 1) if follows_ratio else max_new_tokens,
         context_tokens=context_tokens,
         marker_ratio=marker_ratio,
         instruction="" if shortening is None else shortening.instruction,
@@ -159,8 +157,3 @@ def sampling(config: EvaluationConfig, seed: int) -> Sampling | None:
     if temperature == 0:
         return None
     return Sampling(temperature=temperature, top_p=CTS_TOP_P if config.top_p is None else config.top_p, seed=seed)
-
-
-def answer_budget(max_new_tokens: int, ratio: float, *, follows_ratio: bool) -> int:
-    """Tokens per answer: the budget of the benchmark, times the ratio if `follows_ratio`."""
-    return max(round(max_new_tokens * ratio), 1) if follows_ratio else max_new_tokens

@@ -3,10 +3,9 @@
 An artifact is a folder `artifacts/<stage>/<fingerprint>/` with the stage's files and a `manifest.json`. The
 fingerprint is a hash of everything that determines the content (never batch size, devices or workers), so that an
 artifact is computed once however many jobs need it. An unfinished artifact lies under `artifacts/.partial/`, where an
-interrupted stage reads its own progress again; one atomic rename moves it to its final name, so that a partial
-artifact is never taken for a finished one. File locks, released by the kernel when the process ends, let one of
-several jobs do the work, or several jobs a part each. A process compares every file with the checksum in the manifest
-before it first reads the file.
+interrupted stage reads its own progress again; one atomic rename moves it to its final name. File locks, released by
+the kernel when the process ends, let one of several jobs do the work, or several jobs a part each. A process compares
+every file with the checksum in the manifest before it first reads the file.
 """
 
 import dataclasses
@@ -369,9 +368,7 @@ class WorkLock:
     def part(self, name: str, done: Callable[[], bool]) -> Iterator[bool]:
         """Hold the lock on one part, beside the holders of other parts; yields True if there is work to do.
 
-        Args:
-            name: Name of the part.
-            done: True if the whole is finished; called while no other process works on the whole.
+        `done` tells if the whole is finished; it is called while no other process works on the whole.
         """
         own = FileLock(self._path.with_suffix(f".{name}.lock"))
         while True:
@@ -410,11 +407,7 @@ def _check_manifest(manifest: Mapping[str, Any], key: str) -> None:
 
 
 def _check(key: str, folder: Path, files: Mapping[str, str]) -> None:
-    """Compare files with their checksums.
-
-    Raises:
-        ArtifactError: A file differs or cannot be read.
-    """
+    """Raise an `ArtifactError` if a file differs from its checksum or cannot be read."""
     try:
         wrong = [name for name, digest in files.items() if file_sha256(folder / name) != digest]
     except OSError as error:

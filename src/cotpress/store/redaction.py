@@ -63,21 +63,14 @@ def without_secrets(text: str) -> str:
 
 
 def check_readable(arguments: Iterable[str]) -> None:
-    """Refuse arguments that UTF-8 cannot encode, so that neither a file nor a message can contain them.
-
-    Raises:
-        ConfigError: An argument is not Unicode text.
-    """
+    """Raise a `ConfigError` for arguments that UTF-8 cannot encode, so that no file or message can contain them."""
     for argument in arguments:
         if argument != argument.encode("utf-8", "replace").decode("utf-8"):
             raise ConfigError(f"the command line cannot be read: {argument!a} is not UTF-8. Fix: rename the file")
 
 
 def refuse_secrets(values: Mapping[str, Any]) -> None:
-    """Refuse settings that contain a key or password, as configurations, logs and reports would show it.
-
-    Args:
-        values: Settings by (dotted) name; groups may be nested.
+    """Refuse settings, by dotted name or nested, with a key or password, as configurations and reports would show it.
 
     Raises:
         ConfigError: Names the setting, never its value.
