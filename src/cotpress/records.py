@@ -61,9 +61,8 @@ class Problem:
     """A question of a benchmark with its gold answer.
 
     Attributes:
-        answer: Gold answer; empty if `unanswerable`.
         extractor: Name of the `Extractor` that finds the answer in an output.
-        unanswerable: The question has no answer, and saying so is correct.
+        unanswerable: The question has no answer (`answer` is empty), and saying so is correct.
     """
 
     id: str
@@ -83,8 +82,8 @@ class Trace:
         thinking: The chain of thought, without its opening and closing tags.
         response: The written solution after the thinking; may be empty; never compressed.
         answer: Gold answer; may be empty.
-        family: Problem family of the built-in data, else empty.
-        spans: Planted labels covering `thinking`, else empty.
+        family: Problem family of the built-in data.
+        spans: Planted labels covering `thinking`.
     """
 
     id: str
@@ -124,11 +123,7 @@ EDITED_STEP = "edited"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuableTrace:
-    """A trace with the valuable part of its thinking, as marked by a distill extractor.
-
-    Attributes:
-        valuable: Character ranges of `thinking`, sorted and disjoint.
-    """
+    """A trace with the `valuable` character ranges of its thinking, sorted and disjoint, as an extractor marks them."""
 
     id: str
     question: str
@@ -222,7 +217,7 @@ class RankedTrace:
 
     Attributes:
         offsets: int32 `[n, 2]`, characters of `thinking` that each of the student's tokens stands for.
-        scores: float32 `[n]`, their scores.
+        scores: float32 `[n]`.
         places: int32 `[n]`, a permutation: the token of place 0 is deleted last.
         num_held: Number of tokens that stay at every ratio; they have the first places.
     """
@@ -368,11 +363,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetAccuracy:
-    """Accuracy if an answer only counts when it ended within `budget` tokens, as in a run with this budget.
+    """Accuracy if an answer only counts when it ended within `budget` tokens, its end token included.
 
-    Attributes:
-        budget: Generated tokens, the end token included, as in `max_new_tokens`.
-        difference: Paired difference from Original at the same budget on the same questions; None without Original.
+    `difference` is the paired difference from Original at the same budget on the same questions.
     """
 
     budget: int
@@ -382,37 +375,34 @@ class BudgetAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemResult:
-    """One row of the results table; None stands for numbers that were not measured.
+    """One row of the results table; None stands for numbers that were not measured or are not defined.
 
     Attributes:
         system: Label of the system.
-        accuracy: Fraction correct (avg@k for k samples per question), with a 95 % interval over questions.
-        mean_tokens: Generated tokens per answer, with a 95 % interval.
         target_ratio: Requested kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if unknown. With mixed
-            ratios, of the traces whose marker states `target_ratio`; None if no trace drew it.
-        generated_ratio: ActRatio, generated tokens relative to those of `generated_against` on the same questions; None
-            if that generated none.
+        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); with mixed ratios, of the
+            traces whose marker states `target_ratio`.
+        accuracy: Fraction correct (avg@k for k samples per question), with an interval over questions.
+        mean_tokens: Generated tokens per answer.
+        truncation_rate: Fraction of answers cut off by the token budget.
+        generated_ratio: ActRatio, generated tokens relative to those of `generated_against` on the same questions.
         generated_against: `ratio 1` (the same student at ratio 1; students with a control marker) or `Original`
             (students of a single ratio); empty without either.
         generated_thinking_ratio: The same over thinking tokens only.
-        accuracy_difference: Paired difference in accuracy from Original on the same questions; None for Original itself
-            and without it.
-        truncation_rate: Fraction of answers cut off by the token budget.
+        accuracy_difference: Paired difference in accuracy from Original on the same questions.
         num_samples: Maximum number of samples of one question.
-        num_training_rows: Training traces of its student; None for systems that were not trained here.
-        standard_error: Standard error of the accuracy, clustered by question; None for a single question.
+        standard_error: Standard error of the accuracy, clustered by question.
         pass_at_k: Probability that one of k answers is correct, for k = 1 .. num_samples.
         training_reduction: Share of the thinking tokens that the compression removed from training, `1 - actual_ratio`;
             with mixed ratios of the whole mixture, in every row of its student.
-        inference_reduction: Share of Original's generated tokens that was saved; negative if there were more, None if
-            Original generated none.
+        inference_reduction: Share of Original's generated tokens that was saved; negative if there were more.
         loop_rate: Fraction of answers that end in a repetition.
         unclosed_rate: Fraction of answers that never close their thinking.
         mean_thinking_tokens: Generated tokens before the thinking was closed, per answer.
         mean_answer_tokens: Other generated tokens, per answer.
-        mean_reference_tokens: Generated tokens per answer in the reference tokenizer, with an interval.
+        mean_reference_tokens: Generated tokens per answer in the reference tokenizer.
         accuracy_at_budgets: Accuracy at the same token budgets for all systems of a run.
+        num_training_rows: Training traces of its student.
         identity: The system itself; None in results of earlier releases, which have its label alone.
     """
 

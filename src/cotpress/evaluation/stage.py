@@ -40,13 +40,9 @@ ANSWERS = "answers.parquet"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A system to evaluate.
+    """A system to evaluate: its name in tables and requested kept fraction, both copied into the records.
 
-    Attributes:
-        system: Name in tables.
-        ratio: Requested kept fraction, copied into the records.
-        student: Artifact of the sft stage, directory or hub id of a PEFT adapter, or None for the base model.
-        protocol: How problems are put to it.
+    `student` is an artifact of the sft stage, directory or hub id of a PEFT adapter, or None for the base model.
     """
 
     system: str
@@ -68,10 +64,8 @@ def evaluate(
     """Predictions of every candidate on all problems (`predictions.parquet`), in the order of the candidates.
 
     Candidates with the same weights generate their missing answers in one pass: the model is loaded once, and all
-    ratios fill its batches together. Each artifact is the same as if its candidate had been evaluated alone.
-
-    Returns:
-        The artifacts; their seconds include answering and judging.
+    ratios fill its batches together. Each artifact is the same as if its candidate had been evaluated alone; its
+    seconds include answering and judging.
 
     Raises:
         ConfigError: A fully fine-tuned student should be evaluated on a server, which cannot load it.
@@ -79,10 +73,8 @@ def evaluate(
     """
     questions = read_records(problems.file(PROBLEMS_FILE), Problem)
     answering = _Answering(model, generation, trainer, store, opened, questions)
-    return [
-        _judged(candidate, answers, problems, answering, store)
-        for candidate, answers in zip(candidates, answering.artifacts(candidates), strict=True)
-    ]
+    answers = answering.artifacts(candidates)
+    return [_judged(c, artifact, problems, answering) for c, artifact in zip(candidates, answers, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,9 +181,7 @@ class _Answering:
         }
 
 
-def _judged(
-    candidate: Candidate, answers: Artifact, problems: Artifact, answering: _Answering, store: ArtifactStore
-) -> Artifact:
+def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answering: _Answering) -> Artifact:
     system, ratio, thinks = candidate.system, candidate.ratio, isinstance(candidate.student, Artifact)
     identity = {
         "answers": answers.key,
@@ -214,7 +204,7 @@ def _judged(
         write_records(folder / PREDICTIONS_FILE, predictions, Prediction)
         return Summary(num_rows=len(predictions))
 
-    judged = store.build("evaluate", identity, produce)
+    judged = answering.store.build("evaluate", identity, produce)
     return dataclasses.replace(judged, seconds=judged.seconds + answers.seconds, fresh=judged.fresh or answers.fresh)
 
 

@@ -67,13 +67,9 @@ class Case:
 def build_case(
     kind: TruthKind, trace: Trace, sentences: Sequence[SentenceImportance], tokenizer: "PreTrainedTokenizerBase"
 ) -> Case:
-    """Return the case of one trace.
+    """Return the case of one trace, in the base model's tokens.
 
-    Args:
-        kind: Kind of its truth.
-        trace: With labelled spans, unless the truth is the importance of its sentences.
-        sentences: Sentences of this trace in order, for that kind alone.
-        tokenizer: Tokenizer of the base model.
+    The truth is in its labelled spans or, for the kind `importance`, in its `sentences`, which are in order.
     """
     ids, offsets = tokenize_with_offsets(tokenizer, trace.thinking)
     text, kinds = trace.thinking, tuple[str, ...]()

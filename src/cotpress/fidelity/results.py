@@ -1,10 +1,7 @@
-"""`results.json` of a fidelity job, and tables over the jobs on the same traces.
-
-The tables show the agreement with the truth, its difference from position alone, and the agreement by kind of token.
-"""
+"""`results.json` of a fidelity job, and tables over the jobs on the same traces."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +53,6 @@ class FidelityResults:
         truth_artifact: Key of the artifact with the judged traces.
         model: Name of the model whose tokens are judged.
         tokenizer: Fingerprint of its tokenizer.
-        num_resamples: Number of resamples behind each interval.
         rows: The scorer, then the trivial rules.
         artifacts: Keys of the artifacts behind the scorer's row, by stage.
     """
@@ -91,10 +87,7 @@ def read_results(folder: Path) -> FidelityResults:
 
 
 def results_beside(folder: Path) -> list[FidelityResults]:
-    """Return the results in the folders beside `folder` that may stand in one table with its own.
-
-    Damaged ones are logged and left out.
-    """
+    """Return the results at or beside `folder` that may stand in one table with its own; damaged ones are logged."""
     own = read_results(folder)
     comparable = []
     for path in sorted(folder.parent.glob(f"*/{RESULTS_FILE}")):
@@ -138,7 +131,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _difference(row: FidelityRow, rows: Sequence[FidelityRow]) -> str:
-    """Return ` key=value` for every setting in which another row of the same name and reference differs.
+    """Return ` key=value` for every setting that differs between rows of the same name and reference.
 
     Settings that only one of them has are ignored: earlier releases stored fewer, and extractors have their own.
     """
@@ -176,9 +169,14 @@ def main_grid(rows: Sequence[FidelityRow], *, confidence: float) -> Grid:
     """Return a row per scorer and trivial rule: main measure, its difference from position, other measures."""
     level = f"[{100 * confidence:g} %]"
     main, *others = dict.fromkeys(name for row in rows for name in row.metrics)
-    brief = len(others) > 2  # many further columns show no intervals; results.csv has them
+    cell = _value if len(others) > 2 else _interval  # many further columns show no intervals; the CSV has them
     headings = ("scorer", "reference", "n", f"{main} {level}", f"minus position {level}", "beats position", *others)
-    return Grid(headings, tuple(_cells(row, others, brief=brief) for row in rows))
+    cells = [
+        (row.system, row.reference, str(row.main.n), _interval(row.main), _interval(row.over_position, sign="+"),
+         _verdict(row.over_position), *(cell(row.metrics.get(name)) for name in others))
+        for row in rows
+    ]  # fmt: skip
+    return Grid(headings, tuple(cells))
 
 
 def kinds_grid(rows: Sequence[FidelityRow], *, confidence: float | None = None) -> Grid | None:
@@ -202,30 +200,15 @@ def kinds_title(confidence: float | None = None) -> str:
 
 def csv_table(rows: Sequence[FidelityRow]) -> str:
     """Return every number of the rows, unrounded: one line per row and measure."""
-
-    def lines() -> Iterator[list[object]]:
-        for row in rows:
-            measures: list[tuple[str, str, Interval]] = [(name, "", value) for name, value in row.metrics.items()]
-            if row.over_position is not None:
-                measures.append(("minus position", "", row.over_position))
-            measures += [("ROC AUC by kind", kind, value) for kind, value in row.kinds.items()]
-            for name, kind, i in measures:
-                yield [row.system, row.reference, row.rule, name, kind, i.n, i.value, i.low, i.high]
-
-    return csv_text(["scorer", "reference", "rule", "measure", "kind", "n", "value", "low", "high"], lines())
-
-
-def _cells(row: FidelityRow, others: Sequence[str], *, brief: bool) -> tuple[str, ...]:
-    further = [row.metrics.get(name) for name in others]
-    return (
-        row.system,
-        row.reference,
-        str(row.main.n),
-        _interval(row.main),
-        _interval(row.over_position, sign="+"),
-        _verdict(row.over_position),
-        *(_value(i) if brief else _interval(i) for i in further),
-    )
+    lines: list[tuple[object, ...]] = []
+    for row in rows:
+        measures = [(name, "", value) for name, value in row.metrics.items()]
+        if row.over_position is not None:
+            measures.append(("minus position", "", row.over_position))
+        measures += [("ROC AUC by kind", kind, value) for kind, value in row.kinds.items()]
+        for name, kind, i in measures:
+            lines.append((row.system, row.reference, row.rule, name, kind, i.n, i.value, i.low, i.high))
+    return csv_text(["scorer", "reference", "rule", "measure", "kind", "n", "value", "low", "high"], lines)
 
 
 def _verdict(over_position: Interval | None) -> str:
