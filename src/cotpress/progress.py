@@ -8,11 +8,9 @@ from typing import Self
 
 log = logging.getLogger(__name__)
 
-LINE_EVERY_S = 10.0
-"""Seconds between two plain progress lines."""
+LINE_EVERY_S = 10.0  # seconds between two plain progress lines
 
-_SAMPLE = 0.05
-"""Fraction of this call's work after which a rate is shown."""
+_SAMPLE = 0.05  # fraction of this call's work after which a rate is shown
 
 
 class Progress:

@@ -96,8 +96,7 @@ def render_chat(
 
 _CONTEXT_TOKENS = 16
 """Tokens that are decoded as context; more than the tokens of one character, which may be single bytes."""
-_UNFINISHED = "\ufffd"
-"""Output of a decoder for an incomplete character, of which some bytes are missing."""
+_UNFINISHED = "\ufffd"  # output of a decoder for an incomplete character, of which some bytes are missing
 
 
 class ChatFormat:

@@ -109,16 +109,12 @@ class SentenceImportance:
 class TruthKind(Enum):
     """Kind of knowledge about the traces that scorers are judged on."""
 
-    tokens = "tokens"
-    """Every character is labelled: essential or planted redundancy of some kind (`Trace.spans`)."""
-    steps = "steps"
-    """Every step is labelled: original, inserted, or edited, which counts as neither (`Trace.spans`)."""
-    importance = "importance"
-    """Every sentence has a measured importance (`SentenceImportance`)."""
+    tokens = "tokens"  # every character is labelled: essential or planted redundancy of some kind (`Trace.spans`)
+    steps = "steps"  # every step is labelled: original, inserted, or edited, which counts as neither (`Trace.spans`)
+    importance = "importance"  # every sentence has a measured importance (`SentenceImportance`)
 
 
-EDITED_STEP = "edited"
-"""Kind of a step that is neither original nor inserted and is not judged."""
+EDITED_STEP = "edited"  # kind of a step that is neither original nor inserted and is not judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,16 +271,11 @@ class Prediction:
 class Origin(Enum):
     """Kind of a system."""
 
-    scorer = "scorer"
-    """Student trained on traces that were cut by a scorer."""
-    original = "original"
-    """Student trained on the whole traces."""
-    base = "base"
-    """Model without training."""
-    baseline = "baseline"
-    """Model prompted or cut off to write less, without training for it."""
-    given = "given"
-    """Model or adapter that the user names."""
+    scorer = "scorer"  # student trained on traces that were cut by a scorer
+    original = "original"  # student trained on the whole traces
+    base = "base"  # model without training
+    baseline = "baseline"  # model prompted or cut off to write less, without training for it
+    given = "given"  # model or adapter that the user names
 
 
 ON_BASE, MIXED = "Base", "mixed"

@@ -16,8 +16,7 @@ from typing import Annotated, Any
 
 from cotpress.errors import ConfigError, require
 
-_LARGEST = 2**63 - 1
-"""Whole numbers end up in columns and random generators of 64 bits."""
+_LARGEST = 2**63 - 1  # whole numbers end up in columns and random generators of 64 bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,7 @@ def mean_interval(values: Sequence[float] | NDArray[np.float64], confidence: flo
     return Interval(value=mean, low=mean - half, high=mean + half, n=len(values))
 
 
-Measure = Callable[[Prediction], float]
-"""Number measured on one answer."""
+Measure = Callable[[Prediction], float]  # number measured on one answer
 
 
 def accuracy_interval(

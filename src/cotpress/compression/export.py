@@ -25,10 +25,8 @@ FILES = {
     ExportFormat.openai: "compressed.openai.jsonl",
 }
 """Names of the exported files."""
-DATASET_INFO = "dataset_info.json"
-"""Index file in the `dataset_dir` of LLaMA-Factory."""
-DATASET = "compressed"
-"""Name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`."""
+DATASET_INFO = "dataset_info.json"  # index file in the `dataset_dir` of LLaMA-Factory
+DATASET = "compressed"  # name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`
 
 
 def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:

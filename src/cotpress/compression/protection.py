@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from cotpress.compression.config import Protection
 
 _LETTER = r"[^\W\d_]"
-_DIGIT = "[\\d\u00b2\u00b3\u00b9\u2070-\u2089\u00bc-\u00be\u2150-\u215f]"
-"""With superscripts, subscripts and fractions."""
+_DIGIT = "[\\d\u00b2\u00b3\u00b9\u2070-\u2089\u00bc-\u00be\u2150-\u215f]"  # with superscripts, subscripts and fractions
 _JOINT = rf"(?<={_LETTER}{_LETTER})[-/_][^\W_]|(?<=[^\W_])[-/_]{_LETTER}{_LETTER}"
 """A word on one side, a letter or digit on the other."""
 _SIGNS = (

@@ -39,14 +39,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGE = "compress"
-BY_MARKER = "actual_ratio_by_marker"
-"""Fact of mixed ratios: the reached ratio by the drawn one, as Python writes it."""
-USUAL_SHARE = 0.95
-"""Share of the training traces below which the log contains a warning."""
-TRACES_AT_ONCE = 512
-"""Traces per batch; limits memory without changing results."""
-TRACES_RANKED = 1000
-"""Number of first traces whose order of deletion is stored for reports."""
+BY_MARKER = "actual_ratio_by_marker"  # fact of mixed ratios: the reached ratio by the drawn one, as Python writes it
+USUAL_SHARE = 0.95  # share of the training traces below which the log contains a warning
+TRACES_AT_ONCE = 512  # traces per batch; limits memory without changing results
+TRACES_RANKED = 1000  # number of first traces whose order of deletion is stored for reports
 DECIDED_TO_KEEP = 0.5
 """A token stays if at least this share of its characters was decided to stay; shares other than 0 and 1 occur only if
 the student has another tokenizer than LLMLingua's model."""

@@ -208,8 +208,7 @@ def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answeri
     return dataclasses.replace(judged, seconds=judged.seconds + answers.seconds, fresh=judged.fresh or answers.fresh)
 
 
-ROOM = 2
-"""Budget of an answer, relative to the longest trace; an answer beyond it will hardly end soon."""
+ROOM = 2  # budget of an answer, relative to the longest trace; an answer beyond it will hardly end soon
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,16 +31,12 @@ from cotpress.statistics import (
     token_ratio,
 )
 
-REPEATS = 4
-"""Fewest repetitions of the n-gram at the end."""
-SHORTEST = 40
-"""Fewest pieces that the repetitions cover together; four times `ha` is no loop."""
-LONGEST = 200
-"""Longest n-gram, in pieces: a paragraph."""
+REPEATS = 4  # fewest repetitions of the n-gram at the end
+SHORTEST = 40  # fewest pieces that the repetitions cover together; four times `ha` is no loop
+LONGEST = 200  # longest n-gram, in pieces: a paragraph
 
 _PIECE = re.compile(r"\d|[^\W\d]{1,16}|[^\w\s]")
-_TAIL_CHARACTERS = 12 * REPEATS * LONGEST
-"""Characters of the end that are searched; 12 per piece is far above the mean."""
+_TAIL_CHARACTERS = 12 * REPEATS * LONGEST  # characters of the end that are searched; 12 per piece is far above the mean
 
 
 def is_loop(items: Sequence[Hashable]) -> bool:

@@ -37,8 +37,7 @@ class Case:
     """One trace with `n` tokens and `m` judged units.
 
     Attributes:
-        id: Id of the trace.
-        num_chars: Length of its thinking.
+        num_chars: Length of the thinking.
         token_ids: int32 `[n]`, tokens of the base model.
         offsets: int32 `[n, 2]`, characters that each token stands for.
         units: int64 `[n]`, unit of each token; -1 for none. Every unit has a token.
@@ -47,7 +46,6 @@ class Case:
         rules: float64 `[m]` by name, scores of the trivial rules.
     """
 
-    id: str
     num_chars: int
     token_ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
@@ -92,7 +90,6 @@ def build_case(
         worth = [judged[i][2] for i in seen.tolist()]
         rules = step_rules(text, [ranges[i] for i in seen.tolist()])
     return Case(
-        id=trace.id,
         num_chars=len(trace.thinking),
         token_ids=ids,
         offsets=offsets,
@@ -133,11 +130,12 @@ def step_rules(text: str, steps: Sequence[tuple[int, int]]) -> dict[str, Floats]
     new = newness([text[a:b].strip() for a, b in ranges])
     ends = np.array([b for _, b in ranges], dtype=np.int64)
     pieces = ["".join(text[a:b].split()) for a, b in steps]
+    new_of_steps = [new[(ends > a) & (ends <= b)] for a, b in steps]
     return {
         POSITION: np.arange(len(steps), dtype=np.float64),
         LENGTH: np.array([len(text[a:b].strip()) for a, b in steps], dtype=np.float64),
-        DIGIT_SHARE: np.array([_mean([float(c.isdigit()) for c in piece]) for piece in pieces]),
-        NEW_BIGRAMS: np.array([_mean(new[(ends > a) & (ends <= b)].tolist()) for a, b in steps]),
+        DIGIT_SHARE: np.array([sum(c.isdigit() for c in piece) / max(len(piece), 1) for piece in pieces]),
+        NEW_BIGRAMS: np.array([words.sum() / max(len(words), 1) for words in new_of_steps]),
     }
 
 
@@ -149,7 +147,3 @@ def newness(words: Sequence[str]) -> Floats:
         new.append(float(pair not in seen))
         seen.add(pair)
     return np.array(new, dtype=np.float64)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

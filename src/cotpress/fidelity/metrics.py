@@ -16,8 +16,7 @@ from cotpress.fidelity.cases import Case, Floats
 from cotpress.modeling.selection import rank_many
 from cotpress.records import Interval, TruthKind
 
-SEED = 0
-"""Seed of the resamples of every interval, so that a repeated command gives the same numbers."""
+SEED = 0  # seed of the resamples of every interval, so that a repeated command gives the same numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +85,8 @@ def _without(values: Floats, position: Floats) -> Floats:
     return np.asarray(centred - place * (centred @ place) / max(float(place @ place), 1e-12), dtype=np.float64)
 
 
-RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-"""Ratios of `kept@R`."""
-MIN_SENTENCES = 3
-"""Minimum for a correlation with position partialled out."""
+RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # ratios of `kept@R`
+MIN_SENTENCES = 3  # minimum for a correlation with position partialled out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_Judgements = dict[str, Judgement]
-"""Measures by trace."""
+_Judgements = dict[str, Judgement]  # measures by trace
 
 
 def measure(

@@ -34,12 +34,10 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-CHECKSUM = "checksum"
-"""Key of the manifest: a hash of the other keys, which detects a damaged number among the facts."""
+CHECKSUM = "checksum"  # key of the manifest: a hash of the other keys, which detects a damaged number among the facts
 TIMING = "timing.json"
 _MANIFEST_KEYS = {"stage", "fingerprint", "identity", "num_rows", "dropped", "facts", "files"}
-SCRATCH = "scratch"
-"""Folder inside a partial artifact for resumable progress; removed when the artifact is finished."""
+SCRATCH = "scratch"  # folder inside a partial artifact for resumable progress; removed when the artifact is finished
 _BRIEF_S = 0.5
 """A shorter wait for a lock is not logged: each job that does a part holds the lock of the whole when it starts."""
 

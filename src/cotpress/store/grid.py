@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from cotpress.records import Interval
 
-_SHORTEST = 6
-"""Characters of the first column that stay in a table of limited width."""
+_SHORTEST = 6  # characters of the first column that stay in a table of limited width
 
 
 @dataclass(frozen=True, slots=True)

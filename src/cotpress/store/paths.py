@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from cotpress.errors import ArtifactError
 
 FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress.py: also output=DIR)"
-_KEY = re.compile(r"[a-z][a-z0-9_]*/[0-9a-f]{1,64}")
-"""`stage/fingerprint`."""
+_KEY = re.compile(r"[a-z][a-z0-9_]*/[0-9a-f]{1,64}")  # `stage/fingerprint`
 _ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE}
 )

@@ -30,11 +30,9 @@ _BEARER = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{32,}")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-_MIN_CHARS = 8
-"""Shorter values are taken for words."""
+_MIN_CHARS = 8  # shorter values are taken for words
 
-_read: set[str] = set()
-"""Keys that this process has read from variables of any name."""
+_read: set[str] = set()  # keys that this process has read from variables of any name
 
 
 def remember(secret: str) -> None:

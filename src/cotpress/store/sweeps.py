@@ -28,11 +28,9 @@ class JobState(Enum):
 
     running = "running"
     finished = "finished"
-    found = "found"
-    """Finished by an earlier command, so that nothing was computed."""
+    found = "found"  # finished by an earlier command, so that nothing was computed
     failed = "failed"
-    interrupted = "interrupted"
-    """Stopped with its sweep."""
+    interrupted = "interrupted"  # stopped with its sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,7 @@ from cotpress.store.artifacts import replaced
 
 R = TypeVar("R")
 
-ROWS_AT_ONCE = 128
-"""Records in memory when a file is streamed."""
+ROWS_AT_ONCE = 128  # records in memory when a file is streamed
 
 _SPAN = pa.struct({"start": pa.int32(), "end": pa.int32()})
 _LABELLED = pa.struct({"start": pa.int32(), "end": pa.int32(), "kind": pa.string(), "essential": pa.bool_()})

@@ -56,7 +56,7 @@ def test_average_precision_by_hand() -> None:
     # best first: essential, redundant, essential -> precision 1/1 and 2/3
     none = np.empty(0, dtype=np.int32)
     case = Case(
-        id="t", num_chars=0, token_ids=none, offsets=none, units=none, worth=np.array([1.0, 0.0, 1.0]),
+        num_chars=0, token_ids=none, offsets=none, units=none, worth=np.array([1.0, 0.0, 1.0]),
         kinds=("a", "b", "a"), rules={},
     )  # fmt: skip
     assert judge(TruthKind.tokens, case, np.array([3.0, 2.0, 1.0])).metrics["AP"] == pytest.approx(5 / 6)
