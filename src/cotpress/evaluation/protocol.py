@@ -16,24 +16,16 @@ from cotpress.records import Problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """Everything that, with model and problems, determines the answers.
+    """Everything that, with model and problems, determines the answers."""
 
-    Attributes:
-        max_new_tokens: Budget per answer, in tokens.
-        context_tokens: Longest prompt plus answer; ends an answer as the budget does.
-        marker_ratio: Ratio announced by the control marker, or None. A ratio without a marker text (1) becomes None,
-            so that the same prompt does not get two identities.
-        instruction: Line after the question; empty adds none.
-        samples: Answers per problem, each with its own random stream.
-        sampling: Choice of the next token; None is greedy.
-    """
-
-    max_new_tokens: int
-    context_tokens: int
+    max_new_tokens: int  # budget per answer, in tokens
+    context_tokens: int  # longest prompt plus answer; ends an answer as the budget does
+    # Ratio announced by the control marker, or None. A ratio without a marker text (1) becomes None, so that the same
+    # prompt does not get two identities.
     marker_ratio: float | None = None
-    instruction: str = ""
-    samples: int = 1
-    sampling: Sampling | None = None
+    instruction: str = ""  # line after the question; empty adds none
+    samples: int = 1  # answers per problem, each with its own random stream
+    sampling: Sampling | None = None  # choice of the next token; None is greedy
 
     def __post_init__(self) -> None:
         if self.marker_ratio is not None and self.marker_ratio >= 1:
@@ -61,27 +53,19 @@ def answer_key(problem_id: str, sample: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A student's answer to one problem, not yet judged.
+    """A student's answer to one problem, not yet judged."""
 
-    Attributes:
-        id: The problem.
-        sample: Index of the sample for this problem.
-        output: Generated text, without the prompt.
-        num_tokens: Generated tokens in the student's tokenizer, end token not counted.
-        num_thinking_tokens: Tokens before the text that closes a thinking; all tokens if nothing closes it. The verdict
-            decides whether there was a thinking at all.
-        retokenized: The backend did not return token ids, so both numbers count the output tokenized again. They can be
-            off by a few where the model wrote other tokens for the same text.
-        finish_reason, latency_s: As in `cotpress.generation.backends.Generation`.
-    """
-
-    id: str
-    sample: int
-    output: str
-    num_tokens: int
+    id: str  # of the problem
+    sample: int  # index of the sample for this problem
+    output: str  # generated text, without the prompt
+    num_tokens: int  # generated tokens in the student's tokenizer, end token not counted
+    # Tokens before the text that closes a thinking; all tokens if nothing closes it. The verdict decides whether there
+    # was a thinking at all.
     num_thinking_tokens: int
+    # The backend did not return token ids, so both numbers count the output tokenized again. They can be off by a few
+    # where the model wrote other tokens for the same text.
     retokenized: bool
-    finish_reason: str
+    finish_reason: str  # this and the next as in `cotpress.generation.backends.Generation`
     latency_s: float
 
     @classmethod

@@ -34,25 +34,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One trace with `n` tokens and `m` judged units.
+    """One trace with `n` tokens and `m` judged units."""
 
-    Attributes:
-        num_chars: Length of the thinking.
-        token_ids: int32 `[n]`, tokens of the base model.
-        offsets: int32 `[n, 2]`, characters that each token stands for.
-        units: int64 `[n]`, unit of each token; -1 for none. Every unit has a token.
-        worth: float64 `[m]`: 1 for essential and 0 for redundant units, or the measured importance.
-        kinds: Planted kind of each unit; empty if units have no kinds.
-        rules: float64 `[m]` by name, scores of the trivial rules.
-    """
-
-    num_chars: int
-    token_ids: NDArray[np.int32]
-    offsets: NDArray[np.int32]
-    units: NDArray[np.int64]
-    worth: Floats
-    kinds: tuple[str, ...]
-    rules: Mapping[str, Floats]
+    num_chars: int  # length of the thinking
+    token_ids: NDArray[np.int32]  # `[n]`, tokens of the base model
+    offsets: NDArray[np.int32]  # `[n, 2]`, characters that each token stands for
+    units: NDArray[np.int64]  # `[n]`, unit of each token; -1 for none. Every unit has a token.
+    worth: Floats  # `[m]`: 1 for essential and 0 for redundant units, or the measured importance
+    kinds: tuple[str, ...]  # planted kind of each unit; empty if units have no kinds
+    rules: Mapping[str, Floats]  # `[m]` by name, scores of the trivial rules
 
     def unit_scores(self, token_scores: NDArray[np.float32]) -> Floats:
         """Return the mean score of each unit's tokens, float64 `[m]`."""

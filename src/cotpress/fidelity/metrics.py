@@ -91,16 +91,13 @@ MIN_SENTENCES = 3  # minimum for a correlation with position partialled out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Measures of one trace, without those that are not defined for it.
+    """Measures of one trace, without those that are not defined for it."""
 
-    Attributes:
-        metrics: Measures by name, the main one first. AP is the average precision, `kept@R` the share of the essential
-            tokens that a compression to R keeps.
-        kinds: ROC AUC by kind of token: of an essential kind against all redundant tokens, of all essential tokens
-            against a redundant kind.
-    """
-
+    # Measures by name, the main one first. AP is the average precision, `kept@R` the share of the essential tokens that
+    # a compression to R keeps.
     metrics: Mapping[str, float]
+    # ROC AUC by kind of token: of an essential kind against all redundant tokens, of all essential tokens against a
+    # redundant kind
     kinds: Mapping[str, float]
 
     @property

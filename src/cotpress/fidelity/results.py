@@ -18,25 +18,17 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityRow:
-    """One scorer, or one trivial rule.
-
-    Attributes:
-        reference: Tuning of its reference model; `-` without one.
-        rule: True for a trivial rule.
-        metrics: Means over traces, by name, the main one first.
-        over_position: Main measure minus that of the position rule on the same traces; None for that rule.
-        kinds: ROC AUC by kind of token; see `Judgement.kinds`.
-        dropped: Traces that could not be scored or judged, by reason.
-        settings: Settings that distinguish the scorer from others of its name (JSON values).
-    """
+    """One scorer, or one trivial rule."""
 
     system: str
-    reference: str
-    rule: bool
-    metrics: Mapping[str, Interval]
+    reference: str  # tuning of its reference model; `-` without one
+    rule: bool  # true for a trivial rule
+    metrics: Mapping[str, Interval]  # means over traces, by name, the main one first
+    # Main measure minus that of the position rule on the same traces; None for that rule
     over_position: Interval | None
-    kinds: Mapping[str, Interval] = field(default_factory=dict)
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    kinds: Mapping[str, Interval] = field(default_factory=dict)  # ROC AUC by kind of token; see `Judgement.kinds`
+    dropped: Mapping[str, int] = field(default_factory=dict)  # traces that could not be scored or judged, by reason
+    # Settings that distinguish the scorer from others of its name (JSON values)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,23 +39,16 @@ class FidelityRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityResults:
-    """Results of one job.
-
-    Attributes:
-        truth_artifact: Key of the artifact with the judged traces.
-        model: Name of the model whose tokens are judged.
-        tokenizer: Fingerprint of its tokenizer.
-        rows: The scorer, then the trivial rules.
-        artifacts: Keys of the artifacts behind the scorer's row, by stage.
-    """
+    """Results of one job."""
 
     truth: str
-    truth_artifact: str
-    model: str
-    tokenizer: str
+    truth_artifact: str  # key of the artifact with the judged traces
+    model: str  # name of the model whose tokens are judged
+    tokenizer: str  # fingerprint of its tokenizer
     confidence: float
     num_resamples: int
-    rows: tuple[FidelityRow, ...]
+    rows: tuple[FidelityRow, ...]  # the scorer, then the trivial rules
+    # Keys of the artifacts behind the scorer's row, by stage
     artifacts: Mapping[str, str] = field(default_factory=dict)
 
     @property

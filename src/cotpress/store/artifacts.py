@@ -44,39 +44,25 @@ _BRIEF_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Description of an artifact, by the stage that has just written it.
+    """Description of an artifact, by the stage that has just written it."""
 
-    Attributes:
-        num_rows: Rows of its main table (or training rows seen).
-        dropped: Number of dropped rows by reason.
-        facts: Further deterministic numbers and names (JSON values).
-        shared_seconds: Wall time of earlier work on several artifacts at once (`unfinished`).
-    """
-
-    num_rows: int
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    shared_seconds: float = 0.0
+    num_rows: int  # rows of its main table (or training rows seen)
+    dropped: Mapping[str, int] = field(default_factory=dict)  # number of dropped rows by reason
+    facts: Mapping[str, Any] = field(default_factory=dict)  # further deterministic numbers and names (JSON values)
+    shared_seconds: float = 0.0  # wall time of earlier work on several artifacts at once (`unfinished`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A finished stage output on disk.
-
-    Attributes:
-        fingerprint: Hash of its identity.
-        seconds: Wall time of the job that computed it.
-        fresh: True if the call that returned it computed it.
-        verified: False if its files have not been compared with their checksums; `file` then does so.
-    """
+    """A finished stage output on disk."""
 
     stage: str
-    fingerprint: str
+    fingerprint: str  # hash of its identity
     path: Path
     manifest: Mapping[str, Any]
-    seconds: float
-    fresh: bool = False
-    verified: bool = True
+    seconds: float  # wall time of the job that computed it
+    fresh: bool = False  # true if the call that returned it computed it
+    verified: bool = True  # false if its files have not been compared with their checksums; `file` then does so
 
     @property
     def key(self) -> str:

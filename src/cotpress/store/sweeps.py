@@ -35,26 +35,16 @@ class JobState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobNote:
-    """State of a job, written by the job.
+    """State of a job, written by the job."""
 
-    Attributes:
-        overrides: Its part of the command line.
-        run_dir: Its run directory or other output; None until it is known.
-        error: Reason of a failure, in one or a few lines.
-        started_at: Unix time in seconds.
-        seconds: Wall time; None while it runs.
-        metric: Value for a sweeper to optimise.
-        pid: Id of the working process, on the machine where it runs.
-    """
-
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # its part of the command line
     state: JobState
-    run_dir: Path | None = None
-    error: str | None = None
-    started_at: float = 0.0
-    seconds: float | None = None
-    metric: float | None = None
-    pid: int | None = None
+    run_dir: Path | None = None  # its run directory or other output; None until it is known
+    error: str | None = None  # reason of a failure, in one or a few lines
+    started_at: float = 0.0  # unix time in seconds
+    seconds: float | None = None  # wall time; None while it runs
+    metric: float | None = None  # value for a sweeper to optimise
+    pid: int | None = None  # id of the working process, on the machine where it runs
 
     @property
     def succeeded(self) -> bool:
@@ -64,15 +54,10 @@ class JobNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepJob:
-    """One job of a sweep.
+    """One job of a sweep."""
 
-    Attributes:
-        number: Position in the sweep, from 0; also the name of its folder.
-        folder: Its folder; does not exist before the job has started, and neither does its note.
-    """
-
-    number: int
-    folder: Path
+    number: int  # position in the sweep, from 0; also the name of its folder
+    folder: Path  # its folder; does not exist before the job has started, and neither does its note
     overrides: tuple[str, ...]
     note: JobNote | None
 
@@ -84,18 +69,12 @@ class SweepJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """All jobs of one multirun.
-
-    Attributes:
-        jobs: In order; without a plan only the started ones.
-        entry: Entry script, e.g. `train`; empty if there is no plan.
-        planned: False if the sweeper chooses its jobs one by one, so that their number is unknown.
-    """
+    """All jobs of one multirun."""
 
     folder: Path
-    jobs: tuple[SweepJob, ...]
-    entry: str
-    planned: bool
+    jobs: tuple[SweepJob, ...]  # in order; without a plan only the started ones
+    entry: str  # entry script, e.g. `train`; empty if there is no plan
+    planned: bool  # false if the sweeper chooses its jobs one by one, so that their number is unknown
 
     @property
     def failed(self) -> int:
