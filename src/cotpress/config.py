@@ -2,9 +2,7 @@
 
 `conf/` holds the values, these classes the names, types and meaning. Hydra merges both, so a misspelt key or a wrong
 type fails before anything is loaded. The entry scripts turn the result into these plain objects; no other code sees
-OmegaConf.
-
-The rules of a setting stand beside it (see `cotpress.settings`); here are those that relate several groups.
+OmegaConf. The rules of a setting stand beside it (see `cotpress.settings`); here are those that relate several groups.
 """
 
 from collections.abc import Iterator
@@ -256,13 +254,11 @@ def _check_traces(data: DataConfig) -> None:
 
 
 def _check_seed(evaluation: EvaluationConfig, seed: int) -> None:
-    if evaluation.generation.seed != seed:
-        got = evaluation.generation.seed
+    if (got := evaluation.generation.seed) != seed:
         raise ConfigError(f"evaluation.generation.seed: got {got}, but seed decides it. Fix: seed={got}")
 
 
 EntryConfig: TypeAlias = TrainConfig | CompressConfig | FidelityConfig | EvaluateConfig | ReportConfig
-"""Configuration of an entry script."""
 
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,

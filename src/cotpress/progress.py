@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 log = logging.getLogger(__name__)
@@ -33,14 +32,12 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._bar is not None:
-            self._bar.__enter__()
+            self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
+            self._bar.stop()
 
     def advance(self, amount: int, note: str = "") -> None:
         """Add `amount` units to the finished work; `note` (e.g. the loss) is shown beside the rate."""

@@ -6,11 +6,10 @@ A training sequence is `prompt + completion`:
     completion  thinking_open  thinking  thinking_close  response  end of turn
 
 The part of `thinking_open` that the model's template writes at the end of the prompt is left out of the completion.
+Thinking is inserted as token ids, so that exactly the kept tokens are trained on.
 
 In a layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) the response is the last
 paragraph. Only models trained in this layout follow it; the output of other models has no such division.
-
-Thinking is inserted as token ids, so that exactly the kept tokens are trained on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,8 +63,7 @@ def messages(chat: ChatConfig, question: str, ratio: float | None = None) -> lis
     return [user] if chat.system is None else [{"role": "system", "content": chat.system}, user]
 
 
-TEMPLATE_DATE = datetime(2024, 7, 26, 12)
-"""Date for chat templates that use the current one, equal to the default of Llama 3's template."""
+TEMPLATE_DATE = datetime(2024, 7, 26, 12)  # for templates that use the current date; the default of Llama 3's
 _DIRECTIVES = [f"%{letter}" for letter in (*"aAbBcdDeFHIjmMpSTuUwWxXyYZ", "-d", "-m", "-H", "-I", "-M", "-S")]
 # transformers accepts no function for a template, but a macro replaces the function of the same name. Its final line
 # break belongs to the tag (`trim_blocks`), so that the text after it still begins a line.
@@ -94,8 +92,7 @@ def render_chat(
     return str(rendered)
 
 
-_CONTEXT_TOKENS = 16
-"""Tokens that are decoded as context; more than the tokens of one character, which may be single bytes."""
+_CONTEXT_TOKENS = 16  # decoded as context; more than one character has, whose tokens may be single bytes
 _UNFINISHED = "\ufffd"  # output of a decoder for an incomplete character, of which some bytes are missing
 
 
@@ -110,7 +107,6 @@ class ChatFormat:
         self._tokenizer, self._chat = tokenizer, chat
         self.has_tags = bool(chat.thinking_close.strip())
         self._close = self.text_ids(chat.thinking_close)
-        self._end = [tokenizer.eos_token_id]
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of `text` alone, without special tokens."""
@@ -126,7 +122,8 @@ class ChatFormat:
 
     def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
         """Token ids of the assistant's turn around the given thinking tokens."""
-        return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), *self._end]
+        end = self._tokenizer.eos_token_id
+        return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), end]
 
     def thinking_start(self) -> list[int]:
         """Token ids of the completion before the first thinking token."""
@@ -151,10 +148,10 @@ class ChatFormat:
         return text[begin : closing[0]].strip(), text[closing[1] :].strip(), True
 
     def num_thinking_tokens(self, ids: Sequence[int]) -> int:
-        """Number of generated tokens that end before the closing text; all if there is none.
+        """Number of generated tokens, the opening tag's included, that end before the closing text; all without one.
 
-        Generated tokens are counted, including the opening tag, as tokenizing the text again could merge inserted ones.
-        A binary search decodes each token about twice.
+        They are counted as generated, as tokenizing the text again could merge inserted ones. A binary search decodes
+        each token about twice.
         """
         closing = self._closing(self._decoded(ids))
         if closing is None:
@@ -197,12 +194,9 @@ class ChatFormat:
 
     @cached_property
     def _opening(self) -> str:
-        """Text between the prompt and the thinking: the part of `thinking_open` that the template does not write.
-
-        The templates of R1's distilled models and QwQ end the prompt with the tag.
-        """
+        """Text between the prompt and the thinking: the part of `thinking_open` that the template does not write."""
         whole, tag = self._chat.thinking_open, self._chat.thinking_open.strip()
-        if not tag or not self._prompt_opens(tag):
+        if not tag or not self._prompt_opens(tag):  # the templates of R1's distilled models and QwQ do
             return whole
         written = self._example_prompt.rpartition(tag)[2]  # white space
         rest = whole.partition(tag)[2]

@@ -105,18 +105,10 @@ def summarize(
 ) -> SystemResult:
     """One row of the results table; see `SystemResult` for its fields.
 
-    Args:
-        predictions: Answers of the system, one or several samples per question.
-        system: Label of the row.
-        ratio: Requested kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction.
-        original: Answers of the student trained on uncompressed traces to the same questions.
-        training_ratio: With mixed ratios, the kept fraction of all training thinking; None means `actual_ratio`.
-        ratio_one: Answers of the same student at ratio 1. Only a student with a control marker has them; its ActRatio
-            is relative to them (TokenSkip), that of other students to `original`.
-        budgets: Token budgets for `accuracy_at_budgets`; see `matched_budgets`.
-        confidence: Level of the intervals.
-        artifacts: Keys of the artifacts behind the row, by stage.
+    `original` and `ratio_one` are the answers to the same questions of the student trained on uncompressed traces, and
+    of the same student at ratio 1. Only a student with a control marker has the latter; its ActRatio is relative to
+    them (TokenSkip), that of other students to `original`. `training_ratio` is the kept fraction of all training
+    thinking, where that is not `actual_ratio` (mixed ratios). For `budgets` see `matched_budgets`.
 
     Raises:
         DataError: There are no predictions, or none has a question in common with `original`.

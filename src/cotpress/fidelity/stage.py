@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.errors import ArtifactError, DataError
-from cotpress.fidelity.cases import DIRECTIONS, POSITION, Case, build_case
-from cotpress.fidelity.metrics import Bootstrap, Judgement, judge, unusable
+from cotpress.fidelity.metrics import DIRECTIONS, POSITION, Bootstrap, Case, Judgement, build_case, judge, unusable
 from cotpress.fidelity.results import FidelityRow
 from cotpress.modeling.alignment import project_scores
 from cotpress.records import (

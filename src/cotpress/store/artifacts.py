@@ -38,8 +38,7 @@ CHECKSUM = "checksum"  # key of the manifest: a hash of the other keys, which de
 TIMING = "timing.json"
 _MANIFEST_KEYS = {"stage", "fingerprint", "identity", "num_rows", "dropped", "facts", "files"}
 SCRATCH = "scratch"  # folder inside a partial artifact for resumable progress; removed when the artifact is finished
-_BRIEF_S = 0.5
-"""A shorter wait for a lock is not logged: each job that does a part holds the lock of the whole when it starts."""
+_BRIEF_S = 0.5  # a shorter wait is not logged: each job that does a part holds the lock of the whole when it starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,10 +225,8 @@ class ArtifactStore:
         waits for all of them and continues from `scratch/`. Yields None if the artifact is finished.
         """
         key = self._key(stage, identity)
-        with (
-            self._writing(stage),
-            self._lock(key).part(part, lambda: self._undamaged(key) is not None) as needed,
-        ):
+        lock = self._lock(key).part(part, lambda: self._undamaged(key) is not None)
+        with self._writing(stage), lock as needed:
             if needed:
                 self._partial(key).mkdir(exist_ok=True)
             yield self._partial(key) if needed else None

@@ -25,10 +25,7 @@ _TORCH = re.compile(
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """The operating system's message for a disk that is full, over quota, read-only, not permitted or broken.
-
-    None if the error has another cause.
-    """
+    """The system's message for a disk that is full, over quota, read-only, not permitted or broken; None for others."""
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno not in _ERRNOS:
             return None

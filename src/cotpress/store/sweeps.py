@@ -94,13 +94,9 @@ class Sweep:
 
 
 def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None, name: str | None = None) -> None:
-    """Write `sweep.json`, before the first job of a sweep starts.
+    """Write `sweep.json` of an entry script (e.g. `train`), before the first job of the sweep starts.
 
-    Args:
-        sweep_dir: The sweep's folder.
-        entry: Entry script, e.g. `train`.
-        jobs: Overrides of every job; None if the sweeper chooses them one by one.
-        name: NAME of `sweep=NAME`.
+    `jobs` holds the overrides of every job, or is None if the sweeper chooses them one by one.
     """
     sweep_dir.mkdir(parents=True, exist_ok=True)
     content = masked({"entry": entry, "name": name, "jobs": plain(jobs)})
@@ -110,8 +106,7 @@ def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None
 def sweep_name(job_folder: Path) -> str | None:
     """Name of the sweep of a job, or the sweep's start time if it has no name; None for a single command.
 
-    Args:
-        job_folder: The job's log folder; in a multirun `.../<date>/<time>/<number>`.
+    In a multirun the job's folder is `.../<date>/<time>/<number>`.
     """
     plan = job_folder.parent / PLAN_FILE
     if not plan.exists():
