@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cotpress.compression.config import ExportFormat
 from cotpress.errors import DataError
-from cotpress.prompts import ChatConfig, marker_text, render_chat
+from cotpress.prompts import ChatConfig, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.tables import write_records
@@ -25,10 +25,8 @@ FILES = {
     ExportFormat.openai: "compressed.openai.jsonl",
 }
 """Names of the exported files."""
-DATASET_INFO = "dataset_info.json"
-"""Index file in the `dataset_dir` of LLaMA-Factory."""
-DATASET = "compressed"
-"""Name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`."""
+DATASET_INFO = "dataset_info.json"  # index file in the `dataset_dir` of LLaMA-Factory
+DATASET = "compressed"  # name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`
 
 
 def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:
@@ -83,9 +81,7 @@ def _describe_for_llamafactory(path: Path, file_name: str) -> None:
 
 
 def _prompt(row: CompressedTrace, chat: ChatConfig) -> list[dict[str, str]]:
-    question = row.question + marker_text(chat.ratio_marker, row.marker_ratio)
-    system = [] if chat.system is None else [{"role": "system", "content": chat.system}]
-    return [*system, {"role": "user", "content": question}]
+    return messages(chat, row.question, row.marker_ratio)
 
 
 def _turn(row: CompressedTrace, chat: ChatConfig) -> dict[str, str]:

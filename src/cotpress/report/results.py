@@ -29,7 +29,7 @@ from cotpress.records import (
 from cotpress.store.artifacts import Artifact, ArtifactStore, plain, write_text_atomic
 from cotpress.store.paths import checked_key
 from cotpress.store.redaction import masked, without_secrets
-from cotpress.store.results import damaged, read_interval, read_results_file, write_results_file
+from cotpress.store.results import read_interval, read_results_file, write_results_file
 from cotpress.store.sweeps import JobState, Sweep, SweepJob, sweeps_below
 
 log = logging.getLogger(__name__)
@@ -108,13 +108,7 @@ def read_results(run_dir: Path) -> RunResults:
     Raises:
         ArtifactError: There is no `results.json`, or it is damaged or of another version.
     """
-    content = read_results_file(run_dir, _READABLE)
-    try:
-        rows = tuple(_row(row) for row in content.pop("rows"))
-        stages = tuple(_stage(stage, rows) for stage in content.pop("stages"))
-        return RunResults(rows=rows, stages=stages, **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(run_dir, error) from error
+    return read_results_file(run_dir, _READABLE, _results)
 
 
 def write_failure(run_dir: Path, message: str) -> None:
@@ -132,6 +126,12 @@ def read_failure(run_dir: Path) -> str | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         return f"{FAILURE_FILE} cannot be read"
+
+
+def _results(content: dict[str, Any]) -> RunResults:
+    rows = tuple(_row(row) for row in content.pop("rows"))
+    stages = tuple(_stage(stage, rows) for stage in content.pop("stages"))
+    return RunResults(rows=rows, stages=stages, **content)
 
 
 def _row(content: dict[str, Any]) -> SystemResult:
