@@ -1,10 +1,12 @@
 """The model card of a student: metadata for the hub and a page for readers."""
 
+import json
 from typing import TYPE_CHECKING
 
 from cotpress.hub.publication import Publication
-from cotpress.records import Interval, SystemResult
+from cotpress.records import SystemResult
 from cotpress.report.results import RunResults
+from cotpress.report.table import percent_interval
 from cotpress.store.grid import markdown_cell
 
 if TYPE_CHECKING:
@@ -120,34 +122,26 @@ def _training(publication: Publication) -> str:
 
 
 def _results(publication: Publication) -> str:
+    rows = (_row(run, row) for run, rows in publication.results for row in rows)
     lines = [
         "## Results\n",
         "Intervals are over questions; overlapping ones do not tell systems apart.\n",
         "| benchmark | system | target ratio | accuracy % | questions | generated tokens | truncated % |",
         "|---|---|---:|---:|---:|---:|---:|",
+        *dict.fromkeys(rows),  # once, as Original is a row of every run
     ]
-    seen: set[str] = set()
-    for run, rows in publication.results:
-        for line in (_row(run, row) for row in rows):
-            if line not in seen:  # Original is a row of every run
-                lines.append(line)
-                seen.add(line)
     return "\n".join(lines) + "\n"
 
 
 def _row(run: RunResults, row: SystemResult) -> str:
-    accuracy = _percent(row.accuracy, run.confidence)
+    accuracy = f"{percent_interval(row.accuracy)} ({run.confidence:.0%})"
     tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
     names = f"{markdown_cell(run.benchmark)} | {markdown_cell(row.system)}"
     return f"| {names} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |"
 
 
-def _percent(interval: Interval, confidence: float) -> str:
-    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}] ({confidence:.0%})"
-
-
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return json.dumps(text, ensure_ascii=False)  # also a literal of Python
 
 
 def _shown(text: str) -> str:

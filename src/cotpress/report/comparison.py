@@ -13,7 +13,7 @@ from typing import Any
 
 from cotpress.errors import ArtifactError
 from cotpress.records import PREDICTIONS_FILE, Prediction, System, SystemResult
-from cotpress.report.published import Lookup, published_numbers
+from cotpress.report.published import Published, published
 from cotpress.report.results import Run, RunResults
 from cotpress.store.artifacts import fingerprint
 from cotpress.store.tables import read_records
@@ -60,10 +60,9 @@ class Comparison:
         """`model on benchmark`."""
         return f"{self.model} on {self.benchmark}"
 
-    @property
-    def published(self) -> Lookup:
-        """Published counterparts of the rows."""
-        return published_numbers(self.model, self.benchmark)
+    def published(self, row: SystemResult) -> Published | None:
+        """Return the published counterpart of a row, if there is one."""
+        return next(iter(published(self.model, self.benchmark, row.source)), None)
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -117,15 +116,15 @@ def answers_of(comparison: Comparison) -> Answers:
 
 
 def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Run]) -> Comparison:
-    seen: dict[object, _Shown] = {}
+    by_key: dict[object, list[tuple[SystemResult, RunResults]]] = {}
     for run in runs:
         for row in run.results.rows:
-            key, shown = row_key(row, run.results.seed), _Shown.in_run(row, run.results)
-            seen[key] = seen[key].also(shown) if key in seen else shown
+            by_key.setdefault(row_key(row, run.results.seed), []).append((row, run.results))
+    group = {key: _Shown.by(members) for key, members in by_key.items()}
     several_seeds = len({run.results.seed for run in runs}) > 1
-    systems = _distinguish(seen)
+    systems = _distinguish(group)
     named = []
-    for key, shown in seen.items():
+    for key, shown in group.items():
         seed = min(shown.seeds) if several_seeds and len(shown.seeds) == 1 else None
         system = replace(systems[key], seed=seed)
         named.append(replace(shown.row, system=system.label, identity=system))
@@ -138,7 +137,7 @@ def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Ru
 
 @dataclass(frozen=True, slots=True)
 class _Traits:
-    """Settings of a row on which all runs that show it agree.
+    """Settings of a row on which all runs that show it agree; runs without settings (old releases) are ignored.
 
     Attributes:
         values: Texts by dotted key.
@@ -147,25 +146,27 @@ class _Traits:
     """
 
     values: Mapping[str, str]
-    following: frozenset[str]
-    disputed: frozenset[str] = frozenset()
+    following: set[str]
+    disputed: set[str]
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], row: SystemResult, seed: int) -> "_Traits":
-        """Select the settings of a run that have an effect on one of its rows."""
-        apart = _OF_SCORERS if row.source.is_baseline else frozenset()
-        if row.source.is_untuned:
-            apart |= _OF_STUDENTS
-        kept = {k: v for k, v in _flat(values).items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
-        return cls(kept, frozenset(k for k, v in kept.items() if k.rpartition(".")[2] == "seed" and v == str(seed)))
-
-    def agreed(self, other: "_Traits") -> "_Traits":
-        """Return what remains if another run shows the row too; runs without settings (old releases) are ignored."""
-        if not (self.values and other.values):
-            return self if self.values else other
-        kept = dict(item for item in self.values.items() if item in other.values.items())
-        lost = (self.values.keys() | other.values.keys()) - kept.keys()
-        return _Traits(kept, self.following & other.following, self.disputed | other.disputed | lost)
+    def agreed(cls, members: "_Members", settings_of: Callable[[RunResults], Mapping[str, Any]]) -> "_Traits":
+        """Select the settings that have an effect on a row, shown by one or more runs."""
+        known: list[tuple[dict[str, str], set[str]]] = []
+        for row, run in members:
+            apart = _OF_SCORERS if row.source.is_baseline else frozenset()
+            if row.source.is_untuned:
+                apart |= _OF_STUDENTS
+            flat = _flat(settings_of(run))
+            values = {k: v for k, v in flat.items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
+            if values:
+                seeds = {k for k, v in values.items() if k.rpartition(".")[2] == "seed" and v == str(run.seed)}
+                known.append((values, seeds))
+        if not known:
+            return cls({}, set(), set())
+        kept = {k: v for k, v in known[0][0].items() if all(values.get(k) == v for values, _ in known)}
+        keys = set[str]().union(*(values for values, _ in known))
+        return cls(kept, set.intersection(*(seeds for _, seeds in known)), keys - kept.keys())
 
     def shown(self, key: str) -> str | None:
         """Return the value of a setting for the name of the row; None if it is not shown."""
@@ -174,28 +175,22 @@ class _Traits:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A row as the first run has it, with the seeds, the essentials and all settings of the runs that show it.
-
-    Runs of releases that did not store their settings have none.
-    """
+    """A row as the first run has it, with the seeds, the essentials and all settings of the runs that show it."""
 
     row: SystemResult
-    seeds: frozenset[int]
+    seeds: set[int]
     traits: tuple[_Traits, _Traits]
 
     @classmethod
-    def in_run(cls, row: SystemResult, results: RunResults) -> "_Shown":
-        """Return a row as one run shows it."""
-        essentials, settings = (_Traits.of(v, row, results.seed) for v in (results.essentials, results.settings))
-        return cls(row, frozenset({results.seed}), (essentials, settings))
-
-    def also(self, other: "_Shown") -> "_Shown":
-        """Return the row with the seeds and settings of another run merged in."""
-        essentials, settings = (own.agreed(more) for own, more in zip(self.traits, other.traits, strict=True))
-        return _Shown(self.row, self.seeds | other.seeds, (essentials, settings))
+    def by(cls, members: "_Members") -> "_Shown":
+        """Return the row that some runs show."""
+        traits = _Traits.agreed(members, lambda r: r.essentials), _Traits.agreed(members, lambda r: r.settings)
+        return cls(members[0][0], {run.seed for _, run in members}, traits)
 
 
 _Group = Mapping[object, _Shown]
+_Members = Sequence[tuple[SystemResult, RunResults]]
+"""Equal rows, each with its run."""
 
 
 def _distinguish(rows: _Group) -> dict[object, System]:

@@ -9,12 +9,12 @@ is shown instead.
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cotpress.records import BudgetAccuracy, Interval, Origin, Prediction, System
-from cotpress.report.comparison import Answers, Comparison, row_key
+from cotpress.report.comparison import Answers, Comparison
 from cotpress.report.table import count_interval, difference, percent_interval
 from cotpress.statistics import (
     accuracy_interval,
@@ -144,18 +144,14 @@ def over_seeds(comparison: Comparison, answers: Answers) -> list[SeedsRow]:
     """Return every system over its seeds, baselines first, then in the order of the runs; empty for a single seed."""
     if len({run.results.seed for run in comparison.runs}) < 2:
         return []
-    kept: dict[System, dict[object, float | None]] = {}
-    for run in comparison.runs:
-        for row in run.results.rows:
-            key = row_key(row, run.results.seed)
-            kept.setdefault(comparison.systems[key], {})[key] = row.actual_ratio
     order = list(dict.fromkeys(system.label for system in answers))
     original = next((s for s in answers if s.origin is Origin.original and not s.settings), None)
     confidence = comparison.confidence
     rows = []
     for system in sorted(answers, key=lambda s: (not s.is_baseline, order.index(s.label), -(s.ratio or 1))):
         by_seed = answers[system]
-        known = [r for r in kept.get(system, {}).values() if r is not None]
+        own = [row for row in comparison.rows if replace(row.source, seed=None) == system]
+        known = [row.actual_ratio for row in own if row.actual_ratio is not None]
         pooled = _pooled(by_seed)
         against = None
         if original is not None and system != original:

@@ -39,7 +39,7 @@ _READABLE = (1, 2, 3, 4)
 """Version 1 measured less, and what it lacks is None; versions before 3 have no `settings`, those before 4 name systems
 by their labels alone."""
 _OF_SYSTEMS = ("score", "decide", "compress", "sft", "evaluate")
-_INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
+INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +135,7 @@ def read_failure(run_dir: Path) -> str | None:
 
 
 def _row(content: dict[str, Any]) -> SystemResult:
-    intervals = {name: read_interval(content.get(name)) for name in _INTERVALS}
+    intervals = {name: read_interval(content.get(name)) for name in INTERVALS}
     at_budgets = tuple(
         BudgetAccuracy(
             budget=b["budget"], accuracy=_interval(b["accuracy"]), difference=read_interval(b.get("difference"))
@@ -184,10 +184,9 @@ _READ_FILES = (TRACES_FILE, RANKING_FILE, TRAIN_LOG_FILE)
 
 
 class Sources:
-    """Artifacts by their keys in `results.json`; each store is opened once for all runs below it."""
+    """Artifacts by their keys in `results.json`; each is opened once for all runs."""
 
     def __init__(self) -> None:
-        self._stores: dict[Path, ArtifactStore] = {}
         self._artifacts: dict[tuple[Path, str], Artifact | None] = {}
 
     def find(self, run_dir: Path, key: str) -> Artifact | None:
@@ -205,9 +204,8 @@ class Sources:
         if root is None:
             return None
         if (root, key) not in self._artifacts:
-            store = self._stores.setdefault(root, ArtifactStore(root))
             try:
-                artifact = self._artifacts[root, key] = store.open(key)
+                artifact = self._artifacts[root, key] = ArtifactStore(root).open(key)
                 if artifact is not None:
                     for name in set(_READ_FILES) & set(artifact.manifest["files"]):
                         artifact.file(name)
@@ -244,7 +242,6 @@ class Unfinished:
 class Collection:
     """All runs below a folder, sorted by path."""
 
-    folder: Path
     runs: tuple[Run, ...]
     unfinished: tuple[Unfinished, ...]
 
@@ -265,15 +262,15 @@ def collect(folder: Path) -> Collection:
     directories = [*_run_dirs(folder), *(d for sweep in own for d in _directories(sweep))]
     if not directories and not any(sweep.jobs for sweep in [*own, *others]):
         raise DataError(f"runs: no run directory (one with {CONFIG_FILE} or {RESULTS_FILE}) at or below '{folder}'")
-    return _collected(folder, directories, [*own, *others])
+    return _collected(directories, [*own, *others])
 
 
 def collect_sweep(sweep: Sweep) -> Collection:
     """Collect the runs of the jobs of one sweep, in their order, and its jobs that have no run to show."""
-    return _collected(sweep.folder, _directories(sweep), [sweep])
+    return _collected(_directories(sweep), [sweep])
 
 
-def _collected(folder: Path, directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collection:
+def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collection:
     runs: dict[Path, Run] = {}
     unfinished: dict[object, Unfinished] = {}
     for path in directories:
@@ -294,7 +291,7 @@ def _collected(folder: Path, directories: Sequence[Path], sweeps: Sequence[Sweep
             unfinished.pop(run_dir, None)
             reason = f"{sweep.label(job)}: {_why_missing(job)}"
             unfinished[job.overrides] = Unfinished(path=job.folder, reason=reason)
-    return Collection(folder=folder, runs=tuple(runs.values()), unfinished=tuple(unfinished.values()))
+    return Collection(runs=tuple(runs.values()), unfinished=tuple(unfinished.values()))
 
 
 def _directories(sweep: Sweep) -> list[Path]:

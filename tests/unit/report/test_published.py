@@ -7,8 +7,9 @@ from importlib.resources import files
 import pytest
 
 from cotpress.records import Interval, System, SystemResult
-from cotpress.report.published import published, published_numbers
+from cotpress.report.published import published
 from cotpress.report.table import markdown_table, notes, plain_table
+from support.judged import table_of
 
 
 def at(ratio: float, label: str) -> System:
@@ -77,9 +78,10 @@ def test_file_is_complete_and_plausible() -> None:
 
 def test_column_is_left_out_without_published_numbers() -> None:
     rows = [row("Original", 1.0), row("tokenskip", 0.5), row("random", 0.5)]
-    with_numbers = plain_table(rows, published=published_numbers("qwen7b", "gsm8k"))
+    table = table_of(*rows, model="qwen7b", benchmark="gsm8k")
+    with_numbers = plain_table(table)
     assert "published" in with_numbers.splitlines()[1]
     assert "86.0@152" in with_numbers
-    assert "published" not in plain_table(rows, published=published_numbers("smollm2", "gsm8k"))
-    assert any("untuned" in note for note in notes(rows, published_numbers("qwen7b", "gsm8k")))
-    assert "- published: TokenSkip" in markdown_table(rows, published=published_numbers("qwen7b", "gsm8k"))
+    assert "published" not in plain_table(table_of(*rows, model="smollm2", benchmark="gsm8k"))
+    assert any("untuned" in note for note in notes(table))
+    assert "- published: TokenSkip" in markdown_table(table)

@@ -68,8 +68,7 @@ def ranked(places: list[int], num_held: int = 0, id_: str = "t") -> RankedTrace:
 def data_of(text: str, row: RankedTrace, spans: tuple[Span, ...] = ()) -> ViewedData:
     trace = Trace(id="t", question="q", thinking=text, response="", answer="", spans=spans)
     ranker = Ranker(label="cts", ratios=(0.5,), rows={"t": row})
-    kinds = {"t": token_kinds(text, row.offsets)}
-    return ViewedData(label="x", traces=(trace,), num_traces=1, kinds=kinds, rankers=(ranker,))
+    return ViewedData(label="x", traces=(trace,), num_traces=1, rankers=(ranker,))
 
 
 @settings(deadline=None)
@@ -77,11 +76,11 @@ def data_of(text: str, row: RankedTrace, spans: tuple[Span, ...] = ()) -> Viewed
 def test_counted_deletions_are_those_of_the_masks(places: list[int], num_held: int) -> None:
     row = ranked(places, num_held)
     data = data_of("ab 12 + 34 = x. Wait, a", row)
-    (deletions,) = by_kind(data)
+    deletions = by_kind(data)
     assert deletions.totals.sum() == 23
     for percent in (30, 37, 50, 99, 100):
         dropped = ~row.kept(percent / 100)
-        for name, deleted in zip(deletions.names, deletions.deleted[:, PERCENTS.index(percent)], strict=True):
+        for name, deleted in zip(deletions.names, deletions.deleted[0, :, PERCENTS.index(percent)], strict=True):
             code = next(k for k in TokenKind if k.label == name)
             assert deleted == (dropped & (data.kinds["t"] == code)).sum()
 
@@ -91,10 +90,11 @@ def test_planted_labels_are_counted_with_the_essential_ones_first() -> None:
         Span(start=0, end=2, kind="dead_end", essential=False),
         Span(start=2, end=4, kind="result", essential=True),
     )
-    (deletions,) = by_label(data_of("abcd", ranked([3, 2, 1, 0]), spans))
+    deletions = by_label(data_of("abcd", ranked([3, 2, 1, 0]), spans))
+    assert deletions is not None
     assert deletions.names == ("result *", "dead end")
-    assert deletions.share(50).tolist() == [0.0, 1.0]
-    assert by_label(data_of("abcd", ranked([3, 2, 1, 0]))) == []
+    assert deletions.share(50).tolist() == [[0.0, 1.0]]
+    assert by_label(data_of("abcd", ranked([3, 2, 1, 0]))) is None
 
 
 @given(st.integers(0, 5000), st.integers(1, 100), st.integers(0, 50))
