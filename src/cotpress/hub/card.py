@@ -4,8 +4,6 @@ import json
 from typing import TYPE_CHECKING
 
 from cotpress.hub.publication import Publication
-from cotpress.records import SystemResult
-from cotpress.report.results import RunResults
 from cotpress.report.table import percent_interval
 from cotpress.store.grid import markdown_cell
 
@@ -42,7 +40,9 @@ def _header(publication: Publication, name: str) -> "ModelCardData":
             metric_name=f"{title} at ratio {row.target_ratio:g}",
             metric_value=value,
         )
-        for run, row in publication.own_rows
+        for run, rows in publication.results
+        for row in rows
+        if row.system == run.rows[-1].system
         for kind, title, value in (
             ("accuracy", "Accuracy", round(row.accuracy.value, 4)),
             ("mean_generated_tokens", "Generated tokens per answer", round(row.mean_tokens.value, 1)),
@@ -85,10 +85,14 @@ def _use(publication: Publication, name: str) -> str:
         else f'model = AutoModelForCausalLM.from_pretrained("{name}")'
     )
     imports = "from peft import PeftModel\n" if publication.is_adapter else ""
-    system = "" if chat.system is None else f'{{"role": "system", "content": {_quoted(chat.system)}}}, '
+    system = (
+        ""
+        if chat.system is None
+        else f'{{"role": "system", "content": {json.dumps(chat.system, ensure_ascii=False)}}}, '
+    )
     marker, question = "", '"QUESTION"'
     if publication.config.compression.mixed_ratios:
-        question = _quoted("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"))
+        question = json.dumps("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"), ensure_ascii=False)
         marker = (
             "The text after the question requests a ratio, here 0.5; without it the model writes its whole thinking.\n"
         )
@@ -122,26 +126,18 @@ def _training(publication: Publication) -> str:
 
 
 def _results(publication: Publication) -> str:
-    rows = (_row(run, row) for run, rows in publication.results for row in rows)
     lines = [
         "## Results\n",
         "Intervals are over questions; overlapping ones do not tell systems apart.\n",
         "| benchmark | system | target ratio | accuracy % | questions | generated tokens | truncated % |",
         "|---|---|---:|---:|---:|---:|---:|",
-        *dict.fromkeys(rows),  # once, as Original is a row of every run
     ]
-    return "\n".join(lines) + "\n"
-
-
-def _row(run: RunResults, row: SystemResult) -> str:
-    accuracy = f"{percent_interval(row.accuracy)} ({run.confidence:.0%})"
-    tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
-    names = f"{markdown_cell(run.benchmark)} | {markdown_cell(row.system)}"
-    return f"| {names} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)  # also a literal of Python
+    for run, row in [(r, row) for r, rows in publication.results for row in rows]:
+        names = f"{markdown_cell(run.benchmark)} | {markdown_cell(row.system)}"
+        accuracy = f"{percent_interval(row.accuracy)} ({run.confidence:.0%})"
+        tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
+        lines.append(f"| {names} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |")
+    return "\n".join(dict.fromkeys(lines)) + "\n"  # each once, as Original is a row of every run
 
 
 def _shown(text: str) -> str:

@@ -58,18 +58,11 @@ class Publication:
     compression: Mapping[str, Any]
     training: Mapping[str, Any]
 
-    @property
-    def own_rows(self) -> list[tuple[RunResults, SystemResult]]:
-        """Rows of the student itself, in the order of the runs."""
-        return [(run, row) for run, rows in self.results for row in rows if row.system == run.rows[-1].system]
-
 
 def read_publication(run_dir: Path, base_model: str | None) -> Publication:
-    """Read the student of a finished run of `train.py`.
+    """Read the student of a finished run of `train.py`, whose artifacts are in `../../artifacts`.
 
-    Args:
-        run_dir: Run directory; its artifacts are in `../../artifacts`.
-        base_model: Hub id of the base model; None takes it from the run.
+    A `base_model` of None is read from the run.
 
     Raises:
         ArtifactError: The run is not finished, trained no student, or its student is missing or damaged.
@@ -122,8 +115,6 @@ def _runs_with(student: str, run_dir: Path) -> Iterator[tuple[RunResults, tuple[
         try:
             run = read_results(folder)
         except ArtifactError:
-            if folder == run_dir:
-                raise
             continue  # the neighbour is not finished
         own = [row for row in run.rows if row.artifacts.get("sft") == student]
         setting = run.benchmark, run.rows[-1].target_ratio

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cotpress.records import BudgetAccuracy, Interval, Origin, Prediction, System
+from cotpress.records import Interval, Origin, Prediction, System
 from cotpress.report.comparison import Answers, Comparison
 from cotpress.report.table import count_interval, difference, percent_interval
 from cotpress.statistics import (
@@ -33,7 +33,7 @@ class Difference:
     Attributes:
         accuracy: In [-1, 1].
         tokens: Generated tokens per answer.
-        at_budgets: Difference in accuracy if an answer only counts when it ended within so many tokens.
+        at_budgets: Difference in accuracy if an answer only counts when it ended within so many tokens, by that number.
     """
 
     system: str
@@ -41,7 +41,7 @@ class Difference:
     ratio: float
     accuracy: Interval
     tokens: Interval
-    at_budgets: tuple[BudgetAccuracy, ...]
+    at_budgets: Mapping[int, Interval]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +82,12 @@ def differences(
         budgets: Token budgets.
         confidence: Level of the intervals.
     """
-    limits = sorted(set(budgets))
     rows = []
     for system, minus in itertools.combinations(answers, 2):
         ours, theirs = answers[system], answers[minus]
         if system.ratio is None or system.ratio != minus.ratio or not {p.id for p in ours} & {p.id for p in theirs}:
             continue
-        at_budgets = (
-            BudgetAccuracy(budget=b, accuracy=paired_accuracy_difference(ours, theirs, confidence, budget=b))
-            for b in limits
-        )
+        at_budgets = {b: paired_accuracy_difference(ours, theirs, confidence, budget=b) for b in sorted(set(budgets))}
         rows.append(
             Difference(
                 system=system.label,
@@ -99,7 +95,7 @@ def differences(
                 ratio=system.ratio,
                 accuracy=paired_accuracy_difference(ours, theirs, confidence),
                 tokens=paired_token_difference(ours, theirs, confidence),
-                at_budgets=tuple(at_budgets),
+                at_budgets=at_budgets,
             )
         )
     return sorted(rows, key=lambda d: -d.ratio)
@@ -112,11 +108,11 @@ def differences_grid(rows: Sequence[Difference]) -> Grid:
         (
             d.system, d.minus, f"{d.ratio:g}", difference(d.accuracy) + _star(d.accuracy),
             f"{d.tokens.value:+.1f} [{d.tokens.low:+.1f}, {d.tokens.high:+.1f}]{_star(d.tokens)}", str(d.accuracy.n),
-            *(difference(b.accuracy) + _star(b.accuracy) for b in d.at_budgets),
+            *(difference(i) + _star(i) for i in d.at_budgets.values()),
         )
         for d in rows
     )  # fmt: skip
-    budgets = (f"accuracy at {b.budget} tokens, points [CI]" for b in rows[0].at_budgets)
+    budgets = (f"accuracy at {budget} tokens, points [CI]" for budget in rows[0].at_budgets)
     return Grid((*headings, *budgets), cells, left=2)
 
 
@@ -130,13 +126,11 @@ def differences_note(number: int, confidence: float) -> str:
 
 def differences_csv(rows: Sequence[Difference]) -> str:
     """Return the differences unrounded: accuracies as fractions, tokens per answer."""
-    budgets = rows[0].at_budgets if rows else ()
-    names = ["accuracy", "tokens", *(f"accuracy_at_{b.budget}_tokens" for b in budgets)]
-    lines = (
-        [d.ratio, d.system, d.minus, d.accuracy.n,
-         *interval_cells([d.accuracy, d.tokens, *(b.accuracy for b in d.at_budgets)])]
-        for d in rows
-    )  # fmt: skip
+    names = ["accuracy", "tokens", *(f"accuracy_at_{budget}_tokens" for budget in (rows[0].at_budgets if rows else ()))]
+    lines = []
+    for d in rows:
+        cells = interval_cells([d.accuracy, d.tokens, *d.at_budgets.values()])
+        lines.append([d.ratio, d.system, d.minus, d.accuracy.n, *cells])
     return csv_text(["ratio", "system", "minus", "questions", *interval_columns(names)], lines)
 
 

@@ -150,17 +150,46 @@ def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
 
 def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
     """Plot accuracy against generated tokens, with intervals and the Pareto front."""
-    front = ", ".join(
+    rows, level = comparison.rows, f"{100 * comparison.confidence:g} % CI"
+    front = pareto_front(rows)
+    named = ", ".join(
         f"{r.system}{'' if r.target_ratio == 1 else f' at {r.target_ratio:g}'}: "
         f"{100 * r.accuracy.value:.1f} % at {r.mean_tokens.value:.0f} tokens"
-        for r in pareto_front(comparison.rows)
+        for r in front
     )
+
+    def draw(figure: "Figure") -> None:
+        from matplotlib.patheffects import withStroke
+
+        axes = figure.add_subplot()
+        x, y = _points(front)
+        if len(x) > 1:
+            axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
+        for name, series, colour, marker, size in _systems(rows):
+            x, y = _points(series)
+            axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
+            axes.errorbar(
+                x, y,
+                xerr=_errors([r.mean_tokens for r in series], 1), yerr=_errors([r.accuracy for r in series], 100),
+                fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.45, capsize=2, zorder=2,
+            )  # fmt: skip
+        outline = [withStroke(linewidth=2.5, foreground=PAGE)]
+        for row in (r for r in rows if r.target_ratio < 1):
+            axes.annotate(
+                f"{row.target_ratio:g}", (row.mean_tokens.value, 100 * row.accuracy.value), xytext=(6, -11),
+                textcoords="offset points", fontsize=8, color=INK, path_effects=outline, zorder=4,
+            )  # fmt: skip
+        xlabel, ylabel = f"generated tokens per answer (mean, {level})", f"accuracy in % ({level})"
+        axes.set(title=comparison.title, xlabel=xlabel, ylabel=ylabel)
+        axes.margins(x=0.08, y=0.1)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
     return Picture(
         name=f"plot{suffix}",
         title=f"{comparison.title}: accuracy against generated tokens",
-        description=f"Each point is a student at an asked ratio. On the Pareto front: {front}.",
+        description=f"Each point is a student at an asked ratio. On the Pareto front: {named}.",
         size=(8.0, 4.8),
-        draw=lambda figure: _draw_accuracy(figure, comparison),
+        draw=draw,
         caption="Up and to the left is better. Bars are intervals, numbers at the points the asked ratio.",
     )
 
@@ -175,64 +204,36 @@ def ratio_picture(comparison: Comparison, suffix: str = "") -> Picture | None:
         f"{r.system} asked {r.target_ratio:g}, kept {_number(r.actual_ratio)}, wrote {_number(r.generated_ratio)}"
         for r in compressed
     )
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.add_subplot()
+        lowest = min(r.target_ratio for r in shown)
+        axes.plot([lowest, 1], [lowest, 1], color=SOFT, linestyle=":", linewidth=1.5, label="as asked", zorder=1)
+        for name, series, colour, marker, size in _systems(shown):
+            if all(r.target_ratio >= 1 for r in series):
+                continue
+            kept = [(r.target_ratio, r.actual_ratio) for r in series if r.actual_ratio is not None]
+            wrote = [(r.target_ratio, r.generated_ratio) for r in series if r.generated_ratio is not None]
+            look: dict[str, Any] = {"color": colour, "marker": marker}
+            if wrote:
+                axes.plot(*zip(*wrote, strict=True), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
+            if kept:
+                look |= {"markerfacecolor": "none", "linestyle": "--"}
+                label = f"{name}: kept for training"
+                axes.plot(*zip(*kept, strict=True), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
+        axes.set(title=comparison.title, xlabel="asked ratio", ylabel="actual ratio")
+        axes.margins(0.08)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
     return Picture(
         name=f"ratios{suffix}",
         title=f"{comparison.title}: asked against actual ratio",
         description=f"On the diagonal, students get what was asked for. {'; '.join(texts)}.",
         size=(8.0, 4.4),
-        draw=lambda figure: _draw_ratios(figure, shown, comparison.title),
+        draw=draw,
         caption="Filled: generated tokens relative to those without compression. "
         "Open: thinking tokens kept for training.",
     )
-
-
-def _draw_accuracy(figure: "Figure", comparison: Comparison) -> None:
-    from matplotlib.patheffects import withStroke
-
-    rows, level = comparison.rows, f"{100 * comparison.confidence:g} % CI"
-    axes = figure.add_subplot()
-    x, y = _points(pareto_front(rows))
-    if len(x) > 1:
-        axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
-    for name, series, colour, marker, size in _systems(rows):
-        x, y = _points(series)
-        axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
-        axes.errorbar(
-            x, y,
-            xerr=_errors([r.mean_tokens for r in series], 1), yerr=_errors([r.accuracy for r in series], 100),
-            fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.45, capsize=2, zorder=2,
-        )  # fmt: skip
-    outline = [withStroke(linewidth=2.5, foreground=PAGE)]
-    for row in (r for r in rows if r.target_ratio < 1):
-        axes.annotate(
-            f"{row.target_ratio:g}", (row.mean_tokens.value, 100 * row.accuracy.value), xytext=(6, -11),
-            textcoords="offset points", fontsize=8, color=INK, path_effects=outline, zorder=4,
-        )  # fmt: skip
-    xlabel, ylabel = f"generated tokens per answer (mean, {level})", f"accuracy in % ({level})"
-    axes.set(title=comparison.title, xlabel=xlabel, ylabel=ylabel)
-    axes.margins(x=0.08, y=0.1)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
-
-
-def _draw_ratios(figure: "Figure", rows: Sequence[SystemResult], title: str) -> None:
-    axes = figure.add_subplot()
-    lowest = min(r.target_ratio for r in rows)
-    axes.plot([lowest, 1], [lowest, 1], color=SOFT, linestyle=":", linewidth=1.5, label="as asked", zorder=1)
-    for name, series, colour, marker, size in _systems(rows):
-        if all(r.target_ratio >= 1 for r in series):
-            continue
-        kept = [(r.target_ratio, r.actual_ratio) for r in series if r.actual_ratio is not None]
-        wrote = [(r.target_ratio, r.generated_ratio) for r in series if r.generated_ratio is not None]
-        look: dict[str, Any] = {"color": colour, "marker": marker}
-        if wrote:
-            axes.plot(*zip(*wrote, strict=True), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
-        if kept:
-            look |= {"markerfacecolor": "none", "linestyle": "--"}
-            label = f"{name}: kept for training"
-            axes.plot(*zip(*kept, strict=True), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
-    axes.set(title=title, xlabel="asked ratio", ylabel="actual ratio")
-    axes.margins(0.08)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
 def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, list[SystemResult], str, str, float]]:

@@ -7,18 +7,18 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
-from cotpress.report.comparison import Comparison
-from cotpress.report.differences import Difference, SeedsRow, differences_grid, differences_note, seeds_grid, seeds_note
-from cotpress.report.figure import Picture, pareto_front
+from cotpress.report import differences as paired
+from cotpress.report.comparison import Comparison, answers_of
+from cotpress.report.figure import Picture, accuracy_picture, pareto_front, ratio_picture
 from cotpress.report.results import Unfinished
-from cotpress.report.table import Column, columns, detail_columns, notes
+from cotpress.report.table import Column, columns, csv_table, detail_columns, markdown_table, notes
 from cotpress.report.tokens import Deletions
 from cotpress.report.work import Work
 from cotpress.store.grid import Grid
@@ -45,10 +45,15 @@ class Table:
     bars: Sequence[Sequence[tuple[float, ...] | None]] = ()
     front: Sequence[int] = ()
 
+    @property
+    def markdown(self) -> str:
+        """The table and its note as Markdown."""
+        return f"{self.grid.markdown()}\n{self.note}\n"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Results of one student on one benchmark."""
+    """Results of one student on one benchmark; `files` has the tables as CSV and Markdown by file name."""
 
     title: str
     table: Table
@@ -57,6 +62,7 @@ class Section:
     pictures: Sequence[Picture]
     differences: Table | None
     seeds: Table | None
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +89,6 @@ class Page:
     unfinished: Table | None = None
     texts: Sequence[tuple[str, str]] = ()
 
-    @property
-    def all_pictures(self) -> list[Picture]:
-        """Pictures of all parts."""
-        pictures = [*(picture for section in self.sections for picture in section.pictures), *self.pictures]
-        return [*pictures, self.deletion_picture] if self.deletion_picture else pictures
-
 
 def render(page: Page) -> str:
     """Return the page as an HTML document that can be encoded as UTF-8."""
@@ -108,28 +108,32 @@ def json_in_html(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def section(
-    comparison: Comparison, pictures: Sequence[Picture], pairs: Sequence[Difference], seeds: Sequence[SeedsRow]
-) -> Section:
-    """Return the section of one comparison: table, notes, pictures, details, paired differences and seeds."""
+def section(comparison: Comparison, suffix: str) -> Section:
+    """Return the section of one comparison, with a suffix for the stems of its files."""
     title, rows, confidence = comparison.title, comparison.rows, comparison.confidence
+    answers = answers_of(comparison)
+    files = {f"results{suffix}.csv": csv_table(comparison), f"results{suffix}.md": markdown_table(comparison)}
+    differences = seeds = None
+    if pairs := paired.compared(comparison, answers):
+        note = paired.differences_note(len(pairs), confidence)
+        differences = Table(f"{title}, paired differences", paired.differences_grid(pairs), note=note)
+        files[f"differences{suffix}.csv"] = paired.differences_csv(pairs)
+        files[f"differences{suffix}.md"] = differences.markdown
+    if systems := paired.over_seeds(comparison, answers):
+        seeds = Table(f"{title}, over all seeds", paired.seeds_grid(systems), note=paired.seeds_note(confidence))
+        files |= {f"seeds{suffix}.csv": paired.seeds_csv(systems), f"seeds{suffix}.md": seeds.markdown}
     front = pareto_front(rows) if len(rows) > 1 else []
     grid = _grid(rows, columns(comparison, on_page=True))
     front_rows = [i for i, row in enumerate(rows) if row in front]
-    differences = over_seeds = None
-    if pairs:
-        note = differences_note(len(pairs), confidence)
-        differences = Table(f"{title}, paired differences", differences_grid(pairs), note=note)
-    if seeds:
-        over_seeds = Table(f"{title}, over all seeds", seeds_grid(seeds), note=seeds_note(confidence))
     return Section(
         title=title,
         table=Table(title, grid, bars=_bars(rows, grid.headings), front=front_rows),
         notes=notes(comparison),
         details=Table(f"{title}, more numbers", _grid(rows, detail_columns(rows))),
-        pictures=pictures,
+        pictures=list(filter(None, [accuracy_picture(comparison, suffix), ratio_picture(comparison, suffix)])),
         differences=differences,
-        seeds=over_seeds,
+        seeds=seeds,
+        files=files,
     )
 
 

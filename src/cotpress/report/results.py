@@ -135,16 +135,15 @@ def read_failure(run_dir: Path) -> str | None:
 
 
 def _row(content: dict[str, Any]) -> SystemResult:
-    intervals = {name: read_interval(content.get(name)) for name in INTERVALS}
-    at_budgets = tuple(
+    read: dict[str, Any] = {name: read_interval(content.get(name)) for name in INTERVALS}
+    read["accuracy_at_budgets"] = tuple(
         BudgetAccuracy(
             budget=b["budget"], accuracy=_interval(b["accuracy"]), difference=read_interval(b.get("difference"))
         )
         for b in content.get("accuracy_at_budgets", ())
     )
-    passes = tuple(map(_interval, content.get("pass_at_k", ())))
-    changed = {"accuracy_at_budgets": at_budgets, "pass_at_k": passes, "identity": _system(content.get("identity"))}
-    return SystemResult(**{**content, **intervals, **changed})
+    read["pass_at_k"] = tuple(map(_interval, content.get("pass_at_k", ())))
+    return SystemResult(**{**content, **read, "identity": _system(content.get("identity"))})
 
 
 def _interval(content: Mapping[str, Any]) -> Interval:
@@ -161,13 +160,13 @@ def _system(content: Mapping[str, Any] | None) -> System | None:
 
 
 def _stage(content: dict[str, Any], rows: Sequence[SystemResult]) -> StageRecord:
-    record = StageRecord(**{**content, "system": _system(content.get("system"))})
-    return record if record.system else replace(record, system=_system_in_label(record, rows))
+    system = _system(content.get("system")) or _system_in_label(content["label"], rows)
+    return StageRecord(**{**content, "system": system})
 
 
-def _system_in_label(record: StageRecord, rows: Sequence[SystemResult]) -> System | None:
+def _system_in_label(label_of_stage: str, rows: Sequence[SystemResult]) -> System | None:
     """Return the system that the label of an earlier release names in brackets, with the ratio of its only row."""
-    stage, _, rest = record.label.partition(" (")
+    stage, _, rest = label_of_stage.partition(" (")
     if stage not in _OF_SYSTEMS or not rest:
         return None
     label, _, ratio = rest.removesuffix(")").partition(", ratio ")
@@ -282,15 +281,14 @@ def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collecti
             if (path / RESULTS_FILE).exists():
                 reason = f"damaged: {error}"
             unfinished.setdefault(path.resolve(), Unfinished(path=path, reason=reason))
-    for sweep in sweeps:
-        for job in sweep.jobs:
-            run_dir = None if job.note is None or job.note.run_dir is None else job.note.run_dir.resolve()
-            unfinished.pop(job.overrides, None)  # an older sweep with the same job
-            if (job.note is not None and job.note.succeeded) or run_dir in runs:
-                continue
-            unfinished.pop(run_dir, None)
-            reason = f"{sweep.label(job)}: {_why_missing(job)}"
-            unfinished[job.overrides] = Unfinished(path=job.folder, reason=reason)
+    for sweep, job in [(s, job) for s in sweeps for job in s.jobs]:
+        run_dir = None if job.note is None or job.note.run_dir is None else job.note.run_dir.resolve()
+        unfinished.pop(job.overrides, None)  # an older sweep with the same job
+        if (job.note is not None and job.note.succeeded) or run_dir in runs:
+            continue
+        unfinished.pop(run_dir, None)
+        reason = f"{sweep.label(job)}: {_why_missing(job)}"
+        unfinished[job.overrides] = Unfinished(path=job.folder, reason=reason)
     return Collection(runs=tuple(runs.values()), unfinished=tuple(unfinished.values()))
 
 

@@ -16,11 +16,9 @@ from typing import Any
 from cotpress.errors import ArtifactError
 from cotpress.records import CONFIG_FILE
 from cotpress.report import page as pages
-from cotpress.report.comparison import Comparison, answers_of, compare
-from cotpress.report.differences import compared, differences_csv, over_seeds, seeds_csv
-from cotpress.report.figure import accuracy_picture, ratio_picture
+from cotpress.report.comparison import Comparison, compare
 from cotpress.report.results import WITH_RUNS, Collection, Run, Sources, collect, collect_sweep, read_results
-from cotpress.report.table import csv_table, markdown_table, percent_interval, show
+from cotpress.report.table import percent_interval, show
 from cotpress.report.token_kinds import TokenKind
 from cotpress.report.tokens import DEFAULT_TRACES, Deletions, by_kind, by_label, deletion_picture, encoded, viewed
 from cotpress.report.work import curves, loss_picture, time_picture, work
@@ -84,47 +82,35 @@ def _page(
 ) -> pages.Page:
     """Return the page of some runs, and write its tables and figures into a folder if there is one."""
     sources, comparisons = Sources(), compare(runs)
-    sections = [_section(c, _suffix(c) if len(comparisons) > 1 else "", output) for c in comparisons]
+    sections = [pages.section(c, _suffix(c) if len(comparisons) > 1 else "") for c in comparisons]
     artifacts = work(runs, sources)
-    tokens, percent = viewed(runs, sources, viewer_traces), _first_percent(runs)
+    tokens, missing = viewed(runs, sources, viewer_traces)
+    percent = _first_percent(runs)
     deletions: list[Deletions] = []
-    for data in tokens.data:
-        place = f", {data.label}" if len(tokens.data) > 1 else ""
+    for data in tokens:
+        place = f", {data.label}" if len(tokens) > 1 else ""
         deletions += filter(None, [by_kind(data, place), by_label(data, place)])
     viewer = {
         "percent": percent,
         "kinds": [kind.label for kind in TokenKind],
-        "data": [encoded(data) for data in tokens.data],
+        "data": [encoded(data) for data in tokens],
         "deletions": [{"totals": d.totals.tolist(), "deleted": d.deleted.tolist()} for d in deletions],
     }
-    pictures = filter(None, [loss_picture(curves(runs, sources)), time_picture(artifacts)])
+    pictures = list(filter(None, [loss_picture(curves(runs, sources)), time_picture(artifacts)]))
+    deleted = deletion_picture(deletions[:2], percent)
     page = pages.Page(
-        title=title, note=note, with_files=output is not None, sections=sections, pictures=list(pictures),
-        work=pages.work_table(artifacts), viewer=viewer if tokens.data else None, missing=tokens.missing,
-        deletion_picture=deletion_picture(deletions[:2], percent), deletions=deletions, **more,
+        title=title, note=note, with_files=output is not None, sections=sections, pictures=pictures,
+        work=pages.work_table(artifacts), viewer=viewer if tokens else None, missing=missing,
+        deletion_picture=deleted, deletions=deletions, **more,
     )  # fmt: skip
     if output is not None:
-        for picture in page.all_pictures:
-            picture.save(output)
+        for section in sections:
+            for name, text in section.files.items():
+                write_text_atomic(output / name, text)
+        for picture in (*(p for section in sections for p in section.pictures), *pictures, deleted):
+            if picture is not None:
+                picture.save(output)
     return page
-
-
-def _section(comparison: Comparison, suffix: str, output: Path | None) -> pages.Section:
-    """Return a comparison's section of the page, and write its tables into a folder if there is one."""
-    answers = answers_of(comparison)
-    pairs, seeds = compared(comparison, answers), over_seeds(comparison, answers)
-    pictures = filter(None, [accuracy_picture(comparison, suffix), ratio_picture(comparison, suffix)])
-    section = pages.section(comparison, list(pictures), pairs, seeds)
-    if output is not None:
-        files = {"results.csv": csv_table(comparison), "results.md": markdown_table(comparison)}
-        paired, pooled = (section.differences, differences_csv(pairs)), (section.seeds, seeds_csv(seeds))
-        for name, (table, text) in (("differences", paired), ("seeds", pooled)):
-            if table is not None:
-                files |= {f"{name}.csv": text, f"{name}.md": f"{table.grid.markdown()}\n{table.note}\n"}
-        for name, text in files.items():
-            stem, _, kind = name.partition(".")
-            write_text_atomic(output / f"{stem}{suffix}.{kind}", text)
-    return section
 
 
 def _first_percent(runs: Sequence[Run]) -> int:

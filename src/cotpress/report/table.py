@@ -86,18 +86,19 @@ def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     most = max((len(r.pass_at_k) for r in rows), default=0)
     for k in range(2, most + 1):
         if k & (k - 1) == 0 or k == most:  # powers of two and the last
-            shown.append(Column(f"pass@{k} %\n[CI]", _pass_cell(k)))
+            shown.append(Column(f"pass@{k} %\n[CI]", lambda r, k=k: percent_interval(_pass_at(k, r))))
     for budget in sorted({b.budget for r in rows for b in r.accuracy_at_budgets}):
-        shown.append(Column(f"accuracy % at\n{budget} tokens", _budget_cell(budget)))
+        heading = f"accuracy % at\n{budget} tokens"
+        shown.append(Column(heading, lambda r, budget=budget: percent_interval(_accuracy_at(budget, r))))
     return shown
 
 
-def _pass_cell(k: int) -> Callable[[SystemResult], str]:
-    return lambda r: percent_interval(r.pass_at_k[k - 1]) if len(r.pass_at_k) >= k else "-"
+def _pass_at(k: int, row: SystemResult) -> Interval | None:
+    return row.pass_at_k[k - 1] if k <= len(row.pass_at_k) else None
 
 
-def _budget_cell(budget: int) -> Callable[[SystemResult], str]:
-    return lambda r: next((percent_interval(b.accuracy) for b in r.accuracy_at_budgets if b.budget == budget), "-")
+def _accuracy_at(budget: int, row: SystemResult) -> Interval | None:
+    return next((b.accuracy for b in row.accuracy_at_budgets if b.budget == budget), None)
 
 
 def ratios(row: SystemResult) -> str:
@@ -107,8 +108,10 @@ def ratios(row: SystemResult) -> str:
     return f"{row.target_ratio:g}/{_number(row.actual_ratio, 2)}/{written}"
 
 
-def percent_interval(interval: Interval) -> str:
-    """Return `85.9 [80.1, 90.2]`, in percent."""
+def percent_interval(interval: Interval | None) -> str:
+    """Return `85.9 [80.1, 90.2]`, in percent; `-` for None."""
+    if interval is None:
+        return "-"
     return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
@@ -252,9 +255,9 @@ def csv_table(comparison: Comparison) -> str:
     papers = ["published_accuracy", "published_tokens", "published_source"]
     lines = []
     for row in rows:
-        at = {b.budget: b.accuracy for b in row.accuracy_at_budgets}
-        passes = [*row.pass_at_k[1:], *[None] * (most - max(len(row.pass_at_k), 1))]
-        intervals = [*(getattr(row, name) for name in INTERVALS), *passes, *map(at.get, budgets)]
+        intervals: list[Interval | None] = [getattr(row, name) for name in INTERVALS]
+        intervals += [_pass_at(k, row) for k in range(2, most + 1)]
+        intervals += [_accuracy_at(budget, row) for budget in budgets]
         paper = comparison.published(row)
         printed = (None,) * 3 if paper is None else (paper.accuracy, paper.tokens, paper.source)
         scalars = (getattr(row, name) for name in _SCALARS)

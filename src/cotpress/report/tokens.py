@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,54 +76,43 @@ class ViewedData:
         return {t.id: token_kinds(t.thinking, self.offsets(t)) for t in self.traces}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Viewed:
-    """Data of the viewer, and the reasons for missing parts."""
-
-    data: tuple[ViewedData, ...]
-    missing: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Source:
-    """A compress artifact of a run and its traces."""
+class _Source(NamedTuple):
+    """A compress artifact of a run, its identity and traces, and the name of its order of deletion."""
 
     run: Run
-    record: StageRecord
     compressed: Artifact
+    identity: Mapping[str, Any]
     traces: Artifact
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """Identity of the compress artifact."""
-        identity: Mapping[str, Any] = self.compressed.manifest["identity"]
-        return identity
+    label: str
 
 
-def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -> Viewed:
-    """Return the data of the token viewer of some runs, with at most `limit` traces of each data set.
+def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -> tuple[list[ViewedData], list[str]]:
+    """Return the data of the token viewer, at most `limit` traces of each data set, and reasons for missing parts.
 
-    If an artifact is damaged, there are no data but a note.
+    If an artifact is damaged, there are no data.
     """
     missing: dict[str, None] = {}
-    groups: dict[tuple[str, str], list[_Source]] = {}
+    groups: dict[tuple[str, str], dict[str, list[_Source]]] = {}
     try:
-        for run in runs:
-            for record in run.results.stages:
-                if record.stage != "compress" or (record.system and record.system.origin is Origin.original):
-                    continue
-                source = _find(run, record, sources)
-                if isinstance(source, str):
-                    missing[f"{run.results.name}: {source}"] = None
-                else:
-                    groups.setdefault((source.identity["traces"], source.identity["tokenizer"]), []).append(source)
+        for run, record in [(r, record) for r in runs for record in r.results.stages]:
+            if record.stage != "compress" or (record.system and record.system.origin is Origin.original):
+                continue
+            source = _find(run, record, sources)
+            if isinstance(source, str):
+                missing[f"{run.results.name}: {source}"] = None
+                continue
+            identity = source.identity
+            group = groups.setdefault((identity["traces"], identity["tokenizer"]), {})
+            # The same scores and rules at another ratio are the same order.
+            order = json.dumps([identity["scores"], identity["plan"]["rules"]], sort_keys=True)
+            group.setdefault(order, []).append(source)
         if not groups and not missing:
             missing["none of the runs has compressed any traces"] = None
-        data = [_data(group, limit) for group in groups.values()] if limit > 0 else []
+        data = [_data(list(group.values()), limit) for group in groups.values()] if limit > 0 else []
     except (ArtifactError, KeyError) as error:
         log.warning("report: no token viewer: %s", error)
-        return Viewed(data=(), missing=(f"an artifact cannot be read: {error}",))
-    return Viewed(data=tuple(data), missing=tuple(missing))
+        return [], [f"an artifact cannot be read: {error}"]
+    return data, list(missing)
 
 
 def _find(run: Run, record: StageRecord, sources: Sources) -> _Source | str:
@@ -141,40 +130,32 @@ def _find(run: Run, record: StageRecord, sources: Sources) -> _Source | str:
     traces = sources.find(run.path, identity["traces"])
     if traces is None:
         return f"artifact {identity['traces']} is not on disk any more"
-    return _Source(run, record, compressed, traces)
+    unusual = [
+        f"{name}={value if isinstance(value, str | int) else 'set'}"
+        for name, value in identity["plan"]["rules"].items()
+        if value and value != _USUAL_RULES.get(name)
+    ]
+    label = ", ".join([record.system.label if record.system else record.label, *unusual])
+    return _Source(run, compressed, identity, traces, label)
 
 
-def _data(group: Sequence[_Source], limit: int) -> ViewedData:
-    train = [t for t in read_records(group[0].traces.file(TRACES_FILE), Trace) if t.split == "train"]
-    by_order: dict[str, list[_Source]] = {}
-    for source in group:  # the same scores and rules at another ratio are the same order
-        order = json.dumps([source.identity["scores"], source.identity["plan"]["rules"]], sort_keys=True)
-        by_order.setdefault(order, []).append(source)
-    labels = [_label(members[0]) for members in by_order.values()]
+def _data(orders: Sequence[Sequence[_Source]], limit: int) -> ViewedData:
+    """Return the data of some orders of deletion of the same traces, each with its compressions."""
+    labels = [members[0].label for members in orders]
     rankers = []
-    for i, (label, members) in enumerate(zip(labels, by_order.values(), strict=True)):
+    for i, (label, members) in enumerate(zip(labels, orders, strict=True)):
         number = f" #{labels[: i + 1].count(label)}" if labels.count(label) > 1 else ""
         rows = {r.id: r for r in read_records(members[0].compressed.file(RANKING_FILE), RankedTrace)}
         ratios = sorted({ratio for member in members for ratio in member.identity["plan"]["ratios"]})
         rankers.append(Ranker(label=label + number, ratios=tuple(ratios), rows=rows))
-    results = group[0].run.results
+    first, results = orders[0][0], orders[0][0].run.results
+    train = [t for t in read_records(first.traces.file(TRACES_FILE), Trace) if t.split == "train"]
     return ViewedData(
         label=f"{results.essentials.get('data', 'traces')} in tokens of {results.model}",
         traces=tuple([t for t in train if any(t.id in r.rows for r in rankers)][:limit]),
         num_traces=len(train),
         rankers=tuple(rankers),
     )
-
-
-def _label(source: _Source) -> str:
-    """Return a name for the order of deletion: the scorer and unusual rules."""
-    unusual = [
-        f"{name}={value if isinstance(value, str | int) else 'set'}"
-        for name, value in source.identity["plan"]["rules"].items()
-        if value and value != _USUAL_RULES.get(name)
-    ]
-    record = source.record
-    return ", ".join([record.system.label if record.system else record.label, *unusual])
 
 
 def token_labels(text: str, spans: Sequence[Span], offsets: NDArray[np.int32]) -> list[Span | None]:
@@ -292,8 +273,7 @@ class Deletions:
 
 def by_kind(data: ViewedData, place: str = "") -> Deletions:
     """Count by `TokenKind`; `place` is added to the title."""
-    codes = {id_: kinds.astype(np.int64) for id_, kinds in data.kinds.items()}
-    return _counted(data, f"By kind of token{place}", "kind", [kind.label for kind in TokenKind], codes)
+    return _counted(data, f"By kind of token{place}", "kind", [kind.label for kind in TokenKind], data.kinds)
 
 
 def by_label(data: ViewedData, place: str = "") -> Deletions | None:
@@ -304,15 +284,15 @@ def by_label(data: ViewedData, place: str = "") -> Deletions | None:
     keys = sorted(spans, key=lambda key: (not key[0], key[1]))
     names = [f"{kind.replace('_', ' ')}{' *' if essential else ''}" for essential, kind in keys]
 
-    def codes(trace: Trace) -> NDArray[np.int64]:
+    codes = {}
+    for trace in data.traces:
         labels = token_labels(trace.thinking, trace.spans, data.offsets(trace))
-        return np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in labels], dtype=np.int64)
-
-    return _counted(data, f"By planted label{place}", "label", names, {t.id: codes(t) for t in data.traces})
+        codes[trace.id] = np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in labels], dtype=int)
+    return _counted(data, f"By planted label{place}", "label", names, codes)
 
 
 def _counted(
-    data: ViewedData, title: str, heading: str, names: Sequence[str], codes: Mapping[str, NDArray[np.int64]]
+    data: ViewedData, title: str, heading: str, names: Sequence[str], codes: Mapping[str, NDArray[Any]]
 ) -> Deletions:
     """Count tokens by code and by the lowest of `PERCENTS` at which they stay; code -1 is left out."""
     first_kept = np.zeros((len(data.rankers), len(names), len(PERCENTS) + 1), dtype=np.int64)
@@ -343,26 +323,26 @@ def deletion_picture(panels: Sequence[Deletions], percent: int) -> Picture | Non
         for panel in panels
         for ranker, shares in zip(panel.rankers, panel.share(percent), strict=True)
     ]
+
+    def draw(figure: "Figure") -> None:
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, panel in zip(all_axes, panels, strict=True):
+            places = range(len(panel.names))
+            axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
+            for i, (ranker, shares) in enumerate(zip(panel.rankers, 100 * panel.share(percent), strict=True)):
+                colour, marker = style(i)
+                axes.plot(shares, places, color=colour, marker=marker, markersize=8, linestyle="none", label=ranker,
+                          alpha=0.9)  # fmt: skip
+            axes.set_yticks(places, panel.names)
+            axes.invert_yaxis()
+            axes.set(title=panel.title, xlabel="% deleted", xlim=(-4, 104))
+        figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+
     return Picture(
         name="deletions",
         title=f"What is deleted at ratio {percent / 100:g}",
         description=f"Share of the tokens of each kind that is deleted. {'; '.join(texts)}.",
         size=(5.0 + 3.2 * len(panels), 1.3 + 0.36 * max(len(panel.names) for panel in panels)),
-        draw=lambda figure: _draw(figure, panels, percent),
+        draw=draw,
         caption="Right of the dotted line: deleted more often than the average token.",
     )
-
-
-def _draw(figure: "Figure", panels: Sequence[Deletions], percent: int) -> None:
-    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, panel in zip(all_axes, panels, strict=True):
-        places = range(len(panel.names))
-        axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
-        for i, (ranker, shares) in enumerate(zip(panel.rankers, 100 * panel.share(percent), strict=True)):
-            colour, marker = style(i)
-            axes.plot(shares, places, color=colour, marker=marker, markersize=8, linestyle="none", label=ranker,
-                      alpha=0.9)  # fmt: skip
-        axes.set_yticks(places, panel.names)
-        axes.invert_yaxis()
-        axes.set(title=panel.title, xlabel="% deleted", xlim=(-4, 104))
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -88,15 +88,34 @@ def loss_picture(curves: Sequence[Curve]) -> Picture | None:
     """Plot the losses, one panel per kind of model; None without training logs."""
     if not curves:
         return None
+    kinds = list(dict.fromkeys(c.stage for c in curves))
     ends = "; ".join(
         f"{c.system.title} from {c.losses[0]:.2f} to {c.smooth[-1]:.2f} in {len(c.steps)} steps" for c in curves
     )
+
+    def draw(figure: "Figure") -> None:
+        titles = {"sft": "students", "reference": "reference model"}
+        for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+            members = [c for c in curves if c.stage == kind]
+            systems = [c.system.label for c in members]
+            names = list(dict.fromkeys(c.system.label for c in members if c.system.origin is not Origin.original))
+            for i, (curve, name) in enumerate(zip(members, systems, strict=True)):
+                colour, marker = style(names.index(name)) if name in names else (INK, "*")
+                line = _LINES[systems[:i].count(name) % len(_LINES)]
+                every = max(1, len(curve.steps) // 6)
+                axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.7, alpha=0.25)
+                axes.plot(curve.steps, curve.smooth, color=colour, marker=marker, linestyle=line, linewidth=1.6,
+                          markevery=every, markersize=5, label=curve.system.title)  # fmt: skip
+            axes.set(title=titles.get(kind, kind), xlabel="optimizer step", ylabel="loss per target token (nats)")
+            if len(members) > 1:
+                axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=3)
+
     return Picture(
         name="losses",
         title="Training loss",
         description=f"Loss per target token over optimizer steps: {ends}.",
-        size=(8.0 if len({c.stage for c in curves}) == 1 else 9.0, 4.8),
-        draw=lambda figure: _draw_losses(figure, curves),
+        size=(8.0 if len(kinds) == 1 else 9.0, 4.8),
+        draw=draw,
         caption="Thin: every step. Bold: running mean.",
     )
 
@@ -110,50 +129,31 @@ def time_picture(artifacts: Sequence[Work]) -> Picture | None:
     if total <= 0:
         return None
     texts = [f"{kind} {duration(sum(s.seconds for s in stages))}" for kind, stages in by_kind.items()]
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.add_subplot()
+        colour = style(0)[0]
+        for at, stages in enumerate(by_kind.values()):
+            left = 0.0
+            for stage in stages:
+                look = {"color": colour} if stage.fresh else {"color": "none", "hatch": "////"}
+                axes.barh(at, stage.seconds, left=left, height=0.62, edgecolor=colour, linewidth=0.8, **look)
+                left += stage.seconds
+            times = f" ({len(stages)}x)" if len(stages) > 1 else ""
+            axes.annotate(f"{duration(left)}, {100 * left / total:.0f} %{times}", (left, at), xytext=(6, 0),
+                          textcoords="offset points", va="center", fontsize=9, color=INK)  # fmt: skip
+        axes.set_yticks(range(len(by_kind)), list(by_kind))
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.22)
+        axes.set(xlabel="seconds")
+        axes.set_xlim(left=0)
+
     return Picture(
         name="time",
         title="Where the time went",
         description=f"{duration(total)} for {len(artifacts)} artifacts: {', '.join(texts)}.",
         size=(8.0, 1.3 + 0.42 * len(by_kind)),
-        draw=lambda figure: _draw_time(figure, by_kind, total),
+        draw=draw,
         caption="Every artifact once, whoever made it. Filled: computed by these runs; hatched: found done.",
     )
-
-
-def _draw_losses(figure: "Figure", curves: Sequence[Curve]) -> None:
-    kinds = list(dict.fromkeys(c.stage for c in curves))
-    titles = {"sft": "students", "reference": "reference model"}
-    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        members = [c for c in curves if c.stage == kind]
-        systems = [c.system.label for c in members]
-        names = list(dict.fromkeys(c.system.label for c in members if c.system.origin is not Origin.original))
-        for i, (curve, name) in enumerate(zip(members, systems, strict=True)):
-            colour, marker = style(names.index(name)) if name in names else (INK, "*")
-            line = _LINES[systems[:i].count(name) % len(_LINES)]
-            every = max(1, len(curve.steps) // 6)
-            axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.7, alpha=0.25)
-            axes.plot(curve.steps, curve.smooth, color=colour, marker=marker, linestyle=line, linewidth=1.6,
-                      markevery=every, markersize=5, label=curve.system.title)  # fmt: skip
-        axes.set(title=titles.get(kind, kind), xlabel="optimizer step", ylabel="loss per target token (nats)")
-        if len(members) > 1:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=3)
-
-
-def _draw_time(figure: "Figure", by_kind: Mapping[str, Sequence[StageRecord]], total: float) -> None:
-    axes = figure.add_subplot()
-    colour = style(0)[0]
-    for at, stages in enumerate(by_kind.values()):
-        left = 0.0
-        for stage in stages:
-            look = {"color": colour} if stage.fresh else {"color": "none", "hatch": "////"}
-            axes.barh(at, stage.seconds, left=left, height=0.62, edgecolor=colour, linewidth=0.8, **look)
-            left += stage.seconds
-        times = f" ({len(stages)}x)" if len(stages) > 1 else ""
-        axes.annotate(f"{duration(left)}, {100 * left / total:.0f} %{times}", (left, at), xytext=(6, 0),
-                      textcoords="offset points", va="center", fontsize=9, color=INK)  # fmt: skip
-    axes.set_yticks(range(len(by_kind)), list(by_kind))
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-    axes.margins(x=0.22)
-    axes.set(xlabel="seconds")
-    axes.set_xlim(left=0)

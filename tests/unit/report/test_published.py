@@ -41,7 +41,7 @@ def row(system: str, ratio: float) -> SystemResult:
         ("llama8b", "gpqa_diamond", "cts", 0.5, "29.2@3080"),
     ],
 )
-def test_printed_number_is_found(model: str, benchmark: str, system: str, ratio: float, cell: str) -> None:
+def test_printed_number_is_that_of_the_paper(model: str, benchmark: str, system: str, ratio: float, cell: str) -> None:
     assert published(model, benchmark, at(ratio, system))[0].cell == cell
 
 
@@ -51,7 +51,7 @@ def test_printed_number_is_found(model: str, benchmark: str, system: str, ratio:
      ("qwen7b", "gsm8k", "tokenskip", 0.55), ("qwen7b", "gsm8k", "random", 0.5),
      ("qwen7b", "math500", "self_information", 0.8)],
 )  # fmt: skip
-def test_number_without_a_source_is_not_found(model: str, benchmark: str, system: str, ratio: float) -> None:
+def test_system_without_a_source_has_no_printed_number(model: str, benchmark: str, system: str, ratio: float) -> None:
     assert published(model, benchmark, at(ratio, system)) == ()
 
 

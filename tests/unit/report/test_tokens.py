@@ -142,9 +142,8 @@ def test_ratios_of_one_scorer_share_an_order_and_other_rules_are_named(tmp_path:
     for ratio in (0.5, 0.7):
         world.run("cts", ratio, world.compressed("cts", ratio))
     world.run("cts", 0.6, world.compressed("cts", 0.6, {"protection": Protection.math}))
-    view = viewed(collect(tmp_path / "runs").runs, Sources(), limit=3)
-    assert view.missing == ()
-    (data,) = view.data
+    (data,), missing = viewed(collect(tmp_path / "runs").runs, Sources(), limit=3)
+    assert missing == []
     assert [(r.label, r.ratios) for r in data.rankers] == [("cts", (0.5, 0.7)), ("cts, protection=math", (0.6,))]
     assert (len(data.traces), data.num_traces) == (3, 4)
 
@@ -158,9 +157,9 @@ def test_compressions_without_an_order_have_a_reason(tmp_path: Path) -> None:
     content = json.loads(manifest.read_text().replace("ranking.parquet", "compressed.parquet"))
     del content["checksum"]
     manifest.write_text(json.dumps(content))
-    view = viewed(collect(tmp_path / "runs").runs, Sources())
-    assert not view.data
-    assert [m.partition(": ")[2].partition(",")[0] for m in view.missing] == [
+    data, missing = viewed(collect(tmp_path / "runs").runs, Sources())
+    assert not data
+    assert [m.partition(": ")[2].partition(",")[0] for m in missing] == [
         f"artifact {compressed.key} was made by an earlier release", "it keeps every token",
     ]  # fmt: skip
 
