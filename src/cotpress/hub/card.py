@@ -85,11 +85,8 @@ def _use(publication: Publication, name: str) -> str:
         else f'model = AutoModelForCausalLM.from_pretrained("{name}")'
     )
     imports = "from peft import PeftModel\n" if publication.is_adapter else ""
-    system = (
-        ""
-        if chat.system is None
-        else f'{{"role": "system", "content": {json.dumps(chat.system, ensure_ascii=False)}}}, '
-    )
+    content = json.dumps(chat.system, ensure_ascii=False)  # also a literal of Python
+    system = "" if chat.system is None else f'{{"role": "system", "content": {content}}}, '
     marker, question = "", '"QUESTION"'
     if publication.config.compression.mixed_ratios:
         question = json.dumps("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"), ensure_ascii=False)

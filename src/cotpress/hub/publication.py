@@ -21,11 +21,7 @@ class Settings:
     values: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        """Return a value or group by name.
-
-        Raises:
-            ArtifactError: The name is missing.
-        """
+        """Return a value or group by name; a missing one raises an `ArtifactError`."""
         if name not in self.values:
             raise ArtifactError(f"{CONFIG_FILE} of the run has no '{name}'. Fix: run the same command again")
         return self.get(name)
@@ -42,8 +38,6 @@ class Publication:
 
     Attributes:
         weights: Folder with a PEFT adapter or a whole model.
-        is_adapter: True for an adapter.
-        config: The run's whole configuration.
         base_model: Hub id of the base model.
         results: All runs with this student, each with the rows to show: the student's and Original's.
         compression: Manifest of the training data.

@@ -182,11 +182,7 @@ class _Traits:
 
 @dataclass(slots=True)
 class _Shown:
-    """A row, as the first of the runs that show it has it, with their seeds, essentials and settings.
-
-    Attributes:
-        system: Identity without seed, to which `_distinguish` adds settings.
-    """
+    """A row of the first run that shows it, with the seeds and settings of all, and its identity without a seed."""
 
     key: object
     row: SystemResult
@@ -255,20 +251,17 @@ def _same_place(first: _Shown, second: _Shown) -> bool:
 def _telling(group: Sequence[_Shown], which: int) -> list[str]:
     """Return the keys of the settings in which rows differ, ignoring rows without settings."""
     known = [shown.traits[which] for shown in group if shown.traits[which].values]
-    return [key for key in dict.fromkeys(key for traits in known for key in traits.values) if _tells(key, known)]
-
-
-def _tells(key: str, traits: Sequence[_Traits]) -> bool:
-    known = [t for t in traits if key not in t.disputed]
-    return len({t.values.get(key) for t in known}) > 1 and len({t.shown(key) for t in known}) > 1
+    differing = []
+    for key in dict.fromkeys(key for traits in known for key in traits.values):
+        agreed = [traits for traits in known if key not in traits.disputed]
+        if len({t.values.get(key) for t in agreed}) > 1 and len({t.shown(key) for t in agreed}) > 1:
+            differing.append(key)
+    return differing
 
 
 def _grouped(keys: Sequence[str]) -> dict[str, str]:
-    """Return the keys without those of a group whose name differs too, each with its text in a name.
-
-    A reference's recipe follows its base.
-    """
+    """Return the keys, with their texts, but for those of a group whose name differs too."""
     groups = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))
-    if "reference.base." in groups:
+    if "reference.base." in groups:  # whose recipe the reference has
         groups += ("reference.tune.",)
     return {k: k.removesuffix(".name") for k in keys if k.endswith(".name") or not k.startswith(groups)}

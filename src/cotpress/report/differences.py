@@ -75,13 +75,7 @@ def compared(comparison: Comparison, answers: Answers) -> list[Difference]:
 def differences(
     answers: Mapping[System, Sequence[Prediction]], budgets: Iterable[int] = (), confidence: float = 0.95
 ) -> list[Difference]:
-    """Compare each two systems of one ratio that share questions, by falling ratio.
-
-    Args:
-        answers: Predictions of each system, of all seeds together.
-        budgets: Token budgets.
-        confidence: Level of the intervals.
-    """
+    """Compare each two systems of one ratio that share questions, by falling ratio, over the answers of all seeds."""
     rows = []
     for system, minus in itertools.combinations(answers, 2):
         ours, theirs = answers[system], answers[minus]

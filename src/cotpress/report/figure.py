@@ -66,7 +66,6 @@ class Picture:
 
     Attributes:
         name: Stem of its files.
-        title: One line.
         description: Content of the figure in words, for screen readers.
         size: Width and height in inches.
         draw: Function that draws into an empty figure.
@@ -88,11 +87,7 @@ class Picture:
         return [png, svg]
 
     def inline_svg(self, identifier: str) -> str:
-        """Return the picture as an `<svg>` element for a page.
-
-        Args:
-            identifier: Prefix of every id inside, unique in the page.
-        """
+        """Return the picture as an `<svg>` element for a page, with a prefix of every id that is unique there."""
         text = self._svg.decode()
         text = text[text.index("<svg") :].strip()
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -21,14 +21,7 @@ _AS_PRINTED = {("condition", "answer"), ("granularity", "token"), ("protection",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """One printed result.
-
-    Attributes:
-        accuracy: In percent, as printed.
-        tokens: Mean generated tokens, as printed.
-        source: Paper and table.
-        note: Condition of a comparison; mostly empty.
-    """
+    """One printed result: accuracy in percent, mean generated tokens, paper and table, and a note on comparisons."""
 
     accuracy: str
     tokens: str

@@ -150,12 +150,7 @@ def _percent(share: float | None) -> str:
 
 
 class Monotonicity(NamedTuple):
-    """Order of the generated tokens of one system at its ratios.
-
-    Attributes:
-        num_pairs: Pairs of rows with different ratios.
-        violations: Pairs (row of the lower ratio, row of the higher ratio) where the lower ratio writes more.
-    """
+    """Number of a system's pairs of a lower and a higher ratio, and the pairs where the lower one writes more."""
 
     system: str
     num_pairs: int

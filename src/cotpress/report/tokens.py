@@ -37,13 +37,7 @@ _USUAL_RULES = {"granularity": "token", "alignment": "own", "protection": "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranker:
-    """An order of deletion: that of a scorer with the rules of its selection.
-
-    Attributes:
-        label: Name of the scorer and unusual rules.
-        ratios: Requested ratios of the runs that used it, sorted.
-        rows: Order of deletion by trace.
-    """
+    """Order of deletion by trace, of a scorer and the rules of its selection, and the ratios at which runs used it."""
 
     label: str
     ratios: tuple[float, ...]
@@ -55,10 +49,8 @@ class ViewedData:
     """Traces with the orders of deletion of one or more rankers, in the tokens of one tokenizer.
 
     Attributes:
-        label: Data and tokenizer.
         traces: Shown traces, in the order of the data.
         num_traces: All training traces.
-        rankers: At least one.
     """
 
     label: str
@@ -248,7 +240,6 @@ class Deletions:
     Attributes:
         title: Title of their table.
         heading: Heading of the kinds.
-        rankers: Labels of the rankers.
         names: Kinds that occur in the traces of any ranker, in a fixed order.
         totals: int64 `[rankers, kinds]`, tokens of each kind in the shown traces.
         deleted: int64 `[rankers, kinds, len(PERCENTS)]`, deleted ones at each percentage.

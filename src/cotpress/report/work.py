@@ -26,13 +26,7 @@ _SMOOTHING = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Training loss of one model.
-
-    Attributes:
-        stage: `reference` or `sft`.
-        system: System of a student; a reference model is named by its stage.
-        losses: Mean loss per target token after each of `steps` optimizer steps, nats.
-    """
+    """Mean loss per target token in nats after each of some optimizer steps; a reference model has the stage's name."""
 
     stage: str
     system: System
