@@ -24,7 +24,7 @@ from cotpress.evaluation.summary import (
 from cotpress.report.figure import ratio_picture
 from cotpress.report.table import control_notes, csv_table, plain_table
 from cotpress.tracking import result_metrics
-from support.judged import answer
+from support.judged import answer, table_of
 
 
 def test_summary_holds_every_number_of_the_row() -> None:
@@ -87,10 +87,10 @@ def test_silent_original_costs_no_row_of_the_table() -> None:
     assert row.accuracy_difference is not None
     assert row.accuracy_difference.value == 0.5
     rows = [original, row]
-    assert "0.5/0.50/- " in plain_table(rows)
-    (first, second) = csv.DictReader(csv_table(rows).splitlines())
+    assert "0.5/0.50/- " in plain_table(table_of(*rows))
+    (first, second) = csv.DictReader(csv_table(table_of(*rows)).splitlines())
     assert (first["generated_ratio"], second["inference_reduction"], second["mean_tokens"]) == ("", "", "8.5")
-    assert ratio_picture(rows, "tiny on planted") is not None
+    assert ratio_picture(table_of(*rows)) is not None
     assert not {"generated_ratio", "inference_reduction"} & set(result_metrics(row))
     assert control_notes(rows) == []
 
