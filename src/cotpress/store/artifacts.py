@@ -260,7 +260,10 @@ class ArtifactStore:
     def _produce(self, key: str, identity: dict[str, Any], produce: Callable[[Path], Summary]) -> Artifact:
         stage, _, digest = key.partition("/")
         partial, final = self._partial(key), self._root / key
-        _keep_only_scratch(partial)
+        partial.mkdir(exist_ok=True)
+        for path in partial.iterdir():  # half-written files of a killed job
+            if path.name != SCRATCH:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         started = time.monotonic()
         log.info("%s: computing %s", stage, key)
         summary = produce(partial)
@@ -395,11 +398,3 @@ def _check(key: str, folder: Path, files: Mapping[str, str]) -> None:
         raise ArtifactError(f"artifact {key} is damaged: {error}") from error
     if wrong:
         raise ArtifactError(f"artifact {key} is damaged: checksum of {', '.join(wrong)} differs")
-
-
-def _keep_only_scratch(partial: Path) -> None:
-    """Create a partial folder, or remove the half-written files of a killed job from it."""
-    partial.mkdir(exist_ok=True)
-    for path in partial.iterdir():
-        if path.name != SCRATCH:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -58,13 +58,8 @@ def read_interval(content: Mapping[str, Any] | None) -> Interval | None:
     """Return an interval from its JSON values, where null is an open end; None for None."""
     if content is None:
         return None
-    low, high = content["low"], content["high"]
-    return Interval(
-        value=content["value"],
-        low=-math.inf if low is None else low,
-        high=math.inf if high is None else high,
-        n=content["n"],
-    )
+    ends = {"low": -math.inf, "high": math.inf}
+    return Interval(**{name: ends.get(name) if number is None else number for name, number in content.items()})
 
 
 def _finite(value: Any) -> Any:

@@ -104,15 +104,12 @@ def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None
 
 
 def sweep_name(job_folder: Path) -> str | None:
-    """Name of the sweep of a job, or the sweep's start time if it has no name; None for a single command.
-
-    In a multirun the job's folder is `.../<date>/<time>/<number>`.
-    """
+    """Name of the sweep of a job, or the sweep's start time if it has no name; None for a single command."""
     plan = job_folder.parent / PLAN_FILE
     if not plan.exists():
         return None
     name = json.loads(plan.read_text(encoding="utf-8")).get("name")
-    return str(name) if name else f"{job_folder.parents[1].name} {job_folder.parent.name}"
+    return str(name) if name else f"{job_folder.parents[1].name} {job_folder.parent.name}"  # .../<date>/<time>/<job>
 
 
 def write_note(folder: Path, note: JobNote) -> None:
