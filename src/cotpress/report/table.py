@@ -8,6 +8,7 @@ as the ratio falls, as in the table of the CTS paper, which a list of accuracies
 import itertools
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from cotpress.records import Interval, SystemResult
@@ -86,11 +87,14 @@ def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     most = max((len(r.pass_at_k) for r in rows), default=0)
     for k in range(2, most + 1):
         if k & (k - 1) == 0 or k == most:  # powers of two and the last
-            shown.append(Column(f"pass@{k} %\n[CI]", lambda r, k=k: percent_interval(_pass_at(k, r))))
+            shown.append(_percents(f"pass@{k} %\n[CI]", partial(_pass_at, k)))
     for budget in sorted({b.budget for r in rows for b in r.accuracy_at_budgets}):
-        heading = f"accuracy % at\n{budget} tokens"
-        shown.append(Column(heading, lambda r, budget=budget: percent_interval(_accuracy_at(budget, r))))
+        shown.append(_percents(f"accuracy % at\n{budget} tokens", partial(_accuracy_at, budget)))
     return shown
+
+
+def _percents(heading: str, interval: Callable[[SystemResult], Interval | None]) -> Column:
+    return Column(heading, lambda r: percent_interval(interval(r)))
 
 
 def _pass_at(k: int, row: SystemResult) -> Interval | None:
@@ -154,7 +158,7 @@ class Monotonicity(NamedTuple):
 
     system: str
     num_pairs: int
-    violations: list[tuple[SystemResult, SystemResult]]
+    violations: tuple[tuple[SystemResult, SystemResult], ...]
 
 
 def monotonicity(rows: Sequence[SystemResult]) -> list[Monotonicity]:
@@ -170,7 +174,7 @@ def monotonicity(rows: Sequence[SystemResult]) -> list[Monotonicity]:
         ordered = sorted(members, key=lambda r: r.target_ratio)
         pairs = [(a, b) for a, b in itertools.combinations(ordered, 2) if a.target_ratio < b.target_ratio]
         if pairs:
-            wrong = [(a, b) for a, b in pairs if a.mean_tokens.value > b.mean_tokens.value]
+            wrong = tuple((a, b) for a, b in pairs if a.mean_tokens.value > b.mean_tokens.value)
             verdicts.append(Monotonicity(name, len(pairs), wrong))
     return verdicts
 

@@ -292,14 +292,14 @@ def _counted(
             cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
             kinds = codes[row.id]
             np.add.at(counts, (kinds[kinds >= 0], np.searchsorted(cuts, row.places, side="right")[kinds >= 0]), 1)
-    there = first_kept.any(axis=(0, 2))
+    there = np.asarray(first_kept.any(axis=(0, 2)))
     first_kept = first_kept[:, there]
     totals = first_kept.sum(axis=2)
     return Deletions(
         title=title,
         heading=heading,
         rankers=tuple(ranker.label for ranker in data.rankers),
-        names=tuple(itertools.compress(names, there)),
+        names=tuple(itertools.compress(names, there.tolist())),
         totals=totals,
         deleted=totals[:, :, None] - first_kept.cumsum(axis=2)[:, :, :-1],
     )

@@ -4,7 +4,7 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cotpress.progress import duration
 from cotpress.records import TRAIN_LOG_FILE, Origin, System
@@ -130,7 +130,7 @@ def time_picture(artifacts: Sequence[Work]) -> Picture | None:
         for at, stages in enumerate(by_kind.values()):
             left = 0.0
             for stage in stages:
-                look = {"color": colour} if stage.fresh else {"color": "none", "hatch": "////"}
+                look: dict[str, Any] = {"color": colour} if stage.fresh else {"color": "none", "hatch": "////"}
                 axes.barh(at, stage.seconds, left=left, height=0.62, edgecolor=colour, linewidth=0.8, **look)
                 left += stage.seconds
             times = f" ({len(stages)}x)" if len(stages) > 1 else ""
