@@ -59,7 +59,8 @@ def read_interval(content: Mapping[str, Any] | None) -> Interval | None:
     if content is None:
         return None
     ends = {"low": -math.inf, "high": math.inf}
-    return Interval(**{name: ends.get(name) if number is None else number for name, number in content.items()})
+    numbers: dict[str, Any] = {k: ends.get(k) if number is None else number for k, number in content.items()}
+    return Interval(**numbers)
 
 
 def _finite(value: Any) -> Any:
