@@ -178,15 +178,13 @@ def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> tuple[list[CompressedT
     ranking = rank_traces(plan.rules, chunk)
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
     bounds = np.cumsum(ranking.lengths)[:-1]
-    masks, held = np.split(ranking.cut(ratios), bounds), np.split(ranking.held, bounds)
-    places = np.split(ranking.places.astype(np.int32), bounds)
+    masks, places = np.split(ranking.cut(ratios), bounds), np.split(ranking.places.astype(np.int32), bounds)
+    num_held = [int(held.sum()) for held in np.split(ranking.held, bounds)]
     rows, orders = [], []
     for i, (t, ratio) in enumerate(zip(chunk, ratios.tolist(), strict=True)):
         rows.append(_row(t, ratio, masks[i], marker_ratio=ratio if plan.mixed else None))
-        num_held = int(held[i].sum())
-        orders.append(
-            RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=places[i], num_held=num_held)
-        )
+        order = RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=places[i], num_held=num_held[i])
+        orders.append(order)
     return rows, orders
 
 
