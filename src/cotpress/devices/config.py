@@ -7,9 +7,6 @@ from typing import Annotated
 from cotpress.errors import ConfigError
 from cotpress.settings import Amount, Count, Rule
 
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
-"""`cuda` is another word for `gpu`."""
-
 
 class Strategy(Enum):
     """How several devices share one training."""
@@ -39,7 +36,8 @@ class HeadLoss(Enum):
 class TrainerConfig:
     """Hardware (config group `trainer`); no setting here changes the identity of an artifact."""
 
-    accelerator: Annotated[str, Rule(_ACCELERATORS.__contains__, "auto, cpu, gpu")] = "auto"
+    # `cuda` is another word for `gpu`.
+    accelerator: Annotated[str, Rule(("auto", "cpu", "gpu", "cuda").__contains__, "auto, cpu, gpu")] = "auto"
     """auto (a GPU if there is one), cpu or gpu."""
     devices: Count | None = 1
     """Devices of each machine, at least 1; null takes all its GPUs. On a CPU each is a process with its share of the

@@ -40,7 +40,7 @@ class Outcome:
         error: Message of the failure; None if there was none.
         kind: Class of an error for users; None for a defect or a process that was killed.
         trace: Traceback of the failure; empty if the process was killed.
-        failed_at: Time of the failure, in seconds of this machine's clock.
+        failed_at: Time of the failure, in seconds.
     """
 
     value: Any = None
@@ -89,9 +89,8 @@ class Child:
             context.set_forkserver_preload(list(preload))
         self._connection, theirs = context.Pipe()
         variables = dict(os.environ if environment is None else environment)
-        self._process = context.Process(
-            target=_run, args=(function, arguments, variables, output, theirs), daemon=daemon
-        )
+        work = (function, arguments, variables, output, theirs)
+        self._process = context.Process(target=_run, args=work, daemon=daemon)
         resource_tracker.ensure_running()  # its start unblocks SIGINT
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits it until it ignores SIGINT
         try:
@@ -110,15 +109,11 @@ class Child:
         return code
 
     def send(self, message: Any) -> None:
-        """Send a picklable message.
-
-        Raises:
-            OSError: The process has ended.
-        """
+        """Send a picklable message; OSError if the process has ended."""
         self._connection.send(message)
 
     def receive(self, timeout_s: float) -> Any:
-        """The next message; None if none comes in time or the process ends."""
+        """The next message; None if none comes in time or the process has ended."""
         try:
             return self._connection.recv() if self._connection.poll(timeout_s) else None
         except (EOFError, OSError):
@@ -233,11 +228,7 @@ def send(message: Any) -> None:
 
 
 def receive() -> Any:
-    """Wait in a child for the next message of the process that started it.
-
-    Raises:
-        EOFError: No message can come any more.
-    """
+    """Wait in a child for the next message of the process that started it; EOFError if none can come any more."""
     assert _to_parent is not None, "this process was not started by Child"
     return _to_parent.recv()
 
