@@ -19,7 +19,7 @@ from cotpress.training.config import Method
 from cotpress.training.fit import LAST
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import LossOfModel
-from cotpress.training.sharing import OneDevice, Sharded, in_format, pick_sharing
+from cotpress.training.sharing import OneDevice, Sharded, pick_sharing
 from support.training_jobs import KilledOnce, losses, number_formats, rank_and_mode, weights
 
 MORE = pytest.mark.slow
@@ -184,9 +184,9 @@ def _checkpoint(folder):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 7])
-def test_devices_share_the_micro_batches_of_a_step_and_make_the_same_number_of_passes(examples, num_workers):
-    lengths = [len(e.ids) for e in examples.kept]
-    plan = plan_steps(lengths, sequences_per_step=5, epochs=1, tokens_per_batch=60, seed=1)
+def test_devices_share_the_micro_batches_of_a_step_and_make_the_same_number_of_passes(examples, tune, num_workers):
+    tune.sequences_per_step, tune.epochs = 5, 1
+    plan = plan_steps([len(e.ids) for e in examples.kept], tune, 60)
     single = StepDataset(examples.kept, plan)
     shares = [StepDataset(examples.kept, plan, Place(rank=r, num_workers=num_workers)) for r in range(num_workers)]
     assert len(single) == 4
@@ -297,9 +297,9 @@ def test_masters_come_back_after_a_context_and_after_an_error(bfloat16, store, e
 
     with pytest.raises(RuntimeError, match="out of memory"):
         sharing.ready(LossOfModel(model, failing))(collate(examples.kept[:2]))
-    with in_format(model, torch.bfloat16):
+    with sharing.as_saved(model):
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    with pytest.raises(RuntimeError, match="out of memory"), in_format(model, torch.bfloat16):
+    with pytest.raises(RuntimeError, match="out of memory"), sharing.as_saved(model):
         failing()
     assert {name: p.dtype for name, p in model.named_parameters()} == dict.fromkeys(before, torch.float32)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
