@@ -10,14 +10,15 @@ need a GPU (flash attention, Liger), for which sdpa and the chunked loss stand i
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed._tools.mod_tracker import ModTracker
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,8 +43,7 @@ _ROWS = 2
 _CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """Memory of one device at its peak, in bytes.
 
     Attributes:
@@ -62,11 +62,10 @@ class Usage:
     @property
     def total(self) -> float:
         """Sum of all parts."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return sum(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Writing:
+class Writing(NamedTuple):
     """Writing answers with a model.
 
     Attributes:
@@ -115,8 +114,8 @@ def _counter() -> FlopCounterMode:
         display=False,
         custom_mapping={
             aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1],
-            aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: counted.sdpa_flop_count(
-                q, k, v
+            aten._scaled_dot_product_flash_attention_for_cpu: (
+                lambda q, k, v, *_, **__: counted.sdpa_flop_count(q, k, v)
             ),
             aten._scaled_dot_product_flash_attention_for_cpu_backward: (
                 lambda g, q, k, v, *_, **__: counted.sdpa_backward_flop_count(g, q, k, v)
@@ -131,7 +130,6 @@ def _mesh(devices: int) -> Iterator[Any]:
     if devices == 1:
         yield None
         return
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     excepthook = sys.excepthook  # which torch replaces
@@ -166,7 +164,7 @@ def training_pass(
     """
 
     def measure(model: Any) -> Sequence[float]:
-        with _mesh(devices) as mesh, _trainable(config, tune, model, head_loss, mesh) as called:
+        with _mesh(devices) as mesh, _trainable(config, tune, model, head_loss, checkpointing, mesh) as called:
             trained = [p for p in called.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(trained, fused=True)
             for parameter in trained:
@@ -174,14 +172,14 @@ def training_pass(
             optimizer.step()  # makes the moments
             memory = _Memory()
             memory.track_external(called, optimizer)
-            with _checkpointed(called, checkpointing), memory:
-                states = [memory.bytes_of(kind) for kind in ("Parameter", "Buffer", "Gradient", "Optstate")]
+            with memory:
+                weights = memory.bytes_of("Parameter") + memory.bytes_of("Buffer")
+                states = (weights, memory.bytes_of("Gradient"), memory.bytes_of("Optstate"))
                 called(_batch(called.model, lengths)).backward()
             return *states, memory.bytes_of("Total", "peak") - sum(states)
 
     few = 2 if devices == 1 else 3  # fsdp2 holds up to three layers
-    weights, buffers, gradients, optimizer, activations = over_depth(config, measure, few)
-    return Usage(weights=weights + buffers, gradients=gradients, optimizer=optimizer, activations=activations)
+    return Usage(*over_depth(config, measure, few))
 
 
 def training_flops(
@@ -191,7 +189,7 @@ def training_flops(
 
     def measure(model: Any) -> Sequence[float]:
         counter = _counter()
-        with _trainable(config, tune, model, head_loss) as called, _checkpointed(called, checkpointing), counter:
+        with _trainable(config, tune, model, head_loss, checkpointing) as called, counter:
             called(_batch(called.model, [length])).backward()
         return [counter.get_total_flops()]
 
@@ -200,27 +198,25 @@ def training_flops(
 
 @contextmanager
 def _trainable(
-    config: ModelConfig, tune: TuneConfig, model: Any, head_loss: HeadLoss, mesh: Any = None
+    config: ModelConfig, tune: TuneConfig, model: Any, head_loss: HeadLoss, checkpointing: bool, mesh: Any = None
 ) -> Iterator[Any]:
-    """The module that a training calls, of fake tensors; sharded over a mesh if there is one."""
+    """The module that a training calls, of fake tensors; sharded over a mesh, as `training.sharing.Sharded` does."""
     computed, layers = computed_dtype(config), layers_of(model)
     masters = needs_masters(tune, computed)
     model = make_trainable(model, tune)
     if masters:
         make_masters(model)
     plain = HeadLoss.chunked if head_loss in (HeadLoss.auto, HeadLoss.liger) else head_loss
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), checkpointed_activations(model, enabled=checkpointing):
         fill(model)
         called = LossOfModel(model, pick_head_loss(plain, _CPU))
         if mesh is not None:
-            _shard(called, layers, mesh, computed if masters else None)
+            policy = MixedPrecisionPolicy(param_dtype=computed if masters else None, reduce_dtype=torch.float32)
+            for module in (*layers, called):
+                fully_shard(module, mesh=mesh, mp_policy=policy)
         elif masters:
             compute_in(called, layers, computed)
         yield called
-
-
-def _checkpointed(called: Any, enabled: bool) -> AbstractContextManager[None]:
-    return checkpointed_activations(called.model, enabled=enabled)
 
 
 def _batch(model: Any, lengths: Sequence[int]) -> MicroBatch:
@@ -231,15 +227,6 @@ def _several(model: Any, lengths: Sequence[int]) -> Sequence[int]:
     """A single text is cut in two: without values, transformers does not see that it needs no mask."""
     cut = len(lengths) == 1 and lengths[0] > 1 and can_pack(split_head(model).decoder)
     return [lengths[0] - 1, 1] if cut else lengths
-
-
-def _shard(called: torch.nn.Module, layers: Sequence[torch.nn.Module], mesh: Any, computed: torch.dtype | None) -> None:
-    """As `training.sharing.Sharded` does, without loading."""
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    policy = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32)
-    for module in (*layers, called):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
 
 
 def reading_pass(config: ModelConfig, lengths: Sequence[int], tune: TuneConfig | None = None) -> tuple[Usage, float]:
@@ -299,8 +286,7 @@ def writing_pass(config: ModelConfig, prompt_tokens: int, answer_tokens: int) ->
                         use_cache=True, logits_to_keep=1,
                     )  # fmt: skip
             peak = memory.bytes_of("Total", "peak") - weights
-            per_row = (peak, reading.get_total_flops(), step.get_total_flops())
-            return weights, held / prompt_tokens, *(value / _ROWS for value in per_row)
+            flops = (reading.get_total_flops() / _ROWS, step.get_total_flops() / _ROWS)
+            return weights, peak / _ROWS, held / prompt_tokens, *flops
 
-    weights, cache_bytes, row, prompt_flops, token_flops = over_depth(config, measure)
-    return Writing(weights=weights, row=row, cache=cache_bytes, prompt_flops=prompt_flops, token_flops=token_flops)
+    return Writing(*over_depth(config, measure))

@@ -53,8 +53,8 @@ def empty_model(config: ModelConfig) -> Any:
 
     known = PRESETS.get(config.hub_id or config.path)
     if config.source is ModelSource.tiny:
-        known = {"model_type": "llama", **tiny_identity()["tiny"]}
-        known = {name: value for name, value in known.items() if name not in ("seed", "words", "template")}
+        sizes = {k: v for k, v in tiny_identity()["tiny"].items() if k not in ("seed", "words", "template")}
+        known = {"model_type": "llama", **sizes}
     if known is None and config.source is ModelSource.package:
         raise ModelError(
             f"plan=true: the sizes of the model in the package '{config.path}' are not known without reading its "
@@ -147,12 +147,10 @@ def fill(model: Any) -> None:
     """Replace what is on the meta device by tensors of the current mode; tied weights stay tied."""
     filled: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
-        for name, old in list(module._parameters.items()):
-            if old is not None and id(old) not in filled:
+        for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(old) not in filled:
                 value = torch.full(old.shape, 0.01, dtype=old.dtype)
                 filled[id(old)] = torch.nn.Parameter(value, requires_grad=old.requires_grad)
-            if old is not None:
-                module._parameters[name] = filled[id(old)]
-        for name, old in list(module._buffers.items()):
-            if old is not None:
-                module._buffers[name] = torch.ones(old.shape, dtype=old.dtype)
+            module._parameters[name] = filled[id(old)]
+        for name, old in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = torch.ones(old.shape, dtype=old.dtype)

@@ -41,15 +41,9 @@ def arithmetic_work(name: str, assumed: PlanConfig, *, tokens: float, flops: flo
 
 
 def writing_work(name: str, writing: Writing, assumed: PlanConfig, *, answers: int, tokens: int, rows: int) -> Work:
-    """Writing: each step reads all weights and the cached keys and values once, for one more token of `rows` answers.
+    """Writing a number of answers of so many tokens each, `rows` at once if that many fit the device.
 
-    Args:
-        name: The part.
-        writing: The model's memory and operations.
-        assumed: Rates of the card, and the length of the prompts.
-        answers: Number of answers.
-        tokens: Tokens of each.
-        rows: Answers written at once, if that many fit the device.
+    Each step reads all weights and the cached keys and values once, for one more token of all these answers.
     """
     rows = max(min(rows, answers, rows_that_fit(writing, assumed)), 1)
     step_bytes = writing.weights + rows * writing.cache * (assumed.prompt_tokens + tokens / 2)
