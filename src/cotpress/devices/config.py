@@ -9,7 +9,7 @@ from cotpress.settings import Amount, Count, Rule
 
 
 class Strategy(Enum):
-    """How several devices share one training."""
+    """The division of a training among several devices."""
 
     ddp = "ddp"
     """Every device holds the whole model; gradients are summed over devices."""
@@ -45,7 +45,7 @@ class TrainerConfig:
     num_nodes: Count = 1
     """Machines that run the same `compress.py` over one shared filesystem and share its scoring; 1 elsewhere."""
     strategy: Strategy = Strategy.ddp
-    """How several devices share a training: ddp or fsdp2."""
+    """Division of a training among several devices: ddp or fsdp2."""
     offload: bool = False
     """With fsdp2, keep weights, gradients and optimizer states in main memory and compute on the GPUs: needs the least
     memory of a GPU, and is slower."""

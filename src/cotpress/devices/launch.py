@@ -26,11 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def pick_device(config: TrainerConfig) -> torch.device:
-    """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
-
-    Raises:
-        ConfigError: There is no GPU but the setting is gpu.
-    """
+    """The device of this process: its own GPU (`LOCAL_RANK`) or the CPU; an error if a GPU is set and there is none."""
     has_gpu = torch.cuda.is_available()
     if config.accelerator in ("gpu", "cuda") and not has_gpu:
         raise ConfigError("trainer.accelerator: got 'gpu', but torch sees no GPU. Fix: trainer=cpu")
@@ -62,17 +58,13 @@ _PRELOAD = ("cotpress.devices.lightning", "peft", "transformers.models.auto.mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The place of a process among the workers of this machine that share a piece of work.
-
-    Attributes:
-        rank: Number among the workers, from 0; also the number of its device.
-        num_workers: Number of workers.
-        rendezvous: File through which the workers find each other; empty for a single one.
-    """
+    """The place of a process among the workers of this machine that share a piece of work."""
 
     rank: int = 0
+    """Number among the workers, from 0; also the number of its device."""
     num_workers: int = 1
     rendezvous: str = ""
+    """File through which the workers find each other; empty for a single one."""
 
     @property
     def is_first(self) -> bool:
@@ -108,11 +100,7 @@ def _working_at(place: Place, on_message: OnMessage | None) -> Iterator[None]:
 
 
 def num_local_devices(trainer: TrainerConfig) -> int:
-    """The number of devices of this machine that `trainer.devices` selects.
-
-    Raises:
-        ConfigError: This machine has fewer GPUs.
-    """
+    """The number of devices of this machine that `trainer.devices` selects; an error if it has fewer GPUs."""
     if pick_device(trainer).type == "cpu":
         return trainer.devices or 1
     present = torch.cuda.device_count()

@@ -57,17 +57,15 @@ def quiet_lightning() -> Iterator[None]:
     Lightning looks for SLURM before it loads a checkpoint even if the cluster environment is given, and warns where
     `srun` is installed but has not started the process; that warning is left out, too.
     """
-    loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The `srun` command is available")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 @contextmanager

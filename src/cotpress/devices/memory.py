@@ -78,10 +78,7 @@ class SmallerBatches:
         """Most tokens of a batch of several texts, given the failures so far; None without failures."""
 
     def lower(self, num_tokens: int, error: BaseException, *, indivisible: bool) -> None:
-        """Record that a batch of `num_tokens` did not fit; later ones have at most half as many.
-
-        A single text (`indivisible`) is a `MemoryLimitError`.
-        """
+        """Limit later batches to half of `num_tokens`, which did not fit; an `indivisible` text is an error."""
         if indivisible:
             raise MemoryLimitError(
                 f"{self.what}: out of memory on a single text of {num_tokens} tokens, which no {self._setting} can "

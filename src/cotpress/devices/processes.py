@@ -33,20 +33,16 @@ GRACE_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of a child.
-
-    Attributes:
-        value: Return value of the function; None if it failed.
-        error: Message of the failure; None if there was none.
-        kind: Class of an error for users; None for a defect or a process that was killed.
-        trace: Traceback of the failure; empty if the process was killed.
-        failed_at: Time of the failure, in seconds.
-    """
+    """The result of a child."""
 
     value: Any = None
+    """Return value of the function; None if it failed."""
     error: str | None = None
+    """Message of the failure; None if there was none."""
     kind: type[CotpressError] | None = None
+    """Class of an error for users; None for a defect or a process that was killed."""
     trace: str = ""
+    """Traceback of the failure; empty if the process was killed."""
     failed_at: float = 0.0
 
 
@@ -285,9 +281,8 @@ def _end_with_parent() -> None:
 
 def _write_to(output: Path) -> None:
     """Append standard output and error to a file, those of C code and crash reports of the interpreter included."""
-    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for number in (1, 2):
-        os.dup2(handle, number)
-    os.close(handle)
+    with output.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     faulthandler.enable()

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from cotpress.devices.config import Strategy
 from cotpress.planning.config import PlanConfig
-from cotpress.planning.measure import Usage
-from cotpress.planning.models import computed_dtype
+from cotpress.planning.measure import Usage, computed_dtype
 from cotpress.planning.training import DEVICE_COUNTS, Training
 from cotpress.planning.workload import Work
 
@@ -50,7 +49,7 @@ def smallest(training: Training, room: float) -> str:
         return f"nothing on up to {DEVICE_COUNTS[-1]} devices: sft=lora, a smaller model, or devices with more memory"
     trainer = "gpu" if setting.devices == 1 else f"{setting.strategy.value} trainer.devices={setting.devices}"
     if setting.offload:
-        trainer += " trainer.offload=true" if setting.devices > 1 else " trainer.offload=false"
+        trainer += " trainer.offload=false" if setting.devices == 1 else " trainer.offload=true"
     total, checkpointing = training.usage(setting).total, str(setting.activation_checkpointing).lower()
     return (
         f"trainer={trainer} trainer.tokens_per_batch={setting.tokens_per_batch} trainer.activation_checkpointing="
@@ -74,9 +73,10 @@ def show_training(training: Training, assumed: PlanConfig, out: TextIO) -> None:
             table.add_row(strategy.value if strategy else "one device", "yes" if checkpointing else "no", *cells)
     usage = training.usage(requested)
     where = "one device" if requested.devices == 1 else f"{requested.strategy.value} on {requested.devices} devices"
+    parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in usage._asdict().items())
     notes = [
         f"GB per device (free of {gigabytes(assumed.rates.device_gb * 1e9)} less {assumed.reserve_gb:.1f} in reserve)",
-        f"requested, {where}: {_parts(usage)}: {verdict(usage.total, room)}",
+        f"requested, {where}: {parts}: {verdict(usage.total, room)}",
         f"smallest that fits: {smallest(training, room)}",
         f"on disk: {gigabytes(training.result_bytes)} GB when finished; {gigabytes(training.checkpoint_bytes)} GB for "
         "the checkpoint to resume from, twice that while a new one is written",
@@ -114,10 +114,6 @@ def show_hours(parts: Sequence[Work], assumed: PlanConfig, unknown: Sequence[str
 def _cell(total: float, room: float, *, requested: bool) -> Text:
     style = ("green" if total <= room else "red") + (" bold" if requested else "")
     return Text(f"{'> ' if requested else ''}{gigabytes(total)} ({(room - total) / 1e9:+.1f})", style=style)
-
-
-def _parts(usage: Usage) -> str:
-    return ", ".join(f"{part} {gigabytes(size)}" for part, size in usage._asdict().items())
 
 
 def _table(*columns: str) -> Table:

@@ -5,8 +5,7 @@ from functools import cache, partial
 
 from cotpress.devices.config import Strategy, TrainerConfig
 from cotpress.modeling.config import ModelConfig
-from cotpress.planning.measure import Usage, training_flops, training_pass
-from cotpress.planning.models import computed_dtype
+from cotpress.planning.measure import Usage, computed_dtype, training_flops, training_pass
 from cotpress.training.config import Method, TuneConfig
 
 DEVICE_COUNTS = (1, 2, 4, 8)
@@ -31,9 +30,9 @@ class Training:
             tokens_per_batch=max(min(trainer.tokens_per_batch, tune.sequences_per_step * self.longest), self.longest),
             devices=(trainer.devices or DEVICE_COUNTS[-1]) * trainer.num_nodes,
         )
-        measured = {"config": model, "tune": tune, "head_loss": trainer.head_loss}
-        self._pass = cache(partial(training_pass, **measured))
-        self._flops = cache(partial(training_flops, **measured, checkpointing=trainer.activation_checkpointing))
+        again = trainer.activation_checkpointing
+        self._pass = cache(partial(training_pass, model, tune, head_loss=trainer.head_loss))
+        self._flops = cache(partial(training_flops, model, tune, head_loss=trainer.head_loss, checkpointing=again))
 
     @property
     def trains_all(self) -> bool:
@@ -72,7 +71,7 @@ class Training:
         shards = 2 if setting.strategy is Strategy.fsdp2 and setting.devices != 1 else 1
         sequences, rest = divmod(setting.tokens_per_batch, self.longest)
         lengths = (self.longest,) * sequences + (rest,) * (rest > 0)
-        usage = self._pass(lengths=lengths, checkpointing=setting.activation_checkpointing, devices=shards)
+        usage = self._pass(lengths, checkpointing=setting.activation_checkpointing, devices=shards)
         if shards == 1:
             return usage
         # Measured on two devices. On more, the gradients that are summed take a little less.
@@ -81,7 +80,7 @@ class Training:
 
     def flops(self, tokens: int) -> float:
         """Operations for one sequence, in the requested setting."""
-        return self._flops(length=min(tokens, self.longest))
+        return self._flops(min(tokens, self.longest))
 
     def smallest(self, room: float) -> TrainerConfig | None:
         """The first setting that fits of: fewest devices, then no layer computed twice, then the largest micro-batch.

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 def make_trainable(model: Any, config: TuneConfig) -> Any:
-    """Put the model in train mode with the parameters of the method trainable, and only those.
-
-    Raises:
-        ConfigError: The method trains nothing.
-    """
+    """Put the model in train mode with the parameters of the method trainable, and only those; none is an error."""
     if config.method is Method.none:
         raise ConfigError("method none trains nothing; allowed here: lora, full")
     if config.method is Method.full:
@@ -49,8 +45,7 @@ def make_trainable(model: Any, config: TuneConfig) -> Any:
 def checkpointed_activations(model: Any, *, enabled: bool) -> Iterator[None]:
     """Let layers keep only their input in training, and run again for the gradient with the same dropout masks.
 
-    Raises:
-        ConfigError: The architecture does not support it.
+    An architecture that does not support it is a `ConfigError`.
     """
     if not enabled:
         yield

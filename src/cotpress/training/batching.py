@@ -3,8 +3,7 @@
 The order is a pure function of lengths and seed, so a resumed run continues with the same steps. The recipe determines
 the optimizer steps: `sequences_per_step` sequences in shuffled order. The hardware determines the micro-batches of a
 step: at most `tokens_per_batch` tokens each. A micro-batch is one packed row without padding, in which every sequence
-has the loss that it has alone, so without dropout the token budget changes rounding only. Dropout (`lora_dropout`)
-draws its mask for the whole row, so another budget means other masks.
+has the loss that it has alone, so another token budget changes rounding and the masks of dropout only.
 
 Micro-batches go round-robin over the devices; a device without one gets a batch without targets, so that all make the
 same number of passes and the same collective calls.
@@ -57,7 +56,7 @@ def student_examples(rows: Iterable[CompressedTrace], chat: ChatFormat, max_toke
         if row.split == "train":
             completion = chat.completion_ids(row.token_ids.tolist(), row.response)
             examples.append(_example(row.id, chat.prompt_ids(row.question, row.marker_ratio), completion))
-    return _at_most(max_tokens, examples)
+    return _limited(examples, max_tokens)
 
 
 def reference_examples(
@@ -73,14 +72,14 @@ def reference_examples(
         valuable = np.asarray(ids)[spans_to_mask(offsets, row.valuable)]
         completion = chat.completion_ids(valuable.tolist(), row.response)
         examples.append(_example(row.id, chat.prompt_ids(row.question), completion))
-    return _at_most(max_tokens, examples)
+    return _limited(examples, max_tokens)
 
 
 def _example(row: str, prompt: Sequence[int], completion: Sequence[int]) -> Example:
     return Example(ids=(*prompt, *completion), num_prompt=len(prompt), row=row)
 
 
-def _at_most(max_tokens: int, examples: Sequence[Example]) -> Examples:
+def _limited(examples: Sequence[Example], max_tokens: int) -> Examples:
     kept = [example for example in examples if len(example.ids) <= max_tokens]
     num_longer = len(examples) - len(kept)
     return Examples(kept=kept, dropped={f"longer than {max_tokens} tokens": num_longer} if num_longer else {})
@@ -92,21 +91,16 @@ Plan = list[list[list[int]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """One forward pass.
-
-    Attributes:
-        packed: The sequences as one row of T tokens.
-        predicting: int64 `[N]`, positions in the row whose next token has a loss; computed on the CPU, so that training
-            does not wait for the device. N is 0 in a batch that only makes the passes of a device even.
-        targets: int64 `[N]`, the tokens that follow these positions.
-        number: Index among the micro-batches of its step, over all devices.
-        examples: The sequences.
-    """
+    """One forward pass over examples; without any in a batch that only makes the passes of a device even."""
 
     packed: Packed
+    """The examples as one row of T tokens."""
     predicting: torch.Tensor
+    """int64 `[N]`, positions whose next token has a loss; made on the CPU, so that training does not wait for a GPU."""
     targets: torch.Tensor
+    """int64 `[N]`, the tokens that follow these positions."""
     number: int
+    """Index among the micro-batches of its step, over all devices."""
     examples: Sequence[Example] = ()
 
     def to(self, device: torch.device) -> "MicroBatch":

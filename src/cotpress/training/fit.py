@@ -56,19 +56,15 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """Facts of a run for its manifest; the same on every repetition.
-
-    Attributes:
-        num_steps: Optimizer steps.
-        num_training_tokens: Tokens of one epoch, prompts included.
-        num_target_tokens: Tokens of one epoch that have a loss.
-        final_loss: Mean loss of the last tenth of the steps, in nats per token.
-    """
+    """Facts of a run for its manifest; the same on every repetition."""
 
     num_steps: int
     num_training_tokens: int
+    """Tokens of one epoch, prompts included."""
     num_target_tokens: int
+    """Those of them that have a loss."""
     final_loss: float
+    """Mean loss of the last tenth of the steps, in nats per token."""
 
 
 def fit(
@@ -164,26 +160,26 @@ class TrainLog(pl.Callback):
     Checkpoints store the rows under the name of this class.
     """
 
-    def __init__(self, log_stage: Callable[[Mapping[str, float], int], None]) -> None:
+    def __init__(self, log_stage: Callable[..., None]) -> None:
         self._log_stage = log_stage
-        self.rows: list[tuple[int, float, float, int]] = []
+        self.rows: list[list[float]] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
         """Record the step."""
         loss, rate = (float(trainer.callback_metrics[name]) for name in ("loss", "lr"))
-        self.rows.append((trainer.global_step, loss, rate, batch.num_targets))
+        self.rows.append([trainer.global_step, loss, rate, batch.num_targets])
         if trainer.is_global_zero:
             self._log_stage({"loss": loss, "lr": rate}, trainer.global_step - 1)  # counted from 0
 
     def state_dict(self) -> dict[str, Any]:
         """Rows so far."""
-        return {"rows": [list(row) for row in self.rows]}
+        return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Rows of the interrupted run."""
-        self.rows = [(int(s), float(a), float(b), int(n)) for s, a, b, n in state_dict["rows"]]
+        self.rows = state_dict["rows"]
 
     def write(self, path: Path) -> None:
         """Write the rows as csv."""
@@ -194,14 +190,9 @@ class TrainLog(pl.Callback):
 
 
 class _Validation(pl.Callback):
-    """Answers validation problems with the student in training, evenly spread over the steps, the last time at the end.
+    """Answers validation problems during training, on the first device: several times, the last one at the end."""
 
-    Of several devices that hold the same student the first one answers; the others wait at the next step.
-    """
-
-    def __init__(
-        self, validate: Validate, num_steps: int, times: int, log_stage: Callable[[Mapping[str, float], int], None]
-    ) -> None:
+    def __init__(self, validate: Validate, num_steps: int, times: int, log_stage: Callable[..., None]) -> None:
         self._validate, self._log_stage = validate, log_stage
         self._due = {round(num_steps * (k + 1) / times) for k in range(times)}
 
@@ -239,13 +230,10 @@ class TimedCheckpoint(pl.Callback):
 
 
 def resume_point(checkpoint: Path) -> Path | None:
-    """The checkpoint to resume from; None if there is no undamaged one.
+    """The checkpoint to resume from; None if there is no undamaged one, `TrainingError` if it could run code.
 
-    Objects other than numbers, texts and containers are never unpickled from it. A damaged file is removed:
-    `torch.save` writes a zip with a checksum of every tensor, which `torch.load` does not verify.
-
-    Raises:
-        TrainingError: It holds other objects.
+    Only numbers, texts and containers are unpickled from it. A damaged file is removed: `torch.save` writes a zip with
+    a checksum of every tensor, which `torch.load` does not verify.
     """
     if not checkpoint.is_file():
         return None

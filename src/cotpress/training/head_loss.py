@@ -31,12 +31,7 @@ each in [0, V).
 
 
 def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
-    """The implementation of `trainer.head_loss` for a device.
-
-    Raises:
-        ConfigError: Liger without a GPU.
-        MissingExtraError: Liger is not installed.
-    """
+    """The implementation of `trainer.head_loss` for a device; Liger is an error without a GPU or its package."""
     if choice is HeadLoss.auto:
         choice = HeadLoss.liger if device.type == "cuda" and config.liger_is_installed() else HeadLoss.chunked
         log.info("trainer.head_loss=auto: %s", choice.value)

@@ -63,13 +63,7 @@ class NextTokenModule(pl.LightningModule):
 
     The loss is the sum over all target tokens of the step divided by their number, however they are spread over
     micro-batches and devices: a mean of micro-batch means would weight the tokens of short batches more.
-
-    Args:
-        model: The model in train mode.
-        tune: Recipe of the training.
-        num_steps: Optimizer steps of the whole run.
-        summed_loss: Implementation of the loss.
-        sharing: The strategy that has loaded the model.
+    The model is in train mode and was loaded by `sharing`; `num_steps` counts the steps of the whole run.
     """
 
     stage = "train"

@@ -12,8 +12,7 @@ learning rate most updates are smaller than half the distance of two neighbourin
 would not change at all (arXiv 1710.03740, section 3.1). Where all weights of such a model are trained, its parameters,
 their gradients and AdamW's moments are float32, and the forward pass computes with copies: each layer copies its own
 weights when it is called, and the weights outside of layers (embeddings, last norm, head) are copied around the whole
-call. FSDP2's `param_dtype` does the same. Unlike with autocast, every operation gets the numbers of the model as it is
-loaded and saved. Autograd keeps a copy while it needs it: with activation checkpointing until its layer is done.
+call. FSDP2's `param_dtype` does the same. Unlike with autocast, every operation gets the numbers of the saved model.
 """
 
 import math
@@ -39,34 +38,20 @@ def needs_masters(tune: TuneConfig, computed: torch.dtype) -> bool:
     return tune.method is Method.full and computed is not torch.float32
 
 
-def make_masters(model: torch.nn.Module) -> None:
-    """Convert every weight to float32, one after the other, in place."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.float()
-
-
 def layers_of(model: Any) -> list[torch.nn.Module]:
     """The decoder layers of a transformers model; empty if the model does not name them."""
     names = set(model._no_split_modules or ())
     return [m for m in model.modules() if type(m).__name__ in names]
 
 
-def compute_in(called: torch.nn.Module, layers: list[torch.nn.Module], dtype: torch.dtype) -> None:
-    """Make `called` and each of the layers in it compute with copies of their weights in `dtype`, in place."""
-    inside = {id(p) for layer in layers for p in layer.parameters()}
-    for layer in layers:
-        _copying(layer, dtype, left_out=set())
-    _copying(called, dtype, left_out=inside)
-
-
-def _copying(module: torch.nn.Module, dtype: torch.dtype, left_out: set[int]) -> None:
-    """Make the module's forward pass compute with copies of the masters in it, by changing its class as FSDP2 does.
+def _compute_with_copies(module: torch.nn.Module, dtype: torch.dtype, left_out: set[torch.nn.Parameter]) -> None:
+    """Make a module compute with copies of the masters in it, by changing its class as FSDP2 does.
 
     transformers recomputes `forward` for activation checkpointing, without hooks, so a hook could not make the copies.
     """
     kind: Any = type(module)
     owned = [(m, name, p) for m in module.modules() for name, p in m._parameters.items() if p is not None]
-    slots = [slot for slot in owned if id(slot[2]) not in left_out]  # a tied weight has several
+    slots = [slot for slot in owned if slot[2] not in left_out]  # a tied weight has several
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         copies: dict[int, Any] = {id(p): p.to(dtype) for _, _, p in slots}  # gradients flow to the masters
@@ -86,11 +71,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def pick_sharing(trainer: TrainerConfig, computed: torch.dtype | None = None) -> "OneDevice":
-    """The strategy of `trainer.strategy` for the workers that there are; `computed` as in `OneDevice`.
-
-    Raises:
-        ConfigError: `trainer.offload` is set and there is one device.
-    """
+    """The strategy for these workers; `computed` as in `OneDevice`. `trainer.offload` on one device is an error."""
     if here().num_workers == 1:
         if trainer.offload:
             raise ConfigError(offload_error(trainer))
@@ -109,15 +90,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class OneDevice:
     """One device that holds everything; the base of the other strategies.
 
-    Attributes:
-        whole: True if every device holds the whole model, so that it can answer problems during training.
-
     Args:
         computed: Number format of the forward pass where float32 masters are trained; None if the weights are trained
             in their own format.
     """
 
     whole = True
+    """True if every device holds the whole model, so that it can answer problems during training."""
 
     def __init__(self, computed: torch.dtype | None = None) -> None:
         self._computed = computed
@@ -126,13 +105,18 @@ class OneDevice:
         """The trainable model, distributed by the strategy; `make` loads one onto a device."""
         model = make(device)
         if self._computed is not None:
-            make_masters(model)
+            for parameter in model.parameters():
+                parameter.data = parameter.data.float()
         return model
 
     def ready(self, called: torch.nn.Module) -> torch.nn.Module:
         """Prepare the module that training calls, in place; the loaded model is its submodule `model`."""
         if self._computed is not None:
-            compute_in(called, layers_of(called.get_submodule("model")), self._computed)
+            layers = layers_of(called.get_submodule("model"))
+            for layer in layers:
+                _compute_with_copies(layer, self._computed, left_out=set())
+            inside = {parameter for layer in layers for parameter in layer.parameters()}
+            _compute_with_copies(called, self._computed, left_out=inside)
         return called
 
     def strategy(self) -> Any:
@@ -149,18 +133,12 @@ class OneDevice:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
-        """A context with the trained weights, for the first worker to save; None if those in the model are whole.
-
-        All workers have to enter it.
-        """
+        """A context, for all workers, with the trained weights to save; None if those in the model are whole."""
         return self.as_saved(model)
 
     @contextmanager
     def as_saved(self, model: Any) -> Iterator[None]:
-        """A context in which a whole model has its weights in the format that they are saved in.
-
-        To be used between optimizer steps, when there are no gradients.
-        """
+        """A context, between optimizer steps, in which a whole model has weights of the format that is saved."""
         dtype = self._computed
         masters = [] if dtype is None else [(p, p.data) for p in model.parameters()]
         try:
@@ -195,11 +173,8 @@ class Sharded(OneDevice):
     """FSDP2: a layer is whole only while it computes; between, each device holds a share of it, a `DTensor`.
 
     Gradients are summed in float32, whatever the format of the weights. Float32 masters are gathered as copies in the
-    format that the forward pass computes in. `DTensor.full_tensor` is a collective call.
-
-    Args:
-        computed: As for `OneDevice`.
-        offload: Keep weights, gradients and optimizer states in main memory, and take the optimizer step there.
+    format that the forward pass computes in. With `offload`, weights, gradients and optimizer states are kept in main
+    memory, where the optimizer runs. `DTensor.full_tensor` is a collective call.
     """
 
     whole = False

@@ -173,7 +173,12 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
     weights = find_saved(folder)
     source, kind = Path(weights.path), ADAPTER if weights.is_adapter else MODEL
     if weights.is_adapter:
-        _warn_of_other_base(source, base)
+        settings = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        made_for = str(settings.get("base_model_name_or_path") or base.path)
+        if made_for.rstrip("/").rpartition("/")[2] != base.path.rstrip("/").rpartition("/")[2]:
+            log.warning(
+                "reference.path: the adapter names '%s' as its base model, but is used with '%s'", made_for, base.path
+            )
     else:
         _check_tokenizer(source, base, store)
 
@@ -213,13 +218,4 @@ def _check_tokenizer(folder: Path, base: ModelConfig, store: ArtifactStore) -> N
         raise ConfigError(
             f"reference.path: the model in '{folder}' has another tokenizer than '{base.name}'. "
             "Fix: model@reference.base=NAME of the model that it was trained from"
-        )
-
-
-def _warn_of_other_base(folder: Path, base: ModelConfig) -> None:
-    settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    made_for = str(settings.get("base_model_name_or_path") or base.path)
-    if made_for.rstrip("/").rpartition("/")[2] != base.path.rstrip("/").rpartition("/")[2]:
-        log.warning(
-            "reference.path: the adapter names '%s' as its base model, but is used with '%s'", made_for, base.path
         )
