@@ -190,7 +190,7 @@ class TrainLog(pl.Callback):
 
 
 class _Validation(pl.Callback):
-    """Answers validation problems during training, on the first device: several times, the last one at the end."""
+    """Answers validation problems on the first device, at steps spread evenly over the training and at its end."""
 
     def __init__(self, validate: Validate, num_steps: int, times: int, log_stage: Callable[..., None]) -> None:
         self._validate, self._log_stage = validate, log_stage
