@@ -8,6 +8,7 @@ All numbers come from `cotpress.planning` and the papers' own token counts; a sl
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
 from cotpress.planning.measure import Writing, reading_pass, writing_pass
 from cotpress.planning.tables import gigabytes, smallest
-from cotpress.planning.training import Setting, Training
+from cotpress.planning.training import Training
 from cotpress.planning.workload import Work, arithmetic_work, writing_work
 from cotpress.training.config import Method, TuneConfig
 
@@ -76,14 +77,8 @@ def memory_table(*, checkpointing: bool) -> str:
     lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
     for name, method in ((n, m) for n in MODELS for m in (Method.lora, Method.full)):
         planned = training(name, method)
-        usages = [
-            planned.usage(
-                Setting(
-                    tokens=TRAINER.tokens_per_batch, checkpointing=checkpointing, devices=n, strategy=Strategy.fsdp2
-                )
-            )
-            for n in (1, 2, 4, 8)
-        ]
+        trainer = replace(TRAINER, activation_checkpointing=checkpointing, strategy=Strategy.fsdp2)
+        usages = [planned.usage(replace(trainer, devices=n)) for n in (1, 2, 4, 8)]
         sizes = [f"{usage.total / 1e9:.0f}" for usage in usages]
         alone, *shared = (
             f"**{size}**" if usage.total <= ASSUMED.room else size for size, usage in zip(sizes, usages, strict=True)

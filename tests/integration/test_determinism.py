@@ -63,12 +63,12 @@ def test_deterministic_algorithms_are_off_by_default() -> None:
     import torch
 
     from cotpress.devices.config import TrainerConfig
-    from cotpress.devices.launch import use_determinism
+    from cotpress.devices.launch import set_up_torch
 
-    use_determinism(TrainerConfig())
+    set_up_torch(TrainerConfig())
     assert not torch.are_deterministic_algorithms_enabled()
     try:
-        use_determinism(TrainerConfig(deterministic=True))
+        set_up_torch(TrainerConfig(deterministic=True))
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(False)

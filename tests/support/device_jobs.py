@@ -16,7 +16,7 @@ from cotpress.errors import MissingExtraError, TrainingError
 log = logging.getLogger("cotpress.test")
 
 
-def places(offset: int) -> tuple[int, int, int, int]:
+def places(offset: int) -> tuple[int, int, int]:
     """Return the place of the worker, and the result of a collective call over all workers."""
     place = here()
     if place.num_workers > 1:
@@ -28,7 +28,7 @@ def places(offset: int) -> tuple[int, int, int, int]:
     if not place.is_first:
         log.warning("careful with %s", {"a": 1})
     report(("rank", place.rank))
-    return place.rank, place.local_rank, place.num_workers, offset
+    return place.rank, place.num_workers, offset
 
 
 def fails(kind: str) -> None:

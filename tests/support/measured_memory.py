@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_iter
 
 from cotpress.devices.config import HeadLoss, TrainerConfig
 from cotpress.modeling.config import ModelConfig
-from cotpress.planning.models import computed_dtype
+from cotpress.planning.measure import computed_dtype
 from cotpress.training.adapters import make_trainable
 from cotpress.training.batching import Example, Examples
 from cotpress.training.config import TuneConfig

@@ -7,12 +7,9 @@ from typing import Annotated
 from cotpress.errors import ConfigError
 from cotpress.settings import Amount, Count, Rule
 
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
-"""`cuda` is another word for `gpu`."""
-
 
 class Strategy(Enum):
-    """How several devices share one training."""
+    """The division of a training among several devices."""
 
     ddp = "ddp"
     """Every device holds the whole model; gradients are summed over devices."""
@@ -39,7 +36,8 @@ class HeadLoss(Enum):
 class TrainerConfig:
     """Hardware (config group `trainer`); no setting here changes the identity of an artifact."""
 
-    accelerator: Annotated[str, Rule(_ACCELERATORS.__contains__, "auto, cpu, gpu")] = "auto"
+    # `cuda` is another word for `gpu`.
+    accelerator: Annotated[str, Rule(("auto", "cpu", "gpu", "cuda").__contains__, "auto, cpu, gpu")] = "auto"
     """auto (a GPU if there is one), cpu or gpu."""
     devices: Count | None = 1
     """Devices of each machine, at least 1; null takes all its GPUs. On a CPU each is a process with its share of the
@@ -47,7 +45,7 @@ class TrainerConfig:
     num_nodes: Count = 1
     """Machines that run the same `compress.py` over one shared filesystem and share its scoring; 1 elsewhere."""
     strategy: Strategy = Strategy.ddp
-    """How several devices share a training: ddp or fsdp2."""
+    """Division of a training among several devices: ddp or fsdp2."""
     offload: bool = False
     """With fsdp2, keep weights, gradients and optimizer states in main memory and compute on the GPUs: needs the least
     memory of a GPU, and is slower."""

@@ -1,8 +1,4 @@
-"""The device of this process, and work on several devices: one process per device, watched by its stage.
-
-A stage calls `run_on_devices` with a function of a module. The function runs once per device; `here` gives its place
-among the workers, `report` sends messages to the stage, `join_process_group` connects it with the other workers.
-"""
+"""The device of this process, and work on several devices: one worker process per device, watched by its stage."""
 
 import datetime
 import logging
@@ -30,11 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def pick_device(config: TrainerConfig) -> torch.device:
-    """The device of this process: its own GPU (`LOCAL_RANK`), or the CPU.
-
-    Raises:
-        ConfigError: There is no GPU but the setting is gpu.
-    """
+    """The device of this process: its own GPU (`LOCAL_RANK`) or the CPU; an error if a GPU is set and there is none."""
     has_gpu = torch.cuda.is_available()
     if config.accelerator in ("gpu", "cuda") and not has_gpu:
         raise ConfigError("trainer.accelerator: got 'gpu', but torch sees no GPU. Fix: trainer=cpu")
@@ -43,17 +35,14 @@ def pick_device(config: TrainerConfig) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def use_threads(config: TrainerConfig) -> None:
-    """Set the number of torch's CPU threads for this process to `trainer.num_threads`, if it is set."""
+def set_up_torch(config: TrainerConfig) -> None:
+    """Apply `trainer.num_threads` and `trainer.deterministic` to this process.
+
+    torch raises an error that names an operation without a deterministic algorithm; docs/determinism.md lists the
+    limits.
+    """
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-
-
-def use_determinism(config: TrainerConfig) -> None:
-    """Restrict torch to deterministic algorithms if `trainer.deterministic` is set.
-
-    torch raises an error that names an operation without such an algorithm; docs/determinism.md lists the limits.
-    """
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)
@@ -69,36 +58,18 @@ _PRELOAD = ("cotpress.devices.lightning", "peft", "transformers.models.auto.mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The place of a process among the workers that share a piece of work.
-
-    Attributes:
-        rank: Number among all workers, from 0.
-        local_rank: Number among those of this machine, from 0; also the number of its device.
-        num_workers: All workers, over all machines.
-        num_local_workers: Those of this machine.
-        rendezvous: File through which the workers find each other; empty for a single one.
-    """
+    """The place of a process among the workers of this machine that share a piece of work."""
 
     rank: int = 0
-    local_rank: int = 0
+    """Number among the workers, from 0; also the number of its device."""
     num_workers: int = 1
-    num_local_workers: int = 1
     rendezvous: str = ""
+    """File through which the workers find each other; empty for a single one."""
 
     @property
     def is_first(self) -> bool:
         """True for the worker of rank 0, which saves, logs and reports for all."""
         return self.rank == 0
-
-    def variables(self) -> dict[str, str]:
-        """The environment variables by which torch and Lightning know the place of a worker."""
-        return {
-            "RANK": str(self.rank),
-            "LOCAL_RANK": str(self.local_rank),
-            "WORLD_SIZE": str(self.num_workers),
-            "LOCAL_WORLD_SIZE": str(self.num_local_workers),
-            "GROUP_RANK": "0",
-        }
 
 
 _place = Place()
@@ -129,11 +100,7 @@ def _working_at(place: Place, on_message: OnMessage | None) -> Iterator[None]:
 
 
 def num_local_devices(trainer: TrainerConfig) -> int:
-    """The number of devices of this machine that `trainer.devices` selects.
-
-    Raises:
-        ConfigError: This machine has fewer GPUs.
-    """
+    """The number of devices of this machine that `trainer.devices` selects; an error if it has fewer GPUs."""
     if pick_device(trainer).type == "cpu":
         return trainer.devices or 1
     present = torch.cuda.device_count()
@@ -151,18 +118,19 @@ def run_on_devices(
 ) -> list[Any]:
     """Call `function(*arguments)` once per device of this machine, and wait for all of them.
 
-    One device is a plain call in this process. Several are processes of their own, in which `here` gives the place and
-    the variables of `torch.distributed` (RANK, WORLD_SIZE, ...) are set. Log records of the first worker, and warnings
-    of all, go to the log of this process.
+    One device is a plain call in this process. Several are processes of their own, in which `here` gives the place,
+    `report` sends messages to `on_message`, and `join_process_group` connects the workers; the variables of
+    `torch.distributed` (RANK, WORLD_SIZE, ...) are set. Log records of the first worker, and warnings of all, go to the
+    log of this process.
 
     Args:
         function: A function of a module, so that it can be pickled.
         arguments: Picklable, as are the results.
         trainer: Number and kind of the devices.
-        on_message: Called in this thread with the messages that workers `report`.
+        on_message: Called in this thread with the messages.
 
     Returns:
-        The results by local rank.
+        The results by rank.
 
     Raises:
         CotpressError: The error of the worker that failed first.
@@ -176,6 +144,8 @@ def run_on_devices(
     num_threads = trainer.num_threads or max(1, (os.cpu_count() or 1) // count)
     log.info("%d workers, one per device", count)
     workers: list[Child] = []
+    # torch and Lightning read the place of a worker from these variables.
+    size = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0"}
 
     def take(message: Any) -> None:
         if isinstance(message, logging.LogRecord):
@@ -186,18 +156,11 @@ def run_on_devices(
     with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder, _sigterm_interrupts():
         try:
             for rank in range(count):
-                place = Place(
-                    rank=rank, local_rank=rank, num_workers=count, num_local_workers=count,
-                    rendezvous=str(Path(folder, "rendezvous")),
-                )  # fmt: skip
-                workers.append(
-                    Child(
-                        _work,
-                        (function, arguments, place, num_threads),
-                        environment={**_loopback(), **os.environ, **place.variables()},
-                        preload=(*_PRELOAD, function.__module__),
-                    )
-                )
+                place = Place(rank=rank, num_workers=count, rendezvous=str(Path(folder, "rendezvous")))
+                variables = {**_loopback(), **os.environ, **size, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                work = (function, arguments, place, num_threads)
+                preload = (*_PRELOAD, function.__module__)
+                workers.append(Child(_work, work, environment=variables, preload=preload))
             follow(workers, take)
             failure = _first_failure(workers)
         finally:
@@ -210,13 +173,9 @@ def run_on_devices(
 def join_process_group(device: torch.device, *, host_tensors: bool = False) -> None:
     """Connect this worker with the others; Lightning uses the process group that it finds.
 
-    The workers meet through a file and talk over the loopback interface. The caller of `run_on_devices` stops all
-    workers when one exits, so the timeout of collective calls can be long: others may load a model, or the first worker
-    may answer validation problems.
-
-    Args:
-        device: Device of this worker.
-        host_tensors: Tensors in main memory take part in collective calls, beside those on a GPU.
+    With `host_tensors`, tensors in main memory take part in collective calls, beside those on a GPU. Collective calls
+    may wait long, while others load a model or the first worker answers validation problems; `run_on_devices` stops all
+    workers when one exits.
     """
     backend = "gloo"
     if device.type == "cuda":
@@ -232,14 +191,6 @@ def join_process_group(device: torch.device, *, host_tensors: bool = False) -> N
     )
 
 
-def end_on_sigterm() -> None:
-    """Let SIGTERM end this process at once; its sender waits for nothing else.
-
-    Lightning's own handler begins a collective call, which hangs when another worker has exited.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def _loopback() -> dict[str, str]:
     """Variables that keep gloo and NCCL on the loopback interface; those that the user has set take precedence."""
     name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
@@ -249,10 +200,10 @@ def _loopback() -> dict[str, str]:
 def _first_failure(workers: list[Child]) -> Exception | None:
     """The error of the worker that was killed or, if none was, of the one that failed first; None if all are done."""
     outcomes = [(rank, worker.outcome) for rank, worker in enumerate(workers)]
-    failures = [(o.trace != "", o.failed_at, rank, o) for rank, o in outcomes if o is not None and o.error is not None]
+    failures = [(rank, outcome) for rank, outcome in outcomes if outcome is not None and outcome.error is not None]
     if not failures:
         return None
-    *_, rank, first = min(failures, key=lambda failure: failure[:3])
+    rank, first = min(failures, key=lambda failure: (failure[1].trace != "", failure[1].failed_at))
     if not first.trace:
         return WorkerError(
             f"the worker of rank {rank} ended: {first.error}. The others were stopped; what was finished is kept, and "
@@ -281,7 +232,7 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 def _work(function: Callable[..., Any], arguments: tuple[Any, ...], place: Place, num_threads: int) -> Any:
     """Set up the process of one device and call the function in it."""
-    end_on_sigterm()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     root = logging.getLogger()
     root.handlers = [_SendRecords("" if place.is_first else f"rank {place.rank}: ")]
     root.setLevel(logging.INFO if place.is_first else logging.WARNING)

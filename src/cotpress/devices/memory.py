@@ -51,10 +51,9 @@ def keep_freed_memory() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if an allocation failed, on a device or in main memory."""
-    if isinstance(error, MemoryError):  # Python, NumPy, arrow
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
+    """True if an allocation failed, on a device (torch) or in main memory (Python, NumPy, arrow or torch)."""
+    in_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
+    return in_torch or isinstance(error, MemoryError)
 
 
 def release() -> None:
@@ -70,24 +69,16 @@ class SmallerBatches:
 
     Args:
         what: Name of the work for the log, e.g. `score cts`.
-        setting: Setting that bounds a batch, e.g. `trainer.tokens_per_batch`.
+        setting: Setting that bounds a batch.
     """
 
     def __init__(self, what: str, setting: str = "trainer.tokens_per_batch") -> None:
         self.what, self._setting = what, setting
-        self._most: int | None = None
-
-    @property
-    def most(self) -> int | None:
+        self.most: int | None = None
         """Most tokens of a batch of several texts, given the failures so far; None without failures."""
-        return self._most
 
     def lower(self, num_tokens: int, error: BaseException, *, indivisible: bool) -> None:
-        """Record that a batch of `num_tokens` did not fit; later ones have at most half as many.
-
-        Raises:
-            MemoryLimitError: It was a single text.
-        """
+        """Limit later batches to half of `num_tokens`, which did not fit; an `indivisible` text is an error."""
         if indivisible:
             raise MemoryLimitError(
                 f"{self.what}: out of memory on a single text of {num_tokens} tokens, which no {self._setting} can "
@@ -95,26 +86,26 @@ class SmallerBatches:
                 "texts are dropped or read in windows), in training trainer.activation_checkpointing=true, in "
                 "generation a lower benchmark.max_new_tokens. Finished work is kept"
             ) from error
-        if self._most is None:
+        if self.most is None:
             log.warning(
                 "%s: out of memory with %d tokens at once; continuing with at most %d (%s=%d avoids the attempt)",
                 self.what, num_tokens, num_tokens // 2, self._setting, num_tokens // 2,
             )  # fmt: skip
-        self._most = num_tokens // 2
+        self.most = num_tokens // 2
 
     def run(self, batch: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], size: Callable[[T], int]) -> list[R]:
-        """Run `work` on the batch, or on as many parts of it as fit the memory, and return the results in order.
+        """Run `work` on the batch of at least one item, or on parts of it that fit the memory.
 
         Args:
-            batch: At least one item.
+            batch: The items.
             work: Returns one result per item, independent of the other items of the batch.
             size: Tokens of an item.
 
-        Raises:
-            MemoryLimitError: A single item does not fit.
+        Returns:
+            The results in order; `MemoryLimitError` if a single item does not fit.
         """
         num_tokens = sum(map(size, batch))
-        if self._most is None or num_tokens <= self._most or len(batch) == 1:
+        if self.most is None or num_tokens <= self.most or len(batch) == 1:
             try:
                 return list(work(batch))
             except Exception as error:

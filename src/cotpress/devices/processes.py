@@ -33,20 +33,16 @@ GRACE_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of a child.
-
-    Attributes:
-        value: Return value of the function; None if it failed.
-        error: Message of the failure; None if there was none.
-        kind: Class of an error for users; None for a defect or a process that was killed.
-        trace: Traceback of the failure; empty if the process was killed.
-        failed_at: Time of the failure, in seconds of this machine's clock.
-    """
+    """The result of a child."""
 
     value: Any = None
+    """Return value of the function; None if it failed."""
     error: str | None = None
+    """Message of the failure; None if there was none."""
     kind: type[CotpressError] | None = None
+    """Class of an error for users; None for a defect or a process that was killed."""
     trace: str = ""
+    """Traceback of the failure; empty if the process was killed."""
     failed_at: float = 0.0
 
 
@@ -89,9 +85,8 @@ class Child:
             context.set_forkserver_preload(list(preload))
         self._connection, theirs = context.Pipe()
         variables = dict(os.environ if environment is None else environment)
-        self._process = context.Process(
-            target=_run, args=(function, arguments, variables, output, theirs), daemon=daemon
-        )
+        work = (function, arguments, variables, output, theirs)
+        self._process = context.Process(target=_run, args=work, daemon=daemon)
         resource_tracker.ensure_running()  # its start unblocks SIGINT
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits it until it ignores SIGINT
         try:
@@ -110,15 +105,11 @@ class Child:
         return code
 
     def send(self, message: Any) -> None:
-        """Send a picklable message.
-
-        Raises:
-            OSError: The process has ended.
-        """
+        """Send a picklable message; OSError if the process has ended."""
         self._connection.send(message)
 
     def receive(self, timeout_s: float) -> Any:
-        """The next message; None if none comes in time or the process ends."""
+        """The next message; None if none comes in time or the process has ended."""
         try:
             return self._connection.recv() if self._connection.poll(timeout_s) else None
         except (EOFError, OSError):
@@ -233,11 +224,7 @@ def send(message: Any) -> None:
 
 
 def receive() -> Any:
-    """Wait in a child for the next message of the process that started it.
-
-    Raises:
-        EOFError: No message can come any more.
-    """
+    """Wait in a child for the next message of the process that started it; EOFError if none can come any more."""
     assert _to_parent is not None, "this process was not started by Child"
     return _to_parent.recv()
 
@@ -294,9 +281,8 @@ def _end_with_parent() -> None:
 
 def _write_to(output: Path) -> None:
     """Append standard output and error to a file, those of C code and crash reports of the interpreter included."""
-    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for number in (1, 2):
-        os.dup2(handle, number)
-    os.close(handle)
+    with output.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     faulthandler.enable()

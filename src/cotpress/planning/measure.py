@@ -1,39 +1,43 @@
 """Memory and arithmetic of the code that trains, scores and writes, run on tensors without values.
 
-torch's fake tensors have shapes and formats but no memory, so that a model of any size runs on one CPU core in seconds.
-torch's `MemTracker` counts the bytes that are alive, and its `FlopCounterMode` the operations. Sharding runs under a
-process group that does not communicate.
+Models are built with transformers from their configuration. torch's fake tensors have shapes and formats but no memory,
+so that a model of any size runs on one CPU core in seconds. torch's `MemTracker` counts the bytes that are alive, and
+its `FlopCounterMode` the operations. Sharding runs under a process group that does not communicate.
 
 Not measured: the logits of scoring on a GPU, whose chunks are larger than on a CPU (`_LOGITS_AT_ONCE`); kernels that
 need a GPU (flash attention, Liger), for which sdpa and the chunked loss stand in; workspaces inside of kernels.
 """
 
+import copy
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed._tools.mod_tracker import ModTracker
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
 from cotpress.devices.config import HeadLoss
+from cotpress.errors import ModelError
 from cotpress.generation.hf import PromptReader
 from cotpress.generation.row_cache import RowCache
-from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import cache_argument, split_head
 from cotpress.modeling.packing import can_pack, pack, packed_states
-from cotpress.planning.models import computed_dtype, fill, over_depth
+from cotpress.modeling.sources import config_file
+from cotpress.modeling.tiny import tiny_identity
 from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import Example, MicroBatch, collate
 from cotpress.training.config import TuneConfig
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import LossOfModel
-from cotpress.training.sharing import compute_in, layers_of, make_masters, needs_masters
+from cotpress.training.sharing import OneDevice, layers_of, needs_masters
 
 _LOGITS_AT_ONCE, _LOGIT_BYTES = 2**27, 10
 """Logits in memory at once on a GPU (`modeling.head`), and bytes of each: in bfloat16, in float32, and a copy."""
@@ -42,46 +46,173 @@ _ROWS = 2
 _CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Memory of one device at its peak, in bytes.
+def _decoder(kind: str, layers: int, hidden: int, inner: int, heads: int, kv_heads: int, words: int) -> dict[str, Any]:
+    return {
+        "model_type": kind,
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": words,
+        "tie_word_embeddings": False,
+    }
 
-    Attributes:
-        weights: Model and adapter; float32 masters where all weights are trained.
-        gradients: Of what is trained.
-        optimizer: AdamW's moments.
-        activations: Everything else that is alive at the peak: activations, logits, temporary tensors, and with fsdp2
-            weights and gradients on their way between devices. In writing it is the cache of keys and values.
-    """
+
+PRESETS = {
+    "Qwen/Qwen2.5-7B-Instruct": _decoder("qwen2", 28, 3584, 18944, 28, 4, 152064),
+    "Qwen/Qwen2.5-14B-Instruct": _decoder("qwen2", 48, 5120, 13824, 40, 8, 152064),
+    "Qwen/Qwen2.5-32B-Instruct": _decoder("qwen2", 64, 5120, 27648, 40, 8, 152064),
+    "Qwen/Qwen2.5-72B-Instruct": _decoder("qwen2", 80, 8192, 29568, 64, 8, 152064),
+    "meta-llama/Llama-3.1-8B-Instruct": _decoder("llama", 32, 4096, 14336, 32, 8, 128256),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": _decoder("llama", 30, 576, 1536, 9, 3, 49152)
+    | {"tie_word_embeddings": True},
+}
+"""The sizes in the `config.json` of the presets on the hub, so that a plan for them needs no network."""
+
+
+class Usage(NamedTuple):
+    """Memory of one device at its peak, in bytes."""
 
     weights: float
+    """Model and adapter; float32 masters where all weights are trained."""
     gradients: float = 0
     optimizer: float = 0
+    """AdamW's moments."""
     activations: float = 0
+    """Everything else that is alive at the peak: activations, logits, temporary tensors, and with fsdp2 weights and
+    gradients on their way between devices. In writing it is the cache of keys and values."""
 
     @property
     def total(self) -> float:
         """Sum of all parts."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return sum(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Writing:
-    """Writing answers with a model.
-
-    Attributes:
-        weights: Bytes of the model.
-        row: Bytes for each answer that is written at the same time.
-        cache: Bytes of keys and values of one token.
-        prompt_flops: Operations of reading one prompt.
-        token_flops: Operations of one more token of an answer, with the whole answer before it.
-    """
+class Writing(NamedTuple):
+    """Memory of writing answers with a model, in bytes, and its operations."""
 
     weights: float
     row: float
+    """Memory for each answer that is written at the same time."""
     cache: float
+    """Keys and values of one token."""
     prompt_flops: float
     token_flops: float
+    """Operations of one more token of an answer, with the whole answer before it."""
+
+
+def computed_dtype(model: ModelConfig) -> torch.dtype:
+    """Format of weights and activations on a GPU, where `auto` is bfloat16."""
+    return torch.float32 if model.dtype is Dtype.float32 else torch.bfloat16
+
+
+def empty_model(config: ModelConfig) -> Any:
+    """A causal language model on the meta device; reads a `config.json` if the model is no preset.
+
+    Raises:
+        ModelError: There is no `config.json`, or transformers cannot build a model from it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    known = PRESETS.get(config.hub_id or config.path)
+    if config.source is ModelSource.tiny:
+        sizes = {k: v for k, v in tiny_identity()["tiny"].items() if k not in ("seed", "words", "template")}
+        known = {"model_type": "llama", **sizes}
+    if known is None and config.source is ModelSource.package:
+        raise ModelError(
+            f"plan=true: the sizes of the model in the package '{config.path}' are not known without reading its "
+            f"weights. Fix: model.hub_id=ID, allowed: {', '.join(PRESETS)}"
+        )
+    folder = None if known is not None else config_file(config.path, config.revision).parent
+    trusted = config.trust_remote_code
+    # Kernels that need a GPU keep what scaled dot-product attention keeps.
+    attention = Attention.eager if config.attention is Attention.eager else Attention.sdpa
+    try:
+        if known is not None:
+            settings = AutoConfig.for_model(**known)
+        else:
+            settings = AutoConfig.from_pretrained(folder, trust_remote_code=trusted, local_files_only=True)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                settings,
+                dtype=computed_dtype(config),
+                attn_implementation=attention.value,
+                trust_remote_code=trusted,
+            )
+    except Exception as error:  # transformers raises what it likes
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"plan=true: no model can be built from the config.json of '{config.path}': {reason}. Fix: give the "
+            "model.path of a causal language model that this version of transformers knows"
+        ) from error
+
+
+def over_depth(config: ModelConfig, measure: Callable[[Any], Sequence[float]], few: int = 2) -> list[float]:
+    """The numbers that `measure` gives for a model without weights, which it may change.
+
+    Where the kinds of layers repeat, two models are measured, one of at least `few` layers and one with a repetition
+    more, and each further repetition adds the difference.
+
+    Raises:
+        ModelError: The model cannot be built, or its code cannot be run without values.
+    """
+    key = (repr(config), few)
+    if key not in _built:
+        _built[key] = _build(config, few)
+    repetitions, models = _built[key]
+    try:
+        first, *more = (list(measure(copy.deepcopy(model))) for model in models)
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ModelError(
+            f"plan=true: '{config.name}' cannot be planned, as its code does not run on tensors without values "
+            f"({reason}). It may still train: start with a low trainer.tokens_per_batch"
+        ) from error
+    return [a + repetitions * (b - a) for a, b in zip(first, more[0], strict=True)] if more else first
+
+
+_built: dict[tuple[str, int], tuple[int, list[Any]]] = {}
+"""The models to measure of each configuration so far, and the repetitions that the first one lacks."""
+
+
+def _build(config: ModelConfig, few: int) -> tuple[int, list[Any]]:
+    model = empty_model(config)
+    layers = layers_of(model)
+    types = getattr(model.config.get_text_config(), "layer_types", None) or [""] * len(layers)
+    shapes = [{name: p.shape for name, p in layer.named_parameters()} for layer in layers]
+    kinds = [(type(layer), *kind) for layer, *kind in zip(layers, types, shapes, strict=True)]
+    depth = len(kinds)
+    period = next((n for n in range(1, depth) if depth % n == 0 and kinds == kinds[:n] * (depth // n)), depth)
+    few = -(-few // max(period, 1)) * period
+    if few + period >= depth:
+        return 0, [model]
+    return (depth - few) // period, [_cut(copy.deepcopy(model), n) for n in (few, few + period)]
+
+
+def _cut(model: Any, num_layers: int) -> Any:
+    """Leave out all layers but the first ones."""
+    first = layers_of(model)[0]
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.ModuleList) and len(child) > 0 and child[0] is first:
+                setattr(module, name, child[:num_layers])
+    return model
+
+
+def fill(model: Any) -> None:
+    """Replace what is on the meta device by tensors of the current mode; tied weights stay tied."""
+    filled: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(old) not in filled:
+                value = torch.full(old.shape, 0.01, dtype=old.dtype)
+                filled[id(old)] = torch.nn.Parameter(value, requires_grad=old.requires_grad)
+            module._parameters[name] = filled[id(old)]
+        for name, old in list(module.named_buffers(recurse=False)):
+            module._buffers[name] = torch.ones(old.shape, dtype=old.dtype)
 
 
 class _NoModules(ModTracker):
@@ -115,8 +246,8 @@ def _counter() -> FlopCounterMode:
         display=False,
         custom_mapping={
             aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1],
-            aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: counted.sdpa_flop_count(
-                q, k, v
+            aten._scaled_dot_product_flash_attention_for_cpu: (
+                lambda q, k, v, *_, **__: counted.sdpa_flop_count(q, k, v)
             ),
             aten._scaled_dot_product_flash_attention_for_cpu_backward: (
                 lambda g, q, k, v, *_, **__: counted.sdpa_backward_flop_count(g, q, k, v)
@@ -131,7 +262,6 @@ def _mesh(devices: int) -> Iterator[Any]:
     if devices == 1:
         yield None
         return
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     excepthook = sys.excepthook  # which torch replaces
@@ -158,7 +288,7 @@ def training_pass(
 
     Args:
         config: The model.
-        tune: How it is trained.
+        tune: Recipe of its training.
         lengths: Tokens of the packed sequences; all but the first token of each have a loss.
         head_loss: `trainer.head_loss`; `auto` and `liger` count as `chunked`.
         checkpointing: `trainer.activation_checkpointing`.
@@ -166,7 +296,7 @@ def training_pass(
     """
 
     def measure(model: Any) -> Sequence[float]:
-        with _mesh(devices) as mesh, _trainable(config, tune, model, head_loss, mesh) as called:
+        with _mesh(devices) as mesh, _trainable(config, tune, model, head_loss, checkpointing, mesh) as called:
             trained = [p for p in called.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(trained, fused=True)
             for parameter in trained:
@@ -174,14 +304,14 @@ def training_pass(
             optimizer.step()  # makes the moments
             memory = _Memory()
             memory.track_external(called, optimizer)
-            with _checkpointed(called, checkpointing), memory:
-                states = [memory.bytes_of(kind) for kind in ("Parameter", "Buffer", "Gradient", "Optstate")]
+            with memory:
+                weights = memory.bytes_of("Parameter") + memory.bytes_of("Buffer")
+                states = (weights, memory.bytes_of("Gradient"), memory.bytes_of("Optstate"))
                 called(_batch(called.model, lengths)).backward()
             return *states, memory.bytes_of("Total", "peak") - sum(states)
 
     few = 2 if devices == 1 else 3  # fsdp2 holds up to three layers
-    weights, buffers, gradients, optimizer, activations = over_depth(config, measure, few)
-    return Usage(weights=weights + buffers, gradients=gradients, optimizer=optimizer, activations=activations)
+    return Usage(*over_depth(config, measure, few))
 
 
 def training_flops(
@@ -191,7 +321,7 @@ def training_flops(
 
     def measure(model: Any) -> Sequence[float]:
         counter = _counter()
-        with _trainable(config, tune, model, head_loss) as called, _checkpointed(called, checkpointing), counter:
+        with _trainable(config, tune, model, head_loss, checkpointing) as called, counter:
             called(_batch(called.model, [length])).backward()
         return [counter.get_total_flops()]
 
@@ -200,27 +330,23 @@ def training_flops(
 
 @contextmanager
 def _trainable(
-    config: ModelConfig, tune: TuneConfig, model: Any, head_loss: HeadLoss, mesh: Any = None
+    config: ModelConfig, tune: TuneConfig, model: Any, head_loss: HeadLoss, checkpointing: bool, mesh: Any = None
 ) -> Iterator[Any]:
-    """The module that a training calls, of fake tensors; sharded over a mesh if there is one."""
-    computed, layers = computed_dtype(config), layers_of(model)
-    masters = needs_masters(tune, computed)
-    model = make_trainable(model, tune)
-    if masters:
-        make_masters(model)
+    """The module that a training calls, of fake tensors; sharded over a mesh, as `training.sharing.Sharded` does."""
+    computed = computed_dtype(config) if needs_masters(tune, computed_dtype(config)) else None
+    sharing = OneDevice(computed)
+    model = sharing.load(_CPU, lambda _: make_trainable(model, tune))
     plain = HeadLoss.chunked if head_loss in (HeadLoss.auto, HeadLoss.liger) else head_loss
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), checkpointed_activations(model, enabled=checkpointing):
         fill(model)
         called = LossOfModel(model, pick_head_loss(plain, _CPU))
-        if mesh is not None:
-            _shard(called, layers, mesh, computed if masters else None)
-        elif masters:
-            compute_in(called, layers, computed)
+        if mesh is None:
+            sharing.ready(called)
+        else:
+            policy = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32)
+            for module in (*layers_of(model), called):
+                fully_shard(module, mesh=mesh, mp_policy=policy)
         yield called
-
-
-def _checkpointed(called: Any, enabled: bool) -> AbstractContextManager[None]:
-    return checkpointed_activations(called.model, enabled=enabled)
 
 
 def _batch(model: Any, lengths: Sequence[int]) -> MicroBatch:
@@ -233,22 +359,10 @@ def _several(model: Any, lengths: Sequence[int]) -> Sequence[int]:
     return [lengths[0] - 1, 1] if cut else lengths
 
 
-def _shard(called: torch.nn.Module, layers: Sequence[torch.nn.Module], mesh: Any, computed: torch.dtype | None) -> None:
-    """As `training.sharing.Sharded` does, without loading."""
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    policy = MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32)
-    for module in (*layers, called):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
-
-
 def reading_pass(config: ModelConfig, lengths: Sequence[int], tune: TuneConfig | None = None) -> tuple[Usage, float]:
     """Memory and operations of reading packed texts for the log-probabilities of their tokens.
 
-    Args:
-        config: The model.
-        lengths: Tokens of the texts.
-        tune: How the model was tuned, if an adapter is on top.
+    `lengths` are the tokens of the texts; `tune` is the recipe of an adapter on top of the model.
     """
 
     def measure(model: Any) -> Sequence[float]:
@@ -299,8 +413,7 @@ def writing_pass(config: ModelConfig, prompt_tokens: int, answer_tokens: int) ->
                         use_cache=True, logits_to_keep=1,
                     )  # fmt: skip
             peak = memory.bytes_of("Total", "peak") - weights
-            per_row = (peak, reading.get_total_flops(), step.get_total_flops())
-            return weights, held / prompt_tokens, *(value / _ROWS for value in per_row)
+            flops = (reading.get_total_flops() / _ROWS, step.get_total_flops() / _ROWS)
+            return weights, peak / _ROWS, held / prompt_tokens, *flops
 
-    weights, cache_bytes, row, prompt_flops, token_flops = over_depth(config, measure)
-    return Writing(weights=weights, row=row, cache=cache_bytes, prompt_flops=prompt_flops, token_flops=token_flops)
+    return Writing(*over_depth(config, measure))

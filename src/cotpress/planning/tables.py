@@ -1,19 +1,19 @@
 """Tables of a plan: with colours on a terminal, as plain text anywhere else."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import replace
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from cotpress.devices.config import Strategy
 from cotpress.planning.config import PlanConfig
-from cotpress.planning.measure import Usage
-from cotpress.planning.models import computed_dtype
-from cotpress.planning.training import DEVICE_COUNTS, Setting, Training
+from cotpress.planning.measure import Usage, computed_dtype
+from cotpress.planning.training import DEVICE_COUNTS, Training
 from cotpress.planning.workload import Work
-
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
 
 WIDTH = 110
 """Fewest columns that a table is laid out for."""
@@ -38,7 +38,7 @@ def described(training: Training) -> str:
     return (
         f"{training.num_parameters / 1e9:.2f} B parameters in {str(computed_dtype(training.model))[6:]}, "
         f"{'all weights trained' if training.trains_all else method}, "
-        f"micro-batches of {training.requested.tokens:,} tokens, {training.model.attention.value}"
+        f"micro-batches of {training.requested.tokens_per_batch:,} tokens, {training.model.attention.value}"
     )
 
 
@@ -48,39 +48,35 @@ def smallest(training: Training, room: float) -> str:
     if setting is None:
         return f"nothing on up to {DEVICE_COUNTS[-1]} devices: sft=lora, a smaller model, or devices with more memory"
     trainer = "gpu" if setting.devices == 1 else f"{setting.strategy.value} trainer.devices={setting.devices}"
-    if training.offload:
-        trainer += " trainer.offload=true" if setting.devices > 1 else " trainer.offload=false"
-    total = training.usage(setting).total
+    if setting.offload:
+        trainer += " trainer.offload=false" if setting.devices == 1 else " trainer.offload=true"
+    total, checkpointing = training.usage(setting).total, str(setting.activation_checkpointing).lower()
     return (
-        f"trainer={trainer} trainer.tokens_per_batch={setting.tokens} trainer.activation_checkpointing="
-        f"{str(setting.checkpointing).lower()}: {gigabytes(total)} GB per device, {gigabytes(room - total)} GB free"
+        f"trainer={trainer} trainer.tokens_per_batch={setting.tokens_per_batch} trainer.activation_checkpointing="
+        f"{checkpointing}: {gigabytes(total)} GB per device, {gigabytes(room - total)} GB free"
     )
 
 
 def show_training(training: Training, assumed: PlanConfig, out: TextIO) -> None:
     """Memory of a training with every strategy on every number of devices, and the sizes of its files."""
-    from rich.text import Text
-
     room, requested = assumed.room, training.requested
     table = _table("strategy", "checkpointing", *(f"{n} device{'s' if n > 1 else ''}>" for n in DEVICE_COUNTS))
     for strategy in (None, Strategy.ddp, Strategy.fsdp2):
         for checkpointing in (False, True):
             cells = []
             for devices in DEVICE_COUNTS:
-                setting = Setting(
-                    tokens=requested.tokens,
-                    checkpointing=checkpointing,
-                    devices=devices,
-                    strategy=strategy or requested.strategy,
-                )
+                setting = replace(requested, activation_checkpointing=checkpointing, devices=devices)
+                setting.strategy = strategy or requested.strategy
                 shown = (devices == 1) == (strategy is None)
-                cells.append(_cell(training, setting, room) if shown else Text(""))
+                total = training.usage(setting).total if shown else 0.0
+                cells.append(_cell(total, room, requested=setting == requested) if shown else Text(""))
             table.add_row(strategy.value if strategy else "one device", "yes" if checkpointing else "no", *cells)
     usage = training.usage(requested)
     where = "one device" if requested.devices == 1 else f"{requested.strategy.value} on {requested.devices} devices"
+    parts = ", ".join(f"{part} {gigabytes(size)}" for part, size in usage._asdict().items())
     notes = [
         f"GB per device (free of {gigabytes(assumed.rates.device_gb * 1e9)} less {assumed.reserve_gb:.1f} in reserve)",
-        f"requested, {where}: {_parts(usage)}: {verdict(usage.total, room)}",
+        f"requested, {where}: {parts}: {verdict(usage.total, room)}",
         f"smallest that fits: {smallest(training, room)}",
         f"on disk: {gigabytes(training.result_bytes)} GB when finished; {gigabytes(training.checkpoint_bytes)} GB for "
         "the checkpoint to resume from, twice that while a new one is written",
@@ -115,34 +111,20 @@ def show_hours(parts: Sequence[Work], assumed: PlanConfig, unknown: Sequence[str
     _print("time of the run, an estimate", table, notes, out)
 
 
-def _cell(training: Training, setting: Setting, room: float) -> "Text":
-    from rich.text import Text
-
-    total = training.usage(setting).total
-    requested = replace(training.requested, strategy=setting.strategy) if setting.devices == 1 else training.requested
-    style = ("green" if total <= room else "red") + (" bold" if setting == requested else "")
-    return Text(f"{'> ' if setting == requested else ''}{gigabytes(total)} ({(room - total) / 1e9:+.1f})", style=style)
+def _cell(total: float, room: float, *, requested: bool) -> Text:
+    style = ("green" if total <= room else "red") + (" bold" if requested else "")
+    return Text(f"{'> ' if requested else ''}{gigabytes(total)} ({(room - total) / 1e9:+.1f})", style=style)
 
 
-def _parts(usage: Usage) -> str:
-    return ", ".join(f"{f.name} {gigabytes(getattr(usage, f.name))}" for f in fields(usage))
-
-
-def _table(*columns: str) -> "Table":
+def _table(*columns: str) -> Table:
     """An empty table with these headings; a column whose heading ends with > is aligned to the right."""
-    from rich import box
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in columns:
         table.add_column(heading.removesuffix(">"), justify="right" if heading.endswith(">") else "left", no_wrap=True)
     return table
 
 
-def _print(title: str, table: "Table", notes: Sequence[str], out: TextIO) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
+def _print(title: str, table: Table, notes: Sequence[str], out: TextIO) -> None:
     console = Console(file=out, soft_wrap=True)
     if console.width < WIDTH:  # a narrow terminal may break lines, but no number may be cut short
         console = Console(file=out, soft_wrap=True, width=WIDTH)

@@ -1,32 +1,15 @@
 """One training of a run: its memory with every strategy on 1 to 8 devices, and the smallest setting that fits."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache, partial
 
 from cotpress.devices.config import Strategy, TrainerConfig
 from cotpress.modeling.config import ModelConfig
-from cotpress.planning.measure import Usage, training_flops, training_pass
-from cotpress.planning.models import computed_dtype
+from cotpress.planning.measure import Usage, computed_dtype, training_flops, training_pass
 from cotpress.training.config import Method, TuneConfig
 
 DEVICE_COUNTS = (1, 2, 4, 8)
 """Devices of one machine, which is what one training can use."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What can be changed about a training without changing its result.
-
-    Attributes:
-        tokens: Tokens of the largest micro-batch.
-        checkpointing: `trainer.activation_checkpointing`.
-        devices: Number of devices.
-        strategy: How they share the training; without meaning for one device.
-    """
-
-    tokens: int
-    checkpointing: bool = False
-    devices: int = 1
-    strategy: Strategy = Strategy.ddp
 
 
 class Training:
@@ -35,22 +18,21 @@ class Training:
     Attributes:
         name: Its place in the run, and the model.
         longest: Tokens of the longest sequence.
-        requested: The setting of the run; `trainer.devices=null` counts as eight.
-        offload: With fsdp2, weights, gradients and moments are in main memory (`trainer.offload`).
+        requested: The setting of the run: `tokens_per_batch` is the largest micro-batch, and `devices` counts those of
+            all machines, eight for null.
     """
 
     def __init__(self, name: str, model: ModelConfig, tune: TuneConfig, trainer: TrainerConfig) -> None:
         self.name, self.model, self.tune = name, model, tune
         self.longest = min(tune.max_tokens, model.context_tokens)
-        self.requested = Setting(
-            tokens=max(min(trainer.tokens_per_batch, tune.sequences_per_step * self.longest), self.longest),
-            checkpointing=trainer.activation_checkpointing,
+        self.requested = replace(
+            trainer,
+            tokens_per_batch=max(min(trainer.tokens_per_batch, tune.sequences_per_step * self.longest), self.longest),
             devices=(trainer.devices or DEVICE_COUNTS[-1]) * trainer.num_nodes,
-            strategy=trainer.strategy,
         )
-        self.offload, self._head_loss = trainer.offload, trainer.head_loss
-        self._usages: dict[tuple[int, bool, int], Usage] = {}
-        self._flops: dict[int, float] = {}
+        again = trainer.activation_checkpointing
+        self._pass = cache(partial(training_pass, model, tune, head_loss=trainer.head_loss))
+        self._flops = cache(partial(training_flops, model, tune, head_loss=trainer.head_loss, checkpointing=again))
 
     @property
     def trains_all(self) -> bool:
@@ -84,59 +66,37 @@ class Training:
         """Size on disk of the checkpoint to resume from: trained weights in float32 and their moments."""
         return self.whole.gradients + self.whole.optimizer
 
-    def usage(self, setting: Setting) -> Usage:
-        """Memory of each device. With ddp it is that of one device."""
-        if setting.strategy is not Strategy.fsdp2 or setting.devices == 1:
-            return self._measured(setting, 1)
+    def usage(self, setting: TrainerConfig) -> Usage:
+        """Memory of each of a setting's devices. With ddp it is that of one device."""
+        shards = 2 if setting.strategy is Strategy.fsdp2 and setting.devices != 1 else 1
+        sequences, rest = divmod(setting.tokens_per_batch, self.longest)
+        lengths = (self.longest,) * sequences + (rest,) * (rest > 0)
+        usage = self._pass(lengths, checkpointing=setting.activation_checkpointing, devices=shards)
+        if shards == 1:
+            return usage
         # Measured on two devices. On more, the gradients that are summed take a little less.
-        two, share = self._measured(setting, 2), 0 if self.offload else 2 / setting.devices
-        return Usage(
-            weights=two.weights * share,
-            gradients=two.gradients * share,
-            optimizer=two.optimizer * share,
-            activations=two.activations,
-        )
-
-    def _measured(self, setting: Setting, shards: int) -> Usage:
-        key = (setting.tokens, setting.checkpointing, shards)
-        if key not in self._usages:
-            sequences, rest = divmod(setting.tokens, self.longest)
-            lengths = [self.longest] * sequences + [rest] * (rest > 0)
-            self._usages[key] = training_pass(
-                self.model, self.tune, lengths, head_loss=self._head_loss, checkpointing=setting.checkpointing,
-                devices=shards,
-            )  # fmt: skip
-        return self._usages[key]
+        share = 0 if setting.offload else 2 / (setting.devices or DEVICE_COUNTS[-1])
+        return Usage(usage.weights * share, usage.gradients * share, usage.optimizer * share, usage.activations)
 
     def flops(self, tokens: int) -> float:
         """Operations for one sequence, in the requested setting."""
-        length, again = min(tokens, self.longest), self.requested.checkpointing
-        if length not in self._flops:
-            self._flops[length] = training_flops(
-                self.model, self.tune, length, checkpointing=again, head_loss=self._head_loss
-            )
-        return self._flops[length]
+        return self._flops(min(tokens, self.longest))
 
-    def smallest(self, room: float) -> Setting | None:
+    def smallest(self, room: float) -> TrainerConfig | None:
         """The first setting that fits of: fewest devices, then no layer computed twice, then the largest micro-batch.
 
-        Args:
-            room: Bytes of a device.
-
-        Returns:
-            A setting on one device or with fsdp2, as ddp saves no memory; None if none fits.
+        It is on one device or with fsdp2, as ddp saves no memory; None if none fits `room` bytes of a device.
         """
-        sizes = []
-        tokens = self.requested.tokens
+        sizes, tokens = [], self.requested.tokens_per_batch
         while tokens > self.longest:
             sizes.append(tokens)
             tokens //= 2
         for devices in DEVICE_COUNTS:
-            strategy = Strategy.ddp if devices == 1 else Strategy.fsdp2
+            shared = replace(self.requested, devices=devices, strategy=Strategy.ddp if devices == 1 else Strategy.fsdp2)
             for checkpointing in (False, True):
-                least = Setting(tokens=self.longest, checkpointing=checkpointing, devices=devices, strategy=strategy)
+                least = replace(shared, tokens_per_batch=self.longest, activation_checkpointing=checkpointing)
                 if self.usage(least).total > room:
                     continue
-                larger = (replace(least, tokens=size) for size in sizes)
+                larger = (replace(least, tokens_per_batch=size) for size in sizes)
                 return next((s for s in larger if self.usage(s).total <= room), least)
         return None

@@ -38,7 +38,7 @@ import torch
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, num_local_devices, pick_device, report, run_on_devices
-from cotpress.devices.lightning import ctrl_c_stops, one_device_trainer, quiet_lightning
+from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_lightning
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ArtifactError, ConfigError, DataError, MemoryLimitError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
@@ -455,7 +455,7 @@ def predict(make: Callable[[], Work], parts: Parts, chunks: Sequence[Chunk], tra
     with quiet_lightning():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # hints about workers and batch indices
         # Some scorers take gradients; the others switch them off themselves.
-        lightning = one_device_trainer(pick_device(trainer), inference_mode=False)
+        lightning = lightning_trainer(pick_device(trainer), inference_mode=False)
         with ctrl_c_stops(lightning):
             lightning.predict(module, read_chunks(parts.traces, own), return_predictions=False)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cotpress.config import EvaluateConfig
 from cotpress.data.stage import problems
-from cotpress.devices.launch import use_determinism, use_threads
+from cotpress.devices.launch import set_up_torch
 from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.protocol import Shortening, shortening
 from cotpress.evaluation.summary import token_counter
@@ -26,8 +26,7 @@ _loaded = KeptBackend()
 def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     """Evaluate a checkpoint or adapter; returns its accuracy and the run directory."""
     run_dir = run_directory(config)
-    use_threads(config.trainer)
-    use_determinism(config.trainer)
+    set_up_torch(config.trainer)
     count = token_counter(config.evaluation.reference_tokenizer)
     store = ArtifactStore(Path(config.output_root))
     benchmark = problems(config.benchmark, store)

@@ -16,7 +16,7 @@ from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfi
 from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
-from cotpress.devices.launch import use_determinism, use_threads
+from cotpress.devices.launch import set_up_torch
 from cotpress.distill.stage import distill
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
@@ -48,8 +48,7 @@ class Scoring(Generic[ScoringT]):
 
     def __init__(self, config: ScoringT, tracker: Tracker) -> None:
         self._config, self._tracker = config, tracker
-        use_threads(config.trainer)
-        use_determinism(config.trainer)
+        set_up_torch(config.trainer)
         if isinstance(config.reference, SavedReferenceConfig):
             find_saved(Path(config.reference.path))  # a missing reference model is an error before any other work
         self.store = ArtifactStore(Path(config.output_root))

@@ -3,8 +3,7 @@
 The order is a pure function of lengths and seed, so a resumed run continues with the same steps. The recipe determines
 the optimizer steps: `sequences_per_step` sequences in shuffled order. The hardware determines the micro-batches of a
 step: at most `tokens_per_batch` tokens each. A micro-batch is one packed row without padding, in which every sequence
-has the loss that it has alone, so without dropout the token budget changes rounding only. Dropout (`lora_dropout`)
-draws its mask for the whole row, so another budget means other masks.
+has the loss that it has alone, so another token budget changes rounding and the masks of dropout only.
 
 Micro-batches go round-robin over the devices; a device without one gets a batch without targets, so that all make the
 same number of passes and the same collective calls.
@@ -22,6 +21,7 @@ from cotpress.modeling.alignment import spans_to_mask, tokenize_with_offsets
 from cotpress.modeling.packing import Packed, pack, plan_packs
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
+from cotpress.training.config import TuneConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,18 +51,12 @@ class Examples:
 
 def student_examples(rows: Iterable[CompressedTrace], chat: ChatFormat, max_tokens: int) -> Examples:
     """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one."""
-    return _examples(
-        (
-            (
-                row.id,
-                chat.prompt_ids(row.question, row.marker_ratio),
-                chat.completion_ids(row.token_ids.tolist(), row.response),
-            )
-            for row in rows
-            if row.split == "train"
-        ),
-        max_tokens,
-    )
+    examples = []
+    for row in rows:
+        if row.split == "train":
+            completion = chat.completion_ids(row.token_ids.tolist(), row.response)
+            examples.append(_example(row.id, chat.prompt_ids(row.question, row.marker_ratio), completion))
+    return _limited(examples, max_tokens)
 
 
 def reference_examples(
@@ -72,27 +66,22 @@ def reference_examples(
 
     The valuable thinking consists of the original tokens, so the reference model learns the tokens that it scores.
     """
-
-    def sequences() -> Iterable[_Sequence]:
-        for row in rows:
-            ids, offsets = tokenize_with_offsets(tokenizer, row.thinking)
-            valuable = np.asarray(ids)[spans_to_mask(offsets, row.valuable)]
-            yield row.id, chat.prompt_ids(row.question), chat.completion_ids(valuable.tolist(), row.response)
-
-    return _examples(sequences(), max_tokens)
-
-
-_Sequence = tuple[str, list[int], list[int]]
-"""Id of the record, tokens of the prompt, tokens of the completion."""
+    examples = []
+    for row in rows:
+        ids, offsets = tokenize_with_offsets(tokenizer, row.thinking)
+        valuable = np.asarray(ids)[spans_to_mask(offsets, row.valuable)]
+        completion = chat.completion_ids(valuable.tolist(), row.response)
+        examples.append(_example(row.id, chat.prompt_ids(row.question), completion))
+    return _limited(examples, max_tokens)
 
 
-def _examples(sequences: Iterable[_Sequence], max_tokens: int) -> Examples:
-    kept, num_longer = [], 0
-    for row, prompt, completion in sequences:
-        if len(prompt) + len(completion) > max_tokens:
-            num_longer += 1
-        else:
-            kept.append(Example(ids=(*prompt, *completion), num_prompt=len(prompt), row=row))
+def _example(row: str, prompt: Sequence[int], completion: Sequence[int]) -> Example:
+    return Example(ids=(*prompt, *completion), num_prompt=len(prompt), row=row)
+
+
+def _limited(examples: Sequence[Example], max_tokens: int) -> Examples:
+    kept = [example for example in examples if len(example.ids) <= max_tokens]
+    num_longer = len(examples) - len(kept)
     return Examples(kept=kept, dropped={f"longer than {max_tokens} tokens": num_longer} if num_longer else {})
 
 
@@ -102,31 +91,22 @@ Plan = list[list[list[int]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """One forward pass.
-
-    Attributes:
-        packed: The sequences as one row of T tokens.
-        predicting: int64 `[N]`, positions in the row whose next token has a loss; computed on the CPU, so that training
-            does not wait for the device. N is 0 in a batch that only makes the passes of a device even.
-        targets: int64 `[N]`, the tokens that follow these positions.
-        number: Index among the micro-batches of its step, over all devices.
-        rows: Ids of the records of the sequences, for messages.
-    """
+    """One forward pass over examples; without any in a batch that only makes the passes of a device even."""
 
     packed: Packed
+    """The examples as one row of T tokens."""
     predicting: torch.Tensor
+    """int64 `[N]`, positions whose next token has a loss; made on the CPU, so that training does not wait for a GPU."""
     targets: torch.Tensor
+    """int64 `[N]`, the tokens that follow these positions."""
     number: int
-    rows: tuple[str, ...] = ()
+    """Index among the micro-batches of its step, over all devices."""
+    examples: Sequence[Example] = ()
 
     def to(self, device: torch.device) -> "MicroBatch":
         """A copy on another device."""
-        return replace(
-            self,
-            packed=self.packed.to(device),
-            predicting=self.predicting.to(device),
-            targets=self.targets.to(device),
-        )
+        packed, predicting = self.packed.to(device), self.predicting.to(device)
+        return replace(self, packed=packed, predicting=predicting, targets=self.targets.to(device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,15 +118,13 @@ class Step:
     num_tokens: int
 
 
-def plan_steps(
-    lengths: Sequence[int], *, sequences_per_step: int, epochs: int, tokens_per_batch: int, seed: int
-) -> Plan:
+def plan_steps(lengths: Sequence[int], tune: TuneConfig, tokens_per_batch: int) -> Plan:
     """Plan the optimizer steps and their micro-batches; the last step of an epoch may be smaller."""
     plan: Plan = []
-    for epoch in range(epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(len(lengths)).tolist()
-        for start in range(0, len(order), sequences_per_step):
-            members = order[start : start + sequences_per_step]
+    for epoch in range(tune.epochs):
+        order = np.random.default_rng([tune.seed, epoch]).permutation(len(lengths)).tolist()
+        for start in range(0, len(order), tune.sequences_per_step):
+            members = order[start : start + tune.sequences_per_step]
             packs = plan_packs([lengths[i] for i in members], tokens_per_batch)
             plan.append([[members[i] for i in packed] for packed in packs])
     return plan
@@ -162,15 +140,12 @@ class StepDataset(torch.utils.data.Dataset[Step]):
         return len(self._plan)
 
     def __getitem__(self, index: int) -> Step:
-        step, place = self._plan[index], self._place
-        members = [self._examples[i] for batch in step for i in batch]
+        step, place = [[self._examples[i] for i in batch] for batch in self._plan[index]], self._place
+        members = [example for batch in step for example in batch]
         rounds = -(-len(step) // place.num_workers)
         numbers = [place.rank + place.num_workers * k for k in range(rounds)]
         return Step(
-            batches=[
-                collate([self._examples[i] for i in step[n]], n) if n < len(step) else empty_batch(members[0], n)
-                for n in numbers
-            ],
+            batches=[collate(step[n], n) if n < len(step) else empty_batch(members[0], n) for n in numbers],
             num_targets=sum(e.num_targets for e in members),
             num_tokens=sum(len(e.ids) for e in members),
         )
@@ -184,13 +159,8 @@ def collate(examples: Sequence[Example], number: int = 0) -> MicroBatch:
         for start, e in zip(packed.starts, examples, strict=True)
     ]
     predicting = torch.from_numpy(np.concatenate(positions))
-    return MicroBatch(
-        packed=packed,
-        predicting=predicting,
-        targets=packed.ids[0, predicting + 1],
-        number=number,
-        rows=tuple(e.row for e in examples),
-    )
+    targets = packed.ids[0, predicting + 1]
+    return MicroBatch(packed=packed, predicting=predicting, targets=targets, number=number, examples=examples)
 
 
 def empty_batch(example: Example, number: int) -> MicroBatch:
@@ -206,21 +176,5 @@ def at_most(batch: MicroBatch, num_tokens: int | None) -> Iterator[MicroBatch]:
         yield batch
         return
     middle = len(lengths) // 2
-    for first, last in ((0, middle), (middle, len(lengths))):
-        yield from at_most(_sequences(batch, first, last), num_tokens)
-
-
-def _sequences(batch: MicroBatch, first: int, last: int) -> MicroBatch:
-    """Take consecutive sequences out of a micro-batch."""
-    packed, lengths = batch.packed, batch.packed.lengths
-    start, end = sum(lengths[:first]), sum(lengths[:last])
-    inside = (batch.predicting >= start) & (batch.predicting < end)
-    return replace(
-        batch,
-        packed=Packed(
-            ids=packed.ids[:, start:end], positions=packed.positions[:, start:end], lengths=lengths[first:last]
-        ),
-        predicting=batch.predicting[inside] - start,
-        targets=batch.targets[inside],
-        rows=batch.rows[first:last],
-    )
+    for examples in (batch.examples[:middle], batch.examples[middle:]):
+        yield from at_most(collate(examples, batch.number).to(batch.targets.device), num_tokens)

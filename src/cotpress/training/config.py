@@ -72,7 +72,7 @@ class ReferenceConfig:
     limit: Count | None = None
     """Train only on this number of first distilled traces."""
     tune: TuneConfig = field(default_factory=TuneConfig)
-    """How it is trained; `tune.method: none` scores with the base model."""
+    """Recipe of its training; `tune.method: none` scores with the base model."""
 
     @property
     def exists(self) -> bool:
@@ -94,12 +94,10 @@ class SavedReferenceConfig(ReferenceConfig):
 
     @property
     def exists(self) -> bool:
-        """See `ReferenceConfig`."""
         return True
 
     @property
     def origin(self) -> str:
-        """See `ReferenceConfig`."""
         return f"saved in {self.path}"
 
 
@@ -108,7 +106,7 @@ class SftConfig:
     """Fine-tuning of the student (config group `sft`)."""
 
     tune: TuneConfig = field(default_factory=TuneConfig)
-    """How it is trained."""
+    """Recipe of the training."""
     validation_problems: Natural = 8
     """Validation problems that are answered during training; 0 turns validation off."""
     validation_max_new_tokens: Count | None = None
@@ -131,10 +129,6 @@ def liger_is_installed() -> bool:
 
 
 def check_head_loss(choice: HeadLoss) -> None:
-    """Check that the implementation of the loss is installed.
-
-    Raises:
-        MissingExtraError: It is liger, which is not.
-    """
+    """Check that liger is installed if it is the implementation of the loss."""
     if choice is HeadLoss.liger and not liger_is_installed():
         raise MissingExtraError("trainer.head_loss=liger", "liger-kernel", "pip install 'cotpress[gpu]'")

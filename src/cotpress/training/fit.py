@@ -1,7 +1,5 @@
 """One fine-tuning run from examples to trained weights, shared by the reference model and the student.
 
-`fit` plans the steps and runs Lightning's Trainer with one callback for each of log, checkpoint, progress, validation.
-
 A checkpoint holds the trained parameters as whole tensors, their optimizer states and the position in the data, in
 torch's own format, whatever the strategy. So an interrupted run resumes with any strategy on any number of devices.
 """
@@ -14,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, pick_device
-from cotpress.devices.lightning import ctrl_c_stops, lightning_settings, quiet_lightning
+from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_lightning
 from cotpress.errors import TrainingError
 from cotpress.progress import Progress
 from cotpress.records import TRAIN_LOG_FILE
@@ -32,7 +31,7 @@ from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import Examples, Step, StepDataset, plan_steps
 from cotpress.training.config import TuneConfig
 from cotpress.training.head_loss import pick_head_loss
-from cotpress.training.module import NextTokenModule, Schedule
+from cotpress.training.module import NextTokenModule
 from cotpress.training.sharing import OneDevice, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -57,19 +56,15 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """Facts of a run for its manifest; the same on every repetition.
-
-    Attributes:
-        num_steps: Optimizer steps.
-        num_training_tokens: Tokens of one epoch, prompts included.
-        num_target_tokens: Tokens of one epoch that have a loss.
-        final_loss: Mean loss of the last tenth of the steps, in nats per token.
-    """
+    """Facts of a run for its manifest; the same on every repetition."""
 
     num_steps: int
     num_training_tokens: int
+    """Tokens of one epoch, prompts included."""
     num_target_tokens: int
+    """Those of them that have a loss."""
     final_loss: float
+    """Mean loss of the last tenth of the steps, in nats per token."""
 
 
 def fit(
@@ -87,7 +82,7 @@ def fit(
 ) -> Fitted:
     """Train `model` in place and write `train_log.csv`; resumes from `workdir/scratch` after a kill.
 
-    Every worker of `run_on_devices` calls it, with a model that `sharing` has loaded; outside of it, there is one.
+    Every worker of `run_on_devices` calls it, with a model that `sharing` has loaded.
 
     Raises:
         TrainingError: There is no example, or the loss is not finite.
@@ -95,45 +90,29 @@ def fit(
     """
     if not examples.kept:
         raise TrainingError(f"{kind.stage}: no example to train on; dropped: {examples.dropped or 'none'}")
-    sharing = sharing or OneDevice()
+    sharing, device = sharing or OneDevice(), pick_device(trainer)
     lengths = [len(e.ids) for e in examples.kept]
-    plan = plan_steps(
-        lengths,
-        sequences_per_step=config.sequences_per_step,
-        epochs=config.epochs,
-        tokens_per_batch=trainer.tokens_per_batch,
-        seed=config.seed,
-    )
+    plan = plan_steps(lengths, config, trainer.tokens_per_batch)
     step_tokens = [sum(lengths[i] for batch in step for i in batch) for step in plan]
-    schedule = Schedule(
-        learning_rate=config.learning_rate,
-        num_steps=len(plan),
-        warmup_fraction=config.warmup_fraction,
-        weight_decay=config.weight_decay,
-        betas=(config.beta1, config.beta2),
-        max_grad_norm=config.max_grad_norm,
-        seed=config.seed,
-    )
-    train_log, started = TrainLog(log_metrics), time.monotonic()
+    log_stage, started = partial(log_metrics, kind.stage), time.monotonic()
+    train_log = TrainLog(log_stage)
     callbacks: list[pl.Callback] = [train_log, TimedCheckpoint(workdir / SCRATCH, trainer.checkpoint_every_s)]
     if here().is_first:
-        callbacks.append(ProgressCallback(f"{kind.stage}: train", step_tokens))
+        callbacks.append(_ProgressBar(f"{kind.stage}: train", step_tokens))
     if validate is not None and validations > 0:
-        callbacks.append(ValidationCallback(validate, len(plan), validations, log_metrics))
+        callbacks.append(_Validation(validate, len(plan), validations, log_stage))
     with quiet_lightning(), checkpointed_activations(model, enabled=trainer.activation_checkpointing):
         for hint in _HINTS:
             warnings.filterwarnings("ignore", message=hint)
-        module = kind(model, schedule, pick_head_loss(trainer.head_loss, pick_device(trainer)), sharing)
+        module = kind(model, config, len(plan), pick_head_loss(trainer.head_loss, device), sharing)
         checkpoint = resume_point(workdir / SCRATCH / LAST)
         if checkpoint is not None:
             log.info("%s: going on from the last checkpoint", kind.stage)
-        lightning = pl.Trainer(
-            **lightning_settings(trainer, callbacks=callbacks, strategy=sharing.strategy()),
+        lightning = lightning_trainer(
+            device,
+            callbacks=callbacks,
+            strategy=sharing.strategy(),
             max_epochs=1,  # the plan covers all epochs, so a resumed run starts inside this one
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
             default_root_dir=workdir / SCRATCH,
         )
         loader = StatefulDataLoader(StepDataset(examples.kept, plan, here()), batch_size=None, shuffle=False)
@@ -143,16 +122,16 @@ def fit(
         train_log.write(workdir / TRAIN_LOG_FILE)
     seconds = time.monotonic() - started
     log.info("%s: %d steps, %d tokens in %.0f s", kind.stage, len(plan), sum(step_tokens), seconds)
-    tail = train_log.rows[-max(len(train_log.rows) // 10, 1) :]
+    tail = [loss for _, loss, *_ in train_log.rows[-max(len(train_log.rows) // 10, 1) :]]
     return Fitted(
         num_steps=len(plan),
         num_training_tokens=sum(lengths),
         num_target_tokens=sum(e.num_targets for e in examples.kept),
-        final_loss=sum(row[1] for row in tail) / len(tail),
+        final_loss=sum(tail) / len(tail),
     )
 
 
-class ProgressCallback(pl.Callback):
+class _ProgressBar(pl.Callback):
     """Shows tokens done, tokens per second, time left and the loss."""
 
     def __init__(self, label: str, steps: Sequence[int]) -> None:
@@ -160,88 +139,76 @@ class ProgressCallback(pl.Callback):
         self._progress: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start with the steps of an interrupted run done."""
-        done = sum(self._steps[: trainer.global_step])
+        done = sum(self._steps[: trainer.global_step])  # of an interrupted run
         self._progress = Progress(self._label, sum(self._steps), "tokens", done=done).__enter__()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
-        """Advance by the tokens of the step."""
         assert self._progress is not None
-        self._progress.advance(batch.num_tokens, note=f"loss {_logged(trainer, pl_module, 'loss'):.3f}")
+        self._progress.advance(batch.num_tokens, note=f"loss {float(trainer.callback_metrics['loss']):.3f}")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """End, also after an error."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None
 
 
 class TrainLog(pl.Callback):
-    """Loss, learning rate and target tokens of every step; the checkpoint holds them, so a resumed run has all."""
+    """Step, loss, learning rate and target tokens of every step; the checkpoint holds them, so a resumed run has all.
 
-    COLUMNS = ("step", "loss", "lr", "num_target_tokens")
+    Checkpoints store the rows under the name of this class.
+    """
 
-    def __init__(self, log_metrics: LogMetrics) -> None:
-        self._log_metrics = log_metrics
-        self.rows: list[tuple[int, float, float, int]] = []
+    def __init__(self, log_stage: Callable[..., None]) -> None:
+        self._log_stage = log_stage
+        self.rows: list[list[float]] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
         """Record the step."""
-        loss, rate = (_logged(trainer, pl_module, name) for name in ("loss", "lr"))
-        self.rows.append((trainer.global_step, loss, rate, batch.num_targets))
+        loss, rate = (float(trainer.callback_metrics[name]) for name in ("loss", "lr"))
+        self.rows.append([trainer.global_step, loss, rate, batch.num_targets])
         if trainer.is_global_zero:
-            assert isinstance(pl_module, NextTokenModule)
-            self._log_metrics(pl_module.stage, {"loss": loss, "lr": rate}, trainer.global_step - 1)  # counted from 0
+            self._log_stage({"loss": loss, "lr": rate}, trainer.global_step - 1)  # counted from 0
 
     def state_dict(self) -> dict[str, Any]:
         """Rows so far."""
-        return {"rows": [list(row) for row in self.rows]}
+        return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Rows of the interrupted run."""
-        self.rows = [(int(s), float(a), float(b), int(n)) for s, a, b, n in state_dict["rows"]]
+        self.rows = state_dict["rows"]
 
     def write(self, path: Path) -> None:
         """Write the rows as csv."""
         with path.open("w", encoding="utf-8", newline="") as handle:
             writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(self.COLUMNS)
+            writer.writerow(("step", "loss", "lr", "num_target_tokens"))
             writer.writerows(self.rows)
 
 
-class ValidationCallback(pl.Callback):
-    """Answers validation problems with the student in training, evenly spread over the steps, the last time at the end.
+class _Validation(pl.Callback):
+    """Answers validation problems on the first device, at steps spread evenly over the training and at its end."""
 
-    Of several devices that hold the same student the first one answers; the others wait at the next step.
-    """
-
-    def __init__(self, validate: Validate, num_steps: int, times: int, log_metrics: LogMetrics) -> None:
-        self._validate, self._log_metrics = validate, log_metrics
+    def __init__(self, validate: Validate, num_steps: int, times: int, log_stage: Callable[..., None]) -> None:
+        self._validate, self._log_stage = validate, log_stage
         self._due = {round(num_steps * (k + 1) / times) for k in range(times)}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
-        """Validate after the chosen steps."""
         if trainer.global_step not in self._due or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, NextTokenModule)
         with pl_module.answering() as model:
             metrics = self._validate(model)
-        self._log_metrics(pl_module.stage, metrics, trainer.global_step)
-
-
-def _logged(trainer: pl.Trainer, module: pl.LightningModule, name: str) -> float:
-    assert isinstance(module, NextTokenModule)
-    return float(trainer.callback_metrics[f"{module.stage}/{name}"])
+        self._log_stage(metrics, trainer.global_step)
 
 
 class TimedCheckpoint(pl.Callback):
-    """Replaces the checkpoint every so many seconds."""
+    """Replaces the checkpoint every so many seconds; a kill while it saves leaves the older checkpoint whole."""
 
     def __init__(self, folder: Path, every_s: float) -> None:
         self._path, self._every_s = folder / LAST, every_s
@@ -250,25 +217,23 @@ class TimedCheckpoint(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time; a kill while saving leaves the older checkpoint whole."""
+        """Save when it is time."""
         due = time.monotonic() - self._saved >= self._every_s
         if not trainer.strategy.reduce_boolean_decision(due, all=False):  # all devices save together
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(self._path.with_suffix(".new"))
+        new = self._path.with_suffix(".new")
+        new.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(new)
         if trainer.is_global_zero:
-            self._path.with_suffix(".new").replace(self._path)
+            new.replace(self._path)
         self._saved = time.monotonic()
 
 
 def resume_point(checkpoint: Path) -> Path | None:
-    """The checkpoint to resume from; None if there is no undamaged one.
+    """The checkpoint to resume from; None if there is no undamaged one, `TrainingError` if it could run code.
 
-    Objects other than numbers, texts and containers are never unpickled from it. A damaged file is removed:
-    `torch.save` writes a zip with a checksum of every tensor, which `torch.load` does not verify.
-
-    Raises:
-        TrainingError: It holds other objects.
+    Only numbers, texts and containers are unpickled from it. A damaged file is removed: `torch.save` writes a zip with
+    a checksum of every tensor, which `torch.load` does not verify.
     """
     if not checkpoint.is_file():
         return None

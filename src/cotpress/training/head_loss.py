@@ -31,12 +31,7 @@ each in [0, V).
 
 
 def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
-    """The implementation of `trainer.head_loss` for a device.
-
-    Raises:
-        ConfigError: Liger without a GPU.
-        MissingExtraError: Liger is not installed.
-    """
+    """The implementation of `trainer.head_loss` for a device; Liger is an error without a GPU or its package."""
     if choice is HeadLoss.auto:
         choice = HeadLoss.liger if device.type == "cuda" and config.liger_is_installed() else HeadLoss.chunked
         log.info("trainer.head_loss=auto: %s", choice.value)
@@ -44,7 +39,10 @@ def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
         case HeadLoss.plain:
             return plain_loss
         case HeadLoss.linear_cross_entropy:
-            return torch_chunked_loss
+            options = torch.nn.LinearCrossEntropyOptions()  # torch selects chunks and dtype of the sums
+            return lambda states, weight, bias, targets: linear_cross_entropy(
+                states, weight, targets, linear_bias=bias, reduction="sum", options=options
+            )
         case HeadLoss.liger:
             return _liger_loss(device)
         case _:
@@ -71,24 +69,7 @@ def plain_loss(
     return cross_entropy(linear(states, weight, bias).float(), targets, reduction="sum")
 
 
-def torch_chunked_loss(
-    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-) -> torch.Tensor:
-    """A `SummedLoss` for which torch selects chunks and dtype of the sums."""
-    return linear_cross_entropy(
-        states, weight, targets, linear_bias=bias, reduction="sum", options=torch.nn.LinearCrossEntropyOptions()
-    )
-
-
-def chunked_loss(
-    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-) -> torch.Tensor:
-    """A `SummedLoss` in float32, with the logits of `ROWS_PER_CHUNK` positions at a time."""
-    loss: torch.Tensor = _HeadLoss.apply(states, weight, bias, targets)  # type: ignore[no-untyped-call]
-    return loss
-
-
-class _HeadLoss(torch.autograd.Function):
+class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
@@ -121,3 +102,7 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scaled = [None if g is None else g * outer[0].to(g.dtype) for g in ctx.saved_tensors]
         return (*scaled, None)
+
+
+chunked_loss: SummedLoss = _ChunkedLoss.apply
+"""A `SummedLoss` in float32, with the logits of `ROWS_PER_CHUNK` positions at a time."""

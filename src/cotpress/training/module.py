@@ -1,13 +1,14 @@
 """The Lightning modules: masked next-token loss, weighted by tokens over a whole optimizer step.
 
-They work on a model and batches, without configuration, tokenizer, files or tracking. Micro-batches that do not fit the
+They work on a model, batches and the recipe, without tokenizer, files or tracking. Micro-batches that do not fit the
 memory are split. Losses, gradients and weights that are not finite end the training before they reach a checkpoint.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from cotpress.errors import MemoryLimitError, TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import packed_states
 from cotpress.training.batching import MicroBatch, Step, at_most
+from cotpress.training.config import TuneConfig
 from cotpress.training.head_loss import SummedLoss, plain_loss
 from cotpress.training.sharing import OneDevice
 
@@ -29,34 +31,12 @@ SHOWN_ROWS = 8
 """Most rows that a message names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """AdamW with linear warmup and cosine decay to zero.
-
-    Attributes:
-        learning_rate: Peak learning rate.
-        num_steps: Optimizer steps of the whole run.
-        warmup_fraction: Share of the steps with rising learning rate.
-        weight_decay: Decoupled weight decay.
-        betas: Moment decays.
-        max_grad_norm: Gradient norm above which gradients are scaled down; 0 turns it off.
-        seed: Seed of dropout.
-    """
-
-    learning_rate: float
-    num_steps: int
-    warmup_fraction: float
-    weight_decay: float
-    betas: tuple[float, float]
-    max_grad_norm: float
-    seed: int
-
-    def factor(self, step: int) -> float:
-        """Learning rate of a step (counted from 0) relative to the peak."""
-        warmup = max(round(self.warmup_fraction * self.num_steps), 1)
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(self.num_steps - warmup, 1)))
+def rate_factor(tune: TuneConfig, num_steps: int, step: int) -> float:
+    """Learning rate of a step (counted from 0) relative to the peak: linear warmup, then cosine decay to zero."""
+    warmup = max(round(tune.warmup_fraction * num_steps), 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(num_steps - warmup, 1)))
 
 
 class LossOfModel(torch.nn.Module):
@@ -70,10 +50,7 @@ class LossOfModel(torch.nn.Module):
         self.model, self._summed_loss = model, summed_loss
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
-        """Summed negative log-likelihood of the targets, in nats; scalar float32.
-
-        The head sees only positions with a target.
-        """
+        """Summed negative log-likelihood of the targets, in nats; scalar float32. The head sees no other positions."""
         split = split_head(self.model)
         states = packed_states(split.decoder, batch.packed)
         head: Any = split.head
@@ -86,19 +63,25 @@ class NextTokenModule(pl.LightningModule):
 
     The loss is the sum over all target tokens of the step divided by their number, however they are spread over
     micro-batches and devices: a mean of micro-batch means would weight the tokens of short batches more.
+    The model is in train mode and was loaded by `sharing`; `num_steps` counts the steps of the whole run.
     """
 
     stage = "train"
 
     def __init__(
-        self, model: torch.nn.Module, schedule: Schedule, summed_loss: SummedLoss, sharing: OneDevice | None = None
+        self,
+        model: torch.nn.Module,
+        tune: TuneConfig,
+        num_steps: int,
+        summed_loss: SummedLoss,
+        sharing: OneDevice | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the trained parameters only
         self._sharing = sharing or OneDevice()
         self.loss_sum = self._sharing.ready(LossOfModel(model, summed_loss))
-        self._schedule = schedule
+        self._tune, self._num_steps = tune, num_steps
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._smaller = SmallerBatches(f"{self.stage}: train")
 
@@ -120,36 +103,39 @@ class NextTokenModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over the trainable parameters, with the schedule."""
-        s = self._schedule
+        tune, betas = self._tune, (self._tune.beta1, self._tune.beta2)
         optimizer = torch.optim.AdamW(
-            self._trained, lr=s.learning_rate, betas=s.betas, weight_decay=s.weight_decay, fused=True
+            self._trained, lr=tune.learning_rate, betas=betas, weight_decay=tune.weight_decay, fused=True
         )
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, s.factor)}
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate_factor, tune, self._num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Move the micro-batches to the device."""
-        moved = [b.to(device) for b in batch.batches]
-        return Step(batches=moved, num_targets=batch.num_targets, num_tokens=batch.num_tokens)
+        return replace(batch, batches=[micro.to(device) for micro in batch.batches])
 
     def training_step(self, batch: Step, batch_idx: int) -> None:
-        """Take one optimizer step.
-
-        Raises:
-            TrainingError: Loss or gradient are not finite.
-            MemoryLimitError: A single sequence does not fit the memory.
-        """
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        """Take one optimizer step; an error if loss or gradient are not finite."""
+        optimizer, scheduler, num_workers = self.optimizers(), self.lr_schedulers(), here().num_workers
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
         assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-        losses, micros = accumulate(
-            batch.batches, self._backward(batch, batch_idx), optimizer.zero_grad, self._smaller,
-            alone=here().num_workers == 1,
-        )  # fmt: skip
-        norm = self._sharing.clip(self._trained, self._schedule.max_grad_norm).to(losses[0].device)
+
+        def backward(micro: MicroBatch) -> torch.Tensor:
+            with self._sharing.micro_batch(self.trainer, last=micro is batch.batches[-1]):
+                # The seed of dropout is the same on every device that may compute this batch, and in a resumed run.
+                seeds = np.random.SeedSequence((self._tune.seed, batch_idx, micro.number))
+                torch.manual_seed(int(seeds.generate_state(1)[0]))
+                loss: torch.Tensor = self.loss_sum(micro) / batch.num_targets
+                self.manual_backward(loss * num_workers)  # the strategies average over devices
+            return loss.detach()
+
+        alone = num_workers == 1
+        losses, micros = accumulate(batch.batches, backward, optimizer.zero_grad, self._smaller, alone=alone)
+        norm = self._sharing.clip(self._trained, self._tune.max_grad_norm).to(losses[0].device)
         *by_micro, norm_value = torch.stack([*losses, norm.float()]).double().tolist()  # waits for the device, once
         self._require_finite(by_micro, norm_value, micros)
         total = sum(by_micro)
-        if here().num_workers > 1:  # every device has a part of the loss
+        if not alone:  # every device has a part of the loss
             parts = torch.tensor(total, dtype=torch.float64, device=norm.device)
             torch.distributed.all_reduce(parts)
             total = float(parts)
@@ -157,28 +143,10 @@ class NextTokenModule(pl.LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         scheduler.step()
-        self.log_dict({f"{self.stage}/loss": total, f"{self.stage}/lr": rate}, batch_size=1)
-
-    def _backward(self, batch: Step, step: int) -> Callable[[MicroBatch], torch.Tensor]:
-        """Build the function that adds the gradients of a micro-batch and returns its part of the loss, in nats per
-        target token of all devices."""
-        num_workers = here().num_workers
-
-        def backward(micro: MicroBatch) -> torch.Tensor:
-            with self._sharing.micro_batch(self.trainer, last=micro is batch.batches[-1]):
-                torch.manual_seed(_dropout_seed(self._schedule.seed, step, micro.number))
-                loss: torch.Tensor = self.loss_sum(micro) / batch.num_targets
-                self.manual_backward(loss * num_workers)  # the strategies average over devices
-            return loss.detach()
-
-        return backward
+        self.log_dict({"loss": total, "lr": rate}, batch_size=1)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint without the weights that are trained: the steps that it counts as done would be lost.
-
-        Raises:
-            TrainingError: Another version of this package has written it.
-        """
+        """Refuse a checkpoint without the weights that are trained: the steps that it counts as done would be lost."""
         trained = {n for n, p in self.named_parameters() if p.requires_grad}
         if trained - set(checkpoint.get("state_dict", trained)):
             raise TrainingError(
@@ -187,19 +155,11 @@ class NextTokenModule(pl.LightningModule):
             )
 
     def on_train_end(self) -> None:
-        """Check that the trained weights are finite.
-
-        Raises:
-            TrainingError: They are not.
-        """
+        """Check that the trained weights are finite."""
         self._require_finite_weights()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only the trained parameters, so that the checkpoint of an adapter takes megabytes.
-
-        Raises:
-            TrainingError: They are not finite.
-        """
+        """Keep only the trained parameters, so that the checkpoint of an adapter takes megabytes."""
         self._require_finite_weights()
         trained = {n for n, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {n: w for n, w in checkpoint["state_dict"].items() if n in trained}
@@ -210,7 +170,7 @@ class NextTokenModule(pl.LightningModule):
             return
         bad = [b for loss, b in zip(losses, batches, strict=True) if not math.isfinite(loss)]
         values = f"is {sum(losses)}" if bad else f"is {sum(losses):.4g} and its gradient {norm}"
-        rows = [row for batch in bad or batches for row in batch.rows]
+        rows = [example.row for batch in bad or batches for example in batch.examples]
         more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
         raise TrainingError(
             f"{self.stage}: the loss of step {self.global_step + 1} {values}, not a finite number "
@@ -219,10 +179,7 @@ class NextTokenModule(pl.LightningModule):
         )
 
     def _require_finite_weights(self) -> None:
-        """Refuse to keep weights that are not finite; a huge learning rate makes them from finite gradients.
-
-        All devices have to call it.
-        """
+        """Refuse to keep weights that are not finite; all devices have to call it."""
         largest = torch.nn.utils.get_total_norm([w.detach() for w in self._trained], norm_type=math.inf)
         if isinstance(largest, DTensor):
             largest = largest.full_tensor()
@@ -243,21 +200,17 @@ def accumulate(
 ) -> tuple[list[torch.Tensor], list[MicroBatch]]:
     """Accumulate the gradients of an optimizer step; restart it with smaller micro-batches if they do not fit.
 
-    The loss is a sum over tokens divided by the number of tokens of the whole step, so loss and gradient do not depend
-    on the micro-batches, up to rounding. Dropout draws other masks for other micro-batches.
+    Loss and gradient do not depend on the micro-batches, up to rounding, but dropout masks do.
 
     Args:
         batches: Micro-batches of the step.
-        backward: Adds the gradients of a micro-batch and returns its loss.
+        backward: Adds the gradients of a micro-batch and returns its detached loss.
         reset: Sets the gradients of the step to zero.
         smaller: Limit of the micro-batches; lowered when one does not fit.
-        alone: False if other processes take part in every micro-batch: then none may split its own.
+        alone: False if other processes take part in every micro-batch; then one that does not fit is an error.
 
     Returns:
-        The detached losses of the micro-batches as they were run, and these.
-
-    Raises:
-        MemoryLimitError: A micro-batch of a single sequence does not fit, or any if not `alone`.
+        The losses of the micro-batches as they were run, and these.
     """
     while True:
         parts, losses = [part for batch in batches for part in at_most(batch, smaller.most)], []
@@ -278,11 +231,6 @@ def accumulate(
         losses.clear()
         release()
         reset()
-
-
-def _dropout_seed(*numbers: int) -> int:
-    """A seed that is the same on every device that may compute this micro-batch, and in a resumed run."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 class ReferenceModule(NextTokenModule):

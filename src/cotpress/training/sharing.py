@@ -12,17 +12,15 @@ learning rate most updates are smaller than half the distance of two neighbourin
 would not change at all (arXiv 1710.03740, section 3.1). Where all weights of such a model are trained, its parameters,
 their gradients and AdamW's moments are float32, and the forward pass computes with copies: each layer copies its own
 weights when it is called, and the weights outside of layers (embeddings, last norm, head) are copied around the whole
-call. FSDP2's `param_dtype` does the same. Unlike with autocast, every operation gets the numbers of the model as it is
-loaded and saved. Autograd keeps a copy while it needs it: with activation checkpointing until its layer is done.
+call. FSDP2's `param_dtype` does the same. Unlike with autocast, every operation gets the numbers of the saved model.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -40,83 +38,32 @@ def needs_masters(tune: TuneConfig, computed: torch.dtype) -> bool:
     return tune.method is Method.full and computed is not torch.float32
 
 
-def make_masters(model: torch.nn.Module) -> None:
-    """Convert every weight to float32, one after the other, in place."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.float()
-
-
 def layers_of(model: Any) -> list[torch.nn.Module]:
     """The decoder layers of a transformers model; empty if the model does not name them."""
     names = set(model._no_split_modules or ())
     return [m for m in model.modules() if type(m).__name__ in names]
 
 
-def compute_in(called: torch.nn.Module, layers: list[torch.nn.Module], dtype: torch.dtype) -> None:
-    """Make `called` and each of the layers in it compute with copies of their weights in `dtype`, in place."""
-    inside = {id(p) for layer in layers for p in layer.parameters()}
-    outside = [place for place in _places(called) if id(place.master) not in inside]
-    for module, places in [*((layer, _places(layer)) for layer in layers), (called, outside)]:
-        _copying(module, places, dtype)
-
-
-@contextmanager
-def in_format(model: torch.nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Convert the weights to `dtype`, the format they are saved in, until the context ends; None leaves them.
-
-    To be used between optimizer steps, when there are no gradients.
-    """
-    if dtype is None:
-        yield
-        return
-    masters = [(p, p.data) for p in model.parameters()]
-    try:
-        for parameter, master in masters:
-            parameter.data = master.to(dtype)
-        yield
-    finally:
-        for parameter, master in masters:
-            parameter.data = master
-
-
-class _Place(NamedTuple):
-    """A slot of a module that holds a weight; tied weights have several."""
-
-    owner: Any
-    name: str
-    master: torch.nn.Parameter
-
-
-def _places(module: torch.nn.Module) -> list[_Place]:
-    owned = [(m, name, p) for m in module.modules() for name, p in m._parameters.items()]
-    return [_Place(owner, name, p) for owner, name, p in owned if p is not None]
-
-
-def _copying(module: torch.nn.Module, places: list[_Place], dtype: torch.dtype) -> None:
-    """Make the module's forward pass compute with copies, by changing its class as FSDP2 does.
+def _compute_with_copies(module: torch.nn.Module, dtype: torch.dtype, left_out: set[torch.nn.Parameter]) -> None:
+    """Make a module compute with copies of the masters in it, by changing its class as FSDP2 does.
 
     transformers recomputes `forward` for activation checkpointing, without hooks, so a hook could not make the copies.
     """
     kind: Any = type(module)
+    owned = [(m, name, p) for m in module.modules() for name, p in m._parameters.items() if p is not None]
+    slots = [slot for slot in owned if slot[2] not in left_out]  # a tied weight has several
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with _copied(places, dtype):
+        copies: dict[int, Any] = {id(p): p.to(dtype) for _, _, p in slots}  # gradients flow to the masters
+        try:
+            for owner, name, parameter in slots:
+                owner._parameters[name] = copies[id(parameter)]
             return kind.forward(self, *args, **kwargs)
+        finally:
+            for owner, name, parameter in slots:
+                owner._parameters[name] = parameter
 
     module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
-
-
-@contextmanager
-def _copied(places: list[_Place], dtype: torch.dtype) -> Iterator[None]:
-    """Replace the masters by copies, whose gradients flow to the masters; a tied weight is copied once."""
-    copies = {id(master): master.to(dtype) for _, _, master in places}
-    try:
-        for owner, name, master in places:
-            owner._parameters[name] = copies[id(master)]
-        yield
-    finally:
-        for owner, name, master in places:
-            owner._parameters[name] = master
 
 
 Weights = dict[str, torch.Tensor]
@@ -124,18 +71,14 @@ Weights = dict[str, torch.Tensor]
 
 
 def pick_sharing(trainer: TrainerConfig, computed: torch.dtype | None = None) -> "OneDevice":
-    """The strategy of `trainer.strategy` for the workers that there are; `computed` as in `OneDevice`.
-
-    Raises:
-        ConfigError: `trainer.offload` is set and there is one device.
-    """
-    if here().num_workers > 1:
-        return (
-            Sharded(computed, offload=trainer.offload) if trainer.strategy is Strategy.fsdp2 else Replicated(computed)
-        )
-    if trainer.offload:
-        raise ConfigError(offload_error(trainer))
-    return OneDevice(computed)
+    """The strategy for these workers; `computed` as in `OneDevice`. `trainer.offload` on one device is an error."""
+    if here().num_workers == 1:
+        if trainer.offload:
+            raise ConfigError(offload_error(trainer))
+        return OneDevice(computed)
+    if trainer.strategy is Strategy.fsdp2:
+        return Sharded(computed, offload=trainer.offload)
+    return Replicated(computed)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -147,15 +90,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class OneDevice:
     """One device that holds everything; the base of the other strategies.
 
-    Attributes:
-        whole: True if every device holds the whole model, so that it can answer problems during training.
-
     Args:
-        computed: Number format of the forward pass where float32 masters are trained (`masters`); None if the weights
-            are trained in their own format.
+        computed: Number format of the forward pass where float32 masters are trained; None if the weights are trained
+            in their own format.
     """
 
     whole = True
+    """True if every device holds the whole model, so that it can answer problems during training."""
 
     def __init__(self, computed: torch.dtype | None = None) -> None:
         self._computed = computed
@@ -164,13 +105,18 @@ class OneDevice:
         """The trainable model, distributed by the strategy; `make` loads one onto a device."""
         model = make(device)
         if self._computed is not None:
-            make_masters(model)
+            for parameter in model.parameters():
+                parameter.data = parameter.data.float()
         return model
 
     def ready(self, called: torch.nn.Module) -> torch.nn.Module:
         """Prepare the module that training calls, in place; the loaded model is its submodule `model`."""
         if self._computed is not None:
-            compute_in(called, layers_of(called.get_submodule("model")), self._computed)
+            layers = layers_of(called.get_submodule("model"))
+            for layer in layers:
+                _compute_with_copies(layer, self._computed, left_out=set())
+            inside = {parameter for layer in layers for parameter in layer.parameters()}
+            _compute_with_copies(called, self._computed, left_out=inside)
         return called
 
     def strategy(self) -> Any:
@@ -179,26 +125,29 @@ class OneDevice:
 
     def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
         """A context for forward and backward pass of a micro-batch; `last` is true for the last one of a step."""
-        return contextlib.nullcontext()
+        return nullcontext()
 
     def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
-        """Scale gradients down to a norm over all parameters and devices; 0 leaves them.
-
-        Returns:
-            The norm before that, a scalar.
-        """
-        return torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf)
+        """Scale gradients down to a norm over all parameters and devices (0 leaves them); returns their norm before."""
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
-        """A context with the trained weights for the first worker to save; None if those in the model are whole.
-
-        All workers have to enter it.
-        """
+        """A context, for all workers, with the trained weights to save; None if those in the model are whole."""
         return self.as_saved(model)
 
-    def as_saved(self, model: Any) -> AbstractContextManager[None]:
-        """A context in which a whole model has its weights in the format that they are saved in."""
-        return in_format(model, self._computed)
+    @contextmanager
+    def as_saved(self, model: Any) -> Iterator[None]:
+        """A context, between optimizer steps, in which a whole model has weights of the format that is saved."""
+        dtype = self._computed
+        masters = [] if dtype is None else [(p, p.data) for p in model.parameters()]
+        try:
+            for parameter, master in masters:
+                parameter.data = master.to(dtype=dtype)
+            yield
+        finally:
+            for parameter, master in masters:
+                parameter.data = master
 
 
 class Replicated(OneDevice):
@@ -216,7 +165,7 @@ class Replicated(OneDevice):
     def micro_batch(self, trainer: pl.Trainer, *, last: bool) -> AbstractContextManager[None]:
         """Gradients are summed over devices once per step, while the last backward pass still runs."""
         replica: Any = trainer.strategy.model
-        shared: AbstractContextManager[None] = contextlib.nullcontext() if last else replica.no_sync()
+        shared: AbstractContextManager[None] = nullcontext() if last else replica.no_sync()
         return shared
 
 
@@ -224,11 +173,8 @@ class Sharded(OneDevice):
     """FSDP2: a layer is whole only while it computes; between, each device holds a share of it, a `DTensor`.
 
     Gradients are summed in float32, whatever the format of the weights. Float32 masters are gathered as copies in the
-    format that the forward pass computes in. `DTensor.full_tensor` is a collective call.
-
-    Args:
-        computed: As for `OneDevice`.
-        offload: Keep weights, gradients and optimizer states in main memory, and take the optimizer step there.
+    format that the forward pass computes in. With `offload`, weights, gradients and optimizer states are kept in main
+    memory, where the optimizer runs. `DTensor.full_tensor` is a collective call.
     """
 
     whole = False
@@ -250,8 +196,8 @@ class Sharded(OneDevice):
             mp_policy=MixedPrecisionPolicy(param_dtype=self._computed, reduce_dtype=torch.float32),
             offload_policy=CPUOffloadPolicy(pin_memory=device.type == "cuda") if self._offload else OffloadPolicy(),
         )
-        for turn in range(place.num_local_workers):
-            if turn == place.local_rank:
+        for turn in range(place.num_workers):
+            if turn == place.rank:
                 model = super().load(torch.device("cpu"), make)
                 for layer in layers_of(model):
                     self._shard(layer)
@@ -259,22 +205,13 @@ class Sharded(OneDevice):
         return model
 
     def ready(self, called: torch.nn.Module) -> torch.nn.Module:
-        """Shard what is outside of layers (embeddings, head, often tied); it is whole while `called` is called."""
+        """Shard the weights outside of layers (embeddings, head, often tied), which are whole during each call."""
         self._shard(called)
         return called
 
     def strategy(self) -> Any:
         """One mesh dimension, along which everything is sharded."""
-        strategy = _ShardedStrategy(
-            data_parallel_size=here().num_workers, tensor_parallel_size=1, save_distributed_checkpoint=False
-        )
-        strategy.offload = self._offload
-        return strategy
-
-    def clip(self, parameters: list[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
-        """See `OneDevice`."""
-        norm = super().clip(parameters, max_norm)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return _ShardedStrategy(offload=self._offload)
 
     @contextmanager
     def gathered(self, model: Any) -> Iterator[Weights | None]:
@@ -287,7 +224,10 @@ class Sharded(OneDevice):
 class _ShardedStrategy(ModelParallelStrategy):
     """Reads and writes the checkpoints of one device."""
 
-    offload = False
+    def __init__(self, *, offload: bool) -> None:
+        workers = here().num_workers
+        super().__init__(data_parallel_size=workers, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        self.offload = offload
 
     @property
     def lightning_restore_optimizer(self) -> bool:

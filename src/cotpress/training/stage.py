@@ -3,8 +3,8 @@
 Call path: `train_student` or `train_reference` -> `ArtifactStore.build` -> `train_here` on every device -> `fit` ->
 Lightning, which calls `NextTokenModule.training_step`. The first device saves the result.
 
-The files of a saved reference model are linked, not copied: a full model may take many GB. The identity of its artifact
-is the content of the files, so the same model in another folder is the same artifact.
+The files of a saved reference model are linked, as a full model may take many GB. The identity of its artifact is the
+content of the files.
 """
 
 import dataclasses
@@ -63,8 +63,7 @@ def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
     device = pick_device(job.trainer)
     computed = resolve_dtype(job.base.dtype, device)
     # The number format is that of the device that trains, wherever the weights are loaded first.
-    dtype = Dtype.bfloat16 if computed is torch.bfloat16 else Dtype.float32
-    base = dataclasses.replace(job.base, dtype=dtype)
+    base = dataclasses.replace(job.base, dtype=Dtype.bfloat16 if computed is torch.bfloat16 else Dtype.float32)
     sharing = pick_sharing(job.trainer, computed if needs_masters(job.tune, computed) else None)
 
     def make(place: torch.device) -> Any:
@@ -72,8 +71,7 @@ def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
         return make_trainable(load_model(base, job.store, split=here().is_first, device=place), job.tune)
 
     model = sharing.load(device, make)
-    validate = job.validate if sharing.whole else None
-    if validate is not job.validate and here().is_first:
+    if job.validate is not None and not sharing.whole and here().is_first:
         log.info(
             "%s: with trainer.strategy=%s no device holds a whole student, so validation problems are not answered "
             "during training; the evaluation after it is the same", job.kind.stage, job.trainer.strategy.value,
@@ -81,7 +79,7 @@ def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
     fitted = fit(
         model, job.kind, examples, job.tune,
         workdir=workdir, trainer=job.trainer, log_metrics=lambda *metrics: report(metrics), sharing=sharing,
-        validate=validate, validations=job.validations,
+        validate=job.validate if sharing.whole else None, validations=job.validations,
     )  # fmt: skip
     with sharing.gathered(model) as weights:
         if here().is_first:
@@ -145,8 +143,8 @@ def _build(
 
     def produce(workdir: Path) -> Summary:
         made = examples()
-        arguments = (job, made, workdir)
-        fitted = run_on_devices(train_here, arguments, trainer=job.trainer, on_message=lambda m: tracker.log(*m))[0]
+        work = (job, made, workdir)
+        fitted, *_ = run_on_devices(train_here, work, trainer=job.trainer, on_message=lambda m: tracker.log(*m))
         return Summary(num_rows=len(made.kept), dropped=made.dropped, facts=dataclasses.asdict(fitted))
 
     device = pick_device(job.trainer)
@@ -175,7 +173,12 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
     weights = find_saved(folder)
     source, kind = Path(weights.path), ADAPTER if weights.is_adapter else MODEL
     if weights.is_adapter:
-        _warn_of_other_base(source, base)
+        settings = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        made_for = str(settings.get("base_model_name_or_path") or base.path)
+        if made_for.rstrip("/").rpartition("/")[2] != base.path.rstrip("/").rpartition("/")[2]:
+            log.warning(
+                "reference.path: the adapter names '%s' as its base model, but is used with '%s'", made_for, base.path
+            )
     else:
         _check_tokenizer(source, base, store)
 
@@ -192,11 +195,7 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
 
 
 def find_saved(folder: Path) -> TrainedWeights:
-    """The weights of a saved reference model.
-
-    Raises:
-        ModelError: The folder does not exist or holds neither an adapter nor a model.
-    """
+    """The weights of a saved reference model; `ModelError` if there are none."""
     folder = folder.expanduser()
     if not folder.is_dir():
         raise ModelError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
@@ -219,13 +218,4 @@ def _check_tokenizer(folder: Path, base: ModelConfig, store: ArtifactStore) -> N
         raise ConfigError(
             f"reference.path: the model in '{folder}' has another tokenizer than '{base.name}'. "
             "Fix: model@reference.base=NAME of the model that it was trained from"
-        )
-
-
-def _warn_of_other_base(folder: Path, base: ModelConfig) -> None:
-    settings: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    made_for = str(settings.get("base_model_name_or_path") or base.path)
-    if made_for.rstrip("/").rpartition("/")[2] != base.path.rstrip("/").rpartition("/")[2]:
-        log.warning(
-            "reference.path: the adapter names '%s' as its base model, but is used with '%s'", made_for, base.path
         )

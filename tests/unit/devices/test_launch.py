@@ -27,7 +27,7 @@ def test_results_messages_and_logs_of_two_workers_arrive(caplog: pytest.LogCaptu
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     with caplog.at_level(logging.INFO):
         results = run_on_devices(device_jobs.places, (10,), trainer=TWO, on_message=messages.append)
-    assert results == [(0, 0, 2, 21), (1, 1, 2, 21)]
+    assert results == [(0, 2, 21), (1, 2, 21)]
     assert sorted(messages) == [("rank", 0), ("rank", 1)]
     lines = [r.getMessage() for r in caplog.records if r.name == "cotpress.test"]
     assert sorted(lines) == ["rank 0 is at work", "rank 1: careful with {'a': 1}"]
@@ -38,7 +38,7 @@ def test_results_messages_and_logs_of_two_workers_arrive(caplog: pytest.LogCaptu
 def test_one_device_is_a_call_in_this_process() -> None:
     messages: list[object] = []
     assert run_on_devices(lambda: os.getpid(), (), trainer=ONE) == [os.getpid()]
-    assert run_on_devices(device_jobs.places, (10,), trainer=ONE, on_message=messages.append) == [(0, 0, 1, 10)]
+    assert run_on_devices(device_jobs.places, (10,), trainer=ONE, on_message=messages.append) == [(0, 1, 10)]
     assert messages == [("rank", 0)]
 
 

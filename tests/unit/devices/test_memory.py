@@ -63,7 +63,7 @@ def test_single_text_that_does_not_fit_is_a_clear_error() -> None:
         SmallerBatches("score x").run([5, 30, 5], _room_for(12, []), lambda n: n)
 
 
-def test_other_errors_pass() -> None:
+def test_errors_other_than_lack_of_memory_are_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         SmallerBatches("x").run([1, 2], lambda batch: [1 // 0], lambda n: n)
 

@@ -84,7 +84,7 @@ def test_writing_more_at_once_is_faster_until_the_memory_ends() -> None:
 
 
 def test_model_that_does_not_fit_leaves_no_room_for_answers() -> None:
-    assert rows_that_fit(replace(QWEN7B, weights=145e9), ASSUMED) == 0
+    assert rows_that_fit(QWEN7B._replace(weights=145e9), ASSUMED) == 0
 
 
 def test_own_numbers_replace_those_of_the_card() -> None:

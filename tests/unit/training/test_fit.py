@@ -134,7 +134,8 @@ def test_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_earlier_check
     forward, steps = LossOfModel.forward, []
 
     def poisoned(module, batch):
-        return forward(module, batch) * (float("nan") if "r7" in batch.rows and len(steps) > 3 else 1.0)
+        rows = [example.row for example in batch.examples]
+        return forward(module, batch) * (float("nan") if "r7" in rows and len(steps) > 3 else 1.0)
 
     monkeypatch.setattr(SftModule, "on_train_batch_start", lambda self, batch, index: steps.append(index))
     monkeypatch.setattr(LossOfModel, "forward", poisoned)
@@ -192,7 +193,6 @@ def test_every_trainer_of_the_package_names_its_cluster_environment():
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "pl.Trainer"
     ]
-    assert {name for name, _ in calls} == {"fit.py", "lightning.py"}
+    assert {name for name, _ in calls} == {"lightning.py"}
     for name, call in calls:
-        settings = [keyword.arg or ast.unparse(keyword.value).partition("(")[0] for keyword in call.keywords]
-        assert {"plugins", "lightning_settings"} & set(settings), name
+        assert "plugins" in [keyword.arg for keyword in call.keywords], name

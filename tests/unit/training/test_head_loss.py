@@ -48,7 +48,7 @@ def test_liger_needs_a_gpu_and_the_extra(monkeypatch):
         pick_head_loss(HeadLoss.liger, GPU)
 
 
-def test_liger_is_asked_for_the_sum_over_the_same_values(monkeypatch):
+def test_liger_sums_over_the_same_values(monkeypatch):
     class Kernel:
         """Liger 0.8's order of arguments, without its kernel."""
 

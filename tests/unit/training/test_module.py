@@ -9,20 +9,16 @@ from cotpress.errors import ConfigError, MemoryLimitError, TrainingError
 from cotpress.modeling.loading import load_model
 from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import Examples, collate
-from cotpress.training.config import Method
+from cotpress.training.config import Method, TuneConfig
 from cotpress.training.fit import fit
 from cotpress.training.head_loss import chunked_loss
-from cotpress.training.module import LossOfModel, Schedule, SftModule, accumulate
+from cotpress.training.module import LossOfModel, SftModule, accumulate, rate_factor
 
-SCHEDULE = Schedule(
-    learning_rate=1.0,
-    num_steps=20,
-    warmup_fraction=0.1,
-    weight_decay=0.0,
-    betas=(0.9, 0.999),
-    max_grad_norm=1.0,
-    seed=0,
-)
+TUNE = TuneConfig(method=Method.lora, learning_rate=1.0, epochs=1, sequences_per_step=1, seed=0)
+
+
+def _module(model):
+    return SftModule(model, TUNE, 20, chunked_loss)
 
 
 def _naive(model, example):
@@ -38,7 +34,7 @@ def test_packed_batch_has_the_loss_and_gradient_of_its_sequences_alone(model, ex
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    loss = SftModule(model, SCHEDULE, chunked_loss).loss_sum(collate(examples.kept[:5]))
+    loss = _module(model).loss_sum(collate(examples.kept[:5]))
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
     for name, p in model.named_parameters():
@@ -48,7 +44,7 @@ def test_packed_batch_has_the_loss_and_gradient_of_its_sequences_alone(model, ex
 
 def _step_gradients(model, examples, cuts, **more):
     """Gradients and loss of one optimizer step whose examples are split into micro-batches at `cuts`."""
-    module, micros = SftModule(model, SCHEDULE, chunked_loss), []
+    module, micros = _module(model), []
     for start, end in itertools.pairwise([0, *cuts, len(examples)]):
         micros.append(collate(examples[start:end]))
     num_targets = sum(e.num_targets for e in examples)
@@ -123,7 +119,7 @@ def test_micro_batching_does_not_change_the_training(tiny_config, store, example
 
 
 def test_learning_rate_rises_then_falls_towards_zero():
-    factors = [SCHEDULE.factor(step) for step in range(20)]
+    factors = [rate_factor(TUNE, 20, step) for step in range(20)]
     assert factors[:2] == [0.5, 1.0]
     assert factors[2:] == sorted(factors[2:], reverse=True)
     assert 0 < factors[-1] < 0.02
@@ -157,10 +153,7 @@ def _gradients(model):
 def test_step_that_does_not_fit_is_restarted_and_has_the_same_gradient(model, examples, caplog):
     """A backward pass that fails half-way has already added to some gradients."""
     model.requires_grad_(True)
-    schedule = Schedule(
-        learning_rate=1.0, num_steps=1, warmup_fraction=0, weight_decay=0, betas=(0.9, 0.99), max_grad_norm=1, seed=0
-    )
-    module, batches = SftModule(model, schedule, chunked_loss), [collate(examples.kept[:6]), collate(examples.kept[6:])]
+    module, batches = _module(model), [collate(examples.kept[:6]), collate(examples.kept[6:])]
     sizes = []
 
     def backward(micro):

@@ -19,7 +19,7 @@ from cotpress.training.config import Method
 from cotpress.training.fit import LAST
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import LossOfModel
-from cotpress.training.sharing import OneDevice, Sharded, in_format, pick_sharing
+from cotpress.training.sharing import OneDevice, Sharded, pick_sharing
 from support.training_jobs import KilledOnce, losses, number_formats, rank_and_mode, weights
 
 MORE = pytest.mark.slow
@@ -48,21 +48,21 @@ def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tu
     tune.method = method
     if method is Method.full:
         tune.learning_rate = 1e-3
-    one = training("one", checkpoint_every_s=60.0)
+    single = training("one", checkpoint_every_s=60.0)
     training.messages.clear()
     several = training("several", **{"devices": 2, "strategy": strategy, "checkpoint_every_s": 60.0} | hardware_too)
-    assert len(losses(one)) == 10
-    for a, b in zip(losses(one), losses(several), strict=True):
+    assert len(losses(single)) == 10
+    for a, b in zip(losses(single), losses(several), strict=True):
         assert (a[0], a[2], a[3]) == (b[0], b[2], b[3])
         assert b[1] == pytest.approx(a[1], rel=2e-4), f"step {a[0]}"
     assert sum("loss" in metrics for _, metrics, _ in training.messages) == 10
-    expected, got = weights(one), weights(several)
+    expected, got = weights(single), weights(several)
     assert {n: (w.shape, w.dtype) for n, w in got.items()} == {n: (w.shape, w.dtype) for n, w in expected.items()}
     for name, weight in expected.items():  # Adam amplifies the rounding of gradients near zero
         torch.testing.assert_close(got[name], weight, rtol=1e-2, atol=2e-3, msg=name)
     for file in ("adapter/adapter_config.json", "model/config.json"):
-        if (one / file).exists():
-            assert (several / file).read_text() == (one / file).read_text()
+        if (single / file).exists():
+            assert (several / file).read_text() == (single / file).read_text()
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def test_the_first_of_several_devices_answers_validation_problems(training):
 def test_bfloat16_trains_on_several_devices_too(training, tune, tiny_config, strategy, method):
     tune.method, tune.lora_dropout = method, 0.0
     base = dataclasses.replace(tiny_config, dtype=Dtype.bfloat16)
-    one = training("one", base=base)
+    single = training("one", base=base)
     several = training("several", base=base, devices=2, strategy=strategy)
-    for a, b in zip(losses(one), losses(several), strict=True):
+    for a, b in zip(losses(single), losses(several), strict=True):
         assert b[1] == pytest.approx(a[1], rel=2e-2)
-    assert {n: w.dtype for n, w in weights(several).items()} == {n: w.dtype for n, w in weights(one).items()}
+    assert {n: w.dtype for n, w in weights(several).items()} == {n: w.dtype for n, w in weights(single).items()}
 
 
 @pytest.mark.parametrize("strategy", [pytest.param(Strategy.ddp, marks=MORE), Strategy.fsdp2])
@@ -163,11 +163,11 @@ def test_masters_of_several_devices_are_those_of_one_and_are_saved_in_the_format
 ):
     tune.method, tune.lora_dropout, tune.learning_rate = Method.full, 0.0, 1e-5
     base = dataclasses.replace(tiny_config, dtype=Dtype.bfloat16)
-    one, several = training("one", base=base), training("several", base=base, devices=2, strategy=strategy)
-    for a, b in zip(losses(one), losses(several), strict=True):
+    single, several = training("one", base=base), training("several", base=base, devices=2, strategy=strategy)
+    for a, b in zip(losses(single), losses(several), strict=True):
         assert b[1] == pytest.approx(a[1], rel=1e-3)
     start = dict(load_model(base, training.store).named_parameters())
-    expected, got = _checkpoint(one), _checkpoint(several)
+    expected, got = _checkpoint(single), _checkpoint(several)
     assert got.keys() == expected.keys()
     for name, weight in got.items():
         assert weight.dtype == torch.float32
@@ -176,7 +176,7 @@ def test_masters_of_several_devices_are_those_of_one_and_are_saved_in_the_format
         assert (of_one[moved == 0].abs() < tune.learning_rate).all(), name  # only what hardly moves on one device
         assert torch.cosine_similarity(moved.flatten(), of_one.flatten(), dim=0) > 0.9, name
     assert {w.dtype for w in weights(several).values()} == {torch.bfloat16}
-    assert (several / "model" / "config.json").read_text() == (one / "model" / "config.json").read_text()
+    assert (several / "model" / "config.json").read_text() == (single / "model" / "config.json").read_text()
 
 
 def _checkpoint(folder):
@@ -184,9 +184,9 @@ def _checkpoint(folder):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 7])
-def test_devices_share_the_micro_batches_of_a_step_and_make_the_same_number_of_passes(examples, num_workers):
-    lengths = [len(e.ids) for e in examples.kept]
-    plan = plan_steps(lengths, sequences_per_step=5, epochs=1, tokens_per_batch=60, seed=1)
+def test_devices_share_the_micro_batches_of_a_step_and_make_the_same_number_of_passes(examples, tune, num_workers):
+    tune.sequences_per_step, tune.epochs = 5, 1
+    plan = plan_steps([len(e.ids) for e in examples.kept], tune, 60)
     single = StepDataset(examples.kept, plan)
     shares = [StepDataset(examples.kept, plan, Place(rank=r, num_workers=num_workers)) for r in range(num_workers)]
     assert len(single) == 4
@@ -297,9 +297,9 @@ def test_masters_come_back_after_a_context_and_after_an_error(bfloat16, store, e
 
     with pytest.raises(RuntimeError, match="out of memory"):
         sharing.ready(LossOfModel(model, failing))(collate(examples.kept[:2]))
-    with in_format(model, torch.bfloat16):
+    with sharing.as_saved(model):
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    with pytest.raises(RuntimeError, match="out of memory"), in_format(model, torch.bfloat16):
+    with pytest.raises(RuntimeError, match="out of memory"), sharing.as_saved(model):
         failing()
     assert {name: p.dtype for name, p in model.named_parameters()} == dict.fromkeys(before, torch.float32)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

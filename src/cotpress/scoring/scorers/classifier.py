@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForTokenClassification
 
-from cotpress.devices.lightning import ctrl_c_stops, one_device_trainer, quiet_lightning
+from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_lightning
 from cotpress.devices.memory import smaller_batches
 from cotpress.errors import ConfigError, DataError, ModelError, TrainingError
 from cotpress.modeling.alignment import encode_plainly, spans_to_mask, tokenize_with_offsets
@@ -296,7 +296,7 @@ def _fit(classifier: Classifier, examples: Any, config: TokenskipConfig, device:
                 len(batch["labels"]), note=f"loss {module.last_loss:.3f}"
             )
         )
-        trainer = one_device_trainer(device, callbacks=[show], max_epochs=config.epochs, gradient_clip_val=1.0)
+        trainer = lightning_trainer(device, callbacks=[show], max_epochs=config.epochs, gradient_clip_val=1.0)
         classifier.model.train()
         with ctrl_c_stops(trainer):
             trainer.fit(module, loader)
