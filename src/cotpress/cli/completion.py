@@ -80,13 +80,9 @@ class Candidate(NamedTuple):
 
 
 def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The output of `-sc install=SHELL` or `-sc query=SHELL`.
+    """The output of `-sc install=SHELL`, or of `-sc query=SHELL` for the line typed in an entry script's command.
 
-    Args:
-        entry: Entry script, e.g. `train`.
-        conf: Folder of the configuration groups.
-        arguments: Those of the entry script.
-        environment: Holds the typed line and the position of the cursor, `COMP_LINE` and `COMP_POINT` (for a query).
+    The shell gives the line and the position of the cursor in the variables `COMP_LINE` and `COMP_POINT`.
 
     Raises:
         ConfigError: No such action or shell.
@@ -107,13 +103,7 @@ def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environme
 
 
 def candidates(entry: str, conf: Path, line: str) -> list[Candidate]:
-    """The completions of the last word of a command line, in reading order.
-
-    Args:
-        entry: Entry script, e.g. `train`.
-        conf: Folder of the configuration groups.
-        line: The text before the cursor, e.g. `python train.py ratio=0.5 scorer=`.
-    """
+    """The completions of the last word of a command line (its text before the cursor), in reading order."""
     words = line.split()
     word = "" if not words or line[-1].isspace() else words[-1]
     earlier = words[2 : len(words) - bool(word)]  # without the interpreter and the script
@@ -172,19 +162,20 @@ def _keys(entry: str, conf: Path, earlier: Sequence[str], word: str) -> Iterator
     yield from (Candidate(f"{sign}{group}=", group_line(group)) for group in known)
     place, dot, _ = word.removeprefix(sign).rpartition(".")
     parent = OmegaConf.select(config, place) if place else config
-    if isinstance(parent, DictConfig):
-        for name in map(str, parent):
-            node = parent._get_node(name)
-            inner = isinstance(node, DictConfig)
-            if isinstance(node, DictConfig) and not node._is_missing() and node._is_none():
-                continue  # null has no keys
-            if inner or f"{place}{dot}{name}" not in known:
-                yield Candidate(f"{sign}{place}{dot}{name}{'.' if inner else '='}")
+    if not isinstance(parent, DictConfig):
+        return
+    for name in map(str, parent):
+        node, key = parent._get_node(name), f"{place}{dot}{name}"
+        if isinstance(node, DictConfig):
+            if node._is_missing() or not node._is_none():  # null has no keys
+                yield Candidate(f"{sign}{key}.")
+        elif key not in known:
+            yield Candidate(f"{sign}{key}=")
 
 
 def _compose(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfig", list[str]]:
-    """Compose the configuration of the typed words; returns it with its groups as they are overridden: `scorer`,
-    `model@...`. Words that do not compose are ignored.
+    """The configuration of the typed words, of which those that do not compose are ignored, and its groups as they
+    are overridden: `scorer`, `model@...`.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -15,12 +15,7 @@ _KEY = "experiment="
 
 
 def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[str]:
-    """Replace the experiments on a command line by the parts of them that the script has.
-
-    Args:
-        arguments: Those of the entry script.
-        entry: Entry script, e.g. `compress`.
-        conf: Folder of the configuration groups.
+    """Replace the experiments on the command line of a script by the parts of them that the script has.
 
     Raises:
         ConfigError: An experiment sets nothing that the script has.

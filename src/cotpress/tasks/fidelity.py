@@ -5,7 +5,6 @@ output_root/fidelity/
     <truth>-<fingerprint>.md  .csv    every job on the same traces, best first, beside the trivial rules
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,13 +30,12 @@ from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.report.stage import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
 from cotpress.store.redaction import masked
-from cotpress.store.sweeps import Sweep, sweep_name
-from cotpress.tasks.flow import Fidelity
+from cotpress.store.sweeps import Sweep
+from cotpress.tasks.finish import tracked_job
+from cotpress.tasks.flow import Scoring
 from cotpress.tasks.run_directory import safe_name, write_config
-from cotpress.tracking import Job, open_tracker
+from cotpress.tracking import open_tracker
 from cotpress.training.config import SavedReferenceConfig
-
-log = logging.getLogger(__name__)
 
 FOLDER = "fidelity"
 
@@ -45,17 +43,9 @@ FOLDER = "fidelity"
 def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
     """Run `fidelity.py`; return the scorer's main measure and the folder with its results."""
     name = config.name or config.scorer.name
-    job = Job(
-        run_dir=folder,
-        name=f"fidelity-{name}-{config.truth.name}",
-        system=config.scorer.name,
-        tags=(config.model.name, config.truth.name),
-        sweep=sweep_name(folder),
-        config=plain(config),
-        output_root=Path(config.output_root),
-    )
+    job = tracked_job(config, folder, folder, config.scorer.name, config.truth.name)
     with open_tracker(config.tracker, job) as tracker:
-        results = _measured(config, name, Fidelity(config, tracker))
+        results = _measured(config, name, Scoring(config, tracker))
         tracker.log("fidelity", {measure: value.value for measure, value in results.rows[0].metrics.items()})
     # Two configurations with the same scores are one result, e.g. of a scorer that reads with no reference model.
     digest = fingerprint({"name": name, "artifacts": results.artifacts, "comparable": list(results.comparable)})[:8]
@@ -69,12 +59,11 @@ def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
     return results.rows[0].main.value, output
 
 
-def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResults:
+def _measured(config: FidelityConfig, name: str, flow: Scoring[FidelityConfig]) -> FidelityResults:
     key = tokenizer_fingerprint(flow.tokenizer)
-    reference = config.reference.origin if config.scorer.needs_reference else "-"
     rows = measure(
         name,
-        reference,
+        config.reference.origin if config.scorer.needs_reference else "-",
         truth=flow.traces,
         scores=flow.scores,
         tokenizer=flow.tokenizer,
@@ -90,7 +79,7 @@ def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResu
         confidence=config.confidence,
         num_resamples=config.num_resamples,
         rows=tuple(rows),
-        artifacts={label: made.artifact.key for label, made in flow.artifacts.items()},
+        artifacts={label: stage.artifact for label, stage in flow.stages.items()},
     )
 
 
@@ -141,12 +130,9 @@ def _title(results: FidelityResults) -> str:
 
 def show_jobs(sweep: Sweep) -> None:
     """Show one table per truth over the jobs of a sweep and all other jobs on the same traces."""
-    truths = {}
-    for job in sweep.jobs:
-        if job.note is not None and job.note.succeeded and job.note.run_dir is not None:
-            output = job.note.run_dir
-            truths[read_results(output).comparable] = output
-    for output in truths.values():
+    notes = [job.note for job in sweep.jobs if job.note is not None and job.note.succeeded]
+    outputs = [note.run_dir for note in notes if note.run_dir is not None]
+    for output in {read_results(output).comparable: output for output in outputs}.values():
         results = read_results(output)
         _show(_write_tables(output, results), results)
     sys.stdout.write(f"sweep: {summary(sweep)}\n")

@@ -1,11 +1,11 @@
-"""End of a run: its result files, its report and the table on the terminal."""
+"""A job's description for the tracker; at its end the result files, the report and the table on the terminal."""
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
+from cotpress.config import EvaluateConfig, FidelityConfig, PipelineConfig, TrainConfig
 from cotpress.progress import duration
 from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, write_results
@@ -14,20 +14,21 @@ from cotpress.store.artifacts import plain
 from cotpress.store.sweeps import sweep_name
 from cotpress.store.tables import write_records
 from cotpress.tasks.run_directory import row_settings, run_name
-from cotpress.tasks.systems import Made
 from cotpress.tracking import Job
 
 log = logging.getLogger(__name__)
 
 
-def tracked_job(config: PipelineConfig | EvaluateConfig, run_dir: Path, folder: Path, system: str, data: str) -> Job:
+def tracked_job(
+    config: PipelineConfig | EvaluateConfig | FidelityConfig, run_dir: Path, folder: Path, system: str, data: str
+) -> Job:
     """Describe the job for the tracker: `system` is the label of its system, `data` its training data or benchmark."""
     return Job(
         run_dir=run_dir,
         name=run_name(config),
         system=system,
         tags=(config.model.name, data),
-        ratio=config.ratio,
+        ratio=None if isinstance(config, FidelityConfig) else config.ratio,
         sweep=sweep_name(folder),
         config=plain(config),
         output_root=Path(config.output_root),
@@ -39,15 +40,21 @@ def finish(
     config: TrainConfig | EvaluateConfig,
     rows: list[SystemResult],
     predictions: list[Prediction],
-    artifacts: Mapping[str, Made],
-) -> None:
-    """Write the files of the run directory and show the table."""
+    stages: Mapping[str, StageRecord],
+) -> tuple[float, Path]:
+    """Write the files of the run directory and show the table; return the accuracy of the last row and the folder."""
     write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
-    stages = tuple(
-        StageRecord(label=label, artifact=a.key, seconds=a.seconds, fresh=a.fresh, system=made.system)
-        for label, made in artifacts.items()
-        for a in [made.artifact]
-    )
+    settings = row_settings(config)
+    if isinstance(config, EvaluateConfig):
+        essentials: dict[str, Any] = {"adapter": config.adapter, "ratio": config.ratio}
+    else:
+        essentials = {
+            "scorer": plain(config.scorer),
+            "compression": plain(config.compression),
+            "data": config.data.name,
+            "reference": config.reference.origin,
+            "sft": plain(config.sft.tune),
+        }
     results = RunResults(
         name=run_name(config),
         model=config.model.name,
@@ -55,26 +62,14 @@ def finish(
         seed=config.seed,
         confidence=config.evaluation.confidence,
         rows=tuple(rows),
-        stages=stages,
-        essentials=_essentials(config),
-        settings=row_settings(config),
+        stages=tuple(stages.values()),
+        essentials={**essentials, "evaluation": settings["evaluation"]},
+        settings=settings,
     )
     write_results(run_dir, results)
     report_run(run_dir)
-    fresh = [s.seconds for s in stages if s.fresh]
+    fresh = [s.seconds for s in stages.values() if s.fresh]
     reused = len(stages) - len(fresh)
     log.info("stages: %d computed in %s, %d found done", len(fresh), duration(sum(fresh)), reused)
     show_run(run_dir)
-
-
-def _essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
-    if isinstance(config, EvaluateConfig):
-        return {"adapter": config.adapter, "ratio": config.ratio, "evaluation": row_settings(config)["evaluation"]}
-    return {
-        "scorer": plain(config.scorer),
-        "compression": plain(config.compression),
-        "data": config.data.name,
-        "reference": config.reference.origin,
-        "sft": plain(config.sft.tune),
-        "evaluation": row_settings(config)["evaluation"],
-    }
+    return rows[-1].accuracy.value, run_dir

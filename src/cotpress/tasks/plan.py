@@ -12,6 +12,7 @@ from cotpress.config import TrainConfig
 from cotpress.data.config import PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.errors import ModelError
 from cotpress.evaluation.config import Baseline
+from cotpress.modeling.config import ModelConfig
 from cotpress.planning.measure import Usage, Writing, reading_pass, writing_pass
 from cotpress.planning.tables import show_hours, show_training, show_uses
 from cotpress.planning.training import Training
@@ -47,15 +48,18 @@ def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
 
 def trainings(config: TrainConfig) -> tuple[Training | None, Training]:
     """Trainings of the reference model (None if none is trained) and the student; one object if they are alike."""
+
+    def training(role: str, model: ModelConfig, tune: TuneConfig) -> Training:
+        return Training(f"{role} {model.name}", model, tune, config.trainer)
+
     base, tune = config.reference.base or config.model, config.reference.tune
     saved = isinstance(config.reference, SavedReferenceConfig)
     if not config.scorer.needs_reference or not config.reference.exists or saved:
-        return None, Training(f"student {config.model.name}", config.model, config.sft.tune, config.trainer)
+        return None, training("student", config.model, config.sft.tune)
     if (base, tune) == (config.model, config.sft.tune):
-        both = Training(f"reference model and student {base.name}", base, tune, config.trainer)
+        both = training("reference model and student", base, tune)
         return both, both
-    student = Training(f"student {config.model.name}", config.model, config.sft.tune, config.trainer)
-    return Training(f"reference model {base.name}", base, tune, config.trainer), student
+    return training("reference model", base, tune), training("student", config.model, config.sft.tune)
 
 
 def not_counted(config: TrainConfig) -> list[str]:
@@ -115,17 +119,11 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
     yield train(f"student {config.scorer.name}", student, train_traces, ratio)
     problems = num_problems(config.benchmark)
     if problems is not None and writing is not None:
-        answers = problems * config.evaluation.samples * _num_systems(config)
+        baselines = [b for b in config.evaluation.baselines if b is not Baseline.ratio_one or mixed]
+        num_systems = len(baselines) + 1 + len(config.evaluation.ratios)  # with the student, also at other ratios
+        answers = problems * config.evaluation.samples * num_systems
         tokens = assumed.answer_tokens or config.benchmark.max_new_tokens
         yield writing_work("answers", writing, assumed, answers=answers, tokens=tokens, rows=rows)
-
-
-def _num_systems(config: TrainConfig) -> int:
-    """Systems that answer the benchmark: baselines, the student, and the student at other ratios."""
-    baselines = [
-        b for b in config.evaluation.baselines if b is not Baseline.ratio_one or config.compression.mixed_ratios
-    ]
-    return len(baselines) + 1 + len(config.evaluation.ratios)
 
 
 def _trace_tokens(config: TrainConfig, ratio: float = 1.0) -> int:
