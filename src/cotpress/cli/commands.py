@@ -49,8 +49,7 @@ def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
         return
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(Redacting("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[lines])
-    logging.getLogger().setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("cotpress").setLevel(logging.INFO)
     try:
         task(parse(schema, arguments))

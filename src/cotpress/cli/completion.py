@@ -3,6 +3,9 @@
 After `eval "$(python train.py -sc install=bash)"` the shell calls `python train.py -sc query=bash` at every TAB. This
 replaces Hydra's plugins, which search the script for `@hydra.main`, offer schemas and groups that the script does not
 have, complete no members of enumerations, and remove `=` from the word breaks of the whole shell.
+
+The function of each shell calls the entry script on the command line with the Python before it, and leaves every other
+command to the shell. Without candidates the shell completes file names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,52 +27,8 @@ _FLAGS = {
 }
 _CFG = {"job": "the run's configuration", "hydra": "Hydra's own", "all": "both"}
 
-# Each function calls the entry script on the command line with the Python before it, and leaves every other command to
-# the shell. Without candidates the shell completes file names.
-_SHELLS = {
-    "bash": r"""
-_cotpress() {
-    local script="${COMP_WORDS[1]/#\~/$HOME}" line="${COMP_LINE:0:COMP_POINT}"
-    [[ -f $script ]] && grep -q 'cotpress\.cli\.app' -- "$script" || return 0
-    local word="${line##* }"
-    local before="${word%"${word##*[$COMP_WORDBREAKS]}"}"  # readline takes a word with = in it for several
-    mapfile -t COMPREPLY < <(
-        export COMP_LINE COMP_POINT
-        "${COMP_WORDS[0]/#\~/$HOME}" "$script" -sc query=bash 2>/dev/null
-    )
-    COMPREPLY=("${COMPREPLY[@]#"${before%@}"}")  # but counts @ to what follows
-}
-complete -o bashdefault -o default -o nospace -F _cotpress python python3
-""",
-    "zsh": r"""
-(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -u; }
-_cotpress() {
-    local script="${words[2]/#\~/$HOME}" line="${(j: :)words[1,CURRENT-1]} $PREFIX" shown found
-    [[ -f $script ]] && grep -q 'cotpress\.cli\.app' -- "$script" || { _default; return }
-    shown=("${(@f)$(COMP_LINE="$line" COMP_POINT=$#line "${words[1]/#\~/$HOME}" "$script" -sc query=zsh 2>/dev/null)}")
-    found=("${(@)shown%%$'\t'*}")
-    shown=("${(@)shown/$'\t'/  -- }")
-    [[ -n $found[1] ]] && compadd -l -S '' -d shown -- "${found[@]}" || _files
-}
-compdef _cotpress python python3
-""",
-    "fish": r"""
-function __cotpress_script
-    set -l parts (commandline -opc)
-    test (count $parts) -ge 2; and test -f "$parts[2]"; and grep -q 'cotpress\.cli\.app' -- $parts[2]
-end
-function __cotpress_words
-    set -l parts (commandline -opc)
-    set -lx COMP_LINE (commandline -cp)
-    set -lx COMP_POINT (string length -- $COMP_LINE)
-    $parts[1] $parts[2] -sc query=fish 2>/dev/null
-end
-for name in python python3
-    complete -c $name -n '__cotpress_script; and not string match -q "*=*" -- (commandline -ct)' -f
-    complete -c $name -n __cotpress_script -a '(__cotpress_words)'
-end
-""",
-}
+_SHELLS = ("bash", "zsh", "fish")
+"""Shells with a file `completion.SHELL` beside this one."""
 
 
 class Candidate(NamedTuple):
@@ -95,7 +54,7 @@ def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environme
             f'Fix: eval "$(python {entry}.py -sc install=bash)", or python {entry}.py -sc install=fish | source'
         )
     if action == "install":
-        return _SHELLS[shell].lstrip()
+        return Path(__file__).with_name(f"completion.{shell}").read_text(encoding="utf-8")
     line = environment.get("COMP_LINE", "")
     point = environment.get("COMP_POINT", "")
     offered = candidates(entry, conf, line[: int(point)] if point.isdigit() else line)

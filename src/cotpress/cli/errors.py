@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cotpress.cli.help import choices, groups_of
+from cotpress.cli.help import choices, defaults_of, groups_of
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.settings import RATIO_RANGE
@@ -27,10 +27,9 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
             return _explain_value(cause, entry)
         if isinstance(cause, MissingConfigException):
             return _explain_choice(cause, conf)
-        following = cause.__cause__
-        if following is None and isinstance(cause, HydraException):
+        if cause.__cause__ is None and isinstance(cause, HydraException):
             return _explain_override(str(cause), entry, conf)
-        cause = following
+        cause = cause.__cause__
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if frames and str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] in _PARSERS:
         problem = str(error).partition("\n")[0].partition(" : Override(")[0]
@@ -96,16 +95,14 @@ def _top_keys(entry: str, conf: Path) -> set[str]:
 def _allowed(text: str) -> str:
     if "is not a ListConfig, list or tuple" in text:
         return "got a single value, allowed: a list. Fix: write it in brackets, KEY=[A,B]"
-    converted = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
-    if converted:
+    if converted := re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text):
         kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
         return f"got '{converted[1]}', allowed: {kinds.get(converted[2], converted[2])}"
     return text
 
 
 def _explain_override(text: str, entry: str, conf: Path) -> str:
-    unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
-    if unknown:
+    if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
         return _explain_unknown(unknown[1], entry, conf)
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", text):
         return (
@@ -142,8 +139,7 @@ def _places(group: str, entry: str, conf: Path) -> list[str]:
     places = {group} & set(groups)
     for file in [conf / f"{entry}.yaml", *(f for g in groups for f in (conf / g).glob("*.yaml"))]:
         owner = "" if file.parent == conf else f"{file.parent.name}."
-        inner = re.findall(rf"^ +- /?{group}@([\w.]+):", file.read_text(encoding="utf-8"), re.MULTILINE)
-        places |= {f"{group}@{owner}{place}" for place in inner}
+        places |= {f"{group}@{owner}{place}" for name, place, _ in defaults_of(file) if name == group and place}
     return sorted(places)
 
 

@@ -20,12 +20,12 @@ def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[s
     Raises:
         ConfigError: An experiment sets nothing that the script has.
     """
-    replaced = list(arguments)
-    for i, argument in enumerate(arguments):
-        if argument.startswith(_KEY):
-            names = argument.removeprefix(_KEY).split(",")
-            replaced[i] = _KEY + ",".join(_part(name, entry, conf) for name in names)
-    return replaced
+
+    def parts(argument: str) -> str:
+        names = argument.removeprefix(_KEY).split(",")
+        return _KEY + ",".join(_part(name, entry, conf) for name in names)
+
+    return [parts(argument) if argument.startswith(_KEY) else argument for argument in arguments]
 
 
 def _part(name: str, entry: str, conf: Path) -> str:

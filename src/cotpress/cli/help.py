@@ -4,6 +4,7 @@ Choices are the files in the folder of a group; the comment at the top of a file
 is imported, so that the page appears at once.
 """
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,14 +128,15 @@ def _group_page(group: str, default: str | None, conf: Path) -> str:
 
 
 def groups_of(name: str, conf: Path) -> dict[str, str]:
-    """The groups of an entry script with their defaults, in the order of its file; needs no YAML parser."""
-    groups = {}
-    for line in (conf / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
-        entry = line.partition("#")[0].strip().removeprefix("- ")
-        if line.startswith("  - ") and ": " in entry and "@" not in entry and not entry.startswith("hydra"):
-            group, _, choice = entry.partition(": ")
-            groups[group] = choice
-    return groups
+    """The groups of an entry script with their defaults, in the order of its file."""
+    defaults = defaults_of(conf / f"{name}.yaml")
+    return {group: choice for group, place, choice in defaults if not place and group != "hydra"}
+
+
+def defaults_of(file: Path) -> list[tuple[str, str, str]]:
+    """Group, place (may be empty) and choice of the entries of a defaults list; needs no YAML parser."""
+    entry = r"^ +- /?(\w+)(?:@([\w.]+))?: *(\S+)"
+    return re.findall(entry, file.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def group_line(group: str) -> str:

@@ -169,22 +169,19 @@ def perform_logged(task: Task, config: EntryConfig, folder: Path) -> Result:
 
 def log_to(path: Path | None, *, console: bool) -> None:
     """Log everything to a file, and plain lines of this package to standard error."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
+    handlers: list[logging.Handler] = []
     if console:
         lines = logging.StreamHandler(sys.stderr)
         lines.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         if path is not None:
             lines.addFilter(lambda record: record.name.startswith("cotpress") and record.name != "cotpress.file")
-        root.addHandler(lines)
+        handlers.append(lines)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _JobLogHandler(path, encoding="utf-8")
         file.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(file)
-    root.setLevel(logging.INFO)
+        handlers.append(file)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines
 
 

@@ -219,16 +219,15 @@ class Flow(Compression[TrainConfig]):
 
     def student(self, system: System, compressed: Artifact) -> Artifact:
         """The student trained on these compressed traces."""
-        c, store, validate = self._config, self.store, self.validation(system)
-        tracker = self._tracker.of_system("" if _is_own(system) else system.label)
+        c = self._config
         student = train_student(
             c.sft,
             model=c.model,
             compressed=compressed,
             trainer=c.trainer,
-            tracker=tracker,
-            store=store,
-            validate=validate,
+            tracker=self._tracker.of_system("" if _is_own(system) else system.label),
+            store=self.store,
+            validate=self.validation(system),
         )
         return self._kept("sft", student, system)
 

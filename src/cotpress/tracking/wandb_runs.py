@@ -45,18 +45,15 @@ _Mode = Literal["online", "offline", "disabled", "shared"]
 
 @dataclass(slots=True)
 class _Run:
-    """The open W&B run with its stage and system.
-
-    Attributes:
-        holds: Identities that are noted as sent when the run is finished.
-        stepped: Prefixes with a step axis.
-    """
+    """The open W&B run with its stage and system."""
 
     run: Any
     stage: str
     system: str
     holds: list[str] = field(default_factory=list)
+    """Identities that are noted as sent when the run is finished."""
     stepped: set[str] = field(default_factory=set)
+    """Prefixes with a step axis."""
 
 
 class WandbTracker:
