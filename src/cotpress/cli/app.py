@@ -56,7 +56,20 @@ def main(task: Task, conf: Path) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=name)
     def job(config: "DictConfig") -> float | None:
-        return _run_job(config, task, failed)
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from cotpress.jobs.job import run_alone, run_in_sweep
+
+        run = HydraConfig.get()
+        folder, overrides = Path(run.runtime.output_dir), list(run.overrides.task)
+        if run.mode == RunMode.MULTIRUN:
+            return run_in_sweep(config, task, folder, overrides, run.launcher)
+        try:
+            return run_alone(config, task, folder, overrides)
+        except Exception as error:  # one that reaches Hydra makes it print a message of its own
+            failed.append(error)
+            return None
 
     try:
         check_dashes(sys.argv[1:], name, conf)
@@ -127,24 +140,3 @@ def _stop(message: str, code: int) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"\nerror: {shown(message)}\n")
     sys.exit(code)
-
-
-def _run_job(config: "DictConfig", task: Task, failed: list[BaseException]) -> float | None:
-    """Run a job as Hydra's task function, in this process or in a worker of a launcher.
-
-    Errors are collected in `failed`: one that reaches Hydra makes it print a message of its own and stop a sweep.
-    """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from cotpress.jobs.job import run_alone, run_in_sweep
-
-    hydra = HydraConfig.get()
-    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
-    if hydra.mode == RunMode.MULTIRUN:
-        return run_in_sweep(config, task, folder, overrides, hydra.launcher)
-    try:
-        return run_alone(config, task, folder, overrides)
-    except Exception as error:
-        failed.append(error)
-        return None

@@ -94,7 +94,6 @@ def _values(entry: str, conf: Path, earlier: Sequence[str], key: str, typed: str
 
 def _values_of(config: "DictConfig", key: str) -> list[str]:
     from omegaconf import BooleanNode, DictConfig, EnumNode, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     place, _, name = key.rpartition(".")
     parent = OmegaConf.select(config, place) if place else config
@@ -105,10 +104,7 @@ def _values_of(config: "DictConfig", key: str) -> list[str]:
         return [member.name for member in node.enum_type]
     if isinstance(node, BooleanNode):
         return ["true", "false"]
-    try:
-        value = parent[name]
-    except OmegaConfBaseException:  # refers to a value that is not given yet
-        return []
+    value = OmegaConf.select(parent, name, throw_on_resolution_failure=False)  # may refer to a value not given yet
     return [str(value)] if isinstance(value, int | float | str) and not isinstance(value, Enum) else []
 
 

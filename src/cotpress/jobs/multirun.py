@@ -87,11 +87,7 @@ def register_launchers() -> None:
 
 
 def check_launcher(arguments: Sequence[str]) -> None:
-    """Check that the launcher of a command line is installed.
-
-    Raises:
-        MissingExtraError: It is not.
-    """
+    """Raise a `MissingExtraError` for a launcher that is not installed."""
     for argument in arguments:
         option, _, name = argument.partition("=")
         if option == "hydra/launcher" and name in EXTRAS:

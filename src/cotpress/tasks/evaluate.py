@@ -14,8 +14,7 @@ from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.weights import ADAPTER
 from cotpress.records import BASE, ORIGINAL, Origin, System
 from cotpress.store.artifacts import ArtifactStore
-from cotpress.tasks.finish import finish, tracked_job
-from cotpress.tasks.run_directory import run_directory
+from cotpress.tasks.run_directory import finish, run_directory, tracked_job
 from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, stage_record
 from cotpress.tracking import open_tracker, track_results
 

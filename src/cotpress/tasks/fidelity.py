@@ -20,9 +20,8 @@ from cotpress.report.stage import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
 from cotpress.store.redaction import masked
 from cotpress.store.sweeps import Sweep
-from cotpress.tasks.finish import tracked_job
 from cotpress.tasks.flow import Scoring
-from cotpress.tasks.run_directory import safe_name, write_config
+from cotpress.tasks.run_directory import safe_name, tracked_job, write_config
 from cotpress.tracking import open_tracker
 from cotpress.training.config import SavedReferenceConfig
 

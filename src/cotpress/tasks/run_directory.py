@@ -10,6 +10,7 @@ code, the input files), so that a repeated command can return them without loadi
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +22,17 @@ from cotpress.config import EntryConfig, EvaluateConfig, FidelityConfig, Pipelin
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import Dtype
-from cotpress.report.results import read_results
+from cotpress.progress import duration
+from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
+from cotpress.report.results import RunResults, StageRecord, read_results, write_results
+from cotpress.report.stage import report_run, show_run
 from cotpress.store.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
 from cotpress.store.redaction import masked
-from cotpress.store.sweeps import Sweep
+from cotpress.store.sweeps import Sweep, sweep_name
+from cotpress.store.tables import write_records
+from cotpress.tracking import Job
+
+log = logging.getLogger(__name__)
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning", "plugins")
 """Top-level keys left out of the run's fingerprint. The number format, which `trainer` and the machine determine, is
@@ -76,6 +84,62 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
     if len(name.encode()) > _NAME_BYTES:
         name = hashlib.sha256(name.encode()).hexdigest()[:16]
     return str(Path(output, name))
+
+
+def tracked_job(
+    config: PipelineConfig | EvaluateConfig | FidelityConfig, run_dir: Path, folder: Path, system: str, data: str
+) -> Job:
+    """Describe the job for the tracker: `system` is the label of its system, `data` its training data or benchmark."""
+    return Job(
+        run_dir=run_dir,
+        name=run_name(config),
+        system=system,
+        tags=(config.model.name, data),
+        ratio=None if isinstance(config, FidelityConfig) else config.ratio,
+        sweep=sweep_name(folder),
+        config=plain(config),
+        output_root=Path(config.output_root),
+    )
+
+
+def finish(
+    run_dir: Path,
+    config: TrainConfig | EvaluateConfig,
+    rows: list[SystemResult],
+    predictions: list[Prediction],
+    stages: Mapping[str, StageRecord],
+) -> tuple[float, Path]:
+    """Write the files of the run directory and show the table; return the accuracy of the last row and the folder."""
+    write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
+    settings = row_settings(config)
+    if isinstance(config, EvaluateConfig):
+        essentials: dict[str, Any] = {"adapter": config.adapter, "ratio": config.ratio}
+    else:
+        essentials = {
+            "scorer": plain(config.scorer),
+            "compression": plain(config.compression),
+            "data": config.data.name,
+            "reference": config.reference.origin,
+            "sft": plain(config.sft.tune),
+        }
+    results = RunResults(
+        name=run_name(config),
+        model=config.model.name,
+        benchmark=config.benchmark.title,
+        seed=config.seed,
+        confidence=config.evaluation.confidence,
+        rows=tuple(rows),
+        stages=tuple(stages.values()),
+        essentials={**essentials, "evaluation": settings["evaluation"]},
+        settings=settings,
+    )
+    write_results(run_dir, results)
+    report_run(run_dir)
+    fresh = [s.seconds for s in stages.values() if s.fresh]
+    reused = len(stages) - len(fresh)
+    log.info("stages: %d computed in %s, %d found done", len(fresh), duration(sum(fresh)), reused)
+    show_run(run_dir)
+    return rows[-1].accuracy.value, run_dir
 
 
 def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:

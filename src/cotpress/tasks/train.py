@@ -15,9 +15,8 @@ from cotpress.evaluation.config import Baseline, Prompted
 from cotpress.evaluation.protocol import shortening
 from cotpress.evaluation.summary import token_counter
 from cotpress.records import BASE, ORIGINAL
-from cotpress.tasks.finish import finish, tracked_job
 from cotpress.tasks.flow import Flow
-from cotpress.tasks.run_directory import run_directory
+from cotpress.tasks.run_directory import finish, run_directory, tracked_job
 from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, student_system
 from cotpress.tracking import open_tracker, track_results
 

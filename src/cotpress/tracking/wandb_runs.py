@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 from urllib.parse import urlparse
 
 from cotpress.errors import MissingExtraError
@@ -40,7 +40,6 @@ _KINDS = {
 }
 _IN_RESULTS = ("evaluate", "answer")
 """Stages whose outputs are logged through the rows of the results table."""
-_Mode = Literal["online", "offline", "disabled", "shared"]
 
 
 @dataclass(slots=True)
@@ -246,10 +245,10 @@ class WandbTracker:
             log.warning("W&B failed (%s); metrics are written to %s only", without_secrets(str(error)), METRICS_FILE)
 
 
-def wandb_mode() -> _Mode:
+def wandb_mode() -> str:
     """`WANDB_MODE` if it is set (W&B validates it), else `online` if there is a login, else `offline`."""
     if chosen := os.environ.get("WANDB_MODE"):
-        return cast("_Mode", chosen)
+        return chosen
     if os.environ.get("WANDB_API_KEY"):
         return "online"
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
