@@ -49,14 +49,11 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
         checked = to_objects(config)
         planned = isinstance(checked, TrainConfig) and checked.plan
         finished = None if planned else find_finished(checked)
-        if finished is None:
-            metric, run_dir = perform(PLAN if planned else task, checked, folder)
-            note = replace(note, state=JobState.finished)
-        else:
-            metric, run_dir = finished
-            note = replace(note, state=JobState.found)
-            log.info("found the finished run '%s': nothing has changed, nothing is computed", run_dir)
+        if finished is not None:
+            log.info("found the finished run '%s': nothing has changed, nothing is computed", finished[1])
             show_run(finished[1])
+        metric, run_dir = finished or perform(PLAN if planned else task, checked, folder)
+        note = replace(note, state=JobState.found if finished else JobState.finished)
     except Exception as error:
         logging.getLogger("cotpress.file").exception("the job failed")
         with suppress(OSError):  # on a full disk the error itself is reported
@@ -145,8 +142,9 @@ def _check_tasks(launcher: Any) -> None:
 
 def perform(task: Task, config: EntryConfig, folder: Path) -> Result:
     """Do the work of a job and record in its run directory that it is finished."""
-    has_run = isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN
-    around = circumstances(config) if has_run else None
+    around = None
+    if isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN:
+        around = circumstances(config)
     metric, run_dir = task.run(config, folder)
     if around is not None and run_dir is not None:
         note_finished(run_dir, metric, around)

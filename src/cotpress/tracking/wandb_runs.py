@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
 from cotpress.errors import MissingExtraError
@@ -40,6 +40,7 @@ _KINDS = {
 }
 _IN_RESULTS = ("evaluate", "answer")
 """Stages whose outputs are logged through the rows of the results table."""
+_Mode = Literal["online", "offline", "disabled", "shared"]
 
 
 @dataclass(slots=True)
@@ -245,10 +246,10 @@ class WandbTracker:
             log.warning("W&B failed (%s); metrics are written to %s only", without_secrets(str(error)), METRICS_FILE)
 
 
-def wandb_mode() -> str:
+def wandb_mode() -> _Mode:
     """`WANDB_MODE` if it is set (W&B validates it), else `online` if there is a login, else `offline`."""
     if chosen := os.environ.get("WANDB_MODE"):
-        return chosen
+        return cast("_Mode", chosen)
     if os.environ.get("WANDB_API_KEY"):
         return "online"
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
