@@ -26,7 +26,7 @@ with suppress(ImportError):
         """Submits jobs as the plugin does, and waits for each of them."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-            """Submit the jobs and wait for all; the result of a job that died is NaN, and its note gives the reason."""
+            """Submit the jobs and wait for all, see `_result`; cancel them on Ctrl-C."""
             sweep_dir = Path(self.config.hydra.sweep.dir)
             sweep_dir.mkdir(parents=True, exist_ok=True)
             numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
@@ -68,20 +68,17 @@ with suppress(ImportError):
         _EXECUTOR = "slurm"
 
     def _result(job: Any, folder: Path, overrides: Sequence[str]) -> JobReturn:
-        """Wait for a job and return its result, NaN if it has none."""
+        """Wait for a job and return its result; NaN for one that died, whose note then gives the reason."""
         from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        from cotpress.store.sweeps import JobNote, JobState, read_note, write_note
 
         try:
             result: JobReturn = job.results()[0]
             return result
         except (FailedJobError, UncompletedJobError):
-            _note_death(job, folder, tuple(overrides))
+            note = read_note(folder) or JobNote(overrides=tuple(overrides), state=JobState.running)
+            if note.state is JobState.running:
+                error = f"the job ended without a result (state {job.state}); what it wrote: {job.paths.stderr}"
+                write_note(folder, replace(note, state=JobState.failed, error=error))
             return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=math.nan)
-
-    def _note_death(job: Any, folder: Path, overrides: tuple[str, ...]) -> None:
-        from cotpress.store.sweeps import JobNote, JobState, read_note, write_note
-
-        note = read_note(folder) or JobNote(overrides=overrides, state=JobState.running)
-        if note.state is JobState.running:
-            error = f"the job ended without a result (state {job.state}); what it wrote: {job.paths.stderr}"
-            write_note(folder, replace(note, state=JobState.failed, error=error))

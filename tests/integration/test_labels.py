@@ -79,7 +79,7 @@ def test_labels_come_from_the_compressed_traces_unless_others_are_given(flow: Ma
     assert made.distilled.manifest["identity"] == {
         "stage": "distill", "format": 1, "data": made.traces.key, "extractor": "labels",
     }  # fmt: skip
-    assert "data (labelled)" not in made.artifacts
+    assert "data (labelled)" not in made.stages
     same = flow("data.num_traces=12", "data@labelled=planted", "labelled.num_traces=12")
     assert same.distilled.key == made.distilled.key, "the same traces given twice are the same labels"
 
@@ -115,7 +115,7 @@ def test_saved_reference_compresses_other_text_without_training(flow: Make, own_
         f"reference.path={trained.path}", "ratio=0.5",
     )  # fmt: skip
     assert made.compressed().facts["actual_ratio"] == pytest.approx(0.5, abs=0.03)
-    assert "distill" not in made.artifacts
+    assert "distill" not in made.stages
     here = flow(
         "data=jsonl", f"data.path={own_rows}", "data@labelled=planted", "labelled.num_traces=12",
         "scorer=reference_likelihood",

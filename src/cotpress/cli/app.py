@@ -26,17 +26,16 @@ if TYPE_CHECKING:
 
 
 def main(task: Task, conf: Path) -> None:
-    """Run an entry script and exit with its code.
+    """Run an entry script, whose jobs do the work of `task`, and exit with its code.
 
-    Args:
-        task: The work of its jobs.
-        conf: Folder of the configuration groups.
+    `conf` is the folder of the configuration groups.
     """
     name = task.name
     try:
         sys.argv[1:] = without_plus(sys.argv[1:])
         load_plugins(plugin_names([*sys.argv[1:], *os.environ.get("COMP_LINE", "").split()]))
-        if _print_help(name, conf, sys.argv[1:]):
+        if (text := _help(name, conf, sys.argv[1:])) is not None:
+            sys.stdout.write(text)
             return
         check_readable(sys.argv[1:])
         refuse_secrets({key: value for key, _, value in (a.partition("=") for a in sys.argv[1:])})
@@ -52,13 +51,25 @@ def main(task: Task, conf: Path) -> None:
     from cotpress.jobs import multirun
 
     register_schemas()
-
     multirun.register_launchers()
     failed: list[BaseException] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name=name)
     def job(config: "DictConfig") -> float | None:
-        return _run_job(config, task, failed)
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from cotpress.jobs.job import run_alone, run_in_sweep
+
+        run = HydraConfig.get()
+        folder, overrides = Path(run.runtime.output_dir), list(run.overrides.task)
+        if run.mode == RunMode.MULTIRUN:
+            return run_in_sweep(config, task, folder, overrides, run.launcher)
+        try:
+            return run_alone(config, task, folder, overrides)
+        except Exception as error:  # one that reaches Hydra makes it print a message of its own
+            failed.append(error)
+            return None
 
     try:
         check_dashes(sys.argv[1:], name, conf)
@@ -89,24 +100,16 @@ def main(task: Task, conf: Path) -> None:
         _stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
 
 
-def _print_help(name: str, conf: Path, arguments: list[str]) -> bool:
-    """Print help or tab completion, which need no configuration; False if neither is requested."""
+def _help(name: str, conf: Path, arguments: list[str]) -> str | None:
+    """Help or tab completion, which need no configuration; None if neither is requested."""
     position = next((i for i, a in enumerate(arguments) if a in ("--help", "-h")), None)
     if position is not None:
-        sys.stdout.write(help_page(name, conf, arguments[position + 1 :]))
-    elif set(SWITCHES) & set(arguments):
-        sys.stdout.write(shell_completion(name, conf, arguments, os.environ))
-    else:
-        return False
-    return True
+        return help_page(name, conf, arguments[position + 1 :])
+    return shell_completion(name, conf, arguments, os.environ) if set(SWITCHES) & set(arguments) else None
 
 
 def _run(job: Callable[[], None]) -> None:
-    """Run a command, and repeat it if the parallel launcher fails because one of its workers was killed.
-
-    Raises:
-        CotpressError: A repetition finished no further job.
-    """
+    """Run a command; while it finishes further jobs, repeat it when a worker of the parallel launcher was killed."""
     from cotpress.jobs import multirun
 
     done = -1
@@ -126,10 +129,9 @@ def _run(job: Callable[[], None]) -> None:
 
 def _machine_problem(error: BaseException) -> str | None:
     """The message for an error of disk or memory, else None."""
-    problem = disk_problem(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use '{error.filename}': {error.strerror}. {FIX}"
-    if problem is not None:
+    if (problem := disk_problem(error)) is not None:
         return f"cannot write: {problem}. {FIX}"
     return f"out of memory: {error}. {MEMORY_FIX}" if is_out_of_memory(error) else None
 
@@ -138,24 +140,3 @@ def _stop(message: str, code: int) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"\nerror: {shown(message)}\n")
     sys.exit(code)
-
-
-def _run_job(config: "DictConfig", task: Task, failed: list[BaseException]) -> float | None:
-    """Run a job as Hydra's task function, in this process or in a worker of a launcher.
-
-    Errors are collected in `failed`: one that reaches Hydra makes it print a message of its own and stop a sweep.
-    """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from cotpress.jobs.job import run_alone, run_in_sweep
-
-    hydra = HydraConfig.get()
-    folder, overrides = Path(hydra.runtime.output_dir), list(hydra.overrides.task)
-    if hydra.mode == RunMode.MULTIRUN:
-        return run_in_sweep(config, task, folder, overrides, hydra.launcher)
-    try:
-        return run_alone(config, task, folder, overrides)
-    except Exception as error:
-        failed.append(error)
-        return None

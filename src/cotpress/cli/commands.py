@@ -13,11 +13,9 @@ C = TypeVar("C")
 
 
 def parse(schema: type[C], arguments: Sequence[str]) -> C:
-    """Parse the settings of a command into its dataclass.
+    """Parse the settings of a command into its dataclass of plain types.
 
-    Args:
-        schema: A dataclass of plain types.
-        arguments: `key=value` as on the command line; `--key=value` and `--key` (for true) mean the same.
+    `--key=value` and `--key` (for true) mean the same as `key=value`.
 
     Raises:
         ConfigError: An unknown key, a wrong type or a missing value; names it and what is allowed.
@@ -27,23 +25,20 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
 
     refuse_secrets({key: value for key, _, value in (a.partition("=") for a in arguments)})
     names = [f.name for f in fields(schema)]  # type: ignore[arg-type]
-    dotted = [_as_assignment(argument) for argument in arguments]
-    for assignment in dotted:
-        key = assignment.partition("=")[0]
+    assignments = [_as_assignment(argument) for argument in arguments]
+    for key in (assignment.partition("=")[0] for assignment in assignments):
         if key not in names:
             raise ConfigError(f"'{key}' is no setting of this command.{did_you_mean(key, names)}")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(dotted))
-        missing = sorted(OmegaConf.missing_keys(merged))
-        if missing:
-            raise ConfigError(
-                f"no value for {', '.join(missing)}. Fix: give it on the command line, {missing[0]}=VALUE"
-            )
-        made = OmegaConf.to_object(merged)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(assignments))
+        if missing := sorted(OmegaConf.missing_keys(merged)):
+            fix = f"Fix: give it on the command line, {missing[0]}=VALUE"
+            raise ConfigError(f"no value for {', '.join(missing)}. {fix}")
+        settings = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{' '.join(arguments)}: {str(error).splitlines()[0]}. See --help") from error
-    assert isinstance(made, schema)
-    return made
+    assert isinstance(settings, schema)
+    return settings
 
 
 def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
@@ -54,8 +49,7 @@ def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
         return
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(Redacting("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[lines])
-    logging.getLogger().setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("cotpress").setLevel(logging.INFO)
     try:
         task(parse(schema, arguments))

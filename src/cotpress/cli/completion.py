@@ -3,6 +3,9 @@
 After `eval "$(python train.py -sc install=bash)"` the shell calls `python train.py -sc query=bash` at every TAB. This
 replaces Hydra's plugins, which search the script for `@hydra.main`, offer schemas and groups that the script does not
 have, complete no members of enumerations, and remove `=` from the word breaks of the whole shell.
+
+The function of each shell calls the entry script on the command line with the Python before it, and leaves every other
+command to the shell. Without candidates the shell completes file names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,52 +27,8 @@ _FLAGS = {
 }
 _CFG = {"job": "the run's configuration", "hydra": "Hydra's own", "all": "both"}
 
-# Each function calls the entry script on the command line with the Python before it, and leaves every other command to
-# the shell. Without candidates the shell completes file names.
-_SHELLS = {
-    "bash": r"""
-_cotpress() {
-    local script="${COMP_WORDS[1]/#\~/$HOME}" line="${COMP_LINE:0:COMP_POINT}"
-    [[ -f $script ]] && grep -q 'cotpress\.cli\.app' -- "$script" || return 0
-    local word="${line##* }"
-    local before="${word%"${word##*[$COMP_WORDBREAKS]}"}"  # readline takes a word with = in it for several
-    mapfile -t COMPREPLY < <(
-        export COMP_LINE COMP_POINT
-        "${COMP_WORDS[0]/#\~/$HOME}" "$script" -sc query=bash 2>/dev/null
-    )
-    COMPREPLY=("${COMPREPLY[@]#"${before%@}"}")  # but counts @ to what follows
-}
-complete -o bashdefault -o default -o nospace -F _cotpress python python3
-""",
-    "zsh": r"""
-(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -u; }
-_cotpress() {
-    local script="${words[2]/#\~/$HOME}" line="${(j: :)words[1,CURRENT-1]} $PREFIX" shown found
-    [[ -f $script ]] && grep -q 'cotpress\.cli\.app' -- "$script" || { _default; return }
-    shown=("${(@f)$(COMP_LINE="$line" COMP_POINT=$#line "${words[1]/#\~/$HOME}" "$script" -sc query=zsh 2>/dev/null)}")
-    found=("${(@)shown%%$'\t'*}")
-    shown=("${(@)shown/$'\t'/  -- }")
-    [[ -n $found[1] ]] && compadd -l -S '' -d shown -- "${found[@]}" || _files
-}
-compdef _cotpress python python3
-""",
-    "fish": r"""
-function __cotpress_script
-    set -l parts (commandline -opc)
-    test (count $parts) -ge 2; and test -f "$parts[2]"; and grep -q 'cotpress\.cli\.app' -- $parts[2]
-end
-function __cotpress_words
-    set -l parts (commandline -opc)
-    set -lx COMP_LINE (commandline -cp)
-    set -lx COMP_POINT (string length -- $COMP_LINE)
-    $parts[1] $parts[2] -sc query=fish 2>/dev/null
-end
-for name in python python3
-    complete -c $name -n '__cotpress_script; and not string match -q "*=*" -- (commandline -ct)' -f
-    complete -c $name -n __cotpress_script -a '(__cotpress_words)'
-end
-""",
-}
+_SHELLS = ("bash", "zsh", "fish")
+"""Shells with a file `completion.SHELL` beside this one."""
 
 
 class Candidate(NamedTuple):
@@ -80,13 +39,9 @@ class Candidate(NamedTuple):
 
 
 def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The output of `-sc install=SHELL` or `-sc query=SHELL`.
+    """The output of `-sc install=SHELL`, or of `-sc query=SHELL` for the line typed in an entry script's command.
 
-    Args:
-        entry: Entry script, e.g. `train`.
-        conf: Folder of the configuration groups.
-        arguments: Those of the entry script.
-        environment: Holds the typed line and the position of the cursor, `COMP_LINE` and `COMP_POINT` (for a query).
+    The shell gives the line and the position of the cursor in the variables `COMP_LINE` and `COMP_POINT`.
 
     Raises:
         ConfigError: No such action or shell.
@@ -99,7 +54,7 @@ def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environme
             f'Fix: eval "$(python {entry}.py -sc install=bash)", or python {entry}.py -sc install=fish | source'
         )
     if action == "install":
-        return _SHELLS[shell].lstrip()
+        return Path(__file__).with_name(f"completion.{shell}").read_text(encoding="utf-8")
     line = environment.get("COMP_LINE", "")
     point = environment.get("COMP_POINT", "")
     offered = candidates(entry, conf, line[: int(point)] if point.isdigit() else line)
@@ -107,13 +62,7 @@ def shell_completion(entry: str, conf: Path, arguments: Sequence[str], environme
 
 
 def candidates(entry: str, conf: Path, line: str) -> list[Candidate]:
-    """The completions of the last word of a command line, in reading order.
-
-    Args:
-        entry: Entry script, e.g. `train`.
-        conf: Folder of the configuration groups.
-        line: The text before the cursor, e.g. `python train.py ratio=0.5 scorer=`.
-    """
+    """The completions of the last word of a command line (its text before the cursor), in reading order."""
     words = line.split()
     word = "" if not words or line[-1].isspace() else words[-1]
     earlier = words[2 : len(words) - bool(word)]  # without the interpreter and the script
@@ -145,7 +94,6 @@ def _values(entry: str, conf: Path, earlier: Sequence[str], key: str, typed: str
 
 def _values_of(config: "DictConfig", key: str) -> list[str]:
     from omegaconf import BooleanNode, DictConfig, EnumNode, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     place, _, name = key.rpartition(".")
     parent = OmegaConf.select(config, place) if place else config
@@ -156,10 +104,7 @@ def _values_of(config: "DictConfig", key: str) -> list[str]:
         return [member.name for member in node.enum_type]
     if isinstance(node, BooleanNode):
         return ["true", "false"]
-    try:
-        value = parent[name]
-    except OmegaConfBaseException:  # refers to a value that is not given yet
-        return []
+    value = OmegaConf.select(parent, name, throw_on_resolution_failure=False)  # may refer to a value not given yet
     return [str(value)] if isinstance(value, int | float | str) and not isinstance(value, Enum) else []
 
 
@@ -172,19 +117,20 @@ def _keys(entry: str, conf: Path, earlier: Sequence[str], word: str) -> Iterator
     yield from (Candidate(f"{sign}{group}=", group_line(group)) for group in known)
     place, dot, _ = word.removeprefix(sign).rpartition(".")
     parent = OmegaConf.select(config, place) if place else config
-    if isinstance(parent, DictConfig):
-        for name in map(str, parent):
-            node = parent._get_node(name)
-            inner = isinstance(node, DictConfig)
-            if isinstance(node, DictConfig) and not node._is_missing() and node._is_none():
-                continue  # null has no keys
-            if inner or f"{place}{dot}{name}" not in known:
-                yield Candidate(f"{sign}{place}{dot}{name}{'.' if inner else '='}")
+    if not isinstance(parent, DictConfig):
+        return
+    for name in map(str, parent):
+        node, key = parent._get_node(name), f"{place}{dot}{name}"
+        if isinstance(node, DictConfig):
+            if node._is_missing() or not node._is_none():  # null has no keys
+                yield Candidate(f"{sign}{key}.")
+        elif key not in known:
+            yield Candidate(f"{sign}{key}=")
 
 
 def _compose(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfig", list[str]]:
-    """Compose the configuration of the typed words; returns it with its groups as they are overridden: `scorer`,
-    `model@...`. Words that do not compose are ignored.
+    """The configuration of the typed words, of which those that do not compose are ignored, and its groups as they
+    are overridden: `scorer`, `model@...`.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cotpress.cli.help import choices, groups_of
+from cotpress.cli.help import choices, defaults_of, groups_of
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.settings import RATIO_RANGE
@@ -16,13 +17,7 @@ _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 
 
 def explain(error: BaseException, entry: str, conf: Path) -> str | None:
-    """The message for an error of the configuration, None for any other error.
-
-    Args:
-        error: The error that Hydra raised.
-        entry: Entry script, e.g. `train`.
-        conf: Folder of the configuration groups.
-    """
+    """The message for an error of the configuration of a script, raised by Hydra; None for any other error."""
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -32,25 +27,17 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
             return _explain_value(cause, entry)
         if isinstance(cause, MissingConfigException):
             return _explain_choice(cause, conf)
-        following = cause.__cause__
-        if following is None and isinstance(cause, HydraException):
+        if cause.__cause__ is None and isinstance(cause, HydraException):
             return _explain_override(str(cause), entry, conf)
-        cause = following
-    if _raised_in(error) in _PARSERS:
+        cause = cause.__cause__
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if frames and str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] in _PARSERS:
         problem = str(error).partition("\n")[0].partition(" : Override(")[0]
         return (
             f"the command line cannot be read: {problem or type(error).__name__}. Allowed: KEY=VALUE, or GROUP=CHOICE "
             f"with the name of a choice. Fix: python {entry}.py --help"
         )
     return None
-
-
-def _raised_in(error: BaseException) -> str:
-    """The package whose code raised an error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _explain_choice(error: BaseException, conf: Path) -> str:
@@ -73,13 +60,14 @@ def _explain_value(error: BaseException, entry: str) -> str:
     key = str(getattr(error, "full_key", None) or getattr(error, "key", "") or "")
     owner = getattr(error, "object_type", None)
     text = str(getattr(error, "msg", None) or error).partition("\n")[0]
-    if wanted := re.search(r"Interpolation key '(.+)\.(.+?)' not found", text):
-        return _explain_reference(error, key, wanted[1], wanted[2])
+    if reference := re.search(r"Interpolation key '(.+)\.(.+?)' not found", text):
+        return _explain_reference(error, key, reference[1], reference[2])
     if "is not in struct" in text or "not in '" in text or "not found" in text:
         schema = owner if isinstance(owner, type) and dataclasses.is_dataclass(owner) else SCHEMAS[f"{entry}_schema"]
         return f"unknown key '{key}'.{did_you_mean(key.rpartition('.')[2], _names(schema))}"
     if key == "ratio":
-        return f"ratio: {_got(text)}, allowed: {RATIO_RANGE}"
+        quoted = re.search(r"'.*?'", text)
+        return f"ratio: {f'got {quoted[0]}' if quoted else text}, allowed: {RATIO_RANGE}"
     return f"{key}: {_allowed(text)}" if key else _allowed(text)
 
 
@@ -95,28 +83,26 @@ def _explain_reference(error: BaseException, key: str, group: str, name: str) ->
     return f"{key}: taken from {place}, which has no '{name}'.{did_you_mean(name, map(str, there))}"
 
 
-def _got(text: str) -> str:
-    quoted = re.search(r"'(.*?)'", text)
-    return f"got '{quoted[1]}'" if quoted else text
-
-
 def _names(schema: type) -> list[str]:
     return [f.name for f in dataclasses.fields(schema)]
+
+
+def _top_keys(entry: str, conf: Path) -> set[str]:
+    """Settings and groups at the top of a script's configuration."""
+    return {*_names(SCHEMAS[f"{entry}_schema"]), *groups_of(entry, conf)}
 
 
 def _allowed(text: str) -> str:
     if "is not a ListConfig, list or tuple" in text:
         return "got a single value, allowed: a list. Fix: write it in brackets, KEY=[A,B]"
-    converted = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text)
-    if converted:
+    if converted := re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text):
         kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
         return f"got '{converted[1]}', allowed: {kinds.get(converted[2], converted[2])}"
     return text
 
 
 def _explain_override(text: str, entry: str, conf: Path) -> str:
-    unknown = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
-    if unknown:
+    if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
         return _explain_unknown(unknown[1], entry, conf)
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", text):
         return (
@@ -139,31 +125,26 @@ def _explain_override(text: str, entry: str, conf: Path) -> str:
 def _explain_unknown(key: str, entry: str, conf: Path) -> str:
     """Message for a key that the script does not have, or a group at a place without one."""
     group, _, place = key.partition("@")
-    groups = groups_of(entry, conf)
     places = _places(group, entry, conf) if (conf / group).is_dir() else []
     if not places:
-        names = sorted({*_names(SCHEMAS[f"{entry}_schema"]), *groups})
-        return f"unknown key '{key}'.{did_you_mean(group.partition('.')[0].partition('=')[0], names)}"
+        name = group.partition(".")[0].partition("=")[0]
+        return f"unknown key '{key}'.{did_you_mean(name, _top_keys(entry, conf))}"
     wrong = f"no group '{group}' stands at '{place}'" if place else f"the group does not stand by itself in {entry}.py"
     return f"{key}: {wrong}. Allowed: {', '.join(f'{p}=CHOICE' for p in places)}"
 
 
 def _places(group: str, entry: str, conf: Path) -> list[str]:
     """The places of a group in the configurations of a script, as overridden: `model`, `model@reference.base`."""
-    places = [group] if group in groups_of(entry, conf) else []
-    for file in [conf / f"{entry}.yaml", *(f for g in groups_of(entry, conf) for f in (conf / g).glob("*.yaml"))]:
+    groups = groups_of(entry, conf)
+    places = {group} & set(groups)
+    for file in [conf / f"{entry}.yaml", *(f for g in groups for f in (conf / g).glob("*.yaml"))]:
         owner = "" if file.parent == conf else f"{file.parent.name}."
-        for place in re.findall(rf"^ +- /?{group}@([\w.]+):", file.read_text(encoding="utf-8"), re.MULTILINE):
-            places.append(f"{group}@{owner}{place}")
-    return sorted(set(places))
+        places |= {f"{group}@{owner}{place}" for name, place, _ in defaults_of(file) if name == group and place}
+    return sorted(places)
 
 
 def check_options(arguments: Sequence[str], entry: str) -> None:
-    """Refuse options that Hydra does not have.
-
-    Raises:
-        ConfigError: An option is unknown or has a wrong value.
-    """
+    """Raise a `ConfigError` for an option that Hydra does not have, or with a wrong value."""
     from hydra._internal.utils import get_args_parser
 
     def refuse(message: str) -> NoReturn:
@@ -175,12 +156,8 @@ def check_options(arguments: Sequence[str], entry: str) -> None:
 
 
 def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
-    """Refuse settings with leading dashes.
-
-    Raises:
-        ConfigError: A setting has some.
-    """
-    names = {*_names(SCHEMAS[f"{entry}_schema"]), *groups_of(entry, conf)}
+    """Raise a `ConfigError` for a setting with leading dashes."""
+    names = _top_keys(entry, conf)
     for i, argument in enumerate(arguments):
         key, equals, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and re.split(r"[.@]", key)[0] in names:
@@ -189,11 +166,7 @@ def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
 
 
 def check_plan_of_one(arguments: Sequence[str]) -> None:
-    """Refuse `plan=true` in a multirun, whose jobs end with a table of results.
-
-    Raises:
-        ConfigError: Both are given.
-    """
+    """Raise a `ConfigError` for `plan=true` in a multirun, whose jobs end with a table of results."""
     planned = any(re.fullmatch(r"plan=(true|yes|on|1)", argument, re.IGNORECASE) for argument in arguments)
     several = [a for a in arguments if a in ("-m", "--multirun") or a.startswith("sweep=")]
     if planned and several:

@@ -15,22 +15,17 @@ _KEY = "experiment="
 
 
 def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[str]:
-    """Replace the experiments on a command line by the parts of them that the script has.
-
-    Args:
-        arguments: Those of the entry script.
-        entry: Entry script, e.g. `compress`.
-        conf: Folder of the configuration groups.
+    """Replace the experiments on the command line of a script by the parts of them that the script has.
 
     Raises:
         ConfigError: An experiment sets nothing that the script has.
     """
-    replaced = list(arguments)
-    for i, argument in enumerate(arguments):
-        if argument.startswith(_KEY):
-            names = argument.removeprefix(_KEY).split(",")
-            replaced[i] = _KEY + ",".join(_part(name, entry, conf) for name in names)
-    return replaced
+
+    def parts(argument: str) -> str:
+        names = argument.removeprefix(_KEY).split(",")
+        return _KEY + ",".join(_part(name, entry, conf) for name in names)
+
+    return [parts(argument) if argument.startswith(_KEY) else argument for argument in arguments]
 
 
 def _part(name: str, entry: str, conf: Path) -> str:

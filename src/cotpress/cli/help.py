@@ -4,6 +4,7 @@ Choices are the files in the folder of a group; the comment at the top of a file
 is imported, so that the page appears at once.
 """
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,8 +69,8 @@ GROUPS = {
     "tune": "what is trained of a model: adapters, all weights, or nothing",
 }
 """Purpose of each configuration group."""
-SWITCHES = {"train": {"plan=true": "memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"}}
-"""Settings of a single script that the page lists beside its groups."""
+PLAN = "  plan=true          memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"
+"""Line of the page of `train.py`."""
 COMMON = """\
 Everywhere:
   ratio=R            fraction of the thinking tokens KEPT, in (0, 1]
@@ -85,38 +86,29 @@ python train.py -sc install=fish | source
 """
 
 
-def help_page(name: str, conf: Path, groups: Sequence[str] = ()) -> str:
-    """The help text of an entry script, or of the given groups.
-
-    Args:
-        name: Entry script and primary configuration, e.g. `train`.
-        conf: Folder of the configuration groups.
-        groups: Groups, also as `scorer=` or `model@reference.base`; empty for the whole script.
+def help_page(name: str, conf: Path, words: Sequence[str] = ()) -> str:
+    """The help text of an entry script, or of the groups in `words`, also as `scorer=` or `model@reference.base`.
 
     Raises:
         ConfigError: No such group.
     """
-    known = dict(groups_of(name, conf))
-    if groups:
-        named = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in groups)
+    known = groups_of(name, conf)
+    if words:
+        named = dict.fromkeys(word.partition("=")[0].partition("@")[0] for word in words)
         return "\n".join(_group_page(group, known.get(group), conf) for group in named)
     purpose, examples = USAGE[name]
-    lines = [f"{name}.py - {purpose}", "", *(f"  {e}" for e in examples), *_switches(name)]
+    lines = [f"{name}.py - {purpose}", "", *(f"  {e}" for e in examples)]
+    if name == "train":
+        lines += ["", PLAN]
     if known:
         lines += ["", f"Groups (GROUP=CHOICE, * is the default; python {name}.py --help GROUP explains the choices):"]
     width = max(map(len, known), default=0)
+    indent = " " * (width + 6)
     for group, default in known.items():
         lines.append(f"  {group:<{width}}  {group_line(group)}")
-        names = [f"{'*' if choice == default else ''}{choice}" for choice in choices(conf / group)]
-        lines += textwrap.wrap(
-            " ".join(names), LINE, initial_indent=" " * (width + 6), subsequent_indent=" " * (width + 6)
-        )
+        names = " ".join(f"{'*' if choice == default else ''}{choice}" for choice in choices(conf / group))
+        lines += textwrap.wrap(names, LINE, initial_indent=indent, subsequent_indent=indent)
     return "\n".join([*lines, "", COMMON])
-
-
-def _switches(name: str) -> list[str]:
-    own = SWITCHES.get(name, {})
-    return ["", *(f"  {switch:<19}{line}" for switch, line in own.items())] if own else []
 
 
 def _group_page(group: str, default: str | None, conf: Path) -> str:
@@ -125,7 +117,7 @@ def _group_page(group: str, default: str | None, conf: Path) -> str:
         raise ConfigError(f"--help: unknown group '{group}'.{did_you_mean(group, GROUPS)}")
     lines = [f"{group} - {group_line(group)}", ""]
     registered = {choice: [line] for choice, line in choice_lines(group).items()}
-    meanings = registered | {file.stem: _opening(file) for file in _files(conf / group)}
+    meanings = registered | {file.stem: _opening(file) for file in sorted((conf / group).glob("*.yaml"))}
     width = max(map(len, meanings)) + 2
     for choice, comments in meanings.items():
         star = "*" if choice == default else " "
@@ -136,14 +128,15 @@ def _group_page(group: str, default: str | None, conf: Path) -> str:
 
 
 def groups_of(name: str, conf: Path) -> dict[str, str]:
-    """The groups of an entry script with their defaults, in the order of its file; needs no YAML parser."""
-    groups = {}
-    for line in (conf / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
-        entry = line.partition("#")[0].strip().removeprefix("- ")
-        if line.startswith("  - ") and ": " in entry and "@" not in entry and not entry.startswith("hydra"):
-            group, _, choice = entry.partition(": ")
-            groups[group] = choice
-    return groups
+    """The groups of an entry script with their defaults, in the order of its file."""
+    defaults = defaults_of(conf / f"{name}.yaml")
+    return {group: choice for group, place, choice in defaults if not place and group != "hydra"}
+
+
+def defaults_of(file: Path) -> list[tuple[str, str, str]]:
+    """Group, place (may be empty) and choice of the entries of a defaults list; needs no YAML parser."""
+    entry = r"^ +- /?(\w+)(?:@([\w.]+))?: *(\S+)"
+    return re.findall(entry, file.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def group_line(group: str) -> str:
@@ -155,17 +148,13 @@ def group_line(group: str) -> str:
 
 def choices(folder: Path) -> dict[str, str]:
     """Choices of a group with their lines of help, those of plugins last."""
-    files = {file.stem: one_liner(file) for file in _files(folder)}
+    files = {file.stem: one_liner(file) for file in sorted(folder.glob("*.yaml"))}
     return files | {name: line for name, line in choice_lines(folder.name).items() if name not in files}
 
 
 def one_liner(path: Path) -> str:
     """The first comment line at the top of a YAML file; empty if there is none."""
     return next(iter(_opening(path)), "")
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.yaml"))
 
 
 def _opening(path: Path) -> list[str]:

@@ -26,7 +26,7 @@ from cotpress.report.stage import show_run
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import Redacting, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
-from cotpress.tasks import PLAN, Task
+from cotpress.tasks import PLAN, Result, Task
 from cotpress.tasks.run_directory import circumstances, find_finished, note_finished, own_output, run_path
 
 if TYPE_CHECKING:
@@ -48,20 +48,19 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
     try:
         checked = to_objects(config)
         planned = isinstance(checked, TrainConfig) and checked.plan
-        task = PLAN if planned else task
-        finished = None if planned else _finished(checked)
+        finished = None if planned else find_finished(checked)
         if finished is not None:
             log.info("found the finished run '%s': nothing has changed, nothing is computed", finished[1])
             show_run(finished[1])
-        metric, run_dir = finished or perform(task, checked, folder)
-        state = JobState.finished if finished is None else JobState.found
+        metric, run_dir = finished or perform(PLAN if planned else task, checked, folder)
+        note = replace(note, state=JobState.found if finished else JobState.finished)
     except Exception as error:
         logging.getLogger("cotpress.file").exception("the job failed")
         with suppress(OSError):  # on a full disk the error itself is reported
             failed = replace(note, state=JobState.failed, error=describe(error), seconds=time.monotonic() - started)
             write_note(folder, failed)
         raise
-    write_note(folder, replace(note, state=state, run_dir=run_dir, metric=metric, seconds=time.monotonic() - started))
+    write_note(folder, replace(note, run_dir=run_dir, metric=metric, seconds=time.monotonic() - started))
     return metric
 
 
@@ -94,13 +93,12 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     checked = to_objects(config)
     if isinstance(checked, CompressConfig):
         checked = replace(checked, output=own_output(checked.output, read_sweep(folder.parent), note.overrides))
-    finished = _finished(checked)
+    finished = find_finished(checked)
     if finished is not None:
         metric, run_dir = finished
         return replace(note, state=JobState.found, metric=metric, run_dir=run_dir)
     place = run_path(checked) if isinstance(checked, TrainConfig | EvaluateConfig) else None
-    launcher_name = str(launcher.get("_target_", "")).rpartition(".")[2]
-    if launcher_name in _SHARING_LAUNCHERS:
+    if str(launcher.get("_target_", "")).rpartition(".")[2] in _SHARING_LAUNCHERS:
         _share_cores(checked, launcher.get("n_jobs", 1))
         outcome = _perform_in_child(task, checked, folder, replace(note, run_dir=place))
     else:
@@ -142,7 +140,7 @@ def _check_tasks(launcher: Any) -> None:
         )
 
 
-def perform(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
+def perform(task: Task, config: EntryConfig, folder: Path) -> Result:
     """Do the work of a job and record in its run directory that it is finished."""
     around = None
     if isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN:
@@ -153,7 +151,7 @@ def perform(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None
     return metric, run_dir
 
 
-def perform_logged(task: Task, config: EntryConfig, folder: Path) -> tuple[float | None, Path | None]:
+def perform_logged(task: Task, config: EntryConfig, folder: Path) -> Result:
     """Do the work of a job in a child process, whose standard error is the job's log."""
     log_to(None, console=True)
     try:
@@ -169,22 +167,19 @@ def perform_logged(task: Task, config: EntryConfig, folder: Path) -> tuple[float
 
 def log_to(path: Path | None, *, console: bool) -> None:
     """Log everything to a file, and plain lines of this package to standard error."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
+    handlers: list[logging.Handler] = []
     if console:
         lines = logging.StreamHandler(sys.stderr)
         lines.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         if path is not None:
             lines.addFilter(lambda record: record.name.startswith("cotpress") and record.name != "cotpress.file")
-        root.addHandler(lines)
+        handlers.append(lines)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _JobLogHandler(path, encoding="utf-8")
         file.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(file)
-    root.setLevel(logging.INFO)
+        handlers.append(file)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines
 
 
@@ -195,10 +190,6 @@ class _JobLogHandler(logging.FileHandler):
         """Leave out the traceback that logging would print for every line."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
-
-
-def _finished(config: EntryConfig) -> tuple[float | None, Path] | None:
-    return find_finished(config) if isinstance(config, TrainConfig | EvaluateConfig) else None
 
 
 def _share_cores(config: EntryConfig, num_jobs: int) -> None:

@@ -77,37 +77,23 @@ def register_launchers() -> None:
         from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
     except ImportError:
         return  # `check_launcher` says how to install it
-    for name, kind, launcher in (
-        ("submitit_local", LocalQueueConf, "LocalLauncher"),
-        ("submitit_slurm", SlurmQueueConf, "SlurmLauncher"),
-    ):
-        # Jobs resume where they were stopped, so a time limit costs only the restart.
-        resumed = {"max_num_timeout": MAX_TIMEOUTS} if kind is SlurmQueueConf else {}
-        node = kind(
-            _target_=f"hydra_plugins.cotpress_submitit.{launcher}",
-            name="cotpress-${hydra.job.config_name}",
-            timeout_min=JOB_MINUTES,
-            **resumed,
-        )
-        store.store(group="hydra/launcher", name=name, node=node)
+    usual: dict[str, Any] = {"name": "cotpress-${hydra.job.config_name}", "timeout_min": JOB_MINUTES}
+    local = LocalQueueConf(_target_="hydra_plugins.cotpress_submitit.LocalLauncher", **usual)
+    store.store(group="hydra/launcher", name="submitit_local", node=local)
+    # Jobs resume where they were stopped, so a time limit costs only the restart.
+    usual["max_num_timeout"] = MAX_TIMEOUTS
+    slurm = SlurmQueueConf(_target_="hydra_plugins.cotpress_submitit.SlurmLauncher", **usual)
+    store.store(group="hydra/launcher", name="submitit_slurm", node=slurm)
 
 
 def check_launcher(arguments: Sequence[str]) -> None:
-    """Check that the launcher of a command line is installed.
-
-    Raises:
-        MissingExtraError: It is not.
-    """
-    chosen = [argument.partition("=")[2] for argument in arguments if argument.startswith("hydra/launcher=")]
-    for name in chosen:
-        if name in EXTRAS:
+    """Raise a `MissingExtraError` for a launcher that is not installed."""
+    for argument in arguments:
+        option, _, name = argument.partition("=")
+        if option == "hydra/launcher" and name in EXTRAS:
             package, extra = EXTRAS[name]
-            try:
-                spec = importlib.util.find_spec(f"hydra_plugins.{package}")
-            except ModuleNotFoundError:
-                spec = None
-            if spec is None:
-                raise MissingExtraError(f"hydra/launcher={name}", package, f"pip install 'cotpress[{extra}]'")
+            if importlib.util.find_spec(f"hydra_plugins.{package}") is None:
+                raise MissingExtraError(argument, package, f"pip install 'cotpress[{extra}]'")
 
 
 def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
@@ -133,18 +119,13 @@ def end_sweep(*, show: bool = True) -> "Sweep | None":
     if _watching:
         watch = _watching.pop()
         watch.stop()
-        _ended.append(_settled(watch.sweep_dir))
+        for job in read_sweep(watch.sweep_dir).jobs:  # all have ended: those recorded as running were interrupted
+            if job.note is not None and job.note.state is JobState.running:
+                write_note(job.folder, replace(job.note, state=JobState.interrupted))
+        _ended.append(read_sweep(watch.sweep_dir))
         if show:
             _show(_ended[-1])
     return _ended[-1] if _ended else None
-
-
-def _settled(sweep_dir: Path) -> "Sweep":
-    """Read the sweep of a folder whose jobs have all ended: those recorded as running were interrupted."""
-    for job in read_sweep(sweep_dir).jobs:
-        if job.note is not None and job.note.state is JobState.running:
-            write_note(job.folder, replace(job.note, state=JobState.interrupted))
-    return read_sweep(sweep_dir)
 
 
 def forget_sweep() -> None:
@@ -152,9 +133,8 @@ def forget_sweep() -> None:
     if _watching:
         watch = _watching.pop()
         watch.stop()
-        sweep = read_sweep(watch.sweep_dir)
-        if not any(job.note for job in sweep.jobs):
-            (sweep.folder / PLAN_FILE).unlink(missing_ok=True)
+        if not any(job.note for job in read_sweep(watch.sweep_dir).jobs):
+            (watch.sweep_dir / PLAN_FILE).unlink(missing_ok=True)
 
 
 def _show(sweep: "Sweep") -> None:

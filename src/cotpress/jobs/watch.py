@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cotpress.progress import duration
 from cotpress.report.stage import outcome
-from cotpress.store.sweeps import JobState, Sweep, SweepJob, read_sweep
+from cotpress.store.sweeps import JobNote, JobState, Sweep, SweepJob, read_sweep
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,7 +44,7 @@ class Watch:
         """Show the number of jobs and start to watch."""
         sweep = read_sweep(self.sweep_dir)
         many = f"{len(sweep.jobs)} jobs" if sweep.planned else "jobs as the sweeper chooses them"
-        _line(f"sweep: {many}, logs in {self.sweep_dir}/*/job.log")
+        self._say(f"sweep: {many}, logs in {self.sweep_dir}/*/job.log")
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -71,23 +71,24 @@ class Watch:
         """Read the notes once, and show the jobs that have ended since the last look."""
         sweep = read_sweep(self.sweep_dir)
         self._most_running = max(self._most_running, len(_running(sweep)))
-        ended = [j for j in sweep.jobs if j.note is not None and j.note.state is not JobState.running]
-        for job in ended:
-            if job.number not in self._shown:
-                self._shown.add(job.number)
-                if job.note is not None and job.note.state is JobState.finished:
-                    self._seconds.append(job.note.seconds or 0.0)
-                self._say(f"{_headline(sweep, job)}: {_result(job)}{'' if last else self.left(sweep)}")
+        for job in sweep.jobs:
+            if job.number in self._shown or job.note is None or job.note.state is JobState.running:
+                continue
+            self._shown.add(job.number)
+            if job.note.state is JobState.finished:
+                self._seconds.append(job.note.seconds or 0.0)
+            self._say(f"{_headline(sweep, job)}: {_result(job, job.note)}{'' if last else self.left(sweep)}")
         if not last and self._live is None and time.monotonic() - self._last_line >= QUIET_S:
             for job in _running(sweep):
                 self._say(f"{_headline(sweep, job)} is running: {_last_message(job)}")
 
     def _say(self, text: str) -> None:
         self._last_line = time.monotonic()
-        if self._live is None:
-            _line(text)
-        else:
+        if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)
+            return
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        sys.stderr.flush()
 
     def left(self, sweep: Sweep) -> str:
         """An estimate such as `; about 12 min 30 s left`; empty without finished jobs, or if no job is left."""
@@ -109,18 +110,16 @@ class Watch:
         from rich.table import Table
         from rich.text import Text
 
-        sweep = read_sweep(self.sweep_dir)
-        bar = Table.grid(padding=(0, 1))
-        head = f"{len(self._shown)}/{len(sweep.jobs)} jobs" if sweep.planned else f"{len(self._shown)} jobs"
-        times = Text(
-            f"{duration(time.monotonic() - self._started)}{self.left(sweep)}", overflow="ellipsis", no_wrap=True
-        )
+        def line(text: str, style: str = "") -> Text:
+            return Text(text, style=style, overflow="ellipsis", no_wrap=True)
+
+        sweep, done = read_sweep(self.sweep_dir), len(self._shown)
         total = len(sweep.jobs) if sweep.planned else None
-        bar.add_row(head, ProgressBar(total=total, completed=len(self._shown), width=24), times)
-        lines = [
-            Text(f"  {_headline(sweep, job)}: {_last_message(job)}", style="dim", overflow="ellipsis", no_wrap=True)
-            for job in _running(sweep)
-        ]
+        head = f"{done} jobs" if total is None else f"{done}/{total} jobs"
+        times = line(f"{duration(time.monotonic() - self._started)}{self.left(sweep)}")
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(head, ProgressBar(total=total, completed=done, width=24), times)
+        lines = [line(f"  {_headline(sweep, job)}: {_last_message(job)}", "dim") for job in _running(sweep)]
         return Group(bar, *lines)
 
 
@@ -129,9 +128,7 @@ def _headline(sweep: Sweep, job: SweepJob) -> str:
     return f"job {job.number + 1}{many} ({sweep.label(job)})"
 
 
-def _result(job: SweepJob) -> str:
-    note = job.note
-    assert note is not None
+def _result(job: SweepJob, note: JobNote) -> str:
     took = duration(note.seconds or 0.0)
     match note.state:
         case JobState.finished:
@@ -159,8 +156,3 @@ def _last_message(job: SweepJob) -> str:
         return "starting"
     matches = (_TIMED.fullmatch(line) for line in reversed(lines))
     return next((match["message"] for match in matches if match), "starting")
-
-
-def _line(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stderr.flush()

@@ -11,8 +11,8 @@ from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
 from cotpress.store.paths import require_writable
 from cotpress.store.tables import read_records
-from cotpress.tasks.finish import tracked_job
 from cotpress.tasks.flow import Compression
+from cotpress.tasks.run_directory import tracked_job
 from cotpress.tracking import open_tracker
 
 

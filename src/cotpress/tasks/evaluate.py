@@ -7,16 +7,15 @@ from cotpress.config import EvaluateConfig
 from cotpress.data.stage import problems
 from cotpress.devices.launch import set_up_torch
 from cotpress.evaluation.config import Baseline, Prompted
-from cotpress.evaluation.protocol import Shortening, shortening
+from cotpress.evaluation.protocol import shortening
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.weights import ADAPTER
 from cotpress.records import BASE, ORIGINAL, Origin, System
 from cotpress.store.artifacts import ArtifactStore
-from cotpress.tasks.finish import finish, tracked_job
-from cotpress.tasks.run_directory import run_directory
-from cotpress.tasks.systems import Examinee, Made, at_ratios, examine, measure, shortened_system
+from cotpress.tasks.run_directory import finish, run_directory, tracked_job
+from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, stage_record
 from cotpress.tracking import open_tracker, track_results
 
 _loaded = KeptBackend()
@@ -30,14 +29,14 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     count = token_counter(config.evaluation.reference_tokenizer)
     store = ArtifactStore(Path(config.output_root))
     benchmark = problems(config.benchmark, store)
-    artifacts = {"benchmark": Made(benchmark)}
-    systems = examine(examinees(config), config, problems=benchmark, store=store, artifacts=artifacts, opened=_loaded)
-    rows, predictions = measure(systems, config.evaluation, count)
+    stages = {"benchmark": stage_record("benchmark", benchmark)}
+    rows, predictions = examine(
+        examinees(config), config, problems=benchmark, store=store, stages=stages, count=count, opened=_loaded
+    )
     job = tracked_job(config, run_dir, folder, rows[-1].system, config.benchmark.title)
     with open_tracker(config.tracker, job) as tracker:
         track_results(tracker, rows, predictions)
-    finish(run_dir, config, rows, predictions, artifacts)
-    return rows[-1].accuracy.value, run_dir
+    return finish(run_dir, config, rows, predictions, stages)
 
 
 def examinees(config: EvaluateConfig) -> list[Examinee]:
@@ -51,19 +50,12 @@ def examinees(config: EvaluateConfig) -> list[Examinee]:
     rows = []
     if Baseline.base in baselines and config.adapter:  # without an adapter the given model is the base model
         rows.append(Examinee(system=BASE, student=None, marker_ratio=1.0, actual_ratio=1.0))
+    untuned = config.evaluation.prompted is Prompted.base and config.adapter is not None
     for kind in baselines:
         change = shortening(kind, config.ratio, config.evaluation.instructions)
         if change is not None:
-            rows.append(_shortened(change, given, config.evaluation.prompted))
+            rows.append(shortened(change, None if untuned else given))
     return [*rows, *at_ratios(given, config.evaluation.ratios)]
-
-
-def _shortened(change: Shortening, given: Examinee, prompted: Prompted) -> Examinee:
-    """A baseline without training; its ActRatio is relative to the same model without the change."""
-    if prompted is Prompted.base and given.student is not None:
-        return Examinee(system=shortened_system(change, on_base=True), student=None, shortening=change)
-    system = shortened_system(change, on_base=False)
-    return Examinee(system=system, student=given.student, shortening=change, ratio_one=given.ratio_one)
 
 
 def given_name(config: EvaluateConfig) -> str:

@@ -5,39 +5,25 @@ output_root/fidelity/
     <truth>-<fingerprint>.md  .csv    every job on the same traces, best first, beside the trivial rules
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cotpress.config import FidelityConfig
+from cotpress.fidelity import results as tables
 from cotpress.fidelity.metrics import Bootstrap
-from cotpress.fidelity.results import (
-    FidelityResults,
-    FidelityRow,
-    csv_table,
-    flat,
-    kinds_grid,
-    kinds_title,
-    main_grid,
-    merged_rows,
-    read_results,
-    results_beside,
-    write_results,
-)
+from cotpress.fidelity.results import FidelityResults, FidelityRow
 from cotpress.fidelity.stage import measure
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.report.stage import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
 from cotpress.store.redaction import masked
-from cotpress.store.sweeps import Sweep, sweep_name
-from cotpress.tasks.flow import Fidelity
-from cotpress.tasks.run_directory import safe_name, write_config
-from cotpress.tracking import Job, open_tracker
+from cotpress.store.sweeps import Sweep
+from cotpress.tasks.flow import Scoring
+from cotpress.tasks.run_directory import safe_name, tracked_job, write_config
+from cotpress.tracking import open_tracker
 from cotpress.training.config import SavedReferenceConfig
-
-log = logging.getLogger(__name__)
 
 FOLDER = "fidelity"
 
@@ -45,22 +31,14 @@ FOLDER = "fidelity"
 def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
     """Run `fidelity.py`; return the scorer's main measure and the folder with its results."""
     name = config.name or config.scorer.name
-    job = Job(
-        run_dir=folder,
-        name=f"fidelity-{name}-{config.truth.name}",
-        system=config.scorer.name,
-        tags=(config.model.name, config.truth.name),
-        sweep=sweep_name(folder),
-        config=plain(config),
-        output_root=Path(config.output_root),
-    )
+    job = tracked_job(config, folder, folder, config.scorer.name, config.truth.name)
     with open_tracker(config.tracker, job) as tracker:
-        results = _measured(config, name, Fidelity(config, tracker))
+        results = _measured(config, name, Scoring(config, tracker))
         tracker.log("fidelity", {measure: value.value for measure, value in results.rows[0].metrics.items()})
     # Two configurations with the same scores are one result, e.g. of a scorer that reads with no reference model.
     digest = fingerprint({"name": name, "artifacts": results.artifacts, "comparable": list(results.comparable)})[:8]
     output = Path(config.output_root) / FOLDER / f"{safe_name(name)}-{safe_name(config.truth.name)}-{digest}"
-    write_results(output, results)
+    tables.write_results(output, results)
     write_config(output, plain(config))
     rows = _write_tables(output, results)
     if not folder.name.isdigit():  # a multirun shows one table at its end
@@ -69,12 +47,11 @@ def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
     return results.rows[0].main.value, output
 
 
-def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResults:
+def _measured(config: FidelityConfig, name: str, flow: Scoring[FidelityConfig]) -> FidelityResults:
     key = tokenizer_fingerprint(flow.tokenizer)
-    reference = config.reference.origin if config.scorer.needs_reference else "-"
     rows = measure(
         name,
-        reference,
+        config.reference.origin if config.scorer.needs_reference else "-",
         truth=flow.traces,
         scores=flow.scores,
         tokenizer=flow.tokenizer,
@@ -90,23 +67,23 @@ def _measured(config: FidelityConfig, name: str, flow: Fidelity) -> FidelityResu
         confidence=config.confidence,
         num_resamples=config.num_resamples,
         rows=tuple(rows),
-        artifacts={label: made.artifact.key for label, made in flow.artifacts.items()},
+        artifacts={label: stage.artifact for label, stage in flow.stages.items()},
     )
 
 
 def _settings(config: FidelityConfig) -> dict[str, Any]:
     """Return the settings that may distinguish the scorer from others of its name, by their configuration keys."""
     scorer, reference = config.scorer, config.reference
-    settings = flat(plain(scorer.identity()))
+    settings = tables.flat(plain(scorer.identity()))
     settings |= {"data": config.data.name, "seed": settings.get("seed", config.seed)}
     trains = scorer.needs_reference and reference.exists and not isinstance(reference, SavedReferenceConfig)
     if scorer.needs_labels or trains:
-        distill = flat(plain(config.distill), "distill.")
+        distill = tables.flat(plain(config.distill), "distill.")
         settings |= {"distill": distill.pop("distill.extractor"), **distill}
     if scorer.reads_with_model:
         settings["reference.base"] = config.scoring_model.name
     if trains:
-        tune = flat(plain(reference.tune), "reference.tune.")
+        tune = tables.flat(plain(reference.tune), "reference.tune.")
         if reference.tune.seed == config.seed:
             del tune["reference.tune.seed"]  # rows of several seeds show them once
         settings |= {"reference.limit": reference.limit, **tune}
@@ -116,22 +93,25 @@ def _settings(config: FidelityConfig) -> dict[str, Any]:
 
 def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
     """Write the tables over all jobs on the same traces beside the jobs, and return their rows."""
-    rows = merged_rows(results_beside(output))
+    rows = tables.merged_rows(tables.results_beside(output))
     stem = f"{safe_name(results.truth)}-{fingerprint({'comparable': list(results.comparable)})[:8]}"
-    main, kinds = main_grid(rows, confidence=results.confidence), kinds_grid(rows, confidence=results.confidence)
+    main, kinds = (
+        tables.main_grid(rows, confidence=results.confidence),
+        tables.kinds_grid(rows, confidence=results.confidence),
+    )
     text = f"## {_title(results)}\n\n{main.markdown()}"
     if kinds is not None:
-        text += f"\n## {kinds_title(results.confidence)}\n\n{kinds.markdown()}"
+        text += f"\n## {tables.kinds_title(results.confidence)}\n\n{kinds.markdown()}"
     write_text_atomic(output.parent / f"{stem}.md", text)
-    write_text_atomic(output.parent / f"{stem}.csv", csv_table(rows))
+    write_text_atomic(output.parent / f"{stem}.csv", tables.csv_table(rows))
     return rows
 
 
 def _show(rows: Sequence[FidelityRow], results: FidelityResults) -> None:
-    kinds = kinds_grid(rows)
-    sys.stdout.write(f"\n{_title(results)}\n{main_grid(rows, confidence=results.confidence).plain()}")
+    kinds = tables.kinds_grid(rows)
+    sys.stdout.write(f"\n{_title(results)}\n{tables.main_grid(rows, confidence=results.confidence).plain()}")
     if kinds is not None:
-        sys.stdout.write(f"\n{kinds_title()}\n{kinds.plain()}")
+        sys.stdout.write(f"\n{tables.kinds_title()}\n{kinds.plain()}")
     sys.stdout.write("\n")
 
 
@@ -141,12 +121,9 @@ def _title(results: FidelityResults) -> str:
 
 def show_jobs(sweep: Sweep) -> None:
     """Show one table per truth over the jobs of a sweep and all other jobs on the same traces."""
-    truths = {}
-    for job in sweep.jobs:
-        if job.note is not None and job.note.succeeded and job.note.run_dir is not None:
-            output = job.note.run_dir
-            truths[read_results(output).comparable] = output
-    for output in truths.values():
-        results = read_results(output)
+    notes = [job.note for job in sweep.jobs if job.note is not None and job.note.succeeded]
+    outputs = [note.run_dir for note in notes if note.run_dir is not None]
+    for output in {tables.read_results(output).comparable: output for output in outputs}.values():
+        results = tables.read_results(output)
         _show(_write_tables(output, results), results)
     sys.stdout.write(f"sweep: {summary(sweep)}\n")

@@ -5,7 +5,6 @@ model trains none.
 """
 
 import logging
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -21,12 +20,13 @@ from cotpress.distill.stage import distill
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
+from cotpress.report.results import StageRecord
 from cotpress.scoring.config import Shard
 from cotpress.scoring.job import ChunkJob, Job, scoring_job
 from cotpress.scoring.models import Models
 from cotpress.scoring.scorers.llmlingua_compat import decision_job
 from cotpress.store.artifacts import Artifact, ArtifactStore
-from cotpress.tasks.systems import Answered, Examinee, Made, examine
+from cotpress.tasks.systems import stage_record
 from cotpress.tracking import Tracker
 from cotpress.training.config import SavedReferenceConfig
 from cotpress.training.stage import find_saved, saved_reference, train_reference, train_student
@@ -52,22 +52,18 @@ class Scoring(Generic[ScoringT]):
         if isinstance(config.reference, SavedReferenceConfig):
             find_saved(Path(config.reference.path))  # a missing reference model is an error before any other work
         self.store = ArtifactStore(Path(config.output_root))
-        self.artifacts: dict[str, Made] = {}
+        self.stages: dict[str, StageRecord] = {}
 
     def _kept(self, stage: str, artifact: Artifact, system: System | None = None, part: str = "") -> Artifact:
         """Add an artifact to the run's list of stages and to the tracker, once.
 
-        Args:
-            stage: Name of the stage.
-            artifact: Its output.
-            system: The system that it belongs to; None for what all systems share.
-            part: Distinguishes two shared artifacts of one stage.
+        Artifacts that all systems share have no system; `part` distinguishes two of them of one stage.
         """
         name = part if system is None else system.label
         label = f"{stage} ({name})" if name else stage
-        if label not in self.artifacts:
-            self.artifacts[label] = Made(artifact, system)
-            self._tracker.artifact(artifact, system="" if _is_own(system) else name)
+        if label not in self.stages:
+            self.stages[label] = stage_record(label, artifact, system)
+            self._tracker.of_system("" if _is_own(system) else name).artifact(artifact)
         return artifact
 
     def _scorer(self, ratio: float | None = None) -> System:
@@ -83,24 +79,25 @@ class Scoring(Generic[ScoringT]):
 
     @cached_property
     def traces(self) -> Artifact:
-        """The traces that are scored."""
+        """The traces that are scored: those of `truth`, for which `data` only trains the models, or of `data`."""
+        if isinstance(self._config, FidelityConfig):
+            return self._kept("truth", truth(self._config.truth, self.store))
         return self.data
 
     @cached_property
     def labelled_traces(self) -> Artifact:
         """Traces that reference model and classifier are trained on."""
-        c = self._config
-        if c.labelled is not None:
-            return self._kept("data", self._traces(c.labelled, "labelled"), part="labelled")
-        if not is_text(c.data):
-            return self.data
-        log.info(
-            "the rows of data.field are no traces to learn from: the reference model or classifier is trained on %d "
-            "built-in traces (data@labelled=NAME chooses others, reference=none reads with the model as it is)",
-            NUM_LABELLED_TRACES,
-        )
-        planted = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=c.seed)
-        return self._kept("data", self._traces(planted, "labelled"), part="labelled")
+        data, labelled = self._config.data, self._config.labelled
+        if labelled is None:
+            if not is_text(data):
+                return self.data
+            log.info(
+                "the rows of data.field are no traces to learn from: the reference model or classifier is trained on "
+                "%d built-in traces (data@labelled=NAME chooses others, reference=none reads with the model as it is)",
+                NUM_LABELLED_TRACES,
+            )
+            labelled = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=self._config.seed)
+        return self._kept("data", self._traces(labelled, "labelled"), part="labelled")
 
     @cached_property
     def distilled(self) -> Artifact:
@@ -112,21 +109,17 @@ class Scoring(Generic[ScoringT]):
     @cached_property
     def reference(self) -> Artifact | None:
         """The reference model; None if the base model takes its place."""
-        c = self._config
-        if isinstance(c.reference, SavedReferenceConfig):
-            saved = saved_reference(Path(c.reference.path), base=c.reference.base or c.model, store=self.store)
-            return self._kept("reference", saved)
+        c, store = self._config, self.store
         if not c.reference.exists:
             return None
-        reference = train_reference(
-            c.reference,
-            base=c.reference.base or c.model,
-            distilled=self.distilled,
-            trainer=c.trainer,
-            tracker=self._tracker,
-            store=self.store,
-        )
-        return reference if reference is None else self._kept("reference", reference)
+        base = c.reference.base or c.model
+        if isinstance(c.reference, SavedReferenceConfig):
+            reference: Artifact | None = saved_reference(Path(c.reference.path), base=base, store=store)
+        else:
+            reference = train_reference(
+                c.reference, base=base, distilled=self.distilled, trainer=c.trainer, tracker=self._tracker, store=store
+            )
+        return None if reference is None else self._kept("reference", reference)
 
     @cached_property
     def scores(self) -> Artifact:
@@ -135,12 +128,10 @@ class Scoring(Generic[ScoringT]):
 
     @cached_property
     def _scoring(self) -> Job:
-        c = self._config
-        return scoring_job(c.scorer, traces=self.traces, models=self._models)
+        return scoring_job(self._config.scorer, traces=self.traces, models=self._models())
 
-    @property
     def _models(self) -> Models:
-        """The models that the scorer uses, those that have to be trained made before."""
+        """The models that the scorer uses; those that have to be trained are trained first."""
         c = self._config
         return Models(
             config=c.scoring_model,
@@ -162,19 +153,14 @@ class Compression(Scoring[PipelineT]):
     @cached_property
     def decisions(self) -> Artifact | None:
         """Keep decisions of LLMLingua 0.2.2 at the run's ratio; None at ratio 1, which keeps all tokens."""
-        c = self._config
-        return self._kept("decide", self._deciding.artifact(), self._scorer(c.ratio)) if c.ratio < 1 else None
+        ratio = self._config.ratio
+        return self._kept("decide", self._deciding.artifact(), self._scorer(ratio)) if ratio < 1 else None
 
     @cached_property
     def _deciding(self) -> ChunkJob:
         c = self._config
-        return decision_job(
-            c.scorer,
-            ratio=c.ratio,
-            iterative_size=c.compression.iterative_size,
-            traces=self.traces,
-            models=self._models,
-        )
+        size = c.compression.iterative_size
+        return decision_job(c.scorer, ratio=c.ratio, iterative_size=size, traces=self.traces, models=self._models())
 
     @property
     def _compat(self) -> bool:
@@ -214,15 +200,6 @@ class Compression(Scoring[PipelineT]):
         )
 
 
-class Fidelity(Scoring[FidelityConfig]):
-    """From data to scores of traces whose important tokens are known."""
-
-    @cached_property
-    def traces(self) -> Artifact:
-        """The traces of `truth`, which are scored; `data` only trains the reference model."""
-        return self._kept("truth", truth(self._config.truth, self.store))
-
-
 class Flow(Compression[TrainConfig]):
     """From data to judged answers."""
 
@@ -247,7 +224,7 @@ class Flow(Compression[TrainConfig]):
             model=c.model,
             compressed=compressed,
             trainer=c.trainer,
-            tracker=self._tracker if _is_own(system) else self._tracker.of_system(system.label),
+            tracker=self._tracker.of_system("" if _is_own(system) else system.label),
             store=self.store,
             validate=self.validation(system),
         )
@@ -268,10 +245,6 @@ class Flow(Compression[TrainConfig]):
             ratio=c.ratio,
             marked=bool(c.compression.mixed_ratios) and _is_own(system),
         )
-
-    def examined(self, examinees: Sequence[Examinee]) -> list[Answered]:
-        """The examinees' answers to the benchmark."""
-        return examine(examinees, self._config, problems=self.problems, store=self.store, artifacts=self.artifacts)
 
 
 def _is_own(system: System | None) -> bool:

@@ -12,18 +12,12 @@ from cotpress.config import TrainConfig
 from cotpress.data.config import PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.errors import ModelError
 from cotpress.evaluation.config import Baseline
+from cotpress.modeling.config import ModelConfig
+from cotpress.planning import workload
 from cotpress.planning.measure import Usage, Writing, reading_pass, writing_pass
 from cotpress.planning.tables import show_hours, show_training, show_uses
 from cotpress.planning.training import Training
-from cotpress.planning.workload import (
-    UNKNOWN_TRACES,
-    Work,
-    arithmetic_work,
-    num_problems,
-    num_traces,
-    rows_that_fit,
-    writing_work,
-)
+from cotpress.planning.workload import Work
 from cotpress.scoring.table import num_passes
 from cotpress.training.config import Method, SavedReferenceConfig, TuneConfig
 
@@ -38,7 +32,7 @@ def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
         writing = writing_pass(config.model, config.planning.prompt_tokens, config.benchmark.max_new_tokens)
     except ModelError as error:
         unknown.append(f"writing is not counted: {error}")
-    if writing is not None and rows_that_fit(writing, config.planning) == 0:
+    if writing is not None and workload.rows_that_fit(writing, config.planning) == 0:
         unknown.append("writing does not fit a device: its hours are those of one answer at a time")
     show_uses(list(uses(config, writing)), config.planning, sys.stdout)
     show_hours(list(work(config, reference, student, writing)), config.planning, unknown, sys.stdout)
@@ -47,25 +41,28 @@ def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
 
 def trainings(config: TrainConfig) -> tuple[Training | None, Training]:
     """Trainings of the reference model (None if none is trained) and the student; one object if they are alike."""
+
+    def training(role: str, model: ModelConfig, tune: TuneConfig) -> Training:
+        return Training(f"{role} {model.name}", model, tune, config.trainer)
+
     base, tune = config.reference.base or config.model, config.reference.tune
     saved = isinstance(config.reference, SavedReferenceConfig)
     if not config.scorer.needs_reference or not config.reference.exists or saved:
-        return None, Training(f"student {config.model.name}", config.model, config.sft.tune, config.trainer)
+        return None, training("student", config.model, config.sft.tune)
     if (base, tune) == (config.model, config.sft.tune):
-        both = Training(f"reference model and student {base.name}", base, tune, config.trainer)
+        both = training("reference model and student", base, tune)
         return both, both
-    student = Training(f"student {config.model.name}", config.model, config.sft.tune, config.trainer)
-    return Training(f"reference model {base.name}", base, tune, config.trainer), student
+    return training("reference model", base, tune), training("student", config.model, config.sft.tune)
 
 
 def not_counted(config: TrainConfig) -> list[str]:
     """Assumptions about the amount of work, and parts that `work` leaves out."""
     lines = []
     if config.planning.num_traces is None and not isinstance(config.data, PlantedDataConfig | SelfWrittenDataConfig):
-        lines.append(f"{UNKNOWN_TRACES} traces, as only reading the data would tell: planning.num_traces=N")
+        lines.append(f"{workload.UNKNOWN_TRACES} traces, as only reading the data would tell: planning.num_traces=N")
     if num_passes(config.scorer) is None:
         lines.append(f"scorer={config.scorer.name} is not counted: its number of passes depends on the text")
-    if num_problems(config.benchmark) is None:
+    if workload.num_problems(config.benchmark) is None:
         lines.append(
             "answers are not counted, as only reading the benchmark would tell their number: benchmark.limit=N"
         )
@@ -88,44 +85,46 @@ def uses(config: TrainConfig, writing: Writing | None) -> Iterator[tuple[str, Us
 def work(config: TrainConfig, reference: Training | None, student: Training, writing: Writing | None) -> Iterator[Work]:
     """The parts of the run, as far as the configuration tells."""
     assumed, rows = config.planning, _rows(config)
-    traces = num_traces(config.data, assumed)
+    traces = workload.num_traces(config.data, assumed)
     train_traces = round(traces * (1 - config.data.validation_fraction))
 
     def train(name: str, training: Training, sequences: int, ratio: float) -> Work:
-        tokens = min(_trace_tokens(config, ratio), training.longest)
-        runs = sequences * training.tune.epochs
-        flops, share = runs * training.flops(tokens), assumed.training_utilisation
-        return arithmetic_work(f"train {name}", assumed, tokens=runs * tokens, flops=flops, utilisation=share)
+        tokens, runs = min(_trace_tokens(config, ratio), training.longest), sequences * training.tune.epochs
+        return workload.arithmetic_work(
+            f"train {name}",
+            assumed,
+            tokens=runs * tokens,
+            flops=runs * training.flops(tokens),
+            utilisation=assumed.training_utilisation,
+        )
 
     if isinstance(config.data, SelfWrittenDataConfig) and writing is not None:
         tokens = assumed.thinking_tokens + assumed.response_tokens
         answers = traces * config.data.samples
-        yield writing_work("write traces", writing, assumed, answers=answers, tokens=tokens, rows=rows)
+        yield workload.writing_work("write traces", writing, assumed, answers=answers, tokens=tokens, rows=rows)
     if reference is not None:
         yield train("reference model", reference, min(train_traces, config.reference.limit or train_traces), 1.0)
     if passes := num_passes(config.scorer):
-        tokens = _trace_tokens(config)
-        flops = train_traces * passes * reading_pass(config.scoring_model, [tokens], _adapter(config))[1]
-        share = assumed.scoring_utilisation
-        yield arithmetic_work("scores", assumed, tokens=train_traces * passes * tokens, flops=flops, utilisation=share)
+        tokens, readings = _trace_tokens(config), train_traces * passes
+        yield workload.arithmetic_work(
+            "scores",
+            assumed,
+            tokens=readings * tokens,
+            flops=readings * reading_pass(config.scoring_model, [tokens], _adapter(config))[1],
+            utilisation=assumed.scoring_utilisation,
+        )
     if Baseline.original in config.evaluation.baselines:
         yield train("student Original", student, train_traces, 1.0)
     mixed = config.compression.mixed_ratios
     ratio = sum(mixed) / len(mixed) if mixed else config.ratio
     yield train(f"student {config.scorer.name}", student, train_traces, ratio)
-    problems = num_problems(config.benchmark)
+    problems = workload.num_problems(config.benchmark)
     if problems is not None and writing is not None:
-        answers = problems * config.evaluation.samples * _num_systems(config)
+        baselines = [b for b in config.evaluation.baselines if b is not Baseline.ratio_one or mixed]
+        num_systems = len(baselines) + 1 + len(config.evaluation.ratios)  # with the student, also at other ratios
+        answers = problems * config.evaluation.samples * num_systems
         tokens = assumed.answer_tokens or config.benchmark.max_new_tokens
-        yield writing_work("answers", writing, assumed, answers=answers, tokens=tokens, rows=rows)
-
-
-def _num_systems(config: TrainConfig) -> int:
-    """Systems that answer the benchmark: baselines, the student, and the student at other ratios."""
-    baselines = [
-        b for b in config.evaluation.baselines if b is not Baseline.ratio_one or config.compression.mixed_ratios
-    ]
-    return len(baselines) + 1 + len(config.evaluation.ratios)
+        yield workload.writing_work("answers", writing, assumed, answers=answers, tokens=tokens, rows=rows)
 
 
 def _trace_tokens(config: TrainConfig, ratio: float = 1.0) -> int:

@@ -10,6 +10,7 @@ code, the input files), so that a repeated command can return them without loadi
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.answers.comparison import checker_fingerprint
-from cotpress.config import EvaluateConfig, PipelineConfig, TrainConfig
+from cotpress.config import EntryConfig, EvaluateConfig, FidelityConfig, PipelineConfig, TrainConfig
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import Dtype
-from cotpress.report.results import read_results
+from cotpress.progress import duration
+from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
+from cotpress.report.results import RunResults, StageRecord, read_results, write_results
+from cotpress.report.stage import report_run, show_run
 from cotpress.store.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
 from cotpress.store.redaction import masked
-from cotpress.store.sweeps import Sweep
+from cotpress.store.sweeps import Sweep, sweep_name
+from cotpress.store.tables import write_records
+from cotpress.tracking import Job
+
+log = logging.getLogger(__name__)
 
 HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning", "plugins")
 """Top-level keys left out of the run's fingerprint. The number format, which `trainer` and the machine determine, is
@@ -37,11 +45,7 @@ _NAME_BYTES = 200
 
 
 def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
-    """Create the run directory of a configuration with its `config.yaml`, and return it.
-
-    Raises:
-        ArtifactError: It cannot be written.
-    """
+    """Create the run directory of a configuration with its `config.yaml`, and return it."""
     path = run_path(config)
     write_config(path, plain(config))
     return path
@@ -49,8 +53,7 @@ def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
 
 def run_path(config: TrainConfig | EvaluateConfig) -> Path:
     """Path of the run directory of a configuration; it need not exist."""
-    values: dict[str, Any] = plain(config)
-    digest = fingerprint(_without({k: v for k, v in values.items() if k not in HARDWARE_KEYS}, SERVER_KEYS))
+    digest = fingerprint(_without(_without_hardware(config), SERVER_KEYS))
     return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
 
 
@@ -60,21 +63,16 @@ def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     Left out are the seed and the ratio, which are part of every row, the keys outside the run's fingerprint, and the
     models' `tuning`, whose values are also in `sft` and `reference`.
     """
-    values: dict[str, Any] = plain(config)
-    kept = {k: v for k, v in values.items() if k not in (*HARDWARE_KEYS, "seed", "ratio")}
+    kept = {k: v for k, v in _without_hardware(config).items() if k not in ("seed", "ratio")}
     return _without(kept, (*SERVER_KEYS, "tuning"))
 
 
 def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
     """Output path of a job of a multirun, so that no job overwrites the output of another.
 
-    It is a folder below `output`, named after the settings that distinguish the job from the others. It is `output`
-    itself if the jobs differ in the shard only, or if each job has a different `output` already.
-
-    Args:
-        output: The setting, resolved.
-        sweep: The job's multirun.
-        overrides: The job's part of the command line.
+    It is a folder below `output` (the setting, resolved), named after those of the job's `overrides` that distinguish
+    it from the others. It is `output` itself if the jobs differ in the shard only, or if each job has a different
+    `output` already.
     """
     if any(text.startswith("output=") and "${" in text for text in overrides):
         return output
@@ -86,6 +84,62 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
     if len(name.encode()) > _NAME_BYTES:
         name = hashlib.sha256(name.encode()).hexdigest()[:16]
     return str(Path(output, name))
+
+
+def tracked_job(
+    config: PipelineConfig | EvaluateConfig | FidelityConfig, run_dir: Path, folder: Path, system: str, data: str
+) -> Job:
+    """Describe the job for the tracker: `system` is the label of its system, `data` its training data or benchmark."""
+    return Job(
+        run_dir=run_dir,
+        name=run_name(config),
+        system=system,
+        tags=(config.model.name, data),
+        ratio=None if isinstance(config, FidelityConfig) else config.ratio,
+        sweep=sweep_name(folder),
+        config=plain(config),
+        output_root=Path(config.output_root),
+    )
+
+
+def finish(
+    run_dir: Path,
+    config: TrainConfig | EvaluateConfig,
+    rows: list[SystemResult],
+    predictions: list[Prediction],
+    stages: Mapping[str, StageRecord],
+) -> tuple[float, Path]:
+    """Write the files of the run directory and show the table; return the accuracy of the last row and the folder."""
+    write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
+    settings = row_settings(config)
+    if isinstance(config, EvaluateConfig):
+        essentials: dict[str, Any] = {"adapter": config.adapter, "ratio": config.ratio}
+    else:
+        essentials = {
+            "scorer": plain(config.scorer),
+            "compression": plain(config.compression),
+            "data": config.data.name,
+            "reference": config.reference.origin,
+            "sft": plain(config.sft.tune),
+        }
+    results = RunResults(
+        name=run_name(config),
+        model=config.model.name,
+        benchmark=config.benchmark.title,
+        seed=config.seed,
+        confidence=config.evaluation.confidence,
+        rows=tuple(rows),
+        stages=tuple(stages.values()),
+        essentials={**essentials, "evaluation": settings["evaluation"]},
+        settings=settings,
+    )
+    write_results(run_dir, results)
+    report_run(run_dir)
+    fresh = [s.seconds for s in stages.values() if s.fresh]
+    reused = len(stages) - len(fresh)
+    log.info("stages: %d computed in %s, %d found done", len(fresh), duration(sum(fresh)), reused)
+    show_run(run_dir)
+    return rows[-1].accuracy.value, run_dir
 
 
 def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
@@ -106,11 +160,13 @@ def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any]
     write_text_atomic(run_dir / FINISHED_FILE, json.dumps({"metric": metric, "circumstances": around}) + "\n")
 
 
-def find_finished(config: TrainConfig | EvaluateConfig) -> tuple[float | None, Path] | None:
+def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
     """Metric and directory of the run of this configuration, if it is finished and its circumstances are unchanged.
 
     None is always safe: the flow then looks up the artifact of each stage.
     """
+    if not isinstance(config, TrainConfig | EvaluateConfig):
+        return None
     if os.environ.get("WANDB_SWEEP_ID"):
         return None  # the agent needs the metrics in this W&B run
     run_dir = run_path(config)
@@ -132,27 +188,39 @@ def write_config(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         ArtifactError: It cannot be written.
     """
+    import yaml
+
+    values = masked(values)
+    text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+    if "\x85" in text:  # PyYAML writes this line break unescaped and reads it as a space
+        text = yaml.safe_dump(values, sort_keys=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(path / "config.yaml", _yaml(masked(values)))
+        write_text_atomic(path / "config.yaml", text)
     except OSError as error:
         raise ArtifactError(f"cannot write the run directory '{path}': {error}. Fix: output_root=DIR") from error
 
 
-def run_name(config: PipelineConfig | EvaluateConfig) -> str:
-    """The configured name, or a name composed of scorer, ratio and model."""
+def run_name(config: PipelineConfig | EvaluateConfig | FidelityConfig) -> str:
+    """The configured name, or a name composed of the settings that distinguish the run."""
+    if isinstance(config, FidelityConfig):
+        return f"fidelity-{config.name or config.scorer.name}-{config.truth.name}"
     if config.name:
         return safe_name(config.name)
-    if isinstance(config, PipelineConfig):
-        mixed = "-mixed" if config.compression.mixed_ratios else ""
-        return safe_name(f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}")
-    return safe_name(f"evaluate-{config.model.name}-{config.benchmark.title}-{config.ratio:g}")
+    if isinstance(config, EvaluateConfig):
+        return safe_name(f"evaluate-{config.model.name}-{config.benchmark.title}-{config.ratio:g}")
+    mixed = "-mixed" if config.compression.mixed_ratios else ""
+    return safe_name(f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}")
 
 
 def safe_name(name: str) -> str:
     """Convert `name` to one part of a path, short enough for file systems."""
     kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
     return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
+
+
+def _without_hardware(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+    return {k: v for k, v in plain(config).items() if k not in HARDWARE_KEYS}
 
 
 def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -205,12 +273,3 @@ def _code() -> str:
     for path in sorted(p for p in package.rglob("*") if p.suffix in (".py", ".csv")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _yaml(values: Mapping[str, Any]) -> str:
-    import yaml
-
-    text = str(yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=False))
-    if "\x85" in text:  # PyYAML writes this line break unescaped and reads it as a space
-        text = str(yaml.safe_dump(dict(values), allow_unicode=False, sort_keys=False))
-    return text

@@ -10,8 +10,12 @@ from cotpress.evaluation.stage import Candidate, evaluate
 from cotpress.evaluation.summary import CountTokens, matched_budgets, summarize, with_reference_tokens
 from cotpress.generation.backends import OpenBackend, open_backend
 from cotpress.records import MIXED, ON_BASE, PREDICTIONS_FILE, Origin, Prediction, System, SystemResult
+from cotpress.report.results import StageRecord
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.tables import read_records
+
+Answered = tuple["Examinee", Artifact, Artifact | None]
+"""A system, the artifact of its answers, and that of its student at ratio 1 where it is compared with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,37 +51,28 @@ class Examinee:
         return replace(self, system=replace(self.system, ratio=ratio), marker_ratio=ratio)
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """An examinee with the artifact of its answers, and that of its student at ratio 1 where it is compared with it."""
-
-    examinee: Examinee
-    answers: Artifact
-    ratio_one: Artifact | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """An artifact of a run and the system that it belongs to; None for what all systems share."""
-
-    artifact: Artifact
-    system: System | None = None
+def stage_record(label: str, artifact: Artifact, system: System | None = None) -> StageRecord:
+    """Return the entry of an artifact in the run's list of stages; no system for what all systems share."""
+    return StageRecord(
+        label=label, artifact=artifact.key, seconds=artifact.seconds, fresh=artifact.fresh, system=system
+    )
 
 
 def student_system(config: TrainConfig) -> System:
     """Return the system of the scorer's student; a student of mixed ratios differs from those of a single one."""
-    mixed = bool(config.compression.mixed_ratios)
-    return System(
-        name=config.scorer.name,
-        origin=Origin.scorer,
-        variant=MIXED if mixed else "",
-        ratio=None if mixed else config.ratio,
-    )
+    variant, ratio = (MIXED, None) if config.compression.mixed_ratios else ("", config.ratio)
+    return System(name=config.scorer.name, origin=Origin.scorer, variant=variant, ratio=ratio)
 
 
-def shortened_system(how: Shortening, *, on_base: bool) -> System:
-    """Return the system of a baseline without training."""
-    return System(name=how.name, origin=Origin.baseline, ratio=how.ratio, variant=ON_BASE if on_base else "")
+def shortened(change: Shortening, of: Examinee | None) -> Examinee:
+    """Return the baseline without training that changes how a system, or without one the untuned model, is asked.
+
+    Its ActRatio is relative to the same model without the change.
+    """
+    system = System(name=change.name, origin=Origin.baseline, ratio=change.ratio)
+    if of is None:
+        return Examinee(system=replace(system, variant=ON_BASE), student=None, shortening=change)
+    return Examinee(system=system, student=of.student, shortening=change, ratio_one=of.ratio_one)
 
 
 def at_ratios(examinee: Examinee, ratios: Iterable[float]) -> list[Examinee]:
@@ -96,12 +91,17 @@ def examine(
     *,
     problems: Artifact,
     store: ArtifactStore,
-    artifacts: MutableMapping[str, Made],
+    stages: MutableMapping[str, StageRecord],
+    count: CountTokens | None,
     opened: OpenBackend = open_backend,
-) -> list[Answered]:
-    """Let all examinees answer the benchmark, those of the same weights in one pass; add the answers to `artifacts`."""
+) -> tuple[list[SystemResult], list[Prediction]]:
+    """Let all examinees answer the benchmark, those of the same weights in one pass; add the answers to `stages`.
+
+    Returns:
+        One row per examinee and all their predictions, see `measure`.
+    """
     everybody = list({id(e): e for x in examinees for e in (x.ratio_one, x) if e is not None}.values())
-    made = evaluate(
+    artifacts = evaluate(
         [_candidate(e, config) for e in everybody],
         model=config.model,
         problems=problems,
@@ -110,10 +110,12 @@ def examine(
         store=store,
         opened=opened,
     )
-    answers = {id(e): artifact for e, artifact in zip(everybody, made, strict=True)}
+    answers = {id(e): artifact for e, artifact in zip(everybody, artifacts, strict=True)}
     for e in everybody:
-        artifacts.setdefault(f"evaluate ({e.system.label}, ratio {e.ratio:g})", Made(answers[id(e)], e.system))
-    return [Answered(e, answers[id(e)], None if e.ratio_one is None else answers[id(e.ratio_one)]) for e in examinees]
+        label = f"evaluate ({e.system.label}, ratio {e.ratio:g})"
+        stages.setdefault(label, stage_record(label, answers[id(e)], e.system))
+    systems = [(e, answers[id(e)], None if e.ratio_one is None else answers[id(e.ratio_one)]) for e in examinees]
+    return measure(systems, config.evaluation, count)
 
 
 def _candidate(examinee: Examinee, config: TrainConfig | EvaluateConfig) -> Candidate:
@@ -138,27 +140,28 @@ def measure(
     """
     answers = {
         artifact.key: with_reference_tokens(read_records(artifact.file(PREDICTIONS_FILE), Prediction), count)
-        for artifact in [a for s in systems for a in (s.answers, s.ratio_one) if a is not None]
+        for _, own, ratio_one in systems
+        for artifact in (own, ratio_one)
+        if artifact is not None
     }
-    originals = (answers[s.answers.key] for s in systems if s.examinee.system.origin is Origin.original)
+    originals = (answers[own.key] for e, own, _ in systems if e.system.origin is Origin.original)
     original = next(originals, None)
     budgets = matched_budgets(config.budgets, original)
     rows = []
-    for s in systems:
-        e = s.examinee
+    for e, own, ratio_one in systems:
         student = e.student if isinstance(e.student, Artifact) else None
         row = summarize(
-            answers[s.answers.key],
+            answers[own.key],
             e.system.label,
             e.ratio,
             e.actual_ratio,
             original,
             training_ratio=e.training_ratio,
-            ratio_one=None if s.ratio_one is None else answers[s.ratio_one.key],
+            ratio_one=None if ratio_one is None else answers[ratio_one.key],
             budgets=budgets,
             confidence=config.confidence,
-            artifacts={a.stage: a.key for a in (student, s.answers) if a is not None},
+            artifacts={a.stage: a.key for a in (student, own) if a is not None},
         )
         num_rows = None if student is None else int(student.manifest["num_rows"])
         rows.append(replace(row, identity=e.system, num_training_rows=num_rows))
-    return rows, [p for s in systems for p in answers[s.answers.key]]
+    return rows, [p for _, own, _ in systems for p in answers[own.key]]

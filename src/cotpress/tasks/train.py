@@ -12,13 +12,12 @@ from pathlib import Path
 from cotpress.compression.stage import reached_ratio
 from cotpress.config import TrainConfig
 from cotpress.evaluation.config import Baseline, Prompted
-from cotpress.evaluation.protocol import Shortening, shortening
+from cotpress.evaluation.protocol import shortening
 from cotpress.evaluation.summary import token_counter
 from cotpress.records import BASE, ORIGINAL
-from cotpress.tasks.finish import finish, tracked_job
 from cotpress.tasks.flow import Flow
-from cotpress.tasks.run_directory import run_directory
-from cotpress.tasks.systems import Examinee, at_ratios, measure, shortened_system, student_system
+from cotpress.tasks.run_directory import finish, run_directory, tracked_job
+from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, student_system
 from cotpress.tracking import open_tracker, track_results
 
 
@@ -30,12 +29,13 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
         flow.find_problems()
-        baselines = [e for b in config.evaluation.baselines for e in _baseline(b, config, flow)]
-        systems = flow.examined([*baselines, *_compressed(config, flow)])
-        rows, predictions = measure(systems, config.evaluation, count)
+        examinees = [e for b in config.evaluation.baselines for e in _baseline(b, config, flow)]
+        examinees += _compressed(config, flow)
+        rows, predictions = examine(
+            examinees, config, problems=flow.problems, store=flow.store, stages=flow.stages, count=count
+        )
         track_results(tracker, rows, predictions)
-    finish(run_dir, config, rows, predictions, flow.artifacts)
-    return rows[-1].accuracy.value, run_dir
+    return finish(run_dir, config, rows, predictions, flow.stages)
 
 
 def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[Examinee]:
@@ -44,20 +44,17 @@ def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[Examinee]
         case Baseline.base:
             return [Examinee(system=BASE, student=None, actual_ratio=1.0)]
         case Baseline.original:
-            return [Examinee(system=ORIGINAL, student=flow.student(ORIGINAL, flow.uncompressed()), actual_ratio=1.0)]
+            return [_original(flow)]
         case Baseline.ratio_one:
             return []  # a row of the scorer's own student, see `_compressed`
-        case _:
-            change = shortening(kind, config.ratio, config.evaluation.instructions)
-            return [] if change is None else [_shortened(change, config, flow)]
+    change = shortening(kind, config.ratio, config.evaluation.instructions)
+    if change is None:
+        return []
+    return [shortened(change, None if config.evaluation.prompted is Prompted.base else _original(flow))]
 
 
-def _shortened(change: Shortening, config: TrainConfig, flow: Flow) -> Examinee:
-    """Build the row of a baseline without training, on Original or on the untuned model."""
-    if config.evaluation.prompted is Prompted.base:
-        return Examinee(system=shortened_system(change, on_base=True), student=None, shortening=change)
-    student = flow.student(ORIGINAL, flow.uncompressed())
-    return Examinee(system=shortened_system(change, on_base=False), student=student, shortening=change)
+def _original(flow: Flow) -> Examinee:
+    return Examinee(system=ORIGINAL, student=flow.student(ORIGINAL, flow.uncompressed()), actual_ratio=1.0)
 
 
 def _compressed(config: TrainConfig, flow: Flow) -> list[Examinee]:

@@ -19,8 +19,8 @@ from urllib.parse import urlparse
 from cotpress.errors import MissingExtraError
 from cotpress.store.artifacts import MANIFEST, Artifact, fingerprint, write_text_atomic
 from cotpress.store.redaction import masked, without_secrets
+from cotpress.tracking import METRICS_FILE, Job, Table, artifact_metrics, stage_of
 from cotpress.tracking.config import ArtifactKind, TrackerConfig
-from cotpress.tracking.tracker import METRICS_FILE, Job, Table, artifact_metrics, stage_of
 
 log = logging.getLogger(__name__)
 
@@ -45,28 +45,21 @@ _Mode = Literal["online", "offline", "disabled", "shared"]
 
 @dataclass(slots=True)
 class _Run:
-    """The open W&B run with its stage and system.
-
-    Attributes:
-        holds: Identities that are noted as sent when the run is finished.
-        stepped: Prefixes with a step axis.
-    """
+    """The open W&B run with its stage and system."""
 
     run: Any
     stage: str
     system: str
     holds: list[str] = field(default_factory=list)
+    """Identities that are noted as sent when the run is finished."""
     stepped: set[str] = field(default_factory=set)
+    """Prefixes with a step axis."""
 
 
 class WandbTracker:
     """Sends a job to W&B; if the service does not answer, the job's runs are written to disk from then on.
 
-    Any other failure is logged once and ends the sending.
-
-    Args:
-        config: Project, entity, and the files and tables to send.
-        job: W&B writes its files to `wandb/` below the job's run directory.
+    Any other failure is logged once and ends the sending. W&B writes its files to `wandb/` below the run directory.
 
     Raises:
         MissingExtraError: The package wandb is not installed.
@@ -88,17 +81,16 @@ class WandbTracker:
         self._broken = False
         self._mode = wandb_mode()
         self._num_runs = self._num_known = 0
+        self._how_to_send = f"wandb sync {job.run_dir}/wandb/*run-*"
 
-    def log(
-        self, stage: str, metrics: Mapping[str, float], step: int | None = None, *, system: str = "", once: str = ""
-    ) -> None:
+    def log(self, stage: str, metrics: Mapping[str, float], step: int | None, *, system: str, once: str) -> None:
         """Send the metrics; the W&B step axis of a stage is `stage/step`."""
         with self._guarded():
             current = self._run(stage, system, once, ratio=metrics.get("target_ratio"))
             if current is not None:
                 self._log(current, self._prefix(stage, system), metrics, step)
 
-    def artifact(self, artifact: Artifact, *, system: str = "") -> None:
+    def artifact(self, artifact: Artifact, *, system: str) -> None:
         """Send the numbers of the artifact, and its files if the settings select their kind and size."""
         if artifact.stage in _IN_RESULTS:
             return
@@ -110,13 +102,11 @@ class WandbTracker:
                 if not (known and self._agent):
                     self._send_files(current, artifact)
 
-    def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str = "") -> None:
+    def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str) -> None:
         """Send a table with the run of its stage; do nothing if that run was sent before."""
         with self._guarded():
             current = self._open
-            if current is None or self._config.table_rows == 0:
-                return
-            if not self._agent and (current.stage, current.system) != (stage, system):
+            if current is None or self._config.table_rows == 0 or not self._holds(current, stage, system):
                 return
             table = make(self._config.table_rows)
             sent = self._wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
@@ -132,19 +122,23 @@ class WandbTracker:
             )  # fmt: skip
         if self._num_runs:
             offline = self._mode == "offline"
-            where = f"offline; to send: {self._how_to_send()}" if offline else "sent"
+            where = f"offline; to send: {self._how_to_send}" if offline else "sent"
             log.info("W&B: %d runs of project '%s', %s", self._num_runs, self._config.project, where)
 
     def _prefix(self, stage: str, system: str) -> str:
         """Prefix of metric names; separate runs omit the system, so that all systems share a panel."""
         return stage_of(stage, system) if self._agent else stage
 
+    def _holds(self, current: _Run, stage: str, system: str) -> bool:
+        """True if the open run is that of the stage and system; that of an agent holds all."""
+        return self._agent or (current.stage, current.system) == (stage, system)
+
     def _run(self, stage: str, system: str, once: str, ratio: float | None = None) -> _Run | None:
         """The run of a stage, started if necessary; None if it was sent before or W&B has failed."""
         if self._broken:
             return None
         current = self._open
-        if current is None or not (self._agent or (current.stage, current.system) == (stage, system)):
+        if current is None or not self._holds(current, stage, system):
             if once and not self._agent and self._note(once).exists():
                 self._num_known += 1
                 return None
@@ -165,30 +159,25 @@ class WandbTracker:
             silent=True, console="off", disable_git=True, x_disable_meta=True, init_timeout=INIT_TIMEOUT_S,
             finish_timeout=FINISH_TIMEOUT_S, finish_timeout_raises=True,
         )  # fmt: skip
-
-        def begin() -> Any:
-            return self._wandb.init(
-                project=config.project,
-                entity=config.entity,
-                dir=str(job.run_dir),
-                name=job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
-                group=job.sweep,
-                job_type=AGENT_JOB if self._agent else stage,
-                tags=[tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B refuses longer tags
-                config={**masked(job.config), "system": name, "stage": stage},
-                mode=self._mode,
-                # An earlier job of this process may have left a run open.
-                reinit="finish_previous",
-                settings=settings,
-            )
-
+        options: dict[str, Any] = {
+            "project": config.project,
+            "entity": config.entity,
+            "dir": str(job.run_dir),
+            "name": job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
+            "group": job.sweep,
+            "job_type": AGENT_JOB if self._agent else stage,
+            "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B refuses longer tags
+            "config": {**masked(job.config), "system": name, "stage": stage},
+            "reinit": "finish_previous",  # an earlier job of this process may have left a run open
+            "settings": settings,
+        }
         try:
-            run = begin()
+            run = self._wandb.init(**options, mode=self._mode)
         except self._wandb.errors.CommError as error:
             if self._mode != "online" or self._agent:
                 raise
             self._go_offline(error)
-            run = begin()
+            run = self._wandb.init(**options, mode=self._mode)
         self._num_runs += 1
         return _Run(run, stage, system)
 
@@ -196,11 +185,8 @@ class WandbTracker:
         self._mode = "offline"
         first = without_secrets(str(error)).partition("\n")[0]
         log.warning(
-            "W&B does not answer (%s); runs are kept on disk from here on, to send: %s", first, self._how_to_send()
+            "W&B does not answer (%s); runs are kept on disk from here on, to send: %s", first, self._how_to_send
         )
-
-    def _how_to_send(self) -> str:
-        return f"wandb sync {self._job.run_dir}/wandb/*run-*"
 
     def _log(self, current: _Run, prefix: str, metrics: Mapping[str, float], step: int | None) -> None:
         if step is not None and prefix not in current.stepped:
@@ -233,18 +219,19 @@ class WandbTracker:
 
     def _finish(self, *, failed: bool = False) -> None:
         current, self._open = self._open, None
-        if current is not None:
-            with self._guarded():
-                try:
-                    current.run.finish(exit_code=1 if failed else 0)
-                except TimeoutError as error:
-                    self._go_offline(error)
-                    return
-                if not failed:
-                    self._sent.mkdir(parents=True, exist_ok=True)
-                    for identity in current.holds:
-                        note = {"identity": identity, "run": str(current.run.id)}
-                        write_text_atomic(self._note(identity), json.dumps(note) + "\n")
+        if current is None:
+            return
+        with self._guarded():
+            try:
+                current.run.finish(exit_code=1 if failed else 0)
+            except TimeoutError as error:
+                self._go_offline(error)
+                return
+            if not failed:
+                self._sent.mkdir(parents=True, exist_ok=True)
+                for identity in current.holds:
+                    note = {"identity": identity, "run": str(current.run.id)}
+                    write_text_atomic(self._note(identity), json.dumps(note) + "\n")
 
     def _note(self, identity: str) -> Path:
         """File that notes what was sent; without it the thing is sent again."""
@@ -261,19 +248,15 @@ class WandbTracker:
 
 def wandb_mode() -> _Mode:
     """`WANDB_MODE` if it is set (W&B validates it), else `online` if there is a login, else `offline`."""
-    chosen = os.environ.get("WANDB_MODE")
-    if chosen:
+    if chosen := os.environ.get("WANDB_MODE"):
         return cast("_Mode", chosen)
-    return "online" if os.environ.get("WANDB_API_KEY") or _has_login() else "offline"
-
-
-def _has_login() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    path = os.environ.get("NETRC")
     try:
-        return netrc.netrc(Path(path) if path else None).authenticators(host) is not None
+        return "online" if netrc.netrc(os.environ.get("NETRC") or None).authenticators(host) else "offline"
     except (OSError, netrc.NetrcParseError):
-        return False
+        return "offline"
 
 
 def _safe(name: str) -> str:

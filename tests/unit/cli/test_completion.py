@@ -88,10 +88,10 @@ def test_zsh_and_fish_get_meanings(shell: str) -> None:
     assert output == "reference=none\tNo reference model: the base model scores\n"
 
 
-@pytest.mark.parametrize("wanted", ["install=tcsh", "install", "query=", "remove=bash"])
-def test_unknown_shell_or_action_is_refused(wanted: str) -> None:
+@pytest.mark.parametrize("argument", ["install=tcsh", "install", "query=", "remove=bash"])
+def test_unknown_shell_or_action_is_refused(argument: str) -> None:
     with pytest.raises(ConfigError, match=r"allowed: install=SHELL with SHELL one of bash, zsh, fish"):
-        shell_completion("train", CONF, ["-sc", wanted], {})
+        shell_completion("train", CONF, ["-sc", argument], {})
 
 
 ASK = """

@@ -11,7 +11,7 @@ from cotpress.records import BASE, PREDICTIONS_FILE, Interval, Origin, Predictio
 from cotpress.report.table import csv_table, markdown_table, notes, plain_table
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import write_records
-from cotpress.tasks.systems import Answered, Examinee, measure
+from cotpress.tasks.systems import Examinee, measure
 from support.judged import table_of
 
 
@@ -66,6 +66,6 @@ def test_number_of_traces_is_that_of_the_training_stage(tmp_path: Path) -> None:
     cts = System(name="cts", origin=Origin.scorer, ratio=0.5)
     trained = Examinee(system=cts, actual_ratio=0.5, student=student)
     untuned = Examinee(system=BASE, student=None)
-    rows, _ = measure([Answered(trained, answers), Answered(untuned, answers)], EvaluationConfig())
+    rows, _ = measure([(trained, answers, None), (untuned, answers, None)], EvaluationConfig())
     assert [(r.system, r.source) for r in rows] == [("cts", cts), ("Base", BASE)]
     assert [r.num_training_rows for r in rows] == [17, None]

@@ -1,15 +1,14 @@
 import csv
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cotpress.records import Interval, Prediction, SystemResult
 from cotpress.store.artifacts import Artifact
-from cotpress.tracking import Job, Table, Tracker, open_tracker, read_metrics, track_results
+from cotpress.tracking import PREDICTION_COLUMNS, Job, Table, Tracker, open_tracker, track_results
 from cotpress.tracking.config import TrackerConfig, TrackerKind
-from cotpress.tracking.tracker import PREDICTION_COLUMNS
+from support.metrics import read_metrics
 
 CSV = TrackerConfig(kind=TrackerKind.csv)
 MakeJob = Callable[..., Job]
@@ -42,8 +41,8 @@ def test_stage_of_another_system_is_named_after_the_system(
     with open_tracker(TrackerConfig(kind=kind), job()) as tracker:
         tracker.log("sft", {"loss": 1.0}, step=1)
         tracker.of_system("Original").log("sft", {"loss": 2.0}, step=1)
-        tracker.log("evaluate", {"accuracy": 0.1}, system="LC-Prompt (Base)")
-        tracker.artifact(artifact("compress", actual_ratio=0.5, name="cts"), system="Original")
+        tracker.of_system("LC-Prompt (Base)").log("evaluate", {"accuracy": 0.1})
+        tracker.of_system("Original").artifact(artifact("compress", actual_ratio=0.5, name="cts"))
     rows = read_metrics(job().run_dir)
     assert rows[:3] == [
         ("sft", 1, "loss", 1.0), ("sft_original", 1, "loss", 2.0), ("evaluate_lc_prompt_base", None, "accuracy", 0.1),
@@ -73,10 +72,6 @@ def test_names_with_commas_and_infinite_values_are_read_back(job: MakeJob) -> No
     assert read_metrics(job().run_dir) == [("evaluate", None, "tokens, mean", float("inf"))]
 
 
-def test_missing_metrics_file_gives_no_metrics(tmp_path: Path) -> None:
-    assert read_metrics(tmp_path) == []
-
-
 def row(system: str, ratio: float, accuracy: float) -> SystemResult:
     return SystemResult(
         system=system, target_ratio=ratio, actual_ratio=None, accuracy=Interval(value=accuracy, low=0, high=1, n=4),
@@ -94,14 +89,15 @@ def prediction(system: str, ratio: float) -> Prediction:
 
 class Recorder(Tracker):
     def __init__(self) -> None:
+        self._system = ""
         self.logged: list[tuple[str, dict[str, float], str, str]] = []
         self.tables: dict[str, Table] = {}
 
-    def log(self, stage: str, metrics: Any, step: int | None = None, *, system: str = "", once: str = "") -> None:
-        self.logged.append((stage, dict(metrics), system, once))
+    def log(self, stage: str, metrics: Any, step: int | None = None, *, once: str = "") -> None:
+        self.logged.append((stage, dict(metrics), self._system, once))
 
-    def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str = "") -> None:
-        self.tables[f"{stage}/{name} {system}"] = make(1)
+    def table(self, stage: str, name: str, make: Callable[[int], Table]) -> None:
+        self.tables[f"{stage}/{name} {self._system}"] = make(1)
 
 
 def test_last_row_is_the_own_system_and_repeated_systems_are_named_with_their_ratio() -> None:
@@ -117,7 +113,7 @@ def test_last_row_is_the_own_system_and_repeated_systems_are_named_with_their_ra
     assert (metrics["mean_generated_tokens"], metrics["target_ratio"], metrics["num_questions"]) == (20.0, 0.5, 4.0)
     assert "actual_ratio" not in metrics  # not measured
     table = tracker.tables["evaluate/predictions "]
-    assert table.columns == PREDICTION_COLUMNS
+    assert table.columns == tuple(PREDICTION_COLUMNS)
     assert [dict(zip(table.columns, r, strict=True)) for r in table.rows] == [
         {"question_id": "q1", "sample": 0, "prompt": "1+1?", "generation": "It is 2.", "answer": "2", "gold": "2",
          "correct": True, "tokens": 5, "thinking_tokens": 0, "finish_reason": "stop", "ratio": 0.5},

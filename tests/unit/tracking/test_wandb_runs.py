@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from cotpress.store.artifacts import Artifact
-from cotpress.tracking import Job, Table, open_tracker, read_metrics, wandb_runs
+from cotpress.tracking import Job, Table, open_tracker, wandb_runs
 from cotpress.tracking.config import ArtifactKind, TrackerConfig, TrackerKind
 from cotpress.tracking.wandb_runs import wandb_mode
+from support.metrics import read_metrics
 from support.silent import silent_service
 from support.wandb_files import KEY, OfflineRun, offline_runs
 
@@ -45,7 +46,7 @@ def test_each_stage_is_a_run_of_the_sweep_with_metrics_table_and_files(
         for step in range(3):
             tracker.log("sft", {"loss": 2.0 - step}, step=step)
         tracker.artifact(adapter)
-        tracker.log("evaluate", {"accuracy": 0.8, "target_ratio": 1.0}, system="Original", once="a")
+        tracker.of_system("Original").log("evaluate", {"accuracy": 0.8, "target_ratio": 1.0}, once="a")
         tracker.log("evaluate", {"accuracy": 0.5, "target_ratio": 0.7}, once="b")
     runs = by_stage(tmp_path)
     assert runs.keys() == {
