@@ -23,13 +23,14 @@ from cotpress.answers import Extractor, checker_fingerprint, judge, statement_ra
 from cotpress.data.config import Format, Pick, SelfWrittenDataConfig
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import DataError
-from cotpress.generation.asking import Request, ask, journal
+from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import (
     CTS_TEMPERATURE,
     CTS_TOP_P,
     LENGTH,
     REFUSED,
     STOP,
+    Request,
     generation_identity,
     open_backend,
     sampling_of,

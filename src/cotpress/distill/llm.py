@@ -32,12 +32,13 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.distill.alignment import Word, align, matched_ranges, words
 from cotpress.distill.config import LlmDistillConfig
 from cotpress.distill.extractors import Extracted, Ranges, merged
-from cotpress.generation.asking import Request, ask, journal
+from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import (
     LENGTH,
     REFUSED,
     STOP,
     Message,
+    Request,
     generation_identity,
     open_backend,
     sampling_of,

@@ -8,7 +8,6 @@ import torch
 
 from cotpress.evaluation.judging import prediction
 from cotpress.evaluation.protocol import Answer, Protocol, answer_key
-from cotpress.generation.asking import complete
 from cotpress.generation.backends import Backend
 from cotpress.generation.hf import TransformersBackend
 from cotpress.modeling.config import ModelConfig
@@ -76,6 +75,6 @@ def answer_problems(
 ) -> list[Prediction]:
     """Greedy, judged answers of a student, one per problem in their order."""
     requests = protocol.requests(problems, chat)
-    done = dict(zip(requests, complete(backend, list(requests.values())), strict=True))
+    done = dict(zip(requests, backend.complete(list(requests.values())), strict=True))
     answers = [(p, Answer.of(p, 0, done[answer_key(p.id, 0)], chat)) for p in problems]
     return [prediction(p, answer, chat, system=system, ratio=ratio, thinks=True) for p, answer in answers]

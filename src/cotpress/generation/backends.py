@@ -1,8 +1,4 @@
-"""Interface of generation backends, and the function that opens one from its settings.
-
-A backend is a model in this process (`hf.TransformersBackend`) or a server with the OpenAI interface
-(`server.ServerBackend`); both give the same records.
-"""
+"""Requests, completions, and the backends that complete them: a model in this process or a server."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -33,6 +29,22 @@ class Message(TypedDict):
 
 Prompt: TypeAlias = Sequence[int] | Sequence[Message]
 """Exact token ids (at least one), or a conversation that the model's own chat template renders."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt to complete.
+
+    Attributes:
+        prompt: Token ids or a conversation.
+        max_new_tokens: Budget in tokens, the end token included.
+        stream: Name of its stream of random numbers. A draw depends on the seed, this name and the position, not on
+            the other requests of the call.
+    """
+
+    prompt: Prompt
+    max_new_tokens: int
+    stream: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,39 +92,21 @@ class Generation:
 
 
 OnDone = Callable[[int, Generation], None]
-"""Callback with the index of a prompt and its completion, called in the caller's thread as soon as it is finished."""
+"""Callback with the index of a request and its completion, called in the caller's thread as soon as it is finished."""
 
 
 class Backend(Protocol):
     """Completes prompts."""
 
     def complete(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        max_new_tokens: int | Sequence[int],
-        sampling: Sampling = GREEDY,
-        streams: Sequence[str] | None = None,
-        on_done: OnDone | None = None,
+        self, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
     ) -> list[Generation]:
-        """Completions in the order of the prompts.
-
-        Args:
-            prompts: Token ids or conversations.
-            max_new_tokens: Budget per completion in tokens, the end token included; one for all or one for each.
-            sampling: Choice of the next token.
-            streams: Name of each prompt's stream of random numbers. A draw depends on the seed, this name and the
-                position, not on the other prompts of the call. None names the streams by index.
-            on_done: Called once per prompt.
+        """Completions in the order of the requests; `on_done` is called once for each.
 
         Raises:
             GenerationError: A server cannot be reached, refuses the request, or answers with something else.
+            MemoryLimitError: A single text does not fit the memory of this process.
         """
-
-
-def budgets(max_new_tokens: int | Sequence[int], num_prompts: int) -> list[int]:
-    """One budget per prompt."""
-    return [max_new_tokens] * num_prompts if isinstance(max_new_tokens, int) else list(max_new_tokens)
 
 
 def open_backend(
@@ -125,7 +119,7 @@ def open_backend(
 ) -> Backend:
     """The configured backend, ready to generate.
 
-    `adapter` is a directory or hub id of a PEFT adapter to put on the model; a server is asked to load it.
+    `adapter` is a directory or hub id of a PEFT adapter to put on the model, here or on the server.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -153,10 +147,7 @@ OpenBackend = Callable[..., Backend]
 
 
 class KeptBackend:
-    """Opens backends and keeps the last one, so that a sweep loads the same weights once.
-
-    It holds at most one model and releases it before it loads another.
-    """
+    """Opens backends and keeps the last one, so that a sweep loads the same weights once; holds at most one model."""
 
     def __init__(self) -> None:
         self._key = ""
