@@ -331,7 +331,7 @@ def write(
         },
         "max_new_tokens": config.max_new_tokens,
         "samples": config.samples,
-        **generation_identity(generation, model, trainer, store, adapter=config.adapter),
+        **generation_identity(generation, model, trainer, adapter=config.adapter),
     }
 
     def produce(folder: Path) -> Summary:

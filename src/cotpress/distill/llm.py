@@ -106,7 +106,7 @@ def extract(
         "show_response": config.show_response,
         "chunk_words": config.chunk_words,
         "max_new_tokens": config.max_new_tokens,
-        **generation_identity(config.generation, writer, trainer, store),
+        **generation_identity(config.generation, writer, trainer),
     }
 
     def produce(folder: Path) -> Summary:

@@ -172,7 +172,7 @@ class _Answering:
 
     def _identity(self, candidate: Candidate) -> dict[str, Any]:
         """Everything that determines the answers; a server's address, a key or a speed does not."""
-        writer = generation_identity(self._generation, self._model, self._trainer, self._store)["model"]
+        writer = generation_identity(self._generation, self._model, self._trainer)["model"]
         student: object = candidate.student
         if isinstance(student, Artifact):
             student = student.key

@@ -28,12 +28,7 @@ def _generation(token_ids: Sequence[int] | None, **fields: Any) -> Generation:
 
 
 def ask(
-    batches: Sequence[Batch],
-    backend: Callable[[], Backend],
-    *,
-    label: str,
-    unit: str,
-    sampling: Sampling = GREEDY,
+    batches: Sequence[Batch], backend: Callable[[], Backend], *, label: str, unit: str, sampling: Sampling = GREEDY
 ) -> list[float]:
     """Complete the requests that have no completion yet, and add each completion as soon as it is finished.
 

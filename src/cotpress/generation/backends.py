@@ -163,7 +163,7 @@ class KeptBackend:
         adapter: str | None = None,
     ) -> Backend:
         """See `open_backend`."""
-        weights = generation_identity(config, model, trainer, store, adapter=adapter)["model"]
+        weights = generation_identity(config, model, trainer, adapter=adapter)["model"]
         key = fingerprint(
             {"weights": weights, "attention": model.attention, "config": config, "trainer": trainer, "adapter": adapter}
         )
@@ -175,18 +175,13 @@ class KeptBackend:
 
 
 def generation_identity(
-    config: GenerationConfig,
-    model: ModelConfig,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
-    *,
-    adapter: str | None = None,
+    config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, *, adapter: str | None = None
 ) -> dict[str, Any]:
     """Model and sampling, which determine the texts together with prompts and budgets; no address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
         writer: dict[str, Any] = {"served": config.model}
     else:
-        writer = {**model_identity(model, store, pick_device(trainer)), "context_tokens": model.context_tokens}
+        writer = {**model_identity(model, pick_device(trainer)), "context_tokens": model.context_tokens}
     if adapter is not None:
         writer["adapter"] = source_identity(adapter, key="adapter")
     return {"model": writer, "sampling": sampling_of(config)}

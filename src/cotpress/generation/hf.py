@@ -11,7 +11,6 @@ and the name of its stream, so a resumed run continues with the same draws.
 """
 
 import hashlib
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cotpress.generation.row_cache import KeysValues
-
-log = logging.getLogger(__name__)
 
 JOIN_SHARE = 1 / 8
 """Prompts join when this share of the batch is free: reading a few at once costs less than one by one."""
@@ -168,12 +165,7 @@ class _Writer:
     """State of one call: waiting rows, and active rows in the order of the cache's slots."""
 
     def __init__(
-        self,
-        model: torch.nn.Module,
-        rows: Sequence[_Row],
-        ends: frozenset[int],
-        sampling: Sampling,
-        batch_size: int,
+        self, model: torch.nn.Module, rows: Sequence[_Row], ends: frozenset[int], sampling: Sampling, batch_size: int
     ) -> None:
         from cotpress.generation.row_cache import RowCache
 

@@ -22,6 +22,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 _INDEX = "*.safetensors.index.json"
 _KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 _OTHERS = "Other formats can run code or be cut short, so they are not read."
+_SAVE = "Fix: save it once with model.save_pretrained(DIR) and give "
 
 
 def check_weights(folder: Path, named: str, key: str) -> None:
@@ -37,8 +38,7 @@ def check_weights(folder: Path, named: str, key: str) -> None:
     """
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"{key}: '{named}' has no safetensors weights: {folder} holds {_names(folder)}. {_OTHERS} "
-            f"Fix: save it once with model.save_pretrained(DIR) and give {key}=DIR"
+            f"{key}: '{named}' has no safetensors weights: {folder} holds {_names(folder)}. {_OTHERS} {_SAVE}{key}=DIR"
         )
     for index in sorted(folder.glob(_INDEX)):
         parts = _json(index, named, key).get("weight_map")
@@ -52,13 +52,7 @@ def check_weights(folder: Path, named: str, key: str) -> None:
 
 
 def check_settings(folder: Path, named: str, key: str, *, trust_remote_code: bool) -> None:
-    """Refuse settings that run code without the user's consent.
-
-    Args:
-        folder: Local folder of the model.
-        named: Path or hub id given by the user.
-        key: Configuration key of `named`, for messages.
-        trust_remote_code: Whether the user trusts the code in this folder.
+    """Refuse settings that run code without the user's consent; `trust_remote_code` covers code in this folder.
 
     Raises:
         ModelError: A file names a kernel from the hub or the code of another repository, or is not a JSON object.
@@ -93,10 +87,7 @@ def check_adapter(folder: Path, named: str, key: str) -> None:
             f"{key}=DIR; a whole model is no adapter, give it as model=hub model.path=DIR"
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise ModelError(
-            f"{key}: '{named}' has no {ADAPTER_WEIGHTS} but {_names(folder)}. {_OTHERS} "
-            f"Fix: save it once with model.save_pretrained(DIR) and give {key}=DIR"
-        )
+        raise ModelError(f"{key}: '{named}' has no {ADAPTER_WEIGHTS} but {_names(folder)}. {_OTHERS} {_SAVE}{key}=DIR")
     settings = _json(folder / ADAPTER_CONFIG, named, key)
     if settings.get("megatron_config"):
         raise ModelError(
@@ -107,15 +98,7 @@ def check_adapter(folder: Path, named: str, key: str) -> None:
 
 @contextmanager
 def reading(what: str, fix: str = "") -> Iterator[None]:
-    """Turn any error of a library that reads foreign files into a `ModelError`.
-
-    Args:
-        what: Start of the message: the file or folder and its use.
-        fix: End of the message.
-
-    Raises:
-        ModelError: The code inside failed.
-    """
+    """Turn any error of a library that reads foreign files into a `ModelError` that begins with `what`."""
     try:
         yield
     except (CotpressError, MemoryError):
@@ -151,7 +134,7 @@ def _json(path: Path, named: str, key: str) -> dict[str, Any]:
 
 
 def _leaves(value: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """All values in nested settings, each with the path of keys to it."""
+    """Values in nested settings, each with the path of keys to it."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, (*place, str(key)))

@@ -26,10 +26,9 @@ def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
         hidden_ND: States that predict the targets.
         targets_N: int64 token ids.
     """
-    # On a GPU whole rows are as fast. A subclass (quantised) or wrapper (LoRA) has no plain weight to split.
-    if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
+    if not _splits(head, hidden_ND):
         rows = _rows_at_once(head, hidden_ND)
-        return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_at_once(head, h, t))
+        return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_of(_logits(head, h), t))
     rows, columns = _CPU_BLOCK
     weights = torch.split(head.weight, columns)
     biases = [None] * len(weights) if head.bias is None else torch.split(head.bias, columns)
@@ -43,7 +42,7 @@ def target_readings(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
     The log-probability, in nats, is that of `target_logprobs`. The entropy is that of the whole prediction, in nats, in
     [0, log V]. The rank is the number of words with a higher logit: 0 for the model's first choice. Arguments as there.
     """
-    if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
+    if not _splits(head, hidden_ND):
 
         def readings(states_ND: torch.Tensor, chosen_N: torch.Tensor) -> torch.Tensor:
             logits_NV = _logits(head, states_ND)
@@ -70,15 +69,19 @@ def target_readings(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
     return _by_rows(rows, hidden_ND, targets_N, readings_of_block)
 
 
+def _splits(head: torch.nn.Module, hidden_ND: torch.Tensor) -> bool:
+    """True if logits are computed in blocks of the vocabulary, which is faster on a CPU only.
+
+    A subclass (quantised) or wrapper (LoRA) of the linear layer has no plain weight to split.
+    """
+    return hidden_ND.device.type == "cpu" and type(head) is torch.nn.Linear
+
+
 def _entropies_and_ranks(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     rank_N = (logits_NV > logits_NV.gather(1, targets_N[:, None])).sum(dim=1).float()
     shares_NV = logits_NV.softmax(dim=1)
     # entr(p) = -p log p is 0 where p underflows, where p * log p would be 0 * -inf.
     return torch.special.entr(shares_NV, out=shares_NV).sum(dim=1), rank_N
-
-
-def _logprobs_at_once(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    return _logprobs_of(_logits(head, hidden_ND), targets_N)
 
 
 def _logprobs_of(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
@@ -92,7 +95,7 @@ def _logprobs_of(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tens
 def _logprobs_by_block(
     blocks: Sequence[tuple[torch.Tensor, torch.Tensor | None]], hidden_ND: torch.Tensor, targets_N: torch.Tensor
 ) -> torch.Tensor:
-    """As `_logprobs_at_once`, with the normaliser summed over blocks of the vocabulary."""
+    """As `_logprobs_of`, with the normaliser summed over blocks of the vocabulary."""
     chosen_N, sums, first = torch.zeros(targets_N.shape), [], 0
     for weight_BD, bias_B in blocks:
         logits_NB = linear(hidden_ND, weight_BD, bias_B).float()

@@ -56,7 +56,7 @@ class Packed:
 
 
 def pack(sequences: Sequence[Sequence[int] | NDArray[np.integer[Any]]]) -> Packed:
-    """Concatenate sequences of token ids, each of at least one token; on the CPU."""
+    """Concatenate sequences of token ids, each of at least one token, on the CPU."""
     lengths = tuple(len(sequence) for sequence in sequences)
     if not lengths or min(lengths) == 0:
         raise ValueError(f"a pack needs sequences of at least one token, got the lengths {lengths}")
@@ -78,16 +78,11 @@ def plan_packs(lengths: Sequence[int], tokens_per_pack: int) -> list[list[int]]:
     return packs
 
 
-def can_pack(decoder: torch.nn.Module) -> bool:
-    """True if every layer is attention with an exchangeable attention function, as packing requires."""
-    return _reason_against(decoder) is None
-
-
-def _reason_against(decoder: torch.nn.Module) -> str | None:
+def packing_obstacle(decoder: torch.nn.Module) -> str | None:
     """Property of the decoder that makes packing impossible, in words; None if there is none.
 
-    An exchangeable attention function is not enough: a convolution or linear attention layer carries its state from
-    one sequence into the next, and no mask prevents it.
+    Packing requires that every layer is attention with an exchangeable attention function: a convolution or linear
+    attention layer carries its state from one sequence into the next, and no mask prevents it.
     """
     if not getattr(decoder, "_supports_attention_backend", False):
         return "does not use transformers' attention interface"
@@ -108,19 +103,17 @@ def packed_states(decoder: torch.nn.Module, packed: Packed) -> torch.Tensor:
     Raises:
         ModelError: The architecture cannot keep its attention within the borders.
     """
-    if len(packed.lengths) == 1:
-        states: torch.Tensor = decoder(input_ids=packed.ids, use_cache=False).last_hidden_state[0]
-        return states
-    if (reason := _reason_against(decoder)) is not None:
-        raise ModelError(
-            f"{type(decoder).__name__} {reason}, so several texts cannot go through it as one row. "
-            "Fix: trainer.tokens_per_batch=1, which reads one text at a time"
-        )
-    config: Any = decoder.config
-    borders = _border_arguments(str(config._attn_implementation), packed)
-    output = decoder(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **borders)
-    row: torch.Tensor = output.last_hidden_state[0]
-    return row
+    borders: dict[str, Any] = {}
+    if len(packed.lengths) > 1:
+        if (reason := packing_obstacle(decoder)) is not None:
+            raise ModelError(
+                f"{type(decoder).__name__} {reason}, so several texts cannot go through it as one row. "
+                "Fix: trainer.tokens_per_batch=1, which reads one text at a time"
+            )
+        config: Any = decoder.config
+        borders = {"position_ids": packed.positions, **_border_arguments(str(config._attn_implementation), packed)}
+    states: torch.Tensor = decoder(input_ids=packed.ids, use_cache=False, **borders).last_hidden_state[0]
+    return states
 
 
 def _border_arguments(attention: str, packed: Packed) -> dict[str, Any]:

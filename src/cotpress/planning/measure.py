@@ -26,7 +26,7 @@ from cotpress.generation.hf import PromptReader
 from cotpress.generation.row_cache import RowCache
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import cache_argument, split_head
-from cotpress.modeling.packing import can_pack, pack, packed_states
+from cotpress.modeling.packing import pack, packed_states, packing_obstacle
 from cotpress.planning.models import computed_dtype, fill, over_depth
 from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import Example, MicroBatch, collate
@@ -229,7 +229,7 @@ def _batch(model: Any, lengths: Sequence[int]) -> MicroBatch:
 
 def _several(model: Any, lengths: Sequence[int]) -> Sequence[int]:
     """A single text is cut in two: without values, transformers does not see that it needs no mask."""
-    cut = len(lengths) == 1 and lengths[0] > 1 and can_pack(split_head(model).decoder)
+    cut = len(lengths) == 1 and lengths[0] > 1 and packing_obstacle(split_head(model).decoder) is None
     return [lengths[0] - 1, 1] if cut else lengths
 
 

@@ -78,11 +78,11 @@ def test_streams_stay_with_their_prompts_when_one_is_refused(backend):
     assert completions[1].token_ids == alone.token_ids
 
 
-def test_adapter_is_part_of_the_identity(store, tmp_path):
+def test_adapter_is_part_of_the_identity(tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"1")
-    plain, first = (generation_identity(GenerationConfig(), TINY, CPU, store, adapter=a) for a in (None, str(tmp_path)))
+    plain, first = (generation_identity(GenerationConfig(), TINY, CPU, adapter=a) for a in (None, str(tmp_path)))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"22")
-    second = generation_identity(GenerationConfig(), TINY, CPU, store, adapter=str(tmp_path))
+    second = generation_identity(GenerationConfig(), TINY, CPU, adapter=str(tmp_path))
     assert "adapter" not in plain["model"]
     assert first != second
 
@@ -95,10 +95,10 @@ def test_settings_choose_the_backend(store):
         open_backend(GenerationConfig(), TINY, CPU, store)
 
 
-def test_identity_has_the_model_and_the_sampling_only(store):
+def test_identity_has_the_model_and_the_sampling_only():
     served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m", api_key_env="X", seed=3)
-    assert generation_identity(served, TINY, CPU, store) == {"model": {"served": "m"}, "sampling": Sampling()}
-    own = generation_identity(TransformersGenerationConfig(temperature=0.5, seed=3), TINY, CPU, store)
+    assert generation_identity(served, TINY, CPU) == {"model": {"served": "m"}, "sampling": Sampling()}
+    own = generation_identity(TransformersGenerationConfig(temperature=0.5, seed=3), TINY, CPU)
     assert own["sampling"] == Sampling(temperature=0.5, seed=3)
     assert "tiny" in own["model"]
 
