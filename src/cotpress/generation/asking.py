@@ -13,7 +13,6 @@ from cotpress.store.journal import Journal
 
 log = logging.getLogger(__name__)
 
-
 Batch = tuple[Mapping[str, Request], MutableMapping[str, Generation]]
 """Requests of one artifact by key, and its completions so far by the same keys (a journal or a dict)."""
 

@@ -36,7 +36,6 @@ class Request:
     """One prompt to complete.
 
     Attributes:
-        prompt: Token ids or a conversation.
         max_new_tokens: Budget in tokens, the end token included.
         stream: Name of its stream of random numbers. A draw depends on the seed, this name and the position, not on
             the other requests of the call.
@@ -75,8 +74,7 @@ class Generation:
         finish_reason: `stop`, `length` or `refused`, or another reason in the words of a server.
         latency_s: Seconds. From a server: of the request. In this process: an equal share of the time of every forward
             pass that the row was part of, so the latencies of a call add up to its time.
-        reported_tokens: Number of tokens according to the server, the end token not counted; used if `token_ids` is
-            None.
+        reported_tokens: `num_tokens` according to the server; used if `token_ids` is None.
     """
 
     token_ids: tuple[int, ...] | None
@@ -189,8 +187,7 @@ def generation_identity(
 
 def sampling_of(config: GenerationConfig) -> Sampling:
     """Choice of the next token; settings that greedy decoding does not use keep their defaults."""
-    temperature = 0.0 if config.temperature is None else config.temperature
+    if not config.temperature:
+        return GREEDY
     top_p = 1.0 if config.top_p is None else config.top_p
-    if temperature == 0:
-        return Sampling()
-    return Sampling(temperature=temperature, top_p=top_p, seed=config.seed)
+    return Sampling(temperature=config.temperature, top_p=top_p, seed=config.seed)

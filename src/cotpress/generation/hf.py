@@ -1,9 +1,9 @@
 """Backend that runs a transformers model in this process, with continuous batching.
 
 `generate` of transformers computes every row of a batch until the longest one ends. Here rows leave the batch when they
-end, and as soon as some slots are free the next prompts join. Prompts are sorted by length, longest first: the others
-then fit the room that the first ones needed, and the batch does not end on a few long rows. On a CPU a step of a few
-rows costs nearly as much as one of many, so keeping the batch full is most of the gain.
+end, and the next prompts join as soon as some slots are free, longest first: the others then fit the room that the
+first ones needed, and the batch does not end on a few long rows. On a CPU a step of a few rows costs nearly as much as
+one of many.
 
 A text does not depend on its batch. Greedy texts equal those of transformers' `generate` row by row, up to the rounding
 of matrix products of another size. A sampled row draws from its own counter-based generator (Philox), keyed by the seed
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ def random_stream(seed: int, name: str) -> np.random.Generator:
 
 
 def sampled_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """Next token per row: the inverse of its cumulative distribution at the row's number.
+    """Next token per row, int64 `[rows]`: the inverse of its cumulative distribution at the row's number.
 
     The sum runs in the order of the vocabulary, not from the likeliest token down: with another batch size rounding
     could swap two tokens of nearly equal probability, and the text would change.
@@ -144,9 +144,6 @@ def sampled_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: fl
         temperature: Above 0.
         top_p: Smallest set of likeliest tokens with this much probability, in (0, 1]; tokens as likely as the last of
             them are in it as well, because their order is arbitrary.
-
-    Returns:
-        int64 `[rows]`.
     """
     probabilities = torch.softmax(logits.double() / temperature, dim=-1)
     if top_p < 1:
@@ -207,17 +204,11 @@ class _Writer:
 
     def _step(self) -> tuple[list[_Row], torch.Tensor]:
         """Feed the last token of every row; returns the rows and the logits `[rows, V]` of the next token."""
-        mask, position = self._cache.step()
-        output = self._model(
-            input_ids=torch.tensor([[row.written[-1]] for row in self._rows], device=self._device),
-            attention_mask=mask,
-            position_ids=position,
-            **cache_argument(self._cache.past),
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        mask, positions = self._cache.step()
+        ids = torch.tensor([[row.written[-1]] for row in self._rows], device=self._device)
+        logits = next_logits(self._model, ids, mask, positions, self._cache.past)
         self._cache.advance()
-        return list(self._rows), output.logits[:, -1]
+        return list(self._rows), logits
 
     def _choose(self, logits: torch.Tensor, rows: Sequence[_Row]) -> torch.Tensor:
         if self._sampling.temperature == 0:
@@ -236,8 +227,7 @@ class _Writer:
                 finish(row)
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadPrompt:
+class _ReadPrompt(NamedTuple):
     """A prompt that was read: keys and values of its consecutive parts by layer, logits `[V]` of the next token."""
 
     parts: tuple[Sequence["KeysValues"], ...]
@@ -283,12 +273,18 @@ class PromptReader:
         for row, text in enumerate(texts):
             ids[row, width - len(text) :] = torch.tensor(text)
             mask[row, past : past + width - len(text)] = 0
-        output = self._model(
-            input_ids=ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, past:].to(self._device),
-            **cache_argument(cache),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return cache.layers, output.logits[:, -1]
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
+        ids, mask, positions = (x.to(self._device) for x in (ids, mask, positions))
+        return cache.layers, next_logits(self._model, ids, mask, positions, cache)
+
+
+def next_logits(
+    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any
+) -> torch.Tensor:
+    """Logits `[rows, V]` of the tokens after `ids`, whose keys and values are added to the cache."""
+    output = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, **cache_argument(cache), use_cache=True,
+        logits_to_keep=1,
+    )  # fmt: skip
+    logits: torch.Tensor = output.logits[:, -1]
+    return logits

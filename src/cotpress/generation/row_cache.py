@@ -78,8 +78,7 @@ class RowCache:
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Make room for one more token per row; call `advance` after the forward pass.
 
-        Returns:
-            `attention_mask` bool `[rows, columns]`, the new token included, and `position_ids` int64 `[rows, 1]`.
+        Returns the mask, bool `[rows, columns]`, the new token included, and the positions, int64 `[rows, 1]`.
         """
         if self.end == self._mask.shape[1]:
             self._move(max(self.lengths))

@@ -39,8 +39,7 @@ class ServerBackend:
 
     Args:
         config: Address of the server and settings of the requests.
-        adapter: Directory or hub id of a LoRA adapter that the server loads and generates with; None uses
-            `config.model`, which may be the name of an adapter that it has loaded.
+        adapter: Directory or hub id of a LoRA adapter that the server loads and generates with.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.

@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 def tokenize_with_offsets(
     tokenizer: "PreTrainedTokenizerBase", text: str
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the token ids of `text` and the characters of each token, without special tokens.
+    """Return the token ids of `text`, int32 `[n]`, and the characters of each token, int32 `[n, 2]`; see `cover`.
 
     No special token is added, and one spelled out in the text (`<|im_end|>`) is split into ordinary tokens: as a token,
     an end of turn inside a thinking would teach a student to stop there. Added tokens that are not special (`<think>`
-    in some tokenizers) stay whole.
-
-    Returns:
-        Token ids, int32 `[n]`, and offsets, int32 `[n, 2]`. Pieces of one multi-byte character share it, so
-        neighbouring ranges may overlap. See `cover` for characters that the tokenizer reports for no token.
+    in some tokenizers) stay whole. Pieces of one multi-byte character share it, so neighbouring ranges may overlap.
 
     Raises:
         ModelError: The tokenizer cannot give offsets.
@@ -77,11 +73,8 @@ def project_scores(
     A character's score is the mean over the source tokens on it; a target token's score is the mean over its scored
     characters. A target token without one gets the mean of the nearest scored target tokens on either side.
 
-    Args:
-        source_offsets: int32 `[n, 2]`.
-        source_scores: float32 `[n]`.
-        target_offsets: int32 `[m, 2]`; the result is float32 `[m]`.
-        num_chars: Length of the text.
+    Source offsets are int32 `[n, 2]`, source scores float32 `[n]`, target offsets int32 `[m, 2]`, the result is float32
+    `[m]`; `num_chars` is the length of the text.
 
     Raises:
         ValueError: No character is scored, but there are target tokens.
@@ -135,10 +128,9 @@ def _means(
 def _expand(offsets: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return every (token, character) pair of the ranges, as two int64 arrays."""
     lengths = (offsets[:, 1] - offsets[:, 0]).astype(np.int64)
-    owners = np.repeat(np.arange(len(offsets), dtype=np.int64), lengths)
+    owners = np.repeat(np.arange(len(offsets)), lengths)
     first_pair = np.cumsum(lengths) - lengths
-    chars = np.arange(len(owners), dtype=np.int64) - first_pair[owners] + offsets[owners, 0]
-    return owners, chars
+    return owners, np.arange(len(owners)) - first_pair[owners] + offsets[owners, 0]
 
 
 def _fill_from_neighbours(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:

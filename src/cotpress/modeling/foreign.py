@@ -28,10 +28,7 @@ _SAVE = "Fix: save it once with model.save_pretrained(DIR) and give "
 def check_weights(folder: Path, named: str, key: str) -> None:
     """Refuse a folder that does not contain its weights as safetensors.
 
-    Args:
-        folder: Local folder of the model.
-        named: Path or hub id given by the user.
-        key: Configuration key of `named`, for messages.
+    The messages of this and the other checks have the path or hub id `named` that the user gave for `key`.
 
     Raises:
         ModelError: The weights have another format or lie elsewhere.
@@ -76,11 +73,7 @@ def check_settings(folder: Path, named: str, key: str, *, trust_remote_code: boo
 
 
 def check_adapter(folder: Path, named: str, key: str) -> None:
-    """Refuse a folder without a safetensors PEFT adapter, or with one that makes PEFT import a module.
-
-    Raises:
-        ModelError: The folder is refused.
-    """
+    """Refuse a folder without a safetensors PEFT adapter, or with one that makes PEFT import a module."""
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
             f"{key}: '{named}' holds no {ADAPTER_CONFIG} but {_names(folder)}. Fix: give the folder of a PEFT adapter, "

@@ -1,7 +1,6 @@
 """Log-probabilities, entropies and ranks from hidden states, without ever holding all logits of a text.
 
-The logits of a whole text are large (5,000 tokens x 152,064 words: 3 GB in float32) and slow: each is written to memory
-once and read three times for one sum. Here they are computed, used and overwritten in parts.
+The logits of 5,000 tokens over 152,064 words take 3 GB in float32; here they are computed and overwritten in parts.
 
 Shape suffixes: N positions, D hidden size, V vocabulary, B one block of it.
 """
@@ -19,14 +18,9 @@ _CPU_BLOCK = (512, 4096)
 
 
 def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """Log-probability of one token per hidden state in nats, float32 `[N]`.
-
-    Args:
-        head: Hidden states to logits.
-        hidden_ND: States that predict the targets.
-        targets_N: int64 token ids.
-    """
-    if not _splits(head, hidden_ND):
+    """Log-probability of one token per hidden state in nats, float32 `[N]`; `targets_N` are int64 token ids."""
+    # On a GPU whole rows are as fast. A subclass (quantised) or wrapper (LoRA) has no plain weight to split.
+    if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
         rows = _rows_at_once(head, hidden_ND)
         return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_of(_logits(head, h), t))
     rows, columns = _CPU_BLOCK
@@ -40,9 +34,9 @@ def target_readings(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
     """Log-probability, entropy and rank of one token per hidden state, float32 `[N, 3]`.
 
     The log-probability, in nats, is that of `target_logprobs`. The entropy is that of the whole prediction, in nats, in
-    [0, log V]. The rank is the number of words with a higher logit: 0 for the model's first choice. Arguments as there.
+    [0, log V]. The rank is the number of words with a higher logit: 0 for the model's first choice.
     """
-    if not _splits(head, hidden_ND):
+    if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
 
         def readings(states_ND: torch.Tensor, chosen_N: torch.Tensor) -> torch.Tensor:
             logits_NV = _logits(head, states_ND)
@@ -67,14 +61,6 @@ def target_readings(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
         return torch.stack([value_N - normalisers_N, entropy_N, rank_N], dim=1)
 
     return _by_rows(rows, hidden_ND, targets_N, readings_of_block)
-
-
-def _splits(head: torch.nn.Module, hidden_ND: torch.Tensor) -> bool:
-    """True if logits are computed in blocks of the vocabulary, which is faster on a CPU only.
-
-    A subclass (quantised) or wrapper (LoRA) of the linear layer has no plain weight to split.
-    """
-    return hidden_ND.device.type == "cpu" and type(head) is torch.nn.Linear
 
 
 def _entropies_and_ranks(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

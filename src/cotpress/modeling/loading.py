@@ -6,23 +6,16 @@ import importlib.util
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from cotpress.devices.memory import keep_freed_memory
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
+from cotpress.modeling import sources
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import reading
-from cotpress.modeling.sources import (
-    adapter_directory,
-    model_directory,
-    packaged_identity,
-    packaged_model,
-    source_identity,
-)
 from cotpress.modeling.tiny import tiny_identity, tiny_model
 from cotpress.store.artifacts import ArtifactStore
 
@@ -45,7 +38,7 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedToke
     """
     from transformers import AutoTokenizer
 
-    folder = _directory(config, store, weights=False)  # which may be on a server only
+    folder = _directory(config, store, weights=False)  # the weights may be on a server only
     with reading(f"model '{config.path}': no tokenizer can be loaded from {folder}"), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code, local_files_only=True
@@ -112,17 +105,13 @@ def load_model(
 
 
 def model_identity(config: ModelConfig, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Identity of a model's weights and results: the content of its source, and its dtype.
-
-    Raises:
-        ModelError: The model cannot be found.
-    """
+    """Identity of a model's weights and results: the content of its source, and its dtype; raises `ModelError`."""
     source: dict[str, Any]
     match config.source:
         case ModelSource.hub:
-            source = source_identity(config.path, config.revision, trust_remote_code=config.trust_remote_code)
+            source = sources.source_identity(config.path, config.revision, trust_remote_code=config.trust_remote_code)
         case ModelSource.package:
-            source = packaged_identity(config.path)
+            source = sources.packaged_identity(config.path)
         case ModelSource.tiny:
             source = tiny_identity()
     return {**source, "dtype": str(resolve_dtype(config.dtype, device)).removeprefix("torch.")}
@@ -181,17 +170,13 @@ def cache_argument(cache: object) -> dict[str, Any]:
     return {"cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values": cache}
 
 
-@dataclass(frozen=True, slots=True)
-class SplitModel:
-    """A causal language model as body and head, so that logits are computed only for selected positions.
-
-    Attributes:
-        decoder: Maps token ids `[B, L]` to an output with `last_hidden_state` `[B, L, D]`.
-        head: Maps hidden states `[..., D]` to logits `[..., V]`.
-    """
+class SplitModel(NamedTuple):
+    """A causal language model as body and head, so that logits are computed only for selected positions."""
 
     decoder: torch.nn.Module
+    """Maps token ids `[B, L]` to an output with `last_hidden_state` `[B, L, D]`."""
     head: torch.nn.Module
+    """Maps hidden states `[..., D]` to logits `[..., V]`."""
 
 
 def split_head(model: torch.nn.Module) -> SplitModel:
@@ -244,25 +229,20 @@ def compiled(model: "PreTrainedModel") -> "PreTrainedModel":
     return twin
 
 
-def is_compiled(decoder: torch.nn.Module) -> bool:
-    """True for the body of a model from `compiled`."""
-    return decoder._compiled_call_impl is not None
-
-
 def _directory(config: ModelConfig, store: ArtifactStore, *, weights: bool = True) -> Path:
     """Local folder with the files of a model; made if the model is converted or generated."""
     if config.source is ModelSource.hub:
         trusted = config.trust_remote_code
-        return model_directory(config.path, config.revision, trust_remote_code=trusted, weights=weights)
+        return sources.model_directory(config.path, config.revision, trust_remote_code=trusted, weights=weights)
     with quiet_transformers():
-        made = tiny_model(store) if config.source is ModelSource.tiny else packaged_model(config.path, store)
+        made = tiny_model(store) if config.source is ModelSource.tiny else sources.packaged_model(config.path, store)
         return made.path
 
 
 def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any:
     from peft import PeftModel
 
-    folder = adapter_directory(adapter)
+    folder = sources.adapter_directory(adapter)
     what = f"adapter '{adapter}' does not load onto {type(model).__name__}"
     with reading(what, "give the model that it was trained on"), warnings.catch_warnings():
         # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.head import target_readings
-from cotpress.modeling.loading import SplitModel, is_compiled, split_head
+from cotpress.modeling.loading import SplitModel, split_head
 from cotpress.modeling.packing import pack, packed_states, packing_obstacle, plan_packs
 
 BATCHES_AHEAD = 8
@@ -63,8 +63,7 @@ def token_readings(
     Args:
         model: A causal language model in eval mode, with or without PEFT.
         inputs: Read lazily, `BATCHES_AHEAD` batches at a time.
-        tokens_per_batch: Most tokens per forward pass; a longer sequence has a pass of its own. Affects only speed
-            and memory.
+        tokens_per_batch: Most tokens per forward pass, except for a longer sequence; affects only speed and memory.
 
     Raises:
         ModelError: The architecture cannot be split into body and head.
@@ -74,32 +73,25 @@ def token_readings(
     split = split_head(model)
     pack_tokens = _pack_tokens(split.decoder, tokens_per_batch)
     smaller = smaller_batches(split.decoder, "reading texts")
-    nothing = np.empty((0, 3), dtype=np.float32)
     for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
-        by_item = [_parts(item) for item in group]
-        parts = [part for windows_of_item in by_item for part in windows_of_item]
+        parts = [part for item in group for part in _parts(item)]
         packs = plan_packs([part.num_tokens for part in parts], pack_tokens)
         # Results stay on the device until all packs are under way: a GPU need not wait for Python.
         on_device = [
             smaller.run([parts[i] for i in members], partial(_read_pack, split), lambda part: part.num_tokens)
             for members in packs
         ]
-        values = [nothing] * len(parts)
+        values: dict[int, NDArray[np.float32]] = {}
         for members, by_part in zip(packs, on_device, strict=True):
             ends = np.cumsum([len(part_values) for part_values in by_part])
-            for i, part_values in zip(members, np.split(torch.cat(by_part).cpu().numpy(), ends[:-1]), strict=True):
-                values[i] = part_values
-        remaining = iter(values)
-        for windows_of_item in by_item:
-            yield np.concatenate([nothing, *(next(remaining) for _ in windows_of_item)])
+            values.update(zip(members, np.split(torch.cat(by_part).cpu().numpy(), ends[:-1]), strict=True))
+        nothing = np.empty((0, 3), dtype=np.float32)
+        in_order = np.concatenate([nothing, *(values[i] for i in range(len(parts)))])
+        yield from np.split(in_order, np.cumsum([len(item.target_ids) for item in group])[:-1])
 
 
 def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int, int]]:
-    """`(start, first, end)` of each window over the targets: `start` to `end` are read, `first` to `end` scored.
-
-    Each target is scored once, by the first window that contains it. Each later window reads
-    `WINDOW_OVERLAP * window_tokens` targets before the first that it scores.
-    """
+    """`(start, first, end)` of each window over the targets: `start` to `end` are read, `first` to `end` scored."""
     width = num_targets if window_tokens is None else window_tokens
     ranges = [(0, 0, min(width, num_targets))]
     overlap = int(width * WINDOW_OVERLAP)
@@ -124,7 +116,8 @@ def _pack_tokens(decoder: torch.nn.Module, tokens_per_batch: int) -> int:
     """Size of the fastest pack in tokens; 1 stands for one text at a time."""
     config: Any = decoder.config
     # Eager attention grows with the square of the pack; compiled code would be compiled again for each set of lengths.
-    if packing_obstacle(decoder) or config._attn_implementation == "eager" or is_compiled(decoder):
+    is_compiled = decoder._compiled_call_impl is not None
+    if packing_obstacle(decoder) or config._attn_implementation == "eager" or is_compiled:
         return 1
     on_cpu = next(decoder.parameters()).device.type == "cpu"
     return min(tokens_per_batch, _CPU_PACK_TOKENS) if on_cpu else tokens_per_batch

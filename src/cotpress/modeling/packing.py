@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from cotpress.errors import ModelError
 
 _LENGTHS = "packed_lengths"
-"""Keyword that passes the lengths through the decoder's layers to the attention function, also when a checkpointed
-layer is computed again in the backward pass."""
+"""Keyword that passes the lengths through the decoder's layers, also recomputed ones, to the attention function."""
 _ALTERS_WEIGHTS = ("softcap", "s_aux", "position_bias")
 """Arguments that change attention weights, which `_sdpa` does not support."""
 _KEEP_BORDERS = frozenset({"full_attention", "sliding_attention"})
@@ -94,11 +93,7 @@ def packing_obstacle(decoder: torch.nn.Module) -> str | None:
 def packed_states(decoder: torch.nn.Module, packed: Packed) -> torch.Tensor:
     """Last hidden states of all tokens, `[T, D]`, as in separate passes over the sequences; differentiable.
 
-    Activation checkpointing may be on.
-
-    Args:
-        decoder: Body of a causal language model (`split_head`).
-        packed: On the decoder's device.
+    The decoder is the body of a causal language model (`split_head`); activation checkpointing may be on.
 
     Raises:
         ModelError: The architecture cannot keep its attention within the borders.
@@ -171,6 +166,5 @@ def _window_mask(query: torch.Tensor, window: int | None) -> torch.Tensor | None
     length = query.shape[2]
     if window is None or length <= window:
         return None
-    position = torch.arange(length, device=query.device)
-    distance = position[:, None] - position
-    return ((distance >= 0) & (distance < window))[None, None]
+    everything = torch.ones(1, 1, length, length, dtype=torch.bool, device=query.device)
+    return everything.tril().triu(1 - window)

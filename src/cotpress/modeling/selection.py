@@ -4,8 +4,8 @@ Order: *held* tokens come first and stay at every ratio. The others follow by fa
 of the text. If every token has the mean score of its word or step, a cut divides at most one unit, whose beginning
 stays.
 
-Cut: of `n` tokens the first `num_to_keep(n, ratio)` of the order stay, and more only if more are held. The masks of
-falling ratios are nested.
+Cut: of `n` tokens the first `round(ratio * n)` of the order stay (Python's `round`: halves go to the even number), and
+more only if more are held. The masks of falling ratios are nested.
 
 Limit on consecutive deletions: the tokens are deleted one by one from the end of the order, and one whose deletion
 would make a run of deleted tokens longer than the limit is held instead. So no cut of the order exceeds the limit.
@@ -25,8 +25,7 @@ class Ranking:
     """Order of deletion of several texts, concatenated in flat arrays.
 
     Attributes:
-        places: int64 `[sum(lengths)]`, place of each token within its own text: 0 is deleted last, and a token stays
-            if `place < max(num_to_keep(n, ratio), number of held tokens)`.
+        places: int64 `[sum(lengths)]`, place of each token within its own text; 0 is deleted last.
         held: bool `[sum(lengths)]`, tokens that stay at every ratio; they have the first places.
         lengths: int64 `[rows]`, tokens per text.
     """

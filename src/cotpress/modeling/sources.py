@@ -88,15 +88,11 @@ def source_identity(
         return {"hub": path, "commit": _snapshot(path, revision, ("config.json",), key).name}
     check_weights(folder, path, key)
     identity = {"directory": directory_sha256(folder)}
-    return {**identity, "code": _sha256_of(folder, _CODE)} if trust_remote_code else identity
+    return {**identity, "code": directory_sha256(folder, _CODE)} if trust_remote_code else identity
 
 
-def directory_sha256(folder: Path) -> str:
-    """Hash of names and contents of the weights and settings directly in `folder`."""
-    return _sha256_of(folder, (*_WEIGHTS, *_SETTINGS))
-
-
-def _sha256_of(folder: Path, patterns: tuple[str, ...]) -> str:
+def directory_sha256(folder: Path, patterns: tuple[str, ...] = (*_WEIGHTS, *_SETTINGS)) -> str:
+    """Hash of names and contents of the files directly in `folder`, by default of weights and settings."""
     names = sorted({p.name for pattern in patterns for p in folder.glob(pattern)})
     lines = [f"{name} {_cached_sha256(folder / name)}" for name in names]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -22,10 +22,10 @@ from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
 from cotpress.devices.config import HeadLoss
-from cotpress.generation.hf import PromptReader
+from cotpress.generation.hf import PromptReader, next_logits
 from cotpress.generation.row_cache import RowCache
 from cotpress.modeling.config import ModelConfig
-from cotpress.modeling.loading import cache_argument, split_head
+from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import pack, packed_states, packing_obstacle
 from cotpress.planning.models import computed_dtype, fill, over_depth
 from cotpress.training.adapters import checkpointed_activations, make_trainable
@@ -294,10 +294,7 @@ def writing_pass(config: ModelConfig, prompt_tokens: int, answer_tokens: int) ->
                 mask, position = cache.step()
                 with step:
                     ids = torch.ones(_ROWS, 1, dtype=torch.long)
-                    model(
-                        input_ids=ids, attention_mask=mask, position_ids=position, **cache_argument(cache.past),
-                        use_cache=True, logits_to_keep=1,
-                    )  # fmt: skip
+                    next_logits(model, ids, mask, position, cache.past)
             peak = memory.bytes_of("Total", "peak") - weights
             per_row = (peak, reading.get_total_flops(), step.get_total_flops())
             return weights, held / prompt_tokens, *(value / _ROWS for value in per_row)
