@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
 
 _VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
-_QUOTED_CHARACTERS = 300
-"""Most characters of a server's message that are quoted in an error."""
 
 
 class ServerBackend:
@@ -161,7 +159,8 @@ class ServerBackend:
 
 
 def _quoted(text: str) -> str:
-    return without_secrets(text)[:_QUOTED_CHARACTERS]
+    """Beginning of a server's message for an error, without secrets."""
+    return without_secrets(text)[:300]
 
 
 def _sampling(sampling: Sampling, stream: str) -> dict[str, Any]:

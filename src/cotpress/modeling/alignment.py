@@ -112,8 +112,7 @@ def spans_to_mask(offsets: NDArray[np.int32], spans: Sequence[tuple[int, int]]) 
 
 def pool(values: NDArray[np.float32], group_ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """Replace each value by the mean of its group, float32 `[n]`; `group_ids` are non-negative, `[n]`."""
-    means, _ = _means(values, group_ids)
-    return means[group_ids].astype(np.float32)
+    return _means(values, group_ids)[0][group_ids].astype(np.float32)
 
 
 def _means(

@@ -144,8 +144,7 @@ def _sdpa(
 
     lengths: tuple[int, ...] | None = options.pop(_LENGTHS, None)
     if lengths is None:
-        plain: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return plain
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
     odd = [name for name in _ALTERS_WEIGHTS if options.get(name) is not None]
     if odd:
         raise ModelError(
