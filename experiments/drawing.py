@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cotpress.report.figure import Drawing, Picture
+from cotpress.report.figure import Picture
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -32,4 +32,4 @@ def save(
         draw: Draws into an empty figure.
         name: Stem of both files.
     """
-    Drawing(Picture(name=name, title=title, description=title, size=size, draw=draw)).save(folder)
+    Picture(name=name, title=title, description=title, size=size, draw=draw).save(folder)

@@ -138,9 +138,9 @@ def _apart(heights: dict[str, float]) -> dict[str, float]:
 
 
 def _scores(axes: Axes, theme: Theme) -> None:
-    """How well scores rank the planted essential tokens above the planted redundant ones."""
-    found = {(r["scorer"], r["reference"]): r for r in _rows(SCORES) if r["measure"] == "ROC AUC" and not r["kind"]}
-    rows = sorted(((*SHOWN[key], found[key]) for key in SHOWN), key=lambda row: float(row[2]["value"]))
+    """Draw the ROC AUC of each scorer: planted essential tokens against planted redundant ones."""
+    fidelity = {(r["scorer"], r["reference"]): r for r in _rows(SCORES) if r["measure"] == "ROC AUC" and not r["kind"]}
+    rows = sorted(((*SHOWN[key], fidelity[key]) for key in SHOWN), key=lambda row: float(row[2]["value"]))
     axes.axvline(0.5, color=theme.faint, linewidth=1.2)
     axes.text(0.505, len(rows) - 0.35, "chance", color=theme.faint, fontsize=9)
     for place, (name, kind, row) in enumerate(rows):

@@ -59,16 +59,18 @@ def _by_ratio(axes: Axes, rows: list[dict[str, str]]) -> None:
 
 
 def _by_truth(axes: Axes, rows: list[dict[str, str]]) -> None:
-    found = {(r["scorer"], r["reference"]): r for r in read_rows(TRUTH) if r["measure"] == "ROC AUC" and not r["kind"]}
+    fidelity = {
+        (r["scorer"], r["reference"]): r for r in read_rows(TRUTH) if r["measure"] == "ROC AUC" and not r["kind"]
+    }
     for ratio, filled in ((0.7, True), (0.5, False)):
         for system, (colour, marker, key) in SHOWN.items():
-            if key not in found:
+            if key not in fidelity:
                 continue
             mine = [r for r in rows if r["system"] == system and float(r["target_ratio"]) == ratio and not r["seed"]]
             for row in mine:
                 point = _accuracy(row)
                 axes.errorbar(
-                    float(found[key]["value"]),
+                    float(fidelity[key]["value"]),
                     point[0],
                     yerr=lengths([point]),
                     color=colour,
@@ -77,7 +79,11 @@ def _by_truth(axes: Axes, rows: list[dict[str, str]]) -> None:
                 )
                 if filled:
                     axes.annotate(
-                        system, (float(found[key]["value"]), point[0]), (6, 4), textcoords="offset points", fontsize=8
+                        system,
+                        (float(fidelity[key]["value"]), point[0]),
+                        (6, 4),
+                        textcoords="offset points",
+                        fontsize=8,
                     )
     axes.axvline(0.5, color="#bbbbbb", linewidth=1)
     axes.set(xlim=(0, 1.15), ylim=(0, 100), xlabel="ROC AUC of the scores against the planted labels")

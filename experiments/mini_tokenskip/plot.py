@@ -18,21 +18,21 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _obedience(axes: Axes, size: int, rows: list[dict[str, str]]) -> None:
-    """Generated tokens relative to those at ratio 1, by asked ratio."""
+    """Generated tokens relative to those at ratio 1, by requested ratio."""
     colour, marker = SIZES[size]
     [one] = [float(r["tokens"]) for r in rows if float(r["target_ratio"]) == 1]
     points = [(float(r["tokens"]) / one, float(r["tokens_low"]) / one, float(r["tokens_high"]) / one) for r in rows]
-    asked = [float(r["target_ratio"]) for r in rows]
+    targets = [float(r["target_ratio"]) for r in rows]
     label = f"{size} examples per ratio"
-    axes.errorbar(asked, [p[0] for p in points], yerr=lengths(points), color=colour, marker=marker, label=label)
+    axes.errorbar(targets, [p[0] for p in points], yerr=lengths(points), color=colour, marker=marker, label=label)
 
 
 def _accuracy(axes: Axes, size: int, rows: list[dict[str, str]]) -> None:
     colour, marker = SIZES[size]
     value, low, high = ([100 * float(r["accuracy" + end]) for r in rows] for end in ("", "_low", "_high"))
-    asked = [float(r["target_ratio"]) for r in rows]
+    targets = [float(r["target_ratio"]) for r in rows]
     errors = lengths(list(zip(value, low, high, strict=True)))
-    axes.errorbar(asked, value, yerr=errors, color=colour, marker=marker)
+    axes.errorbar(targets, value, yerr=errors, color=colour, marker=marker)
 
 
 def main(folder: Path) -> None:

@@ -45,16 +45,16 @@ def scores(config: ScoringPipelineConfig) -> list[ScoredTrace]:
             return read_records(Scoring(config, tracker).scores.file("scores.parquet"), ScoredTrace)
 
 
-def keep(target: Path, data: str, scorer: str, found: Agreement) -> None:
+def keep(target: Path, data: str, scorer: str, result: Agreement) -> None:
     """Write the row of this data set and scorer into the csv file, replacing an earlier one."""
     row = {
         "data": data,
         "scorer": scorer,
-        "traces": str(found.num_traces),
-        "tokens": str(found.num_tokens),
-        "mean_rank_correlation": f"{found.mean_rank_correlation:.4f}",
-        "lowest_rank_correlation": f"{found.lowest_rank_correlation:.4f}",
-        **{CHANGED[ratio]: f"{share:.4f}" for ratio, share in found.changed_decisions.items()},
+        "traces": str(result.num_traces),
+        "tokens": str(result.num_tokens),
+        "mean_rank_correlation": f"{result.mean_rank_correlation:.4f}",
+        "lowest_rank_correlation": f"{result.lowest_rank_correlation:.4f}",
+        **{CHANGED[ratio]: f"{share:.4f}" for ratio, share in result.changed_decisions.items()},
     }
     earlier = read_rows(target) if target.exists() else []
     others = [r for r in earlier if (r["data"], r["scorer"]) != (data, scorer)]
@@ -71,12 +71,15 @@ def main(target: Path, data: str, overrides: list[str]) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         common = ["reference=none", "tracker=none", *overrides]
         full, half = (configured([*common, f"model.dtype={dtype}"]) for dtype in ("float32", "bfloat16"))
-    found = agreement(scores(full), scores(half), RATIOS)
-    keep(target, data, full.scorer.name, found)
+    result = agreement(scores(full), scores(half), RATIOS)
+    keep(target, data, full.scorer.name, result)
     lines = [
-        f"{found.num_traces} traces, {found.num_tokens} tokens, bfloat16 against float32",
-        f"rank correlation: mean {found.mean_rank_correlation:.4f}, lowest {found.lowest_rank_correlation:.4f}",
-        *(f"ratio {ratio:g}: {share:.2%} of the decisions changed" for ratio, share in found.changed_decisions.items()),
+        f"{result.num_traces} traces, {result.num_tokens} tokens, bfloat16 against float32",
+        f"rank correlation: mean {result.mean_rank_correlation:.4f}, lowest {result.lowest_rank_correlation:.4f}",
+        *(
+            f"ratio {ratio:g}: {share:.2%} of the decisions changed"
+            for ratio, share in result.changed_decisions.items()
+        ),
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 

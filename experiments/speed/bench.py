@@ -33,7 +33,7 @@ class Bench:
     """One run of the benchmark.
 
     Attributes:
-        figures: What was found, in order.
+        figures: Measured figures, in order.
         measurements: Every repetition behind them, as JSON values.
         skipped: Parts that could not be measured, and why.
     """
@@ -118,13 +118,13 @@ class Bench:
     ) -> dict[str, list[Measurement]]:
         """Repetitions of all systems in turns, noted in the results."""
         log.info("%s, %s: %s", group, case, ", ".join(systems))
-        found = alternate(systems, repeats, self.settings.output / "logs" / _name(f"{group} {case}"))
-        for system, measured in found.items():
+        measurements = alternate(systems, repeats, self.settings.output / "logs" / _name(f"{group} {case}"))
+        for system, measured in measurements.items():
             for number, m in enumerate(measured):
                 facts = {k: v for k, v in m.facts.items() if k not in ("scores", "texts", "token_ids")}
                 row = {**asdict(m), "facts": facts}
                 self.measurements.append({"group": group, "case": case, "system": system, "repeat": number, **row})
-        return found
+        return measurements
 
     def add(self, group: str, case: str, name: str, unit: str, values: tuple[float, ...]) -> None:
         """Note a figure."""

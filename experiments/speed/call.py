@@ -16,9 +16,9 @@ def prepare(job: Job) -> Any:
         arguments["settings"] = module.Settings(**arguments["settings"])
 
     def repeat() -> Measurement:
-        found = getattr(module, job["function"])(Path(job["checkpoint"]), **arguments)
-        facts = {k: v for k, v in found.items() if k not in ("seconds", "tokens")}
-        return Measurement(seconds=found["seconds"], tokens=int(found["tokens"]), facts=facts)
+        result = getattr(module, job["function"])(Path(job["checkpoint"]), **arguments)
+        facts = {k: v for k, v in result.items() if k not in ("seconds", "tokens")}
+        return Measurement(seconds=result["seconds"], tokens=int(result["tokens"]), facts=facts)
 
     return repeat
 

@@ -94,13 +94,13 @@ def _torch_files() -> Iterator[Path]:
 
 def _with_requirements(name: str) -> list[str]:
     """An installed package and what it requires here, extras left out, each once."""
-    found = [name]
-    for current in found:
+    packages = [name]
+    for current in packages:
         for requirement in importlib.metadata.requires(current) or ():
             needed = _canonical(re.split(r"[^A-Za-z0-9._-]", requirement)[0])
-            if "extra ==" not in requirement and needed not in found and _installed(needed):
-                found.append(needed)
-    return found
+            if "extra ==" not in requirement and needed not in packages and _installed(needed):
+                packages.append(needed)
+    return packages
 
 
 def _installed(name: str) -> bool:

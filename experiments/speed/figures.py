@@ -117,11 +117,11 @@ class Verdict:
 
 def judge(targets: Sequence[Target], figures: Sequence[Figure]) -> list[Verdict]:
     """Every target with the figures that it is about."""
-    found = []
+    judged = []
     for t in targets:
         about = [f for f in figures if (f.group, f.name) == (t.group, t.name) and t.case in (None, f.case)]
-        found.append(Verdict(target=t, figures=tuple(about)))
-    return found
+        judged.append(Verdict(target=t, figures=tuple(about)))
+    return judged
 
 
 def timed(measured: Sequence[Measurement]) -> Sequence[Measurement]:

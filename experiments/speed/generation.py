@@ -58,9 +58,9 @@ def workload(checkpoint: Path, num_prompts: int) -> tuple[list[list[int]], list[
         for trace in traces(num_traces=per_level, families=[], difficulty=difficulty, redundancy=1.0, seed=SEED)
     ]
     random.Random(SEED).shuffle(made)
-    asked = made[:num_prompts]
-    targets = [written.completion_ids(written.text_ids(t.thinking), t.response) for t in asked]
-    return [written.prompt_ids(t.question) for t in asked], [len(target) for target in targets]
+    chosen = made[:num_prompts]
+    targets = [written.completion_ids(written.text_ids(t.thinking), t.response) for t in chosen]
+    return [written.prompt_ids(t.question) for t in chosen], [len(target) for target in targets]
 
 
 def cotpress_tokens_per_s(checkpoint: Path, *, num_prompts: int, settings: Settings) -> Speed:
@@ -95,10 +95,10 @@ def plain_tokens_per_s(checkpoint: Path, *, num_prompts: int, settings: Settings
         width = max(len(p) for p in part)
         ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in part]).to(model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part]).to(model.device)
-        found = model.generate(
+        outputs = model.generate(
             ids, attention_mask=mask, do_sample=False, max_new_tokens=max(limits), pad_token_id=end
         )[:, width:]  # fmt: skip
-        for row, limit in zip(found.tolist(), limits, strict=True):
+        for row, limit in zip(outputs.tolist(), limits, strict=True):
             texts.append(row[: min(limit, row.index(end) if end in row else limit)])
     return _speed(began, texts)
 

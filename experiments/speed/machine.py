@@ -30,13 +30,13 @@ def machine(device: str, threads: int) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of what computes; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version(), "commit": _commit()}
+    facts: dict[str, str | None] = {"python": platform.python_version(), "commit": _commit()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            facts[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            facts[name] = None
+    return facts
 
 
 def _processor() -> str:

@@ -52,9 +52,9 @@ def prepare(job: Job) -> Any:
 
     def repeat() -> Measurement:
         with Meter(job["device"]) as meter:
-            found = [[compress(row, ratio) for row in rows] for ratio in job["ratios"]]
-        facts = {"scores": [values for _, values in found[0]]} if job.get("keep") else {}
-        tokens = sum(len(values) for _, values in found[0])
+            compressed = [[compress(row, ratio) for row in rows] for ratio in job["ratios"]]
+        facts = {"scores": [values for _, values in compressed[0]]} if job.get("keep") else {}
+        tokens = sum(len(values) for _, values in compressed[0])
         return Measurement(seconds=meter.seconds, tokens=tokens, peak_bytes=meter.peak_bytes, facts=facts)
 
     compress(Row(id="", question="", thinking="So 3 + 4 = 7. " * 8, response="3 + 4 = 7", answer="7"), 0.5)

@@ -33,10 +33,10 @@ def selection(bench: Bench) -> None:
     job = bench.job(rows, threads=1, selected_tokens=s.selected_tokens, work=str(bench.work / "selection"))
     system = System(module=f"{PACKAGE}.selection", job=job)
     case = f"{s.selected_tokens} tokens"
-    found = timed(bench.measure("selection", case, {OURS: system}, s.repeats)[OURS])
+    measurements = timed(bench.measure("selection", case, {OURS: system}, s.repeats)[OURS])
     million = 1e6
-    bench.add("selection", case, "select", "s/million", tuple(million * m.seconds / m.tokens for m in found))
-    stage = tuple(million * m.facts["stage_seconds"] / m.facts["stage_tokens"] for m in found)
+    bench.add("selection", case, "select", "s/million", tuple(million * m.seconds / m.tokens for m in measurements))
+    stage = tuple(million * m.facts["stage_seconds"] / m.facts["stage_tokens"] for m in measurements)
     bench.add("selection", case, "compress stage", "s/million", stage)
 
 
@@ -50,8 +50,8 @@ def agreement(bench: Bench) -> None:
         system = bench.ours(job)
         systems[dtype] = System(module=system.module, job={**system.job, "dtype": dtype})
     case = f"{length} tokens"
-    found = bench.measure("agreement", case, systems, 1)
-    pairs = list(zip(*(found[d][0].facts["scores"] for d in (FLOAT32, BFLOAT16)), strict=True))
+    measurements = bench.measure("agreement", case, systems, 1)
+    pairs = list(zip(*(measurements[d][0].facts["scores"] for d in (FLOAT32, BFLOAT16)), strict=True))
     correlations = tuple(float(spearmanr(exact, rough).statistic) for exact, rough in pairs)
     bench.add("agreement", case, "rank correlation, bfloat16 with float32", "", correlations)
     for ratio in RATIOS:
@@ -101,10 +101,10 @@ def generation(bench: Bench) -> None:
     count, batch = (12, 4) if bench.settings.quick else (96, 24)
     settings = {"device": bench.settings.device, "dtype": bench.best_dtype, "batch_size": batch}
     arguments = {"num_prompts": count, "settings": settings}
-    found = _against(bench, "generation", arguments, count, "plain_tokens_per_s", FASTER_THAN_PLAIN)
+    measurements = _against(bench, "generation", arguments, count, "plain_tokens_per_s", FASTER_THAN_PLAIN)
     equal = [
         sum(a == b for a, b in zip(ours.facts["token_ids"], plain.facts["token_ids"], strict=True)) / count
-        for ours, plain in zip(*found, strict=True)
+        for ours, plain in zip(*measurements, strict=True)
     ]
     bench.add("generation", f"{count} rows", "equal texts", "%", tuple(100 * share for share in equal))
 
@@ -120,10 +120,10 @@ def _against(
         label: System(module=f"{PACKAGE}.call", job={**job, "arguments": arguments, "function": function})
         for label, function in ((OURS, "cotpress_tokens_per_s"), (theirs, other))
     }
-    found = bench.measure(group, case, systems, s.repeats)
-    for label, measured in found.items():
+    measurements = bench.measure(group, case, systems, s.repeats)
+    for label, measured in measurements.items():
         bench.add(group, case, label, "tokens/s", rates(measured))
         bench.add(group, case, f"peak of the process, {label}", "MB", (measured[0].facts["peak_rss_bytes"] / MEGABYTE,))
-    values = tuple(a / b for a, b in zip(rates(found[OURS]), rates(found[theirs]), strict=True))
+    values = tuple(a / b for a, b in zip(rates(measurements[OURS]), rates(measurements[theirs]), strict=True))
     bench.add(group, case, name, "x", values)
-    return found[OURS], found[theirs]
+    return measurements[OURS], measurements[theirs]

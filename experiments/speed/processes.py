@@ -113,17 +113,17 @@ def alternate(systems: Mapping[str, System], repeats: int, logs: Path) -> dict[s
     Raises:
         MeasurementError: A process died.
     """
-    found: dict[str, list[Measurement]] = {name: [] for name in systems}
+    measurements: dict[str, list[Measurement]] = {name: [] for name in systems}
     with ExitStack() as stack:
         processes = {name: stack.enter_context(Process(name, system, logs)) for name, system in systems.items()}
         for process in processes.values():
             process.wait_until_ready()
         for number in range(repeats):
             for name in _turn(list(systems), number):
-                found[name].append(processes[name].repeat())
-            taken = ", ".join(f"{name} {found[name][-1].seconds:.3g} s" for name in systems)
+                measurements[name].append(processes[name].repeat())
+            taken = ", ".join(f"{name} {measurements[name][-1].seconds:.3g} s" for name in systems)
             log.info("  %d of %d: %s", number + 1, repeats, taken)
-    return found
+    return measurements
 
 
 def _turn(names: Sequence[str], number: int) -> list[str]:

@@ -63,7 +63,7 @@ def main(path: Path, number: int) -> None:
         "bfloat16, head in float32": (half.model, exact.lm_head),
     }
     for name, other in cases.items():
-        found = []
+        comparisons = []
         for row in rows:
             thinking = tokenizer(row["thinking"])["input_ids"][:TOKENS]
             start = [tokenizer.bos_token_id]
@@ -71,8 +71,8 @@ def main(path: Path, number: int) -> None:
             pairs = ((exact.model, exact.lm_head), other)
             scores = [_surprise(*pair, answer, thinking) - _surprise(*pair, start, thinking) for pair in pairs]
             kept = [set(s.topk(len(thinking) // 2).indices.tolist()) for s in scores]
-            found.append((spearmanr(*scores)[0], 1 - len(kept[0] & kept[1]) / len(kept[0])))
-        rank, changed = (statistics.median(values) for values in zip(*found, strict=True))
+            comparisons.append((spearmanr(*scores)[0], 1 - len(kept[0] & kept[1]) / len(kept[0])))
+        rank, changed = (statistics.median(values) for values in zip(*comparisons, strict=True))
         differs = f"{100 * changed:.0f} % of the kept half differs"
         print(f"{name}, median of {len(rows)}: rank correlation {rank:.2f}, {differs}")
 

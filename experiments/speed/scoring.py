@@ -22,7 +22,7 @@ READINGS, AGAINST_READINGS = "readings alone", "sweep over scorers / readings al
 MEMORY_OF_NAIVE = "peak memory / naive"
 MEGABYTE = 1e6
 
-Found = dict[str, list[Measurement]]
+Measurements = dict[str, list[Measurement]]
 
 
 def by_length(bench: Bench) -> None:
@@ -42,23 +42,23 @@ def _compare(bench: Bench, group: str, case: str, length: int, kept: Sequence[fl
     systems = {OURS: bench.ours(job), LIMIT: bench.limit(job), NAIVE: bench.naive(job), **bench.release(job)}
     if bench.tunes:
         systems |= {BEST: bench.ours(job, best=True), LIMIT_BEST: bench.limit(job, best=True)}
-    found = bench.measure(group, case, systems, repeats)
+    measurements = bench.measure(group, case, systems, repeats)
     best, best_limit = (BEST, LIMIT_BEST) if bench.tunes else (OURS, LIMIT)
-    for name, measured in found.items():
+    for name, measured in measurements.items():
         bench.add(group, case, name, "tokens/s", rates(measured))
-    bench.add(group, case, AGAINST_LIMIT, "x", ratios(found[OURS], found[LIMIT]))
-    bench.add(group, case, AGAINST_LIMIT_BEST, "x", ratios(found[best], found[best_limit]))
-    bench.add(group, case, FASTER_THAN_NAIVE, "x", ratios(found[NAIVE], found[OURS]))
-    if RELEASE in found:
-        bench.add(group, case, FASTER_THAN_RELEASE, "x", ratios(found[RELEASE], found[OURS]))
-        bench.add(group, case, FASTER_THAN_RELEASE_BEST, "x", ratios(found[RELEASE], found[best]))
-        bench.add(group, case, LIMIT_FASTER_THAN_RELEASE, "x", ratios(found[RELEASE], found[best_limit]))
-    _memory(bench, group, case, found)
+    bench.add(group, case, AGAINST_LIMIT, "x", ratios(measurements[OURS], measurements[LIMIT]))
+    bench.add(group, case, AGAINST_LIMIT_BEST, "x", ratios(measurements[best], measurements[best_limit]))
+    bench.add(group, case, FASTER_THAN_NAIVE, "x", ratios(measurements[NAIVE], measurements[OURS]))
+    if RELEASE in measurements:
+        bench.add(group, case, FASTER_THAN_RELEASE, "x", ratios(measurements[RELEASE], measurements[OURS]))
+        bench.add(group, case, FASTER_THAN_RELEASE_BEST, "x", ratios(measurements[RELEASE], measurements[best]))
+        bench.add(group, case, LIMIT_FASTER_THAN_RELEASE, "x", ratios(measurements[RELEASE], measurements[best_limit]))
+    _memory(bench, group, case, measurements)
 
 
-def _memory(bench: Bench, group: str, case: str, found: Found) -> None:
+def _memory(bench: Bench, group: str, case: str, measurements: Measurements) -> None:
     """Peak memory above the weights: of the first repetition, before anything lies ready from an earlier one."""
-    peaks = {name: measured[0].peak_bytes for name, measured in found.items()}
+    peaks = {name: measured[0].peak_bytes for name, measured in measurements.items()}
     for name, peak in peaks.items():
         if peak is not None:
             bench.add(group, case, f"peak memory, {name}", "MB", (peak / MEGABYTE,))
@@ -76,10 +76,10 @@ def readings(bench: Bench) -> None:
         ours = bench.ours({**job, "only_readings": only})
         systems[name] = System(module=f"{PACKAGE}.readings", job=ours.job)
     case = f"{s.corpora[0]} traces of {s.sweep_length} tokens"
-    found = bench.measure("readings", case, systems, s.repeats)
-    for name, measured in found.items():
+    measurements = bench.measure("readings", case, systems, s.repeats)
+    for name, measured in measurements.items():
         bench.add("readings", case, name, "s", tuple(m.seconds for m in timed(measured)))
-    bench.add("readings", case, AGAINST_READINGS, "x", ratios(found[OURS], found[READINGS]))
+    bench.add("readings", case, AGAINST_READINGS, "x", ratios(measurements[OURS], measurements[READINGS]))
 
 
 def corpus(bench: Bench) -> None:
@@ -87,14 +87,20 @@ def corpus(bench: Bench) -> None:
     s = bench.settings
     for model, sizes in ((s.model, s.corpora), ("tiny", s.streamed)):
         texts = bench.texts_for(model)
-        found: dict[int, list[Measurement]] = {}
+        measurements: dict[int, list[Measurement]] = {}
         for size in sizes:
             case = f"{size} traces, {model}"
             job = bench.job(texts.rows(size, s.corpus_length), ratios=list(RATIOS[-1:]), model=model)
-            found[size] = bench.measure("corpus", case, {OURS: bench.ours(job, best=model != "tiny")}, s.repeats)[OURS]
+            measurements[size] = bench.measure(
+                "corpus", case, {OURS: bench.ours(job, best=model != "tiny")}, s.repeats
+            )[OURS]
             bench.add(
-                "corpus", case, "time per trace", "ms", tuple(1000 * m.seconds / size for m in timed(found[size]))
+                "corpus",
+                case,
+                "time per trace",
+                "ms",
+                tuple(1000 * m.seconds / size for m in timed(measurements[size])),
             )
-            peak = found[size][0].peak_bytes
+            peak = measurements[size][0].peak_bytes
             if peak is not None:
                 bench.add("corpus", case, "peak memory", "MB", (peak / MEGABYTE,))

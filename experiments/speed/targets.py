@@ -39,6 +39,6 @@ _GPU = (
 
 
 def verdicts(figures: Sequence[Figure], device: str, groups: Sequence[str]) -> list[Verdict]:
-    """The targets of the parts that were asked for, with what was measured."""
-    asked = [t for t in (*_EVERYWHERE, *(_GPU if device == "cuda" else _CPU)) if t.group in groups]
-    return judge(asked, figures)
+    """The targets of the parts that run, with their figures."""
+    chosen = [t for t in (*_EVERYWHERE, *(_GPU if device == "cuda" else _CPU)) if t.group in groups]
+    return judge(chosen, figures)

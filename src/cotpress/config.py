@@ -2,9 +2,7 @@
 
 `conf/` holds the values, these classes the names, types and meaning. Hydra merges both, so a misspelt key or a wrong
 type fails before anything is loaded. The entry scripts turn the result into these plain objects; no other code sees
-OmegaConf.
-
-The rules of a setting stand beside it (see `cotpress.settings`); here are those that relate several groups.
+OmegaConf. The rules of a setting stand beside it (see `cotpress.settings`); here are those that relate several groups.
 """
 
 from collections.abc import Iterator
@@ -78,7 +76,6 @@ class ScoringPipelineConfig:
         return self.reference.base or self.model if self.scorer.reads_with_model else self.model
 
     def validate(self, key: str) -> None:
-        """Check what relates the groups up to the scores."""
         self.scorer.check(has_reference=self.reference.exists)
         if isinstance(self.labelled, JsonlDataConfig) and self.labelled.field is not None:
             raise ConfigError(
@@ -96,7 +93,6 @@ class PipelineConfig(ScoringPipelineConfig):
     """Fraction of the thinking tokens KEPT, in (0, 1], counted in the student's tokenizer."""
 
     def validate(self, key: str) -> None:
-        """Check what relates the groups up to the compressed data."""
         ScoringPipelineConfig.validate(self, key)
         if self.compression.mixed_ratios:
             check_marker(self.model.chat, [self.ratio, *self.compression.mixed_ratios])
@@ -117,7 +113,6 @@ class TrainConfig(PipelineConfig):
     """Assumptions of `plan=true`."""
 
     def validate(self, key: str) -> None:
-        """Check what relates the groups of the whole flow."""
         PipelineConfig.validate(self, key)
         _check_one_machine(self.trainer)
         if not self.plan:  # a plan may be made on a machine without the extra
@@ -150,7 +145,6 @@ class CompressConfig(PipelineConfig):
     """K/N: score the Kth of N shares of the traces; the job that finishes last compresses all of them."""
 
     def validate(self, key: str) -> None:
-        """Check what relates the groups and the export."""
         PipelineConfig.validate(self, key)
         check_head_loss(self.trainer.head_loss)
         if self.shard is not None:
@@ -175,7 +169,6 @@ class FidelityConfig(ScoringPipelineConfig):
     """Bootstrap resamples of the traces behind each interval."""
 
     def validate(self, key: str) -> None:
-        """Check what relates the groups of a comparison of scorers."""
         ScoringPipelineConfig.validate(self, key)
         _check_one_machine(self.trainer)
         check_head_loss(self.trainer.head_loss)
@@ -207,7 +200,6 @@ class EvaluateConfig:
     """Modules of your own that register scorers, data sources or benchmarks; also files in the working directory."""
 
     def validate(self, key: str) -> None:
-        """Check what relates the groups of an evaluation."""
         _check_one_machine(self.trainer)
         check_head_loss(self.trainer.head_loss)
         _check_seed(self.evaluation, self.seed)
@@ -262,13 +254,11 @@ def _check_traces(data: DataConfig) -> None:
 
 
 def _check_seed(evaluation: EvaluationConfig, seed: int) -> None:
-    if evaluation.generation.seed != seed:
-        got = evaluation.generation.seed
+    if (got := evaluation.generation.seed) != seed:
         raise ConfigError(f"evaluation.generation.seed: got {got}, but seed decides it. Fix: seed={got}")
 
 
 EntryConfig: TypeAlias = TrainConfig | CompressConfig | FidelityConfig | EvaluateConfig | ReportConfig
-"""Configuration of an entry script."""
 
 SCHEMAS: dict[str, type] = {
     "train_schema": TrainConfig,
@@ -317,14 +307,11 @@ def _register_resolver() -> None:
 
 
 def _recipe(name: str, *, _parent_: "DictConfig", _root_: "DictConfig") -> object:
-    """The value `name`, e.g. `lora.epochs`, for `sft.tune` or `reference.tune`.
-
-    The student is `model`; the reference model is made from `reference.base`, or from `model` if that is null.
-    """
+    """The value `name`, e.g. `lora.epochs`, for `sft.tune` of `model`, or for `reference.tune` of `reference.base`."""
     from omegaconf import OmegaConf
 
     tuned: Any = _parent_._get_parent()  # `sft` or `reference`
-    base = tuned.base if "base" in tuned else None
+    base = tuned.base if "base" in tuned else None  # null: `model`
     return OmegaConf.select(_root_.model if base is None else base, f"tuning.{name}", throw_on_missing=True)
 
 

@@ -69,16 +69,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 def require(key: str, got: object, ok: bool, allowed: str) -> None:
-    """Raise an error for a setting with a value that is not allowed.
+    """Raise a `ConfigError` for a setting, as typed on the command line, unless its value is `ok`.
 
-    Args:
-        key: The setting as typed on the command line.
-        got: Its value.
-        ok: True if the value is allowed.
-        allowed: The values that are allowed, in words.
-
-    Raises:
-        ConfigError: `ok` is false.
+    `allowed` describes the allowed values in words.
     """
     if not ok:
         raise ConfigError(f"{key}: got {got!r}, allowed: {allowed}")

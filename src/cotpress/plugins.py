@@ -17,8 +17,7 @@ from cotpress.errors import ConfigError
 GROUPS = ("cotpress.scorers", "cotpress.data", "cotpress.benchmarks")
 """Groups of entry points; each entry is a module, or an object of a module, that registers itself when imported."""
 
-CHOICES: dict[str, dict[str, type]] = {}
-"""Registered choices by configuration group: name on the command line and settings class."""
+CHOICES: dict[str, dict[str, type]] = {}  # settings classes by configuration group and name on the command line
 
 
 def add_choice(group: str, name: str, settings: type) -> None:
@@ -50,15 +49,13 @@ def without_plus(arguments: Sequence[str]) -> list[str]:
 
 
 def load_plugins(names: Sequence[str]) -> None:
-    """Import modules by name, and those of installed entry points.
-
-    The working directory joins the end of the module search path, which child processes inherit.
+    """Import modules by name, also from the working directory, and those of installed entry points.
 
     Raises:
         ConfigError: A module is missing or cannot be imported.
     """
     if names and os.getcwd() not in sys.path:  # noqa: PTH109
-        sys.path.append(os.getcwd())  # noqa: PTH109
+        sys.path.append(os.getcwd())  # noqa: PTH109 (child processes inherit it)
     for name in names:
         _imported(f"plugins: module '{name}'", lambda name=name: importlib.import_module(name))
     installed = importlib.metadata.entry_points()  # once: it reads the metadata of every installed package

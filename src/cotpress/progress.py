@@ -3,16 +3,13 @@
 import logging
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 log = logging.getLogger(__name__)
 
-LINE_EVERY_S = 10.0
-"""Seconds between two plain progress lines."""
+LINE_EVERY_S = 10.0  # seconds between two plain progress lines
 
-_SAMPLE = 0.05
-"""Fraction of this call's work after which a rate is shown."""
+_SAMPLE = 0.05  # fraction of this call's work after which a rate is shown
 
 
 class Progress:
@@ -32,28 +29,19 @@ class Progress:
         self._done = self._resumed = done
         self._started = self._last_line = time.monotonic()
         self._bar = _rich_bar(label, self._total, unit, done) if sys.stderr.isatty() else None
-        self._note = ""
 
     def __enter__(self) -> Self:
         if self._bar is not None:
-            self._bar.__enter__()
+            self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
-
-    @property
-    def per_second(self) -> float:
-        """Units per second since this call began."""
-        return (self._done - self._resumed) / max(time.monotonic() - self._started, 1e-9)
+            self._bar.stop()
 
     def advance(self, amount: int, note: str = "") -> None:
         """Add `amount` units to the finished work; `note` (e.g. the loss) is shown beside the rate."""
         self._done += amount
-        self._note = note
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=amount, note=f", {note}" if note else "")
             return
@@ -68,10 +56,12 @@ class Progress:
 
     def _pace(self) -> str:
         """Rate and time left; empty at the beginning, where one slow batch would distort the estimate."""
-        if self._done - self._resumed < _SAMPLE * (self._total - self._resumed):
+        done = self._done - self._resumed
+        if done < _SAMPLE * (self._total - self._resumed):
             return ""
-        left = (self._total - self._done) / max(self.per_second, 1e-9)
-        return f", {self.per_second:.1f} {self._unit}/s, {duration(left)} left"
+        per_second = done / max(time.monotonic() - self._started, 1e-9)
+        left = (self._total - self._done) / max(per_second, 1e-9)
+        return f", {per_second:.1f} {self._unit}/s, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

@@ -6,11 +6,10 @@ A training sequence is `prompt + completion`:
     completion  thinking_open  thinking  thinking_close  response  end of turn
 
 The part of `thinking_open` that the model's template writes at the end of the prompt is left out of the completion.
+Thinking is inserted as token ids, so that exactly the kept tokens are trained on.
 
 In a layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) the response is the last
 paragraph. Only models trained in this layout follow it; the output of other models has no such division.
-
-Thinking is inserted as token ids, so that exactly the kept tokens are trained on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,9 +24,11 @@ from cotpress.settings import Rule
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
-WITHOUT_TAGS = 'where there are no tags a blank line, model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"'
-"""Setting for a layout without tags, in messages about a missing separator."""
+_SEPARATOR = Rule(
+    bool,
+    "the text that parts thinking and response; where there are no tags a blank line, "
+    'model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"',
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,30 +39,31 @@ class ChatConfig:
     """System text; null uses the default of the model's template."""
     thinking_open: str = "<think>\n"
     """Text before the thinking, at the start of the completion, unless the model's template ends the prompt with it."""
-    thinking_close: Annotated[str, Rule(bool, f"the text that parts thinking and response; {WITHOUT_TAGS}")] = (
-        "\n</think>\n\n"
-    )
+    thinking_close: Annotated[str, _SEPARATOR] = "\n</think>\n\n"
     """Text between the thinking and the response."""
     ratio_marker: str = "<|eot_id|>{ratio}<|eot_id|>"
     """Control marker after the question that states a ratio (TokenSkip); `{ratio}` is replaced."""
 
 
 def check_marker(chat: ChatConfig, ratios: Iterable[float]) -> None:
-    """Refuse a control marker without a place for the ratio.
-
-    Args:
-        chat: The format with the marker.
-        ratios: Ratios to state; 1 has no marker.
-
-    Raises:
-        ConfigError: A ratio is below 1 and the marker has no `{ratio}`.
-    """
-    for ratio in ratios:
-        marker_text(chat.ratio_marker, ratio)
+    """Raise a `ConfigError` for a control marker without `{ratio}` if it has to state one of `ratios`, below 1."""
+    marker = chat.ratio_marker
+    if "{ratio}" not in marker and any(ratio < 1 for ratio in ratios):
+        raise ConfigError(f"model.chat.ratio_marker: got '{marker}', allowed: a text with {{ratio}} in it")
 
 
-TEMPLATE_DATE = datetime(2024, 7, 26, 12)
-"""Date for chat templates that use the current one, equal to the default of Llama 3's template."""
+def marker_text(template: str, ratio: float | None) -> str:
+    """Text of the ratio control marker; empty for None and 1.0 (TokenSkip, arXiv 2502.12067, section 3.3)."""
+    return "" if ratio is None or ratio >= 1.0 else template.replace("{ratio}", f"{ratio:g}")
+
+
+def messages(chat: ChatConfig, question: str, ratio: float | None = None) -> list[dict[str, str]]:
+    """Messages before the assistant's turn: the system text if there is one, and the question with its marker."""
+    user = {"role": "user", "content": question + marker_text(chat.ratio_marker, ratio)}
+    return [user] if chat.system is None else [{"role": "system", "content": chat.system}, user]
+
+
+TEMPLATE_DATE = datetime(2024, 7, 26, 12)  # for templates that use the current date; the default of Llama 3's
 _DIRECTIVES = [f"%{letter}" for letter in (*"aAbBcdDeFHIjmMpSTuUwWxXyYZ", "-d", "-m", "-H", "-I", "-M", "-S")]
 # transformers accepts no function for a template, but a macro replaces the function of the same name. Its final line
 # break belongs to the tag (`trim_blocks`), so that the text after it still begins a line.
@@ -90,23 +92,8 @@ def render_chat(
     return str(rendered)
 
 
-def marker_text(template: str, ratio: float | None) -> str:
-    """Text of the ratio control marker; empty for None and 1.0 (TokenSkip, arXiv 2502.12067, section 3.3).
-
-    Raises:
-        ConfigError: The template has no `{ratio}`.
-    """
-    if ratio is None or ratio >= 1.0:
-        return ""
-    if "{ratio}" not in template:
-        raise ConfigError(f"model.chat.ratio_marker: got '{template}', allowed: a text with {{ratio}} in it")
-    return template.replace("{ratio}", f"{ratio:g}")
-
-
-_CONTEXT_TOKENS = 16
-"""Tokens that are decoded as context; more than the tokens of one character, which may be single bytes."""
-_UNFINISHED = "\ufffd"
-"""Output of a decoder for an incomplete character, of which some bytes are missing."""
+_CONTEXT_TOKENS = 16  # decoded as context; more than one character has, whose tokens may be single bytes
+_UNFINISHED = "\ufffd"  # output of a decoder for an incomplete character, of which some bytes are missing
 
 
 class ChatFormat:
@@ -114,21 +101,12 @@ class ChatFormat:
 
     Attributes:
         has_tags: True if a tag separates thinking and response, False if white space does.
-
-    Raises:
-        ConfigError: No text separates thinking and response.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat: ChatConfig) -> None:
-        if not chat.thinking_close:
-            raise ConfigError(
-                "model.chat.thinking_close is empty, so thinking and response cannot be told apart. Fix: the text "
-                f"between them; {WITHOUT_TAGS}"
-            )
         self._tokenizer, self._chat = tokenizer, chat
         self.has_tags = bool(chat.thinking_close.strip())
         self._close = self.text_ids(chat.thinking_close)
-        self._end = [tokenizer.eos_token_id]
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of `text` alone, without special tokens."""
@@ -140,13 +118,12 @@ class ChatFormat:
         return self.text_ids(self._prompt(question, ratio))
 
     def _prompt(self, question: str, ratio: float | None = None) -> str:
-        user = {"role": "user", "content": question + marker_text(self._chat.ratio_marker, ratio)}
-        system = [] if self._chat.system is None else [{"role": "system", "content": self._chat.system}]
-        return render_chat(self._tokenizer, [*system, user], add_generation_prompt=True)
+        return render_chat(self._tokenizer, messages(self._chat, question, ratio), add_generation_prompt=True)
 
     def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
         """Token ids of the assistant's turn around the given thinking tokens."""
-        return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), *self._end]
+        end = self._tokenizer.eos_token_id
+        return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), end]
 
     def thinking_start(self) -> list[int]:
         """Token ids of the completion before the first thinking token."""
@@ -171,10 +148,10 @@ class ChatFormat:
         return text[begin : closing[0]].strip(), text[closing[1] :].strip(), True
 
     def num_thinking_tokens(self, ids: Sequence[int]) -> int:
-        """Number of generated tokens that end before the closing text; all if there is none.
+        """Number of generated tokens, the opening tag's included, that end before the closing text; all without one.
 
-        Generated tokens are counted, including the opening tag, as tokenizing the text again could merge inserted ones.
-        A binary search decodes each token about twice.
+        They are counted as generated, as tokenizing the text again could merge inserted ones. A binary search decodes
+        each token about twice.
         """
         closing = self._closing(self._decoded(ids))
         if closing is None:
@@ -217,12 +194,9 @@ class ChatFormat:
 
     @cached_property
     def _opening(self) -> str:
-        """Text between the prompt and the thinking: the part of `thinking_open` that the template does not write.
-
-        The templates of R1's distilled models and QwQ end the prompt with the tag.
-        """
+        """Text between the prompt and the thinking: the part of `thinking_open` that the template does not write."""
         whole, tag = self._chat.thinking_open, self._chat.thinking_open.strip()
-        if not tag or not self._prompt_opens(tag):
+        if not tag or not self._prompt_opens(tag):  # the templates of R1's distilled models and QwQ do
             return whole
         written = self._example_prompt.rpartition(tag)[2]  # white space
         rest = whole.partition(tag)[2]

@@ -19,24 +19,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-TRACES_FILE = "traces.parquet"
-"""`Trace`, of the stages data and truth."""
-IMPORTANCE_FILE = "importance.parquet"
-"""`SentenceImportance`, of the stage truth."""
-PROBLEMS_FILE = "problems.parquet"
-"""`Problem`, of the stage benchmark."""
-VALUABLE_FILE = "valuable.parquet"
-"""`ValuableTrace`, of the stage distill."""
-SCORES_FILE = "scores.parquet"
-"""`ScoredTrace`, of the stage score."""
-COMPRESSED_FILE, RANKING_FILE = "compressed.parquet", "ranking.parquet"
-"""`CompressedTrace` and `RankedTrace`, of the stage compress."""
-TRAIN_LOG_FILE = "train_log.csv"
-"""Loss by optimizer step, of the stages that train."""
-PREDICTIONS_FILE = "predictions.parquet"
-"""`Prediction`, of the stage evaluate and of run directories."""
-RESULTS_FILE, CONFIG_FILE, FAILURE_FILE = "results.json", "config.yaml", "failure.json"
-"""Files of run directories."""
+TRACES_FILE = "traces.parquet"  # Trace, of the stages data and truth
+IMPORTANCE_FILE = "importance.parquet"  # SentenceImportance, of the stage truth
+PROBLEMS_FILE = "problems.parquet"  # Problem, of the stage benchmark
+VALUABLE_FILE = "valuable.parquet"  # ValuableTrace, of the stage distill
+SCORES_FILE = "scores.parquet"  # ScoredTrace, of the stage score
+COMPRESSED_FILE = "compressed.parquet"  # CompressedTrace, of the stage compress
+RANKING_FILE = "ranking.parquet"  # RankedTrace, of the stage compress
+TRAIN_LOG_FILE = "train_log.csv"  # loss by optimizer step, of the stages that train
+PREDICTIONS_FILE = "predictions.parquet"  # Prediction, of the stage evaluate and of run directories
+RESULTS_FILE, CONFIG_FILE, FAILURE_FILE = "results.json", "config.yaml", "failure.json"  # of run directories
 
 
 class Unit(Enum):
@@ -51,58 +43,38 @@ class Unit(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A labelled stretch of a thinking text (built-in data only).
-
-    Attributes:
-        kind: Planted content, e.g. `operand`, `result`, `hesitation`, `double_check`.
-        essential: True if the answer cannot be derived without it.
-    """
+    """A labelled stretch of a thinking text (built-in data only)."""
 
     start: int
     end: int
-    kind: str
-    essential: bool
+    kind: str  # planted content, e.g. `operand`, `result`, `hesitation`, `double_check`
+    essential: bool  # true if the answer cannot be derived without it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A question of a benchmark with its gold answer.
-
-    Attributes:
-        answer: Gold answer; empty if `unanswerable`.
-        extractor: Name of the `Extractor` that finds the answer in an output.
-        unanswerable: The question has no answer, and saying so is correct.
-    """
+    """A question of a benchmark with its gold answer."""
 
     id: str
     question: str
     answer: str
     family: str = ""
-    extractor: str = "math"
-    unanswerable: bool = False
+    extractor: str = "math"  # name of the `Extractor` that finds the answer in an output
+    unanswerable: bool = False  # the question has no answer (`answer` is empty), and saying so is correct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A solved problem with its chain of thought, the input of all other stages.
+    """A solved problem with its chain of thought, the input of all other stages."""
 
-    Attributes:
-        id: Unique within a data artifact.
-        thinking: The chain of thought, without its opening and closing tags.
-        response: The written solution after the thinking; may be empty; never compressed.
-        answer: Gold answer; may be empty.
-        family: Problem family of the built-in data, else empty.
-        spans: Planted labels covering `thinking`, else empty.
-    """
-
-    id: str
+    id: str  # unique within a data artifact
     question: str
-    thinking: str
-    response: str
-    answer: str
+    thinking: str  # the chain of thought, without its opening and closing tags
+    response: str  # the written solution after the thinking; may be empty; never compressed
+    answer: str  # gold answer; may be empty
     split: str = "train"
-    family: str = ""
-    spans: tuple[Span, ...] = ()
+    family: str = ""  # problem family of the built-in data
+    spans: tuple[Span, ...] = ()  # planted labels covering `thinking`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,25 +90,17 @@ class SentenceImportance:
 class TruthKind(Enum):
     """Kind of knowledge about the traces that scorers are judged on."""
 
-    tokens = "tokens"
-    """Every character is labelled: essential or planted redundancy of some kind (`Trace.spans`)."""
-    steps = "steps"
-    """Every step is labelled: original, inserted, or edited, which counts as neither (`Trace.spans`)."""
-    importance = "importance"
-    """Every sentence has a measured importance (`SentenceImportance`)."""
+    tokens = "tokens"  # every character is labelled: essential or planted redundancy of some kind (`Trace.spans`)
+    steps = "steps"  # every step is labelled: original, inserted, or edited, which counts as neither (`Trace.spans`)
+    importance = "importance"  # every sentence has a measured importance (`SentenceImportance`)
 
 
-EDITED_STEP = "edited"
-"""Kind of a step that is neither original nor inserted and is not judged."""
+EDITED_STEP = "edited"  # kind of a step that is neither original nor inserted and is not judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuableTrace:
-    """A trace with the valuable part of its thinking, as marked by a distill extractor.
-
-    Attributes:
-        valuable: Character ranges of `thinking`, sorted and disjoint.
-    """
+    """A trace with the `valuable` character ranges of its thinking, sorted and disjoint, as an extractor marks them."""
 
     id: str
     question: str
@@ -148,74 +112,49 @@ class ValuableTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTrace:
-    """What a language model predicts for the thinking tokens of a trace, under one condition.
-
-    Attributes:
-        token_ids: int32 `[n]`, the thinking in the model's own tokenizer; empty if it was refused.
-        offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
-        logprob: float32 `[n]`, log p(token | everything before it) in nats.
-        entropy: float32 `[n]`, entropy of that prediction in nats.
-        rank: int32 `[n]`, number of words that the model finds likelier; 0 is its first choice.
-        in_windows: True if the thinking was read in overlapping windows.
-        refusal: Reason why it was not read; empty if it was.
-        tokenizer: Fingerprint of the tokenizer that made `token_ids`.
-    """
+    """Prediction of a trace's thinking tokens by a language model, under one condition."""
 
     id: str
-    token_ids: NDArray[np.int32]
-    offsets: NDArray[np.int32]
-    logprob: NDArray[np.float32]
-    entropy: NDArray[np.float32]
-    rank: NDArray[np.int32]
-    in_windows: bool
-    refusal: str
-    tokenizer: str
+    token_ids: NDArray[np.int32]  # `[n]`, the thinking in the model's own tokenizer; empty if it was refused
+    offsets: NDArray[np.int32]  # `[n, 2]`, characters of `thinking` that each token stands for
+    logprob: NDArray[np.float32]  # `[n]`, log p(token | everything before it) in nats
+    entropy: NDArray[np.float32]  # `[n]`, entropy of that prediction in nats
+    rank: NDArray[np.int32]  # `[n]`, number of vocabulary entries that are likelier; 0 is the model's first choice
+    in_windows: bool  # true if the thinking was read in overlapping windows
+    refusal: str  # reason why it was not read; empty if it was
+    tokenizer: str  # fingerprint of the tokenizer that made `token_ids`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredTrace:
-    """One finite importance per thinking token; higher = keep. Independent of any ratio.
-
-    Attributes:
-        token_ids: int32 `[n]`, the thinking in the scorer's tokenizer.
-        offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
-        scores: float32 `[n]`.
-        tokenizer: Fingerprint of the tokenizer that made `token_ids`.
-    """
+    """One finite importance per thinking token; higher = keep. Independent of any ratio."""
 
     id: str
-    token_ids: NDArray[np.int32]
-    offsets: NDArray[np.int32]
-    scores: NDArray[np.float32]
-    tokenizer: str
+    token_ids: NDArray[np.int32]  # `[n]`, the thinking in the scorer's tokenizer
+    offsets: NDArray[np.int32]  # `[n, 2]`, characters of `thinking` that each token stands for
+    scores: NDArray[np.float32]  # `[n]`
+    tokenizer: str  # fingerprint of the tokenizer that made `token_ids`
     scorer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressedTrace:
-    """A trace whose thinking was cut to a ratio, counted in the student's tokens.
-
-    Attributes:
-        compressed_thinking: Kept characters in order, of the text column if `data.field` names one.
-        token_ids: int32 `[num_kept_tokens]`, the kept tokens as the student is trained on them.
-        keep_mask: bool `[num_tokens]` over the student's tokens of the whole thinking.
-        marker_ratio: Ratio that the control marker in the prompt states; None for no marker.
-        protection_exceeded: True if protected tokens and those held by the limit on deletions alone exceed the ratio.
-    """
+    """A trace whose thinking was cut to a ratio, counted in the student's tokens."""
 
     id: str
     question: str
-    compressed_thinking: str
+    compressed_thinking: str  # kept characters in order, of the text column if `data.field` names one
     response: str
     answer: str
     split: str
-    token_ids: NDArray[np.int32]
-    keep_mask: NDArray[np.bool_]
+    token_ids: NDArray[np.int32]  # `[num_kept_tokens]`, the kept tokens as the student is trained on them
+    keep_mask: NDArray[np.bool_]  # `[num_tokens]` over the student's tokens of the whole thinking
     num_tokens: int
     num_kept_tokens: int
     target_ratio: float
     actual_ratio: float
-    marker_ratio: float | None = None
+    marker_ratio: float | None = None  # ratio that the control marker in the prompt states; None for no marker
+    # True if protected tokens and those held by the limit on deletions alone exceed the ratio
     protection_exceeded: bool = False
 
 
@@ -226,20 +165,13 @@ def num_to_keep(num_tokens: int, ratio: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedTrace:
-    """Order of deletion of a trace's thinking tokens, which gives its compression at every ratio.
-
-    Attributes:
-        offsets: int32 `[n, 2]`, characters of `thinking` that each of the student's tokens stands for.
-        scores: float32 `[n]`, their scores.
-        places: int32 `[n]`, a permutation: the token of place 0 is deleted last.
-        num_held: Number of tokens that stay at every ratio; they have the first places.
-    """
+    """Order of deletion of a trace's thinking tokens, which gives its compression at every ratio."""
 
     id: str
-    offsets: NDArray[np.int32]
-    scores: NDArray[np.float32]
-    places: NDArray[np.int32]
-    num_held: int
+    offsets: NDArray[np.int32]  # `[n, 2]`, characters of `thinking` that each of the student's tokens stands for
+    scores: NDArray[np.float32]  # `[n]`
+    places: NDArray[np.int32]  # `[n]`, a permutation: the token of place 0 is deleted last
+    num_held: int  # number of tokens that stay at every ratio; they have the first places
 
     def kept(self, ratio: float) -> NDArray[np.bool_]:
         """Return the keep mask at a ratio in (0, 1], bool `[n]`."""
@@ -248,56 +180,36 @@ class RankedTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One generated solution and its verdict.
-
-    Attributes:
-        system: Label of its system, e.g. `Original` or `cts`.
-        ratio: Requested kept fraction of the student that wrote it.
-        predicted: Answer extracted from `output`, empty if there was none.
-        declined: True if the output says that the question has no answer.
-        num_tokens: Generated tokens in the student's tokenizer, end token not counted.
-        num_thinking_tokens: Tokens of these before the thinking was closed, the opening tag included; 0 from a model
-            that does not think.
-        finish_reason: `stop` (end token), `length` (budget or context exhausted) or `refused` (the prompt left no room
-            in the context).
-        latency_s: Wall time in seconds of the request to a server, or its share of the batches that it was part of.
-        sample: Index of the sample for this question.
-        closed: False if a thinking was opened and never closed; always True for models without thinking tags.
-        reference_tokens: Tokens of the output in the reference tokenizer, if one is configured.
-    """
+    """One generated solution and its verdict."""
 
     id: str
     family: str
     question: str
     answer: str
-    system: str
-    ratio: float
+    system: str  # label of its system, e.g. `Original` or `cts`
+    ratio: float  # requested kept fraction of the student that wrote it
     output: str
-    predicted: str
+    predicted: str  # answer extracted from `output`, empty if there was none
     correct: bool
-    declined: bool = False
-    num_tokens: int
-    num_thinking_tokens: int
+    declined: bool = False  # true if the output says that the question has no answer
+    num_tokens: int  # generated tokens in the student's tokenizer, end token not counted
+    num_thinking_tokens: int  # those before the thinking was closed, the opening tag included; 0 without thinking
+    # `stop` (end token), `length` (budget or context exhausted) or `refused` (the prompt left no room in the context)
     finish_reason: str
-    latency_s: float
-    sample: int = 0
-    closed: bool = True
-    reference_tokens: int | None = None
+    latency_s: float  # wall time in seconds of the request to a server, or its share of the batches that it was part of
+    sample: int = 0  # index of the sample for this question
+    closed: bool = True  # false if a thinking was opened and never closed; always True for models without thinking tags
+    reference_tokens: int | None = None  # tokens of the output in the reference tokenizer, if one is configured
 
 
 class Origin(Enum):
     """Kind of a system."""
 
-    scorer = "scorer"
-    """Student trained on traces that were cut by a scorer."""
-    original = "original"
-    """Student trained on the whole traces."""
-    base = "base"
-    """Model without training."""
-    baseline = "baseline"
-    """Model prompted or cut off to write less, without training for it."""
-    given = "given"
-    """Model or adapter that the user names."""
+    scorer = "scorer"  # student trained on traces that were cut by a scorer
+    original = "original"  # student trained on the whole traces
+    base = "base"  # model without training
+    baseline = "baseline"  # model prompted or cut off to write less, without training for it
+    given = "given"  # model or adapter that the user names
 
 
 ON_BASE, MIXED = "Base", "mixed"
@@ -307,23 +219,15 @@ _BASELINE_NAMES = frozenset({"beconcise", "onlynumbers", "abbrewords", "lc-promp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """Identity of a system whose answers are compared with those of others.
+    """Identity of a system whose answers are compared with those of others."""
 
-    Attributes:
-        name: Name of the scorer, of the baseline, or of the given model or adapter.
-        origin: Its kind.
-        ratio: Requested kept fraction; None for a student of several ratios or where no ratio applies.
-        variant: `ON_BASE`, `MIXED` or empty.
-        settings: Keys and values that distinguish it from other systems of a table; an empty key shows the value alone.
-        seed: Seed, where a table holds several.
-    """
-
-    name: str
+    name: str  # name of the scorer, of the baseline, or of the given model or adapter
     origin: Origin
-    ratio: float | None = None
-    variant: str = ""
+    ratio: float | None = None  # requested kept fraction; None for several, or where no ratio applies
+    variant: str = ""  # `ON_BASE`, `MIXED` or empty
+    # Keys and values that distinguish it from other systems of a table; an empty key shows the value alone.
     settings: tuple[tuple[str, str], ...] = ()
-    seed: int | None = None
+    seed: int | None = None  # seed, where a table holds several
 
     @property
     def label(self) -> str:
@@ -376,11 +280,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetAccuracy:
-    """Accuracy if an answer only counts when it ended within `budget` tokens, as in a run with this budget.
+    """Accuracy if an answer only counts when it ended within `budget` tokens, its end token included.
 
-    Attributes:
-        budget: Generated tokens, the end token included, as in `max_new_tokens`.
-        difference: Paired difference from Original at the same budget on the same questions; None without Original.
+    `difference` is the paired difference from Original at the same budget on the same questions.
     """
 
     budget: int
@@ -390,65 +292,41 @@ class BudgetAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemResult:
-    """One row of the results table; None stands for numbers that were not measured.
+    """One row of the results table; None stands for numbers that were not measured or are not defined."""
 
-    Attributes:
-        system: Label of the system.
-        accuracy: Fraction correct (avg@k for k samples per question), with a 95 % interval over questions.
-        mean_tokens: Generated tokens per answer, with a 95 % interval.
-        target_ratio: Requested kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction of the training thinking (tokens over tokens); None if unknown. With mixed
-            ratios, of the traces whose marker states `target_ratio`; None if no trace drew it.
-        generated_ratio: ActRatio, generated tokens relative to those of `generated_against` on the same questions; None
-            if that generated none.
-        generated_against: `ratio 1` (the same student at ratio 1; students with a control marker) or `Original`
-            (students of a single ratio); empty without either.
-        generated_thinking_ratio: The same over thinking tokens only.
-        accuracy_difference: Paired difference in accuracy from Original on the same questions; None for Original itself
-            and without it.
-        truncation_rate: Fraction of answers cut off by the token budget.
-        num_samples: Maximum number of samples of one question.
-        num_training_rows: Training traces of its student; None for systems that were not trained here.
-        standard_error: Standard error of the accuracy, clustered by question; None for a single question.
-        pass_at_k: Probability that one of k answers is correct, for k = 1 .. num_samples.
-        training_reduction: Share of the thinking tokens that the compression removed from training, `1 - actual_ratio`;
-            with mixed ratios of the whole mixture, in every row of its student.
-        inference_reduction: Share of Original's generated tokens that was saved; negative if there were more, None if
-            Original generated none.
-        loop_rate: Fraction of answers that end in a repetition.
-        unclosed_rate: Fraction of answers that never close their thinking.
-        mean_thinking_tokens: Generated tokens before the thinking was closed, per answer.
-        mean_answer_tokens: Other generated tokens, per answer.
-        mean_reference_tokens: Generated tokens per answer in the reference tokenizer, with an interval.
-        accuracy_at_budgets: Accuracy at the same token budgets for all systems of a run.
-        identity: The system itself; None in results of earlier releases, which have its label alone.
-    """
-
-    system: str
-    target_ratio: float
+    system: str  # label of the system
+    target_ratio: float  # requested kept fraction of the training thinking
+    # Reached kept fraction of the training thinking (tokens over tokens); with mixed ratios, of the traces whose marker
+    # states `target_ratio`
     actual_ratio: float | None
-    accuracy: Interval
-    mean_tokens: Interval
-    truncation_rate: float
+    accuracy: Interval  # fraction correct (avg@k for k samples per question), with an interval over questions
+    mean_tokens: Interval  # generated tokens per answer
+    truncation_rate: float  # fraction of answers cut off by the token budget
     seconds_per_sample: float
+    # ActRatio, generated tokens relative to those of `generated_against` on the same questions
     generated_ratio: float | None = None
+    # `ratio 1` (the same student at ratio 1; students with a control marker) or `Original` (students of a single
+    # ratio); empty without either
     generated_against: str = ""
-    generated_thinking_ratio: float | None = None
-    accuracy_difference: Interval | None = None
-    num_samples: int = 1
-    standard_error: float | None = None
-    pass_at_k: tuple[Interval, ...] = ()
+    generated_thinking_ratio: float | None = None  # the same over thinking tokens only
+    accuracy_difference: Interval | None = None  # paired difference in accuracy from Original on the same questions
+    num_samples: int = 1  # maximum number of samples of one question
+    standard_error: float | None = None  # standard error of the accuracy, clustered by question
+    pass_at_k: tuple[Interval, ...] = ()  # probability that one of k answers is correct, for k = 1 .. num_samples
+    # Share of the thinking tokens that the compression removed from training, `1 - actual_ratio`; with mixed ratios of
+    # the whole mixture, in every row of its student
     training_reduction: float | None = None
+    # Share of Original's generated tokens that was saved; negative if there were more
     inference_reduction: float | None = None
-    loop_rate: float | None = None
-    unclosed_rate: float | None = None
-    mean_thinking_tokens: float | None = None
-    mean_answer_tokens: float | None = None
-    mean_reference_tokens: Interval | None = None
-    accuracy_at_budgets: tuple[BudgetAccuracy, ...] = ()
+    loop_rate: float | None = None  # fraction of answers that end in a repetition
+    unclosed_rate: float | None = None  # fraction of answers that never close their thinking
+    mean_thinking_tokens: float | None = None  # generated tokens before the thinking was closed, per answer
+    mean_answer_tokens: float | None = None  # other generated tokens, per answer
+    mean_reference_tokens: Interval | None = None  # generated tokens per answer in the reference tokenizer
+    accuracy_at_budgets: tuple[BudgetAccuracy, ...] = ()  # accuracy at the same token budgets for all systems of a run
     artifacts: dict[str, str] = field(default_factory=dict)
-    num_training_rows: int | None = None
-    identity: System | None = None
+    num_training_rows: int | None = None  # training traces of its student
+    identity: System | None = None  # the system itself; None in results of earlier releases, which have its label alone
 
     @property
     def source(self) -> System:

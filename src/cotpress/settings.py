@@ -16,18 +16,12 @@ from typing import Annotated, Any
 
 from cotpress.errors import ConfigError, require
 
-_LARGEST = 2**63 - 1
-"""Whole numbers end up in columns and random generators of 64 bits."""
+_LARGEST = 2**63 - 1  # whole numbers end up in columns and random generators of 64 bits
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A condition on a value.
-
-    Attributes:
-        holds: True for an allowed value.
-        allowed: The allowed values, in words.
-    """
+    """A condition that an allowed value meets, and the `allowed` values in words."""
 
     holds: Callable[[Any], bool]
     allowed: str
@@ -54,11 +48,9 @@ Folder = Annotated[str, Rule(lambda text: bool(text.strip()) and "\0" not in tex
 
 
 def check_settings(settings: Any, key: str = "") -> None:
-    """Check every value of a configuration: numbers are finite, the rules of the fields hold, `validate` passes.
+    """Check every value of a dataclass and those inside: numbers are finite, rules of fields hold, `validate` passes.
 
-    Args:
-        settings: A dataclass, with others inside.
-        key: Its place, e.g. `sft.tune`; empty for a whole configuration.
+    `key` is its place, e.g. `sft.tune`; empty for a whole configuration.
 
     Raises:
         ConfigError: Names the key, its value and what is allowed.

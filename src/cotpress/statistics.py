@@ -17,12 +17,13 @@ from cotpress.errors import DataError
 from cotpress.records import Interval, Prediction
 
 
-def wilson(fraction: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval of a fraction in `n` independent trials; inside [0, 1] and never empty."""
-    return _score_interval(fraction, n, _normal_quantile(confidence))
+def wilson(fraction: float, n: float, confidence: float = 0.95, *, degrees: int | None = None) -> tuple[float, float]:
+    """Return the Wilson score interval of a fraction in `n` independent trials; inside [0, 1] and never empty.
 
-
-def _score_interval(fraction: float, n: float, z: float) -> tuple[float, float]:
+    With `degrees` of freedom, the quantile is Student's instead of the normal distribution's.
+    """
+    tail = (1 + confidence) / 2
+    z = float(ndtri(tail) if degrees is None else stdtrit(degrees, tail))
     centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
     return max(centre - half, 0.0), min(centre + half, 1.0)
@@ -31,11 +32,11 @@ def _score_interval(fraction: float, n: float, z: float) -> tuple[float, float]:
 def fraction_interval(questions: Sequence[float], num_answers: int, confidence: float = 0.95) -> Interval:
     """Return the mean of one fraction per question with its interval, inside [0, 1].
 
-    One sample per question (every fraction 0 or 1) gives Wilson's interval. Several give the same formula with two
-    changes, both needed for coverage with few questions: `n` is the number of independent trials that would have the
-    standard error clustered by question, at most the number of answers, and the quantile is Student's with one degree
-    of freedom less than there are questions. A plain t interval covers 82 to 93 % with 10 questions near 0 or 1, this
-    interval 92 to 98 %. If all questions have the same fraction, their number alone determines the interval.
+    One sample per question (every fraction 0 or 1), or equal fractions, give Wilson's interval. Others give the same
+    formula with two changes, both needed for coverage with few questions: `n` is the number of independent trials that
+    would have the standard error clustered by question, at most the number of answers, and the quantile is Student's
+    with one degree of freedom less than there are questions. A plain t interval covers 82 to 93 % with 10 questions
+    near 0 or 1, this interval 92 to 98 %.
     """
     means = np.asarray(questions, dtype=np.float64)
     n, fraction = len(means), float(means.mean())
@@ -44,38 +45,23 @@ def fraction_interval(questions: Sequence[float], num_answers: int, confidence: 
         low, high = wilson(fraction, n, confidence)
     else:
         trials = min(max(fraction * (1 - fraction) / error**2, 1.0), float(num_answers))
-        low, high = _score_interval(fraction, trials, _student_quantile(confidence, n - 1))
+        low, high = wilson(fraction, trials, confidence, degrees=n - 1)
     return Interval(value=fraction, low=min(low, fraction), high=max(high, fraction), n=n)
 
 
 def standard_error(questions: Sequence[float] | NDArray[np.float64]) -> float | None:
-    """Return the standard error of the mean over questions, clustered if each number is a mean over samples.
-
-    None for a single question.
-    """
-    if len(questions) < 2:
-        return None
-    return float(np.std(questions, ddof=1)) / math.sqrt(len(questions))
+    """Return the standard error of the mean over questions, of which each is a mean over samples; None for one."""
+    return None if len(questions) < 2 else float(np.std(questions, ddof=1)) / math.sqrt(len(questions))
 
 
 def mean_interval(values: Sequence[float] | NDArray[np.float64], confidence: float = 0.95) -> Interval:
     """Return the mean with Student's t interval; the interval of a single value is unbounded."""
     mean, error = float(np.mean(values)), standard_error(values)
-    half = math.inf if error is None else _student_quantile(confidence, len(values) - 1) * error
+    half = math.inf if error is None else float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * error
     return Interval(value=mean, low=mean - half, high=mean + half, n=len(values))
 
 
-def _normal_quantile(confidence: float) -> float:
-    """Return the quantile of the normal distribution for a two-sided interval of this level."""
-    return float(ndtri((1 + confidence) / 2))
-
-
-def _student_quantile(confidence: float, degrees: int) -> float:
-    return float(stdtrit(degrees, (1 + confidence) / 2))
-
-
-Measure = Callable[[Prediction], float]
-"""Number measured on one answer."""
+Measure = Callable[[Prediction], float]  # number measured on one answer
 
 
 def accuracy_interval(
@@ -97,22 +83,25 @@ def paired_accuracy_difference(
 ) -> Interval:
     """Return the accuracy of `system` minus that of `baseline` on the questions both answered, in [-1, 1].
 
-    With a budget, only answers of both that end within so many tokens count as correct.
-
-    With one sample per question the interval adds half a question to each of the four outcomes (Agresti and Min 2005),
-    so the interval of two systems that agree on every question is not empty. With several samples it is Student's t
-    over the questions' differences, unless these are all equal.
+    With a budget, only answers of both that end within so many tokens count as correct. With one sample per question
+    the interval adds half a question to each of the four outcomes (Agresti and Min 2005), so that of two systems that
+    agree on every question is not empty. With several it is Student's t over the questions' differences, unless these
+    are all equal.
 
     Raises:
         DataError: They share no question.
     """
-    differences = _differences(system, baseline, _counted_correct(budget))
+    pairs = _paired_means(system, baseline, _counted_correct(budget))
+    differences = np.array([ours - theirs for ours, theirs in pairs], dtype=np.float64)
     value, n = float(differences.mean()), len(differences)
     if standard_error(differences) and not np.isin(differences, (-1.0, 0.0, 1.0)).all():
         interval = mean_interval(differences, confidence)
         low, high = interval.low, interval.high
     else:
-        low, high = _agresti_min(differences, confidence)
+        total = float(differences.sum())
+        spread = float((differences**2).sum()) + 1 - total**2 / (n + 2)
+        half = float(ndtri((1 + confidence) / 2)) * math.sqrt(spread) / (n + 2)
+        low, high = total / (n + 2) - half, total / (n + 2) + half
     return Interval(value=value, low=min(max(low, -1.0), value), high=max(min(high, 1.0), value), n=n)
 
 
@@ -124,22 +113,17 @@ def paired_token_difference(
     Raises:
         DataError: They share no question.
     """
-    return mean_interval(_differences(system, baseline, lambda p: float(p.num_tokens)), confidence)
+    pairs = _paired_means(system, baseline, lambda p: float(p.num_tokens))
+    return mean_interval([ours - theirs for ours, theirs in pairs], confidence)
 
 
 def _counted_correct(budget: int | None) -> Measure:
     """Return a measure that is 1 for a correct answer that ends within `budget` tokens, 0 for any other.
 
-    A budget includes the end token, as `max_new_tokens` does, and `num_tokens` does not: an answer of as many tokens as
-    the budget would have been cut off.
+    A budget includes the end token, as `max_new_tokens` does; `num_tokens` does not.
     """
     allowed = math.inf if budget is None else budget
     return lambda p: float(p.correct and p.num_tokens < allowed)
-
-
-def _differences(system: Sequence[Prediction], baseline: Sequence[Prediction], measure: Measure) -> NDArray[np.float64]:
-    """Return the differences of the questions' means, float64 `[shared questions]`."""
-    return np.array([a - b for a, b in _paired_means(system, baseline, measure)], dtype=np.float64)
 
 
 def _paired_means(
@@ -153,18 +137,8 @@ def _paired_means(
     return pairs
 
 
-def _agresti_min(differences: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    n, total = len(differences), float(differences.sum())
-    spread = float((differences**2).sum()) + 1 - total**2 / (n + 2)
-    half = _normal_quantile(confidence) * math.sqrt(spread) / (n + 2)
-    return total / (n + 2) - half, total / (n + 2) + half
-
-
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Estimate without bias the probability that one of `k` answers is correct (arXiv 2107.03374, eq. 1).
-
-    This is `1 - C(n - c, k) / C(n, k)` for n samples, of which c are correct, and k in 1 .. n.
-    """
+    """Estimate without bias the probability that one of `k` answers is correct (arXiv 2107.03374, eq. 1)."""
     if not 1 <= k <= num_samples:
         raise ValueError(f"pass@{k} needs at least {k} samples, got {num_samples}")
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
@@ -185,9 +159,7 @@ def token_ratio(
     baseline: Sequence[Prediction],
     measure: Measure = lambda p: float(p.num_tokens),
 ) -> float | None:
-    """Return the generated tokens of `system` relative to `baseline` on the questions both answered.
-
-    None if the baseline generated nothing on them.
+    """Return the generated tokens of `system` relative to `baseline` on their common questions; None if that has none.
 
     Raises:
         DataError: They share no question.

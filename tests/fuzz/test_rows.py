@@ -61,20 +61,20 @@ def check_counts(path: Path, num_rows: int, strict: bool) -> None:
         assert all(t.thinking.strip() and t.question.strip() for t in kept)
         assert not (strict and made.manifest["dropped"])
     try:
-        asked = problems(JsonlBenchmarkConfig(name="b", path=str(path), max_new_tokens=1), store)
+        benchmark = problems(JsonlBenchmarkConfig(name="b", path=str(path), max_new_tokens=1), store)
     except CotpressError as error:
         assert_is_message(str(error))
     else:
-        found = read_records(asked.file("problems.parquet"), Problem)
-        assert len(found) + sum(asked.manifest["dropped"].values()) == num_rows
+        questions = read_records(benchmark.file("problems.parquet"), Problem)
+        assert len(questions) + sum(benchmark.manifest["dropped"].values()) == num_rows
 
 
 @cases(40)
 @given(st.lists(lines, max_size=8), st.booleans())
-def test_no_line_of_a_jsonl_file_is_lost(found: list[bytes], strict: bool) -> None:
+def test_no_line_of_a_jsonl_file_is_lost(content: list[bytes], strict: bool) -> None:
     with folder() as place:
         path = place / "rows.jsonl"
-        path.write_bytes(b"\n".join(found))
+        path.write_bytes(b"\n".join(content))
         text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         check_counts(path, sum(bool(line.strip()) for line in text.split(b"\n")), strict)
 
@@ -91,10 +91,10 @@ columns = st.one_of(
 
 @cases(25)
 @given(st.dictionaries(st.one_of(st.sampled_from(NAMES), odd_text), columns, max_size=7), st.booleans())
-def test_no_row_of_a_parquet_file_is_lost(found: dict[str, list[Any]], strict: bool) -> None:
+def test_no_row_of_a_parquet_file_is_lost(content: dict[str, list[Any]], strict: bool) -> None:
     with folder() as place:
         path = place / "rows.parquet"
-        table = pa.table({name: pa.array(cells) for name, cells in found.items()})
+        table = pa.table({name: pa.array(cells) for name, cells in content.items()})
         pq.write_table(table, path)
         check_counts(path, pq.read_metadata(path).num_rows, strict)
 

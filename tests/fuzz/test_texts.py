@@ -20,10 +20,10 @@ from cotpress.modeling.alignment import kept_text, project_scores, tokenize_with
 from cotpress.modeling.segments import step_ranges, unit_ids, word_ranges
 from cotpress.prompts import ChatConfig, ChatFormat
 from cotpress.records import CompressedTrace, RankedTrace, Trace, Unit, num_to_keep
-from cotpress.report.page import Cell, Page, Row, Table, json_in_html, render
+from cotpress.report.page import Page, Table, json_in_html, render
 from cotpress.report.token_kinds import token_kinds
 from cotpress.report.tokens import Ranker, ViewedData, encoded
-from cotpress.store.grid import markdown_cell
+from cotpress.store.grid import Grid, markdown_cell
 from cotpress.store.redaction import without_secrets
 from cotpress.store.tables import read_records
 from cotpress.tasks.run_directory import safe_name, write_config
@@ -130,21 +130,20 @@ def viewed(tokens: TokenizedTrace, name: str) -> ViewedData:
         places=np.arange(n, dtype=np.int32),
         num_held=0,
     )
-    kinds = token_kinds(tokens.trace.thinking, tokens.offsets)
     return ViewedData(
-        label=name, traces=(tokens.trace,), num_traces=1, kinds={tokens.trace.id: kinds},
+        label=name, traces=(tokens.trace,), num_traces=1,
         rankers=(Ranker(label=name, ratios=(0.5,), rows={tokens.trace.id: rank}),),
     )  # fmt: skip
 
 
-EMPTY = Parsed(render(Page(title="", note="", viewer={"traces": []}, missing=("",), texts=(("", ""),))))
+EMPTY = Parsed(render(Page(title="", note="", viewer={"percent": 50, "data": []}, missing=("",), texts=(("", ""),))))
 
 
 @cases(40)
 @given(nonempty, odd_text, any_text, scores)
 def test_no_text_adds_anything_to_a_page(text: str, answer: str, name: str, values: list[float]) -> None:
-    data = encoded(viewed(tokens_of(text, values, answer), name))
-    table = Table(caption=name, headings=(name,), rows=(Row((Cell(name), Cell(text))),), kind="words")
+    data = {"percent": 50, "data": [encoded(viewed(tokens_of(text, values, answer), name))]}
+    table = Table(name, Grid((name,), ((name, text),)), kind="words")
     page = render(Page(title=name, note=text, viewer=data, missing=(name,), texts=((name, text),), unfinished=table))
     page.encode()
     parsed = Parsed(page)
@@ -153,7 +152,7 @@ def test_no_text_adds_anything_to_a_page(text: str, answer: str, name: str, valu
     assert parsed.scripts[1] == EMPTY.scripts[1]
     assert set(parsed.elements) <= {*EMPTY.elements, "section", "table", "caption", "thead", "tbody", "tr", "th", "td"}
     assert not [a for a in parsed.attributes if a.startswith("on")]
-    (trace,) = parsed.viewer["traces"]
+    (trace,) = parsed.viewer["data"][0]["traces"]
     assert trace["text"] == text
     assert sum(token_lengths(trace)) == len(text.encode("utf-16-le")) // 2
     assert json.loads(json_in_html({name: text})) == {name: text}

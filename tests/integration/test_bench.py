@@ -46,11 +46,13 @@ def bench(folder: Path) -> Iterator[Bench]:
 def test_cotpress_and_the_naive_scorer_give_the_same_scores(bench: Bench) -> None:
     job = bench.job(bench.texts.rows(2, 64), ratios=[0.5], keep=True)
     systems = {"ours": bench.ours(job), "naive": bench.naive(job), "limit": bench.limit(job)}
-    found = bench.measure("test", "two traces", systems, 1)
-    assert [found[name][0].tokens for name in systems] == [128, 128, 128]
-    for ours, naive in zip(found["ours"][0].facts["scores"], found["naive"][0].facts["scores"], strict=True):
+    measurements = bench.measure("test", "two traces", systems, 1)
+    assert [measurements[name][0].tokens for name in systems] == [128, 128, 128]
+    for ours, naive in zip(
+        measurements["ours"][0].facts["scores"], measurements["naive"][0].facts["scores"], strict=True
+    ):
         np.testing.assert_allclose(ours, naive, atol=1e-4)
-    assert all(0 < m.seconds < 60 for measured in found.values() for m in measured)
+    assert all(0 < m.seconds < 60 for measured in measurements.values() for m in measured)
 
 
 @pytest.mark.slow
@@ -138,7 +140,7 @@ def test_the_release_cuts_the_texts_that_llmlingua_compat_cuts(folder: Path, ben
     rows = bench.texts.rows(2, 400)
     job = bench.job(rows, ratios=[0.5], keep=True, release={"iterative_size": 100})
     release = System(module="experiments.speed.release_worker", job=job, python=python)
-    (found,) = alternate({"release": release}, 1, folder / "logs")["release"]
+    (measurement,) = alternate({"release": release}, 1, folder / "logs")["release"]
     done = subprocess.run(
         [
             sys.executable, str(ROOT / "compress.py"), "model=hub", f"model.path={job['checkpoint']}",
@@ -153,7 +155,7 @@ def test_the_release_cuts_the_texts_that_llmlingua_compat_cuts(folder: Path, ben
     (exported,) = (folder / "compat").glob("*.jsonl")
     texts = [json.loads(line)["messages"][-1]["content"] for line in exported.read_text().splitlines()]
     assert len(texts) == len(rows)
-    for ours, theirs in zip(texts, found.facts["texts"][0], strict=True):
+    for ours, theirs in zip(texts, measurement.facts["texts"][0], strict=True):
         assert theirs.strip() in ours
 
 

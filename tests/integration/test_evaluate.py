@@ -45,7 +45,7 @@ def _arguments(folder: Path, *more: str) -> list[str]:
 
 
 def _predictions(outputs: Path) -> dict[tuple[str, ...], list[tuple[object, ...]]]:
-    """What every run predicts, by the name of its directory, without the time that it took."""
+    """Predictions of every run by the name of its directory, without their durations."""
     return {
         (path.parent.name,): [
             (p.id, p.sample, p.system, p.ratio, p.output, p.predicted, p.correct)

@@ -51,8 +51,8 @@ def test_jobs_write_results_and_tables(folder: Path) -> None:
 
 
 def test_interval_of_random_scores_covers_one_half(folder: Path) -> None:
-    (found,) = folder.glob("random-*/results.json")
-    row = json.loads(found.read_text())["rows"][0]
+    (path,) = folder.glob("random-*/results.json")
+    row = json.loads(path.read_text())["rows"][0]
     auc = row["metrics"]["ROC AUC"]
     assert auc["low"] < 0.5 < auc["high"]
     assert auc["n"] == 30

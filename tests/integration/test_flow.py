@@ -26,8 +26,8 @@ def folder(command: Command, first: object) -> Path:
 
 
 def _run_dir(folder: Path, prefix: str) -> Path:
-    (found,) = (folder / "runs").glob(f"{prefix}*")
-    return found
+    (directory,) = (folder / "runs").glob(f"{prefix}*")
+    return directory
 
 
 def test_run_ends_with_the_table_and_the_run_directory(first: "subprocess.CompletedProcess[str]", folder: Path) -> None:

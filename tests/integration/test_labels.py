@@ -1,4 +1,4 @@
-"""Where labels and the reference model come from: other traces, a language model behind a server, a finished model."""
+"""Sources of labels and of the reference model: other traces, a language model behind a server, a finished model."""
 
 import json
 from collections.abc import Callable, Iterator

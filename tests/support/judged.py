@@ -1,8 +1,9 @@
-"""Judged answers made by hand."""
+"""Judged answers and rows of results made by hand."""
 
 from collections.abc import Iterable, Sequence
 
-from cotpress.records import Prediction
+from cotpress.records import Prediction, SystemResult
+from cotpress.report.comparison import Comparison
 
 
 def answer(
@@ -27,3 +28,10 @@ def answer(
 def answers(correct: Iterable[Sequence[object]]) -> list[Prediction]:
     """Make one prediction per verdict, from one row of verdicts per question."""
     return [answer(i, bool(c), sample=s) for i, row in enumerate(correct) for s, c in enumerate(row)]
+
+
+def table_of(
+    *rows: SystemResult, confidence: float = 0.95, model: str = "tiny", benchmark: str = "planted"
+) -> Comparison:
+    """Make a comparison of some rows, without runs on disk."""
+    return Comparison(model=model, benchmark=benchmark, confidence=confidence, rows=rows)

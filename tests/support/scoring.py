@@ -1,11 +1,13 @@
 """Scorers of any kind on traces in memory, without artifacts."""
 
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+from cotpress.devices.config import TrainerConfig
 from cotpress.records import ScoredTrace, Trace
 from cotpress.scoring.base import ReadingScorer
-from cotpress.scoring.config import ReadBy, ScorerConfig
+from cotpress.scoring.config import Condition, ReadBy, ScorerConfig, Template
 from cotpress.scoring.models import Models
 from cotpress.scoring.reader import ConditionReading, Reader
 from cotpress.scoring.scorers.mix import MixConfig
@@ -53,12 +55,20 @@ def reading_scorer(config: Any, reader: Reader, *models: Any) -> Derived:
     needed = scorer.readings()
     conditions = {condition for _, condition in needed}
     groups = [(), tuple(conditions)] if len(conditions) > 1 else [()]
-    sources = [
-        ConditionReading("reading", reader, lambda m=models[0 if by is ReadBy.reference else -1]: m, condition, group)
-        for group in groups
-        for by, condition in needed
-    ]
+    sources = [reading(reader, models, by, condition, group) for group in groups for by, condition in needed]
     return Derived(config.name, sources, scorer.combine)
+
+
+def reading(
+    reader: Reader, models: Sequence[Any], read_by: ReadBy, condition: Condition, beside: Sequence[Condition] = ()
+) -> ConditionReading:
+    """A reading by given models: the reference model, then the base model; one stands for both."""
+    loaded: Any = SimpleNamespace(
+        reader=lambda template, tokens_per_batch: reader,
+        model=lambda by, forwards_only: models[0 if by is ReadBy.reference else -1],
+        trainer=TrainerConfig(),
+    )
+    return ConditionReading("reading", Template.chat, read_by, condition, beside, loaded)
 
 
 def built(config: ScorerConfig, models: Models) -> Any:

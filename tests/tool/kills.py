@@ -36,7 +36,7 @@ FLOW = [
 STAGES = ("data", "distill", "reference", "score", "compress", "sft", "answer", "evaluate", "report")
 """In the order of the flow."""
 REPORT = r"evaluate: (?:\d+ rows|found)"
-"""What stands in the log before the report, which says nothing until it is done."""
+"""Last line of the log before the report, which logs nothing until it is done."""
 KILLS_ASKED = 30
 _COMPUTED = re.compile(r"^\d\d:\d\d:\d\d \w+: computing (\w+/\w+)$", re.MULTILINE)
 

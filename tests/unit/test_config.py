@@ -138,7 +138,7 @@ def test_mix_takes_any_scorer_as_a_part_under_its_own_name() -> None:
         "cts": "cts", "reference_likelihood": "reference_likelihood", "random": "random", "inner": "mix",
     }  # fmt: skip
     assert mix.weights == {"cts": 0.0, "reference_likelihood": 1.0, "random": 0.5, "inner": 2.0}
-    assert mix.weighted == ["reference_likelihood", "random", "inner"]
+    assert list(mix.weighted) == ["reference_likelihood", "random", "inner"]
     assert isinstance(mix.parts["random"], RandomConfig)
     assert mix.parts["random"].seed == config.seed
 

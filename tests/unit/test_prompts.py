@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from cotpress.errors import ConfigError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.prompts import ChatConfig, ChatFormat, marker_text, render_chat
+from cotpress.prompts import ChatConfig, ChatFormat, check_marker, marker_text, render_chat
 from cotpress.store.artifacts import ArtifactStore
 from support.reported import tokenizer
 
@@ -24,7 +24,8 @@ def test_marker_states_the_ratio_and_is_empty_at_one(ratio: float | None, text: 
 
 def test_marker_without_placeholder_is_an_error() -> None:
     with pytest.raises(ConfigError, match="ratio_marker"):
-        marker_text("<eot>", 0.5)
+        check_marker(ChatConfig(ratio_marker="<eot>"), [1.0, 0.5])
+    check_marker(ChatConfig(ratio_marker="<eot>"), [1.0])
 
 
 def chat_format(thinking_open: str, thinking_close: str) -> ChatFormat:
@@ -151,11 +152,6 @@ def test_training_row_equals_prompt_and_output_of_a_model(tmp_path: Path) -> Non
     ]
     row = [*chat.prompt_ids("2 + 2"), *chat.completion_ids(chat.text_ids(thinking), response)]
     assert row == [*chat.prompt_ids("2 + 2"), *generated]
-
-
-def test_layout_without_a_separator_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="thinking_close is empty"):
-        chat_format("<t>", "")
 
 
 def rendered(template: str) -> str:

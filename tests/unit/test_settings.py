@@ -5,7 +5,14 @@ from typing import Annotated, Any
 
 import pytest
 
-from cotpress.data.config import BenchmarkConfig, DataConfig, JsonlBenchmarkConfig, SelfWrittenDataConfig
+from cotpress.data.config import (
+    BenchmarkConfig,
+    DataConfig,
+    JsonlBenchmarkConfig,
+    PlantedDataConfig,
+    PlantedTruthConfig,
+    SelfWrittenDataConfig,
+)
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
@@ -91,6 +98,10 @@ UNANSWERABLE = JsonlBenchmarkConfig(name="q", path="q.jsonl", max_new_tokens=9, 
             BenchmarkConfig(name="x", max_new_tokens=9, prompt="hello"),
             "data.questions.prompt: got 'hello', allowed: a text with {question} in it",
         ),
+        ("data", PlantedDataConfig(name="x", num_traces=9, seed=1, redundancy=-0.1), "data.redundancy: got -0.1"),
+        ("truth", PlantedTruthConfig(name="x", num_traces=9, limit=0), "truth.limit: got 0, allowed: a whole number"),
+        ("truth", PlantedTruthConfig(name="x", num_traces=9, redundancy=-1.0), "truth.redundancy: got -1.0"),
+        ("truth", PlantedTruthConfig(name="x", num_traces=0), "truth.num_traces: got 0"),
         ("distill", DistillConfig(min_overlap=0.0), "distill.min_overlap: got 0.0, allowed: a number in (0, 1]"),
         ("distill", DistillConfig(min_overlap=1.5), "distill.min_overlap: got 1.5, allowed: a number in (0, 1]"),
         ("distill", LlmDistillConfig(chunk_words=0), "distill.chunk_words: got 0, allowed: 10 to 2000"),

@@ -154,11 +154,11 @@ def test_pass_at_more_than_the_samples_is_refused() -> None:
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=12))
 def test_pass_at_k_starts_at_the_accuracy_rises_with_k_and_ends_at_any(questions: list[list[bool]]) -> None:
     predictions = answers(questions)
-    found = pass_at_k_intervals(predictions)
-    assert len(found) == 3
-    assert found[0].value == pytest.approx(accuracy_interval(predictions).value)
-    assert found[2].value == pytest.approx(np.mean([any(q) for q in questions]))
-    assert found[0].value <= found[1].value + 1e-12 <= found[2].value + 2e-12
+    intervals = pass_at_k_intervals(predictions)
+    assert len(intervals) == 3
+    assert intervals[0].value == pytest.approx(accuracy_interval(predictions).value)
+    assert intervals[2].value == pytest.approx(np.mean([any(q) for q in questions]))
+    assert intervals[0].value <= intervals[1].value + 1e-12 <= intervals[2].value + 2e-12
 
 
 def test_accuracy_at_a_budget_needs_room_for_the_end_token() -> None:

@@ -8,8 +8,6 @@ from cotpress.errors import ConfigError, require
 from cotpress.records import Unit
 from cotpress.settings import Count, Ratio, Rule
 
-_Text = Annotated[str, Rule(bool, "texts that are not empty")]
-
 
 class Selection(Enum):
     """Method of choosing the tokens."""
@@ -73,7 +71,7 @@ class CompressionConfig:
     """Token whose score decides about a token."""
     protection: Protection = Protection.none
     """Tokens that are kept whatever their score."""
-    keep_strings: list[_Text] = field(default_factory=list)
+    keep_strings: list[Annotated[str, Rule(bool, "texts that are not empty")]] = field(default_factory=list)
     r"""Texts whose every occurrence is kept as well, e.g. `["Step", ":", "\n"]` (LLMLingua's `force_tokens`). A text of
     the escapes `\n` and `\t` alone means line breaks and tabs, which the command line cannot express otherwise."""
     max_consecutive_deletions: Count | None = None

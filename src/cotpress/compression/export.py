@@ -2,13 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotpress.compression.config import ExportFormat
 from cotpress.errors import DataError
-from cotpress.prompts import ChatConfig, marker_text, render_chat
+from cotpress.prompts import ChatConfig, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.tables import write_records
@@ -25,10 +25,8 @@ FILES = {
     ExportFormat.openai: "compressed.openai.jsonl",
 }
 """Names of the exported files."""
-DATASET_INFO = "dataset_info.json"
-"""Index file in the `dataset_dir` of LLaMA-Factory."""
-DATASET = "compressed"
-"""Name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`."""
+DATASET_INFO = "dataset_info.json"  # index file in the `dataset_dir` of LLaMA-Factory
+DATASET = "compressed"  # name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`
 
 
 def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:
@@ -42,14 +40,14 @@ def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path,
         DataError: The folder has a `dataset_info.json` that cannot be read (llamafactory only).
     """
     output.mkdir(parents=True, exist_ok=True)
-    path = output / FILES[format_]
+    path, conversations = output / FILES[format_], (_conversation(row, chat) for row in rows)
     match format_:
         case ExportFormat.parquet:
             write_records(path, rows, CompressedTrace)
         case ExportFormat.trl:
-            write_text_atomic(path, _lines({"prompt": _prompt(r, chat), "completion": [_turn(r, chat)]} for r in rows))
+            write_text_atomic(path, _lines({"prompt": turns[:-1], "completion": turns[-1:]} for turns in conversations))
         case ExportFormat.openai | ExportFormat.llamafactory:
-            write_text_atomic(path, _lines({"messages": [*_prompt(r, chat), _turn(r, chat)]} for r in rows))
+            write_text_atomic(path, _lines({"messages": turns} for turns in conversations))
             if format_ is ExportFormat.llamafactory:
                 _describe_for_llamafactory(output / DATASET_INFO, path.name)
     return path
@@ -60,7 +58,7 @@ def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrai
 
     Trainers that render conversations with that template (TRL, the OpenAI format) would train on the response alone.
     """
-    rendered = render_chat(tokenizer, [*_prompt(row, chat), _turn(row, chat)], add_generation_prompt=False)
+    rendered = render_chat(tokenizer, _conversation(row, chat), add_generation_prompt=False)
     if row.compressed_thinking.strip() not in rendered:
         log.warning(
             "the chat template of this model removes the thinking from the assistant's turn: a trainer that applies it "
@@ -82,16 +80,10 @@ def _describe_for_llamafactory(path: Path, file_name: str) -> None:
     write_text_atomic(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
 
 
-def _prompt(row: CompressedTrace, chat: ChatConfig) -> list[dict[str, str]]:
-    question = row.question + marker_text(chat.ratio_marker, row.marker_ratio)
-    system = [] if chat.system is None else [{"role": "system", "content": chat.system}]
-    return [*system, {"role": "user", "content": question}]
-
-
-def _turn(row: CompressedTrace, chat: ChatConfig) -> dict[str, str]:
+def _conversation(row: CompressedTrace, chat: ChatConfig) -> list[dict[str, str]]:
     text = f"{chat.thinking_open}{row.compressed_thinking}{chat.thinking_close}{row.response}"
-    return {"role": "assistant", "content": text}
+    return [*messages(chat, row.question, row.marker_ratio), {"role": "assistant", "content": text}]
 
 
-def _lines(rows: Iterable[dict[str, object]]) -> str:
+def _lines(rows: Iterable[Mapping[str, object]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,7 +1,5 @@
 r"""Tokens that are kept whatever their score, because a rule marks at least one of their characters.
 
-Numbers, words and commands of several tokens are therefore kept whole.
-
 `math` marks characters, without parsing LaTeX:
 
 - numbers with the separators inside them: `1,200`, `3.14`, `.5`, `1{,}000`, `x²`;
@@ -27,8 +25,7 @@ from numpy.typing import NDArray
 from cotpress.compression.config import Protection
 
 _LETTER = r"[^\W\d_]"
-_DIGIT = "[\\d\u00b2\u00b3\u00b9\u2070-\u2089\u00bc-\u00be\u2150-\u215f]"
-"""With superscripts, subscripts and fractions."""
+_DIGIT = "[\\d\u00b2\u00b3\u00b9\u2070-\u2089\u00bc-\u00be\u2150-\u215f]"  # with superscripts, subscripts and fractions
 _JOINT = rf"(?<={_LETTER}{_LETTER})[-/_][^\W_]|(?<=[^\W_])[-/_]{_LETTER}{_LETTER}"
 """A word on one side, a letter or digit on the other."""
 _SIGNS = (
@@ -64,14 +61,10 @@ def protected_tokens(
     answer: str = "",
     keep_strings: Sequence[str] = (),
 ) -> NDArray[np.bool_]:
-    """Return the mask of tokens protected by a rule or by strings to keep, bool `[n]`.
+    """Return the mask of the tokens protected by a rule or by `keep_strings`, which are not empty, bool `[n]`.
 
-    Args:
-        protection: The rule.
-        thinking: The whole text.
-        offsets: int32 `[n, 2]`, characters of `thinking` that each token stands for.
-        answer: The gold answer; an empty one protects nothing.
-        keep_strings: Non-empty texts whose every occurrence is kept as well.
+    `offsets`, int32 `[n, 2]`, are the characters of `thinking` that each token stands for. An empty gold answer
+    protects nothing.
     """
     marked = np.zeros(len(thinking), dtype=bool)
     match protection:

@@ -20,11 +20,7 @@ from cotpress.records import ScoredTrace, Trace, Unit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Rules for the order of deletion; part of an artifact's identity.
-
-    Attributes:
-        keep_strings: Sorted, without duplicates.
-    """
+    """Rules for the order of deletion, part of an artifact's identity; `keep_strings` are sorted and distinct."""
 
     granularity: Unit = Unit.token
     alignment: Alignment = Alignment.own

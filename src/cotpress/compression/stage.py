@@ -17,7 +17,6 @@ from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, stu
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import kept_text, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
-from cotpress.modeling.selection import Ranking
 from cotpress.progress import Progress
 from cotpress.records import (
     COMPRESSED_FILE,
@@ -40,14 +39,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGE = "compress"
-BY_MARKER = "actual_ratio_by_marker"
-"""Fact of mixed ratios: the reached ratio by the drawn one, as Python writes it."""
-USUAL_SHARE = 0.95
-"""Share of the training traces below which the log contains a warning."""
-TRACES_AT_ONCE = 512
-"""Traces per batch; limits memory without changing results."""
-TRACES_RANKED = 1000
-"""Number of first traces whose order of deletion is stored for reports."""
+BY_MARKER = "actual_ratio_by_marker"  # fact of mixed ratios: the reached ratio by the drawn one, as Python writes it
+USUAL_SHARE = 0.95  # share of the training traces below which the log contains a warning
+TRACES_AT_ONCE = 512  # traces per batch; limits memory without changing results
+TRACES_RANKED = 1000  # number of first traces whose order of deletion is stored for reports
 DECIDED_TO_KEEP = 0.5
 """A token stays if at least this share of its characters was decided to stay; shares other than 0 and 1 occur only if
 the student has another tokenizer than LLMLingua's model."""
@@ -141,11 +136,13 @@ def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
         tokens = _tokens(source, plan.rules, train, dropped, progress)
         while chunk := list(itertools.islice(tokens, TRACES_AT_ONCE)):
             if plan.selection is Selection.llmlingua_compat:
-                rows.extend(_decided(plan, chunk))
+                for t in chunk:
+                    row = _row(t, plan.ratios[0], t.scores >= DECIDED_TO_KEEP, marker_ratio=None)
+                    rows.append(replace(row, protection_exceeded=False))  # above the ratio, but not by protection
             else:
-                ranking = rank_traces(plan.rules, chunk)
-                rows.extend(_cut(plan, chunk, ranking))
-                ranked.extend(_ranked(chunk[: TRACES_RANKED - len(ranked)], ranking))
+                cut, orders = _cut(plan, chunk)
+                rows += cut
+                ranked += orders[: TRACES_RANKED - len(ranked)]
     if not rows:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "the data has no training rows"
         raise DataError(f"compress: no trace is left of {len(train)} ({reasons}). Fix: check data and scorer settings")
@@ -176,24 +173,18 @@ def _tokens(
             yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=scores)
 
 
-def _decided(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> Iterator[CompressedTrace]:
-    for tokens in chunk:
-        row = _row(tokens, plan.ratios[0], tokens.scores >= DECIDED_TO_KEEP, marker_ratio=None)
-        yield replace(row, protection_exceeded=False)  # more than the ratio allows, but not by protection
-
-
-def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace], ranking: Ranking) -> Iterator[CompressedTrace]:
+def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> tuple[list[CompressedTrace], list[RankedTrace]]:
+    """Cut traces to their ratios; returns them and the order of deletion of each."""
+    ranking = rank_traces(plan.rules, chunk)
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
-    masks = np.split(ranking.cut(ratios), np.cumsum(ranking.lengths)[:-1])
-    for tokens, ratio, keep in zip(chunk, ratios.tolist(), masks, strict=True):
-        yield _row(tokens, ratio, keep, marker_ratio=ratio if plan.mixed else None)
-
-
-def _ranked(chunk: Sequence[TokenizedTrace], ranking: Ranking) -> Iterator[RankedTrace]:
-    places, held = (np.split(values, np.cumsum(ranking.lengths)[:-1]) for values in (ranking.places, ranking.held))
-    for i, t in enumerate(chunk):
-        order = places[i].astype(np.int32)
-        yield RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=order, num_held=int(held[i].sum()))
+    bounds = np.cumsum(ranking.lengths)[:-1]
+    masks, places, held = (np.split(v, bounds) for v in (ranking.cut(ratios), ranking.places, ranking.held))
+    rows, orders = [], []
+    for i, (t, ratio) in enumerate(zip(chunk, ratios.tolist(), strict=True)):
+        rows.append(_row(t, ratio, masks[i], marker_ratio=ratio if plan.mixed else None))
+        order, num_held = places[i].astype(np.int32), int(held[i].sum())
+        orders.append(RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=order, num_held=num_held))
+    return rows, orders
 
 
 def _row(tokens: TokenizedTrace, ratio: float, keep: NDArray[np.bool_], marker_ratio: float | None) -> CompressedTrace:

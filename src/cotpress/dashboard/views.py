@@ -4,7 +4,6 @@ All metric names in the panels are names that `cotpress.tracking` sends.
 """
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
@@ -24,29 +23,23 @@ HALF, WHOLE, HEIGHT = 12, 24, 9
 """Widths and height of panels on W&B's grid of 24 columns."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Views:
-    """Both views of one project."""
-
-    workspace: ws.Workspace
-    report: wr.Report
-
-    def specs(self) -> dict[str, Any]:
-        """Content that `save()` sends for each view, as JSON types."""
-        workspace, report = self.workspace._to_model(), self.report._to_model()
-        return {
-            "workspace": {
-                "entity": workspace.entity, "project": workspace.project, "display_name": workspace.display_name,
-                "spec": _json(workspace.spec),
-            },
-            "report": {
-                "entity": report.project.entity_name, "project": report.project.name,
-                "display_name": report.display_name, "description": report.description, "spec": _json(report.spec),
-            },
-        }  # fmt: skip
+def specifications(workspace: ws.Workspace, report: wr.Report) -> dict[str, Any]:
+    """Return the content that `save()` sends for each view, as JSON types."""
+    board, page = workspace._to_model(), report._to_model()
+    return {
+        "workspace": {
+            "entity": board.entity, "project": board.project, "display_name": board.display_name,
+            "spec": json.loads(board.spec.model_dump_json(by_alias=True, exclude_none=True)),
+        },
+        "report": {
+            "entity": page.project.entity_name, "project": page.project.name, "display_name": page.display_name,
+            "description": page.description,
+            "spec": json.loads(page.spec.model_dump_json(by_alias=True, exclude_none=True)),
+        },
+    }  # fmt: skip
 
 
-def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[str]) -> Views:
+def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[str]) -> tuple[ws.Workspace, wr.Report]:
     """Build the workspace and the report of a project, of one sweep (the W&B group) or of all its runs.
 
     The report has a separate section for each of `scorers`.
@@ -83,7 +76,7 @@ def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[st
         width="fluid",
         blocks=_blocks(sweep, scorers),
     )
-    return Views(workspace=workspace, report=report)
+    return workspace, report
 
 
 def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
@@ -131,7 +124,6 @@ def _only(sweep: str | None) -> Any:
 
 
 def _accuracy_against_tokens() -> list[Any]:
-    """Accuracy and generated tokens of each system; up and to the left is better."""
     legend = "${config:system} ${summary:evaluate/target_ratio}"
     columns = ((wr.Config(SYSTEM), "system"), (wr.SummaryMetric(TARGET), "target ratio"),
                (wr.SummaryMetric(TOKENS), "generated tokens"), (wr.SummaryMetric(ACCURACY), "accuracy"))  # fmt: skip
@@ -147,7 +139,6 @@ def _accuracy_against_tokens() -> list[Any]:
 
 
 def _ratio_control() -> list[Any]:
-    """Actual ratio of the training data and of the student's answers, each against the target ratio."""
     limits: dict[str, Any] = {"range_x": (0.0, 1.05)}
     kept = {**limits, "range_y": (0.0, 1.05)}
     return [
@@ -157,7 +148,7 @@ def _ratio_control() -> list[Any]:
 
 
 def _bars_by_system() -> list[Any]:
-    """One bar per scorer and baseline: means over ratios and seeds, with their range."""
+    """Return one bar per scorer and baseline: means over ratios and seeds, with their range."""
     bars = (
         ("Accuracy", ACCURACY),
         ("Generated tokens per answer", TOKENS),
@@ -179,7 +170,6 @@ def _bars_by_system() -> list[Any]:
 
 
 def _training() -> list[Any]:
-    """Losses of students and reference models, and validation."""
     curves = (
         ("Loss of the students", "sft/step", "sft/loss"),
         ("Loss of the reference model", "reference/step", "reference/loss"),
@@ -197,7 +187,6 @@ def _time() -> list[Any]:
 
 
 def _tables() -> list[Any]:
-    """Generated answers and kept tokens."""
     names = ("evaluate/predictions", "compress/tokens")
     return [wr.WeavePanelSummaryTable(table_name=name, layout=_at(0, i, WHOLE)) for i, name in enumerate(names)]
 
@@ -208,7 +197,3 @@ def _scatter(title: str, x: str, y: str, column: int, **options: Any) -> wr.Scat
 
 def _at(column: int, row: int, width: int = HALF) -> wr.Layout:
     return wr.Layout(x=column, y=row * HEIGHT, w=width, h=HEIGHT)
-
-
-def _json(spec: Any) -> Any:
-    return json.loads(spec.model_dump_json(by_alias=True, exclude_none=True))

@@ -111,16 +111,10 @@ class PlantedBenchmarkConfig(BenchmarkConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class PlantedQuestionsConfig(BenchmarkConfig):
+class PlantedQuestionsConfig(PlantedBenchmarkConfig):
     """Problems of the built-in generator to train on (config group `questions`); none has the numbers of a benchmark
-    problem."""
+    problem. Without `families`, those held out of training are left out."""
 
-    num_problems: Count = MISSING
-    """Problems to generate."""
-    families: list[str] = field(default_factory=list)
-    """Problem families; empty means all training families."""
-    difficulty: Difficulty = 1
-    """1 (two steps, small numbers) to 3 (four steps, larger numbers)."""
     seed: Natural = 4_000_037
     """Seed of the generator; differs from that of `data=planted`, so that a student gets other questions than in its
     training."""

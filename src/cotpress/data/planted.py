@@ -1,21 +1,23 @@
 """Built-in data: word problems, their solutions, and R1-style thinking with a label for every character.
 
 Numbers are small on purpose: a model of 135 M parameters learns the lowest difficulty from two hundred examples, so the
-accuracy shows the cost of a compression. A new family of problems is an entry of `_FAMILIES`.
+accuracy shows the cost of a compression. A new family of problems is an entry of `FAMILIES`.
 
 The essential part of a thinking is the chain of equations. The rest is planted redundancy: openings, restated facts,
 repeated results, hesitation, withdrawn attempts (dead ends), double-checks and a closing remark.
 
-Data are deterministic by seed, no question comes twice, and training and evaluation have no problem in common. Every
-story has its own random stream, so the first hundred traces of a larger set are the set of a hundred.
+Data are deterministic by seed, no question comes twice, and training and evaluation have no problem in common (see
+`half_of`). Every story has its own random stream, so the first hundred traces of a larger set are the set of a hundred.
 """
 
 import hashlib
+import operator
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.records import Problem, Span, Trace
@@ -26,15 +28,10 @@ PEOPLE = (
 )  # fmt: skip
 """Names and the pronouns that go with them."""
 
-_SYMBOLS: dict[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-}
+_OPERATORS: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class Level(NamedTuple):
     """A level of difficulty: calculations per story (at least 2), and the largest numbers in it."""
 
     num_steps: int
@@ -51,8 +48,7 @@ LEVELS = {
 """Levels by difficulty."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(NamedTuple):
     """One calculation of the solution.
 
     Attributes:
@@ -70,7 +66,7 @@ class Step:
     @property
     def result(self) -> int:
         """Value of the calculation."""
-        return _SYMBOLS[self.operator](self.left, self.right)
+        return _OPERATORS[self.operator](self.left, self.right)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +74,7 @@ class Story:
     """A word problem with its solution.
 
     Attributes:
-        question: The whole question.
-        opening: Its first fact, as a clause for the middle of a sentence.
+        opening: The first fact of the question, as a clause for the middle of a sentence.
         steps: Calculations in order; the last result is the answer.
     """
 
@@ -115,8 +110,6 @@ class Scene:
         opening: The first fact; with equal groups also `{groups}`, their number.
         gains: Clauses for events that add to the quantity.
         losses: Clauses for events that reduce it.
-        ask: The question asked at the end.
-        units: Values of `{unit}`.
         person: True if the story is about one person.
         groups: Short form of the equal groups, for the thinking; empty if the story has none.
     """
@@ -139,179 +132,131 @@ def _sentence(clause: str) -> str:
     return clause[0].upper() + clause[1:]
 
 
-def _changes(
-    rng: random.Random, scene: Scene, voice: dict[str, str], quantity: int, *, num_steps: int, level: Level
-) -> list[Step]:
-    """`num_steps` gains and losses that start at `quantity` and never fall below 1."""
-    steps = []
-    for _ in range(num_steps):
+def _story(
+    rng: random.Random,
+    level: Level,
+    scene: Scene,
+    voice: dict[str, str],
+    *,
+    facts: Sequence[str],
+    steps: Sequence[Step] = (),
+    quantity: int,
+) -> Story:
+    """A story of `facts` and the `steps` that they imply, then gains and losses of `quantity`, which stays above 0."""
+    changes: list[Step] = []
+    for _ in range(level.num_steps - len(steps)):
         loses = quantity > 2 and rng.random() < 0.5
         n = rng.randint(2, min(level.max_operand, quantity - 1) if loses else level.max_operand)
+        sign, reason = ("-", "it gets less") if loses else ("+", "it gets more")
         event = rng.choice(scene.losses if loses else scene.gains).format(n=n, **voice)
-        step = Step(
-            left=quantity,
-            operator="-" if loses else "+",
-            right=n,
-            event=event,
-            reason="it gets less" if loses else "it gets more",
-        )
-        steps.append(step)
-        quantity = step.result
-    return steps
-
-
-def _tell(opening: str, changes: Sequence[Step], ask: str) -> str:
-    """The whole text of the problem: the opening, the changes joined by `then`, and the question."""
+        changes.append(Step(quantity, sign, n, event, reason))
+        quantity = changes[-1].result
     events = [f"then {step.event}" if number else step.event for number, step in enumerate(changes)]
-    return " ".join([*(f"{_sentence(fact)}." for fact in (opening, *events)), ask])
+    sentences = [f"{_sentence(clause)}." for clause in (*facts, *events)]
+    return Story(question=" ".join([*sentences, scene.ask.format(**voice)]), opening=facts[0], steps=(*steps, *changes))
 
 
-def change(scene: Scene) -> Callable[[random.Random, Level], Story]:
-    """Family in which a quantity grows and shrinks."""
-
-    def draw(rng: random.Random, level: Level) -> Story:
-        voice = scene.voice(rng)
-        start = rng.randint(3, level.max_start)
-        opening = scene.opening.format(n=start, **voice)
-        changes = _changes(rng, scene, voice, start, num_steps=level.num_steps, level=level)
-        return Story(
-            question=_tell(opening, changes, scene.ask.format(**voice)),
-            opening=opening,
-            steps=tuple(changes),
-        )
-
-    return draw
+def change(scene: Scene, rng: random.Random, level: Level) -> Story:
+    """A quantity grows and shrinks."""
+    voice = scene.voice(rng)
+    start = rng.randint(3, level.max_start)
+    return _story(rng, level, scene, voice, facts=[scene.opening.format(n=start, **voice)], quantity=start)
 
 
-def groups(scene: Scene) -> Callable[[random.Random, Level], Story]:
-    """Family that starts with equal groups; `{groups}` and `{n}` of the opening are multiplied."""
-
-    def draw(rng: random.Random, level: Level) -> Story:
-        voice = scene.voice(rng)
-        count, size = rng.randint(2, level.max_factor), rng.randint(2, level.max_factor)
-        opening = scene.opening.format(groups=count, n=size, **voice)
-        product = Step(
-            left=count,
-            operator="*",
-            right=size,
-            event=scene.groups.format(groups=count, n=size, **voice),
-            reason="each of them counts",
-        )
-        changes = _changes(rng, scene, voice, product.result, num_steps=level.num_steps - 1, level=level)
-        return Story(
-            question=_tell(opening, changes, scene.ask.format(**voice)),
-            opening=opening,
-            steps=(product, *changes),
-        )
-
-    return draw
+def groups(scene: Scene, rng: random.Random, level: Level) -> Story:
+    """Equal groups, `{groups}` of `{n}` each, are multiplied; the product changes."""
+    voice = scene.voice(rng)
+    count, size = rng.randint(2, level.max_factor), rng.randint(2, level.max_factor)
+    event = scene.groups.format(groups=count, n=size, **voice)
+    product = Step(count, "*", size, event, "each of them counts")
+    opening = scene.opening.format(groups=count, n=size, **voice)
+    return _story(rng, level, scene, voice, facts=[opening], steps=[product], quantity=product.result)
 
 
-def compare(scene: Scene) -> Callable[[random.Random, Level], Story]:
-    """Family in which a second person has more or fewer, both are added up, and the sum changes."""
-
-    def draw(rng: random.Random, level: Level) -> Story:
-        (first, _), (second, _) = rng.sample(PEOPLE, 2)
-        voice = {"who": first, "he": "they", "unit": rng.choice(scene.units)}
-        start = rng.randint(3, level.max_start)
-        fewer = rng.random() < 0.5
-        n = rng.randint(2, min(level.max_operand, start - 1) if fewer else level.max_operand)
-        opening = scene.opening.format(n=start, **voice)
-        comparison = f"{second} has {n} {'fewer' if fewer else 'more'} than {first}"
-        other = Step(
-            left=start,
-            operator="-" if fewer else "+",
-            right=n,
-            event=comparison,
-            reason=f"{second} has {'fewer' if fewer else 'more'}",
-        )
-        total = Step(
-            left=other.result, operator="+", right=start, event=f"{first} has {start}", reason="they count together"
-        )
-        changes = _changes(rng, scene, voice, total.result, num_steps=level.num_steps - 2, level=level)
-        return Story(
-            question=_tell(f"{opening}. {comparison}", changes, scene.ask.format(**voice)),
-            opening=opening,
-            steps=(other, total, *changes),
-        )
-
-    return draw
+def compare(scene: Scene, rng: random.Random, level: Level) -> Story:
+    """A second person has more or fewer, both are added up, and the sum changes."""
+    (first, _), (second, _) = rng.sample(PEOPLE, 2)
+    voice = {"who": first, "he": "they", "unit": rng.choice(scene.units)}
+    start = rng.randint(3, level.max_start)
+    fewer = rng.random() < 0.5
+    n = rng.randint(2, min(level.max_operand, start - 1) if fewer else level.max_operand)
+    sign, comparative = ("-", "fewer") if fewer else ("+", "more")
+    other = Step(start, sign, n, f"{second} has {n} {comparative} than {first}", f"{second} has {comparative}")
+    total = Step(other.result, "+", start, f"{first} has {start}", "they count together")
+    facts = [scene.opening.format(n=start, **voice), other.event]
+    return _story(rng, level, scene, voice, facts=facts, steps=[other, total], quantity=total.result)
 
 
 ITEMS = ("apples", "books", "cards", "pens", "coins", "cookies", "stamps", "balls", "eggs", "shells")
 """Possessions in stories about people."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Family(NamedTuple):
     """A kind of word problem; training data contain a held-out one only when it is named."""
 
-    name: str
-    held_out: bool
     draw: Callable[[random.Random, Level], Story]
+    held_out: bool = False
 
 
-_FAMILIES = (
-    Family(name="belongings", held_out=False, draw=change(Scene(
+FAMILIES = {
+    "belongings": Family(partial(change, Scene(
         opening="{who} has {n} {unit}",
         gains=("{he} buys {n}", "{he} finds {n}"), losses=("{he} gives away {n}", "{he} loses {n}"),
         ask="How many {unit} does {he} have?", units=ITEMS, person=True,
     ))),
-    Family(name="bus", held_out=False, draw=change(Scene(
+    "bus": Family(partial(change, Scene(
         opening="a {unit} carries {n} people", gains=("{n} get on",), losses=("{n} get off",),
         ask="How many people are on the {unit}?", units=("bus", "train", "tram", "boat"),
     ))),
-    Family(name="savings", held_out=False, draw=change(Scene(
+    "savings": Family(partial(change, Scene(
         opening="{who} has {n} {unit}", gains=("{he} earns {n}",), losses=("{he} spends {n}",),
         ask="How many {unit} does {he} have?", units=("dollars", "euros", "cents"), person=True,
     ))),
-    Family(name="boxes", held_out=False, draw=groups(Scene(
+    "boxes": Family(partial(groups, Scene(
         opening="there are {groups} boxes with {n} {unit} each", groups="{groups} boxes hold {n} each",
         gains=("{n} are added",), losses=("{n} are taken out",), ask="How many {unit} are there?", units=ITEMS,
     ))),
-    Family(name="compare", held_out=False, draw=compare(Scene(
+    "compare": Family(partial(compare, Scene(
         opening="{who} has {n} {unit}", gains=("{he} buy {n}",), losses=("{he} sell {n}",),
         ask="How many {unit} do they have together?", units=ITEMS,
     ))),
-    Family(name="hotel", held_out=True, draw=change(Scene(
+    "hotel": Family(partial(change, Scene(
         opening="a {unit} has {n} guests", gains=("{n} arrive",), losses=("{n} leave",),
         ask="How many guests are in the {unit}?", units=("hotel", "hostel", "cabin", "lodge"),
-    ))),
-    Family(name="shelves", held_out=True, draw=groups(Scene(
+    )), held_out=True),
+    "shelves": Family(partial(groups, Scene(
         opening="a shop has {groups} shelves with {n} {unit} each", groups="{groups} shelves hold {n} each",
         gains=("{n} are delivered",), losses=("{n} are sold",), ask="How many {unit} does the shop have?",
         units=("jars", "bottles", "toys", "lamps"),
-    ))),
-)  # fmt: skip
-FAMILIES = {family.name: family for family in _FAMILIES}
+    )), held_out=True),
+}  # fmt: skip
 """All families by name."""
+TRAINING_FAMILIES = [name for name, family in FAMILIES.items() if not family.held_out]
 
 
-OPENINGS = ("Okay, let me see.", "Okay, let me think.", "Hmm, let me see.", "Alright, let me see.")
-SITUATIONS = ("So {fact}.", "The question says that {fact}.")
-REPEATS = ("That makes {result}.", "So now it is {result}.")
-HESITATIONS = ("Hmm, okay.", "Wait, is that right? Yes.", "Hmm, let me see.")
-DEAD_ENDS = ("Maybe {left} {wrong} {right}? No, {reason}.", "Wait, {left} {wrong} {right}? No, {reason}.")
-CHECKS = ("Wait, let me double-check:", "Let me double-check that:", "Hmm, let me verify:")
+class Filler(NamedTuple):
+    """Redundant sentences; `rate` is their expected number at redundancy 1, per step or per thinking text."""
+
+    rate: float
+    kind: str
+    texts: tuple[str, ...]
+
+
+OPENING = Filler(
+    1.0, "hesitation", ("Okay, let me see.", "Okay, let me think.", "Hmm, let me see.", "Alright, let me see.")
+)
+SITUATION = Filler(0.15, "restatement", ("So {fact}.", "The question says that {fact}."))
+REPEAT = Filler(0.1, "repeat", ("That makes {result}.", "So now it is {result}."))
+HESITATION = Filler(0.1, "hesitation", ("Hmm, okay.", "Wait, is that right? Yes.", "Hmm, let me see."))
+DEAD_END = Filler(
+    0.1, "dead_end", ("Maybe {left} {wrong} {right}? No, {reason}.", "Wait, {left} {wrong} {right}? No, {reason}.")
+)
+DOUBLE_CHECK = Filler(
+    0.4, "double_check", ("Wait, let me double-check:", "Let me double-check that:", "Hmm, let me verify:")
+)
 CONFIRMATIONS = ("Yes.", "Right.", "Okay.")
-CLOSINGS = ("So the answer is {answer}.",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """Expected number of planted pieces at redundancy 1, per step or per thinking text."""
-
-    opening: float = 1.0
-    situation: float = 0.15
-    restatement: float = 0.9
-    repeat: float = 0.1
-    hesitation: float = 0.1
-    dead_end: float = 0.1
-    double_check: float = 0.4
-    closing: float = 0.7
-
-
-RATES = Rates()
+CLOSING = Filler(0.7, "repeat", ("So the answer is {answer}.",))
+RESTATEMENT_RATE = 0.9
 
 
 class ThinkingWriter:
@@ -323,19 +268,16 @@ class ThinkingWriter:
 
     def write(self, story: Story) -> tuple[str, tuple[Span, ...]]:
         """The thinking text and its labels, which cover it without gap or overlap."""
-        for _ in range(self._count(RATES.opening)):
-            self._add(self._rng.choice(OPENINGS), "hesitation")
-        for _ in range(self._count(RATES.situation)):
-            self._add(self._rng.choice(SITUATIONS).format(fact=story.opening), "restatement")
+        self._fill(OPENING)
+        self._fill(SITUATION, fact=story.opening)
         for number, step in enumerate(story.steps):
             self._step(step, first=number == 0)
-        for _ in range(self._count(RATES.double_check)):
+        for _ in range(self._count(DOUBLE_CHECK.rate)):
             step = self._rng.choice(story.steps)
-            self._add(self._rng.choice(CHECKS), "double_check")
-            self._add(f"{step.left} {step.operator} {step.right} = {step.result}.", "double_check")
-            self._add(self._rng.choice(CONFIRMATIONS), "double_check")
-        for _ in range(self._count(RATES.closing)):
-            self._add(self._rng.choice(CLOSINGS).format(answer=story.answer), "repeat")
+            self._add(self._rng.choice(DOUBLE_CHECK.texts), DOUBLE_CHECK.kind)
+            self._add(f"{step.left} {step.operator} {step.right} = {step.result}.", DOUBLE_CHECK.kind)
+            self._add(self._rng.choice(CONFIRMATIONS), DOUBLE_CHECK.kind)
+        self._fill(CLOSING, answer=story.answer)
         return self._text, tuple(self._spans)
 
     def _add(self, text: str, kind: str, *, essential: bool = False, glue: str = " ") -> None:
@@ -348,12 +290,16 @@ class ThinkingWriter:
         expected = rate * self._redundancy
         return int(expected) + (self._rng.random() < expected % 1)
 
+    def _fill(self, filler: Filler, **values: object) -> None:
+        for _ in range(self._count(filler.rate)):
+            self._add(self._rng.choice(filler.texts).format(**values), filler.kind)
+
     def _step(self, step: Step, *, first: bool) -> None:
-        for _ in range(self._count(RATES.dead_end)):
+        for _ in range(self._count(DEAD_END.rate)):
             wrong = self._rng.choice([symbol for symbol in "+-" if symbol != step.operator])
-            text = self._rng.choice(DEAD_ENDS)
-            self._add(text.format(left=step.left, right=step.right, wrong=wrong, reason=step.reason), "dead_end")
-        if self._count(RATES.restatement):
+            text = self._rng.choice(DEAD_END.texts)
+            self._add(text.format(left=step.left, right=step.right, wrong=wrong, reason=step.reason), DEAD_END.kind)
+        if self._count(RESTATEMENT_RATE):
             if not first:
                 self._add("Then", "connective")
             self._add(_sentence(step.event) if first else step.event, "restatement")
@@ -364,10 +310,8 @@ class ThinkingWriter:
         ):  # fmt: skip
             self._add(str(part), kind, essential=True)
         self._add(".", "connective", glue="")
-        for _ in range(self._count(RATES.repeat)):
-            self._add(self._rng.choice(REPEATS).format(result=step.result), "repeat")
-        for _ in range(self._count(RATES.hesitation)):
-            self._add(self._rng.choice(HESITATIONS), "hesitation")
+        self._fill(REPEAT, result=step.result)
+        self._fill(HESITATION)
 
 
 VERSION = 1
@@ -386,8 +330,7 @@ class Half(Enum):
 def half_of(family: str, story: Story) -> Half:
     """The half that the numbers of a story belong to; names and things do not matter.
 
-    Training traces and benchmark problems are drawn from different halves, so with any seeds they have no problem in
-    common.
+    Training and evaluation draw from different halves, so they have no problem in common, whatever the seeds.
     """
     digest = hashlib.sha256(f"{family}:{story.numbers}".encode()).digest()
     return Half.evaluation if digest[0] % 2 else Half.training
@@ -414,26 +357,21 @@ def traces(
     No families means all that are not held out; `group` is the configuration group of the settings, for messages.
 
     Raises:
-        ConfigError: A value is out of range, a family is unknown, or there are fewer different problems.
+        ConfigError: A family is unknown or repeated, or there are fewer different problems.
     """
-    if redundancy < 0:
-        raise ConfigError(f"{group}.redundancy: got {redundancy}, allowed: a number of at least 0")
-    chosen = _families(f"{group}.families", families) or [f for f in FAMILIES.values() if not f.held_out]
-    level = _level(f"{group}.difficulty", difficulty)
     prefix = "train" if half is Half.training else "truth"
     made = []
-    for index, (family, story, rng) in enumerate(
-        _stories(chosen, level, count=num_traces, key=f"{group}.num_traces", seed=seed, half=half)
-    ):
+    stories = _stories(num_traces, "traces", families or TRAINING_FAMILIES, difficulty, seed, half, group)
+    for index, (family, story, rng) in enumerate(stories):
         thinking, spans = ThinkingWriter(rng, redundancy).write(story)
         made.append(
             Trace(
-                id=f"{prefix}-{family.name}-{index:05d}",
+                id=f"{prefix}-{family}-{index:05d}",
                 question=story.question,
                 thinking=thinking,
                 response=story.solution,
                 answer=str(story.answer),
-                family=family.name,
+                family=family,
                 spans=spans,
             )
         )
@@ -449,45 +387,37 @@ def problems(
     half: Half = Half.evaluation,
     group: str = "benchmark",
 ) -> list[Problem]:
-    """Problems whose numbers do not occur in traces of the other half.
+    """Problems whose numbers do not occur in traces of the other half; arguments and errors as for `traces`.
 
     No families means all of the evaluation half (the held-out ones included), or all training families of the other.
-
-    Raises:
-        ConfigError: A value is out of range, a family is unknown, or there are fewer different problems.
     """
-    allowed = [f for f in FAMILIES.values() if half is Half.evaluation or not f.held_out]
-    chosen = _families(f"{group}.families", families) or allowed
-    level = _level(f"{group}.difficulty", difficulty)
-    drawn = _stories(chosen, level, count=num_problems, key=f"{group}.num_problems", seed=seed, half=half)
-    prefix = "eval" if half is Half.evaluation else "ask"
+    prefix, allowed = ("eval", list(FAMILIES)) if half is Half.evaluation else ("ask", TRAINING_FAMILIES)
+    stories = _stories(num_problems, "problems", families or allowed, difficulty, seed, half, group)
     return [
-        Problem(
-            id=f"{prefix}-{family.name}-{index:05d}",
-            question=story.question,
-            answer=str(story.answer),
-            family=family.name,
-        )
-        for index, (family, story, _) in enumerate(drawn)
+        Problem(id=f"{prefix}-{family}-{index:05d}", question=story.question, answer=str(story.answer), family=family)
+        for index, (family, story, _) in enumerate(stories)
     ]
 
 
 def _stories(
-    families: Sequence[Family], level: Level, *, count: int, key: str, seed: int, half: Half
-) -> Iterator[tuple[Family, Story, random.Random]]:
-    """`count` different stories of one half, each with the random stream that continues with its thinking.
+    count: int, unit: str, families: Sequence[str], difficulty: int, seed: int, half: Half, group: str
+) -> Iterator[tuple[str, Story, random.Random]]:
+    """`count` different stories, each with its family and the random stream that continues with its thinking.
 
-    Families take turns; an exhausted family is skipped.
+    Families take turns; an exhausted family is skipped. `unit` and `group` are for messages.
     """
-    if count < 1:
-        raise ConfigError(f"{key}: got {count}, allowed: a whole number of at least 1")
+    for name in families:
+        if name not in FAMILIES:
+            raise ConfigError(f"{group}.families: got '{name}'.{did_you_mean(name, FAMILIES)}")
+        if families.count(name) > 1:
+            raise ConfigError(f"{group}.families: got '{name}' more than once, allowed: each family once")
     active = list(families)
     seen: set[str] = set()
     while len(seen) < count:
         family = active[len(seen) % len(active)]
         rng = random.Random(f"{seed}:{half.value}:{len(seen)}")
-        draws = (family.draw(rng, level) for _ in range(MAX_DRAWS))
-        story = next((s for s in draws if s.question not in seen and half_of(family.name, s) is half), None)
+        draws = (FAMILIES[family].draw(rng, LEVELS[difficulty]) for _ in range(MAX_DRAWS))
+        story = next((s for s in draws if s.question not in seen and half_of(family, s) is half), None)
         if story is not None:
             seen.add(story.question)
             yield family, story, rng
@@ -495,21 +425,6 @@ def _stories(
         active.remove(family)
         if not active:
             raise ConfigError(
-                f"{key}: got {count}, but {', '.join(f.name for f in families)} have no further question after "
+                f"{group}.num_{unit}: got {count}, but {', '.join(families)} have no further question after "
                 f"{len(seen)}. Fix: ask for fewer, for more families or for a higher difficulty."
             )
-
-
-def _families(key: str, names: Sequence[str]) -> list[Family]:
-    for name in names:
-        if name not in FAMILIES:
-            raise ConfigError(f"{key}: got '{name}'.{did_you_mean(name, FAMILIES)}")
-        if names.count(name) > 1:
-            raise ConfigError(f"{key}: got '{name}' more than once, allowed: each family once")
-    return [FAMILIES[name] for name in names]
-
-
-def _level(key: str, difficulty: int) -> Level:
-    if difficulty not in LEVELS:
-        raise ConfigError(f"{key}: got {difficulty}, allowed: {', '.join(map(str, LEVELS))}")
-    return LEVELS[difficulty]

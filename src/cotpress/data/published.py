@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,44 +39,27 @@ def fetch(hub: HubFile, group: str = "benchmark") -> Path:
 
     try:
         with answering_hub():
-            file = hf_hub_download(
-                hub.dataset,
-                hub.file,
-                repo_type="dataset",
-                revision=hub.revision,
-                etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
-            )
+            return Path(hf_hub_download(hub.dataset, hub.file, repo_type="dataset", revision=hub.revision))
     except Exception as error:
-        problem = hub_problem(error)
-        if problem is None:
+        if (problem := hub_problem(error)) is None:
             raise
-        named = hub.dataset if hub.revision is None else f"{hub.dataset} (revision {hub.revision})"
-        raise DataError(
-            f"data set '{named}', file '{hub.file}': {problem.value}. Tried: the cache {constants.HF_HUB_CACHE}, "
-            f"the hub {constants.ENDPOINT}. Fix: {_fix(problem, hub, group)}"
-        ) from error
-    return Path(file)
-
-
-def _fix(problem: HubProblem, hub: HubFile, group: str) -> str:
-    from huggingface_hub import constants
-
-    local = f"give a local copy with {group}.path=FILE"
-    match problem:
-        case HubProblem.gated:
-            page = f"{constants.ENDPOINT}/datasets/{hub.dataset}"
-            return f"accept its licence at {page} and log in (hf auth login), or {local}"
-        case HubProblem.unknown | HubProblem.no_id:
-            return f"check {group}.hub.dataset, or {local}"
-        case HubProblem.no_revision:
-            return f"check {group}.hub.revision"
-        case HubProblem.no_file:
-            return f"check {group}.hub.file, or {local}"
-        case HubProblem.unreachable:
-            return (
+        dataset = hub.dataset if hub.revision is None else f"{hub.dataset} (revision {hub.revision})"
+        page, local = f"{constants.ENDPOINT}/datasets/{hub.dataset}", f"give a local copy with {group}.path=FILE"
+        fixes = {
+            HubProblem.gated: f"accept its licence at {page} and log in (hf auth login), or {local}",
+            HubProblem.unknown: f"check {group}.hub.dataset, or {local}",
+            HubProblem.no_id: f"check {group}.hub.dataset, or {local}",
+            HubProblem.no_revision: f"check {group}.hub.revision",
+            HubProblem.no_file: f"check {group}.hub.file, or {local}",
+            HubProblem.unreachable: (
                 f"with a network, hf download --repo-type dataset {hub.dataset} {hub.file}; without, {local}. A gated "
                 "one also needs its licence accepted and hf auth login. HF_HUB_OFFLINE=1 makes a filled cache enough"
-            )
+            ),
+        }
+        raise DataError(
+            f"data set '{dataset}', file '{hub.file}': {problem.value}. Tried: the cache {constants.HF_HUB_CACHE}, "
+            f"the hub {constants.ENDPOINT}. Fix: {fixes[problem]}"
+        ) from error
 
 
 LETTERS = "ABCDEFGHIJ"
@@ -152,8 +135,8 @@ def problems(config: PublishedBenchmarkConfig, file: Path, group: str = "benchma
 
 
 def _problem(config: PublishedBenchmarkConfig, row: Mapping[str, Any], index: str, where: str, group: str) -> Problem:
-    named = any(column in row for column in config.id_columns)
-    id_ = _text(row, config.id_columns, where) if named else index
+    has_id = any(column in row for column in config.id_columns)
+    id_ = _text(row, config.id_columns, where) if has_id else index
     question = _text(row, config.question_columns, where)
     answer = _text(row, config.answer_columns, where)
     if isinstance(config, MultipleChoiceBenchmarkConfig):
@@ -172,11 +155,7 @@ def _problem(config: PublishedBenchmarkConfig, row: Mapping[str, Any], index: st
 
 
 def _text(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
-    """The text in the first of these columns that the row has; a whole number becomes its digits.
-
-    Raises:
-        DataError: The row has none of the columns, or the value is blank or not text.
-    """
+    """The text in the first of these columns that the row has; a whole number becomes its digits."""
     column = next((c for c in columns if c in row), None)
     if column is None:
         raise DataError(f"{where}: no column {' or '.join(columns)}. Got: {', '.join(map(str, row))}")
@@ -188,6 +167,7 @@ def _text(row: Mapping[str, Any], columns: Sequence[str], where: str) -> str:
     return value.strip()
 
 
+SUFFIXES = (".jsonl", ".parquet", ".csv")
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 """Place of a row, for messages, and its values by column."""
 
@@ -198,13 +178,23 @@ def read_table(path: Path, key: str) -> Rows:
     Raises:
         DataError: There is no such file, or it is not what its suffix says.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{key}: got '{path}', allowed: a file that ends in {', '.join(_READERS)}")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{key}: got '{path}', allowed: a file that ends in {', '.join(SUFFIXES)}")
     try:
-        yield from reader(path)
+        if suffix == ".parquet":
+            yield from _numbered(pq.read_table(path).to_pylist())
+        elif suffix == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as handle:
+                yield from _numbered(csv.DictReader(handle, strict=True))
+        else:
+            yield from _jsonl(path)
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise DataError(f"{key}: '{path}' cannot be read as {path.suffix.lower()[1:]}: {error}") from error
+        raise DataError(f"{key}: '{path}' cannot be read as {suffix[1:]}: {error}") from error
+
+
+def _numbered(rows: Iterable[Mapping[str, Any]]) -> Rows:
+    return ((f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def _jsonl(path: Path) -> Rows:
@@ -214,24 +204,10 @@ def _jsonl(path: Path) -> Rows:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"'{path}', line {number}: invalid JSON: {error}. Fix: one JSON object a line"
                 ) from error
             if not isinstance(row, dict):
                 raise DataError(f"'{path}', line {number}: got {type(row).__name__}, allowed: a JSON object")
             yield f"line {number}", row
-
-
-def _parquet(path: Path) -> Rows:
-    for number, row in enumerate(pq.read_table(path).to_pylist(), start=1):
-        yield f"row {number}", row
-
-
-def _csv(path: Path) -> Rows:
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        for number, row in enumerate(csv.DictReader(handle, strict=True), start=1):
-            yield f"row {number}", row
-
-
-_READERS: dict[str, Callable[[Path], Rows]] = {".jsonl": _jsonl, ".parquet": _parquet, ".csv": _csv}

@@ -1,13 +1,15 @@
-"""Decorators that add data sources and benchmarks from outside of the package (see `cotpress.plugins`)."""
+"""Sources of records, and decorators that add some from outside of the package (see `cotpress.plugins`)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, TypeVar
 
 from cotpress.data.config import BenchmarkConfig, DataConfig
 from cotpress.errors import ConfigError
 from cotpress.plugins import add_choice
 
+R = TypeVar("R")
 F = TypeVar("F", bound=Callable[[Any], Iterable[Any]])
 Identity = Callable[[Any], Mapping[str, Any]]
 
@@ -15,14 +17,19 @@ _APPLIED_LATER = {f.name for base in (DataConfig, BenchmarkConfig) for f in fiel
 """Settings that the data stage applies itself, to every source."""
 
 
-class Registered(NamedTuple):
-    """A source from outside of the package; its identity is part of the artifact's fingerprint."""
+@dataclass(frozen=True, slots=True)
+class Source(Generic[R]):
+    """Source of records, which `open` gives; the counters are complete once the records are exhausted."""
 
-    records: Callable[[Any], Iterable[Any]]
-    identity: Identity
+    identity: Mapping[str, Any]
+    open: Callable[[], Iterable[R]]
+    dropped: Counter[str] = field(default_factory=Counter)
+    emptied: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-_SOURCES: dict[type, Registered] = {}
+SOURCES: dict[type, Callable[[Any], Source[Any]]] = {}
+"""Registered sources by the class of their settings."""
 
 
 def register_data(name: str, settings: type[DataConfig], identity: Identity | None = None) -> Callable[[F], F]:
@@ -49,22 +56,17 @@ def register_benchmark(
     return _register(("benchmark", "questions"), name, settings, identity)
 
 
-def registered_source(config: DataConfig | BenchmarkConfig) -> Registered | None:
-    """The source of some settings, or None if none was registered for their class."""
-    return _SOURCES.get(type(config))
-
-
 def _register(groups: Iterable[str], name: str, settings: type, identity: Identity | None) -> Callable[[F], F]:
     def default(config: Any) -> Mapping[str, Any]:
         return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in _APPLIED_LATER}
 
     def register(function: F) -> F:
-        if settings in _SOURCES or settings in (DataConfig, BenchmarkConfig):
+        if settings in SOURCES or settings in (DataConfig, BenchmarkConfig):
             raise ConfigError(
                 f"'{name}': the settings {settings.__name__} belong to another source. Fix: a class of its own"
             )
         own = identity or default
-        _SOURCES[settings] = Registered(function, lambda config: {"source": name, **own(config)})
+        SOURCES[settings] = lambda config: Source({"source": name, **own(config)}, lambda: function(config))
         for group in groups:
             add_choice(group, name, settings)
         return function

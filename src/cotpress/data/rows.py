@@ -5,6 +5,8 @@ an `id` that no earlier row has. Other columns are ignored. An optional field is
 A field can also hold a list, whose items the caller checks.
 """
 
+import codecs
+import itertools
 import json
 import os
 from collections import Counter
@@ -23,7 +25,6 @@ _NEARBY = 12
 """Most files of a folder that are named in a message."""
 BATCH_ROWS = 1024
 """Parquet rows in memory at the same time."""
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +65,7 @@ PROBLEM_FIELDS = (
 
 
 def text_fields(column: str) -> tuple[Field, ...]:
-    """The data contract of rows whose text in one column is compressed.
-
-    Args:
-        column: Any column but `id`. If it is `question`, `response` or `answer`, it is not read as that too.
-    """
+    """The data contract of rows whose text in `column` is compressed; the column, any but `id`, is read once."""
     others = ("question", "response", "answer")
     return (
         Field(name="id", required=False, optional=True),
@@ -77,10 +74,15 @@ def text_fields(column: str) -> tuple[Field, ...]:
     )
 
 
+def reasons(dropped: Counter[str]) -> str:
+    """Numbers of dropped rows for a message, the most frequent reason first: `2 x wrong answer, 1 x no answer`."""
+    return ", ".join(f"{count} x {reason}" for reason, count in dropped.most_common())
+
+
 class _BadRowError(Exception):
     """A row is unusable."""
 
-    def __init__(self, reason: str, *, field: str | None, got: str, allowed: str) -> None:
+    def __init__(self, reason: str, *, field: str | None = None, got: str, allowed: str) -> None:
         super().__init__(reason)
         self.reason, self.field, self.got, self.allowed = reason, field, got, allowed
 
@@ -123,13 +125,27 @@ class RowReader:
         self.emptied.clear()
         seen: set[str] = set()
         num_rows = 0
-        for unit, number, raw in self._raw_rows():
+        is_parquet = self._path.suffix.lower() == ".parquet"
+        for number, raw in self._parquet_rows() if is_parquet else self._lines():
             num_rows += 1
             try:
-                row = self._checked(raw, seen, number)
+                values = _parsed(raw) if isinstance(raw, bytes) else raw
+                if not seen:  # the columns are named only if no row is usable
+                    self._columns.update(values)
+                row = {field.name: self._value(values, field) for field in self._fields}
+                row["id"] = row["id"] or f"row-{number}"
+                if row["id"] in seen:
+                    raise _BadRowError(
+                        "duplicate id", field="id", got=repr(row["id"]), allowed="an id that no earlier row has"
+                    )
             except _BadRowError as bad:
                 if self._strict:
-                    raise DataError(self._complaint(f"{unit} {number}", bad)) from None
+                    place = f"{'row' if is_parquet else 'line'} {number}"
+                    field = "" if bad.field is None else f", field '{bad.field}'"
+                    raise DataError(
+                        f"'{self._path}', {place}{field}: {bad.reason}. Got: {bad.got}. Allowed: {bad.allowed}. "
+                        "Fix: correct the row, or drop and count such rows with data.strict=false."
+                    ) from None
                 self.dropped[bad.reason] += 1
             else:
                 seen.add(row["id"])
@@ -137,21 +153,16 @@ class RowReader:
         if not seen:
             raise DataError(self._nothing_usable(num_rows))
 
-    def _raw_rows(self) -> Iterator[tuple[str, int, bytes | Mapping[str, Any]]]:
-        if self._path.suffix.lower() == ".parquet":
-            return self._parquet_rows()
-        return self._lines()
-
-    def _lines(self) -> Iterator[tuple[str, int, bytes]]:
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
         with self._path.open("rb") as handle:
             for number, line in enumerate(handle, start=1):
-                line = line.removeprefix(BOM) if number == 1 else line
+                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if line.strip():
-                    yield "line", number, line
+                    yield number, line
 
-    def _parquet_rows(self) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    def _parquet_rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         names = {field.name for field in self._fields}
-        number = 0
+        numbers = itertools.count(1)
         try:
             with pq.ParquetFile(self._path) as file:
                 self._columns.update(file.schema_arrow.names)
@@ -160,49 +171,26 @@ class RowReader:
                 for batch in file.iter_batches(BATCH_ROWS, columns=columns or None):
                     values = {name: _cells(batch.column(name)) for name in columns}
                     for index in range(batch.num_rows):
-                        number += 1
-                        yield "row", number, {name: cells[index] for name, cells in values.items()}
+                        yield next(numbers), {name: cells[index] for name, cells in values.items()}
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{self._key}: '{self._path}' cannot be read as parquet: {error}") from error
 
-    def _checked(self, raw: bytes | Mapping[str, Any], seen: set[str], number: int) -> dict[str, Any]:
-        values = _parsed(raw) if isinstance(raw, bytes) else raw
-        if not seen:  # the columns are named only if no row is usable
-            self._columns.update(values)
-        row = {field.name: self._value(values, field) for field in self._fields}
-        row["id"] = row["id"] or f"row-{number}"
-        if row["id"] in seen:
-            raise _BadRowError("duplicate id", field="id", got=repr(row["id"]), allowed="an id that no earlier row has")
-        return row
-
     def _value(self, values: Mapping[str, Any], field: Field) -> Any:
-        if field.is_list:
-            return _list(values, field)
-        if not field.optional:
-            return _text(values, field)
-        if values.get(field.name) is None:
+        if field.optional and values.get(field.name) is None:
             return ""
         try:
-            return _text(values, field)
+            return _checked(values, field)
         except _BadRowError:
-            if self._strict:
+            if self._strict or not field.optional:
                 raise
             self.emptied[field.name] += 1
             return ""
-
-    def _complaint(self, place: str, bad: _BadRowError) -> str:
-        field = "" if bad.field is None else f", field '{bad.field}'"
-        return (
-            f"'{self._path}', {place}{field}: {bad.reason}. Got: {bad.got}. Allowed: {bad.allowed}. "
-            "Fix: correct the row, or drop and count such rows with data.strict=false."
-        )
 
     def _nothing_usable(self, num_rows: int) -> str:
         fields = ", ".join(field.name for field in self._fields)
         if not num_rows:
             return f"{self._key}: '{self._path}' is empty. Allowed: one row per line with the fields {fields}"
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in self.dropped.most_common())
-        message = f"{self._key}: '{self._path}' has no usable row among {num_rows} ({reasons})."
+        message = f"{self._key}: '{self._path}' has no usable row among {num_rows} ({reasons(self.dropped)})."
         for field in self._fields:
             if self.dropped[f"missing field '{field.name}'"] == num_rows:
                 fix = f" Fix, {field.without}" if field.without else ""
@@ -210,102 +198,75 @@ class RowReader:
         return f"{message} Allowed: the fields {fields}"
 
 
-def _list(values: Mapping[str, Any], field: Field) -> list[Any]:
-    """The list of one field.
-
-    Raises:
-        _BadRowError: The list is missing, of the wrong type, or empty though required.
-    """
-    name, allowed = field.name, "a list"
-    if name not in values:
-        raise _BadRowError(f"missing field '{name}'", field=name, got=_present(values), allowed=allowed)
-    value = values[name]
-    if not isinstance(value, list):
-        raise _BadRowError(f"wrong type of '{name}'", field=name, got=_kind(value), allowed=allowed)
-    if field.required and not value:
-        raise _BadRowError(f"empty {name}", field=name, got="[]", allowed="a list that is not empty")
-    return value
-
-
-def _present(values: Mapping[str, Any]) -> str:
-    return f"the fields {', '.join(sorted(map(str, values))) or '(none)'}"
-
-
 def _parsed(line: bytes) -> Mapping[str, Any]:
+    allowed = "one JSON object per line"
     try:
-        values = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        got = f"byte 0x{line[error.start]:02x} at position {error.start}"
-        raise _BadRowError("not UTF-8", field=None, got=got, allowed="UTF-8 text") from None
+        values = json.loads(_decoded(line))
     except (ValueError, RecursionError) as error:
-        raise _BadRowError("invalid JSON", field=None, got=str(error), allowed="one JSON object per line") from None
+        raise _BadRowError("invalid JSON", got=str(error), allowed=allowed) from None
     if not isinstance(values, dict):
-        raise _BadRowError("not a JSON object", field=None, got=_kind(values), allowed="one JSON object per line")
+        raise _BadRowError("not a JSON object", got=_kind(values), allowed=allowed)
     return values
 
 
-def _text(values: Mapping[str, Any], field: Field) -> str:
-    """The text of one field.
+def _decoded(text: bytes, field: str | None = None) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{text[error.start]:02x} at position {error.start}"
+        raise _BadRowError("not UTF-8", field=field, got=got, allowed="UTF-8 text") from None
 
-    Raises:
-        _BadRowError: The text is missing, of the wrong type, blank though required, or not Unicode.
-    """
+
+def _checked(values: Mapping[str, Any], field: Field) -> Any:
+    """The text or list of one field; a `_BadRowError` if it breaks the rules of the module's docstring."""
     name = field.name
-    allowed = "a string or a whole number" if name == "id" else "a string"
+
+    def bad(reason: str, got: str, allowed: str) -> _BadRowError:
+        return _BadRowError(reason, field=name, got=got, allowed=allowed)
+
+    kind = "a list" if field.is_list else "a string or a whole number" if name == "id" else "a string"
     if name not in values:
-        raise _BadRowError(f"missing field '{name}'", field=name, got=_present(values), allowed=allowed)
+        present = f"the fields {', '.join(sorted(map(str, values))) or '(none)'}"
+        raise bad(f"missing field '{name}'", present, kind)
     value = values[name]
-    if name == "id" and isinstance(value, int) and not isinstance(value, bool):
+    if name == "id" and type(value) is int:
         value = str(value)
-    if isinstance(value, bytes):
+    if isinstance(value, bytes) and not field.is_list:
         value = _decoded(value, name)
-    if not isinstance(value, str):
-        raise _BadRowError(f"wrong type of '{name}'", field=name, got=_kind(value), allowed=allowed)
+    if not isinstance(value, list if field.is_list else str):
+        raise bad(f"wrong type of '{name}'", _kind(value), kind)
+    if isinstance(value, list):
+        if field.required and not value:
+            raise bad(f"empty {name}", "[]", "a list that is not empty")
+        return value
     if field.required and not value.strip():
-        raise _BadRowError(f"empty {name}", field=name, got=repr(value), allowed="text that is not blank")
+        raise bad(f"empty {name}", repr(value), "text that is not blank")
     if "\0" in value:
-        raise _BadRowError(f"NUL character in '{name}'", field=name, got="U+0000", allowed="text without it")
+        raise bad(f"NUL character in '{name}'", "U+0000", "text without it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
         got = f"U+{ord(value[error.start]):04X} at position {error.start}"
-        raise _BadRowError(f"lone surrogate in '{name}'", field=name, got=got, allowed="valid Unicode") from None
+        raise bad(f"lone surrogate in '{name}'", got, "valid Unicode") from None
     return value
-
-
-def _decoded(value: bytes, name: str) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        got = f"byte 0x{value[error.start]:02x} at position {error.start}"
-        raise _BadRowError("not UTF-8", field=name, got=got, allowed="UTF-8 text") from None
 
 
 def _cells(column: pa.Array) -> list[Any]:
     """Python values of a column; strings as bytes, so that one cell that is not UTF-8 does not fail the whole batch."""
-    if pa.types.is_dictionary(column.type):
+    kind = pa.types
+    if kind.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
-        return list(column.cast(pa.binary()).to_pylist())
-    if pa.types.is_large_string(column.type):
-        return list(column.cast(pa.large_binary()).to_pylist())
-    if pa.types.is_integer(column.type):
-        return list(column.to_pylist())
-    # Every other type is wrong, columns of bytes included.
-    return [None if value is None else _Foreign(str(column.type)) for value in column.to_pylist()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Foreign:
-    """A parquet cell of a type that no field allows."""
-
-    kind: str
+    if kind.is_string(column.type) or kind.is_string_view(column.type) or kind.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    elif not kind.is_integer(column.type):  # every other type is wrong, columns of bytes included
+        return [cell if cell.is_valid else None for cell in column]
+    return list(column.to_pylist())
 
 
 def _kind(value: object) -> str:
     """Name of a value's type in its file format."""
-    if isinstance(value, _Foreign):
-        return value.kind
+    if isinstance(value, pa.Scalar):
+        return str(value.type)
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
 

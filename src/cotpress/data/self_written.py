@@ -14,13 +14,13 @@ $\\boxed{...}$`, as in TokenSkip (arXiv 2502.12067). If that sentence or a later
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cotpress.answers import Extractor, checker_fingerprint, judge, statement_range
 from cotpress.data.config import Format, Pick, SelfWrittenDataConfig
+from cotpress.data.rows import reasons
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import DataError
 from cotpress.generation.asking import ask, journal
@@ -74,31 +74,10 @@ def before_answer(text: str) -> str:
 SELECTION_VERSION = 1
 """Raise it with every change by which the same answers with the same verdicts give other traces."""
 
-KEPT, SPARE = "kept", "right, but another was kept"
-TOO_LONG = "thinking too long"
-NO_THINKING = "no thinking before the answer"
-NO_RESPONSE = "no response after the thinking"
-WRONG = "wrong answer"
-NO_ANSWER = "no answer"
-UNCLOSED = "thinking not closed"
-TRUNCATED = "budget ended the answer"
-UNASKED = "prompt and budget do not fit the context"
-REPEATED = "question asked before"
-_NEAREST = (TOO_LONG, NO_THINKING, NO_RESPONSE, WRONG, NO_ANSWER, UNCLOSED, TRUNCATED, UNASKED)
-"""Reasons, from the closest to a trace to the farthest; any other reason is farther still."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """One answer of the model, not yet judged.
-
-    Attributes:
-        id: The question.
-        sample: Index of the answer for this question.
-        text: The whole output.
-        num_tokens: Generated tokens, the end token not counted.
-        finish_reason: As in `cotpress.generation.backends.Generation`.
-    """
+    """One answer of the model, not yet judged: answer `sample` to the question `id`; the rest is as in `Generation`."""
 
     id: str
     sample: int
@@ -115,24 +94,15 @@ def distinct(problems: Sequence[Problem]) -> list[Problem]:
     return list(first.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selected:
-    """Result of the selection.
-
-    Attributes:
-        traces: One per solved question, in the order of the questions.
-        dropped: Questions without a trace by reason; of several answers, the reason closest to a trace.
-        facts: Accuracy of the writer (counted as in evaluation) with its interval, its tokens, its answers by outcome.
-    """
-
-    traces: Sequence[Trace]
-    dropped: Counter[str]
-    facts: Mapping[str, Any]
-
-
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """One answer, divided and judged; `reason` is empty if it can become a trace."""
+    """One answer, divided and judged.
+
+    Attributes:
+        correct: True if it counts as right in the accuracy, as in evaluation.
+        reason: Reason against a trace of it; empty if it can become one.
+        distance: Number of checks from the failed one to the last, 0 if none failed; smaller is closer to a trace.
+    """
 
     draft: Draft
     thinking: str
@@ -140,15 +110,16 @@ class _Judged:
     num_thinking_tokens: int
     correct: bool
     reason: str
+    distance: int
 
 
 def select(
-    config: SelfWrittenDataConfig,
-    problems: Sequence[Problem],
-    drafts: Sequence[Draft],
-    chat: ChatFormat,
-) -> Selected:
-    """The right answers to the distinct questions as traces; `problems` are all, repeated ones included.
+    config: SelfWrittenDataConfig, problems: Sequence[Problem], drafts: Sequence[Draft], chat: ChatFormat
+) -> tuple[list[Trace], Summary]:
+    """The right answers to the distinct ones of `problems` as traces, in the order of the questions.
+
+    The summary counts the questions without a trace by reason; of several answers, the reason closest to a trace. Its
+    facts are the accuracy of the writer with its interval, its tokens, and its answers by outcome.
 
     Raises:
         DataError: There is not one trace.
@@ -168,26 +139,41 @@ def select(
         for p in questions
         if (judged := picked[p.id])
     ]  # fmt: skip
-    dropped = Counter(_nearest(answers[i]) for i, judged in picked.items() if judged is None)
-    if repeated := len(problems) - len(questions):
-        dropped[REPEATED] = repeated
-    if not traces:
-        raise DataError(_nothing_kept(len(questions), dropped))
-    outcomes = Counter(
-        judged.reason or (KEPT if judged is picked[i] else SPARE) for i, tried in answers.items() for judged in tried
+    dropped = Counter(
+        min(answers[i], key=lambda j: (j.distance, j.reason)).reason for i, judged in picked.items() if judged is None
     )
-    return Selected(traces=traces, dropped=dropped, facts=_facts(format_, answers, picked, outcomes))
+    if repeated := len(problems) - len(questions):
+        dropped["question asked before"] = repeated
+    if not traces:
+        raise DataError(
+            f"data=self_written: none of {len(questions)} questions gave a trace ({reasons(dropped)}). Fix: easier "
+            "questions, a larger data.max_new_tokens, several data.samples, or a model that solves them "
+            "(data.adapter=DIR puts a student's adapter on it)"
+        )
+    outcomes = Counter(
+        judged.reason or ("kept" if judged is picked[i] else "right, but another was kept")
+        for i, samples in answers.items()
+        for judged in samples
+    )
+    num_thinking_tokens = sum(judged.num_thinking_tokens for judged in picked.values() if judged)
+    means = [sum(judged.correct for judged in samples) / len(samples) for samples in answers.values()]
+    facts = {
+        "writer_accuracy": plain(fraction_interval(means, len(drafts))),
+        "writer_mean_tokens": round(sum(draft.num_tokens for draft in drafts) / len(drafts), 2),
+        "answers": dict(outcomes),
+        "format": format_.value,
+        "mean_thinking_tokens": round(num_thinking_tokens / len(traces), 2),
+    }
+    return traces, Summary(num_rows=len(traces), dropped=dropped, facts=facts)
 
 
 def _format(configured: Format, drafts: Sequence[Draft], chat: ChatFormat) -> Format:
-    """The format of this writer; without tags it is `answer_line`."""
+    """The format of the answers; without tags it is `answer_line`."""
     if configured is not Format.auto:
         return configured
-    ended = [draft for draft in drafts if draft.finish_reason == STOP]
-    if not chat.has_tags or not ended:
-        return Format.answer_line
-    closed = sum(chat.split_output(draft.text)[2] for draft in ended)
-    return Format.tags if 2 * closed >= len(ended) else Format.answer_line
+    closed = [chat.split_output(draft.text)[2] for draft in drafts if draft.finish_reason == STOP]
+    is_tagged = chat.has_tags and closed and 2 * sum(closed) >= len(closed)
+    return Format.tags if is_tagged else Format.answer_line
 
 
 def _judge(draft: Draft, problem: Problem, format_: Format, chat: ChatFormat, limit: int | None) -> _Judged:
@@ -198,62 +184,29 @@ def _judge(draft: Draft, problem: Problem, format_: Format, chat: ChatFormat, li
     solution = response if format_ is Format.tags and closed and response else draft.text
     verdict = judge(solution, problem.answer, Extractor(problem.extractor))
     num_tokens = len(chat.text_ids(thinking))
-
-    def reasons() -> Iterator[tuple[bool, str]]:
-        ended = {STOP: "", LENGTH: TRUNCATED, REFUSED: UNASKED}
-        yield draft.finish_reason != STOP, ended.get(draft.finish_reason, f"ended by server: {draft.finish_reason}")
-        yield not closed, UNCLOSED
-        yield not verdict.predicted, NO_ANSWER
-        yield not verdict.correct, WRONG
-        yield not response, NO_RESPONSE
-        yield not thinking, NO_THINKING
-        yield limit is not None and num_tokens > limit, TOO_LONG
-
-    reason = next((why for applies, why in reasons() if applies), "")
+    checks = {
+        f"ended by server: {draft.finish_reason}": draft.finish_reason in (STOP, LENGTH, REFUSED),
+        "prompt and budget do not fit the context": draft.finish_reason != REFUSED,
+        "budget ended the answer": draft.finish_reason != LENGTH,
+        "thinking not closed": closed,
+        "no answer": bool(verdict.predicted),
+        "wrong answer": verdict.correct,
+        "no response after the thinking": bool(response),
+        "no thinking before the answer": bool(thinking),
+        "thinking too long": limit is None or num_tokens <= limit,
+    }
+    failed = [(reason, len(checks) - i) for i, (reason, passed) in enumerate(checks.items()) if not passed]
+    reason, distance = failed[0] if failed else ("", 0)
     correct = draft.finish_reason == STOP and verdict.correct
-    return _Judged(draft, thinking, response, num_tokens, correct, reason)
+    return _Judged(draft, thinking, response, num_tokens, correct, reason, distance)
 
 
 def _pick(answers: Sequence[_Judged], pick: Pick) -> _Judged | None:
     """The answer to keep; of equally short ones the first."""
-    right = [judged for judged in answers if not judged.reason]
-    match pick:
-        case Pick.first:
-            return min(right, key=lambda j: j.draft.sample, default=None)
-        case Pick.shortest:
-            return min(right, key=lambda j: (j.num_thinking_tokens, j.draft.sample), default=None)
-
-
-def _nearest(answers: Sequence[_Judged]) -> str:
-    order = {reason: place for place, reason in enumerate(_NEAREST)}
-    return min((judged.reason for judged in answers), key=lambda reason: (order.get(reason, len(order)), reason))
-
-
-def _facts(
-    format_: Format,
-    answers: Mapping[str, Sequence[_Judged]],
-    picked: Mapping[str, _Judged | None],
-    outcomes: Mapping[str, int],
-) -> dict[str, Any]:
-    every = [judged for tried in answers.values() for judged in tried]
-    means = [sum(judged.correct for judged in tried) / len(tried) for tried in answers.values()]
-    kept = [judged.num_thinking_tokens for judged in picked.values() if judged]
-    return {
-        "writer_accuracy": plain(fraction_interval(means, len(every))),
-        "writer_mean_tokens": round(sum(judged.draft.num_tokens for judged in every) / len(every), 2),
-        "answers": dict(outcomes),
-        "format": format_.value,
-        "mean_thinking_tokens": round(sum(kept) / len(kept), 2),
-    }
-
-
-def _nothing_kept(num_questions: int, dropped: Mapping[str, int]) -> str:
-    reasons = ", ".join(f"{n} x {why}" for why, n in sorted(dropped.items(), key=lambda item: -item[1]))
-    return (
-        f"data=self_written: none of {num_questions} questions gave a trace ({reasons}). Fix: easier questions, a "
-        "larger data.max_new_tokens, several data.samples, or a model that solves them (data.adapter=DIR puts a "
-        "student's adapter on it)"
-    )
+    right = sorted((judged for judged in answers if not judged.reason), key=lambda judged: judged.draft.sample)
+    if pick is Pick.shortest:
+        right.sort(key=lambda judged: judged.num_thinking_tokens)
+    return right[0] if right else None
 
 
 DRAFTS = "drafts.parquet"
@@ -261,22 +214,16 @@ SOLVED = "solved.parquet"
 
 
 def solve(
-    config: SelfWrittenDataConfig,
-    questions: Artifact,
-    *,
-    model: ModelConfig,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
+    config: SelfWrittenDataConfig, questions: Artifact, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
 ) -> Artifact:
     """Traces of the questions that the model solved (`solved.parquet`: `Trace` records in the order of the questions).
 
     Raises:
-        ConfigError: A value is out of range.
         DataError: Nothing was solved.
         GenerationError: The server fails.
         ModelError: The model or its adapter cannot be loaded.
     """
-    drafts = write(config, questions, model=model, trainer=trainer, store=store)
+    drafts = write(config, questions, model, trainer, store)
     identity = {
         "written": drafts.key,
         "version": SELECTION_VERSION,
@@ -288,26 +235,21 @@ def solve(
     }
 
     def produce(folder: Path) -> Summary:
-        selected = select(
+        traces, summary = select(
             config,
             read_records(questions.file(PROBLEMS_FILE), Problem),
             read_records(drafts.file(DRAFTS), Draft),
             ChatFormat(load_tokenizer(model, store), model.chat),
         )
-        write_records(folder / SOLVED, selected.traces, Trace)
-        dropped = Counter(questions.manifest["dropped"]) + selected.dropped
-        return Summary(num_rows=len(selected.traces), dropped=dropped, facts=selected.facts)
+        write_records(folder / SOLVED, traces, Trace)
+        dropped = Counter(questions.manifest["dropped"]) + Counter(summary.dropped)
+        return dataclasses.replace(summary, dropped=dropped)
 
     return store.build("solve", identity, produce)
 
 
 def write(
-    config: SelfWrittenDataConfig,
-    questions: Artifact,
-    *,
-    model: ModelConfig,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
+    config: SelfWrittenDataConfig, questions: Artifact, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
 ) -> Artifact:
     """The model's answers (`drafts.parquet`: `Draft` records in the order of the questions, then of the samples).
 

@@ -9,10 +9,9 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from cotpress.data import planted, published
 from cotpress.data.config import (
@@ -26,7 +25,7 @@ from cotpress.data.config import (
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
 )
-from cotpress.data.registry import registered_source
+from cotpress.data.registry import SOURCES, Source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
 from cotpress.data.self_written import SOLVED, solve
 from cotpress.devices.config import TrainerConfig
@@ -37,19 +36,6 @@ from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha2
 from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
-
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class _Source(Generic[R]):
-    """Source of records, which `open` gives; the counters are complete once the records are exhausted."""
-
-    identity: Mapping[str, Any]
-    open: Callable[[], Iterable[R]]
-    dropped: Counter[str] = field(default_factory=Counter)
-    emptied: Counter[str] = field(default_factory=Counter)
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def traces(
@@ -63,7 +49,7 @@ def traces(
     """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A setting does not fit the source, e.g. an unknown problem family.
         DataError: The file is missing, has no usable row or (if strict) a bad one; or no trace is left for training.
         GenerationError: The server of self-written data fails.
     """
@@ -113,100 +99,93 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
     """Problems to answer: an artifact with `problems.parquet` (`Problem` records).
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A setting does not fit the source, e.g. an unknown problem family.
         DataError: The file is missing, cannot be fetched, or has no usable row.
     """
     source = _problem_source(config, group)
-    extractor = config.extractor.value
+    settings = {"limit": config.limit, "prompt": config.prompt, "extractor": config.extractor.value}
 
     def produce(folder: Path) -> Summary:
         rows = [
-            dataclasses.replace(p, question=config.prompt.replace("{question}", p.question), extractor=extractor)
+            dataclasses.replace(
+                p, question=config.prompt.replace("{question}", p.question), extractor=config.extractor.value
+            )
             for p in itertools.islice(source.open(), config.limit)
         ]
         write_records(folder / PROBLEMS_FILE, rows, Problem)
         return Summary(num_rows=len(rows), dropped=source.dropped)
 
-    settings = {"limit": config.limit, "prompt": config.prompt, "extractor": extractor}
     return store.build("benchmark", {**source.identity, **settings}, produce)
 
 
-def _trace_source(config: DataConfig, group: str) -> _Source[Trace]:
+def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
     match config:
         case PlantedDataConfig():
             values = planted.settings_of(config)
             identity = {"source": "planted", "version": planted.VERSION, **values}
-            return _Source(identity, lambda: planted.traces(**values))
+            return Source(identity, lambda: planted.traces(**values, group=group))
         case JsonlDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
-        case JsonlDataConfig():
-            column = config.field
+        case JsonlDataConfig(field=column):
             fields = TRACE_FIELDS if column is None else text_fields(column)
             reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
             # `strict` is part of the identity, so that a strict run does not reuse an artifact with dropped rows.
             identity = {**_file_identity(config.path), "strict": config.strict}
             if column is not None:
                 identity["field"] = column
-            return _Source(
-                identity,
-                lambda: (_trace(row, column or "thinking") for row in reader),
-                reader.dropped,
-                reader.emptied,
+            return Source(
+                identity, lambda: (_trace(row, column or "thinking") for row in reader), reader.dropped, reader.emptied
             )
-        case _:
-            if (source := registered_source(config)) is not None:
-                return _Source(source.identity(config), lambda: source.records(config))
-            raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
+        case _ if type(config) in SOURCES:
+            return SOURCES[type(config)](config)
+    raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
-def _trace(row: Mapping[str, str], column: str) -> Trace:
+def _trace(row: dict[str, Any], column: str) -> Trace:
     """A trace with the text of a column as its thinking; this column is not used for anything else."""
-    fields: dict[str, Any] = {name: value for name, value in row.items() if name != column}
-    return Trace(**{"question": "", "response": "", "answer": "", **fields, "thinking": row[column]})
+    thinking = row.pop(column)
+    return Trace(**{"question": "", "response": "", "answer": "", **row}, thinking=thinking)
 
 
 def _self_written(
     config: SelfWrittenDataConfig, store: ArtifactStore, model: ModelConfig | None, trainer: TrainerConfig, group: str
-) -> _Source[Trace]:
+) -> Source[Trace]:
     if model is None:
         raise ConfigError(f"{group}=self_written: there is no model to answer the questions. Fix: model=NAME")
     questions = problems(config.questions, store, f"{group}.questions")
-    solved = solve(config, questions, model=model, trainer=trainer, store=store)
-    identity = {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]}
-    return _Source(
-        identity,
+    solved = solve(config, questions, model, trainer, store)
+    return Source(
+        {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]},
         lambda: read_records(solved.file(SOLVED), Trace),
         Counter(solved.manifest["dropped"]),
         facts={**solved.facts, "from": solved.key},
     )
 
 
-def _problem_source(config: BenchmarkConfig, group: str) -> _Source[Problem]:
+def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
     match config:
         case PlantedBenchmarkConfig():
             values = planted.settings_of(config)
+            if isinstance(config, PlantedQuestionsConfig):
+                values["half"] = planted.Half.training
             identity = {"source": "planted", "version": planted.VERSION, **values}
-            return _Source(identity, lambda: planted.problems(**values))
-        case PlantedQuestionsConfig():
-            values, half = planted.settings_of(config), planted.Half.training
-            identity = {"source": "planted", "version": planted.VERSION, "half": half, **values}
-            return _Source(identity, lambda: planted.problems(**values, half=half, group=group))
-        case JsonlBenchmarkConfig():
-            fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not config.unanswerable]
+            return Source(identity, lambda: planted.problems(**values, group=group))
+        case JsonlBenchmarkConfig(unanswerable=unanswerable):
+            fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not unanswerable]
             reader = RowReader(Path(config.path), fields, strict=False, key=f"{group}.path")
-            identity = {**_file_identity(config.path), "unanswerable": config.unanswerable}
-            missing = {"unanswerable": config.unanswerable}
-            return _Source(
-                identity, lambda: (Problem(**{"answer": "", **row, **missing}) for row in reader), reader.dropped
+            settings = {"unanswerable": unanswerable}
+            return Source(
+                {**_file_identity(config.path), **settings},
+                lambda: (Problem(**{"answer": "", **row, **settings}) for row in reader),
+                reader.dropped,
             )
         case PublishedBenchmarkConfig():
             file = published.local_file(config, group)
             identity = {**_file_identity(str(file)), **published.reading(config)}
-            return _Source(identity, lambda: published.problems(config, file, group))
-        case _:
-            if (source := registered_source(config)) is not None:
-                return _Source(source.identity(config), lambda: source.records(config))
-            raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
+            return Source(identity, lambda: published.problems(config, file, group))
+        case _ if type(config) in SOURCES:
+            return SOURCES[type(config)](config)
+    raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 
 def _file_identity(path: str) -> dict[str, Any]:

@@ -10,15 +10,13 @@ before (`original_steps`) and after (`modified_steps_text`), and `error_steps`, 
 redundant steps, counted from 1. The annotation is often off by one or names steps of the original, so the default is
 the difference of the two texts. The response is empty.
 
-A new truth is a class that yields traces, a schema in `data/config.py`, and a `case` in `_source`.
+A new truth is a function that yields traces, a schema in `data/config.py`, and a `case` in `_source`.
 """
 
 import difflib
 import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +29,15 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
-from cotpress.data.rows import Field, RowReader
+from cotpress.data.registry import Source
+from cotpress.data.rows import Field, RowReader, reasons
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import EDITED_STEP, IMPORTANCE_FILE, TRACES_FILE, SentenceImportance, Span, Trace, TruthKind
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.store.tables import write_records
 
-STAGE = "truth"
-_Measured = tuple[Trace, list[SentenceImportance]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Source of the traces: `open` gives them, and a counter of bad rows that is complete once they are exhausted."""
-
-    kind: TruthKind
-    identity: Mapping[str, Any]
-    open: Callable[[], tuple[Iterable[_Measured], Counter[str]]]
+Measured = tuple[Trace, list[SentenceImportance]]
+"""A trace, and the importance of its sentences if that is what is known."""
 
 
 def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
@@ -56,60 +46,53 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
     `importance.parquet` (`SentenceImportance`) has rows only for `TruthKind.importance`; the fact `kind` is the kind.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A problem family is unknown, or there are fewer planted problems.
         DataError: The file is missing or holds no usable row.
     """
-    if config.limit is not None and config.limit < 1:
-        raise ConfigError(
-            f"truth.limit: got {config.limit}, allowed: a whole number of at least 1, or null for all rows"
-        )
     source = _source(config)
 
     def produce(folder: Path) -> Summary:
-        traces, dropped = source.open()
-        rows = list(itertools.islice(traces, config.limit))
+        rows = list(itertools.islice(source.open(), config.limit))
         if not rows:
-            reasons = ", ".join(f"{n} x {why}" for why, n in dropped.most_common())
-            raise DataError(f"truth={config.name}: no usable row ({reasons}). Fix: another file or other settings")
+            raise DataError(
+                f"truth={config.name}: no usable row ({reasons(source.dropped)}). Fix: another file or other settings"
+            )
         write_records(folder / TRACES_FILE, [trace for trace, _ in rows], Trace)
         write_records(folder / IMPORTANCE_FILE, [s for _, sentences in rows for s in sentences], SentenceImportance)
-        return Summary(num_rows=len(rows), dropped=dropped, facts={"kind": source.kind.value})
+        return Summary(num_rows=len(rows), dropped=source.dropped, facts=source.facts)
 
-    return store.build(STAGE, {**source.identity, "limit": config.limit}, produce)
+    return store.build("truth", {**source.identity, "limit": config.limit}, produce)
 
 
-def _source(config: TruthConfig) -> _Source:
+def _source(config: TruthConfig) -> Source[Measured]:
     match config:
         case PlantedTruthConfig():
             values = planted.settings_of(config)
-
-            def labelled() -> tuple[Iterable[_Measured], Counter[str]]:
-                traces = planted.traces(**values, half=planted.Half.evaluation, group="truth")
-                return ((trace, []) for trace in traces), Counter()
-
-            return _Source(TruthKind.tokens, {"source": "planted", "version": planted.VERSION, **values}, labelled)
-        case ThoughtAnchorsConfig():
-            anchors = ThoughtAnchors(Path(config.path), config.importance)
-            identity = {"sha256": file_sha256(Path(config.path)), "measure": config.importance}
-            return _Source(
-                TruthKind.importance, {"source": "thought_anchors", **identity}, lambda: (anchors, anchors.dropped)
+            return Source(
+                {"source": "planted", "version": planted.VERSION, **values},
+                lambda: ((t, []) for t in planted.traces(**values, half=planted.Half.evaluation, group="truth")),
+                facts={"kind": TruthKind.tokens.value},
             )
-        case PrmbenchConfig():
-            bench = Prmbench(Path(config.path), config.redundant)
-            identity = {"sha256": file_sha256(Path(config.path)), "redundant": config.redundant}
-            return _Source(
-                TruthKind.steps,
-                {"source": "prmbench", **identity},
-                lambda: (((trace, []) for trace in bench), bench.dropped),
+        case ThoughtAnchorsConfig(importance=measure):
+            reader = RowReader(Path(config.path), ANCHOR_FIELDS, strict=False, key="truth.path")
+            return Source(
+                {"source": "thought_anchors", "sha256": file_sha256(Path(config.path)), "measure": measure},
+                lambda: thought_anchors(reader, measure),
+                reader.dropped,
+                facts={"kind": TruthKind.importance.value},
             )
-        case _:
-            raise ConfigError(
-                f"truth: no source for {type(config).__name__}. Allowed: planted, prmbench, thought_anchors"
+        case PrmbenchConfig(redundant=redundant):
+            reader = RowReader(Path(config.path), PRMBENCH_FIELDS, strict=False, key="truth.path")
+            return Source(
+                {"source": "prmbench", "sha256": file_sha256(Path(config.path)), "redundant": redundant},
+                lambda: ((trace, []) for trace in prmbench(reader, redundant)),
+                reader.dropped,
+                facts={"kind": TruthKind.steps.value},
             )
+    raise ConfigError(f"truth: no source for {type(config).__name__}. Allowed: planted, prmbench, thought_anchors")
 
 
-THINKING_END = "</think>"
-_ANCHOR_FIELDS = (
+ANCHOR_FIELDS = (
     Field(name="id", required=True),
     Field(name="question", required=True),
     Field(name="answer", required=False),
@@ -118,43 +101,32 @@ _ANCHOR_FIELDS = (
 )
 
 
-class ThoughtAnchors:
-    """The usable rows of one .jsonl file, with their sentences."""
-
-    def __init__(self, path: Path, importance: Importance) -> None:
-        self._reader = RowReader(path, _ANCHOR_FIELDS, strict=False, key="truth.path")
-        self._measure = importance.value
-        self.dropped = self._reader.dropped
-
-    def __iter__(self) -> Iterator[tuple[Trace, list[SentenceImportance]]]:
-        """Traces, each with the importance of its sentences."""
-        for row in self._reader:
-            chunks: list[Any] = row["chunks"]
-            thinking, _, response = row["solution"].partition(THINKING_END)
-            if not all(isinstance(c, dict) and isinstance(c.get("chunk"), str) for c in chunks):
-                self.dropped["a chunk without text"] += 1
-            elif not all(_is_number(c.get(self._measure)) for c in chunks):
-                self.dropped[f"a chunk without {self._measure}"] += 1
-            elif (ranges := locate(thinking, [c["chunk"] for c in chunks])) is None:
-                self.dropped["a chunk that is not in the thinking"] += 1
-            else:
-                trace = Trace(
-                    id=row["id"],
-                    question=row["question"],
-                    thinking=thinking.rstrip(),
-                    response=response.strip(),
-                    answer=row["answer"],
-                )
-                yield trace, self._sentences(row["id"], ranges, chunks)
-
-    def _sentences(
-        self, trace_id: str, ranges: Sequence[tuple[int, int]], chunks: Sequence[Mapping[str, Any]]
-    ) -> list[SentenceImportance]:
-        return [
-            SentenceImportance(id=trace_id, start=start, end=end, importance=float(chunk[self._measure]))
-            for (start, end), chunk in zip(ranges, chunks, strict=True)
-            if start < end
-        ]
+def thought_anchors(reader: RowReader, importance: Importance) -> Iterator[Measured]:
+    """Traces with the importance of their sentences; rows that cannot be used are counted in `reader.dropped`."""
+    measure = importance.value
+    for row in reader:
+        chunks: list[Any] = row["chunks"]
+        thinking, _, response = row["solution"].partition("</think>")
+        if not all(isinstance(c, dict) and isinstance(c.get("chunk"), str) for c in chunks):
+            reader.dropped["a chunk without text"] += 1
+        elif not all(_is_number(c.get(measure)) for c in chunks):
+            reader.dropped[f"a chunk without {measure}"] += 1
+        elif (ranges := locate(thinking, [c["chunk"] for c in chunks])) is None:
+            reader.dropped["a chunk that is not in the thinking"] += 1
+        else:
+            trace = Trace(
+                id=row["id"],
+                question=row["question"],
+                thinking=thinking.rstrip(),
+                response=response.strip(),
+                answer=row["answer"],
+            )
+            sentences = [
+                SentenceImportance(id=trace.id, start=start, end=end, importance=float(chunk[measure]))
+                for (start, end), chunk in zip(ranges, chunks, strict=True)
+                if start < end
+            ]
+            yield trace, sentences
 
 
 def locate(text: str, parts: Sequence[str]) -> list[tuple[int, int]] | None:
@@ -183,7 +155,7 @@ def _is_number(value: object) -> bool:
 ORIGINAL, INSERTED = "original", "inserted"
 """Kinds of steps, besides `EDITED_STEP`."""
 SEPARATOR = "\n"
-_PRMBENCH_FIELDS = (
+PRMBENCH_FIELDS = (
     Field(name="id", required=True),
     Field(name="question", required=True),
     Field(name="original_steps", required=True, is_list=True),
@@ -192,46 +164,35 @@ _PRMBENCH_FIELDS = (
 )
 
 
-class Prmbench:
-    """The usable rows of one .jsonl file as traces whose spans are the steps."""
+def prmbench(reader: RowReader, redundant: Redundant) -> Iterator[Trace]:
+    """Traces without response whose spans are the steps, at least one of them inserted; as `thought_anchors`."""
+    for row in reader:
+        steps: list[Any] = row["modified_steps_text"]
+        if not all(isinstance(s, str) and s.strip() for s in [*steps, *row["original_steps"]]):
+            reader.dropped["a step without text"] += 1
+        elif (kinds := _kinds(row, steps, redundant)) is None:
+            reader.dropped["error_steps name a step that is not there"] += 1
+        elif INSERTED not in kinds:
+            reader.dropped["no inserted step"] += 1
+        else:
+            yield Trace(
+                id=row["id"],
+                question=row["question"],
+                thinking=SEPARATOR.join(steps),
+                response="",
+                answer="",
+                spans=_step_spans(steps, kinds),
+            )
 
-    def __init__(self, path: Path, redundant: Redundant) -> None:
-        self._reader = RowReader(path, _PRMBENCH_FIELDS, strict=False, key="truth.path")
-        self._redundant = redundant
-        self.dropped = self._reader.dropped
 
-    def __iter__(self) -> Iterator[Trace]:
-        """Traces without response, with at least one inserted step."""
-        for row in self._reader:
-            steps: list[Any] = row["modified_steps_text"]
-            if not all(isinstance(s, str) and s.strip() for s in [*steps, *row["original_steps"]]):
-                self.dropped["a step without text"] += 1
-                continue
-            kinds = self._kinds(row)
-            if kinds is None:
-                self.dropped["error_steps name a step that is not there"] += 1
-            elif INSERTED not in kinds:
-                self.dropped["no inserted step"] += 1
-            else:
-                yield Trace(
-                    id=row["id"],
-                    question=row["question"],
-                    thinking=SEPARATOR.join(steps),
-                    response="",
-                    answer="",
-                    spans=_step_spans(steps, kinds),
-                )
-
-    def _kinds(self, row: Mapping[str, Any]) -> list[str] | None:
-        steps = row["modified_steps_text"]
-        match self._redundant:
-            case Redundant.inserted:
-                return differing(row["original_steps"], steps)
-            case Redundant.error_steps:
-                named = row["error_steps"]
-                if not all(isinstance(n, int) and 1 <= n <= len(steps) for n in named):
-                    return None
-                return [INSERTED if number in named else ORIGINAL for number in range(1, len(steps) + 1)]
+def _kinds(row: Mapping[str, Any], steps: Sequence[str], redundant: Redundant) -> list[str] | None:
+    """The kind of each step; None if the annotation is out of range."""
+    if redundant is Redundant.inserted:
+        return differing(row["original_steps"], steps)
+    numbers = row["error_steps"]
+    if not all(isinstance(n, int) and 1 <= n <= len(steps) for n in numbers):
+        return None
+    return [INSERTED if number in numbers else ORIGINAL for number in range(1, len(steps) + 1)]
 
 
 def differing(before: Sequence[str], after: Sequence[str]) -> list[str]:
@@ -245,9 +206,9 @@ def differing(before: Sequence[str], after: Sequence[str]) -> list[str]:
 
 def _step_spans(steps: Sequence[str], kinds: Sequence[str]) -> tuple[Span, ...]:
     """One span per step, without gaps: the separator before a step belongs to the step."""
-    spans, start = [], 0
-    for number, (step, kind) in enumerate(zip(steps, kinds, strict=True)):
-        end = start + len(step) + (len(SEPARATOR) if number else 0)
-        spans.append(Span(start=start, end=end, kind=kind, essential=kind != INSERTED))
-        start = end
-    return tuple(spans)
+    ends = list(itertools.accumulate(len(SEPARATOR) + len(step) for step in steps))
+    bounds = [0, *(end - len(SEPARATOR) for end in ends)]
+    return tuple(
+        Span(start=start, end=end, kind=kind, essential=kind != INSERTED)
+        for (start, end), kind in zip(itertools.pairwise(bounds), kinds, strict=True)
+    )

@@ -26,13 +26,13 @@ The release compares lemmas from spaCy and ignores commas; here no language mode
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from cotpress.distill.extractors import Ranges, merged
-
+Ranges: TypeAlias = tuple[tuple[int, int], ...]
+"""Half-open character ranges, sorted and disjoint, none empty."""
 ALIGNMENT_VERSION = 1
 """Raise it with every change that moves a label."""
 WINDOW_WORDS = 150
@@ -46,12 +46,12 @@ _WORD = re.compile(
     r"|[^\W\d_\u2E80-\u9FFF\uF900-\uFAFF]+(?:['\u2019][^\W\d_]+)*"  # letters; Chinese and Japanese ones stand alone
     r"|\S"
 )
-_THOUSANDS = re.compile(r",(?=\d{3}(?!\d))")
+THOUSANDS = re.compile(r",(?=\d{3}(?!\d))")
+"""Separators of thousands."""
 _VOWEL = re.compile(r"[aeiouy]")
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """A word of a text, from `start` up to `end`; words with equal keys count as the same."""
 
     start: int
@@ -67,7 +67,7 @@ def words(text: str) -> list[Word]:
 def word_key(word: str) -> str:
     """Key of a word; equal words have equal keys (see the top of this module)."""
     if word[0].isdecimal():
-        return _THOUSANDS.sub("", word)
+        return THOUSANDS.sub("", word)
     if word[0] == "\\":
         return word
     form = unicodedata.normalize("NFKC", word).casefold().replace("\u2019", "'").removesuffix("'s")
@@ -77,10 +77,7 @@ def word_key(word: str) -> str:
 def align(original: Sequence[Word], extracted: Sequence[Word], window: int = WINDOW_WORDS) -> list[int | None]:
     """Index in the original for each extracted word, or None; no original word is taken twice.
 
-    Args:
-        original: Words of the original text.
-        extracted: Words of the extraction, in the order in which they were written.
-        window: Distance from the match of the previous word within which a reordered word is searched, in words.
+    A reordered word is searched within `window` words of the match of the previous extracted word.
     """
     matches = _in_order([word.key for word in original], [word.key for word in extracted])
     free = defaultdict(list)
@@ -102,6 +99,17 @@ def align(original: Sequence[Word], extracted: Sequence[Word], window: int = WIN
 def matched_ranges(original: Sequence[Word], matches: Sequence[int | None]) -> Ranges:
     """Character ranges of the matched words, each with the white space before it."""
     return merged((original[i - 1].end if i else 0, original[i].end) for i in matches if i is not None)
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """The union of half-open ranges as sorted ranges that neither touch nor overlap."""
+    union: list[tuple[int, int]] = []
+    for start, end in sorted(r for r in ranges if r[0] < r[1]):
+        if union and start <= union[-1][1]:
+            union[-1] = (union[-1][0], max(end, union[-1][1]))
+        else:
+            union.append((start, end))
+    return tuple(union)
 
 
 def _in_order(original: Sequence[str], extracted: Sequence[str]) -> list[int | None]:

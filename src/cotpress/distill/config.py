@@ -36,7 +36,6 @@ class LlmDistillConfig(DistillConfig):
     """A language model copies out the words that are needed; two filters drop unfaithful copies (arXiv 2403.12968)."""
 
     extractor: Extractor = Extractor.llm
-    """Method that finds the valuable part."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Backend of the language model; choose with generation@distill.generation=server."""
     model: ModelConfig | None = None

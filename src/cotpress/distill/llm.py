@@ -23,15 +23,14 @@ in which all are equally good. Here no more than the given share is dropped, and
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TypeAlias
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.distill.alignment import Word, align, matched_ranges, words
+from cotpress.distill.alignment import Ranges, Word, align, matched_ranges, merged, words
 from cotpress.distill.config import LlmDistillConfig
-from cotpress.distill.extractors import Extracted, Ranges, merged
 from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import (
     LENGTH,
@@ -45,10 +44,12 @@ from cotpress.generation.backends import (
 )
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.segments import step_ranges
-from cotpress.records import Trace
+from cotpress.records import TRACES_FILE, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.store.tables import write_records
+from cotpress.store.tables import read_records, write_records
 
+Extracted: TypeAlias = tuple[Mapping[str, Ranges], Summary]
+"""Valuable part of each trace by its id, and the number of traces without one by reason."""
 EXTRACTIONS = "extractions.parquet"
 PROMPT_VERSION = 1
 """Raise it with every change of the prompt: another instruction gives other extractions."""
@@ -63,7 +64,6 @@ derive the answer, and delete all others.
 4. Keep numbers, operators and formulas of every step that is needed exactly as they are written.
 5. Delete hesitation, restated questions, repetitions, checks of what is known already, and attempts that are given up.
 6. Write only what is left, without a comment. If nothing of it is needed, write NONE."""
-_NONE = "NONE"
 _FENCED = re.compile(r"\A```\w*\n(.*?)\n?```\Z", re.DOTALL)
 
 
@@ -78,39 +78,34 @@ class Extraction:
     finish_reason: str
 
 
+def training_traces(traces: Artifact) -> list[Trace]:
+    """The traces of a data artifact that are not held out."""
+    return [trace for trace in read_records(traces.file(TRACES_FILE), Trace) if trace.split == "train"]
+
+
 def extract(
-    config: LlmDistillConfig,
-    traces: Artifact,
-    read: Callable[[], Sequence[Trace]],
-    *,
-    model: ModelConfig,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
+    config: LlmDistillConfig, traces: Artifact, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
 ) -> Artifact:
     """The language model's answers (`extractions.parquet`, `Extraction` records in the order of the traces).
-
-    `model` is used unless the configuration names another; `read` is called only if something is missing.
 
     An artifact of its own, so that other filter settings generate nothing. An interrupted call continues where it
     stopped.
 
     Raises:
-        ConfigError: A value is out of range.
         GenerationError: The server fails.
         ModelError: The model cannot be loaded.
     """
-    writer = config.model or model
     identity = {
         "data": traces.key,
         "prompt": PROMPT_VERSION,
         "show_response": config.show_response,
         "chunk_words": config.chunk_words,
         "max_new_tokens": config.max_new_tokens,
-        **generation_identity(config.generation, writer, trainer),
+        **generation_identity(config.generation, model, trainer),
     }
 
     def produce(folder: Path) -> Summary:
-        rows = read()
+        rows = training_traces(traces)
         chunks = {
             f"{trace.id}/{start}": (trace, start, end)
             for trace in rows
@@ -127,7 +122,7 @@ def extract(
         done = journal(folder)
         ask(
             [(requests, done)],
-            lambda: open_backend(config.generation, writer, trainer, store),
+            lambda: open_backend(config.generation, model, trainer, store),
             label="extract",
             unit="chunks",
             sampling=sampling_of(config.generation),
@@ -156,7 +151,7 @@ def extracted_text(answer: str) -> str:
     text = answer.rpartition("</think>")[2].strip()
     fenced = _FENCED.match(text)
     text = fenced[1].strip() if fenced else text
-    return "" if text.rstrip(".") == _NONE else text
+    return "" if text.rstrip(".") == "NONE" else text
 
 
 def chunk_ranges(text: str, chunk_words: int) -> list[tuple[int, int]]:
@@ -180,9 +175,9 @@ def chunk_ranges(text: str, chunk_words: int) -> list[tuple[int, int]]:
     return chunks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class Quality:
-    """Word counts from which the rates of an extraction are computed; counts of several chunks add up.
+    """Word counts of the chunks of a trace, from which the rates of its extraction are computed.
 
     Attributes:
         num_original: Words of the original.
@@ -191,32 +186,18 @@ class Quality:
         num_matched: Words of the original that are labelled as kept.
     """
 
-    num_original: int
-    num_extracted: int
-    num_copied: int
-    num_matched: int
+    num_original: int = 0
+    num_extracted: int = 0
+    num_copied: int = 0
+    num_matched: int = 0
 
-    @classmethod
-    def of(cls, original: Sequence[Word], extracted: Sequence[Word], matches: Sequence[int | None]) -> Self:
-        """Quality of one chunk; `matches` as `cotpress.distill.alignment.align` returns them."""
+    def add(self, original: Sequence[Word], extracted: Sequence[Word], matches: Sequence[int | None]) -> None:
+        """Count one more chunk; `matches` as `cotpress.distill.alignment.align` returns them."""
         known = {word.key for word in original}
-        return cls(
-            num_original=len(original),
-            num_extracted=len(extracted),
-            num_copied=sum(word.key in known for word in extracted),
-            num_matched=sum(match is not None for match in matches),
-        )
-
-    @classmethod
-    def total(cls, parts: Iterable[Self]) -> Self:
-        """Quality of all chunks of a trace together."""
-        rows = list(parts)
-        return cls(
-            num_original=sum(part.num_original for part in rows),
-            num_extracted=sum(part.num_extracted for part in rows),
-            num_copied=sum(part.num_copied for part in rows),
-            num_matched=sum(part.num_matched for part in rows),
-        )
+        self.num_original += len(original)
+        self.num_extracted += len(extracted)
+        self.num_copied += sum(word.key in known for word in extracted)
+        self.num_matched += sum(match is not None for match in matches)
 
     @property
     def variation_rate(self) -> float:
@@ -230,13 +211,9 @@ class Quality:
 
 
 def outliers(values: Mapping[str, float], share: float, highest: float) -> set[str]:
-    """Names of the samples to drop: those above `highest`, and the `share` with the highest values.
+    """Names of the samples to drop: those with a value above `highest`, and the `share` with the highest values.
 
-    Args:
-        values: One value per sample.
-        share: At most this share of all samples is dropped by rank, in [0, 1); samples equal to the first kept one
-            stay.
-        highest: Samples above it are always dropped.
+    At most this share, in [0, 1), is dropped by rank; samples equal to the first kept one stay.
     """
     if not values:
         return set()
@@ -244,34 +221,16 @@ def outliers(values: Mapping[str, float], share: float, highest: float) -> set[s
     return {name for name, value in values.items() if value > min(first_kept, highest)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Settings of the two filters; see `LlmDistillConfig`."""
-
-    drop_variation: float
-    drop_gap: float
-    max_variation: float
-    max_gap: float
-
-    @classmethod
-    def of(cls, config: LlmDistillConfig) -> Self:
-        """The limits of a configuration."""
-        return cls(**{f.name: getattr(config, f.name) for f in fields(cls)})
-
-
 _UNFINISHED = {LENGTH: "budget ended the extraction", REFUSED: "chunk longer than the model's context"}
 
 
-def aligned(traces: Sequence[Trace], extractions: Sequence[Extraction], limits: Limits) -> Extracted:
-    """The valuable parts of the traces whose extractions pass both filters.
+def aligned(config: LlmDistillConfig, answers: Artifact, traces: Sequence[Trace]) -> Extracted:
+    """The valuable parts of the traces whose extractions, the artifact of `extract`, pass both filters.
 
-    Args:
-        traces: Traces that were extracted from.
-        extractions: The language model's answers about all chunks of all traces.
-        limits: Settings of the filters.
+    The facts are means over all finished extractions, and the share of the words of the kept ones that is valuable.
     """
     chunks = defaultdict(list)
-    for extraction in extractions:
+    for extraction in read_records(answers.file(EXTRACTIONS), Extraction):
         chunks[extraction.id].append(extraction)
     dropped: Counter[str] = Counter()
     ranges: dict[str, Ranges] = {}
@@ -286,35 +245,30 @@ def aligned(traces: Sequence[Trace], extractions: Sequence[Extraction], limits: 
             ranges[trace.id], quality[trace.id] = parts, total
         else:
             dropped["empty extraction"] += 1
-    varied = outliers({i: q.variation_rate for i, q in quality.items()}, limits.drop_variation, limits.max_variation)
+    varied = outliers({i: q.variation_rate for i, q in quality.items()}, config.drop_variation, config.max_variation)
     rest = {i: q for i, q in quality.items() if i not in varied}
-    gaps = outliers({i: q.alignment_gap for i, q in rest.items()}, limits.drop_gap, limits.max_gap)
+    gaps = outliers({i: q.alignment_gap for i, q in rest.items()}, config.drop_gap, config.max_gap)
     nothing = {i for i, q in rest.items() if i not in gaps and not q.num_matched}
     dropped.update({"variation rate": len(varied), "alignment gap": len(gaps), "no valuable part": len(nothing)})
     kept = {i: ranges[i] for i in rest if i not in gaps | nothing}
-    return Extracted(ranges=kept, dropped=+dropped, facts=_facts(quality, kept))
-
-
-def _align(trace: Trace, chunks: Sequence[Extraction]) -> tuple[Ranges, Quality]:
-    """Valuable ranges of the whole thinking, and the quality of all its chunks together."""
-    ranges: list[tuple[int, int]] = []
-    qualities = []
-    for chunk in chunks:
-        original = words(trace.thinking[chunk.start : chunk.end])
-        extracted = words(extracted_text(chunk.answer))
-        matches = align(original, extracted)
-        qualities.append(Quality.of(original, extracted, matches))
-        ranges += [(chunk.start + a, chunk.start + b) for a, b in matched_ranges(original, matches)]
-    return merged(ranges), Quality.total(qualities)
-
-
-def _facts(quality: Mapping[str, Quality], kept: Mapping[str, Ranges]) -> dict[str, Any]:
-    """Means over all finished extractions, and the share of the words of the kept ones that is valuable."""
-    num = max(len(quality), 1)
-    original = sum(quality[i].num_original for i in kept)
-    return {
+    num, original = max(len(quality), 1), sum(quality[i].num_original for i in kept)
+    facts = {
         "prompt_version": PROMPT_VERSION,
         "mean_variation_rate": round(sum(q.variation_rate for q in quality.values()) / num, 4),
         "mean_alignment_gap": round(sum(q.alignment_gap for q in quality.values()) / num, 4),
         "kept_words": round(sum(quality[i].num_matched for i in kept) / max(original, 1), 4),
     }
+    return kept, Summary(num_rows=len(kept), dropped=+dropped, facts=facts)
+
+
+def _align(trace: Trace, chunks: Sequence[Extraction]) -> tuple[Ranges, Quality]:
+    """Valuable ranges of the whole thinking, and the quality of all its chunks together."""
+    ranges: list[tuple[int, int]] = []
+    quality = Quality()
+    for chunk in chunks:
+        original = words(trace.thinking[chunk.start : chunk.end])
+        extracted = words(extracted_text(chunk.answer))
+        matches = align(original, extracted)
+        quality.add(original, extracted, matches)
+        ranges += [(chunk.start + a, chunk.start + b) for a, b in matched_ranges(original, matches)]
+    return merged(ranges), quality

@@ -1,25 +1,34 @@
 """The distill stage: the valuable part of each training trace.
 
-A new extractor is a function `Trace -> Ranges` in `extractors.py`, a member of `Extractor`, and a `case` here. One that
-needs all traces at once, such as the language model, returns `Extracted` itself.
+`labels` takes the essential spans of the built-in generator. `overlap` takes the steps that reappear in the response. A
+step is a sentence or line of the thinking, and its items are its numbers and content words. It is valuable if
+
+    |items of the step that the response has| / |items of the step| >= min_overlap
+
+and no earlier valuable step had the same items in the same order (a plain repeat). A step without items, such as "Hmm,
+let me see.", is never valuable. CTS (arXiv 2505.17827) does not publish its extractor. `llm` is in `llm.py`.
+
+A new extractor is a function `Trace -> Ranges`, a member of `Extractor`, and a `case` in `distill`. One that needs all
+traces at once, such as the language model, returns `Extracted` itself.
 """
 
-from collections import Counter
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.distill.alignment import ALIGNMENT_VERSION
+from cotpress.distill.alignment import ALIGNMENT_VERSION, THOUSANDS, Ranges, merged
 from cotpress.distill.config import DistillConfig, Extractor, LlmDistillConfig
-from cotpress.distill.extractors import Extracted, Ranges, essential_spans, overlapping_steps
-from cotpress.distill.llm import EXTRACTIONS, Extraction, Limits, aligned, extract
+from cotpress.distill.llm import Extracted, aligned, extract, training_traces
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
-from cotpress.records import TRACES_FILE, VALUABLE_FILE, Trace, ValuableTrace
+from cotpress.modeling.segments import step_ranges
+from cotpress.records import VALUABLE_FILE, Trace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.store.tables import read_records, write_records
+from cotpress.store.tables import write_records
 
 
 def distill(
@@ -37,20 +46,16 @@ def distill(
         DataError: No trace has a valuable part, or the data lacks the labels or responses that the extractor needs.
         GenerationError: The server of the extractor fails.
     """
-
-    def train() -> list[Trace]:
-        return [trace for trace in read_records(traces.file(TRACES_FILE), Trace) if trace.split == "train"]
-
     identity: dict[str, Any] = {"extractor": config.extractor.value}
     extractor: Callable[[Sequence[Trace]], Extracted]
     match config:
         case LlmDistillConfig():
             if (writer := config.model or model) is None:
                 raise ConfigError("distill.model: null, and there is no other model. Fix: model@distill.model=NAME")
-            limits = Limits.of(config)
-            answers = extract(config, traces, train, model=writer, trainer=trainer or TrainerConfig(), store=store)
+            answers = extract(config, traces, writer, trainer or TrainerConfig(), store)
+            limits = {n: getattr(config, n) for n in ("drop_variation", "drop_gap", "max_variation", "max_gap")}
             identity |= {"extracted": answers.key, "alignment": ALIGNMENT_VERSION, "limits": limits}
-            extractor = partial(_copied, answers, limits)
+            extractor = partial(aligned, config, answers)
         case DistillConfig(extractor=Extractor.labels):
             extractor = partial(_each, essential_spans)
         case DistillConfig(extractor=Extractor.overlap, min_overlap=share):
@@ -60,36 +65,31 @@ def distill(
             raise ConfigError("distill.extractor=llm has settings of its own. Fix: distill=llm or distill=llm_server")
 
     def produce(folder: Path) -> Summary:
-        training = train()
+        training = training_traces(traces)
         _check_usable(config.extractor, training)
-        extracted = extractor(training)
+        ranges, summary = extractor(training)
         rows = [
             ValuableTrace(
                 id=t.id, question=t.question, thinking=t.thinking, response=t.response, answer=t.answer,
-                valuable=extracted.ranges[t.id],
+                valuable=ranges[t.id],
             )
             for t in training
-            if t.id in extracted.ranges
+            if t.id in ranges
         ]  # fmt: skip
         if not rows:
-            raise DataError(_nothing_valuable(config, len(training), extracted.dropped))
+            raise DataError(_nothing_valuable(config, len(training), summary.dropped))
         write_records(folder / VALUABLE_FILE, rows, ValuableTrace)
         num_valuable = sum(end - start for row in rows for start, end in row.valuable)
         share = round(num_valuable / sum(len(row.thinking) for row in rows), 4)  # of the characters
-        facts = {"valuable_fraction": share, **extracted.facts}
-        return Summary(num_rows=len(rows), dropped=extracted.dropped, facts=facts)
+        return replace(summary, facts={"valuable_fraction": share, **summary.facts})
 
     return store.build("distill", {"data": traces.key, **identity}, produce)
-
-
-def _copied(answers: Artifact, limits: Limits, traces: Sequence[Trace]) -> Extracted:
-    return aligned(traces, read_records(answers.file(EXTRACTIONS), Extraction), limits)
 
 
 def _each(part_of: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Extracted:
     ranges = {trace.id: parts for trace in traces if (parts := part_of(trace))}
     lost = len(traces) - len(ranges)
-    return Extracted(ranges=ranges, dropped=Counter({"no valuable part": lost} if lost else {}))
+    return ranges, Summary(num_rows=len(ranges), dropped={"no valuable part": lost} if lost else {})
 
 
 def _check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
@@ -119,3 +119,43 @@ def _nothing_valuable(config: DistillConfig, num_traces: int, dropped: Mapping[s
                 f"{message} ({reasons}). The language model does not follow the instruction. Fix: a stronger one, or "
                 "raise distill.max_variation and distill.max_gap"
             )
+
+
+def essential_spans(trace: Trace) -> Ranges:
+    """Character ranges of the essential spans, neighbours joined; empty if the trace has no labels."""
+    return merged((span.start, span.end) for span in trace.spans if span.essential)
+
+
+_ITEM = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]{3,}")
+_FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        about actually again all also and any are but can could check did does each for from get got had has have hence
+        hmm how into its just know let like look maybe mean more need not now okay one only out over see should since
+        some still sure than that the their them then there these they think this those though thus two verify wait
+        was well were what when where which will with would yes you your
+        """,
+    )
+)
+"""Words without information about the problem, fillers of thinking included."""
+
+
+def overlapping_steps(trace: Trace, min_overlap: float) -> Ranges:
+    """Ranges of the steps whose numbers and content words reappear in the response; without one nothing does."""
+    known = frozenset(_items(trace.response))
+    seen: set[tuple[str, ...]] = set()
+    steps = []
+    for start, end in step_ranges(trace.thinking):
+        items = _items(trace.thinking[start:end])
+        distinct = frozenset(items)
+        if distinct and items not in seen and len(distinct & known) >= min_overlap * len(distinct):
+            seen.add(items)
+            steps.append((start, end))
+    return merged(steps)
+
+
+def _items(text: str) -> tuple[str, ...]:
+    """Numbers (thousands separators removed) and lower-case content words, in order."""
+    items = (THOUSANDS.sub("", item) for item in _ITEM.findall(text.lower()))
+    return tuple(item for item in items if item not in _FUNCTION_WORDS)

@@ -87,11 +87,15 @@ class EvaluationConfig:
     """Hub id or folder of a second tokenizer in which outputs are counted (CTS: Qwen/Qwen2.5-7B-Instruct)."""
 
     def validate(self, key: str) -> None:
-        """Refuse an LC-Prompt without a place for the share, and sampling settings that have no effect."""
+        """Refuse an LC-Prompt without a place for the share, and settings of sampling that have no effect."""
         if Baseline.lc_prompt in self.baselines:
             text = self.instructions.lc_prompt
             require(f"{key}.instructions.lc_prompt", text, "{percent}" in text, "a text with {percent} in it")
-        check_samples(self.samples, self.temperature)
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(
+                f"{key}.samples: got {self.samples} at temperature 0, where all samples of a question are the same. "
+                f"Fix: {key}.temperature=0.6, or {key}.samples=1"
+            )
         greedy = self.temperature == 0 or (self.temperature is None and self.samples == 1)
         if self.top_p is not None and self.top_p < 1 and greedy:
             raise ConfigError(
@@ -103,16 +107,3 @@ class EvaluationConfig:
                 raise ConfigError(
                     f"{key}.generation.{name}: got {value}, but {key}.{name} decides it. Fix: {key}.{name}={value}"
                 )
-
-
-def check_samples(samples: int, temperature: float | None) -> None:
-    """Refuse several samples at temperature 0, where they would all be equal.
-
-    Raises:
-        ConfigError: There are several samples, and the temperature is 0.
-    """
-    if samples > 1 and temperature == 0:
-        raise ConfigError(
-            f"evaluation.samples: got {samples} at temperature 0, where all samples of a question are the same. "
-            "Fix: evaluation.temperature=0.6, or evaluation.samples=1"
-        )

@@ -1,4 +1,4 @@
-"""Turns an answer into a prediction: the answer with its verdict."""
+"""Judging: an answer becomes a prediction, the answer with its verdict."""
 
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,10 @@ def verdict_identity() -> dict[str, Any]:
 def prediction(
     problem: Problem, answer: Answer, chat: ChatFormat, *, system: str, ratio: float, thinks: bool
 ) -> Prediction:
-    """The judged answer.
+    """The judged answer of a student with the conversation format `chat`.
 
-    Args:
-        problem: The problem with its gold answer.
-        answer: The student's answer.
-        chat: The student's conversation format.
-        system: Name of the system, copied into the prediction.
-        ratio: Requested kept fraction, copied into the prediction.
-        thinks: The student was trained here to think in the layout of `chat`. For any other model an output without
-            tags is all answer, not a thinking that was left open.
+    `thinks` is true for a student that was trained here to think in the layout of `chat`. For any other model an output
+    without tags is all answer, not a thinking that was left open.
     """
     _, response, closed = chat.split_output(answer.output)
     thinking_tokens = answer.num_thinking_tokens

@@ -1,4 +1,4 @@
-"""How problems are put to a student: prompt, budget and sampling, and the record of one answer.
+"""Prompt, budget and sampling with which a student answers problems, and the record of one answer.
 
 Includes the ways to shorten answers that need no training (the baselines of TokenSkip, arXiv 2502.12067, section 4.1).
 """
@@ -7,37 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions, check_samples
+from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions
 from cotpress.generation.backends import CTS_TEMPERATURE, CTS_TOP_P, REFUSED, Generation, Request, Sampling
-from cotpress.prompts import ChatFormat, marker_text
+from cotpress.prompts import ChatFormat
 from cotpress.records import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """Everything that, with model and problems, determines the answers.
+    """Everything that, with model and problems, determines the answers."""
 
-    Attributes:
-        max_new_tokens: Budget per answer, in tokens.
-        context_tokens: Longest prompt plus answer; ends an answer as the budget does.
-        marker_ratio: Ratio announced by the control marker, or None. A ratio without a marker text (1) becomes None,
-            so that the same prompt does not get two identities.
-        instruction: Line after the question; empty adds none.
-        samples: Answers per problem, each with its own random stream.
-        sampling: Choice of the next token; None is greedy.
-    """
-
-    max_new_tokens: int
-    context_tokens: int
+    max_new_tokens: int  # budget per answer, in tokens
+    context_tokens: int  # longest prompt plus answer; ends an answer as the budget does
+    # Ratio announced by the control marker, or None. A ratio without a marker text (1) becomes None, so that the same
+    # prompt does not get two identities.
     marker_ratio: float | None = None
-    instruction: str = ""
-    samples: int = 1
-    sampling: Sampling | None = None
+    instruction: str = ""  # line after the question; empty adds none
+    samples: int = 1  # answers per problem, each with its own random stream
+    sampling: Sampling | None = None  # choice of the next token; None is greedy
 
     def __post_init__(self) -> None:
-        if self.marker_ratio is not None and not marker_text("{ratio}", self.marker_ratio):
+        if self.marker_ratio is not None and self.marker_ratio >= 1:
             object.__setattr__(self, "marker_ratio", None)
-        check_samples(self.samples, 0.0 if self.sampling is None else self.sampling.temperature)
 
     def requests(self, problems: Sequence[Problem], chat: ChatFormat) -> dict[str, Request]:
         """One request per problem and sample, by `answer_key`, in the order of the problems."""
@@ -61,28 +52,19 @@ def answer_key(problem_id: str, sample: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A student's answer to one problem, not yet judged.
+    """A student's answer to one problem, not yet judged."""
 
-    Attributes:
-        id: The problem.
-        sample: Index of the sample for this problem.
-        output: Generated text, without the prompt.
-        num_tokens: Generated tokens in the student's tokenizer, end token not counted.
-        num_thinking_tokens: Tokens before the text that closes a thinking; all tokens if nothing closes it. The verdict
-            decides whether there was a thinking at all.
-        retokenized: The backend did not return token ids, so both numbers count the output tokenized again. They can be
-            off by a few where the model wrote other tokens for the same text.
-        finish_reason: As in `cotpress.generation.backends.Generation`.
-        latency_s: As in `cotpress.generation.backends.Generation`.
-    """
-
-    id: str
-    sample: int
-    output: str
-    num_tokens: int
+    id: str  # of the problem
+    sample: int  # index of the sample for this problem
+    output: str  # generated text, without the prompt
+    num_tokens: int  # generated tokens in the student's tokenizer, end token not counted
+    # Tokens before the text that closes a thinking; all tokens if nothing closes it. The verdict decides whether there
+    # was a thinking at all.
     num_thinking_tokens: int
+    # The backend did not return token ids, so both numbers count the output tokenized again. They can be off by a few
+    # where the model wrote other tokens for the same text.
     retokenized: bool
-    finish_reason: str
+    finish_reason: str  # this and the next as in `cotpress.generation.backends.Generation`
     latency_s: float
 
     @classmethod
@@ -140,9 +122,9 @@ def protocol(
     shortening: Shortening | None = None,
 ) -> Protocol:
     """The protocol of one system; `max_new_tokens` is the budget of the benchmark, `seed` that of the draws."""
-    truncates = shortening is not None and shortening.truncates
+    follows_ratio = config.budget_follows_ratio or (shortening is not None and shortening.truncates)
     return Protocol(
-        max_new_tokens=answer_budget(max_new_tokens, ratio, follows_ratio=truncates or config.budget_follows_ratio),
+        max_new_tokens=max(round(max_new_tokens * ratio), 1) if follows_ratio else max_new_tokens,
         context_tokens=context_tokens,
         marker_ratio=marker_ratio,
         instruction="" if shortening is None else shortening.instruction,
@@ -158,8 +140,3 @@ def sampling(config: EvaluationConfig, seed: int) -> Sampling | None:
     if temperature == 0:
         return None
     return Sampling(temperature=temperature, top_p=CTS_TOP_P if config.top_p is None else config.top_p, seed=seed)
-
-
-def answer_budget(max_new_tokens: int, ratio: float, *, follows_ratio: bool) -> int:
-    """Tokens per answer: the budget of the benchmark, times the ratio if `follows_ratio`."""
-    return max(round(max_new_tokens * ratio), 1) if follows_ratio else max_new_tokens

@@ -1,4 +1,4 @@
-"""The evaluation stage: students answer all problems of a benchmark, and their answers are judged.
+"""The evaluation stage: students answer all problems of a benchmark, or a few during their training, and are judged.
 
 There are two artifacts, because answering is expensive and judging is not. `answer` holds the answers and depends on
 the student, the questions and the protocol. `evaluate` holds the verdicts and depends on the checker as well, so a
@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.judging import prediction, verdict_identity
@@ -20,13 +22,14 @@ from cotpress.evaluation.protocol import Answer, Protocol, answer_key
 from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import GREEDY, REFUSED, Backend, OpenBackend, generation_identity, open_backend
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
+from cotpress.generation.hf import TransformersBackend
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling.sources import source_identity
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
-from cotpress.records import PREDICTIONS_FILE, PROBLEMS_FILE, Prediction, Problem
+from cotpress.records import PREDICTIONS_FILE, PROBLEMS_FILE, Prediction, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, fingerprint
 from cotpress.store.tables import read_records, write_records
 
@@ -37,13 +40,9 @@ ANSWERS = "answers.parquet"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A system to evaluate.
+    """A system to evaluate: its name in tables and requested kept fraction, both copied into the records.
 
-    Attributes:
-        system: Name in tables.
-        ratio: Requested kept fraction, copied into the records.
-        student: Artifact of the sft stage, directory or hub id of a PEFT adapter, or None for the base model.
-        protocol: How problems are put to it.
+    `student` is an artifact of the sft stage, directory or hub id of a PEFT adapter, or None for the base model.
     """
 
     system: str
@@ -65,10 +64,8 @@ def evaluate(
     """Predictions of every candidate on all problems (`predictions.parquet`), in the order of the candidates.
 
     Candidates with the same weights generate their missing answers in one pass: the model is loaded once, and all
-    ratios fill its batches together. Each artifact is the same as if its candidate had been evaluated alone.
-
-    Returns:
-        The artifacts; their seconds include answering and judging.
+    ratios fill its batches together. Each artifact is the same as if its candidate had been evaluated alone; its
+    seconds include answering and judging.
 
     Raises:
         ConfigError: A fully fine-tuned student should be evaluated on a server, which cannot load it.
@@ -76,31 +73,25 @@ def evaluate(
     """
     questions = read_records(problems.file(PROBLEMS_FILE), Problem)
     answering = _Answering(model, generation, trainer, store, opened, questions)
-    return [
-        _judged(candidate, answers, problems, answering, store)
-        for candidate, answers in zip(candidates, answering.artifacts(candidates), strict=True)
-    ]
+    answers = answering.artifacts(candidates)
+    return [_judged(c, artifact, problems, answering) for c, artifact in zip(candidates, answers, strict=True)]
 
 
+@dataclasses.dataclass(frozen=True)
 class _Answering:
     """Generates the answers of students of one model; loads the model only if answers are missing."""
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        generation: GenerationConfig,
-        trainer: TrainerConfig,
-        store: ArtifactStore,
-        opened: OpenBackend,
-        problems: Sequence[Problem],
-    ) -> None:
-        self._model, self._generation, self._trainer, self._store = model, generation, trainer, store
-        self._open, self.problems = opened, problems
+    model: ModelConfig
+    generation: GenerationConfig
+    trainer: TrainerConfig
+    store: ArtifactStore
+    open_backend: OpenBackend
+    problems: Sequence[Problem]
 
     @cached_property
     def chat(self) -> ChatFormat:
         """The students' conversation format."""
-        return ChatFormat(load_tokenizer(self._model, self._store), self._model.chat)
+        return ChatFormat(load_tokenizer(self.model, self.store), self.model.chat)
 
     def artifacts(self, candidates: Sequence[Candidate]) -> list[Artifact]:
         """The answers of every candidate (`answers.parquet`), in the order of the problems."""
@@ -113,7 +104,7 @@ class _Answering:
         for indices in groups.values():
             if len(indices) == 1:
                 continue
-            with self._store.unfinished("answer", [identities[i] for i in indices]) as folders:
+            with self.store.unfinished("answer", [identities[i] for i in indices]) as folders:
                 missing = {indices[place]: folder for place, folder in folders.items()}
                 seconds = self._generate([(candidates[i], folder) for i, folder in missing.items()])
                 for index, shared in zip(missing, seconds, strict=True):
@@ -141,7 +132,7 @@ class _Answering:
             facts = {"finish_reasons": reasons, "retokenized": retokenized}
             return Summary(num_rows=len(rows), facts=facts, shared_seconds=shared_seconds)
 
-        return self._store.build("answer", identity, produce)
+        return self.store.build("answer", identity, produce)
 
     def _generate(self, group: Sequence[tuple[Candidate, Path]]) -> list[float]:
         """Complete the journals of candidates with the same weights; returns the seconds per candidate."""
@@ -158,41 +149,39 @@ class _Answering:
         )
 
     def _backend(self, candidate: Candidate) -> Backend:
-        model, adapter = self._model, None
+        model, adapter = self.model, None
         if candidate.student is not None:
             weights = TrainedWeights.of(candidate.student)
-            if not weights.is_adapter and isinstance(self._generation, ServerGenerationConfig):
+            if not weights.is_adapter and isinstance(self.generation, ServerGenerationConfig):
                 raise ConfigError(
                     f"evaluation.generation: {candidate.system} is a whole model ({weights.path}), which no server "
                     "loads on request. Fix: sft=lora, or generation@evaluation.generation=transformers, or serve "
                     "that folder and evaluate it with evaluate.py"
                 )
             model, adapter = weights.on(model)
-        return self._open(self._generation, model, self._trainer, self._store, adapter=adapter)
+        return self.open_backend(self.generation, model, self.trainer, self.store, adapter=adapter)
 
     def _identity(self, candidate: Candidate) -> dict[str, Any]:
         """Everything that determines the answers; a server's address, a key or a speed does not."""
-        writer = generation_identity(self._generation, self._model, self._trainer)["model"]
+        writer = generation_identity(self.generation, self.model, self.trainer)["model"]
         student: object = candidate.student
         if isinstance(student, Artifact):
             student = student.key
         elif isinstance(student, str):
             student = source_identity(student, key="adapter")
-        if isinstance(self._generation, ServerGenerationConfig):  # prompts are tokenized here
-            writer = {**writer, "tokenizer": tokenizer_fingerprint(load_tokenizer(self._model, self._store))}
+        if isinstance(self.generation, ServerGenerationConfig):  # prompts are tokenized here
+            writer = {**writer, "tokenizer": tokenizer_fingerprint(load_tokenizer(self.model, self.store))}
         return {
             "model": writer,
             "student": student,
-            "chat": self._model.chat,
+            "chat": self.model.chat,
             "questions": fingerprint({"asked": [[p.id, p.question] for p in self.problems]}),
             "protocol": candidate.protocol,
             "columns": [field.name for field in dataclasses.fields(Answer)],
         }
 
 
-def _judged(
-    candidate: Candidate, answers: Artifact, problems: Artifact, answering: _Answering, store: ArtifactStore
-) -> Artifact:
+def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answering: _Answering) -> Artifact:
     system, ratio, thinks = candidate.system, candidate.ratio, isinstance(candidate.student, Artifact)
     identity = {
         "answers": answers.key,
@@ -215,5 +204,65 @@ def _judged(
         write_records(folder / PREDICTIONS_FILE, predictions, Prediction)
         return Summary(num_rows=len(predictions))
 
-    judged = store.build("evaluate", identity, produce)
+    judged = answering.store.build("evaluate", identity, produce)
     return dataclasses.replace(judged, seconds=judged.seconds + answers.seconds, fresh=judged.fresh or answers.fresh)
+
+
+ROOM = 2  # budget of an answer, relative to the longest trace; an answer beyond it will hardly end soon
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """Accuracy and tokens of a student in training on a few validation problems; a `training.fit.Validate`.
+
+    The problems come from the validation split of `traces`. Without a budget an answer has `ROOM` times the longest of
+    the problems' own traces. With `marked` the prompt announces the ratio. Holds plain values only, so that it can be
+    sent to a training process on another device.
+    """
+
+    traces: Path
+    num_problems: int
+    extractor: str
+    model: ModelConfig
+    store: ArtifactStore
+    generation_tokens: int
+    max_new_tokens: int | None
+    system: str
+    ratio: float
+    marked: bool
+
+    def __call__(self, model: torch.nn.Module) -> Mapping[str, float]:
+        """Metrics of a model in eval mode; empty if there is no validation problem."""
+        held_out = [t for t in read_records(self.traces, Trace) if t.split == "validation"][: self.num_problems]
+        if not held_out:
+            return {}
+        problems = [
+            Problem(id=t.id, question=t.question, answer=t.answer, family=t.family, extractor=self.extractor)
+            for t in held_out
+        ]
+        tokenizer, context = load_tokenizer(self.model, self.store), self.model.context_tokens
+        backend = TransformersBackend(
+            model, tokenizer, context_tokens=context, generation_tokens=self.generation_tokens
+        )
+        chat = ChatFormat(tokenizer, self.model.chat)
+        longest = max(len(chat.completion_ids(chat.text_ids(t.thinking), t.response)) for t in held_out)
+        protocol = Protocol(
+            max_new_tokens=self.max_new_tokens or ROOM * longest,
+            context_tokens=context,
+            marker_ratio=self.ratio if self.marked else None,
+        )
+        predictions = answer_problems(backend, chat, problems, protocol, system=self.system, ratio=self.ratio)
+        return {
+            "val/accuracy": sum(p.correct for p in predictions) / len(predictions),
+            "val/tokens": sum(p.num_tokens for p in predictions) / len(predictions),
+        }
+
+
+def answer_problems(
+    backend: Backend, chat: ChatFormat, problems: Sequence[Problem], protocol: Protocol, *, system: str, ratio: float
+) -> list[Prediction]:
+    """Greedy, judged answers of a student, one per problem in their order."""
+    requests = protocol.requests(problems, chat)
+    done = dict(zip(requests, backend.complete(list(requests.values())), strict=True))
+    answers = [(p, Answer.of(p, 0, done[answer_key(p.id, 0)], chat)) for p in problems]
+    return [prediction(p, answer, chat, system=system, ratio=ratio, thinks=True) for p, answer in answers]

@@ -1,4 +1,4 @@
-"""Summarizes judged answers as one row of the results table.
+"""Summary of judged answers: one row of the results table.
 
 Loops: an answer loops if its last pieces consist of one n-gram of at most `LONGEST` pieces, repeated at least `REPEATS`
 times and over at least `SHORTEST` pieces. A piece is a word, a digit or another sign. Only the end counts: a student
@@ -12,7 +12,7 @@ model in that of Qwen2.5-7B-Instruct). They are counted when results are read, s
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from cotpress.errors import ConfigError, DataError, ModelError
 from cotpress.modeling.foreign import reading
 from cotpress.modeling.sources import model_directory
-from cotpress.records import BudgetAccuracy, Interval, Prediction, SystemResult
+from cotpress.records import BudgetAccuracy, Prediction, SystemResult
 from cotpress.statistics import (
     accuracy_interval,
     mean_interval,
@@ -31,16 +31,12 @@ from cotpress.statistics import (
     token_ratio,
 )
 
-REPEATS = 4
-"""Fewest repetitions of the n-gram at the end."""
-SHORTEST = 40
-"""Fewest pieces that the repetitions cover together; four times `ha` is no loop."""
-LONGEST = 200
-"""Longest n-gram, in pieces: a paragraph."""
+REPEATS = 4  # fewest repetitions of the n-gram at the end
+SHORTEST = 40  # fewest pieces that the repetitions cover together; four times `ha` is no loop
+LONGEST = 200  # longest n-gram, in pieces: a paragraph
 
 _PIECE = re.compile(r"\d|[^\W\d]{1,16}|[^\w\s]")
-_TAIL_CHARACTERS = 12 * REPEATS * LONGEST
-"""Characters of the end that are searched; 12 per piece is far above the mean."""
+_TAIL_CHARACTERS = 12 * REPEATS * LONGEST  # characters of the end that are searched; 12 per piece is far above the mean
 
 
 def is_loop(items: Sequence[Hashable]) -> bool:
@@ -68,7 +64,7 @@ def token_counter(tokenizer: str | None) -> CountTokens | None:
     """A function that counts the tokens of a text without special tokens; None without a tokenizer.
 
     Raises:
-        ConfigError: It cannot be loaded.
+        ConfigError: The tokenizer cannot be loaded.
     """
     if tokenizer is None:
         return None
@@ -94,9 +90,6 @@ def with_reference_tokens(predictions: Sequence[Prediction], count: CountTokens 
     return [replace(p, reference_tokens=count(p.output)) for p in predictions]
 
 
-AGAINST_ORIGINAL, AGAINST_RATIO_ONE = "Original", "ratio 1"
-
-
 def summarize(
     predictions: Sequence[Prediction],
     system: str,
@@ -110,27 +103,19 @@ def summarize(
     confidence: float = 0.95,
     artifacts: Mapping[str, str] | None = None,
 ) -> SystemResult:
-    """One row of the results table.
+    """One row of the results table; see `SystemResult` for its fields.
 
-    Args:
-        predictions: Answers of the system, one or several samples per question.
-        system: Name of the row.
-        ratio: Requested kept fraction of the training thinking.
-        actual_ratio: Reached kept fraction, with mixed ratios of the traces that announce `ratio`; None if unknown.
-        original: Answers of the student trained on uncompressed traces to the same questions, or None.
-        training_ratio: With mixed ratios, the kept fraction of all training thinking; None means `actual_ratio`.
-        ratio_one: Answers of the same student at ratio 1, or None. Only a student with a control marker has them; its
-            ActRatio is relative to them (TokenSkip), that of other students to `original`.
-        budgets: Token budgets for `accuracy_at_budgets`; see `matched_budgets`.
-        confidence: Level of the intervals.
-        artifacts: Keys of the artifacts behind the row, by stage.
+    `original` and `ratio_one` are the answers to the same questions of the student trained on uncompressed traces, and
+    of the same student at ratio 1. Only a student with a control marker has the latter; its ActRatio is relative to
+    them (TokenSkip), that of other students to `original`. `training_ratio` is the kept fraction of all training
+    thinking, where that is not `actual_ratio` (mixed ratios). For `budgets` see `matched_budgets`.
 
     Raises:
         DataError: There are no predictions, or none has a question in common with `original`.
     """
     if not predictions:
         raise DataError(f"{system}: no predictions to summarize. Fix: benchmark.limit must leave at least one problem")
-    against, baseline = (AGAINST_ORIGINAL, original) if ratio_one is None else (AGAINST_RATIO_ONE, ratio_one)
+    against, baseline = ("Original", original) if ratio_one is None else ("ratio 1", ratio_one)
     other = None if original is predictions else original  # no difference of Original from itself
     return SystemResult(
         system=system,
@@ -138,8 +123,8 @@ def summarize(
         actual_ratio=actual_ratio,
         accuracy=accuracy_interval(predictions, confidence),
         mean_tokens=mean_interval(question_means(predictions, lambda p: float(p.num_tokens)), confidence),
-        truncation_rate=_share([p.finish_reason == "length" for p in predictions]),
-        seconds_per_sample=float(np.mean([p.latency_s for p in predictions])),
+        truncation_rate=_mean(p.finish_reason == "length" for p in predictions),
+        seconds_per_sample=_mean(p.latency_s for p in predictions),
         generated_ratio=None if baseline is None else token_ratio(predictions, baseline),
         generated_against="" if baseline is None else against,
         generated_thinking_ratio=None
@@ -151,11 +136,13 @@ def summarize(
         pass_at_k=pass_at_k_intervals(predictions, confidence),
         training_reduction=_reduction(actual_ratio if training_ratio is None else training_ratio),
         inference_reduction=_reduction(None if original is None else token_ratio(predictions, original)),
-        loop_rate=_share([text_loops(p.output) for p in predictions]),
-        unclosed_rate=_share([not p.closed for p in predictions]),
-        mean_thinking_tokens=float(np.mean([p.num_thinking_tokens for p in predictions])),
-        mean_answer_tokens=float(np.mean([p.num_tokens - p.num_thinking_tokens for p in predictions])),
-        mean_reference_tokens=_reference_tokens(predictions, confidence),
+        loop_rate=_mean(text_loops(p.output) for p in predictions),
+        unclosed_rate=_mean(not p.closed for p in predictions),
+        mean_thinking_tokens=_mean(p.num_thinking_tokens for p in predictions),
+        mean_answer_tokens=_mean(p.num_tokens - p.num_thinking_tokens for p in predictions),
+        mean_reference_tokens=None
+        if any(p.reference_tokens is None for p in predictions)
+        else mean_interval(question_means(predictions, lambda p: float(p.reference_tokens or 0)), confidence),
         accuracy_at_budgets=tuple(
             BudgetAccuracy(
                 budget=budget,
@@ -178,13 +165,8 @@ def matched_budgets(configured: Sequence[int], original: Sequence[Prediction] | 
     """The token budgets at which all systems of a run are compared, ascending.
 
     At a budget b an answer counts only if it is correct and has at most b tokens, the end token included: the accuracy
-    that `max_new_tokens=b` would have given. At equal budgets the accuracies of systems with short and long answers are
-    comparable.
-
-    Args:
-        configured: `evaluation.budgets`; empty takes the quartiles (25, 50, 75 %) of the tokens of Original's answers,
-            end token included.
-        original: Answers of Original; without them and without configured budgets there are none.
+    that `max_new_tokens=b` would have given. If none are configured (`evaluation.budgets`), they are the quartiles
+    (25, 50, 75 %) of the tokens of Original's answers, end token included.
     """
     if configured or not original:
         return sorted(set(configured))
@@ -192,11 +174,5 @@ def matched_budgets(configured: Sequence[int], original: Sequence[Prediction] | 
     return sorted({math.ceil(q) for q in quartiles})
 
 
-def _reference_tokens(predictions: Sequence[Prediction], confidence: float) -> Interval | None:
-    if any(p.reference_tokens is None for p in predictions):
-        return None
-    return mean_interval(question_means(predictions, lambda p: float(p.reference_tokens or 0)), confidence)
-
-
-def _share(events: Sequence[bool]) -> float:
-    return float(np.mean(events))
+def _mean(numbers: Iterable[float]) -> float:
+    return float(np.mean([*numbers]))

@@ -1,10 +1,7 @@
-"""`results.json` of a fidelity job, and tables over the jobs on the same traces.
-
-The tables show the agreement with the truth, its difference from position alone, and the agreement by kind of token.
-"""
+"""`results.json` of a fidelity job, and tables over the jobs on the same traces."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 from cotpress.errors import ArtifactError
 from cotpress.records import RESULTS_FILE, Interval
 from cotpress.store.grid import Grid, csv_text
-from cotpress.store.results import damaged, read_results_file, write_results_file
+from cotpress.store.results import read_interval, read_results_file, write_results_file
 
 log = logging.getLogger(__name__)
 
@@ -21,25 +18,17 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityRow:
-    """One scorer, or one trivial rule.
-
-    Attributes:
-        reference: Tuning of its reference model; `-` without one.
-        rule: True for a trivial rule.
-        metrics: Means over traces, by name, the main one first.
-        over_position: Main measure minus that of the position rule on the same traces; None for that rule.
-        kinds: ROC AUC by kind of token; see `Judgement.kinds`.
-        dropped: Traces that could not be scored or judged, by reason.
-        settings: Settings that distinguish the scorer from others of its name (JSON values).
-    """
+    """One scorer, or one trivial rule."""
 
     system: str
-    reference: str
-    rule: bool
-    metrics: Mapping[str, Interval]
+    reference: str  # tuning of its reference model; `-` without one
+    rule: bool  # true for a trivial rule
+    metrics: Mapping[str, Interval]  # means over traces, by name, the main one first
+    # Main measure minus that of the position rule on the same traces; None for that rule
     over_position: Interval | None
-    kinds: Mapping[str, Interval] = field(default_factory=dict)
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    kinds: Mapping[str, Interval] = field(default_factory=dict)  # ROC AUC by kind of token; see `Judgement.kinds`
+    dropped: Mapping[str, int] = field(default_factory=dict)  # traces that could not be scored or judged, by reason
+    # Settings that distinguish the scorer from others of its name (JSON values)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -50,24 +39,16 @@ class FidelityRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityResults:
-    """Results of one job.
-
-    Attributes:
-        truth_artifact: Key of the artifact with the judged traces.
-        model: Name of the model whose tokens are judged.
-        tokenizer: Fingerprint of its tokenizer.
-        num_resamples: Number of resamples behind each interval.
-        rows: The scorer, then the trivial rules.
-        artifacts: Keys of the artifacts behind the scorer's row, by stage.
-    """
+    """Results of one job."""
 
     truth: str
-    truth_artifact: str
-    model: str
-    tokenizer: str
+    truth_artifact: str  # key of the artifact with the judged traces
+    model: str  # name of the model whose tokens are judged
+    tokenizer: str  # fingerprint of its tokenizer
     confidence: float
     num_resamples: int
-    rows: tuple[FidelityRow, ...]
+    rows: tuple[FidelityRow, ...]  # the scorer, then the trivial rules
+    # Keys of the artifacts behind the scorer's row, by stage
     artifacts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -87,18 +68,11 @@ def read_results(folder: Path) -> FidelityResults:
     Raises:
         ArtifactError: There is no `results.json`, or it is damaged or of another version.
     """
-    content = read_results_file(folder, (SCHEMA_VERSION,))
-    try:
-        return FidelityResults(rows=tuple(_row(row) for row in content.pop("rows")), **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(folder, error) from error
+    return read_results_file(folder, (SCHEMA_VERSION,), _results)
 
 
 def results_beside(folder: Path) -> list[FidelityResults]:
-    """Return the results in the folders beside `folder` that may stand in one table with its own.
-
-    Damaged ones are logged and left out.
-    """
+    """Return the results at or beside `folder` that may stand in one table with its own; damaged ones are logged."""
     own = read_results(folder)
     comparable = []
     for path in sorted(folder.parent.glob(f"*/{RESULTS_FILE}")):
@@ -142,7 +116,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _difference(row: FidelityRow, rows: Sequence[FidelityRow]) -> str:
-    """Return ` key=value` for every setting in which another row of the same name and reference differs.
+    """Return ` key=value` for every setting that differs between rows of the same name and reference.
 
     Settings that only one of them has are ignored: earlier releases stored fewer, and extractors have their own.
     """
@@ -168,21 +142,26 @@ def _short_key(source: Mapping[str, str], stage: str) -> str:
     return next((key.rpartition("/")[2][:8] for key in source.values() if key.startswith(f"{stage}/")), "none")
 
 
-def _row(content: dict[str, Any]) -> FidelityRow:
-    for name in ("metrics", "kinds"):
-        content[name] = {key: Interval(**value) for key, value in content[name].items()}
-    if content["over_position"] is not None:
-        content["over_position"] = Interval(**content["over_position"])
-    return FidelityRow(**content)
+def _results(content: dict[str, Any]) -> FidelityResults:
+    for row in content["rows"]:
+        for name in ("metrics", "kinds"):
+            row[name] = {key: read_interval(value) for key, value in row[name].items()}
+        row["over_position"] = read_interval(row["over_position"])
+    return FidelityResults(rows=tuple(FidelityRow(**row) for row in content.pop("rows")), **content)
 
 
 def main_grid(rows: Sequence[FidelityRow], *, confidence: float) -> Grid:
     """Return a row per scorer and trivial rule: main measure, its difference from position, other measures."""
     level = f"[{100 * confidence:g} %]"
     main, *others = dict.fromkeys(name for row in rows for name in row.metrics)
-    brief = len(others) > 2  # many further columns show no intervals; results.csv has them
+    cell = _value if len(others) > 2 else _interval  # many further columns show no intervals; the CSV has them
     headings = ("scorer", "reference", "n", f"{main} {level}", f"minus position {level}", "beats position", *others)
-    return Grid(headings, tuple(_cells(row, others, brief=brief) for row in rows))
+    cells = [
+        (row.system, row.reference, str(row.main.n), _interval(row.main), _interval(row.over_position, sign="+"),
+         _verdict(row.over_position), *(cell(row.metrics.get(name)) for name in others))
+        for row in rows
+    ]  # fmt: skip
+    return Grid(headings, tuple(cells))
 
 
 def kinds_grid(rows: Sequence[FidelityRow], *, confidence: float | None = None) -> Grid | None:
@@ -206,30 +185,15 @@ def kinds_title(confidence: float | None = None) -> str:
 
 def csv_table(rows: Sequence[FidelityRow]) -> str:
     """Return every number of the rows, unrounded: one line per row and measure."""
-
-    def lines() -> Iterator[list[object]]:
-        for row in rows:
-            measures: list[tuple[str, str, Interval]] = [(name, "", value) for name, value in row.metrics.items()]
-            if row.over_position is not None:
-                measures.append(("minus position", "", row.over_position))
-            measures += [("ROC AUC by kind", kind, value) for kind, value in row.kinds.items()]
-            for name, kind, i in measures:
-                yield [row.system, row.reference, row.rule, name, kind, i.n, i.value, i.low, i.high]
-
-    return csv_text(["scorer", "reference", "rule", "measure", "kind", "n", "value", "low", "high"], lines())
-
-
-def _cells(row: FidelityRow, others: Sequence[str], *, brief: bool) -> tuple[str, ...]:
-    further = [row.metrics.get(name) for name in others]
-    return (
-        row.system,
-        row.reference,
-        str(row.main.n),
-        _interval(row.main),
-        _interval(row.over_position, sign="+"),
-        _verdict(row.over_position),
-        *(_value(i) if brief else _interval(i) for i in further),
-    )
+    lines: list[tuple[object, ...]] = []
+    for row in rows:
+        measures = [(name, "", value) for name, value in row.metrics.items()]
+        if row.over_position is not None:
+            measures.append(("minus position", "", row.over_position))
+        measures += [("ROC AUC by kind", kind, value) for kind, value in row.kinds.items()]
+        for name, kind, i in measures:
+            lines.append((row.system, row.reference, row.rule, name, kind, i.n, i.value, i.low, i.high))
+    return csv_text(["scorer", "reference", "rule", "measure", "kind", "n", "value", "low", "high"], lines)
 
 
 def _verdict(over_position: Interval | None) -> str:

@@ -2,16 +2,14 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.errors import ArtifactError, DataError
-from cotpress.fidelity.cases import DIRECTIONS, POSITION, Case, build_case
-from cotpress.fidelity.metrics import MAIN, Judgement, judge, mean_interval, unusable
+from cotpress.fidelity.metrics import DIRECTIONS, POSITION, Bootstrap, Case, Judgement, build_case, judge, unusable
 from cotpress.fidelity.results import FidelityRow
 from cotpress.modeling.alignment import project_scores
 from cotpress.records import (
@@ -32,20 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_Judgements = dict[str, Judgement]
-"""Measures by trace."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bootstrap:
-    """Settings of the intervals: their level, and the number of resamples of the traces."""
-
-    confidence: float
-    num_resamples: int
-
-    def mean(self, values: Sequence[float]) -> Interval:
-        """Return the mean over traces with its interval."""
-        return mean_interval(values, confidence=self.confidence, num_resamples=self.num_resamples)
+_Judgements = dict[str, Judgement]  # measures by trace
 
 
 def measure(
@@ -80,18 +65,20 @@ def measure(
     if not judged:
         raise DataError(f"scorer={system}: none of {len(cases)} usable traces of the truth has scores")
     rules = _rules(kind, cases)
-    _, position = rules[POSITION]
+    position = rules[POSITION][1]
     refused = Counter(scores.manifest["dropped"]) + Counter(reason for id_, reason in unfit.items() if id_ in scored)
-    main = MAIN[kind]
-    row = _row(system, reference, judged, position, main, bootstrap, refused, rule=False)
-    rule_rows = [
-        _row(label, "-", judgements, None if name == POSITION else position, main, bootstrap, Counter(unfit.values()),
-             rule=True)
-        for name, (label, judgements) in rules.items()
+    rows = [
+        _row(judged, position, bootstrap, system=system, reference=reference, rule=False, dropped=dict(refused),
+             settings=settings),
+        *(
+            _row(judgements, position, bootstrap, system=label, reference="-", rule=True,
+                 dropped=dict(Counter(unfit.values())))
+            for label, judgements in rules.values()
+        ),
     ]  # fmt: skip
-    drops = ", ".join(f"{n} dropped: {reason}" for reason, n in sorted(row.dropped.items()))
+    drops = ", ".join(f"{n} dropped: {reason}" for reason, n in sorted(refused.items()))
     log.info("fidelity: %s judged on %d traces%s", system, len(judged), f" ({drops})" if drops else "")
-    return [replace(row, settings=settings), *rule_rows]
+    return rows
 
 
 def _cases(
@@ -134,36 +121,23 @@ def _rules(kind: TruthKind, cases: Mapping[str, Case]) -> dict[str, tuple[str, _
         both = [
             {id_: judge(kind, case, sign * case.rules[name]) for id_, case in cases.items()} for sign in (1.0, -1.0)
         ]
-        means = [np.mean(_values(judged.values(), MAIN[kind])) for judged in both]
-        best = int(np.argmax(means))
+        best = int(np.argmax([np.mean([judgement.main for judgement in judged.values()]) for judged in both]))
         rules[name] = f"{name} ({directions[best]} first)", both[best]
     return rules
 
 
-def _row(
-    system: str,
-    reference: str,
-    judged: _Judgements,
-    position: _Judgements | None,
-    main: str,
-    bootstrap: Bootstrap,
-    dropped: Mapping[str, int],
-    *,
-    rule: bool,
-) -> FidelityRow:
-    metrics = dict.fromkeys(name for j in judged.values() for name in j.metrics)
-    kinds = sorted({kind for j in judged.values() for kind in j.kinds})
-    differences = [] if position is None else [j.metrics[main] - position[i].metrics[main] for i, j in judged.items()]
+def _row(judged: _Judgements, position: _Judgements, bootstrap: Bootstrap, **about: Any) -> FidelityRow:
+    """Return the row of some judgements beside those of the position rule; `about` holds its other fields."""
+    differences = [judgement.main - position[id_].main for id_, judgement in judged.items()]
     return FidelityRow(
-        system=system,
-        reference=reference,
-        rule=rule,
-        metrics={name: bootstrap.mean(_values(judged.values(), name)) for name in metrics},
-        over_position=bootstrap.mean(differences) if differences else None,
-        kinds={kind: bootstrap.mean([j.kinds[kind] for j in judged.values() if kind in j.kinds]) for kind in kinds},
-        dropped=dict(dropped),
+        metrics=_means([judgement.metrics for judgement in judged.values()], bootstrap),
+        over_position=None if judged is position else bootstrap.mean(differences),
+        kinds=dict(sorted(_means([judgement.kinds for judgement in judged.values()], bootstrap).items())),
+        **about,
     )
 
 
-def _values(judged: Iterable[Judgement], name: str) -> list[float]:
-    return [j.metrics[name] for j in judged if name in j.metrics]
+def _means(traces: Sequence[Mapping[str, float]], bootstrap: Bootstrap) -> dict[str, Interval]:
+    """Return the mean of every measure over the traces that have it."""
+    names = dict.fromkeys(name for measures in traces for name in measures)
+    return {name: bootstrap.mean([measures[name] for measures in traces if name in measures]) for name in names}

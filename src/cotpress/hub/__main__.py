@@ -36,20 +36,14 @@ python -m cotpress.hub - a trained student to the Hugging Face hub, with its mod
 
 @dataclass(kw_only=True, slots=True)
 class HubConfig:
-    """Settings of the command."""
+    """Settings of the command; `USAGE` describes each."""
 
     run: str = MISSING
-    """Run directory of train.py."""
     repo: str = MISSING
-    """Repository, USER/NAME."""
     dry_run: bool = False
-    """Write the folder and send nothing."""
     output: str | None = None
-    """Folder of the dry run."""
     private: bool = True
-    """A new repository is private."""
     base_model: str | None = None
-    """Hub id of the base model; null takes the run's."""
 
 
 def main(config: HubConfig) -> None:

@@ -1,10 +1,10 @@
 """The model card of a student: metadata for the hub and a page for readers."""
 
+import json
 from typing import TYPE_CHECKING
 
 from cotpress.hub.publication import Publication
-from cotpress.records import Interval, SystemResult
-from cotpress.report.results import RunResults
+from cotpress.report.table import percent_interval
 from cotpress.store.grid import markdown_cell
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def _header(publication: Publication, name: str) -> "ModelCardData":
             metric_name=f"{title} at ratio {row.target_ratio:g}",
             metric_value=value,
         )
-        for run, row in publication.own_rows
+        for run, rows in publication.results
+        for row in rows
+        if row.system == run.rows[-1].system
         for kind, title, value in (
             ("accuracy", "Accuracy", round(row.accuracy.value, 4)),
             ("mean_generated_tokens", "Generated tokens per answer", round(row.mean_tokens.value, 1)),
@@ -83,10 +85,11 @@ def _use(publication: Publication, name: str) -> str:
         else f'model = AutoModelForCausalLM.from_pretrained("{name}")'
     )
     imports = "from peft import PeftModel\n" if publication.is_adapter else ""
-    system = "" if chat.system is None else f'{{"role": "system", "content": {_quoted(chat.system)}}}, '
+    content = json.dumps(chat.system, ensure_ascii=False)  # also a literal of Python
+    system = "" if chat.system is None else f'{{"role": "system", "content": {content}}}, '
     marker, question = "", '"QUESTION"'
     if publication.config.compression.mixed_ratios:
-        question = _quoted("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"))
+        question = json.dumps("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"), ensure_ascii=False)
         marker = (
             "The text after the question requests a ratio, here 0.5; without it the model writes its whole thinking.\n"
         )
@@ -126,28 +129,12 @@ def _results(publication: Publication) -> str:
         "| benchmark | system | target ratio | accuracy % | questions | generated tokens | truncated % |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    seen: set[str] = set()
-    for run, rows in publication.results:
-        for line in (_row(run, row) for row in rows):
-            if line not in seen:  # Original is a row of every run
-                lines.append(line)
-                seen.add(line)
-    return "\n".join(lines) + "\n"
-
-
-def _row(run: RunResults, row: SystemResult) -> str:
-    accuracy = _percent(row.accuracy, run.confidence)
-    tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
-    names = f"{markdown_cell(run.benchmark)} | {markdown_cell(row.system)}"
-    return f"| {names} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |"
-
-
-def _percent(interval: Interval, confidence: float) -> str:
-    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}] ({confidence:.0%})"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    for run, row in [(r, row) for r, rows in publication.results for row in rows]:
+        names = f"{markdown_cell(run.benchmark)} | {markdown_cell(row.system)}"
+        accuracy = f"{percent_interval(row.accuracy)} ({run.confidence:.0%})"
+        tokens, cut = f"{row.mean_tokens.value:.1f}", f"{100 * row.truncation_rate:.1f}"
+        lines.append(f"| {names} | {row.target_ratio:g} | {accuracy} | {row.accuracy.n} | {tokens} | {cut} |")
+    return "\n".join(dict.fromkeys(lines)) + "\n"  # each once, as Original is a row of every run
 
 
 def _shown(text: str) -> str:

@@ -21,11 +21,7 @@ class Settings:
     values: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        """Return a value or group by name.
-
-        Raises:
-            ArtifactError: The name is missing.
-        """
+        """Return a value or group by name; a missing one raises an `ArtifactError`."""
         if name not in self.values:
             raise ArtifactError(f"{CONFIG_FILE} of the run has no '{name}'. Fix: run the same command again")
         return self.get(name)
@@ -42,8 +38,6 @@ class Publication:
 
     Attributes:
         weights: Folder with a PEFT adapter or a whole model.
-        is_adapter: True for an adapter.
-        config: The run's whole configuration.
         base_model: Hub id of the base model.
         results: All runs with this student, each with the rows to show: the student's and Original's.
         compression: Manifest of the training data.
@@ -58,18 +52,11 @@ class Publication:
     compression: Mapping[str, Any]
     training: Mapping[str, Any]
 
-    @property
-    def own_rows(self) -> list[tuple[RunResults, SystemResult]]:
-        """Rows of the student itself, in the order of the runs."""
-        return [(run, row) for run, rows in self.results for row in rows if row.system == run.rows[-1].system]
-
 
 def read_publication(run_dir: Path, base_model: str | None) -> Publication:
-    """Read the student of a finished run of `train.py`.
+    """Read the student of a finished run of `train.py`, whose artifacts are in `../../artifacts`.
 
-    Args:
-        run_dir: Run directory; its artifacts are in `../../artifacts`.
-        base_model: Hub id of the base model; None takes it from the run.
+    A `base_model` of None is read from the run.
 
     Raises:
         ArtifactError: The run is not finished, trained no student, or its student is missing or damaged.
@@ -122,8 +109,6 @@ def _runs_with(student: str, run_dir: Path) -> Iterator[tuple[RunResults, tuple[
         try:
             run = read_results(folder)
         except ArtifactError:
-            if folder == run_dir:
-                raise
             continue  # the neighbour is not finished
         own = [row for row in run.rows if row.artifacts.get("sft") == student]
         setting = run.benchmark, run.rows[-1].target_ratio

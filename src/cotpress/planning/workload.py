@@ -7,7 +7,6 @@ from cotpress.data.config import (
     DataConfig,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
-    PlantedQuestionsConfig,
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
 )
@@ -84,7 +83,7 @@ def num_traces(data: DataConfig, assumed: PlanConfig) -> int:
 def num_problems(benchmark: BenchmarkConfig) -> int | None:
     """Number of problems of a benchmark or of training questions; None if only reading them would tell."""
     match benchmark:
-        case PlantedBenchmarkConfig() | PlantedQuestionsConfig():
+        case PlantedBenchmarkConfig():
             number: int | None = benchmark.num_problems
         case PublishedBenchmarkConfig():
             number = benchmark.num_published

@@ -13,7 +13,7 @@ from typing import Any
 
 from cotpress.errors import ArtifactError
 from cotpress.records import PREDICTIONS_FILE, Prediction, System, SystemResult
-from cotpress.report.published import Lookup, published_numbers
+from cotpress.report.published import Published, published
 from cotpress.report.results import Run, RunResults
 from cotpress.store.artifacts import fingerprint
 from cotpress.store.tables import read_records
@@ -60,10 +60,9 @@ class Comparison:
         """`model on benchmark`."""
         return f"{self.model} on {self.benchmark}"
 
-    @property
-    def published(self) -> Lookup:
-        """Published counterparts of the rows."""
-        return published_numbers(self.model, self.benchmark)
+    def published(self, row: SystemResult) -> Published | None:
+        """Return the published counterpart of a row, if there is one."""
+        return next(iter(published(self.model, self.benchmark, row.source)), None)
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -117,20 +116,25 @@ def answers_of(comparison: Comparison) -> Answers:
 
 
 def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Run]) -> Comparison:
-    seen: dict[object, _Shown] = {}
+    by_key: dict[object, list[tuple[SystemResult, RunResults]]] = {}
     for run in runs:
         for row in run.results.rows:
-            key, shown = row_key(row, run.results.seed), _Shown.in_run(row, run.results)
-            seen[key] = seen[key].also(shown) if key in seen else shown
+            by_key.setdefault(row_key(row, run.results.seed), []).append((row, run.results))
+    shown_rows = []
+    for key, members in by_key.items():
+        traits = _Traits.agreed(members, lambda r: r.essentials), _Traits.agreed(members, lambda r: r.settings)
+        row = members[0][0]
+        shown_rows.append(_Shown(key, row, {run.seed for _, run in members}, traits, row.source))
+    _distinguish(shown_rows)
     several_seeds = len({run.results.seed for run in runs}) > 1
-    systems = _distinguish(seen)
     named = []
-    for key, shown in seen.items():
+    for shown in shown_rows:
         seed = min(shown.seeds) if several_seeds and len(shown.seeds) == 1 else None
-        system = replace(systems[key], seed=seed)
+        system = replace(shown.system, seed=seed)
         named.append(replace(shown.row, system=system.label, identity=system))
     order = list(dict.fromkeys(row.system for row in named))
     rows = sorted(named, key=lambda r: (not r.source.is_baseline, order.index(r.system), -r.target_ratio))
+    systems = {shown.key: shown.system for shown in shown_rows}
     return Comparison(
         model=model, benchmark=benchmark, confidence=confidence, rows=tuple(rows), runs=tuple(runs), systems=systems
     )
@@ -138,7 +142,7 @@ def _comparison(model: str, benchmark: str, confidence: float, runs: Sequence[Ru
 
 @dataclass(frozen=True, slots=True)
 class _Traits:
-    """Settings of a row on which all runs that show it agree.
+    """Settings of a row on which all runs that show it agree; runs without settings (old releases) are ignored.
 
     Attributes:
         values: Texts by dotted key.
@@ -147,89 +151,78 @@ class _Traits:
     """
 
     values: Mapping[str, str]
-    following: frozenset[str]
-    disputed: frozenset[str] = frozenset()
+    following: set[str]
+    disputed: set[str]
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], row: SystemResult, seed: int) -> "_Traits":
-        """Select the settings of a run that have an effect on one of its rows."""
-        apart = _OF_SCORERS if row.source.is_baseline else frozenset()
-        if row.source.is_untuned:
-            apart |= _OF_STUDENTS
-        kept = {k: v for k, v in _flat(values).items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
-        return cls(kept, frozenset(k for k, v in kept.items() if k.rpartition(".")[2] == "seed" and v == str(seed)))
-
-    def agreed(self, other: "_Traits") -> "_Traits":
-        """Return what remains if another run shows the row too; runs without settings (old releases) are ignored."""
-        if not (self.values and other.values):
-            return self if self.values else other
-        kept = dict(item for item in self.values.items() if item in other.values.items())
-        lost = (self.values.keys() | other.values.keys()) - kept.keys()
-        return _Traits(kept, self.following & other.following, self.disputed | other.disputed | lost)
+    def agreed(
+        cls, members: Sequence[tuple[SystemResult, RunResults]], settings_of: Callable[[RunResults], Mapping[str, Any]]
+    ) -> "_Traits":
+        """Select the settings that have an effect on a row, shown by one or more runs."""
+        known: list[tuple[dict[str, str], set[str]]] = []
+        for row, run in members:
+            apart = _OF_SCORERS if row.source.is_baseline else frozenset()
+            if row.source.is_untuned:
+                apart |= _OF_STUDENTS
+            flat = _flat(settings_of(run))
+            values = {k: v for k, v in flat.items() if k not in _OF_TABLES and k.partition(".")[0] not in apart}
+            if values:
+                seeds = {k for k, v in values.items() if k.rpartition(".")[2] == "seed" and v == str(run.seed)}
+                known.append((values, seeds))
+        if not known:
+            return cls({}, set(), set())
+        kept = {k: v for k, v in known[0][0].items() if all(values.get(k) == v for values, _ in known)}
+        keys = set[str]().union(*(values for values, _ in known))
+        return cls(kept, set.intersection(*(seeds for _, seeds in known)), keys - kept.keys())
 
     def shown(self, key: str) -> str | None:
         """Return the value of a setting for the name of the row; None if it is not shown."""
         return None if key in self.following else self.values.get(key)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Shown:
-    """A row as the first run has it, with the seeds, the essentials and all settings of the runs that show it.
+    """A row of the first run that shows it, with the seeds and settings of all, and its identity without a seed."""
 
-    Runs of releases that did not store their settings have none.
-    """
-
+    key: object
     row: SystemResult
-    seeds: frozenset[int]
+    seeds: set[int]
     traits: tuple[_Traits, _Traits]
+    system: System
 
-    @classmethod
-    def in_run(cls, row: SystemResult, results: RunResults) -> "_Shown":
-        """Return a row as one run shows it."""
-        essentials, settings = (_Traits.of(v, row, results.seed) for v in (results.essentials, results.settings))
-        return cls(row, frozenset({results.seed}), (essentials, settings))
-
-    def also(self, other: "_Shown") -> "_Shown":
-        """Return the row with the seeds and settings of another run merged in."""
-        essentials, settings = (own.agreed(more) for own, more in zip(self.traits, other.traits, strict=True))
-        return _Shown(self.row, self.seeds | other.seeds, (essentials, settings))
+    def add(self, settings: Iterable[tuple[str, str]]) -> None:
+        """Add settings to the name."""
+        self.system = replace(self.system, settings=(*self.system.settings, *settings))
 
 
-_Group = Mapping[object, _Shown]
+def _distinguish(rows: Sequence[_Shown]) -> None:
+    """Name the differences between rows until equal identities are one system under several seeds."""
+    _name_settings(rows, _ESSENTIALS, lambda keys: {key: key.rpartition(".")[2] for key in keys})
+    while _name_settings(rows, _SETTINGS, _grouped):
+        pass  # the name of a config group stands for its settings, and may be equal in all
+    for group in _namesakes(rows):
+        for shown in group:
+            if any(_same_place(shown, other) for other in group if other is not shown):
+                artifact = shown.row.artifacts.get("evaluate", "").rpartition("/")[2]
+                shown.add([("", (artifact or fingerprint({"row": repr(shown.key)}))[:_HASH_CHARS])])
 
 
-def _distinguish(rows: _Group) -> dict[object, System]:
-    """Return the identity of every row, without its seed: equal ones are one system under several seeds."""
-    systems = {key: shown.row.source for key, shown in rows.items()}
+def _name_settings(rows: Sequence[_Shown], which: int, named: Callable[[Sequence[str]], Mapping[str, str]]) -> bool:
+    """Add the differing settings to rows that may be mistaken for each other; return False if there are none."""
+    mistaken = [group for group in _namesakes(rows) if any(_mistakable(a, b) for a, b in combinations(group, 2))]
+    groups = [(group, _telling(group, which)) for group in mistaken]
+    for group, keys in groups:
+        for shown in group:
+            values = ((name, shown.traits[which].shown(key)) for key, name in named(keys).items())
+            shown.add((name, value) for name, value in values if value is not None)
+    return any(keys for _, keys in groups)
 
-    def namesakes() -> list[_Group]:
-        groups: dict[str, dict[object, _Shown]] = {}
-        for key, system in systems.items():
-            groups.setdefault(system.label, {})[key] = rows[key]
-        return list(groups.values())
 
-    def extend(group: _Group, which: int, names: Iterable[str], short: Callable[[str], str]) -> None:
-        for key, shown in group.items():
-            values = ((short(name), shown.traits[which].shown(name)) for name in names)
-            differing = tuple((name, value) for name, value in values if value is not None)
-            systems[key] = replace(systems[key], settings=systems[key].settings + differing)
-
-    def telling(which: int) -> list[tuple[_Group, list[str]]]:
-        """Return the groups of rows that may be mistaken for each other, with the settings in which they differ."""
-        groups = ((group, _telling(group, which)) for group in namesakes() if _mistakable(group.values()))
-        return [(group, names) for group, names in groups if names]
-
-    for group, names in telling(_ESSENTIALS):
-        extend(group, _ESSENTIALS, names, lambda name: name.rpartition(".")[2])
-    while groups := telling(_SETTINGS):  # the name of a config group stands for its settings, and may be equal in all
-        for group, names in groups:
-            extend(group, _SETTINGS, _grouped(names), lambda name: name.removesuffix(".name"))
-    for group in namesakes():
-        for key, shown in group.items():
-            if any(_same_place(shown, other) for other in group.values() if other is not shown):
-                digest = (("", _short_hash(key, shown.row)),)
-                systems[key] = replace(systems[key], settings=systems[key].settings + digest)
-    return systems
+def _namesakes(rows: Sequence[_Shown]) -> list[list[_Shown]]:
+    groups: dict[str, list[_Shown]] = {}
+    for shown in rows:
+        groups.setdefault(shown.system.label, []).append(shown)
+    return list(groups.values())
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -243,43 +236,32 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _mistakable(rows: Iterable[_Shown]) -> bool:
+def _mistakable(first: _Shown, second: _Shown) -> bool:
     """Return True if two rows of one name look like one system under one or two seeds, and are not."""
-    return any(_same_place(a, b) or _other_system(a, b) for a, b in combinations(rows, 2))
+    if first.row.target_ratio != second.row.target_ratio:
+        return False
+    differing = (key.rpartition(".")[2] for key in _telling([first, second], _SETTINGS))
+    return _same_place(first, second) or any(name not in _FILES for name in differing)
 
 
 def _same_place(first: _Shown, second: _Shown) -> bool:
     return first.row.target_ratio == second.row.target_ratio and bool(first.seeds & second.seeds)
 
 
-def _other_system(first: _Shown, second: _Shown) -> bool:
-    """Return True if two rows of one ratio differ in a setting other than the seed."""
-    both = [first.traits[_SETTINGS], second.traits[_SETTINGS]]
-    if first.row.target_ratio != second.row.target_ratio or not all(traits.values for traits in both):
-        return False
-    differing = {key for key, _ in both[0].values.items() ^ both[1].values.items()}
-    return any(_tells(key, both) for key in differing if key.rpartition(".")[2] not in _FILES)
-
-
-def _telling(group: _Group, which: int) -> list[str]:
+def _telling(group: Sequence[_Shown], which: int) -> list[str]:
     """Return the keys of the settings in which rows differ, ignoring rows without settings."""
-    known = [shown.traits[which] for shown in group.values() if shown.traits[which].values]
-    return [key for key in dict.fromkeys(key for traits in known for key in traits.values) if _tells(key, known)]
+    known = [shown.traits[which] for shown in group if shown.traits[which].values]
+    differing = []
+    for key in dict.fromkeys(key for traits in known for key in traits.values):
+        agreed = [traits for traits in known if key not in traits.disputed]
+        if len({t.values.get(key) for t in agreed}) > 1 and len({t.shown(key) for t in agreed}) > 1:
+            differing.append(key)
+    return differing
 
 
-def _tells(key: str, traits: Sequence[_Traits]) -> bool:
-    known = [t for t in traits if key not in t.disputed]
-    return len({t.values.get(key) for t in known}) > 1 and len({t.shown(key) for t in known}) > 1
-
-
-def _grouped(keys: Sequence[str]) -> list[str]:
-    """Return the keys without those of a group whose name differs too; a reference's recipe follows its base."""
+def _grouped(keys: Sequence[str]) -> dict[str, str]:
+    """Return the keys, with their texts, but for those of a group whose name differs too."""
     groups = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))
-    if "reference.base." in groups:
+    if "reference.base." in groups:  # whose recipe the reference has
         groups += ("reference.tune.",)
-    return [key for key in keys if key.endswith(".name") or not key.startswith(groups)]
-
-
-def _short_hash(key: object, row: SystemResult) -> str:
-    artifact = row.artifacts.get("evaluate", "").rpartition("/")[2]
-    return (artifact or fingerprint({"row": repr(key)}))[:_HASH_CHARS]
+    return {k: k.removesuffix(".name") for k in keys if k.endswith(".name") or not k.startswith(groups)}

@@ -9,12 +9,12 @@ is shown instead.
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cotpress.records import BudgetAccuracy, Interval, Origin, Prediction, System
-from cotpress.report.comparison import Answers, Comparison, row_key
+from cotpress.records import Interval, Origin, Prediction, System
+from cotpress.report.comparison import Answers, Comparison
 from cotpress.report.table import count_interval, difference, percent_interval
 from cotpress.statistics import (
     accuracy_interval,
@@ -33,7 +33,7 @@ class Difference:
     Attributes:
         accuracy: In [-1, 1].
         tokens: Generated tokens per answer.
-        at_budgets: Difference in accuracy if an answer only counts when it ended within so many tokens.
+        at_budgets: Difference in accuracy if an answer only counts when it ended within so many tokens, by that number.
     """
 
     system: str
@@ -41,7 +41,7 @@ class Difference:
     ratio: float
     accuracy: Interval
     tokens: Interval
-    at_budgets: tuple[BudgetAccuracy, ...]
+    at_budgets: Mapping[int, Interval]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,23 +75,13 @@ def compared(comparison: Comparison, answers: Answers) -> list[Difference]:
 def differences(
     answers: Mapping[System, Sequence[Prediction]], budgets: Iterable[int] = (), confidence: float = 0.95
 ) -> list[Difference]:
-    """Compare each two systems of one ratio that share questions, by falling ratio.
-
-    Args:
-        answers: Predictions of each system, of all seeds together.
-        budgets: Token budgets.
-        confidence: Level of the intervals.
-    """
-    limits = sorted(set(budgets))
+    """Compare each two systems of one ratio that share questions, by falling ratio, over the answers of all seeds."""
     rows = []
     for system, minus in itertools.combinations(answers, 2):
         ours, theirs = answers[system], answers[minus]
         if system.ratio is None or system.ratio != minus.ratio or not {p.id for p in ours} & {p.id for p in theirs}:
             continue
-        at_budgets = (
-            BudgetAccuracy(budget=b, accuracy=paired_accuracy_difference(ours, theirs, confidence, budget=b))
-            for b in limits
-        )
+        at_budgets = {b: paired_accuracy_difference(ours, theirs, confidence, budget=b) for b in sorted(set(budgets))}
         rows.append(
             Difference(
                 system=system.label,
@@ -99,7 +89,7 @@ def differences(
                 ratio=system.ratio,
                 accuracy=paired_accuracy_difference(ours, theirs, confidence),
                 tokens=paired_token_difference(ours, theirs, confidence),
-                at_budgets=tuple(at_budgets),
+                at_budgets=at_budgets,
             )
         )
     return sorted(rows, key=lambda d: -d.ratio)
@@ -112,11 +102,11 @@ def differences_grid(rows: Sequence[Difference]) -> Grid:
         (
             d.system, d.minus, f"{d.ratio:g}", difference(d.accuracy) + _star(d.accuracy),
             f"{d.tokens.value:+.1f} [{d.tokens.low:+.1f}, {d.tokens.high:+.1f}]{_star(d.tokens)}", str(d.accuracy.n),
-            *(difference(b.accuracy) + _star(b.accuracy) for b in d.at_budgets),
+            *(difference(i) + _star(i) for i in d.at_budgets.values()),
         )
         for d in rows
     )  # fmt: skip
-    budgets = (f"accuracy at {b.budget} tokens, points [CI]" for b in rows[0].at_budgets)
+    budgets = (f"accuracy at {budget} tokens, points [CI]" for budget in rows[0].at_budgets)
     return Grid((*headings, *budgets), cells, left=2)
 
 
@@ -130,13 +120,11 @@ def differences_note(number: int, confidence: float) -> str:
 
 def differences_csv(rows: Sequence[Difference]) -> str:
     """Return the differences unrounded: accuracies as fractions, tokens per answer."""
-    budgets = rows[0].at_budgets if rows else ()
-    names = ["accuracy", "tokens", *(f"accuracy_at_{b.budget}_tokens" for b in budgets)]
-    lines = (
-        [d.ratio, d.system, d.minus, d.accuracy.n,
-         *interval_cells([d.accuracy, d.tokens, *(b.accuracy for b in d.at_budgets)])]
-        for d in rows
-    )  # fmt: skip
+    names = ["accuracy", "tokens", *(f"accuracy_at_{budget}_tokens" for budget in (rows[0].at_budgets if rows else ()))]
+    lines = []
+    for d in rows:
+        cells = interval_cells([d.accuracy, d.tokens, *d.at_budgets.values()])
+        lines.append([d.ratio, d.system, d.minus, d.accuracy.n, *cells])
     return csv_text(["ratio", "system", "minus", "questions", *interval_columns(names)], lines)
 
 
@@ -144,18 +132,14 @@ def over_seeds(comparison: Comparison, answers: Answers) -> list[SeedsRow]:
     """Return every system over its seeds, baselines first, then in the order of the runs; empty for a single seed."""
     if len({run.results.seed for run in comparison.runs}) < 2:
         return []
-    kept: dict[System, dict[object, float | None]] = {}
-    for run in comparison.runs:
-        for row in run.results.rows:
-            key = row_key(row, run.results.seed)
-            kept.setdefault(comparison.systems[key], {})[key] = row.actual_ratio
     order = list(dict.fromkeys(system.label for system in answers))
     original = next((s for s in answers if s.origin is Origin.original and not s.settings), None)
     confidence = comparison.confidence
     rows = []
     for system in sorted(answers, key=lambda s: (not s.is_baseline, order.index(s.label), -(s.ratio or 1))):
         by_seed = answers[system]
-        known = [r for r in kept.get(system, {}).values() if r is not None]
+        own = [row for row in comparison.rows if replace(row.source, seed=None) == system]
+        known = [row.actual_ratio for row in own if row.actual_ratio is not None]
         pooled = _pooled(by_seed)
         against = None
         if original is not None and system != original:

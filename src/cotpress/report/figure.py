@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.records import Interval, Origin, SystemResult
+from cotpress.report.comparison import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,16 +55,21 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def style(index: int) -> tuple[str, str]:
+    """Return colour and marker of the series with this number; pairs repeat after 49."""
+    return COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure to be drawn.
+    """A figure, drawn and laid out once for files and page; equal pictures give equal bytes.
 
     Attributes:
         name: Stem of its files.
-        title: One line.
         description: Content of the figure in words, for screen readers.
         size: Width and height in inches.
         draw: Function that draws into an empty figure.
+        caption: Text below the figure in a page.
     """
 
     name: str
@@ -71,42 +77,17 @@ class Picture:
     description: str
     size: tuple[float, float]
     draw: Callable[["Figure"], None]
+    caption: str = ""
 
-
-def style(index: int) -> tuple[str, str]:
-    """Return colour and marker of the series with this number; pairs repeat after 49."""
-    return COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
-
-
-class Drawing:
-    """A picture, drawn and laid out once for files and page; equal pictures give equal bytes."""
-
-    def __init__(self, picture: Picture) -> None:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self._picture = picture
-        with matplotlib.rc_context(_SETTINGS):
-            self._figure = Figure(figsize=picture.size, layout="constrained")
-            FigureCanvasAgg(self._figure)
-            picture.draw(self._figure)
-            self._figure.draw_without_rendering()
-            self._figure.set_layout_engine("none")  # the layout is final
-
-    def save(self, folder: Path, suffix: str = "") -> list[Path]:
-        """Write `NAME+suffix.png` and `.svg`."""
-        png, svg = (folder / f"{self._picture.name}{suffix}.{kind}" for kind in ("png", "svg"))
+    def save(self, folder: Path) -> list[Path]:
+        """Write `NAME.png` and `NAME.svg`."""
+        png, svg = (folder / f"{self.name}.{kind}" for kind in ("png", "svg"))
         png.write_bytes(self._rendered("png"))
         svg.write_bytes(self._svg)
         return [png, svg]
 
     def inline_svg(self, identifier: str) -> str:
-        """Return the picture as an `<svg>` element for a page.
-
-        Args:
-            identifier: Prefix of every id inside, unique in the page.
-        """
+        """Return the picture as an `<svg>` element for a page, with a prefix of every id that is unique there."""
         text = self._svg.decode()
         text = text[text.index("<svg") :].strip()
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -118,10 +99,24 @@ class Drawing:
         head = re.sub(r' (?:width|height)="[^"]*"', "", head)
         named = f'role="img" aria-labelledby="{identifier}-title {identifier}-desc"'
         described = (
-            f'<title id="{identifier}-title">{escape(self._picture.title)}</title>'
-            f'<desc id="{identifier}-desc">{escape(self._picture.description)}</desc>'
+            f'<title id="{identifier}-title">{escape(self.title)}</title>'
+            f'<desc id="{identifier}-desc">{escape(self.description)}</desc>'
         )
         return f"{head} {named}>{described}{body}"
+
+    @cached_property
+    def _figure(self) -> "Figure":
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        with matplotlib.rc_context(_SETTINGS):
+            figure = Figure(figsize=self.size, layout="constrained")
+            FigureCanvasAgg(figure)
+            self.draw(figure)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # the layout is final
+        return figure
 
     @cached_property
     def _svg(self) -> bytes:
@@ -133,8 +128,9 @@ class Drawing:
         out = io.BytesIO()
         # No date, so that equal results give equal files.
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure = self._figure
         with matplotlib.rc_context(_SETTINGS):
-            self._figure.savefig(out, format=kind, dpi=160, metadata=metadata)
+            figure.savefig(out, format=kind, dpi=160, metadata=metadata)
         return out.getvalue()
 
 
@@ -147,102 +143,105 @@ def pareto_front(rows: Sequence[SystemResult]) -> list[SystemResult]:
     return front
 
 
-def accuracy_picture(rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95) -> Picture:
+def accuracy_picture(comparison: Comparison, suffix: str = "") -> Picture:
     """Plot accuracy against generated tokens, with intervals and the Pareto front."""
-    front = ", ".join(
+    rows, level = comparison.rows, f"{100 * comparison.confidence:g} % CI"
+    front = pareto_front(rows)
+    named = ", ".join(
         f"{r.system}{'' if r.target_ratio == 1 else f' at {r.target_ratio:g}'}: "
         f"{100 * r.accuracy.value:.1f} % at {r.mean_tokens.value:.0f} tokens"
-        for r in pareto_front(rows)
+        for r in front
     )
+
+    def draw(figure: "Figure") -> None:
+        from matplotlib.patheffects import withStroke
+
+        axes = figure.add_subplot()
+        x, y = _points(front)
+        if len(x) > 1:
+            axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
+        for name, series, colour, marker, size in _systems(rows):
+            x, y = _points(series)
+            axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
+            axes.errorbar(
+                x, y,
+                xerr=_errors([r.mean_tokens for r in series], 1), yerr=_errors([r.accuracy for r in series], 100),
+                fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.45, capsize=2, zorder=2,
+            )  # fmt: skip
+        outline = [withStroke(linewidth=2.5, foreground=PAGE)]
+        for row in (r for r in rows if r.target_ratio < 1):
+            axes.annotate(
+                f"{row.target_ratio:g}", (row.mean_tokens.value, 100 * row.accuracy.value), xytext=(6, -11),
+                textcoords="offset points", fontsize=8, color=INK, path_effects=outline, zorder=4,
+            )  # fmt: skip
+        xlabel, ylabel = f"generated tokens per answer (mean, {level})", f"accuracy in % ({level})"
+        axes.set(title=comparison.title, xlabel=xlabel, ylabel=ylabel)
+        axes.margins(x=0.08, y=0.1)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
     return Picture(
-        name="plot",
-        title=f"{title}: accuracy against generated tokens",
-        description=f"Each point is a student at an asked ratio. On the Pareto front: {front}.",
+        name=f"plot{suffix}",
+        title=f"{comparison.title}: accuracy against generated tokens",
+        description=f"Each point is a student at an asked ratio. On the Pareto front: {named}.",
         size=(8.0, 4.8),
-        draw=lambda figure: _draw_accuracy(figure, rows, title, confidence),
+        draw=draw,
+        caption="Up and to the left is better. Bars are intervals, numbers at the points the asked ratio.",
     )
 
 
-def ratio_picture(rows: Sequence[SystemResult], title: str) -> Picture | None:
+def ratio_picture(comparison: Comparison, suffix: str = "") -> Picture | None:
     """Plot the requested against the actual ratio of training data and answers; None without a compressed student."""
-    shown = [r for r in rows if r.actual_ratio is not None or r.generated_ratio is not None]
-    if not any(r.target_ratio < 1 for r in shown):
+    shown = [r for r in comparison.rows if r.actual_ratio is not None or r.generated_ratio is not None]
+    compressed = [r for r in shown if r.target_ratio < 1]
+    if not compressed:
         return None
-    texts = [
+    texts = (
         f"{r.system} asked {r.target_ratio:g}, kept {_number(r.actual_ratio)}, wrote {_number(r.generated_ratio)}"
-        for r in shown
-        if r.target_ratio < 1
-    ]
+        for r in compressed
+    )
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.add_subplot()
+        lowest = min(r.target_ratio for r in shown)
+        axes.plot([lowest, 1], [lowest, 1], color=SOFT, linestyle=":", linewidth=1.5, label="as asked", zorder=1)
+        for name, series, colour, marker, size in _systems(shown):
+            if all(r.target_ratio >= 1 for r in series):
+                continue
+            kept = [(r.target_ratio, r.actual_ratio) for r in series if r.actual_ratio is not None]
+            wrote = [(r.target_ratio, r.generated_ratio) for r in series if r.generated_ratio is not None]
+            look: dict[str, Any] = {"color": colour, "marker": marker}
+            if wrote:
+                axes.plot(*zip(*wrote, strict=True), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
+            if kept:
+                look |= {"markerfacecolor": "none", "linestyle": "--"}
+                label = f"{name}: kept for training"
+                axes.plot(*zip(*kept, strict=True), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
+        axes.set(title=comparison.title, xlabel="asked ratio", ylabel="actual ratio")
+        axes.margins(0.08)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
     return Picture(
-        name="ratios",
-        title=f"{title}: asked against actual ratio",
+        name=f"ratios{suffix}",
+        title=f"{comparison.title}: asked against actual ratio",
         description=f"On the diagonal, students get what was asked for. {'; '.join(texts)}.",
         size=(8.0, 4.4),
-        draw=lambda figure: _draw_ratios(figure, shown, title),
+        draw=draw,
+        caption="Filled: generated tokens relative to those without compression. "
+        "Open: thinking tokens kept for training.",
     )
 
 
-def _draw_accuracy(figure: "Figure", rows: Sequence[SystemResult], title: str, confidence: float) -> None:
-    from matplotlib.patheffects import withStroke
-
-    axes = figure.add_subplot()
-    x, y = _points(pareto_front(rows))
-    if len(x) > 1:
-        axes.step(x, y, where="post", color=SOFT, linestyle=":", linewidth=1.5, label="Pareto front", zorder=1)
-    for name, colour, marker, size in _systems(rows):
-        series = sorted((r for r in rows if r.system == name), key=lambda r: r.target_ratio)
-        x, y = _points(series)
-        axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=1.4, label=name, zorder=3)
-        axes.errorbar(
-            x, y,
-            xerr=_errors([r.mean_tokens for r in series], 1), yerr=_errors([r.accuracy for r in series], 100),
-            fmt="none", ecolor=colour, elinewidth=1.0, alpha=0.45, capsize=2, zorder=2,
-        )  # fmt: skip
-    outline = [withStroke(linewidth=2.5, foreground=PAGE)]
-    for row in (r for r in rows if r.target_ratio < 1):
-        axes.annotate(
-            f"{row.target_ratio:g}", (row.mean_tokens.value, 100 * row.accuracy.value), xytext=(6, -11),
-            textcoords="offset points", fontsize=8, color=INK, path_effects=outline, zorder=4,
-        )  # fmt: skip
-    axes.set_title(title)
-    level = f"{100 * confidence:g} % CI"
-    axes.set_xlabel(f"generated tokens per answer (mean, {level})")
-    axes.set_ylabel(f"accuracy in % ({level})")
-    axes.margins(x=0.08, y=0.1)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
-
-
-def _draw_ratios(figure: "Figure", rows: Sequence[SystemResult], title: str) -> None:
-    axes = figure.add_subplot()
-    lowest = min(r.target_ratio for r in rows)
-    axes.plot([lowest, 1], [lowest, 1], color=SOFT, linestyle=":", linewidth=1.5, label="as asked", zorder=1)
-    asked_for_less = {r.system for r in rows if r.target_ratio < 1}
-    for name, colour, marker, size in _systems(rows):
-        series = sorted((r for r in rows if r.system == name), key=lambda r: r.target_ratio)
-        kept = [(r.target_ratio, r.actual_ratio) for r in series if r.actual_ratio is not None]
-        wrote = [(r.target_ratio, r.generated_ratio) for r in series if r.generated_ratio is not None]
-        look: dict[str, Any] = {"color": colour, "marker": marker}
-        if wrote and name in asked_for_less:
-            axes.plot(*zip(*wrote, strict=True), **look, markersize=size, linewidth=1.4, label=f"{name}: written")
-        if kept and name in asked_for_less:
-            look |= {"markerfacecolor": "none", "linestyle": "--"}
-            label = f"{name}: kept for training"
-            axes.plot(*zip(*kept, strict=True), **look, markersize=size + 3, linewidth=1, label=label, zorder=2)
-    axes.set_title(title)
-    axes.set_xlabel("asked ratio")
-    axes.set_ylabel("actual ratio")
-    axes.margins(0.08)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
-
-
-def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, str, str, float]]:
-    """Return label, colour, marker and marker size of every system; Original last, so that it is drawn on top."""
-    compressed = {row.system for row in rows if row.target_ratio < 1}
-    # Scorers first, so that each has the same colour here and in the token viewer.
-    names = sorted(dict.fromkeys(row.system for row in rows), key=lambda name: name not in compressed)
+def _systems(rows: Sequence[SystemResult]) -> list[tuple[str, list[SystemResult], str, str, float]]:
+    """Return label, rows by ratio, colour, marker and marker size of every system, Original last and thus on top."""
+    by_name: dict[str, list[SystemResult]] = {}
+    for row in sorted(rows, key=lambda r: r.target_ratio):
+        by_name.setdefault(row.system, []).append(row)
     originals = {row.system for row in rows if row.source.origin is Origin.original}
-    usual = [(name, *style(i), 7.0) for i, name in enumerate(n for n in names if n not in originals)]
-    return [*usual, *((name, INK, "*", 14.0) for name in names if name in originals)]
+    # Scorers first, so that each has the same colour here and in the token viewer.
+    compressed = {row.system for row in rows if row.target_ratio < 1}
+    names = sorted(dict.fromkeys(row.system for row in rows), key=lambda name: name not in compressed)
+    usual = [(name, by_name[name], *style(i), 7.0) for i, name in enumerate(n for n in names if n not in originals)]
+    return [*usual, *((name, by_name[name], INK, "*", 14.0) for name in names if name in originals)]
 
 
 def _number(value: float | None) -> str:

@@ -4,20 +4,21 @@ The page is `assets/page.html` filled with the objects below; style and script a
 """
 
 import functools
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from cotpress.progress import duration
 from cotpress.records import Interval, SystemResult
-from cotpress.report.comparison import Comparison
-from cotpress.report.differences import Difference, SeedsRow, differences_grid, differences_note, seeds_grid, seeds_note
-from cotpress.report.figure import pareto_front
+from cotpress.report import differences as paired
+from cotpress.report.comparison import Comparison, answers_of
+from cotpress.report.figure import Picture, accuracy_picture, pareto_front, ratio_picture
 from cotpress.report.results import Unfinished
-from cotpress.report.table import Column, detail_columns, notes, page_columns
+from cotpress.report.table import Column, columns, csv_table, detail_columns, markdown_table, notes
 from cotpress.report.tokens import Deletions
 from cotpress.report.work import Work
 from cotpress.store.grid import Grid
@@ -27,64 +28,41 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell; `bar` holds the low end, value and high end of an interval in percent of the cell's width."""
-
-    text: str
-    bar: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row, named by its first cell; `front` marks rows on the Pareto front."""
-
-    cells: tuple[Cell, ...]
-    front: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Table:
-    """A table; `kind` is `numbers` or `words`, for the alignment."""
+    """A table of a page.
+
+    Attributes:
+        kind: `numbers` or `words`, for the alignment.
+        note: Text below it.
+        bars: By row and column the low end, value and high end of an interval in percent of the cell's width, or None.
+        front: Numbers of the rows on the Pareto front.
+    """
 
     caption: str
-    headings: tuple[str, ...]
-    rows: tuple[Row, ...]
+    grid: Grid
     kind: str = "numbers"
+    note: str = ""
+    bars: Sequence[Sequence[tuple[float, ...] | None]] = ()
+    front: Sequence[int] = ()
+
+    @property
+    def markdown(self) -> str:
+        """The table and its note as Markdown."""
+        return f"{self.grid.markdown()}\n{self.note}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A picture in the page, with links to its files beside the page."""
-
-    svg: str
-    caption: str
-    files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Results:
-    """Section of one student on one benchmark."""
+class Section:
+    """Results of one student on one benchmark; `files` has the tables as CSV and Markdown by file name."""
 
     title: str
     table: Table
-    notes: tuple[str, ...]
-    has_front: bool
+    notes: Sequence[str]
     details: Table
-    figures: tuple[Figure, ...]
-    differences: Table | None = None
-    differences_note: str = ""
-    seeds: Table | None = None
-    seeds_note: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeletionTable:
-    """Deleted percentages of kinds of tokens by ranker; each row has a name, a number of tokens and percentages."""
-
-    title: str
-    heading: str
-    rankers: tuple[str, ...]
-    rows: tuple[tuple[str, int, tuple[int, ...]], ...]
+    pictures: Sequence[Picture]
+    differences: Table | None
+    seeds: Table | None
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,31 +70,35 @@ class Page:
     """Content of a page; empty parts are left out.
 
     Attributes:
+        with_files: True if the pictures are also files beside the page.
         viewer: Data of the token viewer as JSON values; None without.
         missing: Reasons for missing parts of the viewer.
-        percent: Initial kept percentage of slider and tables.
         texts: Heading and text of collapsed sections.
     """
 
     title: str
     note: str
-    comparisons: tuple[Results, ...] = ()
-    figures: tuple[Figure, ...] = ()
+    with_files: bool = False
+    sections: Sequence[Section] = ()
+    pictures: Sequence[Picture] = ()
     work: Table | None = None
     viewer: dict[str, Any] | None = None
-    missing: tuple[str, ...] = ()
-    num_viewed: int = 0
-    percent: int = 100
-    deletion_figures: tuple[Figure, ...] = ()
-    deletion_tables: tuple[DeletionTable, ...] = ()
+    missing: Sequence[str] = ()
+    deletion_picture: Picture | None = None
+    deletions: Sequence[Deletions] = ()
     unfinished: Table | None = None
-    texts: tuple[tuple[str, str], ...] = ()
+    texts: Sequence[tuple[str, str]] = ()
 
 
 def render(page: Page) -> str:
     """Return the page as an HTML document that can be encoded as UTF-8."""
-    viewer = None if page.viewer is None else json_in_html(page.viewer)
-    text = _template().render(page=page, viewer=viewer, style=_asset("style.css"), script=_asset("viewer.js"))
+    text = _template().render(
+        page=page,
+        viewer=None if page.viewer is None else json_in_html(page.viewer),
+        figure_number=itertools.count(1).__next__,
+        style=_asset("style.css"),
+        script=_asset("viewer.js"),
+    )
     return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates of names and texts become question marks
 
 
@@ -126,24 +108,32 @@ def json_in_html(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def results(
-    comparison: Comparison, figures: Sequence[Figure], pairs: Sequence[Difference] = (), seeds: Sequence[SeedsRow] = ()
-) -> Results:
-    """Return the section of one comparison: table, notes, figures, details, paired differences and seeds."""
-    rows = comparison.rows
-    front = pareto_front(rows)
-    main = page_columns(comparison.confidence, rows, comparison.published)
-    return Results(
-        title=comparison.title,
-        table=_rows_table(comparison.title, rows, main, front if len(rows) > 1 else []),
-        notes=tuple(notes(rows, comparison.published)),
-        has_front=len(rows) > 1,
-        details=_rows_table(f"{comparison.title}, more numbers", rows, detail_columns(rows), []),
-        figures=tuple(figures),
-        differences=_table(f"{comparison.title}, paired differences", differences_grid(pairs)) if pairs else None,
-        differences_note=differences_note(len(pairs), comparison.confidence) if pairs else "",
-        seeds=_table(f"{comparison.title}, over all seeds", seeds_grid(seeds)) if seeds else None,
-        seeds_note=seeds_note(comparison.confidence) if seeds else "",
+def section(comparison: Comparison, suffix: str) -> Section:
+    """Return the section of one comparison, with a suffix for the stems of its files."""
+    title, rows, confidence = comparison.title, comparison.rows, comparison.confidence
+    answers = answers_of(comparison)
+    files = {f"results{suffix}.csv": csv_table(comparison), f"results{suffix}.md": markdown_table(comparison)}
+    differences = seeds = None
+    if pairs := paired.compared(comparison, answers):
+        note = paired.differences_note(len(pairs), confidence)
+        differences = Table(f"{title}, paired differences", paired.differences_grid(pairs), note=note)
+        files[f"differences{suffix}.csv"] = paired.differences_csv(pairs)
+        files[f"differences{suffix}.md"] = differences.markdown
+    if systems := paired.over_seeds(comparison, answers):
+        seeds = Table(f"{title}, over all seeds", paired.seeds_grid(systems), note=paired.seeds_note(confidence))
+        files |= {f"seeds{suffix}.csv": paired.seeds_csv(systems), f"seeds{suffix}.md": seeds.markdown}
+    front = pareto_front(rows) if len(rows) > 1 else []
+    grid = _grid(rows, columns(comparison, on_page=True))
+    front_rows = [i for i, row in enumerate(rows) if row in front]
+    return Section(
+        title=title,
+        table=Table(title, grid, bars=_bars(rows, grid.headings), front=front_rows),
+        notes=notes(comparison),
+        details=Table(f"{title}, more numbers", _grid(rows, detail_columns(rows))),
+        pictures=list(filter(None, [accuracy_picture(comparison, suffix), ratio_picture(comparison, suffix)])),
+        differences=differences,
+        seeds=seeds,
+        files=files,
     )
 
 
@@ -151,56 +141,40 @@ def work_table(artifacts: Sequence[Work]) -> Table | None:
     """Return every artifact with its time; None without any."""
     rows = tuple(
         (
-            w.label, duration(w.seconds), "-" if w.num_tokens is None else f"{w.num_tokens:,}",
-            "-" if w.num_tokens is None or w.seconds < 0.5 else f"{w.num_tokens / w.seconds:,.0f}",
-            "computed" if w.fresh else "found", w.artifact,
+            stage.title, duration(stage.seconds), "-" if tokens is None else f"{tokens:,}",
+            "-" if tokens is None or stage.seconds < 0.5 else f"{tokens / stage.seconds:,.0f}",
+            "computed" if stage.fresh else "found", stage.artifact,
         )
-        for w in artifacts
+        for stage, tokens in artifacts
     )  # fmt: skip
     grid = Grid(("stage", "time", "tokens", "tokens/s", "here", "artifact"), rows)
-    return _table("Artifacts and their times", grid, kind="words") if rows else None
-
-
-def deletion_table(title: str, heading: str, group: Sequence[Deletions], percent: int) -> DeletionTable:
-    """Return the deletions of some rankers at a kept percentage."""
-    shares = [d.share(percent) for d in group]
-    rows = tuple(
-        # halves are rounded up, as in the page's script
-        (name, int(max(d.totals[k] for d in group)), tuple(int(100 * share[k] + 0.5) for share in shares))
-        for k, name in enumerate(group[0].names)
-    )
-    return DeletionTable(title=title, heading=heading, rankers=tuple(d.ranker for d in group), rows=rows)
+    return Table("Artifacts and their times", grid, kind="words") if rows else None
 
 
 def unfinished_table(unfinished: Sequence[Unfinished]) -> Table | None:
     """Return the runs that are missing in the tables, and the reasons; None without any."""
     grid = Grid(("run", "why"), tuple((str(u.path), u.reason) for u in unfinished))
-    return _table("Runs without results", grid, kind="words") if unfinished else None
+    return Table("Runs without results", grid, kind="words") if unfinished else None
 
 
-def _table(caption: str, grid: Grid, kind: str = "numbers") -> Table:
-    return Table(caption, grid.headings, tuple(Row(tuple(map(Cell, row))) for row in grid.rows), kind)
+def _grid(rows: Sequence[SystemResult], columns: Sequence[Column]) -> Grid:
+    """Return the cells with the whole names of the systems, which the first column would shorten."""
+    cells = tuple((row.system, *(column.cell(row) for column in columns[1:])) for row in rows)
+    return Grid(tuple(column.heading.replace("\n", " ") for column in columns), cells)
 
 
-def _rows_table(
-    caption: str, rows: Sequence[SystemResult], shown: Sequence[Column], front: Sequence[SystemResult]
-) -> Table:
+def _bars(rows: Sequence[SystemResult], headings: Sequence[str]) -> list[list[tuple[float, ...] | None]]:
     most = max((x for r in rows for x in (r.mean_tokens.high, r.mean_tokens.value) if math.isfinite(x)), default=1.0)
-    lines = []
+    bars = []
     for row in rows:
-        bars = {"accuracy % [": _bar(row.accuracy, 1.0), "generated tokens": _bar(row.mean_tokens, most)}
-        cells = [Cell(row.system)]  # with the whole name
-        for column in shown[1:]:
-            bar = next((bar for name, bar in bars.items() if column.name.startswith(name)), None)
-            cells.append(Cell(column.cell(row), bar))
-        lines.append(Row(tuple(cells), row in front))
-    return Table(caption, tuple(column.name for column in shown), tuple(lines))
+        by_start = {"accuracy % [": _bar(row.accuracy, 1.0), "generated tokens": _bar(row.mean_tokens, most)}
+        bars.append([next((bar for start, bar in by_start.items() if h.startswith(start)), None) for h in headings])
+    return bars
 
 
-def _bar(interval: Interval, most: float) -> tuple[float, float, float]:
+def _bar(interval: Interval, most: float) -> tuple[float, ...]:
     ends = (interval.low, interval.value, interval.high)
-    low, at, high = (round(100 * min(max(x / (most or 1.0), 0.0), 1.0), 1) for x in ends)
-    return low, at, high
+    return tuple(round(100 * min(max(x / (most or 1.0), 0.0), 1.0), 1) for x in ends)
 
 
 @functools.cache

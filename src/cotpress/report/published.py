@@ -6,11 +6,10 @@ counts with that of Qwen2.5-7B for every model). `published.csv` names the sourc
 
 import csv
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 
-from cotpress.records import System, SystemResult
+from cotpress.records import System
 
 MODELS = {"qwen7b": "qwen2.5-7b-instruct", "qwen14b": "qwen2.5-14b-instruct", "llama8b": "llama-3.1-8b-instruct"}
 """Names of conf/model/ for the models of the papers."""
@@ -22,14 +21,7 @@ _AS_PRINTED = {("condition", "answer"), ("granularity", "token"), ("protection",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """One printed result.
-
-    Attributes:
-        accuracy: In percent, as printed.
-        tokens: Mean generated tokens, as printed.
-        source: Paper and table.
-        note: Condition of a comparison; mostly empty.
-    """
+    """One printed result: accuracy in percent, mean generated tokens, paper and table, and a note on comparisons."""
 
     accuracy: str
     tokens: str
@@ -40,15 +32,6 @@ class Published:
     def cell(self) -> str:
         """Accuracy in percent at mean tokens, as in `86.0@152`."""
         return f"{float(self.accuracy):.1f}@{float(self.tokens):.0f}"
-
-
-Lookup = Callable[[SystemResult], Published | None]
-"""Function from a row to its published counterpart, if there is one."""
-
-
-def published_numbers(model: str, benchmark: str) -> Lookup:
-    """Return the published counterparts of the rows of a model on a benchmark."""
-    return lambda row: next(iter(published(model, benchmark, row.source)), None)
 
 
 def published(model: str, benchmark: str, system: System) -> tuple[Published, ...]:

@@ -29,7 +29,7 @@ from cotpress.records import (
 from cotpress.store.artifacts import Artifact, ArtifactStore, plain, write_text_atomic
 from cotpress.store.paths import checked_key
 from cotpress.store.redaction import masked, without_secrets
-from cotpress.store.results import damaged, read_interval, read_results_file, write_results_file
+from cotpress.store.results import read_interval, read_results_file, write_results_file
 from cotpress.store.sweeps import JobState, Sweep, SweepJob, sweeps_below
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _READABLE = (1, 2, 3, 4)
 """Version 1 measured less, and what it lacks is None; versions before 3 have no `settings`, those before 4 name systems
 by their labels alone."""
 _OF_SYSTEMS = ("score", "decide", "compress", "sft", "evaluate")
-_INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
+INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,13 +108,7 @@ def read_results(run_dir: Path) -> RunResults:
     Raises:
         ArtifactError: There is no `results.json`, or it is damaged or of another version.
     """
-    content = read_results_file(run_dir, _READABLE)
-    try:
-        rows = tuple(_row(row) for row in content.pop("rows"))
-        stages = tuple(_stage(stage, rows) for stage in content.pop("stages"))
-        return RunResults(rows=rows, stages=stages, **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(run_dir, error) from error
+    return read_results_file(run_dir, _READABLE, _results)
 
 
 def write_failure(run_dir: Path, message: str) -> None:
@@ -134,17 +128,22 @@ def read_failure(run_dir: Path) -> str | None:
         return f"{FAILURE_FILE} cannot be read"
 
 
+def _results(content: dict[str, Any]) -> RunResults:
+    rows = tuple(_row(row) for row in content.pop("rows"))
+    stages = tuple(_stage(stage, rows) for stage in content.pop("stages"))
+    return RunResults(rows=rows, stages=stages, **content)
+
+
 def _row(content: dict[str, Any]) -> SystemResult:
-    intervals = {name: read_interval(content.get(name)) for name in _INTERVALS}
-    at_budgets = tuple(
+    read: dict[str, Any] = {name: read_interval(content.get(name)) for name in INTERVALS}
+    read["accuracy_at_budgets"] = tuple(
         BudgetAccuracy(
             budget=b["budget"], accuracy=_interval(b["accuracy"]), difference=read_interval(b.get("difference"))
         )
         for b in content.get("accuracy_at_budgets", ())
     )
-    passes = tuple(map(_interval, content.get("pass_at_k", ())))
-    changed = {"accuracy_at_budgets": at_budgets, "pass_at_k": passes, "identity": _system(content.get("identity"))}
-    return SystemResult(**{**content, **intervals, **changed})
+    read["pass_at_k"] = tuple(map(_interval, content.get("pass_at_k", ())))
+    return SystemResult(**{**content, **read, "identity": _system(content.get("identity"))})
 
 
 def _interval(content: Mapping[str, Any]) -> Interval:
@@ -161,13 +160,13 @@ def _system(content: Mapping[str, Any] | None) -> System | None:
 
 
 def _stage(content: dict[str, Any], rows: Sequence[SystemResult]) -> StageRecord:
-    record = StageRecord(**{**content, "system": _system(content.get("system"))})
-    return record if record.system else replace(record, system=_system_in_label(record, rows))
+    system = _system(content.get("system")) or _system_in_label(content["label"], rows)
+    return StageRecord(**{**content, "system": system})
 
 
-def _system_in_label(record: StageRecord, rows: Sequence[SystemResult]) -> System | None:
+def _system_in_label(label_of_stage: str, rows: Sequence[SystemResult]) -> System | None:
     """Return the system that the label of an earlier release names in brackets, with the ratio of its only row."""
-    stage, _, rest = record.label.partition(" (")
+    stage, _, rest = label_of_stage.partition(" (")
     if stage not in _OF_SYSTEMS or not rest:
         return None
     label, _, ratio = rest.removesuffix(")").partition(", ratio ")
@@ -184,10 +183,9 @@ _READ_FILES = (TRACES_FILE, RANKING_FILE, TRAIN_LOG_FILE)
 
 
 class Sources:
-    """Artifacts by their keys in `results.json`; each store is opened once for all runs below it."""
+    """Artifacts by their keys in `results.json`; each is opened once for all runs."""
 
     def __init__(self) -> None:
-        self._stores: dict[Path, ArtifactStore] = {}
         self._artifacts: dict[tuple[Path, str], Artifact | None] = {}
 
     def find(self, run_dir: Path, key: str) -> Artifact | None:
@@ -205,9 +203,8 @@ class Sources:
         if root is None:
             return None
         if (root, key) not in self._artifacts:
-            store = self._stores.setdefault(root, ArtifactStore(root))
             try:
-                artifact = self._artifacts[root, key] = store.open(key)
+                artifact = self._artifacts[root, key] = ArtifactStore(root).open(key)
                 if artifact is not None:
                     for name in set(_READ_FILES) & set(artifact.manifest["files"]):
                         artifact.file(name)
@@ -244,7 +241,6 @@ class Unfinished:
 class Collection:
     """All runs below a folder, sorted by path."""
 
-    folder: Path
     runs: tuple[Run, ...]
     unfinished: tuple[Unfinished, ...]
 
@@ -265,15 +261,15 @@ def collect(folder: Path) -> Collection:
     directories = [*_run_dirs(folder), *(d for sweep in own for d in _directories(sweep))]
     if not directories and not any(sweep.jobs for sweep in [*own, *others]):
         raise DataError(f"runs: no run directory (one with {CONFIG_FILE} or {RESULTS_FILE}) at or below '{folder}'")
-    return _collected(folder, directories, [*own, *others])
+    return _collected(directories, [*own, *others])
 
 
 def collect_sweep(sweep: Sweep) -> Collection:
     """Collect the runs of the jobs of one sweep, in their order, and its jobs that have no run to show."""
-    return _collected(sweep.folder, _directories(sweep), [sweep])
+    return _collected(_directories(sweep), [sweep])
 
 
-def _collected(folder: Path, directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collection:
+def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collection:
     runs: dict[Path, Run] = {}
     unfinished: dict[object, Unfinished] = {}
     for path in directories:
@@ -285,16 +281,15 @@ def _collected(folder: Path, directories: Sequence[Path], sweeps: Sequence[Sweep
             if (path / RESULTS_FILE).exists():
                 reason = f"damaged: {error}"
             unfinished.setdefault(path.resolve(), Unfinished(path=path, reason=reason))
-    for sweep in sweeps:
-        for job in sweep.jobs:
-            run_dir = None if job.note is None or job.note.run_dir is None else job.note.run_dir.resolve()
-            unfinished.pop(job.overrides, None)  # an older sweep with the same job
-            if (job.note is not None and job.note.succeeded) or run_dir in runs:
-                continue
-            unfinished.pop(run_dir, None)
-            reason = f"{sweep.label(job)}: {_why_missing(job)}"
-            unfinished[job.overrides] = Unfinished(path=job.folder, reason=reason)
-    return Collection(folder=folder, runs=tuple(runs.values()), unfinished=tuple(unfinished.values()))
+    for sweep, job in [(s, job) for s in sweeps for job in s.jobs]:
+        run_dir = None if job.note is None or job.note.run_dir is None else job.note.run_dir.resolve()
+        unfinished.pop(job.overrides, None)  # an older sweep with the same job
+        if (job.note is not None and job.note.succeeded) or run_dir in runs:
+            continue
+        unfinished.pop(run_dir, None)
+        reason = f"{sweep.label(job)}: {_why_missing(job)}"
+        unfinished[job.overrides] = Unfinished(path=job.folder, reason=reason)
+    return Collection(runs=tuple(runs.values()), unfinished=tuple(unfinished.values()))
 
 
 def _directories(sweep: Sweep) -> list[Path]:

@@ -16,33 +16,11 @@ from typing import Any
 from cotpress.errors import ArtifactError
 from cotpress.records import CONFIG_FILE
 from cotpress.report import page as pages
-from cotpress.report.comparison import Comparison, answers_of, compare
-from cotpress.report.differences import (
-    Difference,
-    SeedsRow,
-    compared,
-    differences_csv,
-    differences_grid,
-    differences_note,
-    over_seeds,
-    seeds_csv,
-    seeds_grid,
-    seeds_note,
-)
-from cotpress.report.figure import Drawing, Picture, accuracy_picture, ratio_picture
+from cotpress.report.comparison import Comparison, compare
 from cotpress.report.results import WITH_RUNS, Collection, Run, Sources, collect, collect_sweep, read_results
-from cotpress.report.table import csv_table, markdown_table, percent_interval, show
+from cotpress.report.table import percent_interval, show
 from cotpress.report.token_kinds import TokenKind
-from cotpress.report.tokens import (
-    DEFAULT_TRACES,
-    Deletions,
-    Viewed,
-    by_kind,
-    by_label,
-    deletion_picture,
-    encoded,
-    readable,
-)
+from cotpress.report.tokens import DEFAULT_TRACES, Deletions, by_kind, by_label, deletion_picture, encoded, viewed
 from cotpress.report.work import curves, loss_picture, time_picture, work
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.sweeps import JobNote, JobState, Sweep
@@ -54,21 +32,19 @@ RUN_TRACES = 50
 """Maximum number of traces in the token viewer of one run's page, of which a sweep writes many."""
 
 
-def report_run(run_dir: Path, *, viewer_traces: int = RUN_TRACES) -> Path:
+def report_run(run_dir: Path) -> Path:
     """Write `report.html` of one finished run into its directory and return its path.
 
     Raises:
         ArtifactError: The run has no usable results.
     """
     results = read_results(run_dir)
-    run = Run(path=run_dir, results=results)
-    (comparison,) = compare([run])
     texts = [("This run's settings", json.dumps(dict(results.essentials), indent=1, ensure_ascii=False))]
     config = run_dir / CONFIG_FILE
     if config.exists():
         texts.append(("Whole configuration", config.read_text(encoding="utf-8")))
-    note = f"{comparison.title}, seed {results.seed}"
-    page = _page(results.name, note, [run], viewer_traces, None, texts=tuple(texts))
+    note = f"{results.model} on {results.benchmark}, seed {results.seed}"
+    page = _page(results.name, note, [Run(path=run_dir, results=results)], RUN_TRACES, texts=texts)
     path = run_dir / REPORT_FILE
     write_text_atomic(path, pages.render(page))
     return path
@@ -87,12 +63,11 @@ def report_collection(folder: Path, output: Path | None = None, *, viewer_traces
         DataError: There is no run directory.
     """
     collection = collect(folder)
-    write_collection(collection, output or folder, viewer_traces=viewer_traces)
+    _write_collection(collection, output or folder, viewer_traces)
     return collection
 
 
-def write_collection(collection: Collection, output: Path, *, viewer_traces: int = DEFAULT_TRACES) -> None:
-    """Write tables, figures and page of some runs; see `report_collection` for the files."""
+def _write_collection(collection: Collection, output: Path, viewer_traces: int = DEFAULT_TRACES) -> None:
     output.mkdir(parents=True, exist_ok=True)
     finished = f"{len(collection.runs)} finished run{'' if len(collection.runs) == 1 else 's'}"
     note = f"{finished}, {len(collection.unfinished)} without results"
@@ -103,110 +78,46 @@ def write_collection(collection: Collection, output: Path, *, viewer_traces: int
 
 
 def _page(
-    title: str, note: str, runs: Sequence[Run], viewer_traces: int, output: Path | None, **more: Any
+    title: str, note: str, runs: Sequence[Run], viewer_traces: int, output: Path | None = None, **more: Any
 ) -> pages.Page:
     """Return the page of some runs, and write its tables and figures into a folder if there is one."""
-    sources, comparisons, shelf = Sources(), compare(runs), _Shelf(output)
-    sections = []
-    for comparison in comparisons:
-        suffix = _suffix(comparison) if len(comparisons) > 1 else ""
-        drawn = [
-            (accuracy_picture(comparison.rows, comparison.title, confidence=comparison.confidence), _ACCURACY),
-            (ratio_picture(comparison.rows, comparison.title), _RATIO),
-        ]
-        answers = answers_of(comparison)
-        pairs, seeds = compared(comparison, answers), over_seeds(comparison, answers)
-        if output is not None:
-            for name, text in _files(comparison, pairs, seeds).items():
-                stem, _, kind = name.partition(".")
-                write_text_atomic(output / f"{stem}{suffix}.{kind}", text)
-        sections.append(pages.results(comparison, shelf.put(drawn, suffix), pairs, seeds))
+    sources, comparisons = Sources(), compare(runs)
+    sections = [pages.section(c, _suffix(c) if len(comparisons) > 1 else "") for c in comparisons]
     artifacts = work(runs, sources)
-    figures = shelf.put([(loss_picture(curves(runs, sources)), _LOSS), (time_picture(artifacts), _TIME)])
-    tokens = _tokens(readable(runs, sources, viewer_traces), _first_percent(runs), shelf)
-    return pages.Page(
-        title=title, note=note, comparisons=tuple(sections), figures=figures, work=pages.work_table(artifacts),
-        **tokens, **more,
-    )  # fmt: skip
-
-
-def _files(comparison: Comparison, pairs: Sequence[Difference], seeds: Sequence[SeedsRow]) -> dict[str, str]:
-    """Return the tables of a comparison by file name."""
-    rows, confidence, published = comparison.rows, comparison.confidence, comparison.published
-    files = {
-        "results.csv": csv_table(rows, published=published),
-        "results.md": markdown_table(rows, confidence=confidence, published=published),
-    }
-    if pairs:
-        note = differences_note(len(pairs), confidence)
-        files["differences.csv"] = differences_csv(pairs)
-        files["differences.md"] = f"{differences_grid(pairs).markdown()}\n{note}\n"
-    if seeds:
-        files["seeds.csv"] = seeds_csv(seeds)
-        files["seeds.md"] = f"{seeds_grid(seeds).markdown()}\n{seeds_note(confidence)}\n"
-    return files
-
-
-def _tokens(viewed: Viewed, percent: int, shelf: "_Shelf") -> dict[str, Any]:
-    """Return the parts of a page about tokens, with the initial kept percentage, one of `PERCENTS`."""
-    groups: list[tuple[str, str, list[Deletions]]] = []
-    for data in viewed.data:
-        where = f", {data.label}" if len(viewed.data) > 1 else ""
-        groups.append((f"By kind of token{where}", "kind", by_kind(data)))
-        groups.append((f"By planted label{where}", "label", by_label(data)))
-    groups = [group for group in groups if group[2]]
+    tokens, missing = viewed(runs, sources, viewer_traces)
+    percent = _first_percent(runs)
+    deletions: list[Deletions] = []
+    for data in tokens:
+        place = f", {data.label}" if len(tokens) > 1 else ""
+        deletions += filter(None, [by_kind(data, place), by_label(data, place)])
     viewer = {
         "percent": percent,
         "kinds": [kind.label for kind in TokenKind],
-        "data": [encoded(data) for data in viewed.data],
-        "deletions": [
-            {"totals": [d.totals.tolist() for d in group], "deleted": [d.deleted.tolist() for d in group]}
-            for _, _, group in groups
-        ],
+        "data": [encoded(data) for data in tokens],
+        "deletions": [{"totals": d.totals.tolist(), "deleted": d.deleted.tolist()} for d in deletions],
     }
-    picture = deletion_picture([(heading, group) for heading, _, group in groups[:2]], percent)
-    return {
-        "viewer": viewer if viewed.data else None,
-        "missing": viewed.missing,
-        "num_viewed": sum(len(data.traces) for data in viewed.data),
-        "percent": percent,
-        "deletion_figures": shelf.put([(picture, _DELETIONS)]),
-        "deletion_tables": tuple(pages.deletion_table(*group, percent) for group in groups),
-    }
-
-
-_ACCURACY = "Up and to the left is better. Bars are intervals, numbers at the points the asked ratio."
-_RATIO = "Filled: generated tokens relative to those without compression. Open: thinking tokens kept for training."
-_LOSS = "Thin: every step. Bold: running mean."
-_TIME = "Every artifact once, whoever made it. Filled: computed by these runs; hatched: found done."
-_DELETIONS = "Right of the dotted line: deleted more often than the average token."
-
-
-class _Shelf:
-    """Pictures drawn for the page, and into files beside it if there is a folder."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder, self._count = folder, 0
-
-    def put(self, drawn: Sequence[tuple[Picture | None, str]], suffix: str = "") -> tuple[pages.Figure, ...]:
-        shown = []
-        for picture, caption in drawn:
-            if picture is None:
-                continue
-            self._count += 1
-            drawing = Drawing(picture)
-            saved = [] if self._folder is None else drawing.save(self._folder, suffix)
-            svg = drawing.inline_svg(f"figure{self._count}")
-            shown.append(pages.Figure(svg=svg, caption=caption, files=tuple(p.name for p in saved)))
-        return tuple(shown)
+    pictures = list(filter(None, [loss_picture(curves(runs, sources)), time_picture(artifacts)]))
+    deleted = deletion_picture(deletions[:2], percent)
+    page = pages.Page(
+        title=title, note=note, with_files=output is not None, sections=sections, pictures=pictures,
+        work=pages.work_table(artifacts), viewer=viewer if tokens else None, missing=missing,
+        deletion_picture=deleted, deletions=deletions, **more,
+    )  # fmt: skip
+    if output is not None:
+        for section in sections:
+            for name, text in section.files.items():
+                write_text_atomic(output / name, text)
+        for picture in (*(p for section in sections for p in section.pictures), *pictures, deleted):
+            if picture is not None:
+                picture.save(output)
+    return page
 
 
 def _first_percent(runs: Sequence[Run]) -> int:
     """Return the most frequent ratio below 1 in percent, of equally frequent ones that nearest to 50; 30 to 100."""
     ratios = [row.target_ratio for run in runs for row in run.results.rows]
     requested = Counter(round(100 * ratio) for ratio in ratios if ratio < 1)
-    most = max(requested.values(), default=0)
-    usual = min((p for p, n in requested.items() if n == most), key=lambda p: (abs(p - 50), p), default=50)
+    usual = min(requested, key=lambda percent: (-requested[percent], abs(percent - 50), percent), default=50)
     return min(max(usual, 30), 100)
 
 
@@ -227,15 +138,14 @@ def show_run(run_dir: Path) -> None:
     """
     results = read_results(run_dir)
     (comparison,) = compare([Run(path=run_dir, results=results)])
-    title = f"{comparison.title}, seed {results.seed}"
-    show(comparison.rows, title, confidence=results.confidence, published=comparison.published)
+    show(comparison, f"{comparison.title}, seed {results.seed}")
     sys.stdout.write(f"run directory: {run_dir}\n")
 
 
 def show_collection(collection: Collection, output: Path) -> None:
     """Show the tables of all runs, the runs without results with their reasons, and the path of the report."""
     for comparison in compare(collection.runs):
-        show(comparison.rows, comparison.title, confidence=comparison.confidence, published=comparison.published)
+        show(comparison, comparison.title)
     if collection.unfinished:
         sys.stdout.write(f"not in the table: {len(collection.unfinished)}\n")
         for missing in collection.unfinished:
@@ -252,7 +162,7 @@ def report_sweep(sweep: Sweep) -> None:
     """
     if sweep.entry in WITH_RUNS:
         collection = collect_sweep(sweep)
-        write_collection(collection, sweep.folder)
+        _write_collection(collection, sweep.folder)
         show_collection(collection, sweep.folder)
     else:
         notes = (job.note for job in sweep.jobs if job.note is not None and job.note.succeeded)

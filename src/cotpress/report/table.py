@@ -8,99 +8,101 @@ as the ratio falls, as in the table of the CTS paper, which a list of accuracies
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 from cotpress.records import Interval, SystemResult
-from cotpress.report.published import Lookup
+from cotpress.report.comparison import Comparison
+from cotpress.report.results import INTERVALS
 from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns, shorten
 
 NAME_WIDTH = 20
 """Longest name of a system in a table."""
+WIDTH = 120
+"""Longest line of the table in characters."""
 LONGER = "^"
 """Mark of the generated ratio of a student that writes more than the system it is compared with."""
+_SCALARS = (
+    "target_ratio", "actual_ratio", "generated_ratio", "generated_against", "generated_thinking_ratio", "num_samples",
+    "standard_error", "training_reduction", "inference_reduction", "truncation_rate", "loop_rate", "unclosed_rate",
+    "mean_thinking_tokens", "mean_answer_tokens", "seconds_per_sample", "num_training_rows",
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: a heading of two lines, and the text of a row's cell."""
+class Column(NamedTuple):
+    """One column: a heading of one or two lines, and the text of a row's cell."""
 
-    heading: tuple[str, str]
+    heading: str
     cell: Callable[[SystemResult], str]
-
-    @property
-    def name(self) -> str:
-        """The heading in one line."""
-        return " ".join(part for part in self.heading if part).replace("- ", "")
 
 
 _COLUMNS = (
-    Column(("", "System"), lambda r: shorten(r.system, NAME_WIDTH)),
-    Column(("ratio: asked/", "actual/written"), lambda r: ratios(r)),
-    Column(("accuracy %", "[{level} CI]"), lambda r: percent_interval(r.accuracy)),
-    Column(("", "n"), lambda r: f"{r.accuracy.n}x{r.num_samples}" if r.num_samples > 1 else str(r.accuracy.n)),
-    Column(("vs Original,", "points [CI]"), lambda r: difference(r.accuracy_difference)),
-    Column(("generated", "tokens [CI]"), lambda r: count_interval(r.mean_tokens)),
-    Column(("cut off/", "loops %"), lambda r: f"{_percent(r.truncation_rate)}/{_percent(r.loop_rate)}"),
-    Column(("s per", "answer"), lambda r: _number(r.seconds_per_sample, 0 if r.seconds_per_sample >= 100 else 2)),
+    Column("System", lambda r: shorten(r.system, NAME_WIDTH)),
+    Column("ratio: asked/\nactual/written", lambda r: ratios(r)),
+    Column("accuracy %\n[{level} CI]", lambda r: percent_interval(r.accuracy)),
+    Column("n", lambda r: f"{r.accuracy.n}x{r.num_samples}" if r.num_samples > 1 else str(r.accuracy.n)),
+    Column("vs Original,\npoints [CI]", lambda r: difference(r.accuracy_difference)),
+    Column("generated\ntokens [CI]", lambda r: count_interval(r.mean_tokens)),
+    Column("cut off/\nloops %", lambda r: f"{_percent(r.truncation_rate)}/{_percent(r.loop_rate)}"),
+    Column("s per\nanswer", lambda r: _number(r.seconds_per_sample, 0 if r.seconds_per_sample >= 100 else 2)),
 )
 
 _DETAILS = (
-    Column(("", "System"), lambda r: shorten(r.system, NAME_WIDTH)),
-    Column(("asked", "ratio"), lambda r: f"{r.target_ratio:g}"),
-    Column(("standard", "error"), lambda r: "-" if r.standard_error is None else f"{100 * r.standard_error:.2f}"),
-    Column(("training", "tokens"), lambda r: change(r.training_reduction)),
-    Column(("tokens vs", "Original"), lambda r: change(r.inference_reduction)),
-    Column(("generated", "ratio vs"), lambda r: r.generated_against or "-"),
-    Column(("thinking", "ratio"), lambda r: _number(r.generated_thinking_ratio, 2)),
-    Column(("thinking", "tokens"), lambda r: _number(r.mean_thinking_tokens, 1)),
-    Column(("answer", "tokens"), lambda r: _number(r.mean_answer_tokens, 1)),
-    Column(("unclosed", "%"), lambda r: _percent(r.unclosed_rate)),
+    Column("System", lambda r: shorten(r.system, NAME_WIDTH)),
+    Column("asked\nratio", lambda r: f"{r.target_ratio:g}"),
+    Column("standard\nerror", lambda r: "-" if r.standard_error is None else f"{100 * r.standard_error:.2f}"),
+    Column("training\ntokens", lambda r: change(r.training_reduction)),
+    Column("tokens vs\nOriginal", lambda r: change(r.inference_reduction)),
+    Column("generated\nratio vs", lambda r: r.generated_against or "-"),
+    Column("thinking\nratio", lambda r: _number(r.generated_thinking_ratio, 2)),
+    Column("thinking\ntokens", lambda r: _number(r.mean_thinking_tokens, 1)),
+    Column("answer\ntokens", lambda r: _number(r.mean_answer_tokens, 1)),
+    Column("unclosed\n%", lambda r: _percent(r.unclosed_rate)),
 )
 
 
-def columns(confidence: float, rows: Sequence[SystemResult] = (), published: Lookup | None = None) -> list[Column]:
+def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
     """Return the columns of the main table, with the level of the intervals in the heading.
 
-    Without published counterparts of any row, their column is left out.
+    Published counterparts have a column of their own at the end, or, on a page, stand beside the measured numbers.
+    Without any they are left out.
     """
-    level = f"{100 * confidence:g} %"
-    shown = [replace(c, heading=(c.heading[0], c.heading[1].format(level=level))) for c in _COLUMNS]
-    if published is not None and any(map(published, rows)):
-        shown.append(Column(("", "published"), lambda r: p.cell if (p := published(r)) else "-"))
-    return shown
-
-
-def page_columns(confidence: float, rows: Sequence[SystemResult], published: Lookup) -> list[Column]:
-    """Return the columns of the main table of a page, which shows published numbers beside the measured ones."""
-    shown = columns(confidence)
-    if not any(map(published, rows)):
+    level, published = f"{100 * comparison.confidence:g} %", comparison.published
+    shown = [Column(heading.format(level=level), cell) for heading, cell in _COLUMNS]
+    if not any(map(published, comparison.rows)):
         return shown
-    accuracy = Column(("accuracy %", "published"), lambda r: f"{float(p.accuracy):.1f}" if (p := published(r)) else "-")
-    tokens = Column(("tokens", "published"), lambda r: f"{float(p.tokens):.0f}" if (p := published(r)) else "-")
+    if not on_page:
+        return [*shown, Column("published", lambda r: p.cell if (p := published(r)) else "-")]
+    accuracy = Column("accuracy %\npublished", lambda r: f"{float(p.accuracy):.1f}" if (p := published(r)) else "-")
+    tokens = Column("tokens\npublished", lambda r: f"{float(p.tokens):.0f}" if (p := published(r)) else "-")
     after = {"accuracy %": accuracy, "generated": tokens}
-    return [c for column in shown for c in (column, after.get(column.heading[0])) if c is not None]
+    return [c for column in shown for c in (column, after.get(column.heading.partition("\n")[0])) if c is not None]
 
 
 def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     """Return the columns of the second table of a page, without those that are empty in every row."""
     shown = list(_DETAILS)
     if any(r.mean_reference_tokens for r in rows):
-        shown.append(Column(("reference", "tokens [CI]"), lambda r: count_interval(r.mean_reference_tokens)))
+        shown.append(Column("reference\ntokens [CI]", lambda r: count_interval(r.mean_reference_tokens)))
     most = max((len(r.pass_at_k) for r in rows), default=0)
     for k in range(2, most + 1):
         if k & (k - 1) == 0 or k == most:  # powers of two and the last
-            shown.append(Column((f"pass@{k} %", "[CI]"), _pass_cell(k)))
+            shown.append(_percents(f"pass@{k} %\n[CI]", partial(_pass_at, k)))
     for budget in sorted({b.budget for r in rows for b in r.accuracy_at_budgets}):
-        shown.append(Column(("accuracy % at", f"{budget} tokens"), _budget_cell(budget)))
+        shown.append(_percents(f"accuracy % at\n{budget} tokens", partial(_accuracy_at, budget)))
     return shown
 
 
-def _pass_cell(k: int) -> Callable[[SystemResult], str]:
-    return lambda r: percent_interval(r.pass_at_k[k - 1]) if len(r.pass_at_k) >= k else "-"
+def _percents(heading: str, interval: Callable[[SystemResult], Interval | None]) -> Column:
+    return Column(heading, lambda r: percent_interval(interval(r)))
 
 
-def _budget_cell(budget: int) -> Callable[[SystemResult], str]:
-    return lambda r: next((percent_interval(b.accuracy) for b in r.accuracy_at_budgets if b.budget == budget), "-")
+def _pass_at(k: int, row: SystemResult) -> Interval | None:
+    return row.pass_at_k[k - 1] if k <= len(row.pass_at_k) else None
+
+
+def _accuracy_at(budget: int, row: SystemResult) -> Interval | None:
+    return next((b.accuracy for b in row.accuracy_at_budgets if b.budget == budget), None)
 
 
 def ratios(row: SystemResult) -> str:
@@ -110,8 +112,10 @@ def ratios(row: SystemResult) -> str:
     return f"{row.target_ratio:g}/{_number(row.actual_ratio, 2)}/{written}"
 
 
-def percent_interval(interval: Interval) -> str:
-    """Return `85.9 [80.1, 90.2]`, in percent."""
+def percent_interval(interval: Interval | None) -> str:
+    """Return `85.9 [80.1, 90.2]`, in percent; `-` for None."""
+    if interval is None:
+        return "-"
     return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
@@ -149,14 +153,8 @@ def _percent(share: float | None) -> str:
     return "100" if share == 1 else f"{100 * share:.1f}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Monotonicity:
-    """Order of the generated tokens of one system at its ratios.
-
-    Attributes:
-        num_pairs: Pairs of rows with different ratios.
-        violations: Pairs (row of the lower ratio, row of the higher ratio) where the lower ratio writes more.
-    """
+class Monotonicity(NamedTuple):
+    """Number of a system's pairs of a lower and a higher ratio, and the pairs where the lower one writes more."""
 
     system: str
     num_pairs: int
@@ -168,14 +166,16 @@ def monotonicity(rows: Sequence[SystemResult]) -> list[Monotonicity]:
 
     A student with a control marker and students of a single ratio are different systems, also under one name.
     """
+    series: dict[tuple[str, str], list[SystemResult]] = {}
+    for row in rows:
+        series.setdefault((row.system, row.generated_against), []).append(row)
     verdicts = []
-    for name, against in dict.fromkeys((row.system, row.generated_against) for row in rows):
-        series = [r for r in rows if (r.system, r.generated_against) == (name, against)]
-        series.sort(key=lambda r: r.target_ratio)
-        pairs = [(a, b) for a, b in itertools.combinations(series, 2) if a.target_ratio < b.target_ratio]
-        wrong = tuple((a, b) for a, b in pairs if a.mean_tokens.value > b.mean_tokens.value)
+    for (name, _), members in series.items():
+        ordered = sorted(members, key=lambda r: r.target_ratio)
+        pairs = [(a, b) for a, b in itertools.combinations(ordered, 2) if a.target_ratio < b.target_ratio]
         if pairs:
-            verdicts.append(Monotonicity(system=name, num_pairs=len(pairs), violations=wrong))
+            wrong = tuple((a, b) for a, b in pairs if a.mean_tokens.value > b.mean_tokens.value)
+            verdicts.append(Monotonicity(name, len(pairs), wrong))
     return verdicts
 
 
@@ -183,44 +183,33 @@ def control_notes(rows: Sequence[SystemResult]) -> list[str]:
     """Return sentences about students that write longer answers and about the order of the ratios."""
     notes = []
     compared = [r for r in rows if r.generated_ratio is not None and r.target_ratio < 1]
-    longer = [r for r in compared if r.lengthened]
+    longer = [f"{r.system} at {r.target_ratio:g} (x{r.generated_ratio:.2f})" for r in compared if r.lengthened]
     if longer:
-        named = ", ".join(f"{r.system} at {r.target_ratio:g} (x{r.generated_ratio:.2f})" for r in longer)
-        notes.append(f"{len(longer)} of {len(compared)} compressed students write LONGER (^): {named}")
+        count = f"{len(longer)} of {len(compared)}"
+        notes.append(f"{count} compressed students write LONGER (^): {', '.join(longer)}")
     verdicts = monotonicity(rows)
-    obeying = list(dict.fromkeys(v.system for v in verdicts if not v.violations))
+    obeying = dict.fromkeys(v.system for v in verdicts if not v.violations)
     if obeying:
         notes.append(f"generated tokens never fall as the asked ratio rises: {', '.join(obeying)}")
-    for verdict in (v for v in verdicts if v.violations):
-        ordered = verdict.num_pairs - len(verdict.violations)
+    for system, num_pairs, violations in (v for v in verdicts if v.violations):
         wrong = "; ".join(
             f"{low.mean_tokens.value:.0f} tokens at {low.target_ratio:g} > "
             f"{high.mean_tokens.value:.0f} at {high.target_ratio:g}"
-            for low, high in verdict.violations
+            for low, high in violations
         )
-        notes.append(f"{verdict.system}: {ordered} of {verdict.num_pairs} pairs of ratios in order, not {wrong}")
+        ordered = num_pairs - len(violations)
+        notes.append(f"{system}: {ordered} of {num_pairs} pairs of ratios in order, not {wrong}")
     return notes
 
 
-WIDTH = 120
-"""Longest line of the table in characters."""
-
-_SCALARS = (
-    "target_ratio", "actual_ratio", "generated_ratio", "generated_against", "generated_thinking_ratio", "num_samples",
-    "standard_error", "training_reduction", "inference_reduction", "truncation_rate", "loop_rate", "unclosed_rate",
-    "mean_thinking_tokens", "mean_answer_tokens", "seconds_per_sample", "num_training_rows",
-)  # fmt: skip
-_INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
-
-
-def notes(rows: Sequence[SystemResult], published: Lookup | None = None) -> list[str]:
+def notes(comparison: Comparison) -> list[str]:
     """Return the sentences below the table: students with longer answers or fewer training traces, ratios out of order,
     sources of published numbers."""
-    printed = [p for r in rows if published is not None and (p := published(r)) is not None]
+    rows = comparison.rows
+    printed = [p for r in rows if (p := comparison.published(r)) is not None]
     sources = [f"{p.source}, accuracy % @ tokens, no interval" for p in printed]
-    remarks = [p.note for p in printed if p.note]
-    texts = (f"published: {text}" for text in dict.fromkeys([*sources, *remarks]))
-    return [*control_notes(rows), *_training_notes(rows), *texts]
+    texts = dict.fromkeys([*sources, *(p.note for p in printed if p.note)])
+    return [*control_notes(rows), *_training_notes(rows), *(f"published: {text}" for text in texts)]
 
 
 def _training_notes(rows: Sequence[SystemResult]) -> list[str]:
@@ -238,56 +227,47 @@ def _training_notes(rows: Sequence[SystemResult]) -> list[str]:
     return [f"students learnt from different numbers of traces: {', '.join(parts)}"]
 
 
-def results_grid(rows: Sequence[SystemResult], *, confidence: float = 0.95, published: Lookup | None = None) -> Grid:
+def results_grid(comparison: Comparison) -> Grid:
     """Return the main table as texts, with headings of two lines."""
-    shown = columns(confidence, rows, published)
-    headings = tuple("\n".join(column.heading) for column in shown)
-    return Grid(headings, tuple(tuple(column.cell(row) for column in shown) for row in rows))
+    headings, cells = zip(*columns(comparison), strict=True)
+    return Grid(headings, tuple(tuple(cell(row) for cell in cells) for row in comparison.rows))
 
 
-def plain_table(
-    rows: Sequence[SystemResult], title: str = "", *, confidence: float = 0.95, published: Lookup | None = None
-) -> str:
+def plain_table(comparison: Comparison, title: str = "") -> str:
     """Return the table as aligned text of at most 120 characters a line, with notes below it."""
-    text = results_grid(rows, confidence=confidence, published=published).plain(WIDTH)
-    below = "".join(f"  {note}\n" for note in notes(rows, published))
-    return f"{title}\n{text}{below}" if title else text + below
+    text = results_grid(comparison).plain(WIDTH) + "".join(f"  {note}\n" for note in notes(comparison))
+    return f"{title}\n{text}" if title else text
 
 
-def markdown_table(rows: Sequence[SystemResult], *, confidence: float = 0.95, published: Lookup | None = None) -> str:
+def markdown_table(comparison: Comparison) -> str:
     """Return the table as Markdown, with its notes as a list below it."""
-    headings = tuple(column.name for column in columns(confidence, rows, published))
-    grid = replace(results_grid(rows, confidence=confidence, published=published), headings=headings)
-    below = "".join(f"- {note}\n" for note in notes(rows, published))
-    return grid.markdown() + (f"\n{below}" if below else "")
+    below = "".join(f"- {note}\n" for note in notes(comparison))
+    return results_grid(comparison).markdown() + (f"\n{below}" if below else "")
 
 
-def csv_table(rows: Sequence[SystemResult], *, published: Lookup | None = None) -> str:
+def csv_table(comparison: Comparison) -> str:
     """Return every number of the rows, unrounded, as CSV; fractions in [0, 1], published accuracy in percent."""
+    rows = comparison.rows
     most = max((len(row.pass_at_k) for row in rows), default=0)
     budgets = sorted({b.budget for row in rows for b in row.accuracy_at_budgets})
-    named = [*_INTERVALS, *(f"pass_at_{k}" for k in range(2, most + 1)), *(f"accuracy_at_{b}_tokens" for b in budgets)]
+    named = [*INTERVALS, *(f"pass_at_{k}" for k in range(2, most + 1)), *(f"accuracy_at_{b}_tokens" for b in budgets)]
     papers = ["published_accuracy", "published_tokens", "published_source"]
-
-    def line(row: SystemResult) -> list[object]:
-        at = {b.budget: b.accuracy for b in row.accuracy_at_budgets}
-        intervals: list[Interval | None] = [getattr(row, name) for name in _INTERVALS]
-        intervals += [row.pass_at_k[k - 1] if k <= len(row.pass_at_k) else None for k in range(2, most + 1)]
-        intervals += [at.get(b) for b in budgets]
-        paper = published(row) if published is not None else None
+    lines = []
+    for row in rows:
+        intervals: list[Interval | None] = [getattr(row, name) for name in INTERVALS]
+        intervals += [_pass_at(k, row) for k in range(2, most + 1)]
+        intervals += [_accuracy_at(budget, row) for budget in budgets]
+        paper = comparison.published(row)
         printed = (None,) * 3 if paper is None else (paper.accuracy, paper.tokens, paper.source)
         scalars = (getattr(row, name) for name in _SCALARS)
-        return [row.system, row.accuracy.n, *scalars, *interval_cells(intervals), *printed]
+        lines.append([row.system, row.accuracy.n, *scalars, *interval_cells(intervals), *printed])
+    return csv_text(["system", "n", *_SCALARS, *interval_columns(named), *papers], lines)
 
-    return csv_text(["system", "n", *_SCALARS, *interval_columns(named), *papers], map(line, rows))
 
-
-def show(
-    rows: Sequence[SystemResult], title: str, *, confidence: float = 0.95, published: Lookup | None = None
-) -> None:
+def show(comparison: Comparison, title: str) -> None:
     """Write the table to standard output: with lines on a terminal, else as plain text."""
     if not sys.stdout.isatty():
-        sys.stdout.write(plain_table(rows, title, confidence=confidence, published=published) + "\n")
+        sys.stdout.write(plain_table(comparison, title) + "\n")
         return
     from rich import box
     from rich.console import Console
@@ -295,7 +275,7 @@ def show(
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
-    grid = results_grid(rows, confidence=confidence, published=published)
+    grid = results_grid(comparison)
     for i, heading in enumerate(grid.headings):
         table.add_column(heading, justify="right" if i else "left", vertical="bottom", no_wrap=True)
     for cells in grid.rows:
@@ -304,5 +284,5 @@ def show(
     if console.width < WIDTH:  # a narrow terminal may break lines, but no number may be cut short
         console = Console(width=WIDTH)
     console.print(table)
-    for note in notes(rows, published):
+    for note in notes(comparison):
         console.print(Text(f"  {note}"))

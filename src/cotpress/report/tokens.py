@@ -6,11 +6,13 @@ change together.
 """
 
 import base64
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,74 +37,74 @@ _USUAL_RULES = {"granularity": "token", "alignment": "own", "protection": "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranker:
-    """An order of deletion: that of a scorer with the rules of its selection.
-
-    Attributes:
-        label: Name of the scorer and unusual rules.
-        ratios: Requested ratios of the runs that used it, sorted.
-        rows: Order of deletion by trace.
-    """
+    """Order of deletion by trace, of a scorer and the rules of its selection, and the ratios at which runs used it."""
 
     label: str
     ratios: tuple[float, ...]
     rows: dict[str, RankedTrace]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ViewedData:
     """Traces with the orders of deletion of one or more rankers, in the tokens of one tokenizer.
 
     Attributes:
-        label: Data and tokenizer.
         traces: Shown traces, in the order of the data.
         num_traces: All training traces.
-        kinds: uint8 `[n]` per trace, values of `TokenKind`.
-        rankers: At least one.
     """
 
     label: str
     traces: tuple[Trace, ...]
     num_traces: int
-    kinds: dict[str, NDArray[np.uint8]]
     rankers: tuple[Ranker, ...]
 
+    def offsets(self, trace: Trace) -> NDArray[np.int32]:
+        """Return the characters of a trace's tokens, int32 `[n, 2]`, which all rankers share."""
+        return next(r.rows[trace.id].offsets for r in self.rankers if trace.id in r.rows)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Viewed:
-    """Data of the viewer, and the reasons for missing parts."""
-
-    data: tuple[ViewedData, ...]
-    missing: tuple[str, ...]
+    @cached_property
+    def kinds(self) -> dict[str, NDArray[np.uint8]]:
+        """Values of `TokenKind`, uint8 `[n]` per trace."""
+        return {t.id: token_kinds(t.thinking, self.offsets(t)) for t in self.traces}
 
 
-@dataclass(slots=True)
-class _Source:
-    """A compress artifact of a run and its traces."""
+class _Source(NamedTuple):
+    """A compress artifact of a run, its identity and traces, and the name of its order of deletion."""
 
     run: Run
-    record: StageRecord
     compressed: Artifact
+    identity: Mapping[str, Any]
     traces: Artifact
+    label: str
 
 
-def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -> Viewed:
-    """Return the data of the token viewer of some runs, with at most `limit` traces of each data set."""
+def viewed(runs: Sequence[Run], sources: Sources, limit: int = DEFAULT_TRACES) -> tuple[list[ViewedData], list[str]]:
+    """Return the data of the token viewer, at most `limit` traces of each data set, and reasons for missing parts.
+
+    If an artifact is damaged, there are no data.
+    """
     missing: dict[str, None] = {}
-    groups: dict[tuple[str, str], list[_Source]] = {}
-    for run in runs:
-        for record in run.results.stages:
-            if record.stage != "compress" or (record.system is not None and record.system.origin is Origin.original):
+    groups: dict[tuple[str, str], dict[str, list[_Source]]] = {}
+    try:
+        for run, record in [(r, record) for r in runs for record in r.results.stages]:
+            if record.stage != "compress" or (record.system and record.system.origin is Origin.original):
                 continue
             source = _find(run, record, sources)
             if isinstance(source, str):
                 missing[f"{run.results.name}: {source}"] = None
-            else:
-                identity = source.compressed.manifest["identity"]
-                groups.setdefault((identity["traces"], identity["tokenizer"]), []).append(source)
-    if not groups and not missing:
-        missing["none of the runs has compressed any traces"] = None
-    data = [_data(group, limit) for group in groups.values()] if limit > 0 else []
-    return Viewed(data=tuple(data), missing=tuple(missing))
+                continue
+            identity = source.identity
+            group = groups.setdefault((identity["traces"], identity["tokenizer"]), {})
+            # The same scores and rules at another ratio are the same order.
+            order = json.dumps([identity["scores"], identity["plan"]["rules"]], sort_keys=True)
+            group.setdefault(order, []).append(source)
+        if not groups and not missing:
+            missing["none of the runs has compressed any traces"] = None
+        data = [_data(list(group.values()), limit) for group in groups.values()] if limit > 0 else []
+    except (ArtifactError, KeyError) as error:
+        log.warning("report: no token viewer: %s", error)
+        return [], [f"an artifact cannot be read: {error}"]
+    return data, list(missing)
 
 
 def _find(run: Run, record: StageRecord, sources: Sources) -> _Source | str:
@@ -120,62 +122,32 @@ def _find(run: Run, record: StageRecord, sources: Sources) -> _Source | str:
     traces = sources.find(run.path, identity["traces"])
     if traces is None:
         return f"artifact {identity['traces']} is not on disk any more"
-    return _Source(run, record, compressed, traces)
+    unusual = [
+        f"{name}={value if isinstance(value, str | int) else 'set'}"
+        for name, value in identity["plan"]["rules"].items()
+        if value and value != _USUAL_RULES.get(name)
+    ]
+    label = ", ".join([record.system.label if record.system else record.label, *unusual])
+    return _Source(run, compressed, identity, traces, label)
 
 
-def _data(group: Sequence[_Source], limit: int) -> ViewedData:
-    train = [t for t in read_records(group[0].traces.file(TRACES_FILE), Trace) if t.split == "train"]
-    by_order: dict[str, list[_Source]] = {}
-    for source in group:  # the same scores and rules at another ratio are the same order
-        identity = source.compressed.manifest["identity"]
-        order = json.dumps([identity["scores"], identity["plan"]["rules"]], sort_keys=True)
-        by_order.setdefault(order, []).append(source)
-    labels = _labels([members[0] for members in by_order.values()])
+def _data(orders: Sequence[Sequence[_Source]], limit: int) -> ViewedData:
+    """Return the data of some orders of deletion of the same traces, each with its compressions."""
+    labels = [members[0].label for members in orders]
     rankers = []
-    for label, members in zip(labels, by_order.values(), strict=True):
+    for i, (label, members) in enumerate(zip(labels, orders, strict=True)):
+        number = f" #{labels[: i + 1].count(label)}" if labels.count(label) > 1 else ""
         rows = {r.id: r for r in read_records(members[0].compressed.file(RANKING_FILE), RankedTrace)}
-        ratios = sorted({x for m in members for x in m.compressed.manifest["identity"]["plan"]["ratios"]})
-        rankers.append(Ranker(label=label, ratios=tuple(ratios), rows=rows))
-    shown = [t for t in train if any(t.id in r.rows for r in rankers)][:limit]
-    results = group[0].run.results
+        ratios = sorted({ratio for member in members for ratio in member.identity["plan"]["ratios"]})
+        rankers.append(Ranker(label=label + number, ratios=tuple(ratios), rows=rows))
+    first, results = orders[0][0], orders[0][0].run.results
+    train = [t for t in read_records(first.traces.file(TRACES_FILE), Trace) if t.split == "train"]
     return ViewedData(
         label=f"{results.essentials.get('data', 'traces')} in tokens of {results.model}",
-        traces=tuple(shown),
+        traces=tuple([t for t in train if any(t.id in r.rows for r in rankers)][:limit]),
         num_traces=len(train),
-        kinds={t.id: token_kinds(t.thinking, offsets_of(t, rankers)) for t in shown},
         rankers=tuple(rankers),
     )
-
-
-def offsets_of(trace: Trace, rankers: Iterable[Ranker]) -> NDArray[np.int32]:
-    """Return the characters of a trace's tokens, int32 `[n, 2]`, which all rankers share."""
-    return next(r.rows[trace.id].offsets for r in rankers if trace.id in r.rows)
-
-
-def _labels(members: Sequence[_Source]) -> list[str]:
-    """Return a name for each order of deletion: the scorer, unusual rules, and a number if these are not unique."""
-    labels: list[str] = []
-    for source in members:
-        record = source.record
-        scorer = record.label if record.system is None else record.system.label
-        rules = source.compressed.manifest["identity"]["plan"]["rules"]
-        unusual = [
-            f"{name}={value if isinstance(value, str | int) else 'set'}"
-            for name, value in rules.items()
-            if value and value != _USUAL_RULES.get(name)
-        ]
-        labels.append(", ".join([scorer, *unusual]))
-    places = (labels[: i + 1].count(label) for i, label in enumerate(labels))
-    return [label if labels.count(label) == 1 else f"{label} #{n}" for label, n in zip(labels, places, strict=True)]
-
-
-def readable(runs: Sequence[Run], sources: Sources, limit: int) -> Viewed:
-    """Return `viewed`, with a note in place of the data if an artifact is damaged."""
-    try:
-        return viewed(runs, sources, limit)
-    except (ArtifactError, KeyError) as error:
-        log.warning("report: no token viewer: %s", error)
-        return Viewed(data=(), missing=(f"an artifact cannot be read: {error}",))
 
 
 def token_labels(text: str, spans: Sequence[Span], offsets: NDArray[np.int32]) -> list[Span | None]:
@@ -202,7 +174,7 @@ def encoded(data: ViewedData) -> dict[str, Any]:
 
 
 def _encoded_trace(trace: Trace, data: ViewedData, names: dict[tuple[str, bool], int]) -> dict[str, Any]:
-    offsets = offsets_of(trace, data.rankers)
+    offsets = data.offsets(trace)
     labels = b""
     if trace.spans:
         spans = token_labels(trace.thinking, trace.spans, offsets)
@@ -263,47 +235,56 @@ PERCENTS = tuple(range(30, 101))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletions:
-    """Numbers of deleted tokens by kind, of one ranker.
+    """Numbers of deleted tokens by kind.
 
     Attributes:
-        ranker: Its label.
+        title: Title of their table.
+        heading: Heading of the kinds.
         names: Kinds that occur in the traces of any ranker, in a fixed order.
-        totals: int64 `[kinds]`, tokens of each kind in the shown traces.
-        deleted: int64 `[kinds, len(PERCENTS)]`, deleted ones at each percentage.
+        totals: int64 `[rankers, kinds]`, tokens of each kind in the shown traces.
+        deleted: int64 `[rankers, kinds, len(PERCENTS)]`, deleted ones at each percentage.
     """
 
-    ranker: str
+    title: str
+    heading: str
+    rankers: tuple[str, ...]
     names: tuple[str, ...]
     totals: NDArray[np.int64]
     deleted: NDArray[np.int64]
 
     def share(self, percent: int) -> NDArray[np.float64]:
-        """Return the deleted share of each kind if `percent` of all tokens stay, float64 `[kinds]`."""
-        return np.asarray(self.deleted[:, PERCENTS.index(percent)] / np.maximum(self.totals, 1))
+        """Return the deleted share of each kind if `percent` of all tokens stay, float64 `[rankers, kinds]`."""
+        return np.asarray(self.deleted[:, :, PERCENTS.index(percent)] / np.maximum(self.totals, 1))
+
+    def rows(self, percent: int) -> list[tuple[str, int, list[int]]]:
+        """Return name, number of tokens and deleted percentage by ranker of each kind."""
+        rounded = (100 * self.share(percent) + 0.5).astype(int)  # halves up, as in the page's script
+        return list(zip(self.names, self.totals.max(axis=0).tolist(), rounded.T.tolist(), strict=True))
 
 
-def by_kind(data: ViewedData) -> list[Deletions]:
-    """Count by `TokenKind`, once per ranker."""
-    codes = {id_: kinds.astype(np.int64) for id_, kinds in data.kinds.items()}
-    return _counted(data, [kind.label for kind in TokenKind], codes)
+def by_kind(data: ViewedData, place: str = "") -> Deletions:
+    """Count by `TokenKind`; `place` is added to the title."""
+    return _counted(data, f"By kind of token{place}", "kind", [kind.label for kind in TokenKind], data.kinds)
 
 
-def by_label(data: ViewedData) -> list[Deletions]:
-    """Count by planted label, the essential ones first, once per ranker; empty for data without labels."""
+def by_label(data: ViewedData, place: str = "") -> Deletions | None:
+    """Count by planted label, the essential ones first; None for data without labels."""
     spans = {(s.essential, s.kind) for t in data.traces for s in t.spans}
     if not spans:
-        return []
+        return None
     keys = sorted(spans, key=lambda key: (not key[0], key[1]))
     names = [f"{kind.replace('_', ' ')}{' *' if essential else ''}" for essential, kind in keys]
 
-    def codes(trace: Trace) -> NDArray[np.int64]:
-        labels = token_labels(trace.thinking, trace.spans, offsets_of(trace, data.rankers))
-        return np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in labels], dtype=np.int64)
+    codes = {}
+    for trace in data.traces:
+        labels = token_labels(trace.thinking, trace.spans, data.offsets(trace))
+        codes[trace.id] = np.array([-1 if s is None else keys.index((s.essential, s.kind)) for s in labels], dtype=int)
+    return _counted(data, f"By planted label{place}", "label", names, codes)
 
-    return _counted(data, names, {t.id: codes(t) for t in data.traces})
 
-
-def _counted(data: ViewedData, names: Sequence[str], codes: Mapping[str, NDArray[np.int64]]) -> list[Deletions]:
+def _counted(
+    data: ViewedData, title: str, heading: str, names: Sequence[str], codes: Mapping[str, NDArray[Any]]
+) -> Deletions:
     """Count tokens by code and by the lowest of `PERCENTS` at which they stay; code -1 is left out."""
     first_kept = np.zeros((len(data.rankers), len(names), len(PERCENTS) + 1), dtype=np.int64)
     for counts, ranker in zip(first_kept, data.rankers, strict=True):
@@ -311,51 +292,48 @@ def _counted(data: ViewedData, names: Sequence[str], codes: Mapping[str, NDArray
             cuts = [max(num_to_keep(len(row.places), percent / 100), row.num_held) for percent in PERCENTS]
             kinds = codes[row.id]
             np.add.at(counts, (kinds[kinds >= 0], np.searchsorted(cuts, row.places, side="right")[kinds >= 0]), 1)
+    there = np.asarray(first_kept.any(axis=(0, 2)))
+    first_kept = first_kept[:, there]
     totals = first_kept.sum(axis=2)
-    there = totals.sum(axis=0) > 0
-    deleted = totals[:, :, None] - first_kept.cumsum(axis=2)[:, :, :-1]
-    shown = tuple(name for name, some in zip(names, there, strict=True) if some)
-    return [
-        Deletions(ranker=ranker.label, names=shown, totals=totals[i, there], deleted=deleted[i, there])
-        for i, ranker in enumerate(data.rankers)
-    ]
+    return Deletions(
+        title=title,
+        heading=heading,
+        rankers=tuple(ranker.label for ranker in data.rankers),
+        names=tuple(itertools.compress(names, there.tolist())),
+        totals=totals,
+        deleted=totals[:, :, None] - first_kept.cumsum(axis=2)[:, :, :-1],
+    )
 
 
-def deletion_picture(groups: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> Picture | None:
-    """Plot the deleted share at a kept percentage, one panel per heading that has deletions; None without any."""
-    panels = [(heading, deletions) for heading, deletions in groups if deletions]
+def deletion_picture(panels: Sequence[Deletions], percent: int) -> Picture | None:
+    """Plot the deleted share at a kept percentage, one panel per table; None without any."""
     if not panels:
         return None
     texts = [
-        f"{d.ranker}: " + ", ".join(f"{n} {100 * s:.0f} %" for n, s in zip(d.names, d.share(percent), strict=True))
-        for _, deletions in panels
-        for d in deletions
+        f"{ranker}: " + ", ".join(f"{n} {100 * s:.0f} %" for n, s in zip(panel.names, shares, strict=True))
+        for panel in panels
+        for ranker, shares in zip(panel.rankers, panel.share(percent), strict=True)
     ]
-    most = max(len(d.names) for _, deletions in panels for d in deletions)
+
+    def draw(figure: "Figure") -> None:
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, panel in zip(all_axes, panels, strict=True):
+            places = range(len(panel.names))
+            axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
+            for i, (ranker, shares) in enumerate(zip(panel.rankers, 100 * panel.share(percent), strict=True)):
+                colour, marker = style(i)
+                axes.plot(shares, places, color=colour, marker=marker, markersize=8, linestyle="none", label=ranker,
+                          alpha=0.9)  # fmt: skip
+            axes.set_yticks(places, panel.names)
+            axes.invert_yaxis()
+            axes.set(title=panel.title, xlabel="% deleted", xlim=(-4, 104))
+        figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+
     return Picture(
         name="deletions",
         title=f"What is deleted at ratio {percent / 100:g}",
         description=f"Share of the tokens of each kind that is deleted. {'; '.join(texts)}.",
-        size=(5.0 + 3.2 * len(panels), 1.3 + 0.36 * most),
-        draw=lambda figure: _draw(figure, panels, percent),
+        size=(5.0 + 3.2 * len(panels), 1.3 + 0.36 * max(len(panel.names) for panel in panels)),
+        draw=draw,
+        caption="Right of the dotted line: deleted more often than the average token.",
     )
-
-
-def _draw(figure: "Figure", panels: Sequence[tuple[str, Sequence[Deletions]]], percent: int) -> None:
-    handles = None
-    for axes, (heading, deletions) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        names = list(dict.fromkeys(name for d in deletions for name in d.names))
-        axes.axvline(100 - percent, color=SOFT, linestyle=":", linewidth=1.5, label="of all tokens")
-        for i, d in enumerate(deletions):
-            colour, marker = style(i)
-            share = dict(zip(d.names, 100 * d.share(percent), strict=True))
-            axes.plot([share.get(n) for n in names], range(len(names)), color=colour, marker=marker, markersize=8,
-                      linestyle="none", label=d.ranker, alpha=0.9)  # fmt: skip
-        axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
-        axes.set_title(heading)
-        axes.set_xlabel("% deleted")
-        axes.set_xlim(-4, 104)
-        handles = handles or axes.get_legend_handles_labels()
-    if handles is not None:
-        figure.legend(*handles, loc="outside lower center", ncols=5)

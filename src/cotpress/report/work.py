@@ -3,13 +3,13 @@
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cotpress.progress import duration
-from cotpress.records import TRAIN_LOG_FILE, Origin
+from cotpress.records import TRAIN_LOG_FILE, Origin, System
 from cotpress.report.figure import INK, Picture, style
-from cotpress.report.results import Run, Sources
+from cotpress.report.results import Run, Sources, StageRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,20 +26,10 @@ _SMOOTHING = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Training loss of one model.
-
-    Attributes:
-        stage: `reference` or `sft`.
-        label: System and ratio, or the stage.
-        system: Label of the system, without its ratio.
-        is_original: True for the student of the whole traces.
-        losses: Mean loss per target token after each of `steps` optimizer steps, nats.
-    """
+    """Mean loss per target token in nats after each of some optimizer steps; a reference model has the stage's name."""
 
     stage: str
-    label: str
-    system: str
-    is_original: bool
+    system: System
     steps: tuple[int, ...]
     losses: tuple[float, ...]
 
@@ -51,136 +41,113 @@ class Curve:
         return [math.fsum(w) / len(w) for w in windows]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """One artifact, which several runs may share.
+class Work(NamedTuple):
+    """A stage of one or more runs, and the number of tokens that it processed; None if it is unknown."""
 
-    Attributes:
-        label: Stage, system and ratio, e.g. `sft (cts 0.5)`.
-        artifact: Its key.
-        seconds: Wall time of computing it.
-        fresh: True if one of the runs computed it.
-        num_tokens: Tokens processed; None if the manifest does not contain the number or is missing.
-    """
-
-    label: str
-    stage: str
-    artifact: str
-    seconds: float
-    fresh: bool
+    stage: StageRecord
     num_tokens: int | None
 
 
 def work(runs: Sequence[Run], sources: Sources) -> list[Work]:
-    """Return every artifact of the runs once, in the order of the flow."""
+    """Return every artifact of the runs once, in the order of the flow, fresh if any of the runs computed it."""
     artifacts: dict[str, Work] = {}
     for run in runs:
         for stage in run.results.stages:
-            earlier = artifacts.get(stage.artifact)
+            first = artifacts[stage.artifact].stage if stage.artifact in artifacts else stage
+            seconds, fresh = max(first.seconds, stage.seconds), first.fresh or stage.fresh
             artifact = sources.find(run.path, stage.artifact)
             facts = {} if artifact is None else artifact.facts
-            artifacts[stage.artifact] = Work(
-                label=earlier.label if earlier else stage.title,
-                stage=stage.stage,
-                artifact=stage.artifact,
-                seconds=max(stage.seconds, earlier.seconds if earlier else 0.0),
-                fresh=stage.fresh or (earlier is not None and earlier.fresh),
-                num_tokens=next((int(facts[name]) for name in _COUNTED if name in facts), None),
-            )
-    return sorted(artifacts.values(), key=lambda w: FLOW.index(w.stage) if w.stage in FLOW else len(FLOW))
+            num_tokens = next((int(facts[name]) for name in _COUNTED if name in facts), None)
+            artifacts[stage.artifact] = Work(replace(first, seconds=seconds, fresh=fresh), num_tokens)
+    return sorted(artifacts.values(), key=lambda w: FLOW.index(w.stage.stage) if w.stage.stage in FLOW else len(FLOW))
 
 
 def curves(runs: Sequence[Run], sources: Sources) -> list[Curve]:
     """Return the loss of every trained model of the runs, each once."""
-    losses_by_key: dict[str, Curve] = {}
+    by_artifact: dict[str, Curve] = {}
     for run, stage in [(r, stage) for r in runs for stage in r.results.stages]:
-        system = stage.system
-        artifact = None if stage.artifact in losses_by_key else sources.find(run.path, stage.artifact)
+        artifact = None if stage.artifact in by_artifact else sources.find(run.path, stage.artifact)
         if artifact is None or TRAIN_LOG_FILE not in artifact.manifest["files"]:
             continue
         with artifact.file(TRAIN_LOG_FILE).open(encoding="utf-8", newline="") as handle:
             rows = [(int(r["step"]), float(r["loss"])) for r in csv.DictReader(handle)]
         if rows:
             steps, losses = zip(*rows, strict=True)
-            losses_by_key[stage.artifact] = Curve(
-                stage=artifact.stage,
-                label=stage.label if system is None else system.title,
-                system=stage.label if system is None else system.label,
-                is_original=system is not None and system.origin is Origin.original,
-                steps=steps,
-                losses=losses,
-            )
-    return list(losses_by_key.values())
+            system = stage.system or System(name=stage.label, origin=Origin.given)
+            by_artifact[stage.artifact] = Curve(stage=stage.stage, system=system, steps=steps, losses=losses)
+    return list(by_artifact.values())
 
 
 def loss_picture(curves: Sequence[Curve]) -> Picture | None:
     """Plot the losses, one panel per kind of model; None without training logs."""
     if not curves:
         return None
-    ends = "; ".join(f"{c.label} from {c.losses[0]:.2f} to {c.smooth[-1]:.2f} in {len(c.steps)} steps" for c in curves)
-    panels = len({c.stage for c in curves})
+    kinds = list(dict.fromkeys(c.stage for c in curves))
+    ends = "; ".join(
+        f"{c.system.title} from {c.losses[0]:.2f} to {c.smooth[-1]:.2f} in {len(c.steps)} steps" for c in curves
+    )
+
+    def draw(figure: "Figure") -> None:
+        titles = {"sft": "students", "reference": "reference model"}
+        for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+            members = [c for c in curves if c.stage == kind]
+            systems = [c.system.label for c in members]
+            names = list(dict.fromkeys(c.system.label for c in members if c.system.origin is not Origin.original))
+            for i, (curve, name) in enumerate(zip(members, systems, strict=True)):
+                colour, marker = style(names.index(name)) if name in names else (INK, "*")
+                line = _LINES[systems[:i].count(name) % len(_LINES)]
+                every = max(1, len(curve.steps) // 6)
+                axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.7, alpha=0.25)
+                axes.plot(curve.steps, curve.smooth, color=colour, marker=marker, linestyle=line, linewidth=1.6,
+                          markevery=every, markersize=5, label=curve.system.title)  # fmt: skip
+            axes.set(title=titles.get(kind, kind), xlabel="optimizer step", ylabel="loss per target token (nats)")
+            if len(members) > 1:
+                axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=3)
+
     return Picture(
         name="losses",
         title="Training loss",
         description=f"Loss per target token over optimizer steps: {ends}.",
-        size=(8.0 if panels == 1 else 9.0, 4.8),
-        draw=lambda figure: _draw_losses(figure, curves),
+        size=(8.0 if len(kinds) == 1 else 9.0, 4.8),
+        draw=draw,
+        caption="Thin: every step. Bold: running mean.",
     )
 
 
 def time_picture(artifacts: Sequence[Work]) -> Picture | None:
     """Plot the time per stage, each artifact once; None if no time was spent."""
-    total = sum(w.seconds for w in artifacts)
+    by_kind: dict[str, list[StageRecord]] = {}
+    for stage, _ in artifacts:
+        by_kind.setdefault(stage.stage, []).append(stage)
+    total = sum(stage.seconds for stage, _ in artifacts)
     if total <= 0:
         return None
-    kinds = list(dict.fromkeys(w.stage for w in artifacts))
-    texts = [f"{kind} {duration(sum(w.seconds for w in artifacts if w.stage == kind))}" for kind in kinds]
+    texts = [f"{kind} {duration(sum(s.seconds for s in stages))}" for kind, stages in by_kind.items()]
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.add_subplot()
+        colour = style(0)[0]
+        for at, stages in enumerate(by_kind.values()):
+            left = 0.0
+            for stage in stages:
+                look: dict[str, Any] = {"color": colour} if stage.fresh else {"color": "none", "hatch": "////"}
+                axes.barh(at, stage.seconds, left=left, height=0.62, edgecolor=colour, linewidth=0.8, **look)
+                left += stage.seconds
+            times = f" ({len(stages)}x)" if len(stages) > 1 else ""
+            axes.annotate(f"{duration(left)}, {100 * left / total:.0f} %{times}", (left, at), xytext=(6, 0),
+                          textcoords="offset points", va="center", fontsize=9, color=INK)  # fmt: skip
+        axes.set_yticks(range(len(by_kind)), list(by_kind))
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.22)
+        axes.set(xlabel="seconds")
+        axes.set_xlim(left=0)
+
     return Picture(
         name="time",
         title="Where the time went",
         description=f"{duration(total)} for {len(artifacts)} artifacts: {', '.join(texts)}.",
-        size=(8.0, 1.3 + 0.42 * len(kinds)),
-        draw=lambda figure: _draw_time(figure, artifacts, kinds),
+        size=(8.0, 1.3 + 0.42 * len(by_kind)),
+        draw=draw,
+        caption="Every artifact once, whoever made it. Filled: computed by these runs; hatched: found done.",
     )
-
-
-def _draw_losses(figure: "Figure", curves: Sequence[Curve]) -> None:
-    kinds = list(dict.fromkeys(c.stage for c in curves))
-    titles = {"sft": "students", "reference": "reference model"}
-    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        members = [c for c in curves if c.stage == kind]
-        names = list(dict.fromkeys(c.system for c in members if not c.is_original))
-        for i, curve in enumerate(members):
-            colour, marker = (INK, "*") if curve.is_original else style(names.index(curve.system))
-            line = _LINES[sum(c.system == curve.system for c in members[:i]) % len(_LINES)]
-            every = max(1, len(curve.steps) // 6)
-            axes.plot(curve.steps, curve.losses, color=colour, linewidth=0.7, alpha=0.25)
-            axes.plot(curve.steps, curve.smooth, color=colour, marker=marker, linestyle=line, linewidth=1.6,
-                      markevery=every, markersize=5, label=curve.label)  # fmt: skip
-        axes.set_title(titles.get(kind, kind))
-        axes.set_xlabel("optimizer step")
-        axes.set_ylabel("loss per target token (nats)")
-        if len(members) > 1:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=3)
-
-
-def _draw_time(figure: "Figure", artifacts: Sequence[Work], kinds: Sequence[str]) -> None:
-    axes = figure.add_subplot()
-    total = sum(w.seconds for w in artifacts)
-    colour = style(0)[0]
-    for at, kind in enumerate(kinds):
-        left = 0.0
-        members = [w for w in artifacts if w.stage == kind]
-        for w in members:
-            axes.barh(at, w.seconds, left=left, height=0.62, color=colour if w.fresh else "none", edgecolor=colour,
-                      hatch="" if w.fresh else "////", linewidth=0.8)  # fmt: skip
-            left += w.seconds
-        times = f" ({len(members)}x)" if len(members) > 1 else ""
-        axes.annotate(f"{duration(left)}, {100 * left / total:.0f} %{times}", (left, at), xytext=(6, 0),
-                      textcoords="offset points", va="center", fontsize=9, color=INK)  # fmt: skip
-    axes.set_yticks(range(len(kinds)), kinds)
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel("seconds")
-    axes.margins(x=0.22)
-    axes.set_xlim(left=0)

@@ -1,9 +1,8 @@
 """Base classes of scorers. A scorer gives every thinking token of a trace one finite importance; higher = keep.
 
     ReadingScorer    a formula over stored readings: log-probability, entropy and rank of every token (most scorers)
-    TokenScorer      computes its scores itself, over the tokens of a causal language model's tokenizer
+    TokenScorer      computes its scores itself, by default over the tokens of the base model's tokenizer
     ModelScorer      a `TokenScorer` that runs a causal language model (reader.py)
-    Scorer           anything else, for instance with a tokenizer of its own
 
 The scores of a trace depend on that trace alone: not on the ratio, the batch, the order or the other traces. Modules of
 scorers import torch only inside of functions, because the settings stand beside them and are read at every start.
@@ -11,7 +10,7 @@ scorers import torch only inside of functions, because the settings stand beside
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 Scores = NDArray[np.floating[Any]]
 """One number per thinking token, `[n]`."""
+Tokens = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Token ids of a thinking, int32 `[n]`, and the characters that they stand for, int32 `[n, 2]`."""
 
 C = TypeVar("C", bound=ScorerConfig)
 R = TypeVar("R", bound=ReadingConfig)
@@ -43,28 +44,17 @@ SAME_WINDOWS = "read alike without the other conditions"
 
 
 class ScorerKind:
-    """Facts about a class of scorers that are known from its settings, before anything is loaded.
-
-    Attributes:
-        passes: Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends
-            on the text. 0 for a scorer with a small model of its own, or with none.
-    """
+    """Facts about a class of scorers that are known from its settings, before anything is loaded."""
 
     passes: ClassVar[int | None] = 0
-
-    @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """Passes with these settings."""
-        return cls.passes
-
-    @classmethod
-    def reads_windows(cls, config: Any) -> bool:
-        """True if thinking over the model's context is read in overlapping windows."""
-        return False
+    """Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends on the
+    text. 0 for a scorer with a small model of its own, or with none; a `ReadingScorer` has one for each reading."""
 
     @classmethod
     def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
         """Everything besides settings and traces that determines the scores; part of the artifact's fingerprint."""
+        if isinstance(config, ReadingConfig):
+            return models.reading_identity(config.template, reference=config.needs_reference)
         return models.tokenizer_identity
 
 
@@ -85,9 +75,7 @@ class ReadingScorer(ScorerKind, ABC, Generic[R]):
     def combine(self, trace: Trace, rows: Sequence[ReadTrace]) -> ScoredTrace | str:
         """Compute the record of a trace from its readings, or give the reason why it has none.
 
-        Args:
-            trace: The trace.
-            rows: One reading for each of `readings()`; then perhaps the same again in the windows that they share.
+        The rows are those of `readings()`; then perhaps the same again in the windows that they share.
         """
         alone = rows[: len(self.readings())]
         refusals = {row.refusal for row in rows} - {"", SAME_WINDOWS}
@@ -97,56 +85,15 @@ class ReadingScorer(ScorerKind, ABC, Generic[R]):
         used = [again if again.refusal == "" else row for row, again in zip(alone, beside, strict=True)]
         first, values = used[0], self.score(trace, *used).astype(np.float32)
         assert values.shape == first.token_ids.shape, f"{self.config.name} gave {values.shape} for trace {trace.id}"
-        return ScoredTrace(
-            id=trace.id,
-            token_ids=first.token_ids,
-            offsets=first.offsets,
-            scores=pooled(self.config, values, trace.thinking, first.offsets),
-            tokenizer=first.tokenizer,
-            scorer=self.config.name,
-        )
-
-    @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """See `ScorerKind`."""
-        return len(cls(config).readings())
-
-    @classmethod
-    def reads_windows(cls, config: Any) -> bool:
-        """See `ScorerKind`."""
-        return True
-
-    @classmethod
-    def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
-        """See `ScorerKind`."""
-        return models.reading_identity(config.template, reference=config.needs_reference)
+        return scored(self.config, trace, (first.token_ids, first.offsets), values, first.tokenizer)
 
 
-class Scorer(ScorerKind, ABC, Generic[C]):
-    """A scorer that computes its scores itself.
+class TokenScorer(ScorerKind, Generic[C]):
+    """A scorer that computes its scores itself. A subclass gives `token_values`, or `values` for batches of traces.
 
     Attributes:
         name: Name written into the records and shown in tables.
     """
-
-    name: str
-
-    @classmethod
-    @abstractmethod
-    def build(cls, config: C, models: "Models") -> "Scorer[C]":
-        """Make the scorer, in every process that scores; `models` loads what it is asked for."""
-
-    def refusal(self, trace: Trace) -> str | None:
-        """Give the reason why `trace` cannot be scored, or None; refused traces are counted by it and never scored."""
-        return None
-
-    @abstractmethod
-    def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
-        """Yield one record per trace, in order, as they are finished."""
-
-
-class TokenScorer(Scorer[C]):
-    """A scorer over the tokens of a causal language model's tokenizer; a subclass gives `values`."""
 
     def __init__(self, config: C, tokenizer: "PreTrainedTokenizerBase") -> None:
         from cotpress.modeling.loading import tokenizer_fingerprint
@@ -155,43 +102,44 @@ class TokenScorer(Scorer[C]):
         self._fingerprint = tokenizer_fingerprint(tokenizer)
 
     @classmethod
-    def build(cls, config: C, models: "Models") -> "TokenScorer[C]":
-        """See `Scorer`."""
+    def build(cls, config: C, models: "Models") -> Self:
+        """Make the scorer, in every process that scores; `models` loads what it is asked for."""
         return cls(config, models.tokenizer)
 
-    @abstractmethod
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """Yield float32 `[num_tokens(trace)]` per trace, in order, before pooling."""
-
-    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Token ids of the thinking, int32 `[n]`, and the characters they stand for, int32 `[n, 2]`."""
+    def tokens(self, trace: Trace) -> Tokens:
+        """Tokens of the thinking, one score each."""
         return tokenize_with_offsets(self._tokenizer, trace.thinking)
 
     def num_tokens(self, trace: Trace) -> int:
-        """Count the thinking tokens, one score each."""
+        """Count the thinking tokens."""
         return len(self.tokens(trace)[0])
 
     def refusal(self, trace: Trace) -> str | None:
-        """See `Scorer`; refuses a thinking without tokens."""
+        """Give the reason why `trace` cannot be scored, or None; refused traces are counted by it and never scored."""
         return None if self.num_tokens(trace) else NO_TOKENS
 
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
+        """Compute the values of one trace, float32 `[num_tokens(trace)]`, before pooling."""
+        raise NotImplementedError
+
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """Yield `token_values` of each trace, in order, as they are finished."""
+        return map(self.token_values, traces)
+
     def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
-        """See `Scorer`."""
+        """Yield one record per trace, in order, as they are finished."""
         for trace, values in zip(traces, self.values(traces), strict=True):
-            ids, offsets = self.tokens(trace)
-            yield ScoredTrace(
-                id=trace.id,
-                token_ids=ids,
-                offsets=offsets,
-                scores=pooled(self.config, values, trace.thinking, offsets),
-                tokenizer=self._fingerprint,
-                scorer=self.name,
-            )
+            yield scored(self.config, trace, self.tokens(trace), values, self._fingerprint)
 
 
-def pooled(
-    config: ScorerConfig, values: NDArray[np.float32], thinking: str, offsets: NDArray[np.int32]
-) -> NDArray[np.float32]:
-    """Replace each value by the mean over its unit of `config.pooling`, if the settings have one."""
+def scored(
+    config: ScorerConfig, trace: Trace, tokens: Tokens, values: NDArray[np.float32], tokenizer: str
+) -> ScoredTrace:
+    """The record of a trace; its scores are the values, or the means over units if the settings have a `pooling`."""
+    ids, offsets = tokens
     unit = getattr(config, "pooling", Unit.token)
-    return values if unit is Unit.token else pool(values, unit_ids(unit, thinking, offsets))
+    if unit is not Unit.token:
+        values = pool(values, unit_ids(unit, trace.thinking, offsets))
+    return ScoredTrace(
+        id=trace.id, token_ids=ids, offsets=offsets, scores=values, tokenizer=tokenizer, scorer=config.name
+    )

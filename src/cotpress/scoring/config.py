@@ -25,9 +25,10 @@ class Template(Enum):
     """Format that joins condition and thinking into the model's input."""
 
     chat = "chat"
-    """The chat format that the reference model was trained in."""
+    """The format that the reference model was trained in: a prompt with the condition as the user's turn (empty without
+    condition), the opening of the thinking, the thinking, its closing, the response, end of turn."""
     plain = "plain"
-    """`bos + condition + blank line + thinking`, as in LLMLingua."""
+    """bos, the condition and a blank line if there is one, the thinking, a blank line, the response."""
 
 
 class ReadBy(Enum):
@@ -59,7 +60,7 @@ class ScorerConfig:
     @property
     def reads_with_model(self) -> bool:
         """True if a causal language model reads: the reference model, or the one that it is made from."""
-        return False
+        return isinstance(self, ReadingConfig)
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the scores, by name: all of them, unless a scorer leaves some out."""
@@ -68,8 +69,7 @@ class ScorerConfig:
     def check(self, *, has_reference: bool) -> None:
         """Refuse settings that their types allow; called when the configuration is composed.
 
-        Args:
-            has_reference: False if the base model stands for the reference model (`reference=none`).
+        Without a reference model (`reference=none`) the base model takes its place.
 
         Raises:
             ConfigError: Settings contradict each other or are out of range.
@@ -92,11 +92,6 @@ class ReadingConfig(ScorerConfig):
         """See `ScorerConfig`."""
         return self.read_by is ReadBy.reference
 
-    @property
-    def reads_with_model(self) -> bool:
-        """See `ScorerConfig`."""
-        return True
-
 
 @dataclass(kw_only=True, slots=True)
 class TokenReadingConfig(ReadingConfig):
@@ -108,12 +103,7 @@ class TokenReadingConfig(ReadingConfig):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of several shares of a scoring job, each computed by a job of its own.
-
-    Attributes:
-        number: Its number, from 1.
-        total: Number of shares.
-    """
+    """Share `number`, from 1, of `total` shares of a scoring job, each computed by a job of its own."""
 
     number: int
     total: int
@@ -128,11 +118,10 @@ class Shard:
         Raises:
             ConfigError: The text is no shard.
         """
-        number, _, total = text.partition("/")
         try:
-            shard = cls(int(number), int(total))
+            number, total = map(int, text.split("/"))
         except ValueError:
-            shard = cls(0, 0)
-        if not 1 <= shard.number <= shard.total:
+            number = total = 0
+        if not 1 <= number <= total:
             raise ConfigError(f"shard: got '{text}', allowed: K/N with 1 <= K <= N, e.g. shard=1/4,2/4,3/4,4/4 with -m")
-        return shard
+        return cls(number, total)

@@ -3,32 +3,38 @@
     ChunkJob     computes rows with models, chunk by chunk: readings, and scores of scorers that run models themselves
     DerivedJob   computes scores by arithmetic on artifacts of other jobs: readings, or the scores of a mix's parts
 
-A `ChunkJob` streams: a chunk is written as soon as it is finished (parts.py), so memory does not grow with the number
-of traces, an interrupted job goes on after its last chunk, and devices or machines share the chunks.
+A chunk is a run of consecutive training traces, cut by their length alone: every process plans the same chunks for the
+same traces, so a chunk's rows are the same bytes whichever process, device or node computes them. The rows of a chunk
+are written as a parquet part as soon as they are finished, so memory does not grow with the number of traces. A job
+that was killed, or shares its work with other machines, computes the chunks whose part is missing on disk. At the end
+the parts are verified (every trace once, in a row or counted as dropped) and merged in the order of the traces.
 
 Every device runs `predict`, Lightning's `Trainer.predict` over every n-th of the missing chunks, in a process of its
-own. The processes exchange nothing, so each has a trainer of one device: no collective call can block on a slower
-device, and Lightning's samplers, which give ready-made batches to every rank, have nothing to distribute.
+own. The processes exchange nothing, so each has a trainer of one device: no collective call can block on a slower one.
 """
 
+import json
 import logging
 import os
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from functools import partial, reduce
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, num_local_devices, pick_device, report, run_on_devices
@@ -38,27 +44,194 @@ from cotpress.errors import ArtifactError, ConfigError, DataError, MemoryLimitEr
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.progress import Progress
 from cotpress.records import SCORES_FILE, TRACES_FILE, ReadTrace, ScoredTrace, Trace
-from cotpress.scoring.base import ReadingScorer, Scorer
-from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard
+from cotpress.scoring.base import ReadingScorer, TokenScorer
+from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard, Template
 from cotpress.scoring.models import Models
-from cotpress.scoring.parts import Chunk, Parts, Tally, plan_chunks, read_chunks, rows_of
 from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
 from cotpress.scoring.table import scorer_of
-from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
-from cotpress.store.tables import schema, to_table
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain
+from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 READINGS_FILE = "readings.parquet"
+TRAIN = "train"
+CHUNK_CHARACTERS = 200_000
+"""Thinking characters per chunk; an interrupted job computes at most one again (a minute or two on a CPU)."""
 TEMPLATE_TOKENS = 256
 """More than a chat template adds around the texts of a trace."""
+_ABOUT = b"cotpress"
+"""Key of a part's parquet metadata with its chunk and tally."""
+_WINDOWS = {"windows": {"overlap": WINDOW_OVERLAP}}
+"""Part of an identity: thinking over the model's context is read in windows."""
 
-Work = Scorer[Any] | ConditionReading
+Work = TokenScorer[Any] | ConditionReading
 """Computes the rows of some traces."""
 
-Combine = Callable[[Trace, Any], ScoredTrace | str]
-"""Computes the scores of a trace from its rows in the sources (None for a missing one), or gives the reason not to."""
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Training traces whose rows are computed and written together; numbers and indices count from 0."""
+
+    number: int
+    first: int
+    """Index of its first trace among the training traces."""
+    num_traces: int
+    num_characters: int
+    """Length of the thinking of its traces."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts over some traces: all, tokens of their rows, traces read in windows, traces without a row by reason."""
+
+    num_traces: int = 0
+    num_tokens: int = 0
+    num_in_windows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, result: Any, *sources: Any) -> None:
+        """Count a trace: its row, with the rows that it is computed from, or the reason why it has none."""
+        self.num_traces += 1
+        if isinstance(result, str):
+            self.dropped[result] += 1
+        else:
+            self.num_tokens += len(result.token_ids)
+            self.num_in_windows += any(getattr(row, "in_windows", False) for row in (result, *sources))
+
+    def add(self, other: "Tally") -> None:
+        """Count the traces of another tally as well."""
+        self.num_traces += other.num_traces
+        self.num_tokens += other.num_tokens
+        self.num_in_windows += other.num_in_windows
+        self.dropped += other.dropped
+
+
+def plan_chunks(traces: Path) -> list[Chunk]:
+    """The chunks of the training traces of a data artifact, in order; the same in every call."""
+    chunks: list[Chunk] = []
+    first = count = size = 0
+    for table in _training(traces, ["thinking", "split"]):
+        for length in pc.utf8_length(table.column("thinking")).to_pylist():
+            count, size = count + 1, size + length
+            if size >= CHUNK_CHARACTERS:
+                chunks.append(Chunk(len(chunks), first, count, size))
+                first, count, size = first + count, 0, 0
+    if count:
+        chunks.append(Chunk(len(chunks), first, count, size))
+    return chunks
+
+
+def read_chunks(traces: Path, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Trace]]]:
+    """Yield the given chunks, which are in order, with their traces."""
+    return _by_chunk((trace for table in _training(traces) for trace in from_table(table, Trace)), chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one artifact in the making: a file with traces, a folder of parts, the class of their rows."""
+
+    traces: Path
+    folder: Path
+    record: type
+
+    def path(self, chunk: Chunk) -> Path:
+        """File of a chunk's part."""
+        return self.folder / f"part-{chunk.number:05d}.parquet"
+
+    def write(self, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> None:
+        """Write the part of a chunk; it appears whole or not at all."""
+        about = json.dumps({"chunk": plain(chunk), "tally": plain(tally)}, sort_keys=True)
+        table = to_table(rows, self.record).replace_schema_metadata({_ABOUT: about})
+        temporary = self.path(chunk).with_suffix(".tmp")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        temporary.replace(self.path(chunk))
+
+    def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """The chunks that have no part yet, or a damaged one."""
+        missing = []
+        for chunk, ids in _by_chunk(_ids(self.traces), chunks):
+            if self.path(chunk).exists():
+                try:
+                    self._read(chunk, ids)
+                    continue
+                except ArtifactError as error:
+                    log.warning("%s; it is computed again", error)
+            missing.append(chunk)
+        return missing
+
+    def merge(self, chunks: Sequence[Chunk], target: Path) -> Tally:
+        """Write all parts as one file, in the order of the traces; returns the counts of all of them.
+
+        Raises:
+            ArtifactError: A part is missing, damaged, or does not hold every trace of its chunk exactly once.
+        """
+        whole = Tally()
+        with pq.ParquetWriter(target, schema(self.record), compression="zstd") as writer:
+            for chunk, ids in _by_chunk(_ids(self.traces), chunks):
+                table, tally = self._read(chunk, ids)
+                whole.add(tally)
+                if table.num_rows:
+                    writer.write_table(table)
+        return whole
+
+    def _read(self, chunk: Chunk, ids: list[str]) -> tuple[pa.Table, Tally]:
+        """Read and verify the part of a chunk of the traces `ids`."""
+        path = self.path(chunk)
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+            about = json.loads(table.schema.metadata[_ABOUT])
+            tally = Tally(**{**about["tally"], "dropped": Counter(about["tally"]["dropped"])})
+            same = about["chunk"] == plain(chunk) and table.schema.equals(schema(self.record))
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"part '{path}' cannot be read: {error}") from error
+        expected, present = iter(ids), table.column("id").to_pylist()
+        complete = len(present) + tally.dropped.total() == tally.num_traces == len(ids)
+        if not (same and complete and all(id_ in expected for id_ in present)):  # each after the one before it
+            raise ArtifactError(f"part '{path}' does not hold each of its {len(ids)} traces exactly once")
+        return table, tally
+
+
+def rows_of(path: Path, record: type[R], traces: Path) -> Iterator[R | None]:
+    """Yield the row of each training trace, or None if it has none; the file's rows are in the order of the traces."""
+    rows: Iterator[Any] = (row for table in _tables(path) for row in from_table(table, record))
+    row = next(rows, None)
+    for id_ in _ids(traces):
+        if row is not None and row.id == id_:
+            yield row
+            row = next(rows, None)
+        else:
+            yield None
+
+
+def _by_chunk(values: Iterator[R], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[R]]]:
+    """Yield the given chunks, which are in order, with the values of their traces out of those of all traces."""
+    num_read = 0
+    for chunk in chunks:
+        start = chunk.first - num_read
+        yield chunk, [*islice(values, start, start + chunk.num_traces)]
+        num_read = chunk.first + chunk.num_traces
+
+
+def _ids(traces: Path) -> Iterator[str]:
+    """Ids of the training traces, in order."""
+    return (id_ for table in _training(traces, ["id", "split"]) for id_ in table.column("id").to_pylist())
+
+
+def _tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a parquet file in order, a bounded number at a time."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the training traces of a file as `_tables` does; the columns include `split`."""
+    return (table.filter(pc.equal(table.column("split"), TRAIN)) for table in _tables(path, columns))
+
 
 _Batch = tuple[Chunk, list[Trace]]
 
@@ -72,11 +245,6 @@ class ChunkJob:
         label: Scorer or reading, for progress, log and manifest.
         identity: Everything that determines the rows.
         make: Loads models and builds the work. It is called in every process that computes, so it can be pickled.
-        traces: Output of the data stage.
-        trainer: The hardware.
-        store: Place of the artifacts.
-        record: Class of the rows.
-        file: Name of the artifact's file.
     """
 
     stage: str
@@ -105,13 +273,12 @@ class ChunkJob:
             started = time.monotonic()
             parts, chunks, computed = self._compute(workdir)
             seconds = time.monotonic() - started
-            num_rows, tally = parts.merge(chunks, workdir / self.file)
-            if num_rows == 0:
-                raise _nothing_scored(self.label, tally)
+            tally = parts.merge(chunks, workdir / self.file)
+            summary = _summary(self.label, tally)
             share = computed / sum(chunk.num_characters for chunk in chunks)
             rate = share * tally.num_tokens / max(seconds, 1e-9)
             log.info("%s %s: %d tokens, %.0f tokens/s", self.stage, self.label, tally.num_tokens, rate)
-            return Summary(num_rows=num_rows, dropped=tally.dropped, facts=_facts(tally, self.label))
+            return summary
 
         return self.store.build(self.stage, self.identity, produce)
 
@@ -154,7 +321,7 @@ class ChunkJob:
         return parts, chunks, todo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DerivedJob:
     """Scores that follow from the artifacts of other jobs; no model is loaded.
 
@@ -162,9 +329,8 @@ class DerivedJob:
         scorer: Name of the scorer.
         identity: Everything that determines the scores.
         sources: Jobs whose rows they are computed from, all of one kind.
-        combine: See `Combine`.
-        traces: Output of the data stage.
-        store: Place of the artifacts.
+        combine: Computes the scores of a trace from its row in each source (None for a missing one), or gives the
+            reason not to.
     """
 
     record: ClassVar[type] = ScoredTrace
@@ -172,7 +338,7 @@ class DerivedJob:
     scorer: str
     identity: dict[str, Any]
     sources: "tuple[Job, ...]"
-    combine: Combine
+    combine: Callable[[Trace, Any], ScoredTrace | str]
     traces: Artifact
     store: ArtifactStore
 
@@ -183,9 +349,8 @@ class DerivedJob:
             DataError: No training trace can be scored.
             CotpressError: As those of the sources.
         """
-        made = []
-        if not self._is_there():  # before the lock on the scores, so that machines can share this work
-            made = [source.artifact() for source in self.sources]
+        # Before the lock on the scores, so that machines can share this work.
+        made = [] if self._is_there() else [source.artifact() for source in self.sources]
         seconds = sum(artifact.seconds for artifact in made if artifact.fresh)
         return self.store.build("score", self.identity, lambda folder: self._produce(folder, seconds))
 
@@ -198,17 +363,16 @@ class DerivedJob:
         return all(done) or all([source.shard(shard) for source in self.sources])  # noqa: C419 (no short cut)
 
     def _is_there(self) -> bool:
-        try:
+        with suppress(ArtifactError):  # damaged: `build` sets it aside
             return self.store.find("score", self.identity) is not None
-        except ArtifactError:
-            return False  # damaged: `build` sets it aside
+        return False
 
     def _produce(self, workdir: Path, seconds: float) -> Summary:
-        tally, num_rows, record = Tally(), 0, self.sources[0].record
+        tally, record = Tally(), self.sources[0].record
         files = [source.artifact().file(source.file) for source in self.sources]
         traces = self.traces.file(TRACES_FILE)
         chunks = plan_chunks(traces)
-        rows = zip(*(rows_of(file, record, _all_traces(traces, chunks)) for file in files), strict=True)
+        rows = zip(*(rows_of(file, record, traces) for file in files), strict=True)
         with (
             Progress(f"score {self.scorer}", len(chunks), "chunks") as progress,
             pq.ParquetWriter(workdir / SCORES_FILE, schema(ScoredTrace), compression="zstd") as writer,
@@ -216,22 +380,15 @@ class DerivedJob:
             for _, members in read_chunks(traces, chunks):
                 scored = []
                 for trace in members:
-                    tally.num_traces += 1
                     sources = next(rows)
                     result = self.combine(trace, sources)
-                    if isinstance(result, str):
-                        tally.dropped[result] += 1
-                    else:
-                        tally.count(result, *sources)
+                    tally.count(result, *sources)
+                    if not isinstance(result, str):
                         scored.append(result)
                 if scored:
                     writer.write_table(to_table(scored, ScoredTrace))
-                    num_rows += len(scored)
                 progress.advance(1)
-        if num_rows == 0:
-            raise _nothing_scored(self.scorer, tally)
-        facts = _facts(tally, self.scorer)
-        return Summary(num_rows=num_rows, dropped=tally.dropped, facts=facts, shared_seconds=seconds)
+        return _summary(self.scorer, tally, seconds)
 
 
 Job = ChunkJob | DerivedJob
@@ -248,92 +405,59 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
     config.check(has_reference=models.reference is not None)
     kind = scorer_of(config)
     identity: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **kind.identity(config, models)}
-    windows = _windows(traces, models.config.context_tokens) if kind.reads_windows(config) else {}
-    identity |= windows
-    if issubclass(kind, Scorer):
+    if issubclass(kind, TokenScorer):
         make = partial(kind.build, config, models)
         return ChunkJob("score", config.name, identity, make, traces, models.trainer, models.store)
-    combine: Combine
-    sources: list[Job]
+    scorer: ReadingScorer[Any] | MixScorer
+    sources: Sequence[Job]
     if isinstance(config, MixConfig):
-        combine = MixScorer(config, models).combine
-        sources = [scoring_job(config.parts[name], traces=traces, models=models) for name in config.weighted]
+        scorer = MixScorer(config, models)
+        sources = [scoring_job(part, traces=traces, models=models) for part in config.weighted.values()]
     else:
         assert issubclass(kind, ReadingScorer)
         assert isinstance(config, ReadingConfig)
-        scorer: ReadingScorer[Any] = kind(config)
-        combine = scorer.combine
-        needed = scorer.readings()
-        conditions = {condition for _, condition in needed}
-        sources = [_reading_job(config, reading, (), windows, traces, models) for reading in needed]
-        if len(conditions) > 1 and windows:
-            beside = tuple(sorted(conditions, key=lambda c: c.value))
-            sources += [_reading_job(config, reading, beside, windows, traces, models) for reading in needed]
-    return DerivedJob(
-        scorer=config.name,
-        identity=identity,
-        sources=tuple(sources),
-        combine=combine,
-        traces=traces,
-        store=models.store,
-    )
+        scorer = kind(config)
+        sources = _reading_jobs(config.template, scorer.readings(), traces, models)
+    if any("windows" in source.identity for source in sources):
+        identity |= _WINDOWS
+    return DerivedJob(config.name, identity, tuple(sources), scorer.combine, traces, models.store)
 
 
-def _reading_job(
-    config: ReadingConfig,
-    reading: tuple[ReadBy, Condition],
-    beside: Sequence[Condition],
-    windows: dict[str, Any],
-    traces: Artifact,
-    models: Models,
-) -> ChunkJob:
-    """Build the job that reads all training traces with one model under one condition; see `ConditionReading`."""
-    read_by, condition = reading
-    identity = {
-        "traces": traces.key,
-        "condition": condition,
-        "template": config.template,
-        **models.reading_identity(config.template, reference=read_by is ReadBy.reference),
-        **windows,
-        **({"beside": beside} if beside else {}),
-    }
-    tuned = read_by is ReadBy.reference and models.reference is not None
-    label = f"{condition.value} by {'reference' if tuned else 'base'} model"
-    make = partial(_reading, label, config, reading, beside, models)
-    return ChunkJob("read", label, identity, make, traces, models.trainer, models.store, ReadTrace, READINGS_FILE)
-
-
-def _reading(
-    label: str, config: ReadingConfig, reading: tuple[ReadBy, Condition], beside: Sequence[Condition], models: Models
-) -> ConditionReading:
-    read_by, condition = reading
-    reader = models.reader(config.template, models.trainer.tokens_per_batch)
-    return ConditionReading(label, reader, partial(models.model, read_by, forwards_only=True), condition, beside)
+def _reading_jobs(
+    template: Template, readings: Sequence[tuple[ReadBy, Condition]], traces: Artifact, models: Models
+) -> list[ChunkJob]:
+    """Build the jobs of some readings; if windows are needed, then each again in those that the conditions share."""
+    windows = _WINDOWS if _may_be_longer(traces, models.config.context_tokens) else {}
+    conditions = sorted({condition for _, condition in readings}, key=lambda condition: condition.value)
+    jobs = []
+    for beside in [[], conditions] if windows and len(conditions) > 1 else [[]]:
+        for read_by, condition in readings:
+            identity = {
+                "traces": traces.key,
+                "condition": condition,
+                "template": template,
+                **models.reading_identity(template, reference=read_by is ReadBy.reference),
+                **windows,
+                **({"beside": beside} if beside else {}),
+            }
+            tuned = read_by is ReadBy.reference and models.reference is not None
+            label = f"{condition.value} by {'reference' if tuned else 'base'} model"
+            make = partial(ConditionReading, label, template, read_by, condition, beside, models)
+            output = (ReadTrace, READINGS_FILE)
+            jobs.append(ChunkJob("read", label, identity, make, traces, models.trainer, models.store, *output))
+    return jobs
 
 
 def predict(make: Callable[[], Work], parts: Parts, chunks: Sequence[Chunk], trainer: TrainerConfig) -> None:
     """Write the parts of this process's share of `chunks`; `report` the characters of every finished trace."""
     own = chunks[here().rank :: here().num_workers]
-    if not own:
-        return
     module = PredictModule(make(), parts)
     with quiet_lightning():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # hints about workers and batch indices
         # Some scorers take gradients; the others switch them off themselves.
         lightning = one_device_trainer(pick_device(trainer), inference_mode=False)
-        loader = DataLoader(ChunkDataset(parts, own), batch_size=None, collate_fn=lambda batch: batch)
         with ctrl_c_stops(lightning):
-            lightning.predict(module, loader, return_predictions=False)
-
-
-class ChunkDataset(IterableDataset[_Batch]):
-    """The traces of some chunks, which are in order; a chunk is a batch of Lightning's."""
-
-    def __init__(self, parts: Parts, chunks: Sequence[Chunk]) -> None:
-        self._parts, self._chunks = parts, chunks
-
-    def __iter__(self) -> Iterator[_Batch]:
-        return read_chunks(self._parts.traces, self._chunks)
+            lightning.predict(module, read_chunks(parts.traces, own), return_predictions=False)
 
 
 class PredictModule(pl.LightningModule):
@@ -353,17 +477,17 @@ class PredictModule(pl.LightningModule):
 
     def predict_step(self, batch: _Batch, batch_idx: int) -> None:
         """Compute the rows of one chunk and the counts of its traces, and write them."""
-        tally, admitted, rows = Tally(num_traces=len(batch[1])), [], []
+        tally, admitted, rows = Tally(), [], []
         for trace in batch[1]:
-            if (reason := self._work.refusal(trace)) is not None:
-                tally.dropped[reason] += 1
+            if (reason := self._work.refusal(trace)) is None:
+                admitted.append(trace)
+            else:
+                tally.count(reason)
                 report(len(trace.thinking))
-                continue
-            admitted.append(trace)
         try:
             for trace, row in zip(admitted, self._work.score(admitted), strict=True):
                 _check(row, self._work.name)
-                tally.count(row, row)
+                tally.count(row)
                 rows.append(row)
                 report(len(trace.thinking))
         except (MemoryError, RuntimeError, MemoryLimitError) as error:  # batches are as small as they can be made
@@ -391,16 +515,6 @@ def _check(row: Any, name: str) -> None:
             )
 
 
-def _all_traces(path: Path, chunks: Sequence[Chunk]) -> Iterator[Trace]:
-    for _, traces in read_chunks(path, chunks):
-        yield from traces
-
-
-def _nothing_scored(scorer: str, tally: Tally) -> DataError:
-    why = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items()) or "the train split is empty"
-    return DataError(f"scorer {scorer}: none of {tally.num_traces} training traces can be scored: {why}")
-
-
 def _machine() -> int:
     """Number of this machine among those that run the same command, from 0."""
     for name in ("SLURM_NODEID", "GROUP_RANK", "NODE_RANK"):
@@ -412,25 +526,23 @@ def _machine() -> int:
     )
 
 
-def _facts(tally: Tally, scorer: str) -> dict[str, Any]:
-    """Facts of the manifest."""
+def _summary(scorer: str, tally: Tally, shared_seconds: float = 0.0) -> Summary:
+    """Summary of an artifact; raises DataError if it has no rows."""
+    num_rows = tally.num_traces - tally.dropped.total()
+    if num_rows == 0:
+        why = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items()) or "the train split is empty"
+        raise DataError(f"scorer {scorer}: none of {tally.num_traces} training traces can be scored: {why}")
     facts: dict[str, Any] = {"num_tokens": tally.num_tokens, "scorer": scorer}
     if tally.num_in_windows:
-        facts["windows"] = {"num_traces": tally.num_in_windows, "overlap": WINDOW_OVERLAP}
-    return facts
-
-
-def _windows(traces: Artifact, context_tokens: int) -> dict[str, Any]:
-    """The part of an identity that tells how thinking over the model's context is read; empty if none is."""
-    return {"windows": {"overlap": WINDOW_OVERLAP}} if _may_be_longer(traces, context_tokens) else {}
+        facts["windows"] = {"num_traces": tally.num_in_windows, **_WINDOWS["windows"]}
+    return Summary(num_rows=num_rows, dropped=tally.dropped, facts=facts, shared_seconds=shared_seconds)
 
 
 def _may_be_longer(traces: Artifact, num_tokens: int) -> bool:
     """False only if every trace fits so many tokens: no token stands for less than a byte of text."""
-    with pq.ParquetFile(traces.file(TRACES_FILE), memory_map=True) as file:
-        for batch in file.iter_batches(columns=["question", "thinking", "response"]):
-            texts = (pc.cast(pc.binary_length(column), "int64") for column in batch.columns)
-            num_bytes = pc.max(pc.add(pc.add(next(texts), next(texts)), next(texts))).as_py()
-            if num_bytes is not None and num_bytes + TEMPLATE_TOKENS > num_tokens:
-                return True
+    for table in _tables(traces.file(TRACES_FILE), ["question", "thinking", "response"]):
+        lengths = [pc.cast(pc.binary_length(column), "int64") for column in table.columns]
+        num_bytes = pc.max(reduce(pc.add, lengths)).as_py()
+        if num_bytes is not None and num_bytes + TEMPLATE_TOKENS > num_tokens:
+            return True
     return False

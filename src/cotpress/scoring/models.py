@@ -28,8 +28,6 @@ class Models:
         config: The base model: the untrained model that the reference model was made from.
         reference: Output of the reference stage; None if the base model stands for the reference model.
         distilled: Output of the distill stage; None if no scorer learns from its labels.
-        trainer: The hardware; does not change scores.
-        store: Where artifacts are kept.
     """
 
     config: ModelConfig
@@ -80,31 +78,28 @@ class Models:
         return Reader(self.tokenizer, self.config, template, tokens_per_batch)
 
     def model(self, read_by: ReadBy, *, forwards_only: bool = False) -> "PreTrainedModel":
-        """Load a model, or give the one that is loaded, in eval mode.
+        """Load a model, or give the one that is loaded, in eval mode; its parameters require no gradients.
 
-        Args:
-            read_by: Base or reference model; the base model stands for a missing reference model.
-            forwards_only: It only runs forwards over whole texts, so that `trainer.compile` may compile it.
+        The base model stands for a missing reference model. A model that only runs forwards over whole texts may be
+        compiled (`trainer.compile`).
 
         Raises:
             ModelError: It cannot be loaded.
             ArtifactError: The artifact of the reference model holds no model.
         """
-        tuned = read_by is ReadBy.reference and self.reference is not None
-        compile_ = forwards_only and self.trainer.compile
-        if (tuned, compile_) not in self._loaded:
-            if compile_:
+        reference = self.reference if read_by is ReadBy.reference else None
+        key = (reference is not None, forwards_only and self.trainer.compile)
+        if key not in self._loaded:
+            if key[1]:
                 model = compiled(self.model(read_by))
-            elif tuned:
-                assert self.reference is not None
-                base, adapter = TrainedWeights.of(self.reference).on(self.config)
-                model = load_model(
-                    base, self.store, adapter=adapter, merge_adapter=True, split=True, device=self.device
-                )
             else:
-                model = load_model(self.config, self.store, split=True, device=self.device)
-            self._loaded[tuned, compile_] = model
-        return self._loaded[tuned, compile_]
+                config, adapter = TrainedWeights.of(reference).on(self.config) if reference else (self.config, None)
+                model = load_model(
+                    config, self.store, adapter=adapter, merge_adapter=True, split=True, device=self.device
+                )
+                model.requires_grad_(False)
+            self._loaded[key] = model
+        return self._loaded[key]
 
     @cached_property
     def _loaded(self) -> "dict[tuple[bool, bool], PreTrainedModel]":

@@ -1,10 +1,5 @@
 """The read stage, the text that a causal language model reads, and the base class of scorers that run such a model.
 
-Templates:
-    chat   the format the reference model was trained in: chat prompt with the condition as the user's turn (empty
-           without condition), the opening of the thinking, the thinking, its closing, the response, end of turn.
-    plain  bos, then the condition and a blank line if there is one, the thinking, a blank line, the response.
-
 A reading depends on model, condition and template, not on a ratio or scorer, so all scorers that are formulas over
 readings share them. A refused trace has a row without tokens, with the reason.
 
@@ -15,10 +10,9 @@ readings. The text is read again under the condition of the shorter context, in 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cotpress.errors import ModelError
 from cotpress.modeling.alignment import tokenize_with_offsets
@@ -31,9 +25,11 @@ from cotpress.scoring.base import (
     NO_RESPONSE,
     NO_TOKENS,
     SAME_WINDOWS,
+    R,
+    Tokens,
     TokenScorer,
 )
-from cotpress.scoring.config import Condition, ReadingConfig, Template
+from cotpress.scoring.config import Condition, ReadBy, Template
 
 if TYPE_CHECKING:
     import torch
@@ -42,14 +38,13 @@ if TYPE_CHECKING:
     from cotpress.modeling.logprobs import ScoreInput
     from cotpress.scoring.models import Models
 
-R = TypeVar("R", bound=ReadingConfig)
 T = TypeVar("T")
 
 TOO_LONG = "longer than the model's context"
 NOTHING_FOLLOWS = "nothing to read after the thinking"
 
 _TRACES_AT_HAND = 1024
-"""Traces whose tokens and plan are remembered: they are needed several times within a chunk."""
+"""Traces whose tokens are remembered: they are needed several times within a chunk."""
 
 
 def condition_text(condition: Condition, trace: Trace) -> str:
@@ -90,13 +85,7 @@ def padded_batches(items: Sequence[T], length: Callable[[T], int], tokens_per_ba
 
 
 class Reader:
-    """Turns traces into input for one model.
-
-    Args:
-        tokenizer: Of the model that reads.
-        model: Chat format and context length.
-        template: Format that joins condition and thinking.
-        tokens_per_batch: Tokens per forward pass; changes speed and memory only.
+    """Turns traces into input for one model; `tokens_per_batch` bounds its forward passes.
 
     Raises:
         ModelError: The template is plain and the tokenizer has no bos token.
@@ -114,13 +103,9 @@ class Reader:
         self._template, self._chat = template, ChatFormat(tokenizer, model.chat)
         self._tokenized = lru_cache(_TRACES_AT_HAND)(partial(tokenize_with_offsets, tokenizer))
 
-    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Token ids of the thinking alone, int32 `[n]`, and the characters they stand for, int32 `[n, 2]`."""
+    def tokens(self, trace: Trace) -> Tokens:
+        """Tokens of the thinking alone."""
         return self._tokenized(trace.thinking)
-
-    def thinking_ids(self, trace: Trace) -> NDArray[np.int32]:
-        """Token ids of the thinking alone, int32 `[n]`."""
-        return self.tokens(trace)[0]
 
     def context_ids(self, condition: Condition, trace: Trace) -> list[int]:
         """Token ids of everything before the thinking; at least one."""
@@ -141,39 +126,24 @@ class Reader:
         return [*self._chat.text_ids(text), *end]
 
 
-class _Plan(NamedTuple):
-    """Plan of one trace: reason to refuse it, its context, thinking tokens per window (None: all at once)."""
-
-    refusal: str | None
-    context_ids: list[int]
-    window_tokens: int | None
-
-
 class ConditionReading:
-    """Reads traces under one condition.
-
-    Args:
-        name: Model and condition, for the log.
-        reader: Turns traces into input.
-        model: Loads the model, in eval mode; called when there is something to read.
-        condition: Text before the thinking.
-        beside: All conditions that are compared, whose windows are used; empty: `condition` alone.
-    """
+    """Reads traces under one condition, in the windows of all that are compared, `beside`, if there are any."""
 
     def __init__(
         self,
         name: str,
-        reader: Reader,
-        model: "Callable[[], torch.nn.Module]",
+        template: Template,
+        read_by: ReadBy,
         condition: Condition,
-        beside: Sequence[Condition] = (),
+        beside: Sequence[Condition],
+        models: "Models",
     ) -> None:
         from cotpress.modeling.loading import tokenizer_fingerprint
 
-        self.name, self._reader, self._model = name, reader, model
-        self._condition, self._beside = condition, beside
-        self._fingerprint = tokenizer_fingerprint(reader.tokenizer)
-        self._planned = lru_cache(_TRACES_AT_HAND)(self._plan)
+        self.name, self._condition, self._beside = name, condition, beside
+        self._reader = models.reader(template, models.trainer.tokens_per_batch)
+        self._model = partial(models.model, read_by, forwards_only=True)
+        self._fingerprint = tokenizer_fingerprint(self._reader.tokenizer)
 
     def refusal(self, trace: Trace) -> str | None:
         """Give None: a refused trace has a row as well."""
@@ -183,74 +153,48 @@ class ConditionReading:
         """Yield one row per trace, in order, as they are finished."""
         from cotpress.modeling.logprobs import token_readings
 
-        inputs = self._inputs(traces)
+        plans = [self.plan(trace) for trace in traces]
+        inputs = [plan for plan in plans if not isinstance(plan, str)]
         values = token_readings(self._model(), inputs, self._reader.tokens_per_batch) if inputs else iter(())
-        for trace in traces:
-            refusal, _, window = self._planned(trace)
+        for trace, plan in zip(traces, plans, strict=True):
+            if isinstance(plan, str):
+                refusal, in_windows, values_N3 = plan, False, np.empty((0, 3), dtype=np.float32)
+            else:
+                refusal, in_windows, values_N3 = "", plan.window_tokens is not None, next(values)
             ids, offsets = self._reader.tokens(trace)
-            if refusal is not None:
-                ids, offsets = ids[:0], offsets[:0]
-            values_N3 = np.empty((0, 3), dtype=np.float32) if refusal is not None else next(values)
             yield ReadTrace(
                 id=trace.id,
-                token_ids=ids,
-                offsets=offsets,
+                token_ids=ids[: len(values_N3)],
+                offsets=offsets[: len(values_N3)],
                 logprob=np.ascontiguousarray(values_N3[:, 0]),
                 entropy=np.ascontiguousarray(values_N3[:, 1]),
                 rank=values_N3[:, 2].astype(np.int32),
-                in_windows=window is not None,
-                refusal=refusal or "",
+                in_windows=in_windows,
+                refusal=refusal,
                 tokenizer=self._fingerprint,
             )
 
-    def _inputs(self, traces: Sequence[Trace]) -> "list[ScoreInput]":
+    def plan(self, trace: Trace) -> "ScoreInput | str":
+        """The model's input, or the reason why the trace is not read."""
         from cotpress.modeling.logprobs import ScoreInput
 
-        plans = [(self._planned(trace), self._reader.thinking_ids(trace)) for trace in traces]
-        return [
-            ScoreInput(context_ids=plan.context_ids, target_ids=ids, window_tokens=plan.window_tokens)
-            for plan, ids in plans
-            if plan.refusal is None
-        ]
-
-    def _plan(self, trace: Trace) -> _Plan:
-        num_tokens = len(self._reader.thinking_ids(trace))
+        ids, _ = self._reader.tokens(trace)
         conditions = {self._condition, *self._beside}
-        reason = missing_text(conditions, trace) if num_tokens else NO_TOKENS
+        reason = missing_text(conditions, trace) if len(ids) else NO_TOKENS
         if reason is not None:
-            return _Plan(reason, [], None)
+            return reason
         contexts = {condition: self._reader.context_ids(condition, trace) for condition in conditions}
         own, longest = contexts[self._condition], max(map(len, contexts.values()))
         room = self._reader.context_tokens - longest
-        if self._beside and (room >= num_tokens or longest == len(own)):
-            return _Plan(SAME_WINDOWS, [], None)
-        if 2 * longest > self._reader.context_tokens and room < num_tokens:
-            return _Plan(CONDITION_TOO_LONG, [], None)
-        return _Plan(None, own, None if room >= num_tokens else room)
-
-
-class Whole(NamedTuple):
-    """A trace as the one sequence that a model reads.
-
-    Attributes:
-        ids: Context, thinking and, if it is read, the closing and the text after it.
-        thinking: Positions of the thinking in `ids`.
-        following: Positions of the text after the closing; empty if it is not read.
-    """
-
-    ids: list[int]
-    thinking: range
-    following: range
+        if self._beside and (room >= len(ids) or longest == len(own)):
+            return SAME_WINDOWS
+        if 2 * longest > self._reader.context_tokens and room < len(ids):
+            return CONDITION_TOO_LONG
+        return ScoreInput(context_ids=own, target_ids=ids, window_tokens=None if room >= len(ids) else room)
 
 
 class ModelScorer(TokenScorer[R]):
-    """A scorer that runs a causal language model over each text as a whole; longer texts are refused.
-
-    Args:
-        config: Its settings.
-        reader: Turns traces into input.
-        model: In eval mode.
-    """
+    """A scorer that runs a causal language model, in eval mode, over each text as a whole; refuses longer texts."""
 
     passes: ClassVar[int | None] = 1
     reads_response: bool = False
@@ -261,22 +205,12 @@ class ModelScorer(TokenScorer[R]):
         self._reader, self._condition, self._model = reader, config.condition, model
 
     @classmethod
-    def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
-        """See `ScorerKind`."""
-        return models.reading_identity(config.template, reference=config.needs_reference)
-
-    @classmethod
-    def build(cls, config: R, models: "Models") -> "ModelScorer[R]":
-        """See `Scorer`."""
-        reader = models.reader(config.template, cls.tokens_per_batch(models))
+    def build(cls, config: R, models: "Models") -> Self:
+        """See `TokenScorer`."""
+        reader = models.reader(config.template, models.trainer.tokens_per_batch)
         return cls(config, reader, models.model(config.read_by))
 
-    @classmethod
-    def tokens_per_batch(cls, models: "Models") -> int:
-        """Tokens of a forward pass."""
-        return models.trainer.tokens_per_batch
-
-    def tokens(self, trace: Trace) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def tokens(self, trace: Trace) -> Tokens:
         """See `TokenScorer`."""
         return self._reader.tokens(trace)
 
@@ -290,21 +224,19 @@ class ModelScorer(TokenScorer[R]):
             return []
         return [*self._reader.closing_ids(), *self._reader.following_ids(self.following(trace))]
 
-    def whole(self, trace: Trace) -> Whole:
-        """Everything that the model reads of `trace`."""
-        context, thinking = self._reader.context_ids(self._condition, trace), self._reader.thinking_ids(trace).tolist()
-        after = self.after_ids(trace)
-        start, end = len(context), len(context) + len(thinking)
+    def whole(self, trace: Trace) -> tuple[list[int], range, range]:
+        """Token ids of all that the model reads of `trace`, and the positions of the thinking and of the text after the
+        closing, which is empty if it is not read."""
+        context, after = self._reader.context_ids(self._condition, trace), self.after_ids(trace)
+        ids = [*context, *self.tokens(trace)[0].tolist(), *after]
+        end = len(ids) - len(after)
         closed = end + min(len(self._reader.closing_ids()), len(after))
-        return Whole([*context, *thinking, *after], range(start, end), range(closed, end + len(after)))
+        return ids, range(len(context), end), range(closed, len(ids))
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces that lack a text that the scorer needs, or do not fit the model's context."""
-        if self.num_tokens(trace) == 0:
-            return NO_TOKENS
-        if (reason := missing_text([self._condition], trace)) is not None:
+        if (reason := super().refusal(trace) or missing_text([self._condition], trace)) is not None:
             return reason
         if self.reads_response and not self.following(trace).strip():
             return NOTHING_FOLLOWS
-        length = len(self._reader.context_ids(self._condition, trace)) + self.num_tokens(trace)
-        return TOO_LONG if length + len(self.after_ids(trace)) > self._reader.context_tokens else None
+        return TOO_LONG if len(self.whole(trace)[0]) > self._reader.context_tokens else None

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from cotpress.errors import ConfigError
 from cotpress.plugins import add_choice
-from cotpress.scoring.base import ReadingScorer, Scorer
+from cotpress.scoring.base import ReadingScorer, ScorerKind
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
@@ -24,15 +24,14 @@ from cotpress.scoring.scorers.self_information import SelfInformationConfig, Sel
 from cotpress.scoring.scorers.step_entropy import StepEntropyConfig, StepEntropyScorer
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig, TokenskipScorer
 
-ScorerClass = type[ReadingScorer[Any]] | type[Scorer[Any]] | type[MixScorer]
-S = TypeVar("S", bound=ScorerClass)
+S = TypeVar("S", bound=type[ScorerKind])
 
 
 class Entry(NamedTuple):
     """A row of the table: the settings of a scorer, and the class that computes its scores."""
 
     settings: type[ScorerConfig]
-    scorer: ScorerClass
+    scorer: type[ScorerKind]
 
 
 SCORERS: dict[str, Entry] = {
@@ -55,7 +54,7 @@ SCORERS: dict[str, Entry] = {
 """All scorers; a YAML in conf/scorer builds on the settings of one of them under `NAME_schema`."""
 
 
-def scorer_of(config: ScorerConfig) -> ScorerClass:
+def scorer_of(config: ScorerConfig) -> type[ScorerKind]:
     """The class that computes the scores of some settings.
 
     Raises:
@@ -68,8 +67,12 @@ def scorer_of(config: ScorerConfig) -> ScorerClass:
 
 
 def num_passes(config: ScorerConfig) -> int | None:
-    """Forward passes of the scoring model over each text; see `ScorerKind.num_passes`."""
-    return scorer_of(config).num_passes(config)
+    """Forward passes of the scoring model over each text; see `ScorerKind.passes`."""
+    if isinstance(config, MixConfig):
+        passes = [num_passes(part) for part in config.weighted.values()]
+        return None if None in passes else sum(n or 0 for n in passes)
+    scorer = scorer_of(config)
+    return len(scorer(config).readings()) if issubclass(scorer, ReadingScorer) else scorer.passes
 
 
 def register_scorer(name: str, settings: type[ScorerConfig]) -> Callable[[S], S]:

@@ -3,10 +3,9 @@
 An artifact is a folder `artifacts/<stage>/<fingerprint>/` with the stage's files and a `manifest.json`. The
 fingerprint is a hash of everything that determines the content (never batch size, devices or workers), so that an
 artifact is computed once however many jobs need it. An unfinished artifact lies under `artifacts/.partial/`, where an
-interrupted stage reads its own progress again; one atomic rename moves it to its final name, so that a partial
-artifact is never taken for a finished one. File locks, released by the kernel when the process ends, let one of
-several jobs do the work, or several jobs a part each. A process compares every file with the checksum in the manifest
-before it first reads the file.
+interrupted stage reads its own progress again; one atomic rename moves it to its final name. File locks, released by
+the kernel when the process ends, let one of several jobs do the work, or several jobs a part each. A process compares
+every file with the checksum in the manifest before it first reads the file.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,54 +34,34 @@ log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-CHECKSUM = "checksum"
-"""Key of the manifest: a hash of the other keys, which detects a damaged number among the facts."""
+CHECKSUM = "checksum"  # key of the manifest: a hash of the other keys, which detects a damaged number among the facts
 TIMING = "timing.json"
 _MANIFEST_KEYS = {"stage", "fingerprint", "identity", "num_rows", "dropped", "facts", "files"}
-SCRATCH = "scratch"
-"""Folder inside a partial artifact for resumable progress; removed when the artifact is finished."""
-_BRIEF_S = 0.5
-"""A shorter wait for a lock is not logged: each job that does a part holds the lock of the whole when it starts."""
+SCRATCH = "scratch"  # folder inside a partial artifact for resumable progress; removed when the artifact is finished
+_BRIEF_S = 0.5  # a shorter wait is not logged: each job that does a part holds the lock of the whole when it starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Description of an artifact, by the stage that has just written it.
+    """Description of an artifact, by the stage that has just written it."""
 
-    Attributes:
-        num_rows: Rows of its main table (or training rows seen).
-        dropped: Number of dropped rows by reason.
-        facts: Further deterministic numbers and names (JSON values).
-        shared_seconds: Wall time of earlier work on several artifacts at once (`unfinished`).
-    """
-
-    num_rows: int
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    shared_seconds: float = 0.0
+    num_rows: int  # rows of its main table (or training rows seen)
+    dropped: Mapping[str, int] = field(default_factory=dict)  # number of dropped rows by reason
+    facts: Mapping[str, Any] = field(default_factory=dict)  # further deterministic numbers and names (JSON values)
+    shared_seconds: float = 0.0  # wall time of earlier work on several artifacts at once (`unfinished`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A finished stage output on disk.
-
-    Attributes:
-        stage: Name of the stage.
-        fingerprint: Hash of its identity.
-        path: Its folder.
-        manifest: Content of its manifest.json.
-        seconds: Wall time of the job that computed it.
-        fresh: True if the call that returned it computed it.
-        verified: False if its files have not been compared with their checksums; `file` then does so.
-    """
+    """A finished stage output on disk."""
 
     stage: str
-    fingerprint: str
+    fingerprint: str  # hash of its identity
     path: Path
     manifest: Mapping[str, Any]
-    seconds: float
-    fresh: bool = False
-    verified: bool = True
+    seconds: float  # wall time of the job that computed it
+    fresh: bool = False  # true if the call that returned it computed it
+    verified: bool = True  # false if its files have not been compared with their checksums; `file` then does so
 
     @property
     def key(self) -> str:
@@ -143,18 +122,24 @@ def content_checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Replace the content of `path` in one step: even after a power cut it has the old text or all of the new one."""
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that replaces `path` at the end, so that `path` never has half of its new content."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield temporary
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)  # free the space, as the disk may be full
         raise
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace the content of `path` in one step: even after a power cut it has the old text or all of the new one."""
+    with replaced(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 def _write_json(path: Path, value: object) -> None:
@@ -162,12 +147,15 @@ def _write_json(path: Path, value: object) -> None:
 
 
 class ArtifactStore:
-    """Artifacts below one output directory: lookup, building and verification."""
+    """Artifacts below one output directory: lookup, building and verification.
+
+    `build`, `unfinished` and `sharing` raise an `ArtifactError` if the directory cannot be written.
+    """
 
     def __init__(self, output_root: Path) -> None:
         self._root = output_root / "artifacts"
         self._announced: set[str] = set()
-        self._locked: set[tuple[str, str]] = set()  # stage and fingerprint of the locks that `unfinished` holds
+        self._locked: set[str] = set()  # keys of the artifacts whose locks `unfinished` holds
         self._verified: set[tuple[object, ...]] = set()  # states of folders with correct checksums
 
     def find(self, stage: str, identity: Mapping[str, Any]) -> Artifact | None:
@@ -176,7 +164,7 @@ class ArtifactStore:
         Raises:
             ArtifactError: The artifact exists but is damaged.
         """
-        return self._open(stage, fingerprint(self._complete(stage, identity)))
+        return self._open(self._key(stage, identity))
 
     def open(self, key: str) -> Artifact | None:
         """The finished artifact of a key `stage/fingerprint`, or None.
@@ -186,8 +174,7 @@ class ArtifactStore:
         Raises:
             ArtifactError: The artifact exists but its manifest is damaged, or the key is malformed.
         """
-        stage, _, digest = checked_key(key).partition("/")
-        return self._open(stage, digest, verify=False)
+        return self._open(checked_key(key), verify=False)
 
     def build(self, stage: str, identity: Mapping[str, Any], produce: Callable[[Path], Summary]) -> Artifact:
         """Return the artifact of this identity; call `produce` only if it does not exist yet.
@@ -197,22 +184,16 @@ class ArtifactStore:
             identity: Everything that determines the content, upstream artifact keys included.
             produce: Writes the files into the given folder. `scratch/` in it holds the progress of an earlier,
                 interrupted call; it is removed at the end.
-
-        Raises:
-            ArtifactError: The output directory cannot be written.
         """
-        full = self._complete(stage, identity)
-        digest = fingerprint(full)
-        artifact = self._undamaged(stage, digest)
-        if artifact is not None:
-            if artifact.key not in self._announced:
-                log.info("%s: found %s", stage, artifact.key)
-                self._announced.add(artifact.key)
+        key = self._key(stage, identity)
+        if artifact := self._undamaged(key):
+            if key not in self._announced:
+                log.info("%s: found %s", stage, key)
+                self._announced.add(key)
             return artifact
-        lock = nullcontext() if (stage, digest) in self._locked else self._lock(stage, digest).whole()
+        lock = nullcontext() if key in self._locked else self._lock(key).whole()
         with self._writing(stage), lock:
-            artifact = self._open_or_discard(stage, digest)
-            return artifact or self._produce(stage, digest, full, self._partial(stage, digest), produce)
+            return self._undamaged(key, discard=True) or self._produce(key, self._complete(stage, identity), produce)
 
     @contextmanager
     def unfinished(self, stage: str, identities: Sequence[Mapping[str, Any]]) -> Iterator[dict[int, Path]]:
@@ -221,23 +202,20 @@ class ArtifactStore:
         For work that is cheaper for several artifacts at once: it writes to `scratch/`, and `build` continues from
         there. Call `build` inside the context, so that no other job takes over an almost finished artifact. Of equal
         identities only the first is included.
-
-        Raises:
-            ArtifactError: The output directory cannot be written.
         """
-        digests: dict[str, int] = {}
+        indices: dict[str, int] = {}
         for index, identity in enumerate(identities):
-            digests.setdefault(fingerprint(self._complete(stage, identity)), index)
-        missing = [d for d in sorted(digests) if self._undamaged(stage, d) is None]
+            indices.setdefault(self._key(stage, identity), index)
+        missing = [key for key in sorted(indices) if self._undamaged(key) is None]
         with self._writing(stage), ExitStack() as locks:  # sorted: no two jobs wait for each other's lock
-            for digest in missing:
-                locks.enter_context(self._lock(stage, digest).whole())
-            missing = [d for d in missing if self._open_or_discard(stage, d) is None]
-            self._locked |= {(stage, d) for d in missing}
+            for key in missing:
+                locks.enter_context(self._lock(key).whole())
+            missing = [key for key in missing if self._undamaged(key, discard=True) is None]
+            self._locked.update(missing)
             try:
-                yield {digests[d]: self._partial(stage, d) for d in missing}
+                yield {indices[key]: self._partial(key) for key in missing}
             finally:
-                self._locked -= {(stage, d) for d in missing}
+                self._locked.difference_update(missing)
 
     @contextmanager
     def sharing(self, stage: str, identity: Mapping[str, Any], part: str) -> Iterator[Path | None]:
@@ -245,21 +223,25 @@ class ArtifactStore:
 
         Jobs with another name of `part` run at the same time, jobs with the same name one after the other. `build`
         waits for all of them and continues from `scratch/`. Yields None if the artifact is finished.
-
-        Raises:
-            ArtifactError: The output directory cannot be written.
         """
-        digest = fingerprint(self._complete(stage, identity))
-        partial = self._partial(stage, digest)
-        with self._writing(stage):
-            lock = self._lock(stage, digest)
-            with lock.part(part, lambda: self._undamaged(stage, digest) is not None) as needed:
-                if needed:
-                    partial.mkdir(exist_ok=True)
-                yield partial if needed else None
+        key = self._key(stage, identity)
+        lock = self._lock(key).part(part, lambda: self._undamaged(key) is not None)
+        with self._writing(stage), lock as needed:
+            if needed:
+                self._partial(key).mkdir(exist_ok=True)
+            yield self._partial(key) if needed else None
 
-    def _partial(self, stage: str, digest: str) -> Path:
-        return self._root / ".partial" / f"{stage}-{digest}"
+    def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+        return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
+
+    def _key(self, stage: str, identity: Mapping[str, Any]) -> str:
+        return f"{stage}/{fingerprint(self._complete(stage, identity))}"
+
+    def _partial(self, key: str) -> Path:
+        return self._root / ".partial" / key.replace("/", "-")
+
+    def _lock(self, key: str) -> "WorkLock":
+        return WorkLock(self._partial(key).with_suffix(".lock"), key)
 
     @contextmanager
     def _writing(self, stage: str) -> Iterator[None]:
@@ -275,18 +257,15 @@ class ArtifactStore:
                 f"{stage}: cannot write below '{self._root}': {problem or error}. {FIX}. Finished stages are kept."
             ) from error
 
-    def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
-        return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
-
-    def _lock(self, stage: str, digest: str) -> "WorkLock":
-        return WorkLock(self._root / ".partial" / f"{stage}-{digest}.lock", stage, f"{stage}/{digest}")
-
-    def _produce(
-        self, stage: str, digest: str, identity: Mapping[str, Any], partial: Path, produce: Callable[[Path], Summary]
-    ) -> Artifact:
-        _keep_only_scratch(partial)
+    def _produce(self, key: str, identity: dict[str, Any], produce: Callable[[Path], Summary]) -> Artifact:
+        stage, _, digest = key.partition("/")
+        partial, final = self._partial(key), self._root / key
+        partial.mkdir(exist_ok=True)
+        for path in partial.iterdir():  # half-written files of a killed job
+            if path.name != SCRATCH:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         started = time.monotonic()
-        log.info("%s: computing %s/%s", stage, stage, digest)
+        log.info("%s: computing %s", stage, key)
         summary = produce(partial)
         seconds = time.monotonic() - started + summary.shared_seconds
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
@@ -303,52 +282,49 @@ class ArtifactStore:
         _write_json(partial / MANIFEST, {**manifest, CHECKSUM: content_checksum(manifest)})
         finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         _write_json(partial / TIMING, {"seconds": round(seconds, 3), "finished_at": finished_at})
-        final = self._root / stage / digest
         final.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(final)
         drops = ", ".join(f"{n} dropped: {why}" for why, n in sorted(summary.dropped.items()))
         log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
-        opened = self._open(stage, digest)
+        opened = self._open(key)
         assert opened is not None
         return dataclasses.replace(opened, fresh=True)
 
-    def _undamaged(self, stage: str, digest: str) -> Artifact | None:
-        """The artifact if it is undamaged; without the lock a damaged one stays, as another job may be replacing it."""
-        try:
-            return self._open(stage, digest)
-        except ArtifactError:
-            return None
+    def _undamaged(self, key: str, *, discard: bool = False) -> Artifact | None:
+        """The artifact if it is undamaged; with `discard` a damaged one is set aside.
 
-    def _open_or_discard(self, stage: str, digest: str) -> Artifact | None:
-        """As `_undamaged` with the lock held: a damaged artifact is set aside."""
+        Only the holder of its lock may discard it, as another job may be replacing it.
+        """
         try:
-            return self._open(stage, digest)
+            return self._open(key)
         except ArtifactError as error:
-            log.warning("%s; it is set aside and computed again", error)
-            damaged = self._root / stage / digest
-            damaged.rename(self._root / ".partial" / f"damaged-{stage}-{digest}-{uuid.uuid4().hex[:8]}")
+            if discard:
+                log.warning("%s; it is set aside and computed again", error)
+                aside = f"damaged-{key.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+                (self._root / key).rename(self._root / ".partial" / aside)
             return None
 
-    def _open(self, stage: str, digest: str, *, verify: bool = True) -> Artifact | None:
-        path = self._root / stage / digest
+    def _open(self, key: str, *, verify: bool = True) -> Artifact | None:
+        path = self._root / key
         if not path.is_dir():
             return None
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             files: dict[str, str] = manifest["files"]
-            _check_manifest(manifest, stage, digest)
+            _check_manifest(manifest, key)
             if outside := [n for n in files if not stays_below(n)]:
-                raise ArtifactError(f"artifact {stage}/{digest} is damaged: its manifest names {outside[:3]}")
+                raise ValueError(f"its manifest names {outside[:3]}")
             state = (path, *((n, s.st_size, s.st_mtime_ns) for n in files for s in [(path / n).stat()]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"artifact {stage}/{digest} is damaged: {error}") from error
+            raise ArtifactError(f"artifact {key} is damaged: {error}") from error
         if verify and state not in self._verified:
-            _check(f"{stage}/{digest}", path, files)
+            _check(key, path, files)
             self._verified.add(state)
         try:
             seconds = float(json.loads((path / TIMING).read_text(encoding="utf-8"))["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             seconds = 0.0  # the content does not depend on the timing
+        stage, _, digest = key.partition("/")
         return Artifact(stage=stage, fingerprint=digest, path=path, manifest=manifest, seconds=seconds, verified=verify)
 
 
@@ -357,19 +333,18 @@ class WorkLock:
 
     Args:
         path: Lock file, `NAME.lock`; those of the parts lie beside it as `NAME.PART.lock`.
-        stage: Stage of the work, for the log.
-        key: Name of the result, for the log.
+        key: Name of the result, `stage/fingerprint`, for the log.
     """
 
-    def __init__(self, path: Path, stage: str, key: str) -> None:
-        self._path, self._stage, self._key = path, stage, key
+    def __init__(self, path: Path, key: str) -> None:
+        self._path, self._key = path, key
 
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Hold the lock on the whole, after all parts are released."""
-        with self._held(FileLock(self._path), self._key):
+        with self._acquired(FileLock(self._path), self._key):
             for path in sorted(self._path.parent.glob(f"{self._path.stem}.*.lock")):
-                with self._held(FileLock(path), f"a part of {self._key}"):
+                with self._acquired(FileLock(path), f"a part of {self._key}"):
                     pass
             yield
 
@@ -377,48 +352,38 @@ class WorkLock:
     def part(self, name: str, done: Callable[[], bool]) -> Iterator[bool]:
         """Hold the lock on one part, beside the holders of other parts; yields True if there is work to do.
 
-        Args:
-            name: Name of the part.
-            done: Whether the whole is finished; called while no other process works on the whole.
+        `done` tells if the whole is finished; it is called while no other process works on the whole.
         """
         own = FileLock(self._path.with_suffix(f".{name}.lock"))
         while True:
-            with self._held(FileLock(self._path), self._key):  # no part starts while the whole is locked
+            with self._acquired(FileLock(self._path), self._key):  # no part starts while the whole is locked
                 finished = done()
-                if finished or _acquired_at_once(own):
+                if not finished:
+                    with suppress(Timeout):
+                        own.acquire(timeout=0)
+                if finished or own.is_locked:
                     break
-            with self._held(own, f"part {name} of {self._key}"):
+            with self._acquired(own, f"part {name} of {self._key}"):
                 pass
         try:
             yield not finished
         finally:
             own.release()
 
-    @contextmanager
-    def _held(self, lock: FileLock, what: str) -> Iterator[None]:
+    def _acquired(self, lock: FileLock, name: str) -> AbstractContextManager[object]:
+        """Acquire a lock and return the context that releases it; a wait is logged."""
         try:
-            lock.acquire(timeout=_BRIEF_S)
+            return lock.acquire(timeout=_BRIEF_S)
         except Timeout:
-            log.info("%s: another job is computing %s; waiting for it", self._stage, what)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+            stage = self._key.partition("/")[0]
+            log.info("%s: another job is computing %s; waiting for it", stage, name)
+            return lock.acquire()
 
 
-def _acquired_at_once(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    return True
-
-
-def _check_manifest(manifest: Mapping[str, Any], stage: str, digest: str) -> None:
+def _check_manifest(manifest: Mapping[str, Any], key: str) -> None:
     """Raise ValueError for a damaged manifest or that of another artifact."""
-    content = {key: value for key, value in manifest.items() if key != CHECKSUM}
-    if content.keys() != _MANIFEST_KEYS or (content["stage"], content["fingerprint"]) != (stage, digest):
+    content = {name: value for name, value in manifest.items() if name != CHECKSUM}
+    if content.keys() != _MANIFEST_KEYS or f"{content['stage']}/{content['fingerprint']}" != key:
         raise ValueError(f"{MANIFEST} is not that of this artifact")
     # Artifacts of earlier releases have no checksum; a damaged name of this key is an unknown key.
     if CHECKSUM in manifest and manifest[CHECKSUM] != content_checksum(content):
@@ -426,22 +391,10 @@ def _check_manifest(manifest: Mapping[str, Any], stage: str, digest: str) -> Non
 
 
 def _check(key: str, folder: Path, files: Mapping[str, str]) -> None:
-    """Compare files with their checksums.
-
-    Raises:
-        ArtifactError: A file differs or cannot be read.
-    """
+    """Raise an `ArtifactError` if a file differs from its checksum or cannot be read."""
     try:
         wrong = [name for name, digest in files.items() if file_sha256(folder / name) != digest]
     except OSError as error:
         raise ArtifactError(f"artifact {key} is damaged: {error}") from error
     if wrong:
         raise ArtifactError(f"artifact {key} is damaged: checksum of {', '.join(wrong)} differs")
-
-
-def _keep_only_scratch(partial: Path) -> None:
-    """Create a partial folder, or remove the half-written files of a killed job from it."""
-    partial.mkdir(exist_ok=True)
-    for path in partial.iterdir():
-        if path.name != SCRATCH:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from cotpress.records import Interval
 
-_SHORTEST = 6
-"""Characters of the first column that stay in a table of limited width."""
+_SHORTEST = 6  # characters of the first column that stay in a table of limited width
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +30,18 @@ class Grid:
             widths[0] = max(widths[0] - excess, _SHORTEST)
         rule = ["-" * w for w in widths]
         body = [(shorten(row[0], widths[0]), *row[1:]) for row in self.rows]
-        return "".join(self._aligned(line, widths, " " * gap) for line in [*top, rule, *body])
+        text = ""
+        for first, *others in [*top, rule, *body]:
+            padded = [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]
+            text += (" " * gap).join(padded).rstrip() + "\n"
+        return text
 
     def markdown(self) -> str:
         """Return a Markdown table."""
         rule = ["---"] * self.left + ["---:"] * (len(self.headings) - self.left)
-        lines = [
-            [h.replace("\n", " ") for h in self.headings],
-            rule,
-            *([markdown_cell(c) for c in r] for r in self.rows),
-        ]
+        headings = [h.replace("\n", " ") for h in self.headings]
+        lines = [headings, rule, *([markdown_cell(c) for c in r] for r in self.rows)]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-    def _aligned(self, cells: Sequence[str], widths: Sequence[int], gap: str) -> str:
-        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return gap.join(padded).rstrip() + "\n"
 
 
 def markdown_cell(text: str) -> str:

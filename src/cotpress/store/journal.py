@@ -19,11 +19,8 @@ class Journal(UserDict[str, R]):
     """A dict whose items are also lines of an append-only file: a checksum, and JSON of the key and the record.
 
     A last line torn by a kill or a full disk is dropped. So is, with a warning, any other line that is not as it was
-    written. The caller computes dropped records again.
-
-    Args:
-        path: The file; its folder is created.
-        record: Dataclass with fields that JSON can hold, or a function that takes these fields.
+    written. The caller computes dropped records again. `record` is a dataclass with fields that JSON can hold, or a
+    function that takes these fields.
     """
 
     def __init__(self, path: Path, record: Callable[..., R]) -> None:

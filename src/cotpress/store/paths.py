@@ -1,4 +1,4 @@
-"""Checks of paths: whether a disk can be written, and whether a name read from a file stays in its folder.
+"""Checks of paths: can the disk be written, and does a name read from a file stay in its folder.
 
 Manifests, results and job notes may come from other people. The names in them must stay below the folder of the file.
 """
@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from cotpress.errors import ArtifactError
 
 FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress.py: also output=DIR)"
-_KEY = re.compile(r"[a-z][a-z0-9_]*/[0-9a-f]{1,64}")
-"""`stage/fingerprint`."""
+_KEY = re.compile(r"[a-z][a-z0-9_]*/[0-9a-f]{1,64}")  # `stage/fingerprint`
 _ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE}
 )
@@ -26,10 +25,7 @@ _TORCH = re.compile(
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """The operating system's message for a disk that is full, over quota, read-only, not permitted or broken.
-
-    None if the error has another cause.
-    """
+    """The system's message for a disk that is full, over quota, read-only, not permitted or broken; None for others."""
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno not in _ERRNOS:
             return None
@@ -44,12 +40,8 @@ def disk_problem(error: BaseException) -> str | None:
 def require_writable(folder: Path, key: str) -> None:
     """Create a folder and a file in it, so that a refusal is reported before hours of work.
 
-    Args:
-        folder: Folder of a later result.
-        key: Setting that names it, for the message.
-
     Raises:
-        ArtifactError: The folder cannot be written.
+        ArtifactError: The folder, which the setting `key` names, cannot be written.
     """
     probe = folder / f".{os.getpid()}.probe"
     try:
@@ -63,7 +55,7 @@ def require_writable(folder: Path, key: str) -> None:
 
 
 def checked_key(key: object) -> str:
-    """Return an artifact key read from results or a manifest if it is well formed.
+    """Return an artifact key that was read from a file.
 
     Raises:
         ArtifactError: It is malformed, so that a path built from it could lead anywhere.
@@ -75,10 +67,10 @@ def checked_key(key: object) -> str:
 
 def stays_below(name: object) -> bool:
     """True if a relative name, appended to a folder, stays below it; links are not followed."""
-    if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
+    if not isinstance(name, str) or "\0" in name or "\\" in name:
         return False
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def lies_below(path: Path, folder: Path) -> bool:

@@ -30,11 +30,9 @@ _BEARER = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{32,}")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-_MIN_CHARS = 8
-"""Shorter values are taken for words."""
+_MIN_CHARS = 8  # shorter values are taken for words
 
-_read: set[str] = set()
-"""Keys that this process has read from variables of any name."""
+_read: set[str] = set()  # keys that this process has read from variables of any name
 
 
 def remember(secret: str) -> None:
@@ -63,21 +61,14 @@ def without_secrets(text: str) -> str:
 
 
 def check_readable(arguments: Iterable[str]) -> None:
-    """Refuse arguments that UTF-8 cannot encode, so that neither a file nor a message can contain them.
-
-    Raises:
-        ConfigError: An argument is not Unicode text.
-    """
+    """Raise a `ConfigError` for arguments that UTF-8 cannot encode, so that no file or message can contain them."""
     for argument in arguments:
         if argument != argument.encode("utf-8", "replace").decode("utf-8"):
             raise ConfigError(f"the command line cannot be read: {argument!a} is not UTF-8. Fix: rename the file")
 
 
 def refuse_secrets(values: Mapping[str, Any]) -> None:
-    """Refuse settings that contain a key or password, as configurations, logs and reports would show it.
-
-    Args:
-        values: Settings by (dotted) name; groups may be nested.
+    """Refuse settings, by dotted name or nested, with a key or password, as configurations and reports would show it.
 
     Raises:
         ConfigError: Names the setting, never its value.

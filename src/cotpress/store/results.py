@@ -2,13 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cotpress.errors import ArtifactError
 from cotpress.records import RESULTS_FILE, Interval
 from cotpress.store.artifacts import CHECKSUM, content_checksum, plain, write_text_atomic
+
+R = TypeVar("R")
 
 _VERSION = "schema_version"
 
@@ -30,12 +32,8 @@ def write_results_file(folder: Path, version: int, results: object) -> Path:
     return path
 
 
-def read_results_file(folder: Path, versions: tuple[int, ...]) -> dict[str, Any]:
-    """Read the content of a folder's `results.json`, without schema version and checksum.
-
-    Args:
-        folder: Folder of the results.
-        versions: Readable schema versions.
+def read_results_file(folder: Path, versions: tuple[int, ...], build: Callable[[dict[str, Any]], R]) -> R:
+    """Read a folder's `results.json` of one of some schema versions, and build its object from the JSON values.
 
     Raises:
         ArtifactError: There is no `results.json`, or it is damaged or of another version.
@@ -47,31 +45,21 @@ def read_results_file(folder: Path, versions: tuple[int, ...]) -> dict[str, Any]
         if checksum is not None and checksum != content_checksum(content):
             raise ValueError("its checksum differs")
         version = content.pop(_VERSION)
+        if version not in versions:
+            raise ArtifactError(f"'{path}' has schema version {version}, this release reads {versions}")
+        return build(content)
     except FileNotFoundError as error:
         raise ArtifactError(f"'{folder}' holds no {RESULTS_FILE}: the run is not finished") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(folder, error) from error
-    if version not in versions:
-        raise ArtifactError(f"'{path}' has schema version {version}, this release reads {versions}")
-    return content
-
-
-def damaged(folder: Path, error: Exception) -> ArtifactError:
-    """Return the error about a `results.json` whose content cannot be used."""
-    return ArtifactError(f"'{folder / RESULTS_FILE}' is damaged: {error}. Fix: run the same command again")
+        raise ArtifactError(f"'{path}' is damaged: {error}. Fix: run the same command again") from error
 
 
 def read_interval(content: Mapping[str, Any] | None) -> Interval | None:
     """Return an interval from its JSON values, where null is an open end; None for None."""
     if content is None:
         return None
-    low, high = content["low"], content["high"]
-    return Interval(
-        value=content["value"],
-        low=-math.inf if low is None else low,
-        high=math.inf if high is None else high,
-        n=content["n"],
-    )
+    ends = {"low": -math.inf, "high": math.inf}
+    return Interval(**{name: ends.get(name) if number is None else number for name, number in content.items()})
 
 
 def _finite(value: Any) -> Any:

@@ -10,12 +10,12 @@ The progress display, the table at the end and `report.py` read these files, so 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.artifacts import plain, write_text_atomic
 from cotpress.store.redaction import masked
 
 PLAN_FILE = "sweep.json"
@@ -28,36 +28,23 @@ class JobState(Enum):
 
     running = "running"
     finished = "finished"
-    found = "found"
-    """Finished by an earlier command, so that nothing was computed."""
+    found = "found"  # finished by an earlier command, so that nothing was computed
     failed = "failed"
-    interrupted = "interrupted"
-    """Stopped with its sweep."""
+    interrupted = "interrupted"  # stopped with its sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobNote:
-    """State of a job, written by the job.
+    """State of a job, written by the job."""
 
-    Attributes:
-        overrides: Its part of the command line.
-        state: Its state.
-        run_dir: Its run directory or other output; None until it is known.
-        error: Reason of a failure, in one or a few lines.
-        started_at: Unix time in seconds.
-        seconds: Wall time; None while it runs.
-        metric: Value for a sweeper to optimise; None if there is none.
-        pid: Id of the working process, on the machine where it runs.
-    """
-
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # its part of the command line
     state: JobState
-    run_dir: Path | None = None
-    error: str | None = None
-    started_at: float = 0.0
-    seconds: float | None = None
-    metric: float | None = None
-    pid: int | None = None
+    run_dir: Path | None = None  # its run directory or other output; None until it is known
+    error: str | None = None  # reason of a failure, in one or a few lines
+    started_at: float = 0.0  # unix time in seconds
+    seconds: float | None = None  # wall time; None while it runs
+    metric: float | None = None  # value for a sweeper to optimise
+    pid: int | None = None  # id of the working process, on the machine where it runs
 
     @property
     def succeeded(self) -> bool:
@@ -67,17 +54,10 @@ class JobNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepJob:
-    """One job of a sweep.
+    """One job of a sweep."""
 
-    Attributes:
-        number: Position in the sweep, from 0; also the name of its folder.
-        folder: Its folder; does not exist before the job has started.
-        overrides: Its part of the command line.
-        note: Its state; None before it has started.
-    """
-
-    number: int
-    folder: Path
+    number: int  # position in the sweep, from 0; also the name of its folder
+    folder: Path  # its folder; does not exist before the job has started, and neither does its note
     overrides: tuple[str, ...]
     note: JobNote | None
 
@@ -89,19 +69,12 @@ class SweepJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """All jobs of one multirun.
-
-    Attributes:
-        folder: The sweep's folder.
-        jobs: In order; without a plan only the started ones.
-        entry: Entry script, e.g. `train`; empty if there is no plan.
-        planned: False if the sweeper chooses its jobs one by one, so that their number is unknown.
-    """
+    """All jobs of one multirun."""
 
     folder: Path
-    jobs: tuple[SweepJob, ...]
-    entry: str
-    planned: bool
+    jobs: tuple[SweepJob, ...]  # in order; without a plan only the started ones
+    entry: str  # entry script, e.g. `train`; empty if there is no plan
+    planned: bool  # false if the sweeper chooses its jobs one by one, so that their number is unknown
 
     @property
     def failed(self) -> int:
@@ -121,39 +94,30 @@ class Sweep:
 
 
 def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None, name: str | None = None) -> None:
-    """Write `sweep.json`, before the first job of a sweep starts.
+    """Write `sweep.json` of an entry script (e.g. `train`), before the first job of the sweep starts.
 
-    Args:
-        sweep_dir: The sweep's folder.
-        entry: Entry script, e.g. `train`.
-        jobs: Overrides of every job; None if the sweeper chooses them one by one.
-        name: NAME of `sweep=NAME`; None for a sweep without a name.
+    `jobs` holds the overrides of every job, or is None if the sweeper chooses them one by one.
     """
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    content = {"entry": entry, "name": name, "jobs": None if jobs is None else [list(job) for job in jobs]}
-    write_text_atomic(sweep_dir / PLAN_FILE, json.dumps(masked(content), indent=1) + "\n")
+    content = masked({"entry": entry, "name": name, "jobs": plain(jobs)})
+    write_text_atomic(sweep_dir / PLAN_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def sweep_name(job_folder: Path) -> str | None:
-    """Name of the sweep of a job, or the sweep's start time if it has no name; None for a single command.
-
-    Args:
-        job_folder: The job's log folder; in a multirun `.../<date>/<time>/<number>`.
-    """
+    """Name of the sweep of a job, or the sweep's start time if it has no name; None for a single command."""
     plan = job_folder.parent / PLAN_FILE
     if not plan.exists():
         return None
     name = json.loads(plan.read_text(encoding="utf-8")).get("name")
-    return str(name) if name else f"{job_folder.parents[1].name} {job_folder.parent.name}"
+    return str(name) if name else f"{job_folder.parents[1].name} {job_folder.parent.name}"  # .../<date>/<time>/<job>
 
 
 def write_note(folder: Path, note: JobNote) -> None:
     """Write a job's note into its folder, with relative paths, so that the output folder can be moved."""
-    run_dir = None if note.run_dir is None else os.path.relpath(note.run_dir, folder)
-    content = {name: getattr(note, name) for name in JobNote.__dataclass_fields__}
-    content |= {"overrides": list(note.overrides), "state": note.state.value, "run_dir": run_dir}
+    run_dir = None if note.run_dir is None else Path(os.path.relpath(note.run_dir, folder))
+    content = masked(plain(replace(note, run_dir=run_dir)))
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(folder / JOB_FILE, json.dumps(masked(content), indent=1, ensure_ascii=False) + "\n")
+    write_text_atomic(folder / JOB_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_note(folder: Path) -> JobNote | None:
@@ -171,8 +135,7 @@ def read_note(folder: Path) -> JobNote | None:
 
 def read_sweep(sweep_dir: Path) -> Sweep:
     """Read the current state of a sweep; without any job if the folder is not that of a sweep."""
-    folders = {int(p.name): p for p in sweep_dir.glob("*") if p.name.isdigit()}
-    notes = {number: note for number, folder in folders.items() if (note := read_note(folder)) is not None}
+    notes = {int(p.name): note for p in sweep_dir.glob("*") if p.name.isdigit() and (note := read_note(p))}
     try:
         plan: dict[str, Any] = json.loads((sweep_dir / PLAN_FILE).read_text(encoding="utf-8"))
         entry, planned = str(plan["entry"]), plan["jobs"]

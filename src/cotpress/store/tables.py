@@ -6,7 +6,6 @@ of unfinished work, exports and the files of a run directory are not.
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,40 +15,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cotpress.errors import ArtifactError
-from cotpress.records import CompressedTrace, RankedTrace, ReadTrace, ScoredTrace, Span, Trace, ValuableTrace
+from cotpress.records import Span
+from cotpress.store.artifacts import replaced
 
 R = TypeVar("R")
 
-ROWS_AT_ONCE = 128
-"""Records in memory when a file is streamed."""
+ROWS_AT_ONCE = 128  # records in memory when a file is streamed
 
 _SPAN = pa.struct({"start": pa.int32(), "end": pa.int32()})
 _LABELLED = pa.struct({"start": pa.int32(), "end": pa.int32(), "kind": pa.string(), "essential": pa.bool_()})
-_SPECIAL: dict[tuple[type, str], pa.DataType] = {
-    (Trace, "spans"): pa.list_(_LABELLED),
-    (ValuableTrace, "valuable"): pa.list_(_SPAN),
-    (ReadTrace, "token_ids"): pa.list_(pa.int32()),
-    (ReadTrace, "offsets"): pa.list_(_SPAN),
-    (ReadTrace, "logprob"): pa.list_(pa.float32()),
-    (ReadTrace, "entropy"): pa.list_(pa.float32()),
-    (ReadTrace, "rank"): pa.list_(pa.int32()),
-    (ScoredTrace, "token_ids"): pa.list_(pa.int32()),
-    (ScoredTrace, "offsets"): pa.list_(_SPAN),
-    (ScoredTrace, "scores"): pa.list_(pa.float32()),
-    (RankedTrace, "offsets"): pa.list_(_SPAN),
-    (RankedTrace, "scores"): pa.list_(pa.float32()),
-    (RankedTrace, "places"): pa.list_(pa.int32()),
-    (CompressedTrace, "token_ids"): pa.list_(pa.int32()),
-    (CompressedTrace, "keep_mask"): pa.list_(pa.bool_()),
-}
-_SCALARS = {
+_TYPES = {
     "str": pa.string(),
     "int": pa.int64(),
     "int | None": pa.int64(),
     "float": pa.float64(),
     "float | None": pa.float64(),
     "bool": pa.bool_(),
+    "NDArray[np.int32]": pa.list_(pa.int32()),
+    "NDArray[np.float32]": pa.list_(pa.float32()),
+    "NDArray[np.bool_]": pa.list_(pa.bool_()),
+    "tuple[tuple[int, int], ...]": pa.list_(_SPAN),
+    "tuple[Span, ...]": pa.list_(_LABELLED),
 }
+"""Column types by the annotation of a record's field; `offsets`, int32 `[n, 2]`, are spans."""
 
 
 def schema(record: type) -> pa.Schema:
@@ -57,7 +45,7 @@ def schema(record: type) -> pa.Schema:
     fields = []
     for f in dataclasses.fields(record):
         hint = f.type if isinstance(f.type, str) else f.type.__name__
-        fields.append(pa.field(f.name, _SPECIAL.get((record, f.name)) or _SCALARS[hint]))
+        fields.append(pa.field(f.name, pa.list_(_SPAN) if f.name == "offsets" else _TYPES[hint]))
     return pa.schema(fields)
 
 
@@ -88,13 +76,8 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def write_records(path: Path, records: Sequence[Any], record: type) -> None:
     """Write records as one parquet file by an atomic rename; equal records give equal bytes."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced(path) as temporary:
         pq.write_table(to_table(records, record), temporary, compression="zstd", write_page_checksum=True)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:

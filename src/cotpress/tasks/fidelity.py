@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.config import FidelityConfig
+from cotpress.fidelity.metrics import Bootstrap
 from cotpress.fidelity.results import (
     FidelityResults,
     FidelityRow,
@@ -25,7 +26,7 @@ from cotpress.fidelity.results import (
     results_beside,
     write_results,
 )
-from cotpress.fidelity.stage import Bootstrap, measure
+from cotpress.fidelity.stage import measure
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.report.stage import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic

@@ -18,7 +18,7 @@ from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
 from cotpress.devices.launch import use_determinism, use_threads
 from cotpress.distill.stage import distill
-from cotpress.evaluation.validation import Validation
+from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
 from cotpress.scoring.config import Shard

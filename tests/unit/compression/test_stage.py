@@ -228,7 +228,7 @@ def test_missing_traces_give_a_warning_each_time(world: World, caplog: pytest.Lo
     world.run(None, 1.0)
     world.run(world.scores(), 0.5)
     assert "training traces are left" not in caplog.text
-    for _ in range(2):  # the second time it is found done
+    for _ in range(2):  # the second time it exists
         caplog.clear()
         world.run(world.scores(ids=["t0", "t1", "t2"]), 0.5)
         assert "only 3 of 4 training traces are left (1 no score)" in caplog.text

@@ -181,6 +181,7 @@ def test_bad_row_of_a_published_set_is_an_error(
     ("name", "content", "message"),
     [
         ("a.jsonl", b"{", "line 1: invalid JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1: invalid JSON"),
         ("a.jsonl", b"\xff", "cannot be read as jsonl"),
         ("a.parquet", b"PAR", "cannot be read as parquet"),
         ("a.csv", b'question,answer\n"open,1', "cannot be read as csv"),

@@ -14,7 +14,7 @@ from cotpress.answers import extract_answer, is_equal, statement_range
 from cotpress.data import planted
 from cotpress.data.config import Format, JsonlBenchmarkConfig, Pick, PlantedQuestionsConfig, SelfWrittenDataConfig
 from cotpress.data.planted import FAMILIES
-from cotpress.data.self_written import Draft, Selected, answer_line, before_answer, select
+from cotpress.data.self_written import Draft, answer_line, before_answer, select
 from cotpress.data.stage import problems, traces
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import DataError, GenerationError
@@ -23,7 +23,7 @@ from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem, Trace
-from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import read_records
 from support.openai_server import Call, OpenAIServer, Reply, Script, openai_server
 
@@ -193,7 +193,7 @@ def test_other_filters_generate_nothing(
 def test_answers_are_generated_again_only_for_another_model_or_prompt(
     store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
 ) -> None:
-    def num_asked(server: OpenAIServer, model: ModelConfig = tiny, name: str = "stub", **changes: Any) -> int:
+    def num_calls(server: OpenAIServer, model: ModelConfig = tiny, name: str = "stub", **changes: Any) -> int:
         before = len(server.calls)
         config = settings(server, changes.pop("questions", questions), **changes)
         assert isinstance(config.generation, ServerGenerationConfig)
@@ -202,14 +202,14 @@ def test_answers_are_generated_again_only_for_another_model_or_prompt(
         return len(server.calls) - before
 
     with openai_server(answering(number)) as server:
-        assert num_asked(server) == 10
+        assert num_calls(server) == 10
     with openai_server(answering(number)) as server:
-        assert num_asked(server) == num_asked(server, limit=3) == num_asked(server, validation_fraction=0.5) == 0
-        assert num_asked(server, name="other") == 10
-        assert num_asked(server, max_new_tokens=30) == 10
-        assert num_asked(server, samples=2) == 20
-        assert num_asked(server, questions=replace(questions, limit=5)) == 5
-        assert num_asked(server, replace(tiny, chat=replace(tiny.chat, system="Think."))) == 10
+        assert num_calls(server) == num_calls(server, limit=3) == num_calls(server, validation_fraction=0.5) == 0
+        assert num_calls(server, name="other") == 10
+        assert num_calls(server, max_new_tokens=30) == 10
+        assert num_calls(server, samples=2) == 20
+        assert num_calls(server, questions=replace(questions, limit=5)) == 5
+        assert num_calls(server, replace(tiny, chat=replace(tiny.chat, system="Think."))) == 10
 
 
 def test_same_traces_from_another_checker_are_the_same_data(
@@ -277,13 +277,15 @@ def tagged(thinking: str, answer: str) -> str:
     return f"<think>\n{thinking}\n</think>\n\nThe answer is {answer}."
 
 
-def chosen(written: ChatFormat, questions: list[Problem], drafts: list[Draft], **settings) -> Selected:
+def chosen(
+    written: ChatFormat, questions: list[Problem], drafts: list[Draft], **settings
+) -> tuple[list[Trace], Summary]:
     config = SelfWrittenDataConfig(name="self_written", max_new_tokens=50, **settings)
     return select(config, questions, drafts, written)
 
 
 def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFormat) -> None:
-    selected = chosen(
+    (trace,), summary = chosen(
         written,
         [*numbered_problems(*"7777777777"), Problem(id="again", question="How many 0?", answer="7")],
         [
@@ -301,7 +303,7 @@ def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFo
         max_thinking_tokens=60,
         format=Format.tags,
     )
-    assert selected.dropped == {
+    assert summary.dropped == {
         "wrong answer": 1,
         "budget ended the answer": 1,
         "thinking not closed": 1,
@@ -313,24 +315,23 @@ def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFo
         "ended by server: content_filter": 1,
         "question asked before": 1,
     }
-    (trace,) = selected.traces
     assert (trace.id, trace.question, trace.answer, trace.family) == ("q0", "How many 0?", "7", "f")
     assert (trace.thinking, trace.response) == ("3 + 4 = 7", "The answer is 7.")
-    assert selected.facts["answers"] == {"kept": 1} | {k: v for k, v in selected.dropped.items() if k[:8] != "question"}
+    assert summary.facts["answers"] == {"kept": 1} | {k: v for k, v in summary.dropped.items() if k[:8] != "question"}
 
 
 def test_accuracy_of_the_writer_is_that_of_evaluation_with_its_interval(written: ChatFormat) -> None:
     texts = [tagged("3 + 4 = 7", "7"), tagged(" ", "7"), tagged("so", "8"), tagged("so", "9")]
-    selected = chosen(written, numbered_problems(*"7777"), [draft(t, i, tokens=i) for i, t in enumerate(texts)])
-    accuracy = selected.facts["writer_accuracy"]
+    _, summary = chosen(written, numbered_problems(*"7777"), [draft(t, i, tokens=i) for i, t in enumerate(texts)])
+    accuracy = summary.facts["writer_accuracy"]
     assert (accuracy["value"], accuracy["n"]) == (0.5, 4)  # right without a thinking is right, though no trace
     assert 0.1 < accuracy["low"] < 0.2
-    assert selected.facts["writer_mean_tokens"] == 1.5
+    assert summary.facts["writer_mean_tokens"] == 1.5
 
 
 def test_several_answers_to_a_question_count_as_one_in_the_interval(written: ChatFormat) -> None:
     drafts = [draft(tagged("so", "7"), i, sample=k) for i in range(3) for k in range(4)]
-    assert chosen(written, numbered_problems(*"777"), drafts).facts["writer_accuracy"]["n"] == 3
+    assert chosen(written, numbered_problems(*"777"), drafts)[1].facts["writer_accuracy"]["n"] == 3
 
 
 LONG, SHORT, WRONG = tagged("first 3, so 3 + 4 = 7", "7"), tagged("3 + 4 = 7", "7"), tagged("4", "8")
@@ -339,10 +340,10 @@ LONG, SHORT, WRONG = tagged("first 3, so 3 + 4 = 7", "7"), tagged("3 + 4 = 7", "
 @pytest.mark.parametrize(("pick", "thinking"), [(Pick.shortest, "3 + 4 = 7"), (Pick.first, "first 3, so 3 + 4 = 7")])
 def test_one_of_several_right_answers_is_kept(written: ChatFormat, pick: Pick, thinking: str) -> None:
     drafts = [draft(text, sample=k) for k, text in enumerate([WRONG, LONG, SHORT, SHORT])]
-    selected = chosen(written, numbered_problems("7"), drafts, pick=pick)
-    assert [trace.thinking for trace in selected.traces] == [thinking]
-    assert selected.dropped == {}
-    assert selected.facts["answers"] == {"kept": 1, "right, but another was kept": 2, "wrong answer": 1}
+    (trace,), summary = chosen(written, numbered_problems("7"), drafts, pick=pick)
+    assert trace.thinking == thinking
+    assert summary.dropped == {}
+    assert summary.facts["answers"] == {"kept": 1, "right, but another was kept": 2, "wrong answer": 1}
 
 
 def test_question_is_counted_by_its_answer_closest_to_a_trace(written: ChatFormat) -> None:
@@ -351,9 +352,9 @@ def test_question_is_counted_by_its_answer_closest_to_a_trace(written: ChatForma
         *(draft(text, 1, sample=k, reason=r) for k, (text, r) in enumerate([("x", "length"), (WRONG, "stop")])),
         *(draft(text, 2, sample=k, reason=r) for k, (text, r) in enumerate([("x", "odd"), ("x", "length")])),
     ]
-    selected = chosen(written, numbered_problems(*"777"), drafts)
-    assert selected.dropped == {"wrong answer": 1, "budget ended the answer": 1}
-    assert selected.facts["answers"] == {
+    _, summary = chosen(written, numbered_problems(*"777"), drafts)
+    assert summary.dropped == {"wrong answer": 1, "budget ended the answer": 1}
+    assert summary.facts["answers"] == {
         "kept": 1,
         "wrong answer": 1,
         "budget ended the answer": 2,
@@ -365,15 +366,14 @@ LINE = "Natalia sold 48/2 = 24 clips in May.\n\nTogether that is \\boxed{72} cli
 
 
 def test_without_tags_the_response_is_the_answer_line(written: ChatFormat) -> None:
-    selected = chosen(written, numbered_problems("72"), [draft(LINE)], format=Format.answer_line)
-    (trace,) = selected.traces
+    (trace,), _ = chosen(written, numbered_problems("72"), [draft(LINE)], format=Format.answer_line)
     assert trace.thinking == "Natalia sold 48/2 = 24 clips in May."
     assert trace.response == "The final answer is: $\\boxed{72}$"
 
 
 def test_right_number_in_a_truncated_answer_is_no_answer(written: ChatFormat) -> None:
     drafts = [draft(LINE, 0), draft(LINE, 1, reason="length")]
-    assert chosen(written, numbered_problems("72", "72"), drafts).dropped == {"budget ended the answer": 1}
+    assert chosen(written, numbered_problems("72", "72"), drafts)[1].dropped == {"budget ended the answer": 1}
 
 
 @pytest.mark.parametrize(
@@ -387,12 +387,12 @@ def test_right_number_in_a_truncated_answer_is_no_answer(written: ChatFormat) ->
 def test_format_is_that_of_most_finished_answers(written: ChatFormat, texts: list[str], format_: str) -> None:
     drafts = [draft(text, i) for i, text in enumerate(texts)]
     cut = [draft("<think>\n1", i + 3, reason="length") for i in range(5)]
-    assert chosen(written, numbered_problems(*["72"] * 8), [*drafts, *cut]).facts["format"] == format_
+    assert chosen(written, numbered_problems(*["72"] * 8), [*drafts, *cut])[1].facts["format"] == format_
 
 
 def test_unclosed_thinking_is_not_read_as_an_instruct_answer(written: ChatFormat) -> None:
     drafts = [draft(tagged("so", "72"), 0), draft("<think>\nso \\boxed{72}", 1)]
-    assert chosen(written, numbered_problems("72", "72"), drafts).dropped == {"thinking not closed": 1}
+    assert chosen(written, numbered_problems("72", "72"), drafts)[1].dropped == {"thinking not closed": 1}
 
 
 def test_no_trace_at_all_is_an_error_with_counts(written: ChatFormat) -> None:

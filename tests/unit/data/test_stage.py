@@ -63,6 +63,12 @@ def test_planted_problems_are_written(store: ArtifactStore) -> None:
     assert len({p.family for p in problems}) == 7
 
 
+@pytest.mark.parametrize("group", ["data", "labelled"])
+def test_unknown_family_is_named_with_its_group(store: ArtifactStore, group: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{group}\.families: got 'buss'\. Did you mean 'bus'"):
+        stage.traces(planted(families=["buss"]), store, group=group)
+
+
 def test_limit_keeps_the_first_rows(store: ArtifactStore) -> None:
     all_ids = [t.id for t in read_records(stage.traces(planted(), store).file("traces.parquet"), Trace)]
     some = read_records(stage.traces(planted(limit=5), store).file("traces.parquet"), Trace)

@@ -1,8 +1,10 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.distill.alignment import align, matched_ranges, word_key, words
+from cotpress.distill.alignment import align, matched_ranges, merged, word_key, words
 from cotpress.distill.llm import Quality
 
 
@@ -126,7 +128,8 @@ def test_subsequence_of_unique_words_is_aligned_exactly(drawn: tuple[list[int], 
     extracted = words(" ".join(str(numbers[i]) for i in places))
     matches = align(original, extracted)
     assert matches == places
-    quality = Quality.of(original, extracted, matches)
+    quality = Quality()
+    quality.add(original, extracted, matches)
     assert (quality.variation_rate, quality.alignment_gap) == (0, 0)
 
 
@@ -139,7 +142,8 @@ def test_any_subsequence_matches_completely(text: str, data: st.DataObject) -> N
     assert None not in matches
     assert [original[i].key for i in matches if i is not None] == [w.key for w in extracted]
     assert len(set(matches)) == len(matches)
-    quality = Quality.of(original, extracted, matches)
+    quality = Quality()
+    quality.add(original, extracted, matches)
     assert (quality.variation_rate, quality.alignment_gap) == (0, 0)
 
 
@@ -154,3 +158,15 @@ def test_ranges_of_any_extraction_are_sorted_disjoint_and_inside(text: str, writ
     assert flat == sorted(set(flat))
     assert all(0 <= edge <= len(text) for edge in flat)
     assert "".join(text[w.start : w.end] for w in original) == "".join(text.split())
+
+
+RANGES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda p: (min(p), max(p))), max_size=8)
+
+
+@given(ranges=RANGES)
+def test_merged_ranges_cover_the_same_characters_without_touching(ranges: list[tuple[int, int]]) -> None:
+    result = merged(ranges)
+    covered = {i for start, end in ranges for i in range(start, end)}
+    assert {i for start, end in result for i in range(start, end)} == covered
+    assert sum(end - start for start, end in result) == len(covered)
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(result))

@@ -1,4 +1,4 @@
-"""One row of the table holds what it says."""
+"""Numbers of one row of the results table."""
 
 import csv
 import random
@@ -24,7 +24,7 @@ from cotpress.evaluation.summary import (
 from cotpress.report.figure import ratio_picture
 from cotpress.report.table import control_notes, csv_table, plain_table
 from cotpress.tracking import result_metrics
-from support.judged import answer
+from support.judged import answer, table_of
 
 
 def test_summary_holds_every_number_of_the_row() -> None:
@@ -49,7 +49,7 @@ def test_summary_holds_every_number_of_the_row() -> None:
     assert (row.num_samples, len(row.pass_at_k), row.mean_reference_tokens) == (1, 1, None)
 
 
-def test_student_of_mixed_ratios_was_spared_what_the_whole_mixture_leaves_out() -> None:
+def test_training_reduction_of_mixed_ratios_is_that_of_the_whole_mixture() -> None:
     rows = [summarize([answer(0, True)], "cts (mixed)", r, r, None, training_ratio=0.72) for r in (1.0, 0.5)]
     assert [row.actual_ratio for row in rows] == [1.0, 0.5]
     assert [row.training_reduction for row in rows] == [pytest.approx(0.28)] * 2
@@ -70,14 +70,14 @@ def test_original_is_not_compared_with_itself() -> None:
     assert (row.accuracy_difference, row.accuracy_at_budgets[0].difference, row.generated_ratio) == (None, None, 1.0)
 
 
-def test_marker_student_is_compared_with_itself_at_ratio_one_and_spares_against_original() -> None:
+def test_act_ratio_of_a_marker_student_is_relative_to_its_ratio_one_and_reduction_to_original() -> None:
     ours, one, original = ([answer(0, True, tokens)] for tokens in (60, 50, 100))
     row = summarize(ours, "tokenskip", 0.5, 0.5, original, ratio_one=one)
     assert (row.generated_ratio, row.generated_against, row.lengthened) == (1.2, "ratio 1", True)
     assert row.inference_reduction == pytest.approx(0.4)
 
 
-def test_silent_original_costs_no_row_of_the_table() -> None:
+def test_original_without_tokens_leaves_relative_numbers_empty() -> None:
     silent = [answer(0, False, 0), answer(1, False, 0)]
     original = summarize(silent, "Original", 1.0, 1.0, silent, budgets=matched_budgets([], silent))
     row = summarize([answer(0, True, 8), answer(1, False, 9)], "cts", 0.5, 0.5, silent)
@@ -87,15 +87,15 @@ def test_silent_original_costs_no_row_of_the_table() -> None:
     assert row.accuracy_difference is not None
     assert row.accuracy_difference.value == 0.5
     rows = [original, row]
-    assert "0.5/0.50/- " in plain_table(rows)
-    (first, second) = csv.DictReader(csv_table(rows).splitlines())
+    assert "0.5/0.50/- " in plain_table(table_of(*rows))
+    (first, second) = csv.DictReader(csv_table(table_of(*rows)).splitlines())
     assert (first["generated_ratio"], second["inference_reduction"], second["mean_tokens"]) == ("", "", "8.5")
-    assert ratio_picture(rows, "tiny on planted") is not None
+    assert ratio_picture(table_of(*rows)) is not None
     assert not {"generated_ratio", "inference_reduction"} & set(result_metrics(row))
     assert control_notes(rows) == []
 
 
-def test_student_that_got_longer_says_so() -> None:
+def test_student_with_more_tokens_is_lengthened() -> None:
     row = summarize([answer(0, True, 15)], "cts", 0.5, 0.5, [answer(0, True, 10)])
     assert row.lengthened
     assert row.inference_reduction == -0.5

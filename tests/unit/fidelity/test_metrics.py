@@ -10,14 +10,20 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
 from cotpress.fidelity.metrics import (
+    DIRECTIONS,
+    Bootstrap,
+    Case,
     auc,
-    average_precision,
+    judge,
     kept_share,
-    mean_interval,
+    newness,
     partial_rank_correlation,
     rank_correlation,
+    step_rules,
+    token_rules,
 )
 from cotpress.modeling.selection import rank_many
+from cotpress.records import TruthKind
 
 labelled = st.lists(st.tuples(st.integers(-3, 3).map(float), st.booleans()), min_size=2, max_size=30)
 
@@ -52,7 +58,12 @@ def test_auc_depends_on_ranks_only_and_reverses_with_the_scores(pairs: list[tupl
 
 def test_average_precision_by_hand() -> None:
     # best first: essential, redundant, essential -> precision 1/1 and 2/3
-    assert average_precision(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])) == pytest.approx(5 / 6)
+    none = np.empty(0, dtype=np.int32)
+    case = Case(
+        num_chars=0, token_ids=none, offsets=none, units=none, worth=np.array([1.0, 0.0, 1.0]),
+        kinds=("a", "b", "a"), rules={},
+    )  # fmt: skip
+    assert judge(TruthKind.tokens, case, np.array([3.0, 2.0, 1.0])).metrics["AP"] == pytest.approx(5 / 6)
 
 
 @given(labelled, st.sampled_from([0.9, 0.7, 0.5, 0.3]))
@@ -94,18 +105,43 @@ def test_scores_without_residuals_have_no_partial_correlation(scores: np.ndarray
 def test_bootstrap_interval_has_normal_width_and_narrows_with_confidence() -> None:
     rng = np.random.default_rng(2)
     values = rng.normal(0.6, 0.2, size=400)
-    interval = mean_interval(values.tolist(), confidence=0.95, num_resamples=2000)
+    interval = Bootstrap(confidence=0.95, num_resamples=2000).mean(values.tolist())
     standard_error = values.std(ddof=1) / 20
     assert interval.value == pytest.approx(values.mean())
     assert interval.n == 400
     assert interval.low == pytest.approx(values.mean() - 1.96 * standard_error, abs=0.15 * standard_error)
     assert interval.high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.15 * standard_error)
-    narrower = mean_interval(values.tolist(), confidence=0.5, num_resamples=2000)
+    narrower = Bootstrap(confidence=0.5, num_resamples=2000).mean(values.tolist())
     assert interval.low < narrower.low < narrower.high < interval.high
 
 
 def test_bootstrap_is_deterministic_and_exact_for_equal_values() -> None:
-    once, again = (mean_interval([0.1, 0.9, 0.4], confidence=0.9, num_resamples=50) for _ in range(2))
+    once, again = (Bootstrap(confidence=0.9, num_resamples=50).mean([0.1, 0.9, 0.4]) for _ in range(2))
     assert once == again
-    flat = mean_interval([0.25] * 7, confidence=0.95, num_resamples=50)
+    flat = Bootstrap(confidence=0.95, num_resamples=50).mean([0.25] * 7)
     assert (flat.low, flat.value, flat.high) == (0.25, 0.25, 0.25)
+
+
+def test_word_is_new_if_it_follows_its_predecessor_for_the_first_time() -> None:
+    assert newness(["so", "it", "is", "so", "It", "is"]).tolist() == [1, 1, 1, 1, 0, 0]
+
+
+def test_token_rules_by_hand() -> None:
+    text = "is 12 is 12"
+    offsets = np.array([[0, 2], [2, 4], [4, 5], [5, 8], [8, 11]], dtype=np.int32)  # is| 1|2| is| 12
+    rules = token_rules(text, offsets)
+    assert set(rules) == set(DIRECTIONS)
+    assert rules["position"].tolist() == [0, 1, 2, 3, 4]
+    assert rules["length"].tolist() == [2, 2, 2, 2, 2]
+    assert rules["digit share"].tolist() == [0, 1, 1, 0, 1]
+    assert rules["new bigrams"].tolist() == [1, 1, 1, 1, 0]
+
+
+def test_step_rules_by_hand() -> None:
+    text = "a 1 b.\na 1 c."
+    rules = step_rules(text, [(0, 6), (6, 13)])
+    assert rules["position"].tolist() == [0, 1]
+    assert rules["length"].tolist() == [6, 6]
+    assert rules["digit share"].tolist() == [1 / 4, 1 / 4]
+    # second step: (., a), (1, c) and (c, .) are new, (a, 1) is not
+    assert rules["new bigrams"].tolist() == [1, 3 / 4]

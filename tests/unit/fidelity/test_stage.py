@@ -7,9 +7,9 @@ import pytest
 from cotpress.data.planted import Half
 from cotpress.data.planted import traces as planted
 from cotpress.errors import ArtifactError, DataError
-from cotpress.fidelity.cases import build_case
+from cotpress.fidelity.metrics import Bootstrap, build_case
 from cotpress.fidelity.results import FidelityRow
-from cotpress.fidelity.stage import Bootstrap, measure
+from cotpress.fidelity.stage import measure
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import owners

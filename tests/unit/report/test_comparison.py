@@ -37,14 +37,14 @@ def run(
     write_records(path / "predictions.parquet", written, Prediction)
 
 
-def found(folder: Path) -> tuple[Comparison, Answers]:
+def compared_systems(folder: Path) -> tuple[Comparison, Answers]:
     (comparison,) = compare(collect(folder).runs)
     return comparison, answers_of(comparison)
 
 
 def seeds_of(folder: Path) -> dict[str, list[int]]:
     """Return the seeds of each system, whose students answer three questions once each."""
-    _, answers = found(folder)
+    _, answers = compared_systems(folder)
     assert all(len(given) == 3 for by_seed in answers.values() for given in by_seed.values())
     return {system.label: sorted(by_seed) for system, by_seed in answers.items()}
 
@@ -52,7 +52,7 @@ def seeds_of(folder: Path) -> dict[str, list[int]]:
 def test_setting_outside_the_essentials_distinguishes_two_systems(tmp_path: Path) -> None:
     for num in (60, 120):
         run(tmp_path / str(num), "cts", essentials={"data": "planted"}, settings={"data": {"num_traces": num}})
-    comparison, answers = found(tmp_path)
+    comparison, answers = compared_systems(tmp_path)
     assert {row.system for row in comparison.rows} == {"cts data.num_traces=60", "cts data.num_traces=120"}
     (pair,) = compared(comparison, answers)
     assert {pair.system, pair.minus} == {row.system for row in comparison.rows}
@@ -96,7 +96,7 @@ def test_settings_that_follow_seed_or_ratio_distinguish_nothing(tmp_path: Path) 
                     tmp_path / f"{num}-{seed}-{ratio}", "cts", seed=seed, ratio=ratio, essentials={"sft": tune},
                     settings={"sft": tune, "data": {"num_traces": num, "seed": seed}},
                 )  # fmt: skip
-    comparison, answers = found(tmp_path)
+    comparison, answers = compared_systems(tmp_path)
     assert {(system.label, system.ratio): sorted(by_seed) for system, by_seed in answers.items()} == {
         (f"cts data.num_traces={num}", ratio): [1, 2] for num in (60, 120) for ratio in (0.5, 0.7)
     }

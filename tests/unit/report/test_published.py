@@ -7,8 +7,9 @@ from importlib.resources import files
 import pytest
 
 from cotpress.records import Interval, System, SystemResult
-from cotpress.report.published import published, published_numbers
+from cotpress.report.published import published
 from cotpress.report.table import markdown_table, notes, plain_table
+from support.judged import table_of
 
 
 def at(ratio: float, label: str) -> System:
@@ -40,7 +41,7 @@ def row(system: str, ratio: float) -> SystemResult:
         ("llama8b", "gpqa_diamond", "cts", 0.5, "29.2@3080"),
     ],
 )
-def test_printed_number_is_found(model: str, benchmark: str, system: str, ratio: float, cell: str) -> None:
+def test_printed_number_is_that_of_the_paper(model: str, benchmark: str, system: str, ratio: float, cell: str) -> None:
     assert published(model, benchmark, at(ratio, system))[0].cell == cell
 
 
@@ -50,7 +51,7 @@ def test_printed_number_is_found(model: str, benchmark: str, system: str, ratio:
      ("qwen7b", "gsm8k", "tokenskip", 0.55), ("qwen7b", "gsm8k", "random", 0.5),
      ("qwen7b", "math500", "self_information", 0.8)],
 )  # fmt: skip
-def test_number_without_a_source_is_not_found(model: str, benchmark: str, system: str, ratio: float) -> None:
+def test_system_without_a_source_has_no_printed_number(model: str, benchmark: str, system: str, ratio: float) -> None:
     assert published(model, benchmark, at(ratio, system)) == ()
 
 
@@ -77,9 +78,10 @@ def test_file_is_complete_and_plausible() -> None:
 
 def test_column_is_left_out_without_published_numbers() -> None:
     rows = [row("Original", 1.0), row("tokenskip", 0.5), row("random", 0.5)]
-    with_numbers = plain_table(rows, published=published_numbers("qwen7b", "gsm8k"))
+    table = table_of(*rows, model="qwen7b", benchmark="gsm8k")
+    with_numbers = plain_table(table)
     assert "published" in with_numbers.splitlines()[1]
     assert "86.0@152" in with_numbers
-    assert "published" not in plain_table(rows, published=published_numbers("smollm2", "gsm8k"))
-    assert any("untuned" in note for note in notes(rows, published_numbers("qwen7b", "gsm8k")))
-    assert "- published: TokenSkip" in markdown_table(rows, published=published_numbers("qwen7b", "gsm8k"))
+    assert "published" not in plain_table(table_of(*rows, model="smollm2", benchmark="gsm8k"))
+    assert any("untuned" in note for note in notes(table))
+    assert "- published: TokenSkip" in markdown_table(table)

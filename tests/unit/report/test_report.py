@@ -13,11 +13,12 @@ from cotpress.errors import ArtifactError, DataError
 from cotpress.records import BASE, MIXED, ON_BASE, BudgetAccuracy, Interval, Origin, System, SystemResult
 from cotpress.records import ORIGINAL as ORIGINAL_SYSTEM
 from cotpress.report.comparison import compare
-from cotpress.report.figure import Drawing, accuracy_picture, pareto_front
+from cotpress.report.figure import accuracy_picture, pareto_front
 from cotpress.report.published import Published
 from cotpress.report.results import RunResults, StageRecord, collect, read_results, write_failure, write_results
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.table import change, csv_table, markdown_table, plain_table, show
+from support.judged import table_of
 
 
 def row(system: str = "cts", ratio: float = 0.5, accuracy: float = 0.8, tokens: float = 150.0) -> SystemResult:
@@ -166,9 +167,10 @@ WIDE = replace(
 )  # fmt: skip
 
 
-def test_table_fits_120_columns_with_the_widest_cells() -> None:
+def test_table_fits_120_columns_with_the_widest_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     published = Published(accuracy="85.90", tokens="29470", source="paper", note="")
-    text = plain_table([ORIGINAL, WIDE], "title", published=lambda r: published)
+    monkeypatch.setattr("cotpress.report.comparison.published", lambda model, benchmark, system: (published,))
+    text = plain_table(table_of(ORIGINAL, WIDE), "title")
     table = [line for line in text.splitlines() if not line.startswith("  ")]
     assert max(len(line) for line in table) <= 120
     for cell in ("90.0 [80.0, 100.0]", "1319x64", "12346 [12337, 12355]", "0.123/0.12/1.23^", "100/100", "85.9@29470",
@@ -177,14 +179,14 @@ def test_table_fits_120_columns_with_the_widest_cells() -> None:
 
 
 def test_names_of_scorers_are_not_shortened() -> None:
-    text = plain_table([ORIGINAL, row("answer_attention"), row("reference_likelihood")])
+    text = plain_table(table_of(ORIGINAL, row("answer_attention"), row("reference_likelihood")))
     assert max(len(line) for line in text.splitlines() if not line.startswith("  ")) <= 120
     assert "reference_likelihood" in text
 
 
 def test_heading_contains_the_level_of_the_intervals() -> None:
-    assert "[95 % CI]" in plain_table([row()])
-    assert "[90 % CI]" in plain_table([row()], confidence=0.9)
+    assert "[95 % CI]" in plain_table(table_of(row()))
+    assert "[90 % CI]" in plain_table(table_of(row(), confidence=0.9))
 
 
 @pytest.mark.parametrize(("reduction", "text"), [(None, "-"), (0.0, "0.0 %"), (0.42, "-42.0 %"), (-0.25, "+25.0 %"),
@@ -194,14 +196,14 @@ def test_reduction_is_shown_as_a_change(reduction: float | None, text: str) -> N
 
 
 def test_output_without_a_terminal_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
-    show([row()], "title")
-    assert capsys.readouterr().out == plain_table([row()], "title") + "\n"
+    show(table_of(row()), "title")
+    assert capsys.readouterr().out == plain_table(table_of(row()), "title") + "\n"
 
 
 def test_terminal_shows_every_cell_in_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "60")
-    show([ORIGINAL, row("[bold]x")], "title")
+    show(table_of(ORIGINAL, row("[bold]x")), "title")
     out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert "[bold]x" in out
     assert "90.0 [80.0, 100.0]" in out
@@ -209,12 +211,12 @@ def test_terminal_shows_every_cell_in_full(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_markdown_and_csv_contain_every_row() -> None:
-    assert markdown_table([ORIGINAL, row("a|b")]).count("\n") == 4
-    assert "a\\|b" in markdown_table([row("a|b")])
+    assert markdown_table(table_of(ORIGINAL, row("a|b"))).count("\n") == 4
+    assert "a\\|b" in markdown_table(table_of(row("a|b")))
     passes = (row().accuracy, replace(row().accuracy, value=0.85))
     at = (BudgetAccuracy(budget=100, accuracy=row().accuracy),)
     sampled = replace(row(), pass_at_k=passes, accuracy_at_budgets=at)
-    first, second = csv.DictReader(csv_table([ORIGINAL, sampled]).splitlines())
+    first, second = csv.DictReader(csv_table(table_of(ORIGINAL, sampled)).splitlines())
     assert (first["system"], first["pass_at_2"], first["accuracy_at_100_tokens_low"]) == ("Original", "", "")
     assert (second["pass_at_2"], second["accuracy_at_100_tokens"]) == ("0.85", "0.8")
 
@@ -226,10 +228,9 @@ def test_front_contains_rows_that_no_other_exceeds() -> None:
 
 def test_equal_rows_give_equal_plots(tmp_path: Path) -> None:
     rows = [ORIGINAL, row(ratio=0.7), row(), row("random", 0.5, 0.4)]
-    picture = accuracy_picture(rows, "tiny on planted")
-    png, svg = Drawing(picture).save(tmp_path)
+    png, svg = accuracy_picture(table_of(*rows)).save(tmp_path)
     assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert svg.read_text() == Drawing(picture).save(tmp_path, "-again")[1].read_text()
+    assert svg.read_text() == accuracy_picture(table_of(*rows), "-again").save(tmp_path)[1].read_text()
 
 
 def test_page_of_a_run_is_well_formed_self_contained_and_escaped(tmp_path: Path) -> None:
@@ -271,4 +272,4 @@ def test_several_benchmarks_have_their_own_files(tmp_path: Path) -> None:
 
 def test_single_row_with_open_intervals_is_plotted() -> None:
     alone = replace(row(), mean_tokens=Interval(value=3, low=-math.inf, high=math.inf, n=1))
-    assert Drawing(accuracy_picture([alone], "t")).inline_svg("f").startswith("<svg")
+    assert accuracy_picture(table_of(alone)).inline_svg("f").startswith("<svg")

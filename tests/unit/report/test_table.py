@@ -12,6 +12,7 @@ from cotpress.report.table import csv_table, markdown_table, notes, plain_table
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import write_records
 from cotpress.tasks.systems import Answered, Examinee, measure
+from support.judged import table_of
 
 
 def row(system: str, ratio: float, num_training_rows: int | None) -> SystemResult:
@@ -25,10 +26,11 @@ def row(system: str, ratio: float, num_training_rows: int | None) -> SystemResul
 def test_table_notes_students_of_fewer_traces() -> None:
     rows = [row("Base", 1.0, None), row("Original", 1.0, 220), row("cts", 0.5, 220), row("greedy_nll", 0.5, 31)]
     note = "students learnt from different numbers of traces: 220 (Original, cts), 31 (greedy_nll)"
-    assert notes(rows) == [note]
-    assert note in plain_table(rows)
-    assert f"- {note}\n" in markdown_table(rows)
-    assert [line["num_training_rows"] for line in csv.DictReader(io.StringIO(csv_table(rows)))] == [
+    table = table_of(*rows)
+    assert notes(table) == [note]
+    assert note in plain_table(table)
+    assert f"- {note}\n" in markdown_table(table)
+    assert [line["num_training_rows"] for line in csv.DictReader(io.StringIO(csv_table(table)))] == [
         "",
         "220",
         "220",
@@ -38,14 +40,14 @@ def test_table_notes_students_of_fewer_traces() -> None:
 
 def test_note_names_ratios_if_they_differ_in_traces() -> None:
     rows = [row("gogi", 1.0, 220), row("gogi", 0.5, 100), row("gogi", 0.7, 100), row("cts", 0.5, 220)]
-    assert [n for n in notes(rows) if "traces" in n] == [
+    assert [n for n in notes(table_of(*rows)) if "traces" in n] == [
         "students learnt from different numbers of traces: 220 (gogi at 1, cts), 100 (gogi at 0.5, gogi at 0.7)"
     ]
 
 
 @pytest.mark.parametrize("number", [220, None])
 def test_equal_numbers_of_traces_have_no_note(number: int | None) -> None:
-    assert notes([row("Base", 1.0, None), row("Original", 1.0, number), row("cts", 0.5, number)]) == []
+    assert notes(table_of(row("Base", 1.0, None), row("Original", 1.0, number), row("cts", 0.5, number))) == []
 
 
 def test_number_of_traces_is_that_of_the_training_stage(tmp_path: Path) -> None:

@@ -68,8 +68,7 @@ def ranked(places: list[int], num_held: int = 0, id_: str = "t") -> RankedTrace:
 def data_of(text: str, row: RankedTrace, spans: tuple[Span, ...] = ()) -> ViewedData:
     trace = Trace(id="t", question="q", thinking=text, response="", answer="", spans=spans)
     ranker = Ranker(label="cts", ratios=(0.5,), rows={"t": row})
-    kinds = {"t": token_kinds(text, row.offsets)}
-    return ViewedData(label="x", traces=(trace,), num_traces=1, kinds=kinds, rankers=(ranker,))
+    return ViewedData(label="x", traces=(trace,), num_traces=1, rankers=(ranker,))
 
 
 @settings(deadline=None)
@@ -77,11 +76,11 @@ def data_of(text: str, row: RankedTrace, spans: tuple[Span, ...] = ()) -> Viewed
 def test_counted_deletions_are_those_of_the_masks(places: list[int], num_held: int) -> None:
     row = ranked(places, num_held)
     data = data_of("ab 12 + 34 = x. Wait, a", row)
-    (deletions,) = by_kind(data)
+    deletions = by_kind(data)
     assert deletions.totals.sum() == 23
     for percent in (30, 37, 50, 99, 100):
         dropped = ~row.kept(percent / 100)
-        for name, deleted in zip(deletions.names, deletions.deleted[:, PERCENTS.index(percent)], strict=True):
+        for name, deleted in zip(deletions.names, deletions.deleted[0, :, PERCENTS.index(percent)], strict=True):
             code = next(k for k in TokenKind if k.label == name)
             assert deleted == (dropped & (data.kinds["t"] == code)).sum()
 
@@ -91,10 +90,11 @@ def test_planted_labels_are_counted_with_the_essential_ones_first() -> None:
         Span(start=0, end=2, kind="dead_end", essential=False),
         Span(start=2, end=4, kind="result", essential=True),
     )
-    (deletions,) = by_label(data_of("abcd", ranked([3, 2, 1, 0]), spans))
+    deletions = by_label(data_of("abcd", ranked([3, 2, 1, 0]), spans))
+    assert deletions is not None
     assert deletions.names == ("result *", "dead end")
-    assert deletions.share(50).tolist() == [0.0, 1.0]
-    assert by_label(data_of("abcd", ranked([3, 2, 1, 0]))) == []
+    assert deletions.share(50).tolist() == [[0.0, 1.0]]
+    assert by_label(data_of("abcd", ranked([3, 2, 1, 0]))) is None
 
 
 @given(st.integers(0, 5000), st.integers(1, 100), st.integers(0, 50))
@@ -142,9 +142,8 @@ def test_ratios_of_one_scorer_share_an_order_and_other_rules_are_named(tmp_path:
     for ratio in (0.5, 0.7):
         world.run("cts", ratio, world.compressed("cts", ratio))
     world.run("cts", 0.6, world.compressed("cts", 0.6, {"protection": Protection.math}))
-    view = viewed(collect(tmp_path / "runs").runs, Sources(), limit=3)
-    assert view.missing == ()
-    (data,) = view.data
+    (data,), missing = viewed(collect(tmp_path / "runs").runs, Sources(), limit=3)
+    assert missing == []
     assert [(r.label, r.ratios) for r in data.rankers] == [("cts", (0.5, 0.7)), ("cts, protection=math", (0.6,))]
     assert (len(data.traces), data.num_traces) == (3, 4)
 
@@ -158,9 +157,9 @@ def test_compressions_without_an_order_have_a_reason(tmp_path: Path) -> None:
     content = json.loads(manifest.read_text().replace("ranking.parquet", "compressed.parquet"))
     del content["checksum"]
     manifest.write_text(json.dumps(content))
-    view = viewed(collect(tmp_path / "runs").runs, Sources())
-    assert not view.data
-    assert [m.partition(": ")[2].partition(",")[0] for m in view.missing] == [
+    data, missing = viewed(collect(tmp_path / "runs").runs, Sources())
+    assert not data
+    assert [m.partition(": ")[2].partition(",")[0] for m in missing] == [
         f"artifact {compressed.key} was made by an earlier release", "it keeps every token",
     ]  # fmt: skip
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from cotpress.records import Trace
-from cotpress.report.figure import Drawing
 from cotpress.report.page import work_table
 from cotpress.report.results import Sources, StageRecord, collect
 from cotpress.report.work import curves, loss_picture, time_picture, work
@@ -20,14 +19,14 @@ def test_shared_artifact_counts_once_and_as_computed_if_any_run_computed_it(tmp_
     for ratio in (0.5, 0.7):
         world.run("cts", ratio, world.compressed("cts", ratio))
     artifacts = work(collect(tmp_path / "runs").runs, Sources())
-    assert [(w.label, w.stage, w.seconds, w.fresh) for w in artifacts] == [
+    assert [(s.title, s.stage, s.seconds, s.fresh) for s, _ in artifacts] == [
         ("data", "data", 0.0, False), ("compress (cts 0.5)", "compress", 3.0, True),
         ("compress (cts 0.7)", "compress", 3.0, True), ("sft (cts 0.5)", "sft", 6.0, True),
         ("sft (cts 0.7)", "sft", 6.0, True),
     ]  # fmt: skip
     table = work_table(artifacts)
     assert table is not None
-    assert [cell.text for cell in table.rows[3].cells][1:5] == ["6 s", "9,000", "1,500", "computed"]
+    assert table.grid.rows[3][1:5] == ("6 s", "9,000", "1,500", "computed")
     picture = time_picture(artifacts)
     assert picture is not None
     assert picture.description.startswith("18 s for 5 artifacts: data 0 s, compress 6 s, sft 12 s")
@@ -41,7 +40,7 @@ def test_label_keeps_brackets_of_names_and_has_no_ratio_for_mixed_students(
 ) -> None:
     world = World(tmp_path, TRACES)
     world.run(system, 0.5, world.compressed("tokenskip", 0.5))
-    assert label in [w.label for w in work(collect(tmp_path / "runs").runs, Sources())]
+    assert label in [stage.title for stage, _ in work(collect(tmp_path / "runs").runs, Sources())]
 
 
 def test_losses_are_read_from_the_logs_and_smoothed(tmp_path: Path) -> None:
@@ -49,7 +48,7 @@ def test_losses_are_read_from_the_logs_and_smoothed(tmp_path: Path) -> None:
     world.run("cts", 0.5, world.compressed("cts", 0.5))
     runs = collect(tmp_path / "runs").runs
     (curve,) = curves(runs, Sources())
-    assert (curve.label, curve.steps[-1], curve.losses[0]) == ("cts 0.5", 30, 3.0)
+    assert (curve.system.title, curve.steps[-1], curve.losses[0]) == ("cts 0.5", 30, 3.0)
     assert len(curve.smooth) == 30
     assert min(curve.losses) <= min(curve.smooth)
     assert curve.smooth[1] == sum(curve.losses[:4]) / 4
@@ -80,7 +79,7 @@ def test_inline_figure_has_the_colours_of_the_page_and_a_title(tmp_path: Path) -
     world.run("cts", 0.5, world.compressed("cts", 0.5))
     picture = loss_picture(curves(collect(tmp_path / "runs").runs, Sources()))
     assert picture is not None
-    svg = Drawing(replace(picture, title="a < b")).inline_svg("f7")
+    svg = replace(picture, title="a < b").inline_svg("f7")
     assert 'role="img" aria-labelledby="f7-title f7-desc"' in svg
     assert '<title id="f7-title">a &lt; b</title>' in svg
     assert "var(--c0)" in svg

@@ -69,12 +69,12 @@ def flow_of(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(models, "model_identity", named)
 
     def tokens_of(config: ModelConfig, _: object) -> Any:
-        found = copy(tokenizer)
-        found.name_or_path = config.name
-        return found
+        renamed = copy(tokenizer)
+        renamed.name_or_path = config.name
+        return renamed
 
     monkeypatch.setattr(models, "load_tokenizer", tokens_of)
-    monkeypatch.setattr(models, "tokenizer_fingerprint", lambda found: found.name_or_path)
+    monkeypatch.setattr(models, "tokenizer_fingerprint", lambda tokenizer: tokenizer.name_or_path)
     monkeypatch.setattr(classifier, "encoder_identity", lambda path: {"hub": path, "commit": "abc"})
     monkeypatch.setattr(stage, "_may_be_longer", lambda *_: False)
     tracker = Tracker(tmp_path)
@@ -115,11 +115,11 @@ def test_scores_of_earlier_releases_are_found_again(overrides: str, tmp_path_fac
 def test_read_by_base_reads_with_what_the_reference_model_is_made_from(flow_of: Callable[..., Flow]) -> None:
     scorers = ["gogi", "answer_attention", "greedy_nll", "step_entropy", "first_token_surprisal"]
     for changes in [*([f"scorer={name}"] for name in scorers), ["scorer=self_information", "scorer.read_by=base"]]:
-        found = flow_of(*changes, "model=qwen14b", "model@reference.base=qwen7b")._scoring.identity
-        assert (found["model"]["model"], found["reference"]) == ("qwen7b", None), changes
+        scored = flow_of(*changes, "model=qwen14b", "model@reference.base=qwen7b")._scoring.identity
+        assert (scored["model"]["model"], scored["reference"]) == ("qwen7b", None), changes
     mixed = ["scorer=mix", "scorer.parts.cts.read_by=base", "scorer.parts.reference_likelihood.read_by=base"]
-    found = flow_of(*mixed, "model=qwen14b", "model@reference.base=qwen7b")._scoring.identity
-    assert {part["model"]["model"] for part in found["parts"].values()} == {"qwen7b"}
+    scored = flow_of(*mixed, "model=qwen14b", "model@reference.base=qwen7b")._scoring.identity
+    assert {part["model"]["model"] for part in scored["parts"].values()} == {"qwen7b"}
     compat = ["scorer=llmlingua", "scorer.read_by=base", "compression=llmlingua_compat"]
     decided = flow_of(*compat, "model=qwen14b", "model@reference.base=qwen7b")._deciding.identity
     assert (decided["model"]["model"], decided["reference"]) == ("qwen7b", None)
@@ -151,9 +151,9 @@ def test_only_the_parts_of_a_mix_that_count_are_part_of_its_key(identity: Identi
 
 
 @pytest.mark.parametrize("scorer", ["random", "head", "stride"])
-def test_what_reads_nothing_depends_on_the_tokenizer_alone(scorer: str, identity: Identity, tmp_path: Path) -> None:
-    found = identity(f"scorer={scorer}")
+def test_scorer_without_a_model_depends_on_the_tokenizer_alone(scorer: str, identity: Identity, tmp_path: Path) -> None:
+    plain = identity(f"scorer={scorer}")
     same = ["model.dtype=bfloat16", "model.context_tokens=77", "model.chat.ratio_marker='x{ratio}'", "reference=none"]
-    assert identity(f"scorer={scorer}", *same) == found
-    assert identity(f"scorer={scorer}", "model@reference.base=tiny") == found  # counted in the student's tokens
-    assert identity(f"scorer={scorer}", "model=tiny") != found
+    assert identity(f"scorer={scorer}", *same) == plain
+    assert identity(f"scorer={scorer}", "model@reference.base=tiny") == plain  # counted in the student's tokens
+    assert identity(f"scorer={scorer}", "model=tiny") != plain

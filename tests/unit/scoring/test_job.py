@@ -8,7 +8,6 @@ from cotpress.errors import ConfigError, DataError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.records import ScoredTrace
 from cotpress.scoring import job as stage
-from cotpress.scoring import parts
 from cotpress.scoring.config import Shard
 from cotpress.scoring.job import Job, scoring_job
 from cotpress.scoring.scorers.self_information import SelfInformationConfig
@@ -21,7 +20,7 @@ from support.scoring import models_of
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 60)
+    monkeypatch.setattr(stage, "CHUNK_CHARACTERS", 60)
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from cotpress.errors import DataError, MemoryLimitError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.records import ReadTrace, ScoredTrace
 from cotpress.scoring import job as stage
-from cotpress.scoring import parts, reader
-from cotpress.scoring.config import Condition
+from cotpress.scoring import reader
+from cotpress.scoring.config import Condition, ReadBy
 from cotpress.scoring.job import ChunkJob, DerivedJob
-from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG, ConditionReading
+from cotpress.scoring.reader import CONDITION_TOO_LONG, TOO_LONG
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig
 from cotpress.scoring.scorers.cts import CtsConfig
 from cotpress.scoring.scorers.random import RandomConfig
@@ -21,7 +21,7 @@ from cotpress.scoring.scorers.reference_walk import ReferenceWalkConfig
 from cotpress.scoring.scorers.self_information import SelfInformationConfig, SelfInformationScorer
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.tables import read_records
-from support.scoring import models_of
+from support.scoring import models_of, reading
 
 CTS = CtsConfig(name="cts")
 
@@ -87,25 +87,25 @@ def test_windows_are_part_of_the_identity_only_if_a_text_may_need_them(fresh, ba
 
 
 def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, trainer, monkeypatch):
-    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 4000)
+    monkeypatch.setattr(stage, "CHUNK_CHARACTERS", 4000)
     monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
-    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(stage, "ROWS_AT_ONCE", 16)
 
     def peak(number):
         rows = [replace(traces[0], id=f"r{i}", thinking=f"{i} " + traces[0].thinking) for i in range(number)]
         data = as_artifact(fresh, rows)
         del rows
-        work = ConditionReading("r", read(tokens_per_batch=1024), lambda: model, Condition.none)
-        reading = ChunkJob(
+        work = reading(read(tokens_per_batch=1024), [model], ReadBy.base, Condition.none)
+        readings = ChunkJob(
             stage="read", label="r", identity={"n": number}, make=lambda: work, traces=data, trainer=trainer,
             store=fresh, record=ReadTrace, file="readings.parquet",
         )  # fmt: skip
         derived = DerivedJob(
-            scorer="s", identity={"n": number}, sources=(reading,), traces=data, store=fresh,
+            scorer="s", identity={"n": number}, sources=(readings,), traces=data, store=fresh,
             combine=SelfInformationScorer(SelfInformationConfig(name="s")).combine,
         )  # fmt: skip
         used = []
-        for job in (reading, derived):
+        for job in (readings, derived):
             tracemalloc.start()
             assert job.artifact().manifest["num_rows"] == number
             used.append(tracemalloc.get_traced_memory()[1])
@@ -124,7 +124,7 @@ def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, tr
 
 
 def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, traces, as_artifact, monkeypatch):
-    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 1)  # one trace per chunk
+    monkeypatch.setattr(stage, "CHUNK_CHARACTERS", 1)  # one trace per chunk
     whole = stage.PredictModule.predict_step
     calls = []
 

@@ -69,6 +69,11 @@ def test_read_by_chooses_the_model(base, trainer, store, reference, traces):
     assert abs(scores[ReadBy.reference] - scores[ReadBy.base]).max() > 0.01
 
 
+def test_loaded_models_require_no_gradients(base, trainer, store, reference):
+    loaded = models_of(base, trainer, store, reference)
+    assert not any(p.requires_grad for by in ReadBy for p in loaded.model(by).parameters())
+
+
 def test_reference_without_weights_is_an_error_that_says_what_it_holds(base, trainer, store):
     def produce(workdir):
         (workdir / "notes.txt").write_text("nothing else")

@@ -40,11 +40,11 @@ def test_context_is_the_one_written_by_hand(condition, template, read, tokenizer
     )
 
 
-def test_what_follows_closes_the_thinking_as_in_training(read, tokenizer, base, traces):
+def test_thinking_is_closed_as_in_training(read, tokenizer, base, traces):
     from cotpress.prompts import ChatFormat
 
     chat, trace = read(Template.chat), traces[0]
-    thinking = chat.thinking_ids(trace).tolist()
+    thinking = chat.tokens(trace)[0].tolist()
     whole = [*chat.context_ids(Condition.question, trace), *thinking, *chat.closing_ids()]
     whole += chat.following_ids(trace.response)
     trained = ChatFormat(tokenizer, base.chat)
@@ -112,7 +112,7 @@ def test_plain_template_needs_a_bos_token(base, store):
         Reader(tokenizer, base, Template.plain, 300)
 
 
-def test_a_trace_is_tokenized_once_however_often_it_is_asked_for(model, read, traces, monkeypatch):
+def test_trace_is_tokenized_once_for_all_its_uses(model, read, traces, monkeypatch):
     from cotpress.scoring import reader
 
     calls = []

@@ -160,9 +160,9 @@ def test_damaged_artifact_is_set_aside_only_with_its_lock_held(tmp_path: Path, m
     (built.path / "rows.txt").write_text("baad")
     lock = second._lock
 
-    def repaired_meanwhile(stage: str, digest: str):
+    def repaired_meanwhile(key: str):
         first.build("data", {}, _write("good"))
-        return lock(stage, digest)
+        return lock(key)
 
     monkeypatch.setattr(second, "_lock", repaired_meanwhile)
     calls: list[int] = []

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.answers import Extractor
 from cotpress.config import TrainConfig, register_schemas, to_objects
-from cotpress.evaluation import validation
+from cotpress.evaluation import stage
 from cotpress.evaluation.protocol import Protocol
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.prompts import ChatFormat
@@ -48,7 +48,7 @@ class Questioned:
 @pytest.fixture
 def questioned(monkeypatch: pytest.MonkeyPatch) -> Questioned:
     replacement = Questioned()
-    monkeypatch.setattr(validation, "answer_problems", replacement)
+    monkeypatch.setattr(stage, "answer_problems", replacement)
     return replacement
 
 

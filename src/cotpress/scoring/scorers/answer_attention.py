@@ -16,7 +16,6 @@ Shape suffixes: H heads, K key-value heads, L positions, Q query positions, W wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,12 @@ from cotpress.settings import Count
 
 if TYPE_CHECKING:
     import torch
+
+_NAME = "cotpress_received_attention"
+_WEIGHTS_AT_ONCE = 2**24
+"""Largest number of attention weights held at a time (64 MB in float32)."""
+_ALTERS_WEIGHTS = ("sliding_window", "softcap", "s_aux", "position_bias")
+"""Arguments of attention functions that make the weights something else than the softmax of query times key."""
 
 
 class Query(Enum):
@@ -72,19 +77,11 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
         """See `ModelScorer`; with `query=close` nothing follows the closing."""
         return super().after_ids(trace) if self.reads_response else self._reader.closing_ids()
 
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`; one trace at a time."""
-        for trace in traces:
-            ids, keys, following = self.whole(trace)
-            queries = following if self.reads_response else range(len(ids) - 1, len(ids))
-            yield received_attention(self._model, ids, queries=queries, keys=keys, num_layers=self.config.num_layers)
-
-
-_NAME = "cotpress_received_attention"
-_WEIGHTS_AT_ONCE = 2**24
-"""Largest number of attention weights held at a time (64 MB in float32)."""
-_ALTERS_WEIGHTS = ("sliding_window", "softcap", "s_aux", "position_bias")
-"""Arguments of attention functions that make the weights something else than the softmax of query times key."""
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
+        """See `TokenScorer`."""
+        ids, keys, following = self.whole(trace)
+        queries = following if self.reads_response else range(len(ids) - 1, len(ids))
+        return received_attention(self._model, ids, queries=queries, keys=keys, num_layers=self.config.num_layers)
 
 
 def refuse_windows(model: torch.nn.Module, num_layers: int) -> None:
@@ -108,98 +105,69 @@ def refuse_windows(model: torch.nn.Module, num_layers: int) -> None:
 def received_attention(
     model: torch.nn.Module, ids: Sequence[int], *, queries: range, keys: range, num_layers: int
 ) -> NDArray[np.float32]:
-    """Attention weight on each key position, the mean over queries, heads and the topmost layers.
+    """Attention weight on each key position, the mean over query positions, heads and the topmost layers.
 
-    Args:
-        model: A causal language model in eval mode, with or without PEFT.
-        ids: Token ids of the whole sequence; not padded.
-        queries: Positions that attend; at least one.
-        keys: Positions that are attended to.
-        num_layers: Number of layers, from the top.
-
-    Returns:
-        float32 `[len(keys)]`, in [0, 1]; softmax in float32 over all positions up to the query.
+    The model is in eval mode, with or without PEFT; the ids are those of the whole text; there is at least one query.
+    Returns float32 `[len(keys)]`, in [0, 1]; softmax in float32 over all positions up to the query.
     """
     import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     from cotpress.modeling.loading import split_head
 
     decoder: Any = split_head(model).decoder
     total = int(decoder.config.num_hidden_layers)
-    watch = _Watch(queries, keys, frozenset(range(total - num_layers, total)))
-    ids_L = torch.tensor(ids, device=next(decoder.parameters()).device)
-    with torch.inference_mode(), _watched_by(decoder, watch):
-        decoder(input_ids=ids_L[None], use_cache=False)
-    return watch.mean()
+    layers = range(total - num_layers, total)
+    num_heads: dict[int, int] = {}
+    received_K = torch.zeros(len(keys), dtype=torch.float64)
 
-
-class _Watch:
-    """An attention function of transformers that adds up the weights of the key positions."""
-
-    def __init__(self, queries: range, keys: range, layers: frozenset[int]) -> None:
-        import torch
-
-        self._queries, self._keys, self._layers = queries, keys, layers
-        self._received = torch.zeros(len(keys), dtype=torch.float64)
-        self._seen: set[int] = set()
-        self._num_rows = 0
-
-    def __call__(
-        self, module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, *value_and_mask: Any, **options: Any
+    def attend(
+        module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, *value_and_mask: Any, **options: Any
     ) -> Any:
         """Called by each attention layer with query `[1, H, L, W]` and key `[1, K, L, W]`."""
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
         layer = int(getattr(module, "layer_idx", -1))
-        if layer in self._layers:
+        if layer in layers:
             odd = [name for name in _ALTERS_WEIGHTS if options.get(name) is not None]
             if odd:
                 raise ModelError(f"{type(module).__name__} uses {', '.join(odd)}: its attention cannot be observed")
             scaling = options.get("scaling")
-            self._add(query[0], key[0], query.shape[-1] ** -0.5 if scaling is None else scaling)
-            self._seen.add(layer)
+            scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+            for weights_HQL in _weights(query[0], key[0], scaling, queries):
+                received_K.add_(weights_HQL[:, :, keys.start : keys.stop].sum(dim=(0, 1)).cpu())
+            num_heads[layer] = query.shape[1]
         return sdpa_attention_forward(module, query, key, *value_and_mask, **options)
 
-    def _add(self, query_HLW: torch.Tensor, key_KLW: torch.Tensor, scaling: float) -> None:
-        import torch
-
-        num_heads, length, width = query_HLW.shape
-        at_once = max(_WEIGHTS_AT_ONCE // (num_heads * length), 1)
-        key_KWL = key_KLW.float().transpose(1, 2)
-        place_L = torch.arange(length, device=query_HLW.device)
-        for first in range(self._queries.start, self._queries.stop, at_once):
-            place_Q = place_L[first : min(first + at_once, self._queries.stop)]
-            # Heads that share a key-value head are neighbours.
-            rows = query_HLW[:, place_Q].float().reshape(len(key_KLW), -1, width)
-            logits_HQL = (rows @ key_KWL * scaling).view(num_heads, len(place_Q), length)
-            logits_HQL.masked_fill_(place_L > place_Q[:, None], float("-inf"))
-            weights = logits_HQL.softmax(dim=-1)[:, :, self._keys.start : self._keys.stop]
-            self._received += weights.sum(dim=(0, 1)).cpu()
-            self._num_rows += num_heads * len(place_Q)
-
-    def mean(self) -> NDArray[np.float32]:
-        """Mean weight of each key position over all rows."""
-        if self._seen != self._layers:
-            raise ModelError(
-                f"attention could be observed in layers {sorted(self._seen)} of {sorted(self._layers)}: this "
-                "architecture does not use transformers' attention interface. Fix: choose another scorer"
-            )
-        received: NDArray[np.float32] = (self._received / self._num_rows).float().numpy()
-        return received
-
-
-@contextmanager
-def _watched_by(decoder: Any, watch: _Watch) -> Iterator[None]:
-    """Route attention through `watch` inside."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     own = decoder.config._attn_implementation
-    ALL_ATTENTION_FUNCTIONS[_NAME] = watch
-    ALL_MASK_ATTENTION_FUNCTIONS[_NAME] = sdpa_mask
+    ALL_ATTENTION_FUNCTIONS[_NAME], ALL_MASK_ATTENTION_FUNCTIONS[_NAME] = attend, sdpa_mask
     try:
         decoder.set_attn_implementation(_NAME)
-        yield
+        with torch.inference_mode():
+            decoder(input_ids=torch.tensor(ids, device=next(decoder.parameters()).device)[None], use_cache=False)
     finally:
         decoder.set_attn_implementation(own)
         del ALL_ATTENTION_FUNCTIONS[_NAME], ALL_MASK_ATTENTION_FUNCTIONS[_NAME]
+    if num_heads.keys() != set(layers):
+        raise ModelError(
+            f"attention could be observed in layers {sorted(num_heads)} of {[*layers]}: this "
+            "architecture does not use transformers' attention interface. Fix: choose another scorer"
+        )
+    received: NDArray[np.float32] = (received_K / (sum(num_heads.values()) * len(queries))).float().numpy()
+    return received
+
+
+def _weights(query_HLW: torch.Tensor, key_KLW: torch.Tensor, scaling: float, queries: range) -> Iterator[torch.Tensor]:
+    """Yield the attention weights of some queries at a time, float32 `[H, Q, L]`."""
+    import torch
+
+    num_heads, length, width = query_HLW.shape
+    at_once = max(_WEIGHTS_AT_ONCE // (num_heads * length), 1)
+    key_KWL = key_KLW.float().transpose(1, 2)
+    place_L = torch.arange(length, device=query_HLW.device)
+    for first in range(queries.start, queries.stop, at_once):
+        place_Q = place_L[first : min(first + at_once, queries.stop)]
+        # Heads that share a key-value head are neighbours.
+        rows = query_HLW[:, place_Q].float().reshape(len(key_KLW), -1, width)
+        logits_HQL = (rows @ key_KWL * scaling).view(num_heads, len(place_Q), length)
+        yield logits_HQL.masked_fill_(place_L > place_Q[:, None], float("-inf")).softmax(dim=-1)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
+from transformers import DataCollatorForTokenClassification
 
 from cotpress.devices.lightning import ctrl_c_stops, one_device_trainer, quiet_lightning
 from cotpress.devices.memory import smaller_batches
@@ -40,19 +41,12 @@ log = logging.getLogger(__name__)
 
 KEEP = 1
 """Index of the class that means keep, as in the published LLMLingua-2 models."""
-
 IGNORE = -100
 WARMUP_FRACTION = 0.1
 
 
 class Encoded(NamedTuple):
-    """A text in the encoder's tokens.
-
-    Attributes:
-        token_ids: int32 `[n]`, without special tokens.
-        offsets: int32 `[n, 2]`, covering the text.
-        word_ids: int64 `[n]`, ascending: the pre-tokenizer's word each token belongs to.
-    """
+    """A text in the encoder's tokens: `Tokens`, and the pre-tokenizer's word of each, int64 `[n]`, ascending."""
 
     token_ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
@@ -83,9 +77,11 @@ class Classifier:
         if not 1 <= window_tokens <= limit - 2:
             raise ConfigError(f"scorer.window_tokens: got {window_tokens}, this encoder allows 1 to {limit - 2}")
         self.window_tokens = window_tokens
+        tokenizer.padding_side = "right"  # tokens are found again by their place in a row
+        self.collate = DataCollatorForTokenClassification(tokenizer, label_pad_token_id=IGNORE)
 
     def encode(self, text: str) -> Encoded:
-        """`text` in the encoder's tokens."""
+        """Split `text` into the encoder's tokens."""
         ids, offsets = tokenize_with_offsets(self.tokenizer, text)
         words: list[int | None] = encode_plainly(self.tokenizer, text).word_ids()
         # A token that was added to the tokenizer belongs to no word: it is its own.
@@ -94,17 +90,9 @@ class Classifier:
         starts[1:] = (known[1:] != known[:-1]) | (known[1:] < 0)
         return Encoded(ids, offsets, np.cumsum(starts) - 1)
 
-    def batch(self, windows_ids: Sequence[NDArray[np.int32]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask, int64 `[B, L]`, of windows between the encoder's two special tokens."""
-        first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        longest = max(map(len, windows_ids)) + 2
-        ids = torch.full((len(windows_ids), longest), int(self.tokenizer.pad_token_id), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, window in enumerate(windows_ids):
-            whole = torch.tensor([first, *window.tolist(), last])
-            ids[row, : len(whole)] = whole
-            mask[row, : len(whole)] = 1
-        return ids, mask
+    def example(self, window: NDArray[np.int32]) -> dict[str, list[int]]:
+        """Put the tokens of a window between the encoder's two special tokens, for `collate`."""
+        return {"input_ids": [self.tokenizer.cls_token_id, *window.tolist(), self.tokenizer.sep_token_id]}
 
     def keep_probabilities(self, texts: Sequence[Encoded], tokens_per_batch: int) -> Iterator[NDArray[np.float32]]:
         """Yield P(keep) of every token, float32 `[n]` in [0, 1], one array per text, in order."""
@@ -117,11 +105,8 @@ class Classifier:
 
     @torch.inference_mode()
     def _score(self, parts: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
-        ids, mask = self.batch(parts)
-        logits = self.model(
-            input_ids=ids.to(self.model.device), attention_mask=mask.to(self.model.device)
-        ).logits.float()
-        keep = logits.softmax(dim=-1)[..., KEEP].cpu().numpy()
+        batch = self.collate([self.example(part) for part in parts]).to(self.model.device)
+        keep = self.model(**batch).logits.float().softmax(dim=-1)[..., KEEP].cpu().numpy()
         return [keep[row, 1 : len(part) + 1] for row, part in enumerate(parts)]
 
 
@@ -158,15 +143,14 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
     from transformers import AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
+    options = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    if new_head:
+        options["num_labels"] = 2
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # the report of a head that is new on purpose
     try:
         with reading(f"'{config.path}' cannot be loaded as a token classifier from {folder}"), quiet_transformers():
-            loaded: Any = AutoModelForTokenClassification.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                output_loading_info=True,
-                **({"num_labels": 2} if new_head else {}),
-            )  # fmt: skip
+            loaded: Any = AutoModelForTokenClassification.from_pretrained(folder, trust_remote_code=False, **options)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -208,44 +192,41 @@ def build_classifier(
         ModelError: The encoder or classifier cannot be loaded.
         TrainingError: The loss is not finite.
     """
-    if not config.train:
-        return load_classifier(encoder_directory(config.path), config, new_head=False, device=device)
-    identity = classifier_identity(config, distilled)
-    assert distilled is not None
-    labels = distilled.file(VALUABLE_FILE)
-    trained = store.build("classifier", identity, lambda workdir: _train(config, labels, workdir, device))
-    return load_classifier(trained.path, config, new_head=False, device=device)
+    if config.train:
+        identity = classifier_identity(config, distilled)
+        assert distilled is not None
+        labels = distilled.file(VALUABLE_FILE)
+        folder = store.build("classifier", identity, lambda workdir: _train(config, labels, workdir, device)).path
+    else:
+        folder = encoder_directory(config.path)
+    return load_classifier(folder, config, new_head=False, device=device)
 
 
-_Example = tuple[NDArray[np.int32], NDArray[np.bool_]]
-"""Token ids of a window, and the labels to keep them."""
-
-
-def _train(config: TokenskipConfig, labels: Path, workdir: Path, device: torch.device) -> Summary:
-    traces = read_records(labels, ValuableTrace)
+def _train(config: TokenskipConfig, labelled: Path, workdir: Path, device: torch.device) -> Summary:
+    traces = read_records(labelled, ValuableTrace)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         classifier = load_classifier(encoder_directory(config.path), config, new_head=True, device=device)
         freeze_lower_layers(classifier.model, config.trained_layers)
-        examples: list[_Example] = []
+        examples, num_tokens, num_kept = [], 0, 0
         for trace in traces:
             tokens = classifier.encode(trace.thinking)
             keep = spans_to_mask(tokens.offsets, trace.valuable)
-            parts = windows(tokens.word_ids, classifier.window_tokens)
-            examples += [(tokens.token_ids[part], keep[part]) for part in parts]
-        num_tokens = sum(len(keep) for _, keep in examples)
-        share = sum(int(keep.sum()) for _, keep in examples) / max(num_tokens, 1)
+            num_tokens, num_kept = num_tokens + len(keep), num_kept + int(keep.sum())
+            for part in windows(tokens.word_ids, classifier.window_tokens):
+                labels = [IGNORE, *keep[part].astype(int).tolist(), IGNORE]
+                examples.append({**classifier.example(tokens.token_ids[part]), "labels": labels})
+        share = num_kept / max(num_tokens, 1)
         if not 0 < share < 1:
             raise DataError(
                 f"the distilled labels keep {share:.0%} of {num_tokens} tokens in {len(traces)} traces: a classifier "
                 "learns nothing from them. Fix: choose another distill.extractor, or a published classifier"
             )
-        module = KeepDropModule(classifier.model, config.learning_rate)
-        _fit(module, _loader(classifier, examples, config), config, device)
+        last_loss = _fit(classifier, examples, config, device)
     with quiet_transformers():
         classifier.model.save_pretrained(workdir)
     classifier.tokenizer.save_pretrained(workdir)
-    facts = {"num_tokens": num_tokens, "keep_share": round(share, 4), "last_loss": round(module.last_loss, 4)}
+    facts = {"num_tokens": num_tokens, "keep_share": round(share, 4), "last_loss": round(last_loss, 4)}
     log.info("classifier: trained on %d tokens, %.0f %% of them kept by the labels", num_tokens, 100 * share)
     return Summary(num_rows=len(traces), facts=facts)
 
@@ -264,19 +245,6 @@ def freeze_lower_layers(model: "PreTrainedModel", trained_layers: int | None) ->
     encoder.requires_grad_(False)
     for layer in layers[len(layers) - trained_layers :]:
         layer.requires_grad_(True)
-
-
-def _loader(classifier: Classifier, examples: list[_Example], config: TokenskipConfig) -> DataLoader[Any]:
-    def collate(batch: list[_Example]) -> dict[str, torch.Tensor]:
-        ids, mask = classifier.batch([token_ids for token_ids, _ in batch])
-        labels = torch.full_like(ids, IGNORE)
-        for row, (_, keep) in enumerate(batch):
-            labels[row, 1 : len(keep) + 1] = torch.from_numpy(keep.astype(np.int64))
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-    order = torch.Generator().manual_seed(config.seed)
-    dataset: Any = examples
-    return DataLoader(dataset, config.batch_size, shuffle=True, generator=order, collate_fn=collate)
 
 
 class KeepDropModule(pl.LightningModule):
@@ -313,9 +281,14 @@ class KeepDropModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _fit(module: KeepDropModule, loader: DataLoader[Any], config: TokenskipConfig, device: torch.device) -> None:
-    num_windows = len(loader.dataset) * config.epochs  # type: ignore[arg-type]
-    with Progress("train classifier", num_windows, "windows") as progress, quiet_lightning():
+def _fit(classifier: Classifier, examples: Any, config: TokenskipConfig, device: torch.device) -> float:
+    """Train the classifier; returns the loss of the last batch."""
+    module = KeepDropModule(classifier.model, config.learning_rate)
+    order = torch.Generator().manual_seed(config.seed)
+    loader: DataLoader[Any] = DataLoader(
+        examples, config.batch_size, shuffle=True, generator=order, collate_fn=classifier.collate
+    )
+    with Progress("train classifier", len(examples) * config.epochs, "windows") as progress, quiet_lightning():
         # Lightning's advice on data workers, logging and unused GPUs: none applies to a minute of training.
         warnings.simplefilter("ignore")
         show = pl.callbacks.LambdaCallback(
@@ -324,7 +297,8 @@ def _fit(module: KeepDropModule, loader: DataLoader[Any], config: TokenskipConfi
             )
         )
         trainer = one_device_trainer(device, callbacks=[show], max_epochs=config.epochs, gradient_clip_val=1.0)
-        module.model.train()
+        classifier.model.train()
         with ctrl_c_stops(trainer):
             trainer.fit(module, loader)
-    module.model.to(device).eval()
+    classifier.model.to(device).eval()
+    return module.last_loss

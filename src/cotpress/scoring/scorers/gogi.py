@@ -8,16 +8,15 @@ Source    Adaptive GoGI-Skip, arXiv 2505.08392, which chooses one middle layer p
           same in every model. No released code was found, and texts about the paper disagree on the norm (L1 or L2).
           Its threshold that moves with the entropy at run time is a selection and not part of the score.
 
-The output of the observed layer is replaced by a detached copy, and no parameter takes part, so the graph holds the
-upper layers only; logits are made and differentiated a bounded number of rows at a time.
+The output of the observed layer is replaced by a detached copy, and no parameter requires a gradient, so the graph
+holds the upper layers only; logits are made and differentiated a bounded number of rows at a time.
 
 Shape suffixes: L positions, D hidden size, N target tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,6 +32,9 @@ from cotpress.settings import interval
 
 if TYPE_CHECKING:
     import torch
+
+_LOGITS_AT_ONCE = 2**24
+"""Largest number of logits held at a time; their float32 copy, softmax and gradient take 64 MB each."""
 
 
 class Target(Enum):
@@ -72,15 +74,10 @@ class GogiScorer(ModelScorer[GogiConfig]):
         """See `ModelScorer`: the response, or the gold answer alone."""
         return trace.answer if self.config.target is Target.answer else trace.response
 
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`; one trace at a time."""
-        for trace in traces:
-            ids, thinking, following = self.whole(trace)
-            yield hidden_gradient_norms(self._model, ids, layer=self._layer, observed=thinking, target=following)
-
-
-_LOGITS_AT_ONCE = 2**24
-"""Largest number of logits held at a time; their float32 copy, softmax and gradient take 64 MB each."""
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
+        """See `TokenScorer`."""
+        ids, thinking, following = self.whole(trace)
+        return hidden_gradient_norms(self._model, ids, layer=self._layer, observed=thinking, target=following)
 
 
 def decoder_layers(model: torch.nn.Module) -> Sequence[torch.nn.Module]:
@@ -103,15 +100,9 @@ def hidden_gradient_norms(
 ) -> NDArray[np.float32]:
     """L1 norms of the gradient of -log p(target | everything before it) with respect to hidden states.
 
-    Args:
-        model: A causal language model in eval mode, with or without PEFT.
-        ids: Token ids of the whole sequence.
-        layer: Its output is observed, counted from 1; of the topmost one before the final norm.
-        observed: Positions whose hidden states are observed.
-        target: Positions of the tokens to be explained, summed over; its first is not 0.
-
-    Returns:
-        float32 `[len(observed)]`, in nats per unit of the hidden states.
+    The states are the output of one layer, counted from 1 (of the topmost one before the final norm), at the observed
+    positions; the loss is summed over the target's positions, of which none is 0. The model is in eval mode, with or
+    without PEFT. Returns float32 `[len(observed)]`, in nats per unit of the hidden states.
     """
     import torch
 
@@ -119,10 +110,17 @@ def hidden_gradient_norms(
 
     if not 0 < target.start < target.stop <= len(ids):
         raise ValueError(f"the target {target} is empty, outside the sequence, or has nothing before it")
-    observed_layer = decoder_layers(model)[layer - 1]
     split = split_head(model)
     ids_L = torch.tensor(ids, device=next(split.decoder.parameters()).device)
-    with torch.enable_grad(), _frozen(model), _cut_at(observed_layer) as leaves:
+    leaves: list[torch.Tensor] = []
+
+    def cut(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        # Some architectures return more than the hidden states.
+        hidden, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+        leaves.append(hidden.detach().requires_grad_())
+        return leaves[-1] if rest is None else (leaves[-1], *rest)
+
+    with torch.enable_grad(), decoder_layers(model)[layer - 1].register_forward_hook(cut):
         last_LD = split.decoder(input_ids=ids_L[None], use_cache=False).last_hidden_state[0]
         # Position t predicts token t + 1.
         hidden_ND = last_LD[target.start - 1 : target.stop - 1]
@@ -139,40 +137,8 @@ def _slope_of_loss(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: to
     vocabulary = int(head.weight.shape[0])  # type: ignore[index]
     rows = max(_LOGITS_AT_ONCE // vocabulary, 1)
     slopes: list[torch.Tensor] = []
-    for first in range(0, len(targets_N), rows):
-        piece_ND = hidden_ND[first : first + rows].requires_grad_()
-        logits_NV = head(piece_ND).float()
-        loss = torch.nn.functional.cross_entropy(logits_NV, targets_N[first : first + rows], reduction="sum")
-        slopes += torch.autograd.grad(loss, piece_ND)
+    for states_ND, chosen_N in zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True):
+        states_ND.requires_grad_()
+        loss = torch.nn.functional.cross_entropy(head(states_ND).float(), chosen_N, reduction="sum")
+        slopes += torch.autograd.grad(loss, states_ND)
     return torch.cat(slopes)
-
-
-@contextmanager
-def _frozen(model: torch.nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient inside."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def _cut_at(layer: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """The layers above read a detached copy of this layer's output, which is appended to the yielded list."""
-    leaves: list[torch.Tensor] = []
-
-    def replace(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
-        # Some architectures return more than the hidden states.
-        hidden, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        leaves.append(hidden.detach().requires_grad_())
-        return leaves[-1] if rest is None else (leaves[-1], *rest)
-
-    handle = layer.register_forward_hook(replace)
-    try:
-        yield leaves
-    finally:
-        handle.remove()

@@ -13,22 +13,23 @@ perplexity, which is the same order, and counts all text after the thinking, clo
 A trace of n tokens costs n / k rounds of n candidates each, so the length is limited. Keys and values of the full text
 are computed once; every batch of neighbouring deletions starts from the part of them that its texts share.
 
-Shape suffixes: L positions of the full text, B deletions in a batch, R positions of their rest, N scored positions.
+Shape suffixes: L positions of the full text, B deletions in a batch, R positions of their rest, N counted positions.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cotpress.devices.memory import smaller_batches
 from cotpress.records import Trace
 from cotpress.scoring.config import ReadingConfig
-from cotpress.scoring.reader import ModelScorer, Whole
+from cotpress.scoring.reader import ModelScorer
 from cotpress.settings import Count
 
 if TYPE_CHECKING:
@@ -60,17 +61,9 @@ class GreedyNllScorer(ModelScorer[GreedyNllConfig]):
             return reason
         return f"thinking longer than scorer.max_tokens={self.config.max_tokens}"
 
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """See `TokenScorer`; one trace at a time."""
-        for trace in traces:
-            order = self._deletion_order(self.whole(trace))
-            scores = np.empty(len(order), dtype=np.float32)
-            scores[order] = np.arange(len(order))
-            yield scores
-
-    def _deletion_order(self, whole: Whole) -> list[int]:
-        """Indices of thinking tokens, first deleted first."""
-        ids, thinking, following = whole
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
+        """See `TokenScorer`."""
+        ids, thinking, following = self.whole(trace)
         remaining, deleted = list(range(len(thinking))), []
         while len(remaining) > 1:
             end = thinking.start + len(remaining)
@@ -84,7 +77,9 @@ class GreedyNllScorer(ModelScorer[GreedyNllConfig]):
             best = np.argsort(-joint, kind="stable")[: self.config.deletions_per_round]
             deleted += [remaining[i] for i in best]
             remaining = [token for i, token in enumerate(remaining) if i not in set(best.tolist())]
-        return deleted + remaining
+        scores = np.empty(len(thinking), dtype=np.float32)
+        scores[deleted + remaining] = np.arange(len(thinking))
+        return scores
 
 
 def deletion_logprobs(
@@ -93,22 +88,18 @@ def deletion_logprobs(
     """log p of the text after the context, with one of the deletable tokens left out, for each of them, in nats.
 
     Deleting any token out of a run of equal ones gives the same text; it is computed once, so their values are equal.
-
-    Args:
-        model: A causal language model in eval mode, with or without PEFT.
-        ids: Token ids of the whole sequence; the tokens before the deletable ones are the context.
-        deletable: Positions to leave out, one at a time; not the first and not the last position of the sequence.
-        uncounted: Positions after them that are read, but whose log-probabilities are not part of the sum.
-        tokens_per_batch: Tokens per forward pass; changes speed and memory only.
+    The tokens before the deletable ones, at least one, are the context; at least one follows. The model is in eval
+    mode, with or without PEFT; `tokens_per_batch` changes speed and memory only.
 
     Returns:
-        float64 `[len(deletable)]`, sums over the remaining deletable tokens and all that follows, without `uncounted`.
+        float64 `[len(deletable)]`, sums over the remaining deletable tokens and all that follows, without the positions
+        `uncounted`, which are only read.
     """
     if not 0 < deletable.start < deletable.stop < len(ids):
         raise ValueError(f"the deletable positions {deletable} need a token before and a token after them")
     import torch
+    from transformers import DynamicCache
 
-    from cotpress.devices.memory import smaller_batches
     from cotpress.modeling.loading import split_head
 
     with torch.inference_mode():
@@ -117,61 +108,48 @@ def deletion_logprobs(
         counted_L = torch.ones(len(ids), dtype=torch.bool, device=ids_L.device)
         counted_L[: deletable.start] = False
         counted_L[uncounted.start : uncounted.stop] = False
-        cache, logprob_before_L = _read_whole(split, ids_L, counted_L)
+        # Without its config the cache keeps every position in every layer, also where attention slides.
+        cache = DynamicCache()
+        logprobs_L = torch.nn.functional.pad(_counted_logprobs(split, cache, ids_L[None], counted_L[None])[0], (1, 0))
+        before_L = logprobs_L.cumsum(0) - logprobs_L
+
+        def left_out(batch: Sequence[int]) -> list[float]:
+            # The token before the first deletion is read again: it predicts the first token that differs.
+            start = batch[0] - 1
+            place_R = torch.arange(start, len(ids_L) - 1, device=ids_L.device)
+            place_BR = place_R + (place_R >= torch.tensor(batch, device=ids_L.device)[:, None])
+            shared = DynamicCache()
+            if start:
+                shared = copy.deepcopy(cache)
+                shared.crop(start - shared.get_seq_length())
+                shared.batch_repeat_interleave(len(batch))
+            rest_B = _counted_logprobs(split, shared, ids_L[place_BR], counted_L[place_BR]).sum(dim=1)
+            return cast("list[float]", (before_L[batch[0]] + rest_B).tolist())
 
         runs = [p for p in deletable if p == deletable.start or ids[p] != ids[p - 1]]
         values: list[float] = []
         smaller = smaller_batches(model, "reading a text without each of its tokens")
-
-        def left_out(batch: Sequence[int]) -> list[float]:
-            rest_B = _rest_logprobs(split, cache, ids_L, counted_L, batch)
-            return cast("list[float]", (logprob_before_L[batch[0]] + rest_B).tolist())
-
         while len(values) < len(runs):
             batch = runs[len(values) :][: max(tokens_per_batch // (len(ids) - runs[len(values)]), 1)]
             values += smaller.run(batch, left_out, lambda place: len(ids) - place)
         return np.repeat(np.array(values), np.diff([*runs, deletable.stop]))
 
 
-def _read_whole(split: SplitModel, ids_L: torch.Tensor, counted_L: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
-    """Keys and values of the full text, and the counted log-probability before each position, float64 `[L]`."""
-    import torch
-    from transformers import DynamicCache
-
-    from cotpress.modeling.head import target_logprobs
-    from cotpress.modeling.loading import cache_argument
-
-    # Without its config the cache keeps every position in every layer, also where attention slides.
-    cache = DynamicCache()
-    output = split.decoder(input_ids=ids_L[None, :-1], **cache_argument(cache), use_cache=True)
-    logprobs_L = torch.zeros(len(ids_L), dtype=torch.float64, device=ids_L.device)
-    hidden = output.last_hidden_state[0, counted_L[1:]]
-    logprobs_L[counted_L] = target_logprobs(split.head, hidden, ids_L[counted_L]).double()
-    return cache, logprobs_L.cumsum(0) - logprobs_L
-
-
-def _rest_logprobs(
-    split: SplitModel, cache: DynamicCache, ids_L: torch.Tensor, counted_L: torch.Tensor, batch: Sequence[int]
+def _counted_logprobs(
+    split: SplitModel, cache: DynamicCache, ids_BL: torch.Tensor, counted_BL: torch.Tensor
 ) -> torch.Tensor:
-    """Counted log-probability of everything from the first deletion of the batch on, float64 `[B]`."""
+    """Log-probability of each token but the first, 0 where it is not counted, float64 `[B, L - 1]`.
+
+    The tokens are read after those in the cache, and all but the last are added to it.
+    """
     import torch
-    from transformers import DynamicCache
 
     from cotpress.modeling.head import target_logprobs
     from cotpress.modeling.loading import cache_argument
 
-    # The token before the first deletion is read again: it predicts the first token that differs.
-    start = batch[0] - 1
-    place_R = torch.arange(start, len(ids_L) - 1, device=ids_L.device)
-    deleted_B1 = torch.tensor(batch, device=ids_L.device)[:, None]
-    place_BR = place_R + (place_R >= deleted_B1)
-    ids_BR, counted_BR = ids_L[place_BR], counted_L[place_BR][:, 1:]
-    shared = copy.deepcopy(cache) if start else DynamicCache()
-    if start:
-        shared.crop(start - shared.get_seq_length())
-        shared.batch_repeat_interleave(len(batch))
-    output = split.decoder(input_ids=ids_BR[:, :-1], **cache_argument(shared), use_cache=True)
-    values_N = target_logprobs(split.head, output.last_hidden_state[counted_BR], ids_BR[:, 1:][counted_BR]).double()
-    logprobs = torch.zeros(counted_BR.shape, dtype=torch.float64, device=ids_L.device)
-    logprobs[counted_BR] = values_N
-    return logprobs.sum(dim=1)
+    output = split.decoder(input_ids=ids_BL[:, :-1], **cache_argument(cache), use_cache=True)
+    counted = counted_BL[:, 1:]
+    values_N = target_logprobs(split.head, output.last_hidden_state[counted], ids_BL[:, 1:][counted])
+    logprobs = torch.zeros(counted.shape, dtype=torch.float64, device=ids_BL.device)
+    logprobs[counted] = values_N.double()
+    return logprobs

@@ -25,7 +25,7 @@ everything. Only the probabilities of the text's own tokens are computed, one te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,13 +43,16 @@ from cotpress.scoring.scorers.self_information import SelfInformationConfig
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cotpress.scoring.job import ChunkJob
     from cotpress.scoring.models import Models
     from cotpress.store.artifacts import Artifact
 
+CONDITION_TOO_LONG = "condition leaves no room for two windows of compression.iterative_size"
 Settings = CtsConfig | SelfInformationConfig
+Measure = Callable[[NDArray[np.int32], int], NDArray[np.float32]]
+"""Gives each token of a text the value of the token after it: from `ids` and `since` the values of `ids[since:-1]`;
+`ids[:since]` are those of the previous call."""
 
 
 def llmlingua_settings(config: ScorerConfig) -> Settings:
@@ -61,8 +64,6 @@ def llmlingua_settings(config: ScorerConfig) -> Settings:
     if not isinstance(config, CtsConfig | SelfInformationConfig):
         problem = f"scorer: got '{config.name}', but the release knows two scores: scorer=cts, or "
         problem += "scorer=self_information scorer.condition=none (plain LLMLingua)"
-    elif isinstance(config, CtsConfig) and config.condition is Condition.none:
-        problem = "scorer.condition: got 'none', which compares the text with itself. Fix: scorer.condition=answer"
     elif isinstance(config, CtsConfig) and config.baseline is not Condition.none:
         problem = f"scorer.baseline: got '{config.baseline.value}', but the release compares with no condition. "
         problem += "Fix: scorer.baseline=none"
@@ -78,74 +79,56 @@ def llmlingua_settings(config: ScorerConfig) -> Settings:
 
 
 class Rereader:
-    """Reads token ids after those in its key-value cache; a text is read piece by piece while its last part may change.
+    """Reads a text after a fixed prefix, again and again while its end changes; its beginning stays in a cache.
 
     Positions are those in the text at the time of reading.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, prefix: Sequence[int] | NDArray[np.int32] = ()) -> None:
         """Raises ModelError if the architecture of `model`, in eval mode, cannot be split into body and head."""
         from transformers import DynamicCache
 
         from cotpress.modeling.loading import split_head
 
         self._split, self._device = split_head(model), next(model.parameters()).device
+        self._prefix = np.asarray(prefix, dtype=np.int64)
         # Without the model's config: every layer keeps everything, so that the end can be cut off anywhere.
         self._cache = DynamicCache()
 
-    @property
-    def num_read(self) -> int:
-        """Tokens in the cache."""
-        return int(self._cache.get_seq_length())
+    def surprisals(self, ids: NDArray[np.int32], since: int = 0) -> NDArray[np.float32]:
+        """-log p(ids_i+1 | prefix, ids_<=i) in nats for i >= since, float32 `[len(ids) - since - 1]`.
 
-    def surprisals(self, ids: Sequence[int] | NDArray[np.int32], num_unscored: int = 0) -> NDArray[np.float32]:
-        """-log p(ids_i+1 | cache, ids_<=i) in nats, float32 `[len(ids) - num_unscored - 1]`; the ids are then cached.
-
-        Args:
-            ids: At least one token.
-            num_unscored: Tokens at the beginning of `ids` that are only read; the first surprisal is that of token
-                `num_unscored + 1`.
+        `ids[:since]` are those of the previous call. With since=0 the prefix is read together with the text: without a
+        cache the attention needs no mask, which is faster.
         """
         import torch
 
         from cotpress.modeling.head import target_logprobs
         from cotpress.modeling.loading import cache_argument
 
+        if since:
+            self._cache.crop(len(self._prefix) + since - self._cache.get_seq_length())
+            read, num_unscored = ids[since:].astype(np.int64), 0
+        else:
+            self._cache = type(self._cache)()
+            read, num_unscored = np.concatenate([self._prefix, ids]), len(self._prefix)
         with torch.inference_mode():
-            ids_1L = torch.as_tensor(np.asarray(ids, dtype=np.int64), device=self._device)[None]
+            ids_1L = torch.as_tensor(read, device=self._device)[None]
             output = self._split.decoder(input_ids=ids_1L, **cache_argument(self._cache), use_cache=True)
             hidden_LD = output.last_hidden_state[0, num_unscored:-1]
             targets_L = ids_1L[0, num_unscored + 1 :]
             values: NDArray[np.float32] = -target_logprobs(self._split.head, hidden_LD, targets_L).cpu().numpy()
         return values
 
-    def forget_after(self, num_tokens: int) -> None:
-        """Keep the first `num_tokens` of the cache; the next tokens to read follow them."""
-        assert num_tokens <= self.num_read
-        if num_tokens:
-            self._cache.crop(num_tokens - self.num_read)
-        else:
-            self._cache = type(self._cache)()
-
-
-Measure = Callable[[NDArray[np.int32], int], NDArray[np.float32]]
-"""Gives each token of a text the value of the token after it: from `ids` and `since` the values of `ids[since:-1]`;
-`ids[:since]` are those of the previous call."""
-
 
 def window_share(num_condition: int, num_text: int, num_special: int, ratio: float) -> float:
     """Share of the values that the threshold is set at, in [0, 1]: the ratio, as the release distorts it.
 
     The condition is budgeted to the text although it is not part of the result, so the share grows with its length.
-    The order of operations is the release's: the share is later cut to a whole position, where a last bit counts.
-
-    Args:
-        num_condition: Tokens of the condition alone.
-        num_text: Tokens of the text.
-        num_special: Special tokens that the tokenizer puts around any text.
-        ratio: Kept fraction.
+    The arguments are tokens of the condition alone, of the text, of special ones around any text, and the ratio.
     """
-    # The instruction is an empty text.
+    # The instruction is an empty text. The order of operations is the release's: the share is later cut to a whole
+    # position, where a last bit counts.
     budget = (num_special + (num_condition + num_special) + (num_text + num_special)) * ratio - num_special
     return max(min(1.0, budget / (num_text + 3)), 0.0)
 
@@ -160,7 +143,7 @@ def kept_tokens(
         measure: Reads the text.
         num_condition: Tokens of the condition and the blank line after it, which stand before the text.
         share: See `window_share`.
-        iterative_size: Tokens per window, at least 2.
+        iterative_size: Tokens per window.
     """
     cuttable = _first_window(num_condition, len(ids), iterative_size)
     if share >= 1 or not cuttable.any():
@@ -205,20 +188,12 @@ def _first_window(num_condition: int, num_text: int, iterative_size: int) -> NDA
     return cuttable[num_condition:]
 
 
-CONDITION_TOO_LONG = "condition leaves no room for two windows of compression.iterative_size"
-
-
 def decision_job(
     config: ScorerConfig, *, ratio: float, iterative_size: int, traces: Artifact, models: Models
 ) -> ChunkJob:
     """Build the job that decides which tokens of all training traces stay, as scores of 1 and 0.
 
-    Args:
-        config: Settings of the score: `CtsConfig`, or `SelfInformationConfig` without condition.
-        ratio: Kept fraction, in (0, 1]. Every ratio is read anew.
-        iterative_size: Tokens per window, at least 2.
-        traces: Output of the data stage.
-        models: The model that reads.
+    Every ratio, in (0, 1], is read anew, in windows of `iterative_size` tokens, at least 2.
 
     Raises:
         ConfigError: LLMLingua knows no such score.
@@ -236,31 +211,18 @@ def decision_job(
         "reference": None if models.reference is None else models.reference.key,
         "context_tokens": models.config.context_tokens,
     }
-    make = partial(_make, settings, ratio, iterative_size, models)
+    make = partial(LlmlinguaCompat, settings, models, ratio, iterative_size)
     return ChunkJob("decide", settings.name, identity, make, traces, models.trainer, models.store)
-
-
-def _make(settings: Settings, ratio: float, iterative_size: int, models: Models) -> LlmlinguaCompat:
-    context = models.config.context_tokens
-    return LlmlinguaCompat(settings, models.model(ReadBy.reference), models.tokenizer, context, ratio, iterative_size)
 
 
 class LlmlinguaCompat(TokenScorer[Settings]):
     """Decides at one ratio. It has the form of a scorer, but its values are 1 and 0 and depend on the ratio."""
 
-    def __init__(
-        self,
-        config: Settings,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        context_tokens: int,
-        ratio: float,
-        iterative_size: int,
-    ) -> None:
-        super().__init__(config, tokenizer)
-        self._model = model
-        self._context_tokens, self._ratio, self._iterative_size = context_tokens, ratio, iterative_size
-        self._num_special = len(tokenizer("")["input_ids"])
+    def __init__(self, config: Settings, models: Models, ratio: float, iterative_size: int) -> None:
+        super().__init__(config, models.tokenizer)
+        self._model, self._context_tokens = models.model(ReadBy.reference), models.config.context_tokens
+        self._ratio, self._iterative_size = ratio, iterative_size
+        self._num_special = len(self._tokenizer("")["input_ids"])
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces without their condition, and texts that the release would cut before it reads them."""
@@ -274,19 +236,29 @@ class LlmlinguaCompat(TokenScorer[Settings]):
         room = None if positions is None else positions - 2 * self._iterative_size - self._num_special
         return CONDITION_TOO_LONG if num_condition and room is not None and num_condition > room else None
 
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
-        """Yield 1 for tokens that stay and 0 for the others, float32 `[n]` per trace."""
-        for trace in traces:
-            thinking = self._ids(trace.thinking)
-            condition = self._condition_ids(trace, thinking)
-            num_budgeted = len(self._ids(condition_text(self.config.condition, trace)))
-            yield kept_tokens(
-                thinking,
-                _Reading(self._model, condition, trace.id),
-                num_condition=len(condition),
-                share=window_share(num_budgeted, len(thinking), self._num_special, self._ratio),
-                iterative_size=self._iterative_size,
-            ).astype(np.float32)
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
+        """Compute 1 for tokens that stay and 0 for the others, float32 `[n]`."""
+        thinking = self._ids(trace.thinking)
+        condition = self._condition_ids(trace, thinking)
+        alone, conditioned = Rereader(self._model), Rereader(self._model, condition)
+
+        def measure(ids: NDArray[np.int32], since: int) -> NDArray[np.float32]:
+            """Surprise, or with a condition how much less of it there is after the condition."""
+            values = alone.surprisals(ids, since)
+            if len(condition):
+                values = values - conditioned.surprisals(ids, since)
+            if not np.isfinite(values).all():
+                raise ModelError(
+                    f"llmlingua_compat: scores of trace '{trace.id}' are not finite. "
+                    "Fix: model.dtype=float32, or retrain the reference model with a lower learning rate"
+                )
+            return values
+
+        num_budgeted = len(self._ids(condition_text(self.config.condition, trace)))
+        share = window_share(num_budgeted, len(thinking), self._num_special, self._ratio)
+        size = self._iterative_size
+        kept = kept_tokens(thinking, measure, num_condition=len(condition), share=share, iterative_size=size)
+        return kept.astype(np.float32)
 
     def _condition_ids(self, trace: Trace, thinking: NDArray[np.int32]) -> NDArray[np.int32]:
         """Token ids before the thinking, tokenized together with it; empty without a condition."""
@@ -301,27 +273,3 @@ class LlmlinguaCompat(TokenScorer[Settings]):
 
     def _ids(self, text: str) -> NDArray[np.int32]:
         return tokenize_with_offsets(self._tokenizer, text)[0]
-
-
-class _Reading:
-    """The values of one text: surprise, or with a condition how much less of it there is after the condition."""
-
-    def __init__(self, model: PreTrainedModel, condition: NDArray[np.int32], trace_id: str) -> None:
-        self._condition, self._trace_id = condition, trace_id
-        self._alone, self._conditioned = Rereader(model), Rereader(model)
-
-    def __call__(self, ids: NDArray[np.int32], since: int) -> NDArray[np.float32]:
-        """See `Measure`."""
-        self._alone.forget_after(since)
-        values = self._alone.surprisals(ids[since:])
-        if num_condition := len(self._condition):
-            # From the start at once: without a cache the attention needs no mask, which is faster.
-            self._conditioned.forget_after(num_condition + since if since else 0)
-            start, unscored = (ids[:0], 0) if since else (self._condition, num_condition)
-            values = values - self._conditioned.surprisals(np.concatenate([start, ids[since:]]), unscored)
-        if not np.isfinite(values).all():
-            raise ModelError(
-                f"llmlingua_compat: scores of trace '{self._trace_id}' are not finite. "
-                "Fix: model.dtype=float32, or retrain the reference model with a lower learning rate"
-            )
-        return values

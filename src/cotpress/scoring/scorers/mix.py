@@ -18,7 +18,7 @@ import numpy as np
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.modeling.alignment import project_scores, tokenize_with_offsets
 from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring.base import ScorerKind
+from cotpress.scoring.base import ScorerKind, scored
 from cotpress.scoring.config import ScorerConfig
 
 if TYPE_CHECKING:
@@ -35,30 +35,30 @@ class MixConfig(ScorerConfig):
     """Weight of each part, >= 0; a part of weight 0 is left out."""
 
     @property
-    def weighted(self) -> list[str]:
-        """Names of the parts that count: those with a weight above 0."""
-        return [name for name in self.parts if self.weights.get(name, 0.0) > 0]
+    def weighted(self) -> dict[str, ScorerConfig]:
+        """The parts that count: those with a weight above 0."""
+        return {name: part for name, part in self.parts.items() if self.weights.get(name, 0.0) > 0}
 
     @property
     def needs_reference(self) -> bool:
         """See `ScorerConfig`; like the next two, true if one of the parts that count does."""
-        return any(self.parts[name].needs_reference for name in self.weighted)
+        return any(part.needs_reference for part in self.weighted.values())
 
     @property
     def needs_labels(self) -> bool:
         """See `ScorerConfig`."""
-        return any(self.parts[name].needs_labels for name in self.weighted)
+        return any(part.needs_labels for part in self.weighted.values())
 
     @property
     def reads_with_model(self) -> bool:
         """See `ScorerConfig`."""
-        return any(self.parts[name].reads_with_model for name in self.weighted)
+        return any(part.reads_with_model for part in self.weighted.values())
 
     def identity(self) -> dict[str, Any]:
         """The settings of the parts that count, and their weights."""
         return {
             "name": self.name,
-            "parts": {name: self.parts[name].identity() for name in self.weighted},
+            "parts": {name: part.identity() for name, part in self.weighted.items()},
             "weights": {name: self.weights[name] for name in self.weighted},
         }
 
@@ -77,8 +77,8 @@ class MixConfig(ScorerConfig):
             )
         if not all(math.isfinite(w) and w >= 0 for w in self.weights.values()) or not self.weighted:
             raise ConfigError(f"scorer.weights: got {self.weights}, allowed: finite numbers >= 0, at least one above 0")
-        for name in self.weighted:
-            self.parts[name].check(has_reference=has_reference)
+        for part in self.weighted.values():
+            part.check(has_reference=has_reference)
 
 
 class MixScorer(ScorerKind):
@@ -88,20 +88,11 @@ class MixScorer(ScorerKind):
         self._config, self._models = config, models
 
     @classmethod
-    def num_passes(cls, config: Any) -> int | None:
-        """See `ScorerKind`."""
-        passes = [kind.num_passes(part) for kind, part in _kinds(config).values()]
-        return None if None in passes else sum(n or 0 for n in passes)
-
-    @classmethod
-    def reads_windows(cls, config: Any) -> bool:
-        """See `ScorerKind`."""
-        return any(kind.reads_windows(part) for kind, part in _kinds(config).values())
-
-    @classmethod
     def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
         """See `ScorerKind`."""
-        parts = {name: kind.identity(part, models) for name, (kind, part) in _kinds(config).items()}
+        from cotpress.scoring.table import scorer_of
+
+        parts = {name: scorer_of(part).identity(part, models) for name, part in config.weighted.items()}
         return {"model": models.identity, "parts": parts}
 
     def combine(self, trace: Trace, rows: Sequence[ScoredTrace | None]) -> ScoredTrace | str:
@@ -119,18 +110,5 @@ class MixScorer(ScorerKind):
             if row.tokenizer != tokenizer:
                 scores = project_scores(row.offsets, scores, offsets, len(trace.thinking))
             ranks.append((rankdata(scores) - 0.5) / max(len(scores), 1))
-        return ScoredTrace(
-            id=trace.id,
-            token_ids=ids,
-            offsets=offsets,
-            scores=(weights @ np.stack(ranks) / weights.sum()).astype(np.float32),
-            tokenizer=tokenizer,
-            scorer=self._config.name,
-        )
-
-
-def _kinds(config: MixConfig) -> dict[str, tuple[type[ScorerKind], ScorerConfig]]:
-    """Class and settings of each part that counts."""
-    from cotpress.scoring.table import scorer_of
-
-    return {name: (scorer_of(config.parts[name]), config.parts[name]) for name in config.weighted}
+        means = (weights @ np.stack(ranks) / weights.sum()).astype(np.float32)
+        return scored(self._config, trace, (ids, offsets), means, tokenizer)

@@ -10,7 +10,6 @@ The ratio is not known to a scorer, so stride cannot take every k-th token. Any 
 is spread over the whole text with gaps that differ by a factor of two at most, whatever its length.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -43,10 +42,9 @@ class PositionConfig(ScorerConfig):
 class PositionScorer(TokenScorer[PositionConfig]):
     """Scores that depend on the index and the number of tokens."""
 
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
         """See `TokenScorer`."""
-        for trace in traces:
-            yield positional(self.config.keep, self.num_tokens(trace))
+        return positional(self.config.keep, self.num_tokens(trace))
 
 
 def positional(keep: Position, num_tokens: int) -> NDArray[np.float32]:

@@ -8,7 +8,6 @@ batch, in any order and on any machine: the numbers are raw Philox output, whose
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,10 +31,9 @@ class RandomConfig(ScorerConfig):
 class RandomScorer(TokenScorer[RandomConfig]):
     """Uniform scores over the tokens of a given tokenizer."""
 
-    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+    def token_values(self, trace: Trace) -> NDArray[np.float32]:
         """See `TokenScorer`."""
-        for trace in traces:
-            yield stable_uniform(self.config.seed, trace.id, self.num_tokens(trace))
+        return stable_uniform(self.config.seed, trace.id, self.num_tokens(trace))
 
 
 def stable_uniform(seed: int, name: str, num_values: int) -> NDArray[np.float32]:

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.segments import unit_ids
 from cotpress.records import Trace, Unit
 from cotpress.scoring.config import ReadingConfig
@@ -30,7 +32,13 @@ from cotpress.settings import Positive
 if TYPE_CHECKING:
     import torch
 
+    from cotpress.modeling.loading import SplitModel
     from cotpress.scoring.models import Models
+
+COMPACT_ABOVE = 1.5
+"""Drop masked columns when the cache is this many times as long as any text's kept tokens; costs about one step."""
+_Tokens = Sequence[int]
+"""Token ids of a unit, which are kept or forgotten together."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,14 +57,13 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
     passes = None
 
     @classmethod
-    def tokens_per_batch(cls, models: Models) -> int:
-        """See `ModelScorer`: it keeps keys and values of all its texts, as generation does, and takes small steps."""
-        return models.trainer.generation_tokens
+    def build(cls, config: ReferenceWalkConfig, models: Models) -> Self:
+        """See `TokenScorer`: it keeps keys and values of all its texts, as generation does, and takes small steps."""
+        reader = models.reader(config.template, models.trainer.generation_tokens)
+        return cls(config, reader, models.model(config.read_by))
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""
-        from cotpress.devices.memory import smaller_batches
-
         smaller = smaller_batches(self._model, f"score {self.name}", "trainer.generation_tokens")
         for batch in padded_batches(traces, self.num_tokens, self._reader.tokens_per_batch):
             yield from smaller.run(batch, self._walk, self.num_tokens)
@@ -65,9 +72,8 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
         texts, counts = [], []
         for trace in batch:
             ids, offsets = self.tokens(trace)
-            _, starts, lengths = np.unique(
-                unit_ids(self.config.unit, trace.thinking, offsets), return_index=True, return_counts=True
-            )
+            units = unit_ids(self.config.unit, trace.thinking, offsets)
+            _, starts, lengths = np.unique(units, return_index=True, return_counts=True)
             texts.append([part.tolist() for part in np.split(ids, starts)[1:]])
             counts.append(lengths)
         contexts = [self._reader.context_ids(self._condition, trace) for trace in batch]
@@ -75,18 +81,8 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
         return [np.repeat(values, lengths) for values, lengths in zip(means, counts, strict=True)]
 
 
-COMPACT_ABOVE = 1.5
-"""Drop masked columns when the cache is this many times as long as any text's kept tokens; costs about one step."""
-
-_Tokens = Sequence[int]
-"""Token ids of a unit, which are kept or forgotten together."""
-
-
 def selective_logprobs(
-    model: torch.nn.Module,
-    contexts: Sequence[Sequence[int]],
-    texts: Sequence[Sequence[_Tokens]],
-    max_surprise: float,
+    model: torch.nn.Module, contexts: Sequence[_Tokens], texts: Sequence[Sequence[_Tokens]], max_surprise: float
 ) -> list[NDArray[np.float32]]:
     """Mean log-probability of every unit given its context and the kept units before it, in nats.
 
@@ -95,81 +91,74 @@ def selective_logprobs(
     """
     import torch
 
-    from cotpress.modeling.head import target_logprobs
     from cotpress.modeling.loading import split_head
 
     with torch.inference_mode():
-        split = split_head(model)
-        state = _State(contexts, split.decoder)
+        state = _State(contexts, split_head(model))
         means = [np.zeros(len(text), dtype=np.float32) for text in texts]
         for step in range(max(map(len, texts), default=0)):
             units = [text[step] if step < len(text) else () for text in texts]
-            hidden_BWD = state.read(units)
-            rows = [row for row, unit in enumerate(units) if unit]
-            # The state before a unit predicts its first token, the unit's own states predict the others.
-            before = torch.cat(
-                [torch.cat([state.last_BD[r : r + 1], hidden_BWD[r, : len(units[r]) - 1]]) for r in rows]
-            )
-            targets = torch.tensor([token for r in rows for token in units[r]], device=before.device)
-            values = target_logprobs(split.head, before, targets).cpu().numpy()
-            for row, unit_values in zip(
-                rows, np.split(values, np.cumsum([len(units[r]) for r in rows])[:-1]), strict=True
-            ):
-                means[row][step] = unit_values.mean()
-            state.settle(
-                units, hidden_BWD, [bool(unit) and means[r][step] >= -max_surprise for r, unit in enumerate(units)]
-            )
+            kept = []
+            for text_means, logprobs in zip(means, state.read(units), strict=True):
+                if len(logprobs):
+                    text_means[step] = logprobs.mean()
+                kept.append(len(logprobs) > 0 and text_means[step] >= -max_surprise)
+            state.settle(units, kept)
         return means
 
 
 class _State:
-    """State of each text: cache, mask over the cache, number of kept tokens, last kept hidden state."""
+    """State of each text: cache, mask over the cache, number of kept tokens, last kept and last read hidden states."""
 
-    def __init__(self, contexts: Sequence[_Tokens], decoder: torch.nn.Module) -> None:
-        import torch
+    def __init__(self, contexts: Sequence[_Tokens], split: SplitModel) -> None:
         from transformers import DynamicCache
 
-        self._decoder, self._cache = decoder, DynamicCache()
-        longest, device = max(map(len, contexts), default=0), next(decoder.parameters()).device
-        ids_BL = torch.zeros((len(contexts), longest), dtype=torch.long, device=device)
-        self._mask_BL = torch.zeros_like(ids_BL)
-        for row, context in enumerate(contexts):
-            ids_BL[row, longest - len(context) :] = torch.tensor(context)
-            self._mask_BL[row, longest - len(context) :] = 1
+        self._split, self._cache = split, DynamicCache()
+        self._device = next(split.decoder.parameters()).device
+        ids_BL, self._mask_BL = self._padded(contexts, "left")
         self._kept_B = self._mask_BL.sum(1)
-        self.last_BD = self._forward(ids_BL, (self._mask_BL.cumsum(1) - 1).clamp(min=0))[:, -1]
+        self._last_BD = self._forward(ids_BL, (self._mask_BL.cumsum(1) - 1).clamp(min=0))[:, -1]
 
-    def read(self, units: Sequence[_Tokens]) -> torch.Tensor:
-        """Hidden states of one unit per text, `[B, W, D]`; those past a unit's end are undefined."""
+    def read(self, units: Sequence[_Tokens]) -> list[NDArray[np.float32]]:
+        """Read one unit per text, perhaps an empty one; returns the log-probabilities of its tokens."""
         import torch
 
-        width = max(map(len, units))
-        ids_BW = torch.zeros((len(units), width), dtype=torch.long, device=self._mask_BL.device)
-        mask_BW = torch.zeros_like(ids_BW)
-        for row, unit in enumerate(units):
-            ids_BW[row, : len(unit)] = torch.tensor(unit, dtype=torch.long)
-            mask_BW[row, : len(unit)] = 1
+        from cotpress.modeling.head import target_logprobs
+
+        ids_BW, mask_BW = self._padded(units, "right")
         self._mask_BL = torch.cat([self._mask_BL, mask_BW], dim=1)
-        return self._forward(ids_BW, self._kept_B[:, None] + torch.arange(width, device=ids_BW.device))
+        positions_BW = self._kept_B[:, None] + torch.arange(ids_BW.shape[1], device=self._device)
+        self._read_BWD = self._forward(ids_BW, positions_BW)
+        # The state before a unit predicts its first token, the unit's own states predict the others.
+        before_BWD = torch.cat([self._last_BD[:, None], self._read_BWD[:, :-1]], dim=1)
+        inside_BW = mask_BW.bool()
+        logprobs_N = target_logprobs(self._split.head, before_BWD[inside_BW], ids_BW[inside_BW]).cpu().numpy()
+        return np.split(logprobs_N, np.cumsum([len(unit) for unit in units])[:-1])
+
+    def _padded(self, rows: Sequence[_Tokens], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask of rows of different length, int64 `[B, W]`."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        ids = [torch.tensor(row, dtype=torch.long, device=self._device) for row in rows]
+        masks = [torch.ones_like(row) for row in ids]
+        padded = partial(pad_sequence, batch_first=True, padding_side=side)
+        return padded(ids), padded(masks)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         from cotpress.modeling.loading import cache_argument
 
-        hidden: torch.Tensor = self._decoder(
-            input_ids=ids,
-            attention_mask=self._mask_BL,
-            position_ids=positions,
-            **cache_argument(self._cache),
-            use_cache=True,
-        ).last_hidden_state
+        cache = {**cache_argument(self._cache), "use_cache": True}
+        output = self._split.decoder(input_ids=ids, attention_mask=self._mask_BL, position_ids=positions, **cache)
+        hidden: torch.Tensor = output.last_hidden_state
         return hidden
 
-    def settle(self, units: Sequence[_Tokens], hidden_BWD: torch.Tensor, kept: Sequence[bool]) -> None:
+    def settle(self, units: Sequence[_Tokens], kept: Sequence[bool]) -> None:
         """Keep or forget the unit that was read last, text by text."""
-        width = hidden_BWD.shape[1]
+        width = self._read_BWD.shape[1]
         for row, (unit, stays) in enumerate(zip(units, kept, strict=True)):
             if stays:
-                self.last_BD[row] = hidden_BWD[row, len(unit) - 1]
+                self._last_BD[row] = self._read_BWD[row, len(unit) - 1]
                 self._kept_B[row] += len(unit)
             else:
                 self._mask_BL[row, -width:] = 0

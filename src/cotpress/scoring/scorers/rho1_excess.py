@@ -19,11 +19,6 @@ from cotpress.scoring.config import Condition, ReadBy, TokenReadingConfig
 class Rho1Config(TokenReadingConfig):
     """Excess loss of the base model over the reference model (Rho-1)."""
 
-    @property
-    def needs_reference(self) -> bool:
-        """True: it compares both models."""
-        return True
-
     def check(self, *, has_reference: bool) -> None:
         """Refuse a missing reference model, and a choice between the two models."""
         if not has_reference:

@@ -14,13 +14,15 @@ outside its vocabulary and all newlines (`\\frac{48}{2}` becomes `{48}`). Here s
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from omegaconf import MISSING
 
 from cotpress.modeling.alignment import pool
-from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring.base import NO_TOKENS, Scorer
+from cotpress.records import Trace
+from cotpress.scoring.base import TokenScorer
 from cotpress.scoring.config import ScorerConfig
 from cotpress.settings import Amount, Count, Natural
 
@@ -62,18 +64,15 @@ class TokenskipConfig(ScorerConfig):
         return {"name": self.name, "train": False, "window_tokens": self.window_tokens}
 
 
-class TokenskipScorer(Scorer[TokenskipConfig]):
+class TokenskipScorer(TokenScorer[TokenskipConfig]):
     """Word-averaged keep probability; the scored tokens are the encoder's.
 
     Its windows belong to the method and do not overlap, so no trace is too long.
     """
 
     def __init__(self, config: TokenskipConfig, classifier: "Classifier", tokens_per_batch: int) -> None:
-        from cotpress.modeling.loading import tokenizer_fingerprint
-
-        self.name = config.name
+        super().__init__(config, classifier.tokenizer)
         self._classifier, self._tokens_per_batch = classifier, tokens_per_batch
-        self._fingerprint = tokenizer_fingerprint(classifier.tokenizer)
 
     @classmethod
     def identity(cls, config: TokenskipConfig, models: "Models") -> dict[str, Any]:
@@ -83,31 +82,15 @@ class TokenskipScorer(Scorer[TokenskipConfig]):
         return {"classifier": classifier_identity(config, models.distilled)}
 
     @classmethod
-    def build(cls, config: TokenskipConfig, models: "Models") -> "TokenskipScorer":
-        """See `Scorer`."""
+    def build(cls, config: TokenskipConfig, models: "Models") -> Self:
+        """See `TokenScorer`."""
         from cotpress.scoring.scorers.classifier import build_classifier
 
         classifier = build_classifier(config, models.distilled, models.store, models.device)
         return cls(config, classifier, models.trainer.tokens_per_batch)
 
-    def num_tokens(self, trace: Trace) -> int:
-        """Count the thinking tokens of the encoder, one score each."""
-        return len(self._classifier.encode(trace.thinking).token_ids)
-
-    def refusal(self, trace: Trace) -> str | None:
-        """See `Scorer`; every length fits."""
-        return None if self.num_tokens(trace) else NO_TOKENS
-
-    def score(self, traces: Sequence[Trace]) -> Iterator[ScoredTrace]:
-        """See `Scorer`."""
+    def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
+        """See `TokenScorer`."""
         encoded = [self._classifier.encode(trace.thinking) for trace in traces]
-        keep = self._classifier.keep_probabilities(encoded, self._tokens_per_batch)
-        for trace, (ids, offsets, word_ids), probabilities in zip(traces, encoded, keep, strict=True):
-            yield ScoredTrace(
-                id=trace.id,
-                token_ids=ids,
-                offsets=offsets,
-                scores=pool(probabilities, word_ids),
-                tokenizer=self._fingerprint,
-                scorer=self.name,
-            )
+        probabilities = self._classifier.keep_probabilities(encoded, self._tokens_per_batch)
+        return (pool(values, text.word_ids) for text, values in zip(encoded, probabilities, strict=True))

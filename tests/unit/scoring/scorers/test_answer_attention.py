@@ -94,7 +94,7 @@ def test_attention_implementation_is_restored_after_an_exception(grouped, make, 
         raise RuntimeError("in the middle of a forward pass")
 
     before = grouped(input_ids=torch.tensor([[1, 2, 3]])).logits
-    monkeypatch.setattr(module._Watch, "_add", fail)
+    monkeypatch.setattr(module, "_weights", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         list(make().values(traces[:1]))
     assert grouped.config._attn_implementation == "sdpa"
@@ -118,8 +118,8 @@ def test_closing_query_needs_no_response(make, traces, base):
 
 
 @pytest.mark.parametrize("query", Query)
-def test_what_is_read_has_to_fit_the_context(query, make, base, traces):
-    needed = len(make(query=query).whole(traces[0]).ids)
+def test_whole_text_has_to_fit_the_context(query, make, base, traces):
+    needed = len(make(query=query).whole(traces[0])[0])
     assert make(query=query, base=replace(base, context_tokens=needed)).refusal(traces[0]) is None
     assert make(query=query, base=replace(base, context_tokens=needed - 1)).refusal(traces[0]) == TOO_LONG
 

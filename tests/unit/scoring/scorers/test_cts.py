@@ -45,11 +45,11 @@ def test_windows_are_the_same_with_and_without_the_condition(base, model, tokeni
     """Otherwise a token would be judged by the length of the thinking that was read before it."""
     narrow = Reader(tokenizer, replace(base, context_tokens=100), Template.chat, 300)
     scorer, trace = reading_scorer(CtsConfig(name="cts"), narrow, model), traces[3]
-    with_answer, alone, _, beside = ([*source._inputs([trace])] for source in scorer.sources)
-    assert len(with_answer[0].context_ids) > len(beside[0].context_ids)
-    assert with_answer[0].window_tokens == beside[0].window_tokens == 100 - len(with_answer[0].context_ids)
-    assert alone[0].window_tokens == 100 - len(alone[0].context_ids)
-    assert [source._planned(trace).refusal for source in scorer.sources] == [None, None, SAME_WINDOWS, None]
+    with_answer, alone, with_answer_again, beside = (source.plan(trace) for source in scorer.sources)
+    assert len(with_answer.context_ids) > len(beside.context_ids)
+    assert with_answer.window_tokens == beside.window_tokens == 100 - len(with_answer.context_ids)
+    assert alone.window_tokens == 100 - len(alone.context_ids)
+    assert with_answer_again == SAME_WINDOWS
     [record] = scorer.score([trace])
     rows = [next(iter(source.score([trace]))) for source in scorer.sources]
     np.testing.assert_array_equal(record.scores, rows[0].logprob - rows[3].logprob)

@@ -24,7 +24,7 @@ def test_equals_the_formula_on_plain_forwards(condition, template, pooling, sure
 
 
 def test_does_not_depend_on_the_token_that_came(sure, read, traces, tokenizer):
-    one, other = (replace(traces[0], thinking=f"3 {digit}") for digit in "45")
-    assert naive.token_ids(tokenizer, one.thinking)[:-1] == naive.token_ids(tokenizer, other.thinking)[:-1]
-    first, second = (r.scores for r in reading_scorer(EntropyConfig(name="s"), read(), sure).score([one, other]))
+    four, five = (replace(traces[0], thinking=f"3 {digit}") for digit in "45")
+    assert naive.token_ids(tokenizer, four.thinking)[:-1] == naive.token_ids(tokenizer, five.thinking)[:-1]
+    first, second = (r.scores for r in reading_scorer(EntropyConfig(name="s"), read(), sure).score([four, five]))
     np.testing.assert_allclose(first, second, atol=1e-4)

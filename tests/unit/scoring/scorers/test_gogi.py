@@ -125,7 +125,7 @@ def test_missing_target_is_refused(make, traces):
 
 
 def test_whole_sequence_has_to_fit_the_context(make, base, traces):
-    needed = len(make().whole(traces[0]).ids)
+    needed = len(make().whole(traces[0])[0])
     assert make(base=replace(base, context_tokens=needed)).refusal(traces[0]) is None
     assert make(base=replace(base, context_tokens=needed - 1)).refusal(traces[0]) == TOO_LONG
 

@@ -4,6 +4,7 @@ import difflib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import numpy as np
@@ -44,6 +45,13 @@ CTS = CtsConfig(name="cts")
 PLAIN = SelfInformationConfig(name="self_information", condition=Condition.none)
 
 
+def compat_of(config, model, tokenizer, context_tokens, ratio, size):
+    models = SimpleNamespace(
+        model=lambda read_by: model, tokenizer=tokenizer, config=SimpleNamespace(context_tokens=context_tokens)
+    )
+    return LlmlinguaCompat(config, models, ratio, size)
+
+
 def ids_of(tokenizer, text):
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -76,9 +84,9 @@ def naive_decisions(model, condition, text, share, size):
     start, sequence, places = len(condition), condition + text, list(range(-len(condition), len(text)))
 
     def values(end):
-        told = naive_surprisals(model, sequence[:end])[start:]
+        conditioned = naive_surprisals(model, sequence[:end])[start:]
         alone = naive_surprisals(model, sequence[start:end])
-        return [a - t for a, t in zip(alone, told, strict=True)] if start else told
+        return [a - c for a, c in zip(alone, conditioned, strict=True)] if start else conditioned
 
     pool, window, fresh_from = values(len(sequence)), 0, 0
     end = min(size + start, len(sequence))
@@ -106,14 +114,14 @@ def naive_decisions(model, condition, text, share, size):
 )
 @pytest.mark.parametrize(("size", "ratio"), [(12, 0.5), (25, 0.7), (60, 0.3), (150, 0.6), (2000, 0.5), (25, 1.0)])
 def test_equals_a_slow_version_without_a_cache(config, size, ratio, model, tokenizer, traces):
-    compat = LlmlinguaCompat(config, model, tokenizer, 2000, ratio, size)
+    compat = compat_of(config, model, tokenizer, 2000, ratio, size)
     for trace in traces:
-        told = {Condition.answer: trace.response, Condition.none: ""}.get(
+        written = {Condition.answer: trace.response, Condition.none: ""}.get(
             config.condition, f"{trace.question}\n\n{trace.response}"
         )
         text = ids_of(tokenizer, trace.thinking)
-        condition = ids_of(tokenizer, told + "\n\n") if told else []
-        share = window_share(len(ids_of(tokenizer, told)), len(text), 0, ratio)
+        condition = ids_of(tokenizer, written + "\n\n") if written else []
+        share = window_share(len(ids_of(tokenizer, written)), len(text), 0, ratio)
         expected = naive_decisions(model, condition, text, share, size) if len(text) > 1 else [True]
         assert decisions(compat, trace).tolist() == expected
 
@@ -121,27 +129,25 @@ def test_equals_a_slow_version_without_a_cache(config, size, ratio, model, token
 def test_ratio_is_not_met_and_the_last_token_stays(model, tokenizer, traces):
     num_tokens = len(ids_of(tokenizer, traces[3].thinking))
     for size, low, high in ((2000, 1.0, 1.0), (60, 0.55, 0.95)):
-        mask = decisions(LlmlinguaCompat(CTS, model, tokenizer, 2000, 0.5, size), traces[3])
+        mask = decisions(compat_of(CTS, model, tokenizer, 2000, 0.5, size), traces[3])
         assert low <= mask.sum() / num_tokens <= high
         assert mask[-1]
 
 
 def test_template_is_not_looked_at(model, tokenizer, traces):
-    plain = LlmlinguaCompat(replace(CTS, template=Template.plain), model, tokenizer, 2000, 0.5, 30)
-    chat = LlmlinguaCompat(replace(CTS, template=Template.chat), model, tokenizer, 2000, 0.5, 30)
+    plain = compat_of(replace(CTS, template=Template.plain), model, tokenizer, 2000, 0.5, 30)
+    chat = compat_of(replace(CTS, template=Template.chat), model, tokenizer, 2000, 0.5, 30)
     assert (decisions(plain, traces[3]) == decisions(chat, traces[3])).all()
 
 
 def test_thinking_that_begins_with_a_line_break_is_decided_too(model, tokenizer, traces):
     trace = replace(traces[3], thinking="\n\n" + traces[3].thinking)
-    assert not decisions(LlmlinguaCompat(CTS, model, tokenizer, 2000, 0.5, 30), trace).all()
+    assert not decisions(compat_of(CTS, model, tokenizer, 2000, 0.5, 30), trace).all()
 
 
 def test_traces_that_cannot_be_read_are_refused_with_the_reason(model, tokenizer, traces):
     def refusal(trace, condition=Condition.answer, context_tokens=2000, size=30):
-        return LlmlinguaCompat(replace(CTS, condition=condition), model, tokenizer, context_tokens, 0.5, size).refusal(
-            trace
-        )
+        return compat_of(replace(CTS, condition=condition), model, tokenizer, context_tokens, 0.5, size).refusal(trace)
 
     trace = traces[3]
     needed = len(ids_of(tokenizer, trace.response + "\n\n")) + len(ids_of(tokenizer, trace.thinking))
@@ -153,14 +159,14 @@ def test_traces_that_cannot_be_read_are_refused_with_the_reason(model, tokenizer
     condition = len(ids_of(tokenizer, trace.response + "\n\n"))
     assert refusal(trace, size=(4096 - condition) // 2) is None
     assert refusal(trace, size=(4096 - condition) // 2 + 1) == CONDITION_TOO_LONG
-    assert LlmlinguaCompat(PLAIN, model, tokenizer, 2000, 0.5, 4000).refusal(trace) is None
+    assert compat_of(PLAIN, model, tokenizer, 2000, 0.5, 4000).refusal(trace) is None
 
 
 def test_scores_that_are_not_finite_are_an_error_that_names_the_trace(base, store, tokenizer, traces):
     broken = load_model(base, store)
     torch.nn.init.constant_(broken.get_decoder().norm.weight, float("nan"))
     with pytest.raises(ModelError, match="trace 't3' are not finite"):
-        next(LlmlinguaCompat(CTS, broken, tokenizer, 2000, 0.5, 30).score([traces[3]]))
+        next(compat_of(CTS, broken, tokenizer, 2000, 0.5, 30).score([traces[3]]))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +174,6 @@ def test_scores_that_are_not_finite_are_an_error_that_names_the_trace(base, stor
     [
         (RandomConfig(name="random", seed=1), "scorer: got 'random'.*scorer=cts"),
         (SelfInformationConfig(name="self_information"), r"scorer\.condition: got 'question'.*scorer\.condition=none"),
-        (replace(CTS, condition=Condition.none), r"scorer\.condition: got 'none'.*scorer\.condition=answer"),
         (replace(CTS, baseline=Condition.question), r"scorer\.baseline: got 'question'.*scorer\.baseline=none"),
         (replace(PLAIN, pooling=Unit.word), r"scorer\.pooling: got 'word'.*scorer\.pooling=token"),
     ],
@@ -279,6 +284,7 @@ def test_ratio_one_keeps_everything_and_asks_no_model(tmp_path):
         ("compression.protection=digits", r"compression\.protection has no effect"),
         ("compression.iterative_size=1", r"compression\.iterative_size: got 1, allowed: a whole number of at least 2"),
         ("scorer=random", "scorer: got 'random'"),
+        ("scorer.condition=none", r"scorer\.condition: got 'none'.*Fix: scorer\.condition=answer"),
     ],
 )
 def test_settings_that_would_be_ignored_are_an_error_before_anything_runs(tmp_path, override, message):
@@ -317,7 +323,7 @@ def test_keeps_what_the_release_kept(number, smollm2):
     row = golden[number]
     data = next(d for d in read_rows("data/long_cot_ci.jsonl") if d["id"] == row["id"])
     trace = Trace(**{k: data[k] for k in ("id", "question", "thinking", "response")}, answer="")
-    compat = LlmlinguaCompat(CTS, model, tokenizer, 8192, row["args"]["rate"], row["args"]["iterative_size"])
+    compat = compat_of(CTS, model, tokenizer, 8192, row["args"]["rate"], row["args"]["iterative_size"])
     assert compat.refusal(trace) is None
     kept = np.array(ids_of(tokenizer, trace.thinking))[decisions(compat, trace)]
     # The release hands over text: its characters are those of the kept ids together.

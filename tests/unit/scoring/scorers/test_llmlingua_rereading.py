@@ -29,21 +29,27 @@ def test_whole_text_at_once_equals_a_plain_forward(model):
     np.testing.assert_allclose(values, naive(model, IDS), atol=2e-5)
 
 
-def test_unscored_beginning_is_read_but_not_returned(model):
-    np.testing.assert_allclose(Rereader(model).surprisals(IDS, num_unscored=7), naive(model, IDS)[7:], atol=2e-5)
+def test_prefix_is_read_but_not_scored(model):
+    np.testing.assert_allclose(Rereader(model, IDS[:8]).surprisals(IDS[8:]), naive(model, IDS)[8:], atol=2e-5)
 
 
-def test_end_that_changed_is_read_after_the_beginning_that_stayed(model):
-    reader = Rereader(model)
-    reader.surprisals(IDS)
+@pytest.mark.parametrize("prefix", [[], [7, 8, 9]])
+def test_end_that_changed_is_read_after_the_beginning_that_stayed(prefix, model, monkeypatch):
+    reader, forward, sizes = Rereader(model, prefix), model.model.forward, []
+
+    def counted(input_ids, **more):
+        sizes.append(input_ids.numel())
+        return forward(input_ids, **more)
+
+    monkeypatch.setattr(model.model, "forward", counted)
     for keep in (10, 30, 0):
-        reader.forget_after(keep)
-        assert reader.num_read == keep
-        changed = np.concatenate([IDS[:keep], IDS[::-3]])
-        np.testing.assert_allclose(reader.surprisals(changed[keep:]), naive(model, changed)[keep:], atol=2e-5)
-        assert reader.num_read == len(changed)
-        reader.forget_after(0)
         reader.surprisals(IDS)
+        changed = np.concatenate([IDS[:keep], IDS[::-3]])
+        whole = np.concatenate([np.array(prefix, dtype=np.int32), changed])
+        sizes.clear()
+        values = reader.surprisals(changed, since=keep)
+        assert sizes == [len(changed) - keep if keep else len(whole)]
+        np.testing.assert_allclose(values, naive(model, whole)[len(prefix) + keep :], atol=2e-5)
 
 
 def test_one_token_has_no_token_after_it(model):

@@ -68,7 +68,7 @@ def test_condition_is_budgeted_to_the_text():
 
 
 @given(st.integers(1, 120), st.integers(2, 40), st.floats(0, 1), st.integers(0, 50), st.integers(0, 9))
-def test_what_is_read_again_follows_what_was_read_before(num_tokens, size, share, num_condition, seed):
+def test_text_is_read_again_from_a_beginning_that_was_read_before(num_tokens, size, share, num_condition, seed):
     rng = np.random.default_rng(seed)
     calls = []
 

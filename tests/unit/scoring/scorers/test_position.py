@@ -21,16 +21,16 @@ def test_head_and_tail_keep_the_ends(n, share):
 
 @given(n=sizes, share=st.floats(0, 1))
 def test_stride_is_spread_evenly_at_every_ratio(n, share):
-    found = kept(Position.stride, n, max(round(share * n), 1))
-    gaps = np.diff(found)
-    assert found[0] == 0
+    positions = kept(Position.stride, n, max(round(share * n), 1))
+    gaps = np.diff(positions)
+    assert positions[0] == 0
     if len(gaps):
         assert gaps.max() <= 2 * gaps.min()
-        assert n - found[-1] <= 2 * gaps.min()  # what is left at the end
+        assert n - positions[-1] <= 2 * gaps.min()  # what is left at the end
 
 
 @given(n=sizes, a=st.floats(0, 1), b=st.floats(0, 1), keep=st.sampled_from(Position))
-def test_what_a_lower_ratio_keeps_a_higher_one_keeps_too(n, a, b, keep):
+def test_kept_positions_are_nested_as_the_ratio_falls(n, a, b, keep):
     fewer, more = sorted((round(a * n), round(b * n)))
     assert set(kept(keep, n, fewer)) <= set(kept(keep, n, more))
 

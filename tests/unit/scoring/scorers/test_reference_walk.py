@@ -72,8 +72,8 @@ def test_the_batch_changes_nothing(model, tokenizer, base, traces):
         list(ReferenceWalkScorer(config, Reader(tokenizer, base, Template.chat, budget), model).score(traces))
         for budget in (10_000, 1)
     )
-    for one, other in zip(together, alone, strict=True):
-        np.testing.assert_allclose(one.scores, other.scores, atol=2e-5)
+    for batched, single in zip(together, alone, strict=True):
+        np.testing.assert_allclose(batched.scores, single.scores, atol=2e-5)
 
 
 def test_a_text_without_tokens_has_no_scores(model, tokenizer, base, traces):

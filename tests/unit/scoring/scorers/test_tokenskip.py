@@ -36,10 +36,10 @@ def classifier(tokenskip_config, distilled, store):
 @given(lengths=st.lists(st.integers(1, 9), max_size=30), window=st.integers(1, 12))
 def test_windows_tile_the_text_and_cut_only_words_longer_than_a_window(lengths, window):
     word_ids = np.repeat(np.arange(len(lengths)), lengths)
-    found = windows(word_ids, window)
-    assert [i for part in found for i in range(part.start, part.stop)] == list(range(len(word_ids)))
-    assert all(part.stop - part.start <= window for part in found)
-    for part in found[:-1]:
+    parts = windows(word_ids, window)
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(len(word_ids)))
+    assert all(part.stop - part.start <= window for part in parts)
+    for part in parts[:-1]:
         word = word_ids[part.stop]
         if word_ids[part.stop - 1] == word:
             assert lengths[word] > window or part.start > np.flatnonzero(word_ids == word)[0]

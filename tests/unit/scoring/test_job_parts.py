@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cotpress.errors import ArtifactError
 from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring import parts as module
-from cotpress.scoring.parts import Parts, Tally, plan_chunks, read_chunks
+from cotpress.scoring import job as module
+from cotpress.scoring.job import Parts, Tally, plan_chunks, read_chunks
 from cotpress.store.tables import read_records, write_records
 
 
@@ -18,10 +18,10 @@ def trace(number, length, split="train"):
     return Trace(id=f"t{number}", question="q", thinking="x" * length, response="r", answer="a", split=split)
 
 
-def scored(one):
-    n = len(one.thinking)
+def scored(trace):
+    n = len(trace.thinking)
     return ScoredTrace(
-        id=one.id, token_ids=np.arange(n, dtype=np.int32), offsets=np.zeros((n, 2), dtype=np.int32),
+        id=trace.id, token_ids=np.arange(n, dtype=np.int32), offsets=np.zeros((n, 2), dtype=np.int32),
         scores=np.ones(n, dtype=np.float32), tokenizer="k", scorer="s",
     )  # fmt: skip
 
@@ -65,12 +65,12 @@ def test_chunks_hold_every_training_trace_once_in_order(tmp_path_factory, length
         patch.setattr(module, "ROWS_AT_ONCE", at_once)
         chunks = plan_chunks(path)
         first = data.draw(st.integers(0, stride - 1))
-        found = dict(read_chunks(path, chunks[first::stride]))
+        own = dict(read_chunks(path, chunks[first::stride]))
         everything = [t for _, traces in read_chunks(path, chunks) for t in traces]
     shutil.rmtree(path.parent)
     assert everything == [t for t in rows if t.split == "train"]
-    assert all(sum(len(t.thinking) for t in traces) == chunk.num_characters for chunk, traces in found.items())
-    for chunk, traces in found.items():
+    assert all(sum(len(t.thinking) for t in traces) == chunk.num_characters for chunk, traces in own.items())
+    for chunk, traces in own.items():
         assert traces == everything[chunk.first : chunk.first + chunk.num_traces]
 
 
@@ -79,10 +79,10 @@ def test_merged_parts_are_the_scores_in_the_order_of_the_traces_whoever_wrote_th
     assert len(chunks) == 3
     for chunk in chunks[::-1]:
         write_all(parts, [chunk], refuse={"t1"})
-    num_rows, tally = parts.merge(chunks, tmp_path / "scores.parquet")
+    tally = parts.merge(chunks, tmp_path / "scores.parquet")
     ids = [r.id for r in read_records(tmp_path / "scores.parquet", ScoredTrace)]
     assert ids == [t.id for t in rows if t.split == "train" and t.id != "t1"]
-    assert (num_rows, tally.num_traces, tally.num_tokens) == (8, 9, 32)
+    assert (len(ids), tally.num_traces, tally.num_tokens) == (8, 9, 32)
     assert tally.dropped == {"refused": 1}
 
 
@@ -90,7 +90,9 @@ def test_chunk_of_which_every_trace_is_dropped_is_done(parts, tmp_path):
     chunks = plan_chunks(parts.traces)
     write_all(parts, chunks, refuse={"t0", "t1", "t2"})
     assert parts.missing(chunks) == []
-    assert parts.merge(chunks, tmp_path / "scores.parquet")[0] == 6
+    tally = parts.merge(chunks, tmp_path / "scores.parquet")
+    assert (tally.num_traces, tally.dropped) == (9, {"refused": 3})
+    assert len(read_records(tmp_path / "scores.parquet", ScoredTrace)) == 6
     assert pq.ParquetFile(tmp_path / "scores.parquet").num_row_groups == 2
 
 
