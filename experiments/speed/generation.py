@@ -20,6 +20,7 @@ from typing import Any, TypedDict
 import torch
 
 from cotpress.data.planted import traces
+from cotpress.generation.backends import Request
 from cotpress.generation.hf import TransformersBackend
 from cotpress.prompts import ChatConfig, ChatFormat
 
@@ -75,8 +76,9 @@ def cotpress_tokens_per_s(checkpoint: Path, *, num_prompts: int, settings: Setti
     room = max(len(p) + b for p, b in zip(prompts, budgets, strict=True))
     began = time.monotonic()
     backend = TransformersBackend(model, tokenizer, context_tokens=room, generation_tokens=room * settings.batch_size)
-    generations = backend.complete(prompts, max_new_tokens=budgets)
-    return _speed(began, [list(g.token_ids or ()) for g in generations])
+    pairs = zip(prompts, budgets, strict=True)
+    requests = [Request(prompt=p, max_new_tokens=b, stream=str(i)) for i, (p, b) in enumerate(pairs)]
+    return _speed(began, [list(g.token_ids or ()) for g in backend.complete(requests)])
 
 
 def plain_tokens_per_s(checkpoint: Path, *, num_prompts: int, settings: Settings) -> Speed:

@@ -23,13 +23,14 @@ from cotpress.data.config import Format, Pick, SelfWrittenDataConfig
 from cotpress.data.rows import reasons
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import DataError
-from cotpress.generation.asking import Request, ask, journal
+from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import (
     CTS_TEMPERATURE,
     CTS_TOP_P,
     LENGTH,
     REFUSED,
     STOP,
+    Request,
     generation_identity,
     open_backend,
     sampling_of,
@@ -272,7 +273,7 @@ def write(
         },
         "max_new_tokens": config.max_new_tokens,
         "samples": config.samples,
-        **generation_identity(generation, model, trainer, store, adapter=config.adapter),
+        **generation_identity(generation, model, trainer, adapter=config.adapter),
     }
 
     def produce(folder: Path) -> Summary:

@@ -31,8 +31,17 @@ from typing import TypeAlias
 from cotpress.devices.config import TrainerConfig
 from cotpress.distill.alignment import Ranges, Word, align, matched_ranges, merged, words
 from cotpress.distill.config import LlmDistillConfig
-from cotpress.generation.asking import Request, ask, journal
-from cotpress.generation.backends import LENGTH, REFUSED, STOP, Message, generation_identity, open_backend, sampling_of
+from cotpress.generation.asking import ask, journal
+from cotpress.generation.backends import (
+    LENGTH,
+    REFUSED,
+    STOP,
+    Message,
+    Request,
+    generation_identity,
+    open_backend,
+    sampling_of,
+)
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.segments import step_ranges
 from cotpress.records import TRACES_FILE, Trace
@@ -92,7 +101,7 @@ def extract(
         "show_response": config.show_response,
         "chunk_words": config.chunk_words,
         "max_new_tokens": config.max_new_tokens,
-        **generation_identity(config.generation, model, trainer, store),
+        **generation_identity(config.generation, model, trainer),
     }
 
     def produce(folder: Path) -> Summary:

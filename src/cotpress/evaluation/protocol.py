@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions
-from cotpress.generation.asking import Request
-from cotpress.generation.backends import CTS_TEMPERATURE, CTS_TOP_P, REFUSED, Generation, Sampling
+from cotpress.generation.backends import CTS_TEMPERATURE, CTS_TOP_P, REFUSED, Generation, Request, Sampling
 from cotpress.prompts import ChatFormat
 from cotpress.records import Problem
 

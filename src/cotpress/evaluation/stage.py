@@ -19,7 +19,7 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.judging import prediction, verdict_identity
 from cotpress.evaluation.protocol import Answer, Protocol, answer_key
-from cotpress.generation.asking import ask, complete, journal
+from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import GREEDY, REFUSED, Backend, OpenBackend, generation_identity, open_backend
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.generation.hf import TransformersBackend
@@ -163,7 +163,7 @@ class _Answering:
 
     def _identity(self, candidate: Candidate) -> dict[str, Any]:
         """Everything that determines the answers; a server's address, a key or a speed does not."""
-        writer = generation_identity(self.generation, self.model, self.trainer, self.store)["model"]
+        writer = generation_identity(self.generation, self.model, self.trainer)["model"]
         student: object = candidate.student
         if isinstance(student, Artifact):
             student = student.key
@@ -263,6 +263,6 @@ def answer_problems(
 ) -> list[Prediction]:
     """Greedy, judged answers of a student, one per problem in their order."""
     requests = protocol.requests(problems, chat)
-    done = dict(zip(requests, complete(backend, list(requests.values())), strict=True))
+    done = dict(zip(requests, backend.complete(list(requests.values())), strict=True))
     answers = [(p, Answer.of(p, 0, done[answer_key(p.id, 0)], chat)) for p in problems]
     return [prediction(p, answer, chat, system=system, ratio=ratio, thinks=True) for p, answer in answers]

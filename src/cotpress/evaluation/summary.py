@@ -19,7 +19,7 @@ import numpy as np
 
 from cotpress.errors import ConfigError, DataError, ModelError
 from cotpress.modeling.foreign import reading
-from cotpress.modeling.sources import tokenizer_directory
+from cotpress.modeling.sources import model_directory
 from cotpress.records import BudgetAccuracy, Prediction, SystemResult
 from cotpress.statistics import (
     accuracy_interval,
@@ -72,7 +72,7 @@ def token_counter(tokenizer: str | None) -> CountTokens | None:
 
     try:
         with reading("no tokenizer can be loaded"):
-            folder = tokenizer_directory(tokenizer, key="evaluation.reference_tokenizer")
+            folder = model_directory(tokenizer, weights=False, key="evaluation.reference_tokenizer")
             loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except ModelError as error:
         raise ConfigError(

@@ -1,28 +1,17 @@
-"""Completes prompts with progress, and keeps every completion in a journal, so that no finished one is repeated."""
+"""Completion of prompts with progress lines and a journal, so that no finished completion is repeated."""
 
 import logging
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cotpress.generation.backends import GREEDY, Backend, Generation, OnDone, Prompt, Sampling
+from cotpress.generation.backends import GREEDY, Backend, Generation, Request, Sampling
 from cotpress.progress import Progress
 from cotpress.store.artifacts import SCRATCH
 from cotpress.store.journal import Journal
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One prompt to complete: budget in tokens, the end token included, and name of its stream of random numbers."""
-
-    prompt: Prompt
-    max_new_tokens: int
-    stream: str
-
 
 Batch = tuple[Mapping[str, Request], MutableMapping[str, Generation]]
 """Requests of one artifact by key, and its completions so far by the same keys (a journal or a dict)."""
@@ -38,12 +27,7 @@ def _generation(token_ids: Sequence[int] | None, **fields: Any) -> Generation:
 
 
 def ask(
-    batches: Sequence[Batch],
-    backend: Callable[[], Backend],
-    *,
-    label: str,
-    unit: str,
-    sampling: Sampling = GREEDY,
+    batches: Sequence[Batch], backend: Callable[[], Backend], *, label: str, unit: str, sampling: Sampling = GREEDY
 ) -> list[float]:
     """Complete the requests that have no completion yet, and add each completion as soon as it is finished.
 
@@ -76,19 +60,6 @@ def ask(
                 latency[number] += generation.latency_s
                 progress.advance(1)
 
-            complete(backend(), [batches[n][0][key] for n, key in missing], sampling=sampling, on_done=keep)
+            backend().complete([batches[n][0][key] for n, key in missing], sampling=sampling, on_done=keep)
     elapsed = time.monotonic() - began
     return [elapsed * share / (sum(latency) or 1.0) for share in latency]
-
-
-def complete(
-    backend: Backend, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
-) -> list[Generation]:
-    """Completions in the order of the requests, without journal or progress."""
-    return backend.complete(
-        [request.prompt for request in requests],
-        max_new_tokens=[request.max_new_tokens for request in requests],
-        sampling=sampling,
-        streams=[request.stream for request in requests],
-        on_done=on_done,
-    )

@@ -1,8 +1,4 @@
-"""Interface of generation backends, and the function that opens one from its settings.
-
-A backend is a model in this process (`hf.TransformersBackend`) or a server with the OpenAI interface
-(`server.ServerBackend`); both give the same records.
-"""
+"""Requests, completions, and the backends that complete them: a model in this process or a server."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -36,6 +32,21 @@ Prompt: TypeAlias = Sequence[int] | Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt to complete.
+
+    Attributes:
+        max_new_tokens: Budget in tokens, the end token included.
+        stream: Name of its stream of random numbers. A draw depends on the seed, this name and the position, not on
+            the other requests of the call.
+    """
+
+    prompt: Prompt
+    max_new_tokens: int
+    stream: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """Choice of the next token.
 
@@ -63,8 +74,7 @@ class Generation:
         finish_reason: `stop`, `length` or `refused`, or another reason in the words of a server.
         latency_s: Seconds. From a server: of the request. In this process: an equal share of the time of every forward
             pass that the row was part of, so the latencies of a call add up to its time.
-        reported_tokens: Number of tokens according to the server, the end token not counted; used if `token_ids` is
-            None.
+        reported_tokens: `num_tokens` according to the server; used if `token_ids` is None.
     """
 
     token_ids: tuple[int, ...] | None
@@ -80,39 +90,21 @@ class Generation:
 
 
 OnDone = Callable[[int, Generation], None]
-"""Callback with the index of a prompt and its completion, called in the caller's thread as soon as it is finished."""
+"""Callback with the index of a request and its completion, called in the caller's thread as soon as it is finished."""
 
 
 class Backend(Protocol):
     """Completes prompts."""
 
     def complete(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        max_new_tokens: int | Sequence[int],
-        sampling: Sampling = GREEDY,
-        streams: Sequence[str] | None = None,
-        on_done: OnDone | None = None,
+        self, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
     ) -> list[Generation]:
-        """Completions in the order of the prompts.
-
-        Args:
-            prompts: Token ids or conversations.
-            max_new_tokens: Budget per completion in tokens, the end token included; one for all or one for each.
-            sampling: Choice of the next token.
-            streams: Name of each prompt's stream of random numbers. A draw depends on the seed, this name and the
-                position, not on the other prompts of the call. None names the streams by index.
-            on_done: Called once per prompt.
+        """Completions in the order of the requests; `on_done` is called once for each.
 
         Raises:
             GenerationError: A server cannot be reached, refuses the request, or answers with something else.
+            MemoryLimitError: A single text does not fit the memory of this process.
         """
-
-
-def budgets(max_new_tokens: int | Sequence[int], num_prompts: int) -> list[int]:
-    """One budget per prompt."""
-    return [max_new_tokens] * num_prompts if isinstance(max_new_tokens, int) else list(max_new_tokens)
 
 
 def open_backend(
@@ -125,7 +117,7 @@ def open_backend(
 ) -> Backend:
     """The configured backend, ready to generate.
 
-    `adapter` is a directory or hub id of a PEFT adapter to put on the model; a server is asked to load it.
+    `adapter` is a directory or hub id of a PEFT adapter to put on the model, here or on the server.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -153,10 +145,7 @@ OpenBackend = Callable[..., Backend]
 
 
 class KeptBackend:
-    """Opens backends and keeps the last one, so that a sweep loads the same weights once.
-
-    It holds at most one model and releases it before it loads another.
-    """
+    """Opens backends and keeps the last one, so that a sweep loads the same weights once; holds at most one model."""
 
     def __init__(self) -> None:
         self._key = ""
@@ -172,7 +161,7 @@ class KeptBackend:
         adapter: str | None = None,
     ) -> Backend:
         """See `open_backend`."""
-        weights = generation_identity(config, model, trainer, store, adapter=adapter)["model"]
+        weights = generation_identity(config, model, trainer, adapter=adapter)["model"]
         key = fingerprint(
             {"weights": weights, "attention": model.attention, "config": config, "trainer": trainer, "adapter": adapter}
         )
@@ -184,18 +173,13 @@ class KeptBackend:
 
 
 def generation_identity(
-    config: GenerationConfig,
-    model: ModelConfig,
-    trainer: TrainerConfig,
-    store: ArtifactStore,
-    *,
-    adapter: str | None = None,
+    config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, *, adapter: str | None = None
 ) -> dict[str, Any]:
     """Model and sampling, which determine the texts together with prompts and budgets; no address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
         writer: dict[str, Any] = {"served": config.model}
     else:
-        writer = {**model_identity(model, store, pick_device(trainer)), "context_tokens": model.context_tokens}
+        writer = {**model_identity(model, pick_device(trainer)), "context_tokens": model.context_tokens}
     if adapter is not None:
         writer["adapter"] = source_identity(adapter, key="adapter")
     return {"model": writer, "sampling": sampling_of(config)}
@@ -203,8 +187,7 @@ def generation_identity(
 
 def sampling_of(config: GenerationConfig) -> Sampling:
     """Choice of the next token; settings that greedy decoding does not use keep their defaults."""
-    temperature = 0.0 if config.temperature is None else config.temperature
+    if not config.temperature:
+        return GREEDY
     top_p = 1.0 if config.top_p is None else config.top_p
-    if temperature == 0:
-        return Sampling()
-    return Sampling(temperature=temperature, top_p=top_p, seed=config.seed)
+    return Sampling(temperature=config.temperature, top_p=top_p, seed=config.seed)

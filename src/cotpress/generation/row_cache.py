@@ -45,11 +45,7 @@ class RowCache:
         return self.end - max(self.lengths, default=0)
 
     def add(self, parts: Sequence[Sequence[KeysValues]]) -> None:
-        """Give the next slot to a row.
-
-        Args:
-            parts: What it has read, in consecutive stretches, each with the keys and values of all layers.
-        """
+        """Give the next slot to a row; `parts` are consecutive stretches, each with keys and values of all layers."""
         if not self._layers:
             self._layers = [_Layer(self, keys, values, self._num_slots) for keys, values in parts[0]]
             self.past = Cache(layers=self._layers)
@@ -60,9 +56,11 @@ class RowCache:
         self._mask[slot] = False
         self._mask[slot, column : self.end] = True
         for part in parts:
+            columns = slice(column, column + part[0][0].shape[1])
             for layer, (keys, values) in zip(self._layers, part, strict=True):
-                layer.write(slot, column, keys, values)
-            column += part[0][0].shape[1]
+                layer.keys[slot, :, columns] = keys
+                layer.values[slot, :, columns] = values
+            column = columns.stop
         self.lengths.append(length)
 
     def drop(self, slot: int) -> None:
@@ -71,7 +69,8 @@ class RowCache:
         if slot != last:
             columns = slice(self.end - self.lengths[last], self.end)
             for layer in self._layers:
-                layer.copy(last, slot, columns)
+                layer.keys[slot, :, columns] = layer.keys[last, :, columns]
+                layer.values[slot, :, columns] = layer.values[last, :, columns]
             self._mask[slot] = self._mask[last]
         self.lengths[slot] = self.lengths[last]
         self.lengths.pop()
@@ -79,8 +78,7 @@ class RowCache:
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Make room for one more token per row; call `advance` after the forward pass.
 
-        Returns:
-            `attention_mask` bool `[rows, columns]`, the new token included, and `position_ids` int64 `[rows, 1]`.
+        Returns the mask, bool `[rows, columns]`, the new token included, and the positions, int64 `[rows, 1]`.
         """
         if self.end == self._mask.shape[1]:
             self._move(max(self.lengths))
@@ -109,7 +107,8 @@ class RowCache:
         mask = self._mask.new_zeros(self._num_slots, capacity)
         mask[:, target] = self._mask[:, used]
         for layer in self._layers:
-            layer.move(used, target, capacity)
+            layer.keys = _moved(layer.keys, len(self.lengths), used, target, capacity)
+            layer.values = _moved(layer.values, len(self.lengths), used, target, capacity)
         self._mask, self.end = mask, end
 
 
@@ -131,19 +130,6 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.keys[:rows, :, end] = key_states[:, :, 0]
         self.values[:rows, :, end] = value_states[:, :, 0]
         return self.keys[:rows, :, start : end + 1], self.values[:rows, :, start : end + 1]
-
-    def write(self, slot: int, column: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        self.keys[slot, :, column : column + keys.shape[1]] = keys
-        self.values[slot, :, column : column + keys.shape[1]] = values
-
-    def copy(self, source: int, target: int, columns: slice) -> None:
-        self.keys[target, :, columns] = self.keys[source, :, columns]
-        self.values[target, :, columns] = self.values[source, :, columns]
-
-    def move(self, used: slice, target: slice, capacity: int) -> None:
-        rows = len(self._cache.lengths)
-        self.keys = _moved(self.keys, rows, used, target, capacity)
-        self.values = _moved(self.values, rows, used, target, capacity)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Do nothing; the buffers are created with the first row."""

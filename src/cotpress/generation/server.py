@@ -3,11 +3,8 @@
 Token ids go to `/completions`, so the server reads exactly what training wrote; conversations go to
 `/chat/completions`. Requests with token ids set four fields of vLLM, so that its answers are the same records as those
 of the transformers backend: it returns token ids, keeps special tokens in the text, and leaves out the repetition
-penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). Requests run in one event loop,
-at most `concurrency` at once; the client repeats those that fail with 408, 409, 429, 5xx, a time-out or a lost
-connection.
-
-A key is read from the environment and appears in the header of requests only.
+penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). The client repeats requests that
+fail with 408, 409, 429, 5xx, a time-out or a lost connection. A key appears in the header of requests only.
 
 A vLLM server that was started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True loads a LoRA adapter on
 request, from the same path as here. The name of the adapter on the server is derived from its content.
@@ -18,22 +15,12 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.errors import ConfigError, GenerationError
-from cotpress.generation.backends import (
-    GREEDY,
-    LENGTH,
-    REFUSED,
-    STOP,
-    Generation,
-    OnDone,
-    Prompt,
-    Sampling,
-    budgets,
-)
+from cotpress.generation.backends import GREEDY, LENGTH, REFUSED, STOP, Generation, OnDone, Request, Sampling
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.sources import source_identity
 from cotpress.store.artifacts import fingerprint
@@ -42,13 +29,7 @@ from cotpress.store.redaction import remember, without_secrets
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
 
-
-_Request = Callable[["AsyncOpenAI"], Awaitable[Any]]
 _VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
-_QUOTED_CHARACTERS = 300
-"""Most characters of a server's message that are quoted in an error."""
-_NO_KEY = "none"
-"""Placeholder for a server without a key, because the client requires one."""
 
 
 class ServerBackend:
@@ -56,8 +37,7 @@ class ServerBackend:
 
     Args:
         config: Address of the server and settings of the requests.
-        adapter: Directory or hub id of a LoRA adapter that the server loads and generates with; None uses
-            `config.model`, which may be the name of an adapter that it has loaded.
+        adapter: Directory or hub id of a LoRA adapter that the server loads and generates with.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -74,38 +54,14 @@ class ServerBackend:
             logging.getLogger(library).setLevel(logging.WARNING)
 
     def complete(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        max_new_tokens: int | Sequence[int],
-        sampling: Sampling = GREEDY,
-        streams: Sequence[str] | None = None,
-        on_done: OnDone | None = None,
+        self, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
     ) -> list[Generation]:
         """See `Backend`."""
-        limits = budgets(max_new_tokens, len(prompts))
-
-        def request(index: int) -> _Request:
-            prompt: Any = list(prompts[index])
-            settings = self._settings(limits[index], sampling, _seed(sampling, index, streams))
-            if isinstance(prompt[0], dict):
-                return lambda client: client.chat.completions.create(messages=prompt, **settings)
-            return lambda client: client.completions.create(prompt=prompt, **settings, extra_body=_VLLM_FIELDS)
-
-        return self._run([request(i) for i in range(len(prompts))], on_done)
-
-    def _settings(self, max_new_tokens: int, sampling: Sampling, seed: int) -> dict[str, Any]:
-        fixed = {"model": self._model, "max_tokens": max_new_tokens}
-        if sampling.temperature == 0:
-            return {**fixed, "temperature": 0.0}
-        return {**fixed, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
-
-    def _run(self, requests: Sequence[_Request], on_done: OnDone | None) -> list[Generation]:
         done: dict[int, Generation] = {}
 
-        async def work(client: "AsyncOpenAI", waiting: Iterator[tuple[int, _Request]]) -> None:
+        async def work(client: "AsyncOpenAI", waiting: Iterator[tuple[int, Request]]) -> None:
             for index, request in waiting:
-                done[index] = await self._send(client, request)
+                done[index] = await self._send(client, request, sampling)
                 if on_done is not None:
                     on_done(index, done[index])
 
@@ -120,7 +76,7 @@ class ServerBackend:
                     await self._load_adapter(client)
                 waiting = enumerate(requests)
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self._config.concurrency, len(requests))):
+                    for _ in range(min(config.concurrency, len(requests))):
                         group.create_task(work(client, waiting))
 
         try:
@@ -146,12 +102,17 @@ class ServerBackend:
         except APIError as error:
             raise GenerationError(self._explain(error)) from error
 
-    async def _send(self, client: "AsyncOpenAI", request: _Request) -> Generation:
+    async def _send(self, client: "AsyncOpenAI", request: Request, sampling: Sampling) -> Generation:
         from openai import APIError, BadRequestError
 
+        prompt: Any = list(request.prompt)
+        settings = {"model": self._model, "max_tokens": request.max_new_tokens, **_sampling(sampling, request.stream)}
         began = time.monotonic()
         try:
-            answer = await request(client)
+            if isinstance(prompt[0], dict):
+                answer = await client.chat.completions.create(messages=prompt, **settings)
+            else:
+                answer = await client.completions.create(prompt=prompt, **settings, extra_body=_VLLM_FIELDS)
         except BadRequestError as error:
             if "context" in str(error).lower():  # the wording differs from server to server
                 return Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=time.monotonic() - began)
@@ -179,10 +140,8 @@ class ServerBackend:
                 fix = "start it, or correct base_url"
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 got = f"the key in {config.api_key_env}" if config.api_key_env else "a request without a key"
-                what, fix = (
-                    f"refused {got} ({error.status_code})",
-                    "give api_key_env=NAME of the variable with a valid key",
-                )
+                what = f"refused {got} ({error.status_code})"
+                fix = "give api_key_env=NAME of the variable with a valid key"
             case openai.NotFoundError():
                 what = f"does not know the model '{config.model}' or the address: {_quoted(error.message)}"
                 fix = "correct model or base_url (it ends in /v1)"
@@ -200,15 +159,17 @@ class ServerBackend:
 
 
 def _quoted(text: str) -> str:
-    return without_secrets(text)[:_QUOTED_CHARACTERS]
+    """Beginning of a server's message for an error, without secrets."""
+    return without_secrets(text)[:300]
 
 
-def _seed(sampling: Sampling, index: int, streams: Sequence[str] | None) -> int:
-    """Seed of one request; seeds differ, so that equal prompts in one call do not get equal answers."""
-    if streams is None:
-        return sampling.seed + index
-    digest = hashlib.sha256(f"{sampling.seed}/{streams[index]}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1  # all servers accept 31 bits
+def _sampling(sampling: Sampling, stream: str) -> dict[str, Any]:
+    """Fields of one request; the seed differs from stream to stream, so equal prompts do not get equal answers."""
+    if sampling.temperature == 0:
+        return {"temperature": 0.0}
+    digest = hashlib.sha256(f"{sampling.seed}/{stream}".encode()).digest()
+    seed = int.from_bytes(digest[:4], "big") >> 1  # all servers accept 31 bits
+    return {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
 
 
 def _generation(choice: Any, usage: Any, latency_s: float) -> Generation:
@@ -226,7 +187,7 @@ def _generation(choice: Any, usage: Any, latency_s: float) -> Generation:
 
 def _key(config: ServerGenerationConfig) -> str:
     if config.api_key_env is None:
-        return _NO_KEY
+        return "none"  # the client requires a key
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
         raise ConfigError(

@@ -13,10 +13,12 @@ from cotpress.cli.commands import run_command
 from cotpress.errors import ConfigError, HubError
 from cotpress.hub.card import model_card
 from cotpress.hub.publication import Publication, read_publication
-from cotpress.modeling.hub import PUSH_SILENCE_S, answering_hub
+from cotpress.modeling.hub import answering_hub
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import masked
 
+PUSH_SILENCE_S = 300.0
+"""Seconds without an answer after which a push fails; the hub needs time to store large files."""
 SETTINGS_FILE = "training_config.yaml"
 USAGE = """\
 python -m cotpress.hub - a trained student to the Hugging Face hub, with its model card

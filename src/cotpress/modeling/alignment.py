@@ -5,6 +5,7 @@ All positions count Unicode code points, half open. Offsets from `tokenize_with_
 """
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +20,11 @@ if TYPE_CHECKING:
 def tokenize_with_offsets(
     tokenizer: "PreTrainedTokenizerBase", text: str
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the token ids of `text` and the characters of each token, without special tokens.
+    """Return the token ids of `text`, int32 `[n]`, and the characters of each token, int32 `[n, 2]`; see `cover`.
 
     No special token is added, and one spelled out in the text (`<|im_end|>`) is split into ordinary tokens: as a token,
     an end of turn inside a thinking would teach a student to stop there. Added tokens that are not special (`<think>`
-    in some tokenizers) stay whole.
-
-    Returns:
-        Token ids, int32 `[n]`, and offsets, int32 `[n, 2]`. Pieces of one multi-byte character share it, so
-        neighbouring ranges may overlap. See `cover` for characters that the tokenizer reports for no token.
+    in some tokenizers) stay whole. Pieces of one multi-byte character share it, so neighbouring ranges may overlap.
 
     Raises:
         ModelError: The tokenizer cannot give offsets.
@@ -52,20 +49,17 @@ def cover(offsets: NDArray[np.int32], num_chars: int) -> NDArray[np.int32]:
     """Extend offsets so that they cover every character: uncovered ones go to the next token, at the end to the last.
 
     Some tokenizers trim the leading space from a token's range (GPT-2 style `trim_offsets`), others drop white space
-    altogether (WordPiece); text rebuilt from such ranges would lack it.
-
-    Args:
-        offsets: int32 `[n, 2]`, starts in ascending order.
-        num_chars: Length of the text.
+    altogether (WordPiece); text rebuilt from such ranges would lack it. The starts, `[n, 0]`, are in ascending order.
     """
     if len(offsets) == 0:
         return offsets
-    reached = np.concatenate([[0], np.maximum.accumulate(offsets[:, 1])]).astype(np.int32)
-    starts = np.minimum(offsets[:, 0], reached[:-1])
-    ends = offsets[:, 1].copy()
+    reached = np.maximum.accumulate(offsets[:, 1])
+    covering = offsets.copy()
+    covering[0, 0] = 0
+    covering[1:, 0] = np.minimum(offsets[1:, 0], reached[:-1])
     if reached[-1] < num_chars:
-        ends[-1] = num_chars
-    return np.stack([starts, ends], axis=1)
+        covering[-1, 1] = num_chars
+    return covering
 
 
 def project_scores(
@@ -79,14 +73,8 @@ def project_scores(
     A character's score is the mean over the source tokens on it; a target token's score is the mean over its scored
     characters. A target token without one gets the mean of the nearest scored target tokens on either side.
 
-    Args:
-        source_offsets: int32 `[n, 2]`.
-        source_scores: float32 `[n]`.
-        target_offsets: int32 `[m, 2]`.
-        num_chars: Length of the text.
-
-    Returns:
-        float32 `[m]`.
+    Source offsets are int32 `[n, 2]`, source scores float32 `[n]`, target offsets int32 `[m, 2]`, the result is float32
+    `[m]`; `num_chars` is the length of the text.
 
     Raises:
         ValueError: No character is scored, but there are target tokens.
@@ -94,28 +82,19 @@ def project_scores(
     if len(target_offsets) == 0:
         return np.empty(0, dtype=np.float32)
     owners, chars = _expand(source_offsets)
-    counts = np.bincount(chars, minlength=num_chars)
-    sums = np.bincount(chars, weights=source_scores.astype(np.float64)[owners], minlength=num_chars)
-    sums = sums.astype(np.float64)  # bincount of nothing is an integer array
-    char_scores = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-
+    char_scores, scored = _means(source_scores[owners], chars, num_chars)
     owners, chars = _expand(target_offsets)
-    scored = counts[chars] > 0
-    owners, chars = owners[scored], chars[scored]
-    num_scored = np.bincount(owners, minlength=len(target_offsets))
-    totals = np.bincount(owners, weights=char_scores[chars], minlength=len(target_offsets)).astype(np.float64)
-    means = np.divide(totals, num_scored, out=np.zeros_like(totals), where=num_scored > 0)
-    return _fill_from_neighbours(means, num_scored > 0).astype(np.float32)
+    owners, chars = owners[scored[chars]], chars[scored[chars]]
+    means, known = _means(char_scores[chars], owners, len(target_offsets))
+    return _fill_from_neighbours(means, known).astype(np.float32)
 
 
 def kept_text(text: str, offsets: NDArray[np.int32], keep_mask: NDArray[np.bool_]) -> str:
     """Return the characters of the kept tokens, in order, each once."""
-    edges = np.zeros(len(text) + 1, dtype=np.int64)
-    np.add.at(edges, offsets[keep_mask, 0], 1)
-    np.add.at(edges, offsets[keep_mask, 1], -1)
-    kept = np.concatenate([[False], np.cumsum(edges[:-1]) > 0, [False]])
-    borders = np.flatnonzero(kept[1:] != kept[:-1]).tolist()
-    return "".join(text[a:b] for a, b in zip(borders[::2], borders[1::2], strict=True))
+    kept = np.zeros(len(text), dtype=np.bool_)
+    for start, end in offsets[keep_mask].tolist():
+        kept[start:end] = True
+    return "".join(compress(text, kept.tolist()))
 
 
 def spans_to_mask(offsets: NDArray[np.int32], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
@@ -124,32 +103,33 @@ def spans_to_mask(offsets: NDArray[np.int32], spans: Sequence[tuple[int, int]]) 
     It selects the training tokens of reference models and classifiers. It differs from `segments.owners` in tokens that
     end in white space, and stays as it is because existing fingerprints of trained models stand for its selection.
     """
-    if len(offsets) == 0:
-        return np.zeros(0, dtype=np.bool_)
-    num_chars = max([int(offsets[:, 1].max()), *(end for _, end in spans)])
-    inside = np.zeros(num_chars, dtype=np.bool_)
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    inside = np.zeros(ends.max(initial=0) + 1, dtype=np.bool_)
     for start, end in spans:
         inside[start:end] = True
-    nonempty = offsets[:, 1] > offsets[:, 0]
-    return nonempty & inside[np.maximum(offsets[:, 1] - 1, 0)] if num_chars else nonempty
+    return (starts < ends) & inside[ends - 1]
 
 
 def pool(values: NDArray[np.float32], group_ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """Replace each value by the mean of its group, float32 `[n]`; `group_ids` are non-negative, `[n]`."""
-    if len(values) == 0:
-        return np.empty(0, dtype=np.float32)
-    sums = np.bincount(group_ids, weights=values.astype(np.float64))
-    means = sums / np.maximum(np.bincount(group_ids), 1)
-    return means[group_ids].astype(np.float32)
+    return _means(values, group_ids)[0][group_ids].astype(np.float32)
+
+
+def _means(
+    values: NDArray[np.floating[Any]], groups: NDArray[np.int64], num_groups: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the mean of every group, 0 for an empty one, and the mask of groups that are not empty."""
+    counts = np.bincount(groups, minlength=num_groups)
+    sums = np.bincount(groups, weights=values, minlength=num_groups)
+    return sums / np.maximum(counts, 1), counts > 0
 
 
 def _expand(offsets: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return every (token, character) pair of the ranges, as two int64 arrays."""
     lengths = (offsets[:, 1] - offsets[:, 0]).astype(np.int64)
-    owners = np.repeat(np.arange(len(offsets), dtype=np.int64), lengths)
+    owners = np.repeat(np.arange(len(offsets)), lengths)
     first_pair = np.cumsum(lengths) - lengths
-    chars = np.arange(len(owners), dtype=np.int64) - first_pair[owners] + offsets[owners, 0]
-    return owners, chars
+    return owners, np.arange(len(owners)) - first_pair[owners] + offsets[owners, 0]
 
 
 def _fill_from_neighbours(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:

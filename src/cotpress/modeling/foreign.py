@@ -22,23 +22,20 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 _INDEX = "*.safetensors.index.json"
 _KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 _OTHERS = "Other formats can run code or be cut short, so they are not read."
+_SAVE = "Fix: save it once with model.save_pretrained(DIR) and give "
 
 
 def check_weights(folder: Path, named: str, key: str) -> None:
     """Refuse a folder that does not contain its weights as safetensors.
 
-    Args:
-        folder: Local folder of the model.
-        named: Path or hub id given by the user.
-        key: Configuration key of `named`, for messages.
+    The messages of this and the other checks have the path or hub id `named` that the user gave for `key`.
 
     Raises:
         ModelError: The weights have another format or lie elsewhere.
     """
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"{key}: '{named}' has no safetensors weights: {folder} holds {_names(folder)}. {_OTHERS} "
-            f"Fix: save it once with model.save_pretrained(DIR) and give {key}=DIR"
+            f"{key}: '{named}' has no safetensors weights: {folder} holds {_names(folder)}. {_OTHERS} {_SAVE}{key}=DIR"
         )
     for index in sorted(folder.glob(_INDEX)):
         parts = _json(index, named, key).get("weight_map")
@@ -52,13 +49,7 @@ def check_weights(folder: Path, named: str, key: str) -> None:
 
 
 def check_settings(folder: Path, named: str, key: str, *, trust_remote_code: bool) -> None:
-    """Refuse settings that run code without the user's consent.
-
-    Args:
-        folder: Local folder of the model.
-        named: Path or hub id given by the user.
-        key: Configuration key of `named`, for messages.
-        trust_remote_code: Whether the user trusts the code in this folder.
+    """Refuse settings that run code without the user's consent; `trust_remote_code` covers code in this folder.
 
     Raises:
         ModelError: A file names a kernel from the hub or the code of another repository, or is not a JSON object.
@@ -82,21 +73,14 @@ def check_settings(folder: Path, named: str, key: str, *, trust_remote_code: boo
 
 
 def check_adapter(folder: Path, named: str, key: str) -> None:
-    """Refuse a folder without a safetensors PEFT adapter, or with one that makes PEFT import a module.
-
-    Raises:
-        ModelError: The folder is refused.
-    """
+    """Refuse a folder without a safetensors PEFT adapter, or with one that makes PEFT import a module."""
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
             f"{key}: '{named}' holds no {ADAPTER_CONFIG} but {_names(folder)}. Fix: give the folder of a PEFT adapter, "
             f"{key}=DIR; a whole model is no adapter, give it as model=hub model.path=DIR"
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise ModelError(
-            f"{key}: '{named}' has no {ADAPTER_WEIGHTS} but {_names(folder)}. {_OTHERS} "
-            f"Fix: save it once with model.save_pretrained(DIR) and give {key}=DIR"
-        )
+        raise ModelError(f"{key}: '{named}' has no {ADAPTER_WEIGHTS} but {_names(folder)}. {_OTHERS} {_SAVE}{key}=DIR")
     settings = _json(folder / ADAPTER_CONFIG, named, key)
     if settings.get("megatron_config"):
         raise ModelError(
@@ -107,15 +91,7 @@ def check_adapter(folder: Path, named: str, key: str) -> None:
 
 @contextmanager
 def reading(what: str, fix: str = "") -> Iterator[None]:
-    """Turn any error of a library that reads foreign files into a `ModelError`.
-
-    Args:
-        what: Start of the message: the file or folder and its use.
-        fix: End of the message.
-
-    Raises:
-        ModelError: The code inside failed.
-    """
+    """Turn any error of a library that reads foreign files into a `ModelError` that begins with `what`."""
     try:
         yield
     except (CotpressError, MemoryError):
@@ -151,7 +127,7 @@ def _json(path: Path, named: str, key: str) -> dict[str, Any]:
 
 
 def _leaves(value: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """All values in nested settings, each with the path of keys to it."""
+    """Values in nested settings, each with the path of keys to it."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, (*place, str(key)))

@@ -1,7 +1,6 @@
 """Log-probabilities, entropies and ranks from hidden states, without ever holding all logits of a text.
 
-The logits of a whole text are large (5,000 tokens x 152,064 words: 3 GB in float32) and slow: each is written to memory
-once and read three times for one sum. Here they are computed, used and overwritten in parts.
+The logits of 5,000 tokens over 152,064 words take 3 GB in float32; here they are computed and overwritten in parts.
 
 Shape suffixes: N positions, D hidden size, V vocabulary, B one block of it.
 """
@@ -19,17 +18,11 @@ _CPU_BLOCK = (512, 4096)
 
 
 def target_logprobs(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """Log-probability of one token per hidden state in nats, float32 `[N]`.
-
-    Args:
-        head: Hidden states to logits.
-        hidden_ND: States that predict the targets.
-        targets_N: int64 token ids.
-    """
+    """Log-probability of one token per hidden state in nats, float32 `[N]`; `targets_N` are int64 token ids."""
     # On a GPU whole rows are as fast. A subclass (quantised) or wrapper (LoRA) has no plain weight to split.
     if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
         rows = _rows_at_once(head, hidden_ND)
-        return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_at_once(head, h, t))
+        return _by_rows(rows, hidden_ND, targets_N, lambda h, t: _logprobs_of(_logits(head, h), t))
     rows, columns = _CPU_BLOCK
     weights = torch.split(head.weight, columns)
     biases = [None] * len(weights) if head.bias is None else torch.split(head.bias, columns)
@@ -41,7 +34,7 @@ def target_readings(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: t
     """Log-probability, entropy and rank of one token per hidden state, float32 `[N, 3]`.
 
     The log-probability, in nats, is that of `target_logprobs`. The entropy is that of the whole prediction, in nats, in
-    [0, log V]. The rank is the number of words with a higher logit: 0 for the model's first choice. Arguments as there.
+    [0, log V]. The rank is the number of words with a higher logit: 0 for the model's first choice.
     """
     if hidden_ND.device.type != "cpu" or type(head) is not torch.nn.Linear:
 
@@ -77,10 +70,6 @@ def _entropies_and_ranks(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> tu
     return torch.special.entr(shares_NV, out=shares_NV).sum(dim=1), rank_N
 
 
-def _logprobs_at_once(head: torch.nn.Module, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    return _logprobs_of(_logits(head, hidden_ND), targets_N)
-
-
 def _logprobs_of(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     """Log-probability of the targets; overwrites the logits."""
     chosen_N = logits_NV.gather(1, targets_N[:, None]).squeeze(1)
@@ -92,7 +81,7 @@ def _logprobs_of(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tens
 def _logprobs_by_block(
     blocks: Sequence[tuple[torch.Tensor, torch.Tensor | None]], hidden_ND: torch.Tensor, targets_N: torch.Tensor
 ) -> torch.Tensor:
-    """As `_logprobs_at_once`, with the normaliser summed over blocks of the vocabulary."""
+    """As `_logprobs_of`, with the normaliser summed over blocks of the vocabulary."""
     chosen_N, sums, first = torch.zeros(targets_N.shape), [], 0
     for weight_BD, bias_B in blocks:
         logits_NB = linear(hidden_ND, weight_BD, bias_B).float()

@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
-PUSH_SILENCE_S = 300.0
-"""Seconds without an answer after which a push fails; the hub needs time to store large files."""
-
 
 class HubProblem(Enum):
     """Reason of a failed request to the hub; the value completes a message."""

@@ -1,41 +1,26 @@
-"""Loading of causal language models and tokenizers.
-
-Each source ends as a directory with safetensors (hub snapshot, local folder, converted package, generated tiny model),
-which `from_pretrained` loads.
-"""
+"""Loading of causal language models and tokenizers with `from_pretrained`, and their split into body and head."""
 
 import copy
 import hashlib
 import importlib.util
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from cotpress.devices.memory import keep_freed_memory
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
+from cotpress.modeling import sources
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import reading
-from cotpress.modeling.sources import (
-    adapter_directory,
-    model_directory,
-    packaged_identity,
-    packaged_model,
-    source_identity,
-    tokenizer_directory,
-)
 from cotpress.modeling.tiny import tiny_identity, tiny_model
 from cotpress.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-log = logging.getLogger(__name__)
 
 _HEAD_SCALES = {
     "final_logit_softcapping": (None,),
@@ -53,10 +38,7 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedToke
     """
     from transformers import AutoTokenizer
 
-    if config.source is ModelSource.hub:  # without the weights, which may be on a server only
-        folder = tokenizer_directory(config.path, config.revision, trust_remote_code=config.trust_remote_code)
-    else:
-        folder = _directory(config, store)
+    folder = _directory(config, store, weights=False)  # the weights may be on a server only
     with reading(f"model '{config.path}': no tokenizer can be loaded from {folder}"), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code, local_files_only=True
@@ -82,7 +64,8 @@ def load_model(
         store: Store of converted and generated models.
         adapter: Directory or hub id of a PEFT adapter to load on top.
         merge_adapter: Fold the adapter into the weights (faster forward passes; rounds to the model's dtype).
-        split: Check that body and head (`split_head`) give the model's logits.
+        split: Check that body and head (`split_head`) give the model's logits; as the result depends on the
+            architecture only, one of several workers may check for all.
         device: Device of the weights.
 
     Raises:
@@ -92,7 +75,7 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    check_attention(config, device)
+    _check_attention(config, device)
     keep_freed_memory()
     folder = _directory(config, store)
     how = f"model.attention={config.attention.value}, model.dtype={config.dtype.value}"
@@ -116,23 +99,19 @@ def load_model(
     model.to(device)
     model.eval()
     if split:
-        check_split(model)
+        _check_split(model)
     loaded: PreTrainedModel = model
     return loaded
 
 
-def model_identity(config: ModelConfig, store: ArtifactStore, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Identity of a model's weights and results: the content of its source, and its dtype.
-
-    Raises:
-        ModelError: The model cannot be found.
-    """
+def model_identity(config: ModelConfig, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Identity of a model's weights and results: the content of its source, and its dtype; raises `ModelError`."""
+    source: dict[str, Any]
     match config.source:
         case ModelSource.hub:
-            trusted = config.trust_remote_code
-            source: dict[str, Any] = dict(source_identity(config.path, config.revision, trust_remote_code=trusted))
+            source = sources.source_identity(config.path, config.revision, trust_remote_code=config.trust_remote_code)
         case ModelSource.package:
-            source = packaged_identity(config.path)
+            source = sources.packaged_identity(config.path)
         case ModelSource.tiny:
             source = tiny_identity()
     return {**source, "dtype": str(resolve_dtype(config.dtype, device)).removeprefix("torch.")}
@@ -144,18 +123,14 @@ def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizer
     The first call of a tokenizer removes them anyway. Until then they would be part of the fingerprint, which must not
     depend on earlier calls.
     """
-    backend: Any = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Hash of a tokenizer: 16 hex digits, equal for tokenizers that split all texts alike."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ModelError(f"tokenizer {type(tokenizer).__name__} is not a fast tokenizer: it gives no character offsets")
-    return hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+    """Hash of a fast tokenizer: 16 hex digits, equal for tokenizers that split all texts alike."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
@@ -170,13 +145,8 @@ def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def check_attention(config: ModelConfig, device: torch.device | str) -> None:
-    """Refuse an attention implementation that the device does not support, before any weights are read.
-
-    Raises:
-        ConfigError: It needs another device or number format.
-        MissingExtraError: It needs a package that is not installed.
-    """
+def _check_attention(config: ModelConfig, device: torch.device | str) -> None:
+    """Refuse an attention implementation that the device does not support."""
     if config.attention is not Attention.flash_attention_2:
         return
     if importlib.util.find_spec("flash_attn") is None:
@@ -200,17 +170,13 @@ def cache_argument(cache: object) -> dict[str, Any]:
     return {"cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values": cache}
 
 
-@dataclass(frozen=True, slots=True)
-class SplitModel:
-    """A causal language model as body and head, so that logits are computed only for selected positions.
-
-    Attributes:
-        decoder: Maps token ids `[B, L]` to an output with `last_hidden_state` `[B, L, D]`.
-        head: Maps hidden states `[..., D]` to logits `[..., V]`.
-    """
+class SplitModel(NamedTuple):
+    """A causal language model as body and head, so that logits are computed only for selected positions."""
 
     decoder: torch.nn.Module
+    """Maps token ids `[B, L]` to an output with `last_hidden_state` `[B, L, D]`."""
     head: torch.nn.Module
+    """Maps hidden states `[..., D]` to logits `[..., V]`."""
 
 
 def split_head(model: torch.nn.Module) -> SplitModel:
@@ -231,17 +197,10 @@ def split_head(model: torch.nn.Module) -> SplitModel:
 
 
 @torch.no_grad()  # not inference mode: a tensor that a layer keeps could not be used in training
-def check_split(model: torch.nn.Module) -> None:
-    """Check with two forward passes over four tokens that body and head of a model give its logits.
+def _check_split(model: torch.nn.Module) -> None:
+    """Check with two forward passes over four tokens that body and head of a model in eval mode give its logits.
 
-    An architecture may change its logits without a known setting. As the result depends on the architecture only, one
-    of several workers may check for all.
-
-    Args:
-        model: In eval mode (dropout would differ), with all weights on one device that is not the meta device.
-
-    Raises:
-        ModelError: The logits differ by more than rounding, or the model has no plain linear head.
+    An architecture may change its logits without a known setting.
     """
     split, ids = split_head(model), torch.arange(4, device=next(model.parameters()).device)[None]
     whole = model(input_ids=ids, use_cache=False).logits
@@ -263,37 +222,27 @@ def _unwrapped(model: Any) -> Any:
 
 
 def compiled(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Copy a model with shared weights, with a body that torch.compile compiles in its first pass.
-
-    The same compiled code serves texts of any length.
-    """
+    """Copy a model with shared weights, with a body that is compiled in its first pass, for texts of any length."""
     twin, body = copy.copy(model), copy.copy(model.base_model)
     twin._modules = {**model._modules, model.base_model_prefix: body}
     body.compile(dynamic=True)
     return twin
 
 
-def is_compiled(decoder: torch.nn.Module) -> bool:
-    """True for the body of a model from `compiled`."""
-    return decoder._compiled_call_impl is not None
-
-
-def _directory(config: ModelConfig, store: ArtifactStore) -> Path:
-    match config.source:
-        case ModelSource.hub:
-            return model_directory(config.path, config.revision, trust_remote_code=config.trust_remote_code)
-        case ModelSource.package:
-            with quiet_transformers():
-                return packaged_model(config.path, store).path
-        case ModelSource.tiny:
-            with quiet_transformers():
-                return tiny_model(store).path
+def _directory(config: ModelConfig, store: ArtifactStore, *, weights: bool = True) -> Path:
+    """Local folder with the files of a model; made if the model is converted or generated."""
+    if config.source is ModelSource.hub:
+        trusted = config.trust_remote_code
+        return sources.model_directory(config.path, config.revision, trust_remote_code=trusted, weights=weights)
+    with quiet_transformers():
+        made = tiny_model(store) if config.source is ModelSource.tiny else sources.packaged_model(config.path, store)
+        return made.path
 
 
 def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any:
     from peft import PeftModel
 
-    folder = adapter_directory(adapter)
+    folder = sources.adapter_directory(adapter)
     what = f"adapter '{adapter}' does not load onto {type(model).__name__}"
     with reading(what, "give the model that it was trained on"), warnings.catch_warnings():
         # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.

@@ -8,6 +8,7 @@ Shape suffixes: T positions of a pack, D hidden size, N scored positions, 3 numb
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.head import target_readings
-from cotpress.modeling.loading import SplitModel, is_compiled, split_head
-from cotpress.modeling.packing import can_pack, pack, packed_states, plan_packs
+from cotpress.modeling.loading import SplitModel, split_head
+from cotpress.modeling.packing import pack, packed_states, packing_obstacle, plan_packs
 
 BATCHES_AHEAD = 8
 """Input that is read ahead to be sorted by length, in batches."""
@@ -40,8 +41,8 @@ class ScoreInput:
             window begins with the whole context.
     """
 
-    context_ids: Sequence[int]
-    target_ids: Sequence[int] | NDArray[np.int32]
+    context_ids: Sequence[int] | NDArray[np.integer[Any]]
+    target_ids: Sequence[int] | NDArray[np.integer[Any]]
     window_tokens: int | None = None
 
     @property
@@ -62,8 +63,7 @@ def token_readings(
     Args:
         model: A causal language model in eval mode, with or without PEFT.
         inputs: Read lazily, `BATCHES_AHEAD` batches at a time.
-        tokens_per_batch: Most tokens per forward pass; a longer sequence has a pass of its own. Affects only speed
-            and memory.
+        tokens_per_batch: Most tokens per forward pass, except for a longer sequence; affects only speed and memory.
 
     Raises:
         ModelError: The architecture cannot be split into body and head.
@@ -71,36 +71,27 @@ def token_readings(
         ValueError: An input has no context token.
     """
     split = split_head(model)
-    pack_tokens, smaller = (
-        _pack_tokens(split.decoder, tokens_per_batch),
-        smaller_batches(split.decoder, "reading texts"),
-    )
-    nothing = np.empty((0, 3), dtype=np.float32)
+    pack_tokens = _pack_tokens(split.decoder, tokens_per_batch)
+    smaller = smaller_batches(split.decoder, "reading texts")
     for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
-        by_item = [_parts(item) for item in group]
-        parts = [part for windows_of_item in by_item for part in windows_of_item]
-        packs = plan_packs([len(part.ids) for part in parts], pack_tokens)
+        parts = [part for item in group for part in _parts(item)]
+        packs = plan_packs([part.num_tokens for part in parts], pack_tokens)
         # Results stay on the device until all packs are under way: a GPU need not wait for Python.
         on_device = [
-            smaller.run([parts[i] for i in members], lambda some: _read_pack(split, some), lambda part: len(part.ids))
+            smaller.run([parts[i] for i in members], partial(_read_pack, split), lambda part: part.num_tokens)
             for members in packs
         ]
-        values = [nothing] * len(parts)
+        values: dict[int, NDArray[np.float32]] = {}
         for members, by_part in zip(packs, on_device, strict=True):
             ends = np.cumsum([len(part_values) for part_values in by_part])
-            for i, part_values in zip(members, np.split(torch.cat(by_part).cpu().numpy(), ends[:-1]), strict=True):
-                values[i] = part_values
-        remaining = iter(values)
-        for windows_of_item in by_item:
-            yield np.concatenate([nothing, *(next(remaining) for _ in windows_of_item)])
+            values.update(zip(members, np.split(torch.cat(by_part).cpu().numpy(), ends[:-1]), strict=True))
+        nothing = np.empty((0, 3), dtype=np.float32)
+        in_order = np.concatenate([nothing, *(values[i] for i in range(len(parts)))])
+        yield from np.split(in_order, np.cumsum([len(item.target_ids) for item in group])[:-1])
 
 
 def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int, int]]:
-    """`(start, first, end)` of each window over the targets: `start` to `end` are read, `first` to `end` scored.
-
-    Each target is scored once, by the first window that contains it. Each later window reads
-    `WINDOW_OVERLAP * window_tokens` targets before the first that it scores.
-    """
+    """`(start, first, end)` of each window over the targets: `start` to `end` are read, `first` to `end` scored."""
     width = num_targets if window_tokens is None else window_tokens
     ranges = [(0, 0, min(width, num_targets))]
     overlap = int(width * WINDOW_OVERLAP)
@@ -110,21 +101,13 @@ def windows(num_targets: int, window_tokens: int | None) -> list[tuple[int, int,
     return ranges
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One sequence to read: token ids int64 `[L]`, scored from index `num_unscored` on."""
-
-    ids: NDArray[np.int64]
-    num_unscored: int
-
-
-def _parts(item: ScoreInput) -> list[_Part]:
-    """The windows of a text; none if it has no targets."""
+def _parts(item: ScoreInput) -> list[ScoreInput]:
+    """The windows of a text, each with all that is read before its targets as context; none if it has no targets."""
     if len(item.target_ids) == 0:
         return []
     context, targets = (np.asarray(ids, dtype=np.int64) for ids in (item.context_ids, item.target_ids))
     return [
-        _Part(np.concatenate([context, targets[start:end]]), len(context) + first - start)
+        ScoreInput(context_ids=np.concatenate([context, targets[start:first]]), target_ids=targets[first:end])
         for start, first, end in windows(len(targets), item.window_tokens)
     ]
 
@@ -133,7 +116,8 @@ def _pack_tokens(decoder: torch.nn.Module, tokens_per_batch: int) -> int:
     """Size of the fastest pack in tokens; 1 stands for one text at a time."""
     config: Any = decoder.config
     # Eager attention grows with the square of the pack; compiled code would be compiled again for each set of lengths.
-    if not can_pack(decoder) or config._attn_implementation == "eager" or is_compiled(decoder):
+    is_compiled = decoder._compiled_call_impl is not None
+    if packing_obstacle(decoder) or config._attn_implementation == "eager" or is_compiled:
         return 1
     on_cpu = next(decoder.parameters()).device.type == "cpu"
     return min(tokens_per_batch, _CPU_PACK_TOKENS) if on_cpu else tokens_per_batch
@@ -155,11 +139,11 @@ def _read_ahead(inputs: Iterable[ScoreInput], num_tokens: int) -> Iterator[list[
 
 
 @torch.inference_mode()
-def _read_pack(split: SplitModel, parts: Sequence[_Part]) -> Sequence[torch.Tensor]:
-    """Readings of the scored tokens, float32 `[num_scored, 3]` for each part, on the model's device."""
-    packed = pack([part.ids for part in parts])
+def _read_pack(split: SplitModel, parts: Sequence[ScoreInput]) -> Sequence[torch.Tensor]:
+    """Readings of the targets, float32 `[num_target, 3]` for each part, on the model's device."""
+    packed = pack([np.concatenate([part.context_ids, part.target_ids]) for part in parts])
     scored = [
-        torch.arange(start + part.num_unscored, start + len(part.ids))
+        torch.arange(start + len(part.context_ids), start + part.num_tokens)
         for start, part in zip(packed.starts, parts, strict=True)
     ]
     packed = packed.to(next(split.decoder.parameters()).device)
@@ -167,4 +151,4 @@ def _read_pack(split: SplitModel, parts: Sequence[_Part]) -> Sequence[torch.Tens
     states_TD = packed_states(split.decoder, packed)
     # Position t predicts token t + 1.
     values_N3 = target_readings(split.head, states_TD[position_N - 1], packed.ids[0, position_N])
-    return torch.split(values_N3, [len(part.ids) - part.num_unscored for part in parts])
+    return torch.split(values_N3, [len(part.target_ids) for part in parts])

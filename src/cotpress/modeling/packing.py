@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from cotpress.errors import ModelError
 
 _LENGTHS = "packed_lengths"
-"""Keyword that passes the lengths through the decoder's layers to the attention function, also when a checkpointed
-layer is computed again in the backward pass."""
+"""Keyword that passes the lengths through the decoder's layers, also recomputed ones, to the attention function."""
 _ALTERS_WEIGHTS = ("softcap", "s_aux", "position_bias")
 """Arguments that change attention weights, which `_sdpa` does not support."""
 _KEEP_BORDERS = frozenset({"full_attention", "sliding_attention"})
@@ -56,7 +55,7 @@ class Packed:
 
 
 def pack(sequences: Sequence[Sequence[int] | NDArray[np.integer[Any]]]) -> Packed:
-    """Concatenate sequences of token ids, each of at least one token; on the CPU."""
+    """Concatenate sequences of token ids, each of at least one token, on the CPU."""
     lengths = tuple(len(sequence) for sequence in sequences)
     if not lengths or min(lengths) == 0:
         raise ValueError(f"a pack needs sequences of at least one token, got the lengths {lengths}")
@@ -78,16 +77,11 @@ def plan_packs(lengths: Sequence[int], tokens_per_pack: int) -> list[list[int]]:
     return packs
 
 
-def can_pack(decoder: torch.nn.Module) -> bool:
-    """True if every layer is attention with an exchangeable attention function, as packing requires."""
-    return _reason_against(decoder) is None
-
-
-def _reason_against(decoder: torch.nn.Module) -> str | None:
+def packing_obstacle(decoder: torch.nn.Module) -> str | None:
     """Property of the decoder that makes packing impossible, in words; None if there is none.
 
-    An exchangeable attention function is not enough: a convolution or linear attention layer carries its state from
-    one sequence into the next, and no mask prevents it.
+    Packing requires that every layer is attention with an exchangeable attention function: a convolution or linear
+    attention layer carries its state from one sequence into the next, and no mask prevents it.
     """
     if not getattr(decoder, "_supports_attention_backend", False):
         return "does not use transformers' attention interface"
@@ -99,28 +93,22 @@ def _reason_against(decoder: torch.nn.Module) -> str | None:
 def packed_states(decoder: torch.nn.Module, packed: Packed) -> torch.Tensor:
     """Last hidden states of all tokens, `[T, D]`, as in separate passes over the sequences; differentiable.
 
-    Activation checkpointing may be on.
-
-    Args:
-        decoder: Body of a causal language model (`split_head`).
-        packed: On the decoder's device.
+    The decoder is the body of a causal language model (`split_head`); activation checkpointing may be on.
 
     Raises:
         ModelError: The architecture cannot keep its attention within the borders.
     """
-    if len(packed.lengths) == 1:
-        states: torch.Tensor = decoder(input_ids=packed.ids, use_cache=False).last_hidden_state[0]
-        return states
-    if (reason := _reason_against(decoder)) is not None:
-        raise ModelError(
-            f"{type(decoder).__name__} {reason}, so several texts cannot go through it as one row. "
-            "Fix: trainer.tokens_per_batch=1, which reads one text at a time"
-        )
-    config: Any = decoder.config
-    borders = _border_arguments(str(config._attn_implementation), packed)
-    output = decoder(input_ids=packed.ids, position_ids=packed.positions, use_cache=False, **borders)
-    row: torch.Tensor = output.last_hidden_state[0]
-    return row
+    borders: dict[str, Any] = {}
+    if len(packed.lengths) > 1:
+        if (reason := packing_obstacle(decoder)) is not None:
+            raise ModelError(
+                f"{type(decoder).__name__} {reason}, so several texts cannot go through it as one row. "
+                "Fix: trainer.tokens_per_batch=1, which reads one text at a time"
+            )
+        config: Any = decoder.config
+        borders = {"position_ids": packed.positions, **_border_arguments(str(config._attn_implementation), packed)}
+    states: torch.Tensor = decoder(input_ids=packed.ids, use_cache=False, **borders).last_hidden_state[0]
+    return states
 
 
 def _border_arguments(attention: str, packed: Packed) -> dict[str, Any]:
@@ -156,8 +144,7 @@ def _sdpa(
 
     lengths: tuple[int, ...] | None = options.pop(_LENGTHS, None)
     if lengths is None:
-        plain: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return plain
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
     odd = [name for name in _ALTERS_WEIGHTS if options.get(name) is not None]
     if odd:
         raise ModelError(
@@ -178,6 +165,5 @@ def _window_mask(query: torch.Tensor, window: int | None) -> torch.Tensor | None
     length = query.shape[2]
     if window is None or length <= window:
         return None
-    position = torch.arange(length, device=query.device)
-    distance = position[:, None] - position
-    return ((distance >= 0) & (distance < window))[None, None]
+    everything = torch.ones(1, 1, length, length, dtype=torch.bool, device=query.device)
+    return everything.tril().triu(1 - window)

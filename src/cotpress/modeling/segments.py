@@ -40,14 +40,9 @@ def step_ranges(text: str) -> list[tuple[int, int]]:
 
 
 def unit_ids(unit: Unit, text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the unit of each token, int64 `[n]`, ascending; see `owners` for the rule.
+    """Return the unit of each token, int64 `[n]`, ascending; arguments and rule as `owners`.
 
-    Tokens of one unit share a number; a unit inside a longer token has no token, so numbers may be missing.
-
-    Args:
-        unit: Kind of unit; with `Unit.token` every token is its own.
-        text: The whole text.
-        offsets: int32 `[n, 2]`, characters of `text` that each token stands for.
+    A unit inside a longer token has no token, so numbers may be missing. With `Unit.token` every token is its own.
     """
     if unit is Unit.token:
         return np.arange(len(offsets), dtype=np.int64)
@@ -63,10 +58,7 @@ def owners(ranges: Sequence[tuple[int, int]], text: str, offsets: NDArray[np.int
     white space decides. So `.` and the blank line after it, which many tokenizers make one token, end a step and do not
     begin the next. Of a token of white space alone the last character decides.
 
-    Args:
-        ranges: Character ranges of `text`, disjoint.
-        text: The whole text.
-        offsets: int32 `[n, 2]`, characters of `text` that each token stands for.
+    The ranges are disjoint; `offsets` are int32 `[n, 2]`, the characters of `text` that each token stands for.
     """
     index = np.full(len(text) + 1, -1, dtype=np.int64)
     for i, (start, end) in enumerate(ranges):

@@ -1,11 +1,11 @@
 """Order of deletion of thinking tokens, independent of the ratio, and its cut at a ratio.
 
 Order: *held* tokens come first and stay at every ratio. The others follow by falling score, equal scores in the order
-of the text. If every token has the mean score of its word or step, the tokens of a unit are neighbours in the order, so
-a cut divides at most one unit, whose beginning stays.
+of the text. If every token has the mean score of its word or step, a cut divides at most one unit, whose beginning
+stays.
 
 Cut: of `n` tokens the first `round(ratio * n)` of the order stay (Python's `round`: halves go to the even number), and
-more only if more are held. The order does not depend on the ratio, so the masks of falling ratios are nested.
+more only if more are held. The masks of falling ratios are nested.
 
 Limit on consecutive deletions: the tokens are deleted one by one from the end of the order, and one whose deletion
 would make a run of deleted tokens longer than the limit is held instead. So no cut of the order exceeds the limit.
@@ -25,8 +25,7 @@ class Ranking:
     """Order of deletion of several texts, concatenated in flat arrays.
 
     Attributes:
-        places: int64 `[sum(lengths)]`, place of each token within its own text: 0 is deleted last, and a token stays
-            if `place < max(num_to_keep(n, ratio), number of held tokens)`.
+        places: int64 `[sum(lengths)]`, place of each token within its own text; 0 is deleted last.
         held: bool `[sum(lengths)]`, tokens that stay at every ratio; they have the first places.
         lengths: int64 `[rows]`, tokens per text.
     """
@@ -71,7 +70,7 @@ def rank_many(
 
 
 def _order(scores: NDArray[np.floating[Any]], held: NDArray[np.bool_], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions of the tokens, text by text, each from the last deleted to the first."""
+    """Return the positions of the tokens, text by text, from the last deleted to the first."""
     rows = np.repeat(np.arange(len(lengths)), lengths)
     # The last key is the primary one; lexsort is stable, so the earlier of two equal tokens comes first.
     return np.lexsort((-scores, ~held, rows))

@@ -1,8 +1,8 @@
 """Model files from a hub id, a local directory, or a Python package that contains a GGUF file.
 
 Each source ends as a local directory with safetensors, so that all models are loaded in one way. The package is located
-without importing it, so that its dependencies are not needed. Reading a GGUF dequantises every weight (about 25 s for
-135M parameters, and 8 s for the tokenizer); the converted copy is an artifact and loads in under a second.
+without importing it, so that its dependencies are not needed. Reading a GGUF takes half a minute for 135M parameters;
+the converted copy is an artifact and loads in under a second.
 """
 
 import functools
@@ -32,7 +32,12 @@ _OTHER_FORMATS = ["original/*", "onnx/*", "consolidated*"]
 
 
 def model_directory(
-    path: str, revision: str | None = None, *, trust_remote_code: bool = False, key: str = "model.path"
+    path: str,
+    revision: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+    weights: bool = True,
+    key: str = "model.path",
 ) -> Path:
     """Return a local directory with the weights (safetensors), config and tokenizer of a hub id or local directory.
 
@@ -40,46 +45,30 @@ def model_directory(
         path: Hub id or local directory.
         revision: Hub commit, tag or branch.
         trust_remote_code: Whether the user trusts Python code beside these weights.
+        weights: False for config and tokenizer only.
         key: Configuration key of `path`, for messages.
 
     Raises:
         ModelError: Neither exists, the hub cannot be reached, there are no safetensors weights, or the folder fails
             the checks of `foreign`.
     """
-    code = _CODE if trust_remote_code else ()
-    folder = _local(path, key) or _snapshot(path, revision, (*_WEIGHTS, *_SETTINGS, *code), key)
-    check_weights(folder, path, key)
-    check_settings(folder, path, key, trust_remote_code=trust_remote_code)
-    return folder
-
-
-def tokenizer_directory(
-    path: str, revision: str | None = None, *, trust_remote_code: bool = False, key: str = "model.path"
-) -> Path:
-    """As `model_directory`, with tokenizer and settings only, so that no weights are needed."""
-    code = _CODE if trust_remote_code else ()
-    folder = _local(path, key) or _snapshot(path, revision, (*_SETTINGS, *code), key)
+    patterns = (*(_WEIGHTS if weights else ()), *_SETTINGS, *(_CODE if trust_remote_code else ()))
+    folder = _local(path, key) or _snapshot(path, revision, patterns, key)
+    if weights:
+        check_weights(folder, path, key)
     check_settings(folder, path, key, trust_remote_code=trust_remote_code)
     return folder
 
 
 def adapter_directory(path: str, *, key: str = "adapter") -> Path:
-    """Return a local directory with a PEFT adapter (safetensors) of a hub id or local directory.
-
-    Raises:
-        ModelError: Neither exists, the hub cannot be reached, or there is no such adapter in it.
-    """
+    """As `model_directory`, with a PEFT adapter (safetensors)."""
     folder = _local(path, key) or _snapshot(path, None, (*_WEIGHTS, *_SETTINGS), key)
     check_adapter(folder, path, key)
     return folder
 
 
 def config_file(path: str, revision: str | None = None, *, key: str = "model.path") -> Path:
-    """Return the local `config.json` of a hub id or local directory, without weights and tokenizer.
-
-    Raises:
-        ModelError: There is none, or the hub cannot be reached.
-    """
+    """As `model_directory`, with the path of `config.json` only."""
     file = (_local(path, key) or _snapshot(path, revision, ("config.json",), key)) / "config.json"
     if not file.is_file():
         raise ModelError(f"{path!r} has no config.json (looked at {file}). Fix: give {key}=DIR or a hub id")
@@ -91,29 +80,19 @@ def source_identity(
 ) -> dict[str, str]:
     """Identity of the files behind `path`: the hub commit, or the content hash of a local directory.
 
-    Args:
-        path: Hub id or local directory.
-        revision: Hub commit, tag or branch.
-        trust_remote_code: Include Python code of a local directory, as it is run (a commit includes it).
-        key: Configuration key of `path`, for messages.
-
-    Raises:
-        ModelError: As `model_directory`.
+    Arguments and exceptions as `model_directory`. The identity of a local directory includes Python code that is
+    trusted; a commit always includes it.
     """
     folder = _local(path, key)
     if folder is None:
         return {"hub": path, "commit": _snapshot(path, revision, ("config.json",), key).name}
     check_weights(folder, path, key)
     identity = {"directory": directory_sha256(folder)}
-    return {**identity, "code": _sha256_of(folder, _CODE)} if trust_remote_code else identity
+    return {**identity, "code": directory_sha256(folder, _CODE)} if trust_remote_code else identity
 
 
-def directory_sha256(folder: Path) -> str:
-    """Hash of names and contents of the weights and settings directly in `folder`."""
-    return _sha256_of(folder, (*_WEIGHTS, *_SETTINGS))
-
-
-def _sha256_of(folder: Path, patterns: tuple[str, ...]) -> str:
+def directory_sha256(folder: Path, patterns: tuple[str, ...] = (*_WEIGHTS, *_SETTINGS)) -> str:
+    """Hash of names and contents of the files directly in `folder`, by default of weights and settings."""
     names = sorted({p.name for pattern in patterns for p in folder.glob(pattern)})
     lines = [f"{name} {_cached_sha256(folder / name)}" for name in names]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -146,11 +125,7 @@ def package_folder(package: str) -> Path:
 
 
 def packaged_identity(package: str) -> dict[str, Any]:
-    """Identity of a package's model: package, version and content of the GGUF file.
-
-    Raises:
-        ModelError: The package is missing or does not contain exactly one GGUF file.
-    """
+    """Identity of a package's model: package, version and content of the GGUF file; exceptions as `packaged_model`."""
     gguf, names = _gguf_file(package), importlib.metadata.packages_distributions().get(package, [])
     version = importlib.metadata.version(names[0]) if names else ""
     return {"package": package, "version": version, "gguf": _cached_sha256(gguf), "conversion": CONVERSION}
@@ -161,7 +136,7 @@ def packaged_model(package: str, store: ArtifactStore) -> Artifact:
     """Return the converted model of a package: float32 safetensors, config and tokenizer.
 
     Raises:
-        ModelError: As `packaged_identity`, or the GGUF cannot be read.
+        ModelError: The package is missing, does not contain exactly one GGUF file, or this cannot be read.
     """
     gguf = _gguf_file(package)
     return store.build("model", packaged_identity(package), lambda workdir: _convert(gguf, workdir))
@@ -187,10 +162,9 @@ def _convert(gguf: Path, workdir: Path) -> Summary:
     shown = gguf_reader.tqdm
     gguf_reader.tqdm = functools.partial(shown, disable=True)  # transformers' own switch does not reach this bar
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+        options = {"gguf_file": gguf.name, "trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(f"'{gguf}' cannot be read as a GGUF model: {error}. Fix: reinstall the package") from error
     finally:
@@ -239,18 +213,13 @@ def _snapshot(hub_id: str, revision: str | None, patterns: tuple[str, ...], key:
 
 
 def _fix(problem: HubProblem, hub_id: str, key: str) -> str:
-    match problem:
-        case HubProblem.gated:
-            return "accept its licence on the hub and log in (hf auth login)"
-        case HubProblem.unknown:
-            return "check the spelling; a private one needs hf auth login"
-        case HubProblem.no_revision:
-            return f"check {key.removesuffix('path')}revision"
-        case HubProblem.no_id | HubProblem.no_file:
-            return f"give {key}=DIR or a hub id"
-        case HubProblem.unreachable:
-            packaged = ", or use model=smollm2 (comes with a Python package)" if key == "model.path" else ""
-            return (
-                f"with a network, hf download {hub_id}; without, copy the folder over and give {key}=DIR{packaged}. "
-                "HF_HUB_OFFLINE=1 makes a filled cache enough"
-            )
+    packaged = ", or use model=smollm2 (comes with a Python package)" if key == "model.path" else ""
+    return {
+        HubProblem.gated: "accept its licence on the hub and log in (hf auth login)",
+        HubProblem.unknown: "check the spelling; a private one needs hf auth login",
+        HubProblem.no_revision: f"check {key.removesuffix('path')}revision",
+        HubProblem.no_id: f"give {key}=DIR or a hub id",
+        HubProblem.no_file: f"give {key}=DIR or a hub id",
+        HubProblem.unreachable: f"with a network, hf download {hub_id}; without, copy the folder over and give "
+        f"{key}=DIR{packaged}. HF_HUB_OFFLINE=1 makes a filled cache enough",
+    }[problem]

@@ -1,4 +1,4 @@
-"""Trained weights in a folder: a PEFT adapter that goes on a base model, or a whole model that replaces it."""
+"""Trained weights: a PEFT adapter that goes on a base model, or a whole model that replaces it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +16,7 @@ MODEL_CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedWeights:
-    """Weights that were trained from a base model.
-
-    Attributes:
-        path: Folder; for an adapter also a hub id.
-        is_adapter: True for a PEFT adapter, False for a whole model.
-    """
+    """A PEFT adapter in a folder or on the hub, or a whole model in a folder."""
 
     path: str
     is_adapter: bool
@@ -29,14 +24,10 @@ class TrainedWeights:
     @classmethod
     def below(cls, folder: Path) -> Self | None:
         """The safetensors weights in `folder`, `folder/adapter` or `folder/model`; None if there are none."""
-        for place, settings in (
-            (folder, ADAPTER_CONFIG),
-            (folder / ADAPTER, ADAPTER_CONFIG),
-            (folder, MODEL_CONFIG),
-            (folder / MODEL, MODEL_CONFIG),
-        ):
-            if (place / settings).is_file() and any(place.glob("*.safetensors")):
-                return cls(path=str(place), is_adapter=settings == ADAPTER_CONFIG)
+        for settings, inside in ((ADAPTER_CONFIG, ADAPTER), (MODEL_CONFIG, MODEL)):
+            for place in (folder, folder / inside):
+                if (place / settings).is_file() and any(place.glob("*.safetensors")):
+                    return cls(path=str(place), is_adapter=settings == ADAPTER_CONFIG)
         return None
 
     @classmethod

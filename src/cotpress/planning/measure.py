@@ -25,11 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cotpress.devices.config import HeadLoss
 from cotpress.errors import ModelError
-from cotpress.generation.hf import PromptReader
+from cotpress.generation.hf import PromptReader, next_logits
 from cotpress.generation.row_cache import RowCache
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
-from cotpress.modeling.loading import cache_argument, split_head
-from cotpress.modeling.packing import can_pack, pack, packed_states
+from cotpress.modeling.loading import split_head
+from cotpress.modeling.packing import pack, packed_states, packing_obstacle
 from cotpress.modeling.sources import config_file
 from cotpress.modeling.tiny import tiny_identity
 from cotpress.training.adapters import checkpointed_activations, make_trainable
@@ -355,7 +355,7 @@ def _batch(model: Any, lengths: Sequence[int]) -> MicroBatch:
 
 def _several(model: Any, lengths: Sequence[int]) -> Sequence[int]:
     """A single text is cut in two: without values, transformers does not see that it needs no mask."""
-    cut = len(lengths) == 1 and lengths[0] > 1 and can_pack(split_head(model).decoder)
+    cut = len(lengths) == 1 and lengths[0] > 1 and packing_obstacle(split_head(model).decoder) is None
     return [lengths[0] - 1, 1] if cut else lengths
 
 
@@ -408,10 +408,7 @@ def writing_pass(config: ModelConfig, prompt_tokens: int, answer_tokens: int) ->
                 mask, position = cache.step()
                 with step:
                     ids = torch.ones(_ROWS, 1, dtype=torch.long)
-                    model(
-                        input_ids=ids, attention_mask=mask, position_ids=position, **cache_argument(cache.past),
-                        use_cache=True, logits_to_keep=1,
-                    )  # fmt: skip
+                    next_logits(model, ids, mask, position, cache.past)
             peak = memory.bytes_of("Total", "peak") - weights
             flops = (reading.get_total_flops() / _ROWS, step.get_total_flops() / _ROWS)
             return weights, peak / _ROWS, held / prompt_tokens, *flops

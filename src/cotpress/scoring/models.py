@@ -47,7 +47,7 @@ class Models:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the base model and its tokenizer."""
-        return model_identity(self.config, self.store, self.device)
+        return model_identity(self.config, self.device)
 
     @property
     def tokenizer_identity(self) -> dict[str, Any]:

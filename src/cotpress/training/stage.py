@@ -150,7 +150,7 @@ def _build(
     device = pick_device(job.trainer)
     identity = {
         "tune": {**plain(job.tune), "max_tokens": job.max_tokens},
-        "model": model_identity(job.base, job.store, device),
+        "model": model_identity(job.base, device),
         "chat": job.base.chat,
         **({"master": "float32"} if needs_masters(job.tune, resolve_dtype(job.base.dtype, device)) else {}),
         **upstream,

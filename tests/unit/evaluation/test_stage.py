@@ -14,9 +14,9 @@ from cotpress.evaluation import judging
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Answer, Protocol, protocol, sampling
 from cotpress.evaluation.stage import Candidate, evaluate
-from cotpress.generation import asking
 from cotpress.generation.backends import KeptBackend, Sampling, open_backend
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation.hf import TransformersBackend
 from cotpress.modeling.config import Attention, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling.tiny import tiny_model
@@ -76,7 +76,7 @@ def test_batch_size_is_not_part_of_the_identity(store, problems):
 
 def _interrupted_after(number, monkeypatch):
     """Count the completions of every call of a backend, and interrupt the first call after `number`."""
-    answered, original = [], asking.complete
+    answered, original = [], TransformersBackend.complete
 
     def interrupted(backend, requests, *, sampling, on_done):
         answered.append(0)
@@ -89,12 +89,12 @@ def _interrupted_after(number, monkeypatch):
 
         return original(backend, requests, sampling=sampling, on_done=counted)
 
-    monkeypatch.setattr(asking, "complete", interrupted)
+    monkeypatch.setattr(TransformersBackend, "complete", interrupted)
     return answered
 
 
 def _forbid_generation(monkeypatch):
-    monkeypatch.setattr(asking, "complete", lambda *_, **__: pytest.fail("a backend was used"))
+    monkeypatch.setattr(TransformersBackend, "complete", lambda *_, **__: pytest.fail("a backend was used"))
 
 
 def _predictions(made):

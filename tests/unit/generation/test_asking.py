@@ -4,25 +4,24 @@ from typing import Any
 
 import pytest
 
-from cotpress.generation.asking import Request, ask, journal
-from cotpress.generation.backends import Generation, Sampling
+from cotpress.generation.asking import ask, journal
+from cotpress.generation.backends import Generation, Request, Sampling
 
 
 class Echo:
     """A backend that writes the prompt's first token; it fails at the token 99."""
 
     def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[tuple[list[Request], Sampling]] = []
 
-    def complete(self, prompts: Sequence[Any], *, on_done: Any, **settings: Any) -> list[Generation]:
-        self.calls.append({"prompts": list(prompts), **settings})
+    def complete(self, requests: Sequence[Request], *, sampling: Sampling, on_done: Any) -> list[Generation]:
+        self.calls.append((list(requests), sampling))
         made = []
-        for index, prompt in enumerate(prompts):
-            if prompt[0] == 99:
+        for index, request in enumerate(requests):
+            token: Any = request.prompt[0]
+            if token == 99:
                 raise KeyboardInterrupt
-            made.append(
-                Generation(token_ids=(prompt[0],), text=str(prompt[0]), finish_reason="stop", latency_s=prompt[0])
-            )
+            made.append(Generation(token_ids=(token,), text=str(token), finish_reason="stop", latency_s=token))
             on_done(index, made[-1])
         return made
 
@@ -41,9 +40,7 @@ def test_batches_are_completed_in_one_call_and_kept_apart(tmp_path: Path) -> Non
     batches = [(requests(1, 2), first), (requests(3), second)]
     seconds = ask(batches, lambda: backend, label="x", unit="answers", sampling=sampling)
     assert (texts(first), texts(second)) == ({"q1/0": "1", "q2/0": "2"}, {"q3/0": "3"})
-    assert backend.calls == [
-        {"prompts": [[1], [2], [3]], "max_new_tokens": [2, 3, 4], "sampling": sampling, "streams": ["s1", "s2", "s3"]}
-    ]
+    assert backend.calls == [(list(requests(1, 2, 3).values()), sampling)]
     assert seconds[0] == pytest.approx(seconds[1])  # in proportion to the latencies, 1 + 2 and 3
 
 
@@ -54,7 +51,7 @@ def test_interrupted_call_resumes_with_the_missing_requests(tmp_path: Path) -> N
     completions = journal(tmp_path)
     assert texts(completions) == {"q1/0": "1", "q2/0": "2"}
     ask([(requests(1, 2, 4, 3), completions)], lambda: backend, label="x", unit="answers")
-    assert backend.calls[0]["prompts"] == [[4], [3]]
+    assert backend.calls[0][0] == list(requests(4, 3).values())
     assert dict(journal(tmp_path)) == dict(completions)  # token ids are tuples after reading, too
 
 

@@ -12,10 +12,11 @@ from transformers import GenerationConfig
 from cotpress.devices import memory
 from cotpress.errors import MemoryLimitError
 from cotpress.generation.backends import Sampling
-from cotpress.generation.hf import MIN_PREFIX_TOKENS, RowStreams, generate, sampled_tokens
+from cotpress.generation.hf import MIN_PREFIX_TOKENS, random_stream, sampled_tokens
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.store.artifacts import ArtifactStore
+from support.generation import generate
 
 PROMPTS = [list(range(20 + i, 24 + 3 * i + i)) for i in range(7)]
 
@@ -194,7 +195,9 @@ def test_seconds_of_the_texts_add_up_to_the_time_of_the_call(parts):
     assert 0.5 * elapsed < sum(g.latency_s for g in made) <= elapsed
 
 
-@pytest.mark.parametrize("sampling", [None, Sampling(temperature=0.8, top_p=0.95, seed=3)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=0.8, top_p=0.95, seed=3)], ids=["greedy", "sampled"]
+)
 def test_batch_that_does_not_fit_the_memory_is_halved_with_the_same_texts(ending, monkeypatch, caplog, sampling):
     model, tokenizer = ending
 
@@ -235,9 +238,6 @@ def test_single_row_that_does_not_fit_the_memory_is_an_error(parts, monkeypatch)
         generate(model, tokenizer, PROMPTS, max_new_tokens=24, batch_size=4)
 
 
-CPU = torch.device("cpu")
-
-
 def _nucleus(probabilities: list[float], top_p: float) -> list[int]:
     mass, least = 0.0, 1.0
     for probability in sorted(probabilities, reverse=True):
@@ -275,7 +275,7 @@ def test_token_is_the_naive_inverse_of_the_cumulative_distribution(logits, unifo
 
 def test_draws_follow_the_distribution():
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    uniforms = RowStreams(0, [str(i) for i in range(4000)]).draw(range(4000), CPU)
+    uniforms = torch.tensor([random_stream(0, str(i)).random() for i in range(4000)], dtype=torch.float64)
     tokens = sampled_tokens(logits.expand(4000, 4), uniforms, 1.0, 1.0)
     counts = np.bincount(tokens.numpy(), minlength=4)
     assert chisquare(counts, [2000, 1200, 600, 200]).pvalue > 0.001
@@ -288,15 +288,14 @@ def test_token_of_no_probability_is_never_drawn():
 
 
 def test_stream_depends_on_seed_and_name_only():
-    together, alone = RowStreams(1, ["a/0", "a/1", "b/0"]), RowStreams(1, ["b/0"])
-    first = [together.draw([0, 1, 2], CPU)[2], together.draw([2], CPU)[0]]  # the other rows have ended
-    assert first == [alone.draw([0], CPU)[0], alone.draw([0], CPU)[0]]
-    assert RowStreams(2, ["b/0"]).draw([0], CPU) != first[0]
-    assert len({float(x) for x in RowStreams(1, ["a/0", "a/1", "b/0"]).draw([0, 1, 2], CPU)}) == 3
+    first, again = random_stream(1, "b/0"), random_stream(1, "b/0")
+    assert [first.random() for _ in range(3)] == [again.random() for _ in range(3)]
+    assert random_stream(2, "b/0").random() != random_stream(1, "b/0").random()
+    assert len({random_stream(1, name).random() for name in ("a/0", "a/1", "b/0")}) == 3
 
 
 def test_streams_of_samples_are_not_correlated():
-    streams = RowStreams(0, ["q/0", "q/1"])
-    drawn = np.array([streams.draw([0, 1], CPU).numpy() for _ in range(2000)])
+    streams = [random_stream(0, name) for name in ("q/0", "q/1")]
+    drawn = np.array([[stream.random() for stream in streams] for _ in range(2000)])
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.08
     assert drawn.mean() == pytest.approx(0.5, abs=0.03)

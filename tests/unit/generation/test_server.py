@@ -7,6 +7,7 @@ from cotpress.errors import ConfigError, GenerationError
 from cotpress.generation.backends import Sampling
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
+from support.generation import requests
 from support.openai_server import Reply, openai_server
 
 KEY = "sk-very-secret-0123456789"
@@ -44,7 +45,7 @@ def test_completions_are_in_the_order_of_the_prompts_whichever_ends_first():
     seen = []
     with openai_server(script) as server:
         completions = backend(server, concurrency=4).complete(
-            asking(*map(str, range(9))), max_new_tokens=5, on_done=lambda i, g: seen.append((i, g))
+            requests(asking(*map(str, range(9))), 5), on_done=lambda i, g: seen.append((i, g))
         )
     assert [g.text for g in completions] == [f"answer {i}" for i in range(9)]
     assert dict(seen) == dict(enumerate(completions))
@@ -53,7 +54,7 @@ def test_completions_are_in_the_order_of_the_prompts_whichever_ends_first():
 
 def test_token_ids_are_sent_and_received_unchanged():
     with openai_server(lambda call, seen: Reply(text="so</think>7", token_ids=[5, 6, 7, 2])) as server:
-        (stopped,) = backend(server).complete([[3, 1, 4]], max_new_tokens=9)
+        (stopped,) = backend(server).complete(requests([[3, 1, 4]], 9))
         (call,) = server.calls
     assert call.path == "/v1/completions"
     assert call.body["prompt"] == [3, 1, 4]
@@ -66,13 +67,13 @@ def test_token_ids_are_sent_and_received_unchanged():
 
 def test_truncated_text_has_no_end_token_to_remove():
     with openai_server(lambda call, seen: Reply(text="a b", token_ids=[5, 6], finish_reason="length")) as server:
-        (cut,) = backend(server).complete([[1]], max_new_tokens=2)
+        (cut,) = backend(server).complete(requests([[1]], 2))
     assert (cut.token_ids, cut.finish_reason) == ((5, 6), "length")
 
 
 def test_without_token_ids_the_count_of_the_server_is_used():
     with openai_server(lambda call, seen: Reply(text="one two three")) as server:
-        (completion,) = backend(server).complete(asking("q"), max_new_tokens=9)
+        (completion,) = backend(server).complete(requests(asking("q"), 9))
     assert completion.token_ids is None
     assert completion.num_tokens == 3
 
@@ -80,11 +81,12 @@ def test_without_token_ids_the_count_of_the_server_is_used():
 def test_sampled_prompts_of_one_call_have_different_seeds_and_greedy_ones_none():
     with openai_server(echo) as server:
         backend(server, concurrency=1).complete(
-            asking("q", "q"), max_new_tokens=5, sampling=Sampling(temperature=0.6, top_p=0.9, seed=7)
+            requests(asking("q", "q"), 5), sampling=Sampling(temperature=0.6, top_p=0.9, seed=7)
         )
-        backend(server).complete(asking("q"), max_new_tokens=5)
+        backend(server).complete(requests(asking("q"), 5))
     first, second, greedy = (call.body for call in server.calls)
-    assert (first["seed"], second["seed"], first["top_p"], first["temperature"]) == (7, 8, 0.9, 0.6)
+    assert (first["top_p"], first["temperature"]) == (0.9, 0.6)
+    assert first["seed"] != second["seed"]
     assert "seed" not in greedy
 
 
@@ -92,7 +94,7 @@ def test_seed_of_a_request_depends_on_its_stream_not_its_index():
     def seeds(*streams):
         with openai_server(lambda call, seen: Reply(text="x", token_ids=[5, 2])) as server:
             backend(server, concurrency=1).complete(
-                [[1]] * len(streams), max_new_tokens=5, streams=streams, sampling=Sampling(temperature=0.6, seed=7)
+                requests([[1]] * len(streams), 5, streams), sampling=Sampling(temperature=0.6, seed=7)
             )
             return [call.body["seed"] for call in server.calls]
 
@@ -105,7 +107,7 @@ def test_seed_of_a_request_depends_on_its_stream_not_its_index():
 def test_prompts_have_their_own_budgets_and_no_penalty():
     ended = []
     with openai_server(lambda call, seen: Reply(text="x", token_ids=[5, 2])) as server:
-        backend(server, concurrency=1).complete([[1], [2]], max_new_tokens=[5, 9], on_done=lambda i, _: ended.append(i))
+        backend(server, concurrency=1).complete(requests([[1], [2]], [5, 9]), on_done=lambda i, _: ended.append(i))
         assert [call.body["max_tokens"] for call in server.calls] == [5, 9]
         assert all(c.body["repetition_penalty"] == 1.0 and c.body["top_k"] == -1 for c in server.calls)
     assert ended == [0, 1]
@@ -117,21 +119,21 @@ def test_number_of_simultaneous_requests_is_limited():
         return Reply(text="x", delay_s=0.01)
 
     with openai_server(script) as server:
-        backend(server, concurrency=3).complete(asking(*map(str, range(12))), max_new_tokens=5)
+        backend(server, concurrency=3).complete(requests(asking(*map(str, range(12))), 5))
         assert server.most_at_once == 3
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_temporary_errors_are_retried(status):
     with openai_server(lambda call, seen: Reply(text="ok", status=status if seen < 2 else 200)) as server:
-        (completion,) = backend(server, max_retries=2).complete(asking("q"), max_new_tokens=5)
+        (completion,) = backend(server, max_retries=2).complete(requests(asking("q"), 5))
         assert (completion.text, len(server.calls)) == ("ok", 3)
 
 
 def test_error_after_the_last_retry_names_status_and_address():
     with openai_server(lambda call, seen: Reply(text="GPU on fire", status=500)) as server:
         with pytest.raises(GenerationError, match=r"answered 500: .*GPU on fire.*max_retries=1") as raised:
-            backend(server, max_retries=1).complete(asking("q"), max_new_tokens=5)
+            backend(server, max_retries=1).complete(requests(asking("q"), 5))
         assert len(server.calls) == 2
     assert server.base_url in str(raised.value)
 
@@ -140,7 +142,7 @@ def test_slow_server_is_an_error_after_the_time_out():
     with openai_server(lambda call, seen: Reply(text="x", delay_s=0.5)) as server:
         began = time.monotonic()
         with pytest.raises(GenerationError, match=r"no answer within 0\.1 s.*Fix: raise timeout_s"):
-            backend(server, max_retries=0, timeout_s=0.1).complete(asking("q"), max_new_tokens=5)
+            backend(server, max_retries=0, timeout_s=0.1).complete(requests(asking("q"), 5))
         assert time.monotonic() - began < 5
 
 
@@ -148,7 +150,7 @@ def test_absent_server_is_named():
     with openai_server(echo) as server:
         pass
     with pytest.raises(GenerationError, match="cannot be reached") as raised:
-        backend(server, max_retries=0).complete(asking("q"), max_new_tokens=5)
+        backend(server, max_retries=0).complete(requests(asking("q"), 5))
     assert server.base_url in str(raised.value)
 
 
@@ -167,7 +169,7 @@ def test_malformed_reply_is_an_error_that_quotes_it(reply):
         openai_server(lambda call, seen: reply) as server,
         pytest.raises(GenerationError, match="no completion of the OpenAI interface"),
     ):
-        backend(server, max_retries=0).complete(asking("q"), max_new_tokens=5)
+        backend(server, max_retries=0).complete(requests(asking("q"), 5))
 
 
 def test_unknown_model_is_named():
@@ -175,7 +177,7 @@ def test_unknown_model_is_named():
         openai_server(lambda call, seen: Reply(text="no such model", status=404)) as server,
         pytest.raises(GenerationError, match=r"does not know the model 'stub'.*no such model"),
     ):
-        backend(server).complete(asking("q"), max_new_tokens=5)
+        backend(server).complete(requests(asking("q"), 5))
 
 
 def test_prompt_beyond_the_context_is_refused_and_the_others_are_completed():
@@ -184,7 +186,7 @@ def test_prompt_beyond_the_context_is_refused_and_the_others_are_completed():
         return Reply(text="maximum context length is 10 tokens", status=400) if long else Reply(text="ok")
 
     with openai_server(script) as server:
-        completions = backend(server).complete(asking("short", "q" * 20, "fine"), max_new_tokens=5)
+        completions = backend(server).complete(requests(asking("short", "q" * 20, "fine"), 5))
     assert [g.finish_reason for g in completions] == ["stop", "refused", "stop"]
     assert completions[1].text == ""
 
@@ -196,7 +198,7 @@ def test_first_failure_ends_the_call_after_finished_prompts_were_reported():
     seen = []
     with openai_server(script) as server, pytest.raises(GenerationError, match="answered 422"):
         backend(server, concurrency=1).complete(
-            asking(*map(str, range(50))), max_new_tokens=5, on_done=lambda i, g: seen.append(i)
+            requests(asking(*map(str, range(50))), 5), on_done=lambda i, g: seen.append(i)
         )
     assert seen == [0, 1]
     assert len(server.calls) == 3
@@ -211,11 +213,11 @@ def test_key_appears_in_the_header_only(monkeypatch, caplog):
 
     with openai_server(script) as server:
         keyed = backend(server, api_key_env="MY_KEY", max_retries=0)
-        keyed.complete(asking("q"), max_new_tokens=5)
+        keyed.complete(requests(asking("q"), 5))
         errors = []
         for _ in range(3):
             with pytest.raises(GenerationError) as raised:
-                keyed.complete(asking("q"), max_new_tokens=5)
+                keyed.complete(requests(asking("q"), 5))
             errors.append(str(raised.value))
     assert {call.headers["authorization"] for call in server.calls} == {f"Bearer {KEY}"}
     assert not any(KEY in str(call.body) + call.path for call in server.calls)
@@ -232,10 +234,10 @@ def test_missing_key_is_an_error_that_names_the_variable(monkeypatch):
 def test_without_api_key_env_no_key_is_sent(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with openai_server(echo) as server:
-        backend(server).complete(asking("q"), max_new_tokens=5)
+        backend(server).complete(requests(asking("q"), 5))
         assert KEY not in str(server.calls)
 
 
 def test_no_prompts_give_no_completions():
     with openai_server(echo) as server:
-        assert backend(server).complete([], max_new_tokens=5) == []
+        assert backend(server).complete(requests([], 5)) == []

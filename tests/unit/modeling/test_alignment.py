@@ -147,7 +147,7 @@ def test_special_token_spelled_out_in_a_text_is_text(any_tokenizer):
     special = set(any_tokenizer.all_special_ids) - {any_tokenizer.unk_token_id}
     assert not special & set(ids.tolist())
     assert kept_text(text, offsets, np.ones(len(ids), dtype=np.bool_)) == text
-    # What is asked for elsewhere stays: the end of a turn is the token.
+    # Elsewhere the tokenizer still makes the end of a turn one token.
     assert any_tokenizer(end, add_special_tokens=False)["input_ids"] == [any_tokenizer.convert_tokens_to_ids(end)]
 
 

@@ -16,7 +16,6 @@ from cotpress.errors import ConfigError, MissingExtraError, ModelError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import (
     cache_argument,
-    check_attention,
     load_model,
     load_tokenizer,
     model_identity,
@@ -60,10 +59,10 @@ def test_local_directory_is_identified_by_content_not_by_path(tiny_config, model
         tokenizer.save_pretrained(tmp_path / name)
     first = ModelConfig(name="x", path=str(tmp_path / "a"))
     second = replace(first, path=str(tmp_path / "b"))
-    assert model_identity(first, store) == model_identity(second, store)
+    assert model_identity(first) == model_identity(second)
     settings = tmp_path / "b" / "config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "rms_norm_eps": 1e-3}))
-    assert model_identity(first, store) != model_identity(second, store)
+    assert model_identity(first) != model_identity(second)
     loaded = load_model(first, store)
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
     assert tokenizer_fingerprint(load_tokenizer(first, store)) == tokenizer_fingerprint(tokenizer)
@@ -71,7 +70,7 @@ def test_local_directory_is_identified_by_content_not_by_path(tiny_config, model
 
 def test_identity_depends_on_the_number_format(tiny_config, store):
     low = replace(tiny_config, dtype=Dtype.bfloat16)
-    assert model_identity(low, store) != model_identity(replace(tiny_config, dtype=Dtype.float32), store)
+    assert model_identity(low) != model_identity(replace(tiny_config, dtype=Dtype.float32))
     assert load_model(low, store).dtype == torch.bfloat16
 
 
@@ -94,7 +93,7 @@ def test_missing_package_is_an_error_with_the_install_command(store):
 
 def test_package_without_gguf_is_an_error(store):
     with pytest.raises(ModelError, match=r"exactly one \.gguf"):
-        model_identity(ModelConfig(name="x", source=ModelSource.package, path="filelock"), store)
+        model_identity(ModelConfig(name="x", source=ModelSource.package, path="filelock"))
 
 
 def test_packaged_model_is_identified_without_importing_the_package():
@@ -134,18 +133,18 @@ def test_unreachable_hub_fails_fast_with_a_fix(tmp_path):
         assert part in done.stdout
 
 
-def test_missing_flash_attention_is_an_error_that_names_the_package(tiny_config, monkeypatch):
+def test_missing_flash_attention_is_an_error_that_names_the_package(tiny_config, store, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     flash = replace(tiny_config, attention=Attention.flash_attention_2)
     with pytest.raises(MissingExtraError, match=r"needs the package 'flash-attn'.*model\.attention=sdpa"):
-        check_attention(flash, "cpu")
+        load_model(flash, store)
 
 
-def test_flash_attention_on_a_cpu_is_an_error_with_a_fix(tiny_config, monkeypatch):
+def test_flash_attention_on_a_cpu_is_an_error_with_a_fix(tiny_config, store, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: "installed")
     flash = replace(tiny_config, attention=Attention.flash_attention_2)
     with pytest.raises(ConfigError, match=r"model\.attention: got flash_attention_2 on cpu in float32.*Fix: "):
-        check_attention(flash, "cpu")
+        load_model(flash, store)
 
 
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16"])
@@ -289,12 +288,12 @@ def test_code_beside_the_weights_is_part_of_the_identity_only_if_trusted(model, 
     tokenizer.save_pretrained(tmp_path)
     config = ModelConfig(name="x", path=str(tmp_path))
     trusted = replace(config, trust_remote_code=True)
-    before, untrusted = model_identity(trusted, store), model_identity(config, store)
+    before, untrusted = model_identity(trusted), model_identity(config)
     for source in ("SCALE = 1\n", "SCALE = 2\n"):
         (tmp_path / "modeling_own.py").write_text(source)
-        assert model_identity(trusted, store) != before
-        before = model_identity(trusted, store)
-    assert model_identity(config, store) == untrusted
+        assert model_identity(trusted) != before
+        before = model_identity(trusted)
+    assert model_identity(config) == untrusted
     assert "code" not in untrusted
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cotpress.errors import ModelError
 from cotpress.modeling.logprobs import ScoreInput, token_readings
-from cotpress.modeling.packing import Packed, can_pack, pack, packed_states, plan_packs
+from cotpress.modeling.packing import Packed, pack, packed_states, packing_obstacle, plan_packs
 
 LENGTHS = (7, 1, 23, 2, 23, 12)
 
@@ -122,8 +122,8 @@ def test_architecture_with_its_own_attention_is_refused():
     class Own(torch.nn.Module):
         pass
 
-    assert not can_pack(Own())
-    assert can_pack(tiny("qwen2"))
+    assert packing_obstacle(Own()) is not None
+    assert packing_obstacle(tiny("qwen2")) is None
     with pytest.raises(ModelError, match=r"Own does not use transformers' attention interface"):
         packed_states(Own(), pack(sequences()))
 
@@ -169,10 +169,10 @@ def hybrid(kinds):
 
 def test_layers_that_carry_a_state_into_the_next_text_are_not_packed():
     mixed = hybrid(["conv", "full_attention", "conv"])
-    assert not can_pack(mixed.model)
+    assert packing_obstacle(mixed.model) is not None
     with pytest.raises(ModelError, match=r"Lfm2Model has layers with conv, .*trainer\.tokens_per_batch=1"):
         packed_states(mixed.model, pack([[5, 6, 7], [8, 9]]))
-    assert can_pack(hybrid(["full_attention"] * 3).model)
+    assert packing_obstacle(hybrid(["full_attention"] * 3).model) is None
 
 
 def test_texts_of_a_hybrid_model_are_scored_as_if_alone():
@@ -189,10 +189,10 @@ def test_texts_of_a_hybrid_model_are_scored_as_if_alone():
 def test_kinds_of_layers_without_borders_are_not_packed(kinds):
     decoder = tiny("llama")
     decoder.config.layer_types = kinds
-    assert not can_pack(decoder)
+    assert packing_obstacle(decoder) is not None
 
 
 def test_recurrent_decoder_is_not_packed(monkeypatch):
     decoder = tiny("llama")
     monkeypatch.setattr(type(decoder), "_is_stateful", True)
-    assert not can_pack(decoder)
+    assert packing_obstacle(decoder) is not None

@@ -116,9 +116,9 @@ def test_every_token_is_in_a_unit_and_units_ascend(text, unit, tokenizer, wordpi
 def test_last_visible_character_of_a_token_decides(text, unit, tokenizer):
     ranges = word_ranges(text) if unit is Unit.word else step_ranges(text)
     _, offsets = tokenize_with_offsets(tokenizer, text)
-    for (start, end), found in zip(offsets.tolist(), unit_ids(unit, text, offsets), strict=True):
+    for (start, end), owner in zip(offsets.tolist(), unit_ids(unit, text, offsets), strict=True):
         last = max((c for c in range(start, end) if not text[c].isspace()), default=end - 1)
-        assert ranges[found][0] <= last < ranges[found][1]
+        assert ranges[owner][0] <= last < ranges[owner][1]
 
 
 def test_full_stop_and_blank_line_in_one_token_end_the_step():

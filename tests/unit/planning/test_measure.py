@@ -145,7 +145,7 @@ def test_body_of_a_scorer_takes_the_memory_of_a_real_one(small: Make) -> None:
 def test_writing_takes_the_memory_of_a_real_run(small: Make, tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from cotpress.generation.hf import generate
+    from support.generation import generate
 
     config, rows = small(), 6
     model = real_model(config).eval()
@@ -154,7 +154,7 @@ def test_writing_takes_the_memory_of_a_real_run(small: Make, tmp_path: Path) -> 
     with LiveMemory() as memory:
         memory.note([*model.parameters(), *model.buffers()])
         prompts = [[row, *[1] * 49] for row in range(rows)]
-        generate(model, tokenizer, prompts, max_new_tokens=400, batch_size=rows)  # type: ignore[arg-type]
+        generate(model, tokenizer, prompts, max_new_tokens=400, batch_size=rows)
     writing = writing_pass(config, 50, 400)
     assert writing.weights + rows * writing.row == pytest.approx(memory.peak, rel=0.15)
     assert writing.cache == 2 * 5 * 2 * 32 * 2  # keys and values, layers, heads, width, bytes

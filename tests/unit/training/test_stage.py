@@ -85,7 +85,7 @@ def test_identity_names_master_weights_only_where_they_are_trained(
     )
     expected = {
         "tune": plain(tune),
-        "model": model_identity(base, store),
+        "model": model_identity(base),
         "chat": base.chat,
         "compressed": compressed.key,
     }
