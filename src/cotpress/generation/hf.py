@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 JOIN_SHARE = 1 / 8
 """Prompts join when this share of the batch is free: reading a few at once costs less than one by one."""
-MIN_PREFIX_TOKENS = 8
-"""Shortest common prefix that is read once; the gain of a shorter one is lost in the overhead of a forward pass."""
 
 
 @dataclass(slots=True)
@@ -171,17 +168,16 @@ class _Writer:
         # Longest first, equal prompts one after the other.
         self._waiting = deque(sorted(rows, key=lambda row: (len(row.prompt), row.prompt), reverse=True))
         self._rows: list[_Row] = []
-        self._held: dict[tuple[int, ...], _ReadPrompt] = {}
+        self._held: dict[tuple[int, ...], ReadPrompt] = {}
         self._cache = RowCache(batch_size, self._device)
 
     @torch.inference_mode()
     def run(self, finish: Callable[[_Row], None]) -> None:
         """Complete all prompts; `finish` is called with each row when it has ended."""
-        reader = PromptReader(self._model, [row.prompt for row in self._waiting])
         while self._waiting or self._rows:
             began = time.monotonic()
             joins = self._waiting and self._batch_size - len(self._rows) >= JOIN_SHARE * self._batch_size
-            rows, logits = self._join(reader) if joins else self._step()
+            rows, logits = self._join() if joins else self._step()
             tokens = self._choose(logits, rows).tolist()
             share = (time.monotonic() - began) / len(rows)
             for row, token in zip(rows, tokens, strict=True):
@@ -189,14 +185,14 @@ class _Writer:
                 row.seconds += share
             self._leave(finish)
 
-    def _join(self, reader: "PromptReader") -> tuple[list[_Row], torch.Tensor]:
+    def _join(self) -> tuple[list[_Row], torch.Tensor]:
         """Read as many prompts as fit; returns their rows and the logits `[rows, V]` of the next token."""
         free = min(self._batch_size - len(self._rows), len(self._waiting))
         rows = [self._waiting.popleft() for _ in range(free)]
         unread = [row.prompt for row in rows if row.prompt not in self._held]
-        read = {**self._held, **(reader.read(unread) if unread else {})}
+        read = {**self._held, **(read_prompts(self._model, unread) if unread else {})}
         for row in rows:
-            self._cache.add(read[row.prompt].parts)
+            self._cache.add(read[row.prompt].layers)
         last = rows[-1].prompt
         self._held = {last: read[last]} if self._waiting and self._waiting[0].prompt == last else {}
         self._rows += rows
@@ -227,55 +223,31 @@ class _Writer:
                 finish(row)
 
 
-class _ReadPrompt(NamedTuple):
-    """A prompt that was read: keys and values of its consecutive parts by layer, logits `[V]` of the next token."""
+class ReadPrompt(NamedTuple):
+    """A prompt that was read: keys and values by layer, logits `[V]` of the next token."""
 
-    parts: tuple[Sequence["KeysValues"], ...]
+    layers: Sequence["KeysValues"]
     logits: torch.Tensor
 
 
-class PromptReader:
-    """Reads the prompts of one call; a prefix that all of them share, and equal prompts, are read once."""
+def read_prompts(model: torch.nn.Module, prompts: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], ReadPrompt]:
+    """Read the distinct prompts in one forward pass, padded on the left."""
+    from transformers import DynamicCache  # here, so that importing this module does not import transformers
 
-    def __init__(self, model: torch.nn.Module, prompts: Sequence[tuple[int, ...]]) -> None:
-        self._model, self._device = model, next(model.parameters()).device
-        # Without the last token of any prompt, whose logits are needed.
-        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
-        prefix = tuple(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
-        self._shared = 0
-        self._prefix_layers: list[KeysValues] = []
-        if len(prefix) >= MIN_PREFIX_TOKENS and len(set(prompts)) > 1:
-            layers, _ = self._forward([prefix])
-            self._shared, self._prefix_layers = len(prefix), [(layer.keys[0], layer.values[0]) for layer in layers]
-
-    def read(self, prompts: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], _ReadPrompt]:
-        """Read the distinct prompts in one forward pass, padded on the left after the common prefix."""
-        distinct = list(dict.fromkeys(prompts))
-        layers, logits = self._forward([prompt[self._shared :] for prompt in distinct])
-        read = {}
-        for row, prompt in enumerate(distinct):
-            own = len(prompt) - self._shared
-            rest = [(layer.keys[row, :, -own:], layer.values[row, :, -own:]) for layer in layers]
-            read[prompt] = _ReadPrompt((self._prefix_layers, rest) if self._shared else (rest,), logits[row])
-        return read
-
-    def _forward(self, texts: Sequence[Sequence[int]]) -> tuple[Any, torch.Tensor]:
-        """Layers of the cache after the common prefix and the texts, logits `[texts, V]` of the next tokens."""
-        from transformers import DynamicCache  # here, so that importing this module does not import transformers
-
-        cache = DynamicCache()
-        for index, states in enumerate(self._prefix_layers):
-            keys, values = (x.expand(len(texts), *x.shape) for x in states)
-            cache.update(keys, values, index)
-        past, width = self._shared, max(len(t) for t in texts)
-        ids = torch.zeros(len(texts), width, dtype=torch.long)
-        mask = torch.ones(len(texts), past + width, dtype=torch.long)
-        for row, text in enumerate(texts):
-            ids[row, width - len(text) :] = torch.tensor(text)
-            mask[row, past : past + width - len(text)] = 0
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, past:]
-        ids, mask, positions = (x.to(self._device) for x in (ids, mask, positions))
-        return cache.layers, next_logits(self._model, ids, mask, positions, cache)
+    distinct = list(dict.fromkeys(prompts))
+    width, device, cache = max(map(len, distinct)), next(model.parameters()).device, DynamicCache()
+    ids, mask = torch.zeros(len(distinct), width, dtype=torch.long), torch.ones(len(distinct), width, dtype=torch.long)
+    for row, prompt in enumerate(distinct):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, : width - len(prompt)] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = next_logits(model, ids.to(device), mask.to(device), positions.to(device), cache)
+    read = {}
+    for row, prompt in enumerate(distinct):
+        own = slice(width - len(prompt), width)
+        layers = [(layer.keys[row, :, own], layer.values[row, :, own]) for layer in cache.layers]
+        read[prompt] = ReadPrompt(layers, logits[row])
+    return read
 
 
 def next_logits(

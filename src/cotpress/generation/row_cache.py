@@ -44,23 +44,20 @@ class RowCache:
         """First column in use."""
         return self.end - max(self.lengths, default=0)
 
-    def add(self, parts: Sequence[Sequence[KeysValues]]) -> None:
-        """Give the next slot to a row; `parts` are consecutive stretches, each with keys and values of all layers."""
+    def add(self, layers: Sequence[KeysValues]) -> None:
+        """Give the next slot to a row with these keys and values."""
         if not self._layers:
-            self._layers = [_Layer(self, keys, values, self._num_slots) for keys, values in parts[0]]
+            self._layers = [_Layer(self, keys, values, self._num_slots) for keys, values in layers]
             self.past = Cache(layers=self._layers)
-        slot, length = len(self.lengths), sum(part[0][0].shape[1] for part in parts)
+        slot, length = len(self.lengths), layers[0][0].shape[1]
         if length > self.end or not self.lengths:
             self._move(max(length, max(self.lengths, default=0)))
-        column = self.end - length
+        columns = slice(self.end - length, self.end)
         self._mask[slot] = False
-        self._mask[slot, column : self.end] = True
-        for part in parts:
-            columns = slice(column, column + part[0][0].shape[1])
-            for layer, (keys, values) in zip(self._layers, part, strict=True):
-                layer.keys[slot, :, columns] = keys
-                layer.values[slot, :, columns] = values
-            column = columns.stop
+        self._mask[slot, columns] = True
+        for layer, (keys, values) in zip(self._layers, layers, strict=True):
+            layer.keys[slot, :, columns] = keys
+            layer.values[slot, :, columns] = values
         self.lengths.append(length)
 
     def drop(self, slot: int) -> None:

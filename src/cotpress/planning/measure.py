@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cotpress.devices.config import HeadLoss
 from cotpress.errors import ModelError
-from cotpress.generation.hf import PromptReader, next_logits
+from cotpress.generation.hf import next_logits, read_prompts
 from cotpress.generation.row_cache import RowCache
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import split_head
@@ -396,11 +396,11 @@ def writing_pass(config: ModelConfig, prompt_tokens: int, answer_tokens: int) ->
             with memory:
                 weights = memory.bytes_of("Total")
                 with reading:
-                    prompts_read = PromptReader(model, prompts).read(prompts)
+                    prompts_read = read_prompts(model, prompts)
                 cache = RowCache(_ROWS, _CPU)
                 for prompt in prompts:
-                    cache.add(prompts_read[prompt].parts)
-                held = sum(x.nbytes for layer in prompts_read[prompts[0]].parts[0] for x in layer)
+                    cache.add(prompts_read[prompt].layers)
+                held = sum(x.nbytes for layer in prompts_read[prompts[0]].layers for x in layer)
                 del prompts_read
                 while (left := prompt_tokens + answer_tokens - 2 - cache.lengths[0]) > 0:
                     cache.step()

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from cotpress.devices import memory
 from cotpress.errors import MemoryLimitError
 from cotpress.generation.backends import Sampling
-from cotpress.generation.hf import MIN_PREFIX_TOKENS, random_stream, sampled_tokens
+from cotpress.generation.hf import random_stream, sampled_tokens
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.store.artifacts import ArtifactStore
@@ -153,19 +153,6 @@ def test_next_prompt_joins_an_active_batch(parts):
         on_done=lambda index, _: ended.append(index),
     )  # fmt: skip
     assert ended.index(1) == 2, "the long row ends last although it began in the first batch"
-
-
-@pytest.mark.parametrize("shared", [0, 3, 30])
-def test_common_prefix_is_read_once_and_changes_no_text(ending, shared):
-    model, tokenizer = ending
-    prompts = [[*range(50, 50 + shared), *p] for p in PROMPTS]
-    read = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "forward", _counting(model.forward, read))
-        made = generate(model, tokenizer, prompts, max_new_tokens=24, batch_size=3)
-    once = shared if shared >= MIN_PREFIX_TOKENS else 0
-    assert ((1, shared) in read) == bool(once)
-    assert [list(g.token_ids) for g in made] == [_reference(model, tokenizer, p, 24) for p in prompts]
 
 
 def _counting(forward, read):
