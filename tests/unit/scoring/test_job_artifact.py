@@ -1,3 +1,4 @@
+import gc
 import tracemalloc
 from dataclasses import replace
 
@@ -90,6 +91,13 @@ def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, trac
     monkeypatch.setattr(stage, "CHUNK_CHARACTERS", 4000)
     monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
     monkeypatch.setattr(stage, "ROWS_AT_ONCE", 16)
+    write = stage.Parts.write
+
+    def write_without_garbage(parts, chunk, rows, tally):
+        gc.collect()  # Lightning leaves reference cycles, which Python would collect at its own time
+        write(parts, chunk, rows, tally)
+
+    monkeypatch.setattr(stage.Parts, "write", write_without_garbage)
 
     def peak(number):
         rows = [replace(traces[0], id=f"r{i}", thinking=f"{i} " + traces[0].thinking) for i in range(number)]
@@ -115,7 +123,7 @@ def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, trac
     peak(5)  # what is made once
     # Both fill several chunks. Some bytes of every chunk remain; a trace kept with its row would take over 800 bytes.
     for few, many in zip(peak(150), peak(350), strict=True):
-        assert many - few < 200 * 200
+        assert many - few < 100 * 200
 
 
 def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, trainer, traces, as_artifact):
