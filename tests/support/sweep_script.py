@@ -40,6 +40,10 @@ def work(config: TrainConfig, folder: Path) -> tuple[float, Path]:
     return config.ratio, run_dir
 
 
+def load_work():
+    return work
+
+
 def _reference(root: Path) -> Artifact:
     def produce(place: Path) -> Summary:
         with (root / "computed").open("a") as handle:
@@ -54,5 +58,5 @@ def _reference(root: Path) -> Artifact:
 if __name__ == "__main__":
     import sweep_script  # by its name, so that a job's process finds the function
 
-    task = Task(name="train", run=sweep_script.work, preload="sweep_script")
+    task = Task(name="train", load=sweep_script.load_work, preload="sweep_script")
     main(task, Path(__file__).parents[2] / "conf")

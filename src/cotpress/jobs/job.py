@@ -145,7 +145,8 @@ def perform(task: Task, config: EntryConfig, folder: Path) -> Result:
     around = None
     if isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN:
         around = circumstances(config)
-    metric, run_dir = task.run(config, folder)
+    run = task.load()
+    metric, run_dir = run(config, folder)
     if around is not None and run_dir is not None:
         note_finished(run_dir, metric, around)
     return metric, run_dir

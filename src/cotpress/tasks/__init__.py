@@ -11,6 +11,8 @@ from typing import Any
 
 Result = tuple[float | None, Path | None]
 """The metric that a sweeper optimises, and the directory with the results."""
+Run = Callable[[Any, Path], Result]
+"""Does the work of one job, given the checked configuration and the job's log folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,55 +21,55 @@ class Task:
 
     Attributes:
         name: Primary configuration, e.g. `train`.
-        run: Does the work of one job; gets the checked configuration and the job's log folder. It can be pickled.
-        preload: Module with the imports of `run`, which the server of a sweep's jobs loads once.
+        load: Imports the function that does the work. It can be pickled.
+        preload: Module with the imports of that function, which the server of a sweep's jobs loads once.
     """
 
     name: str
-    run: Callable[[Any, Path], Result]
+    load: Callable[[], Run]
     preload: str
 
 
-def _train(config: Any, folder: Path) -> Result:
+def _train() -> Run:
     from cotpress.tasks.train import train
 
-    return train(config, folder)
+    return train
 
 
-def _compress(config: Any, folder: Path) -> Result:
+def _compress() -> Run:
     from cotpress.tasks.compress import compress
 
-    return compress(config, folder)
+    return compress
 
 
-def _evaluate(config: Any, folder: Path) -> Result:
+def _evaluate() -> Run:
     from cotpress.tasks.evaluate import evaluate
 
-    return evaluate(config, folder)
+    return evaluate
 
 
-def _fidelity(config: Any, folder: Path) -> Result:
+def _fidelity() -> Run:
     from cotpress.tasks.fidelity import fidelity
 
-    return fidelity(config, folder)
+    return fidelity
 
 
-def _report(config: Any, folder: Path) -> Result:
+def _report() -> Run:
     from cotpress.tasks.report import report
 
-    return report(config, folder)
+    return report
 
 
-def _plan(config: Any, folder: Path) -> Result:
+def _plan() -> Run:
     from cotpress.tasks.plan import plan
 
-    return plan(config, folder)
+    return plan
 
 
-TRAIN = Task(name="train", run=_train, preload="cotpress.tasks.train")
-COMPRESS = Task(name="compress", run=_compress, preload="cotpress.tasks.compress")
-EVALUATE = Task(name="evaluate", run=_evaluate, preload="cotpress.tasks.evaluate")
-FIDELITY = Task(name="fidelity", run=_fidelity, preload="cotpress.tasks.fidelity")
-REPORT = Task(name="report", run=_report, preload="cotpress.tasks.report")
-PLAN = Task(name="train", run=_plan, preload="cotpress.tasks.plan")
+TRAIN = Task(name="train", load=_train, preload="cotpress.tasks.train")
+COMPRESS = Task(name="compress", load=_compress, preload="cotpress.tasks.compress")
+EVALUATE = Task(name="evaluate", load=_evaluate, preload="cotpress.tasks.evaluate")
+FIDELITY = Task(name="fidelity", load=_fidelity, preload="cotpress.tasks.fidelity")
+REPORT = Task(name="report", load=_report, preload="cotpress.tasks.report")
+PLAN = Task(name="train", load=_plan, preload="cotpress.tasks.plan")
 """The task of `train.py plan=true`."""
