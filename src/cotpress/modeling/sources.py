@@ -162,9 +162,10 @@ def _convert(gguf: Path, workdir: Path) -> Summary:
     shown = gguf_reader.tqdm
     gguf_reader.tqdm = functools.partial(shown, disable=True)  # transformers' own switch does not reach this bar
     try:
-        options = {"gguf_file": gguf.name, "trust_remote_code": False}
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(f"'{gguf}' cannot be read as a GGUF model: {error}. Fix: reinstall the package") from error
     finally:
