@@ -4,8 +4,7 @@ Used to filter self-written traces, by the validation callback and by evaluation
 """
 
 from cotpress.answers.comparison import checker_fingerprint, is_equal
-from cotpress.answers.extraction import Extractor, extract_answer
-from cotpress.answers.statements import statement_range
+from cotpress.answers.extraction import Extractor, extract_answer, statement_range
 from cotpress.answers.verdict import Verdict, declines_to_answer, judge
 
 __all__ = [

@@ -4,8 +4,7 @@ import re
 from typing import NamedTuple
 
 from cotpress.answers.comparison import is_equal
-from cotpress.answers.extraction import Extractor, extract_answer
-from cotpress.answers.statements import MAX_STATEMENT, boxed, stated
+from cotpress.answers.extraction import Extractor, extract_answer, final_statement
 
 _DECLINES = re.compile(
     r"insufficient|unanswerable|unsolvable|cannot be (?:uniquely )?\w+ed\b"
@@ -63,7 +62,7 @@ def declines_to_answer(text: str) -> bool:
     state no answer and say that the problem cannot be solved. An earlier complaint does not decline: of R1's 102
     solutions to questions with a missing premise (arXiv 2504.06514) 29 complain, but only 8 decline in the end.
     """
-    if statement := boxed(text) or stated(text):
-        return any(pattern.search(statement) for pattern in (_DECLINES, _NO_VALUE))
-    ending = text.rstrip()[-MAX_STATEMENT:].split("\n\n")[-2:]
+    if statement := final_statement(text):
+        return any(pattern.search(statement.text) for pattern in (_DECLINES, _NO_VALUE))
+    ending = text.rstrip()[-2000:].split("\n\n")[-2:]
     return _DECLINES.search("\n\n".join(ending)) is not None
