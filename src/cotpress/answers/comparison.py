@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from cotpress.answers.reading import SCALES, Quantity, normal, read_quantity
+from cotpress.answers.reading import Quantity, is_unit, normal, read_quantity
 from cotpress.answers.verifier import in_unit, symbolically_equal
 
 MAX_CHARACTERS = 2000
@@ -23,12 +23,13 @@ _NAME = re.compile(r"(?!\d)(?:\\?[A-Za-z]+|[\s_'{}|()+,:]|\d(?!\s*[\\A-Za-z]))+"
 """Left side of a definition (`x`, `f(x)`, `m+n`, `P(A)`, `Area`), not of an equation that has to be solved."""
 _SEPARATOR = re.compile(r"\s*(?:[,;]\s*(?:and|or)?|\b(?:and|or))\b\s*|\s*[,;]\s*")
 _TEXT = re.compile(
-    r"\d\s+[\d.]|\d\.\d*\.|\b0[xb]|\w(?<!sqrt)\[|==|\+\+|:|[\dA-Z] ?_|[#@\"`?;]|(?<!\\)[A-Za-z]{4,}|(?<![\\A-Za-z])[A-Z]{2,}"
+    r"(?<!_)\d\s+[\d.]|\d\.\d*\.|\b0[xb]|(?<![\\A-Za-z])[A-Za-z]\[|==|\+\+|:|[\dA-Z] ?_|[#@\"`?;]"
+    r"|(?<![\\A-Za-z])(?:[A-Za-z]{4,}|[A-Z]{2,}|[A-Za-z]{2,} +[A-Za-z]{2,})"
     r"|^-?\d+(?: ?- ?\d+)+$|\d ?/ ?\d+ ?/|[%$].|^(?![b-df-hj-np-tv-z]+$|[a-d]{2}$|[Aa]$)[A-Za-z]{2,3}$"
 )
 """Words, orders of letters, dates, scores, codes and garbage: nothing that math-verify may multiply or subtract."""
 _MONTH = re.compile(r"(?i)\b(jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\b\.?")
-_UNIT_AFTER = re.compile(r"(.*(?:[\d)}\]!]|\\pi)) ?((?<![\\A-Za-z])[A-Za-z]{2}[^\\=(),]*)")
+_UNIT_AFTER = re.compile(r"(.*(?:[\d)}\]!]|\\pi))( ?(?<![\\A-Za-z])[A-Za-z]{2}[^\\=(),]*)")
 
 
 def is_equal(gold: str, predicted: str) -> bool:
@@ -64,6 +65,8 @@ def choice(text: str) -> str:
 def _same(gold: str, predicted: str) -> bool:
     if gold == predicted:
         return True
+    if all(_MONTH.search(text) and re.search(r"\d", text) for text in (gold, predicted)):
+        return _words(gold) == _words(predicted)
     for notation in (_same_base, _same_time):
         if (verdict := notation(gold, predicted)) is not None:
             return verdict
@@ -82,10 +85,11 @@ def _same(gold: str, predicted: str) -> bool:
     if number and re.fullmatch(r"-?\d+,\d+", other := predicted if expected else gold):  # a decimal comma
         return _close(number, read_quantity(other.replace(",", ".")) or number)
     (gold, unit), (predicted, other_unit) = _split_unit(gold, expected), _split_unit(predicted, got)
-    if any(_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", text)) for text in (gold, predicted)):
-        return not unit + other_unit and _words(gold) == _words(predicted)
+    texts = [_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", text)) for text in (gold, predicted)]
+    if any(texts):
+        return all(texts) and not unit + other_unit and _words(gold) == _words(predicted)
     gold, predicted = (re.sub(r"(?<![\\A-Za-z])i(?![A-Za-z])", "I", text) for text in (gold, predicted))  # imaginary
-    return _factor(unit, other_unit) == 1 and symbolically_equal(gold, predicted)
+    return _converted(unit, other_unit, 1.0) == 1 and symbolically_equal(gold, predicted)
 
 
 def _same_base(gold: str, predicted: str) -> bool | None:
@@ -180,8 +184,9 @@ def _same_quantity(gold: Quantity, predicted: Quantity) -> bool:
         a, b = (a, b) if dozens else (b, a)
         a = a._replace(unit=a.unit.removeprefix("dozen").strip())
         return any(_same_quantity(a._replace(value=a.value * factor), b) for factor in (1, 12))
-    if a.unit and b.unit and a.unit != b.unit and (factor := _factor(a.unit, b.unit, float(b.value))) != 1:
-        return factor is not None and abs(float(a.value) - factor) <= 1e-6 * abs(factor)
+    value = _converted(a.unit, b.unit, float(b.value))
+    if value != float(b.value):
+        return value is not None and abs(float(a.value) - value) <= 1e-6 * abs(value)
     if a.percent == b.percent:
         return _close(a, b)
     bare, percent = (b, a) if a.percent else (a, b)
@@ -194,19 +199,17 @@ def _close(a: Quantity, b: Quantity) -> bool:
     return a.value == b.value or abs(a.value - b.value) < max(a.step, b.step)
 
 
-def _factor(unit: str, other: str, value: float = 1) -> float | None:
-    """The value of the second unit in the first one; 1 if one is missing or both name the same; None otherwise."""
+def _converted(unit: str, other: str, value: float) -> float | None:
+    """A value of the second unit in the first one; None if they differ in kind. A missing unit agrees with any."""
     if not unit or not other or unit == other:
-        return 1
-    unit, other = (re.sub(r"\\cdot|(?<=\w) (?=\()", "*", re.sub(r"\^ ?\{(.)\}", r"^\1", u)) for u in (unit, other))
-    result = in_unit(unit, other, value)
-    if result is None:
-        result = in_unit(unit.lower(), other.lower(), value)
-    if result is not None:
-        return result
+        return value
+    unit, other = (re.sub(r"\\cdot", "*", re.sub(r"\^ ?\{(.)\}", r"^\1", u)) for u in (unit, other))
+    for a, b in ((unit, other), (unit.lower(), other.lower())):
+        if (result := in_unit(a, b, value)) is not None:
+            return result
     known = [in_unit(u, u) or in_unit(u.lower(), u.lower()) for u in (unit, other)]
     nouns = [{word.rstrip("s") for word in _words(u)} for u in (unit, other)]
-    return 1 if None in known and (nouns[0] <= nouns[1] or nouns[1] <= nouns[0]) else None
+    return value if None in known and (nouns[0] <= nouns[1] or nouns[1] <= nouns[0]) else None
 
 
 def _split_unit(text: str, quantity: Quantity | None) -> tuple[str, str]:
@@ -214,7 +217,9 @@ def _split_unit(text: str, quantity: Quantity | None) -> tuple[str, str]:
     if quantity:
         return text.removesuffix(quantity.unit).strip().removesuffix("%"), quantity.unit
     match = _UNIT_AFTER.fullmatch(text)
-    return (match[1], match[2].strip()) if match else (text, "")
+    if match and is_unit(match[2].strip(), attached=match[2][0] != " "):
+        return match[1], match[2].strip()
+    return text, ""
 
 
 def _words(text: str) -> list[str]:
@@ -223,7 +228,7 @@ def _words(text: str) -> list[str]:
     month = _MONTH.search(text)
     if month and re.search(r"\d", text):
         text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", _MONTH.sub(lambda m: m[1][:3], text))
-    words = [w for w in re.findall(r"\w+|[^\w\s.,!'\"(){}]", text.casefold()) if w not in ("a", "an", "the")]
+    words = [w for w in re.findall(r"\d+\.\d+|\w+|[^\w\s.,!'\"(){}]", text.casefold()) if w not in ("a", "an", "the")]
     if words[:1] and words[0] in ("yes", "no", "true", "false"):
         words = words[:1]
     return sorted(words) if month else words

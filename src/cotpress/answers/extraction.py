@@ -82,6 +82,8 @@ def extract_answer(text: str, extractor: Extractor = Extractor.math) -> str:
     statement = final_statement(text)
     if statement is None:
         answer = "" if _cut_off(text) else _ending(text[-TAIL:].translate(_WIDE), numeric)
+    elif statement.boxed and not numeric:
+        answer = statement.text
     else:
         answer = _value(statement.text, numeric)
     if extractor is Extractor.integer and answer:
@@ -154,8 +156,8 @@ def _value(statement: str, numeric: bool) -> str:
     whole = re.sub(r"(?<=\d)\\[,;!: ](?=\d{3})", "", statement)
     text = re.sub(r"\\(?:text|textbf|mathrm|mbox)\s?\{([^{}]*)\}|\*\*", r" \1 ", whole)
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", re.sub(_MATH, " ", text))
-    if not words:  # a formula: the comparison decides whether it is a number
-        return statement
+    if {"and", "or"}.issuperset(words):  # a formula or a list: the comparison decides whether it is a number
+        return statement.rpartition("=")[2] if numeric else statement
     if numeric and _VAGUE.search(text):
         return ""
     if not numeric:
@@ -190,7 +192,8 @@ def _scan(text: str) -> tuple[list[Statement], bool]:
     """Outermost complete boxes, and True if the last box of the text is open."""
     opened: list[re.Match[str]] = []
     closed: list[tuple[int, int, int, int]] = []  # box: first character, start and end of the content, end
-    for match in _BRACES.finditer(text):
+    first = re.search(r"\\(?:boxed|fbox)", text)
+    for match in _BRACES.finditer(text, first.start()) if first else ():
         if match["bare"]:
             closed.append((match.start(), *match.span("bare"), match.end()))
         elif match["box"] or match[0] == "{":
@@ -245,4 +248,8 @@ def last_choice(text: str) -> str:
     matches = [m for m in leads if m is not None]
     matches += [*_CONFIRMED.finditer(text), *_ALONE.finditer(text)]
     letters += [(m.end(), next(group for group in m.groups() if group).upper()) for m in matches]
-    return max(letters, default=(0, ""))[1]
+    if letters:
+        return max(letters)[1]
+    last = re.split(r"\n|(?<=[.!?]) ", text.rstrip()[-TAIL:])[-1]
+    single = {a or b for a, b in re.findall(r"\(([A-J])\)|\b(?:be|so|hence|thus|leaves|only) ([B-HJ])\b", last)}
+    return single.pop() if len(single) == 1 and not re.search(r"(?i)\bnot\b|n't|wrong|false|incorrect", last) else ""

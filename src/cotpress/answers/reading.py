@@ -34,6 +34,7 @@ _REWRITES = [(re.compile(pattern, re.I if pattern.startswith("(?i)") else 0), ne
     (r"\\(?:left|right|displaystyle|[bB]igg?[lr]?|!|limits|tfrac(?=!))(?![A-Za-z])|\\text\{\s*\}", ""),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}"),
+    (r"\\frac ?\{ ?\\(?:text|mathrm) ?\{([^{}]*)\} ?\} ?\{ ?\\(?:text|mathrm) ?\{([^{}]*)\}([^{}]*)\}", r" \1/\2\3"),
     (r"(?<!\\)\$\$?(?! )([^$]+?)(?<! )\$\$?(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]", r" \1\2\3 "),
     (r"\\(?:text|math|mbox)(?:rm|bf|it|sf|tt|normal)?\s?\{([^{}]*)\}", r" \1 "),
     (r"(?:\bUS ?)?\\?\$", " dollars "),
@@ -49,11 +50,13 @@ _REWRITES = [(re.compile(pattern, re.I if pattern.startswith("(?i)") else 0), ne
     (r"\\?sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
     (r"(?<![\\A-Za-z])(sqrt|arc(?:sin|cos|tan)|sin|cos|tan|log|ln|exp|pi|infinity|infty)(?![A-Za-z])", r"\\\1 "),
     (r"(\d*)\.(\d*)(?:\\overline ?\{(\d+)\}|\((\d+)\))", _repeating),
+    (r"\\Omega(?![A-Za-z])", " ohm "),
     (r"(?i)\ball real numbers\b", r"\\mathbb{R}"),
     (r"(?i)\bno (?:real )?solutions?\b|\\varnothing|\\\{ ?\\\}", r"\\emptyset"),
     (r"(?<=\d) ?factorial\b", "!"),
     (r"(?i)(?:,? ?\(?|\b)\b(?:since|where|when|with|because|for|if|as|given that)\b.*", lambda m: "" if m.start() else m[0]),
     (r"(?i)(?:,? in)? ?\(?\bbase ?-?(\d+)\)?$", r"_\1"),
+    (r"^ *\(([^(),]*\d)\)[. ]*$", r"\1"),
     (r"\s+", " "),
 )]  # fmt: skip
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)"
@@ -69,6 +72,11 @@ _QUANTITY = re.compile(
     r"(?:[eE](?P<e>[-+]?\d{1,3})| ?(?:\\times|\\cdot|[*x]) ?10 ?\^ ?\{? ?(?P<ten>[-+]?\d{1,3}) ?\}?)?"
     r"(?P<more>(?: ?%)?(?:[ -]?[A-Za-z\u4e00-\u9fff.].*)?)", re.I
 )  # fmt: skip
+_SHORT = re.compile(
+    r"(?:(?:[kMcdmnµμ]?(?:m|g|s|[lL]|N|J|V|A|W|Wh|Hz|Pa|eV|mol)|ft|in|mi|yd|lbs?|oz|h|hrs?|mins?|sec|gal|mph|kmh|ohm|[CFK]"
+    r"|deg[CF]?|rad|cc|cents|dollars)(?:[23²³]|\^ ?\{?[-1-4]{1,2}\}?)?(?: ?(?:/|\*|\\cdot) ?(?=\w)|$| ))+"
+)
+"""Units that may follow a number without a space, and the only ones of one or two letters."""
 _OPERATORS = frozenset("mod or and to plus minus times over sqrt between from than of".split())
 
 
@@ -124,7 +132,7 @@ def read_quantity(text: str) -> Quantity | None:
     if re.match(r"(?:st|nd|rd|th)\b", more) and not match["more"].startswith(" "):
         more = more[2:].strip()
     unit = f"{match['money'] or ''} {more}".strip()
-    if more and not _is_unit(more, attached=not match["more"].startswith((" ", "-", "%"))):
+    if more and not is_unit(more, attached=not match["more"].startswith((" ", "-", "%"))):
         return None
     places = len(decimal.partition(".")[2])
     exact = len(decimal.replace(".", "").lstrip("0")) < 6 or not places or denominator != "1"
@@ -133,14 +141,14 @@ def read_quantity(text: str) -> Quantity | None:
     return Quantity(sign * value * Fraction(10) ** exponent, Fraction(step), percent, unit)
 
 
-def _is_unit(text: str, *, attached: bool) -> bool:
+def is_unit(text: str, *, attached: bool = False) -> bool:
     """True for the text of a unit or of counted things; False for variables, operators and garbage."""
     words = re.findall(r"[^\W\d_]+", text)
-    if not words or not _OPERATORS.isdisjoint(words) or not re.fullmatch(r"[^\W\d_]+(?:[ ./*^{}'()-]|\\cdot|\\frac|\d|[^\W_])*", text):
+    if not words or not _OPERATORS.isdisjoint(words) or not re.fullmatch(r"(?:[^\W_]|[ ./*^{}'()-]|\\cdot)+", text):
         return False
-    if len(text) == 1:
-        return text in "mgshlLNJWVAKCF" or text > "\u2e80"
+    if text > "\u2e80" or _SHORT.fullmatch(text):
+        return True
     from cotpress.answers.verifier import in_unit
 
-    noun = re.search(r"[aeiouyAEIOUY]", text) is not None and len(words[0]) > 2
-    return (noun and not attached) or text > "\u2e80" or in_unit(text, text) is not None
+    noun = re.search(r"[aeiouyAEIOUY]", text) is not None
+    return not attached and len(words[0] + words[-1]) > 3 and (noun or in_unit(text, text) is not None)
