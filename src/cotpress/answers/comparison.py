@@ -5,27 +5,25 @@ import hashlib
 import importlib.metadata
 import re
 from fractions import Fraction
+from itertools import permutations
 from pathlib import Path
 
 from cotpress.answers.reading import Quantity, is_unit, normal, read_quantity
 from cotpress.answers.verifier import in_unit, symbolically_equal
 
-MAX_CHARACTERS = 2000
-"""Longest text that is read as an answer; benchmark answers are much shorter."""
-MAX_GROUPS = 100
-"""Most braces of an answer that is compared symbolically; parsing deeper nesting exceeds the time limit."""
-_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "pint")
+MAX_CHARACTERS, MAX_GROUPS = 2000, 100
+"""Longest text that is read as an answer, and most braces of one: deeper nesting exceeds the time limit."""
 _CHOICE = re.compile(r"\(?([A-Ja-j])(?:\)|[.:](?=\s|$)|$)(?!\s*(?:,|and|or|&)\s*\(?[A-Ja-j]\b)")
 _BASE = re.compile(r"\(?(?=.*[\dA-Z])([0-9A-Za-z]+)\)? ?_ ?\{? ?(\d+|[a-z]{3,}) ?\}?")
-_TIME = re.compile(r"(\d{1,2})(?: ?: ?(\d\d))?(?: ?: ?(\d\d))? ?(?:([ap])\.? ?m\b\.?|o'clock)?", re.I)
+_TIME = re.compile(r"(?i)(?=.*(?::|m\b|clock))(\d{1,2})(?: ?: ?(\d\d))?(?: ?: ?(\d\d))? ?(?:([ap])\.? ?m\b\.?|o'clock)?")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?: ?(?::| to ) ?\d+(?:\.\d+)?)+")
 _NAME = re.compile(r"(?!\d)(?:\\?[A-Za-z]+|[\s_'{}|()+,:]|\d(?!\s*[\\A-Za-z]))+")
 """Left side of a definition (`x`, `f(x)`, `m+n`, `P(A)`, `Area`), not of an equation that has to be solved."""
-_SEPARATOR = re.compile(r"\s*(?:[,;]\s*(?:and|or)?|\b(?:and|or))\b\s*|\s*[,;]\s*")
+_TOKEN = re.compile(r"[(\[{]|\\begin|[)\]}]|\\end|\s*[,;]\s*(?:(?:and|or)\b)?\s*|\s*\b(?:and|or)\b\s*")
 _TEXT = re.compile(
     r"(?<!_)\d\s+[\d.]|\d\.\d*\.|\b0[xb]|(?<![\\A-Za-z])[A-Za-z]\[|==|\+\+|:|[\dA-Z] ?_|[#@\"`?;]"
-    r"|(?<![\\A-Za-z])(?:[A-Za-z]{4,}|[A-Z]{2,}|[A-Za-z]{2,} +[A-Za-z]{2,})"
-    r"|^-?\d+(?: ?- ?\d+)+$|\d ?/ ?\d+ ?/|[%$].|^(?![b-df-hj-np-tv-z]+$|[a-d]{2}$|[Aa]$)[A-Za-z]{2,3}$"
+    r"|(?<![\\A-Za-z])(?:[A-Za-z]{4,}|[A-Z]{2,}|[A-Za-z]{2,} +[A-Za-z]{2,})|^-?\d+(?: ?- ?\d+)+$|\d ?/ ?\d+ ?/|[%$]."
+    r"|^(?![b-df-hj-np-tv-z]+$|[a-d]{2}$|[Aa]$)[A-Za-z]{2,3}$"
 )
 """Words, orders of letters, dates, scores, codes and garbage: nothing that math-verify may multiply or subtract."""
 _MONTH = re.compile(r"(?i)\b(jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\b\.?")
@@ -33,10 +31,9 @@ _UNIT_AFTER = re.compile(r"(.*(?:[\d)}\]!]|\\pi))( ?(?<![\\A-Za-z])[A-Za-z]{2}[^
 
 
 def is_equal(gold: str, predicted: str) -> bool:
-    """True if a predicted answer means the same as the gold answer.
+    """True if a predicted answer means the same as the gold answer; False as well if the comparison takes too long.
 
-    A comparison that takes longer than `verifier.TIMEOUT_S` counts as different. Safe in threads and in forked
-    processes; no input raises an exception.
+    Safe in threads and in forked processes; no input raises an exception.
 
     Args:
         gold: The reference answer; it determines how the prediction is read (a number, a choice letter, LaTeX).
@@ -50,166 +47,131 @@ def is_equal(gold: str, predicted: str) -> bool:
     gold, predicted = normal(gold), normal(predicted)
     if not gold or not predicted or predicted.count("{") > MAX_GROUPS:
         return False
-    expected = _CHOICE.match(gold)
-    if expected and (len(gold) <= 3 or choice(predicted)):
-        return choice(predicted) == expected[1].upper()
+    if choice(gold) and (len(gold) <= 3 or choice(predicted)):
+        return choice(predicted) == choice(gold)
     return _same(gold, predicted)
 
 
 def choice(text: str) -> str:
     """The letter of a `normal` answer such as `(B)`, `B.` or `B) 12 cm`, in upper case; empty if there is none."""
-    match = _CHOICE.match(text)
-    return match[1].upper() if match else ""
+    return match[1].upper() if (match := _CHOICE.match(text)) else ""
 
 
 def _same(gold: str, predicted: str) -> bool:
     if gold == predicted:
         return True
-    if all(_MONTH.search(text) and re.search(r"\d", text) for text in (gold, predicted)):
+    texts = gold, predicted
+    if all(_MONTH.search(text) and re.search(r"\d", text) for text in texts):
         return _words(gold) == _words(predicted)
-    for notation in (_same_base, _same_time):
+    for notation in (_same_base, _same_time, _same_definition):
         if (verdict := notation(gold, predicted)) is not None:
             return verdict
-    sides = [re.split(r" ?\\approx ?", text) for text in (gold, predicted)]
-    if max(map(len, sides)) > 1:
-        return any(_same(a, b) for a in sides[0] for b in sides[1])
-    if "=" in gold + predicted and (verdict := _same_definition(gold, predicted)) is not None:
-        return verdict
     expected, got = read_quantity(gold), read_quantity(predicted)
-    if expected is not None and got is not None:
+    if expected and got:
         return _same_quantity(expected, got)
-    lists = [_elements(text) for text in (gold, predicted)]
+    lists = [_elements(text) for text in texts]
     if len(lists[0]) == len(lists[1]) > 1:
-        return _same_elements(*lists)
-    number = expected or got
-    if number and re.fullmatch(r"-?\d+,\d+", other := predicted if expected else gold):  # a decimal comma
-        return _close(number, read_quantity(other.replace(",", ".")) or number)
+        members = [[_same(a, b) for b in lists[1]] for a in lists[0]]
+        return all(map(any, members)) and (
+            len(members) > 6 or any(all(map(list.__getitem__, members, p)) for p in permutations(range(len(members))))
+        )
+    number, other = (expected, predicted) if expected else (got, gold)
+    if number and re.fullmatch(r"-?\d+,\d+", other):  # a decimal comma, as no list equals a number
+        return _same_quantity(number, read_quantity(other.replace(",", ".")) or number)
     (gold, unit), (predicted, other_unit) = _split_unit(gold, expected), _split_unit(predicted, got)
-    texts = [_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", text)) for text in (gold, predicted)]
-    if any(texts):
-        return all(texts) and not unit + other_unit and _words(gold) == _words(predicted)
+    words = [_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", text)) for text in (gold, predicted)]
+    if any(words):
+        return all(words) and not unit + other_unit and _words(gold) == _words(predicted)
     gold, predicted = (re.sub(r"(?<![\\A-Za-z])i(?![A-Za-z])", "I", text) for text in (gold, predicted))  # imaginary
     return _converted(unit, other_unit, 1.0) == 1 and symbolically_equal(gold, predicted)
 
 
 def _same_base(gold: str, predicted: str) -> bool | None:
     """Compare digits and base; a base that only the prediction has is evaluated. None without a base."""
-    a, b = _BASE.fullmatch(gold), _BASE.fullmatch(predicted)
-    if a and b:
-        return a[1].lstrip("0").upper() == b[1].lstrip("0").upper() and a[2] == b[2]
+    a, b, number = _BASE.fullmatch(gold), _BASE.fullmatch(predicted), read_quantity(gold)
     if a:
-        return a[1] == predicted
-    if b and (number := read_quantity(gold)) and b[2].isdigit() and 1 < int(b[2]) <= 36:
-        try:
-            return number.value == int(b[1], int(b[2]))
-        except ValueError:
-            return False
-    return None
+        return (a[1].lstrip("0").upper(), a[2]) == (b[1].lstrip("0").upper(), b[2]) if b else a[1] == predicted
+    if not b or not number or not b[2].isdigit() or not 1 < int(b[2]) <= 36:
+        return None
+    return all(int(digit, 36) < int(b[2]) for digit in b[1]) and number.value == int(b[1], int(b[2]))
 
 
 def _same_time(gold: str, predicted: str) -> bool | None:
     """Compare times of day and ratios; None if neither answer is one."""
-    texts = (gold, predicted)
-    times = [t if (t := _TIME.fullmatch(text)) and (t[2] or t[4] or "o'c" in text) else None for text in texts]
-    if all(times):
-        (h1, m1, s1, half), (h2, m2, s2, other) = (
-            (int(t[1]), int(t[2] or 0), int(t[3] or 0), (t[4] or "").lower()) for t in times if t
-        )
-        hours = [{h % 12 + 12 * (x == "p")} if x else {h} for h, x in ((h1, half), (h2, other))]
-        if not (half and other):
-            hours = [{h1} | hours[0], {h2} | hours[1]]
-        return (m1, s1) == (m2, s2) and not hours[0].isdisjoint(hours[1])
-    ratios = [[Fraction(n) for n in re.findall(r"[\d.]+", t)] if _RATIO.fullmatch(t) else None for t in texts]
+    times = [_TIME.fullmatch(text) for text in (gold, predicted)]
+    ratios = [[Fraction(n) for n in re.findall(r"[\d.]+", t)] if _RATIO.fullmatch(t) else [] for t in (gold, predicted)]
+    if times[0] and times[1]:
+        halves = [(t[4] or "").lower() for t in times if t]
+        hours = [int(t[1]) for t in times if t]
+        clock = [h % 12 + 12 * (half == "p") if half else h for h, half in zip(hours, halves, strict=True)]
+        same = clock[0] == clock[1] or (not all(halves) and hours[0] == hours[1])
+        return same and [int(x or 0) for x in times[0].group(2, 3)] == [int(x or 0) for x in times[1].group(2, 3)]
     if ratios[0] and ratios[1]:
-        (a, *rest), (b, *others) = ratios[0], ratios[1]
+        (a, *rest), (b, *others) = ratios
         return len(rest) == len(others) and all(a * y == b * x for x, y in zip(rest, others, strict=True))
-    if ratios[0] or ratios[1] or times[0] or times[1]:
-        number = read_quantity(gold) or read_quantity(predicted)
-        a, b = next((r for r in ratios if r and len(r) == 2), (Fraction(0), Fraction(0)))
-        if number and "/" in (text := gold if read_quantity(gold) else predicted).replace(r"\frac", "/") and b:
-            return number.value == a / b
-        hour = times[0] or times[1]
-        return bool(number and text and hour and int(hour[2] or 0) == 0 and number.value == int(hour[1]))
-    return None
+    if not (ratios[0] or ratios[1] or times[0] or times[1]):
+        return None
+    number, hour = read_quantity(gold) or read_quantity(predicted), times[0] or times[1]
+    return bool(number and hour and int(hour[2] or 0) == 0 and number.value == int(hour[1]))
 
 
 def _same_definition(gold: str, predicted: str) -> bool | None:
-    """Compare right sides of definitions; None for equations that math-verify compares."""
-    names, values = [], []
-    for text in (gold, predicted):
-        *left, value = re.split(r"(?<![<>!\\=])=(?!=)", text)
-        name = left[0].strip() if left else ""
-        if name and not _NAME.fullmatch(name) and re.search(r"(?<!\\)(?<![A-Za-z])[A-Za-z]", name):
-            return None if "=" in gold and "=" in predicted else False
-        names.append(re.sub(r"[\s{}]|\\angle", "", name))
-        values.append(value.strip())
-    if all(names) and names[0] != names[1] or (gold, predicted) == (values[0], values[1]):
+    """Compare either side of an approximation, or the right sides of definitions; None for equations to be solved."""
+    sides = [re.split(r" ?\\approx ?", text) for text in (gold, predicted)]
+    if len(sides[0] + sides[1]) > 2:
+        return any(_same(a, b) for a in sides[0] for b in sides[1])
+    equations = [re.split(r"(?<![<>!\\=])=(?!=)", text) for text in (gold, predicted)]
+    names = [parts[0].strip() if len(parts) > 1 else "" for parts in equations]
+    if any(name and not _NAME.fullmatch(name) and re.search(r"(?<![\\A-Za-z])[A-Za-z]", name) for name in names):
+        return None if all(names) else False
+    compact = [re.sub(r"[\s{}]|\\angle", "", name) for name in names]
+    if not any(names) or (all(names) and compact[0] != compact[1]) or max(len(_elements(t)) for t in (gold, predicted)) > 1:
         return None
-    if len(_elements(gold)) > 1 or len(_elements(predicted)) > 1:
-        return None
-    return _same(values[0], values[1])
+    return _same(equations[0][-1].strip(), equations[1][-1].strip())
 
 
 def _elements(text: str) -> list[str]:
     r"""Members of a list or of a set `\{...\}` outside other brackets."""
-    if re.fullmatch(r"\\\{[^{}]*\\\}", text):
-        text = text[2:-2].strip()
+    text = text[2:-2].strip() if re.fullmatch(r"\\\{[^{}]*\\\}", text) else text
     depth, start, parts = 0, 0, []
-    for match in re.finditer(r"[(\[{]|\\begin|[)\]}]|\\end|" + _SEPARATOR.pattern, text):
-        if match[0] in ("(", "[", "{", r"\begin"):
-            depth += 1
-        elif match[0] in (")", "]", "}", r"\end"):
-            depth -= 1
-        elif depth == 0 and not re.fullmatch(r",\d{3}(?!\d)", text[match.start() : match.end() + 3]):
+    for match in _TOKEN.finditer(text):
+        depth += (match[0] in ("(", "[", "{", r"\begin")) - (match[0] in (")", "]", "}", r"\end"))
+        separates = depth == 0 and (match[0].strip() or " ") in (",", ";", "and", "or", ",and", ", and", ", or")
+        if separates and not re.fullmatch(r",\d{3}(?!\d)", text[match.start() : match.end() + 3]):
             parts.append(text[start : match.start()])
             start = match.end()
     return [part.strip() for part in (*parts, text[start:]) if part.strip()]
 
 
-def _same_elements(gold: list[str], predicted: list[str]) -> bool:
-    """True if each member of one list equals a member of the other, in any order."""
-    rest = list(predicted)
-    for a in gold:
-        match = next((b for b in rest if _same(a, b)), None)
-        if match is None:
-            return False
-        rest.remove(match)
-    return True
-
-
 def _same_quantity(gold: Quantity, predicted: Quantity) -> bool:
     """True for equal values in agreeing units; a percent sign that only one has may mean a hundredth."""
     a, b = gold, predicted
-    if (dozens := a.unit.startswith("dozen")) != b.unit.startswith("dozen"):
+    if (dozens := a.unit.startswith("dozen")) != b.unit.startswith("dozen"):  # the question may ask for either
         a, b = (a, b) if dozens else (b, a)
         a = a._replace(unit=a.unit.removeprefix("dozen").strip())
         return any(_same_quantity(a._replace(value=a.value * factor), b) for factor in (1, 12))
     value = _converted(a.unit, b.unit, float(b.value))
     if value != float(b.value):
         return value is not None and abs(float(a.value) - value) <= 1e-6 * abs(value)
+    close = abs(a.value - b.value) < max(a.step, b.step) or a.value == b.value  # rounded or cut off
     if a.percent == b.percent:
-        return _close(a, b)
+        return close
     bare, percent = (b, a) if a.percent else (a, b)
-    same = _close(bare, percent) and (gold.percent or bare.value >= 1)
-    return same or _close(bare, percent._replace(value=percent.value / 100, step=percent.step / 100))
-
-
-def _close(a: Quantity, b: Quantity) -> bool:
-    """True for equal values, and for a decimal number that is the other value cut off or rounded."""
-    return a.value == b.value or abs(a.value - b.value) < max(a.step, b.step)
+    hundredth = percent._replace(value=percent.value / 100, step=percent.step / 100, percent=False)
+    return (close and (gold.percent or bare.value >= 1)) or _same_quantity(bare, hundredth)
 
 
 def _converted(unit: str, other: str, value: float) -> float | None:
     """A value of the second unit in the first one; None if they differ in kind. A missing unit agrees with any."""
     if not unit or not other or unit == other:
         return value
-    unit, other = (re.sub(r"\\cdot", "*", re.sub(r"\^ ?\{(.)\}", r"^\1", u)) for u in (unit, other))
-    for a, b in ((unit, other), (unit.lower(), other.lower())):
-        if (result := in_unit(a, b, value)) is not None:
-            return result
-    known = [in_unit(u, u) or in_unit(u.lower(), u.lower()) for u in (unit, other)]
+    pairs = [[re.sub(r"\\cdot", "*", re.sub(r"\^ ?\{(.)\}", r"^\1", u)) for u in (unit, other)]]
+    pairs.append([u.lower() for u in pairs[0]])
+    if (result := in_unit(*pairs[0], value) or in_unit(*pairs[1], value)) is not None:
+        return result
+    known = all(any(in_unit(pair[i], pair[i]) for pair in pairs) for i in (0, 1))
     nouns = [{word.rstrip("s") for word in _words(u)} for u in (unit, other)]
-    return value if None in known and (nouns[0] <= nouns[1] or nouns[1] <= nouns[0]) else None
+    return value if not known and (nouns[0] <= nouns[1] or nouns[1] <= nouns[0]) else None
 
 
 def _split_unit(text: str, quantity: Quantity | None) -> tuple[str, str]:
@@ -217,35 +179,29 @@ def _split_unit(text: str, quantity: Quantity | None) -> tuple[str, str]:
     if quantity:
         return text.removesuffix(quantity.unit).strip().removesuffix("%"), quantity.unit
     match = _UNIT_AFTER.fullmatch(text)
-    if match and is_unit(match[2].strip(), attached=match[2][0] != " "):
-        return match[1], match[2].strip()
-    return text, ""
+    unit = match[2].strip() if match else ""
+    return (match[1], unit) if match and is_unit(unit, attached=match[2][0] != " ") else (text, "")
 
 
 def _words(text: str) -> list[str]:
     """Words and signs of a text without case, articles and punctuation; those of a date in one order."""
     text = re.sub(r"\\[A-Za-z]+", " ", text)
-    month = _MONTH.search(text)
-    if month and re.search(r"\d", text):
-        text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", _MONTH.sub(lambda m: m[1][:3], text))
+    dated = _MONTH.search(text) and re.search(r"\d", text)
+    text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", _MONTH.sub(lambda m: m[1][:3], text)) if dated else text
     words = [w for w in re.findall(r"\d+\.\d+|\w+|[^\w\s.,!'\"(){}]", text.casefold()) if w not in ("a", "an", "the")]
-    if words[:1] and words[0] in ("yes", "no", "true", "false"):
-        words = words[:1]
-    return sorted(words) if month else words
+    words = words[:1] if words[:1] and words[0] in ("yes", "no", "true", "false") else words
+    return sorted(words) if dated else words
 
 
 @functools.cache
 def checker_fingerprint(*more: Path) -> str:
-    """16 hex digits over the code that extracts and compares answers, and over the versions of its packages.
+    """16 hex digits over the code of this folder, further source files and the versions of the packages behind verdicts.
 
     Stored verdicts of another fingerprint are not reused.
-
-    Args:
-        more: Further source files that affect verdicts.
     """
     digest = hashlib.sha256()
     for path in [*sorted(Path(__file__).parent.glob("*.py")), *more]:
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    for package in _PACKAGES:
+    for package in ("math-verify", "latex2sympy2_extended", "sympy", "pint"):
         digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
     return digest.hexdigest()[:16]

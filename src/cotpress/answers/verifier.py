@@ -1,6 +1,6 @@
 """Comparison of formulas by math-verify and of units by pint, in a child process that can be killed.
 
-Neither library can stop a runaway power itself (math-verify's limit, `signal.alarm`, raises in threads). A question that
+Neither library can stop a runaway power (math-verify's limit, `signal.alarm`, raises in threads), so a comparison that
 takes too long ends with the child. One child serves all threads of a process; a forked or spawned worker starts its own.
 """
 
@@ -16,20 +16,15 @@ from cotpress.devices import processes
 from cotpress.errors import CotpressError
 
 log = logging.getLogger(__name__)
-
-TIMEOUT_S = 5.0
-"""Longest comparison of one pair; after it the pair counts as different."""
-STARTUP_S = 120.0
-"""Longest wait for the child to import math-verify."""
-MEMORY_BYTES = 4 * 2**30
-"""Address space of the child."""
+TIMEOUT_S, STARTUP_S, MEMORY_BYTES = 5.0, 120.0, 4 * 2**30
+"""Limits of the child: one comparison, the import of math-verify, address space."""
 
 _lock = threading.Lock()
 _child: processes.Child | None = None
 
 
 @functools.lru_cache(maxsize=4096)
-def _answered(question: str, *arguments: Any) -> Any:
+def _answered(*question: Any) -> Any:
     global _child
     with _lock:
         if _child is None:
@@ -38,34 +33,29 @@ def _answered(question: str, *arguments: Any) -> Any:
                 _child.end(0.0)
                 _child = None
                 raise CotpressError(
-                    "symbolic answer comparison: the math-verify process did not start. Fix: "
-                    'pip install "math-verify[antlr4-9-3]" pint, then try: python -c "import math_verify, pint"; a '
-                    'script of your own has to guard its work with: if __name__ == "__main__"'
+                    'answer comparison: math-verify did not start. Fix: pip install "math-verify[antlr4-9-3]" pint; '
+                    'a script of your own has to guard its work with: if __name__ == "__main__"'
                 )
         try:
-            _child.send((question, arguments))
+            _child.send(question)
             reply = _child.receive(TIMEOUT_S)
         except OSError:
             reply = None
         if reply is None:
-            log.warning("answers '%.60s' and '%.60s' could not be compared: counted as different", *arguments[:2])
+            log.warning("answers '%.60s' and '%.60s' could not be compared: counted as different", *question[:2])
             _child.end(0.0)
             _child = None
         return reply and reply[0]
 
 
 def symbolically_equal(gold: str, predicted: str) -> bool:
-    """True if two LaTeX formulas are equal: numbers by relative difference, all else by math-verify.
-
-    Raises:
-        CotpressError: The child does not start. The same holds for `in_unit`.
-    """
-    return bool(_answered("equal", gold, predicted))
+    """True if two LaTeX formulas are equal: numbers by their relative difference, all else by math-verify."""
+    return bool(_answered(gold, predicted))
 
 
 def in_unit(unit: str, other: str, value: float = 1.0) -> float | None:
     """A value of the second unit in the first one; None if a unit is unknown or of another dimension."""
-    result: float | None = _answered("in_unit", unit, other, value)
+    result: float | None = _answered(unit, other, value)
     return result
 
 
@@ -83,13 +73,12 @@ def _serve() -> None:
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    questions = {"equal": _equal, "in_unit": _in_unit}
-    reply = (_equal("1", "2"),)  # imports and warms up before the time of a comparison is limited
+    reply: tuple[Any] = (_equal("1", "2"),)  # imports and warms up before the time of a comparison is limited
     while True:
         processes.send(reply)
-        question, arguments = processes.receive()
+        question = processes.receive()
         try:
-            reply = (questions[question](*arguments),)
+            reply = (_equal(*question) if len(question) == 2 else _in_unit(*question),)
         except Exception:  # the libraries raise errors of any type on odd input: such a pair is different
             reply = (None,)
 
@@ -99,17 +88,15 @@ def _equal(gold: str, predicted: str) -> bool:
     import sympy
     from latex2sympy2_extended import NormalizationConfig
 
-    rules = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="last")
+    rules = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="last")  # no units
     latex = math_verify.LatexExtractionConfig(normalization_config=rules, boxed_match_priority=0)
-    sides = [
-        math_verify.parse(rf"\boxed{{{side}}}", [latex], fallback_mode="no_fallback", parsing_timeout=None)
-        for side in (gold, predicted)
-    ]
+    parse = functools.partial(math_verify.parse, fallback_mode="no_fallback", parsing_timeout=None)
+    sides = [parse(rf"\boxed{{{side}}}", [latex]) for side in (gold, predicted)]
     numbers = [side[0].doit() for side in sides if side and isinstance(side[0], sympy.Expr) and side[0].is_number]
     if len(numbers) == 2 and all(number.is_finite for number in numbers):
-        tolerance = 1e-6 if any(number.has(sympy.Float) for number in numbers) else 1e-30
         a, b = (sympy.N(number, 50) for number in numbers)
         if a.is_number and b.is_number and abs(a) + abs(b) > 0:
+            tolerance = 1e-6 if any(number.has(sympy.Float) for number in numbers) else 1e-30
             return bool(abs(a - b) <= tolerance * max(abs(a), abs(b)))
     return bool(math_verify.verify(*sides, allow_set_relation_comp=True, timeout_seconds=None))
 
@@ -119,7 +106,7 @@ def _registry() -> Any:
     import pint
 
     registry = pint.UnitRegistry(on_redefinition="ignore")
-    for definition in ("dollar = [currency] = USD = US_dollar = buck", "cent = dollar / 100 = ¢ = penny = pennies"):
+    for definition in ("dollar = [currency] = USD = buck", "cent = dollar / 100 = penny = pennies", "kmph = km / h"):
         registry.define(definition)
     return registry
 
