@@ -4,5 +4,6 @@ from cotpress.answers.comparison import checker_fingerprint, is_equal
 from cotpress.answers.extraction import Extractor, Verdict, declines_to_answer, extract_answer, judge, statement_range
 
 __all__ = [
-    "Extractor", "Verdict", "checker_fingerprint", "declines_to_answer", "extract_answer", "is_equal", "judge", "statement_range",
+    "Extractor", "Verdict", "checker_fingerprint", "declines_to_answer", "extract_answer", "is_equal", "judge",
+    "statement_range",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ MAX_CHARACTERS, MAX_GROUPS = 2000, 100
 """Longest text that is read as an answer, and most braces of one: deeper nesting exceeds the time limit."""
 _CHOICE = re.compile(r"\(?([A-Ja-j])(?:\)|[.:](?=\s|$)|$)(?!\s*(?:,|and|or|&)\s*\(?[A-Ja-j]\b)")
 _BASE = re.compile(r"\(?(?=.*[\dA-Z])([0-9A-Za-z]+)\)? ?_ ?\{? ?(\d+|[a-z]{3,}) ?\}?")
-_TIME = re.compile(r"(?i)(?=.*(?::|m\b|clock))(\d{1,2})(?: ?: ?(\d\d))?(?: ?: ?(\d\d))? ?(?:([ap])\.? ?m\b\.?|o'clock)?")
+_TIME = re.compile(r"(?i)(?=.*(?::|m\b|clock))(\d{1,2})(?: ?: ?(\d\d))?(?: ?: ?(\d\d))? ?(?:([ap])\.? ?m\.?|o'clock)?")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?: ?(?::| to ) ?\d+(?:\.\d+)?)+")
 _NAME = re.compile(r"(?!\d)(?:\\?[A-Za-z]+|[\s_'{}|()+,:]|\d(?!\s*[\\A-Za-z]))+")
 """Left side of a definition (`x`, `f(x)`, `m+n`, `P(A)`, `Area`), not of an equation that has to be solved."""
@@ -117,15 +117,16 @@ def _same_time(gold: str, predicted: str) -> bool | None:
 
 def _same_definition(gold: str, predicted: str) -> bool | None:
     """Compare either side of an approximation, or the right sides of definitions; None for equations to be solved."""
-    sides = [re.split(r" ?\\approx ?", text) for text in (gold, predicted)]
+    texts = gold, predicted
+    sides = [re.split(r" ?\\approx ?", text) for text in texts]
     if len(sides[0] + sides[1]) > 2:
         return any(_same(a, b) for a in sides[0] for b in sides[1])
-    equations = [re.split(r"(?<![<>!\\=])=(?!=)", text) for text in (gold, predicted)]
+    equations = [re.split(r"(?<![<>!\\=])=(?!=)", text) for text in texts]
     names = [parts[0].strip() if len(parts) > 1 else "" for parts in equations]
     if any(name and not _NAME.fullmatch(name) and re.search(r"(?<![\\A-Za-z])[A-Za-z]", name) for name in names):
         return None if all(names) else False
     compact = [re.sub(r"[\s{}]|\\angle", "", name) for name in names]
-    if not any(names) or (all(names) and compact[0] != compact[1]) or max(len(_elements(t)) for t in (gold, predicted)) > 1:
+    if not any(names) or (all(names) and compact[0] != compact[1]) or any(len(_elements(t)) > 1 for t in texts):
         return None
     return _same(equations[0][-1].strip(), equations[1][-1].strip())
 
@@ -195,10 +196,7 @@ def _words(text: str) -> list[str]:
 
 @functools.cache
 def checker_fingerprint(*more: Path) -> str:
-    """16 hex digits over the code of this folder, further source files and the versions of the packages behind verdicts.
-
-    Stored verdicts of another fingerprint are not reused.
-    """
+    """16 hex digits over this folder, further source files and the packages behind verdicts; any change judges anew."""
     digest = hashlib.sha256()
     for path in [*sorted(Path(__file__).parent.glob("*.py")), *more]:
         digest.update(f"{path.name}\n".encode() + path.read_bytes())

@@ -28,15 +28,15 @@ _LEAD = re.compile(
 _HASHES = re.compile(r"^[ \t]{0,9}####[ \t]{0,9}(?=\S)", re.M)
 _HEADING = re.compile(r"[\d.]+[.)]\s|(?![-+$\\(\[{]*\d|[$\\])\S.*[A-Za-z]{2}|(?:\S+ ){3}\D*[A-Za-z]")
 _FILLER = re.compile(
-    rf"(?:(?:therefore|thus|so|hence|indeed|simply|clearly|exactly|just|then|equal to|given by|about|the|letter|{_NOUN})"
-    r"\b[\s,:]*)+(?=\S)", re.I)
+    rf"(?:(?:therefore|thus|so|hence|indeed|simply|clearly|exactly|just|then|equal to|given by|about|the|letter"
+    rf"|{_NOUN})\b[\s,:]*)+(?=\S)", re.I)
 _UNSTATED = re.compile(
     r"\W*(?:let me know|i hope|hope|feel free|note|remark|as a check|check|sanity|verif|we can verify|this matches"
     r"|explanation)\b|.*\b(?:answer|result|it) (?:is not|isn't|cannot be|can't be)\b", re.I)
 """Beginning of a sentence that states no answer."""
 _SIDE = re.compile(
-    r"\b(?:with|where|since|if|for|when|given|because|using|let|as)\b [^.,=<>\d\n]{0,40}(?:=|\\l[et]q?\b|[<>≤≥]) ?[^\s$]+\$?",
-    re.I)
+    r"\b(?:with|where|since|if|for|when|given|because|using|let|as)\b [^.,=<>\d\n]{0,40}"
+    r"(?:=|\\l[et]q?\b|[<>≤≥]) ?[^\s$]+\$?", re.I)
 _MATH = (r"\\\(.{1,400}?\\\)|\\\[.{1,400}?\\\]|(?<![\\\d])\$\$?(?=[^\s$])[^$\n]{0,400}?(?<=[^\s$])\$\$?(?!\d)"
          r"|-?\d*\\(?:[dt]?frac\{[^{}]{1,80}\}\{[^{}]{1,80}\}|sqrt(?:\[\d\])?\{[^{}]{1,80}\})")
 _SCALED = r"(?: ?%| (?:hundred|thousand|million|billion|trillion|dozen)\b)?"
@@ -45,13 +45,15 @@ _VALUE = re.compile(
     rf"|{NUMBER}{_SCALED}", re.DOTALL)
 _VAGUE = re.compile(r"\b(?:between|neither)\b|\d ?(?:or|to) ?-?\$?\d|\d:\d[1-9]|\d:[1-9]\d")
 _CHOSEN = re.compile(
-    rf"(?:\b(?:choose|select|pick|go with|leaves|must be|only)|(?:应|故|所以|因此)?选(?:择)?:?) ?(?:(?i:the|{_NOUN}) )*"
-    r"[*(\[]{0,3}(?P<a>[A-J]|(?<=\()[a-j])\b(?! (?:or|and) [A-J]\b)(?! [a-z])"
-    rf"|(?:\b(?i:{_NOUN}) [*_]{{0,2}}\(?(?P<b>[A-Ja-j])\b\)?|(?<![\w(])[*_]{{0,2}}\(?(?P<c>[A-J])\b\)?)[*_]{{0,2}} (?:is|seems)"
-    r" (?:(?:the|therefore|thus|most likely|clearly) ){0,3}(?:correct|right|answer|best)"
+    rf"(?:\b(?:choose|select|pick|go with|leaves|must be|only|[Ss]o|[Hh]ence|[Tt]hus|[Oo]ption),?|选择?:?)"
+    rf" ?(?:(?i:the|{_NOUN}) )*"
+    r"[*(\[]{0,3}(?P<a>[A-J]|(?<=\()[a-j])\b(?! (?:or|and) [A-J]\b)(?! (?!because|since|as\b|for\b)[a-z])"
+    rf"|(?:\b(?i:{_NOUN}) [*_]{{0,2}}\(?(?P<b>[A-Ja-j])\b\)?|(?<![\w(])[*_]{{0,2}}\(?(?P<c>[A-J])\b\)?)[*_]{{0,2}}"
+    r" (?:is|seems) (?:(?:the|therefore|thus|most likely|clearly) ){0,3}(?:correct|right|answer|best)"
     r"|^[ \t]*[*_]{0,2}[(\[]?(?P<d>[A-J])[)\]]?\.?[*_]{0,2}\.?[ \t]*$", re.M)
 """`I choose B`, `option B is correct`, `(B) is the answer`, a line with only a letter."""
-_LETTER = re.compile(r"[*\"'`(\[]{0,3}([A-Ja-j])(?:[)\].,:;!*_\"'`<]|$| ?[-(]| (?:not|and not|is|as)\b|(?<=[B-HJ])(?= (?!or\b|and\b)))")
+_LETTER = re.compile(
+    r"[*\"'`(\[]{0,3}([A-Ja-j])(?:[)\].,:;!*_\"'`<]|$| ?[-(]| (?:not|and not|is|as)\b|(?<=[B-HJ]) (?!or\b|and\b))")
 _DECLINES = re.compile(
     r"insufficient|unanswerable|unsolvable|cannot be (?:uniquely )?\w+ed\b"
     r"|(?:not|n't|without|lacks?|lacking) (?:\w+ ){0,3}(?:enough|sufficient|necessary)"
@@ -59,7 +61,7 @@ _DECLINES = re.compile(
     r"|(?:missing|incomplete|inadequate) (?:\w+ ){0,2}(?:information|data|premise|condition|details|context|value)"
     r"|(?:cannot|can ?not|can't|could not|impossible to|not possible to|unable to|no way to) (?:be )?(?:\w+ly )?"
     r"(?:determine|solve|answer|compute|calculate|find|evaluate|know|give|provide)", re.I)
-_NO_VALUE = re.compile(r"(?i)\b(?:undefined|unknown|indeterminate|not (?:well.)?defined|not (?:given|provided|specified))\b")
+_NO_VALUE = re.compile(r"(?i)\b(?:un(?:defined|known)|indeterminate|not (?:(?:well.)?defined|given|provided|specified))\b")
 """Words that decline only as the answer itself; elsewhere they describe other things."""
 # fmt: on
 
@@ -78,7 +80,7 @@ class Extractor(Enum):
 
 
 class Verdict(NamedTuple):
-    """Verdict on an output: its answer, empty if there is none; correctness; True if it says that there is no answer."""
+    """Verdict on an output: its answer (may be empty), True if that is right, True if it says that there is none."""
 
     predicted: str
     correct: bool
@@ -181,7 +183,8 @@ def _after_hashes(text: str) -> Iterator[Statement]:
 def _value(statement: str, numeric: bool) -> str:
     """The answer in a statement: all of it, its bold part, the part after `=`, its formula or a number."""
     for part in (statement, *reversed(re.findall(r"\*\*([^*\n]+)\*\*", statement))):
-        if read_quantity(normal(part)) or (not numeric and len(part.split()) < 3):
+        short = not numeric and len(part.split()) < 3 and not re.search(r"[a-z] (?:\$|\\\()", part)
+        if short or read_quantity(normal(part)):
             return part
     text = re.sub(r"(?<=\d)\\[,;!: ](?=\d{3})", "", statement)
     text = re.sub(r"\\(?:text|textbf|mathrm|mbox)\s?\{([^{}]*)\}|\*\*", r" \1 ", text)
@@ -229,7 +232,8 @@ def _scan(text: str) -> tuple[list[Statement], bool]:
                 if not text[opener.end() : inner[0]].strip() and not text[inner[3] : match.start()].strip():
                     inside, outside = inner[1:3]
             closed.append((opener.start(), inside, outside, match.end()))
-    boxes = [Statement(a, d, _BRACES.sub(lambda m: "{" if m["box"] else m[0], text[b:c]).strip(), True) for a, b, c, d in closed]
+    unboxed = [_BRACES.sub(lambda m: "{" if m["box"] else m[0], text[b:c]).strip() for _, b, c, _ in closed]
+    boxes = [Statement(box[0], box[3], content, True) for box, content in zip(closed, unboxed, strict=True)]
     last_open = max((m.start() for m in opened if m["box"]), default=-1)
     cut = re.search(r"\\(?:boxed|fbox)\s*\Z", text[-40:]) is not None
     return boxes, cut or last_open > max((box[0] for box in closed), default=-1)
@@ -238,10 +242,10 @@ def _scan(text: str) -> tuple[list[Statement], bool]:
 def _last_choice(text: str) -> str:
     """The last letter that a solution states; `the answer is a proton` states none."""
     letters = [(box.end, choice(_FILLER.sub("", normal(box.text[:MAX_CHARACTERS])))) for box in _scan(text)[0]]
-    for lead in _LEAD.finditer(text):
+    for lead in list(_LEAD.finditer(text))[-100:]:
         start = _FILLER.match(text, lead.end())
-        rest = normal(re.split(r"\n(?=\s*\S)", text[start.end() if start else lead.end() :][:80].lstrip(), maxsplit=1)[0])
-        if match := _LETTER.match(rest):
+        rest = text[start.end() if start else lead.end() :][:80].lstrip().partition("\n")[0]
+        if match := _LETTER.match(normal(rest)):
             letters.append((lead.end(), match[1].upper()))
     letters += [(m.end(), (m["a"] or m["b"] or m["c"] or m["d"]).upper()) for m in _CHOSEN.finditer(text)]
     return max((pair for pair in letters if pair[1]), default=(0, ""))[1]

@@ -11,13 +11,13 @@ from cotpress.answers.verifier import in_unit
 _SIGNS = str.maketrans({
     **dict.fromkeys("−–—‒", "-"), "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "。": ".",
     "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "’": "'",
-    "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ", "θ": r"\theta ", "ℝ": r"\mathbb{R}", "Ω": " ohm ", "Ω": " ohm ",
+    "∈": r"\in ", "±": r"\pm ", "∅": r"\emptyset ", "θ": r"\theta ", "ℝ": r"\mathbb{R}", "Ω": " ohm ",
     "、": ",", "€": " euros ", "£": " pounds ", "¥": " yen ", "₹": " rupees ", "¢": " cents ",
 })
 _SCRIPTS = (
     (r"[⁰¹²³⁴-⁹⁺⁻ⁿ]+", lambda m: "^{" + unicodedata.normalize("NFKC", m[0]).replace("−", "-") + "}"),
     (r"[₀-₉]+", lambda m: "_{" + unicodedata.normalize("NFKC", m[0]) + "}"),
-    (r"[¼-¾⅐-⅞]", lambda m: r" \frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", m[0]).split("⁄"))),
+    (r"[¼-¾⅐-⅞]", lambda m: r" \frac{" + unicodedata.normalize("NFKC", m[0]).replace("⁄", "}{") + "}"),
     (r"√ ?(\w+|(?=[({]))", lambda m: rf"\sqrt{{{m[1]}}}" if m[1] else r"\sqrt"),
 )
 _FUNCTIONS = r"sqrt|arc(?:sin|cos|tan)|sin|cos|tan|log|ln|exp|pi|infinity|infty"
@@ -41,15 +41,17 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"(?i)(?:,? ?\(?|\b)\b(?:since|where|when|with|because|for|if|as|given that)\b.*",  # a side clause
      lambda m: "" if m.start() else m[0]),
     (r"(?i)(?:,? in)? ?\(?\bbase ?-?(\d+)\)?$", r"_\1"), (r"^ *\(([^(),]*\d)\)[. ]*$", r"\1"), (r"\s+", " "),
+    (r"(?<=\w) *\([A-Za-z ]{4,}\) *$", ""),
 )]
-_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_PARTS = {"hal": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
-          "tenth": 10, "hundredth": 100, "thousandth": 1000, "millionth": 10**6}
+_PARTS = {"hal": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
+          "ninth": 9, "tenth": 10, "hundredth": 100, "thousandth": 1000, "millionth": 10**6}
 NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 """An unsigned decimal number, with or without commas between thousands (a regular expression)."""
 _QUANTITY = re.compile(
-    rf"(?P<s1>[-+]?) ?(?P<money>dollars|euros|pounds|yen|rupees)? ?(?P<s2>[-+]?) ?(?P<word>{'|'.join(_WORDS)})?(?(word)|"
+    rf"(?P<s1>[-+]?) ?(?P<money>dollars|euros|pounds|yen|rupees)? ?(?P<s2>[-+]?) ?"
+    rf"(?P<word>{'|'.join(_WORDS)})?(?(word)|"
     rf"(?P<whole>\d+ ?(?=\\)|\d+ (?=\d+ ?/))?(?:\\frac ?\{{ ?(?P<n>-?{NUMBER}) ?\}} ?\{{ ?(?P<d>{NUMBER}) ?\}}"
     rf"|(?P<left>{NUMBER})(?: ?/ ?(?P<right>{NUMBER}))?))"
     r"(?:[eE](?P<e>[-+]?\d{1,3})| ?(?:\\times|\\cdot|[*x]) ?10 ?\^ ?\{? ?(?P<ten>[-+]?\d{1,3}) ?\}?)?"
@@ -58,7 +60,7 @@ _SHORT = re.compile(
     r"(?:(?:[kMcdmnµμ]?(?:m|g|s|[lL]|N|J|V|A|W|Wh|Hz|Pa|eV|mol)|ft|in|mi|yd|lbs?|oz|h|hrs?|mins?|sec|gal|mph|kmh|ohm|[CFK]"
     r"|deg[CF]?|rad|cc|cents|dollars)(?:[23²³]|\^ ?\{?[-1-4]{1,2}\}?)?(?: ?(?:/|\*|\\cdot) ?(?=\w)|$| ))+")
 """Units that may follow a number without a space, and the only ones of one or two letters."""
-_OPERATORS = frozenset("mod or and to plus minus times over sqrt between from than of".split())
+_OPERATORS = {"mod", "or", "and", "to", "plus", "minus", "times", "over", "sqrt", "between", "from", "than", "of"}
 # fmt: on
 
 
@@ -128,4 +130,4 @@ def is_unit(text: str, *, attached: bool = False) -> bool:
     if text > "\u2e80" or _SHORT.fullmatch(text):
         return True
     known = re.search(r"[aeiouyAEIOUY]", text) is not None or in_unit(text, text) is not None
-    return not attached and len(words[0] + words[-1]) > 3 and known
+    return not attached and len(text) > 2 and known

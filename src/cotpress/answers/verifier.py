@@ -1,7 +1,7 @@
 """Comparison of formulas by math-verify and of units by pint, in a child process that can be killed.
 
 Neither library can stop a runaway power (math-verify's limit, `signal.alarm`, raises in threads), so a comparison that
-takes too long ends with the child. One child serves all threads of a process; a forked or spawned worker starts its own.
+takes too long ends with the child. One child serves all threads of a process; a forked worker starts its own.
 """
 
 import functools
