@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import re
 from fractions import Fraction
-from itertools import permutations
 from pathlib import Path
 
 from cotpress.answers.reading import Quantity, is_unit, normal, read_quantity
@@ -71,10 +70,10 @@ def _same(gold: str, predicted: str) -> bool:
         return _same_quantity(expected, got)
     lists = [_elements(text) for text in texts]
     if len(lists[0]) == len(lists[1]) > 1:
-        members = [[_same(a, b) for b in lists[1]] for a in lists[0]]
-        return all(map(any, members)) and (
-            len(members) > 6 or any(all(map(list.__getitem__, members, p)) for p in permutations(range(len(members))))
-        )
+        rest = lists[1]
+        for a in lists[0]:
+            rest = rest[: (i := next((i for i, b in enumerate(rest) if _same(a, b)), 10**6))] + rest[i + 1 :]
+        return not rest
     number, other = (expected, predicted) if expected else (got, gold)
     if number and re.fullmatch(r"-?\d+,\d+", other):  # a decimal comma, as no list equals a number
         return _same_quantity(number, read_quantity(other.replace(",", ".")) or number)
@@ -98,16 +97,15 @@ def _same_base(gold: str, predicted: str) -> bool | None:
 
 def _same_time(gold: str, predicted: str) -> bool | None:
     """Compare times of day and ratios; None if neither answer is one."""
-    times = [_TIME.fullmatch(text) for text in (gold, predicted)]
-    ratios = [[Fraction(n) for n in re.findall(r"[\d.]+", t)] if _RATIO.fullmatch(t) else [] for t in (gold, predicted)]
+    times, ratios = ([read.fullmatch(text) for text in (gold, predicted)] for read in (_TIME, _RATIO))
     if times[0] and times[1]:
-        halves = [(t[4] or "").lower() for t in times if t]
-        hours = [int(t[1]) for t in times if t]
-        clock = [h % 12 + 12 * (half == "p") if half else h for h, half in zip(hours, halves, strict=True)]
-        same = clock[0] == clock[1] or (not all(halves) and hours[0] == hours[1])
-        return same and [int(x or 0) for x in times[0].group(2, 3)] == [int(x or 0) for x in times[1].group(2, 3)]
+        (h, *rest, x), (k, *others, y) = (
+            (int(t[1]), int(t[2] or 0), int(t[3] or 0), (t[4] or "").lower()) for t in times
+        )
+        clock = [hour % 12 + 12 * (half == "p") if half else hour for hour, half in ((h, x), (k, y))]
+        return rest == others and (clock[0] == clock[1] or (h == k and not (x and y)))
     if ratios[0] and ratios[1]:
-        (a, *rest), (b, *others) = ratios
+        (a, *rest), (b, *others) = ([Fraction(n) for n in re.findall(r"[\d.]+", text)] for text in (gold, predicted))
         return len(rest) == len(others) and all(a * y == b * x for x, y in zip(rest, others, strict=True))
     return False if any(times) or any(ratios) else None
 

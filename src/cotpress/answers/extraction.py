@@ -61,7 +61,7 @@ _DECLINES = re.compile(
     r"|(?:missing|incomplete|inadequate) (?:\w+ ){0,2}(?:information|data|premise|condition|details|context|value)"
     r"|(?:cannot|can ?not|can't|could not|impossible to|not possible to|unable to|no way to) (?:be )?(?:\w+ly )?"
     r"(?:determine|solve|answer|compute|calculate|find|evaluate|know|give|provide)", re.I)
-_NO_VALUE = re.compile(r"(?i)\b(?:un(?:defined|known)|indeterminate|not (?:(?:well.)?defined|given|provided|specified))\b")
+_NO_VALUE = re.compile(r"(?i)\b(?:un(?:defined|known)|indeterminate|not (?:(?:well.)?defined|given|provided|specified)\b)")
 """Words that decline only as the answer itself; elsewhere they describe other things."""
 # fmt: on
 

@@ -8,6 +8,12 @@ from typing import NamedTuple
 from cotpress.answers.verifier import in_unit
 
 # fmt: off
+NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+"""An unsigned decimal number, with or without commas between thousands (a regular expression)."""
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_PARTS = {"hal": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
+          "ninth": 9, "tenth": 10, "hundredth": 100, "thousandth": 1000, "millionth": 10**6}
 _SIGNS = str.maketrans({
     **dict.fromkeys("−–—‒", "-"), "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "。": ".",
     "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "’": "'",
@@ -37,25 +43,21 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"\*\*([^*]+)\*\*", r"\1"), (r"(?<=[\w)])\*\*(?=[\w(-])", "^"), (r"\\?sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
     (rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])", r"\\\1 "), (r"(?i)\ball real numbers\b", r"\\mathbb{R}"),
     (r"(\d*)\.(\d*)(?:\\overline ?\{(\d+)\}|\((\d+)\))", lambda m: _repeating(m[1] or "0", m[2], m[3] or m[4])),
+    (rf"(?i)^({'|'.join(_WORDS)})\b-?", lambda m: str(_WORDS.index(m[1].lower()))),
+    (rf"(?i)(?<=\d)[ -]?({'|'.join(_SCALES)})\b", lambda m: f"e{_SCALES[m[1].lower()]}"),
+    (rf"(?i)(\d+)[ -]?({'|'.join(_PARTS)})(?:f|ves|s)?(?: of an?)?\b", lambda m: rf"\frac{{{m[1]}}}{{{_PARTS[m[2].lower()]}}}"),
+    (r"\b(dollars|euros|pounds|yen|rupees) +([-+]?[\d.,]*\d(?:e\d+)?)", r"\2 \1"), (r"(?<=\d)(?:st|nd|rd|th)\b", ""),
     (r"(?i)\bno (?:real )?solutions?\b|\\varnothing|\\\{ ?\\\}", r"\\emptyset"), (r"(?<=\d) ?factorial\b", "!"),
     (r"(?i)(?:,? ?\(?|\b)\b(?:since|where|when|with|because|for|if|as|given that)\b.*",  # a side clause
      lambda m: "" if m.start() else m[0]),
     (r"(?i)(?:,? in)? ?\(?\bbase ?-?(\d+)\)?$", r"_\1"), (r"^ *\(([^(),]*\d)\)[. ]*$", r"\1"), (r"\s+", " "),
     (r"(?<=\w) *\([A-Za-z ]{4,}\) *$", ""),
 )]
-_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_PARTS = {"hal": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
-          "ninth": 9, "tenth": 10, "hundredth": 100, "thousandth": 1000, "millionth": 10**6}
-NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-"""An unsigned decimal number, with or without commas between thousands (a regular expression)."""
 _QUANTITY = re.compile(
-    rf"(?P<s1>[-+]?) ?(?P<money>dollars|euros|pounds|yen|rupees)? ?(?P<s2>[-+]?) ?"
-    rf"(?P<word>{'|'.join(_WORDS)})?(?(word)|"
-    rf"(?P<whole>\d+ ?(?=\\)|\d+ (?=\d+ ?/))?(?:\\frac ?\{{ ?(?P<n>-?{NUMBER}) ?\}} ?\{{ ?(?P<d>{NUMBER}) ?\}}"
-    rf"|(?P<left>{NUMBER})(?: ?/ ?(?P<right>{NUMBER}))?))"
+    rf"(?P<sign>[-+]?) ?(?P<whole>\d+ ?(?=\\)|\d+ (?=\d+ ?/))?(?:\\frac ?\{{ ?(?P<n>-?{NUMBER}) ?\}} ?\{{ ?(?P<d>{NUMBER}) ?\}}"
+    rf"|(?P<left>{NUMBER})(?: ?/ ?(?P<right>{NUMBER}))?)"
     r"(?:[eE](?P<e>[-+]?\d{1,3})| ?(?:\\times|\\cdot|[*x]) ?10 ?\^ ?\{? ?(?P<ten>[-+]?\d{1,3}) ?\}?)?"
-    r"(?P<more>(?: ?%)?(?:[ -]?[A-Za-z\u4e00-\u9fff].*)?)", re.I)
+    r"(?P<percent> ?%)?(?P<unit>[ -]?[A-Za-z\u4e00-\u9fff].*)?")
 _SHORT = re.compile(
     r"(?:(?:[kMcdmnµμ]?(?:m|g|s|[lL]|N|J|V|A|W|Wh|Hz|Pa|eV|mol)|ft|in|mi|yd|lbs?|oz|h|hrs?|mins?|sec|gal|mph|kmh|ohm|[CFK]"
     r"|deg[CF]?|rad|cc|cents|dollars)(?:[23²³]|\^ ?\{?[-1-4]{1,2}\}?)?(?: ?(?:/|\*|\\cdot) ?(?=\w)|$| ))+")
@@ -80,7 +82,7 @@ def normal(text: str) -> str:
         text = re.sub(pattern, new, text)
     text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS)
     for rule, replacement in _RULES:
-        text = rule.sub(replacement, text)
+        text = rule.sub(replacement, text.strip())
     text = text.strip().rstrip(".,;:").strip().removeprefix("=").removeprefix(r"\approx").strip()
     return text[1:-1].strip() if text[:1] == "{" and text.find("}") == len(text) - 1 else text
 
@@ -93,33 +95,19 @@ def _repeating(whole: str, start: str, period: str) -> str:
 def read_quantity(text: str) -> Quantity | None:
     """Read a `normal` text as a number with an optional unit; None if it is anything else."""
     match = _QUANTITY.fullmatch(text)
-    if match is None:
+    unit = (match["unit"] or "").strip(" -") if match else ""
+    if not match or (unit and not is_unit(unit, attached=match["unit"][0] not in " -" and not match["percent"])):
         return None
-    spaced, more, exponent = match["more"][:1] in " -%", match["more"].strip(" -"), int(match["e"] or match["ten"] or 0)
-    decimal = (match["left"] or match["n"] or str(_WORDS.index(match["word"].lower()))).replace(",", "")
+    decimal = (match["left"] or match["n"]).replace(",", "")
     denominator = (match["d"] or match["right"] or "1").replace(",", "")
-    percent, more = more.startswith("%"), more.removeprefix("%").strip()
     try:
         value = Fraction(decimal) / Fraction(denominator) + int(match["whole"] or 0)
     except (ZeroDivisionError, ValueError):  # ValueError: more than 4,300 digits
         return None
-    first, _, rest = more.partition(" ")
-    if (part := first.lower().rstrip("sfve")) in _PARTS:
-        value, more = value / _PARTS[part], rest.removeprefix("of ").removeprefix("a ")
-    while (scale := more.partition(" ")[0].lower()) in _SCALES:
-        exponent, more = exponent + _SCALES[scale], more.partition(" ")[2]
-    more = more if spaced else re.sub(r"^(?:st|nd|rd|th)\b ?", "", more)
-    if more and not is_unit(more, attached=not spaced):
-        return None
-    places = len(decimal.partition(".")[2])
+    scale, places = Fraction(10) ** int(match["e"] or match["ten"] or 0), len(decimal.partition(".")[2])
     rounded = places and denominator == "1" and len(decimal.replace(".", "").lstrip("0")) >= 6
-    sign = -1 if "-" in match["s1"] + match["s2"] else 1
-    return Quantity(
-        sign * value * Fraction(10) ** exponent,
-        Fraction(10) ** (exponent - places) if rounded else Fraction(0),
-        percent,
-        f"{match['money'] or ''} {more}".strip(),
-    )
+    step = scale / 10**places if rounded else Fraction(0)
+    return Quantity((-value if match["sign"] == "-" else value) * scale, step, match["percent"] is not None, unit)
 
 
 def is_unit(text: str, *, attached: bool = False) -> bool:
@@ -129,5 +117,4 @@ def is_unit(text: str, *, attached: bool = False) -> bool:
         return False
     if text > "\u2e80" or _SHORT.fullmatch(text):
         return True
-    known = re.search(r"[aeiouyAEIOUY]", text) is not None or in_unit(text, text) is not None
-    return not attached and len(text) > 2 and known
+    return not attached and len(text) > 2 and (re.search(r"(?i)[aeiouy]", text) is not None or bool(in_unit(text, text)))
