@@ -13,30 +13,26 @@ from cotpress.answers.verifier import in_unit, symbolically_equal
 MAX_CHARACTERS, MAX_GROUPS = 2000, 100
 """Longest text that is read as an answer, and most braces of one: deeper nesting exceeds the time limit."""
 _CHOICE = re.compile(r"\(?([A-Ja-j])(?:\)|[.:](?=\s|$)|$)(?!\s*(?:,|and|or|&)\s*\(?[A-Ja-j]\b)")
-_BASE = re.compile(r"\(?(?=.*[\dA-Z])([0-9A-Za-z]+)\)? ?_ ?\{? ?(\d+|[a-z]{3,}) ?\}?")
+_BASE = re.compile(r"\(?(?=.*\d\w*_)0*([0-9A-Za-z]+)\)?_\w+")
 _TIME = re.compile(r"(?i)(?=.*(?::|m\b|clock))(\d{1,2})(?: ?: ?(\d\d))?(?: ?: ?(\d\d))? ?(?:([ap])\.? ?m\.?|o'clock)?")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?: ?(?::| to ) ?\d+(?:\.\d+)?)+")
 _NAME = re.compile(r"(?!\d)(?:\\?[A-Za-z]+|[\s_'{}|()+,:]|\d(?!\s*[\\A-Za-z]))+")
 """Left side of a definition (`x`, `f(x)`, `m+n`, `P(A)`, `Area`), not of an equation that has to be solved."""
 _TOKEN = re.compile(r"[(\[{]|\\begin|[)\]}]|\\end|\s*[,;]\s*(?:(?:and|or)\b)?\s*|\s*\b(?:and|or)\b\s*")
 _TEXT = re.compile(
-    r"(?<!_)\d\s+[\d.]|\d\.\d*\.|\b0[xb]|(?<![\\A-Za-z])[A-Za-z]\[|==|\+\+|:|[\dA-Z] ?_|[#@\"`?;]"
+    r"(?<!_)\d\s+[\d.]|\d\.\d*\.|\b0[xb]|(?<![\\A-Za-z])[A-Za-z]\[|==|\+\+|:|^\w*\d\w*_|[#@\"`?;]"
     r"|(?<![\\A-Za-z])(?:[A-Za-z]{4,}|[A-Z]{2,}|[A-Za-z]{2,} +[A-Za-z]{2,})|^-?\d+(?: ?- ?\d+)+$|\d ?/ ?\d+ ?/|[%$]."
     r"|^(?![b-df-hj-np-tv-z]+$|[a-d]{2}$|[Aa]$)[A-Za-z]{2,3}$"
 )
 """Words, orders of letters, dates, scores, codes and garbage: nothing that math-verify may multiply or subtract."""
 _MONTH = re.compile(r"(?i)\b(jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\b\.?")
-_UNIT_AFTER = re.compile(r"(.*(?:[\d)}\]!]|\\pi))( ?(?<![\\A-Za-z])[A-Za-z]{2}[^\\=(),]*)")
+_UNIT_AFTER = re.compile(r"(.*(?:[\d)}\]!]|\\pi|%)) ?((?:(?<![\\A-Za-z])[A-Za-z]{2}|[mgslLNJWVAK]$)[^\\=(),]*)")
 
 
 def is_equal(gold: str, predicted: str) -> bool:
     """True if a predicted answer means the same as the gold answer; False as well if the comparison takes too long.
 
     Safe in threads and in forked processes; no input raises an exception.
-
-    Args:
-        gold: The reference answer; it determines how the prediction is read (a number, a choice letter, LaTeX).
-        predicted: An answer from `extract_answer`.
 
     Raises:
         CotpressError: math-verify cannot be started at all, so that no verdict would be valid.
@@ -62,22 +58,23 @@ def _same(gold: str, predicted: str) -> bool:
     texts = gold, predicted
     if all(_MONTH.search(text) and re.search(r"\d", text) for text in texts):
         return _words(gold) == _words(predicted)
-    for notation in (_same_base, _same_time, _same_definition):
+    for notation in (_same_time, _same_definition):
         if (verdict := notation(gold, predicted)) is not None:
             return verdict
+    if (base := _BASE.fullmatch(gold)) and "_" not in predicted:
+        return base[1] == predicted  # the question names the base
     expected, got = read_quantity(gold), read_quantity(predicted)
     if expected and got:
         return _same_quantity(expected, got)
-    lists = [_elements(text) for text in texts]
-    if len(lists[0]) == len(lists[1]) > 1:
-        rest = lists[1]
-        for a in lists[0]:
-            rest = rest[: (i := next((i for i, b in enumerate(rest) if _same(a, b)), 10**6))] + rest[i + 1 :]
-        return not rest
+    elements, others = _elements(gold), _elements(predicted)
+    if len(elements) == len(others) > 1:
+        for a in elements:
+            others = others[: (i := next((i for i, b in enumerate(others) if _same(a, b)), 999))] + others[i + 1 :]
+        return not others
     number, other = (expected, predicted) if expected else (got, gold)
     if number and re.fullmatch(r"-?\d+,\d+", other):  # a decimal comma, as no list equals a number
         return _same_quantity(number, read_quantity(other.replace(",", ".")) or number)
-    (gold, unit), (predicted, other_unit) = _split_unit(gold, expected), _split_unit(predicted, got)
+    (gold, unit), (predicted, other_unit) = _split_unit(gold), _split_unit(predicted)
     words = [_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", text)) for text in (gold, predicted)]
     if any(words):
         return all(words) and not unit + other_unit and _words(gold) == _words(predicted)
@@ -85,26 +82,16 @@ def _same(gold: str, predicted: str) -> bool:
     return _converted(unit, other_unit, 1.0) == 1 and symbolically_equal(gold, predicted)
 
 
-def _same_base(gold: str, predicted: str) -> bool | None:
-    """Compare digits and base; a base that only the prediction has is evaluated. None without a base."""
-    a, b, number = _BASE.fullmatch(gold), _BASE.fullmatch(predicted), read_quantity(gold)
-    if a:
-        return (a[1].lstrip("0").upper(), a[2]) == (b[1].lstrip("0").upper(), b[2]) if b else a[1] == predicted
-    if not b or not number or not b[2].isdigit() or not 1 < int(b[2]) <= 36:
-        return None
-    return all(int(digit, 36) < int(b[2]) for digit in b[1]) and number.value == int(b[1], int(b[2]))
-
-
 def _same_time(gold: str, predicted: str) -> bool | None:
     """Compare times of day and ratios; None if neither answer is one."""
-    times, ratios = ([read.fullmatch(text) for text in (gold, predicted)] for read in (_TIME, _RATIO))
-    if times[0] and times[1]:
+    times, ratios = ([notation.fullmatch(text) for text in (gold, predicted)] for notation in (_TIME, _RATIO))
+    if all(times):
         (h, *rest, x), (k, *others, y) = (
-            (int(t[1]), int(t[2] or 0), int(t[3] or 0), (t[4] or "").lower()) for t in times
+            [int(n or 0) for n in t.groups()[:3]] + [(t[4] or "").lower()] for t in times if t
         )
         clock = [hour % 12 + 12 * (half == "p") if half else hour for hour, half in ((h, x), (k, y))]
         return rest == others and (clock[0] == clock[1] or (h == k and not (x and y)))
-    if ratios[0] and ratios[1]:
+    if all(ratios):
         (a, *rest), (b, *others) = ([Fraction(n) for n in re.findall(r"[\d.]+", text)] for text in (gold, predicted))
         return len(rest) == len(others) and all(a * y == b * x for x, y in zip(rest, others, strict=True))
     return False if any(times) or any(ratios) else None
@@ -170,13 +157,14 @@ def _converted(unit: str, other: str, value: float) -> float | None:
     return value if not known and (nouns[0] <= nouns[1] or nouns[1] <= nouns[0]) else None
 
 
-def _split_unit(text: str, quantity: Quantity | None) -> tuple[str, str]:
-    """A formula and the unit after it."""
-    if quantity:
-        return text.removesuffix(quantity.unit).strip().removesuffix("%"), quantity.unit
+def _split_unit(text: str) -> tuple[str, str]:
+    """A formula and the unit after it, if there is one."""
     match = _UNIT_AFTER.fullmatch(text)
-    unit = match[2].strip() if match else ""
-    return (match[1], unit) if match and is_unit(unit, attached=match[2][0] != " ") else (text, "")
+    return (
+        (match[1], match[2])
+        if match and is_unit(match[2], attached=not match[0][match.end(1)].isspace())
+        else (text, "")
+    )
 
 
 def _words(text: str) -> list[str]:

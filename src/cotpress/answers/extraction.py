@@ -67,16 +67,16 @@ _NO_VALUE = re.compile(r"(?i)\b(?:un(?:defined|known)|indeterminate|not (?:(?:we
 
 
 class Extractor(Enum):
-    """Kind of answer."""
+    """Kind of answer.
+
+    A mathematical expression as written, also tuples, intervals, sets and words (MATH); one number, also with currency,
+    a unit or more text (GSM8K); a whole number from 000 to 999 (AIME); the letter of an option (GPQA).
+    """
 
     math = "math"
-    """A mathematical expression as written: numbers, LaTeX, tuples, intervals, sets, words (MATH)."""
     number = "number"
-    """One number, also with currency, commas, a unit, a percent sign or more text (GSM8K)."""
     integer = "integer"
-    """A whole number from 000 to 999 (AIME)."""
     letter = "letter"
-    """The letter of a multiple-choice option (GPQA)."""
 
 
 class Verdict(NamedTuple):
@@ -223,7 +223,7 @@ def _scan(text: str) -> tuple[list[Statement], bool]:
     for match in _BRACES.finditer(text, first.start()) if first else ():
         if match["bare"]:
             closed.append((match.start(), *match.span("bare"), match.end()))
-        elif match["box"] or match[0] == "{":
+        elif match[0][-1] == "{" and match[0] != r"\{":
             opened.append(match)
         elif match[0] == "}" and opened and (opener := opened.pop())["box"]:
             inside, outside = opener.end(), match.start()
@@ -233,10 +233,9 @@ def _scan(text: str) -> tuple[list[Statement], bool]:
                     inside, outside = inner[1:3]
             closed.append((opener.start(), inside, outside, match.end()))
     unboxed = [_BRACES.sub(lambda m: "{" if m["box"] else m[0], text[b:c]).strip() for _, b, c, _ in closed]
-    boxes = [Statement(box[0], box[3], content, True) for box, content in zip(closed, unboxed, strict=True)]
     last_open = max((m.start() for m in opened if m["box"]), default=-1)
-    cut = re.search(r"\\(?:boxed|fbox)\s*\Z", text[-40:]) is not None
-    return boxes, cut or last_open > max((box[0] for box in closed), default=-1)
+    cut = last_open > max((box[0] for box in closed), default=-1) or re.search(r"\\(?:boxed|fbox)\s*\Z", text[-40:])
+    return [Statement(box[0], box[3], content, True) for box, content in zip(closed, unboxed, strict=True)], bool(cut)
 
 
 def _last_choice(text: str) -> str:

@@ -50,7 +50,8 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"(?i)\bno (?:real )?solutions?\b|\\varnothing|\\\{ ?\\\}", r"\\emptyset"), (r"(?<=\d) ?factorial\b", "!"),
     (r"(?i)(?:,? ?\(?|\b)\b(?:since|where|when|with|because|for|if|as|given that)\b.*",  # a side clause
      lambda m: "" if m.start() else m[0]),
-    (r"(?i)(?:,? in)? ?\(?\bbase ?-?(\d+)\)?$", r"_\1"), (r"^ *\(([^(),]*\d)\)[. ]*$", r"\1"), (r"\s+", " "),
+    (r"(?i)(?:,? in)? ?\(?\bbase ?-?(\d+)\)?$", r"_\1"), (r"(?<=[\dA-Fa-f]) ?_ ?\{ ?(\w+) ?\}$", r"_\1"),
+    (r"^ *\(([^(),]*\d)\)[. ]*$", r"\1"), (r"\s+", " "),
     (r"(?<=\w) *\([A-Za-z ]{4,}\) *$", ""),
 )]
 _QUANTITY = re.compile(
@@ -117,4 +118,6 @@ def is_unit(text: str, *, attached: bool = False) -> bool:
         return False
     if text > "\u2e80" or _SHORT.fullmatch(text):
         return True
-    return not attached and len(text) > 2 and (re.search(r"(?i)[aeiouy]", text) is not None or bool(in_unit(text, text)))
+    return (
+        not attached and len(text) > 2 and (re.search(r"(?i)[aeiouy]", text) is not None or bool(in_unit(text, text)))
+    )
