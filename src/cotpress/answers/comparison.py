@@ -133,9 +133,10 @@ def _same_quantity(gold: Quantity, predicted: Quantity) -> bool:
         a, b = (a, b) if dozens else (b, a)
         a = a._replace(unit=a.unit.removeprefix("dozen").strip())
         return any(_same_quantity(a._replace(value=a.value * factor), b) for factor in (1, 12))
-    value = _converted(a.unit, b.unit, float(b.value))
-    if value != float(b.value):
-        return value is not None and abs(float(a.value) - value) <= 1e-6 * abs(value)
+    if a.unit and b.unit and max(abs(a.value), abs(b.value)) < 10**300:  # within the range of floats
+        value = _converted(a.unit, b.unit, float(b.value))
+        if value != float(b.value):
+            return value is not None and abs(float(a.value) - value) <= 1e-6 * abs(value)
     close = abs(a.value - b.value) < max(a.step, b.step) or a.value == b.value  # rounded or cut off
     if a.percent == b.percent:
         return close

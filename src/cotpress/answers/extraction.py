@@ -21,10 +21,11 @@ _JOINED = re.compile(
     r"[\s$\\\[\]().,;:]*(?:\b(?:and|or|quad)\b|\\text\{ ?(?:and|or) ?\})?[\s$\\\[\](]*(?:[A-Za-z]\w? ?= ?)?")
 """Text between two boxes that make one answer."""
 _NOUN = r"(?:answers?|option|choice|alternative|(?:correct|right|best) one|答案|选项|最终结果)"
-_LEAD = re.compile(
-    rf"(?:(?<![A-Za-z])(?:final[ _])?{_NOUN}(?: to [^.:\n]{{1,80}}?)?)[*_\"']{{0,3}}\s{{0,9}}"
-    r"(?:is(?![a-z])|are\b|(?:would|should|must|will) be\b|[:=→]|- |是|为)[\s*:\"_]{0,9}"
+_LEAD, _LETTER_LEAD = (re.compile(
+    rf"(?:(?<![A-Za-z]){noun}(?: to [^.:\n]{{1,80}}?)?)[*_\"']{{0,3}}\s{{0,9}}(?:is(?![a-z])|are\b|(?:would|should|must|will)"
+    r" be\b|[:→]|是|为)[\s*:\"_]{0,9}|(?:final|^) {0,3}answer {0,3}(?:=|- ) {0,3}"
     r"|^[#*_ \t]{0,9}(?:the )?(?:final |correct )?answer[*_ \t:]{0,9}\n\s{0,9}|<answer>\s{0,9}", re.I | re.M)
+    for noun in (r"(?:final[ _])?(?:answers?|答案|最终结果)", _NOUN))
 _HASHES = re.compile(r"^[ \t]{0,9}####[ \t]{0,9}(?=\S)", re.M)
 _HEADING = re.compile(r"[\d.]+[.)]\s|(?![-+$\\(\[{]*\d|[$\\])\S.*[A-Za-z]{2}|(?:\S+ ){3}\D*[A-Za-z]")
 _FILLER = re.compile(
@@ -35,20 +36,20 @@ _UNSTATED = re.compile(
     r"|explanation)\b|.*\b(?:answer|result|it) (?:is not|isn't|cannot be|can't be)\b", re.I)
 """Beginning of a sentence that states no answer."""
 _SIDE = re.compile(
-    r"\b(?:with|where|since|if|for|when|given|because|using|let|as)\b [^.,=<>\d\n]{0,40}"
-    r"(?:=|\\l[et]q?\b|[<>≤≥]) ?[^\s$]+\$?", re.I)
+    r"\b(?:with|where|since|if|for|when|given|because|using|let|as)\b (?:the |each )?"
+    r"\$?\\?[A-Za-z]\w{0,2} ?(?:=|\\[lg][et]q?\b|[<>≤≥]) ?[^\s$]+\$?", re.I)
 _MATH = (r"\\\(.{1,400}?\\\)|\\\[.{1,400}?\\\]|(?<![\\\d])\$\$?(?=[^\s$])[^$\n]{0,400}?(?<=[^\s$])\$\$?(?!\d)"
          r"|-?\d*\\(?:[dt]?frac\{[^{}]{1,80}\}\{[^{}]{1,80}\}|sqrt(?:\[\d\])?\{[^{}]{1,80}\})")
 _SCALED = r"(?: ?%| (?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 _VALUE = re.compile(
-    rf"(?P<math>{_MATH})|(?<![A-Za-z0-9_.,])-?\$?(?:\d{{1,3}}(?: \d{{3}})+(?!\d)|{NUMBER})(?:/\d+)?{_SCALED}"
+    rf"(?P<math>{_MATH})|(?<![A-Za-z0-9_.,])-?\$?(?:\d{{1,3}}(?: \d{{3}})+(?![\d-])|{NUMBER})(?:/\d+)?{_SCALED}"
     rf"|{NUMBER}{_SCALED}", re.DOTALL)
 _VAGUE = re.compile(r"\b(?:between|neither)\b|\d ?(?:or|to) ?-?\$?\d|\d:\d[1-9]|\d:[1-9]\d")
 _CHOSEN = re.compile(
     rf"(?:\b(?:choose|select|pick|go with|leaves|must be|only|[Ss]o|[Hh]ence|[Tt]hus|[Oo]ption),?|选择?:?)"
     rf" ?(?:(?i:the|{_NOUN}) )*"
     r"[*(\[]{0,3}(?P<a>[A-J]|(?<=\()[a-j])\b(?! (?:or|and) [A-J]\b)(?! (?!because|since|as\b|for\b)[a-z])"
-    rf"|(?:\b(?i:{_NOUN}) [*_]{{0,2}}\(?(?P<b>[A-Ja-j])\b\)?|(?<![\w(])[*_]{{0,2}}\(?(?P<c>[A-J])\b\)?)[*_]{{0,2}}"
+    rf"|(?:\b(?i:{_NOUN}) [*_]{{0,2}}\(?(?P<b>[A-Ja-j])\b\)?|(?<![\w(])(?<!nor )[*_]{{0,2}}\(?(?P<c>[A-J])\b\)?)[*_]{{0,2}}"
     r" (?:is|seems) (?:(?:the|therefore|thus|most likely|clearly) ){0,3}(?:correct|right|answer|best)"
     r"|^[ \t]*[*_]{0,2}[(\[]?(?P<d>[A-J])[)\]]?\.?[*_]{0,2}\.?[ \t]*$", re.M)
 """`I choose B`, `option B is correct`, `(B) is the answer`, a line with only a letter."""
@@ -122,6 +123,7 @@ def extract_answer(text: str, extractor: Extractor = Extractor.math) -> str:
     The last complete `\boxed{...}` counts, otherwise the last of `answer is ...`, `<answer>...</answer>` and JSON,
     otherwise `#### ...`, otherwise the last formula or number that is no remark or side clause.
     """
+    text = re.sub(r"<<[^<>\n]{1,200}>>", "", text)  # results of GSM8K's calculator, which stand in the text as well
     if extractor is Extractor.letter:
         return _last_choice(text.translate(_WIDE))
     numeric, statement = extractor is not Extractor.math, final_statement(text)
@@ -145,8 +147,11 @@ def final_statement(text: str) -> Statement | None:
             last = last._replace(start=box.start)
             members += [box.text] * (box.text not in members)
         return last._replace(text=", ".join(reversed(members)))
+    marked = next(reversed(list(_after_hashes(text))), None)
+    if marked and marked.end + len(marked.text) >= len(text.rstrip()):
+        return marked
     stated = (s for s in _stated(text.translate(_WIDE)) if not re.match(r"not\b|n't|unclear", s.text))
-    return next(stated, None) or next(reversed(list(_after_hashes(text))), None)
+    return next(stated, marked)
 
 
 def statement_range(text: str) -> tuple[int, int] | None:
@@ -207,11 +212,10 @@ def _ending(text: str) -> str:
         if not sentence or sentence.isspace() or _UNSTATED.match(sentence):
             continue
         sentence = _SIDE.sub(" ", sentence)
-        results = list(re.finditer(r"[\d)}>%]\s*=\s*", sentence))
-        first = _VALUE.match(sentence, results[-1].end()) if results else None
         values = [m for m in _VALUE.finditer(sentence) if not m["math"] or re.search(r"\d|\\pi|[-+^]", m[0])]
-        if first or values:
-            return (first or values[-1])[0]
+        equals = re.sub(_MATH, lambda m: "_" * len(m[0]), sentence, flags=re.DOTALL).rfind("=")
+        if values:
+            return next((m for m in values if m.start() > equals >= 0), values[-1])[0]
     return ""
 
 
@@ -241,7 +245,7 @@ def _scan(text: str) -> tuple[list[Statement], bool]:
 def _last_choice(text: str) -> str:
     """The last letter that a solution states; `the answer is a proton` states none."""
     letters = [(box.end, choice(_FILLER.sub("", normal(box.text[:MAX_CHARACTERS])))) for box in _scan(text)[0]]
-    for lead in list(_LEAD.finditer(text))[-100:]:
+    for lead in list(_LETTER_LEAD.finditer(text))[-100:]:
         start = _FILLER.match(text, lead.end())
         rest = text[start.end() if start else lead.end() :][:80].lstrip().partition("\n")[0]
         if match := _LETTER.match(normal(rest)):
