@@ -85,15 +85,14 @@ def _same(gold: str, predicted: str) -> bool:
 def _same_time(gold: str, predicted: str) -> bool | None:
     """Compare times of day and ratios; None if neither answer is one."""
     times, ratios = ([notation.fullmatch(text) for text in (gold, predicted)] for notation in (_TIME, _RATIO))
-    if all(times):
-        (h, *rest, x), (k, *others, y) = (
-            [int(n or 0) for n in t.groups()[:3]] + [(t[4] or "").lower()] for t in times if t
-        )
-        clock = [hour % 12 + 12 * (half == "p") if half else hour for hour, half in ((h, x), (k, y))]
-        return rest == others and (clock[0] == clock[1] or (h == k and not (x and y)))
+    if times[0] and times[1]:
+        halves = [(time[4] or "").lower() for time in times if time]
+        (h, *rest), (k, *others) = ([int(n or 0) for n in time.groups()[:3]] for time in times if time)
+        clock = [n % 12 + 12 * (half == "p") if half else n for n, half in zip((h, k), halves, strict=True)]
+        return rest == others and (clock[0] == clock[1] or (h == k and not all(halves)))
     if all(ratios):
-        (a, *rest), (b, *others) = ([Fraction(n) for n in re.findall(r"[\d.]+", text)] for text in (gold, predicted))
-        return len(rest) == len(others) and all(a * y == b * x for x, y in zip(rest, others, strict=True))
+        (a, *parts), (b, *more) = ([Fraction(n) for n in re.findall(r"[\d.]+", text)] for text in (gold, predicted))
+        return len(parts) == len(more) and all(a * y == b * x for x, y in zip(parts, more, strict=True))
     return False if any(times) or any(ratios) else None
 
 
@@ -151,7 +150,7 @@ def _converted(unit: str, other: str, value: float) -> float | None:
         return value
     pairs = [[re.sub(r"\\cdot", "*", re.sub(r"\^ ?\{(.)\}", r"^\1", u)) for u in (unit, other)]]
     pairs.append([u.lower() for u in pairs[0]])
-    if (result := in_unit(*pairs[0], value) or in_unit(*pairs[1], value)) is not None:
+    if (result := next((v for a, b in pairs if (v := in_unit(a, b, value)) is not None), None)) is not None:
         return result
     known = all(any(in_unit(pair[i], pair[i]) for pair in pairs) for i in (0, 1))
     nouns = [{word.rstrip("s") for word in _words(u)} for u in (unit, other)]

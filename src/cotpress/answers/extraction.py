@@ -22,8 +22,9 @@ _JOINED = re.compile(
 """Text between two boxes that make one answer."""
 _NOUN = r"(?:answers?|option|choice|alternative|(?:correct|right|best) one|答案|选项|最终结果)"
 _LEAD, _LETTER_LEAD = (re.compile(
-    rf"(?:(?<![A-Za-z]){noun}(?: to [^.:\n]{{1,80}}?)?)[*_\"']{{0,3}}\s{{0,9}}(?:is(?![a-z])|are\b|(?:would|should|must|will)"
-    r" be\b|[:→]|是|为)[\s*:\"_]{0,9}|(?:final|^) {0,3}answer {0,3}(?:=|- ) {0,3}"
+    rf"(?:(?<![A-Za-z]){noun}(?: to [^.:\n]{{1,80}}?)?)[*_\"']{{0,3}}\s{{0,9}}"
+    r"(?:is(?![a-z])|are\b|(?:would|should|must|will) be\b|[:→]|是|为)"
+    r"[\s*:\"_]{0,9}|(?:final|^) {0,3}answer {0,3}(?:=|- ) {0,3}"
     r"|^[#*_ \t]{0,9}(?:the )?(?:final |correct )?answer[*_ \t:]{0,9}\n\s{0,9}|<answer>\s{0,9}", re.I | re.M)
     for noun in (r"(?:final[ _])?(?:answers?|答案|最终结果)", _NOUN))
 _HASHES = re.compile(r"^[ \t]{0,9}####[ \t]{0,9}(?=\S)", re.M)
@@ -49,8 +50,8 @@ _CHOSEN = re.compile(
     rf"(?:\b(?:choose|select|pick|go with|leaves|must be|only|[Ss]o|[Hh]ence|[Tt]hus|[Oo]ption),?|选择?:?)"
     rf" ?(?:(?i:the|{_NOUN}) )*"
     r"[*(\[]{0,3}(?P<a>[A-J]|(?<=\()[a-j])\b(?! (?:or|and) [A-J]\b)(?! (?!because|since|as\b|for\b)[a-z])"
-    rf"|(?:\b(?i:{_NOUN}) [*_]{{0,2}}\(?(?P<b>[A-Ja-j])\b\)?|(?<![\w(])(?<!nor )[*_]{{0,2}}\(?(?P<c>[A-J])\b\)?)[*_]{{0,2}}"
-    r" (?:is|seems) (?:(?:the|therefore|thus|most likely|clearly) ){0,3}(?:correct|right|answer|best)"
+    rf"|(?:\b(?i:{_NOUN}) [*_]{{0,2}}\(?(?P<b>[A-Ja-j])\b\)?|(?<![\w(])(?<!nor )[*_]{{0,2}}\(?(?P<c>[A-J])\b\)?)"
+    r"[*_]{0,2} (?:is|seems) (?:(?:the|therefore|thus|most likely|clearly) ){0,3}(?:correct|right|answer|best)"
     r"|^[ \t]*[*_]{0,2}[(\[]?(?P<d>[A-J])[)\]]?\.?[*_]{0,2}\.?[ \t]*$", re.M)
 """`I choose B`, `option B is correct`, `(B) is the answer`, a line with only a letter."""
 _LETTER = re.compile(
@@ -62,7 +63,7 @@ _DECLINES = re.compile(
     r"|(?:missing|incomplete|inadequate) (?:\w+ ){0,2}(?:information|data|premise|condition|details|context|value)"
     r"|(?:cannot|can ?not|can't|could not|impossible to|not possible to|unable to|no way to) (?:be )?(?:\w+ly )?"
     r"(?:determine|solve|answer|compute|calculate|find|evaluate|know|give|provide)", re.I)
-_NO_VALUE = re.compile(r"(?i)\b(?:un(?:defined|known)|indeterminate|not (?:(?:well.)?defined|given|provided|specified)\b)")
+_NO_VALUE = re.compile(r"(?i)\b(?:undefined|unknown|indeterminate|not (?:well.?)?(?:defined|given|provided|specified))")
 """Words that decline only as the answer itself; elsewhere they describe other things."""
 # fmt: on
 
@@ -129,6 +130,7 @@ def extract_answer(text: str, extractor: Extractor = Extractor.math) -> str:
     numeric, statement = extractor is not Extractor.math, final_statement(text)
     if statement is None:
         answer = "" if _scan(text)[1] else _ending(text[-TAIL:].translate(_WIDE))
+        answer = _value(answer, True) if numeric else answer
     else:
         answer = statement.text if statement.boxed and not numeric else _value(statement.text, numeric)
     if extractor is Extractor.integer and (quantity := read_quantity(normal(answer[:MAX_CHARACTERS]))):
@@ -195,7 +197,8 @@ def _value(statement: str, numeric: bool) -> str:
     text = re.sub(r"\\(?:text|textbf|mathrm|mbox)\s?\{([^{}]*)\}|\*\*", r" \1 ", text)
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", re.sub(_MATH, " ", text))
     if {"and", "or"}.issuperset(words):  # a formula or a list: the comparison decides whether it is a number
-        return statement.rpartition("=")[2] if numeric else statement
+        right = re.sub(r"\\[()\[\]]|\$$", "", statement.rpartition("=")[2]).strip()
+        return right if numeric and "=" in statement else statement
     if numeric and _VAGUE.search(text):
         return ""
     text = text[text.rfind("=") + 1 :].strip() if numeric and re.search(r"=[^=]*\d", text) else text

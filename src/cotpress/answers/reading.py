@@ -45,7 +45,8 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"(\d*)\.(\d*)(?:\\overline ?\{(\d+)\}|\((\d+)\))", lambda m: _repeating(m[1] or "0", m[2], m[3] or m[4])),
     (rf"(?i)^({'|'.join(_WORDS)})\b-?", lambda m: str(_WORDS.index(m[1].lower()))),
     (rf"(?i)(?<=\d)[ -]?({'|'.join(_SCALES)})\b", lambda m: f"e{_SCALES[m[1].lower()]}"),
-    (rf"(?i)(\d+)[ -]?({'|'.join(_PARTS)})(?:f|ves|s)?(?: of an?)?\b", lambda m: rf"\frac{{{m[1]}}}{{{_PARTS[m[2].lower()]}}}"),
+    (rf"(?i)(\d+)[ -]?({'|'.join(_PARTS)})(?:f|ves|s)?(?: of an?)?\b",
+     lambda m: rf"\frac{{{m[1]}}}{{{_PARTS[m[2].lower()]}}}"),
     (r"\b(dollars|euros|pounds|yen|rupees) +([-+]?[\d.,]*\d(?:e\d+)?)", r"\2 \1"), (r"(?<=\d)(?:st|nd|rd|th)\b", ""),
     (r"(?i)\bno (?:real )?solutions?\b|\\varnothing|\\\{ ?\\\}", r"\\emptyset"), (r"(?<=\d) ?factorial\b", "!"),
     (r"(?i)(?:,? ?\(?|\b)\b(?:since|where|when|with|because|for|if|as|given that)\b.*",  # a side clause
@@ -55,7 +56,8 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"(?<=\w) *\([A-Za-z ]{4,}\) *$", ""),
 )]
 _QUANTITY = re.compile(
-    rf"(?P<sign>[-+]?) ?(?P<whole>\d+ ?(?=\\)|\d+ (?=\d+ ?/))?(?:\\frac ?\{{ ?(?P<n>-?{NUMBER}) ?\}} ?\{{ ?(?P<d>{NUMBER}) ?\}}"
+    rf"(?P<sign>[-+]?) ?(?P<whole>\d+ ?(?=\\)|\d+ (?=\d+ ?/))?"
+    rf"(?:\\frac ?\{{ ?(?P<n>-?{NUMBER}) ?\}} ?\{{ ?(?P<d>{NUMBER}) ?\}}"
     rf"|(?P<left>{NUMBER})(?: ?/ ?(?P<right>{NUMBER}))?)"
     r"(?:[eE](?P<e>[-+]?\d{1,3})| ?(?:\\times|\\cdot|[*x]) ?10 ?\^ ?\{? ?(?P<ten>[-+]?\d{1,3}) ?\}?)?"
     r"(?P<percent> ?%)?(?P<unit>[ -]?[A-Za-z\u4e00-\u9fff].*)?")
