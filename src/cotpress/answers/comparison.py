@@ -12,7 +12,9 @@ from cotpress.answers.verifier import in_unit, symbolically_equal
 
 MAX_CHARACTERS, MAX_GROUPS = 2000, 100
 """Longest text that is read as an answer, and most braces of one: deeper nesting exceeds the time limit."""
-_CHOICE = re.compile(r"\(?([A-Ja-j])(?:\)|[.:](?=\s|$)|$)(?!\s*(?:,|and|or|&)\s*\(?[A-Ja-j]\b)")
+_CHOICE = re.compile(
+    r"(?:(?i:option|choice|answer):? )?\(?([A-Ja-j])(?:\)|[.:](?=\s|$)|$)(?!\s*(?:,|and|or|&)\s*\(?[A-Ja-j]\b)"
+)
 _BASE = re.compile(r"\(?(?=.*\d\w*_)0*([0-9A-Za-z]+)\)?_\w+")
 _TIME = re.compile(r"(?i)(?=.*(?::|m\b|clock))(\d{1,2})(?: ?: ?(\d\d))?(?: ?: ?(\d\d))? ?(?:([ap])\.? ?m\.?|o'clock)?")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?: ?(?::| to ) ?\d+(?:\.\d+)?)+")

@@ -47,15 +47,16 @@ _VALUE = re.compile(
     rf"|{NUMBER}{_SCALED}", re.DOTALL)
 _VAGUE = re.compile(r"\b(?:between|neither)\b|\d ?(?:or|to) ?-?\$?\d|\d:\d[1-9]|\d:[1-9]\d")
 _CHOSEN = re.compile(
-    rf"(?:\b(?:choose|select|pick|go with|leaves|must be|only|[Ss]o|[Hh]ence|[Tt]hus|[Oo]ption),?|选择?:?)"
+    rf"(?:(?<!or )\b(?:choose|select|pick|go with|leaves|must be|only|[Ss]o|[Hh]ence|[Tt]hus|[Oo]ption),?|选择?:?)"
     rf" ?(?:(?i:the|{_NOUN}) )*"
-    r"[*(\[]{0,3}(?P<a>[A-J]|(?<=\()[a-j])\b(?! (?:or|and) [A-J]\b)(?! (?!because|since|as\b|for\b)[a-z])"
+    r"[*(\[]{0,3}(?P<a>[A-J]|(?<=\()[a-j])\b(?! (?:or|and) (?:option )?[A-J]\b)(?! (?!because|since|as\b|for\b)[a-z])"
     rf"|(?:\b(?i:{_NOUN}) [*_]{{0,2}}\(?(?P<b>[A-Ja-j])\b\)?|(?<![\w(])(?<!nor )[*_]{{0,2}}\(?(?P<c>[A-J])\b\)?)"
     r"[*_]{0,2} (?:is|seems) (?:(?:the|therefore|thus|most likely|clearly) ){0,3}(?:correct|right|answer|best)"
     r"|^[ \t]*[*_]{0,2}[(\[]?(?P<d>[A-J])[)\]]?\.?[*_]{0,2}\.?[ \t]*$", re.M)
 """`I choose B`, `option B is correct`, `(B) is the answer`, a line with only a letter."""
 _LETTER = re.compile(
-    r"[*\"'`(\[]{0,3}([A-Ja-j])(?:[)\].,:;!*_\"'`<]|$| ?[-(]| (?:not|and not|is|as)\b|(?<=[B-HJ]) (?!or\b|and\b))")
+    r"[*\"'`(\[]{0,3}([A-Ja-j])(?![)\]]?,? (?:or |and )?\(?[A-J]\b)"
+    r"(?:[)\].,:;!*_\"'`<]|$| ?[-(]| (?:not|and not|is|as)\b|(?<=[B-HJ]) (?!or\b|and\b))")
 _DECLINES = re.compile(
     r"insufficient|unanswerable|unsolvable|cannot be (?:uniquely )?\w+ed\b"
     r"|(?:not|n't|without|lacks?|lacking) (?:\w+ ){0,3}(?:enough|sufficient|necessary)"

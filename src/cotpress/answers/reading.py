@@ -49,6 +49,7 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
      lambda m: rf"\frac{{{m[1]}}}{{{_PARTS[m[2].lower()]}}}"),
     (r"\b(dollars|euros|pounds|yen|rupees) +([-+]?[\d.,]*\d(?:e\d+)?)", r"\2 \1"), (r"(?<=\d)(?:st|nd|rd|th)\b", ""),
     (r"(?i)\bno (?:real )?solutions?\b|\\varnothing|\\\{ ?\\\}", r"\\emptyset"), (r"(?<=\d) ?factorial\b", "!"),
+    (r"(?<=\d) (?:(squared)|cubed)\b", lambda m: "^2" if m[1] else "^3"),
     (r"(?i)(?:,? ?\(?|\b)\b(?:since|where|when|with|because|for|if|as|given that)\b.*",  # a side clause
      lambda m: "" if m.start() else m[0]),
     (r"(?i)(?:,? in)? ?\(?\bbase ?-?(\d+)\)?$", r"_\1"), (r"(?<=[\dA-Fa-f]) ?_ ?\{ ?(\w+) ?\}$", r"_\1"),
