@@ -131,7 +131,7 @@ def extract_answer(text: str, extractor: Extractor = Extractor.math) -> str:
     numeric, statement = extractor is not Extractor.math, final_statement(text)
     if statement is None:
         answer = "" if _scan(text)[1] else _ending(text[-TAIL:].translate(_WIDE))
-        answer = _value(answer, True) if numeric else answer
+        answer = _value(answer, True) if numeric and len(answer) <= MAX_CHARACTERS else answer
     else:
         answer = statement.text if statement.boxed and not numeric else _value(statement.text, numeric)
     if extractor is Extractor.integer and (quantity := read_quantity(normal(answer[:MAX_CHARACTERS]))):
@@ -207,7 +207,7 @@ def _value(statement: str, numeric: bool) -> str:
     if numeric:
         return "" if not values else (values[0] if values[0].start() == 0 else values[-1])[0]
     formulas = [m for m in values if m["math"]]
-    return (formulas or values)[-1][0] if formulas or len(values) == 1 else statement
+    return str((formulas or values)[-1][0]) if formulas or len(values) == 1 else statement
 
 
 def _ending(text: str) -> str:
