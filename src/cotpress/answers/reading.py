@@ -47,7 +47,8 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (rf"(?i)(?<=\d)[ -]?({'|'.join(_SCALES)})\b", lambda m: f"e{_SCALES[m[1].lower()]}"),
     (rf"(?i)(?<!\d)(\d+)[ -]?({'|'.join(_PARTS)})(?:f|ves|s)?(?: of an?)?\b",
      lambda m: rf"\frac{{{m[1]}}}{{{_PARTS[m[2].lower()]}}}"),
-    (r"\b(dollars|euros|pounds|yen|rupees) +([-+]?[\d.,]{0,30}\d(?:e\d+)?)", r"\2 \1"), (r"(?<=\d)(?:st|nd|rd|th)\b", ""),
+    (r"\b(dollars|euros|pounds|yen|rupees) +([-+]?[\d.,]{0,30}\d(?:e\d+)?)", r"\2 \1"),
+    (r"(?<=\d)(?:st|nd|rd|th)\b", ""),
     (r"(?i)\bno (?:real )?solutions?\b|\\varnothing|\\\{ ?\\\}", r"\\emptyset"), (r"(?<=\d) ?factorial\b", "!"),
     (r"(?<=\d) (?:(squared)|cubed)\b", lambda m: "^2" if m[1] else "^3"),
     (r"(?i)(?:,? ?\(?|\b)\b(?:since|where|when|with|because|for|if|as|given that)\b.*",  # a side clause
