@@ -190,7 +190,7 @@ def _after_hashes(text: str) -> Iterator[Statement]:
 
 def _value(statement: str, numeric: bool) -> str:
     """The answer in a statement: all of it, its bold part, the part after `=`, its formula or a number."""
-    for part in (statement, *reversed(re.findall(r"\*\*([^*\n]+)\*\*", statement))):
+    for part in (statement, *map(str, reversed(re.findall(r"\*\*([^*\n]+)\*\*", statement)))):
         short = not numeric and len(part.split()) < 3 and not re.search(r"[a-z] (?:\$|\\\()", part)
         if short or read_quantity(normal(part)):
             return part
