@@ -73,9 +73,8 @@ def _same(gold: str, predicted: str) -> bool:
         for a in elements:
             others = others[: (i := next((i for i, b in enumerate(others) if _same(a, b)), 999))] + others[i + 1 :]
         return not others
-    number, other = (expected, predicted) if expected else (got, gold)
-    if number and re.fullmatch(r"-?\d+,\d+", other):  # a decimal comma, as no list equals a number
-        return _same_quantity(number, read_quantity(other.replace(",", ".")) or number)
+    if expected and re.fullmatch(r"-?\d+,\d+", predicted):  # a decimal comma, as no list equals a number
+        return _same(gold, predicted.replace(",", "."))
     (gold, unit), (predicted, other_unit) = _split_unit(gold), _split_unit(predicted)
     words = [_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", text)) for text in (gold, predicted)]
     if any(words):

@@ -45,7 +45,7 @@ _SCALED = r"(?: ?%| (?:hundred|thousand|million|billion|trillion|dozen)\b)?"
 _VALUE = re.compile(
     rf"(?P<math>{_MATH})|(?<![A-Za-z0-9_.,])-?\$?(?:\d{{1,3}}(?: \d{{3}})+(?![\d-])|{NUMBER})(?:/\d+)?{_SCALED}"
     rf"|{NUMBER}{_SCALED}", re.DOTALL)
-_VAGUE = re.compile(r"\b(?:between|neither)\b|\d ?(?:or|to) ?-?\$?\d|\d:\d[1-9]|\d:[1-9]\d")
+_VAGUE = re.compile(r"\b(?:between|neither)\b|\d-\$?\d[^=]*$|\d ?(?:or|to) ?-?\$?\d|\d:\d[1-9]|\d:[1-9]\d")
 _CHOSEN = re.compile(
     rf"(?:(?<!or )\b(?:choose|select|pick|go with|leaves|must be|only|[Ss]o|[Hh]ence|[Tt]hus|[Oo]ption),?|选择?:?)"
     rf" ?(?:(?i:the|{_NOUN}) )*"
