@@ -172,9 +172,9 @@ class ChatFormat:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def _begin(self, text: str) -> int:
-        """Index of the first character of the thinking, after its opening text."""
-        opening = self._chat.thinking_open
-        return len(opening) if text.startswith(opening) else 0
+        """Index of the first character of the thinking, after its opening tag with white space around it."""
+        tag, start = self._chat.thinking_open.strip(), len(text) - len(text.lstrip())
+        return start + len(tag) if tag and text.startswith(tag, start) else 0
 
     def _closing(self, text: str) -> tuple[int, int] | None:
         """Range of the closing text in a completion; None if there is none."""

@@ -46,6 +46,11 @@ def test_first_closing_tag_ends_the_thinking(text: str, split: tuple[str, str, b
     assert chat_format("<t>", "\n</t>\n").split_output(text) == split
 
 
+@pytest.mark.parametrize("text", ["<t>\na</t>b", "<t>a</t>b", " <t>a</t>b", "\n\n<t> a\n</t>\n\nb", "a</t>b"])
+def test_white_space_around_the_tags_does_not_change_the_split(text: str) -> None:
+    assert chat_format("<t>\n", "\n</t>\n\n").split_output(text) == ("a", "b", True)
+
+
 @pytest.mark.parametrize(
     ("text", "split"),
     [

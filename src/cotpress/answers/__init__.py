@@ -1,20 +1,9 @@
-"""Final answers: extraction from a solution, comparison with the gold answer, and detection of refusals to answer.
-
-Used to filter self-written traces, by the validation callback and by evaluation.
-"""
+"""Final answers: extraction from a solution, comparison with the gold answer, and detection of refusals to answer."""
 
 from cotpress.answers.comparison import checker_fingerprint, is_equal
-from cotpress.answers.extraction import Extractor, extract_answer
-from cotpress.answers.statements import statement_range
-from cotpress.answers.verdict import Verdict, declines_to_answer, judge
+from cotpress.answers.extraction import Extractor, Verdict, declines_to_answer, extract_answer, judge, statement_range
 
 __all__ = [
-    "Extractor",
-    "Verdict",
-    "checker_fingerprint",
-    "declines_to_answer",
-    "extract_answer",
-    "is_equal",
-    "judge",
+    "Extractor", "Verdict", "checker_fingerprint", "declines_to_answer", "extract_answer", "is_equal", "judge",
     "statement_range",
-]
+]  # fmt: skip

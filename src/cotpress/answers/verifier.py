@@ -1,8 +1,7 @@
-"""Symbolic comparison by math-verify, in a child process that can be killed.
+"""Comparison of formulas by math-verify and of units by pint, in a child process that can be killed.
 
-math-verify limits its time with `signal.alarm`, which raises in threads and cannot stop a runaway big-integer power.
-Here it runs without its own limits in a child process; a comparison that takes too long ends with the child, and the
-pair counts as different. One child serves all threads of a process; a forked or spawned worker starts its own.
+Neither library can stop a runaway power (math-verify's limit, `signal.alarm`, raises in threads), so a comparison that
+takes too long ends with the child. One child serves all threads of a process; a forked worker starts its own.
 """
 
 import functools
@@ -11,87 +10,106 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 from cotpress.devices import processes
 from cotpress.errors import CotpressError
 
 log = logging.getLogger(__name__)
-
-TIMEOUT_S = 5.0
-"""Longest symbolic comparison of one pair; after it the pair counts as different."""
-STARTUP_S = 120.0
-"""Longest wait for the child to import math-verify."""
-MEMORY_BYTES = 4 * 2**30
-"""Address space of the child."""
+TIMEOUT_S, STARTUP_S, MEMORY_BYTES = 5.0, 120.0, 4 * 2**30
+"""Limits of the child: one comparison, the import of math-verify, address space."""
 
 _lock = threading.Lock()
-_comparer: processes.Child | None = None
+_child: processes.Child | None = None
 
 
 @functools.lru_cache(maxsize=4096)
-def symbolically_equal(gold: str, predicted: str) -> bool:
-    """True if math-verify judges the two equal; False if it takes longer than `TIMEOUT_S`.
-
-    Raises:
-        CotpressError: math-verify does not start.
-    """
-    global _comparer
+def _answered(*question: Any) -> Any:
+    global _child
     with _lock:
-        if _comparer is None:
-            _comparer = _start()
+        if _child is None:
+            _child = processes.Child(_serve, output=Path(os.devnull), daemon=True)
+            if _child.receive(STARTUP_S) is None:
+                _child.end(0.0)
+                _child = None
+                raise CotpressError(
+                    'answer comparison: math-verify did not start. Fix: pip install "math-verify[antlr4-9-3]" pint; '
+                    'a script of your own has to guard its work with: if __name__ == "__main__"'
+                )
         try:
-            _comparer.send((gold, predicted))
+            _child.send(question)
+            reply = _child.receive(TIMEOUT_S)
         except OSError:
-            verdict = None
-        else:
-            verdict = _comparer.receive(TIMEOUT_S)
-        if verdict is None:
-            log.warning("answers '%.60s' and '%.60s' could not be compared: counted as different", gold, predicted)
-            _comparer.end(0.0)
-            _comparer = None
-        return bool(verdict)
+            reply = None
+        if reply is None:
+            log.warning("answers '%.60s' and '%.60s' could not be compared: counted as different", *question[:2])
+            _child.end(0.0)
+            _child = None
+        return reply and reply[0]
 
 
-def _start() -> processes.Child:
-    child = processes.Child(_serve, output=Path(os.devnull), daemon=True)
-    if child.receive(STARTUP_S) is not True:
-        child.end(0.0)
-        raise CotpressError(
-            "symbolic answer comparison: the math-verify process did not start. Fix: "
-            'pip install "math-verify[antlr4-9-3]", then try: python -c "import math_verify"; a script of your own '
-            'has to guard its work with: if __name__ == "__main__"'
-        )
-    return child
+def symbolically_equal(gold: str, predicted: str) -> bool:
+    """True if two LaTeX formulas are equal: numbers by their relative difference, all else by math-verify."""
+    return bool(_answered(gold, predicted))
+
+
+def in_unit(unit: str, other: str, value: float = 1.0) -> float | None:
+    """A value of the second unit in the first one; None if a unit is unknown or of another dimension."""
+    result: float | None = _answered(unit, other, value)
+    return result
 
 
 def _forget() -> None:
     """Reset a forked process: a thread of its parent may hold the lock, and the child belongs to the parent."""
-    global _lock, _comparer
-    _lock, _comparer = threading.Lock(), None
+    global _lock, _child
+    _lock, _child = threading.Lock(), None
 
 
 os.register_at_fork(after_in_child=_forget)
 
 
 def _serve() -> None:
-    """Compare pairs in the child until the parent ends."""
     import resource
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    _verify("1", "2")  # imports and warms up before the time of a comparison is limited
-    processes.send(True)
+    reply: tuple[Any] = (_equal("1", "2"),)  # imports and warms up before the time of a comparison is limited
     while True:
-        processes.send(_verify(*processes.receive()))
+        processes.send(reply)
+        question = processes.receive()
+        try:
+            reply = (_equal(*question) if len(question) == 2 else _in_unit(*question),)
+        except Exception:  # the libraries raise errors of any type on odd input: such a pair is different
+            reply = (None,)
 
 
-def _verify(gold: str, predicted: str) -> bool:
+def _equal(gold: str, predicted: str) -> bool:
     import math_verify
+    import sympy
+    from latex2sympy2_extended import NormalizationConfig
 
-    try:
-        sides = [math_verify.parse(rf"\boxed{{{side}}}", parsing_timeout=None) for side in (gold, predicted)]
-        return bool(math_verify.verify(sides[0], sides[1], timeout_seconds=None))
-    except ImportError:
-        raise
-    except Exception:  # sympy raises errors of any type on odd input: such a pair is different
-        return False
+    rules = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="last")  # no units
+    latex = math_verify.LatexExtractionConfig(normalization_config=rules, boxed_match_priority=0)
+    parse = functools.partial(math_verify.parse, fallback_mode="no_fallback", parsing_timeout=None)
+    sides = [parse(rf"\boxed{{{side}}}", [latex]) for side in (gold, predicted)]
+    numbers = [side[0].doit() for side in sides if side and isinstance(side[0], sympy.Expr) and side[0].is_number]
+    if len(numbers) == 2 and all(number.is_finite for number in numbers):
+        a, b = (sympy.N(number, 50) for number in numbers)
+        if a.is_number and b.is_number and abs(a) + abs(b) > 0:
+            tolerance = 1e-6 if any(number.has(sympy.Float) for number in numbers) else 1e-30
+            return bool(abs(a - b) <= tolerance * max(abs(a), abs(b)))
+    return bool(math_verify.verify(*sides, allow_set_relation_comp=True, timeout_seconds=None))
+
+
+@functools.cache
+def _registry() -> Any:
+    import pint
+
+    registry = pint.UnitRegistry(on_redefinition="ignore")
+    for definition in ("dollar = [currency] = USD = buck", "cent = dollar / 100 = penny = pennies", "kmph = km / h"):
+        registry.define(definition)
+    return registry
+
+
+def _in_unit(unit: str, other: str, value: float) -> float:
+    return float(_registry().Quantity(value, other).to(unit).magnitude)

@@ -181,7 +181,7 @@ def _judge(draft: Draft, problem: Problem, format_: Format, chat: ChatFormat, li
         thinking, response, closed = chat.split_output(draft.text)
     else:
         thinking, response, closed = before_answer(draft.text), answer_line(problem.answer), True
-    solution = response if format_ is Format.tags and closed and response else draft.text
+    solution = response if format_ is Format.tags else draft.text
     verdict = judge(solution, problem.answer, Extractor(problem.extractor))
     num_tokens = len(chat.text_ids(thinking))
     checks = {
@@ -189,9 +189,9 @@ def _judge(draft: Draft, problem: Problem, format_: Format, chat: ChatFormat, li
         "prompt and budget do not fit the context": draft.finish_reason != REFUSED,
         "budget ended the answer": draft.finish_reason != LENGTH,
         "thinking not closed": closed,
+        "no response after the thinking": bool(response),
         "no answer": bool(verdict.predicted),
         "wrong answer": verdict.correct,
-        "no response after the thinking": bool(response),
         "no thinking before the answer": bool(thinking),
         "thinking too long": limit is None or num_tokens <= limit,
     }

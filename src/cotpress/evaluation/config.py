@@ -80,6 +80,8 @@ class EvaluationConfig:
     """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 0.95 (CTS) when sampling."""
     budget_follows_ratio: bool = False
     """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncation alone costs accuracy."""
+    answer_in_thinking: bool = False
+    """Judge the thinking of an output that has no text after it; false counts such an output as without an answer."""
     budgets: list[Count] = field(default_factory=list)
     """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of the lengths of
     Original's answers."""

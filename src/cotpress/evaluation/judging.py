@@ -17,20 +17,30 @@ def verdict_identity() -> dict[str, Any]:
 
 
 def prediction(
-    problem: Problem, answer: Answer, chat: ChatFormat, *, system: str, ratio: float, thinks: bool
+    problem: Problem,
+    answer: Answer,
+    chat: ChatFormat,
+    *,
+    system: str,
+    ratio: float,
+    thinks: bool,
+    answer_in_thinking: bool = False,
 ) -> Prediction:
     """The judged answer of a student with the conversation format `chat`.
 
     `thinks` is true for a student that was trained here to think in the layout of `chat`. For any other model an output
-    without tags is all answer, not a thinking that was left open.
+    without tags is all answer, not a thinking that was left open. `answer_in_thinking` judges the thinking of an
+    output that has no text after it.
     """
     _, response, closed = chat.split_output(answer.output)
     thinking_tokens = answer.num_thinking_tokens
-    if not thinks and not (chat.has_tags and (closed or chat.begins_thinking(answer.output))):
+    thought = chat.has_tags and (thinks or closed or chat.begins_thinking(answer.output))
+    if not thinks and not thought:
         closed, thinking_tokens = True, 0
+    # A thinking that was left open, or that nothing follows, is no answer, even if a number in it is the right one.
     # Without tags nothing separates the response from a later remark, which untrained models often add. So the whole
     # output is searched, for all systems, as in the selection of self-written traces.
-    solution = response if chat.has_tags and closed and response else answer.output
+    solution = response if thought and (response or not answer_in_thinking) else answer.output
     ended = answer.finish_reason == STOP  # a number in an answer that the budget cut off is not its answer
     verdict = judge(solution, problem.answer, Extractor(problem.extractor), unanswerable=problem.unanswerable)
     return Prediction(

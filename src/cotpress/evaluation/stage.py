@@ -43,12 +43,14 @@ class Candidate:
     """A system to evaluate: its name in tables and requested kept fraction, both copied into the records.
 
     `student` is an artifact of the sft stage, directory or hub id of a PEFT adapter, or None for the base model.
+    `answer_in_thinking` judges the thinking of an output that has no text after it.
     """
 
     system: str
     ratio: float
     student: Artifact | str | None
     protocol: Protocol
+    answer_in_thinking: bool = False
 
 
 def evaluate(
@@ -189,6 +191,7 @@ def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answeri
         "system": system,
         "ratio": ratio,
         "thinks": thinks,
+        "answer_in_thinking": candidate.answer_in_thinking,
         **verdict_identity(),
         "columns": [field.name for field in dataclasses.fields(Prediction)],
     }
@@ -199,7 +202,17 @@ def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answeri
         predictions = []
         with Progress(f"judge {system}", len(rows), "answers") as progress:
             for row in rows:
-                predictions.append(prediction(by_id[row.id], row, chat, system=system, ratio=ratio, thinks=thinks))
+                predictions.append(
+                    prediction(
+                        by_id[row.id],
+                        row,
+                        chat,
+                        system=system,
+                        ratio=ratio,
+                        thinks=thinks,
+                        answer_in_thinking=candidate.answer_in_thinking,
+                    )
+                )
                 progress.advance(1)
         write_records(folder / PREDICTIONS_FILE, predictions, Prediction)
         return Summary(num_rows=len(predictions))

@@ -128,7 +128,13 @@ def _candidate(examinee: Examinee, config: TrainConfig | EvaluateConfig) -> Cand
         marker_ratio=examinee.marker_ratio,
         shortening=examinee.shortening,
     )
-    return Candidate(system=examinee.system.label, ratio=examinee.ratio, student=examinee.student, protocol=asking)
+    return Candidate(
+        system=examinee.system.label,
+        ratio=examinee.ratio,
+        student=examinee.student,
+        protocol=asking,
+        answer_in_thinking=config.evaluation.answer_in_thinking,
+    )
 
 
 def measure(

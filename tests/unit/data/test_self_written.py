@@ -102,8 +102,8 @@ def test_right_answers_become_traces_and_all_others_are_counted(
     assert selected["q7"].response == "The answer is 9."
     facts = artifact.facts
     assert (facts["train"], facts["validation"], facts["format"]) == (5, 0, "tags")
-    # as in evaluation, an answer counts even where the thinking was not closed
-    assert (facts["writer_accuracy"]["value"], facts["writer_accuracy"]["n"]) == (0.6, 10)
+    # as in evaluation, an answer in a thinking that was not closed does not count
+    assert (facts["writer_accuracy"]["value"], facts["writer_accuracy"]["n"]) == (0.5, 10)
     assert facts["answers"]["kept"] == 5
 
 

@@ -25,13 +25,13 @@ def chat(store):
     return ChatFormat(load_tokenizer(MODEL, store), MODEL.chat)
 
 
-def _verdict(chat, text, reason="stop", problem=PROBLEM, thinks=True):
+def _verdict(chat, text, reason="stop", problem=PROBLEM, thinks=True, **options):
     ids = chat.text_ids(text)
     answer = Answer(
         id=problem.id, sample=0, output=text, num_tokens=len(ids), num_thinking_tokens=chat.num_thinking_tokens(ids),
         retokenized=False, finish_reason=reason, latency_s=0.1,
     )  # fmt: skip
-    return prediction(problem, answer, chat, system="s", ratio=0.5, thinks=thinks)
+    return prediction(problem, answer, chat, system="s", ratio=0.5, thinks=thinks, **options)
 
 
 def test_answer_in_the_response_counts(chat):
@@ -43,6 +43,20 @@ def test_answer_in_the_response_counts(chat):
 
 def test_response_is_judged_not_the_thinking(chat):
     assert not _verdict(chat, "<think>\nThe answer is 12.\n</think>\n\nThe answer is 13.").correct
+
+
+@pytest.mark.parametrize("text", ["<think>so 12", "so \\boxed{12}", "<think>\nso 12\n</think>", "so 12</think>\n \n"])
+def test_answer_that_stands_only_in_the_thinking_counts_only_on_request(chat, text):
+    judged = _verdict(chat, text)
+    assert (judged.predicted, judged.correct) == ("", False)
+    assert _verdict(chat, text, answer_in_thinking=True).correct
+
+
+@pytest.mark.parametrize("option", [False, True])
+def test_answer_after_the_thinking_counts_and_beats_the_thinking(chat, option):
+    assert not _verdict(chat, "<think>12</think>It is 13.", answer_in_thinking=option).correct
+    assert _verdict(chat, " <think>13</think>It is 12.", answer_in_thinking=option).correct
+    assert _verdict(chat, "It is 12.", thinks=False, answer_in_thinking=option).correct
 
 
 def test_truncated_answer_is_wrong_even_with_the_right_number(chat):
