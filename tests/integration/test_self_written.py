@@ -15,7 +15,7 @@ from cotpress.data.config import SelfWrittenDataConfig
 from cotpress.errors import DataError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.records import Trace
+from cotpress.records import ORIGINAL, Trace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression, Flow
@@ -179,7 +179,7 @@ def test_student_writes_its_own_traces_from_its_adapter(questions: Path, stoppin
     assert isinstance(config, TrainConfig)
     tracker = Tracker(tmp_path)
     flow = Flow(config, tracker)
-    student = flow.student("Original", flow.uncompressed())
+    student = flow.student(ORIGINAL, flow.uncompressed())
     asking = [
         *("data=self_written", "questions@data.questions=jsonl", f"data.questions.path={questions}"),
         *("data.max_new_tokens=30", f"data.adapter={student.path / 'adapter'}"),
