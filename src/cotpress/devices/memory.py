@@ -11,8 +11,8 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 from cotpress.errors import MemoryLimitError
 
@@ -93,28 +93,60 @@ class SmallerBatches:
             )  # fmt: skip
         self.most = num_tokens // 2
 
-    def run(self, batch: Sequence[T], work: Callable[[Sequence[T]], Sequence[R]], size: Callable[[T], int]) -> list[R]:
-        """Run `work` on the batch of at least one item, or on parts of it that fit the memory.
+    def attempts(self, batch: Sequence[T], size: Callable[[T], int]) -> Iterator["Attempt[T]"]:
+        """Yield the batch, or parts of it that fit the memory, in order; a part that does not fit is halved.
+
+        for attempt in smaller.attempts(batch, size):
+            with attempt:
+                results += work(attempt.items)
 
         Args:
-            batch: The items.
-            work: Returns one result per item, independent of the other items of the batch.
+            batch: At least one item, whose result is independent of the other items of its batch.
             size: Tokens of an item.
 
-        Returns:
-            The results in order; `MemoryLimitError` if a single item does not fit.
+        Raises:
+            MemoryLimitError: A single item does not fit.
         """
-        num_tokens = sum(map(size, batch))
-        if self.most is None or num_tokens <= self.most or len(batch) == 1:
-            try:
-                return list(work(batch))
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.lower(num_tokens, error, indivisible=len(batch) == 1)
-            release()
-        middle = len(batch) // 2
-        return [*self.run(batch[:middle], work, size), *self.run(batch[middle:], work, size)]
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
+            num_tokens = sum(map(size, part))
+            if self.most is None or num_tokens <= self.most or len(part) == 1:
+                attempt = Attempt(part)
+                yield attempt
+                if attempt.error is None:
+                    continue
+                self.lower(num_tokens, attempt.error, indivisible=len(part) == 1)
+                del attempt
+                release()
+            middle = len(part) // 2
+            waiting += [part[middle:], part[:middle]]
+
+    def run(self, batch: Sequence[T], work: Callable[[Sequence[T]], Iterable[R]], size: Callable[[T], int]) -> list[R]:
+        """Return one result per item, in order; `work` computes those of some items, see `attempts`."""
+        results: list[R] = []
+        for attempt in self.attempts(batch, size):
+            with attempt:
+                results += list(work(attempt.items))
+        return results
+
+
+class Attempt(Generic[T]):
+    """A context for work on some items that may not fit the memory; keeps that error, which ends the context only."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self.items = items
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        """Begin the work."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """Keep an error of memory, without its traceback, which holds tensors."""
+        if error is None or not is_out_of_memory(error):
+            return False
+        self.error = error.with_traceback(None)
+        return True
 
 
 _of_owners: "weakref.WeakKeyDictionary[Any, dict[str, SmallerBatches]]" = weakref.WeakKeyDictionary()

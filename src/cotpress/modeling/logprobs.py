@@ -8,7 +8,6 @@ Shape suffixes: T positions of a pack, D hidden size, N scored positions, 3 numb
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.head import target_readings
 from cotpress.modeling.loading import SplitModel, split_head
-from cotpress.modeling.packing import pack, packed_states, packing_obstacle, plan_packs
+from cotpress.modeling.packing import pack, packed_inputs, packing_obstacle, plan_packs
 
 BATCHES_AHEAD = 8
 """Input that is read ahead to be sorted by length, in batches."""
@@ -77,10 +76,12 @@ def token_readings(
         parts = [part for item in group for part in _parts(item)]
         packs = plan_packs([part.num_tokens for part in parts], pack_tokens)
         # Results stay on the device until all packs are under way: a GPU need not wait for Python.
-        on_device = [
-            smaller.run([parts[i] for i in members], partial(_read_pack, split), lambda part: part.num_tokens)
-            for members in packs
-        ]
+        on_device: list[list[torch.Tensor]] = []
+        for members in packs:
+            on_device.append([])
+            for attempt in smaller.attempts([parts[i] for i in members], lambda part: part.num_tokens):
+                with attempt:
+                    on_device[-1] += _read_pack(split, attempt.items)
         values: dict[int, NDArray[np.float32]] = {}
         for members, by_part in zip(packs, on_device, strict=True):
             ends = np.cumsum([len(part_values) for part_values in by_part])
@@ -148,7 +149,7 @@ def _read_pack(split: SplitModel, parts: Sequence[ScoreInput]) -> Sequence[torch
     ]
     packed = packed.to(next(split.decoder.parameters()).device)
     position_N = torch.cat(scored).to(packed.ids.device)
-    states_TD = packed_states(split.decoder, packed)
+    states_TD = split.decoder(**packed_inputs(split.decoder, packed)).last_hidden_state[0]
     # Position t predicts token t + 1.
     values_N3 = target_readings(split.head, states_TD[position_N - 1], packed.ids[0, position_N])
     return torch.split(values_N3, [len(part.target_ids) for part in parts])

@@ -90,25 +90,26 @@ def packing_obstacle(decoder: torch.nn.Module) -> str | None:
     return f"has layers with {', '.join(odd)}, which carry information between texts" if odd else None
 
 
-def packed_states(decoder: torch.nn.Module, packed: Packed) -> torch.Tensor:
-    """Last hidden states of all tokens, `[T, D]`, as in separate passes over the sequences; differentiable.
+def packed_inputs(decoder: torch.nn.Module, packed: Packed) -> dict[str, Any]:
+    """Arguments with which a decoder reads the pack as in separate passes over its sequences.
 
-    The decoder is the body of a causal language model (`split_head`); activation checkpointing may be on.
+    `decoder(**packed_inputs(decoder, packed)).last_hidden_state[0]` holds the states of all tokens, `[T, D]`. The
+    decoder is the body of a causal language model (`split_head`); activation checkpointing may be on.
 
     Raises:
         ModelError: The architecture cannot keep its attention within the borders.
     """
-    borders: dict[str, Any] = {}
-    if len(packed.lengths) > 1:
-        if (reason := packing_obstacle(decoder)) is not None:
-            raise ModelError(
-                f"{type(decoder).__name__} {reason}, so several texts cannot go through it as one row. "
-                "Fix: trainer.tokens_per_batch=1, which reads one text at a time"
-            )
-        config: Any = decoder.config
-        borders = {"position_ids": packed.positions, **_border_arguments(str(config._attn_implementation), packed)}
-    states: torch.Tensor = decoder(input_ids=packed.ids, use_cache=False, **borders).last_hidden_state[0]
-    return states
+    inputs: dict[str, Any] = {"input_ids": packed.ids, "use_cache": False}
+    if len(packed.lengths) == 1:
+        return inputs
+    if (reason := packing_obstacle(decoder)) is not None:
+        raise ModelError(
+            f"{type(decoder).__name__} {reason}, so several texts cannot go through it as one row. "
+            "Fix: trainer.tokens_per_batch=1, which reads one text at a time"
+        )
+    config: Any = decoder.config
+    borders = _border_arguments(str(config._attn_implementation), packed)
+    return {**inputs, "position_ids": packed.positions, **borders}
 
 
 def _border_arguments(attention: str, packed: Packed) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from cotpress.generation.hf import next_logits, read_prompts
 from cotpress.generation.row_cache import RowCache
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import split_head
-from cotpress.modeling.packing import pack, packed_states, packing_obstacle
+from cotpress.modeling.packing import pack, packed_inputs, packing_obstacle
 from cotpress.modeling.sources import config_file
 from cotpress.modeling.tiny import tiny_identity
 from cotpress.training.adapters import checkpointed_activations, make_trainable
@@ -374,7 +374,8 @@ def reading_pass(config: ModelConfig, lengths: Sequence[int], tune: TuneConfig |
             with memory, counter:
                 weights = memory.bytes_of("Total")
                 split = split_head(model)
-                states = packed_states(split.decoder, pack([[1] * n for n in _several(model, lengths)]))
+                packed = pack([[1] * n for n in _several(model, lengths)])
+                states = split.decoder(**packed_inputs(split.decoder, packed)).last_hidden_state
             head: Any = split.head
             logits = min(_LOGITS_AT_ONCE, sum(lengths) * head.weight.shape[0]) * _LOGIT_BYTES
             working = max(memory.bytes_of("Total", "peak") - weights, 2 * states.nbytes + logits)

@@ -269,18 +269,18 @@ class ChunkJob:
         if self.trainer.num_nodes > 1:
             self.shard(Shard(1, 1))
 
-        def produce(workdir: Path) -> Summary:
+        with self.store.making(self.stage, self.identity) as making:
+            if making.artifact is not None:
+                return making.artifact
             started = time.monotonic()
-            parts, chunks, computed = self._compute(workdir)
+            parts, chunks, computed = self._compute(making.folder)
             seconds = time.monotonic() - started
-            tally = parts.merge(chunks, workdir / self.file)
+            tally = parts.merge(chunks, making.folder / self.file)
             summary = _summary(self.label, tally)
             share = computed / sum(chunk.num_characters for chunk in chunks)
             rate = share * tally.num_tokens / max(seconds, 1e-9)
             log.info("%s %s: %d tokens, %.0f tokens/s", self.stage, self.label, tally.num_tokens, rate)
-            return summary
-
-        return self.store.build(self.stage, self.identity, produce)
+            return making.finish(summary)
 
     def shard(self, shard: Shard) -> bool:
         """Compute the parts of one shard, beside jobs that compute others; True if no part is missing any more.
@@ -316,8 +316,11 @@ class ChunkJob:
             trainer = replace(self.trainer, devices=devices, num_nodes=1)
             label = f"shard {shard} " if shard.total > 1 else ""
             with Progress(f"{label}{self.stage} {self.label}", total, "characters", done=total - todo) as progress:
-                arguments = (self.make, parts, missing, trainer)
-                run_on_devices(predict, arguments, trainer=trainer, on_message=progress.advance)
+                if devices == 1:
+                    predict(self.make, parts, missing, trainer, progress.advance)
+                else:
+                    arguments = (self.make, parts, missing, trainer, report)
+                    run_on_devices(predict, arguments, trainer=trainer, on_message=progress.advance)
         return parts, chunks, todo
 
 
@@ -448,10 +451,16 @@ def _reading_jobs(
     return jobs
 
 
-def predict(make: Callable[[], Work], parts: Parts, chunks: Sequence[Chunk], trainer: TrainerConfig) -> None:
-    """Write the parts of this process's share of `chunks`; `report` the characters of every finished trace."""
+def predict(
+    make: Callable[[], Work],
+    parts: Parts,
+    chunks: Sequence[Chunk],
+    trainer: TrainerConfig,
+    advance: Callable[[int], None],
+) -> None:
+    """Write the parts of this process's share of `chunks`; `advance` gets the characters of every finished trace."""
     own = chunks[here().rank :: here().num_workers]
-    module = PredictModule(make(), parts)
+    module = PredictModule(make(), parts, advance)
     with quiet_lightning():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")  # hints about workers and batch indices
         # Some scorers take gradients; the others switch them off themselves.
@@ -466,9 +475,10 @@ class PredictModule(pl.LightningModule):
     Lightning's handler of SIGTERM notes the signal for training loops and goes on, so the process's own is put back.
     """
 
-    def __init__(self, work: Work, parts: Parts) -> None:
+    def __init__(self, work: Work, parts: Parts, advance: Callable[[int], None]) -> None:
         super().__init__()
-        self._work, self._parts, self._on_sigterm = work, parts, signal.getsignal(signal.SIGTERM)
+        self._work, self._parts, self._advance = work, parts, advance
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
 
     def on_predict_start(self) -> None:
         """Put the handler back."""
@@ -483,13 +493,13 @@ class PredictModule(pl.LightningModule):
                 admitted.append(trace)
             else:
                 tally.count(reason)
-                report(len(trace.thinking))
+                self._advance(len(trace.thinking))
         try:
             for trace, row in zip(admitted, self._work.score(admitted), strict=True):
                 _check(row, self._work.name)
                 tally.count(row)
                 rows.append(row)
-                report(len(trace.thinking))
+                self._advance(len(trace.thinking))
         except (MemoryError, RuntimeError, MemoryLimitError) as error:  # batches are as small as they can be made
             if not isinstance(error, MemoryLimitError) and not is_out_of_memory(error):
                 raise

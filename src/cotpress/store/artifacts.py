@@ -146,6 +146,19 @@ def _write_json(path: Path, value: object) -> None:
     write_text_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """An artifact that the holder of its lock makes: files go into `folder`, then `finish` is called once."""
+
+    folder: Path
+    artifact: Artifact | None  # the finished artifact, if there is nothing to make
+    finish: Callable[[Summary], Artifact]
+
+
+def _refuse(summary: Summary) -> Artifact:
+    raise AssertionError("the artifact was finished before")
+
+
 class ArtifactStore:
     """Artifacts below one output directory: lookup, building and verification.
 
@@ -182,18 +195,29 @@ class ArtifactStore:
         Args:
             stage: Name of the stage, also the folder name.
             identity: Everything that determines the content, upstream artifact keys included.
-            produce: Writes the files into the given folder. `scratch/` in it holds the progress of an earlier,
-                interrupted call; it is removed at the end.
+            produce: Writes the files into the given folder (`Making.folder`).
+        """
+        with self.making(stage, identity) as making:
+            return making.artifact or making.finish(produce(making.folder))
+
+    @contextmanager
+    def making(self, stage: str, identity: Mapping[str, Any]) -> Iterator["Making"]:
+        """Find the artifact of this identity, or lock it and yield the folder that it is made in.
+
+        `scratch/` in that folder holds the progress of an earlier, interrupted call; it is removed at the end.
         """
         key = self._key(stage, identity)
         if artifact := self._undamaged(key):
             if key not in self._announced:
                 log.info("%s: found %s", stage, key)
                 self._announced.add(key)
-            return artifact
+            yield Making(folder=self._partial(key), artifact=artifact, finish=_refuse)
+            return
         lock = nullcontext() if key in self._locked else self._lock(key).whole()
         with self._writing(stage), lock:
-            return self._undamaged(key, discard=True) or self._produce(key, self._complete(stage, identity), produce)
+            artifact = self._undamaged(key, discard=True)
+            finish = _refuse if artifact else self._begin(key, self._complete(stage, identity))
+            yield Making(folder=self._partial(key), artifact=artifact, finish=finish)
 
     @contextmanager
     def unfinished(self, stage: str, identities: Sequence[Mapping[str, Any]]) -> Iterator[dict[int, Path]]:
@@ -257,7 +281,8 @@ class ArtifactStore:
                 f"{stage}: cannot write below '{self._root}': {problem or error}. {FIX}. Finished stages are kept."
             ) from error
 
-    def _produce(self, key: str, identity: dict[str, Any], produce: Callable[[Path], Summary]) -> Artifact:
+    def _begin(self, key: str, identity: dict[str, Any]) -> Callable[[Summary], Artifact]:
+        """Prepare the partial folder of an artifact; returns the function that finishes it."""
         stage, _, digest = key.partition("/")
         partial, final = self._partial(key), self._root / key
         partial.mkdir(exist_ok=True)
@@ -266,29 +291,32 @@ class ArtifactStore:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         started = time.monotonic()
         log.info("%s: computing %s", stage, key)
-        summary = produce(partial)
-        seconds = time.monotonic() - started + summary.shared_seconds
-        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-        names = sorted(str(p.relative_to(partial)) for p in partial.rglob("*") if p.is_file())
-        manifest = {
-            "stage": stage,
-            "fingerprint": digest,
-            "identity": masked(identity),
-            "num_rows": summary.num_rows,
-            "dropped": plain(summary.dropped),
-            "facts": plain(summary.facts),
-            "files": {n: file_sha256(partial / n) for n in names},
-        }
-        _write_json(partial / MANIFEST, {**manifest, CHECKSUM: content_checksum(manifest)})
-        finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        _write_json(partial / TIMING, {"seconds": round(seconds, 3), "finished_at": finished_at})
-        final.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(final)
-        drops = ", ".join(f"{n} dropped: {why}" for why, n in sorted(summary.dropped.items()))
-        log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
-        opened = self._open(key)
-        assert opened is not None
-        return dataclasses.replace(opened, fresh=True)
+
+        def finish(summary: Summary) -> Artifact:
+            seconds = time.monotonic() - started + summary.shared_seconds
+            shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+            names = sorted(str(p.relative_to(partial)) for p in partial.rglob("*") if p.is_file())
+            manifest = {
+                "stage": stage,
+                "fingerprint": digest,
+                "identity": masked(identity),
+                "num_rows": summary.num_rows,
+                "dropped": plain(summary.dropped),
+                "facts": plain(summary.facts),
+                "files": {n: file_sha256(partial / n) for n in names},
+            }
+            _write_json(partial / MANIFEST, {**manifest, CHECKSUM: content_checksum(manifest)})
+            finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            _write_json(partial / TIMING, {"seconds": round(seconds, 3), "finished_at": finished_at})
+            final.parent.mkdir(parents=True, exist_ok=True)
+            partial.rename(final)
+            drops = ", ".join(f"{n} dropped: {why}" for why, n in sorted(summary.dropped.items()))
+            log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
+            opened = self._open(key)
+            assert opened is not None
+            return dataclasses.replace(opened, fresh=True)
+
+        return finish
 
     def _undamaged(self, key: str, *, discard: bool = False) -> Artifact | None:
         """The artifact if it is undamaged; with `discard` a damaged one is set aside.

@@ -21,7 +21,7 @@ from cotpress.devices.launch import here
 from cotpress.devices.memory import MEMORY_FIX, SmallerBatches, is_out_of_memory, release
 from cotpress.errors import MemoryLimitError, TrainingError
 from cotpress.modeling.loading import split_head
-from cotpress.modeling.packing import packed_states
+from cotpress.modeling.packing import packed_inputs
 from cotpress.training.batching import MicroBatch, Step, at_most
 from cotpress.training.config import TuneConfig
 from cotpress.training.head_loss import SummedLoss, plain_loss
@@ -52,7 +52,7 @@ class LossOfModel(torch.nn.Module):
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """Summed negative log-likelihood of the targets, in nats; scalar float32. The head sees no other positions."""
         split = split_head(self.model)
-        states = packed_states(split.decoder, batch.packed)
+        states = split.decoder(**packed_inputs(split.decoder, batch.packed)).last_hidden_state[0]
         head: Any = split.head
         loss = self._summed_loss if len(batch.targets) > 0 else plain_loss  # kernels may not take empty inputs
         return loss(states.index_select(0, batch.predicting), head.weight, head.bias, batch.targets)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cotpress.errors import ModelError
 from cotpress.modeling.logprobs import ScoreInput, token_readings
-from cotpress.modeling.packing import Packed, pack, packed_states, packing_obstacle, plan_packs
+from cotpress.modeling.packing import Packed, pack, packed_inputs, packing_obstacle, plan_packs
 
 LENGTHS = (7, 1, 23, 2, 23, 12)
 
@@ -45,12 +45,16 @@ CASES = [
 
 
 # torch and transformers, seen when flex_attention is compiled
+def _states(decoder, packed):
+    return decoder(**packed_inputs(decoder, packed)).last_hidden_state[0]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(("architecture", "attention"), CASES)
 def test_packed_states_equal_those_of_each_sequence_alone(architecture, attention):
     decoder, texts = tiny(architecture, attention), sequences()
     with torch.inference_mode():
-        states = packed_states(decoder, pack(texts)).split(LENGTHS)
+        states = _states(decoder, pack(texts)).split(LENGTHS)
         for got, text in zip(states, texts, strict=True):
             torch.testing.assert_close(got, alone(decoder, text), atol=1e-5, rtol=0)
 
@@ -68,7 +72,7 @@ def test_packed_gradients_equal_the_sum_of_those_of_each_sequence_alone(architec
     if checkpointing:
         decoder.train()
         decoder.activation_checkpointing_enable()
-    (packed_states(decoder, pack(texts)) * torch.cat(weights)).sum().backward()
+    (_states(decoder, pack(texts)) * torch.cat(weights)).sum().backward()
     for name, parameter in decoder.named_parameters():
         scale = max(expected[name].abs().max().item(), 1.0)
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5 * scale, rtol=0, msg=name)
@@ -78,7 +82,7 @@ def test_packed_gradients_equal_the_sum_of_those_of_each_sequence_alone(architec
 def test_sliding_windows_stay_within_a_sequence(attention):
     decoder, texts = tiny("mistral", attention, sliding_window=5), sequences()
     with torch.inference_mode():
-        states = packed_states(decoder, pack(texts)).split(LENGTHS)
+        states = _states(decoder, pack(texts)).split(LENGTHS)
         for got, text in zip(states, texts, strict=True):
             torch.testing.assert_close(got, alone(decoder, text), atol=1e-5, rtol=0)
 
@@ -86,8 +90,8 @@ def test_sliding_windows_stay_within_a_sequence(attention):
 def test_states_do_not_depend_on_the_other_sequences_of_the_pack():
     decoder, texts = tiny("llama"), sequences()
     with torch.inference_mode():
-        first = packed_states(decoder, pack(texts))[: LENGTHS[0]]
-        other = packed_states(decoder, pack([texts[0], *texts[:0:-1]]))[: LENGTHS[0]]
+        first = _states(decoder, pack(texts))[: LENGTHS[0]]
+        other = _states(decoder, pack([texts[0], *texts[:0:-1]]))[: LENGTHS[0]]
     torch.testing.assert_close(first, other, atol=1e-6, rtol=0)
 
 
@@ -101,13 +105,13 @@ def test_packed_sdpa_uses_no_mask(monkeypatch):
         return whole(module, query, key, value, mask, **options)
 
     monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", watched)
-    packed_states(tiny("llama"), pack(sequences()))
+    _states(tiny("llama"), pack(sequences()))
     assert masks == [None] * 3 * len(LENGTHS)
 
 
 def test_padded_batches_are_unchanged_after_packing():
     decoder, (short, _, long, *_) = tiny("llama"), sequences()
-    packed_states(decoder, pack([short, long]))
+    _states(decoder, pack([short, long]))
     ids = torch.zeros((2, len(long)), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, text in enumerate((short, long)):
@@ -125,7 +129,7 @@ def test_architecture_with_its_own_attention_is_refused():
     assert packing_obstacle(Own()) is not None
     assert packing_obstacle(tiny("qwen2")) is None
     with pytest.raises(ModelError, match=r"Own does not use transformers' attention interface"):
-        packed_states(Own(), pack(sequences()))
+        _states(Own(), pack(sequences()))
 
 
 def test_pack_concatenates_sequences_and_restarts_positions():
@@ -171,7 +175,7 @@ def test_layers_that_carry_a_state_into_the_next_text_are_not_packed():
     mixed = hybrid(["conv", "full_attention", "conv"])
     assert packing_obstacle(mixed.model) is not None
     with pytest.raises(ModelError, match=r"Lfm2Model has layers with conv, .*trainer\.tokens_per_batch=1"):
-        packed_states(mixed.model, pack([[5, 6, 7], [8, 9]]))
+        _states(mixed.model, pack([[5, 6, 7], [8, 9]]))
     assert packing_obstacle(hybrid(["full_attention"] * 3).model) is None
 
 

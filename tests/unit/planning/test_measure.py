@@ -13,7 +13,7 @@ from cotpress.devices.config import HeadLoss
 from cotpress.errors import ModelError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, split_head
-from cotpress.modeling.packing import pack, packed_states
+from cotpress.modeling.packing import pack, packed_inputs
 from cotpress.planning.measure import (
     PRESETS,
     empty_model,
@@ -138,7 +138,8 @@ def test_body_of_a_scorer_takes_the_memory_of_a_real_one(small: Make) -> None:
     with LiveMemory() as memory, torch.inference_mode():
         memory.note([*model.parameters(), *model.buffers()])
         memory.peak = memory.live
-        packed_states(split_head(model).decoder, pack([[1] * n for n in LENGTHS]))
+        decoder = split_head(model).decoder
+        decoder(**packed_inputs(decoder, pack([[1] * n for n in LENGTHS])))
     assert reading_pass(config, LENGTHS)[0].total == pytest.approx(memory.peak, rel=0.15)
 
 
