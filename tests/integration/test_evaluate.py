@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from cotpress.modeling.tiny import tiny_model
 from cotpress.records import Prediction
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
-from support.commands import ROOT, Command, environment
+from support.commands import FEW_PROBLEMS, ROOT, Command, environment
 from support.openai_server import openai_server
 from support.served_model import ServedModel, save_adapter, save_model
 
@@ -121,3 +122,38 @@ def test_server_with_adapter_gives_the_answers_of_the_model_in_this_process(
     assert here == there
     systems = ["Base", "BeConcise", "OnlyNumbers", "AbbreWords", "LC-Prompt", "Truncation", "mine", "mine"]
     assert [row[2] for row in here[::NUM_PROBLEMS]] == systems
+
+
+def _model(folder: Path) -> list[str]:
+    return ["model=hub", f"model.path={folder / 'model'}", "model.name=tiny", f"adapter={folder / 'adapter'}"]
+
+
+def _run_dir(command: Command, prefix: str) -> Path:
+    (directory,) = (command.folder / "outputs" / "runs").glob(f"{prefix}*")
+    return directory
+
+
+def test_evaluate_takes_any_adapter(command: Command, folder: Path) -> None:
+    done = command("evaluate.py", *_model(folder), "name=one", *FEW_PROBLEMS)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert any(line.startswith("one") for line in done.stdout.splitlines())
+    (row,) = json.loads((_run_dir(command, "one") / "results.json").read_text())["rows"]
+    assert row["actual_ratio"] is None  # nobody knows what an adapter from elsewhere was trained on
+
+
+def test_evaluate_draws_samples_beside_baselines_and_counts_in_another_tokenizer(
+    command: Command, folder: Path
+) -> None:
+    done = command(
+        "evaluate.py", *_model(folder), "name=drawn", "n=2", "ratio=0.5", "evaluation.baselines=[base,ratio_one]",
+        f"evaluation.reference_tokenizer={folder / 'model'}", "evaluation.budgets=[8,24]", *FEW_PROBLEMS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((_run_dir(command, "drawn") / "results.json").read_text())["rows"]
+    assert [(row["system"], row["target_ratio"]) for row in rows] == [("Base", 1.0), ("drawn", 1.0), ("drawn", 0.5)]
+    for row in rows:
+        assert (row["num_samples"], row["accuracy"]["n"], len(row["pass_at_k"])) == (2, 6, 2)
+        assert row["mean_reference_tokens"]["value"] == pytest.approx(row["mean_tokens"]["value"], rel=0.5)
+        assert [b["budget"] for b in row["accuracy_at_budgets"]] == [8, 24]
+    assert "6x2" in done.stdout
+    assert pq.read_metadata(_run_dir(command, "drawn") / "predictions.parquet").num_rows == 36

@@ -136,5 +136,5 @@ def test_command_of_a_wandb_agent_is_a_valid_configuration(path: Path) -> None:
 def test_wandb_sweeps_search_grids_and_by_bayes() -> None:
     sweeps = [yaml.safe_load(p.read_text()) for p in WANDB]
     assert {sweep["method"] for sweep in sweeps} == {"grid", "bayes"}
-    # that train.py logs it under this name: tests/integration/test_flow.py
+    # that train.py logs it under this name: tests/integration/test_train.py
     assert {sweep["metric"]["name"] for sweep in sweeps} == {"evaluate/accuracy"}

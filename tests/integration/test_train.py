@@ -1,4 +1,4 @@
-"""The README's commands on the tiny model: first and repeated run, sweep, compress, evaluate, report."""
+"""`train.py` on the tiny model: first and repeated run, multirun, mixed ratios, every baseline, bad files."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from support.commands import FEW_PROBLEMS, SMALL, Command
+from support.commands import SMALL, Command
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -138,69 +138,6 @@ def test_full_evaluation_shows_every_baseline_and_trains_no_further_student(comm
     ]  # fmt: skip
     assert [row["system"] for row in rows if row["accuracy_difference"] is None] == ["Original"]
     assert len(list((folder / "artifacts" / "sft").iterdir())) == before
-
-
-def test_report_of_all_runs(command: Command, folder: Path) -> None:
-    done = command("report.py", "runs=outputs/runs", "output=report")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "cts" in done.stdout
-    assert "random" in done.stdout
-    assert (
-        '<script type="application/json" id="viewer-data">' in (command.folder / "report" / "report.html").read_text()
-    )
-
-
-def test_evaluate_takes_any_adapter(command: Command, folder: Path) -> None:
-    adapter = next((folder / "artifacts" / "sft").glob("*/adapter"))
-    done = command("evaluate.py", f"adapter={adapter}", "name=mine", "model=tiny", *FEW_PROBLEMS)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert any(line.startswith("mine") for line in done.stdout.splitlines())
-    (row,) = json.loads((_run_dir(folder, "mine") / "results.json").read_text())["rows"]
-    assert row["actual_ratio"] is None  # nobody knows what an adapter from elsewhere was trained on
-
-
-def test_evaluate_draws_samples_beside_baselines_and_counts_in_another_tokenizer(
-    command: Command, folder: Path
-) -> None:
-    adapter = next((folder / "artifacts" / "sft").glob("*/adapter"))
-    (tokenizer,) = (folder / "artifacts" / "model").iterdir()
-    done = command(
-        "evaluate.py", f"adapter={adapter}", "name=drawn", "n=2", "ratio=0.5", "evaluation.baselines=[base,ratio_one]",
-        f"evaluation.reference_tokenizer={tokenizer}", "evaluation.budgets=[8,24]", "model=tiny", *FEW_PROBLEMS,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = json.loads((_run_dir(folder, "drawn") / "results.json").read_text())["rows"]
-    assert [(row["system"], row["target_ratio"]) for row in rows] == [("Base", 1.0), ("drawn", 1.0), ("drawn", 0.5)]
-    for row in rows:
-        assert (row["num_samples"], row["accuracy"]["n"], len(row["pass_at_k"])) == (2, 6, 2)
-        assert row["mean_reference_tokens"]["value"] == pytest.approx(row["mean_tokens"]["value"], rel=0.5)
-        assert [b["budget"] for b in row["accuracy_at_budgets"]] == [8, 24]
-    assert "6x2" in done.stdout
-    assert pq.read_metadata(_run_dir(folder, "drawn") / "predictions.parquet").num_rows == 36
-
-
-def test_compress_exports_own_data(command: Command, tmp_path: Path) -> None:
-    rows = [
-        {
-            "id": i,
-            "question": f"{i} + 1?",
-            "thinking": f"Okay. {i} + 1 = {i + 1}. Yes.",
-            "response": f"{i + 1}",
-            "answer": "",
-        }
-        for i in range(8)
-    ]
-    bad = [{"id": "x", "question": "q", "thinking": "", "response": "", "answer": ""}, {"id": "y"}]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows + bad) + "{broken\n")
-    done = command(
-        "compress.py", "data=jsonl", f"data.path={path}", "distill=overlap", "scorer=cts", "reference=none",
-        "ratio=0.5", "export=trl", f"output={tmp_path / 'out'}", "model=tiny",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "3 dropped" in done.stderr.replace("1 dropped", "") or done.stderr.count("1 dropped") == 3
-    assert "asked ratio 0.5" in done.stdout
-    assert list((tmp_path / "out").iterdir())
 
 
 def test_bad_file_is_an_error_before_a_model_is_loaded(command: Command, tmp_path: Path) -> None:
