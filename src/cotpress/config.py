@@ -33,7 +33,7 @@ from cotpress.evaluation.config import Baseline, EvaluationConfig
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
-from cotpress.plugins import store_choices
+from cotpress.plugins import check_loaded, store_choices
 from cotpress.prompts import check_marker
 from cotpress.scoring.config import ScorerConfig, Shard
 from cotpress.scoring.scorers.llmlingua_compat import llmlingua_settings
@@ -331,7 +331,7 @@ def to_objects(config: "DictConfig") -> EntryConfig:
     """Convert the composed configuration to plain objects, and check them.
 
     Raises:
-        ConfigError: A value is missing or out of range.
+        ConfigError: A value is missing or out of range, or a YAML names a plugin.
     """
     from omegaconf import OmegaConf
 
@@ -344,6 +344,7 @@ def to_objects(config: "DictConfig") -> EntryConfig:
     except AttributeError as error:  # a key added with +KEY that the schema does not have
         raise ConfigError(f"a key added with '+' is unknown: {error}. Fix: see --cfg job for the keys") from error
     assert isinstance(objects, EntryConfig)
+    check_loaded(objects.plugins)
     refuse_secrets(plain(objects))
     check_settings(objects)
     return objects

@@ -8,8 +8,10 @@ names it as an entry point of one of `GROUPS`.
 import importlib
 import importlib.metadata
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ConfigError
@@ -20,9 +22,75 @@ GROUPS = ("cotpress.scorers", "cotpress.data", "cotpress.benchmarks")
 CHOICES: dict[str, dict[str, type]] = {}  # settings classes by configuration group and name on the command line
 
 
-def add_choice(group: str, name: str, settings: type) -> None:
-    """Make settings selectable as `GROUP=NAME`, without a YAML; a YAML of that name takes precedence."""
-    CHOICES.setdefault(group, {})[name] = settings
+def add_choice(groups: Iterable[str], name: str, settings: type, base: type) -> None:
+    """Make settings selectable as `GROUP=NAME` for each of the groups, without a YAML.
+
+    Raises:
+        ConfigError: Another plugin has the name, or the settings are no dataclass that OmegaConf can hold, with a
+            default for every field, that derives from `base`.
+    """
+    for group in groups:
+        place = f"{group}={name}"
+        if not re.fullmatch(r"[\w-]+", name) or name == "null" or name.endswith("_schema"):
+            raise ConfigError(
+                f"{group}: a plugin registers the name '{name}', allowed: letters, digits, _ and -, but neither null "
+                "nor an end in _schema. Fix: another name"
+            )
+        if name in CHOICES.get(group, {}):
+            raise ConfigError(f"{place}: two plugins register this name. Fix: rename one of them, or load only one")
+        _check_settings_class(place, name, settings, base)
+        CHOICES.setdefault(group, {})[name] = settings
+
+
+def _check_settings_class(place: str, name: str, settings: Any, base: type) -> None:
+    from omegaconf import OmegaConf
+
+    shown = getattr(settings, "__name__", repr(settings))
+    # The fields of a class without the decorator are not part of the inherited `__dataclass_fields__`.
+    if not (isinstance(settings, type) and issubclass(settings, base) and "__dataclass_fields__" in vars(settings)):
+        raise ConfigError(
+            f"{place}: the settings {shown} are no dataclass that derives from {base.__name__}. "
+            f"Fix: @dataclass(kw_only=True, slots=True) above class {shown}({base.__name__})"
+        )
+    try:
+        OmegaConf.structured(settings(name=name))
+    except Exception as error:
+        key = getattr(error, "full_key", None)
+        problem = str(getattr(error, "msg", None) or error).partition("\n")[0]
+        raise ConfigError(
+            f"{place}: the settings {shown} cannot be used{f', field {key!r}' if key else ''}: {problem}. Allowed: "
+            "fields of type int, float, bool, str, Path, Enum, list, dict or dataclass, each with a default of its "
+            "type; omegaconf.MISSING is one that the command line has to give"
+        ) from error
+
+
+def check_names(conf: Path) -> None:
+    """Refuse plugins with the name of a choice in the configuration folder, whose YAML Hydra would take instead.
+
+    Raises:
+        ConfigError: A plugin has the name of an existing choice.
+    """
+    for group, choices in CHOICES.items():
+        for name, settings in choices.items():
+            if (conf / group / f"{name}.yaml").is_file():
+                raise ConfigError(
+                    f"{group}={name}: the plugin {settings.__module__} registers a name that cotpress has already. "
+                    f"Fix: another name; --help {group} lists those that are taken"
+                )
+
+
+def check_loaded(names: Sequence[str]) -> None:
+    """Refuse plugins that the composed configuration names and this process has not loaded.
+
+    Raises:
+        ConfigError: A YAML names a plugin.
+    """
+    for name in names:
+        if name not in sys.modules:
+            raise ConfigError(
+                f"plugins: got '{name}' from a YAML, but plugins are loaded before any YAML is read. "
+                f"Fix: name it on the command line, plugins=[{','.join(names)}]"
+            )
 
 
 def choice_lines(group: str) -> dict[str, str]:
@@ -38,8 +106,14 @@ def store_choices(store: Any) -> None:
 
 
 def plugin_names(arguments: Sequence[str]) -> list[str]:
-    """Module names in the argument `plugins=[...]` of a command line, which may begin with `+`."""
+    """Module names in the argument `plugins=[...]` of a command line, which may begin with `+`.
+
+    Raises:
+        ConfigError: The argument is `plugins=null`.
+    """
     values = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith("plugins=")]
+    if "null" in values:
+        raise ConfigError("plugins: got null, allowed: a list. Fix: plugins=[], or leave it out")
     return [name.strip(" '\"") for value in values for name in value.strip("[]").split(",") if name.strip(" '\"")]
 
 
@@ -57,19 +131,21 @@ def load_plugins(names: Sequence[str]) -> None:
     if names and os.getcwd() not in sys.path:  # noqa: PTH109
         sys.path.append(os.getcwd())  # noqa: PTH109 (child processes inherit it)
     for name in names:
-        _imported(f"plugins: module '{name}'", lambda name=name: importlib.import_module(name))
+        _imported(f"plugins: module '{name}'", name, lambda name=name: importlib.import_module(name))
     installed = importlib.metadata.entry_points()  # once: it reads the metadata of every installed package
     for entry in (entry for group in GROUPS for entry in installed.select(group=group)):
-        _imported(f"entry point '{entry.name}' of group '{entry.group}' ({entry.value})", entry.load)
+        _imported(f"entry point '{entry.name}' of group '{entry.group}' ({entry.value})", entry.module, entry.load)
 
 
-def _imported(what: str, load: Any) -> None:
+def _imported(what: str, module: str, load: Any) -> None:
     try:
         load()
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"{what} cannot be imported: {type(error).__name__}: {error}. Fix: the name of a module beside the working "
-            "directory or of an installed package, plugins=[NAME]"
-        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
+    except (Exception, SystemExit) as error:
+        fix = "correct the module, or leave it out"
+        if isinstance(error, ModuleNotFoundError) and error.name is not None:
+            fix = f"install the package that provides '{error.name}', which the module imports"
+            if f"{module}.".startswith(f"{error.name}."):
+                fix = "the name of a module in the working directory or of an installed package, plugins=[NAME]"
+        raise ConfigError(f"{what} cannot be imported: {type(error).__name__}: {error}. Fix: {fix}") from error

@@ -1,15 +1,34 @@
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from cotpress import plugins
+from cotpress.answers.extraction import Extractor
 from cotpress.config import register_schemas, to_objects
-from cotpress.errors import ConfigError
-from cotpress.plugins import choice_lines, load_plugins, plugin_names, without_plus
-from cotpress.scoring.table import SCORERS
+from cotpress.data import registry, stage
+from cotpress.data.config import (
+    BenchmarkConfig,
+    DataConfig,
+    JsonlBenchmarkConfig,
+    JsonlDataConfig,
+    PlantedDataConfig,
+    PublishedBenchmarkConfig,
+    SelfWrittenDataConfig,
+)
+from cotpress.data.registry import register_benchmark, register_data
+from cotpress.data.stage import problems, traces
+from cotpress.errors import ConfigError, DataError
+from cotpress.plugins import check_names, choice_lines, load_plugins, plugin_names, without_plus
+from cotpress.records import Problem, Trace
+from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
+from cotpress.scoring.table import SCORERS, register_scorer
+from cotpress.store.artifacts import ArtifactStore
 from support.commands import ROOT
 
 MODULE = '''
@@ -70,10 +89,39 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / f"{name}.py").write_text(MODULE.format(name=name), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(plugins, "CHOICES", {})
     load_plugins([name])
     yield name
     SCORERS.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registries of this test alone."""
+    monkeypatch.setattr(plugins, "CHOICES", {})
+    monkeypatch.setattr(registry, "SOURCES", {})
+    monkeypatch.setattr(stage, "SOURCES", registry.SOURCES)
+
+
+def _settings(base: type, **fields: Any) -> type:
+    """A settings class of its own, with fields of the given type and default."""
+    body = {"__annotations__": {name: kind for name, (kind, _) in fields.items()}, "__doc__": "Settings."}
+    return dataclass(kw_only=True)(type("Mine", (base,), body | {name: d for name, (_, d) in fields.items()}))
+
+
+def _trace(number: int, **changes: Any) -> Trace:
+    return Trace(**{"id": f"t{number}", "question": "q", "thinking": "so", "response": "r", "answer": "1", **changes})
+
+
+def _problem(number: int, **changes: Any) -> Problem:
+    return Problem(**{"id": f"p{number}", "question": "q", "answer": "B", **changes})
+
+
+def _plugin(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
+    name = f"plugin_{folder.name.replace('-', '_')}"
+    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return name
 
 
 def test_plugins_are_found_on_a_command_line() -> None:
@@ -104,9 +152,6 @@ def test_registered_choices_compose_without_a_yaml_and_have_help(module: str, tm
 
 
 def test_registered_sources_give_artifacts_that_depend_on_their_settings(module: str, tmp_path: Path) -> None:
-    from cotpress.data.stage import problems, traces
-    from cotpress.store.artifacts import ArtifactStore
-
     store, mine = ArtifactStore(tmp_path), sys.modules[module]
     few, more = (traces(mine.CountingConfig(name=module, upto=n), store) for n in (5, 6))
     assert [a.manifest["num_rows"] for a in (few, more)] == [5, 6]
@@ -115,10 +160,6 @@ def test_registered_sources_give_artifacts_that_depend_on_their_settings(module:
 
 
 def test_a_name_or_settings_class_is_registered_once(module: str) -> None:
-    from cotpress.data.registry import register_data
-    from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
-    from cotpress.scoring.table import register_scorer
-
     for name, settings in ((module, type("Other", (CtsConfig,), {})), ("other", CtsConfig)):
         with pytest.raises(ConfigError, match="has this name or these settings"):
             register_scorer(name, settings)(CtsScorer)
@@ -136,3 +177,186 @@ def test_installed_packages_name_their_modules_as_entry_points(monkeypatch: pyte
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda: EntryPoints(points))
     load_plugins([])
     assert loaded == ["a"]
+
+
+@pytest.mark.parametrize("base", [DataConfig, JsonlDataConfig, PlantedDataConfig, SelfWrittenDataConfig])
+def test_traces_of_settings_that_derive_from_a_built_in_source_are_the_plugins(base: type, tmp_path: Path) -> None:
+    settings = _settings(base)
+    register_data("mine", settings)(lambda config: [_trace(0), _trace(1)])
+    assert traces(settings(name="mine"), ArtifactStore(tmp_path)).manifest["num_rows"] == 2
+
+
+@pytest.mark.parametrize("base", [BenchmarkConfig, JsonlBenchmarkConfig, PublishedBenchmarkConfig])
+def test_problems_of_settings_that_derive_from_a_built_in_source_are_the_plugins(base: type, tmp_path: Path) -> None:
+    settings = _settings(base)
+    register_benchmark("mine", settings)(lambda config: [_problem(0)])
+    assert problems(settings(name="mine", max_new_tokens=8), ArtifactStore(tmp_path)).manifest["num_rows"] == 1
+
+
+def test_settings_of_a_built_in_source_cannot_be_registered() -> None:
+    for settings in (DataConfig, JsonlDataConfig):
+        with pytest.raises(ConfigError, match="belong to another source"):
+            register_data("mine", settings)(lambda config: [])
+
+
+@pytest.mark.parametrize(("register", "base"), [(register_data, DataConfig), (register_benchmark, BenchmarkConfig)])
+def test_two_sources_of_one_name_are_refused(register: Callable[..., Any], base: type) -> None:
+    register("mine", _settings(base))(lambda config: [])
+    with pytest.raises(ConfigError, match="=mine: two plugins register this name"):
+        register("mine", _settings(base))(lambda config: [])
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "null", "cts_schema"])
+def test_names_that_cannot_be_choices_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="Fix: another name"):
+        register_scorer(name, _settings(ScorerConfig))(CtsScorer)
+    assert name not in SCORERS
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"id": "t0"}], r"source 'mine', record 1: got a dict. Fix: yield Trace\(id=..., question=..., thinking="),
+        ([_trace(0), _problem(1)], "record 2: got a Problem"),
+        ([_trace(0), _trace(1), _trace(0)], "record 3: the id 't0' is that of an earlier record"),
+        ([_trace(0, id=0)], "record 1: id is of type int, allowed: str"),
+        ([], "source 'mine' gives no records"),
+        (None, "source 'mine' gives no records"),
+    ],
+)
+def test_unusable_records_of_a_source_are_one_message(
+    records: Iterable[Any] | None, message: str, tmp_path: Path
+) -> None:
+    settings = _settings(DataConfig)
+    register_data("mine", settings)(lambda config: records)  # type: ignore[arg-type,return-value]
+    with pytest.raises(DataError, match=message):
+        traces(settings(name="mine"), ArtifactStore(tmp_path))
+
+
+def test_a_benchmark_without_problems_is_refused(tmp_path: Path) -> None:
+    settings = _settings(BenchmarkConfig)
+    register_benchmark("mine", settings)(lambda config: [])
+    with pytest.raises(DataError, match="source 'mine' gives no records. Fix: its function yields Problem"):
+        problems(settings(name="mine"), ArtifactStore(tmp_path))
+
+
+def test_problems_keep_their_extractor_or_are_refused(tmp_path: Path) -> None:
+    letters = [_problem(0, extractor="letter")]
+    plain, lettered = _settings(BenchmarkConfig), _settings(BenchmarkConfig, extractor=(Extractor, Extractor.letter))
+    for name, settings in (("plain", plain), ("lettered", lettered)):
+        register_benchmark(name, settings)(lambda config: letters)
+    with pytest.raises(DataError, match="got extractor='letter'.*'math'. Fix: the field `extractor: Extractor = "):
+        problems(plain(name="plain"), ArtifactStore(tmp_path))
+    assert problems(lettered(name="lettered"), ArtifactStore(tmp_path)).manifest["num_rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "part_of_the_key"),
+    [("path", str, True), ("source", Path, True), ("source", Path | None, True), ("note", str, False)],
+)
+def test_the_content_of_files_in_path_fields_is_part_of_the_identity(
+    name: str, kind: Any, part_of_the_key: bool, tmp_path: Path
+) -> None:
+    settings = _settings(DataConfig, **{name: (kind, "")})
+    register_data("mine", settings)(lambda config: [_trace(0)])
+    file = tmp_path / "rows.txt"
+    config = settings(name="mine", **{name: file if kind is not str else str(file)})
+    keys = []
+    for text in ("one", "two", "two"):
+        file.write_text(text, encoding="utf-8")
+        keys.append(traces(config, ArtifactStore(tmp_path / "store")).key)
+    assert keys[1] == keys[2]
+    assert (keys[0] != keys[1]) == part_of_the_key
+
+
+def test_strict_is_part_of_the_identity_of_a_source(tmp_path: Path) -> None:
+    settings = _settings(DataConfig)
+    register_data("mine", settings)(lambda config: [_trace(0)])
+    strict, lax = (traces(settings(name="mine", strict=s), ArtifactStore(tmp_path)).key for s in (True, False))
+    assert strict != lax
+
+
+@pytest.mark.parametrize(("group", "name"), [("scorer", "head"), ("scorer", "llmlingua"), ("data", "planted")])
+def test_names_of_existing_choices_are_refused(group: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = ScorerConfig if group == "scorer" else DataConfig
+    plugins.add_choice([group], "new", _settings(base), base)
+    check_names(ROOT / "conf")
+    plugins.add_choice([group], name, _settings(base), base)
+    with pytest.raises(ConfigError, match=f"{group}={name}: the plugin .* registers a name that cotpress has already"):
+        check_names(ROOT / "conf")
+
+
+@dataclass(kw_only=True)
+class _WithoutDefaultConfig(DataConfig):
+    upto: int
+
+
+class _UndecoratedConfig(DataConfig):
+    upto: int = 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (_WithoutDefaultConfig, "data=mine: the settings _WithoutDefaultConfig cannot be used.*'upto'"),
+        (_settings(DataConfig, a=(int, "text")), "data=mine: the settings Mine cannot be used, field 'a'"),
+        (_settings(DataConfig, a=(set[int], field(default_factory=set))), "cannot be used, field 'a'"),
+        (_UndecoratedConfig, "_UndecoratedConfig are no dataclass that derives from DataConfig. Fix: @dataclass"),
+        (type("Plain", (), {}), "Plain are no dataclass that derives from DataConfig"),
+        (_settings(ScorerConfig), "Mine are no dataclass that derives from DataConfig"),
+        (3, "the settings 3 are no dataclass"),
+    ],
+)
+def test_unusable_settings_are_refused_when_they_are_registered(settings: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        register_data("mine", settings)(lambda config: [])
+    assert choice_lines("data") == {}
+    assert not registry.SOURCES
+
+
+def test_an_undecorated_settings_class_of_a_scorer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="are no dataclass that derives from ScorerConfig"):
+        register_scorer("mine", type("Undecorated", (CtsConfig,), {"extra": 1}))(CtsScorer)
+    assert "mine" not in SCORERS
+
+
+def test_errors_of_a_registration_name_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from cotpress.data.registry import register_data\nregister_data('mine', int)(print)\n"
+    name = _plugin(tmp_path, monkeypatch, text)
+    with pytest.raises(ConfigError, match=f"module '{name}': data=mine: the settings int are no dataclass"):
+        load_plugins([name])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import no_such_package.part", "Fix: install the package that provides 'no_such_package'"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit: 3. Fix: correct the module"),
+        ("from os import no_such_name", "cannot be imported: ImportError.*Fix: correct the module"),
+    ],
+)
+def test_a_module_that_fails_is_named_with_its_own_fix(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = _plugin(tmp_path, monkeypatch, text)
+    with pytest.raises(ConfigError, match=f"plugins: module '{name}'.*{message}"):
+        load_plugins([name])
+    for missing in ("no_such_plugin", "no_such_plugin.part"):
+        with pytest.raises(ConfigError, match="Fix: the name of a module in the working directory"):
+            load_plugins([missing])
+
+
+def test_null_is_no_list_of_plugins() -> None:
+    with pytest.raises(ConfigError, match="plugins: got null, allowed: a list"):
+        plugin_names(["plugins=null"])
+
+
+def test_plugins_of_a_yaml_are_refused_unless_the_command_line_names_them(module: str, tmp_path: Path) -> None:
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=[f"output_root={tmp_path}"])
+        config.plugins = [module]
+        assert to_objects(config).plugins == [module]
+        config.plugins = [module, "elsewhere"]
+        with pytest.raises(ConfigError, match=rf"got 'elsewhere' from a YAML.*plugins=\[{module},elsewhere\]"):
+            to_objects(config)

@@ -16,7 +16,7 @@ from cotpress.cli.completion import SWITCHES, shell_completion
 from cotpress.cli.help import help_page
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ConfigError, CotpressError
-from cotpress.plugins import load_plugins, plugin_names, without_plus
+from cotpress.plugins import check_names, load_plugins, plugin_names, without_plus
 from cotpress.store.paths import FIX, disk_problem
 from cotpress.store.redaction import check_readable, refuse_secrets, shown
 from cotpress.tasks import Task
@@ -34,6 +34,7 @@ def main(task: Task, conf: Path) -> None:
     try:
         sys.argv[1:] = without_plus(sys.argv[1:])
         load_plugins(plugin_names([*sys.argv[1:], *os.environ.get("COMP_LINE", "").split()]))
+        check_names(conf)
         if (text := _help(name, conf, sys.argv[1:])) is not None:
             sys.stdout.write(text)
             return
@@ -104,7 +105,7 @@ def _help(name: str, conf: Path, arguments: list[str]) -> str | None:
     """Help or tab completion, which need no configuration; None if neither is requested."""
     position = next((i for i, a in enumerate(arguments) if a in ("--help", "-h")), None)
     if position is not None:
-        return help_page(name, conf, arguments[position + 1 :])
+        return help_page(name, conf, [word for word in arguments[position + 1 :] if not word.startswith("plugins=")])
     return shell_completion(name, conf, arguments, os.environ) if set(SWITCHES) & set(arguments) else None
 
 

@@ -1,20 +1,24 @@
 """Sources of records, and decorators that add some from outside of the package (see `cotpress.plugins`)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
+from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, DataError
 from cotpress.plugins import add_choice
+from cotpress.records import Problem, Trace
+from cotpress.store.artifacts import file_sha256
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[[Any], Iterable[Any]])
 Identity = Callable[[Any], Mapping[str, Any]]
 
-_APPLIED_LATER = {f.name for base in (DataConfig, BenchmarkConfig) for f in fields(base)}
-"""Settings that the data stage applies itself, to every source."""
+_APPLIED_LATER = {f.name for base in (DataConfig, BenchmarkConfig) for f in fields(base)} - {"strict"}
+"""Settings that the data stage applies itself, to every source; `strict` is the source's own matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,13 @@ def register_data(name: str, settings: type[DataConfig], identity: Identity | No
     Args:
         name: Name on the command line.
         settings: Dataclass of its settings, a class of its own that derives from `DataConfig`.
-        identity: Everything that determines the records, such as a file's checksum; None: the settings of the class.
+        identity: Everything that determines the records; None: the settings of the class, and the checksums of the
+            files that its path fields name (fields with the name `path` or of type `Path`).
 
     Raises:
-        ConfigError: The settings belong to another source.
+        ConfigError: The settings belong to another source, or see `add_choice`.
     """
-    return _register(("data",), name, settings, identity)
+    return _register(("data",), name, settings, DataConfig, Trace, identity)
 
 
 def register_benchmark(
@@ -53,22 +58,62 @@ def register_benchmark(
 
     Arguments and errors as `register_data`, with `BenchmarkConfig`.
     """
-    return _register(("benchmark", "questions"), name, settings, identity)
+    return _register(("benchmark", "questions"), name, settings, BenchmarkConfig, Problem, identity)
 
 
-def _register(groups: Iterable[str], name: str, settings: type, identity: Identity | None) -> Callable[[F], F]:
-    def default(config: Any) -> Mapping[str, Any]:
-        return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in _APPLIED_LATER}
-
+def _register(
+    groups: Iterable[str], name: str, settings: type, base: type, record: type, identity: Identity | None
+) -> Callable[[F], F]:
     def register(function: F) -> F:
-        if settings in SOURCES or settings in (DataConfig, BenchmarkConfig):
+        if any(settings is kind for kind in SOURCES) or getattr(settings, "__module__", "") == base.__module__:
             raise ConfigError(
                 f"'{name}': the settings {settings.__name__} belong to another source. Fix: a class of its own"
             )
-        own = identity or default
-        SOURCES[settings] = lambda config: Source({"source": name, **own(config)}, lambda: function(config))
-        for group in groups:
-            add_choice(group, name, settings)
+        add_choice(groups, name, settings, base)
+        own = identity or _settings_and_files
+        SOURCES[settings] = lambda config: Source(
+            {"source": name, **own(config)}, lambda: _checked(name, config, function(config), record)
+        )
         return function
 
     return register
+
+
+def _settings_and_files(config: Any) -> dict[str, Any]:
+    """The settings of the class, and the checksums of files in its path fields: named `path`, or of type `Path`."""
+    own = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in _APPLIED_LATER}
+    hints = get_type_hints(type(config))
+    files: dict[str, list[str]] = {}
+    for name, value in own.items():
+        if name == "path" or Path in (hints[name], *get_args(hints[name])):
+            paths = map(Path, value if isinstance(value, list) else [value or ""])
+            files[name] = [file_sha256(path) for path in paths if path.is_file()]
+    return own | ({"sha256": files} if files else {})
+
+
+def _checked(name: str, config: Any, records: Iterable[Any] | None, kind: type) -> Iterator[Any]:
+    """Yield the records of a registered source; there are some, of the right class, with texts and ids of their own."""
+    texts = [f.name for f in fields(kind) if f.type == "str"]
+    ids: set[str] = set()
+    for number, record in enumerate(records or (), start=1):
+        where = f"source '{name}', record {number}"
+        if not isinstance(record, kind):
+            needed = ", ".join(f"{f.name}=..." for f in fields(kind) if f.default is MISSING)
+            raise DataError(f"{where}: got a {type(record).__name__}. Fix: yield {kind.__name__}({needed})")
+        for text in texts:
+            if not isinstance(value := getattr(record, text), str):
+                raise DataError(
+                    f"{where}: {text} is of type {type(value).__name__}, allowed: str. Fix: {text}=str(...)"
+                )
+        if record.id in ids:
+            raise DataError(f"{where}: the id '{record.id}' is that of an earlier record. Fix: give each its own id")
+        if isinstance(record, Problem) and record.extractor not in (Extractor.math.value, config.extractor.value):
+            raise DataError(
+                f"{where}: got extractor='{record.extractor}', but all problems have that of the settings, "
+                f"'{config.extractor.value}'. Fix: the field `extractor: Extractor = Extractor.{record.extractor}` in "
+                f"{type(config).__name__}"
+            )
+        ids.add(record.id)
+        yield record
+    if not ids:
+        raise DataError(f"source '{name}' gives no records. Fix: its function yields {kind.__name__} records")

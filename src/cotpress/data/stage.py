@@ -1,7 +1,8 @@
 """The data stage: training traces and benchmark problems as artifacts.
 
-A new source is a module that yields records, a schema in `config.py`, and a `case` here. The argument `group` is the
-configuration group of the settings, for messages; model and trainer are for self-written data.
+A new source is a module that yields records, a schema in `config.py`, and a `case` here; `registry` adds sources from
+outside. The argument `group` is the configuration group of the settings, for messages; model and trainer are for
+self-written data.
 """
 
 import dataclasses
@@ -53,7 +54,7 @@ def traces(
         DataError: The file is missing, has no usable row or (if strict) a bad one; or no trace is left for training.
         GenerationError: The server of self-written data fails.
     """
-    if isinstance(config, SelfWrittenDataConfig):
+    if isinstance(config, SelfWrittenDataConfig) and type(config) not in SOURCES:
         source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
         source = _trace_source(config, group)
@@ -119,6 +120,8 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
 
 
 def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
+    if type(config) in SOURCES:  # first: its settings may derive from those of a built-in source
+        return SOURCES[type(config)](config)
     match config:
         case PlantedDataConfig():
             values = planted.settings_of(config)
@@ -136,8 +139,6 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
             return Source(
                 identity, lambda: (_trace(row, column or "thinking") for row in reader), reader.dropped, reader.emptied
             )
-        case _ if type(config) in SOURCES:
-            return SOURCES[type(config)](config)
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
@@ -163,6 +164,8 @@ def _self_written(
 
 
 def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
+    if type(config) in SOURCES:  # first: its settings may derive from those of a built-in source
+        return SOURCES[type(config)](config)
     match config:
         case PlantedBenchmarkConfig():
             values = planted.settings_of(config)
@@ -183,8 +186,6 @@ def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
             file = published.local_file(config, group)
             identity = {**_file_identity(str(file)), **published.reading(config)}
             return Source(identity, lambda: published.problems(config, file, group))
-        case _ if type(config) in SOURCES:
-            return SOURCES[type(config)](config)
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 

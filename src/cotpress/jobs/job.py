@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, TrainConfig, to_objects
 from cotpress.devices.processes import Child, Outcome, follow, is_worker, stop
 from cotpress.errors import ConfigError, describe
-from cotpress.plugins import load_plugins
+from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
 from cotpress.report.stage import show_run
 from cotpress.store.artifacts import write_text_atomic
@@ -90,6 +90,7 @@ def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list
 
 
 def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, launcher: Any) -> JobNote:
+    load_plugins(plugin_names(note.overrides))  # in the worker of a launcher
     checked = to_objects(config)
     if isinstance(checked, CompressConfig):
         checked = replace(checked, output=own_output(checked.output, read_sweep(folder.parent), note.overrides))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cotpress.modeling.alignment import pool, tokenize_with_offsets
 from cotpress.modeling.segments import unit_ids
 from cotpress.records import ReadTrace, ScoredTrace, Trace, Unit
-from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig
+from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, TokenReadingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -137,7 +137,7 @@ def scored(
 ) -> ScoredTrace:
     """The record of a trace; its scores are the values, or the means over units if the settings have a `pooling`."""
     ids, offsets = tokens
-    unit = getattr(config, "pooling", Unit.token)
+    unit = config.pooling if isinstance(config, TokenReadingConfig) else Unit.token
     if unit is not Unit.token:
         values = pool(values, unit_ids(unit, trace.thinking, offsets))
     return ScoredTrace(

@@ -49,7 +49,7 @@ from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConf
 from cotpress.scoring.models import Models
 from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
-from cotpress.scoring.table import scorer_of
+from cotpress.scoring.table import scorer_identity, scorer_of
 from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain
 from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
 
@@ -100,7 +100,7 @@ class Tally:
             self.dropped[result] += 1
         else:
             self.num_tokens += len(result.token_ids)
-            self.num_in_windows += any(getattr(row, "in_windows", False) for row in (result, *sources))
+            self.num_in_windows += any(isinstance(row, ReadTrace) and row.in_windows for row in (result, *sources))
 
     def add(self, other: "Tally") -> None:
         """Count the traces of another tally as well."""
@@ -407,7 +407,7 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
     """
     config.check(has_reference=models.reference is not None)
     kind = scorer_of(config)
-    identity: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **kind.identity(config, models)}
+    identity: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **scorer_identity(config, models)}
     if issubclass(kind, TokenScorer):
         make = partial(kind.build, config, models)
         return ChunkJob("score", config.name, identity, make, traces, models.trainer, models.store)

@@ -1,8 +1,7 @@
 """The one table of scorers, and the decorator that adds a scorer from outside of the package."""
 
 from collections.abc import Callable
-from dataclasses import is_dataclass
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cotpress.errors import ConfigError
 from cotpress.plugins import add_choice
@@ -23,6 +22,9 @@ from cotpress.scoring.scorers.rho1_excess import Rho1Config, Rho1Scorer
 from cotpress.scoring.scorers.self_information import SelfInformationConfig, SelfInformationScorer
 from cotpress.scoring.scorers.step_entropy import StepEntropyConfig, StepEntropyScorer
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig, TokenskipScorer
+
+if TYPE_CHECKING:
+    from cotpress.scoring.models import Models
 
 S = TypeVar("S", bound=type[ScorerKind])
 
@@ -66,6 +68,14 @@ def scorer_of(config: ScorerConfig) -> type[ScorerKind]:
     raise ConfigError(f"scorer: no scorer for {type(config).__name__}. Fix: choose one, e.g. scorer=cts")
 
 
+def scorer_identity(config: ScorerConfig, models: "Models") -> dict[str, Any]:
+    """The `identity` of the scorer of some settings, for a mix with those of its parts."""
+    identity = scorer_of(config).identity(config, models)
+    if isinstance(config, MixConfig):
+        identity["parts"] = {name: scorer_identity(part, models) for name, part in config.weighted.items()}
+    return identity
+
+
 def num_passes(config: ScorerConfig) -> int | None:
     """Forward passes of the scoring model over each text; see `ScorerKind.passes`."""
     if isinstance(config, MixConfig):
@@ -83,22 +93,18 @@ def register_scorer(name: str, settings: type[ScorerConfig]) -> Callable[[S], S]
         settings: Dataclass of its settings; every scorer has a class of its own.
 
     Raises:
-        ConfigError: The name or the settings belong to another scorer, or the settings are no dataclass.
+        ConfigError: The name or the settings belong to another scorer, or see `add_choice`.
     """
 
     def register(scorer: S) -> S:
         taken = [n for n, entry in SCORERS.items() if n == name or entry.settings is settings]
         if taken:
             raise ConfigError(
-                f"register_scorer('{name}', {settings.__name__}): the scorer '{taken[0]}' has this name or these "
+                f"register_scorer('{name}'): the scorer '{taken[0]}' has this name or these "
                 "settings. Fix: another name, and a settings class of its own"
             )
-        if not is_dataclass(settings) or not issubclass(settings, ScorerConfig):
-            raise ConfigError(
-                f"register_scorer('{name}'): {settings.__name__} is no dataclass that derives from ScorerConfig"
-            )
+        add_choice(["scorer"], name, settings, ScorerConfig)
         SCORERS[name] = Entry(settings, scorer)
-        add_choice("scorer", name, settings)
         return scorer
 
     return register

@@ -89,11 +89,8 @@ class MixScorer(ScorerKind):
 
     @classmethod
     def identity(cls, config: Any, models: "Models") -> dict[str, Any]:
-        """See `ScorerKind`."""
-        from cotpress.scoring.table import scorer_of
-
-        parts = {name: scorer_of(part).identity(part, models) for name, part in config.weighted.items()}
-        return {"model": models.identity, "parts": parts}
+        """See `ScorerKind`; those of the parts are added by `scorer_identity`."""
+        return {"model": models.identity}
 
     def combine(self, trace: Trace, rows: Sequence[ScoredTrace | None]) -> ScoredTrace | str:
         """Compute the record of a trace from those of the weighted parts, or give the reason why it has none."""
