@@ -65,11 +65,7 @@ def _check_settings_class(place: str, name: str, settings: Any, base: type) -> N
 
 
 def check_names(conf: Path) -> None:
-    """Refuse plugins with the name of a choice in the configuration folder, whose YAML Hydra would take instead.
-
-    Raises:
-        ConfigError: A plugin has the name of an existing choice.
-    """
+    """Raise a `ConfigError` for a plugin with the name of a choice in the folder `conf`, whose YAML Hydra would take."""
     for group, choices in CHOICES.items():
         for name, settings in choices.items():
             if (conf / group / f"{name}.yaml").is_file():
@@ -80,11 +76,7 @@ def check_names(conf: Path) -> None:
 
 
 def check_loaded(names: Sequence[str]) -> None:
-    """Refuse plugins that the composed configuration names and this process has not loaded.
-
-    Raises:
-        ConfigError: A YAML names a plugin.
-    """
+    """Raise a `ConfigError` for a plugin of the composed configuration that this process has not loaded."""
     for name in names:
         if name not in sys.modules:
             raise ConfigError(
@@ -106,15 +98,10 @@ def store_choices(store: Any) -> None:
 
 
 def plugin_names(arguments: Sequence[str]) -> list[str]:
-    """Module names in the argument `plugins=[...]` of a command line, which may begin with `+`.
-
-    Raises:
-        ConfigError: The argument is `plugins=null`.
-    """
+    """Module names in the argument `plugins=[...]` of a command line, which may begin with `+`."""
     values = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith("plugins=")]
-    if "null" in values:
-        raise ConfigError("plugins: got null, allowed: a list. Fix: plugins=[], or leave it out")
-    return [name.strip(" '\"") for value in values for name in value.strip("[]").split(",") if name.strip(" '\"")]
+    names = [name.strip(" '\"") for value in values if value != "null" for name in value.strip("[]").split(",")]
+    return [name for name in names if name]
 
 
 def without_plus(arguments: Sequence[str]) -> list[str]:

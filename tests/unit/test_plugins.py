@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
 from cotpress import plugins
 from cotpress.answers.extraction import Extractor
+from cotpress.cli import app
+from cotpress.cli.errors import explain
 from cotpress.config import register_schemas, to_objects
 from cotpress.data import registry, stage
 from cotpress.data.config import (
@@ -236,7 +239,7 @@ def test_unusable_records_of_a_source_are_one_message(
 def test_a_benchmark_without_problems_is_refused(tmp_path: Path) -> None:
     settings = _settings(BenchmarkConfig)
     register_benchmark("mine", settings)(lambda config: [])
-    with pytest.raises(DataError, match="source 'mine' gives no records. Fix: its function yields Problem"):
+    with pytest.raises(DataError, match="source 'mine' gives no records"):
         problems(settings(name="mine"), ArtifactStore(tmp_path))
 
 
@@ -245,7 +248,7 @@ def test_problems_keep_their_extractor_or_are_refused(tmp_path: Path) -> None:
     plain, lettered = _settings(BenchmarkConfig), _settings(BenchmarkConfig, extractor=(Extractor, Extractor.letter))
     for name, settings in (("plain", plain), ("lettered", lettered)):
         register_benchmark(name, settings)(lambda config: letters)
-    with pytest.raises(DataError, match="got extractor='letter'.*'math'. Fix: the field `extractor: Extractor = "):
+    with pytest.raises(DataError, match=r"got extractor='letter'.*'math'. Fix: the field `extractor: Extractor = "):
         problems(plain(name="plain"), ArtifactStore(tmp_path))
     assert problems(lettered(name="lettered"), ArtifactStore(tmp_path)).manifest["num_rows"] == 1
 
@@ -347,8 +350,18 @@ def test_a_module_that_fails_is_named_with_its_own_fix(
 
 
 def test_null_is_no_list_of_plugins() -> None:
-    with pytest.raises(ConfigError, match="plugins: got null, allowed: a list"):
-        plugin_names(["plugins=null"])
+    assert plugin_names(["plugins=null"]) == []
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"), pytest.raises(HydraException) as raised:
+        compose("train", overrides=["plugins=null"])
+    assert explain(raised.value, "train", ROOT / "conf") == (
+        "plugins: got null, allowed: a value of its type; a list without elements is []"
+    )
+
+
+def test_help_of_a_group_may_be_followed_by_plugins(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = app._help("train", ROOT / "conf", ["--help", "scorer", f"plugins=[{module}]"])
+    assert shown is not None
+    assert f"{module} " in shown
 
 
 def test_plugins_of_a_yaml_are_refused_unless_the_command_line_names_them(module: str, tmp_path: Path) -> None:

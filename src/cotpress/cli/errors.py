@@ -95,6 +95,8 @@ def _top_keys(entry: str, conf: Path) -> set[str]:
 def _allowed(text: str) -> str:
     if "is not a ListConfig, list or tuple" in text:
         return "got a single value, allowed: a list. Fix: write it in brackets, KEY=[A,B]"
+    if "is not Optional" in text:
+        return "got null, allowed: a value of its type; a list without elements is []"
     if converted := re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text):
         kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
         return f"got '{converted[1]}', allowed: {kinds.get(converted[2], converted[2])}"

@@ -100,11 +100,9 @@ def _checked(name: str, config: Any, records: Iterable[Any] | None, kind: type) 
         if not isinstance(record, kind):
             needed = ", ".join(f"{f.name}=..." for f in fields(kind) if f.default is MISSING)
             raise DataError(f"{where}: got a {type(record).__name__}. Fix: yield {kind.__name__}({needed})")
-        for text in texts:
-            if not isinstance(value := getattr(record, text), str):
-                raise DataError(
-                    f"{where}: {text} is of type {type(value).__name__}, allowed: str. Fix: {text}=str(...)"
-                )
+        for text, value in ((text, getattr(record, text)) for text in texts):
+            if not isinstance(value, str):
+                raise DataError(f"{where}: {text} is of type {type(value).__name__}, allowed: str. Fix: {text}=str(..)")
         if record.id in ids:
             raise DataError(f"{where}: the id '{record.id}' is that of an earlier record. Fix: give each its own id")
         if isinstance(record, Problem) and record.extractor not in (Extractor.math.value, config.extractor.value):
