@@ -65,7 +65,7 @@ def _check_settings_class(place: str, name: str, settings: Any, base: type) -> N
 
 
 def check_names(conf: Path) -> None:
-    """Raise a `ConfigError` for a plugin with the name of a choice in the folder `conf`, whose YAML Hydra would take."""
+    """Raise a `ConfigError` for a plugin with the name of a choice in `conf`, whose YAML Hydra would take."""
     for group, choices in CHOICES.items():
         for name, settings in choices.items():
             if (conf / group / f"{name}.yaml").is_file():

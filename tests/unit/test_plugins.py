@@ -358,7 +358,7 @@ def test_null_is_no_list_of_plugins() -> None:
     )
 
 
-def test_help_of_a_group_may_be_followed_by_plugins(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_a_group_may_be_followed_by_plugins(module: str) -> None:
     shown = app._help("train", ROOT / "conf", ["--help", "scorer", f"plugins=[{module}]"])
     assert shown is not None
     assert f"{module} " in shown
