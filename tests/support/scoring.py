@@ -11,7 +11,7 @@ from cotpress.scoring.config import Condition, ReadBy, ScorerConfig, Template
 from cotpress.scoring.models import Models
 from cotpress.scoring.reader import ConditionReading, Reader
 from cotpress.scoring.scorers.mix import MixConfig
-from cotpress.scoring.table import scorer_of
+from cotpress.scoring.table import scorer_identity, scorer_of
 
 
 class Derived:
@@ -90,4 +90,4 @@ def models_of(base: Any, trainer: Any, store: Any, reference: Any = None, distil
 
 def identity_of(config: ScorerConfig, models: Models) -> dict[str, Any]:
     """Everything besides settings and traces that determines the scores."""
-    return scorer_of(config).identity(config, models)
+    return scorer_identity(config, models)

@@ -91,7 +91,7 @@ def _settings_and_files(config: Any) -> dict[str, Any]:
     return own | ({"sha256": files} if files else {})
 
 
-def _checked(name: str, config: Any, records: Iterable[Any] | None, kind: type) -> Iterator[Any]:
+def _checked(name: str, config: Any, records: Iterable[Any] | None, kind: type[Any]) -> Iterator[Any]:
     """Yield the records of a registered source; there are some, of the right class, with texts and ids of their own."""
     texts = [f.name for f in fields(kind) if f.type == "str"]
     ids: set[str] = set()
