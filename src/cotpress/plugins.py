@@ -42,7 +42,7 @@ def add_choice(groups: Iterable[str], name: str, settings: type, base: type) -> 
         CHOICES.setdefault(group, {})[name] = settings
 
 
-def _check_settings_class(place: str, name: str, settings: type[Any], base: type) -> None:
+def _check_settings_class(place: str, name: str, settings: type[Any], base: type[Any]) -> None:
     from omegaconf import OmegaConf
 
     shown = getattr(settings, "__name__", repr(settings))

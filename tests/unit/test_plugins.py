@@ -26,12 +26,15 @@ from cotpress.data.config import (
 from cotpress.data.registry import register_benchmark, register_data
 from cotpress.data.stage import problems, traces
 from cotpress.errors import ConfigError, DataError
+from cotpress.jobs import job
 from cotpress.plugins import check_names, choice_lines, load_plugins, plugin_names, without_plus
 from cotpress.records import Problem, Trace
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
 from cotpress.scoring.table import SCORERS, register_scorer
 from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.sweeps import JobNote, JobState
+from cotpress.tasks import COMPRESS, TRAIN
 from support.commands import ROOT
 
 MODULE = '''
@@ -373,3 +376,27 @@ def test_plugins_of_a_yaml_are_refused_unless_the_command_line_names_them(module
         config.plugins = [module, "elsewhere"]
         with pytest.raises(ConfigError, match=rf"got 'elsewhere' from a YAML.*plugins=\[{module},elsewhere\]"):
             to_objects(config)
+
+
+def test_the_worker_of_a_launcher_loads_the_plugins_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argument = f"plugins=[{_plugin(tmp_path, monkeypatch, '')}]"
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=[argument, f"output_root={tmp_path}"])
+    monkeypatch.setattr(job, "find_finished", lambda checked: (0.5, tmp_path))
+    note = JobNote(overrides=(argument,), state=JobState.running, started_at=0.0)
+    assert job._performed(note, config, TRAIN, tmp_path, {}).state is JobState.found
+
+
+def test_a_command_ends_with_one_message_if_a_plugin_has_the_name_of_a_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = _plugin(tmp_path, monkeypatch, MODULE.format(name="planted"))
+    monkeypatch.setattr(sys, "argv", ["compress.py", f"plugins=[{name}]", "data=planted"])
+    with pytest.raises(SystemExit) as ended:
+        app.main(COMPRESS, ROOT / "conf")
+    SCORERS.pop("planted")
+    assert ended.value.code == 2
+    assert f"data=planted: the plugin {name} registers a name that cotpress has already" in capsys.readouterr().err
