@@ -26,7 +26,7 @@ from cotpress.report.stage import show_run
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import Redacting, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
-from cotpress.tasks import PLAN, Result, Task
+from cotpress.tasks import PLAN, PLAN_FIX, Result, Task
 from cotpress.tasks.run_directory import circumstances, find_finished, note_finished, own_output, run_path
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list
 
 def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, launcher: Any) -> JobNote:
     checked = to_objects(config)
+    if isinstance(checked, TrainConfig) and checked.plan:
+        raise ConfigError(f"plan: got true in a multirun. {PLAN_FIX}")
     if isinstance(checked, CompressConfig):
         checked = replace(checked, output=own_output(checked.output, read_sweep(folder.parent), note.overrides))
     finished = find_finished(checked)
