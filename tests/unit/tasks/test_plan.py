@@ -93,6 +93,14 @@ def test_parts_that_depend_on_the_data_or_the_text_are_named() -> None:
     assert "1000 traces, as only reading the data would tell" in "\n".join(plan_task.not_counted(_config(*LONG)))
 
 
+def test_scoring_holds_no_weights_beside_the_merged_ones() -> None:
+    def weights(*overrides: str) -> float:
+        return next(usage for _, usage in plan_task.uses(_config("model=tiny", *overrides), None)).weights
+
+    written = writing_pass(_config("model=tiny").model, 20, 30).weights
+    assert weights("scorer=cts", "reference=lora") == weights("scorer=gogi", "reference=lora") == written
+
+
 def test_parts_of_the_run_are_those_of_its_settings() -> None:
     def parts(*overrides: str) -> list[str]:
         config = _config("model=tiny", *overrides)
