@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, TrainConfig, to_objects
+from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportConfig, TrainConfig, to_objects
 from cotpress.devices.processes import Child, Outcome, follow, is_worker, stop
 from cotpress.errors import ConfigError, describe
 from cotpress.plugins import load_plugins
@@ -197,7 +197,7 @@ class _JobLogHandler(logging.FileHandler):
 
 def _share_cores(config: EntryConfig, num_jobs: int) -> None:
     """Divide the cores among parallel jobs: several that each use all of them are slower than one after the other."""
-    trainer = getattr(config, "trainer", None)
+    trainer = None if isinstance(config, ReportConfig) else config.trainer
     if num_jobs != 1 and trainer is not None and trainer.num_threads is None:
         cores = os.cpu_count() or 1
         trainer.num_threads = max(1, cores // (num_jobs if num_jobs > 0 else cores))
