@@ -138,6 +138,7 @@ def test_every_experiment_of_a_multirun_is_replaced_by_its_part() -> None:
     words = ["-m", "experiment=tokenskip_gsm8k,cts_long_cot", "seed=1"]
     parts = "experiment=compress/tokenskip_gsm8k,compress/cts_long_cot"
     assert with_experiments(words, "compress", CONF) == ["-m", parts, "seed=1"]
+    assert with_experiments(["-m", "experiment=glob(*)"], "compress", CONF) == ["-m", "experiment=glob(*)"]
 
 
 @pytest.mark.parametrize("option", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
@@ -150,6 +151,13 @@ def test_experiment_of_an_own_folder_gives_its_part_to_every_script(option: str,
     config = to_objects(_compose("evaluate", words[1:]))
     assert isinstance(config, EvaluateConfig)
     assert (config.seed, config.benchmark.name) == (7, "gsm8k")
+
+
+def test_settings_that_a_choice_of_an_own_folder_lacks_are_dropped(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "few.yaml").write_text("defaults:\n  - planted\n  - _self_\nnum_traces: 9\n")
+    words = ["--config-dir", str(tmp_path), "experiment=tokenskip_gsm8k", "data=few"]
+    assert with_experiments(words, "train", CONF)[2] == "experiment=train/tokenskip_gsm8k"
 
 
 @pytest.mark.parametrize("entry", ["train", "compress", "fidelity"])
@@ -352,7 +360,11 @@ def test_settings_that_a_script_cannot_use_are_refused_at_once(
 
 def test_help_of_fidelity_lists_its_groups(tmp_path: Path) -> None:
     shown = _run("--help", script="fidelity.py", cwd=tmp_path).stdout
-    for line in ("  truth       what", "                *planted prmbench thought_anchors", "  scorer      how"):
+    for line in (
+        "  truth       traces with known importance",
+        "                *planted prmbench thought_anchors",
+        "  scorer      importance of each",
+    ):
         assert f"\n{line}" in shown
     assert "fidelity.py truth=thought_anchors truth.path=FILE" in shown
 

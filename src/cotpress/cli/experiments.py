@@ -43,7 +43,9 @@ def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[s
 
 
 def _is_experiment(override: "Override") -> bool:
-    return override.key_or_group == _KEY and not override.is_delete()
+    from hydra.core.override_parser.types import Glob
+
+    return override.key_or_group == _KEY and not override.is_delete() and not isinstance(override._value, Glob)
 
 
 @dataclasses.dataclass
@@ -55,7 +57,7 @@ class _Command:
     overrides: "list[Override]"
 
     def parts(self, value: Any) -> str:
-        """The parsed value of `experiment` as text, with parts for names."""
+        """The text of a parsed value of `experiment`, with the parts in place of the experiments."""
         from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 
         if isinstance(value, ChoiceSweep):
@@ -105,13 +107,12 @@ class _Command:
         return f"{self.entry}/{name}"
 
     def _lacks(self, place: str) -> bool:
-        """True for a key of other scripts only, and for one below a group of which the command line chooses others."""
+        """Return True for a key that only other scripts have, or no choice of its group on the command line."""
         group, _, key = place.partition(".")
-        if any(group in names for names in _KEYS.values()):
-            chosen = self._chosen.get(group, [])
-            lacking = [key.partition(".")[0] not in map(str, config[group]) for config in chosen if key]
-            return group not in _KEYS[self.entry] or (bool(lacking) and all(lacking))
-        return False
+        if group not in _KEYS[self.entry]:
+            return any(group in keys for keys in _KEYS.values())  # Hydra refuses a key of no script
+        chosen = self._chosen.get(group, []) if key else []
+        return bool(chosen) and all(key.partition(".")[0] not in map(str, config[group]) for config in chosen)
 
     @cached_property
     def _chosen(self) -> "dict[str, list[DictConfig]]":
@@ -123,7 +124,7 @@ class _Command:
 
         path = create_config_search_path(str(self.folders[0].resolve()))
         for folder in self.folders[1:]:
-            path.append("command-line", f"file://{folder}")
+            path.prepend("command-line", f"file://{folder}", "schema")  # before the schemas, as Hydra does
         loader = ConfigLoaderImpl(path)
         groups = {key for key in _KEYS[self.entry] if any((folder / key).is_dir() for folder in self.folders)}
         return {
