@@ -20,6 +20,7 @@ from cotpress.planning.measure import Writing, reading_pass, writing_pass
 from cotpress.planning.tables import gigabytes, smallest
 from cotpress.planning.training import Training
 from cotpress.planning.workload import Work, arithmetic_work, writing_work
+from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
 from cotpress.training.config import Method, TuneConfig
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,8 @@ GSM8K_TRAIN = 7473
 """Training questions of GSM8K."""
 VALUABLE_TOKENS = 8_000_000
 """Tokens that CTS's reference model is trained on in one epoch (arXiv 2505.17827)."""
+CTS_PASSES = len(CtsScorer(CtsConfig(name="cts")).readings())
+"""Readings of every text by the reference model; that without the answer is also the score of `llmlingua`."""
 PROBLEMS = {"gsm8k": 1319, "math500": 500, "aime24": 30, "gpqa_diamond": 198}
 BUDGETS = {"gsm8k": 512, "math500": 32768, "aime24": 32768, "gpqa_diamond": 32768}
 """Most tokens of an answer (`benchmark.max_new_tokens`)."""
@@ -140,20 +143,21 @@ def _cts(model: str) -> dict[str, list[Work]]:
         part for name in LONG_BENCHMARKS for part in _answers(model, name, [t for _, t in _printed(model, name)])
     ]
     ratios = [1.0, *(ratio for ratio in RATIOS for _ in ("llmlingua", "tokenskip", "cts"))]
-    return {**_reference(passes=3), "students": _full_students(model, ratios), "answers": answers}
+    return {**_reference(), "students": _full_students(model, ratios), "answers": answers}
 
 
 def _headline() -> dict[str, list[Work]]:
     """As many answers as the 7B model's rows of table 6 have: the paper prints no token counts for 14B."""
     tokens = [t for system, t in _printed("qwen7b", "gpqa_diamond") if system in ("Original", "cts")]
     answers = _answers("qwen14b", "gpqa_diamond", tokens)
-    return {**_reference(passes=2), "students": _full_students("qwen14b", [1.0, *RATIOS]), "answers": answers}
+    return {**_reference(), "students": _full_students("qwen14b", [1.0, *RATIOS]), "answers": answers}
 
 
-def _reference(passes: int) -> dict[str, list[Work]]:
-    """Training the 7B reference model, and its forward passes over all thinking: two for cts, one for llmlingua."""
+def _reference() -> dict[str, list[Work]]:
+    """Training the 7B reference model, and its forward passes over all thinking: two for cts, one of which llmlingua
+    shares."""
     model = ModelConfig(name="qwen7b", path=MODELS["qwen7b"])
-    texts, runs = VALUABLE_TOKENS // _tokens(), VALUABLE_TOKENS // _tokens() * passes
+    texts, runs = VALUABLE_TOKENS // _tokens(), VALUABLE_TOKENS // _tokens() * CTS_PASSES
     flops, share = runs * reading_pass(model, [_tokens()])[1], ASSUMED.scoring_utilisation
     return {
         "reference model": [_trained("qwen7b", Method.full, texts, _tokens())],

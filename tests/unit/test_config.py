@@ -27,6 +27,7 @@ from cotpress.config import (
     register_schemas,
     to_objects,
 )
+from cotpress.data.config import DataConfig, SelfWrittenDataConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline
 from cotpress.generation.config import ServerGenerationConfig
@@ -124,6 +125,61 @@ def test_experiment_that_sets_nothing_of_a_script_is_refused(tmp_path: Path) -> 
     assert with_experiments(["experiment=tuned", "x=1"], "train", tmp_path) == ["experiment=tuned", "x=1"]
     with pytest.raises(ConfigError, match=r"got 'tuned', but compress\.py has none .*: sft\. Fix: python train\.py"):
         with_experiments(["experiment=tuned"], "compress", tmp_path)
+
+
+@pytest.mark.parametrize("form", ["[tokenskip_gsm8k]", "'tokenskip_gsm8k'", '["tokenskip_gsm8k"]'])
+def test_experiment_works_in_brackets_and_in_quotes(form: str) -> None:
+    config = to_objects(_compose("evaluate", with_experiments([f"experiment={form}"], "evaluate", CONF)))
+    assert isinstance(config, EvaluateConfig)
+    assert (config.model.name, config.benchmark.name) == ("qwen7b", "gsm8k")
+
+
+def test_every_experiment_of_a_multirun_is_replaced_by_its_part() -> None:
+    words = ["-m", "experiment=tokenskip_gsm8k,cts_long_cot", "seed=1"]
+    parts = "experiment=compress/tokenskip_gsm8k,compress/cts_long_cot"
+    assert with_experiments(words, "compress", CONF) == ["-m", parts, "seed=1"]
+    assert with_experiments(["-m", "experiment=glob(*)"], "compress", CONF) == ["-m", "experiment=glob(*)"]
+
+
+@pytest.mark.parametrize("option", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+def test_experiment_of_an_own_folder_gives_its_part_to_every_script(option: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    own = "# @package _global_\ndefaults:\n  - tokenskip_gsm8k\n  - override /scorer: random\nseed: 7\n"
+    (tmp_path / "experiment" / "own.yaml").write_text(own)
+    words = with_experiments([option.format(tmp_path), "experiment=own"], "evaluate", CONF)
+    assert words[1] == "experiment=evaluate/own"
+    config = to_objects(_compose("evaluate", words[1:]))
+    assert isinstance(config, EvaluateConfig)
+    assert (config.seed, config.benchmark.name) == (7, "gsm8k")
+
+
+def test_settings_that_a_choice_of_an_own_folder_lacks_are_dropped(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "few.yaml").write_text("defaults:\n  - planted\n  - _self_\nnum_traces: 9\n")
+    words = ["--config-dir", str(tmp_path), "experiment=tokenskip_gsm8k", "data=few"]
+    assert with_experiments(words, "train", CONF)[2] == "experiment=train/tokenskip_gsm8k"
+
+
+@pytest.mark.parametrize("entry", ["train", "compress", "fidelity"])
+def test_settings_that_a_choice_on_the_command_line_lacks_are_dropped(entry: str) -> None:
+    def data(*words: str) -> DataConfig:
+        config = to_objects(_compose(entry, with_experiments(["experiment=tokenskip_gsm8k", *words], entry, CONF)))
+        assert isinstance(config, ScoringPipelineConfig)
+        assert config.model.chat.thinking_open == ""  # every model has this setting
+        return config.data
+
+    assert data("data=planted").name == "planted"
+    kept = data("data=self_written", "model=llama8b")
+    assert isinstance(kept, SelfWrittenDataConfig)
+    assert (kept.questions.name, kept.max_thinking_tokens) == ("gsm8k", 500)
+
+
+def test_misspelt_key_of_an_experiment_is_left_for_the_message_about_it(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "typo.yaml").write_text("# @package _global_\nseeed: 7\n")
+    for entry in ENTRIES:
+        words = ["--config-dir", str(tmp_path), "experiment=typo"]
+        assert with_experiments(words, entry, CONF) == words
 
 
 def test_mix_takes_any_scorer_as_a_part_under_its_own_name() -> None:
@@ -304,7 +360,11 @@ def test_settings_that_a_script_cannot_use_are_refused_at_once(
 
 def test_help_of_fidelity_lists_its_groups(tmp_path: Path) -> None:
     shown = _run("--help", script="fidelity.py", cwd=tmp_path).stdout
-    for line in ("  truth       what", "                *planted prmbench thought_anchors", "  scorer      how"):
+    for line in (
+        "  truth       traces with known importance",
+        "                *planted prmbench thought_anchors",
+        "  scorer      importance of each",
+    ):
         assert f"\n{line}" in shown
     assert "fidelity.py truth=thought_anchors truth.path=FILE" in shown
 

@@ -117,7 +117,11 @@ UNANSWERABLE = JsonlBenchmarkConfig(name="q", path="q.jsonl", max_new_tokens=9, 
         ("generation", _server(timeout_s=0.0), "generation.timeout_s: got 0.0, allowed: a number above 0"),
         ("planning", PlanConfig(device_gb=-1.0), "planning.device_gb: got -1.0, allowed: a number above 0"),
         ("planning", PlanConfig(reserve_gb=-1.0), "planning.reserve_gb: got -1.0, allowed: a number of at least 0"),
-        ("tracker", TrackerConfig(max_artifact_mb=0.0), "tracker.max_artifact_mb: got 0.0, allowed: a number above 0"),
+        (
+            "tracker",
+            TrackerConfig(max_artifact_mb=0.0),
+            "tracker.max_artifact_mb: got 0.0, allowed: a number above 0. Fix: tracker.artifacts=[] sends no files",
+        ),
         ("tracker", TrackerConfig(table_rows=-1), "tracker.table_rows: got -1, allowed: a whole number of at least 0"),
     ],
 )

@@ -145,7 +145,7 @@ def _compose(entry: str, conf: Path, earlier: Sequence[str]) -> tuple["DictConfi
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         overrides = []
         try:
-            settings = with_experiments([word for word in earlier if "=" in word], entry, conf)
+            settings = with_experiments([w for w in earlier if "=" in w and not w.startswith("-")], entry, conf)
             for override in OverridesParser.create().parse_overrides(settings):
                 text = str(override.input_line)
                 if override.is_sweep_override():  # every value has the same keys

@@ -11,6 +11,7 @@ from cotpress.cli.help import choices, defaults_of, groups_of
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.settings import RATIO_RANGE
+from cotpress.tasks import PLAN_FIX
 
 _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 """Packages that only read command lines and configurations."""
@@ -127,22 +128,29 @@ def _explain_override(text: str, entry: str, conf: Path) -> str:
 def _explain_unknown(key: str, entry: str, conf: Path) -> str:
     """Message for a key that the script does not have, or a group at a place without one."""
     group, _, place = key.partition("@")
-    places = _places(group, entry, conf) if (conf / group).is_dir() else []
+    places = _places(group, entry, conf) if (conf / group).is_dir() else {}
     if not places:
         name = group.partition(".")[0].partition("=")[0]
         return f"unknown key '{key}'.{did_you_mean(name, _top_keys(entry, conf))}"
+    if owners := places.get(key):
+        return f"{key}: the chosen {place.partition('.')[0]} has no such place. Allowed: with {', '.join(owners)}"
     wrong = f"no group '{group}' stands at '{place}'" if place else f"the group does not stand by itself in {entry}.py"
-    return f"{key}: {wrong}. Allowed: {', '.join(f'{p}=CHOICE' for p in places)}"
+    return f"{key}: {wrong}. Allowed: {', '.join(f'{p}=CHOICE' for p in sorted(places))}"
 
 
-def _places(group: str, entry: str, conf: Path) -> list[str]:
-    """The places of a group in the configurations of a script, as overridden: `model`, `model@reference.base`."""
+def _places(group: str, entry: str, conf: Path) -> dict[str, list[str]]:
+    """The places of a group in a script, as overridden (`model`, `model@reference.base`), with the choices that have
+    the place; without choices if it always exists.
+    """
     groups = groups_of(entry, conf)
-    places = {group} & set(groups)
-    for file in [conf / f"{entry}.yaml", *(f for g in groups for f in (conf / g).glob("*.yaml"))]:
-        owner = "" if file.parent == conf else f"{file.parent.name}."
-        places |= {f"{group}@{owner}{place}" for name, place, _ in defaults_of(file) if name == group and place}
-    return sorted(places)
+    places: dict[str, list[str]] = {group: []} if group in groups else {}
+    for file in [conf / f"{entry}.yaml", *sorted(f for g in groups for f in (conf / g).glob("*.yaml"))]:
+        owner = "" if file.parent == conf else file.parent.name
+        for name, place, _ in defaults_of(file):
+            if name == group and place:
+                owners = places.setdefault(f"{group}@{owner}{'.' * bool(owner)}{place}", [])
+                owners += [f"{owner}={file.stem}"] * bool(owner)
+    return places
 
 
 def check_options(arguments: Sequence[str], entry: str) -> None:
@@ -168,11 +176,19 @@ def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
 
 
 def check_plan_of_one(arguments: Sequence[str]) -> None:
-    """Raise a `ConfigError` for `plan=true` in a multirun, whose jobs end with a table of results."""
-    planned = any(re.fullmatch(r"plan=(true|yes|on|1)", argument, re.IGNORECASE) for argument in arguments)
-    several = [a for a in arguments if a in ("-m", "--multirun") or a.startswith("sweep=")]
-    if planned and several:
-        raise ConfigError(
-            f"plan=true plans one job, but '{several[0]}' asks for several. Fix: leave it out and give the settings of "
-            "one of them, e.g. experiment=cts_long_cot model=qwen7b data.path=FILE plan=true"
-        )
+    """Raise a `ConfigError` for `plan=true` in a multirun, whose jobs end with a table of results.
+
+    A `plan: true` in a file is seen by each job (`jobs.job`).
+    """
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    options = get_args_parser().parse_args(list(arguments))
+    settings = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(options.overrides)}
+    plan = settings.get("plan")
+    if plan is None or not (options.multirun or "sweep" in settings):
+        return
+    values = plan.sweep_iterator() if plan.is_choice_sweep() else [plan.value()]
+    if any(str(value).strip("'\"").lower() in ("true", "yes", "y", "on", "1") for value in values):
+        several = "-m" if options.multirun else settings["sweep"].input_line
+        raise ConfigError(f"plan=true plans one job, but '{several}' asks for several. {PLAN_FIX}")

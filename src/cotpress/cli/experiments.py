@@ -1,68 +1,151 @@
-"""`experiment=NAME` in every entry script: the part of the experiment that the script has groups for.
+"""`experiment=NAME` in every entry script: the part of the experiment that the script and its command line have.
 
-An experiment is written for the whole flow, and Hydra refuses to override a group that a script lacks. A script that
-lacks some gets a copy of the experiment without them, as the choice `experiment=SCRIPT/NAME`.
+An experiment is written for the whole flow, and Hydra refuses to override a group or a setting that is missing. A
+command that lacks some gets a copy of the experiment without them, as the choice `experiment=SCRIPT/NAME`.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError
 
-_KEY = "experiment="
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+_KEY = "experiment"
 
 
 def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[str]:
-    """Replace the experiments on the command line of a script by the parts of them that the script has.
+    """Replace the experiments on the command line of a script by the parts of them that the command has.
 
     Raises:
         ConfigError: An experiment sets nothing that the script has.
     """
+    if not any(argument.lstrip("+").startswith(f"{_KEY}=") for argument in arguments):
+        return list(arguments)
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    def parts(argument: str) -> str:
-        names = argument.removeprefix(_KEY).split(",")
-        return _KEY + ",".join(_part(name, entry, conf) for name in names)
+    options = get_args_parser().parse_args(list(arguments))
+    overrides = OverridesParser.create().parse_overrides(options.overrides)
+    folders = [conf, *([Path(options.config_dir).resolve()] if options.config_dir else [])]
+    for override in overrides:
+        if override.key_or_group == "hydra.searchpath" and isinstance(places := override.value(), list):
+            folders += [Path(str(place).removeprefix("file://")) for place in places]
+    command = _Command(entry, folders, overrides)
+    parts = {o.input_line: f"{o.get_key_element()}={command.parts(o._value)}" for o in overrides if _is_experiment(o)}
+    return [parts.get(argument, argument) for argument in arguments]
 
-    return [parts(argument) if argument.startswith(_KEY) else argument for argument in arguments]
+
+def _is_experiment(override: "Override") -> bool:
+    from hydra.core.override_parser.types import Glob
+
+    return override.key_or_group == _KEY and not override.is_delete() and not isinstance(override._value, Glob)
 
 
-def _part(name: str, entry: str, conf: Path) -> str:
-    """Store a script's part of an experiment in Hydra's config store; returns its name as a choice of the group."""
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import DictConfig, OmegaConf
+@dataclasses.dataclass
+class _Command:
+    """A command line: its script, the folders of its configuration, and its settings."""
 
-    file = conf / "experiment" / f"{name}.yaml"
-    if not file.is_file():
-        return name  # Hydra lists the choices, or finds it in another --config-dir
-    keys = {"hydra", *(f.name for f in dataclasses.fields(SCHEMAS[f"{entry}_schema"]))}
-    experiment = OmegaConf.load(file)
-    assert isinstance(experiment, DictConfig)
-    left_out = [str(key) for key in experiment if key not in keys and key != "defaults"]
-    defaults = []
-    for choice in experiment.pop("defaults", []):
-        if isinstance(choice, str):  # another experiment, or _self_
-            defaults.append(choice if choice == "_self_" else _part(choice, entry, conf).rpartition("/")[2])
-        elif (key := _top_key(*map(str, choice))) in keys:
-            defaults.append(choice)
-        else:
-            left_out.append(key)
-    if not left_out:
-        return name
-    kept = {key: value for key, value in experiment.items() if key in keys}
-    if not kept and not defaults:
-        raise ConfigError(
-            f"experiment: got '{name}', but {entry}.py has none of the settings that it changes: "
-            f"{', '.join(dict.fromkeys(left_out))}. Fix: python train.py experiment={name}"
+    entry: str
+    folders: list[Path]
+    overrides: "list[Override]"
+
+    def parts(self, value: Any) -> str:
+        """The text of a parsed value of `experiment`, with the parts in place of the experiments."""
+        from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+
+        if isinstance(value, ChoiceSweep):
+            return ",".join(map(self.parts, value.list))
+        if isinstance(value, list):
+            return f"[{','.join(map(self.parts, value))}]"
+        if isinstance(value, QuotedString):
+            return QuotedString(self.part(value.text), value.quote).with_quotes()
+        return self.part(value) if isinstance(value, str) else Override._get_value_element_as_str(value)
+
+    def part(self, name: str) -> str:
+        """Store the command's part of an experiment in Hydra's config store; returns its name as a choice."""
+        from hydra.core.config_store import ConfigStore
+        from omegaconf import OmegaConf
+
+        files = [folder / _KEY / f"{name}.yaml" for folder in self.folders]
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            return name  # Hydra lists the choices
+        experiment: Any = OmegaConf.to_container(OmegaConf.load(file))
+        left_out, defaults = [], []
+        for choice in experiment.pop("defaults", []):
+            if isinstance(choice, str) and choice != "_self_":  # another experiment
+                part = self.part(choice)
+                left_out += [choice] * (part != choice)
+                defaults.append(f"/{_KEY}/{part}")
+            elif isinstance(choice, str) or not self._lacks(place := _place(*choice)):
+                defaults.append(choice)
+            else:
+                left_out.append(place.partition(".")[0])
+        left_out += [key for key in experiment if self._lacks(key)]
+        kept = {key: value for key, value in experiment.items() if not self._lacks(key)}
+        for group in (key for key, value in kept.items() if isinstance(value, dict)):
+            settings = {key: value for key, value in kept[group].items() if not self._lacks(f"{group}.{key}")}
+            left_out += [group] * (len(settings) < len(kept[group]))
+            kept[group] = settings
+        if not left_out:
+            return name
+        if not kept and not defaults:
+            raise ConfigError(
+                f"experiment: got '{name}', but {self.entry}.py has none of the settings that it changes: "
+                f"{', '.join(dict.fromkeys(left_out))}. Fix: python train.py experiment={name}"
+            )
+        ConfigStore.instance().store(
+            group=f"{_KEY}/{self.entry}", name=name, node={"defaults": defaults, **kept}, package="_global_"
         )
-    ConfigStore.instance().store(
-        group=f"experiment/{entry}", name=name, node={"defaults": defaults, **kept}, package="_global_"
-    )
-    return f"{entry}/{name}"
+        return f"{self.entry}/{name}"
+
+    def _lacks(self, place: str) -> bool:
+        """Return True for a key that only other scripts have, or no choice of its group on the command line."""
+        group, _, key = place.partition(".")
+        if group not in _KEYS[self.entry]:
+            return any(group in keys for keys in _KEYS.values())  # Hydra refuses a key of no script
+        chosen = self._chosen.get(group, []) if key else []
+        return bool(chosen) and all(key.partition(".")[0] not in map(str, config[group]) for config in chosen)
+
+    @cached_property
+    def _chosen(self) -> "dict[str, list[DictConfig]]":
+        """The configuration with each choice on the command line, by group."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra._internal.utils import create_config_search_path
+        from hydra.core.override_parser.types import Glob
+        from hydra.types import RunMode
+
+        path = create_config_search_path(str(self.folders[0].resolve()))
+        for folder in self.folders[1:]:
+            path.prepend("command-line", f"file://{folder}", "schema")  # before the schemas, as Hydra does
+        loader = ConfigLoaderImpl(path)
+        groups = {key for key in _KEYS[self.entry] if any((folder / key).is_dir() for folder in self.folders)}
+        return {
+            o.key_or_group: [
+                loader.load_configuration(self.entry, [f"{o.key_or_group}={choice}"], RunMode.RUN)
+                for choice in (o.sweep_string_iterator() if o.is_choice_sweep() else [o.value()])
+            ]
+            for o in self.overrides
+            if o.key_or_group in groups and o.package is None and not o.is_delete() and not isinstance(o._value, Glob)
+        }
 
 
-def _top_key(choice: str) -> str:
-    """The key of the configuration below which a choice stands: `reference` for `override /model@reference.base`."""
+_KEYS = {
+    name.removesuffix("_schema"): {"hydra", *(f.name for f in dataclasses.fields(schema))}
+    for name, schema in SCHEMAS.items()
+    if "/" not in name
+}
+"""The keys of each script."""
+
+
+def _place(choice: str) -> str:
+    """The place in the configuration where a choice stands: `reference.base` for `override /model@reference.base`."""
     group, _, place = choice.removeprefix("override ").removeprefix("/").partition("@")
-    return (place or group).partition(".")[0].partition("/")[0]
+    return place or group.partition("/")[0]

@@ -33,7 +33,7 @@ USAGE = {
         ],
     ),
     "fidelity": (
-        "How well a scorer finds what is known to matter.",
+        "Agreement of a scorer with known importance.",
         [
             "python fidelity.py scorer=cts truth=planted",
             "python fidelity.py -m scorer=cts,tokenskip,random reference=none,lora",
@@ -51,22 +51,22 @@ USAGE = {
 }
 GROUPS = {
     "benchmark": "the problems that students are asked",
-    "compression": "how scores become kept tokens, at one ratio or at mixed ones",
+    "compression": "selection of the kept tokens by their scores, at one ratio or at mixed ones",
     "data": "traces to compress and to train on",
-    "distill": "the valuable part of a trace: what reference model and classifier learn from",
-    "evaluation": "which systems are compared, and how",
+    "distill": "the valuable part of a trace, on which reference model and classifier are trained",
+    "evaluation": "compared systems, and sampling of their answers",
     "experiment": "a named setting of all groups",
-    "generation": "who writes: the model in this process, or a server",
+    "generation": "backend that generates text: the model in this process, or a server",
     "model": "the student, and unless reference.base names another, the base of the reference model",
     "questions": "training questions of self-written data",
     "reference": "the model that scores: tuned on valuable parts, given, or none",
-    "scorer": "how important each thinking token is",
-    "sft": "how students are tuned",
+    "scorer": "importance of each thinking token",
+    "sft": "tuning of the students",
     "sweep": "a named multirun",
-    "tracker": "where metrics go besides the run directory",
+    "tracker": "destination of metrics besides the run directory",
     "trainer": "device, batch sizes, threads",
-    "truth": "what is known to matter, to judge scorers by",
-    "tune": "what is trained of a model: adapters, all weights, or nothing",
+    "truth": "traces with known importance, to judge scorers by",
+    "tune": "trained part of a model: adapters, all weights, or nothing",
 }
 """Purpose of each configuration group."""
 PLAN = "  plan=true          memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"

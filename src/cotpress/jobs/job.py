@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, TrainConfig, to_objects
+from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportConfig, TrainConfig, to_objects
 from cotpress.devices.processes import Child, Outcome, follow, is_worker, stop
 from cotpress.errors import ConfigError, describe
 from cotpress.plugins import load_plugins, plugin_names
@@ -26,7 +26,7 @@ from cotpress.report.stage import show_run
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import Redacting, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
-from cotpress.tasks import PLAN, Result, Task
+from cotpress.tasks import PLAN, PLAN_FIX, Result, Task
 from cotpress.tasks.run_directory import circumstances, find_finished, note_finished, own_output, run_path
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list
 def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, launcher: Any) -> JobNote:
     load_plugins(plugin_names(note.overrides))  # in the worker of a launcher
     checked = to_objects(config)
+    if isinstance(checked, TrainConfig) and checked.plan:
+        raise ConfigError(f"plan: got true in a multirun. {PLAN_FIX}")
     if isinstance(checked, CompressConfig):
         checked = replace(checked, output=own_output(checked.output, read_sweep(folder.parent), note.overrides))
     finished = find_finished(checked)
@@ -196,7 +198,7 @@ class _JobLogHandler(logging.FileHandler):
 
 def _share_cores(config: EntryConfig, num_jobs: int) -> None:
     """Divide the cores among parallel jobs: several that each use all of them are slower than one after the other."""
-    trainer = getattr(config, "trainer", None)
+    trainer = None if isinstance(config, ReportConfig) else config.trainer
     if num_jobs != 1 and trainer is not None and trainer.num_threads is None:
         cores = os.cpu_count() or 1
         trainer.num_threads = max(1, cores // (num_jobs if num_jobs > 0 else cores))

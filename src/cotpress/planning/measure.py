@@ -359,16 +359,15 @@ def _several(model: Any, lengths: Sequence[int]) -> Sequence[int]:
     return [lengths[0] - 1, 1] if cut else lengths
 
 
-def reading_pass(config: ModelConfig, lengths: Sequence[int], tune: TuneConfig | None = None) -> tuple[Usage, float]:
+def reading_pass(config: ModelConfig, lengths: Sequence[int]) -> tuple[Usage, float]:
     """Memory and operations of reading packed texts for the log-probabilities of their tokens.
 
-    `lengths` are the tokens of the texts; `tune` is the recipe of an adapter on top of the model.
+    `lengths` are the tokens of the texts. An adapter needs nothing more, as it is merged into the weights.
     """
 
     def measure(model: Any) -> Sequence[float]:
-        model = (model if tune is None else make_trainable(model, tune)).eval()
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            fill(model)
+            fill(model.eval())
             memory, counter = _Memory(), _counter()
             memory.track_external(model)
             with memory, counter:

@@ -1,12 +1,12 @@
 """The one table of scorers, and the decorator that adds a scorer from outside of the package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cotpress.errors import ConfigError
 from cotpress.plugins import add_choice
 from cotpress.scoring.base import ReadingScorer, ScorerKind
-from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.config import ReadingConfig, ScorerConfig
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
 from cotpress.scoring.scorers.entropy import EntropyConfig, EntropyScorer
@@ -77,12 +77,26 @@ def scorer_identity(config: ScorerConfig, models: "Models") -> dict[str, Any]:
 
 
 def num_passes(config: ScorerConfig) -> int | None:
-    """Forward passes of the scoring model over each text; see `ScorerKind.passes`."""
-    if isinstance(config, MixConfig):
-        passes = [num_passes(part) for part in config.weighted.values()]
-        return None if None in passes else sum(n or 0 for n in passes)
-    scorer = scorer_of(config)
-    return len(scorer(config).readings()) if issubclass(scorer, ReadingScorer) else scorer.passes
+    """Forward passes of the scoring model over each text; see `ScorerKind.passes`. Parts of a mix share readings."""
+    readings, others = set(), 0
+    for part in _parts(config):
+        scorer = scorer_of(part)
+        if issubclass(scorer, ReadingScorer) and isinstance(part, ReadingConfig):
+            readings |= {(part.template, *reading) for reading in scorer(part).readings()}
+        elif scorer.passes is None:
+            return None
+        else:
+            others += scorer.passes
+    return len(readings) + others
+
+
+def _parts(config: ScorerConfig) -> Iterator[ScorerConfig]:
+    """The scorers that a mix, also one of mixes, is computed from; any other scorer itself."""
+    if not isinstance(config, MixConfig):
+        yield config
+        return
+    for part in config.weighted.values():
+        yield from _parts(part)
 
 
 def register_scorer(name: str, settings: type[ScorerConfig]) -> Callable[[S], S]:

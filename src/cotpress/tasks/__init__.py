@@ -73,3 +73,8 @@ FIDELITY = Task(name="fidelity", load=_fidelity, preload="cotpress.tasks.fidelit
 REPORT = Task(name="report", load=_report, preload="cotpress.tasks.report")
 PLAN = Task(name="train", load=_plan, preload="cotpress.tasks.plan")
 """The task of `train.py plan=true`."""
+PLAN_FIX = (
+    "Fix: leave out -m and sweep, and give the settings of one job, e.g. "
+    "experiment=cts_long_cot model=qwen7b data.path=FILE plan=true"
+)
+"""End of the messages that refuse to plan several jobs."""

@@ -15,8 +15,10 @@ from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfi
 from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
-from cotpress.devices.launch import set_up_torch
+from cotpress.devices.config import offload_error
+from cotpress.devices.launch import num_local_devices, set_up_torch
 from cotpress.distill.stage import distill
+from cotpress.errors import ConfigError
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
@@ -48,6 +50,8 @@ class Scoring(Generic[ScoringT]):
 
     def __init__(self, config: ScoringT, tracker: Tracker) -> None:
         self._config, self._tracker = config, tracker
+        if num_local_devices(config.trainer) == 1 and config.trainer.offload:  # `devices=null` may be a single one
+            raise ConfigError(offload_error(config.trainer))
         set_up_torch(config.trainer)
         if isinstance(config.reference, SavedReferenceConfig):
             find_saved(Path(config.reference.path))  # a missing reference model is an error before any other work

@@ -19,7 +19,7 @@ from cotpress.planning.tables import show_hours, show_training, show_uses
 from cotpress.planning.training import Training
 from cotpress.planning.workload import Work
 from cotpress.scoring.table import num_passes
-from cotpress.training.config import Method, SavedReferenceConfig, TuneConfig
+from cotpress.training.config import SavedReferenceConfig, TuneConfig
 
 
 def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
@@ -74,7 +74,7 @@ def uses(config: TrainConfig, writing: Writing | None) -> Iterator[tuple[str, Us
     if num_passes(config.scorer) != 0:
         length = _trace_tokens(config)
         lengths = [length] * max(config.trainer.tokens_per_batch // length, 1)
-        usage, _ = reading_pass(config.scoring_model, lengths, _adapter(config))
+        usage, _ = reading_pass(config.scoring_model, lengths)
         yield f"score with {config.scoring_model.name}", usage
     if writing is not None:
         rows = _rows(config)
@@ -110,7 +110,7 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
             "scores",
             assumed,
             tokens=readings * tokens,
-            flops=readings * reading_pass(config.scoring_model, [tokens], _adapter(config))[1],
+            flops=readings * reading_pass(config.scoring_model, [tokens])[1],
             utilisation=assumed.scoring_utilisation,
         )
     if Baseline.original in config.evaluation.baselines:
@@ -136,8 +136,3 @@ def _rows(config: TrainConfig) -> int:
     """Answers that are written at once."""
     room = config.planning.prompt_tokens + config.benchmark.max_new_tokens
     return max(config.trainer.generation_tokens // room, 1)
-
-
-def _adapter(config: TrainConfig) -> TuneConfig | None:
-    tune = config.reference.tune
-    return tune if tune.method is Method.lora else None

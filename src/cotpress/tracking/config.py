@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
-from cotpress.settings import Natural, Positive
+from cotpress.settings import Natural, Rule
+
+_ABOVE_0 = Rule(lambda number: number > 0, "a number above 0. Fix: tracker.artifacts=[] sends no files")
 
 
 class TrackerKind(Enum):
@@ -40,7 +43,7 @@ class TrackerConfig:
     """W&B team or user."""
     artifacts: list[ArtifactKind] = field(default_factory=lambda: list(ArtifactKind))
     """Stage outputs that are sent; an empty list sends no files."""
-    max_artifact_mb: Positive = 200.0
+    max_artifact_mb: Annotated[float, _ABOVE_0] = 200.0
     """Largest stage output that is sent, in megabytes (10^6 bytes); the log names larger ones."""
     table_rows: Natural = 2000
     """Most rows of each table of predictions and of tokens; 0 sends no tables."""

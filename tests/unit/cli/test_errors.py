@@ -108,6 +108,13 @@ def test_number_as_the_choice_of_a_group_is_refused_in_one_message(setting: str)
     assert "GROUP=CHOICE with the name of a choice" in message
 
 
+def test_group_without_a_place_in_the_chosen_data_names_the_data_with_one() -> None:
+    with pytest.raises(Exception, match="questions") as caught:
+        compose("train", overrides=["data=planted", "questions@data.questions=gsm8k"])
+    message = explain(caught.value, "train", ROOT / "conf")
+    assert message == "questions@data.questions: the chosen data has no such place. Allowed: with data=self_written"
+
+
 @pytest.mark.slow
 def test_another_primary_configuration_is_refused(command: Command) -> None:
     done = command("train.py", "--config-name", "foo")

@@ -20,12 +20,14 @@ from cotpress.planning.workload import (
     rows_that_fit,
     writing_work,
 )
+from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.scorers.cts import CtsConfig
 from cotpress.scoring.scorers.entropy import EntropyConfig
 from cotpress.scoring.scorers.greedy_nll import GreedyNllConfig
 from cotpress.scoring.scorers.mix import MixConfig
 from cotpress.scoring.scorers.random import RandomConfig
 from cotpress.scoring.scorers.reference_likelihood import ReferenceLikelihoodConfig
+from cotpress.scoring.scorers.self_information import SelfInformationConfig
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.scoring.table import num_passes
 
@@ -58,6 +60,16 @@ def test_passes_are_those_of_the_scorer() -> None:
     assert num_passes(parts["c"]) is None
     assert num_passes(MixConfig(name="m", parts=parts, weights={"a": 1.0, "b": 1.0, "c": 0.0})) == 3
     assert num_passes(MixConfig(name="m", parts=parts, weights={"a": 1.0, "b": 0.0, "c": 1.0})) is None
+
+
+def test_parts_of_a_mix_share_their_readings() -> None:
+    plain = SelfInformationConfig(name="llmlingua", condition=Condition.none)
+    answer = SelfInformationConfig(name="i", condition=Condition.answer)
+    inner = MixConfig(name="m", parts={"plain": plain, "answer": answer}, weights={"plain": 1.0, "answer": 1.0})
+    assert num_passes(inner) == 2
+    assert num_passes(MixConfig(name="m", parts={"a": CtsConfig(name="a"), "b": inner}, weights={"a": 1, "b": 1})) == 2
+    other = replace(plain, template=Template.plain)
+    assert num_passes(MixConfig(name="m", parts={"a": plain, "b": other}, weights={"a": 1.0, "b": 1.0})) == 2
 
 
 def test_hours_are_operations_over_the_reached_share_of_the_cards_arithmetic() -> None:

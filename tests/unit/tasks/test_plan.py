@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cotpress.cli.errors import check_plan_of_one
 from cotpress.config import TrainConfig, register_schemas, to_objects
-from cotpress.errors import ModelError
+from cotpress.errors import ConfigError, ModelError
+from cotpress.jobs.job import run_in_sweep
 from cotpress.planning.measure import writing_pass
+from cotpress.store.sweeps import JobState, read_note
+from cotpress.tasks import TRAIN
 from cotpress.tasks import plan as plan_task
 from cotpress.tasks.run_directory import run_path
 
@@ -89,6 +93,14 @@ def test_parts_that_depend_on_the_data_or_the_text_are_named() -> None:
     assert "1000 traces, as only reading the data would tell" in "\n".join(plan_task.not_counted(_config(*LONG)))
 
 
+def test_scoring_holds_no_weights_beside_the_merged_ones() -> None:
+    def weights(*overrides: str) -> float:
+        return next(usage for _, usage in plan_task.uses(_config("model=tiny", *overrides), None)).weights
+
+    written = writing_pass(_config("model=tiny").model, 20, 30).weights
+    assert weights("scorer=cts", "reference=lora") == weights("scorer=gogi", "reference=lora") == written
+
+
 def test_parts_of_the_run_are_those_of_its_settings() -> None:
     def parts(*overrides: str) -> list[str]:
         config = _config("model=tiny", *overrides)
@@ -136,6 +148,27 @@ def test_plan_of_several_jobs_is_refused(several: str, tmp_path: Path) -> None:
     done = _train(several, "plan=true", cwd=tmp_path)
     assert done.returncode == 2
     assert f"plan=true plans one job, but '{several}' asks for several. Fix:" in done.stderr
+
+
+@pytest.mark.parametrize("plan", ["++plan=true", "+plan=true", "plan=y", "plan='true'", "plan=true,false", "plan=1"])
+@pytest.mark.parametrize("several", ["-m", "sweep=scorers"])
+def test_plan_of_several_jobs_is_refused_in_every_spelling(plan: str, several: str) -> None:
+    with pytest.raises(ConfigError, match=f"plan=true plans one job, but '{several}' asks for several. Fix:"):
+        check_plan_of_one([several, "model=tiny", plan])
+    check_plan_of_one([plan])
+    check_plan_of_one([several, "plan=false"])
+
+
+@pytest.mark.parametrize("plan", ["plan=true", "++plan=true", "plan='true'", "plan=y"])
+def test_job_of_a_multirun_trains_nothing_if_it_is_planned(plan: str, tmp_path: Path) -> None:
+    config = compose("train", overrides=["model=tiny", f"output_root={tmp_path}", plan])
+    launcher = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
+    run_in_sweep(config, TRAIN, tmp_path / "sweep" / "0", [plan], launcher)
+    note = read_note(tmp_path / "sweep" / "0")
+    assert note is not None
+    assert note.state is JobState.failed
+    assert str(note.error).startswith("plan: got true in a multirun. Fix: leave out -m")
+    assert not list(tmp_path.rglob("runs"))
 
 
 def test_help_lists_the_plan(tmp_path: Path) -> None:

@@ -178,8 +178,16 @@ def classifier_identity(config: TokenskipConfig, distilled: Artifact | None) -> 
             "scorer.train=true trains the classifier on the distilled labels, and there are none. "
             "Fix: run with the distill stage, or give a published classifier: scorer.train=false scorer.path=HUB_ID"
         )
-    settings = ("learning_rate", "epochs", "trained_layers", "batch_size", "window_tokens", "seed")
-    return {"encoder": encoder, "distilled": distilled.key, **{name: getattr(config, name) for name in settings}}
+    return {
+        "encoder": encoder,
+        "distilled": distilled.key,
+        "learning_rate": config.learning_rate,
+        "epochs": config.epochs,
+        "trained_layers": config.trained_layers,
+        "batch_size": config.batch_size,
+        "window_tokens": config.window_tokens,
+        "seed": config.seed,
+    }
 
 
 def build_classifier(
