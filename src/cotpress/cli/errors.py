@@ -176,10 +176,7 @@ def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
 
 
 def check_plan_of_one(arguments: Sequence[str]) -> None:
-    """Raise a `ConfigError` for `plan=true` in a multirun, whose jobs end with a table of results.
-
-    A `plan: true` in a file is seen by each job (`jobs.job`).
-    """
+    """Raise a `ConfigError` for `plan=true` in a multirun; a job refuses the `plan: true` of a file (`jobs.job`)."""
     from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

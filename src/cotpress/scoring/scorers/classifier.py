@@ -178,16 +178,8 @@ def classifier_identity(config: TokenskipConfig, distilled: Artifact | None) -> 
             "scorer.train=true trains the classifier on the distilled labels, and there are none. "
             "Fix: run with the distill stage, or give a published classifier: scorer.train=false scorer.path=HUB_ID"
         )
-    return {
-        "encoder": encoder,
-        "distilled": distilled.key,
-        "learning_rate": config.learning_rate,
-        "epochs": config.epochs,
-        "trained_layers": config.trained_layers,
-        "batch_size": config.batch_size,
-        "window_tokens": config.window_tokens,
-        "seed": config.seed,
-    }
+    training = {name: value for name, value in config.identity().items() if name not in ("name", "path", "train")}
+    return {"encoder": encoder, "distilled": distilled.key, **training}
 
 
 def build_classifier(
