@@ -1,4 +1,8 @@
-"""cts and self_information against numbers that independent code computed with a real model."""
+"""cts and self_information against numbers that independent code computed with a real model.
+
+`golden.jsonl` holds two short texts of our own: plain forward passes of transformers over SmolLM2 in float32, in the
+layout of the golden files beside the checkout, whose long texts are not part of the project.
+"""
 
 import json
 from pathlib import Path
@@ -17,11 +21,11 @@ from support.scoring import reading_scorer
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 PLAIN = {"template": Template.plain, "read_by": ReadBy.base}
-pytestmark = pytest.mark.shared
+FIELDS = ("id", "question", "thinking", "response")
 
 
-def read_rows(name):
-    return [json.loads(line) for line in (SHARED / name).read_text(encoding="utf-8").split("\n") if line]
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +33,9 @@ def golden():
     """Pairs of a golden row and its trace, shortest first."""
     if not SHARED.is_dir():
         pytest.skip("the data folder is not beside the checkout")
-    data = {row["id"]: row for row in read_rows("data/long_cot_ci.jsonl")}
-    rows = sorted(read_rows("golden/cts_logprobs_smollm2.jsonl"), key=lambda row: len(row["token_ids"]))
-    fields = ("id", "question", "thinking", "response")
-    return [(row, Trace(**{k: data[row["id"]][k] for k in fields}, answer="")) for row in rows]
+    data = {row["id"]: row for row in read_rows(SHARED / "data/long_cot_ci.jsonl")}
+    rows = sorted(read_rows(SHARED / "golden/cts_logprobs_smollm2.jsonl"), key=lambda row: len(row["token_ids"]))
+    return [(row, Trace(**{k: data[row["id"]][k] for k in FIELDS}, answer="")) for row in rows]
 
 
 def cut(pair, tokenizer, num_tokens):
@@ -66,12 +69,20 @@ def assert_agrees(pairs, condition, smollm2):
         assert spearmanr(ours, theirs).statistic > 0.9999
 
 
+@pytest.mark.parametrize("condition", Condition)
+def test_short_texts_of_our_own_agree(condition, smollm2):
+    rows = read_rows(Path(__file__).with_name("golden.jsonl"))
+    assert_agrees([(row, Trace(**{k: row[k] for k in FIELDS}, answer="")) for row in rows], condition, smollm2)
+
+
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", Condition)
 def test_beginning_of_the_shortest_text_agrees(condition, golden, smollm2):
     assert_agrees([cut(golden[0], smollm2.tokenizer, 100)], condition, smollm2)
 
 
+@pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("condition", Condition)
