@@ -57,7 +57,10 @@ def agreement(one: Sequence[ScoredTrace], other: Sequence[ScoredTrace], ratios: 
         raise DataError(f"none of {len(pairs)} traces has two tokens with different scores: nothing to compare")
     correlations = [float(spearmanr(a.scores, b.scores).statistic) for a, b in ranked]
     lengths = np.array([len(a.scores) for a, _ in pairs], dtype=np.int64)
-    orders = [rank_many(np.concatenate([scored.scores for scored in scores]), lengths) for scores in (one, other)]
+    offsets = np.concatenate([scored.offsets for scored in one])
+    orders = [
+        rank_many(np.concatenate([scored.scores for scored in scores]), offsets, lengths) for scores in (one, other)
+    ]
     changed = {}
     for ratio in ratios:
         kept, kept_by_other = (order.cut(np.full(len(lengths), ratio)) for order in orders)

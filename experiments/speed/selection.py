@@ -22,11 +22,13 @@ def prepare(job: Job) -> Any:
     rng = np.random.default_rng(1)
     scores = rng.normal(size=num_tokens).astype(np.float32)
     lengths = np.full(num_tokens // TOKENS_PER_TRACE, TOKENS_PER_TRACE, dtype=np.int64)
+    starts = np.tile(np.arange(TOKENS_PER_TRACE, dtype=np.int32) * 4, len(lengths))
+    offsets = np.stack([starts, starts + 4], axis=1)
     engine = Engine({**job, "scorer": ["scorer=random"]})
     scored = engine.score()
 
     def repeat() -> Measurement:
-        seconds = _rank(scores, lengths)
+        seconds = _rank(scores, offsets, lengths)
         started = time.perf_counter()
         engine.compress(scored, RATIO)
         facts = {"stage_seconds": time.perf_counter() - started, "stage_tokens": int(scored.facts["num_tokens"])}
@@ -36,11 +38,11 @@ def prepare(job: Job) -> Any:
     return repeat
 
 
-def _rank(scores: Any, lengths: Any) -> float:
+def _rank(scores: Any, offsets: Any, lengths: Any) -> float:
     from cotpress.modeling.selection import rank_many
 
     started = time.perf_counter()
-    rank_many(scores, lengths).cut(np.full(len(lengths), RATIO))
+    rank_many(scores, offsets, lengths).cut(np.full(len(lengths), RATIO))
     return time.perf_counter() - started
 
 

@@ -143,7 +143,7 @@ class CompressedTrace:
 
     id: str
     question: str
-    compressed_thinking: str  # kept characters in order, of the text column if `data.field` names one
+    compressed_thinking: str  # text of `token_ids`: kept characters in order, of the text column if `data.field` names one
     response: str
     answer: str
     split: str
@@ -170,7 +170,7 @@ class RankedTrace:
     id: str
     offsets: NDArray[np.int32]  # `[n, 2]`, characters of `thinking` that each of the student's tokens stands for
     scores: NDArray[np.float32]  # `[n]`
-    places: NDArray[np.int32]  # `[n]`, a permutation: the token of place 0 is deleted last
+    places: NDArray[np.int32]  # `[n]`, the token of place 0 is deleted last; tokens of one character share a place
     num_held: int  # number of tokens that stay at every ratio; they have the first places
 
     def kept(self, ratio: float) -> NDArray[np.bool_]:

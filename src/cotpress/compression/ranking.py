@@ -54,6 +54,7 @@ def rank_traces(rules: Rules, traces: Sequence[TokenizedTrace]) -> Ranking:
     """Rank the tokens of some traces, each as if it were alone."""
     return rank_many(
         np.concatenate([_unit_scores(rules, t) for t in traces]),
+        np.concatenate([t.offsets for t in traces]),
         np.array([len(t.ids) for t in traces], dtype=np.int64),
         np.concatenate([_protected(rules, t) for t in traces]),
         rules.max_consecutive_deletions,

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from cotpress.compression.config import Alignment, CompressionConfig, Selection
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling.alignment import kept_text, tokenize_with_offsets
+from cotpress.modeling.alignment import decoded_text, pool, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
+from cotpress.modeling.segments import character_groups
 from cotpress.progress import Progress
 from cotpress.records import (
     COMPRESSED_FILE,
@@ -40,12 +41,13 @@ log = logging.getLogger(__name__)
 
 STAGE = "compress"
 BY_MARKER = "actual_ratio_by_marker"  # fact of mixed ratios: the reached ratio by the drawn one, as Python writes it
+NO_SCORE = "no score"  # reason for a trace that the score stage neither scored nor refused
 USUAL_SHARE = 0.95  # share of the training traces below which the log contains a warning
 TRACES_AT_ONCE = 512  # traces per batch; limits memory without changing results
 TRACES_RANKED = 1000  # number of first traces whose order of deletion is stored for reports
 DECIDED_TO_KEEP = 0.5
-"""A token stays if at least this share of its characters was decided to stay; shares other than 0 and 1 occur only if
-the student has another tokenizer than LLMLingua's model."""
+"""The tokens of a character, mostly one, stay if at least this share of them was decided to stay. Shares other than 0
+and 1 occur in characters of several tokens, and if the student has another tokenizer than LLMLingua's model."""
 
 
 def compress(
@@ -97,8 +99,8 @@ def compress(
     if num_rows < USUAL_SHARE * num_traces:  # students are compared as if trained on the same traces
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
         log.warning(
-            "compress: only %d of %d training traces are left (%s); a student of all of them learns from other data. "
-            "The score stage says why traces were refused", num_rows, num_traces, reasons,
+            "compress: only %d of %d training traces are left (%s); a student of all of them learns from other data",
+            num_rows, num_traces, reasons,
         )  # fmt: skip
     return artifact
 
@@ -137,12 +139,13 @@ def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
         while chunk := list(itertools.islice(tokens, TRACES_AT_ONCE)):
             if plan.selection is Selection.llmlingua_compat:
                 for t in chunk:
-                    row = _row(t, plan.ratios[0], t.scores >= DECIDED_TO_KEEP, marker_ratio=None)
-                    rows.append(replace(row, protection_exceeded=False))  # above the ratio, but not by protection
+                    shares = pool(t.scores, character_groups(t.offsets))
+                    rows.append(_row(source.tokenizer, t, plan.ratios[0], shares >= DECIDED_TO_KEEP))
             else:
-                cut, orders = _cut(plan, chunk)
+                cut, orders = _cut(source.tokenizer, plan, chunk)
                 rows += cut
                 ranked += orders[: TRACES_RANKED - len(ranked)]
+    dropped = _with_reasons(dropped, source.scores)
     if not rows:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "the data has no training rows"
         raise DataError(f"compress: no trace is left of {len(train)} ({reasons}). Fix: check data and scorer settings")
@@ -161,19 +164,27 @@ def _tokens(
     for trace in traces:
         progress.advance(1)
         ids, offsets = tokenize_with_offsets(source.tokenizer, trace.thinking)
-        if len(ids) == 0:
+        if scored is not None and (trace.id not in scored or len(scored[trace.id].scores) == 0):
+            dropped[NO_SCORE] += 1
+        elif len(ids) == 0:
             dropped["no tokens"] += 1
         elif scored is None:
             yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=np.zeros(len(ids), dtype=np.float32))
-        elif trace.id not in scored or len(scored[trace.id].scores) == 0:
-            dropped["no score"] += 1
         else:
             row = scored[trace.id]
             scores = student_scores(rules.alignment, row, trace, ids, offsets, source.tokenizer_key)
             yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=scores)
 
 
-def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> tuple[list[CompressedTrace], list[RankedTrace]]:
+def _with_reasons(dropped: Counter[str], scores: Artifact | None) -> Counter[str]:
+    """Return the counts with the reasons of the score stage for the traces without a score."""
+    refused = Counter[str]() if scores is None else Counter[str](scores.manifest["dropped"])
+    return dropped - Counter({NO_SCORE: refused.total()}) + refused
+
+
+def _cut(
+    tokenizer: "PreTrainedTokenizerBase", plan: _Plan, chunk: Sequence[TokenizedTrace]
+) -> tuple[list[CompressedTrace], list[RankedTrace]]:
     """Cut traces to their ratios; returns them and the order of deletion of each."""
     ranking = rank_traces(plan.rules, chunk)
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
@@ -182,18 +193,22 @@ def _cut(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> tuple[list[CompressedT
     num_held = [int(held.sum()) for held in np.split(ranking.held, bounds)]
     rows, orders = [], []
     for i, (t, ratio) in enumerate(zip(chunk, ratios.tolist(), strict=True)):
-        rows.append(_row(t, ratio, masks[i], marker_ratio=ratio if plan.mixed else None))
+        exceeded = num_held[i] > num_to_keep(len(t.ids), ratio)
+        row = _row(tokenizer, t, ratio, masks[i])
+        rows.append(replace(row, marker_ratio=ratio if plan.mixed else None, protection_exceeded=exceeded))
         order = RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=places[i], num_held=num_held[i])
         orders.append(order)
     return rows, orders
 
 
-def _row(tokens: TokenizedTrace, ratio: float, keep: NDArray[np.bool_], marker_ratio: float | None) -> CompressedTrace:
+def _row(
+    tokenizer: "PreTrainedTokenizerBase", tokens: TokenizedTrace, ratio: float, keep: NDArray[np.bool_]
+) -> CompressedTrace:
     trace, num_tokens, num_kept = tokens.trace, len(keep), int(keep.sum())
     return CompressedTrace(
         id=trace.id,
         question=trace.question,
-        compressed_thinking=kept_text(trace.thinking, tokens.offsets, keep),
+        compressed_thinking=decoded_text(tokenizer, trace.thinking, tokens.ids, tokens.offsets, keep),
         response=trace.response,
         answer=trace.answer,
         split=trace.split,
@@ -203,8 +218,6 @@ def _row(tokens: TokenizedTrace, ratio: float, keep: NDArray[np.bool_], marker_r
         num_kept_tokens=num_kept,
         target_ratio=ratio,
         actual_ratio=num_kept / num_tokens,
-        marker_ratio=marker_ratio,
-        protection_exceeded=num_kept > num_to_keep(num_tokens, ratio),
     )
 
 
@@ -214,6 +227,7 @@ def _facts(rows: Sequence[CompressedTrace]) -> dict[str, Any]:
         "num_kept_tokens": sum(r.num_kept_tokens for r in rows),
         "actual_ratio": _kept_fraction(rows),
         "num_exceeded": sum(r.protection_exceeded for r in rows),
+        "num_empty_responses": sum(not r.response.strip() for r in rows),
     }
     drawn = sorted({r.marker_ratio for r in rows if r.marker_ratio is not None})
     if drawn:

@@ -179,9 +179,9 @@ def auc(scores: Floats, positive: Bools) -> float:
     return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
 
 
-def kept_share(scores: Floats, essential: Bools, ratio: float) -> float:
-    """Return the share of the essential units that a compression to `ratio` keeps."""
-    kept = rank_many(scores, np.array([len(scores)])).cut(np.array([ratio]))
+def kept_share(scores: Floats, offsets: NDArray[np.int32], essential: Bools, ratio: float) -> float:
+    """Return the share of the essential tokens that a compression to `ratio` keeps."""
+    kept = rank_many(scores, offsets, np.array([len(scores)])).cut(np.array([ratio]))
     return float((kept & essential).sum() / essential.sum())
 
 
@@ -256,7 +256,8 @@ def judge(kind: TruthKind, case: Case, scores: Floats) -> Judgement:
     if kind is TruthKind.steps:
         return Judgement(metrics=metrics, kinds={})
     metrics["AP"] = float(average_precision_score(essential, scores))
-    metrics |= {f"kept@{ratio:g}": kept_share(scores, essential, ratio) for ratio in RATIOS}
+    offsets = case.offsets[case.units >= 0]  # each labelled token is a unit
+    metrics |= {f"kept@{ratio:g}": kept_share(scores, offsets, essential, ratio) for ratio in RATIOS}
     kinds = {}
     for name in sorted(set(case.kinds)):
         of_kind = np.array(case.kinds) == name

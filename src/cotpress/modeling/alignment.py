@@ -1,7 +1,7 @@
 """Characters of tokens: offsets, projection of scores from one tokenizer to another, text of kept tokens.
 
 All positions count Unicode code points, half open. Offsets from `tokenize_with_offsets` cover the whole text, so
-`kept_text` with every token kept is the text itself.
+`kept_text` with every token kept is the text itself. `decoded_text` is the text of kept ids, where the two may differ.
 """
 
 from collections.abc import Sequence
@@ -95,6 +95,28 @@ def kept_text(text: str, offsets: NDArray[np.int32], keep_mask: NDArray[np.bool_
     for start, end in offsets[keep_mask].tolist():
         kept[start:end] = True
     return "".join(compress(text, kept.tolist()))
+
+
+def decoded_text(
+    tokenizer: "PreTrainedTokenizerBase",
+    text: str,
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int32],
+    keep_mask: NDArray[np.bool_],
+) -> str:
+    """Return the text that the kept token ids of `text` stand for; every character's tokens are kept or not together.
+
+    It is `kept_text`, if the tokenizer decodes all ids to `text`. Some do not: Qwen's makes one character of a letter
+    and its combining accent (Unicode NFC), others change case or white space. Their kept ids are decoded instead.
+    """
+    if decode(tokenizer, ids) == text:
+        return kept_text(text, offsets, keep_mask)
+    return decode(tokenizer, ids[keep_mask])
+
+
+def decode(tokenizer: "PreTrainedTokenizerBase", ids: NDArray[np.int32]) -> str:
+    """Return the text of token ids, special tokens included, without the clean-up of spaces that some settings ask."""
+    return str(tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def spans_to_mask(offsets: NDArray[np.int32], spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:

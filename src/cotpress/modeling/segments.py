@@ -10,6 +10,7 @@ one.
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,16 +40,32 @@ def step_ranges(text: str) -> list[tuple[int, int]]:
     return _ranges(_STEP, text)
 
 
+def character_groups(offsets: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the group of each token, int64 `[n]`, from 0 without gaps: tokens that share a character are one group.
+
+    In byte-level tokenizers a character (of Chinese, an emoji, a mathematical sign) may be several tokens, which are no
+    text without each other, and a token may hold the last byte of one character and the first of the next. A group
+    stands for whole characters, so its tokens decode to its text whatever stands beside them. Most groups are one token.
+
+    `offsets`, int `[n, 2]`, are the characters that each token stands for, with starts in ascending order.
+    """
+    starts_group = np.ones(len(offsets), dtype=np.bool_)
+    starts_group[1:] = offsets[1:, 0] >= np.maximum.accumulate(offsets[:, 1])[:-1]
+    return np.cumsum(starts_group) - 1
+
+
 def unit_ids(unit: Unit, text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return the unit of each token, int64 `[n]`, ascending; arguments and rule as `owners`.
 
-    A unit inside a longer token has no token, so numbers may be missing. With `Unit.token` every token is its own.
+    The tokens of a character (`character_groups`) are in one unit, also with `Unit.token`, where every other token is a
+    unit of its own. A unit inside a longer token has no token, so numbers may be missing.
     """
-    if unit is Unit.token:
-        return np.arange(len(offsets), dtype=np.int64)
-    units = owners(word_ranges(text) if unit is Unit.word else step_ranges(text), text, offsets)
-    # Ranges of neighbouring tokens may overlap (pieces of one character), so they do not always ascend.
-    return np.maximum.accumulate(units)
+    groups = character_groups(offsets)
+    if unit is Unit.token or len(groups) == 0:
+        return groups
+    first = np.flatnonzero(np.diff(groups, prepend=-1))
+    whole = np.stack([offsets[first, 0], np.maximum.reduceat(offsets[:, 1], first)], axis=1)
+    return owners(word_ranges(text) if unit is Unit.word else step_ranges(text), text, whole)[groups]
 
 
 def owners(ranges: Sequence[tuple[int, int]], text: str, offsets: NDArray[np.int32]) -> NDArray[np.int64]:

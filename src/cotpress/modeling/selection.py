@@ -1,13 +1,17 @@
 """Order of deletion of thinking tokens, independent of the ratio, and its cut at a ratio.
 
-Order: *held* tokens come first and stay at every ratio. The others follow by falling score, equal scores in the order
+Groups: the tokens that hold the bytes of one character stay or go together (`segments.character_groups`). A group has
+the mean score of its tokens and is held if one of them is. Most groups are a single token.
+
+Order: *held* groups come first and stay at every ratio. The others follow by falling score, equal scores in the order
 of the text. If every token has the mean score of its word or step, a cut divides at most one unit, whose beginning
 stays.
 
 Cut: of `n` tokens the first `round(ratio * n)` of the order stay (Python's `round`: halves go to the even number), and
-more only if more are held. The masks of falling ratios are nested.
+more only if more are held. Where this would divide a character of `s` tokens, it stays if more than half of them would:
+the number of kept tokens is then off by at most `s // 2`. The masks of falling ratios are nested.
 
-Limit on consecutive deletions: the tokens are deleted one by one from the end of the order, and one whose deletion
+Limit on consecutive deletions: the groups are deleted one by one from the end of the order, and one whose deletion
 would make a run of deleted tokens longer than the limit is held instead. So no cut of the order exceeds the limit.
 """
 
@@ -17,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cotpress.modeling.segments import character_groups
 from cotpress.records import num_to_keep
 
 
@@ -25,7 +30,8 @@ class Ranking:
     """Order of deletion of several texts, concatenated in flat arrays.
 
     Attributes:
-        places: int64 `[sum(lengths)]`, place of each token within its own text; 0 is deleted last.
+        places: int64 `[sum(lengths)]`, place of each token within its own text; 0 is deleted last. The tokens of one
+            character share the place of their middle one.
         held: bool `[sum(lengths)]`, tokens that stay at every ratio; they have the first places.
         lengths: int64 `[rows]`, tokens per text.
     """
@@ -45,6 +51,7 @@ class Ranking:
 
 def rank_many(
     scores: NDArray[np.floating[Any]],
+    offsets: NDArray[np.int32],
     lengths: NDArray[np.int64],
     protected: NDArray[np.bool_] | None = None,
     max_consecutive_deletions: int | None = None,
@@ -53,49 +60,72 @@ def rank_many(
 
     Args:
         scores: float `[sum(lengths)]`, finite, higher = keep.
+        offsets: int32 `[sum(lengths), 2]`, characters of its own text that each token stands for.
         lengths: int64 `[rows]`, tokens per text.
         protected: bool `[sum(lengths)]`, tokens that stay whatever their score.
         max_consecutive_deletions: Longest run of deleted tokens, at least 1; None sets no limit.
     """
     assert scores.shape == (lengths.sum(),)
+    assert offsets.shape == (len(scores), 2)
     assert np.isfinite(scores).all(), "scores must be finite"
-    held = np.zeros(len(scores), dtype=bool) if protected is None else protected
-    order = _order(scores, held, lengths)
-    if max_consecutive_deletions is not None:
-        held = _held_by_limit(order, held, lengths, max_consecutive_deletions)
-        order = _order(scores, held, lengths)
-    places = np.empty(len(scores), dtype=np.int64)
-    places[order] = np.arange(len(scores)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return Ranking(places, held, lengths)
-
-
-def _order(scores: NDArray[np.floating[Any]], held: NDArray[np.bool_], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions of the tokens, text by text, from the last deleted to the first."""
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    # The last key is the primary one; lexsort is stable, so the earlier of two equal tokens comes first.
-    return np.lexsort((-scores, ~held, rows))
+    apart = (int(offsets.max(initial=0)) + 1) * rows[:, None]  # no two texts share a character
+    of_token = character_groups(offsets + apart)
+    groups = _Groups.of(of_token, scores, np.zeros(len(scores), dtype=np.bool_) if protected is None else protected)
+    group_rows = rows[groups.first]
+    held, order = groups.held, _order(groups, groups.held, group_rows)
+    if max_consecutive_deletions is not None:
+        held = _held_by_limit(order, groups, held, group_rows, max_consecutive_deletions)
+        order = _order(groups, held, group_rows)
+    sizes = groups.sizes[order]
+    before = np.cumsum(sizes) - sizes - (np.cumsum(lengths) - lengths)[group_rows[order]]  # in its own text
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = before + sizes // 2
+    return Ranking(places[of_token], held[of_token], lengths)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Groups:
+    """Tokens that stay or go together: position of the first, number, mean score, and if one is held, each `[groups]`."""
+
+    first: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    held: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, of_token: NDArray[np.int64], scores: NDArray[np.floating[Any]], held: NDArray[np.bool_]) -> "_Groups":
+        sizes = np.bincount(of_token)
+        means = np.bincount(of_token, weights=scores) / sizes
+        return cls(np.cumsum(sizes) - sizes, sizes, means, np.bincount(of_token, weights=held) > 0)
+
+
+def _order(groups: _Groups, held: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the groups, text by text, from the last deleted to the first."""
+    # The last key is the primary one; lexsort is stable, so the earlier of two equal groups comes first.
+    return np.lexsort((-groups.scores, ~held, rows))
 
 
 def _held_by_limit(
-    order: NDArray[np.int64], held: NDArray[np.bool_], lengths: NDArray[np.int64], limit: int
+    order: NDArray[np.int64], groups: _Groups, held: NDArray[np.bool_], rows: NDArray[np.int64], limit: int
 ) -> NDArray[np.bool_]:
-    """Return `held` with the tokens added whose deletion would make a run of deleted ones longer than `limit`.
+    """Return `held` with the groups added whose deletion would make a run of deleted tokens longer than `limit`.
 
     The length of a run is stored at its two ends only, so that joining two runs takes constant time. An extra position
     between two texts is never deleted.
     """
     assert limit >= 1
-    gaps = (np.repeat(np.arange(len(lengths)), lengths) + 1).tolist()  # position 0 is the left border of the first text
-    run = [0] * (len(order) + len(lengths) + 1)
-    holds = held.tolist()
-    for token in reversed(order.tolist()):
-        if holds[token]:
+    starts = (groups.first + rows + 1).tolist()  # position 0 is the left border of the first text
+    sizes, holds = groups.sizes.tolist(), held.tolist()
+    run = [0] * (sum(sizes) + (int(rows.max(initial=0)) + 1) + 1)
+    for group in reversed(order.tolist()):
+        if holds[group]:
             continue
-        at = token + gaps[token]
-        left, right = run[at - 1], run[at + 1]
-        joined = left + right + 1
+        start, end = starts[group], starts[group] + sizes[group]
+        left, right = run[start - 1], run[end]
+        joined = left + sizes[group] + right
         if joined > limit:
-            holds[token] = True
+            holds[group] = True
         else:
-            run[at] = run[at - left] = run[at + right] = joined
+            run[start - left] = run[end - 1 + right] = joined
     return np.array(holds, dtype=bool)

@@ -11,6 +11,7 @@ from cotpress.compression.config import Alignment, CompressionConfig, Protection
 from cotpress.compression.stage import compress, reached_ratio
 from cotpress.errors import ArtifactError, ConfigError, DataError
 from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.segments import character_groups
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import read_records, write_records
@@ -56,7 +57,14 @@ class World:
     def data(self, *more: Trace) -> Artifact:
         return self._artifact("data", "traces.parquet", [*self.traces, *more], Trace)
 
-    def scores(self, *, key: str = "student", ids: list[str] | None = None, **change: Any) -> Artifact:
+    def scores(
+        self,
+        *,
+        key: str = "student",
+        ids: list[str] | None = None,
+        refused: dict[str, int] | None = None,
+        **change: Any,
+    ) -> Artifact:
         rng = np.random.default_rng(0)
         rows = []
         for trace in self.traces:
@@ -64,14 +72,17 @@ class World:
             values = rng.standard_normal(len(tokens)).astype(np.float32)
             row = {"id": trace.id, "token_ids": tokens, "offsets": offsets, "scores": values} | change
             rows.append(ScoredTrace(**row, tokenizer=key, scorer="random"))
-        return self._artifact("score", "scores.parquet", [r for r in rows if ids is None or r.id in ids], ScoredTrace)
+        given = [r for r in rows if ids is None or r.id in ids]
+        return self._artifact("score", "scores.parquet", given, ScoredTrace, refused)
 
-    def _artifact(self, stage: str, name: str, rows: list[Any], record: type) -> Artifact:
+    def _artifact(
+        self, stage: str, name: str, rows: list[Any], record: type, dropped: dict[str, int] | None = None
+    ) -> Artifact:
         def produce(folder: Path) -> Summary:
             write_records(folder / name, rows, record)
-            return Summary(num_rows=len(rows))
+            return Summary(num_rows=len(rows), dropped=dropped or {})
 
-        return self.store.build(stage, {"rows": repr(rows)}, produce)
+        return self.store.build(stage, {"rows": repr(rows), "dropped": dropped}, produce)
 
     def run(self, scores: Artifact | None, ratio: float = 0.5, data: Artifact | None = None, **config: Any) -> Artifact:
         return compress(
@@ -99,9 +110,11 @@ def is_subsequence(short: str, long: str) -> bool:
 def test_every_row_keeps_exactly_the_ratio_in_tokens_of_the_student(world: World, key: str, ratio: float) -> None:
     artifact = world.run(world.scores(key=key), ratio)
     for row, trace in zip(rows_of(artifact), world.traces, strict=True):
-        ids, _ = tokenize_with_offsets(STUDENT, trace.thinking)
+        ids, offsets = tokenize_with_offsets(STUDENT, trace.thinking)
         assert row.num_tokens == len(ids) == len(row.keep_mask)
-        assert row.num_kept_tokens == row.keep_mask.sum() == round(ratio * len(ids))
+        pieces = np.bincount(character_groups(offsets)).max() - 1  # 0 unless a character is several tokens
+        assert abs(row.num_kept_tokens - round(ratio * len(ids))) <= pieces
+        assert row.num_kept_tokens == row.keep_mask.sum()
         assert row.token_ids.tolist() == ids[row.keep_mask].tolist()
         assert is_subsequence(row.compressed_thinking, trace.thinking)
         assert (row.target_ratio, row.marker_ratio, row.protection_exceeded) == (ratio, None, False)
@@ -203,7 +216,16 @@ def test_drops_are_counted_and_validation_rows_are_not_compressed(world: World) 
     )
     artifact = world.run(world.scores(ids=["t0", "t1"]), data=data)
     assert [r.id for r in rows_of(artifact)] == ["t0", "t1"]
-    assert artifact.manifest["dropped"] == {"no score": 2, "no tokens": 1}
+    assert artifact.manifest["dropped"] == {"no score": 3}
+    assert world.run(None, 1.0, data=data).manifest["dropped"] == {"no tokens": 1}
+
+
+def test_a_refused_trace_is_dropped_with_the_reason_of_the_score_stage(world: World) -> None:
+    refused = {"question over the context": 1, "no response to condition on": 1}
+    artifact = world.run(world.scores(ids=["t0", "t1"], refused=refused))
+    assert artifact.manifest["dropped"] == refused
+    partly = world.run(world.scores(ids=["t0"], refused={"no response to condition on": 1}))
+    assert partly.manifest["dropped"] == {"no response to condition on": 1, "no score": 2}
 
 
 def test_no_remaining_trace_is_an_error_with_reasons(world: World) -> None:

@@ -58,9 +58,10 @@ def test_auc_depends_on_ranks_only_and_reverses_with_the_scores(pairs: list[tupl
 
 def test_average_precision_by_hand() -> None:
     # best first: essential, redundant, essential -> precision 1/1 and 2/3
-    none = np.empty(0, dtype=np.int32)
+    tokens = np.arange(3, dtype=np.int32)
     case = Case(
-        num_chars=0, token_ids=none, offsets=none, units=none, worth=np.array([1.0, 0.0, 1.0]),
+        num_chars=3, token_ids=tokens, offsets=np.stack([tokens, tokens + 1], axis=1), units=tokens.astype(np.int64),
+        worth=np.array([1.0, 0.0, 1.0]),
         kinds=("a", "b", "a"), rules={},
     )  # fmt: skip
     assert judge(TruthKind.tokens, case, np.array([3.0, 2.0, 1.0])).metrics["AP"] == pytest.approx(5 / 6)
@@ -69,8 +70,11 @@ def test_average_precision_by_hand() -> None:
 @given(labelled, st.sampled_from([0.9, 0.7, 0.5, 0.3]))
 def test_kept_share_follows_the_selection_of_the_compress_stage(pairs: list[tuple[float, bool]], ratio: float) -> None:
     scores, essential = arrays(pairs)
-    kept = rank_many(scores.astype(np.float32), np.array([len(scores)])).cut(np.array([ratio]))
-    assert kept_share(scores, essential, ratio) == pytest.approx((kept & essential).sum() / essential.sum())
+    places = np.arange(len(scores), dtype=np.int32)
+    offsets = np.stack([places // 2, places // 2 + 1], axis=1)  # two tokens a character
+    kept = rank_many(scores.astype(np.float32), offsets, np.array([len(scores)])).cut(np.array([ratio]))
+    assert (kept[0 : len(kept) // 2 * 2 : 2] == kept[1::2]).all()
+    assert kept_share(scores, offsets, essential, ratio) == pytest.approx((kept & essential).sum() / essential.sum())
 
 
 def test_rank_correlation_equals_scipy() -> None:

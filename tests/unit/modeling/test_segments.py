@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cotpress.modeling.alignment import tokenize_with_offsets
-from cotpress.modeling.segments import is_blank, owners, step_ranges, unit_ids, word_ranges
+from cotpress.modeling.segments import character_groups, is_blank, owners, step_ranges, unit_ids, word_ranges
 from cotpress.records import Unit
 
 PIECES = [
@@ -116,7 +116,9 @@ def test_every_token_is_in_a_unit_and_units_ascend(text, unit, tokenizer, wordpi
 def test_last_visible_character_of_a_token_decides(text, unit, tokenizer):
     ranges = word_ranges(text) if unit is Unit.word else step_ranges(text)
     _, offsets = tokenize_with_offsets(tokenizer, text)
-    for (start, end), owner in zip(offsets.tolist(), unit_ids(unit, text, offsets), strict=True):
+    groups = character_groups(offsets)
+    for group, owner in zip(groups, unit_ids(unit, text, offsets), strict=True):
+        start, end = offsets[groups == group, 0].min(), offsets[groups == group, 1].max()
         last = max((c for c in range(start, end) if not text[c].isspace()), default=end - 1)
         assert ranges[owner][0] <= last < ranges[owner][1]
 
@@ -147,8 +149,12 @@ def test_unit_inside_a_longer_token_has_no_token():
     assert unit_ids(Unit.word, text, offsets).tolist() == [1, 2]
 
 
-def test_unit_token_is_each_token():
-    assert unit_ids(Unit.token, "ab", np.array([[0, 1], [0, 2]], dtype=np.int32)).tolist() == [0, 1]
+def test_unit_token_is_each_token_or_those_of_one_character():
+    assert unit_ids(Unit.token, "abc", np.array([[0, 1], [1, 3]], dtype=np.int32)).tolist() == [0, 1]
+    # b| 😀, first bytes| last bytes and é, first byte| last byte
+    pieces = np.array([[0, 1], [1, 3], [2, 4], [3, 4]], dtype=np.int32)
+    assert unit_ids(Unit.token, "b 😀é", pieces).tolist() == [0, 1, 1, 1]
+    assert unit_ids(Unit.word, "b 😀é", pieces).tolist() == [0, 2, 2, 2]
     assert unit_ids(Unit.token, "", np.empty((0, 2), dtype=np.int32)).tolist() == []
 
 

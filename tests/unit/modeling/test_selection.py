@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import numpy as np
@@ -20,13 +21,18 @@ def scored(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return scores, draw(hnp.arrays(np.bool_, len(scores)))
 
 
+def single(scores: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return offsets of tokens of one character each."""
+    return np.arange(len(scores), dtype=np.int32)[:, None] + np.array([[0, 1]], dtype=np.int32)
+
+
 def keep_mask(
     scores: NDArray[np.float32],
     ratio: float,
     protected: NDArray[np.bool_] | None = None,
     max_consecutive_deletions: int | None = None,
 ) -> NDArray[np.bool_]:
-    ranking = rank_many(scores, np.array([len(scores)]), protected, max_consecutive_deletions)
+    ranking = rank_many(scores, single(scores), np.array([len(scores)]), protected, max_consecutive_deletions)
     return ranking.cut(np.array([ratio]))
 
 
@@ -77,7 +83,7 @@ def test_many_texts_at_once_equal_single_texts(
     flat = np.concatenate([np.empty(0, np.float32), *(s for (s, _), _ in rows)])
     held = np.concatenate([np.empty(0, bool), *(p for (_, p), _ in rows)])
     lengths = np.array([len(s) for (s, _), _ in rows], dtype=np.int64)
-    together = rank_many(flat, lengths, held, limit).cut(np.array([r for _, r in rows], dtype=np.float64))
+    together = rank_many(flat, single(flat), lengths, held, limit).cut(np.array([r for _, r in rows], dtype=np.float64))
     alone = [keep_mask(s, r, p, limit) for (s, p), r in rows]
     assert together.tolist() == np.concatenate([np.empty(0, bool), *alone]).tolist()
 
@@ -94,7 +100,7 @@ def test_no_run_of_deleted_tokens_is_longer_than_the_limit(
     mask = keep_mask(scores, ratio, protected, limit)
     assert longest_gap(mask) <= limit
     assert mask[protected].all()
-    held = rank_many(scores, np.array([len(scores)]), protected, limit).held
+    held = rank_many(scores, single(scores), np.array([len(scores)]), protected, limit).held
     assert mask.sum() == max(num_to_keep(len(scores), ratio), held.sum())
 
 
@@ -111,19 +117,19 @@ def test_limit_holds_only_tokens_that_would_exceed_it(sample: tuple[NDArray[np.f
     scores, protected = sample
     lengths = np.array([len(scores)])
     for limit in (1, 2, 4):
-        held = rank_many(scores, lengths, protected, limit).held
+        held = rank_many(scores, single(scores), lengths, protected, limit).held
         for token in np.flatnonzero(held & ~protected):
             without = held.copy()
             without[token] = False
             assert longest_gap(without) > limit
-    unlimited = rank_many(scores, lengths, protected, max(len(scores), 1))
+    unlimited = rank_many(scores, single(scores), lengths, protected, max(len(scores), 1))
     assert unlimited.held.tolist() == protected.tolist()
 
 
 def test_limit_deletes_lowest_scores_first_and_skips_tokens_that_join_runs() -> None:
     scores = np.array([1, 2, 3, 4, 5, 0], np.float32)
     # Deleted in order: 5, 0, 1; then 2 would make a run of three, 3 is a run of its own, 4 would join 3 and 5.
-    ranking = rank_many(scores, np.array([6]), max_consecutive_deletions=2)
+    ranking = rank_many(scores, single(scores), np.array([6]), max_consecutive_deletions=2)
     assert ranking.held.tolist() == [False, False, True, False, True, False]
     assert ranking.places.tolist() == [4, 3, 1, 2, 0, 5]
     assert keep_mask(scores, 0.1, max_consecutive_deletions=2).tolist() == ranking.held.tolist()
@@ -134,7 +140,7 @@ def test_every_ratio_cuts_the_same_order(
     sample: tuple[NDArray[np.float32], NDArray[np.bool_]], ratio: float, limit: int | None
 ) -> None:
     scores, protected = sample
-    ranking = rank_many(scores, np.array([len(scores)]), protected, limit)
+    ranking = rank_many(scores, single(scores), np.array([len(scores)]), protected, limit)
     assert sorted(ranking.places.tolist()) == list(range(len(scores)))
     num_kept = max(num_to_keep(len(scores), ratio), int(ranking.held.sum()))
     assert (ranking.places < num_kept).tolist() == keep_mask(scores, ratio, protected, limit).tolist()
@@ -145,7 +151,7 @@ def test_million_tokens_take_under_two_seconds(limit: int | None) -> None:
     rng = np.random.default_rng(0)
     scores, protected = rng.standard_normal(10**6).astype(np.float32), rng.random(10**6) < 0.1
     started = time.process_time()
-    rank_many(scores, np.full(1000, 1000), protected, limit).cut(np.full(1000, 0.5))
+    rank_many(scores, single(scores), np.full(1000, 1000), protected, limit).cut(np.full(1000, 0.5))
     assert time.process_time() - started < 2
 
 
@@ -153,3 +159,46 @@ def test_million_tokens_take_under_two_seconds(limit: int | None) -> None:
 def test_scores_that_are_not_finite_are_refused(scores: NDArray[np.float32]) -> None:
     with pytest.raises(AssertionError, match="finite"):
         keep_mask(scores, 0.5)
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+    """Draw scores, offsets, the size of each token's character in tokens, and protected tokens."""
+    sizes = draw(st.lists(st.integers(1, 4), max_size=14))
+    of_token = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    num = len(of_token)
+    scores = draw(hnp.arrays(np.float32, num, elements=st.sampled_from([-2.0, 0.0, 0.5, 3.0])))
+    held = draw(hnp.arrays(np.bool_, num, elements=st.sampled_from([False, False, False, True])))
+    return scores, np.stack([of_token, of_token + 1], axis=1), np.repeat(np.array(sizes, dtype=np.int64), sizes), held
+
+
+@given(grouped(), RATIOS, st.sampled_from([None, 1, 3, 5]))
+def test_tokens_of_one_character_stay_or_go_together(sample, ratio: float, limit: int | None) -> None:  # type: ignore[no-untyped-def]
+    scores, offsets, sizes, protected = sample
+    ranking = rank_many(scores, offsets, np.array([len(scores)]), protected, limit)
+    mask = ranking.cut(np.array([ratio]))
+    for character in np.unique(offsets[:, 0]):
+        assert len(set(mask[offsets[:, 0] == character].tolist())) == 1
+    assert mask[protected].all()
+    if limit is not None:
+        assert longest_gap(mask) <= limit
+    asked = max(num_to_keep(len(scores), ratio), int(ranking.held.sum()))
+    assert abs(int(mask.sum()) - asked) <= sizes.max(initial=1) // 2
+    whole = {0, *itertools.accumulate(size for _, size in sorted(set(zip(ranking.places, sizes, strict=True))))}
+    assert abs(int(mask.sum()) - asked) == min(abs(asked - num) for num in whole), "the nearest number"
+
+
+@given(grouped(), RATIOS, RATIOS)
+def test_masks_of_characters_of_several_tokens_are_nested(sample, a: float, b: float) -> None:  # type: ignore[no-untyped-def]
+    scores, offsets, _, protected = sample
+    ranking = rank_many(scores, offsets, np.array([len(scores)]), protected, 4)
+    smaller, larger = (ranking.cut(np.array([ratio])) for ratio in sorted((a, b)))
+    assert not (smaller & ~larger).any()
+    assert ranking.cut(np.array([1.0])).all()
+
+
+def test_texts_side_by_side_share_no_character() -> None:
+    offsets = np.array([[0, 1], [0, 1], [0, 1], [1, 2]], dtype=np.int32)
+    ranking = rank_many(np.array([1, 3, 9, 0], np.float32), offsets, np.array([2, 2]))
+    assert ranking.places.tolist() == [1, 1, 0, 1]
+    assert ranking.cut(np.array([0.5, 0.5])).tolist() == [False, False, True, False]

@@ -39,9 +39,17 @@ function roundHalfEven(x) {
   return below % 2 === 0 ? below : below + 1;
 }
 
-/** How many tokens of n stay at a whole percentage; the first so many of the order of deletion. */
+/** How many tokens of n stay at a whole percentage: those of a lower place. */
 function numKept(n, percent, held) {
   return Math.max(Math.min(roundHalfEven((percent / 100) * n), n), held);
+}
+
+/** The same number where it divides no character: the tokens of a character share a place. */
+function numWhole(rank, cut) {
+  let kept = cut;
+  while (kept > 0 && rank.place[rank.order[kept - 1]] >= cut) kept -= 1;
+  while (kept < rank.order.length && rank.place[rank.order[kept]] < cut) kept += 1;
+  return kept;
 }
 
 // ---------------------------------------------------------------- decoding, one trace at a time
@@ -70,8 +78,7 @@ function decode(trace) {
 function decodeRank(rank, n) {
   const Places = n < 65536 ? Uint16Array : Uint32Array;
   rank.place = new Places(bytesOf(rank.places).buffer);
-  rank.order = new Places(n);
-  rank.place.forEach((place, i) => { rank.order[place] = i; });
+  rank.order = Places.from({ length: n }, (_, i) => i).sort((a, b) => rank.place[a] - rank.place[b]);
   const steps = new Uint16Array(bytesOf(rank.scores).buffer);
   rank.score = Float64Array.from(steps, (s) => rank.low + (s / 65535) * (rank.high - rank.low));
   // Shades span the scores between the 5th and the 95th percentile: one outlier does not make all others pale.
@@ -226,7 +233,7 @@ function setPercent(percent) {
   for (const input of document.querySelectorAll(".ratio-input")) input.value = percent;
   for (const output of document.querySelectorAll(".ratio-shown")) output.textContent = (percent / 100).toFixed(2);
   for (const p of state.panes) {
-    const n = p.spans.length, kept = numKept(n, percent, p.rank.held);
+    const n = p.spans.length, kept = numWhole(p.rank, numKept(n, percent, p.rank.held));
     // Masks are nested: only the tokens between the two cuts change.
     for (let k = Math.min(kept, p.kept); k < Math.max(kept, p.kept); k++) {
       p.spans[p.rank.order[k]].classList.toggle("dropped", k >= kept);
