@@ -1,7 +1,9 @@
 """The distill stage: the valuable part of each training trace.
 
 `labels` takes the essential spans of the built-in generator. `overlap` takes the steps that reappear in the response. A
-step is a sentence or line of the thinking, and its items are its numbers and content words. It is valuable if
+step is a sentence or line of the thinking, and its items are its numbers and content words. In Chinese, whose
+sentences have no spaces, every character is an item; in other scripts where a run of letters is more than a word, every
+two (Japanese kana, Korean) or three (Thai, Lao, Khmer, Burmese, Tibetan) neighbouring characters are. It is valuable if
 
     |items of the step that the response has| / |items of the step| >= min_overlap
 
@@ -13,11 +15,14 @@ traces at once, such as the language model, returns `Extracted` itself.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import regex
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.distill.alignment import ALIGNMENT_VERSION, THOUSANDS, Ranges, merged
@@ -25,7 +30,7 @@ from cotpress.distill.config import DistillConfig, Extractor, LlmDistillConfig
 from cotpress.distill.llm import Extracted, aligned, extract, training_traces
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
-from cotpress.modeling.segments import step_ranges
+from cotpress.modeling.segments import UNSPACED, step_ranges
 from cotpress.records import VALUABLE_FILE, Trace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import write_records
@@ -126,7 +131,21 @@ def essential_spans(trace: Trace) -> Ranges:
     return merged((span.start, span.end) for span in trace.spans if span.essential)
 
 
-_ITEM = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]{3,}")
+MIN_LETTERS = 3
+"""Length of the shortest word that is an item, marks included."""
+_GRAMS = {"han": 1, "kana": 2, "hangul": 2, "other": 3}
+"""Characters per item, by the group of `_ITEM`."""
+_ITEM = regex.compile(
+    rf"""
+    (?P<number> \d+ (?:[.,]\d+)* )
+    | (?P<han> \p{{Han}}+ )
+    | (?P<kana> [\p{{Hiragana}}\p{{Katakana}}\u30fc]+ )
+    | (?P<hangul> \p{{Hangul}}+ )
+    | (?P<other> (?:{UNSPACED}\p{{M}}*)+ )
+    | (?P<word> (?: [\p{{L}}--[{UNSPACED}\p{{Hangul}}]] \p{{M}}* )+ )
+    """,
+    regex.VERSION1 | regex.VERBOSE,
+)
 _FUNCTION_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -139,6 +158,11 @@ _FUNCTION_WORDS = frozenset(
     )
 )
 """Words without information about the problem, fillers of thinking included."""
+_FUNCTION_CHARACTERS = frozenset(
+    "的了是在我你您他她它们這这那就也都和与或没有吗呢吧啊嗯呃哦么让再还会能可要对好等想说把被从为因所以但而且如果然先现些什怎样"
+    "們嗎麼讓還會對說從為後现個"
+)
+"""Chinese characters of such words."""
 
 
 def overlapping_steps(trace: Trace, min_overlap: float) -> Ranges:
@@ -156,6 +180,14 @@ def overlapping_steps(trace: Trace, min_overlap: float) -> Ranges:
 
 
 def _items(text: str) -> tuple[str, ...]:
-    """Numbers (thousands separators removed) and lower-case content words, in order."""
-    items = (THOUSANDS.sub("", item) for item in _ITEM.findall(text.lower()))
-    return tuple(item for item in items if item not in _FUNCTION_WORDS)
+    """Numbers (thousands separators removed) and lower-case content words or their characters, in order."""
+    items: list[str] = []
+    for match in _ITEM.finditer(unicodedata.normalize("NFC", text)):
+        form = unicodedata.normalize("NFKC", match.group()).lower()
+        if size := _GRAMS.get(match.lastgroup):
+            items += [form[i : i + size] for i in range(len(form) - size + 1)]
+        elif match.lastgroup == "number":
+            items.append(THOUSANDS.sub("", form))
+        elif len(form) >= MIN_LETTERS:
+            items.append(form)
+    return tuple(item for item in items if item not in _FUNCTION_WORDS and item not in _FUNCTION_CHARACTERS)

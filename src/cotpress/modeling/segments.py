@@ -1,7 +1,9 @@
 """Words and steps of a text, and the unit that each token belongs to.
 
 A word is a number, a word of letters with its inner hyphens and apostrophes, a LaTeX command, or any other single
-sign: the full stop after `= 11.` is no part of the number. A step is a sentence or the rest of a line: it ends with a
+sign (a grapheme cluster, such as an emoji of several characters): the full stop after `= 11.` is no part of the number.
+In scripts that are written without spaces (Chinese, Japanese, Thai, ...) every letter is a word, since a run of letters
+is a whole clause there. Combining marks belong to the letter before them. A step is a sentence or the rest of a line: it ends with a
 line, after `.`, `!` or `?` (and closing quotes, brackets or markup) before white space, and after the full-width marks
 of Chinese and Japanese. White space before a word or step belongs to it, white space at the end of the text to the last
 one.
@@ -13,11 +15,18 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 from cotpress.records import Unit
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|\\?[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\S")
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+"""Scripts without spaces between words, as a set of `regex`, version 1."""
+_LETTERS = rf"(?:[[\p{{L}}\p{{Nl}}\p{{No}}]--{UNSPACED}]\p{{M}}*)+"
+_WORD = regex.compile(
+    rf"\d+(?:[.,]\d+)*|\\?{_LETTERS}(?:['\u2019-]{_LETTERS})*|(?![\s\x1c-\x1f])\X",
+    regex.VERSION1,
+)
 _STEP = re.compile(
     r"""
     (?: ^ [^\S\n]* \d{1,3} \. [^\S\n]+ )?           # the number of a list item ends no step
@@ -95,7 +104,7 @@ def is_blank(text: str, offsets: NDArray[np.int32]) -> NDArray[np.bool_]:
     return np.array([not text[a:b].strip() for a, b in offsets.tolist()], dtype=np.bool_)
 
 
-def _ranges(pattern: re.Pattern[str], text: str) -> list[tuple[int, int]]:
+def _ranges(pattern: "re.Pattern[str] | regex.Pattern[str]", text: str) -> list[tuple[int, int]]:
     ends = [match.end() for match in pattern.finditer(text)]
     if text:
         ends[-1:] = [len(text)]

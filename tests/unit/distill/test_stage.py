@@ -97,6 +97,30 @@ def test_steps_that_reappear_in_the_response_are_valuable_and_fillers_are_not() 
     assert overlapping(thinking, "Tom has 8 - 3 = 5 apples.") == ["Tom has 8 apples.", "So 8 - 3 = 5."]
 
 
+@pytest.mark.parametrize(
+    ("thinking", "response", "valuable"),
+    [
+        ("嗯，让我想想。小明有8个苹果。等等，我再检查一遍。是的。", "小明有8个苹果。", ["小明有8个苹果。"]),
+        ("嗯。這個正方形的邊長是五。等等。", "正方形邊長五。", ["這個正方形的邊長是五。"]),
+        ("所以总共是６０元，对吧？嗯，再想想。", "总共60元", ["所以总共是６０元，对吧？"]),
+        (
+            "ええと、ちょっと待ってください。りんごが8個あります。確認します。",
+            "りんごは8個あります。",
+            ["りんごが8個あります。"],
+        ),
+        ("アップルは30円です。ﾊﾞﾅﾅは50円です。", "バナナは50円。", ["ﾊﾞﾅﾅは50円です。"]),
+        ("음, 잠깐만. 사과가 8개 있습니다. 다시 확인해 보자.", "사과는 8개가 있습니다.", ["사과가 8개 있습니다."]),
+        ("อืม ขอคิดดูก่อน\nแอปเปิลมี 8 ลูก\nตรวจสอบอีกครั้ง", "แอปเปิล 8 ลูก", ["แอปเปิลมี 8 ลูก"]),
+        ("ဟုတ်ကဲ့ စဉ်းစားပါရစေ။\nပန်းသီး ရှစ်လုံး", "ပန်းသီး ရှစ်လုံး ရှိသည်", ["ပန်းသီး ရှစ်လုံး"]),
+        ("हम्म, मुझे सोचने दो।\nराम के पास सेब हैं", "राम के पास सेब थे", ["राम के पास सेब हैं"]),
+        ("Hmm, 不对. 我们有 8 apples in 盒子. Wait.", "盒子 has 8 apples.", ["我们有 8 apples in 盒子."]),
+        ("Ça va. Le cafe\u0301 coûte 3 euros.", "le café coûte 3 euros", ["Le cafe\u0301 coûte 3 euros."]),
+    ],
+)
+def test_overlap_finds_steps_of_scripts_without_spaces(thinking: str, response: str, valuable: list[str]) -> None:
+    assert overlapping(thinking, response) == valuable
+
+
 def test_plain_repeat_is_valuable_once() -> None:
     assert overlapping("8 - 3 = 5. Wait. 8 - 3 = 5.", "8 - 3 = 5") == ["8 - 3 = 5."]
 
