@@ -137,8 +137,8 @@ class TrainConfig(PipelineConfig):
 class CompressConfig(PipelineConfig):
     """`compress.py`: data to compressed training data."""
 
-    output: Folder = "compressed"
-    """Folder for the result and the export."""
+    output: Folder | None = None
+    """Folder of the export, which holds no other one; null is a folder of its own below `output_root`/compressed."""
     export: ExportFormat = ExportFormat.parquet
     """Format of the export."""
     shard: str | None = None

@@ -1,16 +1,24 @@
-"""Export of compressed rows in the formats of other trainers."""
+"""Export of compressed rows in the formats of other trainers.
 
+A folder holds one export. It is complete if it has a manifest, which is removed first and written last, so that a file
+that an interrupted export left is never taken for one.
+"""
+
+import itertools
 import json
 import logging
+import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cotpress.compression.config import ExportFormat
-from cotpress.errors import DataError
+from cotpress.errors import ConfigError, DataError
 from cotpress.prompts import ChatConfig, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
-from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.artifacts import MANIFEST, file_sha256, plain, write_text_atomic
 from cotpress.store.tables import write_records
 
 if TYPE_CHECKING:
@@ -27,6 +35,80 @@ FILES = {
 """Names of the exported files."""
 DATASET_INFO = "dataset_info.json"  # index file in the `dataset_dir` of LLaMA-Factory
 DATASET = "compressed"  # name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`
+_OWN_FIX = "Fix: output=DIR with a folder of its own, or leave output out, or remove that export"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portion:
+    """Rows that were cut to one ratio, and the thinking tokens before and after."""
+
+    asked: float
+    num_rows: int
+    num_tokens: int
+    num_kept_tokens: int
+    actual: float
+
+
+def portions(rows: Iterable[CompressedTrace]) -> list[Portion]:
+    """Return the rows by the ratio that was asked for, the lowest first; a single one without mixed ratios."""
+
+    def ratio(row: CompressedTrace) -> float:
+        return row.target_ratio
+
+    found = []
+    for asked, group in itertools.groupby(sorted(rows, key=ratio), ratio):
+        members = list(group)
+        num_tokens, num_kept = (sum(getattr(r, n) for r in members) for n in ("num_tokens", "num_kept_tokens"))
+        actual = num_kept / num_tokens
+        found.append(
+            Portion(
+                asked=asked, num_rows=len(members), num_tokens=num_tokens, num_kept_tokens=num_kept, actual=actual
+            )
+        )
+    return found
+
+
+def check_folder(output: Path, format_: ExportFormat, settings: str) -> None:
+    """Refuse a folder that holds another export, which this one would replace or stand beside.
+
+    Args:
+        output: Folder of the export; it need not exist.
+        format_: Format of the export.
+        settings: Hash of everything that determines the export.
+
+    Raises:
+        ConfigError: The folder holds the export of other settings, a manifest of something else, or the file of an
+            unfinished export in another format.
+    """
+    if (output / MANIFEST).exists():
+        try:
+            manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+            same = manifest.get("settings") == settings
+        except (OSError, ValueError, AttributeError):
+            same = False
+        if not same:
+            raise ConfigError(f"output: '{output}' holds the export of other settings. {_OWN_FIX}")
+    elif others := [name for kind, name in FILES.items() if kind is not format_ and (output / name).exists()]:
+        raise ConfigError(f"output: '{output}' holds {', '.join(others)} of another, unfinished export. {_OWN_FIX}")
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the temporary files of killed exports, and the manifest, as its export is about to be replaced.
+
+    Call it only while no other job can write into the folder.
+    """
+    ours = "|".join(map(re.escape, (*FILES.values(), DATASET_INFO, MANIFEST)))
+    for path in output.iterdir() if output.is_dir() else ():
+        if re.fullmatch(rf"\.(?:{ours})\.\d+\.tmp|\.\d+\.probe", path.name):
+            path.unlink(missing_ok=True)
+    (output / MANIFEST).unlink(missing_ok=True)
+
+
+def write_manifest(file: Path, settings: str, about: Mapping[str, Any]) -> None:
+    """Complete an export: describe it, and everything that it was made from, in `manifest.json` beside its file."""
+    files = {file.name: file_sha256(file)}
+    manifest = {"file": file.name, "files": files, "settings": settings, **plain(about)}
+    write_text_atomic(file.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:
@@ -57,8 +139,17 @@ def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrai
     """Warn if the model's chat template removes the thinking from the assistant's turn, as that of R1 does.
 
     Trainers that render conversations with that template (TRL, the OpenAI format) would train on the response alone.
+    The export does not need the template: without one, or with one that fails, a line says that this was not checked.
     """
-    rendered = render_chat(tokenizer, _conversation(row, chat), add_generation_prompt=False)
+    try:
+        rendered = render_chat(tokenizer, _conversation(row, chat), add_generation_prompt=False)
+    except Exception as error:  # a template is a program of the model's author and may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        log.info(
+            "not checked whether the model's chat template keeps the thinking of these conversations, as it cannot "
+            "render them: %s", textwrap.shorten(reason, 200, placeholder=" ..."),
+        )  # fmt: skip
+        return
     if row.compressed_thinking.strip() not in rendered:
         log.warning(
             "the chat template of this model removes the thinking from the assistant's turn: a trainer that applies it "

@@ -94,7 +94,7 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     checked = to_objects(config)
     if isinstance(checked, TrainConfig) and checked.plan:
         raise ConfigError(f"plan: got true in a multirun. {PLAN_FIX}")
-    if isinstance(checked, CompressConfig):
+    if isinstance(checked, CompressConfig) and checked.output is not None:
         checked = replace(checked, output=own_output(checked.output, read_sweep(folder.parent), note.overrides))
     finished = find_finished(checked)
     if finished is not None:

@@ -138,16 +138,17 @@ def section(comparison: Comparison, suffix: str) -> Section:
 
 
 def work_table(artifacts: Sequence[Work]) -> Table | None:
-    """Return every artifact with its time; None without any."""
+    """Return every artifact with its time and the rows that it left out, by reason; None without any."""
     rows = tuple(
         (
             stage.title, duration(stage.seconds), "-" if tokens is None else f"{tokens:,}",
             "-" if tokens is None or stage.seconds < 0.5 else f"{tokens / stage.seconds:,.0f}",
-            "computed" if stage.fresh else "found", stage.artifact,
+            "computed" if stage.fresh else "found",
+            ", ".join(f"{num} {reason}" for reason, num in sorted(dropped.items())) or "-", stage.artifact,
         )
-        for stage, tokens in artifacts
+        for stage, tokens, dropped in artifacts
     )  # fmt: skip
-    grid = Grid(("stage", "time", "tokens", "tokens/s", "here", "artifact"), rows)
+    grid = Grid(("stage", "time", "tokens", "tokens/s", "here", "rows left out", "artifact"), rows)
     return Table("Artifacts and their times", grid, kind="words") if rows else None
 
 

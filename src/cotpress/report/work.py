@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,10 +42,16 @@ class Curve:
 
 
 class Work(NamedTuple):
-    """A stage of one or more runs, and the number of tokens that it processed; None if it is unknown."""
+    """A stage of one or more runs.
+
+    Attributes:
+        num_tokens: Tokens that it processed; None if it is unknown.
+        dropped: Rows that it left out, by reason.
+    """
 
     stage: StageRecord
     num_tokens: int | None
+    dropped: Mapping[str, int]
 
 
 def work(runs: Sequence[Run], sources: Sources) -> list[Work]:
@@ -58,7 +64,8 @@ def work(runs: Sequence[Run], sources: Sources) -> list[Work]:
             artifact = sources.find(run.path, stage.artifact)
             facts = {} if artifact is None else artifact.facts
             num_tokens = next((int(facts[name]) for name in _COUNTED if name in facts), None)
-            artifacts[stage.artifact] = Work(replace(first, seconds=seconds, fresh=fresh), num_tokens)
+            dropped = {} if artifact is None else artifact.manifest["dropped"]
+            artifacts[stage.artifact] = Work(replace(first, seconds=seconds, fresh=fresh), num_tokens, dropped)
     return sorted(artifacts.values(), key=lambda w: FLOW.index(w.stage.stage) if w.stage.stage in FLOW else len(FLOW))
 
 
@@ -117,9 +124,9 @@ def loss_picture(curves: Sequence[Curve]) -> Picture | None:
 def time_picture(artifacts: Sequence[Work]) -> Picture | None:
     """Plot the time per stage, each artifact once; None if no time was spent."""
     by_kind: dict[str, list[StageRecord]] = {}
-    for stage, _ in artifacts:
+    for stage, *_ in artifacts:
         by_kind.setdefault(stage.stage, []).append(stage)
-    total = sum(stage.seconds for stage, _ in artifacts)
+    total = sum(work.stage.seconds for work in artifacts)
     if total <= 0:
         return None
     texts = [f"{kind} {duration(sum(s.seconds for s in stages))}" for kind, stages in by_kind.items()]

@@ -255,6 +255,15 @@ class ArtifactStore:
                 self._partial(key).mkdir(exist_ok=True)
             yield self._partial(key) if needed else None
 
+    @contextmanager
+    def exclusive(self, work: str, name: str) -> Iterator[None]:
+        """Hold a lock, which all jobs with this output directory share, on some work outside of the artifacts."""
+        key = f"{work}/{fingerprint({'name': name})}"
+        with self._writing(work):
+            self._root.mkdir(parents=True, exist_ok=True)
+        with self._lock(key).whole():
+            yield
+
     def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
 

@@ -1,43 +1,101 @@
 """The task of `compress.py`: data to compressed training data."""
 
-import shutil
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cotpress.compression.config import ExportFormat
-from cotpress.compression.export import export, warn_of_template
+from cotpress.compression.export import (
+    Portion,
+    check_folder,
+    export,
+    portions,
+    remove_leftovers,
+    warn_of_template,
+    write_manifest,
+)
 from cotpress.config import CompressConfig
+from cotpress.data.stage import is_text
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
+from cotpress.store.artifacts import Artifact
 from cotpress.store.paths import require_writable
 from cotpress.store.tables import read_records
-from cotpress.tasks.flow import Compression
-from cotpress.tasks.run_directory import tracked_job
+from cotpress.tasks.flow import Export
+from cotpress.tasks.run_directory import export_path, export_settings, tracked_job
 from cotpress.tracking import open_tracker
 
 
 def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
-    """Compress training data and export it below `output`; no student is trained.
+    """Compress every usable row of the data and export it; no student is trained.
 
     With `shard=K/N`, score that share of the traces and compress only if all other shares are scored.
+
+    Raises:
+        ConfigError: The folder `output` holds another export.
     """
-    output = Path(config.output)
+    output, settings = export_path(config), export_settings(config)
+    check_folder(output, config.export, settings)
     require_writable(output, "output")
     job = tracked_job(config, folder, folder, config.scorer.name, config.data.name)
     with open_tracker(config.tracker, job) as tracker:
-        flow = Compression(config, tracker)
+        flow = Export(config, tracker)
         if config.shard is not None and not flow.shard(Shard.parse(config.shard)):
             sys.stdout.write(f"shard {config.shard} is scored; the command that scores the last shard compresses\n")
             return None, output
         compressed = flow.compressed()
     rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
+    about = _account(config, flow, compressed, rows)
+    with flow.store.exclusive("export", str(output.resolve())):  # two machines may both have scored the last shard
+        check_folder(output, config.export, settings)
+        remove_leftovers(output)
+        path = export(rows, config.export, output, config.model.chat)
+        write_manifest(path, settings, about)
     if config.export is not ExportFormat.parquet:
-        warn_of_template(rows[0], config.model.chat, flow.tokenizer)
-    path = export(rows, config.export, output, config.model.chat)
-    shutil.copyfile(compressed.path / "manifest.json", output / "manifest.json")
-    facts = compressed.facts
-    sys.stdout.write(
-        f"{len(rows)} traces, asked ratio {config.ratio:g}, actual {facts['actual_ratio']:.3f} "
-        f"({facts['num_kept_tokens']} of {facts['num_tokens']} tokens): {path}\n"
-    )
+        warn_of_template(max(rows, key=lambda row: row.num_kept_tokens), config.model.chat, flow.tokenizer)
+    sys.stdout.write(_shown(about, path))
     return None, output
+
+
+def _account(
+    config: CompressConfig, flow: Export, compressed: Artifact, rows: Sequence[CompressedTrace]
+) -> dict[str, Any]:
+    """Description of an export: each row of the data is exported or counted as dropped with its reason."""
+    dropped = Counter(flow.traces.manifest["dropped"]) + Counter(compressed.manifest["dropped"])
+    scores = None if compressed.manifest["identity"]["scores"] is None else flow.selected_by
+    return {
+        "export": config.export,
+        "scorer": config.scorer.name,
+        "ratio": None if config.compression.mixed_ratios else config.ratio,
+        "ratios": portions(rows),
+        "num_input_rows": len(rows) + dropped.total(),
+        "num_rows": len(rows),
+        "dropped": dropped,
+        # The texts of a column are no answers to anything.
+        "num_empty_responses": 0 if is_text(config.data) else sum(not row.response.strip() for row in rows),
+        "data": {"artifact": flow.traces.key, "facts": flow.traces.facts},
+        "scores": None if scores is None else {"artifact": scores.key, "facts": scores.facts},
+        "compressed": {"artifact": compressed.key, "facts": compressed.facts},
+        "identity": compressed.manifest["identity"],
+    }
+
+
+def _shown(about: Mapping[str, Any], path: Path) -> str:
+    """Lines about a finished export for the terminal."""
+    parts: Sequence[Portion] = about["ratios"]
+    kept, total = sum(part.num_kept_tokens for part in parts), sum(part.num_tokens for part in parts)
+    asked = "mixed ratios" if about["ratio"] is None else f"asked ratio {about['ratio']:g}"
+    lines = [
+        f"{about['num_rows']} of {about['num_input_rows']} rows, {asked}, actual {kept / total:.3f} "
+        f"({kept} of {total} tokens): {path}"
+    ]
+    if about["ratio"] is None:
+        lines += [f"  ratio {part.asked:g}: {part.num_rows} rows, actual {part.actual:.3f}" for part in parts]
+    if about["dropped"]:
+        reasons = ", ".join(f"{num} {reason}" for reason, num in about["dropped"].most_common())
+        lines.append(f"left out: {reasons}")
+    if num := about["num_empty_responses"]:
+        lines.append(f"empty responses: {num} of {about['num_rows']} rows end after the thinking")
+    return "\n".join(lines) + "\n"

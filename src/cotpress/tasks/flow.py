@@ -5,13 +5,14 @@ model trains none.
 """
 
 import logging
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress, token_table
-from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
+from cotpress.config import CompressConfig, FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
@@ -167,6 +168,11 @@ class Compression(Scoring[PipelineT]):
         return decision_job(c.scorer, ratio=c.ratio, iterative_size=size, traces=self.traces, models=self._models())
 
     @property
+    def selected_by(self) -> Artifact | None:
+        """Scores, or the decisions in their place, that the tokens are selected by."""
+        return self.decisions if self._compat else self.scores
+
+    @property
     def _compat(self) -> bool:
         return self._config.compression.selection is Selection.llmlingua_compat
 
@@ -178,8 +184,7 @@ class Compression(Scoring[PipelineT]):
 
     def compressed(self) -> Artifact:
         """The training traces at the run's ratio, or at mixed ratios."""
-        c = self._config
-        scores = self.decisions if self._compat else self.scores
+        c, scores = self._config, self.selected_by
         system = self._scorer(None if c.compression.mixed_ratios else c.ratio)
         compressed = self._kept("compress", self._compress(c.compression, scores), system)
         self._tracker.table(
@@ -204,8 +209,32 @@ class Compression(Scoring[PipelineT]):
         )
 
 
+class Export(Compression[CompressConfig]):
+    """From data to an export of all its rows; the models that score them still learn from a part alone."""
+
+    @cached_property
+    def traces(self) -> Artifact:
+        """Every usable row of the group `data`, those included that no model is trained on."""
+        return self._kept("data", self._traces(replace(self._config.data, validation_fraction=0.0), "data"))
+
+    @cached_property
+    def data(self) -> Artifact:
+        """The same rows for training, less those of `data.validation_fraction`."""
+        return self._kept("data", self._traces(self._config.data, "data"), part="training")
+
+
 class Flow(Compression[TrainConfig]):
     """From data to judged answers."""
+
+    def compressed(self) -> Artifact:
+        """As `Compression`; rows that teach no response are announced."""
+        compressed = super().compressed()
+        if num := compressed.facts.get("num_empty_responses"):
+            log.warning(
+                "compress: %d of %d training rows have an empty response; their students learn to end after the thinking",
+                num, compressed.manifest["num_rows"],
+            )  # fmt: skip
+        return compressed
 
     @cached_property
     def problems(self) -> Artifact:

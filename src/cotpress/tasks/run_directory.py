@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.answers.comparison import checker_fingerprint
-from cotpress.config import EntryConfig, EvaluateConfig, FidelityConfig, PipelineConfig, TrainConfig
+from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, FidelityConfig, PipelineConfig, TrainConfig
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import Dtype
@@ -55,6 +55,19 @@ def run_path(config: TrainConfig | EvaluateConfig) -> Path:
     """Path of the run directory of a configuration; it need not exist."""
     digest = fingerprint(_without(_without_hardware(config), SERVER_KEYS))
     return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+
+
+def export_settings(config: CompressConfig) -> str:
+    """Hash of every setting that can change what `compress.py` exports."""
+    elsewhere = ("output", "shard")
+    return fingerprint(_without({k: v for k, v in _without_hardware(config).items() if k not in elsewhere}, SERVER_KEYS))
+
+
+def export_path(config: CompressConfig) -> Path:
+    """Folder of an export; without `output` each has one of its own."""
+    if config.output is not None:
+        return Path(config.output)
+    return Path(config.output_root) / "compressed" / f"{run_name(config)}-{export_settings(config)[:8]}"
 
 
 def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
@@ -219,7 +232,7 @@ def safe_name(name: str) -> str:
     return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 
-def _without_hardware(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+def _without_hardware(config: TrainConfig | EvaluateConfig | CompressConfig) -> dict[str, Any]:
     return {k: v for k, v in plain(config).items() if k not in HARDWARE_KEYS}
 
 

@@ -1,0 +1,228 @@
+"""Exports of `compress.py`: every row of the data, or the reason why it is missing; one export per folder."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cotpress.compression import export as exporting
+from cotpress.config import CompressConfig, register_schemas, to_objects
+from cotpress.errors import ConfigError
+from cotpress.store.tables import read_records
+from cotpress.records import CompressedTrace, Trace
+from cotpress.tasks import compress as task
+from cotpress.tasks.flow import Export
+from cotpress.tracking import Tracker
+from support.commands import ROOT
+
+NUM_ROWS = 20
+BAD = {
+    "empty thinking": {"id": "blank", "question": "q", "thinking": " ", "response": "", "answer": ""},
+    "missing field 'question'": {"id": "short"},
+    "duplicate id": {"id": "r0", "question": "q", "thinking": "again", "response": "", "answer": ""},
+}
+MADE = "compressed.trl.jsonl"
+
+Run = Callable[..., Path]
+
+
+def _row(i: int) -> dict[str, Any]:
+    thinking = f"Okay. {i} + 1 = {i + 1}. Wait, 🙂 that is {i + 1}."
+    return {"id": f"r{i}", "question": f"{i} + 1?", "thinking": thinking, "response": f"{i + 1}", "answer": f"{i + 1}"}
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _config(folder: Path, *overrides: str) -> CompressConfig:
+    register_schemas()
+    given = [
+        "model=tiny", "scorer=random", "reference=none", "ratio=0.5", "export=trl", "tracker=none", "data=jsonl",
+        f"data.path={folder / 'rows.jsonl'}", f"output_root={folder / 'outputs'}", *overrides,
+    ]  # fmt: skip
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = to_objects(compose("compress", overrides=given))
+    assert isinstance(config, CompressConfig)
+    return config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Export `rows.jsonl` in the test's folder and return the folder of the export."""
+    _write(tmp_path / "rows.jsonl", [_row(i) for i in range(NUM_ROWS)])
+    return lambda *overrides: task.compress(_config(tmp_path, *overrides), tmp_path)[1]
+
+
+def _manifest(output: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
+
+
+def test_every_row_of_a_file_is_exported(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    output = run()
+    lines = (output / MADE).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prompt"][-1]["content"] for line in lines] == [f"{i} + 1?" for i in range(NUM_ROWS)]
+    assert capsys.readouterr().out.startswith(f"{NUM_ROWS} of {NUM_ROWS} rows, asked ratio 0.5, actual 0.")
+    assert _manifest(output)["dropped"] == {}
+
+
+def test_a_missing_row_is_counted_with_its_reason_in_line_and_manifest(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [_row(i) for i in range(NUM_ROWS)]
+    del rows[3]["response"]  # the scorer conditions on it
+    rows[3]["response"] = ""
+    _write(tmp_path / "rows.jsonl", [*rows, *BAD.values()])
+    output = run("scorer=cts", "scorer.condition=response")
+    manifest, out = _manifest(output), capsys.readouterr().out
+    refused = "no response to condition on"
+    assert manifest["dropped"] == {**dict.fromkeys(BAD, 1), refused: 1}
+    assert (manifest["num_rows"], manifest["num_input_rows"]) == (NUM_ROWS - 1, NUM_ROWS + len(BAD))
+    assert f"{NUM_ROWS - 1} of {NUM_ROWS + len(BAD)} rows" in out
+    assert all(f"1 {reason}" in out for reason in manifest["dropped"])
+
+
+def test_models_learn_without_the_rows_that_are_held_out_and_score_all(tmp_path: Path) -> None:
+    _write(tmp_path / "rows.jsonl", [_row(i) for i in range(NUM_ROWS)])
+    with closing(Tracker(tmp_path)) as tracker:
+        flow = Export(_config(tmp_path), tracker)
+        exported, learnt = (read_records(a.file("traces.parquet"), Trace) for a in (flow.traces, flow.labelled_traces))
+    assert [row.split for row in exported] == ["train"] * NUM_ROWS
+    assert sorted(row.split for row in learnt) == ["train"] * 18 + ["validation"] * 2
+
+
+def test_rows_with_empty_responses_are_announced(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path / "rows.jsonl", [_row(i) | ({"response": " "} if i < 3 else {}) for i in range(NUM_ROWS)])
+    assert _manifest(run())["num_empty_responses"] == 3
+    assert f"empty responses: 3 of {NUM_ROWS} rows" in capsys.readouterr().out
+
+
+def test_texts_of_a_column_have_no_responses_to_announce(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    output = run("data.field=thinking", "export=parquet")
+    assert _manifest(output)["num_empty_responses"] == 0
+    assert "empty responses" not in capsys.readouterr().out
+
+
+def test_mixed_ratios_are_shown_with_rows_and_actual_ratio_of_each(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = run("compression=mixed", "export=parquet")
+    rows = read_records(output / "compressed.parquet", CompressedTrace)
+    manifest, out = _manifest(output), capsys.readouterr().out
+    assert "asked ratio" not in out
+    assert manifest["ratio"] is None
+    for part in manifest["ratios"]:
+        members = [row for row in rows if row.target_ratio == part["asked"]]
+        assert part["num_rows"] == len(members) > 0
+        assert part["actual"] == sum(r.num_kept_tokens for r in members) / sum(r.num_tokens for r in members)
+        assert f"ratio {part['asked']:g}: {len(members)} rows, actual {part['actual']:.3f}\n" in out
+    assert sum(part["num_rows"] for part in manifest["ratios"]) == NUM_ROWS
+
+
+def test_manifest_names_scorer_ratios_and_the_facts_of_the_scores(run: Run) -> None:
+    output = run()
+    manifest = _manifest(output)
+    assert (manifest["scorer"], manifest["export"], manifest["ratio"], manifest["file"]) == ("random", "trl", 0.5, MADE)
+    (part,) = manifest["ratios"]
+    assert (part["asked"], part["num_rows"]) == (0.5, NUM_ROWS)
+    assert part["actual"] == pytest.approx(0.5, abs=0.05)
+    assert manifest["scores"]["facts"]["scorer"] == "random"
+    assert manifest["files"].keys() == {MADE}
+
+
+def test_exports_without_output_lie_below_output_root_each_in_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
+    outputs = [run(), run("ratio=0.7"), run("export=openai")]
+    assert len({*outputs}) == 3
+    assert {output.parent for output in outputs} == {tmp_path / "outputs" / "compressed"}
+    assert run() == outputs[0]
+    assert {p.name for p in outputs[2].iterdir()} == {"compressed.openai.jsonl", "manifest.json"}
+
+
+@pytest.mark.parametrize("other", ["ratio=0.7", "export=openai", "scorer=head", "compression=mixed", "seed=1"])
+def test_another_export_into_the_same_folder_is_refused_before_any_work(run: Run, tmp_path: Path, other: str) -> None:
+    output = run(f"output={tmp_path / 'out'}")
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    artifacts = sorted((tmp_path / "outputs" / "artifacts").rglob("*"))
+    with pytest.raises(ConfigError, match=r"output: .* holds the export of other settings\. Fix: output=DIR"):
+        run(f"output={tmp_path / 'out'}", other)
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+    assert sorted((tmp_path / "outputs" / "artifacts").rglob("*")) == artifacts
+
+
+def test_the_same_export_is_repeated_in_its_folder(run: Run, tmp_path: Path) -> None:
+    output = run(f"output={tmp_path / 'out'}")
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    run(f"output={tmp_path / 'out'}", "trainer.tokens_per_batch=99")
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+    _write(tmp_path / "rows.jsonl", [_row(i) for i in range(5)])
+    run(f"output={tmp_path / 'out'}")
+    assert _manifest(output)["num_rows"] == len((output / MADE).read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{broken", '{"settings": "other"}'])
+def test_a_folder_with_the_manifest_of_something_else_is_refused(run: Run, tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ConfigError, match="holds the export of other settings"):
+        run(f"output={tmp_path}")
+    assert (tmp_path / "manifest.json").read_text() == content
+
+
+@pytest.mark.parametrize("step", ["export", "write_manifest"])
+def test_an_interrupted_export_is_no_export_and_the_next_command_makes_the_whole(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    output = run(f"output={tmp_path / 'out'}")
+    whole = {path: path.read_bytes() for path in output.iterdir()}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(task, step, stopped)
+        run(f"output={tmp_path / 'out'}")
+    assert not (output / "manifest.json").exists()
+    run(f"output={tmp_path / 'out'}")
+    assert {path: path.read_bytes() for path in output.iterdir()} == whole
+
+
+def test_a_file_of_an_unfinished_export_in_another_format_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "compressed.openai.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"compressed\.openai\.jsonl of another, unfinished export"):
+        run(f"output={tmp_path}")
+
+
+def test_temporary_files_of_killed_exports_are_removed_and_others_stay(run: Run, tmp_path: Path) -> None:
+    killed = [f".{name}.4711.tmp" for name in (*exporting.FILES.values(), "manifest.json", "dataset_info.json")]
+    own = ["mine.tmp", ".mine.json.4711.tmp", ".compressed.trl.jsonl.tmp", "notes.md"]
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in [*killed, ".4711.probe", *own]:
+        (output / name).write_text("half")
+    run(f"output={output}")
+    assert {path.name for path in output.iterdir()} == {*own, MADE, "manifest.json"}
+
+
+@pytest.mark.parametrize("template", [None, "{{ raise_exception('no system role') }}", "{{ messages[0].content.x.y }}"])
+def test_an_export_whose_template_cannot_be_checked_is_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, template: str | None
+) -> None:
+    from cotpress.tasks import flow
+
+    load = flow.load_tokenizer
+
+    def loaded(*arguments: Any) -> Any:
+        tokenizer = load(*arguments)
+        tokenizer.chat_template = template
+        return tokenizer
+
+    monkeypatch.setattr(flow, "load_tokenizer", loaded)
+    with caplog.at_level("INFO"):
+        output = run()
+    assert _manifest(output)["num_rows"] == NUM_ROWS
+    assert "not checked whether the model's chat template keeps the thinking" in caplog.text
