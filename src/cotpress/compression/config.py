@@ -66,8 +66,8 @@ class CompressionConfig:
     granularity: Unit = Unit.token
     """Unit that is kept or dropped as one, ranked by the mean score of its tokens. The ratio is still met exactly: at
     most one word or step of a trace is cut, and keeps its beginning. `protection`, `keep_strings` and
-    `max_consecutive_deletions` apply to tokens and may keep parts of any others. Whatever the unit, the tokens that hold
-    the bytes of one character stay or go together; the nearest number of tokens that divides no character is kept."""
+    `max_consecutive_deletions` apply to tokens and may keep parts of any others. With every unit, the tokens of one
+    character stay or go together: the nearest number of tokens that divides none is kept."""
     alignment: Alignment = Alignment.own
     """Token whose score decides about a token."""
     protection: Protection = Protection.none

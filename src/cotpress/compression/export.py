@@ -61,9 +61,7 @@ def portions(rows: Iterable[CompressedTrace]) -> list[Portion]:
         num_tokens, num_kept = (sum(getattr(r, n) for r in members) for n in ("num_tokens", "num_kept_tokens"))
         actual = num_kept / num_tokens
         found.append(
-            Portion(
-                asked=asked, num_rows=len(members), num_tokens=num_tokens, num_kept_tokens=num_kept, actual=actual
-            )
+            Portion(asked=asked, num_rows=len(members), num_tokens=num_tokens, num_kept_tokens=num_kept, actual=actual)
         )
     return found
 
@@ -99,7 +97,7 @@ def remove_leftovers(output: Path) -> None:
     """
     ours = "|".join(map(re.escape, (*FILES.values(), DATASET_INFO, MANIFEST)))
     for path in output.iterdir() if output.is_dir() else ():
-        if re.fullmatch(rf"\.(?:{ours})\.\d+\.tmp|\.\d+\.probe", path.name):
+        if re.fullmatch(rf"\.(?:{ours})\.\d+\.tmp", path.name):
             path.unlink(missing_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ class DataConfig:
     name: str = MISSING
     """Name of the source, shown in tables."""
     validation_fraction: Annotated[float, interval("[0, 1)")] = 0.1
-    """Share of the traces kept out of training, in [0, 1)."""
+    """Share of the traces kept out of training, in [0, 1). compress.py exports these as well."""
     limit: Count | None = None
     """Number of usable rows to read; null reads all."""
     strict: bool = False

@@ -3,10 +3,10 @@
 A word is a number, a word of letters with its inner hyphens and apostrophes, a LaTeX command, or any other single
 sign (a grapheme cluster, such as an emoji of several characters): the full stop after `= 11.` is no part of the number.
 In scripts that are written without spaces (Chinese, Japanese, Thai, ...) every letter is a word, since a run of letters
-is a whole clause there. Combining marks belong to the letter before them. A step is a sentence or the rest of a line: it ends with a
-line, after `.`, `!` or `?` (and closing quotes, brackets or markup) before white space, and after the full-width marks
-of Chinese and Japanese. White space before a word or step belongs to it, white space at the end of the text to the last
-one.
+is a whole clause there. Combining marks belong to the letter before them. A step is a sentence or the rest of a line:
+it ends with a line, after `.`, `!` or `?` (and closing quotes, brackets or markup) before white space, and after the
+full-width marks of Chinese and Japanese. White space before a word or step belongs to it, white space at the end of the
+text to the last one.
 """
 
 import re
@@ -54,7 +54,7 @@ def character_groups(offsets: NDArray[Any]) -> NDArray[np.int64]:
 
     In byte-level tokenizers a character (of Chinese, an emoji, a mathematical sign) may be several tokens, which are no
     text without each other, and a token may hold the last byte of one character and the first of the next. A group
-    stands for whole characters, so its tokens decode to its text whatever stands beside them. Most groups are one token.
+    stands for whole characters, so its tokens decode to its text whatever stands beside them. Most are a single token.
 
     `offsets`, int `[n, 2]`, are the characters that each token stands for, with starts in ascending order.
     """

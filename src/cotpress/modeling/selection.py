@@ -86,7 +86,7 @@ def rank_many(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Groups:
-    """Tokens that stay or go together: position of the first, number, mean score, and if one is held, each `[groups]`."""
+    """Tokens that stay or go together: position of the first, number, mean score, true if one is held; `[groups]`."""
 
     first: NDArray[np.int64]
     sizes: NDArray[np.int64]

@@ -37,8 +37,8 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
         ConfigError: The folder `output` holds another export.
     """
     output, settings = export_path(config), export_settings(config)
-    check_folder(output, config.export, settings)
     require_writable(output, "output")
+    check_folder(output, config.export, settings)
     job = tracked_job(config, folder, folder, config.scorer.name, config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Export(config, tracker)

@@ -231,8 +231,8 @@ class Flow(Compression[TrainConfig]):
         compressed = super().compressed()
         if num := compressed.facts.get("num_empty_responses"):
             log.warning(
-                "compress: %d of %d training rows have an empty response; their students learn to end after the thinking",
-                num, compressed.manifest["num_rows"],
+                "compress: %d of %d training rows have an empty response; students learn from them to end after the "
+                "thinking", num, compressed.manifest["num_rows"],
             )  # fmt: skip
         return compressed
 

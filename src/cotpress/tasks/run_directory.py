@@ -60,7 +60,9 @@ def run_path(config: TrainConfig | EvaluateConfig) -> Path:
 def export_settings(config: CompressConfig) -> str:
     """Hash of every setting that can change what `compress.py` exports."""
     elsewhere = ("output", "shard")
-    return fingerprint(_without({k: v for k, v in _without_hardware(config).items() if k not in elsewhere}, SERVER_KEYS))
+    return fingerprint(
+        _without({k: v for k, v in _without_hardware(config).items() if k not in elsewhere}, SERVER_KEYS)
+    )
 
 
 def export_path(config: CompressConfig) -> Path:

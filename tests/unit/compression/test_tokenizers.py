@@ -2,6 +2,7 @@
 # ruff: noqa: RUF001 - characters that look like others are what is tested
 
 import itertools
+import json
 import unicodedata
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cotpress.compression.stage import compress
 from cotpress.modeling.alignment import decode, decoded_text, kept_text, project_scores, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import character_groups
+from cotpress.modeling.selection import rank_many
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import read_records, write_records
@@ -181,7 +183,8 @@ def test_scores_of_a_qwen_reference_model_compress_for_a_llama_student(tmp_path:
 
 
 SIGNS = [
-    "so", " 12", "🙂", " 🤔", "👩‍👩‍👧‍👦", "🇫🇷", "❤️", "🏽", "中文", " 四十二", "龘", "é", "e\u0301", "a\u0338\u0301", "각", "\u1100\u1161",
+    "so", " 12", "🙂", " 🤔", "👩‍👩‍👧‍👦", "🇫🇷", "❤️", "🏽", "中文", " 四十二", "龘", "é", "e\u0301",
+    "a\u0338\u0301", "각", "\u1100\u1161",
     "∑", " ≤", "𝒳", "½", "ท", "ที่", "हिन्दी", "\u200d", "\u3000", "\n", " — ", "\U00020000", "𓀀", "ﷺ",
 ]  # fmt: skip
 """Characters of one to four bytes, alone and joined, composed and decomposed."""
@@ -253,3 +256,28 @@ def test_no_row_of_the_compress_stage_has_half_a_character(name: str, tmp_path: 
         for row in read_records(compressed.file("compressed.parquet"), CompressedTrace):
             assert row.compressed_thinking == decode(tokenizer, row.token_ids)
             assert "\ufffd" not in row.compressed_thinking
+
+
+TRACES = Path(__file__).parents[3].parent / "shared" / "data"
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not TRACES.is_dir(), reason="no data folder beside the checkout")
+def test_no_real_trace_has_half_a_character() -> None:
+    texts = []
+    for file in (TRACES / "crest_math_traces.jsonl", *sorted(TRACES.glob("mip_*.jsonl"))):
+        with file.open(encoding="utf-8") as lines:
+            texts += [json.loads(line)["thinking"] for line in itertools.islice(lines, 38)]
+    assert len(texts) >= 150
+    num_divided = 0
+    for tokenizer in map(real_tokenizer, BYTE_LEVEL):
+        rng = np.random.default_rng(0)
+        for text in texts:
+            ids, offsets = tokenize_with_offsets(tokenizer, text)
+            scores = rng.standard_normal(len(ids)).astype(np.float32)
+            keep = rank_many(scores, offsets, np.array([len(ids)])).cut(np.array([0.7]))
+            decoded = tokenizer.decode(ids[keep].tolist())
+            assert decoded == decoded_text(tokenizer, text, ids, offsets, keep)
+            assert "\ufffd" not in decoded
+            num_divided += "\ufffd" in tokenizer.decode(ids[scores > np.quantile(scores, 0.3)].tolist())
+    assert num_divided > 50, "a selection of single tokens divides characters of many traces"

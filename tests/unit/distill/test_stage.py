@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - full-width signs are what is tested
 from pathlib import Path
 
 import pytest

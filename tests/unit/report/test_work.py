@@ -19,7 +19,7 @@ def test_shared_artifact_counts_once_and_as_computed_if_any_run_computed_it(tmp_
     for ratio in (0.5, 0.7):
         world.run("cts", ratio, world.compressed("cts", ratio))
     artifacts = work(collect(tmp_path / "runs").runs, Sources())
-    assert [(s.title, s.stage, s.seconds, s.fresh) for s, _ in artifacts] == [
+    assert [(s.title, s.stage, s.seconds, s.fresh) for s, *_ in artifacts] == [
         ("data", "data", 0.0, False), ("compress (cts 0.5)", "compress", 3.0, True),
         ("compress (cts 0.7)", "compress", 3.0, True), ("sft (cts 0.5)", "sft", 6.0, True),
         ("sft (cts 0.7)", "sft", 6.0, True),
@@ -32,6 +32,16 @@ def test_shared_artifact_counts_once_and_as_computed_if_any_run_computed_it(tmp_
     assert picture.description.startswith("18 s for 5 artifacts: data 0 s, compress 6 s, sft 12 s")
 
 
+def test_page_names_the_rows_that_a_stage_left_out_with_their_reasons(tmp_path: Path) -> None:
+    world = World(tmp_path, TRACES)
+    world.run("cts", 0.5, world.compressed("cts", 0.5))
+    data, *others = work(collect(tmp_path / "runs").runs, Sources())
+    table = work_table([data._replace(dropped={"invalid JSON": 1, "empty thinking": 3}), *others])
+    assert table is not None
+    column = table.grid.headings.index("rows left out")
+    assert [row[column] for row in table.grid.rows] == ["3 empty thinking, 1 invalid JSON", *["-"] * len(others)]
+
+
 @pytest.mark.parametrize(
     ("system", "label"), [("tokenskip (mixed)", "sft (tokenskip (mixed))"), ("mix (a)", "sft (mix (a) 0.5)")]
 )
@@ -40,7 +50,7 @@ def test_label_keeps_brackets_of_names_and_has_no_ratio_for_mixed_students(
 ) -> None:
     world = World(tmp_path, TRACES)
     world.run(system, 0.5, world.compressed("tokenskip", 0.5))
-    assert label in [stage.title for stage, _ in work(collect(tmp_path / "runs").runs, Sources())]
+    assert label in [stage.title for stage, *_ in work(collect(tmp_path / "runs").runs, Sources())]
 
 
 def test_losses_are_read_from_the_logs_and_smoothed(tmp_path: Path) -> None:

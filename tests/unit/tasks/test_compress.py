@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from cotpress.compression import export as exporting
 from cotpress.config import CompressConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError
-from cotpress.store.tables import read_records
 from cotpress.records import CompressedTrace, Trace
+from cotpress.store.tables import read_records
 from cotpress.tasks import compress as task
 from cotpress.tasks.flow import Export
 from cotpress.tracking import Tracker
@@ -78,7 +78,7 @@ def test_a_missing_row_is_counted_with_its_reason_in_line_and_manifest(
     del rows[3]["response"]  # the scorer conditions on it
     rows[3]["response"] = ""
     _write(tmp_path / "rows.jsonl", [*rows, *BAD.values()])
-    output = run("scorer=cts", "scorer.condition=response")
+    output = run("scorer=cts", "scorer.condition=answer")
     manifest, out = _manifest(output), capsys.readouterr().out
     refused = "no response to condition on"
     assert manifest["dropped"] == {**dict.fromkeys(BAD, 1), refused: 1}
@@ -96,9 +96,7 @@ def test_models_learn_without_the_rows_that_are_held_out_and_score_all(tmp_path:
     assert sorted(row.split for row in learnt) == ["train"] * 18 + ["validation"] * 2
 
 
-def test_rows_with_empty_responses_are_announced(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_with_empty_responses_are_announced(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _write(tmp_path / "rows.jsonl", [_row(i) | ({"response": " "} if i < 3 else {}) for i in range(NUM_ROWS)])
     assert _manifest(run())["num_empty_responses"] == 3
     assert f"empty responses: 3 of {NUM_ROWS} rows" in capsys.readouterr().out
@@ -183,9 +181,10 @@ def test_an_interrupted_export_is_no_export_and_the_next_command_makes_the_whole
 
     output = run(f"output={tmp_path / 'out'}")
     whole = {path: path.read_bytes() for path in output.iterdir()}
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(task, step, stopped)
-        run(f"output={tmp_path / 'out'}")
+        with pytest.raises(KeyboardInterrupt):
+            run(f"output={tmp_path / 'out'}")
     assert not (output / "manifest.json").exists()
     run(f"output={tmp_path / 'out'}")
     assert {path: path.read_bytes() for path in output.iterdir()} == whole
@@ -202,7 +201,7 @@ def test_temporary_files_of_killed_exports_are_removed_and_others_stay(run: Run,
     own = ["mine.tmp", ".mine.json.4711.tmp", ".compressed.trl.jsonl.tmp", "notes.md"]
     output = tmp_path / "out"
     output.mkdir()
-    for name in [*killed, ".4711.probe", *own]:
+    for name in [*killed, *own]:
         (output / name).write_text("half")
     run(f"output={output}")
     assert {path.name for path in output.iterdir()} == {*own, MADE, "manifest.json"}

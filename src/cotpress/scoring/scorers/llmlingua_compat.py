@@ -17,10 +17,11 @@ Unlike CTS (cts.py with `compression=single`), which scores every token once and
 4. The threshold is set at ratio * (condition + thinking) / (thinking + 3), in tokens; at 1 or above the text stays.
 5. The condition stands before the thinking as plain text, without chat template or bos, whatever `scorer.template` is.
 
-Differences from the release, on purpose: the text is that of the kept tokens' characters, not of their decoded ids; a
-text or condition over the context is refused and counted instead of cut; a condition that shares a token with the
-thinking is tokenized by itself, and a thinking of one token stays, where the release stops with an error; ratio 1 keeps
-everything. Only the probabilities of the text's own tokens are computed, one text at a time.
+Differences from the release, on purpose: the text is that of the kept tokens' characters, not of their decoded ids, and
+the compress stage lets the tokens of one character stay or go together, by the larger share; a text or condition over
+the context is refused and counted instead of cut; a condition that shares a token with the thinking is tokenized by
+itself, and a thinking of one token stays, where the release stops with an error; ratio 1 keeps everything. Only the
+probabilities of the text's own tokens are computed, one text at a time.
 """
 
 from __future__ import annotations
