@@ -143,7 +143,7 @@ class CompressedTrace:
 
     id: str
     question: str
-    compressed_thinking: str  # text of `token_ids`: kept characters in order, of the column `data.field` if one is named
+    compressed_thinking: str  # text of `token_ids`: kept characters in order, or of the column `data.field`
     response: str
     answer: str
     split: str
