@@ -4,6 +4,7 @@ All positions count Unicode code points, half open. Offsets from `tokenize_with_
 `kept_text` with every token kept is the text itself. `decoded_text` is the text of kept ids, where the two may differ.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -106,12 +107,14 @@ def decoded_text(
 ) -> str:
     """Return the text that the kept token ids of `text` stand for; every character's tokens are kept or not together.
 
-    It is `kept_text`, if the tokenizer decodes all ids to `text`. Some do not: Qwen's makes one character of a letter
-    and its combining accent (Unicode NFC), others change case or white space. Their kept ids are decoded instead.
+    It is `kept_text`, except where the tokenizer writes the same text in other characters: Qwen's makes one of a letter
+    and its combining accent (Unicode NFC). There the kept ids are decoded. A tokenizer that changes case or white space
+    cannot give back what it has read, and the text is that of the kept characters.
     """
-    if decode(tokenizer, ids) == text:
-        return kept_text(text, offsets, keep_mask)
-    return decode(tokenizer, ids[keep_mask])
+    whole = decode(tokenizer, ids)
+    if whole != text and unicodedata.normalize("NFKC", whole) == unicodedata.normalize("NFKC", text):
+        return decode(tokenizer, ids[keep_mask])
+    return kept_text(text, offsets, keep_mask)
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: NDArray[np.int32]) -> str:
