@@ -82,7 +82,7 @@ def check_folder(output: Path, format_: ExportFormat, settings: str) -> None:
         try:
             manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
             same = manifest.get("settings") == settings
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             same = False
         if not same:
             raise ConfigError(f"output: '{output}' holds the export of other settings. {_OWN_FIX}")
@@ -97,7 +97,7 @@ def remove_leftovers(output: Path) -> None:
     """
     ours = "|".join(map(re.escape, (*FILES.values(), DATASET_INFO, MANIFEST)))
     for path in output.iterdir() if output.is_dir() else ():
-        if re.fullmatch(rf"\.(?:{ours})\.\d+\.tmp", path.name):
+        if re.fullmatch(rf"\.(?:{ours})\.[0-9a-f]+\.tmp", path.name):
             path.unlink(missing_ok=True)
     (output / MANIFEST).unlink(missing_ok=True)
 

@@ -164,7 +164,11 @@ def test_the_same_export_is_repeated_in_its_folder(run: Run, tmp_path: Path) -> 
     assert _manifest(output)["num_rows"] == len((output / MADE).read_text().splitlines()) == 5
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "{broken", '{"settings": "other"}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[]", "{broken", '{"settings": "other"}', "[" * 50_000],
+    ids=["empty", "list", "broken", "other", "deep"],
+)
 def test_a_folder_with_the_manifest_of_something_else_is_refused(run: Run, tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(ConfigError, match="holds the export of other settings"):
@@ -197,7 +201,11 @@ def test_a_file_of_an_unfinished_export_in_another_format_is_refused(run: Run, t
 
 
 def test_temporary_files_of_killed_exports_are_removed_and_others_stay(run: Run, tmp_path: Path) -> None:
-    killed = [f".{name}.4711.tmp" for name in (*exporting.FILES.values(), "manifest.json", "dataset_info.json")]
+    killed = [
+        f".{name}.{end}.tmp"
+        for end in ("4711", "00ff00ff00ff00ff")
+        for name in (*exporting.FILES.values(), "manifest.json", "dataset_info.json")
+    ]
     own = ["mine.tmp", ".mine.json.4711.tmp", ".compressed.trl.jsonl.tmp", "notes.md"]
     output = tmp_path / "out"
     output.mkdir()
