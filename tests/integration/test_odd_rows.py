@@ -70,7 +70,8 @@ def test_every_row_is_kept_completely_or_counted(flow: tuple[Path, list[dict[str
     for row in rows:
         keep = row["keep_mask"]
         assert isinstance(keep, list)
-        assert sum(keep) == row["num_kept_tokens"] == round(0.5 * len(keep))
+        assert sum(keep) == row["num_kept_tokens"]
+        assert abs(sum(keep) - round(0.5 * len(keep))) <= 2, "a character of up to four tokens is not divided"
         rest = iter(KEPT[str(row["id"])])
         assert all(character in rest for character in str(row["compressed_thinking"]))
     exported = (folder / "out" / FILES[ExportFormat.openai]).read_text(encoding="utf-8").splitlines()
