@@ -10,8 +10,9 @@ OmegaConf sees only the plain type. Rules over several fields of a class stand i
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cotpress.errors import ConfigError, require
@@ -44,7 +45,34 @@ Amount = Annotated[float, Rule(lambda number: number >= 0, "a number of at least
 Positive = Annotated[float, Rule(lambda number: number > 0, "a number above 0")]
 RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 Ratio = Annotated[float, Rule(interval("(0, 1]").holds, RATIO_RANGE)]
+INPUT = Rule(lambda text: "\0" not in text, "a path")
+"""Marks a field that may name a file or folder to read; see `input_paths`."""
+InputPath = Annotated[str, INPUT]
 Folder = Annotated[str, Rule(lambda text: bool(text.strip()) and "\0" not in text, "the path of a folder")]
+
+
+def input_paths(settings: Any, key: str = "") -> Iterator[tuple[Any, str, str]]:
+    """Yield owner, place and value of every field that may name something to read, at any depth.
+
+    These are the fields of type `InputPath`, and for settings of plugins those of type `Path` and those named `path`.
+    """
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        value, place = getattr(settings, field.name), f"{key}.{field.name}" if key else field.name
+        if is_input(field.name, hints[field.name]):
+            yield from (
+                (settings, place, str(path)) for path in (value if isinstance(value, list) else [value]) if path
+            )
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]:
+            if dataclasses.is_dataclass(part):
+                yield from input_paths(part, place)
+
+
+def is_input(name: str, hint: Any) -> bool:
+    """True for a field, by name and type with its extras, that may name something to read."""
+    inner = (hint, *typing.get_args(hint))
+    marked = any(INPUT in typing.get_args(kind) for kind in inner if typing.get_origin(kind) is Annotated)
+    return marked or Path in inner or (name == "path" and str in inner)
 
 
 def check_settings(settings: Any, key: str = "") -> None:

@@ -9,6 +9,7 @@ from cotpress.compression.export import export, warn_of_template
 from cotpress.config import CompressConfig
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
+from cotpress.store.artifacts import MANIFEST, replaced
 from cotpress.store.paths import require_writable
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression
@@ -34,7 +35,8 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     if config.export is not ExportFormat.parquet:
         warn_of_template(rows[0], config.model.chat, flow.tokenizer)
     path = export(rows, config.export, output, config.model.chat)
-    shutil.copyfile(compressed.path / "manifest.json", output / "manifest.json")
+    with replaced(output / MANIFEST) as temporary:
+        shutil.copyfile(compressed.path / MANIFEST, temporary)
     facts = compressed.facts
     sys.stdout.write(
         f"{len(rows)} traces, asked ratio {config.ratio:g}, actual {facts['actual_ratio']:.3f} "
