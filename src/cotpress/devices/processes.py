@@ -165,7 +165,7 @@ def _keep_sockets_short() -> None:
     """
     if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TMPDIR:
         return
-    chosen, tempfile.tempdir = tempfile.tempdir, "/tmp"
+    chosen, tempfile.tempdir = tempfile.tempdir, "/tmp"  # noqa: S108 (in it, a new folder for this user alone)
     try:
         multiprocessing.util.get_temp_dir()
     finally:

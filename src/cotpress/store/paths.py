@@ -16,6 +16,8 @@ from cotpress.errors import ArtifactError, ConfigError, UnreadableError
 FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress.py: also output=DIR)"
 _MOST_FILES = 100_000
 """Most files of a folder with input; adapters, models and data sets have fewer."""
+NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+FIX_FILES = "Fix: allow more open files (ulimit -n)"
 _KEY = re.compile(r"[a-z][a-z0-9_]*/[0-9a-f]{1,64}")  # `stage/fingerprint`
 _ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE}
@@ -52,11 +54,10 @@ def is_unreadable(error: BaseException) -> bool:
 
 def unreadable(path: Path, error: BaseException) -> UnreadableError:
     """The error of a file that exists but that the system does not hand out."""
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno is not None else str(error)
-    fix = "try again; if it stays, ask the owner of the file or the administrator of the disk"
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        fix = "allow more open files (ulimit -n), then try again"
-    return UnreadableError(f"'{path}' cannot be read: {reason}. It was left as it is. Fix: {fix}")
+    number = error.errno if isinstance(error, OSError) else None
+    reason = str(error) if number is None else os.strerror(number)
+    fix = FIX_FILES if number in NO_FILES else "Fix: ask the owner of the file or the administrator of the disk"
+    return UnreadableError(f"'{path}' cannot be read: {reason}. It was left as it is. {fix}")
 
 
 def require_writable(folder: Path, key: str) -> None:

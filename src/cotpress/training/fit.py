@@ -27,7 +27,7 @@ from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_li
 from cotpress.errors import TrainingError
 from cotpress.progress import Progress
 from cotpress.records import TRAIN_LOG_FILE
-from cotpress.store.artifacts import SCRATCH
+from cotpress.store.artifacts import SCRATCH, follow_umask
 from cotpress.store.paths import is_unreadable, unreadable
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import Examples, Step, StepDataset, plan_steps
@@ -227,6 +227,7 @@ class TimedCheckpoint(pl.Callback):
         new.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(new)
         if trainer.is_global_zero:
+            follow_umask(new)
             new.replace(self._path)
         self._saved = time.monotonic()
 
