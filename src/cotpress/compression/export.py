@@ -75,7 +75,7 @@ def _describe_for_llamafactory(path: Path, file_name: str) -> None:
         tags |= {f"{role}_tag": role for role in ("user", "assistant", "system")}
         columns = {"messages": "messages"}
         entries[DATASET] = {"file_name": file_name, "formatting": "sharegpt", "columns": columns, "tags": tags}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"'{path}' is no JSON object: {error}. Fix: remove it, or choose another output=DIR") from error
     write_text_atomic(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
 

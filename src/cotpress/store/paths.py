@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from pathlib import Path, PurePosixPath
+from typing import TypeGuard
 
 from cotpress.errors import ArtifactError, ConfigError, UnreadableError
 
@@ -47,7 +48,7 @@ def disk_problem(error: BaseException) -> str | None:
     return os.strerror(number) if number in _ERRNOS else None
 
 
-def is_unreadable(error: BaseException) -> bool:
+def is_unreadable(error: BaseException) -> TypeGuard[OSError]:
     """True if the system refused to read; false if a file is missing or a library found its content wrong."""
     return isinstance(error, OSError) and error.errno is not None and error.errno not in _ABSENT
 
