@@ -403,7 +403,7 @@ def test_a_command_ends_with_one_message_if_a_plugin_has_the_name_of_a_choice(
 
 
 def test_a_folder_in_a_path_field_is_checksummed(tmp_path: Path) -> None:
-    settings = _settings(DataConfig, path=(str, ""), others=(list[Path], []))
+    settings = _settings(DataConfig, path=(str, ""), others=(list[Path], field(default_factory=list)))
     register_data("mine", settings)(lambda config: [_trace(0)])
     for name in ("rows", "more"):
         (tmp_path / name / "below").mkdir(parents=True)

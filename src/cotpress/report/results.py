@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cotpress.errors import ArtifactError, DataError
+from cotpress.errors import ArtifactError, DataError, UnreadableError
 from cotpress.records import (
     CONFIG_FILE,
     FAILURE_FILE,
@@ -279,7 +279,7 @@ def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collecti
             failure = read_failure(path)
             reason = "not finished: still running or interrupted" if failure is None else f"failed: {failure}"
             if (path / RESULTS_FILE).exists():
-                reason = str(error)
+                reason = str(error) if isinstance(error, UnreadableError) else f"damaged: {error}"
             unfinished.setdefault(path.resolve(), Unfinished(path=path, reason=reason))
     for sweep, job in [(s, job) for s in sweeps for job in s.jobs]:
         run_dir = None if job.note is None or job.note.run_dir is None else job.note.run_dir.resolve()

@@ -127,8 +127,9 @@ def _suffixes(comparisons: Sequence[Comparison]) -> list[str]:
         return [""]
     parts = [(c.model, c.benchmark, *([] if c.confidence == 0.95 else [f"{c.confidence:g}"])) for c in comparisons]
     joined = Counter(map("-".join, parts))
-    # `a-b` on `c` and `a` on `b-c` join to the same name; the slash is replaced, which adds a hash.
-    return [f"-{safe_name(('/' if joined['-'.join(p)] > 1 else '-').join(p), replacement='_')}" for p in parts]
+    # `a-b` on `c` and `a` on `b-c` join to the same name; a sign that no name has is replaced, which adds a hash.
+    names = (("\0" if joined["-".join(part)] > 1 else "-").join(part) for part in parts)
+    return [f"-{safe_name(name, replacement='_')}" for name in names]
 
 
 REASON_WIDTH = 160

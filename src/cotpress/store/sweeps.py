@@ -131,7 +131,7 @@ def read_note(folder: Path) -> JobNote | None:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         run_dir = content["run_dir"]
-        content["overrides"] = tuple(content["overrides"])
+        content["overrides"] = _listed(content["overrides"])
         content["state"] = JobState(content["state"])
         content["run_dir"] = None if run_dir is None else Path(os.path.normpath(folder / run_dir))
         return checked(JobNote(**content))
@@ -157,13 +157,19 @@ def _read_plan(sweep_dir: Path) -> _Plan | None:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         jobs = content["jobs"]
-        content["jobs"] = None if jobs is None else tuple(map(tuple, jobs))
+        content["jobs"] = None if jobs is None else tuple(map(_listed, _listed(jobs)))
         return checked(_Plan(**content))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         _warn(path, error)
         return None
+
+
+def _listed(value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"got {value!r:.60}, allowed: a list")
+    return tuple(value)
 
 
 @lru_cache  # a sweep is read several times a second

@@ -120,6 +120,6 @@ def test_long_tmpdir_is_no_error_of_a_socket(preload: list[str] | None, tmp_path
         "follow([child]); stop([child])\n"
         "assert child.outcome.error is None, child.outcome.error\n"
     )
-    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "COTPRESS_TEST": "x", "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

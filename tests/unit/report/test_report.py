@@ -269,7 +269,9 @@ def test_several_benchmarks_have_their_own_files(tmp_path: Path) -> None:
     write_results(tmp_path / "a", results(row()))
     write_results(tmp_path / "b", results(row(), benchmark="org/gsm8k"))
     report_collection(tmp_path)
-    assert {p.name for p in tmp_path.glob("plot*.png")} == {"plot-tiny-planted.png", "plot-tiny-org_gsm8k.png"}
+    assert {p.name for p in tmp_path.glob("plot*.png")} == {
+        "plot-tiny-planted.png", "plot-tiny-org_gsm8k-2bb861b3.png",
+    }  # fmt: skip
 
 
 def test_single_row_with_open_intervals_is_plotted() -> None:
