@@ -91,8 +91,8 @@ def test_plan_of_another_shape_is_one_message(text: str, tmp_path: Path, caplog:
 
 @pytest.mark.parametrize(
     "change",
-    [{"overrides": [1]}, {"overrides": 3}, {"overrides": "ab"}, {"state": []}, {"state": "gone"}, {"run_dir": 3}, {"error": 3},
-     {"seconds": "x"}, {"started_at": None}, {"metric": "x"}, {"metric": [1]}, {"pid": 0.5}, {"more": 1}],
+    [{"overrides": [1]}, {"overrides": 3}, {"overrides": "ab"}, {"state": []}, {"state": "gone"}, {"run_dir": 3},
+     {"error": 3}, {"seconds": "x"}, {"started_at": None}, {"metric": "x"}, {"metric": [1]}, {"pid": 0.5}, {"more": 1}],
     ids=str,
 )  # fmt: skip
 def test_note_of_another_shape_is_one_message(
