@@ -59,20 +59,25 @@ def input_paths(settings: Any, key: str = "") -> Iterator[tuple[Any, str, str]]:
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         value, place = getattr(settings, field.name), f"{key}.{field.name}" if key else field.name
-        if is_input(field.name, hints[field.name]):
-            yield from (
-                (settings, place, str(path)) for path in (value if isinstance(value, list) else [value]) if path
-            )
+        named = is_input(field.name, hints[field.name])
         for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]:
             if dataclasses.is_dataclass(part):
                 yield from input_paths(part, place)
+            elif named and part:
+                yield settings, place, str(part)
 
 
 def is_input(name: str, hint: Any) -> bool:
     """True for a field, by name and type with its extras, that may name something to read."""
-    inner = (hint, *typing.get_args(hint))
-    marked = any(INPUT in typing.get_args(kind) for kind in inner if typing.get_origin(kind) is Annotated)
-    return marked or Path in inner or (name == "path" and str in inner)
+    parts = list(_parts(hint))
+    return INPUT in parts or Path in parts or (name == "path" and str in parts)
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """A type, all types in it and the rules that it is annotated with."""
+    yield hint
+    for part in typing.get_args(hint):
+        yield from _parts(part)
 
 
 def check_settings(settings: Any, key: str = "") -> None:
