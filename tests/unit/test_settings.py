@@ -180,5 +180,5 @@ def test_only_fields_that_are_declared_as_paths_are_inputs() -> None:
     assert [text for _, text in found(settings)] == list("acbdefghi")
     check_settings(settings)
     settings.file = "a\0"
-    with pytest.raises(ConfigError, match="file: got .*allowed: a path"):
+    with pytest.raises(ConfigError, match=r"file: got .*allowed: a path"):
         check_settings(settings)
