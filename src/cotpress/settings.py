@@ -107,7 +107,8 @@ def _check(value: Any, hint: Any, key: str, null: str = "") -> None:
             require(key, value, rule.holds(value), rule.allowed + null)
     elif typing.get_origin(hint) in (typing.Union, types.UnionType):
         for kind in typing.get_args(hint):
-            _check(value, kind, key, ", or null")
+            if kind is not type(None):
+                _check(value, kind, key, ", or null")
     elif isinstance(value, list):
         for element in value:
             _check(element, typing.get_args(hint)[0], key)
