@@ -84,11 +84,9 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple) and len(value) == len(hints) and all(map(_fits, value, hints))
     if issubclass(kind, Mapping):
         return isinstance(value, Mapping) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
-    if dataclasses.is_dataclass(kind):
-        return isinstance(value, kind) and checked(value) is value
     if kind in (int, float):  # JSON has one kind of number
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
-    return isinstance(value, kind)
+    return isinstance(value, kind) and (not dataclasses.is_dataclass(value) or checked(value) is value)
 
 
 def read_interval(content: Mapping[str, Any] | None) -> Interval | None:
