@@ -170,18 +170,21 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
+ALIASES = [LAUGHS, "a: &a {b: *a}", "a: &a [*a]", "a: &a 1\nb: *a", "a: &a {x: 1}\nb:\n  <<: *a"]
+OTHERS = ["[" * 5000, "3", "- 1", "", "a: 2001-99-99", "a: !!python/name:os.system", "a: \0", "a: [", "a: \x85\x01"]
+
+
 @pytest.mark.parametrize(
-    "text",
-    [LAUGHS, "a: &a {b: *a}", "a: &a [*a]", "a: &a 1\nb: *a", "a: &a {x: 1}\nb:\n  <<: *a", "[" * 5000, "3", "- 1", "",
-     "a: 2001-99-99", "a: !!python/name:os.system", "a: \0", "a: [", "\ud800"[:0] + "a: \x85\x01"],
-    ids=range(14),
-)  # fmt: skip
+    ("text", "message"),
+    [*((text, "config.yaml.* YAML alias") for text in ALIASES), *((text, "config.yaml") for text in OTHERS)],
+    ids=range(len(ALIASES) + len(OTHERS)),
+)
 def test_settings_of_a_stranger_are_bounded_and_one_message(
-    text: str, finished: Callable[..., Path], tmp_path: Path
+    text: str, message: str, finished: Callable[..., Path], tmp_path: Path
 ) -> None:
     run_dir = finished()
     (run_dir / "config.yaml").write_text(text)
-    with pytest.raises(ArtifactError, match=r"config\.yaml"):
+    with pytest.raises(ArtifactError, match=message):
         write(run_dir, tmp_path / "hub")
 
 
