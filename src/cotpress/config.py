@@ -38,7 +38,7 @@ from cotpress.prompts import check_marker
 from cotpress.scoring.config import ScorerConfig, Shard
 from cotpress.scoring.scorers.llmlingua_compat import llmlingua_settings
 from cotpress.scoring.table import SCORERS
-from cotpress.settings import Count, Folder, Natural, Ratio, check_settings, interval
+from cotpress.settings import Count, Folder, InputPath, Natural, Ratio, check_settings, interval
 from cotpress.store.artifacts import plain
 from cotpress.store.redaction import refuse_secrets
 from cotpress.tracking.config import TrackerConfig
@@ -184,7 +184,7 @@ class EvaluateConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    adapter: str | None = None
+    adapter: InputPath | None = None
     """Directory or hub id of a PEFT adapter, which a server loads as well; null evaluates the model itself."""
     ratio: Ratio = 1.0
     """Ratio that the control marker announces; 1.0 has no marker."""

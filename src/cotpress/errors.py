@@ -24,6 +24,13 @@ class ArtifactError(CotpressError):
     """A stage output on disk is missing, damaged or cannot be written."""
 
 
+class UnreadableError(ArtifactError):
+    """The system does not hand out a file: no permission, a broken disk or network, too many open files.
+
+    Nothing is known about its content, so it is neither damaged nor missing.
+    """
+
+
 class ModelError(CotpressError):
     """A model or tokenizer cannot be found, loaded or used as configured."""
 

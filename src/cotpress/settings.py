@@ -10,8 +10,9 @@ OmegaConf sees only the plain type. Rules over several fields of a class stand i
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cotpress.errors import ConfigError, require
@@ -44,7 +45,39 @@ Amount = Annotated[float, Rule(lambda number: number >= 0, "a number of at least
 Positive = Annotated[float, Rule(lambda number: number > 0, "a number above 0")]
 RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 Ratio = Annotated[float, Rule(interval("(0, 1]").holds, RATIO_RANGE)]
+INPUT = Rule(lambda text: "\0" not in text, "a path")
+"""Marks a field that may name a file or folder to read; see `input_paths`."""
+InputPath = Annotated[str, INPUT]
 Folder = Annotated[str, Rule(lambda text: bool(text.strip()) and "\0" not in text, "the path of a folder")]
+
+
+def input_paths(settings: Any, key: str = "") -> Iterator[tuple[Any, str, str]]:
+    """Yield owner, place and value of every field that may name something to read, at any depth.
+
+    These are the fields of type `InputPath`, and for settings of plugins those of type `Path` and those named `path`.
+    """
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        value, place = getattr(settings, field.name), f"{key}.{field.name}" if key else field.name
+        named = is_input(field.name, hints[field.name])
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]:
+            if dataclasses.is_dataclass(part):
+                yield from input_paths(part, place)
+            elif named and part:
+                yield settings, place, str(part)
+
+
+def is_input(name: str, hint: Any) -> bool:
+    """True for a field, by name and type with its extras, that may name something to read."""
+    parts = list(_parts(hint))
+    return INPUT in parts or Path in parts or (name == "path" and str in parts)
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """A type, all types in it and the rules that it is annotated with."""
+    yield hint
+    for part in typing.get_args(hint):
+        yield from _parts(part)
 
 
 def check_settings(settings: Any, key: str = "") -> None:
@@ -74,7 +107,8 @@ def _check(value: Any, hint: Any, key: str, null: str = "") -> None:
             require(key, value, rule.holds(value), rule.allowed + null)
     elif typing.get_origin(hint) in (typing.Union, types.UnionType):
         for kind in typing.get_args(hint):
-            _check(value, kind, key, ", or null")
+            if kind is not type(None):
+                _check(value, kind, key, ", or null")
     elif isinstance(value, list):
         for element in value:
             _check(element, typing.get_args(hint)[0], key)

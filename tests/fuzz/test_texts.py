@@ -24,9 +24,10 @@ from cotpress.report.page import Page, Table, json_in_html, render
 from cotpress.report.token_kinds import token_kinds
 from cotpress.report.tokens import Ranker, ViewedData, encoded
 from cotpress.store.grid import Grid, markdown_cell
+from cotpress.store.paths import safe_name
 from cotpress.store.redaction import without_secrets
 from cotpress.store.tables import read_records
-from cotpress.tasks.run_directory import safe_name, write_config
+from cotpress.tasks.run_directory import write_config
 from fuzz.cases import any_text, cases, odd_text
 from support.pages import Parsed, token_lengths
 from support.reported import tokenizer

@@ -10,8 +10,7 @@ from cotpress.errors import ArtifactError
 from cotpress.hub.__main__ import HubConfig, publish
 from cotpress.report.results import Sources, read_results
 from cotpress.store.artifacts import ArtifactStore, Summary, file_sha256
-from cotpress.store.paths import checked_key, stays_below
-from cotpress.tasks.run_directory import safe_name
+from cotpress.store.paths import checked_key, safe_name, stays_below
 from security.conftest import edit
 
 ELSEWHERE = ["../secret.txt", "/etc/passwd", "a/../../secret.txt", "..", "", "a\\..\\b", "a\0b", 7]

@@ -400,3 +400,17 @@ def test_a_command_ends_with_one_message_if_a_plugin_has_the_name_of_a_choice(
     SCORERS.pop("planted")
     assert ended.value.code == 2
     assert f"data=planted: the plugin {name} registers a name that cotpress has already" in capsys.readouterr().err
+
+
+def test_a_folder_in_a_path_field_is_checksummed(tmp_path: Path) -> None:
+    settings = _settings(DataConfig, path=(str, ""), others=(list[Path], field(default_factory=list)))
+    register_data("mine", settings)(lambda config: [_trace(0)])
+    for name in ("rows", "more"):
+        (tmp_path / name / "below").mkdir(parents=True)
+    config = settings(name="mine", path=str(tmp_path / "rows"), others=[tmp_path / "more"])
+    keys = []
+    for name, text in [("rows/a", "1"), ("rows/a", "2"), ("rows/below/b", "2"), ("more/c", "1"), ("more/c", "1")]:
+        (tmp_path / name).write_text(text)
+        keys.append(traces(config, ArtifactStore(tmp_path / "store")).key)
+    assert len(set(keys)) == 4
+    assert keys[3] == keys[4]

@@ -1,6 +1,7 @@
 """Rules beside the settings: one walk applies them and names the key as it is typed."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -18,7 +19,7 @@ from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
-from cotpress.settings import Count, Folder, Natural, check_settings, interval
+from cotpress.settings import Count, Folder, InputPath, Natural, check_settings, input_paths, interval
 from cotpress.tracking.config import TrackerConfig
 
 
@@ -143,3 +144,41 @@ def test_address_with_a_secret_is_refused_without_repeating_it(address: str) -> 
         check_settings(_server(base_url=address), "generation")
     assert "pw" not in str(raised.value)
     assert "abc" not in str(raised.value)
+
+
+@dataclass
+class _Inner:
+    path: str | None = None
+    note: str = "x"
+
+
+@dataclass
+class _Reading:
+    file: InputPath = "a"
+    maybe: InputPath | None = None
+    files: list[InputPath] = field(default_factory=lambda: ["b", ""])
+    place: Path | None = None
+    places: list[Path] | None = None
+    named: dict[str, Path] = field(default_factory=dict)
+    inner: _Inner = field(default_factory=_Inner)
+    others: list[_Inner] = field(default_factory=list)
+    by_name: dict[str, _Inner] = field(default_factory=dict)
+    text: str = "/"
+    texts: list[str] = field(default_factory=lambda: ["/"])
+    file_name: str = "/"
+
+
+def test_only_fields_that_are_declared_as_paths_are_inputs() -> None:
+    def found(settings: object) -> list[tuple[str, str]]:
+        return [(place, text) for _, place, text in input_paths(settings)]
+
+    assert found(_Reading()) == [("file", "a"), ("files", "b")]
+    settings = _Reading(
+        maybe="c", place=Path("d"), places=[Path("e")], named={"x": Path("f")}, inner=_Inner(path="g"),
+        others=[_Inner(path="h")], by_name={"y": _Inner(path="i")},
+    )  # fmt: skip
+    assert [text for _, text in found(settings)] == list("acbdefghi")
+    check_settings(settings)
+    settings.file = "a\0"
+    with pytest.raises(ConfigError, match=r"file: got .*allowed: a path"):
+        check_settings(settings)

@@ -17,7 +17,7 @@ from cotpress.cli.help import help_page
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.plugins import check_names, load_plugins, plugin_names, without_plus
-from cotpress.store.paths import FIX, disk_problem
+from cotpress.store.paths import FIX, FIX_FILES, NO_FILES, disk_problem
 from cotpress.store.redaction import check_readable, refuse_secrets, shown
 from cotpress.tasks import Task
 
@@ -131,7 +131,7 @@ def _run(job: Callable[[], None]) -> None:
 def _machine_problem(error: BaseException) -> str | None:
     """The message for an error of disk or memory, else None."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot use '{error.filename}': {error.strerror}. {FIX}"
+        return f"cannot use '{error.filename}': {error.strerror}. {FIX_FILES if error.errno in NO_FILES else FIX}"
     if (problem := disk_problem(error)) is not None:
         return f"cannot write: {problem}. {FIX}"
     return f"out of memory: {error}. {MEMORY_FIX}" if is_out_of_memory(error) else None

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
+from cotpress.store.paths import disk_problem
 from cotpress.store.redaction import Redacting, refuse_secrets, shown
 
 C = TypeVar("C")
@@ -56,6 +57,12 @@ def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     except CotpressError as error:
         sys.stderr.write(f"\nerror: {shown(str(error))}\n")
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:
+        problem = disk_problem(error) if error.filename is None else f"'{error.filename}': {error.strerror}"
+        if problem is None:
+            raise
+        sys.stderr.write(f"\nerror: cannot use {shown(problem)}. Fix: output=PATH, a place that can be written\n")
+        sys.exit(1)
 
 
 def _as_assignment(argument: str) -> str:

@@ -7,7 +7,6 @@ that an interrupted export left is never taken for one.
 import itertools
 import json
 import logging
-import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,18 +89,6 @@ def check_folder(output: Path, format_: ExportFormat, settings: str) -> None:
         raise ConfigError(f"output: '{output}' holds {', '.join(others)} of another, unfinished export. {_OWN_FIX}")
 
 
-def remove_leftovers(output: Path) -> None:
-    """Remove the temporary files of killed exports, and the manifest, as its export is about to be replaced.
-
-    Call it only while no other job can write into the folder.
-    """
-    ours = "|".join(map(re.escape, (*FILES.values(), DATASET_INFO, MANIFEST)))
-    for path in output.iterdir() if output.is_dir() else ():
-        if re.fullmatch(rf"\.(?:{ours})\.[0-9a-f]+\.tmp", path.name):
-            path.unlink(missing_ok=True)
-    (output / MANIFEST).unlink(missing_ok=True)
-
-
 def write_manifest(file: Path, settings: str, about: Mapping[str, Any]) -> None:
     """Complete an export: describe it, and everything that it was made from, in `manifest.json` beside its file."""
     files = {file.name: file_sha256(file)}
@@ -164,7 +151,7 @@ def _describe_for_llamafactory(path: Path, file_name: str) -> None:
         tags |= {f"{role}_tag": role for role in ("user", "assistant", "system")}
         columns = {"messages": "messages"}
         entries[DATASET] = {"file_name": file_name, "formatting": "sharegpt", "columns": columns, "tags": tags}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"'{path}' is no JSON object: {error}. Fix: remove it, or choose another output=DIR") from error
     write_text_atomic(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
 

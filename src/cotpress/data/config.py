@@ -10,7 +10,7 @@ from omegaconf import II, MISSING
 from cotpress.answers.extraction import Extractor
 from cotpress.errors import ConfigError
 from cotpress.generation.config import GenerationConfig
-from cotpress.settings import Amount, Count, Natural, Rule, interval
+from cotpress.settings import Amount, Count, InputPath, Natural, Rule, interval
 
 _BUDGET = II(".budgets.${.protocol}")
 Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3")]
@@ -55,7 +55,7 @@ class PlantedDataConfig(DataConfig):
 class JsonlDataConfig(DataConfig):
     """Rows `id, question, thinking, response, answer` from .jsonl or .parquet files."""
 
-    path: str = MISSING
+    path: InputPath = MISSING
     """File to read."""
     field: str | None = None
     """Column whose text is compressed instead of `thinking`. Such rows need only the columns that the scorer uses. All
@@ -124,7 +124,7 @@ class PlantedQuestionsConfig(PlantedBenchmarkConfig):
 class JsonlBenchmarkConfig(BenchmarkConfig):
     """Problems `id, question, answer` from your own .jsonl or .parquet file."""
 
-    path: str = MISSING
+    path: InputPath = MISSING
     """File to read."""
     unanswerable: bool = False
     """No question of the file has an answer (for instance because a premise is missing). The column `answer` is not
@@ -142,7 +142,7 @@ class PublishedBenchmarkConfig(BenchmarkConfig):
 
     hub: HubFile = field(default_factory=HubFile)
     """File on the hub."""
-    path: str | None = None
+    path: InputPath | None = None
     """Local copy (.jsonl, .parquet or .csv); null takes it from the hub."""
     num_published: int = MISSING
     """Problems in the published set; a file with another number gives a warning."""
@@ -201,7 +201,7 @@ class SelfWrittenDataConfig(DataConfig):
     """Training questions with gold answers; choose with questions@data.questions=NAME."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Backend of the model; choose with generation@data.generation=server."""
-    adapter: str | None = None
+    adapter: InputPath | None = None
     """Directory or hub id of a PEFT adapter on the model, e.g. of a student; a server is asked to load it."""
     max_new_tokens: Count = MISSING
     """Budget of one answer, in the model's tokens."""
@@ -274,7 +274,7 @@ class Importance(Enum):
 class ThoughtAnchorsConfig(TruthConfig):
     """Sentences whose importance was measured by resampling."""
 
-    path: str = MISSING
+    path: InputPath = MISSING
     """File to read, .jsonl."""
     importance: Importance = Importance.counterfactual_importance_kl
     """Measure to use."""
@@ -293,7 +293,7 @@ class Redundant(Enum):
 class PrmbenchConfig(TruthConfig):
     """Solutions into which redundant steps were inserted."""
 
-    path: str = MISSING
+    path: InputPath = MISSING
     """File to read, .jsonl."""
     redundant: Redundant = Redundant.inserted
     """Definition of the redundant steps."""

@@ -4,14 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.plugins import add_choice
 from cotpress.records import Problem, Trace
+from cotpress.settings import is_input
 from cotpress.store.artifacts import file_sha256
+from cotpress.store.paths import files_below
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[[Any], Iterable[Any]])
@@ -43,7 +45,7 @@ def register_data(name: str, settings: type[DataConfig], identity: Identity | No
         name: Name on the command line.
         settings: Dataclass of its settings, a class of its own that derives from `DataConfig`.
         identity: Everything that determines the records; None: the settings of the class, and the checksums of the
-            files that its path fields name (fields with the name `path` or of type `Path`).
+            files and folders that its path fields name (`settings.is_input`: with the name `path` or of type `Path`).
 
     Raises:
         ConfigError: The settings belong to another source, or see `add_choice`.
@@ -80,15 +82,22 @@ def _register(
 
 
 def _settings_and_files(config: Any) -> dict[str, Any]:
-    """The settings of the class, and the checksums of files in its path fields: named `path`, or of type `Path`."""
+    """The settings of the class, and the checksums of what its path fields name, folders with every file in them."""
     own = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in _APPLIED_LATER}
-    hints = get_type_hints(type(config))
-    files: dict[str, list[str]] = {}
+    hints = get_type_hints(type(config), include_extras=True)
+    files: dict[str, list[Any]] = {}
     for name, value in own.items():
-        if name == "path" or Path in (hints[name], *get_args(hints[name])):
-            paths = map(Path, value if isinstance(value, list) else [value or ""])
-            files[name] = [file_sha256(path) for path in paths if path.is_file()]
+        if is_input(name, hints[name]):
+            paths = [Path(path) for path in (value if isinstance(value, list) else [value]) if path]
+            files[name] = [_checksum(path, name) for path in paths if path.is_file() or path.is_dir()]
     return own | ({"sha256": files} if files else {})
+
+
+def _checksum(path: Path, key: str) -> str | dict[str, str]:
+    """SHA-256 of a file; of every file in a folder, by its name below it."""
+    if path.is_file():
+        return file_sha256(path)
+    return {file.relative_to(path).as_posix(): file_sha256(file) for file in files_below(path, key)}
 
 
 def _checked(name: str, config: Any, records: Iterable[Any] | None, kind: type[Any]) -> Iterator[Any]:

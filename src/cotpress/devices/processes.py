@@ -9,9 +9,11 @@ import faulthandler
 import math
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.util
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -29,6 +31,9 @@ STOP_AFTER_S = 15.0
 """Time that a child has to end after SIGTERM, for example to finish its W&B run; then it is killed."""
 GRACE_S = 1.0
 """Time in which further failures are collected after the first one, to tell the cause from what follows from it."""
+
+_LONGEST_TMPDIR = 60
+"""Bytes of a TMPDIR that leave room for the names below it in the path of a Unix socket, which has at most 108."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,7 @@ class Child:
         context: Any = multiprocessing.get_context("spawn" if preload is None else "forkserver")
         if preload is not None:
             context.set_forkserver_preload(list(preload))
+        _keep_sockets_short()
         self._connection, theirs = context.Pipe()
         variables = dict(os.environ if environment is None else environment)
         work = (function, arguments, variables, output, theirs)
@@ -150,6 +156,20 @@ class Child:
             self._process.kill()
             self._process.join()
         self._connection.close()
+
+
+def _keep_sockets_short() -> None:
+    """Let multiprocessing make the folder of its sockets in /tmp if their path in TMPDIR were too long for the kernel.
+
+    The folder is made once per process, and its children use it too.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TMPDIR:
+        return
+    chosen, tempfile.tempdir = tempfile.tempdir, "/tmp"  # noqa: S108 (in it, a new folder for this user alone)
+    try:
+        multiprocessing.util.get_temp_dir()
+    finally:
+        tempfile.tempdir = chosen
 
 
 @contextmanager

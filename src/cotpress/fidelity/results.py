@@ -147,6 +147,10 @@ def _results(content: dict[str, Any]) -> FidelityResults:
         for name in ("metrics", "kinds"):
             row[name] = {key: read_interval(value) for key, value in row[name].items()}
         row["over_position"] = read_interval(row["over_position"])
+        if not row["metrics"]:
+            raise ValueError("a row has no measure")
+    if not content["rows"]:
+        raise ValueError("it has no row")
     return FidelityResults(rows=tuple(FidelityRow(**row) for row in content.pop("rows")), **content)
 
 

@@ -11,7 +11,7 @@ from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import CONFIG_FILE, RESULTS_FILE, Origin, SystemResult
 from cotpress.report.results import RunResults, read_results
 from cotpress.store.artifacts import Artifact, ArtifactStore
-from cotpress.store.paths import lies_below
+from cotpress.store.paths import is_unreadable, lies_below, unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def read_publication(run_dir: Path, base_model: str | None) -> Publication:
         ArtifactError: The run is not finished, trained no student, or its student is missing or damaged.
         ConfigError: The hub id of the run's base model is unknown.
     """
-    key = read_results(run_dir).rows[-1].artifacts.get("sft")
+    rows = read_results(run_dir).rows
+    key = rows[-1].artifacts.get("sft") if rows else None
     if key is None:
         raise ArtifactError(
             f"'{run_dir}' trained no student. Fix: give a run directory of train.py, run=outputs/runs/NAME"
@@ -121,8 +122,14 @@ def _settings(path: Path) -> Settings:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+        # A few lines of aliases of aliases are gigabytes once they are written out; our own files have none.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has a YAML alias, allowed: plain values")
+        values = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if is_unreadable(error):
+            raise unreadable(path, error) from error
         raise ArtifactError(f"'{path}' cannot be read: {error}. Fix: run the same command again") from error
     if not isinstance(values, dict):
         raise ArtifactError(f"'{path}' holds no settings. Fix: run the same command again")

@@ -5,11 +5,13 @@ table is read from the disk; the callback has no state, because launchers send c
 """
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 
 from cotpress.errors import MissingExtraError
@@ -42,6 +44,8 @@ EXTRAS = {
 
 _watching: "list[Watch]" = []
 """The running multirun of this process, if there is one."""
+_locks: list[FileLock] = []
+"""The lock on the folder of the running multirun of this process."""
 _ended: "list[Sweep]" = []
 """The finished multirun of this process, if there is one."""
 
@@ -54,6 +58,7 @@ class Multirun(Callback):
         from cotpress.jobs.watch import Watch
 
         sweep_dir = Path(config.hydra.sweep.dir)
+        _occupy(sweep_dir)
         named = config.hydra.runtime.choices.get("sweep")
         write_plan(sweep_dir, str(event.get("config_name")), planned_jobs(config), None if named == "null" else named)
         watch = Watch(sweep_dir)
@@ -63,6 +68,20 @@ class Multirun(Callback):
     def on_multirun_end(self, config: "DictConfig", **event: Any) -> None:
         """Show the table."""
         end_sweep()
+
+
+def _occupy(sweep_dir: Path) -> None:
+    """Lock the folder of a multirun until it ends; exit if another one, started in the same moment, has it.
+
+    An exception would not stop Hydra, which turns those of callbacks into warnings.
+    """
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(sweep_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        sys.exit(f"\nerror: another multirun writes to '{sweep_dir}'. Fix: start this one again")
+    _locks.append(lock)
 
 
 def register_launchers() -> None:
@@ -116,6 +135,7 @@ def end_sweep(*, show: bool = True) -> "Sweep | None":
 
     Only the first call for a multirun shows the table.
     """
+    _release()
     if _watching:
         watch = _watching.pop()
         watch.stop()
@@ -130,11 +150,17 @@ def end_sweep(*, show: bool = True) -> "Sweep | None":
 
 def forget_sweep() -> None:
     """Remove the plan of a multirun that Hydra refused before its first job."""
+    _release()
     if _watching:
         watch = _watching.pop()
         watch.stop()
         if not any(job.note for job in read_sweep(watch.sweep_dir).jobs):
             (watch.sweep_dir / PLAN_FILE).unlink(missing_ok=True)
+
+
+def _release() -> None:
+    while _locks:
+        _locks.pop().release()
 
 
 def _show(sweep: "Sweep") -> None:

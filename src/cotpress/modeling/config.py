@@ -6,7 +6,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from cotpress.prompts import ChatConfig
-from cotpress.settings import Amount, Count
+from cotpress.settings import Amount, Count, InputPath
 
 
 class ModelSource(Enum):
@@ -74,7 +74,7 @@ class ModelConfig:
     """Short name used in tables."""
     source: ModelSource = ModelSource.hub
     """Source of the weights."""
-    path: str = MISSING
+    path: InputPath = MISSING
     """Hub id, local directory, or name of the Python package with the weights."""
     revision: str | None = None
     """Hub commit, tag or branch."""

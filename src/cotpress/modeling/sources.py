@@ -18,6 +18,7 @@ from cotpress.errors import ModelError
 from cotpress.modeling.foreign import check_adapter, check_settings, check_weights
 from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.paths import disk_problem
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +203,11 @@ def _snapshot(hub_id: str, revision: str | None, patterns: tuple[str, ...], key:
                 hub_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=_OTHER_FORMATS, etag_timeout=5
             )
     except Exception as error:
+        if (full := disk_problem(error)) is not None:
+            raise ModelError(
+                f"{key}: '{hub_id}': the cache of the hub, {constants.HF_HUB_CACHE}, cannot be used: {full}. "
+                "Fix: HF_HUB_CACHE=DIR in the environment, a folder that can be read and written"
+            ) from error
         problem = hub_problem(error)
         if problem is None:
             raise

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cotpress.records import Interval, Origin, SystemResult
 from cotpress.report.comparison import Comparison
+from cotpress.store.artifacts import replaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,8 +83,9 @@ class Picture:
     def save(self, folder: Path) -> list[Path]:
         """Write `NAME.png` and `NAME.svg`."""
         png, svg = (folder / f"{self.name}.{kind}" for kind in ("png", "svg"))
-        png.write_bytes(self._rendered("png"))
-        svg.write_bytes(self._svg)
+        for path, content in ((png, self._rendered("png")), (svg, self._svg)):
+            with replaced(path) as temporary:
+                temporary.write_bytes(content)
         return [png, svg]
 
     def inline_svg(self, identifier: str) -> str:

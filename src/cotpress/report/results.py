@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cotpress.errors import ArtifactError, DataError
+from cotpress.errors import ArtifactError, DataError, UnreadableError
 from cotpress.records import (
     CONFIG_FILE,
     FAILURE_FILE,
@@ -124,7 +124,7 @@ def read_failure(run_dir: Path) -> str | None:
         return str(json.loads((run_dir / FAILURE_FILE).read_text(encoding="utf-8"))["error"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{FAILURE_FILE} cannot be read"
 
 
@@ -279,7 +279,7 @@ def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collecti
             failure = read_failure(path)
             reason = "not finished: still running or interrupted" if failure is None else f"failed: {failure}"
             if (path / RESULTS_FILE).exists():
-                reason = f"damaged: {error}"
+                reason = str(error) if isinstance(error, UnreadableError) else f"damaged: {error}"
             unfinished.setdefault(path.resolve(), Unfinished(path=path, reason=reason))
     for sweep, job in [(s, job) for s in sweeps for job in s.jobs]:
         run_dir = None if job.note is None or job.note.run_dir is None else job.note.run_dir.resolve()

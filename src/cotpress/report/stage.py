@@ -5,7 +5,6 @@ The same tables are shown at the end of a command, with the runs that are missin
 
 import json
 import logging
-import re
 import sys
 import textwrap
 from collections import Counter
@@ -23,6 +22,7 @@ from cotpress.report.token_kinds import TokenKind
 from cotpress.report.tokens import DEFAULT_TRACES, Deletions, by_kind, by_label, deletion_picture, encoded, viewed
 from cotpress.report.work import curves, loss_picture, time_picture, work
 from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.paths import safe_name
 from cotpress.store.sweeps import JobNote, JobState, Sweep
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _page(
 ) -> pages.Page:
     """Return the page of some runs, and write its tables and figures into a folder if there is one."""
     sources, comparisons = Sources(), compare(runs)
-    sections = [pages.section(c, _suffix(c) if len(comparisons) > 1 else "") for c in comparisons]
+    sections = [pages.section(c, suffix) for c, suffix in zip(comparisons, _suffixes(comparisons), strict=True)]
     artifacts = work(runs, sources)
     tokens, missing = viewed(runs, sources, viewer_traces)
     percent = _first_percent(runs)
@@ -121,9 +121,15 @@ def _first_percent(runs: Sequence[Run]) -> int:
     return min(max(usual, 30), 100)
 
 
-def _suffix(comparison: Comparison) -> str:
-    level = "" if comparison.confidence == 0.95 else f"-{comparison.confidence:g}"
-    return re.sub(r"[^\w.-]", "_", f"-{comparison.model}-{comparison.benchmark}{level}")
+def _suffixes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return an end for the file names of each comparison; empty for a single one."""
+    if len(comparisons) == 1:
+        return [""]
+    parts = [(c.model, c.benchmark, *([] if c.confidence == 0.95 else [f"{c.confidence:g}"])) for c in comparisons]
+    joined = Counter(map("-".join, parts))
+    # `a-b` on `c` and `a` on `b-c` join to the same name; a sign that no name has is replaced, which adds a hash.
+    names = (("\0" if joined["-".join(part)] > 1 else "-").join(part) for part in parts)
+    return [f"-{safe_name(name, replacement='_')}" for name in names]
 
 
 REASON_WIDTH = 160

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cotpress.records import Interval, SystemResult
 from cotpress.report.comparison import Comparison
 from cotpress.report.results import INTERVALS
-from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns, shorten
+from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns, shortened
 
 NAME_WIDTH = 20
 """Longest name of a system in a table."""
@@ -37,7 +37,6 @@ class Column(NamedTuple):
 
 
 _COLUMNS = (
-    Column("System", lambda r: shorten(r.system, NAME_WIDTH)),
     Column("ratio: asked/\nactual/written", lambda r: ratios(r)),
     Column("accuracy %\n[{level} CI]", lambda r: percent_interval(r.accuracy)),
     Column("n", lambda r: f"{r.accuracy.n}x{r.num_samples}" if r.num_samples > 1 else str(r.accuracy.n)),
@@ -48,7 +47,6 @@ _COLUMNS = (
 )
 
 _DETAILS = (
-    Column("System", lambda r: shorten(r.system, NAME_WIDTH)),
     Column("asked\nratio", lambda r: f"{r.target_ratio:g}"),
     Column("standard\nerror", lambda r: "-" if r.standard_error is None else f"{100 * r.standard_error:.2f}"),
     Column("training\ntokens", lambda r: change(r.training_reduction)),
@@ -68,7 +66,7 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
     Without any they are left out.
     """
     level, published = f"{100 * comparison.confidence:g} %", comparison.published
-    shown = [Column(heading.format(level=level), cell) for heading, cell in _COLUMNS]
+    shown = [_names(comparison.rows), *(Column(heading.format(level=level), cell) for heading, cell in _COLUMNS)]
     if not any(map(published, comparison.rows)):
         return shown
     if not on_page:
@@ -81,7 +79,7 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
 
 def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     """Return the columns of the second table of a page, without those that are empty in every row."""
-    shown = list(_DETAILS)
+    shown = [_names(rows), *_DETAILS]
     if any(r.mean_reference_tokens for r in rows):
         shown.append(Column("reference\ntokens [CI]", lambda r: count_interval(r.mean_reference_tokens)))
     most = max((len(r.pass_at_k) for r in rows), default=0)
@@ -91,6 +89,11 @@ def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
     for budget in sorted({b.budget for r in rows for b in r.accuracy_at_budgets}):
         shown.append(_percents(f"accuracy % at\n{budget} tokens", partial(_accuracy_at, budget)))
     return shown
+
+
+def _names(rows: Sequence[SystemResult]) -> Column:
+    names = shortened((row.system for row in rows), NAME_WIDTH)
+    return Column("System", lambda r: names[r.system])
 
 
 def _percents(heading: str, interval: Callable[[SystemResult], Interval | None]) -> Column:

@@ -40,7 +40,7 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, num_local_devices, pick_device, report, run_on_devices
 from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_lightning
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
-from cotpress.errors import ArtifactError, ConfigError, DataError, MemoryLimitError, ModelError
+from cotpress.errors import ArtifactError, ConfigError, DataError, MemoryLimitError, ModelError, UnreadableError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.progress import Progress
 from cotpress.records import SCORES_FILE, TRACES_FILE, ReadTrace, ScoredTrace, Trace
@@ -50,7 +50,8 @@ from cotpress.scoring.models import Models
 from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
 from cotpress.scoring.table import scorer_identity, scorer_of
-from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain, replaced
+from cotpress.store.paths import is_unreadable, unreadable
 from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
 
 log = logging.getLogger(__name__)
@@ -146,9 +147,8 @@ class Parts:
         """Write the part of a chunk; it appears whole or not at all."""
         about = json.dumps({"chunk": plain(chunk), "tally": plain(tally)}, sort_keys=True)
         table = to_table(rows, self.record).replace_schema_metadata({_ABOUT: about})
-        temporary = self.path(chunk).with_suffix(".tmp")
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-        temporary.replace(self.path(chunk))
+        with replaced(self.path(chunk)) as temporary:
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
     def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """The chunks that have no part yet, or a damaged one."""
@@ -158,6 +158,8 @@ class Parts:
                 try:
                     self._read(chunk, ids)
                     continue
+                except UnreadableError:
+                    raise
                 except ArtifactError as error:
                     log.warning("%s; it is computed again", error)
             missing.append(chunk)
@@ -187,6 +189,8 @@ class Parts:
             tally = Tally(**{**about["tally"], "dropped": Counter(about["tally"]["dropped"])})
             same = about["chunk"] == plain(chunk) and table.schema.equals(schema(self.record))
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            if is_unreadable(error):
+                raise unreadable(path, error) from error
             raise ArtifactError(f"part '{path}' cannot be read: {error}") from error
         expected, present = iter(ids), table.column("id").to_pylist()
         complete = len(present) + tally.dropped.total() == tally.num_traces == len(ids)

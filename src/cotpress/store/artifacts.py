@@ -11,10 +11,14 @@ every file with the checksum in the manifest before it first reads the file.
 import dataclasses
 import datetime
 import enum
+import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
+import re
+import secrets
 import shutil
 import time
 import uuid
@@ -22,12 +26,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from cotpress.errors import ArtifactError, CotpressError
-from cotpress.store.paths import FIX, checked_key, disk_problem, stays_below
+from cotpress.errors import ArtifactError, CotpressError, UnreadableError
+from cotpress.store.paths import (
+    FIX,
+    checked_key,
+    disk_problem,
+    is_unreadable,
+    probe_writing,
+    stays_below,
+    unreadable,
+)
 from cotpress.store.redaction import masked
 
 log = logging.getLogger(__name__)
@@ -122,16 +134,78 @@ def content_checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+"""Names of the files that `replaced` yields."""
+
+
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yield a temporary file that replaces `path` at the end, so that `path` never has half of its new content."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Yield a temporary file that replaces `path` at the end, so that `path` never has half of its new content.
+
+    The file lies in the same folder, from which those of killed processes are removed.
+
+    Raises:
+        OSError: The file cannot be written; it names `path`, which is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # free the space, as the disk may be full
+        with _created(temporary):
+            _remove_leftovers(path.parent)
+            yield temporary
+            temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # free the space, as the disk may be full
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None
         raise
+
+
+def _created(temporary: Path) -> BinaryIO:
+    """Create a temporary file and hold its lock, which the kernel releases when this process ends."""
+    while True:
+        file = temporary.open("xb")
+        with suppress(OSError):  # a file system without locks, where `_remove_leftovers` gets none either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # `_remove_leftovers` of another process found it before it was locked
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed processes; a living one holds the lock of its own."""
+    with suppress(OSError):  # a folder that may be written but not listed
+        for path in [Path(entry.path) for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]:
+            with suppress(OSError), path.open("r+b") as file:  # locked, or of another user
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def follow_umask(*paths: Path) -> None:
+    """Give files that libraries wrote the permissions of plain new files; some create theirs for the owner alone."""
+    mask = os.umask(0o077)  # the only way to read it; for this moment a new file is private
+    os.umask(mask)
+    for path in paths:
+        if not path.is_symlink() and path.stat().st_uid == os.geteuid():
+            path.chmod(0o666 & ~mask)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a folder, in one step also where the target lies on another disk (through a copy beside it)."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy = target.with_name(f".{target.name}.copy")
+        shutil.rmtree(copy, ignore_errors=True)  # of a killed process; the lock of the work is held
+        try:
+            shutil.copytree(source, copy, symlinks=True)
+            copy.rename(target)
+        except BaseException:
+            shutil.rmtree(copy, ignore_errors=True)
+            raise
+        shutil.rmtree(source, ignore_errors=True)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -249,6 +323,9 @@ class ArtifactStore:
         waits for all of them and continues from `scratch/`. Yields None if the artifact is finished.
         """
         key = self._key(stage, identity)
+        if self._undamaged(key):  # no lock, which a user without the right to write could not get
+            yield None
+            return
         lock = self._lock(key).part(part, lambda: self._undamaged(key) is not None)
         with self._writing(stage), lock as needed:
             if needed:
@@ -294,6 +371,7 @@ class ArtifactStore:
         """Prepare the partial folder of an artifact; returns the function that finishes it."""
         stage, _, digest = key.partition("/")
         partial, final = self._partial(key), self._root / key
+        probe_writing(final.parent)  # it may lie on another disk than the work
         partial.mkdir(exist_ok=True)
         for path in partial.iterdir():  # half-written files of a killed job
             if path.name != SCRATCH:
@@ -304,7 +382,9 @@ class ArtifactStore:
         def finish(summary: Summary) -> Artifact:
             seconds = time.monotonic() - started + summary.shared_seconds
             shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-            names = sorted(str(p.relative_to(partial)) for p in partial.rglob("*") if p.is_file())
+            paths = [p for p in partial.rglob("*") if p.is_file()]
+            follow_umask(*paths)
+            names = sorted(str(p.relative_to(partial)) for p in paths)
             manifest = {
                 "stage": stage,
                 "fingerprint": digest,
@@ -317,8 +397,7 @@ class ArtifactStore:
             _write_json(partial / MANIFEST, {**manifest, CHECKSUM: content_checksum(manifest)})
             finished_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             _write_json(partial / TIMING, {"seconds": round(seconds, 3), "finished_at": finished_at})
-            final.parent.mkdir(parents=True, exist_ok=True)
-            partial.rename(final)
+            move_folder(partial, final)
             drops = ", ".join(f"{n} dropped: {why}" for why, n in sorted(summary.dropped.items()))
             log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
             opened = self._open(key)
@@ -330,36 +409,37 @@ class ArtifactStore:
     def _undamaged(self, key: str, *, discard: bool = False) -> Artifact | None:
         """The artifact if it is undamaged; with `discard` a damaged one is set aside.
 
-        Only the holder of its lock may discard it, as another job may be replacing it.
+        Only the holder of its lock may discard it, as another job may be replacing it. One that cannot be read is an
+        `UnreadableError` and stays in its place.
         """
         try:
             return self._open(key)
+        except UnreadableError:
+            raise
         except ArtifactError as error:
             if discard:
                 log.warning("%s; it is set aside and computed again", error)
                 aside = f"damaged-{key.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
-                (self._root / key).rename(self._root / ".partial" / aside)
+                move_folder(self._root / key, self._root / ".partial" / aside)
             return None
 
     def _open(self, key: str, *, verify: bool = True) -> Artifact | None:
         path = self._root / key
-        if not path.is_dir():
-            return None
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            files: dict[str, str] = manifest["files"]
+            if not path.is_dir():
+                return None
+            manifest = json.loads((path / MANIFEST).read_bytes())
             _check_manifest(manifest, key)
-            if outside := [n for n in files if not stays_below(n)]:
-                raise ValueError(f"its manifest names {outside[:3]}")
+            files: dict[str, str] = manifest["files"]
             state = (path, *((n, s.st_size, s.st_mtime_ns) for n in files for s in [(path / n).stat()]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"artifact {key} is damaged: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise _problem_of(key, path, error) from error
         if verify and state not in self._verified:
             _check(key, path, files)
             self._verified.add(state)
         try:
             seconds = float(json.loads((path / TIMING).read_text(encoding="utf-8"))["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             seconds = 0.0  # the content does not depend on the timing
         stage, _, digest = key.partition("/")
         return Artifact(stage=stage, fingerprint=digest, path=path, manifest=manifest, seconds=seconds, verified=verify)
@@ -417,21 +497,32 @@ class WorkLock:
             return lock.acquire()
 
 
-def _check_manifest(manifest: Mapping[str, Any], key: str) -> None:
+def _check_manifest(manifest: Any, key: str) -> None:
     """Raise ValueError for a damaged manifest or that of another artifact."""
-    content = {name: value for name, value in manifest.items() if name != CHECKSUM}
+    kinds = {"num_rows": int, "dropped": dict, "facts": dict, "files": dict}
+    content = {name: value for name, value in manifest.items() if name != CHECKSUM} if type(manifest) is dict else {}
     if content.keys() != _MANIFEST_KEYS or f"{content['stage']}/{content['fingerprint']}" != key:
         raise ValueError(f"{MANIFEST} is not that of this artifact")
-    # Artifacts of earlier releases have no checksum; a damaged name of this key is an unknown key.
-    if CHECKSUM in manifest and manifest[CHECKSUM] != content_checksum(content):
+    if manifest.get(CHECKSUM) != content_checksum(content):
         raise ValueError(f"checksum of {MANIFEST} differs")
+    if wrong := [name for name, kind in kinds.items() if not isinstance(content[name], kind)]:
+        raise ValueError(f"{MANIFEST} has other values than a manifest as {', '.join(wrong)}")
+    if outside := [name for name in content["files"] if not stays_below(name)]:
+        raise ValueError(f"its manifest names {outside[:3]}")
 
 
 def _check(key: str, folder: Path, files: Mapping[str, str]) -> None:
-    """Raise an `ArtifactError` if a file differs from its checksum or cannot be read."""
+    """Raise an `ArtifactError` if a file is missing or differs from its checksum, or as `_problem_of`."""
     try:
         wrong = [name for name, digest in files.items() if file_sha256(folder / name) != digest]
     except OSError as error:
-        raise ArtifactError(f"artifact {key} is damaged: {error}") from error
+        raise _problem_of(key, folder, error) from error
     if wrong:
         raise ArtifactError(f"artifact {key} is damaged: checksum of {', '.join(wrong)} differs")
+
+
+def _problem_of(key: str, folder: Path, error: Exception) -> ArtifactError:
+    """The error of an artifact that cannot be opened: of the system, which says nothing about it, or damage."""
+    if is_unreadable(error):
+        return unreadable(Path(getattr(error, "filename", None) or folder), error)
+    return ArtifactError(f"artifact {key} is damaged: {error}")

@@ -1,13 +1,16 @@
 """Tables of texts, written as aligned lines or Markdown, and tables of numbers, written as CSV."""
 
 import csv
+import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cotpress.records import Interval
 
 _SHORTEST = 6  # characters of the first column that stay in a table of limited width
+_HASH_CHARS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Grid:
         if width is not None and (excess := sum(widths) + gap * between - width) > 0:
             widths[0] = max(widths[0] - excess, _SHORTEST)
         rule = ["-" * w for w in widths]
-        body = [(shorten(row[0], widths[0]), *row[1:]) for row in self.rows]
+        names = shortened((row[0] for row in self.rows), widths[0])
+        body = [(names[row[0]], *row[1:]) for row in self.rows]
         text = ""
         for first, *others in [*top, rule, *body]:
             padded = [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]
@@ -55,6 +59,18 @@ def shorten(text: str, width: int) -> str:
         return text
     head = (width - 1) // 2
     return f"{text[:head]}…{text[-(width - 1 - head) :]}"
+
+
+def shortened(names: Iterable[str], width: int) -> dict[str, str]:
+    """Return each name as `shorten` gives it; if that is the same for several, a hash of the name tells them apart."""
+    short = {name: shorten(name, width) for name in names}
+    several = Counter(short.values())
+    return {name: text if several[text] == 1 else _hashed(name, width) for name, text in short.items()}
+
+
+def _hashed(name: str, width: int) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_CHARS]
+    return f"{name[: max(width - _HASH_CHARS - 1, 1)]}~{digest}"
 
 
 def csv_text(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

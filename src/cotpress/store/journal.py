@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cotpress.store.paths import unreadable
+
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
@@ -26,7 +28,12 @@ class Journal(UserDict[str, R]):
     def __init__(self, path: Path, record: Callable[..., R]) -> None:
         super().__init__()
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = path.read_bytes() if path.exists() else b""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            content = b""
+        except OSError as error:
+            raise unreadable(path, error) from error
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             os.truncate(path, len(whole))  # rewriting the file instead could lose all of it in a kill
@@ -54,5 +61,8 @@ def _item(line: bytes, record: Callable[..., R]) -> tuple[str, R] | None:
     checksum, _, content = line.partition(b" ")
     if checksum != _checksum(content):
         return None
-    key, fields = json.loads(content)
-    return key, record(**fields)
+    try:
+        key, fields = json.loads(content)
+        return key, record(**fields)
+    except (ValueError, TypeError):  # whole, but of another class
+        return None

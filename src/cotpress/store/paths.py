@@ -1,21 +1,32 @@
-"""Checks of paths: can the disk be written, and does a name read from a file stay in its folder.
+"""Names and checks of paths: one part of a path from any text, errors of the disk, names that were read from a file.
 
 Manifests, results and job notes may come from other people. The names in them must stay below the folder of the file.
 """
 
-import contextlib
 import errno
+import hashlib
+import itertools
 import os
 import re
+import tempfile
 from pathlib import Path, PurePosixPath
+from typing import TypeGuard
 
-from cotpress.errors import ArtifactError
+from cotpress.errors import ArtifactError, ConfigError, UnreadableError
 
 FIX = "Fix: choose a place that can be written and has room, with output_root=DIR (compress.py: also output=DIR)"
+_MOST_FILES = 100_000
+"""Most files of a folder with input; adapters, models and data sets have fewer."""
+NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+FIX_FILES = "Fix: allow more open files (ulimit -n)"
 _KEY = re.compile(r"[a-z][a-z0-9_]*/[0-9a-f]{1,64}")  # `stage/fingerprint`
 _ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE}
 )
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Numbers of errors that say something about what lies at a path; all others are about the access to it."""
+_NAME_BYTES = 200
+"""Most bytes of a name: file systems allow 255, and a fingerprint and the suffix of a temporary file are added."""
 _IN_MESSAGE = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
 """Error number in messages of safetensors, and of arrow where it does not raise an OSError."""
 _TORCH = re.compile(
@@ -37,21 +48,71 @@ def disk_problem(error: BaseException) -> str | None:
     return os.strerror(number) if number in _ERRNOS else None
 
 
+def is_unreadable(error: BaseException) -> TypeGuard[OSError]:
+    """True if the system refused to read; false if a file is missing or a library found its content wrong."""
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _ABSENT
+
+
+def unreadable(path: Path, error: BaseException) -> UnreadableError:
+    """The error of a file that exists but that the system does not hand out."""
+    number = error.errno if isinstance(error, OSError) else None
+    reason = str(error) if number is None else os.strerror(number)
+    fix = FIX_FILES if number in NO_FILES else "Fix: ask the owner of the file or the administrator of the disk"
+    return UnreadableError(f"'{path}' cannot be read: {reason}. It was left as it is. {fix}")
+
+
 def require_writable(folder: Path, key: str) -> None:
     """Create a folder and a file in it, so that a refusal is reported before hours of work.
 
     Raises:
         ArtifactError: The folder, which the setting `key` names, cannot be written.
     """
-    probe = folder / f".{os.getpid()}.probe"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
+        probe_writing(folder)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
         raise ArtifactError(f"{key}: '{folder}' cannot be written: {error.strerror}. Fix: {key}=DIR") from error
+
+
+def probe_writing(folder: Path) -> None:
+    """Create a folder and write a file in it that has no name, so that nothing can be left; raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"x")
+        file.flush()
+
+
+def safe_name(name: str, *, unsafe: str = r"[^\w.-]", replacement: str = "-", num_bytes: int = _NAME_BYTES) -> str:
+    """Convert `name` to one part of a path; different names give different parts.
+
+    A hash of `name` is added if a character was replaced (those that the pattern `unsafe` matches) or the end cut off.
+    """
+    kept = re.sub(unsafe, replacement, name)
+    if kept == name and len(kept.encode()) <= num_bytes and kept not in ("", ".", ".."):
+        return kept
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    start = kept.encode()[: num_bytes - len(digest) - 1].decode(errors="ignore")
+    return f"{start}-{digest}"
+
+
+def files_below(folder: Path, key: str) -> list[Path]:
+    """Files in a folder that a setting names, at any depth, in order; folders that are links are left out.
+
+    Raises:
+        ConfigError: There are so many that the setting, `key`, hardly means this folder.
+        OSError: A folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files = (Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
+    paths = list(itertools.islice(files, _MOST_FILES + 1))
+    if len(paths) > _MOST_FILES:
+        raise ConfigError(
+            f"{key}: '{folder}' is a folder with more than {_MOST_FILES} files, allowed: the file or folder that is to "
+            f"be read. Fix: {key}=PATH"
+        )
+    return sorted(path for path in paths if path.is_file())
 
 
 def checked_key(key: object) -> str:

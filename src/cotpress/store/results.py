@@ -1,14 +1,17 @@
 """`results.json`: one JSON object with schema version and checksum, written and read in the same way by all tasks."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cotpress.errors import ArtifactError
 from cotpress.records import RESULTS_FILE, Interval
 from cotpress.store.artifacts import CHECKSUM, content_checksum, plain, write_text_atomic
+from cotpress.store.paths import is_unreadable, unreadable
 
 R = TypeVar("R")
 
@@ -40,18 +43,50 @@ def read_results_file(folder: Path, versions: tuple[int, ...], build: Callable[[
     """
     path = folder / RESULTS_FILE
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        checksum = content.pop(CHECKSUM, None)  # earlier releases wrote none
-        if checksum is not None and checksum != content_checksum(content):
-            raise ValueError("its checksum differs")
-        version = content.pop(_VERSION)
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        checksum, version = content.pop(CHECKSUM, None), content.get(_VERSION)
         if version not in versions:
             raise ArtifactError(f"'{path}' has schema version {version}, this release reads {versions}")
-        return build(content)
+        if checksum != content_checksum(content) and not (checksum is None and version != versions[-1]):
+            raise ValueError("its checksum differs")  # earlier versions had none
+        del content[_VERSION]
+        return checked(build(content))
     except FileNotFoundError as error:
         raise ArtifactError(f"'{folder}' holds no {RESULTS_FILE}: the run is not finished") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if is_unreadable(error):
+            raise unreadable(path, error) from error
         raise ArtifactError(f"'{path}' is damaged: {error}. Fix: run the same command again") from error
+
+
+def checked(record: R) -> R:
+    """Return a dataclass that was built from the JSON of a file.
+
+    Raises:
+        ValueError: The value of a field, also of a dataclass inside, has not the type of the field.
+    """
+    hints = get_type_hints(type(record))
+    for field in dataclasses.fields(record):  # type: ignore[arg-type]
+        value = getattr(record, field.name)
+        if not _fits(value, hints[field.name]):
+            raise ValueError(f"{field.name} has the value {value!r:.60}, allowed: {hints[field.name]}")
+    return record
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is Any:
+        return True
+    if kind is tuple:
+        hints = inner[:1] * len(value) if inner[1:] == (...,) and isinstance(value, tuple) else inner
+        return isinstance(value, tuple) and len(value) == len(hints) and all(map(_fits, value, hints))
+    if issubclass(kind, Mapping):
+        return isinstance(value, Mapping) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    if kind in (int, float):  # JSON has one kind of number
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind) and (not dataclasses.is_dataclass(value) or checked(value) is value)
 
 
 def read_interval(content: Mapping[str, Any] | None) -> Interval | None:

@@ -8,15 +8,21 @@ The progress display, the table at the end and `report.py` read these files, so 
 """
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cotpress.store.artifacts import plain, write_text_atomic
+from cotpress.store.paths import is_unreadable, unreadable
 from cotpress.store.redaction import masked
+from cotpress.store.results import checked
+
+log = logging.getLogger(__name__)
 
 PLAN_FILE = "sweep.json"
 JOB_FILE = "job.json"
@@ -105,11 +111,10 @@ def write_plan(sweep_dir: Path, entry: str, jobs: Sequence[Sequence[str]] | None
 
 def sweep_name(job_folder: Path) -> str | None:
     """Name of the sweep of a job, or the sweep's start time if it has no name; None for a single command."""
-    plan = job_folder.parent / PLAN_FILE
-    if not plan.exists():
+    plan = _read_plan(job_folder.parent)
+    if plan is None:
         return None
-    name = json.loads(plan.read_text(encoding="utf-8")).get("name")
-    return str(name) if name else f"{job_folder.parents[1].name} {job_folder.parent.name}"  # .../<date>/<time>/<job>
+    return plan.name or f"{job_folder.parents[1].name} {job_folder.parent.name}"  # .../<date>/<time>/<job>
 
 
 def write_note(folder: Path, note: JobNote) -> None:
@@ -121,31 +126,72 @@ def write_note(folder: Path, note: JobNote) -> None:
 
 
 def read_note(folder: Path) -> JobNote | None:
-    """The note of a job; None if it is missing or cannot be read."""
+    """The note of a job; None if it is missing, cannot be read or is no note, of which the latter two are logged."""
+    path = folder / JOB_FILE
     try:
-        content: dict[str, Any] = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_bytes())
         run_dir = content["run_dir"]
-        content["overrides"] = tuple(content["overrides"])
+        content["overrides"] = _listed(content["overrides"])
         content["state"] = JobState(content["state"])
         content["run_dir"] = None if run_dir is None else Path(os.path.normpath(folder / run_dir))
-        return JobNote(**content)
-    except (OSError, ValueError, KeyError, TypeError):
+        return checked(JobNote(**content))
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        _warn(path, error)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Content of `sweep.json`."""
+
+    entry: str
+    jobs: tuple[tuple[str, ...], ...] | None
+    name: str | None = None
+
+
+def _read_plan(sweep_dir: Path) -> _Plan | None:
+    """The plan of a sweep; None if it is missing, cannot be read or is no plan, of which the latter two are logged."""
+    path = sweep_dir / PLAN_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        jobs = content["jobs"]
+        content["jobs"] = None if jobs is None else tuple(map(_listed, _listed(jobs)))
+        return checked(_Plan(**content))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        _warn(path, error)
+        return None
+
+
+def _listed(value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"got {value!r:.60}, allowed: a list")
+    return tuple(value)
+
+
+@lru_cache  # a sweep is read several times a second
+def _warn_once(path: Path, reason: str) -> None:
+    log.warning("'%s' is not used: %s. Fix: run the same command again", path, reason)
+
+
+def _warn(path: Path, error: Exception) -> None:
+    _warn_once(path, str(unreadable(path, error)) if is_unreadable(error) else f"{type(error).__name__}: {error}")
 
 
 def read_sweep(sweep_dir: Path) -> Sweep:
     """Read the current state of a sweep; without any job if the folder is not that of a sweep."""
-    notes = {int(p.name): note for p in sweep_dir.glob("*") if p.name.isdigit() and (note := read_note(p))}
-    try:
-        plan: dict[str, Any] = json.loads((sweep_dir / PLAN_FILE).read_text(encoding="utf-8"))
-        entry, planned = str(plan["entry"]), plan["jobs"]
-    except (OSError, ValueError, KeyError):
-        entry, planned = "", None
-    overrides = dict(enumerate(map(tuple, planned or ()))) | {n: note.overrides for n, note in notes.items()}
+    notes = {int(p.name): note for p in sweep_dir.glob("*") if p.name.isdecimal() and (note := read_note(p))}
+    plan = _read_plan(sweep_dir)
+    planned = None if plan is None else plan.jobs
+    overrides = dict(enumerate(planned or ())) | {n: note.overrides for n, note in notes.items()}
     jobs = [
         SweepJob(number=n, folder=sweep_dir / str(n), overrides=overrides[n], note=notes.get(n))
         for n in sorted(overrides)
     ]
+    entry = "" if plan is None else plan.entry
     return Sweep(folder=sweep_dir, jobs=tuple(jobs), entry=entry, planned=planned is not None)
 
 

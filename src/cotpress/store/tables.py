@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from cotpress.errors import ArtifactError
 from cotpress.records import Span
 from cotpress.store.artifacts import replaced
+from cotpress.store.paths import is_unreadable, unreadable
 
 R = TypeVar("R")
 
@@ -85,12 +86,15 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
 
     Raises:
         ArtifactError: A file is not parquet, or its columns are not those of `record`.
+        UnreadableError: The system does not hand out a file.
     """
     records: list[R] = []
     for path in [paths] if isinstance(paths, Path) else paths:
         try:
             table = pq.read_table(path, page_checksum_verification=True)
         except (OSError, pa.ArrowInvalid) as error:
+            if is_unreadable(error):
+                raise unreadable(path, error) from error
             raise ArtifactError(f"'{path}' cannot be read as parquet: {error}") from error
         if table.schema.names != schema(record).names:
             raise ArtifactError(f"'{path}' has columns {table.schema.names}, expected {schema(record).names}")

@@ -12,7 +12,6 @@ from cotpress.compression.export import (
     check_folder,
     export,
     portions,
-    remove_leftovers,
     warn_of_template,
     write_manifest,
 )
@@ -20,7 +19,7 @@ from cotpress.config import CompressConfig
 from cotpress.data.stage import is_text
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
-from cotpress.store.artifacts import Artifact
+from cotpress.store.artifacts import MANIFEST, Artifact
 from cotpress.store.paths import require_writable
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Export
@@ -50,7 +49,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     about = _account(config, flow, compressed, rows)
     with flow.store.exclusive("export", str(output.resolve())):  # two machines may both have scored the last shard
         check_folder(output, config.export, settings)
-        remove_leftovers(output)
+        (output / MANIFEST).unlink(missing_ok=True)  # an interrupted export is none
         path = export(rows, config.export, output, config.model.chat)
         write_manifest(path, settings, about)
     if config.export is not ExportFormat.parquet:

@@ -18,10 +18,11 @@ from cotpress.fidelity.stage import measure
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.report.stage import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
+from cotpress.store.paths import safe_name
 from cotpress.store.redaction import masked
 from cotpress.store.sweeps import Sweep
 from cotpress.tasks.flow import Scoring
-from cotpress.tasks.run_directory import safe_name, tracked_job, write_config
+from cotpress.tasks.run_directory import tracked_job, write_config
 from cotpress.tracking import open_tracker
 from cotpress.training.config import SavedReferenceConfig
 

@@ -12,21 +12,22 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cotpress.answers.comparison import checker_fingerprint
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, FidelityConfig, PipelineConfig, TrainConfig
-from cotpress.errors import ArtifactError, ConfigError
+from cotpress.errors import ArtifactError, ConfigError, UnreadableError
 from cotpress.generation.config import ServerGenerationConfig
-from cotpress.modeling.config import Dtype
+from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.progress import duration
 from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, read_results, write_results
 from cotpress.report.stage import report_run, show_run
+from cotpress.settings import input_paths
 from cotpress.store.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
+from cotpress.store.paths import files_below, is_unreadable, safe_name, unreadable
 from cotpress.store.redaction import masked
 from cotpress.store.sweeps import Sweep, sweep_name
 from cotpress.store.tables import write_records
@@ -40,8 +41,8 @@ part of the `circumstances`."""
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
 """Settings of a generation server left out of the run's fingerprint."""
 FINISHED_FILE = "finished.json"
-_NAME_BYTES = 200
-"""Most bytes of a name: file systems allow 255, and a fingerprint and the suffix of a temporary file are added."""
+_OUTPUT_BYTES = 90
+"""Most bytes in the name of the output folder of one job of a multirun."""
 
 
 def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
@@ -53,8 +54,11 @@ def run_directory(config: TrainConfig | EvaluateConfig) -> Path:
 
 def run_path(config: TrainConfig | EvaluateConfig) -> Path:
     """Path of the run directory of a configuration; it need not exist."""
-    digest = fingerprint(_without(_without_hardware(config), SERVER_KEYS))
-    return Path(config.output_root) / "runs" / f"{run_name(config)}-{digest[:8]}"
+    settings = _without(_without_hardware(config), SERVER_KEYS)
+    # From another working directory a relative path leads to another file, which makes another run.
+    relative = {key: str(path) for key, text, path in _inputs(config) if str(path) != text}
+    digest = fingerprint({**settings, **({"inputs": relative} if relative else {})})
+    return Path(config.output_root) / "runs" / f"{safe_name(run_name(config))}-{digest[:8]}"
 
 
 def export_settings(config: CompressConfig) -> str:
@@ -69,7 +73,7 @@ def export_path(config: CompressConfig) -> Path:
     """Folder of an export; without `output` each has one of its own."""
     if config.output is not None:
         return Path(config.output)
-    return Path(config.output_root) / "compressed" / f"{run_name(config)}-{export_settings(config)[:8]}"
+    return Path(config.output_root) / "compressed" / f"{safe_name(run_name(config))}-{export_settings(config)[:8]}"
 
 
 def row_settings(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
@@ -95,9 +99,7 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
     own = [text for text in overrides if text not in shared and not text.startswith("shard=")]
     if not own or any(text.startswith("output=") for text in own):
         return output
-    name = re.sub(r"[^\w.=,@+-]", "_", ",".join(own))
-    if len(name.encode()) > _NAME_BYTES:
-        name = hashlib.sha256(name.encode()).hexdigest()[:16]
+    name = safe_name(",".join(own), unsafe=r"[^\w.=,@+-]", replacement="_", num_bytes=_OUTPUT_BYTES)
     return str(Path(output, name))
 
 
@@ -160,7 +162,7 @@ def finish(
 def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     """Dependencies of a run's results outside its fingerprint, as JSON values: the code, the state of the input files,
     the processor, and the tracker, which must receive the results too."""
-    inputs = {text: _state(Path(text)) for text in sorted(set(_texts(plain(config)))) if os.path.exists(text)}  # noqa: PTH110
+    inputs = {str(path): _state(path, key) for key, _, path in _inputs(config)}
     return {
         "code": _code(),
         "checker": checker_fingerprint(),
@@ -179,22 +181,31 @@ def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
     """Metric and directory of the run of this configuration, if it is finished and its circumstances are unchanged.
 
     None is always safe: the flow then looks up the artifact of each stage.
+
+    Raises:
+        UnreadableError: There is a record of it, which the system does not hand out.
     """
     if not isinstance(config, TrainConfig | EvaluateConfig):
         return None
     if os.environ.get("WANDB_SWEEP_ID"):
         return None  # the agent needs the metrics in this W&B run
     run_dir = run_path(config)
+    path = run_dir / FINISHED_FILE
     try:
-        noted = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
+        noted = json.loads(path.read_bytes())
+        around, metric = noted["circumstances"], noted["metric"]
         results = read_results(run_dir)
-    except (OSError, ValueError, ArtifactError):
+    except UnreadableError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ArtifactError) as error:
+        if is_unreadable(error):
+            raise unreadable(path, error) from error
         return None
     artifacts = Path(config.output_root) / "artifacts"
     complete = all((artifacts / stage.artifact / MANIFEST).exists() for stage in results.stages)
-    if not complete or noted.get("circumstances") != circumstances(config):
+    if not complete or not isinstance(metric, float | int | None) or around != circumstances(config):
         return None
-    return noted.get("metric"), run_dir
+    return metric, run_dir
 
 
 def write_config(path: Path, values: Mapping[str, Any]) -> None:
@@ -221,17 +232,11 @@ def run_name(config: PipelineConfig | EvaluateConfig | FidelityConfig) -> str:
     if isinstance(config, FidelityConfig):
         return f"fidelity-{config.name or config.scorer.name}-{config.truth.name}"
     if config.name:
-        return safe_name(config.name)
+        return config.name
     if isinstance(config, EvaluateConfig):
-        return safe_name(f"evaluate-{config.model.name}-{config.benchmark.title}-{config.ratio:g}")
+        return f"evaluate-{config.model.name}-{config.benchmark.title}-{config.ratio:g}"
     mixed = "-mixed" if config.compression.mixed_ratios else ""
-    return safe_name(f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}")
-
-
-def safe_name(name: str) -> str:
-    """Convert `name` to one part of a path, short enough for file systems."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return kept.encode()[:_NAME_BYTES].decode(errors="ignore")
+    return f"{config.scorer.name}-{config.ratio:g}{mixed}-{config.model.name}"
 
 
 def _without_hardware(config: TrainConfig | EvaluateConfig | CompressConfig) -> dict[str, Any]:
@@ -243,23 +248,27 @@ def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {k: _without(v, keys) if isinstance(v, dict) else v for k, v in values.items() if k not in keys}
 
 
-def _texts(values: object) -> Iterator[str]:
-    """All texts in `values` that may name an input file or folder, without the output folder."""
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            if key != "output_root":
-                yield from _texts(value)
-    elif isinstance(values, list):
-        for value in values:
-            yield from _texts(value)
-    elif isinstance(values, str) and values:
-        yield values
+def _inputs(config: TrainConfig | EvaluateConfig) -> Iterator[tuple[str, str, Path]]:
+    """Yield place, value and absolute path of every setting that names an existing file or folder to read."""
+    for owner, key, text in input_paths(config):
+        if isinstance(owner, ModelConfig) and owner.source is not ModelSource.hub:
+            continue  # the name of a package or of a built-in model
+        path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 (pathlib refuses unknown users)
+        if os.path.exists(path):  # noqa: PTH110 (pathlib refuses what is no path)
+            yield key, text, Path(path)
 
 
-def _state(path: Path) -> list[list[Any]]:
-    """Name, size and modification time of a file, or of every file in a folder."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+def _state(path: Path, key: str) -> str:
+    """Hash of names, sizes and times of a file, or of every file in a folder.
+
+    The times are those of the last change of content and of any change, the latter of which no program can set.
+
+    Raises:
+        ConfigError: The folder, which the setting `key` names, holds too many files.
+    """
+    files = files_below(path, key) if path.is_dir() else [path]
+    states = {str(file.relative_to(path)): file.stat() for file in files}
+    return fingerprint({name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in states.items()})
 
 
 def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:

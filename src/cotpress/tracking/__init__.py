@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cotpress.records import Prediction, SystemResult
 from cotpress.store.artifacts import Artifact
+from cotpress.store.paths import safe_name
 from cotpress.tracking.config import TrackerConfig, TrackerKind
 
 if TYPE_CHECKING:
@@ -164,8 +165,14 @@ def open_tracker(config: TrackerConfig, job: Job) -> Iterator[Tracker]:
 
 
 def stage_of(stage: str, system: str) -> str:
-    """Name of a stage of a system: `sft` of the job's own, `sft_original` of Original."""
-    return f"{stage}_{re.sub(r'[^a-z0-9.]+', '_', system.lower()).strip('_')}" if system else stage
+    """Name of a stage of a system: `sft` of the job's own, `sft_original` of Original.
+
+    A label with other characters than those of our own labels is not replaced by a name that a second one may have.
+    """
+    if not system:
+        return stage
+    label = system if re.fullmatch(r"[A-Za-z0-9._ ()=,-]+", system) else safe_name(system, unsafe="[^A-Za-z0-9.]")
+    return f"{stage}_{re.sub(r'[^a-z0-9.]+', '_', label.lower()).strip('_')}"
 
 
 def artifact_metrics(artifact: Artifact) -> dict[str, float]:

@@ -8,7 +8,6 @@ import json
 import logging
 import netrc
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from urllib.parse import urlparse
 
 from cotpress.errors import MissingExtraError
 from cotpress.store.artifacts import MANIFEST, Artifact, fingerprint, write_text_atomic
+from cotpress.store.paths import safe_name
 from cotpress.store.redaction import masked, without_secrets
 from cotpress.tracking import METRICS_FILE, Job, Table, artifact_metrics, stage_of
 from cotpress.tracking.config import ArtifactKind, TrackerConfig
@@ -40,6 +40,8 @@ _KINDS = {
 }
 _IN_RESULTS = ("evaluate", "answer")
 """Stages whose outputs are logged through the rows of the results table."""
+_TAG_BYTES, _ARTIFACT_BYTES = 64, 128
+"""Longest tag and longest name of an artifact that W&B takes, in characters."""
 _Mode = Literal["online", "offline", "disabled", "shared"]
 
 
@@ -75,7 +77,7 @@ class WandbTracker:
         folder = (job.output_root / SENT_FOLDER).resolve()
         os.environ.setdefault("WANDB_DATA_DIR", str(folder / "staging"))  # the default is below the home directory
         os.environ.setdefault("WANDB_SILENT", "true")
-        self._sent = folder / "sent" / _safe(f"{config.entity or 'default'}-{config.project}")
+        self._sent = folder / "sent" / safe_name(config.entity or "default/") / safe_name(config.project)
         self._agent = bool(os.environ.get("WANDB_SWEEP_ID"))
         self._open: _Run | None = None
         self._broken = False
@@ -166,7 +168,7 @@ class WandbTracker:
             "name": job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
             "group": job.sweep,
             "job_type": AGENT_JOB if self._agent else stage,
-            "tags": [tag[:64] for tag in dict.fromkeys(tags) if tag],  # W&B refuses longer tags
+            "tags": [safe_name(t, unsafe="\n", num_bytes=_TAG_BYTES) for t in dict.fromkeys(tags) if t],
             "config": {**masked(job.config), "system": name, "stage": stage},
             "reinit": "finish_previous",  # an earlier job of this process may have left a run open
             "settings": settings,
@@ -211,7 +213,7 @@ class WandbTracker:
         job, system = self._job, current.system or self._job.system
         about = {"key": artifact.key, "system": system, "ratio": job.ratio, "tags": list(job.tags)}
         manifest = {k: artifact.manifest[k] for k in ("fingerprint", "num_rows", "dropped", "facts", "identity")}
-        name = _safe(f"{artifact.stage}-{system}-{'-'.join(job.tags)}")[:128]
+        name = safe_name(f"{artifact.stage}-{system}-{'-'.join(job.tags)}", num_bytes=_ARTIFACT_BYTES)
         sent = self._wandb.Artifact(name, kind.value, metadata=masked({**about, **manifest}))
         for file in files:  # artifacts never change, so that W&B may read the files in place, also much later
             sent.add_file(str((artifact.path / file).resolve()), name=file, policy="immutable")
@@ -257,8 +259,3 @@ def wandb_mode() -> _Mode:
         return "online" if netrc.netrc(os.environ.get("NETRC") or None).authenticators(host) else "offline"
     except (OSError, netrc.NetrcParseError):
         return "offline"
-
-
-def _safe(name: str) -> str:
-    """Replace characters that W&B or file systems refuse in a name."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-")

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from cotpress.devices.config import HeadLoss
 from cotpress.errors import MissingExtraError, require
 from cotpress.modeling.config import ModelConfig
-from cotpress.settings import Amount, Count, Natural, interval
+from cotpress.settings import Amount, Count, InputPath, Natural, interval
 
 
 class Method(Enum):
@@ -89,7 +89,7 @@ class ReferenceConfig:
 class SavedReferenceConfig(ReferenceConfig):
     """A finished reference model; nothing is trained."""
 
-    path: str = MISSING
+    path: InputPath = MISSING
     """Folder of a PEFT adapter, of a whole model, or of an earlier reference artifact."""
 
     @property

@@ -5,12 +5,13 @@ torch's own format, whatever the strategy. So an interrupted run resumes with an
 """
 
 import csv
+import errno
 import logging
 import time
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,8 @@ from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_li
 from cotpress.errors import TrainingError
 from cotpress.progress import Progress
 from cotpress.records import TRAIN_LOG_FILE
-from cotpress.store.artifacts import SCRATCH
+from cotpress.store.artifacts import SCRATCH, follow_umask
+from cotpress.store.paths import is_unreadable, unreadable
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import Examples, Step, StepDataset, plan_steps
 from cotpress.training.config import TuneConfig
@@ -225,35 +227,64 @@ class TimedCheckpoint(pl.Callback):
         new.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(new)
         if trainer.is_global_zero:
+            follow_umask(new)
             new.replace(self._path)
         self._saved = time.monotonic()
 
 
 def resume_point(checkpoint: Path) -> Path | None:
-    """The checkpoint to resume from; None if there is no undamaged one, `TrainingError` if it could run code.
+    """The checkpoint to resume from; None if there is no undamaged one. A damaged file is set aside beside it.
 
-    Only numbers, texts and containers are unpickled from it. A damaged file is removed: `torch.save` writes a zip with
-    a checksum of every tensor, which `torch.load` does not verify.
+    Only numbers, texts and containers are unpickled from it.
+
+    Raises:
+        TrainingError: It holds objects that could run code.
+        UnreadableError: The system does not hand it out.
     """
-    if not checkpoint.is_file():
+    try:
+        problem = _damage(checkpoint)
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise unreadable(checkpoint, error) from error
+    if problem is None:
+        return checkpoint
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    log.warning(
+        "the checkpoint '%s' is damaged (%s): it is set aside as '%s', and the training starts from the beginning",
+        checkpoint, problem, aside.name,
+    )  # fmt: skip
+    with suppress(FileNotFoundError):  # another worker was faster
+        checkpoint.replace(aside)
+    return None
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """The damage of a checkpoint in words; None for a whole one. `torch.load` does not verify the zip's checksums."""
+    with checkpoint.open("rb"):  # an error of the system is none of the file
+        pass
     try:
         with zipfile.ZipFile(checkpoint) as file:
-            damaged = file.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        damaged = str(error)
-    if damaged is not None:
-        log.warning(
-            "the checkpoint '%s' is damaged (%s): it is removed, and the training starts anew", checkpoint, damaged
-        )
-        checkpoint.unlink(missing_ok=True)
-        return None
+            if (damaged := file.testzip()) is not None:
+                return f"checksum of {damaged} differs"
+        content: Any = read_checkpoint(checkpoint)
+    except Exception as error:  # zip, pickle and torch each raise their own
+        if is_unreadable(error) and error.errno != errno.EINVAL:  # a damaged offset lies outside of the file
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0].partition(". In PyTorch")[0]
+        if _could_run_code(checkpoint):
+            raise TrainingError(
+                f"the checkpoint '{checkpoint}' cannot be used: it holds objects that could run code "
+                f"({reason}). Fix: remove it; training then starts from the beginning"
+            ) from error
+        return reason
+    whole = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
+    return None if whole else "it holds no weights"
+
+
+def _could_run_code(checkpoint: Path) -> bool:
+    """True if the pickle of a checkpoint names functions or classes beyond those of tensors; it is not unpickled."""
     try:
-        read_checkpoint(checkpoint)
-    except Exception as error:  # pickle and torch each raise their own
-        reason = str(error).partition("\n")[0].partition(". In PyTorch")[0]
-        raise TrainingError(
-            f"the checkpoint '{checkpoint}' cannot be used: it holds objects that could run code "
-            f"({type(error).__name__}: {reason}). Fix: remove it; training then starts anew"
-        ) from error
-    return checkpoint
+        return bool(torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint))
+    except Exception:  # no pickle, or one that is damaged
+        return False

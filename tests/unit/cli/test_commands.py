@@ -1,4 +1,7 @@
+import errno
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -48,3 +51,23 @@ def test_errors_for_users_have_no_stack_trace_and_help_needs_no_settings(
     monkeypatch.setattr(sys, "argv", ["x", "--help"])
     run_command(Settings, refuse, "usage\n")
     assert capsys.readouterr().out == "usage\n"
+
+
+def _full(_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _refused(_: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/closed/dashboard.json")
+
+
+@pytest.mark.parametrize(
+    ("task", "text"), [(_full, "No space left"), (_refused, "'/closed/dashboard.json': Permission")]
+)
+def test_place_that_cannot_be_written_is_one_message(
+    task: Callable[[object], None], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", "run=x"])
+    with pytest.raises(SystemExit, match="1"):
+        run_command(Settings, task, "")
+    assert text in capsys.readouterr().err

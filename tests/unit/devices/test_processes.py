@@ -105,3 +105,21 @@ def test_exit_codes_are_explained() -> None:
 def test_only_children_talk_to_a_parent() -> None:
     with pytest.raises(AssertionError, match="not started by Child"):
         processes.send("x")
+
+
+@pytest.mark.parametrize("preload", [None, ["support.child_jobs"]], ids=["spawn", "forkserver"])
+def test_long_tmpdir_is_no_error_of_a_socket(preload: list[str] | None, tmp_path: Path) -> None:
+    """In a process of its own, as the folder of the sockets is made once per process."""
+    folder = tmp_path / ("x" * 120) / ("y" * 120)
+    folder.mkdir(parents=True)
+    code = (
+        "from pathlib import Path\n"
+        "from cotpress.devices.processes import Child, follow, stop\n"
+        "from support import child_jobs\n"
+        f"child = Child(child_jobs.run, ('value', Path({str(tmp_path)!r})), preload={preload!r})\n"
+        "follow([child]); stop([child])\n"
+        "assert child.outcome.error is None, child.outcome.error\n"
+    )
+    environment = {**os.environ, "COTPRESS_TEST": "x", "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

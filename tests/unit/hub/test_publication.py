@@ -163,3 +163,33 @@ def test_refusal_of_the_hub_is_an_error_for_users(
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     with pytest.raises(HubError, match="push to 'me/student' failed: 403 Forbidden"):
         push(finished())
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+ALIASES = [LAUGHS, "a: &a {b: *a}", "a: &a [*a]", "a: &a 1\nb: *a", "a: &a {x: 1}\nb:\n  <<: *a"]
+OTHERS = ["[" * 5000, "3", "- 1", "", "a: 2001-99-99", "a: !!python/name:os.system", "a: \0", "a: [", "a: \x85\x01"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [*((text, "config.yaml.* YAML alias") for text in ALIASES), *((text, "config.yaml") for text in OTHERS)],
+    ids=range(len(ALIASES) + len(OTHERS)),
+)
+def test_settings_of_a_stranger_are_bounded_and_one_message(
+    text: str, message: str, finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    run_dir = finished()
+    (run_dir / "config.yaml").write_text(text)
+    with pytest.raises(ArtifactError, match=message):
+        write(run_dir, tmp_path / "hub")
+
+
+def test_run_without_a_row_is_one_message(finished: Callable[..., Path], tmp_path: Path) -> None:
+    run_dir = finished()
+    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    with pytest.raises(ArtifactError, match="trained no student"):
+        write(run_dir, tmp_path / "hub")

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.errors import ArtifactError, DataError
+from cotpress.errors import ArtifactError, DataError, UnreadableError
 from cotpress.records import BASE, MIXED, ON_BASE, BudgetAccuracy, Interval, Origin, System, SystemResult
 from cotpress.records import ORIGINAL as ORIGINAL_SYSTEM
 from cotpress.report.comparison import compare
 from cotpress.report.figure import accuracy_picture, pareto_front
 from cotpress.report.published import Published
-from cotpress.report.results import RunResults, StageRecord, collect, read_results, write_failure, write_results
+from cotpress.report.results import Run, RunResults, StageRecord, collect, read_results, write_failure, write_results
 from cotpress.report.stage import report_collection, report_run
 from cotpress.report.table import change, csv_table, markdown_table, plain_table, show
+from cotpress.store.artifacts import content_checksum
+from support.disks import as_user
 from support.judged import table_of
 
 
@@ -267,9 +269,89 @@ def test_several_benchmarks_have_their_own_files(tmp_path: Path) -> None:
     write_results(tmp_path / "a", results(row()))
     write_results(tmp_path / "b", results(row(), benchmark="org/gsm8k"))
     report_collection(tmp_path)
-    assert {p.name for p in tmp_path.glob("plot*.png")} == {"plot-tiny-planted.png", "plot-tiny-org_gsm8k.png"}
+    assert {p.name for p in tmp_path.glob("plot*.png")} == {
+        "plot-tiny-planted.png", "plot-tiny-org_gsm8k-2bb861b3.png",
+    }  # fmt: skip
 
 
 def test_single_row_with_open_intervals_is_plotted() -> None:
     alone = replace(row(), mean_tokens=Interval(value=3, low=-math.inf, high=math.inf, n=1))
     assert accuracy_picture(table_of(alone)).inline_svg("f").startswith("<svg")
+
+
+def _sealed(path: Path, content: object) -> None:
+    """Write results with the checksum of their content, as any program could."""
+    if isinstance(content, dict):
+        content.pop("checksum", None)
+        content["checksum"] = content_checksum(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rows": 3}, {"rows": [3]}, {"rows": "ab"}, {"rows": None}, {"name": 3}, {"seed": "x"}, {"seed": True},
+     {"confidence": "x"}, {"stages": [{}]}, {"stages": 3}, {"settings": []}, {"essentials": 3}, {"more": 1},
+     {"model": None}, {"benchmark": ["x"]}],
+    ids=str,
+)  # fmt: skip
+def test_results_of_another_shape_are_one_message(change: dict[str, object], tmp_path: Path) -> None:
+    path = write_results(tmp_path, results(row()))
+    _sealed(path, {**json.loads(path.read_text()), **change})
+    with pytest.raises(ArtifactError, match=r"results\.json' is damaged"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"system": 3}, {"accuracy": 3}, {"accuracy": None}, {"accuracy": {"value": "x", "low": 0, "high": 1, "n": 3}},
+     {"mean_tokens": {"value": 1}}, {"pass_at_k": [None]}, {"artifacts": {"sft": 3}}, {"identity": 3},
+     {"truncation_rate": "x"}, {"actual_ratio": [1]}, {"num_training_rows": 0.5}, {"accuracy_at_budgets": [{}]}],
+    ids=str,
+)  # fmt: skip
+def test_rows_of_another_shape_are_one_message(change: dict[str, object], tmp_path: Path) -> None:
+    path = write_results(tmp_path, results(row()))
+    content = json.loads(path.read_text())
+    content["rows"][0] |= change
+    _sealed(path, content)
+    with pytest.raises(ArtifactError, match=r"results\.json' is damaged"):
+        read_results(tmp_path)
+
+
+def test_results_without_their_checksum_are_not_believed(tmp_path: Path) -> None:
+    path = write_results(tmp_path, results(row()))
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="its checksum differs"):
+        read_results(tmp_path)
+
+
+def test_results_that_cannot_be_read_are_not_called_damaged(public_folder: Path) -> None:
+    write_results(public_folder, results(row())).chmod(0o600)
+    with as_user(), pytest.raises(UnreadableError, match=r"results\.json' cannot be read: Permission denied"):
+        read_results(public_folder)
+
+
+def test_files_of_models_that_differ_only_in_replaced_characters_are_separate(tmp_path: Path) -> None:
+    pairs = [
+        ("a/b", "c"),
+        ("a_b", "c"),
+        ("a-b", "c"),
+        ("a", "b-c"),
+        ("a b", "c"),
+        ("a:b", "c"),
+        ("a", "b/c"),
+        ("ä", "c"),
+    ]
+    for number, (model, benchmark) in enumerate(pairs):
+        write_results(tmp_path / str(number), results(row(), model=model, benchmark=benchmark))
+    report_collection(tmp_path, tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("results-*.csv"))) == len(pairs)
+
+
+def test_names_of_rows_that_are_cut_to_the_same_text_are_told_apart() -> None:
+    systems = [f"reference-of-{middle}-with-all-data" for middle in ("seed-1", "seed-2", "the-other-kind")]
+    (comparison,) = compare([Run(path=Path("x"), results=results(*map(row, systems)))])
+    for text in (plain_table(comparison), markdown_table(comparison)):
+        lines = [line for line in text.splitlines() if "reference-of" in line]
+        assert len({line.split("  ")[0].split("|")[-1 if "|" not in line else 1] for line in lines}) == 3

@@ -14,6 +14,7 @@ from cotpress.report.page import json_in_html
 from cotpress.report.results import Sources, collect
 from cotpress.report.token_kinds import TokenKind, token_kinds
 from cotpress.report.tokens import PERCENTS, Ranker, ViewedData, by_kind, by_label, encoded, token_labels, viewed
+from cotpress.store.artifacts import content_checksum
 from cotpress.store.tables import read_records
 from support.reported import World
 
@@ -156,7 +157,7 @@ def test_compressions_without_an_order_have_a_reason(tmp_path: Path) -> None:
     manifest = compressed.path / "manifest.json"
     content = json.loads(manifest.read_text().replace("ranking.parquet", "compressed.parquet"))
     del content["checksum"]
-    manifest.write_text(json.dumps(content))
+    manifest.write_text(json.dumps({**content, "checksum": content_checksum(content)}))
     data, missing = viewed(collect(tmp_path / "runs").runs, Sources())
     assert not data
     assert [m.partition(": ")[2].partition(",")[0] for m in missing] == [

@@ -1,3 +1,4 @@
+import errno
 import shutil
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotpress.errors import ArtifactError
+from cotpress.errors import ArtifactError, UnreadableError
 from cotpress.records import ScoredTrace, Trace
 from cotpress.scoring import job as module
 from cotpress.scoring.job import Parts, Tally, plan_chunks, read_chunks
@@ -128,3 +129,15 @@ def test_part_that_does_not_hold_each_trace_once_is_refused(parts, tmp_path, wro
     with pytest.raises(ArtifactError, match="does not hold each of its 3 traces exactly once"):
         parts.merge(chunks, tmp_path / "scores.parquet")
     assert parts.missing(chunks) == [chunk]
+
+
+def test_part_that_cannot_be_read_is_told_and_not_computed_again(parts, monkeypatch):
+    chunks = plan_chunks(parts.traces)
+    write_all(parts, chunks)
+
+    def fails(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(module.pq, "read_table", fails)
+    with pytest.raises(UnreadableError, match=r"part-00000\.parquet' cannot be read: Input/output error"):
+        parts.missing(chunks)

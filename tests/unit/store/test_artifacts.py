@@ -1,15 +1,32 @@
+import errno
+import fcntl
 import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from cotpress.errors import ArtifactError
-from cotpress.store.artifacts import MANIFEST, SCRATCH, ArtifactStore, Summary, fingerprint
+from cotpress.errors import ArtifactError, UnreadableError
+from cotpress.store.artifacts import (
+    CHECKSUM,
+    MANIFEST,
+    SCRATCH,
+    ArtifactStore,
+    Summary,
+    content_checksum,
+    fingerprint,
+    replaced,
+    write_text_atomic,
+)
+from support.disks import as_user, open_files
 from support.jobs import slow_job
 
 
@@ -220,3 +237,224 @@ def test_lock_of_a_killed_job_is_taken_over(tmp_path: Path) -> None:
     slow_job(tmp_path, tmp_path / "count", 0)
     assert (tmp_path / "count").read_text() == "xx"
     assert json.loads(next((tmp_path / "artifacts" / "data").glob("*/manifest.json")).read_text())["num_rows"] == 1
+
+
+def test_a_read_that_fails_moves_nothing_and_is_told(public_folder: Path) -> None:
+    store = ArtifactStore(public_folder)
+    built = store.build("data", {}, _write("hello"))
+    for path in (built.path / "rows.txt", built.path / MANIFEST, built.path, built.path.parent):
+        before = path.stat().st_mode
+        path.chmod(0o600)
+        with as_user():
+            other = ArtifactStore(public_folder)
+            with pytest.raises(UnreadableError, match=r"cannot be read: Permission denied.*left as it is"):
+                other.find("data", {})
+            with pytest.raises(UnreadableError, match=r"cannot be read: Permission denied.*left as it is"):
+                other.build("data", {}, _write("hello"))
+        path.chmod(before)
+    assert store.find("data", {}) is not None
+    assert not list((public_folder / "artifacts/.partial").glob("damaged-*"))
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ENOMEM, errno.ETIMEDOUT, errno.EINTR, errno.ENODEV])
+def test_an_error_of_the_system_is_no_damage(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = ArtifactStore(tmp_path).build("data", {}, _write("hello"))
+
+    def fails(path: Path) -> str:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("cotpress.store.artifacts.file_sha256", fails)
+    with pytest.raises(UnreadableError, match=os.strerror(number)):
+        ArtifactStore(tmp_path).build("data", {}, _write("hello"))
+    monkeypatch.undo()
+    assert ArtifactStore(tmp_path).find("data", {}).path == built.path  # type: ignore[union-attr]
+
+
+def test_too_many_open_files_are_no_damage_and_the_fix_is_named(tmp_path: Path) -> None:
+    ArtifactStore(tmp_path).build("data", {}, _write("hello"))
+    store = ArtifactStore(tmp_path)
+    with open_files(0), pytest.raises(UnreadableError, match=r"Too many open files.*ulimit -n"):
+        store.build("data", {}, _write("hello"))
+    assert store.find("data", {}) is not None
+
+
+def test_files_follow_the_umask_whoever_wrote_them(tmp_path: Path) -> None:
+    def produce(folder: Path) -> Summary:
+        (folder / "adapter").mkdir()
+        save_file({"a": torch.zeros(2)}, folder / "adapter/weights.safetensors")
+        (folder / "private.txt").write_text("x")
+        (folder / "private.txt").chmod(0o600)
+        (folder / "link").symlink_to(elsewhere)
+        return Summary(num_rows=1)
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("x")
+    elsewhere.chmod(0o640)
+    for umask, mode in ((0o002, 0o664), (0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(umask)
+        try:
+            built = ArtifactStore(tmp_path / f"{umask:o}").build("sft", {}, produce)
+            write_text_atomic(tmp_path / f"{umask:o}.json", "x")
+        finally:
+            os.umask(before)
+        partial = tmp_path / f"{umask:o}/artifacts/.partial"
+        paths = [*(p for p in built.path.rglob("*") if p.is_file() and not p.is_symlink()), *partial.glob("*.lock")]
+        paths.append(tmp_path / f"{umask:o}.json")
+        assert {p.name: oct(p.stat().st_mode & 0o777) for p in paths} == {p.name: oct(mode) for p in paths}
+    assert elsewhere.stat().st_mode & 0o777 == 0o640
+
+
+def test_two_users_of_one_group_share_an_output_root(public_folder: Path) -> None:
+    def half(folder: Path) -> Summary:
+        (folder / SCRATCH).mkdir()
+        (folder / SCRATCH / "part").write_text("half")
+        raise RuntimeError("stopped")
+
+    with as_user(4001, umask=0):
+        first = ArtifactStore(public_folder).build("data", {}, _write("x"))
+        with pytest.raises(RuntimeError):
+            ArtifactStore(public_folder).build("score", {}, half)
+    with as_user(4002, umask=0):
+        store = ArtifactStore(public_folder)
+        assert store.build("data", {}, _write("y")).path == first.path
+        (first.path / "rows.txt").write_text("damaged")
+        assert store.build("data", {}, _write("x")).file("rows.txt").read_text() == "x"
+        assert store.build("score", {}, _write("z")).fresh
+
+
+def test_a_user_who_may_only_read_finds_what_is_finished(public_folder: Path) -> None:
+    with as_user(4001):
+        built = ArtifactStore(public_folder).build("data", {}, _write("x"))
+    with as_user(4002):
+        store = ArtifactStore(public_folder)
+        assert store.build("data", {}, _write("y")).path == built.path
+        with store.sharing("data", {}, "1-of-2") as folder:
+            assert folder is None
+        with pytest.raises(ArtifactError, match=r"cannot write below .*Permission denied.*output_root=DIR"):
+            store.build("data", {"seed": 2}, _write("y"))
+
+
+def test_stage_folder_on_another_disk_is_written(tmp_path: Path, other_disk: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/sft").symlink_to(other_disk)
+    store = ArtifactStore(tmp_path)
+    built = store.build("sft", {}, _write("x"))
+    assert built.path.resolve().is_relative_to(other_disk)
+    assert [p.name for p in other_disk.iterdir()] == [built.fingerprint]
+    (built.path / "rows.txt").write_text("damaged")
+    assert store.build("sft", {}, _write("x")).file("rows.txt").read_text() == "x"
+    assert len(list((tmp_path / "artifacts/.partial").glob("damaged-*"))) == 1
+
+
+def test_copy_of_a_killed_move_is_replaced(tmp_path: Path, other_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/sft").symlink_to(other_disk)
+    copytree = shutil.copytree
+
+    def killed(source: Path, target: Path, **options: Any) -> None:
+        copytree(source, target, **options)
+        os._exit(9)
+
+    if (child := os.fork()) == 0:
+        shutil.copytree = killed
+        ArtifactStore(tmp_path).build("sft", {}, _write("x"))
+    os.waitpid(child, 0)
+    assert [p.name[0] for p in other_disk.iterdir()] == ["."]
+    built = ArtifactStore(tmp_path).build("sft", {}, _write("x"))
+    assert [p.name for p in other_disk.iterdir()] == [built.fingerprint]
+
+
+def test_stage_folder_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts/sft").symlink_to(tmp_path / "unmounted")
+    calls: list[int] = []
+    with pytest.raises(ArtifactError, match=r"sft: cannot write below"):
+        ArtifactStore(tmp_path).build("sft", {}, _write("x", calls))
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {}, {"num_rows": "many"}, {"dropped": []}, {"facts": None}, {"files": ["rows.txt"]}, {"files": {"rows.txt": 3}},
+        {"files": {}, "extra": 1}, {"stage": 3}, {"fingerprint": ["x"]}, {"files": {"/etc/hostname": ""}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_manifest_that_is_not_what_it_should_be_is_not_believed(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Without a change only the checksum is missing; the others have the checksum of their content."""
+    store = ArtifactStore(tmp_path)
+    path = store.build("data", {}, _write("x")).path / MANIFEST
+    content = {**json.loads(path.read_text()), **change}
+    del content[CHECKSUM]
+    path.write_text(json.dumps({**content, **({CHECKSUM: content_checksum(content)} if change else {})}))
+    with pytest.raises(ArtifactError, match="damaged"):
+        ArtifactStore(tmp_path).find("data", {})
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"', "[" * 100_000, "\ufeff", "\0", "{" * 9, "1" * 5000])
+def test_a_manifest_of_another_shape_is_damage(tmp_path: Path, text: str) -> None:
+    store = ArtifactStore(tmp_path)
+    path = store.build("data", {}, _write("x")).path / MANIFEST
+    path.write_text(text)
+    with pytest.raises(ArtifactError, match="damaged"):
+        store.find("data", {})
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ArtifactError, match="damaged"):
+        store.find("data", {})
+
+
+def test_temporary_files_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    left = [tmp_path / f".{name}.0123456789abcdef.tmp" for name in ("a.json", "compressed.trl.jsonl")]
+    foreign = [tmp_path / name for name in (".a.json.1.tmp", "a.tmp", ".tmp", ".b.0123456789abcdef.tmpx")]
+    for path in (*left, *foreign):
+        path.write_text("half")
+    with replaced(tmp_path / "b.json") as living:
+        living.write_text("whole")
+        assert not any(path.exists() for path in left)
+        write_text_atomic(tmp_path / "c.json", "whole")
+        assert living.exists()
+    assert (tmp_path / "b.json").read_text() == "whole"
+    assert {p.name for p in tmp_path.iterdir()} == {"b.json", "c.json", *(p.name for p in foreign)}
+
+
+def test_temporary_file_that_another_process_removed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, removed = fcntl.flock, []
+
+    def removes(file: Any, operation: int) -> None:
+        if not removed:  # between creation and lock
+            removed.append(Path(file.name))
+            removed[0].unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removes)
+    write_text_atomic(tmp_path / "a.json", "whole")
+    assert (tmp_path / "a.json").read_text() == "whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_interrupted_replacement_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(type(error)), replaced(path) as temporary:  # noqa: PT012 (the error comes from inside)
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_error_of_a_replacement_names_the_file_and_not_the_temporary_one(public_folder: Path) -> None:
+    closed = public_folder / "closed"
+    closed.mkdir(mode=0o755)
+    with as_user(), pytest.raises(PermissionError) as refused:
+        write_text_atomic(closed / "a.json", "x")
+    assert refused.value.filename == str(closed / "a.json")
+    (public_folder / "a.json").write_text("of root")
+    (public_folder / "a.json").chmod(0o600)
+    with as_user():
+        write_text_atomic(public_folder / "a.json", "of another")  # the folder decides
+        assert (public_folder / "a.json").read_text() == "of another"

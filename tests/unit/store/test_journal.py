@@ -1,11 +1,14 @@
 import logging
 import resource
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from cotpress.errors import UnreadableError
 from cotpress.store.journal import Journal
+from support.disks import as_user
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,29 @@ def test_full_disk_loses_only_the_record_that_does_not_fit(tmp_path: Path) -> No
     assert list(again) == ["a"]
     again["c"] = Note("c", "z")
     assert list(opened(path)) == ["a", "c"]
+
+
+def test_journal_that_cannot_be_read_is_told_and_stays(public_folder: Path) -> None:
+    path = public_folder / "notes.jsonl"
+    opened(path)["a"] = Note("a", "x")
+    path.chmod(0o200)
+    with as_user(), pytest.raises(UnreadableError, match="Permission denied"):
+        opened(path)
+    path.chmod(0o600)
+    assert list(opened(path)) == ["a"]
+
+
+def test_whole_line_of_another_class_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    opened(path)["a"] = Note("a", "x")
+    for content in (
+        b"3",
+        b"[]",
+        b'["b", 3]',
+        b'["b", {"id": "b"}]',
+        b'["b", {"id": "b", "text": "x", "more": 1}]',
+        b"x",
+    ):
+        with path.open("ab") as handle:
+            handle.write(b"%08x %s\n" % (zlib.crc32(content), content))
+    assert list(opened(path)) == ["a"]

@@ -17,9 +17,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cotpress.errors import ArtifactError
+from cotpress.errors import ArtifactError, ConfigError
 from cotpress.store.artifacts import ArtifactStore, Summary, write_text_atomic
-from cotpress.store.paths import disk_problem, require_writable
+from cotpress.store.paths import disk_problem, files_below, is_unreadable, require_writable, safe_name
 
 Write = Callable[[Path], object]
 
@@ -116,3 +116,38 @@ def test_require_writable_creates_the_folder_or_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=r"output: .*file/x' cannot be written: Not a directory\. Fix: output=DIR"):
         require_writable(tmp_path / "file/x", "output")
+
+
+NAMES = [
+    "a/b", "a-b", "a:b", "a b", "a\nb", "a*b", "a?b", "a--b", "ä-b", "a\u0308-b", "", "-", ".", "..", "/", "x" * 300,
+    "x" * 301, "y" * 200, "y" * 199 + "z" * 2, "模" * 80, "模" * 81, "\ud800", "\ud801", "[*]", "[/]", "['*']", "a\0",
+]  # fmt: skip
+
+
+def test_different_texts_give_different_names_and_usual_ones_stay() -> None:
+    made = [safe_name(name) for name in NAMES]
+    assert len(set(made)) == len(NAMES)
+    assert all(Path(name).name == name and len(name.encode()) <= 200 for name in made)
+    assert [safe_name(name) for name in ("a-b", "cts-0.7-tiny", "模型", "ratio_0.5")] == [
+        "a-b", "cts-0.7-tiny", "模型", "ratio_0.5",
+    ]  # fmt: skip
+
+
+def test_error_of_the_system_is_told_from_what_a_library_found() -> None:
+    assert is_unreadable(PermissionError(errno.EACCES, "x"))
+    assert is_unreadable(OSError(errno.EIO, "x"))
+    assert not is_unreadable(OSError("CRC checksum verification failed"))  # of arrow, without a number
+    assert not is_unreadable(FileNotFoundError(errno.ENOENT, "x"))
+    assert not is_unreadable(ValueError("x"))
+
+
+def test_folder_with_too_many_files_is_refused_before_all_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    assert [p.name for p in files_below(tmp_path, "data.path")] == ["a", "b", "c"]
+    monkeypatch.setattr("cotpress.store.paths._MOST_FILES", 2)
+    with pytest.raises(ConfigError, match=r"data\.path: .* more than 2 files.*Fix: data\.path=PATH"):
+        files_below(tmp_path, "data.path")

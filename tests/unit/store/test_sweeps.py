@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cotpress.store.sweeps import (
     write_note,
     write_plan,
 )
+from support.disks import as_user
 
 JOBS = [["scorer=cts", "ratio=0.5", "model=tiny"], ["scorer=cts", "ratio=0.7", "model=tiny"]]
 
@@ -66,3 +68,63 @@ def test_sweep_is_named_by_its_name_or_its_start_time(tmp_path: Path, chosen: st
 
 def test_single_command_has_no_sweep_name(tmp_path: Path) -> None:
     assert sweep_name(tmp_path / "2026-11-21" / "10-20-30") is None
+
+
+SHAPES = ["[]", "3", "null", '"x"', "{}", "[" * 100_000, '{"jobs": 3}', '{"entry": "train", "jobs": "abc", "more": 1}']
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*SHAPES, '{"entry": 3, "jobs": []}', '{"entry": "train", "jobs": [[1]]}', '{"entry": "train", "jobs": [3]}',
+     '{"entry": "train", "jobs": {"a": 1}}', '{"entry": "train", "jobs": [], "name": ["x"]}'],
+)  # fmt: skip
+def test_plan_of_another_shape_is_one_message(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_note(tmp_path / "0", JobNote(overrides=("a=1",), state=JobState.finished))
+    (tmp_path / "sweep.json").write_text(text)
+    for _ in range(3):
+        sweep = read_sweep(tmp_path)
+        assert (sweep.entry, sweep.planned, len(sweep.jobs)) == ("", False, 1)
+        assert sweep.label(sweep.jobs[0]) == "a=1"
+        assert sweep_name(tmp_path / "0") is None
+    assert caplog.text.count("sweep.json' is not used") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"overrides": [1]}, {"overrides": 3}, {"overrides": "ab"}, {"state": []}, {"state": "gone"}, {"run_dir": 3},
+     {"error": 3}, {"seconds": "x"}, {"started_at": None}, {"metric": "x"}, {"metric": [1]}, {"pid": 0.5}, {"more": 1}],
+    ids=str,
+)  # fmt: skip
+def test_note_of_another_shape_is_one_message(
+    change: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_plan(tmp_path, "train", JOBS)
+    write_note(tmp_path / "1", JobNote(overrides=tuple(JOBS[1]), state=JobState.finished, metric=1))
+    path = tmp_path / "1" / "job.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    for _ in range(3):
+        assert [job.note for job in read_sweep(tmp_path).jobs] == [None, None]
+    assert caplog.text.count("job.json' is not used") == 1
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_note_that_is_no_object_is_read_as_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text(text)
+    assert read_note(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["\u00b2", "\u0967\u0968", "00", "-1"])
+def test_folder_with_an_odd_number_is_no_traceback(name: str, tmp_path: Path) -> None:
+    write_plan(tmp_path, "train", JOBS)
+    write_note(tmp_path / name, JobNote(overrides=("a=1",), state=JobState.finished))
+    assert len(read_sweep(tmp_path).jobs) in (2, 3)
+
+
+def test_files_of_a_sweep_that_cannot_be_read_are_told(public_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_plan(public_folder, "train", JOBS)
+    write_note(public_folder / "0", JobNote(overrides=("a=1",), state=JobState.finished))
+    for path in (public_folder / "sweep.json", public_folder / "0/job.json"):
+        path.chmod(0o600)
+        with as_user():
+            read_sweep(public_folder)
+        assert f"{path.name}' cannot be read: Permission denied" in caplog.text

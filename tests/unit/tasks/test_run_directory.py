@@ -1,14 +1,17 @@
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from cotpress.config import EvaluateConfig
-from cotpress.data.config import JsonlBenchmarkConfig
+from cotpress.config import CompressConfig, EvaluateConfig, TrainConfig
+from cotpress.data.config import JsonlBenchmarkConfig, JsonlDataConfig
+from cotpress.errors import ConfigError, UnreadableError
 from cotpress.evaluation.config import EvaluationConfig, Instructions
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
-from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.report.results import RunResults, StageRecord, write_results
+from cotpress.settings import input_paths
 from cotpress.store.sweeps import Sweep, read_sweep, write_plan
 from cotpress.tasks.evaluate import adapter_name, given_name
 from cotpress.tasks.run_directory import (
@@ -18,8 +21,10 @@ from cotpress.tasks.run_directory import (
     own_output,
     run_directory,
     run_name,
+    run_path,
 )
 from cotpress.tracking.config import TrackerKind
+from support.disks import as_user
 
 TEXTS = Instructions(be_concise="a", only_numbers="b", abbre_words="c", lc_prompt="{percent}")
 
@@ -53,7 +58,9 @@ def test_benchmark_without_a_name_is_named_after_its_file(tmp_path: Path) -> Non
 
 
 def test_hub_id_becomes_one_part_of_a_path(tmp_path: Path) -> None:
-    assert run_name(_config(tmp_path, model="Qwen/Qwen2.5-7B")) == "evaluate-Qwen-Qwen2.5-7B-sums-1"
+    folder = run_path(_config(tmp_path, model="Qwen/Qwen2.5-7B"))
+    assert folder.parent == tmp_path / "runs"
+    assert folder.name.startswith("evaluate-Qwen-Qwen2.5-7B-sums-1-")
 
 
 @pytest.mark.parametrize(
@@ -170,9 +177,146 @@ def test_output_is_unchanged_if_no_other_job_writes_to_it(tmp_path: Path, jobs: 
 def test_output_of_a_job_stays_below_the_configured_one(tmp_path: Path) -> None:
     jobs = [["data.path=../../a"], ["data.path=" + "b" * 300]]
     sweep = _sweep(tmp_path, *jobs)
-    assert own_output("out", sweep, jobs[0]) == "out/data.path=.._.._a"
+    assert own_output("out", sweep, jobs[0]) == "out/data.path=.._.._a-3f87b79e"
     assert len(own_output("out", sweep, jobs[1])) < 100
 
 
 def test_job_of_a_sweep_without_a_plan_has_a_separate_output(tmp_path: Path) -> None:
     assert own_output("out", read_sweep(tmp_path), ["ratio=0.5"]) == "out/ratio=0.5"
+
+
+REPLACED = [
+    "compression.keep_strings=['*']", "compression.keep_strings=['/']", "compression.keep_strings=[*]",
+    "data.path=x/1.jsonl", "data.path=x_1.jsonl", "data.path=x 1.jsonl", "data.path=x:1.jsonl",
+    "data.path=x\\\\1.jsonl", "data.path=x\n1.jsonl", "model.name='a'", "model.name=\"a\"",
+    "+name=a", "~name=a", "data.path=" + "b" * 99,
+    "data.path=" + "b" * 100, "data.path=" + "b" * 98 + "c",
+]  # fmt: skip
+
+
+def test_jobs_whose_overrides_differ_only_in_replaced_characters_have_separate_outputs(tmp_path: Path) -> None:
+    sweep = _sweep(tmp_path, *([text] for text in REPLACED))
+    outputs = {own_output("out", sweep, [text]) for text in REPLACED}
+    assert len(outputs) == len(REPLACED)
+    assert all(Path(output).parent == Path("out") and len(Path(output).name) < 100 for output in outputs)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a b", "a-b"), ("a/b", "a-b"), ("a:b", "a/b"), ("x" * 300, "x" * 301)])
+def test_runs_of_names_that_differ_only_in_replaced_characters_have_separate_folders(
+    one: str, other: str, tmp_path: Path
+) -> None:
+    config = _config(tmp_path)
+    folders = set()
+    for config.name in (one, other):
+        folders.add(run_directory(config))
+        assert run_name(config) == config.name
+    assert len(folders) == 2
+
+
+def test_the_same_relative_path_from_two_working_directories_is_two_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, found = _config(tmp_path), set()
+    for place in "ab":
+        file = tmp_path / place / "data" / "sums.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text(place)
+        os.utime(file, (1e9, 1e9))
+        monkeypatch.chdir(tmp_path / place)
+        assert list(circumstances(config)["inputs"]) == [str(file)]
+        found.add(run_path(config))
+    assert len(found) == 2
+    config.benchmark.path = str(tmp_path / "b/data/sums.jsonl")  # type: ignore[attr-defined]
+    assert run_path(config) not in found  # its text is another setting
+    assert circumstances(config)["inputs"].keys() == {config.benchmark.path}  # type: ignore[attr-defined]
+
+
+def test_only_declared_path_fields_are_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = _config(tmp_path)
+    for text in ("jsonl", "m", "served", "reference", "{percent}", "{question}", "EMPTY", "outputs", "auto"):
+        (tmp_path / text).mkdir()
+    config.evaluation.instructions.be_concise = "/"
+    config.name, config.model.revision, config.plugins = "/", "/", ["/"]
+    assert circumstances(config)["inputs"] == {}
+    config.model.path = "m"
+    assert list(circumstances(config)["inputs"]) == [str(tmp_path / "m")]
+    config.model.source = ModelSource.tiny  # the name of a built-in model
+    assert circumstances(config)["inputs"] == {}
+    config.model.source, config.adapter = ModelSource.hub, "~nobody-of-this-name/x"
+    assert list(circumstances(config)["inputs"]) == [str(tmp_path / "m")]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config.adapter = "~/reference"
+    assert str(tmp_path / "reference") in circumstances(config)["inputs"]
+
+
+def test_every_path_of_a_configuration_is_declared() -> None:
+    fields = {
+        "data.path": CompressConfig,
+        "adapter": EvaluateConfig,
+        "benchmark.path": EvaluateConfig,
+        "model.path": TrainConfig,
+    }
+    for key, schema in fields.items():
+        config = schema()
+        if key == "data.path":
+            config.data = JsonlDataConfig(path="x", name="jsonl")
+        elif key == "benchmark.path":
+            config.benchmark = JsonlBenchmarkConfig(path="x", name="jsonl", max_new_tokens=8)
+        elif key == "adapter":
+            config.adapter = "x"
+        else:
+            config.model.path = "x"
+        assert (key, "x") in {(place, text) for _, place, text in input_paths(config)}
+
+
+def test_folder_of_an_input_is_one_short_line_and_every_change_in_it_counts(tmp_path: Path) -> None:
+    config, model = _config(tmp_path), tmp_path / "model"
+    config.model.path = str(model)
+    states = set()
+    model.mkdir()
+    for change in (
+        lambda: (model / "a.json").write_text("1"),
+        lambda: (model / "a.json").write_text("2"),
+        lambda: (model / "a.json").rename(model / "b.json"),
+        lambda: (model / "below").mkdir() or (model / "below/c").write_text("x"),
+        lambda: [(model / f"{n}.json").write_text("x") for n in range(300)],
+        lambda: os.utime(model / "b.json", (1e9, 1e9)),
+        lambda: (model / "b.json").write_text("3") and os.utime(model / "b.json", (1e9, 1e9)),  # as `cp -p` leaves it
+    ):
+        change()
+        (state,) = circumstances(config)["inputs"].values()
+        assert len(state) < 100
+        states.add(state)
+    assert len(states) == 7
+
+
+def test_input_that_is_the_whole_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cotpress.store.paths._MOST_FILES", 100)
+    config = _config(tmp_path)
+    config.model.path = "/"
+    with pytest.raises(ConfigError, match=r"model\.path: '/' is a folder with more than 100 files"):
+        circumstances(config)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{}", "[" * 100_000, '{"metric": "x", "circumstances": {}}', ""])
+def test_record_of_a_finished_run_of_another_shape_is_not_used(text: str, tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    run_dir = run_directory(config)
+    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    (run_dir / "finished.json").write_text(text)
+    assert find_finished(config) is None
+
+
+def test_record_of_a_finished_run_that_cannot_be_read_is_told(public_folder: Path) -> None:
+    config = _config(public_folder)
+    run_dir = run_directory(config)
+    path = write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    note_finished(run_dir, 0.5, circumstances(config))
+    for file in (path, run_dir / "finished.json"):
+        file.chmod(0o600)
+        with as_user(), pytest.raises(UnreadableError, match=rf"{file.name}' cannot be read: Permission denied"):
+            find_finished(config)
+        file.chmod(0o644)
+    with as_user():
+        assert find_finished(config) == (0.5, run_dir)

@@ -6,7 +6,7 @@ import pytest
 
 from cotpress.records import Interval, Prediction, SystemResult
 from cotpress.store.artifacts import Artifact
-from cotpress.tracking import PREDICTION_COLUMNS, Job, Table, Tracker, open_tracker, track_results
+from cotpress.tracking import PREDICTION_COLUMNS, Job, Table, Tracker, open_tracker, stage_of, track_results
 from cotpress.tracking.config import TrackerConfig, TrackerKind
 from support.metrics import read_metrics
 
@@ -119,3 +119,13 @@ def test_last_row_is_the_own_system_and_repeated_systems_are_named_with_their_ra
          "correct": True, "tokens": 5, "thinking_tokens": 0, "finish_reason": "stop", "ratio": 0.5},
     ]  # fmt: skip
     assert len(tracker.tables["evaluate/predictions Original"].rows) == 1  # the requested limit
+
+
+def test_stages_of_systems_with_different_labels_have_different_names() -> None:
+    labels = ["模型", "型模", "a/b", "a:b", "a|b", "ä", "ö", "\ud800", "🙂", "*", "[*]", "a\nb"]
+    assert len({stage_of("sft", label) for label in labels}) == len(labels)
+    usual = ["", "Original", "cts (mixed)", "step_entropy", "cts condition=question", "LC-Prompt", "cts 0.5"]
+    assert [stage_of("sft", label) for label in usual] == [
+        "sft", "sft_original", "sft_cts_mixed", "sft_step_entropy", "sft_cts_condition_question", "sft_lc_prompt",
+        "sft_cts_0.5",
+    ]  # fmt: skip

@@ -237,3 +237,28 @@ def test_mode_is_online_with_a_login_and_offline_without(monkeypatch: pytest.Mon
     assert wandb_mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode() == "disabled"
+
+
+def test_projects_with_similar_names_have_notes_of_their_own(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact
+) -> None:
+    scores = artifact("score")
+    places = [(None, "p"), ("default", "p"), (None, "a b"), (None, "a-b"), ("x-y", "z"), ("x", "y-z"), ("x", "y/z")]
+    notes = set()
+    for entity, project in places:
+        tracker = wandb_runs.WandbTracker(config(entity=entity, project=project), job())
+        notes.add(tracker._note(scores.key))
+    assert len(notes) == len(places)
+
+
+def test_long_tags_and_names_of_artifacts_stay_apart(tmp_path: Path, job: MakeJob, artifact: MakeArtifact) -> None:
+    adapter = artifact("sft")
+    for end in "ab":
+        with open_tracker(config(), job(end, system=f"{'x' * 130}{end}", tags=("t" * 70 + end,))) as tracker:
+            tracker.log("evaluate", {"accuracy": 0.5})
+            tracker._wandb._note(adapter.key).unlink(missing_ok=True)  # type: ignore[union-attr]
+            tracker.artifact(adapter)
+    runs = [run for run in offline_runs(tmp_path) if run.job_type == "sft"]
+    assert len({a.name for run in runs for a in run.artifacts}) == 2
+    assert not runs[0].tags & runs[1].tags - {"ratio=0.7"}
+    assert max(len(tag) for run in runs for tag in run.tags) <= 64

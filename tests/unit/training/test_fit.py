@@ -1,6 +1,8 @@
 import ast
 import csv
+import errno
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 
 import cotpress
-from cotpress.errors import TrainingError
+from cotpress.errors import TrainingError, UnreadableError
 from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
 from cotpress.records import TRAIN_LOG_FILE
@@ -18,9 +20,10 @@ from cotpress.store.artifacts import SCRATCH
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
 from cotpress.training.config import Method
-from cotpress.training.fit import LAST, TimedCheckpoint, fit
+from cotpress.training.fit import LAST, TimedCheckpoint, fit, resume_point
 from cotpress.training.module import LossOfModel, SftModule
 from cotpress.training.sharing import OneDevice
+from support.disks import open_files
 
 
 class _Killed(BaseException):
@@ -196,3 +199,69 @@ def test_every_trainer_of_the_package_names_its_cluster_environment():
     assert {name for name, _ in calls} == {"lightning.py"}
     for name, call in calls:
         assert "plugins" in [keyword.arg for keyword in call.keywords], name
+
+
+def _zipped(path: Path, **content: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in content.items():
+            file.writestr(f"archive/{name.replace('_', '.')}", data)
+
+
+def _rewritten(path: Path, change) -> None:
+    """Write the archive of a checkpoint again, with right checksums, after `change` of its pickle."""
+    with zipfile.ZipFile(path) as file:
+        members = {info.filename: file.read(info) for info in file.infolist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, change(data) if name.endswith("data.pkl") else data)
+
+
+DAMAGES = {
+    "empty": lambda p: p.write_bytes(b""),
+    "text": lambda p: p.write_bytes(b"not a checkpoint"),
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[:-100]),
+    "first half": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
+    "zeros at the end": lambda p: p.write_bytes(p.read_bytes()[:-200] + bytes(200)),
+    "zeros at the start": lambda p: p.write_bytes(bytes(200) + p.read_bytes()[200:]),
+    "zip of something else": lambda p: _zipped(p, readme_txt=b"x"),
+    "empty zip": lambda p: _zipped(p),
+    "no pickle": lambda p: _zipped(p, version=b"3"),
+    "empty pickle": lambda p: _rewritten(p, lambda data: b""),
+    "half a pickle": lambda p: _rewritten(p, lambda data: data[: len(data) // 2]),
+    "pickle of zeros": lambda p: _rewritten(p, lambda data: bytes(len(data))),
+    "pickle of text": lambda p: _rewritten(p, lambda data: b"hello"),
+    "odd opcode": lambda p: _rewritten(p, lambda data: data[:2] + b"\xff" + data[2:]),
+    "a list": lambda p: torch.save([1, 2], p),
+    "no weights": lambda p: torch.save({"epoch": 1}, p),
+    "weights of another shape": lambda p: torch.save({"state_dict": 3}, p),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_is_set_aside_and_not_called_hostile(damage, tmp_path, caplog):
+    path = tmp_path / LAST
+    torch.save({"state_dict": {"w": torch.ones(500)}, "epoch": 0}, path)
+    assert resume_point(path) == path
+    damage(path)
+    content = path.read_bytes()
+    assert resume_point(path) is None
+    assert resume_point(path) is None
+    assert "is damaged" in caplog.text
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(f"damaged-{LAST}", content)]
+
+
+def test_checkpoint_that_cannot_be_read_is_neither_damaged_nor_hostile(tmp_path, monkeypatch):
+    path = tmp_path / LAST
+    torch.save({"state_dict": {}}, path)
+    with open_files(0), pytest.raises(UnreadableError, match=r"last\.ckpt' cannot be read: Too many open files"):
+        resume_point(path)
+
+    def fails(*_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    for name in ("testzip", "__init__"):
+        monkeypatch.setattr(zipfile.ZipFile, name, fails)
+        with pytest.raises(UnreadableError, match="Stale file handle"):
+            resume_point(path)
+        monkeypatch.undo()
+    assert resume_point(path) == path

@@ -24,7 +24,7 @@ from cotpress.modeling.alignment import pool
 from cotpress.records import Trace
 from cotpress.scoring.base import TokenScorer
 from cotpress.scoring.config import ScorerConfig
-from cotpress.settings import Amount, Count, Natural
+from cotpress.settings import Amount, Count, InputPath, Natural
 
 if TYPE_CHECKING:
     from cotpress.scoring.models import Models
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class TokenskipConfig(ScorerConfig):
     """P(keep) of an LLMLingua-2-style token classifier (arXiv 2502.12067, 2403.12968)."""
 
-    path: str = MISSING
+    path: InputPath = MISSING
     """Hub id or directory of the encoder; `package:NAME` for one that a Python package carries."""
     train: bool = MISSING
     """Train a keep/drop head on the distilled labels first; false when `path` is a published classifier."""

@@ -1,0 +1,3 @@
+from support.disks import public_folder
+
+__all__ = ["public_folder"]
