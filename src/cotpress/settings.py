@@ -8,10 +8,12 @@ OmegaConf sees only the plain type. Rules over several fields of a class stand i
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cotpress.errors import ConfigError, require
@@ -44,7 +46,35 @@ Amount = Annotated[float, Rule(lambda number: number >= 0, "a number of at least
 Positive = Annotated[float, Rule(lambda number: number > 0, "a number above 0")]
 RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 Ratio = Annotated[float, Rule(interval("(0, 1]").holds, RATIO_RANGE)]
-Folder = Annotated[str, Rule(lambda text: bool(text.strip()) and "\0" not in text, "the path of a folder")]
+PATH = Rule(lambda text: "\0" not in text, "a path")
+"""Marks a text as a path; so do the name `path` and the type `Path` of a field."""
+Location = Annotated[str, PATH]
+Folder = Annotated[Location, Rule(lambda text: bool(text.strip()), "the path of a folder")]
+
+
+def insert_home(settings: Any) -> None:
+    """Replace `~` and `~USER` at the start of every path in a dataclass and those inside by the home directory."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            insert_home(value)
+        elif isinstance(value, dict):
+            for element in filter(dataclasses.is_dataclass, value.values()):
+                insert_home(element)
+        elif field.name == "path" or is_path(hints[field.name]):
+            setattr(settings, field.name, _with_home(value))
+
+
+def is_path(hint: Any) -> bool:
+    """True for the type of a path, also of one or more optional paths."""
+    return hint in (PATH, Path) or any(map(is_path, (*typing.get_args(hint), *getattr(hint, "__metadata__", ()))))
+
+
+def _with_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_home(element) for element in value]
+    return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value  # noqa: PTH111
 
 
 def check_settings(settings: Any, key: str = "") -> None:
@@ -63,19 +93,20 @@ def check_settings(settings: Any, key: str = "") -> None:
 
 
 def _check(value: Any, hint: Any, key: str, null: str = "") -> None:
-    if dataclasses.is_dataclass(value):
+    if typing.get_origin(hint) in (typing.Union, types.UnionType) or hint in (None, Any):
+        for kind in typing.get_args(hint) if value is not None else ():
+            _check(value, kind, key, ", or null")
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        got = type(value) if dataclasses.is_dataclass(value) else value
+        require(key, got, isinstance(value, hint), f"settings of {hint.__name__}, one by one: {key}.NAME=VALUE{null}")
         check_settings(value, key)
-    elif value is None:
-        return
     elif typing.get_origin(hint) is Annotated:
         kind, *rules = typing.get_args(hint)
         _check(value, kind, key)
         for rule in rules:
             require(key, value, rule.holds(value), rule.allowed + null)
-    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
-        for kind in typing.get_args(hint):
-            _check(value, kind, key, ", or null")
-    elif isinstance(value, list):
+    elif list in (hint, typing.get_origin(hint)):
+        require(key, value, isinstance(value, list), f"a list, {key}=[A,B]{null}")
         for element in value:
             _check(element, typing.get_args(hint)[0], key)
     elif isinstance(value, dict):

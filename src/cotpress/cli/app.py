@@ -46,6 +46,7 @@ def main(task: Task, conf: Path) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one message after the last attempt, in place of one for each
     import hydra
 
+    from cotpress.cli.arguments import check_grammar, quoted, without_null
     from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, explain
     from cotpress.cli.experiments import with_experiments
     from cotpress.config import register_schemas
@@ -61,9 +62,10 @@ def main(task: Task, conf: Path) -> None:
         from hydra.types import RunMode
 
         from cotpress.jobs.job import run_alone, run_in_sweep
+        from cotpress.jobs.multirun import written
 
         run = HydraConfig.get()
-        folder, overrides = Path(run.runtime.output_dir), list(run.overrides.task)
+        folder, overrides = Path(run.runtime.output_dir), written(run.overrides.task)
         if run.mode == RunMode.MULTIRUN:
             return run_in_sweep(config, task, folder, overrides, run.launcher)
         try:
@@ -75,6 +77,8 @@ def main(task: Task, conf: Path) -> None:
     try:
         check_dashes(sys.argv[1:], name, conf)
         check_options(sys.argv[1:], name)
+        sys.argv[1:] = without_null(quoted(sys.argv[1:]), name, conf)
+        check_grammar(sys.argv[1:], name, conf)
         check_plan_of_one(sys.argv[1:])
         multirun.check_launcher(sys.argv[1:])
         sys.argv[1:] = with_experiments(sys.argv[1:], name, conf)

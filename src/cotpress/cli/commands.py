@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
+from cotpress.settings import insert_home
 from cotpress.store.redaction import Redacting, refuse_secrets, shown
 
 C = TypeVar("C")
@@ -38,6 +39,7 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{' '.join(arguments)}: {str(error).splitlines()[0]}. See --help") from error
     assert isinstance(settings, schema)
+    insert_home(settings)
     return settings
 
 

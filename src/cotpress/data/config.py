@@ -10,7 +10,7 @@ from omegaconf import II, MISSING
 from cotpress.answers.extraction import Extractor
 from cotpress.errors import ConfigError
 from cotpress.generation.config import GenerationConfig
-from cotpress.settings import Amount, Count, Natural, Rule, interval
+from cotpress.settings import Amount, Count, Location, Natural, Rule, interval
 
 _BUDGET = II(".budgets.${.protocol}")
 Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3")]
@@ -201,7 +201,7 @@ class SelfWrittenDataConfig(DataConfig):
     """Training questions with gold answers; choose with questions@data.questions=NAME."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     """Backend of the model; choose with generation@data.generation=server."""
-    adapter: str | None = None
+    adapter: Location | None = None
     """Directory or hub id of a PEFT adapter on the model, e.g. of a student; a server is asked to load it."""
     max_new_tokens: Count = MISSING
     """Budget of one answer, in the model's tokens."""

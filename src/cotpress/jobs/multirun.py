@@ -5,18 +5,20 @@ table is read from the disk; the callback has no state, because launchers send c
 """
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
 
 from cotpress.errors import MissingExtraError
 from cotpress.store.sweeps import PLAN_FILE, JobState, read_sweep, write_note, write_plan
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, ListConfig
 
     from cotpress.jobs.watch import Watch
     from cotpress.store.sweeps import Sweep
@@ -39,6 +41,9 @@ EXTRAS = {
     "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
 }
 """Launchers that are plugins: the package of the plugin, and the extra that installs it."""
+
+# Here, as Hydra imports this module in every process that resolves the folders of its logs.
+OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
 _watching: "list[Watch]" = []
 """The running multirun of this process, if there is one."""
@@ -105,10 +110,16 @@ def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
     sweeper = config.hydra.sweeper
     if not str(sweeper.get("_target_", "")).endswith(f".{BasicSweeper.__name__}"):
         return None
-    texts = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+    texts = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + written(config.hydra.overrides.task)
     overrides = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(texts)
     (jobs,) = BasicSweeper.split_arguments(overrides, None)
     return jobs
+
+
+def written(overrides: "ListConfig") -> list[str]:
+    """Overrides as they were written, with their references: `name=${model.name}`."""
+    texts: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(text) for text in texts]
 
 
 def end_sweep(*, show: bool = True) -> "Sweep | None":
