@@ -4,6 +4,8 @@ Hydra composes the configuration, and the task gets plain objects. Errors that a
 message without a stack trace; the traceback goes to the log file of the job.
 """
 
+import contextlib
+import io
 import os
 import re
 import sys
@@ -12,14 +14,16 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cotpress.cli.commands import end_with_code, stop
 from cotpress.cli.completion import SWITCHES, shell_completion
 from cotpress.cli.help import help_page
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.plugins import check_names, load_plugins, plugin_names, without_plus
 from cotpress.store.paths import FIX, disk_problem
-from cotpress.store.redaction import check_readable, refuse_secrets, shown
+from cotpress.store.redaction import check_readable, refuse_secrets, without_secrets
 from cotpress.tasks import Task
+from cotpress.terminal import escaped
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,6 +34,18 @@ def main(task: Task, conf: Path) -> None:
 
     `conf` is the folder of the configuration groups.
     """
+    end_with_code(lambda: _script(task, conf), _end_sweep)
+
+
+def _end_sweep() -> None:
+    """Show what an interrupted multirun has; nothing before the modules of jobs are loaded."""
+    if "cotpress.jobs.multirun" in sys.modules:
+        from cotpress.jobs import multirun
+
+        multirun.end_sweep()
+
+
+def _script(task: Task, conf: Path) -> None:
     name = task.name
     try:
         sys.argv[1:] = without_plus(sys.argv[1:])
@@ -41,7 +57,7 @@ def main(task: Task, conf: Path) -> None:
         check_readable(sys.argv[1:])
         refuse_secrets({key: value for key, _, value in (a.partition("=") for a in sys.argv[1:])})
     except ConfigError as error:
-        _stop(str(error), 2)
+        stop(str(error), 2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one message after the last attempt, in place of one for each
     import hydra
@@ -84,25 +100,23 @@ def main(task: Task, conf: Path) -> None:
         sys.argv[1:] = with_experiments(sys.argv[1:], name, conf)
         if re.search(r" (--cfg|-c)[ =]job\b", " ".join(sys.argv)):
             sys.argv.append("--resolve")  # values in place of references
-        _run(job)
+        prints = {"--cfg", "-c", "--info", "-i"} & {argument.partition("=")[0] for argument in sys.argv[1:]}
+        (_printed if prints else _run)(job)
         if failed:
             raise failed[0]
-    except KeyboardInterrupt:
-        multirun.end_sweep()
-        _stop("interrupted. Finished work is kept; the same command continues from there.", 130)
     except CotpressError as error:
-        _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
+        stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except Exception as error:
         outside = _machine_problem(error)
         message = outside or explain(error, name, conf)
         if message is not None:
             multirun.forget_sweep()
-            _stop(message, 1 if outside else 2)
+            stop(message, 1 if outside else 2)
         multirun.end_sweep()
         raise
     sweep = multirun.end_sweep()
     if sweep is not None and sweep.failed:
-        _stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
+        stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
 
 
 def _help(name: str, conf: Path, arguments: list[str]) -> str | None:
@@ -111,6 +125,16 @@ def _help(name: str, conf: Path, arguments: list[str]) -> str | None:
     if position is not None:
         return help_page(name, conf, [word for word in arguments[position + 1 :] if not word.startswith("plugins=")])
     return shell_completion(name, conf, arguments, os.environ) if set(SWITCHES) & set(arguments) else None
+
+
+def _printed(job: Callable[[], None]) -> None:
+    """Let Hydra print a configuration, which may be that of a stranger, without secrets and control characters."""
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            job()
+    finally:
+        sys.stdout.write(escaped(without_secrets(text.getvalue())))
 
 
 def _run(job: Callable[[], None]) -> None:
@@ -139,9 +163,3 @@ def _machine_problem(error: BaseException) -> str | None:
     if (problem := disk_problem(error)) is not None:
         return f"cannot write: {problem}. {FIX}"
     return f"out of memory: {error}. {MEMORY_FIX}" if is_out_of_memory(error) else None
-
-
-def _stop(message: str, code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"\nerror: {shown(message)}\n")
-    sys.exit(code)

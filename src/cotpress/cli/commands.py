@@ -1,14 +1,17 @@
 """Parsing and exit codes of further commands (`python -m cotpress.NAME`) that take `key=value`."""
 
 import logging
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
 from cotpress.settings import insert_home
 from cotpress.store.redaction import Redacting, refuse_secrets, shown
+from cotpress.terminal import UNREAD, guard_output
 
 C = TypeVar("C")
 
@@ -43,8 +46,38 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     return settings
 
 
+def end_with_code(command: Callable[[], None], at_interrupt: Callable[[], None] = lambda: None) -> None:
+    """Run a command and end the process with its code: 130 after Ctrl-C, 141 if nobody reads its output any longer."""
+    output = guard_output()
+    try:
+        command()
+        output.flush()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends the process at once
+        at_interrupt()
+        stop("interrupted. Finished work is kept; the same command continues from there.", 130)
+    except Exception:
+        sys.stderr.write(shown(traceback.format_exc()))
+        sys.exit(1)
+    if output.problem:
+        stop(f"standard output cannot be written: {output.problem}", 1)
+    if output.is_unread:
+        sys.exit(UNREAD)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """End the process with a message of one paragraph."""
+    sys.stdout.flush()
+    sys.stderr.write(f"\nerror: {shown(message)}\n")
+    sys.exit(code)
+
+
 def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     """Run a command and exit with its code; errors that a user can act on have no stack trace."""
+    end_with_code(lambda: _command(schema, task, usage))
+
+
+def _command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(usage)
@@ -56,8 +89,7 @@ def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     try:
         task(parse(schema, arguments))
     except CotpressError as error:
-        sys.stderr.write(f"\nerror: {shown(str(error))}\n")
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        stop(str(error), 2 if isinstance(error, ConfigError) else 1)
 
 
 def _as_assignment(argument: str) -> str:

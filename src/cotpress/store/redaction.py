@@ -8,10 +8,12 @@ this process (`remember`), the usual key formats, and users and keys in URLs.
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cotpress.errors import ConfigError
+from cotpress.terminal import escaped, one_line
 
 MASK = "***"
 _NAME = re.compile(r"(?:^|_)(?:api_?key|secret|password|passwd|token|credentials?)$", re.IGNORECASE)
@@ -29,7 +31,6 @@ _KEY_IN_URL = re.compile(
 _BEARER = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{32,}")
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _MIN_CHARS = 8  # shorter values are taken for words
 
 _read: set[str] = set()  # keys that this process has read from variables of any name
@@ -95,8 +96,16 @@ class Redacting(logging.Formatter):
 
 
 def shown(text: str) -> str:
-    """Mask secrets and escape control characters, as a quoted row or file name could control the terminal."""
-    return without_secrets(text).translate(_CONTROLS)
+    """Mask secrets and escape control characters, as a quoted row or file name could control the terminal.
+
+    Lines after the first are indented, so that a name with a line feed forges no message.
+    """
+    return re.sub(r"\n(?=.)", "\n  ", escaped(without_secrets(text)))
+
+
+def print_lines(*lines: str) -> None:
+    """Write lines to standard output, each without secrets, control characters and line feeds in it."""
+    sys.stdout.write("".join(f"{one_line(without_secrets(line))}\n" for line in lines))
 
 
 def _secret_in(name: str, value: str) -> str | None:

@@ -1,7 +1,6 @@
 """The task of `compress.py`: data to compressed training data."""
 
 import shutil
-import sys
 from pathlib import Path
 
 from cotpress.compression.config import ExportFormat
@@ -10,6 +9,7 @@ from cotpress.config import CompressConfig
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
 from cotpress.store.paths import require_writable
+from cotpress.store.redaction import print_lines
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression
 from cotpress.tasks.run_directory import tracked_job
@@ -27,7 +27,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     with open_tracker(config.tracker, job) as tracker:
         flow = Compression(config, tracker)
         if config.shard is not None and not flow.shard(Shard.parse(config.shard)):
-            sys.stdout.write(f"shard {config.shard} is scored; the command that scores the last shard compresses\n")
+            print_lines(f"shard {config.shard} is scored; the command that scores the last shard compresses")
             return None, output
         compressed = flow.compressed()
     rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
@@ -36,8 +36,8 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     path = export(rows, config.export, output, config.model.chat)
     shutil.copyfile(compressed.path / "manifest.json", output / "manifest.json")
     facts = compressed.facts
-    sys.stdout.write(
+    print_lines(
         f"{len(rows)} traces, asked ratio {config.ratio:g}, actual {facts['actual_ratio']:.3f} "
-        f"({facts['num_kept_tokens']} of {facts['num_tokens']} tokens): {path}\n"
+        f"({facts['num_kept_tokens']} of {facts['num_tokens']} tokens): {path}"
     )
     return None, output
