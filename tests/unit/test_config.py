@@ -343,7 +343,7 @@ TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
         ("fidelity.py", ["truth=plantd"], "truth: unknown choice 'plantd'. Did you mean 'planted'?"),
         ("fidelity.py", ["truth=prmbench"], "no value for truth.path"),
         ("fidelity.py", ["ratio=0.5"], "unknown key 'ratio'"),
-        ("evaluate.py", ["scorer=cts"], "unknown key 'scorer'. evaluate.py does not have it, but train.py, compress.py,"),
+        ("evaluate.py", ["scorer=cts"], "unknown key 'scorer'. evaluate.py does not have it, but train.py, "),
         ("evaluate.py", ["scorer=cts"], "fidelity.py. Allowed: adapter, benchmark, evaluation, experiment"),
         ("train.py", ["--scorer", "cts"], "got '--scorer', but settings are written without dashes. Fix: scorer=cts"),
         ("fidelity.py", ["confidence=95"], "confidence: got 95.0, allowed: a number in (0, 1)"),

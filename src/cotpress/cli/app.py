@@ -21,7 +21,7 @@ from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.plugins import check_names, load_plugins, plugin_names, without_plus
 from cotpress.store.paths import FIX, disk_problem
-from cotpress.store.redaction import check_readable, refuse_secrets, without_secrets
+from cotpress.store.redaction import check_readable, refuse_secret_arguments, without_secrets
 from cotpress.tasks import Task
 from cotpress.terminal import escaped
 
@@ -55,7 +55,7 @@ def _script(task: Task, conf: Path) -> None:
             sys.stdout.write(text)
             return
         check_readable(sys.argv[1:])
-        refuse_secrets({key: value for key, _, value in (a.partition("=") for a in sys.argv[1:])})
+        refuse_secret_arguments(sys.argv[1:])
     except ConfigError as error:
         stop(str(error), 2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra

@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
 from cotpress.settings import insert_home
-from cotpress.store.redaction import Redacting, refuse_secrets, shown
+from cotpress.store.redaction import Redacting, refuse_secret_arguments, shown
 from cotpress.terminal import UNREAD, guard_output
 
 C = TypeVar("C")
@@ -27,7 +27,7 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    refuse_secrets({key: value for key, _, value in (a.partition("=") for a in arguments)})
+    refuse_secret_arguments(arguments)
     names = [f.name for f in fields(schema)]  # type: ignore[arg-type]
     assignments = [_as_assignment(argument) for argument in arguments]
     for key in (assignment.partition("=")[0] for assignment in assignments):

@@ -24,7 +24,7 @@ from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
 from cotpress.report.stage import show_run
 from cotpress.store.artifacts import write_text_atomic
-from cotpress.store.redaction import Redacting, without_secrets
+from cotpress.store.redaction import Redacting, shown, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
 from cotpress.tasks import PLAN, PLAN_FIX, Result, Task
 from cotpress.tasks.run_directory import circumstances, find_finished, note_finished, own_output, run_path
@@ -83,7 +83,7 @@ def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list
         raise
     except Exception as error:
         with (folder / JOB_LOG).open("a", encoding="utf-8") as handle:
-            handle.write(without_secrets(traceback.format_exc()))
+            handle.write(shown(traceback.format_exc()))
         note = replace(note, state=JobState.failed, error=describe(error))
     write_note(folder, replace(note, seconds=time.monotonic() - started))
     return math.nan if note.metric is None else note.metric

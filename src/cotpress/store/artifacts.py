@@ -301,8 +301,8 @@ class ArtifactStore:
                 "fingerprint": digest,
                 "identity": masked(identity),
                 "num_rows": summary.num_rows,
-                "dropped": plain(summary.dropped),
-                "facts": plain(summary.facts),
+                "dropped": masked(plain(summary.dropped)),
+                "facts": masked(plain(summary.facts)),
                 "files": {n: file_sha256(partial / n) for n in names},
             }
             _write_json(partial / MANIFEST, {**manifest, CHECKSUM: content_checksum(manifest)})
