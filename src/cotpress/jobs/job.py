@@ -45,8 +45,10 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
     log_to(folder / JOB_LOG, console=True)
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time(), pid=os.getpid())
+    place = None
     try:
         checked = to_objects(config)
+        place = run_path(checked) if isinstance(checked, TrainConfig | EvaluateConfig) else None
         planned = isinstance(checked, TrainConfig) and checked.plan
         finished = None if planned else find_finished(checked)
         if finished is not None:
@@ -59,6 +61,8 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
         with suppress(OSError):  # on a full disk the error itself is reported
             failed = replace(note, state=JobState.failed, error=describe(error), seconds=time.monotonic() - started)
             write_note(folder, failed)
+            if place is not None and place.exists():
+                write_failure(place, describe(error))
         raise
     write_note(folder, replace(note, run_dir=run_dir, metric=metric, seconds=time.monotonic() - started))
     return metric

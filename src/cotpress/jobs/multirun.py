@@ -18,7 +18,7 @@ from cotpress.errors import MissingExtraError
 from cotpress.store.sweeps import PLAN_FILE, JobState, read_sweep, write_note, write_plan
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig, ListConfig
+    from omegaconf import DictConfig
 
     from cotpress.jobs.watch import Watch
     from cotpress.store.sweeps import Sweep
@@ -116,7 +116,7 @@ def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
     return jobs
 
 
-def written(overrides: "ListConfig") -> list[str]:
+def written(overrides: Any) -> list[str]:
     """Overrides as they were written, with their references: `name=${model.name}`."""
     texts: Any = OmegaConf.to_container(overrides, resolve=False)
     return [str(text) for text in texts]

@@ -168,6 +168,8 @@ class ArtifactStore:
     def __init__(self, output_root: Path) -> None:
         self._root = output_root / "artifacts"
         self._announced: set[str] = set()
+        self.computed: set[str] = set()
+        """Keys of the artifacts that this store has computed, also in an earlier call."""
         self._locked: set[str] = set()  # keys of the artifacts whose locks `unfinished` holds
         self._verified: set[tuple[object, ...]] = set()  # states of folders with correct checksums
 
@@ -314,6 +316,7 @@ class ArtifactStore:
             log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
             opened = self._open(key)
             assert opened is not None
+            self.computed.add(key)
             return dataclasses.replace(opened, fresh=True)
 
         return finish
