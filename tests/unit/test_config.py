@@ -141,6 +141,25 @@ def test_every_experiment_of_a_multirun_is_replaced_by_its_part() -> None:
     assert with_experiments(["-m", "experiment=glob(*)"], "compress", CONF) == ["-m", "experiment=glob(*)"]
 
 
+def test_an_experiment_inside_a_sweep_composes_with_other_data(tmp_path: Path) -> None:
+    for group in ("experiment", "sweep"):
+        (tmp_path / group).mkdir()
+    start = "# @package _global_\ndefaults:\n"
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        f"{start}  - override /data: jsonl\n  - override /scorer: random\ndata: {{path: x.jsonl}}\n"
+    )
+    (tmp_path / "sweep" / "base.yaml").write_text(f"{start}  - override /experiment: own\n")
+    (tmp_path / "sweep" / "mine.yaml").write_text(f"{start}  - base\nhydra: {{sweeper: {{params: {{seed: '1,2'}}}}}}\n")
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    words = with_experiments([search, "sweep=mine", "data=planted"], "train", CONF)
+    assert words == [search, "sweep=mine", "data=planted", "experiment=train/own"]
+    config = to_objects(_compose("train", words))
+    assert isinstance(config, TrainConfig)
+    assert (config.data.name, config.scorer.name) == ("planted", "random")
+    assert with_experiments([search, "sweep=mine"], "train", CONF) == [search, "sweep=mine"]
+    assert with_experiments(["sweep=scorers"], "train", CONF) == ["sweep=scorers"]
+
+
 @pytest.mark.parametrize("option", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
 def test_experiment_of_an_own_folder_gives_its_part_to_every_script(option: str, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()

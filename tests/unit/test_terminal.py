@@ -49,7 +49,7 @@ def run(code: str, **streams: object) -> "subprocess.CompletedProcess[bytes]":
 
 
 LONG = (
-    "import sys; from cotpress.cli.commands import end_with_code\n"
+    "import sys; from cotpress.cli.app import end_with_code\n"
     "def work():\n"
     "    for _ in range(20000): print('a line of a table')\n"
     "    open('done', 'w').close()\n"
@@ -70,7 +70,7 @@ def test_a_reader_that_has_gone_ends_the_command_quietly_after_its_work(code: st
 
 def test_a_bar_is_shown_also_to_a_reader_that_has_gone(tmp_path: Path) -> None:
     code = (
-        "import sys; from cotpress.cli.commands import end_with_code; from cotpress import progress\n"
+        "import sys; from cotpress.cli.app import end_with_code; from cotpress import progress\n"
         "def work():\n"
         "    type(sys.stderr).isatty = lambda self: True\n"
         "    with progress.Progress('work', 3, 'rows') as bar:\n"

@@ -8,22 +8,23 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from cotpress.cli.commands import end_with_code, stop
 from cotpress.cli.completion import SWITCHES, shell_completion
 from cotpress.cli.help import help_page
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.plugins import check_names, load_plugins, plugin_names, without_plus
 from cotpress.store.paths import FIX, disk_problem
-from cotpress.store.redaction import check_readable, refuse_secret_arguments, without_secrets
+from cotpress.store.redaction import check_readable, refuse_secret_arguments, shown, without_secrets
 from cotpress.tasks import Task
-from cotpress.terminal import escaped
+from cotpress.terminal import UNREAD, escaped, guard_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,6 +36,32 @@ def main(task: Task, conf: Path) -> None:
     `conf` is the folder of the configuration groups.
     """
     end_with_code(lambda: _script(task, conf), _end_sweep)
+
+
+def end_with_code(command: Callable[[], None], at_interrupt: Callable[[], None] = lambda: None) -> None:
+    """Run a command and end the process with its code: 130 after Ctrl-C, 141 if nobody reads its output any longer."""
+    output = guard_output()
+    try:
+        command()
+        output.flush()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends the process at once
+        at_interrupt()
+        stop("interrupted. Finished work is kept; the same command continues from there.", 130)
+    except Exception:
+        sys.stderr.write(shown(traceback.format_exc()))
+        sys.exit(1)
+    if output.problem:
+        stop(f"standard output cannot be written: {output.problem}", 1)
+    if output.is_unread:
+        sys.exit(UNREAD)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """End the process with a message of one paragraph."""
+    sys.stdout.flush()
+    sys.stderr.write(f"\nerror: {shown(message)}\n")
+    sys.exit(code)
 
 
 def _end_sweep() -> None:
@@ -49,8 +76,9 @@ def _script(task: Task, conf: Path) -> None:
     name = task.name
     try:
         sys.argv[1:] = without_plus(sys.argv[1:])
-        load_plugins(plugin_names([*sys.argv[1:], *os.environ.get("COMP_LINE", "").split()]))
-        check_names(conf)
+        warnings = load_plugins(plugin_names([*sys.argv[1:], *os.environ.get("COMP_LINE", "").split()]))
+        for warning in warnings + check_names(conf):
+            sys.stderr.write(f"warning: {shown(warning)}\n")
         if (text := _help(name, conf, sys.argv[1:])) is not None:
             sys.stdout.write(text)
             return

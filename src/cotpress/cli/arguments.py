@@ -89,7 +89,7 @@ def check_grammar(arguments: Sequence[str], entry: str, conf: Path) -> None:
 
 def _parsed(setting: str) -> "Override | None":
     """The setting as Hydra reads it; None if it cannot."""
-    from antlr4.error.Errors import RecognitionException
+    from antlr4.error.Errors import RecognitionException  # type: ignore[import-untyped]
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

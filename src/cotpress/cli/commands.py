@@ -1,17 +1,15 @@
 """Parsing and exit codes of further commands (`python -m cotpress.NAME`) that take `key=value`."""
 
 import logging
-import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
+from cotpress.cli.app import end_with_code, stop
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
 from cotpress.settings import insert_home
-from cotpress.store.redaction import Redacting, refuse_secret_arguments, shown
-from cotpress.terminal import UNREAD, guard_output
+from cotpress.store.redaction import Redacting, refuse_secret_arguments
 
 C = TypeVar("C")
 
@@ -44,32 +42,6 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     assert isinstance(settings, schema)
     insert_home(settings)
     return settings
-
-
-def end_with_code(command: Callable[[], None], at_interrupt: Callable[[], None] = lambda: None) -> None:
-    """Run a command and end the process with its code: 130 after Ctrl-C, 141 if nobody reads its output any longer."""
-    output = guard_output()
-    try:
-        command()
-        output.flush()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends the process at once
-        at_interrupt()
-        stop("interrupted. Finished work is kept; the same command continues from there.", 130)
-    except Exception:
-        sys.stderr.write(shown(traceback.format_exc()))
-        sys.exit(1)
-    if output.problem:
-        stop(f"standard output cannot be written: {output.problem}", 1)
-    if output.is_unread:
-        sys.exit(UNREAD)
-
-
-def stop(message: str, code: int) -> NoReturn:
-    """End the process with a message of one paragraph."""
-    sys.stdout.flush()
-    sys.stderr.write(f"\nerror: {shown(message)}\n")
-    sys.exit(code)
 
 
 def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:

@@ -71,8 +71,7 @@ def _explain_value(error: BaseException, entry: str, conf: Path) -> str:
     if reference := re.search(r"Interpolation key '(.+)\.(.+?)' not found", text):
         return _explain_reference(error, key, reference[1], reference[2])
     if isinstance(error, InterpolationResolutionError | GrammarParseError):
-        text = text.partition(" expecting {")[0].partition("while resolving interpolation: ")
-        text = text[2] or text[0]
+        text = text.partition(" expecting {")[0].rpartition("while resolving interpolation: ")[2]
         fix = "a value, or a key that exists, ${KEY}"
         if variable := re.search(r"Environment variable '(.+)' not found", text):
             fix = f"set the variable, or give a value for its absence, ${{oc.env:{variable[1]},VALUE}}"

@@ -147,11 +147,8 @@ def _secret_in(name: str, value: str) -> str | None:
     if _NAME.search(last):
         return "a key or password"
     bearer = _BEARER.search(value)
-    if (
-        any(shape.search(value) for shape in (_SHAPES, _NAMED, _HEX_AFTER_NAME))
-        or bearer
-        and re.search(r"\d", bearer[0])
-    ):
+    has_shape = any(shape.search(value) for shape in (_SHAPES, _NAMED, _HEX_AFTER_NAME))
+    if has_shape or (bearer is not None and re.search(r"\d", bearer[0])):
         return "a key"
     if _W_AND_B.fullmatch(value) and not _COMMITS.search(last):
         return "what looks like a key of W&B"
