@@ -6,7 +6,7 @@ OmegaConf. The rules of a setting stand beside it (see `cotpress.settings`); her
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection
@@ -28,7 +28,7 @@ from cotpress.data.config import (
 )
 from cotpress.devices.config import TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, did_you_mean
 from cotpress.evaluation.config import Baseline, EvaluationConfig
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig
@@ -38,7 +38,7 @@ from cotpress.prompts import check_marker
 from cotpress.scoring.config import ScorerConfig, Shard
 from cotpress.scoring.scorers.llmlingua_compat import llmlingua_settings
 from cotpress.scoring.table import SCORERS
-from cotpress.settings import Count, Folder, InputPath, Natural, Ratio, check_settings, interval
+from cotpress.settings import Count, Folder, InputPath, Natural, Ratio, check_settings, insert_home, interval
 from cotpress.store.artifacts import plain
 from cotpress.store.redaction import refuse_secrets
 from cotpress.tracking.config import TrackerConfig
@@ -327,6 +327,20 @@ def missing_keys(config: "DictConfig") -> Iterator[str]:
             yield from missing_keys(node)
 
 
+def check_keys(config: "DictConfig") -> None:
+    """Raise a `ConfigError` for a key that `+KEY` has added and the settings class of its place does not have."""
+    from omegaconf import DictConfig, OmegaConf
+
+    kind = OmegaConf.get_type(config)
+    names = [f.name for f in fields(kind)] if is_dataclass(kind) else list(map(str, config))
+    for key in config:
+        if key not in names:
+            raise ConfigError(f"unknown key '{config._get_full_key(key)}'.{did_you_mean(str(key), names)}")
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+            check_keys(node)
+
+
 def to_objects(config: "DictConfig") -> EntryConfig:
     """Convert the composed configuration to plain objects, and check them.
 
@@ -339,12 +353,11 @@ def to_objects(config: "DictConfig") -> EntryConfig:
     missing = sorted(missing_keys(config))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}. Fix: give it on the command line, {missing[0]}=VALUE")
-    try:
-        objects = OmegaConf.to_object(config)
-    except AttributeError as error:  # a key added with +KEY that the schema does not have
-        raise ConfigError(f"a key added with '+' is unknown: {error}. Fix: see --cfg job for the keys") from error
+    check_keys(config)
+    objects = OmegaConf.to_object(config)
     assert isinstance(objects, EntryConfig)
     check_loaded(objects.plugins)
+    insert_home(objects)
     refuse_secrets(plain(objects))
     check_settings(objects)
     return objects

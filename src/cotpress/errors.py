@@ -70,8 +70,8 @@ def describe(error: BaseException) -> str:
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence with the nearest choice, if one is near, and all choices."""
     names = sorted(choices)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    hint = f" Did you mean '{close[0]}'?" if close and close[0] != name else ""
     return f"{hint} Allowed: {', '.join(names)}." if names else hint
 
 

@@ -20,6 +20,7 @@ GROUPS = ("cotpress.scorers", "cotpress.data", "cotpress.benchmarks")
 """Groups of entry points; each entry is a module, or an object of a module, that registers itself when imported."""
 
 CHOICES: dict[str, dict[str, type]] = {}  # settings classes by configuration group and name on the command line
+_INSTALLED: dict[tuple[str, str], str] = {}  # the entry point that registered a choice, by group and name
 
 
 def add_choice(groups: Iterable[str], name: str, settings: type, base: type) -> None:
@@ -64,15 +65,25 @@ def _check_settings_class(place: str, name: str, settings: type[Any], base: type
         ) from error
 
 
-def check_names(conf: Path) -> None:
-    """Raise a `ConfigError` for a plugin with the name of a choice in `conf`, whose YAML Hydra would take."""
-    for group, choices in CHOICES.items():
-        for name, settings in choices.items():
-            if (conf / group / f"{name}.yaml").is_file():
-                raise ConfigError(
-                    f"{group}={name}: the plugin {settings.__module__} registers a name that cotpress has already. "
-                    f"Fix: another name; --help {group} lists those that are taken"
-                )
+def check_names(conf: Path) -> list[str]:
+    """Leave out installed plugins with the name of a choice in `conf`, whose YAML Hydra would take; returns warnings.
+
+    Raises:
+        ConfigError: A plugin that the command names has such a name.
+    """
+    warnings = []
+    for group, name in [(group, name) for group, choices in CHOICES.items() for name in choices]:
+        if not (conf / group / f"{name}.yaml").is_file():
+            continue
+        problem = (
+            f"{group}={name}: the plugin {CHOICES[group][name].__module__} registers a name that cotpress has already. "
+            f"Fix: another name; --help {group} lists those that are taken"
+        )
+        if (group, name) not in _INSTALLED:
+            raise ConfigError(problem)
+        del CHOICES[group][name]
+        warnings.append(f"{_INSTALLED[group, name]} is left out: {problem}")
+    return warnings
 
 
 def check_loaded(names: Sequence[str]) -> None:
@@ -109,19 +120,30 @@ def without_plus(arguments: Sequence[str]) -> list[str]:
     return [a.lstrip("+") if a.startswith("+") and a.lstrip("+").startswith("plugins=") else a for a in arguments]
 
 
-def load_plugins(names: Sequence[str]) -> None:
+def load_plugins(names: Sequence[str]) -> list[str]:
     """Import modules by name, also from the working directory, and those of installed entry points.
 
+    An installed one that cannot be used is left out, as it would stop every command; returns the warnings.
+
     Raises:
-        ConfigError: A module is missing or cannot be imported.
+        ConfigError: A named module is missing or cannot be imported.
     """
     if names and os.getcwd() not in sys.path:  # noqa: PTH109
         sys.path.append(os.getcwd())  # noqa: PTH109 (child processes inherit it)
     for name in names:
         _imported(f"plugins: module '{name}'", name, lambda name=name: importlib.import_module(name))
     installed = importlib.metadata.entry_points()  # once: it reads the metadata of every installed package
+    warnings = []
     for entry in (entry for group in GROUPS for entry in installed.select(group=group)):
-        _imported(f"entry point '{entry.name}' of group '{entry.group}' ({entry.value})", entry.module, entry.load)
+        what = f"entry point '{entry.name}' of group '{entry.group}' ({entry.value})"
+        before = {(group, name) for group, choices in CHOICES.items() for name in choices}
+        try:
+            _imported(what, entry.module, entry.load)
+        except ConfigError as error:
+            warnings.append(f"{what} is left out: {str(error).removeprefix(what).lstrip(': ')}")
+        made = {(group, name) for group, choices in CHOICES.items() for name in choices} - before
+        _INSTALLED.update(dict.fromkeys(made, what))
+    return warnings
 
 
 def _imported(what: str, module: str, load: Any) -> None:

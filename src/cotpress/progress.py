@@ -5,6 +5,8 @@ import sys
 import time
 from typing import Self
 
+from cotpress.terminal import one_line
+
 log = logging.getLogger(__name__)
 
 LINE_EVERY_S = 10.0  # seconds between two plain progress lines
@@ -25,10 +27,10 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
-        self._label, self._total, self._unit = label, max(total, 1), unit
+        self._label, self._total, self._unit = one_line(label), max(total, 1), unit
         self._done = self._resumed = done
         self._started = self._last_line = time.monotonic()
-        self._bar = _rich_bar(label, self._total, unit, done) if sys.stderr.isatty() else None
+        self._bar = _rich_bar(self._label, self._total, unit, done) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -41,7 +43,7 @@ class Progress:
 
     def advance(self, amount: int, note: str = "") -> None:
         """Add `amount` units to the finished work; `note` (e.g. the loss) is shown beside the rate."""
-        self._done += amount
+        self._done, note = self._done + amount, one_line(note)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], advance=amount, note=f", {note}" if note else "")
             return
@@ -87,12 +89,12 @@ def _rich_bar(label: str, total: int, unit: str, done: int):  # type: ignore[no-
 
     whole = Column(no_wrap=True)
     bar = RichProgress(
-        TextColumn("{task.description}", table_column=whole),
+        TextColumn("{task.description}", markup=False, table_column=whole),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),  # the remaining width
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}", table_column=whole),
         Rate(table_column=whole),
         TimeRemainingColumn(table_column=whole),
-        TextColumn("left{task.fields[note]}", table_column=whole),
+        TextColumn("left{task.fields[note]}", markup=False, table_column=whole),
         console=Console(stderr=True),
         expand=True,
     )

@@ -8,6 +8,7 @@ OmegaConf sees only the plain type. Rules over several fields of a class stand i
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -45,10 +46,33 @@ Amount = Annotated[float, Rule(lambda number: number >= 0, "a number of at least
 Positive = Annotated[float, Rule(lambda number: number > 0, "a number above 0")]
 RATIO_RANGE = "a number in (0, 1], the fraction of the thinking tokens KEPT"
 Ratio = Annotated[float, Rule(interval("(0, 1]").holds, RATIO_RANGE)]
-INPUT = Rule(lambda text: "\0" not in text, "a path")
-"""Marks a field that may name a file or folder to read; see `input_paths`."""
-InputPath = Annotated[str, INPUT]
-Folder = Annotated[str, Rule(lambda text: bool(text.strip()) and "\0" not in text, "the path of a folder")]
+PATH = Rule(lambda text: "\0" not in text, "a path")
+"""Marks a text as a path; so do the name `path` and the type `Path` of a field."""
+INPUT = Rule(lambda text: "\0" not in text, "the path of a file or folder")
+"""Marks a path that may name something to read; see `input_paths`."""
+Location = Annotated[str, PATH]
+InputPath = Annotated[Location, INPUT]
+Folder = Annotated[Location, Rule(lambda text: bool(text.strip()), "the path of a folder")]
+
+
+def insert_home(settings: Any) -> None:
+    """Replace `~` and `~USER` at the start of every path in a dataclass and those inside by the home directory."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            insert_home(value)
+        elif isinstance(value, dict):
+            for element in filter(dataclasses.is_dataclass, value.values()):
+                insert_home(element)
+        elif field.name == "path" or not {PATH, Path}.isdisjoint(type_parts(hints[field.name])):
+            setattr(settings, field.name, _with_home(value))
+
+
+def _with_home(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_home(element) for element in value]
+    return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value  # noqa: PTH111
 
 
 def input_paths(settings: Any, key: str = "") -> Iterator[tuple[Any, str, str]]:
@@ -69,15 +93,15 @@ def input_paths(settings: Any, key: str = "") -> Iterator[tuple[Any, str, str]]:
 
 def is_input(name: str, hint: Any) -> bool:
     """True for a field, by name and type with its extras, that may name something to read."""
-    parts = list(_parts(hint))
+    parts = list(type_parts(hint))
     return INPUT in parts or Path in parts or (name == "path" and str in parts)
 
 
-def _parts(hint: Any) -> Iterator[Any]:
-    """A type, all types in it and the rules that it is annotated with."""
+def type_parts(hint: Any) -> Iterator[Any]:
+    """Yield a type, all types in it and the rules that it is annotated with."""
     yield hint
     for part in typing.get_args(hint):
-        yield from _parts(part)
+        yield from type_parts(part)
 
 
 def check_settings(settings: Any, key: str = "") -> None:
@@ -96,20 +120,20 @@ def check_settings(settings: Any, key: str = "") -> None:
 
 
 def _check(value: Any, hint: Any, key: str, null: str = "") -> None:
-    if dataclasses.is_dataclass(value):
+    if typing.get_origin(hint) in (typing.Union, types.UnionType) or hint in (None, Any):
+        for kind in typing.get_args(hint) if value is not None else ():
+            _check(value, kind, key, ", or null")
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        got = type(value) if dataclasses.is_dataclass(value) else value
+        require(key, got, isinstance(value, hint), f"settings of {hint.__name__}, one by one: {key}.NAME=VALUE{null}")
         check_settings(value, key)
-    elif value is None:
-        return
     elif typing.get_origin(hint) is Annotated:
         kind, *rules = typing.get_args(hint)
         _check(value, kind, key)
         for rule in rules:
             require(key, value, rule.holds(value), rule.allowed + null)
-    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
-        for kind in typing.get_args(hint):
-            if kind is not type(None):
-                _check(value, kind, key, ", or null")
-    elif isinstance(value, list):
+    elif list in (hint, typing.get_origin(hint)):
+        require(key, value, isinstance(value, list), f"a list, {key}=[A,B]{null}")
         for element in value:
             _check(element, typing.get_args(hint)[0], key)
     elif isinstance(value, dict):

@@ -14,7 +14,7 @@ from cotpress.cli.errors import check_dashes, check_options, explain
 from cotpress.config import EvaluateConfig, TrainConfig, register_schemas, to_objects
 from cotpress.errors import CotpressError
 from cotpress.store.artifacts import plain
-from cotpress.store.redaction import check_readable, refuse_secrets
+from cotpress.store.redaction import check_readable, refuse_secret_arguments
 from cotpress.tasks.run_directory import run_path, write_config
 from fuzz.cases import any_text, assert_is_message, cases, odd_text
 from support.commands import ROOT
@@ -111,7 +111,7 @@ def test_any_override_is_a_configuration_or_one_message(
     script, arguments = command
     try:
         check_readable(arguments)
-        refuse_secrets({key: value for key, _, value in (a.partition("=") for a in arguments)})
+        refuse_secret_arguments(arguments)
         check_dashes(arguments, script, CONF)
         config = to_objects(compose(script, overrides=arguments))
     except CotpressError as error:

@@ -83,7 +83,7 @@ def test_key_in_a_configuration_file_is_refused_and_masked_in_hydras_files(tmp_p
 
 def test_control_characters_are_escaped() -> None:
     assert shown("half \ud83d") == "half \\ud83d"
-    assert shown("id '\x1b]0;owned\x07' \x9b31m\nnext\tline") == "id '\\x1b]0;owned\\x07' \\x9b31m\nnext\tline"
+    assert shown("id '\x1b]0;owned\x07' \x9b31m\nnext\tline") == "id '\\x1b]0;owned\\x07' \\x9b31m\n  next\tline"
 
 
 def test_masking_does_not_change_other_text() -> None:

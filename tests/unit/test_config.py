@@ -141,6 +141,25 @@ def test_every_experiment_of_a_multirun_is_replaced_by_its_part() -> None:
     assert with_experiments(["-m", "experiment=glob(*)"], "compress", CONF) == ["-m", "experiment=glob(*)"]
 
 
+def test_an_experiment_inside_a_sweep_composes_with_other_data(tmp_path: Path) -> None:
+    for group in ("experiment", "sweep"):
+        (tmp_path / group).mkdir()
+    start = "# @package _global_\ndefaults:\n"
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        f"{start}  - override /data: jsonl\n  - override /scorer: random\ndata: {{path: x.jsonl}}\n"
+    )
+    (tmp_path / "sweep" / "base.yaml").write_text(f"{start}  - override /experiment: own\n")
+    (tmp_path / "sweep" / "mine.yaml").write_text(f"{start}  - base\nhydra: {{sweeper: {{params: {{seed: '1,2'}}}}}}\n")
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    words = with_experiments([search, "sweep=mine", "data=planted"], "train", CONF)
+    assert words == [search, "sweep=mine", "data=planted", "experiment=train/own"]
+    config = to_objects(_compose("train", words))
+    assert isinstance(config, TrainConfig)
+    assert (config.data.name, config.scorer.name) == ("planted", "random")
+    assert with_experiments([search, "sweep=mine"], "train", CONF) == [search, "sweep=mine"]
+    assert with_experiments(["sweep=scorers"], "train", CONF) == ["sweep=scorers"]
+
+
 @pytest.mark.parametrize("option", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
 def test_experiment_of_an_own_folder_gives_its_part_to_every_script(option: str, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
@@ -263,7 +282,7 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("ratio=abc", "ratio: got 'abc', allowed: a number in (0, 1]"),
         ("ratio=0.5,0.7", "ratio: got several values, '0.5,0.7'. Fix: with -m each of them is a job"),
         ("scorer", "got 'scorer', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='"),
-        ("name=[a", "the command line cannot be read: no viable alternative at input '[a'. Fix: put a value"),
+        ("name=[a", "'name=[a' cannot be read. Fix: 'name=[a]'"),
         ("--ratio=0.5", "got '--ratio=0.5', but settings are written without dashes. Fix: ratio=0.5"),
         ("evaluation.baselines=original", "evaluation.baselines: got a single value, allowed: a list"),
         ("model@foo=qwen7b", "no group 'model' stands at 'foo'. Allowed: model=CHOICE, model@distill.model=CHOICE"),
@@ -272,12 +291,12 @@ def _run(*arguments: str, script: str = "train.py", cwd: Path) -> subprocess.Com
         ("scorer=ctss", "scorer: unknown choice 'ctss'. Did you mean 'cts'?"),
         ("model=qwen", "model: unknown choice 'qwen'. Did you mean 'qwen7b'?"),
         ("scorer.conditon=x", "unknown key 'scorer.conditon'. Did you mean 'condition'?"),
-        ("scorer.condition=x", "expected one of [none, answer, question, question_answer]"),
+        ("scorer.condition=x", "allowed: none, answer, question, question_answer"),
         ("data.num_traces=1.5", "data.num_traces: got '1.5', allowed: a whole number"),
-        ("benchmark.extractor=digit", "expected one of [math, number, integer, letter]"),
-        ("compression.granularity=sentence", "expected one of [token, word, step]"),
-        ("evaluation.baselines=[lc]", "expected one of [base, original, ratio_one, be_concise"),
-        ("trainer.head_loss=fused", "expected one of [auto, chunked, plain, linear_cross_entropy, liger]"),
+        ("benchmark.extractor=digit", "allowed: math, number, integer, letter"),
+        ("compression.granularity=sentence", "allowed: token, word, step"),
+        ("evaluation.baselines=[lc]", "allowed: base, original, ratio_one, be_concise"),
+        ("trainer.head_loss=fused", "allowed: auto, chunked, plain, linear_cross_entropy, liger"),
         ("ratio=0", "ratio: got 0.0, allowed: a number in (0, 1]"),
     ],
 )
@@ -343,7 +362,8 @@ TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
         ("fidelity.py", ["truth=plantd"], "truth: unknown choice 'plantd'. Did you mean 'planted'?"),
         ("fidelity.py", ["truth=prmbench"], "no value for truth.path"),
         ("fidelity.py", ["ratio=0.5"], "unknown key 'ratio'"),
-        ("evaluate.py", ["scorer=cts"], "unknown key 'scorer'. Allowed: adapter, benchmark, evaluation, experiment"),
+        ("evaluate.py", ["scorer=cts"], "unknown key 'scorer'. evaluate.py does not have it, but train.py, "),
+        ("evaluate.py", ["scorer=cts"], "fidelity.py. Allowed: adapter, benchmark, evaluation, experiment"),
         ("train.py", ["--scorer", "cts"], "got '--scorer', but settings are written without dashes. Fix: scorer=cts"),
         ("fidelity.py", ["confidence=95"], "confidence: got 95.0, allowed: a number in (0, 1)"),
         ("fidelity.py", ["num_resamples=0"], "num_resamples: got 0, allowed: a whole number of at least 1"),

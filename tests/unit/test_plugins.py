@@ -414,3 +414,32 @@ def test_a_folder_in_a_path_field_is_checksummed(tmp_path: Path) -> None:
         keys.append(traces(config, ArtifactStore(tmp_path / "store")).key)
     assert len(set(keys)) == 4
     assert keys[3] == keys[4]
+
+
+def test_an_installed_plugin_that_cannot_be_used_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib.metadata
+    from importlib.metadata import EntryPoint, EntryPoints
+
+    taken = _plugin(tmp_path, monkeypatch, MODULE.format(name="planted"))
+    points = [
+        EntryPoint(name=name, value=value, group="cotpress.data")
+        for name, value in (("one", taken), ("two", "no_such_package"))
+    ]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda: EntryPoints(points))
+    monkeypatch.setattr(sys, "argv", ["compress.py", "--help", "data"])
+    app.main(COMPRESS, ROOT / "conf")
+    SCORERS.pop("planted", None)
+    shown = capsys.readouterr()
+    assert "  * planted " in shown.out
+    assert f"warning: entry point 'one' of group 'cotpress.data' ({taken}) is left out: " in shown.err
+    assert "warning: entry point 'two' of group 'cotpress.data' (no_such_package) is left out: " in shown.err
+    assert "planted" not in choice_lines("data")
+
+
+@pytest.mark.parametrize("scorer", [lambda config: None, type("Plain", (), {}), CtsConfig, 3])
+def test_a_scorer_that_is_no_class_of_scorers_is_refused(scorer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"register_scorer\('mine'\): got .*allowed: a class that derives from"):
+        register_scorer("mine", _settings(ScorerConfig))(scorer)
+    assert "mine" not in SCORERS

@@ -4,13 +4,17 @@ Hydra composes the configuration, and the task gets plain objects. Errors that a
 message without a stack trace; the traceback goes to the log file of the job.
 """
 
+import contextlib
+import io
 import os
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cotpress.cli.completion import SWITCHES, shell_completion
 from cotpress.cli.help import help_page
@@ -18,8 +22,9 @@ from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
 from cotpress.errors import ConfigError, CotpressError
 from cotpress.plugins import check_names, load_plugins, plugin_names, without_plus
 from cotpress.store.paths import FIX, FIX_FILES, NO_FILES, disk_problem
-from cotpress.store.redaction import check_readable, refuse_secrets, shown
+from cotpress.store.redaction import check_readable, refuse_secret_arguments, shown, without_secrets
 from cotpress.tasks import Task
+from cotpress.terminal import UNREAD, escaped, guard_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,22 +35,62 @@ def main(task: Task, conf: Path) -> None:
 
     `conf` is the folder of the configuration groups.
     """
+    end_with_code(lambda: _script(task, conf), _end_sweep)
+
+
+def end_with_code(command: Callable[[], None], at_interrupt: Callable[[], None] = lambda: None) -> None:
+    """Run a command and end the process with its code: 130 after Ctrl-C, 141 if nobody reads its output any longer."""
+    output = guard_output()
+    try:
+        command()
+        output.flush()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends the process at once
+        at_interrupt()
+        stop("interrupted. Finished work is kept; the same command continues from there.", 130)
+    except Exception:
+        sys.stderr.write(shown(traceback.format_exc()))
+        sys.exit(1)
+    if output.problem:
+        stop(f"standard output cannot be written: {output.problem}", 1)
+    if output.is_unread:
+        sys.exit(UNREAD)
+
+
+def stop(message: str, code: int) -> NoReturn:
+    """End the process with a message of one paragraph."""
+    sys.stdout.flush()
+    sys.stderr.write(f"\nerror: {shown(message)}\n")
+    sys.exit(code)
+
+
+def _end_sweep() -> None:
+    """Show what an interrupted multirun has; nothing before the modules of jobs are loaded."""
+    if "cotpress.jobs.multirun" in sys.modules:
+        from cotpress.jobs import multirun
+
+        multirun.end_sweep()
+
+
+def _script(task: Task, conf: Path) -> None:
     name = task.name
     try:
         sys.argv[1:] = without_plus(sys.argv[1:])
-        load_plugins(plugin_names([*sys.argv[1:], *os.environ.get("COMP_LINE", "").split()]))
-        check_names(conf)
+        warnings = load_plugins(plugin_names([*sys.argv[1:], *os.environ.get("COMP_LINE", "").split()]))
+        for warning in warnings + check_names(conf):
+            sys.stderr.write(f"warning: {shown(warning)}\n")
         if (text := _help(name, conf, sys.argv[1:])) is not None:
             sys.stdout.write(text)
             return
         check_readable(sys.argv[1:])
-        refuse_secrets({key: value for key, _, value in (a.partition("=") for a in sys.argv[1:])})
+        refuse_secret_arguments(sys.argv[1:])
     except ConfigError as error:
-        _stop(str(error), 2)
+        stop(str(error), 2)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one message after the last attempt, in place of one for each
     import hydra
 
+    from cotpress.cli.arguments import check_grammar, quoted, without_null
     from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, explain
     from cotpress.cli.experiments import with_experiments
     from cotpress.config import register_schemas
@@ -61,9 +106,10 @@ def main(task: Task, conf: Path) -> None:
         from hydra.types import RunMode
 
         from cotpress.jobs.job import run_alone, run_in_sweep
+        from cotpress.jobs.multirun import written
 
         run = HydraConfig.get()
-        folder, overrides = Path(run.runtime.output_dir), list(run.overrides.task)
+        folder, overrides = Path(run.runtime.output_dir), written(run.overrides.task)
         if run.mode == RunMode.MULTIRUN:
             return run_in_sweep(config, task, folder, overrides, run.launcher)
         try:
@@ -75,30 +121,30 @@ def main(task: Task, conf: Path) -> None:
     try:
         check_dashes(sys.argv[1:], name, conf)
         check_options(sys.argv[1:], name)
+        sys.argv[1:] = without_null(quoted(sys.argv[1:]), name, conf)
+        check_grammar(sys.argv[1:], name, conf)
         check_plan_of_one(sys.argv[1:])
         multirun.check_launcher(sys.argv[1:])
         sys.argv[1:] = with_experiments(sys.argv[1:], name, conf)
         if re.search(r" (--cfg|-c)[ =]job\b", " ".join(sys.argv)):
             sys.argv.append("--resolve")  # values in place of references
-        _run(job)
+        prints = {"--cfg", "-c", "--info", "-i"} & {argument.partition("=")[0] for argument in sys.argv[1:]}
+        (_printed if prints else _run)(job)
         if failed:
             raise failed[0]
-    except KeyboardInterrupt:
-        multirun.end_sweep()
-        _stop("interrupted. Finished work is kept; the same command continues from there.", 130)
     except CotpressError as error:
-        _stop(str(error), 2 if isinstance(error, ConfigError) else 1)
+        stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except Exception as error:
         outside = _machine_problem(error)
         message = outside or explain(error, name, conf)
         if message is not None:
             multirun.forget_sweep()
-            _stop(message, 1 if outside else 2)
+            stop(message, 1 if outside else 2)
         multirun.end_sweep()
         raise
     sweep = multirun.end_sweep()
     if sweep is not None and sweep.failed:
-        _stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
+        stop(f"{sweep.failed} of the jobs failed; their logs hold the tracebacks. The others are kept.", 1)
 
 
 def _help(name: str, conf: Path, arguments: list[str]) -> str | None:
@@ -107,6 +153,16 @@ def _help(name: str, conf: Path, arguments: list[str]) -> str | None:
     if position is not None:
         return help_page(name, conf, [word for word in arguments[position + 1 :] if not word.startswith("plugins=")])
     return shell_completion(name, conf, arguments, os.environ) if set(SWITCHES) & set(arguments) else None
+
+
+def _printed(job: Callable[[], None]) -> None:
+    """Let Hydra print a configuration, which may be that of a stranger, without secrets and control characters."""
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            job()
+    finally:
+        sys.stdout.write(escaped(without_secrets(text.getvalue())))
 
 
 def _run(job: Callable[[], None]) -> None:
@@ -135,9 +191,3 @@ def _machine_problem(error: BaseException) -> str | None:
     if (problem := disk_problem(error)) is not None:
         return f"cannot write: {problem}. {FIX}"
     return f"out of memory: {error}. {MEMORY_FIX}" if is_out_of_memory(error) else None
-
-
-def _stop(message: str, code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(f"\nerror: {shown(message)}\n")
-    sys.exit(code)

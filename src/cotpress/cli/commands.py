@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TypeVar
 
+from cotpress.cli.app import end_with_code, stop
 from cotpress.errors import ConfigError, CotpressError, did_you_mean
+from cotpress.settings import insert_home
 from cotpress.store.paths import disk_problem
-from cotpress.store.redaction import Redacting, refuse_secrets, shown
+from cotpress.store.redaction import Redacting, refuse_secret_arguments
 
 C = TypeVar("C")
 
@@ -24,7 +26,7 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    refuse_secrets({key: value for key, _, value in (a.partition("=") for a in arguments)})
+    refuse_secret_arguments(arguments)
     names = [f.name for f in fields(schema)]  # type: ignore[arg-type]
     assignments = [_as_assignment(argument) for argument in arguments]
     for key in (assignment.partition("=")[0] for assignment in assignments):
@@ -39,11 +41,16 @@ def parse(schema: type[C], arguments: Sequence[str]) -> C:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{' '.join(arguments)}: {str(error).splitlines()[0]}. See --help") from error
     assert isinstance(settings, schema)
+    insert_home(settings)
     return settings
 
 
 def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     """Run a command and exit with its code; errors that a user can act on have no stack trace."""
+    end_with_code(lambda: _command(schema, task, usage))
+
+
+def _command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         sys.stdout.write(usage)
@@ -55,14 +62,12 @@ def run_command(schema: type[C], task: Callable[[C], None], usage: str) -> None:
     try:
         task(parse(schema, arguments))
     except CotpressError as error:
-        sys.stderr.write(f"\nerror: {shown(str(error))}\n")
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        stop(str(error), 2 if isinstance(error, ConfigError) else 1)
     except OSError as error:
         problem = disk_problem(error) if error.filename is None else f"'{error.filename}': {error.strerror}"
         if problem is None:
             raise
-        sys.stderr.write(f"\nerror: cannot use {shown(problem)}. Fix: output=PATH, a place that can be written\n")
-        sys.exit(1)
+        stop(f"cannot use {problem}. Fix: output=PATH, a place that can be written", 1)
 
 
 def _as_assignment(argument: str) -> str:

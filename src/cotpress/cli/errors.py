@@ -2,8 +2,9 @@
 
 import dataclasses
 import re
+import shlex
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ from cotpress.errors import ConfigError, did_you_mean
 from cotpress.settings import RATIO_RANGE
 from cotpress.tasks import PLAN_FIX
 
+SCRIPTS = tuple(place.removesuffix("_schema") for place in SCHEMAS if "/" not in place)
+"""Names of the entry scripts."""
 _PARSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 """Packages that only read command lines and configurations."""
 
@@ -25,7 +28,7 @@ def explain(error: BaseException, entry: str, conf: Path) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException):
-            return _explain_value(cause, entry)
+            return _explain_value(cause, entry, conf)
         if isinstance(cause, MissingConfigException):
             return _explain_choice(cause, conf)
         if cause.__cause__ is None and isinstance(cause, HydraException):
@@ -46,30 +49,57 @@ def _explain_choice(error: BaseException, conf: Path) -> str:
     group, _, choice = missing.rpartition("/")
     folder = conf / group
     if missing in ("", "None"):
-        return f"{' '.join(str(error).split())} Fix: leave --config-path out; further folders are --config-dir=DIR"
+        problem = " ".join(str(error).split()).rstrip(".")
+        return f"{problem}. Fix: leave --config-path out; further folders are --config-dir=DIR"
     if not group:
         return (
             f"--config-name: there is no configuration '{missing}'. Allowed: none, each script has its own. "
             "Fix: leave it out; a named experiment is experiment=NAME"
         )
-    if not folder.is_dir():
-        return str(error).strip()
-    return f"{group}: unknown choice '{choice}'.{did_you_mean(choice, choices(folder))}"
+    if not folder.is_dir() and not getattr(error, "options", None):
+        return " ".join(str(error).split())
+    known = [name for name in getattr(error, "options", None) or choices(folder) if not name.endswith("_schema")]
+    return f"{group}: unknown choice '{choice}'.{did_you_mean(choice, [n for n in known if n not in SCRIPTS])}"
 
 
-def _explain_value(error: BaseException, entry: str) -> str:
+def _explain_value(error: BaseException, entry: str, conf: Path) -> str:
+    from omegaconf.errors import GrammarParseError, InterpolationResolutionError
+
     key = str(getattr(error, "full_key", None) or getattr(error, "key", "") or "")
     owner = getattr(error, "object_type", None)
     text = str(getattr(error, "msg", None) or error).partition("\n")[0]
     if reference := re.search(r"Interpolation key '(.+)\.(.+?)' not found", text):
         return _explain_reference(error, key, reference[1], reference[2])
+    if isinstance(error, InterpolationResolutionError | GrammarParseError):
+        text = text.partition(" expecting {")[0].rpartition("while resolving interpolation: ")[2]
+        fix = "a value, or a key that exists, ${KEY}"
+        if variable := re.search(r"Environment variable '(.+)' not found", text):
+            fix = f"set the variable, or give a value for its absence, ${{oc.env:{variable[1]},VALUE}}"
+        return f"{key}: the value cannot be resolved: {text}. Fix: {fix}".removeprefix(": ")
     if "is not in struct" in text or "not in '" in text or "not found" in text:
         schema = owner if isinstance(owner, type) and dataclasses.is_dataclass(owner) else SCHEMAS[f"{entry}_schema"]
-        return f"unknown key '{key}'.{did_you_mean(key.rpartition('.')[2], _names(schema))}"
+        return _unknown_key(key, _names(schema), entry, conf)
+    if "Invalid type assigned: str" in text and (places := _groups_at(key, entry, conf)):
+        return f"{key}: settings of its own. Fix: {', '.join(places)}"
     if key == "ratio":
-        quoted = re.search(r"'.*?'", text)
-        return f"ratio: {f'got {quoted[0]}' if quoted else text}, allowed: {RATIO_RANGE}"
+        quoted = re.search(r"Value '(.*)'(?: of|$)", text)
+        return f"ratio: got {repr(quoted[1]) if quoted else 'null'}, allowed: {RATIO_RANGE}"
     return f"{key}: {_allowed(text)}" if key else _allowed(text)
+
+
+def _unknown_key(key: str, names: Iterable[str], entry: str, conf: Path) -> str:
+    """Message for a key that does not exist where it stands, with the places where it does."""
+    group, _, name = key.rpartition(".")
+    owners = [f"{place.removesuffix('_schema')}".replace("/", "=") for place, schema in SCHEMAS.items()
+              if group and place.startswith(f"{group}/") and name in _names(schema)]  # fmt: skip
+    elsewhere = ""
+    if owners:
+        elsewhere = f" It is a setting of {', '.join(owners)}."
+    elif group and name in _top_keys(entry, conf):
+        elsewhere = f" It stands by itself: {name}=VALUE."
+    elif scripts := [f"{s}.py" for s in SCRIPTS if not group and s != entry and name in _top_keys(s, conf)]:
+        elsewhere = f" {entry}.py does not have it, but {', '.join(scripts)}."
+    return f"unknown key '{key}'.{elsewhere}{did_you_mean(name, names)}"
 
 
 def _explain_reference(error: BaseException, key: str, group: str, name: str) -> str:
@@ -98,6 +128,14 @@ def _allowed(text: str) -> str:
         return "got a single value, allowed: a list. Fix: write it in brackets, KEY=[A,B]"
     if "is not Optional" in text:
         return "got null, allowed: a value of its type; a list without elements is []"
+    if other := re.match(r"Invalid type assigned: .* is not a subclass of (\w+)\. value: (.*)", text):
+        return f"got {other[2]}, allowed: the settings of {other[1]}, one by one, KEY.NAME=VALUE"
+    if member := re.match(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
+        return f"got '{member[1]}', allowed: {member[2]}"
+    if container := re.match(r"Cannot convert '(\w+)' to string", text):
+        return f"got a {container[1]}, allowed: one text, in quotes where it has brackets"
+    if boolean := re.match(r"Value '(.*)' is not a valid bool", text):
+        return f"got '{boolean[1]}', allowed: true or false"
     if converted := re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", text):
         kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
         return f"got '{converted[1]}', allowed: {kinds.get(converted[2], converted[2])}"
@@ -105,37 +143,45 @@ def _allowed(text: str) -> str:
 
 
 def _explain_override(text: str, entry: str, conf: Path) -> str:
+    if existing := re.search(r"An item is already at '[^']+'.*?prefix: '([^']+)'", text, re.DOTALL):
+        return f"'+{existing[1]}' adds a key that exists. Fix: {shlex.quote(existing[1])}"
+    if existing := re.match(r"Multiple values for (\S+)\. .*'override (\S+?): ?(.*)'", text):
+        return f"'+{existing[2]}={existing[3]}' adds a choice that exists. Fix: {existing[2]}={existing[3]}"
+    if other := re.search(r"Could not delete from config\. The value of '([^']+)' is (.*) and not ", text):
+        return f"~{other[1]}: its value is {other[2].strip()}. Fix: ~{other[1]}, without a value"
     if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
+        return _explain_unknown(unknown[1], entry, conf)
+    if unknown := re.match(r"Override [+~]*([^=\s]+)\S* looks like a config group", text):
         return _explain_unknown(unknown[1], entry, conf)
     if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", text):
         return (
             f"{several[1]}: got several values, '{several[2]}'. Fix: with -m each of them is a job (python {entry}.py "
             f"-m {several[1]}={several[2]}); a list is written [{several[2]}]; a decimal point is a point"
         )
-    if missing := re.match(r"Error parsing override '(.*)'\nmissing EQUAL", text):
-        return (
-            f"got '{missing[1]}', allowed: KEY=VALUE or GROUP=CHOICE, without spaces around the '='. "
-            f"Fix: python {entry}.py --help"
-        )
-    if "override_grammar" in text:
-        return (
-            f"the command line cannot be read: {text.partition(chr(10))[0]}. Fix: put a value with special characters "
-            "into quotes that the shell leaves alone, 'KEY=\"VALUE\"'"
-        )
-    return text.strip()
+    if sweep := re.match(r"Sweep parameters '(.+)' requires --multirun", text):
+        return f"'{sweep[1]}' names several values, one for each job. Fix: python {entry}.py -m {shlex.quote(sweep[1])}"
+    return " ".join(text.split())
 
 
 def _explain_unknown(key: str, entry: str, conf: Path) -> str:
     """Message for a key that the script does not have, or a group at a place without one."""
     group, _, place = key.partition("@")
     places = _places(group, entry, conf) if (conf / group).is_dir() else {}
+    if not places and place and group in _top_keys(entry, conf):
+        return f"{key}: only groups have a place, and '{group}' is none. Fix: {group}=VALUE"
     if not places:
         name = group.partition(".")[0].partition("=")[0]
-        return f"unknown key '{key}'.{did_you_mean(name, _top_keys(entry, conf))}"
+        return _unknown_key(key if "." in key else name, _top_keys(entry, conf), entry, conf)
     if owners := places.get(key):
         return f"{key}: the chosen {place.partition('.')[0]} has no such place. Allowed: with {', '.join(owners)}"
     wrong = f"no group '{group}' stands at '{place}'" if place else f"the group does not stand by itself in {entry}.py"
     return f"{key}: {wrong}. Allowed: {', '.join(f'{p}=CHOICE' for p in sorted(places))}"
+
+
+def _groups_at(place: str, entry: str, conf: Path) -> list[str]:
+    """The groups that can stand at a place, as they are overridden: `data@labelled=CHOICE`."""
+    groups = [folder.name for folder in sorted(conf.iterdir()) if folder.is_dir()]
+    return [f"{p}=CHOICE" for group in groups for p in _places(group, entry, conf) if p == f"{group}@{place}"]
 
 
 def _places(group: str, entry: str, conf: Path) -> dict[str, list[str]]:
@@ -169,8 +215,8 @@ def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
     """Raise a `ConfigError` for a setting with leading dashes."""
     names = _top_keys(entry, conf)
     for i, argument in enumerate(arguments):
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and re.split(r"[.@]", key)[0] in names:
+        key, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and re.split(r"[.@]", key)[0] in names:
             value = value if equals else next((a for a in arguments[i + 1 : i + 2] if "=" not in a), "VALUE")
             raise ConfigError(f"got '{argument}', but settings are written without dashes. Fix: {key}={value}")
 

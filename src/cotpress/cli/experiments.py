@@ -23,10 +23,12 @@ _KEY = "experiment"
 def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[str]:
     """Replace the experiments on the command line of a script by the parts of them that the command has.
 
+    An experiment that a sweep's file chooses is put on the command line where the command lacks a part of it.
+
     Raises:
         ConfigError: An experiment sets nothing that the script has.
     """
-    if not any(argument.lstrip("+").startswith(f"{_KEY}=") for argument in arguments):
+    if not any(argument.lstrip("+").startswith((f"{_KEY}=", "sweep=")) for argument in arguments):
         return list(arguments)
     from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -39,7 +41,12 @@ def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[s
             folders += [Path(str(place).removeprefix("file://")) for place in places]
     command = _Command(entry, folders, overrides)
     parts = {o.input_line: f"{o.get_key_element()}={command.parts(o._value)}" for o in overrides if _is_experiment(o)}
-    return [parts.get(argument, argument) for argument in arguments]
+    own = [parts.get(argument, argument) for argument in arguments]
+    for name in () if parts else [o.value() for o in overrides if o.key_or_group == "sweep" and not o.is_delete()]:
+        chosen = command.experiment_of_sweep(name) if isinstance(name, str) else None
+        if chosen is not None and (part := command.part(chosen)) != chosen:
+            own.append(f"{_KEY}={part}")
+    return own
 
 
 def _is_experiment(override: "Override") -> bool:
@@ -67,6 +74,20 @@ class _Command:
         if isinstance(value, QuotedString):
             return QuotedString(self.part(value.text), value.quote).with_quotes()
         return self.part(value) if isinstance(value, str) else Override._get_value_element_as_str(value)
+
+    def experiment_of_sweep(self, name: str) -> str | None:
+        """The experiment that the file of a sweep chooses, also in a sweep that it builds on; None without."""
+        from omegaconf import OmegaConf
+
+        file = next((f for folder in self.folders if (f := folder / "sweep" / f"{name}.yaml").is_file()), None)
+        loaded: Any = {} if file is None else OmegaConf.load(file)
+        chosen = None
+        for choice in loaded.get("defaults", []):
+            if isinstance(choice, str):
+                chosen = chosen if choice == "_self_" else self.experiment_of_sweep(choice) or chosen
+            else:
+                chosen = next((str(v) for k, v in choice.items() if _place(k) == _KEY and v is not None), chosen)
+        return chosen
 
     def part(self, name: str) -> str:
         """Store the command's part of an experiment in Hydra's config store; returns its name as a choice."""

@@ -71,10 +71,32 @@ GROUPS = {
 """Purpose of each configuration group."""
 PLAN = "  plan=true          memory on 1 to 8 GPUs and GPU hours of what would run, then end; loads no weights"
 """Line of the page of `train.py`."""
+_SETTINGS = {
+    "ratio": "ratio=R            fraction of the thinking tokens KEPT, in (0, 1]",
+    "output": "output=DIR         folder for the result",
+    "export": "export=FORMAT      parquet, trl, llamafactory or openai",
+    "shard": "shard=K/N          score the Kth of N shares of the traces",
+    "adapter": "adapter=DIR        PEFT adapter, or a hub id",
+    "n": "n=N                answers per question",
+    "confidence": "confidence=C       level of the intervals, in (0, 1)",
+    "runs": "runs=DIR           folder with run directories",
+    "viewer_traces": "viewer_traces=N    most traces in the token viewer of the page",
+    "num_resamples": "num_resamples=N    bootstrap resamples behind each interval",
+    "seed": "seed=N             seed of everything random",
+    "name": "name=NAME          name of the run; by default made from the settings",
+    "output_root": "output_root=DIR    folder for everything that is written",
+    "plugins": "plugins=[MODULE]   modules of your own that register scorers, data or benchmarks",
+}
+"""Settings that stand by themselves, with their meaning."""
+OWN = {
+    "train": ("ratio", "seed", "name", "output_root", "plugins"),
+    "compress": ("ratio", "output", "export", "shard", "seed", "name", "output_root", "plugins"),
+    "fidelity": ("confidence", "num_resamples", "seed", "name", "output_root", "plugins"),
+    "evaluate": ("adapter", "ratio", "n", "seed", "name", "output_root", "plugins"),
+    "report": ("runs", "output", "viewer_traces", "output_root", "plugins"),
+}
+"""The settings of each script that stand by themselves."""
 COMMON = """\
-Everywhere:
-  ratio=R            fraction of the thinking tokens KEPT, in (0, 1]
-  seed=N  name=NAME  output_root=DIR
   GROUP.KEY=VALUE    any value inside a group, e.g. scorer.condition=question
   -m                 multirun: comma-separated values, every combination once
   --help GROUP       every choice of a group and what it is
@@ -108,7 +130,7 @@ def help_page(name: str, conf: Path, words: Sequence[str] = ()) -> str:
         lines.append(f"  {group:<{width}}  {group_line(group)}")
         names = " ".join(f"{'*' if choice == default else ''}{choice}" for choice in choices(conf / group))
         lines += textwrap.wrap(names, LINE, initial_indent=indent, subsequent_indent=indent)
-    return "\n".join([*lines, "", COMMON])
+    return "\n".join([*lines, "", "Settings:", *(f"  {_SETTINGS[key]}" for key in OWN[name]), COMMON])
 
 
 def _group_page(group: str, default: str | None, conf: Path) -> str:

@@ -1,14 +1,13 @@
 """`python -m cotpress.dashboard`: see `python -m cotpress.dashboard --help`."""
 
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cotpress.cli.commands import run_command
 from cotpress.errors import ConfigError, HubError, MissingExtraError
 from cotpress.store.artifacts import write_text_atomic
-from cotpress.store.redaction import without_secrets
+from cotpress.store.redaction import print_lines, without_secrets
 
 USAGE = """\
 python -m cotpress.dashboard - the W&B workspace and report over the runs of tracker=wandb
@@ -60,7 +59,7 @@ def main(config: DashboardConfig) -> None:
     if config.dry_run:
         path, content = Path(config.output), specifications(workspace, report)
         write_text_atomic(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        sys.stdout.write(f"{path}\n")
+        print_lines(str(path))
         return
     try:
         report = report.save()  # first, as it creates a missing project
@@ -70,7 +69,7 @@ def main(config: DashboardConfig) -> None:
             f"W&B did not take the dashboard: {without_secrets(str(error))}. Fix: wandb login, or WANDB_API_KEY; "
             "--dry-run writes it to a file"
         ) from error
-    sys.stdout.write(f"report: {report.url}\nworkspace: {workspace.url}\n")
+    print_lines(f"report: {report.url}", f"workspace: {workspace.url}")
 
 
 if __name__ == "__main__":

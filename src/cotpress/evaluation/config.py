@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig
-from cotpress.settings import Amount, Count, Ratio, interval
+from cotpress.settings import Amount, Count, InputPath, Ratio, interval
 
 
 class Baseline(Enum):
@@ -85,7 +85,7 @@ class EvaluationConfig:
     budgets: list[Count] = field(default_factory=list)
     """Token budgets at which accuracy is compared, the end token included; empty takes the quartiles of the lengths of
     Original's answers."""
-    reference_tokenizer: str | None = None
+    reference_tokenizer: InputPath | None = None
     """Hub id or folder of a second tokenizer in which outputs are counted (CTS: Qwen/Qwen2.5-7B-Instruct)."""
 
     def validate(self, key: str) -> None:

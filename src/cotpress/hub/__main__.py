@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from cotpress.hub.card import model_card
 from cotpress.hub.publication import Publication, read_publication
 from cotpress.modeling.hub import answering_hub
 from cotpress.store.artifacts import write_text_atomic
-from cotpress.store.redaction import masked
+from cotpress.store.redaction import masked, print_lines
 
 PUSH_SILENCE_S = 300.0
 """Seconds without an answer after which a push fails; the hub needs time to store large files."""
@@ -48,7 +47,7 @@ class HubConfig:
 
 def main(config: HubConfig) -> None:
     """Write or push the student and print its folder or address."""
-    sys.stdout.write(f"{publish(config)}\n")
+    print_lines(publish(config))
 
 
 def publish(config: HubConfig) -> str:

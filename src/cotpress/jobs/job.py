@@ -24,7 +24,7 @@ from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
 from cotpress.report.stage import show_run
 from cotpress.store.artifacts import write_text_atomic
-from cotpress.store.redaction import Redacting, without_secrets
+from cotpress.store.redaction import Redacting, shown, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
 from cotpress.tasks import PLAN, PLAN_FIX, Result, Task
 from cotpress.tasks.run_directory import circumstances, find_finished, note_finished, own_output, run_path
@@ -45,8 +45,10 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
     log_to(folder / JOB_LOG, console=True)
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time(), pid=os.getpid())
+    place = None
     try:
         checked = to_objects(config)
+        place = run_path(checked) if isinstance(checked, TrainConfig | EvaluateConfig) else None
         planned = isinstance(checked, TrainConfig) and checked.plan
         finished = None if planned else find_finished(checked)
         if finished is not None:
@@ -59,6 +61,8 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
         with suppress(OSError):  # on a full disk the error itself is reported
             failed = replace(note, state=JobState.failed, error=describe(error), seconds=time.monotonic() - started)
             write_note(folder, failed)
+            if place is not None and place.exists():
+                write_failure(place, describe(error))
         raise
     write_note(folder, replace(note, run_dir=run_dir, metric=metric, seconds=time.monotonic() - started))
     return metric
@@ -83,7 +87,7 @@ def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list
         raise
     except Exception as error:
         with (folder / JOB_LOG).open("a", encoding="utf-8") as handle:
-            handle.write(without_secrets(traceback.format_exc()))
+            handle.write(shown(traceback.format_exc()))
         note = replace(note, state=JobState.failed, error=describe(error))
     write_note(folder, replace(note, seconds=time.monotonic() - started))
     return math.nan if note.metric is None else note.metric

@@ -5,6 +5,7 @@ table is read from the disk; the callback has no state, because launchers send c
 """
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
 
 from cotpress.errors import MissingExtraError
 from cotpress.store.sweeps import PLAN_FILE, JobState, read_sweep, write_note, write_plan
@@ -41,6 +43,9 @@ EXTRAS = {
     "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
 }
 """Launchers that are plugins: the package of the plugin, and the extra that installs it."""
+
+# Here, as Hydra imports this module in every process that resolves the folders of its logs.
+OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
 
 _watching: "list[Watch]" = []
 """The running multirun of this process, if there is one."""
@@ -124,10 +129,16 @@ def planned_jobs(config: "DictConfig") -> list[list[str]] | None:
     sweeper = config.hydra.sweeper
     if not str(sweeper.get("_target_", "")).endswith(f".{BasicSweeper.__name__}"):
         return None
-    texts = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+    texts = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + written(config.hydra.overrides.task)
     overrides = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(texts)
     (jobs,) = BasicSweeper.split_arguments(overrides, None)
     return jobs
+
+
+def written(overrides: Any) -> list[str]:
+    """Overrides as they were written, with their references: `name=${model.name}`."""
+    texts: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(text) for text in texts]
 
 
 def end_sweep(*, show: bool = True) -> "Sweep | None":

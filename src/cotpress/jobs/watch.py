@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from cotpress.progress import duration
 from cotpress.report.stage import outcome
+from cotpress.store.redaction import without_secrets
 from cotpress.store.sweeps import JobNote, JobState, Sweep, SweepJob, read_sweep
+from cotpress.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -83,7 +85,7 @@ class Watch:
                 self._say(f"{_headline(sweep, job)} is running: {_last_message(job)}")
 
     def _say(self, text: str) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, text = time.monotonic(), one_line(without_secrets(text))
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)
             return
@@ -111,7 +113,7 @@ class Watch:
         from rich.text import Text
 
         def line(text: str, style: str = "") -> Text:
-            return Text(text, style=style, overflow="ellipsis", no_wrap=True)
+            return Text(one_line(without_secrets(text)), style=style, overflow="ellipsis", no_wrap=True)
 
         sweep, done = read_sweep(self.sweep_dir), len(self._shown)
         total = len(sweep.jobs) if sweep.planned else None

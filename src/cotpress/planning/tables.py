@@ -14,6 +14,7 @@ from cotpress.planning.config import PlanConfig
 from cotpress.planning.measure import Usage, computed_dtype
 from cotpress.planning.training import DEVICE_COUNTS, Training
 from cotpress.planning.workload import Work
+from cotpress.terminal import one_line
 
 WIDTH = 110
 """Fewest columns that a table is laid out for."""
@@ -90,7 +91,7 @@ def show_uses(uses: Sequence[tuple[str, Usage]], assumed: PlanConfig, out: TextI
     for name, usage in uses:
         free = assumed.room - usage.total
         sizes = (gigabytes(usage.weights), gigabytes(usage.activations), gigabytes(usage.total))
-        table.add_row(name, *sizes, gigabytes(free) if free >= 0 else "does not fit")
+        table.add_row(Text(one_line(name)), *sizes, gigabytes(free) if free >= 0 else "does not fit")
     _print("without training, on each device", table, [], out)
 
 
@@ -98,7 +99,9 @@ def show_hours(parts: Sequence[Work], assumed: PlanConfig, unknown: Sequence[str
     """GPU hours of a run, part by part, and the parts that are not counted because their size is `unknown`."""
     table = _table("part", "tokens>", "PFLOP>", "GPU hours>")
     for part in parts:
-        table.add_row(part.name, f"{part.num_tokens:,.0f}", f"{part.flops / 1e15:,.1f}", f"{part.hours:.2f}")
+        table.add_row(
+            Text(one_line(part.name)), f"{part.num_tokens:,.0f}", f"{part.flops / 1e15:,.1f}", f"{part.hours:.2f}"
+        )
     table.add_row("all", "", "", f"{sum(part.hours for part in parts):.2f}")
     _, tflops, bandwidth = assumed.rates
     notes = [
@@ -128,8 +131,8 @@ def _print(title: str, table: Table, notes: Sequence[str], out: TextIO) -> None:
     console = Console(file=out, soft_wrap=True)
     if console.width < WIDTH:  # a narrow terminal may break lines, but no number may be cut short
         console = Console(file=out, soft_wrap=True, width=WIDTH)
-    console.print(Text(title, style="bold"))
+    console.print(Text(one_line(title), style="bold"))
     console.print(table)
     for note in notes:
-        console.print(Text(f"  {note}"))
+        console.print(Text(f"  {one_line(note)}"))
     console.print()

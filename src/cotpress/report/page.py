@@ -22,6 +22,7 @@ from cotpress.report.table import Column, columns, csv_table, detail_columns, ma
 from cotpress.report.tokens import Deletions
 from cotpress.report.work import Work
 from cotpress.store.grid import Grid
+from cotpress.terminal import escaped
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -182,8 +183,15 @@ def _bar(interval: Interval, most: float) -> tuple[float, ...]:
 def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_visible
+    )
     return environment.from_string(_asset("page.html"))
+
+
+def _visible(value: object) -> object:
+    """Escape the control characters of a text that is put into the page; its own markup stays as it is."""
+    return escaped(value) if type(value) is str else value
 
 
 @functools.cache

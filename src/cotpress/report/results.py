@@ -26,9 +26,9 @@ from cotpress.records import (
     System,
     SystemResult,
 )
-from cotpress.store.artifacts import Artifact, ArtifactStore, plain, write_text_atomic
+from cotpress.store.artifacts import Artifact, ArtifactStore, write_text_atomic
 from cotpress.store.paths import checked_key
-from cotpress.store.redaction import masked, without_secrets
+from cotpress.store.redaction import without_secrets
 from cotpress.store.results import read_interval, read_results_file, write_results_file
 from cotpress.store.sweeps import JobState, Sweep, SweepJob, sweeps_below
 
@@ -96,8 +96,7 @@ class RunResults:
 
 def write_results(run_dir: Path, results: RunResults) -> Path:
     """Write `results.json` into a run directory and remove the note of an earlier failure there."""
-    shown = {name: masked(plain(getattr(results, name))) for name in ("essentials", "settings")}
-    path = write_results_file(run_dir, SCHEMA_VERSION, {**plain(results), **shown})
+    path = write_results_file(run_dir, SCHEMA_VERSION, results)
     (run_dir / FAILURE_FILE).unlink(missing_ok=True)
     return path
 

@@ -5,7 +5,6 @@ The same tables are shown at the end of a command, with the runs that are missin
 
 import json
 import logging
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from cotpress.report.tokens import DEFAULT_TRACES, Deletions, by_kind, by_label,
 from cotpress.report.work import curves, loss_picture, time_picture, work
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.paths import safe_name
+from cotpress.store.redaction import print_lines
 from cotpress.store.sweeps import JobNote, JobState, Sweep
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def show_run(run_dir: Path) -> None:
     results = read_results(run_dir)
     (comparison,) = compare([Run(path=run_dir, results=results)])
     show(comparison, f"{comparison.title}, seed {results.seed}")
-    sys.stdout.write(f"run directory: {run_dir}\n")
+    print_lines(f"run directory: {run_dir}")
 
 
 def show_collection(collection: Collection, output: Path) -> None:
@@ -153,12 +153,12 @@ def show_collection(collection: Collection, output: Path) -> None:
     for comparison in compare(collection.runs):
         show(comparison, comparison.title)
     if collection.unfinished:
-        sys.stdout.write(f"not in the table: {len(collection.unfinished)}\n")
+        print_lines(f"not in the table: {len(collection.unfinished)}")
         for missing in collection.unfinished:
             reason = textwrap.shorten(missing.reason, REASON_WIDTH, placeholder=" …")
-            sys.stdout.write(f"  {reason} ({missing.path})\n")
-        sys.stdout.write("\n")
-    sys.stdout.write(f"report: {output / 'report.html'}\n")
+            print_lines(f"  {reason} ({missing.path})")
+        print_lines("")
+    print_lines(f"report: {output / 'report.html'}")
 
 
 def report_sweep(sweep: Sweep) -> None:
@@ -173,8 +173,8 @@ def report_sweep(sweep: Sweep) -> None:
     else:
         notes = (job.note for job in sweep.jobs if job.note is not None and job.note.succeeded)
         for output in dict.fromkeys(note.run_dir for note in notes if note.run_dir is not None):  # shards share one
-            sys.stdout.write(f"output: {output}\n")
-    sys.stdout.write(f"sweep: {summary(sweep)}\n")
+            print_lines(f"output: {output}")
+    print_lines(f"sweep: {summary(sweep)}")
 
 
 def summary(sweep: Sweep) -> str:

@@ -15,6 +15,8 @@ from cotpress.records import Interval, SystemResult
 from cotpress.report.comparison import Comparison
 from cotpress.report.results import INTERVALS
 from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns, shortened
+from cotpress.store.redaction import print_lines
+from cotpress.terminal import one_line
 
 NAME_WIDTH = 20
 """Longest name of a system in a table."""
@@ -212,7 +214,8 @@ def notes(comparison: Comparison) -> list[str]:
     printed = [p for r in rows if (p := comparison.published(r)) is not None]
     sources = [f"{p.source}, accuracy % @ tokens, no interval" for p in printed]
     texts = dict.fromkeys([*sources, *(p.note for p in printed if p.note)])
-    return [*control_notes(rows), *_training_notes(rows), *(f"published: {text}" for text in texts)]
+    lines = [*control_notes(rows), *_training_notes(rows), *(f"published: {text}" for text in texts)]
+    return [one_line(line) for line in lines]
 
 
 def _training_notes(rows: Sequence[SystemResult]) -> list[str]:
@@ -270,14 +273,20 @@ def csv_table(comparison: Comparison) -> str:
 def show(comparison: Comparison, title: str) -> None:
     """Write the table to standard output: with lines on a terminal, else as plain text."""
     if not sys.stdout.isatty():
-        sys.stdout.write(plain_table(comparison, title) + "\n")
+        print_lines(*plain_table(comparison, one_line(title)).split("\n"))
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
+    table = Table(
+        title=Text(one_line(title)),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        collapse_padding=True,
+    )
     grid = results_grid(comparison)
     for i, heading in enumerate(grid.headings):
         table.add_column(heading, justify="right" if i else "left", vertical="bottom", no_wrap=True)

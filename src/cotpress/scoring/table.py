@@ -117,6 +117,11 @@ def register_scorer(name: str, settings: type[ScorerConfig]) -> Callable[[S], S]
                 f"register_scorer('{name}'): the scorer '{taken[0]}' has this name or these "
                 "settings. Fix: another name, and a settings class of its own"
             )
+        if not (isinstance(scorer, type) and issubclass(scorer, ScorerKind)):
+            raise ConfigError(
+                f"register_scorer('{name}'): got {scorer!r}, allowed: a class that derives from ReadingScorer, "
+                "TokenScorer or another ScorerKind. Fix: class NAME(ReadingScorer[SETTINGS])"
+            )
         add_choice(["scorer"], name, settings, ScorerConfig)
         SCORERS[name] = Entry(settings, scorer)
         return scorer

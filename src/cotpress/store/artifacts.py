@@ -242,6 +242,8 @@ class ArtifactStore:
     def __init__(self, output_root: Path) -> None:
         self._root = output_root / "artifacts"
         self._announced: set[str] = set()
+        self.computed: set[str] = set()
+        """Keys of the artifacts that this store has computed, also in an earlier call."""
         self._locked: set[str] = set()  # keys of the artifacts whose locks `unfinished` holds
         self._verified: set[tuple[object, ...]] = set()  # states of folders with correct checksums
 
@@ -390,8 +392,8 @@ class ArtifactStore:
                 "fingerprint": digest,
                 "identity": masked(identity),
                 "num_rows": summary.num_rows,
-                "dropped": plain(summary.dropped),
-                "facts": plain(summary.facts),
+                "dropped": masked(plain(summary.dropped)),
+                "facts": masked(plain(summary.facts)),
                 "files": {n: file_sha256(partial / n) for n in names},
             }
             _write_json(partial / MANIFEST, {**manifest, CHECKSUM: content_checksum(manifest)})
@@ -402,6 +404,7 @@ class ArtifactStore:
             log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
             opened = self._open(key)
             assert opened is not None
+            self.computed.add(key)
             return dataclasses.replace(opened, fresh=True)
 
         return finish

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cotpress.records import Interval
+from cotpress.terminal import escaped, one_line
 
 _SHORTEST = 6  # characters of the first column that stay in a table of limited width
 _HASH_CHARS = 4
@@ -20,6 +21,10 @@ class Grid:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: int = 1
+
+    def __post_init__(self) -> None:
+        """Escape control characters of names in the cells."""
+        object.__setattr__(self, "rows", tuple(tuple(map(one_line, row)) for row in self.rows))
 
     def plain(self, width: int | None = None) -> str:
         """Return aligned lines; a heading may take several, and a `width` is kept by shortening the first column."""
@@ -50,7 +55,7 @@ class Grid:
 
 def markdown_cell(text: str) -> str:
     """Return a text for a cell of a Markdown table, in one line and without column borders or HTML."""
-    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return escaped(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def shorten(text: str, width: int) -> str:

@@ -12,6 +12,7 @@ from cotpress.errors import ArtifactError
 from cotpress.records import RESULTS_FILE, Interval
 from cotpress.store.artifacts import CHECKSUM, content_checksum, plain, write_text_atomic
 from cotpress.store.paths import is_unreadable, unreadable
+from cotpress.store.redaction import masked
 
 R = TypeVar("R")
 
@@ -19,13 +20,13 @@ _VERSION = "schema_version"
 
 
 def write_results_file(folder: Path, version: int, results: object) -> Path:
-    """Write a dataclass or mapping as `results.json` into a folder, which is created if need be.
+    """Write a dataclass or mapping as `results.json` into a folder, which is created if need be; secrets are masked.
 
     Raises:
         ArtifactError: The folder cannot be written.
     """
     path = folder / RESULTS_FILE
-    content = _finite({_VERSION: version, **plain(results)})
+    content = _finite({_VERSION: version, **masked(plain(results))})
     content[CHECKSUM] = content_checksum(content)
     try:
         folder.mkdir(parents=True, exist_ok=True)

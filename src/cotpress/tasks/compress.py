@@ -1,6 +1,5 @@
 """The task of `compress.py`: data to compressed training data."""
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
 from cotpress.store.artifacts import MANIFEST, Artifact
 from cotpress.store.paths import require_writable
+from cotpress.store.redaction import print_lines
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Export
 from cotpress.tasks.run_directory import export_path, export_settings, tracked_job
@@ -42,7 +42,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     with open_tracker(config.tracker, job) as tracker:
         flow = Export(config, tracker)
         if config.shard is not None and not flow.shard(Shard.parse(config.shard)):
-            sys.stdout.write(f"shard {config.shard} is scored; the command that scores the last shard compresses\n")
+            print_lines(f"shard {config.shard} is scored; the command that scores the last shard compresses")
             return None, output
         compressed = flow.compressed()
     rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
@@ -54,7 +54,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
         write_manifest(path, settings, about)
     if config.export is not ExportFormat.parquet:
         warn_of_template(max(rows, key=lambda row: row.num_kept_tokens), config.model.chat, flow.tokenizer)
-    sys.stdout.write(_shown(about, path))
+    print_lines(_shown(about, path))
     return None, output
 
 
@@ -97,4 +97,4 @@ def _shown(about: Mapping[str, Any], path: Path) -> str:
         lines.append(f"left out: {reasons}")
     if num := about["num_empty_responses"]:
         lines.append(f"empty responses: {num} of {about['num_rows']} rows end after the thinking")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -5,7 +5,6 @@ output_root/fidelity/
     <truth>-<fingerprint>.md  .csv    every job on the same traces, best first, beside the trivial rules
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.report.stage import summary
 from cotpress.store.artifacts import fingerprint, plain, write_text_atomic
 from cotpress.store.paths import safe_name
-from cotpress.store.redaction import masked
+from cotpress.store.redaction import masked, print_lines
 from cotpress.store.sweeps import Sweep
 from cotpress.tasks.flow import Scoring
 from cotpress.tasks.run_directory import tracked_job, write_config
@@ -44,7 +43,7 @@ def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
     rows = _write_tables(output, results)
     if not folder.name.isdigit():  # a multirun shows one table at its end
         _show(rows, results)
-    sys.stdout.write(f"results: {output}\n")
+    print_lines(f"results: {output}")
     return results.rows[0].main.value, output
 
 
@@ -110,10 +109,9 @@ def _write_tables(output: Path, results: FidelityResults) -> list[FidelityRow]:
 
 def _show(rows: Sequence[FidelityRow], results: FidelityResults) -> None:
     kinds = tables.kinds_grid(rows)
-    sys.stdout.write(f"\n{_title(results)}\n{tables.main_grid(rows, confidence=results.confidence).plain()}")
+    print_lines("", _title(results), *tables.main_grid(rows, confidence=results.confidence).plain().split("\n"))
     if kinds is not None:
-        sys.stdout.write(f"\n{tables.kinds_title()}\n{kinds.plain()}")
-    sys.stdout.write("\n")
+        print_lines(tables.kinds_title(), *kinds.plain().split("\n"))
 
 
 def _title(results: FidelityResults) -> str:
@@ -127,4 +125,4 @@ def show_jobs(sweep: Sweep) -> None:
     for output in {tables.read_results(output).comparable: output for output in outputs}.values():
         results = tables.read_results(output)
         _show(_write_tables(output, results), results)
-    sys.stdout.write(f"sweep: {summary(sweep)}\n")
+    print_lines(f"sweep: {summary(sweep)}")

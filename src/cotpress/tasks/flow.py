@@ -67,6 +67,7 @@ class Scoring(Generic[ScoringT]):
         name = part if system is None else system.label
         label = f"{stage} ({name})" if name else stage
         if label not in self.stages:
+            artifact = replace(artifact, fresh=artifact.key in self.store.computed)
             self.stages[label] = stage_record(label, artifact, system)
             self._tracker.of_system("" if _is_own(system) else name).artifact(artifact)
         return artifact

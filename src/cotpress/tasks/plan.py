@@ -4,6 +4,7 @@ One table of memory for each model that would be trained, one for scoring and wr
 are loaded.
 """
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,13 +22,17 @@ from cotpress.planning.workload import Work
 from cotpress.scoring.table import num_passes
 from cotpress.training.config import SavedReferenceConfig, TuneConfig
 
+log = logging.getLogger(__name__)
+
 
 def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
     """Write the tables to standard output; there is no run directory."""
     reference, student = trainings(config)
     for training in dict.fromkeys(t for t in (reference, student) if t is not None):
+        log.info("plan: measuring the training of the %s; a large model takes a minute", training.name)
         show_training(training, config.planning, sys.stdout)
     unknown, writing = not_counted(config), None
+    log.info("plan: measuring scoring and writing with %s", config.model.name)
     try:
         writing = writing_pass(config.model, config.planning.prompt_tokens, config.benchmark.max_new_tokens)
     except ModelError as error:
@@ -35,6 +40,7 @@ def plan(config: TrainConfig, folder: Path) -> tuple[None, None]:
     if writing is not None and workload.rows_that_fit(writing, config.planning) == 0:
         unknown.append("writing does not fit a device: its hours are those of one answer at a time")
     show_uses(list(uses(config, writing)), config.planning, sys.stdout)
+    log.info("plan: adding up the hours")
     show_hours(list(work(config, reference, student, writing)), config.planning, unknown, sys.stdout)
     return None, None
 

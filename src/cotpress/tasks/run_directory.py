@@ -174,7 +174,7 @@ def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
 
 def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any]) -> None:
     """Record that a run is finished, with the `circumstances` at its start."""
-    write_text_atomic(run_dir / FINISHED_FILE, json.dumps({"metric": metric, "circumstances": around}) + "\n")
+    write_text_atomic(run_dir / FINISHED_FILE, json.dumps({"metric": metric, "circumstances": masked(around)}) + "\n")
 
 
 def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
@@ -203,7 +203,7 @@ def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
         return None
     artifacts = Path(config.output_root) / "artifacts"
     complete = all((artifacts / stage.artifact / MANIFEST).exists() for stage in results.stages)
-    if not complete or not isinstance(metric, float | int | None) or around != circumstances(config):
+    if not complete or not isinstance(metric, float | int | None) or around != masked(circumstances(config)):
         return None
     return metric, run_dir
 

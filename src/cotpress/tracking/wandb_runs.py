@@ -1,24 +1,23 @@
 """Weights & Biases: one run per stage and system, grouped by sweep, with the stage as job type.
 
 Stages that several jobs share (the reference model, the scores, Original) are sent by the first job only; note files
-record what was sent. Under a W&B sweep agent, which makes one run per trial, everything goes into that run.
+record what was sent, and what was written offline to be sent later. Under a W&B sweep agent, which makes one run per
+trial, everything goes into that run.
 """
 
 import json
 import logging
-import netrc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import urlparse
 
 from cotpress.errors import MissingExtraError
 from cotpress.store.artifacts import MANIFEST, Artifact, fingerprint, write_text_atomic
 from cotpress.store.paths import safe_name
-from cotpress.store.redaction import masked, without_secrets
+from cotpress.store.redaction import masked, remember, without_secrets
 from cotpress.tracking import METRICS_FILE, Job, Table, artifact_metrics, stage_of
 from cotpress.tracking.config import ArtifactKind, TrackerConfig
 
@@ -43,6 +42,7 @@ _IN_RESULTS = ("evaluate", "answer")
 _TAG_BYTES, _ARTIFACT_BYTES = 64, 128
 """Longest tag and longest name of an artifact that W&B takes, in characters."""
 _Mode = Literal["online", "offline", "disabled", "shared"]
+_ALIASES = {"dryrun": "offline", "run": "online"}
 
 
 @dataclass(slots=True)
@@ -52,8 +52,9 @@ class _Run:
     run: Any
     stage: str
     system: str
+    offline: bool
     holds: list[str] = field(default_factory=list)
-    """Identities that are noted as sent when the run is finished."""
+    """Identities that are noted when the run is finished."""
     stepped: set[str] = field(default_factory=set)
     """Prefixes with a step axis."""
 
@@ -68,6 +69,7 @@ class WandbTracker:
     """
 
     def __init__(self, config: TrackerConfig, job: Job) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no connection beside that to the service
         try:
             import wandb
         except ImportError as error:
@@ -82,7 +84,8 @@ class WandbTracker:
         self._open: _Run | None = None
         self._broken = False
         self._mode = wandb_mode()
-        self._num_runs = self._num_known = 0
+        self._num_sent = self._num_written = self._num_known = 0
+        self._unsent: set[str] = set()
         self._how_to_send = f"wandb sync {job.run_dir}/wandb/*run-*"
 
     def log(self, stage: str, metrics: Mapping[str, float], step: int | None, *, system: str, once: str) -> None:
@@ -97,7 +100,7 @@ class WandbTracker:
         if artifact.stage in _IN_RESULTS:
             return
         with self._guarded():
-            known = self._note(artifact.key).exists()
+            known = self._is_known(artifact.key)
             current = self._run(artifact.stage, system, artifact.key)
             if current is not None:
                 self._log(current, self._prefix(artifact.stage, system), artifact_metrics(artifact), None)
@@ -122,10 +125,16 @@ class WandbTracker:
                 "W&B: %d stages were sent to project '%s' before and are not sent again (remove '%s' to do so)",
                 self._num_known, self._config.project, self._sent,
             )  # fmt: skip
-        if self._num_runs:
-            offline = self._mode == "offline"
-            where = f"offline; to send: {self._how_to_send}" if offline else "sent"
-            log.info("W&B: %d runs of project '%s', %s", self._num_runs, self._config.project, where)
+        for files in sorted(self._unsent):
+            log.info("W&B: stages were written offline before, and not again; to send: wandb sync %s/*run-*", files)
+        project = self._config.project
+        if self._num_written:
+            how = self._how_to_send
+            log.info("W&B: %d runs of project '%s', written offline; to send: %s", self._num_written, project, how)
+        if self._num_sent:
+            log.info("W&B: %d runs of project '%s', sent", self._num_sent, project)
+        if self._mode == "disabled":
+            log.info("W&B is disabled; nothing was sent, and metrics are in %s only", METRICS_FILE)
 
     def _prefix(self, stage: str, system: str) -> str:
         """Prefix of metric names; separate runs omit the system, so that all systems share a panel."""
@@ -136,13 +145,16 @@ class WandbTracker:
         return self._agent or (current.stage, current.system) == (stage, system)
 
     def _run(self, stage: str, system: str, once: str, ratio: float | None = None) -> _Run | None:
-        """The run of a stage, started if necessary; None if it was sent before or W&B has failed."""
-        if self._broken:
+        """The run of a stage, started if necessary; None if it is known, or W&B is disabled or has failed."""
+        if self._broken or self._mode == "disabled":
             return None
         current = self._open
         if current is None or not self._holds(current, stage, system):
-            if once and not self._agent and self._note(once).exists():
-                self._num_known += 1
+            if once and not self._agent and self._is_known(once):
+                if files := self._unsent_files(once):
+                    self._unsent.add(files)
+                else:
+                    self._num_known += 1
                 return None
             self._finish()
             current = self._open = self._start(stage, system, ratio if system else self._job.ratio)
@@ -165,10 +177,12 @@ class WandbTracker:
             "project": config.project,
             "entity": config.entity,
             "dir": str(job.run_dir),
-            "name": job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}",
+            "name": without_secrets(job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}"),
             "group": job.sweep,
             "job_type": AGENT_JOB if self._agent else stage,
-            "tags": [safe_name(t, unsafe="\n", num_bytes=_TAG_BYTES) for t in dict.fromkeys(tags) if t],
+            "tags": [
+                safe_name(without_secrets(t), unsafe="\n", num_bytes=_TAG_BYTES) for t in dict.fromkeys(tags) if t
+            ],
             "config": {**masked(job.config), "system": name, "stage": stage},
             "reinit": "finish_previous",  # an earlier job of this process may have left a run open
             "settings": settings,
@@ -180,8 +194,7 @@ class WandbTracker:
                 raise
             self._go_offline(error)
             run = self._wandb.init(**options, mode=self._mode)
-        self._num_runs += 1
-        return _Run(run, stage, system)
+        return _Run(run, stage, system, offline=self._mode == "offline")
 
     def _go_offline(self, error: Exception) -> None:
         self._mode = "offline"
@@ -227,16 +240,37 @@ class WandbTracker:
             try:
                 current.run.finish(exit_code=1 if failed else 0)
             except TimeoutError as error:
+                self._num_written += 1
                 self._go_offline(error)
                 return
+            self._num_written += current.offline
+            self._num_sent += not current.offline
             if not failed:
                 self._sent.mkdir(parents=True, exist_ok=True)
                 for identity in current.holds:
                     note = {"identity": identity, "run": str(current.run.id)}
+                    if current.offline:
+                        note["offline"] = str((self._job.run_dir / "wandb").resolve())
                     write_text_atomic(self._note(identity), json.dumps(note) + "\n")
 
+    def _is_known(self, identity: str) -> bool:
+        """True if the thing was sent, or written offline to a folder that still has runs to send."""
+        if not self._note(identity).exists():
+            return False
+        files = self._unsent_files(identity)
+        return files is None or any(Path(files).glob("offline-run-*"))
+
+    def _unsent_files(self, identity: str) -> str | None:
+        """Folder of the offline runs that hold the thing; None if it was sent."""
+        try:
+            note = json.loads(self._note(identity).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        files = note.get("offline") if isinstance(note, dict) else None
+        return files if isinstance(files, str) else None
+
     def _note(self, identity: str) -> Path:
-        """File that notes what was sent; without it the thing is sent again."""
+        """File that notes what was sent or written; without it the thing is sent again."""
         return self._sent / f"{identity.partition('/')[0]}-{fingerprint({'identity': identity})}.json"
 
     @contextmanager
@@ -249,13 +283,26 @@ class WandbTracker:
 
 
 def wandb_mode() -> _Mode:
-    """`WANDB_MODE` if it is set (W&B validates it), else `online` if there is a login, else `offline`."""
-    if chosen := os.environ.get("WANDB_MODE"):
-        return cast("_Mode", chosen)
-    if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    """The mode that W&B's variables and settings files choose, else `online` if W&B finds a login, else `offline`.
+
+    Settings, netrc file and key are those that the installed wandb reads. `WANDB_DISABLED=true`, which transformers
+    reads, disables it as well.
+    """
+    from wandb.errors import AuthenticationError
+    from wandb.sdk import wandb_setup
+    from wandb.sdk.lib.wbauth import authenticate_session
+    from wandb.sdk.lib.wbauth.auth import AuthApiKey
+
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+        return "disabled"
+    settings = wandb_setup.singleton().settings
+    if "mode" in settings.model_fields_set:
+        mode = str(settings.mode)
+        return cast("_Mode", _ALIASES.get(mode, mode))
     try:
-        return "online" if netrc.netrc(os.environ.get("NETRC") or None).authenticators(host) else "offline"
-    except (OSError, netrc.NetrcParseError):
-        return "offline"
+        login = authenticate_session(host=settings.base_url, source="cotpress", prompt=False, update_session=False)
+    except AuthenticationError:
+        return "online"  # where W&B says what is wrong with the key
+    if isinstance(login, AuthApiKey):
+        remember(login.api_key)
+    return "offline" if login is None else "online"

@@ -1,12 +1,15 @@
 """Mistakes on the command line are refused at once, by a message that names them."""
 
 import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cotpress.cli import app
 from cotpress.cli.errors import check_options, explain
 from cotpress.config import register_schemas, to_objects
 from cotpress.data.config import JsonlDataConfig
@@ -17,6 +20,7 @@ from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling.tiny import tiny_model
 from cotpress.scoring.scorers.classifier import encoder_directory
 from cotpress.store.artifacts import ArtifactStore
+from cotpress.tasks import COMPRESS
 from support.commands import ROOT, Command
 
 
@@ -177,3 +181,37 @@ def test_folder_as_data_is_an_error_that_names_its_files(store: ArtifactStore, t
     (tmp_path / "a.jsonl").touch()
     with pytest.raises(DataError, match=r"it holds a\.jsonl\. Fix: data\.path=.*a\.jsonl"):
         traces(config, store)
+
+
+@pytest.mark.parametrize("place", ["load_plugins", "check_readable", "_run"])
+def test_ctrl_c_before_the_job_starts_is_one_line_and_exit_code_130(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compress.py", "ratio=0.5"])
+    monkeypatch.setattr(app, place, interrupt)
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        app.main(COMPRESS, ROOT / "conf")
+    signal.signal(signal.SIGINT, usual)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip().splitlines() == [
+        "error: interrupted. Finished work is kept; the same command continues from there."
+    ]
+
+
+def test_an_unexpected_error_is_shown_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("no \x1b[31m access with sk-Ab12Cd34Ef56Gh78Ij90")
+
+    with pytest.raises(SystemExit) as ended:
+        app.end_with_code(fail)
+    shown = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "RuntimeError: no \\x1b[31m access with ***" in shown
+    assert "sk-Ab" not in shown

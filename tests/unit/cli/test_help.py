@@ -1,5 +1,6 @@
 """`--help` names every group and choice, and explains them when asked."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cotpress.cli.help import GROUPS, LINE, groups_of, help_page
+from cotpress.cli.help import GROUPS, LINE, OWN, groups_of, help_page
+from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError
 from support.commands import ROOT
 
@@ -57,3 +59,15 @@ def test_help_is_fast_and_imports_no_configuration(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 3  # 0.15 s on an idle machine; tests may share theirs
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_the_page_lists_the_settings_of_its_script_and_no_others(entry: str) -> None:
+    fields = {f.name for f in dataclasses.fields(SCHEMAS[f"{entry}_schema"])}
+    assert set(OWN[entry]) == fields - set(groups_of(entry, CONF)) - {"labelled", "plan", "planning"}
+    lines = help_page(entry, CONF).splitlines()
+    shown = {line.split("=")[0].strip() for line in lines if line.startswith("  ") and line[2:].split("=")[0] in ALL}
+    assert shown == set(OWN[entry])
+
+
+ALL = {name for names in OWN.values() for name in names}

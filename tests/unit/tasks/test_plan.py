@@ -173,3 +173,15 @@ def test_job_of_a_multirun_trains_nothing_if_it_is_planned(plan: str, tmp_path: 
 
 def test_help_lists_the_plan(tmp_path: Path) -> None:
     assert "  plan=true          memory on 1 to 8 GPUs" in _train("--help", cwd=tmp_path).stdout
+
+
+def test_a_plan_names_what_it_is_measuring(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plan_task, "show_training", lambda *_: None)
+    monkeypatch.setattr(plan_task, "writing_pass", lambda *_: 1 / 0)
+    with caplog.at_level("INFO"), pytest.raises(ZeroDivisionError):
+        plan_task.plan(_config("model=tiny"), tmp_path)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("plan: measuring the training of the reference model")
+    assert lines[-1] == "plan: measuring scoring and writing with tiny"

@@ -11,11 +11,16 @@ from cotpress.tracking import Job
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SWEEP_ID"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_DISABLED", "WANDB_DIR", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     for name in ("CONFIG", "CACHE", "DATA"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name.lower()))
+    from wandb.sdk import wandb_setup
+    from wandb.sdk.lib.wbauth import unauthenticate_session
+
+    unauthenticate_session(update_settings=False)  # and forget the login and the settings of the test before
+    wandb_setup.singleton()._settings = None
 
 
 @pytest.fixture

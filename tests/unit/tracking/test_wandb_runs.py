@@ -2,6 +2,11 @@
 
 import json
 import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +15,7 @@ from typing import Any
 import pytest
 
 from cotpress.store.artifacts import Artifact
+from cotpress.store.redaction import without_secrets
 from cotpress.tracking import Job, Table, open_tracker, wandb_runs
 from cotpress.tracking.config import ArtifactKind, TrackerConfig, TrackerKind
 from cotpress.tracking.wandb_runs import wandb_mode
@@ -18,6 +24,15 @@ from support.silent import silent_service
 from support.wandb_files import KEY, OfflineRun, offline_runs
 
 MakeJob = Callable[..., Job]
+
+
+def forget_settings() -> None:
+    """Let wandb read its settings files and variables again, as a new process does."""
+    from wandb.sdk import wandb_setup
+
+    wandb_setup.singleton()._settings = None
+
+
 MakeArtifact = Callable[..., Artifact]
 
 
@@ -88,7 +103,7 @@ def test_shared_stage_is_sent_once_and_a_repeated_job_sends_nothing(
     assert [(run.job_type, run.name) for run in offline_runs(tmp_path)] == [
         ("score", "first score"), ("evaluate", "first"), ("evaluate", "second"),
     ]  # fmt: skip
-    assert "2 stages were sent to project 'cotpress' before" in caplog.text
+    assert "stages were written offline before" in caplog.text
     with open_tracker(config(project="other"), job("second")) as tracker:
         tracker.artifact(scores)
     assert offline_runs(tmp_path)[-1].project == "other"
@@ -229,14 +244,142 @@ def test_run_of_a_failed_job_has_exit_code_one_and_is_not_noted_as_sent(
     assert [run.exit_code for run in offline_runs(tmp_path)] == [1, 0]
 
 
-def test_mode_is_online_with_a_login_and_offline_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+LOGINS = {
+    "netrc": ("netrc", f"machine api.wandb.ai login user password {KEY}\n", {"NETRC": "netrc"}),
+    "netrc of the home": (".netrc", f"machine api.wandb.ai login user password {KEY}\n", {"HOME": "", "NETRC": None}),
+    "_netrc of the home": ("_netrc", f"machine api.wandb.ai login user password {KEY}\n", {"HOME": "", "NETRC": None}),
+    "netrc of another server": ("netrc", f"machine my.host:8080 login user password {KEY}\n",
+                                {"NETRC": "netrc", "WANDB_BASE_URL": "http://my.host:8080"}),
+    "settings of the user": ("config/settings", f"[default]\napi_key = {KEY}\n", {"WANDB_CONFIG_DIR": "config"}),
+    "settings of the folder": ("wandb/settings", f"[default]\napi_key = {KEY}\n", {"WANDB_DIR": ""}),
+    "token file": ("token", "x.y.z", {"WANDB_IDENTITY_TOKEN_FILE": "token"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("login", LOGINS)
+def test_a_login_is_found_where_wandb_finds_it(login: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert wandb_mode() == "offline"
-    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    (tmp_path / "netrc").chmod(0o600)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    file, text, variables = LOGINS[login]
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    (tmp_path / file).chmod(0o600)
+    for name, value in variables.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value if value.startswith("http") else str(tmp_path / value))
+    forget_settings()
     assert wandb_mode() == "online"
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert wandb_mode() == "disabled"
+    if login != "token file":
+        assert KEY not in without_secrets(f"failed with {KEY}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings", "mode"),
+    [
+        ({"WANDB_API_KEY": KEY}, "", "online"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, "", "offline"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, "", "offline"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, "", "disabled"),
+        ({"WANDB_API_KEY": KEY, "WANDB_DISABLED": "true"}, "", "disabled"),
+        ({"WANDB_API_KEY": KEY, "WANDB_DISABLED": "false"}, "", "online"),
+        ({"WANDB_API_KEY": KEY}, "[default]\nmode = offline\n", "offline"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "online"}, "[default]\nmode = offline\n", "online"),
+        ({"WANDB_API_KEY": "short"}, "", "online"),
+        ({}, "[default]\nmode = disabled\n", "disabled"),
+    ],
+)
+def test_the_mode_is_that_of_wandbs_variables_and_files(
+    variables: dict[str, str], settings: str, mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "config").mkdir(exist_ok=True)
+    (tmp_path / "config/settings").write_text(settings)
+    forget_settings()
+    assert wandb_mode() == mode
+
+
+@pytest.mark.parametrize("variable", ["WANDB_MODE", "WANDB_DISABLED"])
+def test_nothing_is_noted_or_called_sent_when_wandb_is_disabled(
+    variable: str, tmp_path: Path, job: MakeJob, artifact: MakeArtifact, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    scores = artifact("score")
+    with monkeypatch.context() as patched, caplog.at_level(logging.INFO):
+        patched.setenv(variable, "disabled" if variable == "WANDB_MODE" else "true")
+        forget_settings()
+        with open_tracker(config(), job("first")) as tracker:
+            tracker.artifact(scores)
+            tracker.log("evaluate", {"accuracy": 0.5}, once="evaluate/first")
+            tracker.table("evaluate", "predictions", tokens)
+    assert "W&B is disabled; nothing was sent" in caplog.text
+    assert "sent to" not in caplog.text
+    assert "runs of project" not in caplog.text
+    assert not (tmp_path / "wandb").exists()
+    forget_settings()
+    with open_tracker(config(), job("second")) as tracker:
+        tracker.artifact(scores)
+    assert [run.job_type for run in offline_runs(tmp_path)] == ["score"]
+
+
+def test_what_was_written_offline_is_called_written_until_its_files_are_gone(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = artifact("score")
+    for name in ("first", "second"):
+        with caplog.at_level(logging.INFO), open_tracker(config(), job(name)) as tracker:
+            tracker.artifact(scores)
+    files = job("first").run_dir / "wandb"
+    assert f"1 runs of project 'cotpress', written offline; to send: wandb sync {files}/*run-*" in caplog.text
+    assert f"stages were written offline before, and not again; to send: wandb sync {files}/*run-*" in caplog.text
+    assert " sent to " not in caplog.text
+    assert len(offline_runs(tmp_path)) == 1
+    shutil.rmtree(files)
+    with open_tracker(config(), job("third")) as tracker:
+        tracker.artifact(scores)
+    assert [run.name for run in offline_runs(tmp_path)] == ["third score"]
+
+
+def test_an_offline_run_opens_no_connection(tmp_path: Path) -> None:
+    """Python's sockets are guarded, and W&B's own process, in Go, would use the proxies, which listen here."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.2)
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        variables = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), address)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+        done = subprocess.run(
+            [sys.executable, "-c", GUARDED, str(tmp_path)], capture_output=True, text=True, timeout=120,
+            env=kept | variables | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        with pytest.raises(TimeoutError):
+            proxy.accept()
+    assert list(tmp_path.rglob("*.wandb"))
+
+
+GUARDED = """
+import socket, sys
+from pathlib import Path
+connect = socket.socket.connect
+def guarded(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        print("connection to", address, file=sys.stderr)
+        raise SystemExit(3)
+    return connect(self, address)
+socket.socket.connect = guarded
+def lookup(host, *_, **__):
+    print("lookup of", host, file=sys.stderr)
+    raise SystemExit(4)
+names = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *a, **k: names(host, *a, **k) if host in ("127.0.0.1", "localhost") else lookup(host)
+from cotpress.tracking import Job, open_tracker
+from cotpress.tracking.config import TrackerConfig, TrackerKind
+root = Path(sys.argv[1])
+job = Job(run_dir=root / "run", name="a", system="cts", output_root=root)
+with open_tracker(TrackerConfig(kind=TrackerKind.wandb), job) as tracker:
+    tracker.log("evaluate", {"accuracy": 0.5})
+"""
 
 
 def test_projects_with_similar_names_have_notes_of_their_own(

@@ -3,9 +3,13 @@
 // Texts from the data reach the page through textContent only.
 
 const $ = (id) => document.getElementById(id);
+// Invisible characters and those that change the direction of a line are shown by their numbers.
+const legible = (text) => String(text).replace(
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]/g,
+  (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 const make = (tag, text = "", className = "") => {
   const element = document.createElement(tag);
-  element.textContent = text;
+  element.textContent = legible(text);
   if (className) element.className = className;
   return element;
 };
@@ -94,7 +98,7 @@ const state = { data: null, trace: null, percent: 70, panes: [], hidden: new Set
 function start(pack) {
   state.pack = pack;
   state.percent = pack.percent;
-  pack.data.forEach((d, i) => $("data").append(new Option(d.label, i)));
+  pack.data.forEach((d, i) => $("data").append(new Option(legible(d.label), i)));
   $("data-row").hidden = pack.data.length < 2;
   $("viewer").hidden = false;
   $("data").addEventListener("change", () => chooseData(Number($("data").value)));
@@ -126,7 +130,7 @@ function chooseData(i) {
   const data = (state.data = state.pack.data[i]);
   state.hidden.clear();
   const families = [...new Set(data.traces.map((t) => t.family))].filter(Boolean).sort();
-  $("family").replaceChildren(new Option("all", ""), ...families.map((f) => new Option(f.replaceAll("_", " "), f)));
+  $("family").replaceChildren(new Option("all", ""), ...families.map((f) => new Option(legible(f.replaceAll("_", " ")), f)));
   $("family-row").hidden = families.length < 2;
   $("labels-row").hidden = !data.labels.length;
   document.querySelectorAll(".legend .labels").forEach((e) => { e.hidden = !data.labels.length; });
