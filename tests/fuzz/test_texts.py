@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from cotpress.answers import Extractor, declines_to_answer, extract_answer, is_equal, statement_range
+from cotpress.answers import Extractor, declines_to_answer, extract_answer, final_statement, is_equal
 from cotpress.compression.config import ExportFormat, Protection
 from cotpress.compression.export import FILES, export
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces
@@ -107,7 +107,7 @@ def test_of_any_text_the_asked_number_of_tokens_is_kept_in_whole_characters(
 def test_any_output_has_an_answer_or_none(text: str) -> None:
     for extractor in Extractor:
         assert isinstance(extract_answer(text, extractor), str)
-    place = statement_range(text)
+    place = final_statement(text)
     assert place is None or 0 <= place[0] < place[1] <= len(text)
     assert declines_to_answer(text) in (True, False)
 

@@ -7,28 +7,31 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from cotpress.answers.reading import Quantity, is_unit, normal, read_quantity
+from cotpress.answers.reading import Quantity, normal, read
 from cotpress.answers.verifier import in_unit, symbolically_equal
 
 MAX_CHARACTERS, MAX_GROUPS = 2000, 100
 """Longest text that is read as an answer, and most braces of one: deeper nesting exceeds the time limit."""
+# fmt: off
 _CHOICE = re.compile(
-    r"(?:(?i:option|choice|answer):? )?\(?([A-Ja-j])(?:\)|[.:](?=\s|$)|$)(?!\s*(?:,|and|or|&)\s*\(?[A-Ja-j]\b)"
-)
+    r"(?:(?i:option|choice|answer):? )?[*\"'`(\[]{0,3}([A-Ja-j])(?![)\]]?(?:,? ?(?:or|and|&)|,) ?\(?[A-Ja-j]\b)"
+    r"(?:[)\].:](?=\W|$)|[;!*\"'`<]|$| -|,? (?:not|and not|is|as|because|since)\b)")
 _BASE = re.compile(r"\(?(?=.*\d\w*_)0*([0-9A-Za-z]+)\)?_\w+")
 _TIME = re.compile(r"(?i)(?=.*(?::|m\b|clock))(\d{1,2})(?: ?: ?(\d\d))?(?: ?: ?(\d\d))? ?(?:([ap])\.? ?m\.?|o'clock)?")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?: ?(?::| to ) ?\d+(?:\.\d+)?)+")
-_NAME = re.compile(r"(?!\d)(?:\\?[A-Za-z]+|[\s_'{}|()+,:]|\d(?!\s*[\\A-Za-z]))+")
-"""Left side of a definition (`x`, `f(x)`, `m+n`, `P(A)`, `Area`), not of an equation that has to be solved."""
-_TOKEN = re.compile(r"[(\[{]|\\begin|[)\]}]|\\end|\s*[,;]\s*(?:(?:and|or)\b)?\s*|\s*\b(?:and|or)\b\s*")
+_MONTH = re.compile(
+    r"(?i)\b(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t|tember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)\b")
+_NAME = re.compile(r"(?!\d)(?:\\?[A-Za-z]|[_'|()+,:]|\d(?!\\|[A-Za-z]))+|(?:\\[A-Za-z]++|[^A-Za-z])*")
+"""Left side of a definition (`x`, `f(x)`, `m+n`, `Area`) or of a computation, not of an equation to be solved."""
+_BRACKETS = re.compile(r"[(\[{][^()\[\]{}]*[)\]}]")
+_SEPARATOR = re.compile(r"\s*[,;](?!\d{3}(?!\d))\s*(?:(?:and|or)\b)?\s*|\s*\b(?:and|or)\b\s*")
 _TEXT = re.compile(
-    r"(?<!_)\d\s+[\d.]|\d\.\d*\.|\b0[xb]|(?<![\\A-Za-z])[A-Za-z]\[|==|\+\+|:|^\w*\d\w*_|[#@\"`?;]"
-    r"|(?<![\\A-Za-z])(?:[A-Za-z]{4,}|[A-Z]{2,}|[A-Za-z]{2,} +[A-Za-z]{2,})|^-?\d+(?: ?- ?\d+)+$|\d ?/ ?\d+ ?/|[%$]."
-    r"|^(?![b-df-hj-np-tv-z]+$|[a-d]{2}$|[Aa]$)[A-Za-z]{2,3}$"
-)
+    r"(?<!_)\d\s+[\d.]|\d\.\d*\.|\b0[xb]|(?<![\\A-Za-z])[A-Za-z]\[|==|\+\+|:|^\w*\d\w*_|[#@\"`?;%$]"
+    r"|(?<![\\A-Za-z])(?:[A-Za-z]{4,}|[A-Z]{2,}|[A-Za-z]{2,} +[A-Za-z]{2,})|^-?\d+(?: ?- ?\d+)+$|\d ?/ ?\d+ ?/"
+    r"|^(?![b-df-hj-np-tv-z]+$|[a-d]{2}$|[Aa]$)[A-Za-z]{2,3}$")
 """Words, orders of letters, dates, scores, codes and garbage: nothing that math-verify may multiply or subtract."""
-_MONTH = re.compile(r"(?i)\b(jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\b\.?")
-_UNIT_AFTER = re.compile(r"(.*(?:[\d)}\]!]|\\pi|%)) ?((?:(?<![\\A-Za-z])[A-Za-z]{2}|[mgslLNJWVAK]$)[^\\=(),]*)")
+# fmt: on
 
 
 def is_equal(gold: str, predicted: str) -> bool:
@@ -50,139 +53,104 @@ def is_equal(gold: str, predicted: str) -> bool:
 
 
 def choice(text: str) -> str:
-    """The letter of a `normal` answer such as `(B)`, `B.` or `B) 12 cm`, in upper case; empty if there is none."""
+    """The letter of a `normal` answer such as `(B)`, `B because` or `B) 12 cm`, in upper case; empty for `A or B`."""
     return match[1].upper() if (match := _CHOICE.match(text)) else ""
 
 
+def forms(text: str) -> list[str]:
+    """A time, ratio or date in one notation, then in shorter or other ones; empty for any other `normal` text."""
+    if _MONTH.search(text) and re.fullmatch(r"(?:[\d\s,.]|the|of)*", _MONTH.sub("", text)) and re.search(r"\d", text):
+        return [" ".join(sorted(_words(_MONTH.sub(lambda m: m[1][:3], text))))]
+    result = []
+    if time := _TIME.fullmatch(text):
+        (hour, *rest), half = (int(n or 0) for n in time.groups()[:3]), (time[4] or "").lower()
+        result = [f"{hour}{rest}{half}", f"{hour}{rest}", f"{hour % 12 + 12 * (half == 'p')}{rest}"][: 3 if half else 1]
+    if _RATIO.fullmatch(text):
+        first, *others = (Fraction(n) for n in re.findall(r"[\d.]+", text))
+        result += [":".join(str(n / first) for n in others)] if first else []
+    return result
+
+
 def _same(gold: str, predicted: str) -> bool:
-    if gold == predicted:
+    if gold == predicted or ((base := _BASE.fullmatch(gold)) and predicted == base[1]):  # the question names the base
         return True
-    texts = gold, predicted
-    if all(_MONTH.search(text) and re.search(r"\d", text) for text in texts):
-        return _words(gold) == _words(predicted)
-    for notation in (_same_time, _same_definition):
-        if (verdict := notation(gold, predicted)) is not None:
-            return verdict
-    if (base := _BASE.fullmatch(gold)) and "_" not in predicted:
-        return base[1] == predicted  # the question names the base
-    expected, got = read_quantity(gold), read_quantity(predicted)
-    if expected and got:
-        return _same_quantity(expected, got)
-    elements, others = _elements(gold), _elements(predicted)
-    if len(elements) == len(others) > 1:
-        for a in elements:
-            others = others[: (i := next((i for i, b in enumerate(others) if _same(a, b)), 999))] + others[i + 1 :]
-        return not others
-    if expected and re.fullmatch(r"-?\d+,\d+", predicted):  # a decimal comma, as no list equals a number
-        return _same(gold, predicted.replace(",", "."))
-    (gold, unit), (predicted, other_unit) = _split_unit(gold), _split_unit(predicted)
-    words = [_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", text)) for text in (gold, predicted)]
-    if any(words):
-        return all(words) and not unit + other_unit and _words(gold) == _words(predicted)
-    gold, predicted = (re.sub(r"(?<![\\A-Za-z])i(?![A-Za-z])", "I", text) for text in (gold, predicted))  # imaginary
-    return _converted(unit, other_unit, 1.0) == 1 and symbolically_equal(gold, predicted)
+    if (a := forms(gold)) or (b := forms(predicted)):
+        return bool(a and (b := forms(predicted))) and (a[0] in b or b[0] in a)
+    if r"\approx" in gold + predicted:
+        sides = [[side.strip() for side in text.split(r"\approx")] for text in (gold, predicted)]
+        return any(_same(x, y) for x in sides[0] for y in sides[1])
+    if len(members := _members(gold)) == len(others := _members(predicted)) > 1:
+        for member in members:
+            if (same := next((other for other in others if _same(member, other)), None)) is None:
+                return False
+            others.remove(same)
+        return True
+    (name, value), (other, other_value) = _definition(gold), _definition(predicted)
+    if name == other != "":
+        return _same(value, other_value)
+    if not (name and other) and (name or other):
+        return _NAME.fullmatch(name or other) is not None and _same(value, other_value)
+    return _same_quantity(read(gold), read(predicted))
 
 
-def _same_time(gold: str, predicted: str) -> bool | None:
-    """Compare times of day and ratios; None if neither answer is one."""
-    times, ratios = ([notation.fullmatch(text) for text in (gold, predicted)] for notation in (_TIME, _RATIO))
-    if times[0] and times[1]:
-        halves = [(time[4] or "").lower() for time in times if time]
-        (h, *rest), (k, *others) = ([int(n or 0) for n in time.groups()[:3]] for time in times if time)
-        clock = [n % 12 + 12 * (half == "p") if half else n for n, half in zip((h, k), halves, strict=True)]
-        return rest == others and (clock[0] == clock[1] or (h == k and not all(halves)))
-    if all(ratios):
-        (a, *parts), (b, *more) = ([Fraction(n) for n in re.findall(r"[\d.]+", text)] for text in (gold, predicted))
-        return len(parts) == len(more) and all(a * y == b * x for x, y in zip(parts, more, strict=True))
-    return False if any(times) or any(ratios) else None
-
-
-def _same_definition(gold: str, predicted: str) -> bool | None:
-    """Compare either side of an approximation, or the right sides of definitions; None for equations to be solved."""
-    texts = gold, predicted
-    sides = [re.split(r" ?\\approx ?", text) for text in texts]
-    if len(sides[0] + sides[1]) > 2:
-        return any(_same(a, b) for a in sides[0] for b in sides[1])
-    equations = [re.split(r"(?<![<>!\\=])=(?!=)", text) for text in texts]
-    names = [parts[0].strip() if len(parts) > 1 else "" for parts in equations]
-    if any(name and not _NAME.fullmatch(name) and re.search(r"(?<![\\A-Za-z])[A-Za-z]", name) for name in names):
-        return None if all(names) else False
-    compact = [re.sub(r"[\s{}]|\\angle", "", name) for name in names]
-    if not any(names) or (all(names) and compact[0] != compact[1]) or any(len(_elements(t)) > 1 for t in texts):
-        return None
-    return _same(equations[0][-1].strip(), equations[1][-1].strip())
-
-
-def _elements(text: str) -> list[str]:
+def _members(text: str) -> list[str]:
     r"""Members of a list or of a set `\{...\}` outside other brackets."""
     text = text[2:-2].strip() if re.fullmatch(r"\\\{[^{}]*\\\}", text) else text
-    depth, start, parts = 0, 0, []
-    for match in _TOKEN.finditer(text):
-        depth += (match[0] in ("(", "[", "{", r"\begin")) - (match[0] in (")", "]", "}", r"\end"))
-        separates = depth == 0 and (match[0].strip() or " ") in (",", ";", "and", "or", ",and", ", and", ", or")
-        if separates and not re.fullmatch(r",\d{3}(?!\d)", text[match.start() : match.end() + 3]):
-            parts.append(text[start : match.start()])
-            start = match.end()
-    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
+    outside, before = text, ""
+    while outside != before:
+        outside, before = _BRACKETS.sub(lambda m: "." * len(m[0]), outside), outside
+    cuts = [0, *(cut for match in _SEPARATOR.finditer(outside) for cut in match.span()), len(text)]
+    return [part for start, end in zip(cuts[::2], cuts[1::2], strict=True) if (part := text[start:end].strip())]
+
+
+def _definition(text: str) -> tuple[str, str]:
+    """The texts left (compact) and right of the last `=`; the left one is empty if there is none, and for a list."""
+    *sides, value = re.split(r"(?<![<>!\\=])=(?!=)", text) if len(_members(text)) == 1 else [text]
+    return re.sub(r"[\s{}]|\\angle", "", "=".join(sides)), value.strip()
 
 
 def _same_quantity(gold: Quantity, predicted: Quantity) -> bool:
-    """True for equal values in agreeing units; a percent sign that only one has may mean a hundredth."""
-    a, b = gold, predicted
-    if (dozens := a.unit.startswith("dozen")) != b.unit.startswith("dozen"):  # the question may ask for either
-        a, b = (a, b) if dozens else (b, a)
-        a = a._replace(unit=a.unit.removeprefix("dozen").strip())
-        return any(_same_quantity(a._replace(value=a.value * factor), b) for factor in (1, 12))
-    if a.unit and b.unit and max(abs(a.value), abs(b.value)) < 10**300:  # within the range of floats
-        value = _converted(a.unit, b.unit, float(b.value))
-        if value != float(b.value):
-            return value is not None and abs(float(a.value) - value) <= 1e-6 * abs(value)
-    close = abs(a.value - b.value) < max(a.step, b.step) or a.value == b.value  # rounded or cut off
-    if a.percent == b.percent:
-        return close
-    bare, percent = (b, a) if a.percent else (a, b)
-    hundredth = percent._replace(value=percent.value / 100, step=percent.step / 100, percent=False)
-    return (close and (gold.percent or bare.value >= 1)) or _same_quantity(bare, hundredth)
+    """True for equal numbers, or equal formulas or texts, in agreeing units."""
+    if gold.value is None or predicted.value is None:
+        return _same_formula(gold, predicted)
+    if (value := in_unit(gold.unit, predicted.unit, predicted.value)) is None:
+        return False
+    pairs = [(gold.value * gold.scale, value * predicted.scale)]
+    if gold.scale != predicted.scale and not predicted.scale < 1 > abs(gold.value):  # 3 dozen is 3; 0.28 is not 0.28 %
+        pairs.append((gold.value, value))
+    return any(_close(a, b) for a, b in pairs)
 
 
-def _converted(unit: str, other: str, value: float) -> float | None:
-    """A value of the second unit in the first one; None if they differ in kind. A missing unit agrees with any."""
-    if not unit or not other or unit == other:
-        return value
-    pairs = [[re.sub(r"\\cdot", "*", re.sub(r"\^ ?\{(.)\}", r"^\1", u)) for u in (unit, other)]]
-    pairs.append([u.lower() for u in pairs[0]])
-    if (result := next((v for a, b in pairs if (v := in_unit(a, b, value)) is not None), None)) is not None:
-        return result
-    known = all(any(in_unit(pair[i], pair[i]) for pair in pairs) for i in (0, 1))
-    nouns = [{word.rstrip("s") for word in _words(u)} for u in (unit, other)]
-    return value if not known and (nouns[0] <= nouns[1] or nouns[1] <= nouns[0]) else None
+def _close(a: Fraction, b: Fraction) -> bool:
+    """True for equal numbers, and for a decimal that rounds a fraction without an end at the sixth digit or later."""
+    ends = [pow(10, number.denominator.bit_length(), number.denominator) == 0 for number in (a, b)]
+    return a == b or (ends[0] != ends[1] and abs(a - b) <= max(abs(a), abs(b)) / 10**6)
 
 
-def _split_unit(text: str) -> tuple[str, str]:
-    """A formula and the unit after it, if there is one."""
-    match = _UNIT_AFTER.fullmatch(text)
-    return (
-        (match[1], match[2])
-        if match and is_unit(match[2], attached=not match[0][match.end(1)].isspace())
-        else (text, "")
-    )
+def _same_formula(gold: Quantity, predicted: Quantity) -> bool:
+    if gold.value is not None and re.fullmatch(r"-?\d+,\d+", predicted.formula):  # a decimal comma: no list is a number
+        return _same_quantity(gold, read(predicted.formula.replace(",", ".")))
+    texts = [_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", side.formula)) for side in (gold, predicted)]
+    if any(texts):
+        return all(texts) and not gold.unit + predicted.unit and _words(gold.formula) == _words(predicted.formula)
+    if gold.scale != predicted.scale or in_unit(gold.unit, predicted.unit, Fraction(1)) != 1:
+        return False
+    i = re.compile(r"(?<![\\A-Za-z])i(?![A-Za-z])")  # the imaginary unit
+    return symbolically_equal(i.sub("I", gold.formula), i.sub("I", predicted.formula))
 
 
 def _words(text: str) -> list[str]:
-    """Words and signs of a text without case, articles and punctuation; those of a date in one order."""
-    text = re.sub(r"\\[A-Za-z]+", " ", text)
-    dated = _MONTH.search(text) and re.search(r"\d", text)
-    text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", _MONTH.sub(lambda m: m[1][:3], text)) if dated else text
-    words = [w for w in re.findall(r"\d+\.\d+|\w+|[^\w\s.,!'\"(){}]", text.casefold()) if w not in ("a", "an", "the")]
-    words = words[:1] if words[:1] and words[0] in ("yes", "no", "true", "false") else words
-    return sorted(words) if dated else words
+    """Words and signs of a text without case, articles and punctuation; only the first one of `Yes, because`."""
+    text = re.sub(r"\\[A-Za-z]+", " ", text).casefold()
+    words = [w for w in re.findall(r"\d+\.\d+|\w+|[^\w\s.,!'\"(){}]", text) if w not in ("a", "an", "the", "of")]
+    return words[:1] if words[:1] and words[0] in ("yes", "no", "true", "false") else words
 
 
 @functools.cache
 def checker_fingerprint(*more: Path) -> str:
     """16 hex digits over this folder, further source files and the packages behind verdicts; any change judges anew."""
     digest = hashlib.sha256()
-    for path in [*sorted(Path(__file__).parent.glob("*.py")), *more]:
+    for path in [*sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".py", ".toml")), *more]:
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
     for package in ("math-verify", "latex2sympy2_extended", "sympy", "pint"):
         digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())

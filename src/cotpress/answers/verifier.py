@@ -5,10 +5,13 @@ takes too long ends with the child. One child serves all threads of a process; a
 """
 
 import functools
+import itertools
 import logging
 import os
+import re
 import signal
 import threading
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from cotpress.errors import CotpressError
 log = logging.getLogger(__name__)
 TIMEOUT_S, STARTUP_S, MEMORY_BYTES = 5.0, 120.0, 4 * 2**30
 """Limits of the child: one comparison, the import of math-verify, address space."""
+UNITS = ("dollar = [currency] = USD = buck", "cent = dollar / 100 = penny = pennies", "kmh = km / h = kmph")
+"""Units that pint lacks."""
 
 _lock = threading.Lock()
 _child: processes.Child | None = None
@@ -53,9 +58,9 @@ def symbolically_equal(gold: str, predicted: str) -> bool:
     return bool(_answered(gold, predicted))
 
 
-def in_unit(unit: str, other: str, value: float = 1.0) -> float | None:
-    """A value of the second unit in the first one; None if a unit is unknown or of another dimension."""
-    result: float | None = _answered(unit, other, value)
+def in_unit(unit: str, other: str, value: Fraction) -> Fraction | None:
+    """A value of the second unit in the first one; None if they differ in kind. A missing unit agrees with any."""
+    result: Fraction | None = value if not unit or not other or unit == other else _answered(unit, other, value)
     return result
 
 
@@ -89,9 +94,9 @@ def _equal(gold: str, predicted: str) -> bool:
     from latex2sympy2_extended import NormalizationConfig
 
     rules = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="last")  # no units
-    latex = math_verify.LatexExtractionConfig(normalization_config=rules, boxed_match_priority=0)
+    latex = [math_verify.LatexExtractionConfig(normalization_config=rules, boxed_match_priority=0)]
     parse = functools.partial(math_verify.parse, fallback_mode="no_fallback", parsing_timeout=None)
-    sides = [parse(rf"\boxed{{{side}}}", [latex]) for side in (gold, predicted)]
+    sides = [parse(rf"\boxed{{{side}}}", latex) for side in (gold, predicted)]
     numbers = [side[0].doit() for side in sides if side and isinstance(side[0], sympy.Expr) and side[0].is_number]
     if len(numbers) == 2 and all(number.is_finite for number in numbers):
         a, b = (sympy.N(number, 50) for number in numbers)
@@ -105,11 +110,20 @@ def _equal(gold: str, predicted: str) -> bool:
 def _registry() -> Any:
     import pint
 
-    registry = pint.UnitRegistry(on_redefinition="ignore")
-    for definition in ("dollar = [currency] = USD = buck", "cent = dollar / 100 = penny = pennies", "kmph = km / h"):
+    registry = pint.UnitRegistry(on_redefinition="ignore", non_int_type=Fraction)
+    for definition in UNITS:
         registry.define(definition)
     return registry
 
 
-def _in_unit(unit: str, other: str, value: float) -> float:
-    return float(_registry().Quantity(value, other).to(unit).magnitude)
+def _in_unit(unit: str, other: str, value: Fraction) -> Fraction | None:
+    """Convert units that pint knows; of counted things (`apples`, `red apples`) one may say more than the other."""
+    from pint import UndefinedUnitError
+
+    for a, b in itertools.product({unit: 0, unit.lower(): 0}, {other: 0, other.lower(): 0}):
+        try:
+            return Fraction(_registry().Quantity(value, b).to(a).magnitude)
+        except UndefinedUnitError:
+            pass
+    nouns = [{noun.rstrip("seiy") for noun in re.findall(r"[^\W\d_]+", name.lower())} for name in (unit, other)]
+    return value if nouns[0] <= nouns[1] or nouns[1] <= nouns[0] else None

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotpress.answers import Extractor, checker_fingerprint, judge, statement_range
+from cotpress.answers import Extractor, checker_fingerprint, final_statement, judge
 from cotpress.data.config import Format, Pick, SelfWrittenDataConfig
 from cotpress.data.rows import reasons
 from cotpress.devices.config import TrainerConfig
@@ -59,12 +59,12 @@ def before_answer(text: str) -> str:
 
     It ends at the end of a sentence or line. Lines that only introduce the statement belong to the statement.
     """
-    stated = statement_range(text)
+    stated = final_statement(text)
     if stated is None:
         return text.strip()
     steps = step_ranges(text)
-    at = next(i for i, (_, end) in enumerate(steps) if stated[0] < end)
-    if "=" in text[steps[at][0] : stated[0]] + text[stated[1] :]:
+    at = next(i for i, (_, end) in enumerate(steps) if stated.start < end)
+    if "=" in text[steps[at][0] : stated.start] + text[stated.end :]:
         return text.strip()
     while at and _OPENS.match(text[slice(*steps[at - 1])].strip()):
         at -= 1

@@ -61,6 +61,40 @@ def test_every_kind_has_ten_rows_of_which_a_third_is_wrong_or_more() -> None:
         assert len(table) / 3 <= len(wrong) < len(table), kind
 
 
+def test_unboxed_formula_at_the_end_is_read_whole() -> None:
+    text = "Adding both, the sum is \\( \\frac{17}{3} \\)."
+    for kind in (Extractor.math, Extractor.number):
+        assert judge(text, "17/3", kind).correct
+        assert not judge(text, "3", kind).correct
+
+
+def test_heading_answer_gives_the_result_of_its_paragraph() -> None:
+    text = "Answer:\nThe shelf held 30 books and 12 were sold, so 18 remain."
+    assert judge(text, "18", Extractor.number).correct
+    assert not judge(text, "30", Extractor.number).correct
+
+
+@pytest.mark.parametrize("answer", ["\\sqrt{529}", "529\\pi", "529x"])
+def test_number_inside_a_formula_is_not_the_answer(answer: str) -> None:
+    for kind in (Extractor.integer, Extractor.number):
+        assert not judge(f"\\boxed{{{answer}}}", "529", kind).correct
+        assert not judge(f"So the area is ${answer}$.", "529", kind).correct
+
+
+def test_either_reading_of_dozens_is_right() -> None:
+    assert [judge("She sells 4 dozen eggs.", gold, Extractor.number).correct for gold in ("4", "48", "12")] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["Hence the largest $n$ is 52.", "So the value is indeed 52", "The answer is simply 52."]
+)
+def test_stated_sentence_gives_its_value(text: str) -> None:
+    for kind in (Extractor.math, Extractor.number, Extractor.integer):
+        assert judge(text, "52", kind).correct
+
+
 CASES = Path(__file__).parents[3].parent / "shared" / "cases"
 
 
@@ -183,6 +217,12 @@ def test_time_limit_holds_in_worker_processes() -> None:
         hostile, seconds, fair = pool.submit(_hostile_then_fair, 0.7).result(timeout=120)
     assert (hostile, fair) == (False, True)
     assert seconds < 5
+
+
+def test_long_name_before_an_equals_sign_is_compared_at_once() -> None:
+    started = time.monotonic()
+    assert not is_equal("5", "a" * 60 + "^2 = 5")
+    assert time.monotonic() - started < 3
 
 
 HOSTILE = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.answers import extract_answer, is_equal, statement_range
+from cotpress.answers import extract_answer, final_statement, is_equal
 from cotpress.data import planted
 from cotpress.data.config import Format, JsonlBenchmarkConfig, Pick, PlantedQuestionsConfig, SelfWrittenDataConfig
 from cotpress.data.planted import FAMILIES
@@ -461,7 +461,7 @@ def test_thinking_is_a_prefix_of_the_output_with_all_its_equations(parts: list[s
 @given(st.sampled_from(["72", "\\frac{1}{2}", "(1, 2]", "x^2 + 1", "B"]))
 def test_answer_line_states_the_answer(answer: str) -> None:
     assert extract_answer(answer_line(answer)) == answer
-    start, end = statement_range(answer_line(answer)) or (0, 0)
+    start, end, _ = final_statement(answer_line(answer)) or (0, 0, "")
     assert answer_line(answer)[start:end] == f"\\boxed{{{answer}}}"
 
 
