@@ -102,7 +102,7 @@ def test_missing_labelled_file_is_named_before_training(folder: Path, tracker: T
     overrides = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
     config = to_objects(compose("train", overrides=overrides))
     assert isinstance(config, TrainConfig)
-    with pytest.raises(DataError, match=r"labelled\.path: '/nowhere\.jsonl' does not exist"):
+    with pytest.raises(ConfigError, match=r"labelled\.path: '/nowhere\.jsonl' does not exist"):
         Flow(config, tracker).find_problems()
     assert not (folder / "missing" / "artifacts" / "sft").exists()
 

@@ -13,6 +13,7 @@ Data are deterministic by seed, no question comes twice, and training and evalua
 import hashlib
 import operator
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -334,6 +335,17 @@ def half_of(family: str, story: Story) -> Half:
     """
     digest = hashlib.sha256(f"{family}:{story.numbers}".encode()).digest()
     return Half.evaluation if digest[0] % 2 else Half.training
+
+
+def calculation(family: str, question: str, answer: str) -> tuple[str, ...]:
+    """The numbers of a built-in question in the order of its calculation, and the answer.
+
+    Stories with the same start, operators and operands have the same calculation, whatever they are about.
+    """
+    numbers = re.findall(r"\d+", question)
+    if family == "compare":  # the first person's number comes twice: for the second person, and in the sum
+        numbers.insert(2, numbers[0])
+    return (*numbers, answer)
 
 
 def settings_of(config: Any) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress, token_table
 from cotpress.config import FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
+from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
 from cotpress.devices.config import offload_error
 from cotpress.devices.launch import num_local_devices, set_up_torch
-from cotpress.distill.stage import distill
+from cotpress.distill.stage import check_usable, distill
 from cotpress.errors import ConfigError
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
@@ -212,13 +213,26 @@ class Flow(Compression[TrainConfig]):
         """The benchmark's problems."""
         return self._kept("benchmark", problems(self._config.benchmark, self.store))
 
+    def _traces(self, data: DataConfig, group: str) -> Artifact:
+        """Traces of a group, without those whose question is in the benchmark."""
+        benchmark = self._config.benchmark
+        made = super()._traces(data, group)
+        found = overlap(made, problems(benchmark, self.store), benchmark.prompt, self.store)
+        self._kept("overlap", found, part="" if group == "data" else group)
+        return decontaminated(
+            made, found, self.store, group=group, name=data.name, benchmark=benchmark.title, remove=data.decontaminate
+        )
+
     def find_problems(self) -> None:
-        """Read benchmark and labelled traces, so that an error in them comes before any training."""
-        problems(self._config.benchmark, self.store)
-        labelled = self._config.labelled
+        """Read benchmark and labelled traces, so that an error in them comes before any training: missing labels too."""
+        c = self._config
+        problems(c.benchmark, self.store)
+        labelled = c.data if c.labelled is None else c.labelled
         # Self-written traces take a model hours, so they are made only when they are needed.
-        if labelled is not None and not isinstance(labelled, SelfWrittenDataConfig):
-            self._traces(labelled, "labelled")
+        traces = None if isinstance(labelled, SelfWrittenDataConfig) else self.labelled_traces
+        trains = c.scorer.needs_reference and c.reference.exists and not isinstance(c.reference, SavedReferenceConfig)
+        if trains or c.scorer.needs_labels:
+            check_usable(c.distill, traces)
 
     def student(self, system: System, compressed: Artifact) -> Artifact:
         """The student trained on these compressed traces."""

@@ -160,14 +160,14 @@ def test_content_and_reading_are_part_of_the_identity(store: ArtifactStore, tmp_
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"question": "a", "answer": "1"}, {"question": "b"}], r"line 2: no column answer. Got: question"),
-        ([{"question": " ", "answer": "1"}], r"line 1, column 'question': got ' '"),
-        ([{"question": "a", "answer": 1.5}], r"column 'answer': got 1.5"),
-        ([{"question": "a", "answer": None}], r"column 'answer': got None"),
-        ([{"question": "a", "answer": "blue"}], r"extractor=number cannot read the gold answer 'blue'"),
-        ([{"id": 1, "question": "a", "answer": "1"}] * 2, r"line 2: the id '1' is that of an earlier row"),
-        ([["a"]], r"line 1: got list, allowed: a JSON object"),
-        ([], "has no rows"),
+        ([{"question": "a", "answer": "1"}, {"question": "b"}], r"line 2, .* missing field 'answer'. Got: .*question"),
+        ([{"question": " ", "answer": "1"}], r"line 1, field 'question': empty question. Got: ' '"),
+        ([{"question": "a", "answer": [1.5]}], r"field 'answer': wrong type of 'answer'. Got: a list"),
+        ([{"question": "a", "answer": None}], r"field 'answer': wrong type of 'answer'. Got: null"),
+        ([{"question": "a", "answer": "blue"}], r"extractor=number cannot read the gold answer. Got: 'blue'"),
+        ([{"id": 1, "question": "a", "answer": "1"}] * 2, r"line 2, field 'id': duplicate id. Got: '1'"),
+        ([["a"]], r"line 1: not a JSON object. Got: a list"),
+        ([], "is empty"),
     ],
 )  # fmt: skip
 def test_bad_row_of_a_published_set_is_an_error(
@@ -182,10 +182,10 @@ def test_bad_row_of_a_published_set_is_an_error(
     [
         ("a.jsonl", b"{", "line 1: invalid JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1: invalid JSON"),
-        ("a.jsonl", b"\xff", "cannot be read as jsonl"),
+        ("a.jsonl", b"\xff", "line 1: not UTF-8"),
+        ("a.csv", b"question\n\xff", "cannot be read as csv"),
         ("a.parquet", b"PAR", "cannot be read as parquet"),
         ("a.csv", b'question,answer\n"open,1', "cannot be read as csv"),
-        ("a.txt", b"", r"allowed: a file that ends in \.jsonl, \.parquet, \.csv"),
     ],
 )
 def test_file_of_another_format_than_its_suffix_is_an_error(
@@ -196,9 +196,20 @@ def test_file_of_another_format_than_its_suffix_is_an_error(
         stage.problems(made(path=str(tmp_path / name)), store)
 
 
-def test_missing_local_copy_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"benchmark\.path: .* does not exist.*someone/made"):
-        stage.problems(made(path=str(tmp_path / "no.jsonl")), store)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no.jsonl", r"benchmark\.path: .* does not exist.*someone/made"),
+        ("a.txt", r"benchmark\.path: .*allowed: a file that ends in \.jsonl, \.parquet or \.csv"),
+        ("", r"benchmark\.path: .* is a folder"),
+    ],
+)
+def test_wrong_path_of_a_local_copy_is_a_usage_error(
+    store: ArtifactStore, tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(ConfigError, match=message):
+        stage.problems(made(path=str(tmp_path / name)), store)
 
 
 def test_another_number_of_problems_than_published_is_reported(
@@ -207,7 +218,7 @@ def test_another_number_of_problems_than_published_is_reported(
     path = jsonl(tmp_path, {"question": "a", "answer": "1"})
     with caplog.at_level(logging.WARNING):
         stage.problems(made(path=path), store)
-    assert "has 1 problems, the published set has 2" in caplog.text
+    assert "has 1 usable problems, the published set has 2" in caplog.text
 
 
 def test_error_without_network_and_cache_names_the_fix(hub_cache: Path, store: ArtifactStore) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, text_fields
-from cotpress.errors import DataError
+from cotpress.errors import ConfigError, DataError
 
 GOOD = {"id": "a", "question": "1 + 1?", "thinking": "It is 2.", "response": "2", "answer": "2"}
 
@@ -40,10 +40,11 @@ def test_whole_number_ids_become_text(tmp_path: Path) -> None:
 
 BAD = [
     (line(thinking=...), "missing field 'thinking'", "thinking"),
-    (line(answer=None), "wrong type of 'answer'", "answer"),
+    (line(answer={"value": 2}), "wrong type of 'answer'", "answer"),
     (line(response=["2"]), "wrong type of 'response'", "response"),
-    (line(id=True), "wrong type of 'id'", "id"),
-    (line(id=1.5), "wrong type of 'id'", "id"),
+    (line(id=None), "wrong type of 'id'", "id"),
+    (line(answer=float("inf")), "wrong type of 'answer'", "answer"),
+    (line(thinking=None), "wrong type of 'thinking'", "thinking"),
     (line(question=3), "wrong type of 'question'", "question"),
     (line(thinking=" \n"), "empty thinking", "thinking"),
     (line(id=""), "empty id", "id"),
@@ -95,18 +96,18 @@ def test_windows_line_ends_and_line_separators_inside_text_do_not_split_rows(tmp
 
 def test_missing_file_names_files_with_similar_names(tmp_path: Path) -> None:
     write(tmp_path, line(), name="traces.jsonl")
-    with pytest.raises(DataError, match=r"does not exist.*Did you mean 'traces.jsonl'\?"):
+    with pytest.raises(ConfigError, match=r"does not exist.*Did you mean 'traces.jsonl'\?"):
         reader(tmp_path / "trace.jsonl")
 
 
 def test_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(ConfigError, match="is a folder"):
         reader(tmp_path)
 
 
 def test_another_suffix_is_refused_with_the_allowed_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"allowed: a file that ends in \.jsonl or \.parquet"):
-        reader(write(tmp_path, line(), name="rows.csv"))
+    with pytest.raises(ConfigError, match=r"allowed: a file that ends in \.jsonl, \.parquet or \.csv"):
+        reader(write(tmp_path, line(), name="rows.txt"))
 
 
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
@@ -150,13 +151,13 @@ def test_bad_parquet_cells_are_counted_one_by_one(tmp_path: Path) -> None:
 
 
 def test_strict_parquet_names_the_row(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"row 2, field 'answer': wrong type .* Got: null"):
-        list(reader(parquet(tmp_path, **{**columns(), "answer": ["1", None]}), strict=True))
+    with pytest.raises(DataError, match=r"row 2, field 'thinking': wrong type .* Got: null"):
+        list(reader(parquet(tmp_path, **{**columns(), "thinking": ["1", None]}), strict=True))
 
 
 def test_parquet_with_numbers_for_text_is_unusable(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="2 x wrong type of 'answer'"):
-        list(reader(parquet(tmp_path, **{**columns(), "answer": [1.0, 2.0]})))
+    with pytest.raises(DataError, match="2 x wrong type of 'thinking'"):
+        list(reader(parquet(tmp_path, **{**columns(), "thinking": [1.0, 2.0]})))
 
 
 def test_parquet_without_the_columns_is_unusable(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_text_row_without_its_text_is_dropped_and_counted(tmp_path: Path, bad: b
 
 
 def test_optional_columns_without_text_are_read_as_empty_and_counted(tmp_path: Path) -> None:
-    path = write(tmp_path, b'{"context": "x", "answer": 42, "question": null, "id": ["a"]}')
+    path = write(tmp_path, b'{"context": "x", "answer": [42], "question": null, "id": ["a"]}')
     rows = texts(path)
     assert list(rows) == [{"id": "row-1", "context": "x", "question": "", "response": "", "answer": ""}]
     assert dict(rows.emptied) == {"answer": 1, "id": 1}
@@ -229,7 +230,7 @@ def test_optional_columns_without_text_are_read_as_empty_and_counted(tmp_path: P
 
 
 def test_text_rows_of_a_parquet_file(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"context": ["a", None, "c"], "answer": [1.5, 2.5, 3.5]}), tmp_path / "rows.parquet")
+    pq.write_table(pa.table({"context": ["a", None, "c"], "answer": [[1.5]] * 3}), tmp_path / "rows.parquet")
     rows = texts(tmp_path / "rows.parquet")
     assert [(row["id"], row["context"]) for row in rows] == [("row-1", "a"), ("row-3", "c")]
     assert dict(rows.dropped) == {"wrong type of 'context'": 1}
