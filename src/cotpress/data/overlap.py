@@ -8,9 +8,8 @@ Every question of a trace is compared with those of all problems, strictest firs
 - ngram: 13 words in a row are the same, as in GPT-3 (arXiv 2005.14165, appendix C). A run of words in several problems
   is a phrase ("where m and n are relatively prime positive integers ...") and counts for none of them; GPT-3 leaves out
   runs that occur more than ten times in its training data;
-- numbers: a built-in trace with the numbers of a built-in problem in the same order and the same answer, hence the same
-  operators. Built-in questions are made from templates, which have runs of 13 words in common for other numbers, so
-  `ngram` is not tried between two of them.
+- numbers: a built-in trace with the start, operators and operands of a built-in problem. Built-in questions are made
+  from templates, which have runs of 13 words in common for other numbers, so `ngram` is not tried between two of them.
 
 The first three show the problem itself and can be removed; the last shows another story with the same calculation.
 """
@@ -91,7 +90,7 @@ def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]
             index[NGRAM][run].append(problem.id)
         first_words.update(words[: max(len(words) - NGRAM_WORDS + 1, 0)])
         if problem.family in FAMILIES:
-            index[NUMBERS][calculation(problem.family, problem.question, problem.answer)].append(problem.id)
+            index[NUMBERS][calculation(problem.family, problem.question)].append(problem.id)
     built_in = all(problem.family in FAMILIES for problem in problems)
 
     def matched(trace: Trace) -> tuple[str, Iterable[str]]:
@@ -101,7 +100,7 @@ def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]
         if ids := index[NORMALIZED].get(" ".join(parts)):
             return NORMALIZED, ids if parts else ()
         if built_in and trace.family in FAMILIES:
-            return NUMBERS, index[NUMBERS].get(calculation(trace.family, trace.question, trace.answer), ())
+            return NUMBERS, index[NUMBERS].get(calculation(trace.family, trace.question), ())
         words = _words(parts)
         starts = [i for i in range(len(words) - NGRAM_WORDS + 1) if words[i] in first_words]
         runs = [index[NGRAM].get(" ".join(words[i : i + NGRAM_WORDS]), ()) for i in starts]

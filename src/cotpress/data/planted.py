@@ -195,7 +195,7 @@ ITEMS = ("apples", "books", "cards", "pens", "coins", "cookies", "stamps", "ball
 class Family(NamedTuple):
     """A kind of word problem; training data contain a held-out one only when it is named."""
 
-    draw: Callable[[random.Random, Level], Story]
+    draw: partial[Story]
     held_out: bool = False
 
 
@@ -337,15 +337,19 @@ def half_of(family: str, story: Story) -> Half:
     return Half.evaluation if digest[0] % 2 else Half.training
 
 
-def calculation(family: str, question: str, answer: str) -> tuple[str, ...]:
-    """The numbers of a built-in question in the order of its calculation, and the answer.
-
-    Stories with the same start, operators and operands have the same calculation, whatever they are about.
-    """
-    numbers = re.findall(r"\d+", question)
-    if family == "compare":  # the first person's number comes twice: for the second person, and in the sum
-        numbers.insert(2, numbers[0])
-    return (*numbers, answer)
+def calculation(family: str, question: str) -> tuple[str, ...]:
+    """Start, operators and operands of a built-in question, as `Story.numbers` has them."""
+    scene: Scene = FAMILIES[family].draw.args[0]
+    losing = ["fewer", *(re.sub(r"\{\w+\}", "", clause).strip() for clause in scene.losses)]
+    parts: list[str] = []
+    for sentence in question.split(". "):
+        sign = "-" if any(clause in sentence for clause in losing) else "+"
+        parts += [part for number in re.findall(r"\d+", sentence) for part in (sign, number)]
+    if scene.groups:
+        parts[2:3] = ["*"]
+    if family == "compare":  # the first person's number is also added to the second's
+        parts[4:4] = ["+", *parts[1:2]]
+    return tuple(parts[1:])
 
 
 def settings_of(config: Any) -> dict[str, Any]:

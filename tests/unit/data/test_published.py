@@ -140,7 +140,7 @@ def test_gpqa_options_depend_on_the_seed_not_on_other_rows(hub_cache: Path, stor
 
 
 def test_local_copy_and_the_hub_give_the_same_artifact(hub_cache: Path, store: ArtifactStore, tmp_path: Path) -> None:
-    local = jsonl(tmp_path, {"question": "a", "answer": "1"}, {"problem": "b", "answer": 2})
+    local = jsonl(tmp_path, {"question": "a", "answer": "1"}, {"problem": "b", "answer": 2, "id": None})
     cached(hub_cache, made().hub).write_bytes(Path(local).read_bytes())
     assert stage.problems(made(), store).key == stage.problems(made(path=local), store).key
     assert [(p.id, p.question, p.answer) for p in read(made(), store)] == [("0", "a", "1"), ("1", "b", "2")]
@@ -194,6 +194,69 @@ def test_file_of_another_format_than_its_suffix_is_an_error(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         stage.problems(made(path=str(tmp_path / name)), store)
+
+
+ODD = [
+    b'{"question": "a\\ud800", "answer": "1"}',
+    b'{"question": "q", "answer": "\\udfff"}',
+    b'{"question": ' + b"[" * 50_000 + b"]" * 50_000 + b', "answer": "1"}',
+    b'{"a":' * 100_000,
+    b'{"question": "q", "answer": ' + b"9" * 5000 + b"}",
+    b'{"question": "q", "answer": NaN}',
+    b'{"question": "q", "answer": -Infinity}',
+    b'{"question": "q", "answer": 1e999}',
+    b'{"question": "q\\u0000", "answer": "1"}',
+    b'{"question": "q", "answer": "1"}\x00',
+    b'{"question": "q", "answer": {"value": 1}}',
+    b'"question"',
+    b"null",
+    b"\xff\xfe\x00",
+    b'{"question": "q" "answer": "1"}',
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_odd_row_of_a_published_file_is_one_message_or_dropped_with_its_reason(
+    store: ArtifactStore, tmp_path: Path, odd: bytes
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"question": "a", "answer": 3}\r\n' + odd + b"\n")
+    with pytest.raises(DataError, match=r"line 2.*benchmark\.strict=false") as caught:
+        stage.problems(made(path=str(path)), store)
+    str(caught.value).encode()
+    artifact = stage.problems(made(path=str(path), strict=False), store)
+    assert (artifact.manifest["num_rows"], sum(artifact.manifest["dropped"].values())) == (1, 1)
+    with pytest.raises(DataError, match="line 2"):
+        stage.problems(made(path=str(path)), store)  # an artifact of a lenient run is not taken
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n \n", b"\xef\xbb\xbf", b"\xff\xfe{\x00}\x00", b"\xfe\xff\x00{\x00}", b"\0" * 100, b'{"question": "a"}\r{"b": 1}'],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_published_file_without_a_row_is_one_message(
+    store: ArtifactStore, tmp_path: Path, content: bytes, strict: bool
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(DataError):
+        stage.problems(made(path=str(tmp_path / "rows.jsonl"), strict=strict), store)
+
+
+def test_row_with_an_unusable_id_has_its_number_unless_strict(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = jsonl(tmp_path, {"id": "a", "question": "a", "answer": 1}, {"id": "\ud83d", "question": "b", "answer": 2})
+    assert [p.id for p in read(made(path=path, strict=False), store)] == ["a", "1"]
+    assert "2 of 2 rows are used; cells without text, read as empty: 1 x id" in caplog.text
+    with pytest.raises(DataError, match="line 2, field 'id': lone surrogate"):
+        stage.problems(made(path=path), store)
+
+
+def test_published_set_of_unreadable_gold_answers_is_an_error(store: ArtifactStore, tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"question": "a", "answer": "blue"})
+    with pytest.raises(DataError, match=r"no usable row \(1 x .*cannot read the gold answer \(first: line 1\)\)"):
+        stage.problems(made(path=path, strict=False), store)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 import json
+import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, text_fields
+from cotpress.data import rows as rows_module
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, reasons, text_fields
 from cotpress.errors import ConfigError, DataError
 
 GOOD = {"id": "a", "question": "1 + 1?", "thinking": "It is 2.", "response": "2", "answer": "2"}
@@ -79,6 +82,79 @@ def test_strict_names_file_line_field_got_and_allowed(
     assert reason in message
     assert "Got: " in message
     assert "Allowed: " in message
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"), (0, "0"), (-3, "-3"), (0.5, "0.5"), (5.0, "5"), (-0.0, "0"), (1e-7, "1e-07"), (1e22, "1e+22"),
+        (True, "true"), (False, "false"), (2**70, str(2**70)), ("07", "07"),
+    ],
+)  # fmt: skip
+def test_numbers_and_truth_values_are_read_as_text(tmp_path: Path, value: Any, text: str) -> None:
+    rows = reader(write(tmp_path, line(id=value, answer=value, response=value)), strict=True)
+    assert list(rows) == [{**GOOD, "id": text, "answer": text, "response": text}]
+
+
+@pytest.mark.parametrize("null", [None, float("nan")])
+def test_null_is_empty_only_where_a_text_may_be_empty(tmp_path: Path, null: float | None) -> None:
+    path = write(tmp_path, line(answer=null, response=null), *(line(**{name: null}) for name in ("id", "thinking")))
+    rows = reader(path)
+    assert list(rows) == [{**GOOD, "answer": "", "response": ""}]
+    assert dict(rows.dropped) == {"wrong type of 'id'": 1, "wrong type of 'thinking'": 1}
+
+
+@pytest.mark.parametrize(
+    ("cells", "texts"),
+    [
+        (pa.array([5, None]), ["5", ""]),
+        (pa.array([5.0, None]), ["5", ""]),
+        (pa.array([0.5, float("nan")]), ["0.5", ""]),
+        (pa.array([True, None]), ["true", ""]),
+        (pa.array([Decimal("1.50"), Decimal("100.00")]), ["1.5", "100"]),
+        (pa.nulls(2), ["", ""]),
+        (pa.array([18446744073709551615, 0], type=pa.uint64()), ["18446744073709551615", "0"]),
+    ],
+)
+def test_parquet_numbers_are_read_as_text(tmp_path: Path, cells: pa.Array, texts: list[str]) -> None:
+    rows = reader(parquet(tmp_path, **{**columns(), "answer": cells}), strict=True)
+    assert [row["answer"] for row in rows] == texts
+
+
+def test_first_place_of_every_reason_is_known(tmp_path: Path) -> None:
+    rows = reader(write(tmp_path, line(), line(), b"", line(), line(id="b", thinking="")))
+    assert len(list(rows)) == 1
+    assert rows.first == {"duplicate id": "line 2", "empty thinking": "line 5"}
+    assert reasons(rows.dropped, rows.first) == "2 x duplicate id (first: line 2), 1 x empty thinking (first: line 5)"
+
+
+def test_text_over_the_limit_is_dropped_with_its_reason(tmp_path: Path) -> None:
+    limit = rows_module.MAX_TEXT_BYTES
+    long = [line(thinking="a" * (limit + 1)), line(id="b", response="\u00fc" * (limit // 2 + 1))]
+    rows = reader(write(tmp_path, *long, line(id="c", thinking="a" * limit)))
+    assert [row["id"] for row in rows] == ["c"]
+    assert set(rows.dropped) == {f"text over {limit:,} bytes in '{name}'" for name in ("thinking", "response")}
+
+
+def test_line_over_the_limit_is_skipped_without_reading_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "MAX_LINE_BYTES", 120)
+    long = line(id="x", thinking="a" * 1000)
+    rows = reader(write(tmp_path, long, line(id="b"), line(id="y", other="a" * 120), line(id="c", other="b")))
+    assert [row["id"] for row in rows] == ["b", "c"]
+    assert (dict(rows.dropped), rows.first) == ({"line too long": 2}, {"line too long": "line 1"})
+
+
+def test_home_folder_and_special_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, line())
+    assert len(list(reader(Path("~/rows.jsonl")))) == 1
+    with pytest.raises(ConfigError, match="'~nobody-here/x.jsonl' does not exist"):
+        reader(Path("~nobody-here/x.jsonl"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(ConfigError, match="is no regular file"):
+        reader(tmp_path / "pipe.jsonl")
 
 
 def test_blank_lines_and_byte_order_mark_are_ignored(tmp_path: Path) -> None:
@@ -250,6 +326,45 @@ def test_misspelt_column_names_the_nearest(tmp_path: Path, name: str) -> None:
 def test_column_that_is_compressed_is_not_read_twice() -> None:
     assert [f.name for f in text_fields("question")] == ["id", "question", "response", "answer"]
     assert [f.required for f in text_fields("question")] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_utf_16_is_one_message(tmp_path: Path, encoding: str, name: str) -> None:
+    (tmp_path / name).write_bytes(line().decode().encode(encoding))
+    with pytest.raises(DataError, match=r"UTF-16, allowed: UTF-8|no usable row|is empty|cannot be read as csv"):
+        list(reader(tmp_path / name))
+
+
+def test_csv_rows_are_read_by_their_header(tmp_path: Path) -> None:
+    text = '\ufeffid,question,thinking,response,answer\r\n7,"a\n""b""",so,,5\r\n8,q\r\n'
+    (tmp_path / "rows.csv").write_text(text, encoding="utf-8", newline="")
+    rows = reader(tmp_path / "rows.csv")
+    assert list(rows) == [{"id": "7", "question": 'a\n"b"', "thinking": "so", "response": "", "answer": "5"}]
+    assert rows.first == {"wrong type of 'thinking'": "row 2"}
+
+
+def test_column_names_that_cannot_be_printed_are_escaped(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        list(reader(write(tmp_path, b'{"\\ud800thinking": 1}')))
+    str(caught.value).encode()
+
+
+def test_parquet_column_that_stands_twice_is_no_traceback(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"])] * 6, names=["id", "question", "thinking", "response", "answer", "id"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert len(list(reader(tmp_path / "rows.parquet"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [(["a\ud800"], "lone surrogate in 'steps'"), ([{"x": ["b\0"]}], "NUL character in 'steps'")],
+)
+def test_texts_inside_lists_are_checked(tmp_path: Path, steps: list[Any], reason: str) -> None:
+    path = write(tmp_path, b'{"id": 1, "steps": ["a"]}', json.dumps({"id": 2, "steps": steps}).encode())
+    rows = RowReader(path, (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="k")
+    assert len(list(rows)) == 1
+    assert dict(rows.dropped) == {reason: 1}
 
 
 def test_lists_are_checked_as_lists(tmp_path: Path) -> None:
