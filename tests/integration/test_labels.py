@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
-from cotpress.errors import ConfigError, DataError
+from cotpress.errors import ConfigError
 from cotpress.records import ScoredTrace, ValuableTrace
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression, Flow

@@ -152,7 +152,7 @@ def _told(matched: Sequence[Match], facts: Mapping[str, Any], benchmark: str, gr
     for match in matched:
         if match.kind not in counts:
             num_traces, num_problems = (facts[f"matched_{name}s"].get(match.kind, 0) for name in ("trace", "problem"))
-            example = f"{ascii(match.trace)} and {ascii(match.problem)}"
+            example = f"{match.trace!a} and {match.problem!a}"
             counts[match.kind] = f"{match.kind} {num_traces} with {num_problems} problems (e.g. {example})"
     shown = ", ".join(counts[kind] for kind in REMOVED if kind in counts)
     fate = f"left out; {group}.decontaminate=false keeps them" if remove else "kept"
@@ -180,9 +180,7 @@ def overlap(traces: Artifact, problems: Artifact, prompt: str, store: ArtifactSt
 
     def produce(folder: Path) -> Summary:
         texts = read_records(traces.file(TRACES_FILE), Trace)
-        asked = [
-            _without(problem, before, after) for problem in read_records(problems.file(PROBLEMS_FILE), Problem)
-        ]
+        asked = [_without(problem, before, after) for problem in read_records(problems.file(PROBLEMS_FILE), Problem)]
         found = matches(texts, asked)
         write_records(folder / MATCHES_FILE, found, Match)
         facts: dict[str, Any] = {"traces": len(texts), "problems": len(asked)}

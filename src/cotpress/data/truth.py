@@ -111,9 +111,13 @@ def thought_anchors(reader: RowReader, importance: Importance) -> Iterator[Measu
         chunks: list[Any] = row["chunks"]
         thinking, _, response = row["solution"].partition("</think>")
         if not all(isinstance(c, dict) and isinstance(c.get("chunk"), str) for c in chunks):
-            reader.drop("a chunk without text", field="chunks", got="another type", allowed="objects with a text, chunk")
+            reader.drop(
+                "a chunk without text", field="chunks", got="another type", allowed="objects with a text, chunk"
+            )
         elif not all(_is_number(c.get(measure)) for c in chunks):
-            reader.drop(f"a chunk without {measure}", field="chunks", got="no number", allowed="a finite number in each")
+            reader.drop(
+                f"a chunk without {measure}", field="chunks", got="no number", allowed="a finite number in each"
+            )
         elif (ranges := locate(thinking, [c["chunk"] for c in chunks])) is None:
             reader.drop(
                 "a chunk that is not in the thinking", field="chunks", got="another text or order",

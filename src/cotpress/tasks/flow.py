@@ -224,7 +224,7 @@ class Flow(Compression[TrainConfig]):
         )
 
     def find_problems(self) -> None:
-        """Read benchmark and labelled traces, so that an error in them comes before any training: missing labels too."""
+        """Read benchmark and labelled traces, so that an error in them (no labels, for instance) precedes training."""
         c = self._config
         problems(c.benchmark, self.store)
         labelled = c.data if c.labelled is None else c.labelled

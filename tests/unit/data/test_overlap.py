@@ -56,7 +56,11 @@ def kind(asked: str, learned: str) -> str | None:
         (LONG, LONG[: LONG.index(" On Tuesday")], NGRAM),
         (LONG, LONG.replace("sheep", "goats").replace("Tuesday", "Friday").replace("many", "much"), None),
         (LONG, "How many sheep does the farmer have at the end of the year?", None),
-        ("小明有8个苹果，他吃了3个，又买了5个，现在有几个苹果？", "请问：小明有8个苹果，他吃了3个，又买了5个，然后呢？", NGRAM),
+        (
+            "小明有8个苹果,他吃了3个,又买了5个,现在有几个苹果?",
+            "请问:小明有8个苹果,他吃了3个,又买了5个,然后呢?",
+            NGRAM,
+        ),
         ("???", "!!!", None),
         ("", "", None),
     ],
@@ -75,7 +79,9 @@ def test_runs_of_words_in_several_problems_are_phrases() -> None:
 
 
 def test_every_pair_of_a_repeated_problem_is_found() -> None:
-    found = matches([trace(LONG, "a"), trace("Other?", "b"), trace(LONG.lower(), "c")], [problem(LONG, i) for i in "pq"])
+    found = matches(
+        [trace(LONG, "a"), trace("Other?", "b"), trace(LONG.lower(), "c")], [problem(LONG, i) for i in "pq"]
+    )
     assert [(m.trace, m.problem, m.kind) for m in found] == [
         ("a", "p", EXACT), ("a", "q", EXACT), ("c", "p", NORMALIZED), ("c", "q", NORMALIZED),
     ]  # fmt: skip
@@ -147,7 +153,9 @@ def benchmark(store: ArtifactStore, *rows: Problem) -> Artifact:
     return store.build("benchmark", {"rows": [r.id + r.question for r in rows]}, produce)
 
 
-def checked(store: ArtifactStore, made: Artifact, asked: Artifact, *, remove: bool = True, prompt: str = "") -> Artifact:
+def checked(
+    store: ArtifactStore, made: Artifact, asked: Artifact, *, remove: bool = True, prompt: str = ""
+) -> Artifact:
     found = overlap(made, asked, prompt or "{question}", store)
     return decontaminated(made, found, store, group="data", name="mine", benchmark="test", remove=remove)
 
@@ -225,4 +233,7 @@ def test_split_of_a_source_stays(store: ArtifactStore, monkeypatch: pytest.Monke
     artifact = stage.traces(config, store)
     assert [t.id for t in read_records(artifact.file(TRACES_FILE), Trace) if t.split == "validation"] == ["7"]
     assert (artifact.facts["train"], artifact.facts["validation"]) == (9, 1)
-    assert {t.split for t in stage.split([dataclasses.replace(t, split="train") for t in rows], 0.5)} == {"train", "validation"}
+    assert {t.split for t in stage.split([dataclasses.replace(t, split="train") for t in rows], 0.5)} == {
+        "train",
+        "validation",
+    }

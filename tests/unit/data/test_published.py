@@ -232,7 +232,15 @@ def test_odd_row_of_a_published_file_is_one_message_or_dropped_with_its_reason(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n \n", b"\xef\xbb\xbf", b"\xff\xfe{\x00}\x00", b"\xfe\xff\x00{\x00}", b"\0" * 100, b'{"question": "a"}\r{"b": 1}'],
+    [
+        b"",
+        b"\n \n",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe{\x00}\x00",
+        b"\xfe\xff\x00{\x00}",
+        b"\0" * 100,
+        b'{"question": "a"}\r{"b": 1}',
+    ],
 )
 @pytest.mark.parametrize("strict", [True, False])
 def test_published_file_without_a_row_is_one_message(

@@ -150,7 +150,7 @@ def test_home_folder_and_special_files(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path, line())
     assert len(list(reader(Path("~/rows.jsonl")))) == 1
-    with pytest.raises(ConfigError, match="'~nobody-here/x.jsonl' does not exist"):
+    with pytest.raises(ConfigError, match=r"'~nobody-here/x\.jsonl' does not exist"):
         reader(Path("~nobody-here/x.jsonl"))
     os.mkfifo(tmp_path / "pipe.jsonl")
     with pytest.raises(ConfigError, match="is no regular file"):
@@ -351,7 +351,9 @@ def test_column_names_that_cannot_be_printed_are_escaped(tmp_path: Path) -> None
 
 
 def test_parquet_column_that_stands_twice_is_no_traceback(tmp_path: Path) -> None:
-    table = pa.Table.from_arrays([pa.array(["a"])] * 6, names=["id", "question", "thinking", "response", "answer", "id"])
+    table = pa.Table.from_arrays(
+        [pa.array(["a"])] * 6, names=["id", "question", "thinking", "response", "answer", "id"]
+    )
     pq.write_table(table, tmp_path / "rows.parquet")
     assert len(list(reader(tmp_path / "rows.parquet"))) == 1
 

@@ -1,5 +1,6 @@
 """Settings of the validation during training, which the flow derives from data and benchmark."""
 
+import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -12,7 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.answers import Extractor
 from cotpress.config import TrainConfig, register_schemas, to_objects
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, DataError
 from cotpress.evaluation import stage
 from cotpress.evaluation.protocol import Protocol
 from cotpress.modeling.loading import load_tokenizer
@@ -119,3 +120,70 @@ def test_offload_on_the_single_device_of_a_machine_is_refused_before_any_work(ta
     ):
         flow.Scoring(config, tracker)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Iterator[Tracker]:
+    with closing(Tracker(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    row = {"thinking": "So it is.", "response": "", "answer": 1}
+    path.write_text("".join(json.dumps({"id": i, "question": f"q{i}", **row}) + "\n" for i in range(10)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["scorer=cts"], "the data has no labels"),
+        (["scorer=tokenskip"], "the data has no labels"),
+        (["scorer=cts", "distill=overlap"], "every response is empty"),
+        (["scorer=cts", "data@labelled=jsonl", "labelled.path=${data.path}"], "the data has no labels"),
+        (["scorer=cts", "data=self_written"], "the data has no labels"),
+    ],
+)
+def test_missing_labels_are_found_when_the_file_is_read(
+    rows: Path, tmp_path: Path, tracker: Tracker, settings: list[str], message: str
+) -> None:
+    config = _composed("model=tiny", f"output_root={tmp_path}/out", "data=jsonl", f"data.path={rows}", *settings)
+    with pytest.raises(DataError, match=message):
+        flow.Flow(config, tracker).find_problems()
+    assert {p.name for p in (tmp_path / "out" / "artifacts").iterdir()} <= {"benchmark", "data", "overlap", ".partial"}
+
+
+@pytest.mark.parametrize("settings", [["scorer=random"], ["scorer=cts", "reference=none"]])
+def test_data_without_labels_suffice_where_nothing_learns_from_them(
+    rows: Path, tmp_path: Path, tracker: Tracker, settings: list[str]
+) -> None:
+    config = _composed("model=tiny", f"output_root={tmp_path}/out", "data=jsonl", f"data.path={rows}", *settings)
+    flow.Flow(config, tracker).find_problems()
+
+
+@pytest.mark.parametrize("group", ["data", "labelled"])
+def test_questions_of_the_benchmark_are_not_trained_on(
+    rows: Path, tmp_path: Path, tracker: Tracker, group: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = tmp_path / "benchmark.jsonl"
+    asked.write_text('{"id": 1, "question": "Q3", "answer": 1}\n{"id": 2, "question": "other", "answer": null}\n')
+    config = _composed(
+        "model=tiny", f"output_root={tmp_path}/out", "scorer=random", f"data@{group}=jsonl", f"{group}.path={rows}",
+        "benchmark=jsonl", f"benchmark.path={asked}",
+    )  # fmt: skip
+    made = flow.Flow(config, tracker)
+    made.find_problems()
+    traces = made.labelled_traces if group == "labelled" else made.data
+    assert [t.id for t in read_records(traces.file("traces.parquet"), Trace)] == [str(i) for i in range(10) if i != 3]
+    assert f"{group}=jsonl: 1 of 10 traces overlap with the 1 problems of benchmark=benchmark" in caplog.text
+    assert "benchmark=jsonl: 1 of 2 rows are used; 1 lost" in caplog.text
+    label = "overlap" if group == "data" else "overlap (labelled)"
+    record = made.stages[label]
+    assert record.facts["matched_traces"] == {"normalized": 1}
+    records = {stage.artifact: stage for stage in made.stages.values()}
+    assert records[traces.key].dropped == {"question of the benchmark (normalized)": 1}
+    assert (made.problems.key, made.stages["benchmark"].dropped) == (
+        made.stages["benchmark"].artifact, {"wrong type of 'answer'": 1},
+    )  # fmt: skip
