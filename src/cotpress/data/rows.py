@@ -35,6 +35,8 @@ MAX_LINE_BYTES = 16 * MAX_TEXT_BYTES
 """Longest line of a .jsonl file, columns that are ignored included."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
+_Rows = Iterator[tuple[int, bytes | Mapping[str, Any]]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
@@ -203,9 +205,11 @@ class RowReader:
     def _suffix(self) -> str:
         return self._path.suffix.lower()
 
-    def _rows(self) -> Iterator[tuple[int, bytes | Mapping[str, Any]]]:
+    def _rows(self) -> _Rows:
         """Number and content of every row: the line of a .jsonl file, or the values by column."""
-        read = {".jsonl": self._lines, ".parquet": self._parquet_rows, ".csv": self._csv_rows}[self._suffix]
+        readers: dict[str, Callable[[], _Rows]] = {
+            ".jsonl": self._lines, ".parquet": self._parquet_rows, ".csv": self._csv_rows,
+        }  # fmt: skip
         try:
             with self._path.open("rb") as handle:
                 if handle.read(2) in _UTF_16:
@@ -213,7 +217,7 @@ class RowReader:
                         f"{self._key}: '{self._path}' is UTF-16, allowed: UTF-8. "
                         f"Fix: iconv -f UTF-16 -t UTF-8 '{self._path}'"
                     )
-            yield from read()
+            yield from readers[self._suffix]()
         except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
             raise DataError(f"{self._key}: '{self._path}' cannot be read as {self._suffix[1:]}: {error}") from error
 

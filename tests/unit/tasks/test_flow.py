@@ -143,7 +143,6 @@ def rows(tmp_path: Path) -> Path:
         (["scorer=tokenskip"], "the data has no labels"),
         (["scorer=cts", "distill=overlap"], "every response is empty"),
         (["scorer=cts", "data@labelled=jsonl", "labelled.path=${data.path}"], "the data has no labels"),
-        (["scorer=cts", "data=self_written"], "the data has no labels"),
     ],
 )
 def test_missing_labels_are_found_when_the_file_is_read(
@@ -156,6 +155,12 @@ def test_missing_labels_are_found_when_the_file_is_read(
 
 
 @pytest.mark.parametrize("settings", [["scorer=random"], ["scorer=cts", "reference=none"]])
+def test_self_written_data_are_not_written_for_labels_that_they_lack(tmp_path: Path, tracker: Tracker) -> None:
+    config = _composed("model=tiny", f"output_root={tmp_path}/out", "data=self_written", "scorer=cts")
+    with pytest.raises(DataError, match="the data has no labels"):
+        flow.Flow(config, tracker).find_problems()
+
+
 def test_data_without_labels_suffice_where_nothing_learns_from_them(
     rows: Path, tmp_path: Path, tracker: Tracker, settings: list[str]
 ) -> None:
@@ -170,7 +175,8 @@ def test_questions_of_the_benchmark_are_not_trained_on(
     asked = tmp_path / "benchmark.jsonl"
     asked.write_text('{"id": 1, "question": "Q3", "answer": 1}\n{"id": 2, "question": "other", "answer": null}\n')
     config = _composed(
-        "model=tiny", f"output_root={tmp_path}/out", "scorer=random", f"data@{group}=jsonl", f"{group}.path={rows}",
+        "model=tiny", f"output_root={tmp_path}/out", "scorer=random",
+        "data=jsonl" if group == "data" else "data@labelled=jsonl", f"{group}.path={rows}",
         "benchmark=jsonl", f"benchmark.path={asked}",
     )  # fmt: skip
     made = flow.Flow(config, tracker)
