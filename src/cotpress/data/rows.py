@@ -230,11 +230,12 @@ class RowReader:
                 rest = line
                 while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
                     rest = handle.readline(MAX_LINE_BYTES + 1)
-                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                line = line.removeprefix(codecs.BOM_UTF8)  # also inside a file that is put together from several
                 if line.strip():
                     yield number, line
 
     def _csv_rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        csv.field_size_limit(MAX_LINE_BYTES)
         with self._path.open(encoding="utf-8-sig", newline="") as handle:
             yield from enumerate(csv.DictReader(handle, strict=True), start=1)
 
@@ -414,6 +415,8 @@ def _kind(value: object) -> str:
     """Name of a value's type in its file format."""
     if isinstance(value, pa.Scalar):
         return str(value.type)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
 

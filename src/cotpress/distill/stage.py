@@ -92,18 +92,6 @@ def _each(part_of: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Extrac
     return ranges, Summary(num_rows=len(ranges), dropped={"no valuable part": lost} if lost else {})
 
 
-def check_usable(config: DistillConfig, traces: Artifact | None) -> None:
-    """Check that the training traces have the labels or responses that the extractor needs, before any model is loaded.
-
-    None stands for traces that the model has yet to write: they have responses and no labels.
-
-    Raises:
-        DataError: None of them has any.
-    """
-    if traces is not None or config.extractor is Extractor.labels:
-        _check_usable(config.extractor, [] if traces is None else training_traces(traces))
-
-
 def _check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
     if extractor is Extractor.labels and not any(trace.spans for trace in traces):
         raise DataError(

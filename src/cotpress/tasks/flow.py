@@ -18,7 +18,7 @@ from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
 from cotpress.devices.config import offload_error
 from cotpress.devices.launch import num_local_devices, set_up_torch
-from cotpress.distill.stage import check_usable, distill
+from cotpress.distill.stage import distill
 from cotpress.errors import ConfigError
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
@@ -77,9 +77,10 @@ class Scoring(Generic[ScoringT]):
     @cached_property
     def data(self) -> Artifact:
         """Training and validation traces of the group `data`."""
-        return self._kept("data", self._traces(self._config.data, "data"))
+        return self._kept("data", self.read(self._config.data, "data"))
 
-    def _traces(self, data: DataConfig, group: str) -> Artifact:
+    def read(self, data: DataConfig, group: str) -> Artifact:
+        """The traces of a source, which stands at the place `group` of the configuration."""
         return traces(data, self.store, model=self._config.model, trainer=self._config.trainer, group=group)
 
     @cached_property
@@ -102,7 +103,7 @@ class Scoring(Generic[ScoringT]):
                 NUM_LABELLED_TRACES,
             )
             labelled = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=self._config.seed)
-        return self._kept("data", self._traces(labelled, "labelled"), part="labelled")
+        return self._kept("data", self.read(labelled, "labelled"), part="labelled")
 
     @cached_property
     def distilled(self) -> Artifact:
@@ -213,10 +214,10 @@ class Flow(Compression[TrainConfig]):
         """The benchmark's problems."""
         return self._kept("benchmark", problems(self._config.benchmark, self.store))
 
-    def _traces(self, data: DataConfig, group: str) -> Artifact:
+    def read(self, data: DataConfig, group: str) -> Artifact:
         """Traces of a group, without those whose question is in the benchmark."""
         benchmark = self._config.benchmark
-        made = super()._traces(data, group)
+        made = super().read(data, group)
         found = overlap(made, problems(benchmark, self.store), benchmark.prompt, self.store)
         self._kept("overlap", found, part="" if group == "data" else group)
         return decontaminated(
@@ -224,15 +225,12 @@ class Flow(Compression[TrainConfig]):
         )
 
     def find_problems(self) -> None:
-        """Read benchmark and labelled traces, so that an error in them (no labels, for instance) precedes training."""
-        c = self._config
-        problems(c.benchmark, self.store)
-        labelled = c.data if c.labelled is None else c.labelled
+        """Read benchmark and labelled traces, so that an error in them comes before any training."""
+        problems(self._config.benchmark, self.store)
+        labelled = self._config.labelled
         # Self-written traces take a model hours, so they are made only when they are needed.
-        traces = None if isinstance(labelled, SelfWrittenDataConfig) else self.labelled_traces
-        trains = c.scorer.needs_reference and c.reference.exists and not isinstance(c.reference, SavedReferenceConfig)
-        if trains or c.scorer.needs_labels:
-            check_usable(c.distill, traces)
+        if labelled is not None and not isinstance(labelled, SelfWrittenDataConfig):
+            self.read(labelled, "labelled")
 
     def student(self, system: System, compressed: Artifact) -> Artifact:
         """The student trained on these compressed traces."""

@@ -195,10 +195,10 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
 
 
 def find_saved(folder: Path) -> TrainedWeights:
-    """The weights of a saved reference model; `ConfigError` without the folder, `ModelError` without weights in it."""
+    """The weights of a saved reference model; `ModelError` if there are none."""
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
+        raise ModelError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
     if (weights := TrainedWeights.below(folder)) is not None:
         return weights
     raise ModelError(

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.answers import Extractor
 from cotpress.config import TrainConfig, register_schemas, to_objects
-from cotpress.errors import ConfigError, DataError
+from cotpress.errors import ConfigError
 from cotpress.evaluation import stage
 from cotpress.evaluation.protocol import Protocol
 from cotpress.modeling.loading import load_tokenizer
@@ -136,38 +136,6 @@ def rows(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["scorer=cts"], "the data has no labels"),
-        (["scorer=tokenskip"], "the data has no labels"),
-        (["scorer=cts", "distill=overlap"], "every response is empty"),
-        (["scorer=cts", "data@labelled=jsonl", "labelled.path=${data.path}"], "the data has no labels"),
-    ],
-)
-def test_missing_labels_are_found_when_the_file_is_read(
-    rows: Path, tmp_path: Path, tracker: Tracker, settings: list[str], message: str
-) -> None:
-    config = _composed("model=tiny", f"output_root={tmp_path}/out", "data=jsonl", f"data.path={rows}", *settings)
-    with pytest.raises(DataError, match=message):
-        flow.Flow(config, tracker).find_problems()
-    assert {p.name for p in (tmp_path / "out" / "artifacts").iterdir()} <= {"benchmark", "data", "overlap", ".partial"}
-
-
-@pytest.mark.parametrize("settings", [["scorer=random"], ["scorer=cts", "reference=none"]])
-def test_self_written_data_are_not_written_for_labels_that_they_lack(tmp_path: Path, tracker: Tracker) -> None:
-    config = _composed("model=tiny", f"output_root={tmp_path}/out", "data=self_written", "scorer=cts")
-    with pytest.raises(DataError, match="the data has no labels"):
-        flow.Flow(config, tracker).find_problems()
-
-
-def test_data_without_labels_suffice_where_nothing_learns_from_them(
-    rows: Path, tmp_path: Path, tracker: Tracker, settings: list[str]
-) -> None:
-    config = _composed("model=tiny", f"output_root={tmp_path}/out", "data=jsonl", f"data.path={rows}", *settings)
-    flow.Flow(config, tracker).find_problems()
-
-
 @pytest.mark.parametrize("group", ["data", "labelled"])
 def test_questions_of_the_benchmark_are_not_trained_on(
     rows: Path, tmp_path: Path, tracker: Tracker, group: str, caplog: pytest.LogCaptureFixture
@@ -180,7 +148,6 @@ def test_questions_of_the_benchmark_are_not_trained_on(
         "benchmark=jsonl", f"benchmark.path={asked}",
     )  # fmt: skip
     made = flow.Flow(config, tracker)
-    made.find_problems()
     traces = made.labelled_traces if group == "labelled" else made.data
     assert [t.id for t in read_records(traces.file("traces.parquet"), Trace)] == [str(i) for i in range(10) if i != 3]
     assert f"{group}=jsonl: 1 of 10 traces overlap with the 1 problems of benchmark=benchmark" in caplog.text
