@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
-from cotpress.errors import ConfigError, DataError
+from cotpress.errors import ConfigError
 from cotpress.records import ScoredTrace, ValuableTrace
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression, Flow
@@ -102,7 +102,7 @@ def test_missing_labelled_file_is_named_before_training(folder: Path, tracker: T
     overrides = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
     config = to_objects(compose("train", overrides=overrides))
     assert isinstance(config, TrainConfig)
-    with pytest.raises(DataError, match=r"labelled\.path: '/nowhere\.jsonl' does not exist"):
+    with pytest.raises(ConfigError, match=r"labelled\.path: '/nowhere\.jsonl' does not exist"):
         Flow(config, tracker).find_problems()
     assert not (folder / "missing" / "artifacts" / "sft").exists()
 

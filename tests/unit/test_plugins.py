@@ -275,6 +275,30 @@ def test_the_content_of_files_in_path_fields_is_part_of_the_identity(
     assert (keys[0] != keys[1]) == part_of_the_key
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "test"}, r"record 1: got split='test', allowed: train or validation"),
+        ({"thinking": "a\ud800"}, r"record 1: lone surrogate in thinking"),
+        ({"response": "a\0"}, r"record 1: NUL character in response"),
+        ({"question": "a" * 1_000_001}, r"record 1: text over 1,000,000 bytes in question"),
+    ],
+)
+def test_unusable_record_of_a_source_is_one_message(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    settings = _settings(DataConfig)
+    register_data("odd", settings)(lambda _: [_trace(0, **changes)])
+    with pytest.raises(DataError, match=message):
+        traces(settings(name="odd"), ArtifactStore(tmp_path))
+
+
+def test_split_of_a_source_is_respected(tmp_path: Path) -> None:
+    settings = _settings(DataConfig)
+    splits = ["train", "validation", "train", "train"]
+    register_data("parted", settings)(lambda _: [_trace(i, split=split) for i, split in enumerate(splits)])
+    artifact = traces(settings(name="parted", validation_fraction=0.5), ArtifactStore(tmp_path))
+    assert (artifact.facts["train"], artifact.facts["validation"]) == (3, 1)
+
+
 def test_strict_is_part_of_the_identity_of_a_source(tmp_path: Path) -> None:
     settings = _settings(DataConfig)
     register_data("mine", settings)(lambda config: [_trace(0)])

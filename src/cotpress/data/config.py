@@ -27,7 +27,9 @@ class DataConfig:
     limit: Count | None = None
     """Number of usable rows to read; null reads all."""
     strict: bool = False
-    """Stop at the first bad row instead of dropping and counting it."""
+    """Stop at the first bad row of a file instead of dropping and counting it."""
+    decontaminate: bool = True
+    """Leave out traces whose question is one of the benchmark's (`train.py`); false only reports them."""
 
     @property
     def extractor(self) -> Extractor:
@@ -53,10 +55,10 @@ class PlantedDataConfig(DataConfig):
 
 @dataclass(kw_only=True, slots=True)
 class JsonlDataConfig(DataConfig):
-    """Rows `id, question, thinking, response, answer` from .jsonl or .parquet files."""
+    """Rows `id, question, thinking, response, answer` of your own file."""
 
     path: InputPath = MISSING
-    """File to read."""
+    """File to read: .jsonl, .parquet or .csv."""
     field: str | None = None
     """Column whose text is compressed instead of `thinking`. Such rows need only the columns that the scorer uses. All
     of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
@@ -82,6 +84,8 @@ class BenchmarkConfig:
     """Name of the benchmark, shown in tables."""
     limit: Count | None = None
     """Number of problems to read; null reads all."""
+    strict: bool = False
+    """Stop at the first bad row of a file instead of dropping and counting it."""
     max_new_tokens: Count = MISSING
     """Generation budget per answer, in the student's tokens."""
     prompt: Annotated[str, Rule(lambda text: "{question}" in text, "a text with {question} in it")] = "{question}"
@@ -122,10 +126,10 @@ class PlantedQuestionsConfig(PlantedBenchmarkConfig):
 
 @dataclass(kw_only=True, slots=True)
 class JsonlBenchmarkConfig(BenchmarkConfig):
-    """Problems `id, question, answer` from your own .jsonl or .parquet file."""
+    """Problems `id, question, answer` from your own file."""
 
     path: InputPath = MISSING
-    """File to read."""
+    """File to read: .jsonl, .parquet or .csv."""
     unanswerable: bool = False
     """No question of the file has an answer (for instance because a premise is missing). The column `answer` is not
     read, and an output is right if it declines to answer."""
@@ -138,8 +142,11 @@ class JsonlBenchmarkConfig(BenchmarkConfig):
 
 @dataclass(kw_only=True, slots=True)
 class PublishedBenchmarkConfig(BenchmarkConfig):
-    """A published test set, from the hub or a local copy. A bad row is an error, because it shows another test set."""
+    """A published test set, from the hub or a local copy."""
 
+    strict: bool = True
+    """Stop at the first bad row, because a published set has none and this must be another file; false drops and counts
+    it."""
     hub: HubFile = field(default_factory=HubFile)
     """File on the hub."""
     path: InputPath | None = None
@@ -241,6 +248,8 @@ class TruthConfig:
     """Name of the truth, shown in tables."""
     limit: Count | None = None
     """Number of usable rows to read; null reads all."""
+    strict: bool = False
+    """Stop at the first bad row of a file instead of dropping and counting it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -275,7 +284,7 @@ class ThoughtAnchorsConfig(TruthConfig):
     """Sentences whose importance was measured by resampling."""
 
     path: InputPath = MISSING
-    """File to read, .jsonl."""
+    """File to read: .jsonl."""
     importance: Importance = Importance.counterfactual_importance_kl
     """Measure to use."""
 
@@ -294,6 +303,6 @@ class PrmbenchConfig(TruthConfig):
     """Solutions into which redundant steps were inserted."""
 
     path: InputPath = MISSING
-    """File to read, .jsonl."""
+    """File to read: .jsonl."""
     redundant: Redundant = Redundant.inserted
     """Definition of the redundant steps."""

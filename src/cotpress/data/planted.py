@@ -13,6 +13,7 @@ Data are deterministic by seed, no question comes twice, and training and evalua
 import hashlib
 import operator
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -194,7 +195,7 @@ ITEMS = ("apples", "books", "cards", "pens", "coins", "cookies", "stamps", "ball
 class Family(NamedTuple):
     """A kind of word problem; training data contain a held-out one only when it is named."""
 
-    draw: Callable[[random.Random, Level], Story]
+    draw: partial[Story]
     held_out: bool = False
 
 
@@ -334,6 +335,21 @@ def half_of(family: str, story: Story) -> Half:
     """
     digest = hashlib.sha256(f"{family}:{story.numbers}".encode()).digest()
     return Half.evaluation if digest[0] % 2 else Half.training
+
+
+def calculation(family: str, question: str) -> tuple[str, ...]:
+    """Start, operators and operands of a built-in question, as `Story.numbers` has them."""
+    scene: Scene = FAMILIES[family].draw.args[0]
+    losing = ["fewer", *(re.sub(r"\{\w+\}", "", clause).strip() for clause in scene.losses)]
+    parts: list[str] = []
+    for sentence in question.split(". "):
+        sign = "-" if any(clause in sentence for clause in losing) else "+"
+        parts += [part for number in re.findall(r"\d+", sentence) for part in (sign, number)]
+    if scene.groups:
+        parts[2:3] = ["*"]
+    if family == "compare":  # the first person's number is also added to the second's
+        parts[4:4] = ["+", *parts[1:2]]
+    return tuple(parts[1:])
 
 
 def settings_of(config: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig
+from cotpress.data.rows import text_problem
 from cotpress.errors import ConfigError, DataError
 from cotpress.plugins import add_choice
 from cotpress.records import Problem, Trace
@@ -25,21 +26,31 @@ _APPLIED_LATER = {f.name for base in (DataConfig, BenchmarkConfig) for f in fiel
 
 @dataclass(frozen=True, slots=True)
 class Source(Generic[R]):
-    """Source of records, which `open` gives; the counters are complete once the records are exhausted."""
+    """Source of records, which `open` gives; the counters are complete once the records are exhausted.
+
+    Attributes:
+        dropped: Number of dropped rows by reason.
+        emptied: Number of cells without text, read as empty, by column.
+        first: Place of the first dropped row by reason.
+    """
 
     identity: Mapping[str, Any]
     open: Callable[[], Iterable[R]]
     dropped: Counter[str] = field(default_factory=Counter)
     emptied: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+SPLITS = ("train", "validation")
 SOURCES: dict[type, Callable[[Any], Source[Any]]] = {}
 """Registered sources by the class of their settings."""
 
 
 def register_data(name: str, settings: type[DataConfig], identity: Identity | None = None) -> Callable[[F], F]:
     """Add the decorated function, settings to `Trace` records with unique ids, as the data source `data=NAME`.
+
+    Traces in the split `validation` stay in it, and `validation_fraction` then does not apply.
 
     Args:
         name: Name on the command line.
@@ -112,6 +123,11 @@ def _checked(name: str, config: Any, records: Iterable[Any] | None, kind: type[A
         for text, value in ((text, getattr(record, text)) for text in texts):
             if not isinstance(value, str):
                 raise DataError(f"{where}: {text} is of type {type(value).__name__}, allowed: str. Fix: {text}=str(..)")
+            if (problem := text_problem(value)) is not None:
+                reason, got, allowed = problem
+                raise DataError(f"{where}: {reason} in {text}. Got: {got}. Allowed: {allowed}")
+        if isinstance(record, Trace) and record.split not in SPLITS:
+            raise DataError(f"{where}: got split={record.split!r:.40}, allowed: {' or '.join(SPLITS)}")
         if record.id in ids:
             raise DataError(f"{where}: the id '{record.id}' is that of an earlier record. Fix: give each its own id")
         if isinstance(record, Problem) and record.extractor not in (Extractor.math.value, config.extractor.value):

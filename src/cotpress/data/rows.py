@@ -1,16 +1,20 @@
-"""Reads rows of a .jsonl or .parquet file and checks every field; bad rows are counted or, if strict, an error.
+"""Reads rows of a .jsonl, .parquet or .csv file and checks every field; bad rows are counted or, if strict, an error.
 
-A row is usable if it has all fields as Unicode strings (`id` may be a whole number), the required ones not blank, and
-an `id` that no earlier row has. Other columns are ignored. An optional field is read as empty if its value is not text.
-A field can also hold a list, whose items the caller checks.
+A row is usable if it has all fields as Unicode strings of at most `MAX_TEXT_BYTES`, the required ones not blank, and an
+`id` that no earlier row has. Numbers and truth values in the fields that may be short, such as `id` and `answer`, are
+read as text; null in a field that may be blank is empty. Other columns are ignored. An optional field is read as empty
+if its value is not text. A field can also hold a list, whose texts are checked as well.
 """
 
 import codecs
+import csv
+import decimal
 import itertools
 import json
+import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +22,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cotpress.errors import DataError, did_you_mean
+from cotpress.errors import ConfigError, DataError, did_you_mean
 
-SUFFIXES = (".jsonl", ".parquet")
+SUFFIXES = (".jsonl", ".parquet", ".csv")
 _NEARBY = 12
 """Most files of a folder that are named in a message."""
 BATCH_ROWS = 1024
 """Parquet rows in memory at the same time."""
+MAX_TEXT_BYTES = 1_000_000
+"""Longest text of a row, in bytes of UTF-8: a tokenizer needs 0.3 to 0.5 GB of memory for each million."""
+MAX_LINE_BYTES = 16 * MAX_TEXT_BYTES
+"""Longest line of a .jsonl file, columns that are ignored included."""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+_Rows = Iterator[tuple[int, bytes | Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +43,13 @@ class Field:
     """A column to read.
 
     Attributes:
-        name: Name of the column.
+        name: Name of the field.
         required: True if its text must not be blank, or its list not empty.
         optional: True if the column may be missing or hold something other than text; it is then read as empty, and a
-            missing `id` as `row-NUMBER`.
+            missing `id` by the reader's rule.
         is_list: True if it holds a list (.jsonl only).
+        is_short: True if a number or truth value is read as text.
+        columns: Names of the column, of which the first one present is read; empty: that of the field.
         without: Advice for a file without this column.
     """
 
@@ -44,22 +57,29 @@ class Field:
     required: bool
     optional: bool = False
     is_list: bool = False
+    is_short: bool = False
+    columns: Sequence[str] = ()
     without: str = ""
 
 
 TRACE_FIELDS = (
-    Field(name="id", required=True),
+    Field(name="id", required=True, is_short=True),
     Field(name="question", required=True),
     Field(name="thinking", required=True),
-    Field(name="response", required=False),
-    Field(name="answer", required=False),
+    Field(name="response", required=False, is_short=True),
+    Field(name="answer", required=False, is_short=True),
 )
 """The data contract of training rows."""
 
 PROBLEM_FIELDS = (
-    Field(name="id", required=True),
+    Field(name="id", required=True, is_short=True),
     Field(name="question", required=True),
-    Field(name="answer", required=True, without="questions that have none: benchmark.unanswerable=true"),
+    Field(
+        name="answer",
+        required=True,
+        is_short=True,
+        without="questions that have none: benchmark.unanswerable=true",
+    ),
 )
 """The data contract of benchmark rows."""
 
@@ -68,15 +88,19 @@ def text_fields(column: str) -> tuple[Field, ...]:
     """The data contract of rows whose text in `column` is compressed; the column, any but `id`, is read once."""
     others = ("question", "response", "answer")
     return (
-        Field(name="id", required=False, optional=True),
+        Field(name="id", required=False, optional=True, is_short=True),
         Field(name=column, required=True),
-        *(Field(name=name, required=False, optional=True) for name in others if name != column),
+        *(Field(name=name, required=False, optional=True, is_short=True) for name in others if name != column),
     )
 
 
-def reasons(dropped: Counter[str]) -> str:
-    """Numbers of dropped rows for a message, the most frequent reason first: `2 x wrong answer, 1 x no answer`."""
-    return ", ".join(f"{count} x {reason}" for reason, count in dropped.most_common())
+def reasons(dropped: Mapping[str, int], first: Mapping[str, str] | None = None) -> str:
+    """Numbers of dropped rows for a message, the most frequent reason first: `2 x wrong answer, 1 x no answer`.
+
+    `first` are the places of the first rows by reason, which are added: `2 x duplicate id (first: line 7)`.
+    """
+    places = {reason: f" (first: {place})" for reason, place in (first or {}).items()}
+    return ", ".join(f"{n} x {reason}{places.get(reason, '')}" for reason, n in Counter(dropped).most_common())
 
 
 class _BadRowError(Exception):
@@ -91,95 +115,153 @@ class RowReader:
     """Reads the usable rows of one file.
 
     Args:
-        path: A .jsonl or .parquet file.
+        path: A file with one of `SUFFIXES`; `~` stands for the home folder.
         fields: Columns to read; one of them is `id`.
         strict: Raise an error at the first bad row.
         key: Configuration key of the file, for messages.
+        unnamed: Id of a row without one, by its number.
+
+    Attributes:
+        dropped: Number of dropped rows by reason; complete once the rows are exhausted.
+        emptied: Number of rows, by field, whose value was not text and is read as empty.
+        first: Place of the first dropped row by reason, e.g. `line 3`.
 
     Raises:
-        DataError: The file does not exist or cannot be read, or its suffix is not one of `SUFFIXES`.
+        ConfigError: The file does not exist or may not be read, or its suffix is not one of `SUFFIXES`.
     """
 
-    def __init__(self, path: Path, fields: Sequence[Field], *, strict: bool, key: str) -> None:
-        self._path, self._fields, self._strict, self._key = path, fields, strict, key
+    def __init__(
+        self,
+        path: Path,
+        fields: Sequence[Field],
+        *,
+        strict: bool,
+        key: str,
+        unnamed: Callable[[int], str] = "row-{}".format,
+    ) -> None:
+        self._path, self._fields, self._strict, self._key = checked_path(path, key), fields, strict, key
+        self._unnamed = unnamed
         self.dropped: Counter[str] = Counter()
         self.emptied: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
         self._columns: set[str] = set()
-        if not path.is_file():
-            raise DataError(f"{key}: {_no_such_file(path, key)}")
-        if not os.access(path, os.R_OK):
-            raise DataError(f"{key}: '{path}' may not be read. Fix: change its permissions")
-        if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{key}: got '{path}', allowed: a file that ends in {' or '.join(SUFFIXES)}")
+        self._place = ""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Usable rows in file order: a string or a list per field.
 
-        Afterwards `dropped` counts the other rows by reason, and `emptied` counts, for each optional field, the rows
-        whose value was not text.
-
         Raises:
             DataError: The file has no usable row or not the format of its suffix; or a row is bad and `strict` is set.
         """
-        self.dropped.clear()
-        self.emptied.clear()
+        for count in (self.dropped, self.emptied, self.first):
+            count.clear()
         seen: set[str] = set()
         num_rows = 0
-        is_parquet = self._path.suffix.lower() == ".parquet"
-        for number, raw in self._parquet_rows() if is_parquet else self._lines():
+        for number, raw in self._rows():
             num_rows += 1
+            self._place = f"{'line' if self._suffix == '.jsonl' else 'row'} {number}"
             try:
                 values = _parsed(raw) if isinstance(raw, bytes) else raw
                 if not seen:  # the columns are named only if no row is usable
-                    self._columns.update(values)
+                    self._columns.update(map(_printable, values))
                 row = {field.name: self._value(values, field) for field in self._fields}
-                row["id"] = row["id"] or f"row-{number}"
+                row["id"] = row["id"] or self._unnamed(number)
                 if row["id"] in seen:
                     raise _BadRowError(
-                        "duplicate id", field="id", got=repr(row["id"]), allowed="an id that no earlier row has"
+                        "duplicate id", field="id", got=repr(row["id"])[:60], allowed="an id that no earlier row has"
                     )
             except _BadRowError as bad:
-                if self._strict:
-                    place = f"{'row' if is_parquet else 'line'} {number}"
-                    field = "" if bad.field is None else f", field '{bad.field}'"
-                    raise DataError(
-                        f"'{self._path}', {place}{field}: {bad.reason}. Got: {bad.got}. Allowed: {bad.allowed}. "
-                        "Fix: correct the row, or drop and count such rows with data.strict=false."
-                    ) from None
-                self.dropped[bad.reason] += 1
+                self.drop(bad.reason, field=bad.field, got=bad.got, allowed=bad.allowed)
             else:
                 seen.add(row["id"])
                 yield row
         if not seen:
             raise DataError(self._nothing_usable(num_rows))
 
+    def drop(self, reason: str, *, got: str, allowed: str, field: str | None = None) -> None:
+        """Count the row that was read last as dropped; if `strict` raise an error that names it.
+
+        Callers with rules of their own drop rows by it, too.
+
+        Raises:
+            DataError: `strict` is set.
+        """
+        if self._strict:
+            group = self._key.partition(".path")[0].partition(".hub")[0]
+            place = self._place if field is None else f"{self._place}, field '{field}'"
+            raise DataError(
+                f"'{self._path}', {place}: {reason}. Got: {got}. Allowed: {allowed}. "
+                f"Fix: correct the row, or drop and count such rows with {group}.strict=false."
+            ) from None
+        self.dropped[reason] += 1
+        self.first.setdefault(reason, self._place)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def _suffix(self) -> str:
+        return self._path.suffix.lower()
+
+    def _rows(self) -> _Rows:
+        """Number and content of every row: the line of a .jsonl file, or the values by column."""
+        readers: dict[str, Callable[[], _Rows]] = {
+            ".jsonl": self._lines, ".parquet": self._parquet_rows, ".csv": self._csv_rows,
+        }  # fmt: skip
+        try:
+            with self._path.open("rb") as handle:
+                if handle.read(2) in _UTF_16:
+                    raise DataError(
+                        f"{self._key}: '{self._path}' is UTF-16, allowed: UTF-8. "
+                        f"Fix: iconv -f UTF-16 -t UTF-8 '{self._path}'"
+                    )
+            yield from readers[self._suffix]()
+        except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+            raise DataError(f"{self._key}: '{self._path}' cannot be read as {self._suffix[1:]}: {error}") from error
+
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         with self._path.open("rb") as handle:
-            for number, line in enumerate(handle, start=1):
-                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            for number in itertools.count(1):
+                line = handle.readline(MAX_LINE_BYTES + 1)
+                if not line:
+                    return
+                rest = line
+                while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                    rest = handle.readline(MAX_LINE_BYTES + 1)
+                line = line.removeprefix(codecs.BOM_UTF8)  # also inside a file that is put together from several
                 if line.strip():
                     yield number, line
 
+    def _csv_rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        csv.field_size_limit(MAX_LINE_BYTES)
+        with self._path.open(encoding="utf-8-sig", newline="") as handle:
+            yield from enumerate(csv.DictReader(handle, strict=True), start=1)
+
     def _parquet_rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        names = {field.name for field in self._fields}
+        names = {name for field in self._fields for name in _columns(field)}
         numbers = itertools.count(1)
-        try:
-            with pq.ParquetFile(self._path) as file:
-                self._columns.update(file.schema_arrow.names)
-                columns = [name for name in file.schema_arrow.names if name in names]
-                # Without any of the columns all are read, so that the rows are counted as bad ones.
-                for batch in file.iter_batches(BATCH_ROWS, columns=columns or None):
-                    values = {name: _cells(batch.column(name)) for name in columns}
-                    for index in range(batch.num_rows):
-                        yield next(numbers), {name: cells[index] for name, cells in values.items()}
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{self._key}: '{self._path}' cannot be read as parquet: {error}") from error
+        with pq.ParquetFile(self._path) as file:
+            self._columns.update(map(_printable, file.schema_arrow.names))
+            columns = [name for name in file.schema_arrow.names if name in names]
+            # Without any of the columns all are read, so that the rows are counted as bad ones.
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns or None):
+                values = {name: _cells(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+                for index in range(batch.num_rows):
+                    yield next(numbers), {name: cells[index] for name, cells in values.items()}
 
     def _value(self, values: Mapping[str, Any], field: Field) -> Any:
-        if field.optional and values.get(field.name) is None:
+        name = next((column for column in _columns(field) if column in values), None)
+        if field.optional and (name is None or _is_null(values[name])):
             return ""
         try:
-            return _checked(values, field)
+            if name is None:
+                kind = "a list" if field.is_list else "text"
+                present = f"the fields {', '.join(sorted(map(_printable, values))) or '(none)'}"
+                wanted = " or ".join(_columns(field))
+                raise _BadRowError(f"missing field '{wanted}'", field=field.name, got=present, allowed=kind)
+            return _checked(values[name], name, field)
         except _BadRowError:
             if self._strict or not field.optional:
                 raise
@@ -187,19 +269,48 @@ class RowReader:
             return ""
 
     def _nothing_usable(self, num_rows: int) -> str:
-        fields = ", ".join(field.name for field in self._fields)
+        fields = ", ".join(" or ".join(_columns(field)) for field in self._fields)
         if not num_rows:
             return f"{self._key}: '{self._path}' is empty. Allowed: one row per line with the fields {fields}"
-        message = f"{self._key}: '{self._path}' has no usable row among {num_rows} ({reasons(self.dropped)})."
+        found = reasons(self.dropped, self.first)
+        message = f"{self._key}: '{self._path}' has no usable row among {num_rows} ({found})."
         for field in self._fields:
-            if self.dropped[f"missing field '{field.name}'"] == num_rows:
+            wanted = " or ".join(_columns(field))
+            if self.dropped[f"missing field '{wanted}'"] == num_rows:
                 fix = f" Fix, {field.without}" if field.without else ""
-                return f"{message} It has no column '{field.name}'.{did_you_mean(field.name, self._columns)}{fix}"
+                return f"{message} It has no column '{wanted}'.{did_you_mean(field.name, self._columns)}{fix}"
         return f"{message} Allowed: the fields {fields}"
+
+
+def checked_path(path: Path, key: str) -> Path:
+    """The path of an existing, readable file with one of `SUFFIXES`; `~` stands for the home folder.
+
+    Raises:
+        ConfigError: There is no such file; `key` is the configuration key that names it.
+    """
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 (an unknown user stays as typed)
+    if not path.is_file():
+        raise ConfigError(f"{key}: {_no_such_file(path, key)}")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"{key}: '{path}' may not be read. Fix: change its permissions")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{key}: got '{path}', allowed: a file that ends in {_ENDS}")
+    return path
+
+
+def _columns(field: Field) -> Sequence[str]:
+    return field.columns or (field.name,)
+
+
+def _printable(name: object) -> str:
+    """A column name for messages, which cannot show lone surrogates."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def _parsed(line: bytes) -> Mapping[str, Any]:
     allowed = "one JSON object per line"
+    if len(line) > MAX_LINE_BYTES:
+        raise _BadRowError("line too long", got=f"over {MAX_LINE_BYTES:,} bytes", allowed="a shorter line")
     try:
         values = json.loads(_decoded(line))
     except (ValueError, RecursionError) as error:
@@ -217,38 +328,72 @@ def _decoded(text: bytes, field: str | None = None) -> str:
         raise _BadRowError("not UTF-8", field=field, got=got, allowed="UTF-8 text") from None
 
 
-def _checked(values: Mapping[str, Any], field: Field) -> Any:
-    """The text or list of one field; a `_BadRowError` if it breaks the rules of the module's docstring."""
-    name = field.name
+def _checked(value: Any, name: str, field: Field) -> Any:
+    """The text or list in the column `name`; a `_BadRowError` if it breaks the rules of the module's docstring."""
 
     def bad(reason: str, got: str, allowed: str) -> _BadRowError:
         return _BadRowError(reason, field=name, got=got, allowed=allowed)
 
-    kind = "a list" if field.is_list else "a string or a whole number" if name == "id" else "a string"
-    if name not in values:
-        present = f"the fields {', '.join(sorted(map(str, values))) or '(none)'}"
-        raise bad(f"missing field '{name}'", present, kind)
-    value = values[name]
-    if name == "id" and type(value) is int:
-        value = str(value)
+    if _is_null(value) and not field.required and not field.is_list:
+        return ""
+    if field.is_short:
+        value = _short_text(value)
     if isinstance(value, bytes) and not field.is_list:
         value = _decoded(value, name)
     if not isinstance(value, list if field.is_list else str):
+        kind = "a list" if field.is_list else "a string or a number" if field.is_short else "a string"
         raise bad(f"wrong type of '{name}'", _kind(value), kind)
-    if isinstance(value, list):
-        if field.required and not value:
-            raise bad(f"empty {name}", "[]", "a list that is not empty")
-        return value
-    if field.required and not value.strip():
-        raise bad(f"empty {name}", repr(value), "text that is not blank")
-    if "\0" in value:
-        raise bad(f"NUL character in '{name}'", "U+0000", "text without it")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        got = f"U+{ord(value[error.start]):04X} at position {error.start}"
-        raise bad(f"lone surrogate in '{name}'", got, "valid Unicode") from None
+    if field.required and not value:
+        raise bad(f"empty {name}", repr(value), "a list that is not empty" if field.is_list else "text")
+    if field.required and isinstance(value, str) and not value.strip():
+        raise bad(f"empty {name}", repr(value)[:60], "text that is not blank")
+    for text in _texts(value):
+        if (problem := text_problem(text)) is not None:
+            raise bad(f"{problem[0]} in '{name}'", *problem[1:])
     return value
+
+
+def text_problem(text: str) -> tuple[str, str, str] | None:
+    """Reason why a text cannot be used, what it holds, and what is allowed; None if it can."""
+    if "\0" in text:
+        return "NUL character", "U+0000", "text without it"
+    try:
+        num_bytes = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        return "lone surrogate", f"U+{ord(text[error.start]):04X} at position {error.start}", "valid Unicode"
+    if num_bytes > MAX_TEXT_BYTES:
+        limit = f"{MAX_TEXT_BYTES:,} bytes"
+        return f"text over {limit}", f"{num_bytes:,} bytes", f"at most {limit}. Split it into several rows"
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The text itself, or all texts at any depth of a list; keys of objects are none."""
+    open_values = [value]
+    while open_values:
+        match open_values.pop():
+            case str() as text:
+                yield text
+            case list() as items:
+                open_values += items
+            case dict() as items:
+                open_values += items.values()
+
+
+def _is_null(value: Any) -> bool:
+    """True for null, which tables of numbers write as NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _short_text(value: Any) -> Any:
+    """A number or truth value as JSON writes it, a whole one without a decimal point; other values as they are."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        return format(value.to_integral_value() if value == value.to_integral_value() else value.normalize(), "f")
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    return str(value) if isinstance(value, int) else value
 
 
 def _cells(column: pa.Array) -> list[Any]:
@@ -258,7 +403,10 @@ def _cells(column: pa.Array) -> list[Any]:
         column = column.dictionary_decode()
     if kind.is_string(column.type) or kind.is_string_view(column.type) or kind.is_large_string(column.type):
         column = column.cast(pa.large_binary())
-    elif not kind.is_integer(column.type):  # every other type is wrong, columns of bytes included
+    elif not any(
+        is_kind(column.type)
+        for is_kind in (kind.is_integer, kind.is_floating, kind.is_boolean, kind.is_decimal, kind.is_null)
+    ):  # every other type is wrong, columns of bytes included
         return [cell if cell.is_valid else None for cell in column]
     return list(column.to_pylist())
 
@@ -267,16 +415,21 @@ def _kind(value: object) -> str:
     """Name of a value's type in its file format."""
     if isinstance(value, pa.Scalar):
         return str(value.type)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
 
 
+_ENDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+
+
 def _no_such_file(path: Path, key: str) -> str:
-    ends = " or ".join(SUFFIXES)
     folder = path if path.is_dir() else next((p for p in path.absolute().parents if p.is_dir()), Path())
-    nearby = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    nearby = sorted(_printable(p.name) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if path.is_dir():
-        held = f"it holds {', '.join(nearby[:_NEARBY])}" if nearby else f"it holds no file that ends in {ends}"
+        held = f"it holds {', '.join(nearby[:_NEARBY])}" if nearby else f"it holds no file that ends in {_ENDS}"
         return f"'{path}' is a folder, allowed: one file; {held}. Fix: {key}={path / (nearby[0] if nearby else 'FILE')}"
     there = f" Files in '{folder}':{did_you_mean(path.name, nearby)}" if nearby else ""
-    return f"'{path}' does not exist.{there} Fix: name a file that ends in {ends}."
+    what = "is no regular file" if path.exists() else "does not exist"
+    return f"'{path}' {what}.{there} Fix: name a file that ends in {_ENDS}."

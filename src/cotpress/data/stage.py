@@ -8,11 +8,10 @@ self-written data.
 import dataclasses
 import hashlib
 import itertools
-import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cotpress.data import planted, published
 from cotpress.data.config import (
@@ -26,8 +25,9 @@ from cotpress.data.config import (
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
 )
+from cotpress.data.losses import facts_of, tell
 from cotpress.data.registry import SOURCES, Source
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, text_fields
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.store.tables import read_records, write_records
 
-log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 def traces(
@@ -50,15 +50,15 @@ def traces(
     """Training and validation traces: an artifact with `traces.parquet` (`Trace` records).
 
     Raises:
-        ConfigError: A setting does not fit the source, e.g. an unknown problem family.
-        DataError: The file is missing, has no usable row or (if strict) a bad one; or no trace is left for training.
+        ConfigError: A setting does not fit the source, e.g. an unknown problem family, or the file is missing.
+        DataError: The file has no usable row or (if strict) a bad one; or no trace is left for training.
         GenerationError: The server of self-written data fails.
     """
     if isinstance(config, SelfWrittenDataConfig) and type(config) not in SOURCES:
         source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
         source = _trace_source(config, group)
-    # No model is trained on plain texts, so none is held out.
+    # No model is trained on plain texts, so none is held out and none needs a response.
     validation_fraction = 0.0 if is_text(config) else config.validation_fraction
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
 
@@ -71,20 +71,23 @@ def traces(
                 "traces for training. Fix: give more traces or a smaller fraction."
             )
         write_records(folder / TRACES_FILE, rows, Trace)
-        facts: dict[str, Any] = {"train": num_train, "validation": len(rows) - num_train, **source.facts}
-        if source.emptied:
-            facts["read_as_empty"] = dict(source.emptied)
-            log.warning("data: cells without text, read as empty, by column: %s", dict(source.emptied))
+        losses = facts_of(source, () if is_text(config) else rows)
+        facts = {"train": num_train, "validation": len(rows) - num_train, **source.facts, **losses}
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts)
 
-    return store.build("data", identity, produce)
+    artifact = store.build("data", identity, produce)
+    tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
+    return artifact
 
 
 def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
     """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
 
-    The split depends on the hashes of the ids alone, not on a seed or the order of the rows.
+    The split depends on the hashes of the ids alone, not on a seed or the order of the rows. Where the source has put
+    traces into the split `validation` itself, its split stays.
     """
+    if any(trace.split != "train" for trace in traces):
+        return list(traces)
     num_validation = round(validation_fraction * len(traces))
     by_hash = sorted((trace.id for trace in traces), key=lambda id_: hashlib.sha256(id_.encode()).digest())
     held_out = set(by_hash[:num_validation])
@@ -100,8 +103,8 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
     """Problems to answer: an artifact with `problems.parquet` (`Problem` records).
 
     Raises:
-        ConfigError: A setting does not fit the source, e.g. an unknown problem family.
-        DataError: The file is missing, cannot be fetched, or has no usable row.
+        ConfigError: A setting does not fit the source, e.g. an unknown problem family, or the file is missing.
+        DataError: The file cannot be fetched, or has no usable row or (if strict) a bad one.
     """
     source = _problem_source(config, group)
     settings = {"limit": config.limit, "prompt": config.prompt, "extractor": config.extractor.value}
@@ -113,10 +116,17 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
             )
             for p in itertools.islice(source.open(), config.limit)
         ]
+        if not rows:
+            raise DataError(f"{group}={config.name}: no usable row ({reasons(source.dropped, source.first)})")
         write_records(folder / PROBLEMS_FILE, rows, Problem)
-        return Summary(num_rows=len(rows), dropped=source.dropped)
+        return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts_of(source))
 
-    return store.build("benchmark", {**source.identity, **settings}, produce)
+    artifact = store.build("benchmark", {**source.identity, **settings}, produce)
+    tell(
+        artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict,
+        never_shrinks=True,
+    )  # fmt: skip
+    return artifact
 
 
 def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
@@ -132,13 +142,8 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
         case JsonlDataConfig(field=column):
             fields = TRACE_FIELDS if column is None else text_fields(column)
             reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
-            # `strict` is part of the identity, so that a strict run does not reuse an artifact with dropped rows.
-            identity = {**_file_identity(config.path), "strict": config.strict}
-            if column is not None:
-                identity["field"] = column
-            return Source(
-                identity, lambda: (_trace(row, column or "thinking") for row in reader), reader.dropped, reader.emptied
-            )
+            identity = _file_identity(reader.path) | ({} if column is None else {"field": column})
+            return _of_file(identity, reader, lambda: (_trace(row, column or "thinking") for row in reader))
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
 
@@ -175,20 +180,24 @@ def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
             return Source(identity, lambda: planted.problems(**values, group=group))
         case JsonlBenchmarkConfig(unanswerable=unanswerable):
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not unanswerable]
-            reader = RowReader(Path(config.path), fields, strict=False, key=f"{group}.path")
+            reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
             settings = {"unanswerable": unanswerable}
-            return Source(
-                {**_file_identity(config.path), **settings},
+            return _of_file(
+                {**_file_identity(reader.path), **settings},
+                reader,
                 lambda: (Problem(**{"answer": "", **row, **settings}) for row in reader),
-                reader.dropped,
             )
         case PublishedBenchmarkConfig():
-            file = published.local_file(config, group)
-            identity = {**_file_identity(str(file)), **published.reading(config)}
-            return Source(identity, lambda: published.problems(config, file, group))
+            reader = published.reader(config, published.local_file(config, group), group)
+            identity = {**_file_identity(reader.path), **published.reading(config)}
+            return _of_file(identity, reader, lambda: published.problems(config, reader, group))
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 
-def _file_identity(path: str) -> dict[str, Any]:
+def _of_file(identity: Mapping[str, Any], reader: RowReader, records: Callable[[], Iterable[R]]) -> Source[R]:
+    return Source(identity, records, dropped=reader.dropped, emptied=reader.emptied, first=reader.first)
+
+
+def _file_identity(path: Path) -> dict[str, Any]:
     """Content and format of a file; its path is not part of it."""
-    return {"source": "file", "format": Path(path).suffix.lower(), "sha256": file_sha256(Path(path))}
+    return {"source": "file", "format": path.suffix.lower(), "sha256": file_sha256(path)}

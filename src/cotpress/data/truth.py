@@ -13,7 +13,6 @@ the difference of the two texts. The response is empty.
 A new truth is a function that yields traces, a schema in `data/config.py`, and a `case` in `_source`.
 """
 
-import difflib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
+from cotpress.data.losses import facts_of, tell
 from cotpress.data.registry import Source
 from cotpress.data.rows import Field, RowReader, reasons
 from cotpress.errors import ConfigError, DataError
@@ -46,22 +46,23 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
     `importance.parquet` (`SentenceImportance`) has rows only for `TruthKind.importance`; the fact `kind` is the kind.
 
     Raises:
-        ConfigError: A problem family is unknown, or there are fewer planted problems.
-        DataError: The file is missing or holds no usable row.
+        ConfigError: A problem family is unknown, there are fewer planted problems, or the file is missing.
+        DataError: The file holds no usable row or (if strict) a bad one.
     """
     source = _source(config)
 
     def produce(folder: Path) -> Summary:
         rows = list(itertools.islice(source.open(), config.limit))
         if not rows:
-            raise DataError(
-                f"truth={config.name}: no usable row ({reasons(source.dropped)}). Fix: another file or other settings"
-            )
+            lost = reasons(source.dropped, source.first)
+            raise DataError(f"truth={config.name}: no usable row ({lost}). Fix: another file or other settings")
         write_records(folder / TRACES_FILE, [trace for trace, _ in rows], Trace)
         write_records(folder / IMPORTANCE_FILE, [s for _, sentences in rows for s in sentences], SentenceImportance)
-        return Summary(num_rows=len(rows), dropped=source.dropped, facts=source.facts)
+        return Summary(num_rows=len(rows), dropped=source.dropped, facts={**source.facts, **facts_of(source)})
 
-    return store.build("truth", {**source.identity, "limit": config.limit}, produce)
+    artifact = store.build("truth", {**source.identity, "limit": config.limit}, produce)
+    tell(artifact, source, store, name=config.name, group="truth", limit=config.limit, strict=config.strict)
+    return artifact
 
 
 def _source(config: TruthConfig) -> Source[Measured]:
@@ -74,28 +75,30 @@ def _source(config: TruthConfig) -> Source[Measured]:
                 facts={"kind": TruthKind.tokens.value},
             )
         case ThoughtAnchorsConfig(importance=measure):
-            reader = RowReader(Path(config.path), ANCHOR_FIELDS, strict=False, key="truth.path")
+            reader = RowReader(Path(config.path), ANCHOR_FIELDS, strict=config.strict, key="truth.path")
             return Source(
-                {"source": "thought_anchors", "sha256": file_sha256(Path(config.path)), "measure": measure},
+                {"source": "thought_anchors", "sha256": file_sha256(reader.path), "measure": measure},
                 lambda: thought_anchors(reader, measure),
                 reader.dropped,
+                first=reader.first,
                 facts={"kind": TruthKind.importance.value},
             )
         case PrmbenchConfig(redundant=redundant):
-            reader = RowReader(Path(config.path), PRMBENCH_FIELDS, strict=False, key="truth.path")
+            reader = RowReader(Path(config.path), PRMBENCH_FIELDS, strict=config.strict, key="truth.path")
             return Source(
-                {"source": "prmbench", "sha256": file_sha256(Path(config.path)), "redundant": redundant},
+                {"source": "prmbench", "sha256": file_sha256(reader.path), "redundant": redundant},
                 lambda: ((trace, []) for trace in prmbench(reader, redundant)),
                 reader.dropped,
+                first=reader.first,
                 facts={"kind": TruthKind.steps.value},
             )
     raise ConfigError(f"truth: no source for {type(config).__name__}. Allowed: planted, prmbench, thought_anchors")
 
 
 ANCHOR_FIELDS = (
-    Field(name="id", required=True),
+    Field(name="id", required=True, is_short=True),
     Field(name="question", required=True),
-    Field(name="answer", required=False),
+    Field(name="answer", required=False, is_short=True),
     Field(name="solution", required=True),
     Field(name="chunks", required=True, is_list=True),
 )
@@ -108,11 +111,18 @@ def thought_anchors(reader: RowReader, importance: Importance) -> Iterator[Measu
         chunks: list[Any] = row["chunks"]
         thinking, _, response = row["solution"].partition("</think>")
         if not all(isinstance(c, dict) and isinstance(c.get("chunk"), str) for c in chunks):
-            reader.dropped["a chunk without text"] += 1
+            reader.drop(
+                "a chunk without text", field="chunks", got="another type", allowed="objects with a text, chunk"
+            )
         elif not all(_is_number(c.get(measure)) for c in chunks):
-            reader.dropped[f"a chunk without {measure}"] += 1
+            reader.drop(
+                f"a chunk without {measure}", field="chunks", got="no number", allowed="a finite number in each"
+            )
         elif (ranges := locate(thinking, [c["chunk"] for c in chunks])) is None:
-            reader.dropped["a chunk that is not in the thinking"] += 1
+            reader.drop(
+                "a chunk that is not in the thinking", field="chunks", got="another text or order",
+                allowed="pieces of the solution before </think>, in order",
+            )  # fmt: skip
         else:
             trace = Trace(
                 id=row["id"],
@@ -155,8 +165,10 @@ def _is_number(value: object) -> bool:
 ORIGINAL, INSERTED = "original", "inserted"
 """Kinds of steps, besides `EDITED_STEP`."""
 SEPARATOR = "\n"
+MAX_STEPS = 2000
+"""Most steps of a row; the alignment takes time and memory by their square."""
 PRMBENCH_FIELDS = (
-    Field(name="id", required=True),
+    Field(name="id", required=True, is_short=True),
     Field(name="question", required=True),
     Field(name="original_steps", required=True, is_list=True),
     Field(name="modified_steps_text", required=True, is_list=True),
@@ -168,12 +180,18 @@ def prmbench(reader: RowReader, redundant: Redundant) -> Iterator[Trace]:
     """Traces without response whose spans are the steps, at least one of them inserted; as `thought_anchors`."""
     for row in reader:
         steps: list[Any] = row["modified_steps_text"]
+        num_steps = max(len(steps), len(row["original_steps"]))
         if not all(isinstance(s, str) and s.strip() for s in [*steps, *row["original_steps"]]):
-            reader.dropped["a step without text"] += 1
+            reader.drop("a step without text", got="another type, or blank", allowed="steps of text")
+        elif num_steps > MAX_STEPS:
+            reader.drop(f"over {MAX_STEPS} steps", got=str(num_steps), allowed="fewer steps")
         elif (kinds := _kinds(row, steps, redundant)) is None:
-            reader.dropped["error_steps name a step that is not there"] += 1
+            reader.drop(
+                "error_steps name a step that is not there", field="error_steps", got=str(row["error_steps"])[:60],
+                allowed=f"numbers from 1 to {len(steps)}",
+            )  # fmt: skip
         elif INSERTED not in kinds:
-            reader.dropped["no inserted step"] += 1
+            reader.drop("no inserted step", got="none", allowed="at least one step that original_steps does not have")
         else:
             yield Trace(
                 id=row["id"],
@@ -190,18 +208,43 @@ def _kinds(row: Mapping[str, Any], steps: Sequence[str], redundant: Redundant) -
     if redundant is Redundant.inserted:
         return differing(row["original_steps"], steps)
     numbers = row["error_steps"]
-    if not all(isinstance(n, int) and 1 <= n <= len(steps) for n in numbers):
+    if not all(type(n) is int and 1 <= n <= len(steps) for n in numbers):
         return None
     return [INSERTED if number in numbers else ORIGINAL for number in range(1, len(steps) + 1)]
 
 
 def differing(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """Kind of each step of `after` in the alignment of `difflib` with `before`."""
-    kinds = [EDITED_STEP] * len(after)
-    for tag, _, _, start, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if tag != "replace":
-            kinds[start:end] = [ORIGINAL if tag == "equal" else INSERTED] * (end - start)
+    """Kind of each step of `after`: original if it is aligned with a step of `before`, else inserted or edited.
+
+    The alignment is the longest common subsequence, at the earliest places in `after`, so that of a repeated step the
+    first copy is the original. Steps between two aligned ones are edited if steps of `before` are missing there.
+    """
+    kinds, start = [ORIGINAL] * len(after), 0
+    aligned = _aligned(before, after)
+    for (i, j), (last_i, _) in zip([*aligned, (len(before), len(after))], [(-1, -1), *aligned], strict=True):
+        kinds[start:j] = [EDITED_STEP if i > last_i + 1 else INSERTED] * (j - start)
+        start = j + 1
     return kinds
+
+
+def _aligned(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]:
+    """Index pairs of the longest common subsequence; of equally long ones that with the earliest places in `after`."""
+    n, m = len(before), len(after)
+    longest = [[0] * (m + 1) for _ in range(n + 1)]  # of the ends from i and from j
+    for i in range(n - 1, -1, -1):
+        for j in range(m - 1, -1, -1):
+            is_same = before[i] == after[j]
+            longest[i][j] = longest[i + 1][j + 1] + 1 if is_same else max(longest[i + 1][j], longest[i][j + 1])
+    pairs, i, j = [], 0, 0
+    while i < n and j < m:
+        if before[i] == after[j]:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+        elif longest[i + 1][j] >= longest[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return pairs
 
 
 def _step_spans(steps: Sequence[str], kinds: Sequence[str]) -> tuple[Span, ...]:

@@ -34,10 +34,10 @@ from cotpress.store.sweeps import JobState, Sweep, SweepJob, sweeps_below
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 4
-_READABLE = (1, 2, 3, 4)
+SCHEMA_VERSION = 5
+_READABLE = (1, 2, 3, 4, 5)
 """Version 1 measured less, and what it lacks is None; versions before 3 have no `settings`, those before 4 name systems
-by their labels alone."""
+by their labels alone, those before 5 have no numbers of rows."""
 _OF_SYSTEMS = ("score", "decide", "compress", "sft", "evaluate")
 INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
 
@@ -52,6 +52,9 @@ class StageRecord:
         seconds: Wall time of computing the artifact, in this run or an earlier one.
         fresh: True if this run computed it.
         system: The system that it belongs to; None for what all systems share.
+        num_rows: Rows of the artifact; None if unknown.
+        dropped: Number of rows that the stage lost, by reason.
+        facts: Further numbers about the rows, of the stages that read data.
     """
 
     label: str
@@ -59,6 +62,9 @@ class StageRecord:
     seconds: float
     fresh: bool
     system: System | None = None
+    num_rows: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stage(self) -> str:

@@ -343,6 +343,12 @@ class ArtifactStore:
         with self._lock(key).whole():
             yield
 
+    def first_time(self, text: str) -> bool:
+        """True at the first call with this text: for a line about an artifact that is looked up several times."""
+        is_first = text not in self._announced
+        self._announced.add(text)
+        return is_first
+
     def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
 

@@ -14,6 +14,7 @@ from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress, token_table
 from cotpress.config import CompressConfig, FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
+from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
 from cotpress.devices.config import offload_error
@@ -78,9 +79,10 @@ class Scoring(Generic[ScoringT]):
     @cached_property
     def data(self) -> Artifact:
         """Training and validation traces of the group `data`."""
-        return self._kept("data", self._traces(self._config.data, "data"))
+        return self._kept("data", self.read(self._config.data, "data"))
 
-    def _traces(self, data: DataConfig, group: str) -> Artifact:
+    def read(self, data: DataConfig, group: str) -> Artifact:
+        """The traces of a source, which stands at the place `group` of the configuration."""
         return traces(data, self.store, model=self._config.model, trainer=self._config.trainer, group=group)
 
     @cached_property
@@ -103,7 +105,7 @@ class Scoring(Generic[ScoringT]):
                 NUM_LABELLED_TRACES,
             )
             labelled = PlantedDataConfig(name="planted", num_traces=NUM_LABELLED_TRACES, seed=self._config.seed)
-        return self._kept("data", self._traces(labelled, "labelled"), part="labelled")
+        return self._kept("data", self.read(labelled, "labelled"), part="labelled")
 
     @cached_property
     def distilled(self) -> Artifact:
@@ -216,12 +218,12 @@ class Export(Compression[CompressConfig]):
     @cached_property
     def traces(self) -> Artifact:
         """Every usable row of the group `data`, those included that no model is trained on."""
-        return self._kept("data", self._traces(replace(self._config.data, validation_fraction=0.0), "data"))
+        return self._kept("data", self.read(replace(self._config.data, validation_fraction=0.0), "data"))
 
     @cached_property
     def data(self) -> Artifact:
         """The same rows for training, less those of `data.validation_fraction`."""
-        return self._kept("data", self._traces(self._config.data, "data"), part="training")
+        return self._kept("data", self.read(self._config.data, "data"), part="training")
 
 
 class Flow(Compression[TrainConfig]):
@@ -242,13 +244,23 @@ class Flow(Compression[TrainConfig]):
         """The benchmark's problems."""
         return self._kept("benchmark", problems(self._config.benchmark, self.store))
 
+    def read(self, data: DataConfig, group: str) -> Artifact:
+        """Traces of a group, without those whose question is in the benchmark."""
+        benchmark = self._config.benchmark
+        made = super().read(data, group)
+        found = overlap(made, problems(benchmark, self.store), benchmark.prompt, self.store)
+        self._kept("overlap", found, part="" if group == "data" else group)
+        return decontaminated(
+            made, found, self.store, group=group, name=data.name, benchmark=benchmark.title, remove=data.decontaminate
+        )
+
     def find_problems(self) -> None:
         """Read benchmark and labelled traces, so that an error in them comes before any training."""
         problems(self._config.benchmark, self.store)
         labelled = self._config.labelled
         # Self-written traces take a model hours, so they are made only when they are needed.
         if labelled is not None and not isinstance(labelled, SelfWrittenDataConfig):
-            self._traces(labelled, "labelled")
+            self.read(labelled, "labelled")
 
     def student(self, system: System, compressed: Artifact) -> Artifact:
         """The student trained on these compressed traces."""

@@ -17,6 +17,9 @@ from cotpress.store.tables import read_records
 Answered = tuple["Examinee", Artifact, Artifact | None]
 """A system, the artifact of its answers, and that of its student at ratio 1 where it is compared with it."""
 
+_DATA_STAGES = ("data", "benchmark", "overlap")
+"""Stages whose facts are in the results of a run."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examinee:
@@ -54,7 +57,14 @@ class Examinee:
 def stage_record(label: str, artifact: Artifact, system: System | None = None) -> StageRecord:
     """Return the entry of an artifact in the run's list of stages; no system for what all systems share."""
     return StageRecord(
-        label=label, artifact=artifact.key, seconds=artifact.seconds, fresh=artifact.fresh, system=system
+        label=label,
+        artifact=artifact.key,
+        seconds=artifact.seconds,
+        fresh=artifact.fresh,
+        system=system,
+        num_rows=artifact.manifest["num_rows"],
+        dropped=artifact.manifest["dropped"],
+        facts=artifact.facts if artifact.stage in _DATA_STAGES else {},
     )
 
 

@@ -140,7 +140,7 @@ def test_gpqa_options_depend_on_the_seed_not_on_other_rows(hub_cache: Path, stor
 
 
 def test_local_copy_and_the_hub_give_the_same_artifact(hub_cache: Path, store: ArtifactStore, tmp_path: Path) -> None:
-    local = jsonl(tmp_path, {"question": "a", "answer": "1"}, {"problem": "b", "answer": 2})
+    local = jsonl(tmp_path, {"question": "a", "answer": "1"}, {"problem": "b", "answer": 2, "id": None})
     cached(hub_cache, made().hub).write_bytes(Path(local).read_bytes())
     assert stage.problems(made(), store).key == stage.problems(made(path=local), store).key
     assert [(p.id, p.question, p.answer) for p in read(made(), store)] == [("0", "a", "1"), ("1", "b", "2")]
@@ -160,14 +160,14 @@ def test_content_and_reading_are_part_of_the_identity(store: ArtifactStore, tmp_
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"question": "a", "answer": "1"}, {"question": "b"}], r"line 2: no column answer. Got: question"),
-        ([{"question": " ", "answer": "1"}], r"line 1, column 'question': got ' '"),
-        ([{"question": "a", "answer": 1.5}], r"column 'answer': got 1.5"),
-        ([{"question": "a", "answer": None}], r"column 'answer': got None"),
-        ([{"question": "a", "answer": "blue"}], r"extractor=number cannot read the gold answer 'blue'"),
-        ([{"id": 1, "question": "a", "answer": "1"}] * 2, r"line 2: the id '1' is that of an earlier row"),
-        ([["a"]], r"line 1: got list, allowed: a JSON object"),
-        ([], "has no rows"),
+        ([{"question": "a", "answer": "1"}, {"question": "b"}], r"line 2, .* missing field 'answer'. Got: .*question"),
+        ([{"question": " ", "answer": "1"}], r"line 1, field 'question': empty question. Got: ' '"),
+        ([{"question": "a", "answer": [1.5]}], r"field 'answer': wrong type of 'answer'. Got: a list"),
+        ([{"question": "a", "answer": None}], r"field 'answer': wrong type of 'answer'. Got: null"),
+        ([{"question": "a", "answer": "blue"}], r"extractor=number cannot read the gold answer. Got: 'blue'"),
+        ([{"id": 1, "question": "a", "answer": "1"}] * 2, r"line 2, field 'id': duplicate id. Got: '1'"),
+        ([["a"]], r"line 1: not a JSON object. Got: a list"),
+        ([], "is empty"),
     ],
 )  # fmt: skip
 def test_bad_row_of_a_published_set_is_an_error(
@@ -182,10 +182,10 @@ def test_bad_row_of_a_published_set_is_an_error(
     [
         ("a.jsonl", b"{", "line 1: invalid JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1: invalid JSON"),
-        ("a.jsonl", b"\xff", "cannot be read as jsonl"),
+        ("a.jsonl", b"\xff", "line 1: not UTF-8"),
+        ("a.csv", b"question\n\xff", "cannot be read as csv"),
         ("a.parquet", b"PAR", "cannot be read as parquet"),
         ("a.csv", b'question,answer\n"open,1', "cannot be read as csv"),
-        ("a.txt", b"", r"allowed: a file that ends in \.jsonl, \.parquet, \.csv"),
     ],
 )
 def test_file_of_another_format_than_its_suffix_is_an_error(
@@ -196,9 +196,91 @@ def test_file_of_another_format_than_its_suffix_is_an_error(
         stage.problems(made(path=str(tmp_path / name)), store)
 
 
-def test_missing_local_copy_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"benchmark\.path: .* does not exist.*someone/made"):
-        stage.problems(made(path=str(tmp_path / "no.jsonl")), store)
+ODD = [
+    b'{"question": "a\\ud800", "answer": "1"}',
+    b'{"question": "q", "answer": "\\udfff"}',
+    b'{"question": ' + b"[" * 50_000 + b"]" * 50_000 + b', "answer": "1"}',
+    b'{"a":' * 100_000,
+    b'{"question": "q", "answer": ' + b"9" * 5000 + b"}",
+    b'{"question": "q", "answer": NaN}',
+    b'{"question": "q", "answer": -Infinity}',
+    b'{"question": "q", "answer": 1e999}',
+    b'{"question": "q\\u0000", "answer": "1"}',
+    b'{"question": "q", "answer": "1"}\x00',
+    b'{"question": "q", "answer": {"value": 1}}',
+    b'"question"',
+    b"null",
+    b"\xff\xfe\x00",
+    b'{"question": "q" "answer": "1"}',
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_odd_row_of_a_published_file_is_one_message_or_dropped_with_its_reason(
+    store: ArtifactStore, tmp_path: Path, odd: bytes
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"question": "a", "answer": 3}\r\n' + odd + b"\n")
+    with pytest.raises(DataError, match=r"line 2.*benchmark\.strict=false") as caught:
+        stage.problems(made(path=str(path)), store)
+    str(caught.value).encode()
+    artifact = stage.problems(made(path=str(path), strict=False), store)
+    assert (artifact.manifest["num_rows"], sum(artifact.manifest["dropped"].values())) == (1, 1)
+    with pytest.raises(DataError, match="line 2"):
+        stage.problems(made(path=str(path)), store)  # an artifact of a lenient run is not taken
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n \n",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe{\x00}\x00",
+        b"\xfe\xff\x00{\x00}",
+        b"\0" * 100,
+        b'{"question": "a"}\r{"b": 1}',
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_published_file_without_a_row_is_one_message(
+    store: ArtifactStore, tmp_path: Path, content: bytes, strict: bool
+) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(DataError):
+        stage.problems(made(path=str(tmp_path / "rows.jsonl"), strict=strict), store)
+
+
+def test_row_with_an_unusable_id_has_its_number_unless_strict(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = jsonl(tmp_path, {"id": "a", "question": "a", "answer": 1}, {"id": "\ud83d", "question": "b", "answer": 2})
+    assert [p.id for p in read(made(path=path, strict=False), store)] == ["a", "1"]
+    assert "2 of 2 rows are used; cells without text, read as empty: 1 x id" in caplog.text
+    with pytest.raises(DataError, match="line 2, field 'id': lone surrogate"):
+        stage.problems(made(path=path), store)
+
+
+def test_published_set_of_unreadable_gold_answers_is_an_error(store: ArtifactStore, tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"question": "a", "answer": "blue"})
+    with pytest.raises(DataError, match=r"no usable row \(1 x .*cannot read the gold answer \(first: line 1\)\)"):
+        stage.problems(made(path=path, strict=False), store)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no.jsonl", r"benchmark\.path: .* does not exist.*someone/made"),
+        ("a.txt", r"benchmark\.path: .*allowed: a file that ends in \.jsonl, \.parquet or \.csv"),
+        ("", r"benchmark\.path: .* is a folder"),
+    ],
+)
+def test_wrong_path_of_a_local_copy_is_a_usage_error(
+    store: ArtifactStore, tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(ConfigError, match=message):
+        stage.problems(made(path=str(tmp_path / name)), store)
 
 
 def test_another_number_of_problems_than_published_is_reported(
@@ -207,7 +289,7 @@ def test_another_number_of_problems_than_published_is_reported(
     path = jsonl(tmp_path, {"question": "a", "answer": "1"})
     with caplog.at_level(logging.WARNING):
         stage.problems(made(path=path), store)
-    assert "has 1 problems, the published set has 2" in caplog.text
+    assert "has 1 usable problems, the published set has 2" in caplog.text
 
 
 def test_error_without_network_and_cache_names_the_fix(hub_cache: Path, store: ArtifactStore) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, text_fields
-from cotpress.errors import DataError
+from cotpress.data import rows as rows_module
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, reasons, text_fields
+from cotpress.errors import ConfigError, DataError
 
 GOOD = {"id": "a", "question": "1 + 1?", "thinking": "It is 2.", "response": "2", "answer": "2"}
 
@@ -40,10 +43,11 @@ def test_whole_number_ids_become_text(tmp_path: Path) -> None:
 
 BAD = [
     (line(thinking=...), "missing field 'thinking'", "thinking"),
-    (line(answer=None), "wrong type of 'answer'", "answer"),
+    (line(answer={"value": 2}), "wrong type of 'answer'", "answer"),
     (line(response=["2"]), "wrong type of 'response'", "response"),
-    (line(id=True), "wrong type of 'id'", "id"),
-    (line(id=1.5), "wrong type of 'id'", "id"),
+    (line(id=None), "wrong type of 'id'", "id"),
+    (line(answer=float("inf")), "wrong type of 'answer'", "answer"),
+    (line(thinking=None), "wrong type of 'thinking'", "thinking"),
     (line(question=3), "wrong type of 'question'", "question"),
     (line(thinking=" \n"), "empty thinking", "thinking"),
     (line(id=""), "empty id", "id"),
@@ -80,8 +84,81 @@ def test_strict_names_file_line_field_got_and_allowed(
     assert "Allowed: " in message
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"), (0, "0"), (-3, "-3"), (0.5, "0.5"), (5.0, "5"), (-0.0, "0"), (1e-7, "1e-07"), (1e22, "1e+22"),
+        (True, "true"), (False, "false"), (2**70, str(2**70)), ("07", "07"),
+    ],
+)  # fmt: skip
+def test_numbers_and_truth_values_are_read_as_text(tmp_path: Path, value: Any, text: str) -> None:
+    rows = reader(write(tmp_path, line(id=value, answer=value, response=value)), strict=True)
+    assert list(rows) == [{**GOOD, "id": text, "answer": text, "response": text}]
+
+
+@pytest.mark.parametrize("null", [None, float("nan")])
+def test_null_is_empty_only_where_a_text_may_be_empty(tmp_path: Path, null: float | None) -> None:
+    path = write(tmp_path, line(answer=null, response=null), *(line(**{name: null}) for name in ("id", "thinking")))
+    rows = reader(path)
+    assert list(rows) == [{**GOOD, "answer": "", "response": ""}]
+    assert dict(rows.dropped) == {"wrong type of 'id'": 1, "wrong type of 'thinking'": 1}
+
+
+@pytest.mark.parametrize(
+    ("cells", "texts"),
+    [
+        (pa.array([5, None]), ["5", ""]),
+        (pa.array([5.0, None]), ["5", ""]),
+        (pa.array([0.5, float("nan")]), ["0.5", ""]),
+        (pa.array([True, None]), ["true", ""]),
+        (pa.array([Decimal("1.50"), Decimal("100.00")]), ["1.5", "100"]),
+        (pa.nulls(2), ["", ""]),
+        (pa.array([18446744073709551615, 0], type=pa.uint64()), ["18446744073709551615", "0"]),
+    ],
+)
+def test_parquet_numbers_are_read_as_text(tmp_path: Path, cells: pa.Array, texts: list[str]) -> None:
+    rows = reader(parquet(tmp_path, **{**columns(), "answer": cells}), strict=True)
+    assert [row["answer"] for row in rows] == texts
+
+
+def test_first_place_of_every_reason_is_known(tmp_path: Path) -> None:
+    rows = reader(write(tmp_path, line(), line(), b"", line(), line(id="b", thinking="")))
+    assert len(list(rows)) == 1
+    assert rows.first == {"duplicate id": "line 2", "empty thinking": "line 5"}
+    assert reasons(rows.dropped, rows.first) == "2 x duplicate id (first: line 2), 1 x empty thinking (first: line 5)"
+
+
+def test_text_over_the_limit_is_dropped_with_its_reason(tmp_path: Path) -> None:
+    limit = rows_module.MAX_TEXT_BYTES
+    long = [line(thinking="a" * (limit + 1)), line(id="b", response="\u00fc" * (limit // 2 + 1))]
+    rows = reader(write(tmp_path, *long, line(id="c", thinking="a" * limit)))
+    assert [row["id"] for row in rows] == ["c"]
+    assert set(rows.dropped) == {f"text over {limit:,} bytes in '{name}'" for name in ("thinking", "response")}
+
+
+def test_line_over_the_limit_is_skipped_without_reading_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "MAX_LINE_BYTES", 120)
+    long = line(id="x", thinking="a" * 1000)
+    rows = reader(write(tmp_path, long, line(id="b"), line(id="y", other="a" * 120), line(id="c", other="b")))
+    assert [row["id"] for row in rows] == ["b", "c"]
+    assert (dict(rows.dropped), rows.first) == ({"line too long": 2}, {"line too long": "line 1"})
+
+
+def test_home_folder_and_special_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, line())
+    assert len(list(reader(Path("~/rows.jsonl")))) == 1
+    with pytest.raises(ConfigError, match=r"'~nobody-here/x\.jsonl' does not exist"):
+        reader(Path("~nobody-here/x.jsonl"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(ConfigError, match="is no regular file"):
+        reader(tmp_path / "pipe.jsonl")
+
+
 def test_blank_lines_and_byte_order_mark_are_ignored(tmp_path: Path) -> None:
-    rows = reader(write(tmp_path, b"\xef\xbb\xbf" + line(), b"", b"  ", line(id="b")))
+    rows = reader(write(tmp_path, b"\xef\xbb\xbf" + line(), b"", b"  ", b"\xef\xbb\xbf" + line(id="b")))
     assert [row["id"] for row in rows] == ["a", "b"]
     assert not rows.dropped
 
@@ -95,18 +172,18 @@ def test_windows_line_ends_and_line_separators_inside_text_do_not_split_rows(tmp
 
 def test_missing_file_names_files_with_similar_names(tmp_path: Path) -> None:
     write(tmp_path, line(), name="traces.jsonl")
-    with pytest.raises(DataError, match=r"does not exist.*Did you mean 'traces.jsonl'\?"):
+    with pytest.raises(ConfigError, match=r"does not exist.*Did you mean 'traces.jsonl'\?"):
         reader(tmp_path / "trace.jsonl")
 
 
 def test_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(ConfigError, match="is a folder"):
         reader(tmp_path)
 
 
 def test_another_suffix_is_refused_with_the_allowed_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"allowed: a file that ends in \.jsonl or \.parquet"):
-        reader(write(tmp_path, line(), name="rows.csv"))
+    with pytest.raises(ConfigError, match=r"allowed: a file that ends in \.jsonl, \.parquet or \.csv"):
+        reader(write(tmp_path, line(), name="rows.txt"))
 
 
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
@@ -150,13 +227,13 @@ def test_bad_parquet_cells_are_counted_one_by_one(tmp_path: Path) -> None:
 
 
 def test_strict_parquet_names_the_row(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"row 2, field 'answer': wrong type .* Got: null"):
-        list(reader(parquet(tmp_path, **{**columns(), "answer": ["1", None]}), strict=True))
+    with pytest.raises(DataError, match=r"row 2, field 'thinking': wrong type .* Got: null"):
+        list(reader(parquet(tmp_path, **{**columns(), "thinking": ["1", None]}), strict=True))
 
 
 def test_parquet_with_numbers_for_text_is_unusable(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="2 x wrong type of 'answer'"):
-        list(reader(parquet(tmp_path, **{**columns(), "answer": [1.0, 2.0]})))
+    with pytest.raises(DataError, match="2 x wrong type of 'thinking'"):
+        list(reader(parquet(tmp_path, **{**columns(), "thinking": [1.0, 2.0]})))
 
 
 def test_parquet_without_the_columns_is_unusable(tmp_path: Path) -> None:
@@ -184,9 +261,7 @@ def test_arbitrary_bytes_neither_fail_nor_lose_a_good_row(
     path = write(tmp_path_factory.mktemp("rows"), *noise, line(id="good one"))
     rows = reader(path)
     assert "good one" in [row["id"] for row in rows]
-    assert sum(rows.dropped.values()) == sum(bool(n.removeprefix(b"\xef\xbb\xbf").strip()) for n in noise[:1]) + sum(
-        bool(n.strip()) for n in noise[1:]
-    )
+    assert sum(rows.dropped.values()) == sum(bool(n.removeprefix(b"\xef\xbb\xbf").strip()) for n in noise)
 
 
 def texts(path: Path, *, column: str = "context", strict: bool = False) -> RowReader:
@@ -220,7 +295,7 @@ def test_text_row_without_its_text_is_dropped_and_counted(tmp_path: Path, bad: b
 
 
 def test_optional_columns_without_text_are_read_as_empty_and_counted(tmp_path: Path) -> None:
-    path = write(tmp_path, b'{"context": "x", "answer": 42, "question": null, "id": ["a"]}')
+    path = write(tmp_path, b'{"context": "x", "answer": [42], "question": null, "id": ["a"]}')
     rows = texts(path)
     assert list(rows) == [{"id": "row-1", "context": "x", "question": "", "response": "", "answer": ""}]
     assert dict(rows.emptied) == {"answer": 1, "id": 1}
@@ -229,7 +304,7 @@ def test_optional_columns_without_text_are_read_as_empty_and_counted(tmp_path: P
 
 
 def test_text_rows_of_a_parquet_file(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"context": ["a", None, "c"], "answer": [1.5, 2.5, 3.5]}), tmp_path / "rows.parquet")
+    pq.write_table(pa.table({"context": ["a", None, "c"], "answer": [[1.5]] * 3}), tmp_path / "rows.parquet")
     rows = texts(tmp_path / "rows.parquet")
     assert [(row["id"], row["context"]) for row in rows] == [("row-1", "a"), ("row-3", "c")]
     assert dict(rows.dropped) == {"wrong type of 'context'": 1}
@@ -249,6 +324,52 @@ def test_misspelt_column_names_the_nearest(tmp_path: Path, name: str) -> None:
 def test_column_that_is_compressed_is_not_read_twice() -> None:
     assert [f.name for f in text_fields("question")] == ["id", "question", "response", "answer"]
     assert [f.required for f in text_fields("question")] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv"])
+def test_utf_16_is_one_message(tmp_path: Path, encoding: str, name: str) -> None:
+    (tmp_path / name).write_bytes(line().decode().encode(encoding))
+    with pytest.raises(DataError, match=r"UTF-16, allowed: UTF-8|no usable row|is empty|cannot be read as csv"):
+        list(reader(tmp_path / name))
+
+
+def test_csv_rows_are_read_by_their_header(tmp_path: Path) -> None:
+    text = '\ufeffid,question,thinking,response,answer\r\n7,"a\n""b""",so,,5\r\n8,q\r\n'
+    (tmp_path / "rows.csv").write_text(text, encoding="utf-8", newline="")
+    rows = reader(tmp_path / "rows.csv")
+    assert list(rows) == [{"id": "7", "question": 'a\n"b"', "thinking": "so", "response": "", "answer": "5"}]
+    assert rows.first == {"wrong type of 'thinking'": "row 2"}
+
+
+def test_long_csv_field_is_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(f"id,question,thinking,response,answer\n1,q,{'a' * 200_000},,\n")
+    assert [len(row["thinking"]) for row in reader(tmp_path / "rows.csv")] == [200_000]
+
+
+def test_column_names_that_cannot_be_printed_are_escaped(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        list(reader(write(tmp_path, b'{"\\ud800thinking": 1}')))
+    str(caught.value).encode()
+
+
+def test_parquet_column_that_stands_twice_is_no_traceback(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays(
+        [pa.array(["a"])] * 6, names=["id", "question", "thinking", "response", "answer", "id"]
+    )
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert len(list(reader(tmp_path / "rows.parquet"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [(["a\ud800"], "lone surrogate in 'steps'"), ([{"x": ["b\0"]}], "NUL character in 'steps'")],
+)
+def test_texts_inside_lists_are_checked(tmp_path: Path, steps: list[Any], reason: str) -> None:
+    path = write(tmp_path, b'{"id": 1, "steps": ["a"]}', json.dumps({"id": 2, "steps": steps}).encode())
+    rows = RowReader(path, (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="k")
+    assert len(list(rows)) == 1
+    assert dict(rows.dropped) == {reason: 1}
 
 
 def test_lists_are_checked_as_lists(tmp_path: Path) -> None:

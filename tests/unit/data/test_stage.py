@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -123,7 +125,7 @@ def test_own_benchmark_problems_are_read(store: ArtifactStore, rows: Path) -> No
 
 
 def test_missing_benchmark_file_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"benchmark\.path: .*does not exist"):
+    with pytest.raises(ConfigError, match=r"benchmark\.path: .*does not exist"):
         stage.problems(JsonlBenchmarkConfig(name="mine", path=str(tmp_path / "no.jsonl"), max_new_tokens=10), store)
 
 
@@ -134,10 +136,110 @@ def test_configuration_without_a_source_is_refused(store: ArtifactStore) -> None
         stage.problems(BenchmarkConfig(name="x", max_new_tokens=1), store)
 
 
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def test_whole_number_answers_of_a_benchmark_are_all_used(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = [7, 0.5, True, "8", 3.0, -1, 10**20, "x"]
+    path = write(tmp_path / "b.jsonl", *({"id": i, "question": "q", "answer": a} for i, a in enumerate(values)))
+    config = JsonlBenchmarkConfig(name="mine", path=str(path), max_new_tokens=10, strict=True)
+    problems = read_records(stage.problems(config, store).file("problems.parquet"), Problem)
+    assert [p.answer for p in problems] == ["7", "0.5", "true", "8", "3", "-1", str(10**20), "x"]
+    assert not warnings(caplog)
+
+
+def test_benchmark_never_shrinks_without_a_warning(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"id": i, "question": "q", "answer": "1"} for i in range(99)]
+    path = write(tmp_path / "b.jsonl", *rows, {"id": 99, "question": "q", "answer": None})
+    config = JsonlBenchmarkConfig(name="mine", path=str(path), max_new_tokens=10)
+    expected = "benchmark=mine: 99 of 100 rows are used; 1 lost: 1 x wrong type of 'answer' (first: line 100)"
+    stage.problems(config, store)
+    assert warnings(caplog) == [expected]
+    artifact = stage.problems(config, store)  # the same store tells it once
+    assert warnings(caplog) == [expected]
+    again = ArtifactStore(store._root.parent)  # another job, which finds the artifact, tells it as well
+    stage.problems(config, again)
+    assert warnings(caplog) == [expected] * 2
+    assert artifact.manifest["dropped"] == {"wrong type of 'answer'": 1}
+    assert artifact.facts == {"first_dropped": {"wrong type of 'answer'": "line 100"}}
+
+
+def test_strict_benchmark_refuses_a_loss_also_where_a_lenient_run_has_read_it(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    good = {"id": 1, "question": "q", "answer": "1"}
+    path = write(tmp_path / "b.jsonl", good, good)
+    config = JsonlBenchmarkConfig(name="mine", path=str(path), max_new_tokens=10)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"line 2, field 'id': duplicate id.*benchmark\.strict=false"):
+            stage.problems(dataclasses.replace(config, strict=True), store)
+        lenient = stage.problems(config, store)
+    write(path, good)
+    assert stage.problems(dataclasses.replace(config, strict=True), store).key != lenient.key
+    assert stage.problems(dataclasses.replace(config, strict=True), store).key == stage.problems(config, store).key, (
+        "without a loss both are the same artifact"
+    )
+
+
+@pytest.mark.parametrize(("num_bad", "level"), [(5, logging.INFO), (6, logging.WARNING)])
+@pytest.mark.parametrize("group", ["data", "labelled"])
+def test_lost_traces_are_a_warning_above_five_percent(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, group: str, num_bad: int, level: int
+) -> None:
+    good = [{"id": i, "question": "q", "thinking": "t", "response": "r", "answer": 1} for i in range(100 - num_bad)]
+    path = write(tmp_path / "t.jsonl", *good, *({**good[0], "thinking": ""} for _ in range(num_bad - 1)), good[0])
+    with caplog.at_level(logging.INFO):
+        artifact = stage.traces(jsonl(path), store, group=group)
+    (told,) = [r for r in caplog.records if "rows are used" in r.getMessage()]
+    assert told.levelno == level
+    assert told.getMessage() == (
+        f"{group}=mine: {100 - num_bad} of 100 rows are used; {num_bad} lost: {num_bad - 1} x empty thinking "
+        f"(first: line {101 - num_bad}), 1 x duplicate id (first: line 100)"
+    )
+    assert artifact.manifest["dropped"] == {"empty thinking": num_bad - 1, "duplicate id": 1}
+    with pytest.raises(DataError, match=rf"line {101 - num_bad}, .*{group}\.strict=false"):
+        stage.traces(jsonl(path, strict=True), store, group=group)
+
+
+def test_empty_responses_are_announced(store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    responses = ["", None, " \n", *["r"] * 7]
+    row = {"question": "q", "thinking": "t", "answer": "1"}
+    path = write(tmp_path / "t.jsonl", *({"id": i, "response": r, **row} for i, r in enumerate(responses)))
+    artifact = stage.traces(jsonl(path, strict=True), store)
+    assert artifact.facts["empty"] == {"response": 3}
+    assert warnings(caplog) == ["data=mine: 10 of 10 rows are used; empty: 3 x response"]
+
+
+def test_data_without_a_loss_are_not_told(store: ArtifactStore, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        stage.traces(planted(), store)
+        stage.problems(benchmark(), store)
+    assert "rows are used" not in caplog.text
+
+
+def test_long_row_costs_bounded_memory_and_is_dropped(store: ArtifactStore, tmp_path: Path) -> None:
+    good = {"id": 1, "question": "q", "thinking": "t", "response": "r", "answer": 1}
+    long = [{**good, "id": name, name: "1 + 1 = 2. " * 400_000} for name in ("question", "thinking", "response")]
+    path = write(tmp_path / "t.jsonl", good, *long)
+    artifact = stage.traces(jsonl(path, validation_fraction=0), store)
+    assert artifact.manifest["num_rows"] == 1
+    assert artifact.manifest["dropped"] == {f"text over 1,000,000 bytes in '{row['id']}'": 1 for row in long}
+
+
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     path = tmp_path / "texts.jsonl"
-    rows = [{"context": f"text {i}", "question": f"q {i}", "response": "r", "answer": i} for i in range(9)]
+    rows = [{"context": f"text {i}", "question": f"q {i}", "response": "r", "answer": [i]} for i in range(9)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 

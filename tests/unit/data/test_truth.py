@@ -1,5 +1,7 @@
+import dataclasses
 import itertools
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +157,59 @@ def test_steps_cover_the_thinking_and_only_inserted_ones_are_not_essential(tmp_p
     assert [s.essential for s in trace.spans] == [True, False, True, True]
 
 
-def test_verbatim_repeat_is_inserted_once() -> None:
-    assert differing(["A", "B"], ["A", "A", "B"]).count("inserted") == 1
+@pytest.mark.parametrize(
+    ("before", "after", "kinds"),
+    [
+        ("AB", "AAB", "oio"),
+        ("AB", "ABA", "ooi"),
+        ("ABC", "ABABC", "ooiio"),
+        ("ABC", "ABCBC", "oooii"),
+        ("AAB", "AAAB", "ooio"),
+        ("ABAC", "ABAAC", "oooio"),
+        ("ABC", "AXBC", "oioo"),
+        ("ABC", "AXC", "oeo"),
+        ("ABC", "AXBBYC", "oioiio"),
+        ("AB", "XAB", "ioo"),
+        ("AB", "ABX", "ooi"),
+        ("AB", "A", "o"),
+        ("AB", "XY", "ee"),
+        ("", "A", "i"),
+        ("AB", "BA", "oi"),
+    ],
+)
+def test_first_copy_of_a_repeated_step_is_the_original_and_later_ones_are_inserted(
+    before: str, after: str, kinds: str
+) -> None:
+    assert "".join(kind[0] for kind in differing(list(before), list(after))) == kinds
+
+
+@given(st.text("AB", max_size=7), st.text("ABC", max_size=7))
+def test_original_steps_are_a_subsequence_of_the_solution_before(before: str, after: str) -> None:
+    kept = iter(before)
+    original = [step for step, kind in zip(after, differing(before, after), strict=True) if kind == "original"]
+    assert all(step in kept for step in original)
+
+
+def test_rows_without_an_inserted_step_are_told_with_their_reasons(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{**PRMBENCH_ROW, "id": i, "modified_steps_text": ["A.", "B!", "C."]} for i in range(1, 20)]
+    config = PrmbenchConfig(name="prmbench", path=str(write_prmbench(tmp_path, PRMBENCH_ROW, *rows)))
+    with caplog.at_level(logging.INFO):
+        artifact = truth(config, store)
+    (told,) = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert told.getMessage() == (
+        "truth=prmbench: 1 of 20 rows are used; 19 lost: 19 x no inserted step (first: line 2)"
+    )
+    assert artifact.facts["first_dropped"] == {"no inserted step": "line 2"}
+    with pytest.raises(DataError, match=r"line 2: no inserted step.*truth\.strict=false"):
+        truth(dataclasses.replace(config, strict=True), store)
+
+
+def test_too_many_steps_to_align_are_dropped(tmp_path: Path) -> None:
+    many = {**PRMBENCH_ROW, "id": "p2", "modified_steps_text": ["A."] * 2001}
+    _, dropped = read_prmbench(write_prmbench(tmp_path, PRMBENCH_ROW, many), Redundant.inserted)
+    assert dropped == {"over 2000 steps": 1}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +295,7 @@ def test_bad_anchor_rows_are_counted_by_reason(tmp_path: Path, bad: dict[str, An
 
 
 def test_missing_file_is_explained(store: ArtifactStore, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"truth\.path: .*does not exist"):
+    with pytest.raises(ConfigError, match=r"truth\.path: .*does not exist"):
         truth(ThoughtAnchorsConfig(name="thought_anchors", path=str(tmp_path / "none.jsonl")), store)
 
 

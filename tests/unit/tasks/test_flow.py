@@ -1,5 +1,6 @@
 """Settings of the validation during training, which the flow derives from data and benchmark."""
 
+import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -119,3 +120,43 @@ def test_offload_on_the_single_device_of_a_machine_is_refused_before_any_work(ta
     ):
         flow.Scoring(config, tracker)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Iterator[Tracker]:
+    with closing(Tracker(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    row = {"thinking": "So it is.", "response": "", "answer": 1}
+    path.write_text("".join(json.dumps({"id": i, "question": f"q{i}", **row}) + "\n" for i in range(10)))
+    return path
+
+
+@pytest.mark.parametrize("group", ["data", "labelled"])
+def test_questions_of_the_benchmark_are_not_trained_on(
+    rows: Path, tmp_path: Path, tracker: Tracker, group: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = tmp_path / "benchmark.jsonl"
+    asked.write_text('{"id": 1, "question": "Q3", "answer": 1}\n{"id": 2, "question": "other", "answer": null}\n')
+    config = _composed(
+        "model=tiny", f"output_root={tmp_path}/out", "scorer=random",
+        "data=jsonl" if group == "data" else "data@labelled=jsonl", f"{group}.path={rows}",
+        "benchmark=jsonl", f"benchmark.path={asked}",
+    )  # fmt: skip
+    made = flow.Flow(config, tracker)
+    traces = made.labelled_traces if group == "labelled" else made.data
+    assert [t.id for t in read_records(traces.file("traces.parquet"), Trace)] == [str(i) for i in range(10) if i != 3]
+    assert f"{group}=jsonl: 1 of 10 traces overlap with the 1 problems of benchmark=benchmark" in caplog.text
+    assert "benchmark=jsonl: 1 of 2 rows are used; 1 lost" in caplog.text
+    label = "overlap" if group == "data" else "overlap (labelled)"
+    record = made.stages[label]
+    assert record.facts["matched_traces"] == {"normalized": 1}
+    records = {stage.artifact: stage for stage in made.stages.values()}
+    assert records[traces.key].dropped == {"question of the benchmark (normalized)": 1}
+    assert (made.problems.key, made.stages["benchmark"].dropped) == (
+        made.stages["benchmark"].artifact, {"wrong type of 'answer'": 1},
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""Rows that a source loses: one line for them, and an error if `strict`.
+
+The numbers are those of the artifact's manifest: `dropped` by reason, and the facts `first_dropped` (place of the first
+row by reason), `read_as_empty` (cells without text, by column) and `empty` (texts without content, by field).
+"""
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cotpress.data.registry import Source
+from cotpress.data.rows import reasons
+from cotpress.records import Trace
+from cotpress.store.artifacts import Artifact, ArtifactStore
+
+log = logging.getLogger(__name__)
+
+TOLERATED_SHARE = 0.05
+"""Share of lost or empty rows above which the line is a warning."""
+
+
+def facts_of(source: Source[Any], traces: Sequence[Trace] = ()) -> dict[str, Any]:
+    """Facts about the losses of a source whose records are exhausted; `traces` are checked for empty fields."""
+    counts = {"first_dropped": source.first, "read_as_empty": dict(source.emptied), "empty": empty_fields(traces)}
+    return {name: count for name, count in counts.items() if count}
+
+
+def empty_fields(traces: Sequence[Trace]) -> dict[str, int]:
+    """Number of traces without a response, and without an answer; a field that no trace lacks is left out."""
+    names = ("response", "answer")
+    return dict(Counter(name for trace in traces for name in names if not getattr(trace, name).strip()))
+
+
+def tell(
+    artifact: Artifact, source: Source[Any], store: ArtifactStore, *, name: str, group: str, limit: int | None,
+    strict: bool = False, never_shrinks: bool = False,
+) -> None:  # fmt: skip
+    """Log the losses of an artifact in one line, once per store, also where an earlier job has computed it.
+
+    It is a warning if more than `TOLERATED_SHARE` of the rows are lost or empty, with `never_shrinks` if one is lost.
+
+    Raises:
+        DataError: `strict` is set, and a row of the source's file is lost.
+    """
+    dropped: Mapping[str, int] = artifact.manifest["dropped"]
+    facts, used = artifact.facts, artifact.manifest["num_rows"]
+    emptied, empty = facts.get("read_as_empty", {}), facts.get("empty", {})
+    if strict and (dropped or emptied):
+        for _ in itertools.islice(source.open(), limit):  # a lenient job computed it; a strict reader names the row
+            pass
+    lost = sum(dropped.values())
+    if not (lost or emptied or empty) or not store.first_time(f"{group}: {artifact.key}"):
+        return
+    parts = [f"{lost} lost: {reasons(dropped, facts.get('first_dropped'))}"] if lost else []
+    parts += [f"cells without text, read as empty: {reasons(emptied)}"] if emptied else []
+    parts += [f"empty: {reasons(empty)}"] if empty else []
+    warned = max([lost, *emptied.values(), *empty.values()]) > TOLERATED_SHARE * (used + lost)
+    level = logging.WARNING if warned or (lost and never_shrinks) else logging.INFO
+    log.log(level, "%s=%s: %d of %d rows are used; %s", group, name, used, used + lost, "; ".join(parts))
