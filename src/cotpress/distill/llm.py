@@ -238,7 +238,7 @@ def aligned(config: LlmDistillConfig, answers: Artifact, traces: Sequence[Trace]
     for trace in traces:
         unfinished = next((e.finish_reason for e in chunks[trace.id] if e.finish_reason != STOP), None)
         if unfinished is not None:
-            dropped[_UNFINISHED.get(unfinished, f"the server ended the extraction: {unfinished}")] += 1
+            dropped[_UNFINISHED[unfinished]] += 1
             continue
         parts, total = _align(trace, chunks[trace.id])
         if total.num_extracted:
