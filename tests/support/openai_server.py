@@ -58,6 +58,7 @@ class OpenAIServer:
 
     script: Script
     models: list[dict[str, Any]] | None = None
+    listing_status: int = 200
     base_url: str = ""
     calls: list[Call] = field(default_factory=list)
     most_at_once: int = 0
@@ -81,9 +82,11 @@ class OpenAIServer:
 
 
 @contextmanager
-def openai_server(script: Script, models: list[dict[str, Any]] | None = None) -> Iterator[OpenAIServer]:
-    """Run a server on a free local port until the block ends; it lists `models`, if there are any."""
-    state = OpenAIServer(script, models)
+def openai_server(
+    script: Script, models: list[dict[str, Any]] | None = None, *, listing_status: int = 200
+) -> Iterator[OpenAIServer]:
+    """Run a server on a free local port until the block ends; it lists `models`, if there are any, with a status."""
+    state = OpenAIServer(script, models, listing_status)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -97,7 +100,8 @@ def openai_server(script: Script, models: list[dict[str, Any]] | None = None) ->
 
         def do_GET(self) -> None:
             listed = {"object": "list", "data": [{"object": "model", **model} for model in state.models or []]}
-            reply = Reply(status=200 if state.models is not None and self.path == "/v1/models" else 404)
+            is_listed = state.models is not None and self.path == "/v1/models"
+            reply = Reply(status=state.listing_status if is_listed else 404)
             self.send(reply, json.dumps(listed).encode())
 
         def send(self, reply: Reply, content: bytes) -> None:
@@ -142,7 +146,9 @@ def _content(path: str, reply: Reply) -> bytes:
         choice |= reply.extra
     if reply.token_ids is not None:
         choice["token_ids"] = reply.token_ids
-    num = len(reply.token_ids or (reply.text or "").split()) + (reply.token_ids is None and reply.finish_reason == "stop")
+    num = len(reply.token_ids or (reply.text or "").split()) + (
+        reply.token_ids is None and reply.finish_reason == "stop"
+    )
     num = num if reply.num_tokens is None else reply.num_tokens
     usage = {"prompt_tokens": 1, "completion_tokens": num, "total_tokens": num + 1}
     answer = {"id": "x", "object": kind, "created": 0, "model": "stub", "choices": [choice], "usage": usage}

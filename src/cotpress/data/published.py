@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from cotpress.answers import extract_answer
 from cotpress.data.config import HubFile, MultipleChoiceBenchmarkConfig, PublishedBenchmarkConfig
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
+from cotpress.modeling.hub import from_hub
 from cotpress.records import Problem
 
 log = logging.getLogger(__name__)
@@ -35,31 +35,11 @@ def fetch(hub: HubFile, group: str = "benchmark") -> Path:
     Raises:
         DataError: The data set, revision or file does not exist, is gated, or the hub cannot be reached.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    try:
-        with answering_hub():
-            return Path(hf_hub_download(hub.dataset, hub.file, repo_type="dataset", revision=hub.revision))
-    except Exception as error:
-        if (problem := hub_problem(error)) is None:
-            raise
-        dataset = hub.dataset if hub.revision is None else f"{hub.dataset} (revision {hub.revision})"
-        page, local = f"{constants.ENDPOINT}/datasets/{hub.dataset}", f"give a local copy with {group}.path=FILE"
-        fixes = {
-            HubProblem.gated: f"accept its licence at {page} and log in (hf auth login), or {local}",
-            HubProblem.unknown: f"check {group}.hub.dataset, or {local}",
-            HubProblem.no_id: f"check {group}.hub.dataset, or {local}",
-            HubProblem.no_revision: f"check {group}.hub.revision",
-            HubProblem.no_file: f"check {group}.hub.file, or {local}",
-            HubProblem.unreachable: (
-                f"with a network, hf download --repo-type dataset {hub.dataset} {hub.file}; without, {local}. A gated "
-                "one also needs its licence accepted and hf auth login. HF_HUB_OFFLINE=1 makes a filled cache enough"
-            ),
-        }
-        raise DataError(
-            f"data set '{dataset}', file '{hub.file}': {problem.value}. Tried: the cache {constants.HF_HUB_CACHE}, "
-            f"the hub {constants.ENDPOINT}. Fix: {fixes[problem]}"
-        ) from error
+    key, local = f"{group}.hub.dataset", f"{group}.path=FILE"
+    with from_hub(key, hub.dataset, local=local, error=DataError, revision=hub.revision, file=hub.file):
+        return Path(hf_hub_download(hub.dataset, hub.file, repo_type="dataset", revision=hub.revision))
 
 
 LETTERS = "ABCDEFGHIJ"
@@ -85,14 +65,15 @@ def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Pa
     """The file with the problems: the local copy, or the file of the hub in the local cache.
 
     Raises:
-        DataError: The file does not exist or cannot be fetched.
+        ConfigError: The local copy does not exist.
+        DataError: The file cannot be fetched.
     """
     if config.path is None:
         return fetch(config.hub, group)
     path = Path(config.path).expanduser()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"{group}.path: '{path}' {what}. Fix: name a copy of {config.hub.dataset}, {config.hub.file}")
+        raise ConfigError(f"{group}.path: '{path}' {what}. Fix: name a copy of {config.hub.dataset}, {config.hub.file}")
     return path
 
 

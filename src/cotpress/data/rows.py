@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cotpress.errors import DataError, did_you_mean
+from cotpress.errors import ConfigError, DataError, did_you_mean
 
 SUFFIXES = (".jsonl", ".parquet")
 _NEARBY = 12
@@ -97,7 +97,8 @@ class RowReader:
         key: Configuration key of the file, for messages.
 
     Raises:
-        DataError: The file does not exist or cannot be read, or its suffix is not one of `SUFFIXES`.
+        ConfigError: The file does not exist.
+        DataError: It cannot be read, or its suffix is not one of `SUFFIXES`.
     """
 
     def __init__(self, path: Path, fields: Sequence[Field], *, strict: bool, key: str) -> None:
@@ -106,7 +107,7 @@ class RowReader:
         self.emptied: Counter[str] = Counter()
         self._columns: set[str] = set()
         if not path.is_file():
-            raise DataError(f"{key}: {_no_such_file(path, key)}")
+            raise ConfigError(f"{key}: {_no_such_file(path, key)}")
         if not os.access(path, os.R_OK):
             raise DataError(f"{key}: '{path}' may not be read. Fix: change its permissions")
         if path.suffix.lower() not in SUFFIXES:

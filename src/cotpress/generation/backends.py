@@ -116,10 +116,12 @@ def open_backend(
     store: ArtifactStore,
     *,
     adapter: str | None = None,
+    key: str = "model.path",
 ) -> Backend:
     """The configured backend, ready to generate.
 
-    `adapter` is a directory or hub id of a PEFT adapter to put on the model, here or on the server.
+    `adapter` is a directory or hub id of a PEFT adapter to put on the model, here or on the server; `key` is the
+    setting of the model's path, for messages.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -134,8 +136,8 @@ def open_backend(
             from cotpress.generation.hf import TransformersBackend
 
             return TransformersBackend(
-                load_model(model, store, adapter=adapter, merge_adapter=True, device=pick_device(trainer)),
-                load_tokenizer(model, store),
+                load_model(model, store, adapter=adapter, merge_adapter=True, device=pick_device(trainer), key=key),
+                load_tokenizer(model, store, key=key),
                 context_tokens=model.context_tokens,
                 generation_tokens=trainer.generation_tokens,
             )
@@ -175,13 +177,18 @@ class KeptBackend:
 
 
 def generation_identity(
-    config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, *, adapter: str | None = None
+    config: GenerationConfig,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    *,
+    adapter: str | None = None,
+    key: str = "model.path",
 ) -> dict[str, Any]:
     """Model and sampling, which determine the texts together with prompts and budgets; no address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
         writer: dict[str, Any] = {"served": config.model, "version": SERVED}
     else:
-        writer = {**model_identity(model, pick_device(trainer)), "context_tokens": model.context_tokens}
+        writer = {**model_identity(model, pick_device(trainer), key=key), "context_tokens": model.context_tokens}
     if adapter is not None:
         writer["adapter"] = source_identity(adapter, key="adapter")
     return {"model": writer, "sampling": sampling_of(config)}

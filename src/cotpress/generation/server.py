@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
 
 _VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
+log = logging.getLogger(__name__)
+
+_CHECK_S = 30.0
+"""Longest wait for the list of models, in seconds."""
+_NOT_IMPLEMENTED = 501
 _ENDS = {"stop": STOP, "length": LENGTH}
 _LIMITS = ("max_model_len", "context_length", "max_context_length", "n_ctx")
 """Names under which servers list the longest prompt plus answer of a model: vLLM and SGLang, OpenRouter, LM Studio,
@@ -65,6 +70,46 @@ class ServerBackend:
             self._model = f"cotpress-{fingerprint(source_identity(adapter, key='adapter'))}"
         for library in ("httpx", "httpx2", "openai"):  # they log one line per request
             logging.getLogger(library).setLevel(logging.WARNING)
+
+    def check(self, max_new_tokens: int) -> None:
+        """Ask the server for its models, before work whose result it is to continue; `max_new_tokens` is the budget.
+
+        A server without such a list passes, with a warning one that does not list the model.
+
+        Raises:
+            GenerationError: It cannot be reached, fails, refuses the key, or leaves no room for the budget.
+        """
+        known = asyncio.run(self._check())
+        limit = next((known[name] for name in _LIMITS if known.get(name)), None)
+        if isinstance(limit, int) and limit <= max_new_tokens:
+            theirs = f"lists a limit of {limit} tokens for prompt and answer, but max_new_tokens={max_new_tokens}"
+            raise GenerationError(self._message(theirs, _LONGER))
+
+    async def _check(self) -> dict[str, Any]:
+        from openai import APIError, APIStatusError, AsyncOpenAI, AuthenticationError
+
+        config = self._config
+        wait = min(config.timeout_s, _CHECK_S)
+        async with AsyncOpenAI(
+            base_url=config.base_url, api_key=self._key, timeout=wait, max_retries=config.max_retries
+        ) as client:
+            try:
+                listed = await self._listed(client)
+            except APIError as error:
+                status = error.status_code if isinstance(error, APIStatusError) else 500
+                if not isinstance(error, AuthenticationError) and (status < 500 or status == _NOT_IMPLEMENTED):
+                    return {}
+                raise GenerationError(self._message(*self._explain(error))) from error
+            except (AttributeError, TypeError, ValueError) as error:
+                raise GenerationError(self._message(*_not_an_answer(str(error)))) from error
+        if listed and config.model not in listed:
+            log.warning("generation server %s: lists %s, not '%s'", config.base_url, sorted(listed)[:12], config.model)
+        return listed.get(config.model, {})
+
+    async def _listed(self, client: "AsyncOpenAI") -> dict[str, dict[str, Any]]:
+        """What the server tells of its models, by name."""
+        models = await client.models.list()
+        return {model.id: model.model_dump() for model in models.data}
 
     def complete(
         self, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
@@ -148,8 +193,7 @@ class ServerBackend:
         else:
             size = f"{len(prompt)} tokens"
         try:
-            models = await client.with_options(max_retries=0, timeout=10.0).models.list()
-            listed = {model.id: model.model_dump() for model in models.data}
+            listed = await self._listed(client.with_options(max_retries=0, timeout=10.0))
             known = listed.get(self._model) or listed.get(self._config.model) or {}
             theirs = ", ".join(f"{name}={known[name]}" for name in _LIMITS if known.get(name))
         except Exception:  # many servers have no such list, and the error is told without it
@@ -207,7 +251,9 @@ def _unfinished(choice: Any, generation: Generation, max_new_tokens: int) -> str
     """The reason why a completion is no answer; None if the model ended it or it fills the budget."""
     refusal = getattr(getattr(choice, "message", None), "refusal", None)
     if choice.finish_reason not in _ENDS or refusal:
-        return f"ended an answer with finish_reason={choice.finish_reason!r}{f' ({_quoted(refusal)})' if refusal else ''}"
+        return (
+            f"ended an answer with finish_reason={choice.finish_reason!r}{f' ({_quoted(refusal)})' if refusal else ''}"
+        )
     counted = generation.token_ids is not None or generation.reported_tokens
     if generation.finish_reason == LENGTH and counted and generation.num_tokens < max_new_tokens:
         return f"cut an answer after {generation.num_tokens} tokens by a limit of its own"
@@ -247,7 +293,7 @@ def _key(config: ServerGenerationConfig) -> str:
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
         raise ConfigError(
-            f"generation.api_key_env: the environment variable '{config.api_key_env}' is not set or empty. "
+            f"api_key_env: the environment variable '{config.api_key_env}' is not set or empty. "
             f"Fix: export {config.api_key_env}=KEY, or api_key_env=null for a server without keys"
         )
     remember(key)

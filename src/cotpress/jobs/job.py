@@ -144,11 +144,15 @@ def _check_tasks(launcher: Any) -> None:
 
 
 def perform(task: Task, config: EntryConfig, folder: Path) -> Result:
-    """Do the work of a job and record in its run directory that it is finished."""
+    """Check what a job needs, do its work, and record in its run directory that it is finished."""
     around = None
     if isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN:
         around = circumstances(config)
     run = task.load()
+    if not isinstance(config, ReportConfig):
+        from cotpress.tasks.checks import check  # imports torch
+
+        check(config)
     metric, run_dir = run(config, folder)
     if around is not None and run_dir is not None:
         note_finished(run_dir, metric, around)

@@ -9,7 +9,6 @@ from cotpress.compression.export import export, warn_of_template
 from cotpress.config import CompressConfig
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
-from cotpress.store.paths import require_writable
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression
 from cotpress.tasks.run_directory import tracked_job
@@ -22,7 +21,6 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     With `shard=K/N`, score that share of the traces and compress only if all other shares are scored.
     """
     output = Path(config.output)
-    require_writable(output, "output")
     job = tracked_job(config, folder, folder, config.scorer.name, config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Compression(config, tracker)

@@ -172,7 +172,7 @@ def test_model_folder_without_a_tokenizer_is_an_error(store: ArtifactStore, tmp_
 
 def test_folder_as_data_is_an_error_that_names_its_files(store: ArtifactStore, tmp_path: Path) -> None:
     config = JsonlDataConfig(name="jsonl", path=str(tmp_path))
-    with pytest.raises(DataError, match=r"is a folder, allowed: one file; it holds no file that ends in"):
+    with pytest.raises(ConfigError, match=r"is a folder, allowed: one file; it holds no file that ends in"):
         traces(config, store)
     (tmp_path / "a.jsonl").touch()
     with pytest.raises(DataError, match=r"it holds a\.jsonl\. Fix: data\.path=.*a\.jsonl"):

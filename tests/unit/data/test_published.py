@@ -197,7 +197,7 @@ def test_file_of_another_format_than_its_suffix_is_an_error(
 
 
 def test_missing_local_copy_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"benchmark\.path: .* does not exist.*someone/made"):
+    with pytest.raises(ConfigError, match=r"benchmark\.path: .* does not exist.*someone/made"):
         stage.problems(made(path=str(tmp_path / "no.jsonl")), store)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, text_fields
-from cotpress.errors import DataError
+from cotpress.errors import ConfigError, DataError
 
 GOOD = {"id": "a", "question": "1 + 1?", "thinking": "It is 2.", "response": "2", "answer": "2"}
 
@@ -95,12 +95,12 @@ def test_windows_line_ends_and_line_separators_inside_text_do_not_split_rows(tmp
 
 def test_missing_file_names_files_with_similar_names(tmp_path: Path) -> None:
     write(tmp_path, line(), name="traces.jsonl")
-    with pytest.raises(DataError, match=r"does not exist.*Did you mean 'traces.jsonl'\?"):
+    with pytest.raises(ConfigError, match=r"does not exist.*Did you mean 'traces.jsonl'\?"):
         reader(tmp_path / "trace.jsonl")
 
 
 def test_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(ConfigError, match="is a folder"):
         reader(tmp_path)
 
 

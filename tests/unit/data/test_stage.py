@@ -123,7 +123,7 @@ def test_own_benchmark_problems_are_read(store: ArtifactStore, rows: Path) -> No
 
 
 def test_missing_benchmark_file_is_named_with_its_key(store: ArtifactStore, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"benchmark\.path: .*does not exist"):
+    with pytest.raises(ConfigError, match=r"benchmark\.path: .*does not exist"):
         stage.problems(JsonlBenchmarkConfig(name="mine", path=str(tmp_path / "no.jsonl"), max_new_tokens=10), store)
 
 

@@ -242,7 +242,7 @@ def test_bad_anchor_rows_are_counted_by_reason(tmp_path: Path, bad: dict[str, An
 
 
 def test_missing_file_is_explained(store: ArtifactStore, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"truth\.path: .*does not exist"):
+    with pytest.raises(ConfigError, match=r"truth\.path: .*does not exist"):
         truth(ThoughtAnchorsConfig(name="thought_anchors", path=str(tmp_path / "none.jsonl")), store)
 
 

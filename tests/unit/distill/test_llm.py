@@ -241,10 +241,11 @@ def test_refusal_of_the_server_leaves_no_extraction_and_what_it_wrote_before_is_
 ) -> None:
     traces = data(store, "Fine. 8 - 3 = 5.", "odd 1 = 1")
     refused = answering(("odd", refusal))
-    with openai_server(refused) as server, pytest.raises(GenerationError, match=r"max_new_tokens=.*context_tokens="):
+    with openai_server(refused) as server:
         config = settings(server)
         single = replace(config, generation=replace(config.generation, concurrency=1))
-        distill(single, traces, store, model=TINY)
+        with pytest.raises(GenerationError, match=r"max_new_tokens=.*context_tokens="):
+            distill(single, traces, store, model=TINY)
     with openai_server(answering()) as server:
         assert list(valuable(distill(settings(server), traces, store, model=TINY))) == ["t0", "t1"]
         assert len(server.calls) == 1

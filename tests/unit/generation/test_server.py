@@ -225,11 +225,13 @@ REFUSALS = {
 @pytest.mark.parametrize("reply", REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_of_the_server_is_never_an_answer(reply):
     models, kept = [{"id": "stub", "max_model_len": 2048}], []
-    with openai_server(lambda call, seen: Reply("ok", token_ids=[2]) if len(server.calls) < 3 else reply, models) as server:
-        with pytest.raises(GenerationError) as raised:
-            backend(server, concurrency=1, max_retries=0).complete(
-                requests([[n] for n in range(9)], 99), on_done=lambda i, g: kept.append(i)
-            )
+    with (
+        openai_server(lambda c, s: reply if len(server.calls) > 2 else Reply("ok", token_ids=[2]), models) as server,
+        pytest.raises(GenerationError) as raised,
+    ):
+        backend(server, concurrency=1, max_retries=0).complete(
+            requests([[n] for n in range(9)], 99), on_done=lambda i, g: kept.append(i)
+        )
     message = str(raised.value)
     assert kept == [0, 1], "what was completed before stays"
     assert server.base_url in message
@@ -306,7 +308,9 @@ def test_key_appears_in_the_header_only(monkeypatch, caplog):
 def test_missing_key_is_an_error_that_names_the_variable(monkeypatch):
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(ConfigError, match="'MY_KEY' is not set"):
-        ServerBackend(ServerGenerationConfig(base_url="http://x/v1", model="m", api_key_env="MY_KEY"), context_tokens=CONTEXT)
+        ServerBackend(
+            ServerGenerationConfig(base_url="http://x/v1", model="m", api_key_env="MY_KEY"), context_tokens=CONTEXT
+        )
 
 
 def test_without_api_key_env_no_key_is_sent(monkeypatch):
