@@ -123,6 +123,9 @@ def openai_server(
         daemon_threads = True
         request_queue_size = 64
 
+        def handle_error(self, *_: object) -> None:
+            """Say nothing of a client that was killed."""
+
     server = Quiet(("127.0.0.1", 0), Handler)
     state.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

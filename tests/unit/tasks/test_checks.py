@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from cotpress.errors import ConfigError, CotpressError, DataError, GenerationErr
 from cotpress.jobs.job import perform, run_in_sweep
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.store.artifacts import ArtifactStore, Summary
-from cotpress.store.sweeps import read_note
-from cotpress.tasks import COMPRESS, EVALUATE, FIDELITY, PLAN, TRAIN, Task, checks
+from cotpress.store.sweeps import JobNote, JobState, read_note, read_sweep, write_note
+from cotpress.tasks import COMPRESS, EVALUATE, FIDELITY, PLAN, TRAIN, checks
 from cotpress.tasks.run_directory import artifact_store
 from support.commands import FEW_PROBLEMS, ROOT
 from support.openai_server import Reply, openai_server
@@ -155,7 +157,7 @@ def test_every_task_checks_before_it_works(script: str, made: Make, monkeypatch:
     def work(*_: object) -> tuple[None, None]:
         raise AssertionError("the work began")
 
-    task = Task(name=script, load=lambda: work, preload="")
+    task = replace(TASKS[script], load=lambda: work)
     with pytest.raises(ConfigError, match="torch sees no GPU"):
         perform(task, made(script, "trainer.accelerator=gpu"), Path())
 
@@ -167,15 +169,39 @@ def test_a_plan_is_made_without_gpu_and_data_but_not_without_labels(made: Make) 
         perform(PLAN, made("train", *away), Path())
 
 
-def test_every_job_of_a_multirun_tells_all_problems(root: Path, tmp_path: Path) -> None:
+def test_a_reason_that_stops_the_first_two_jobs_of_a_multirun_is_told_once(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     overrides = ["model=tiny", f"output_root={root}", "trainer.accelerator=gpu", "benchmark=jsonl", "benchmark.path=/b"]
     launcher = {"_target_": "hydra_plugins.submitit.Launcher"}
-    for number in (0, 1):
+    for number in range(5):
         config = compose("train", overrides=[*overrides, f"seed={number}"])
-        run_in_sweep(config, TRAIN, tmp_path / str(number), overrides, launcher)
-        note = read_note(tmp_path / str(number))
-        assert note is not None
-        assert str(note.error).startswith("2 problems:\n1. trainer.accelerator")
+        assert math.isnan(run_in_sweep(config, TRAIN, tmp_path / str(number), overrides, launcher))
+    notes = [read_note(tmp_path / str(number)) for number in range(5)]
+    assert all(n is not None and str(n.error).startswith("2 problems:\n1. trainer.accel") for n in notes[:2])
+    assert notes[2:] == [None] * 3
+    assert capsys.readouterr().err.count("failed for the same reason: the others are not run") == 1
+
+
+def test_jobs_go_on_after_other_reasons(tmp_path: Path) -> None:
+    def hopeless(*notes: JobNote) -> bool:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for number, note in enumerate(notes):
+            write_note(folder / str(number), note)
+        return read_sweep(folder).hopeless
+
+    failed = JobNote(overrides=(), state=JobState.failed, error="no GPU", for_user=True)
+    done = JobNote(overrides=(), state=JobState.finished)
+    assert hopeless(failed, failed)
+    assert hopeless(failed, failed, replace(failed, error="another"))
+    assert not hopeless()
+    assert not hopeless(failed)
+    assert not hopeless(failed, replace(failed, error="no memory"))
+    assert not hopeless(failed, replace(failed, state=JobState.interrupted))
+    assert not hopeless(replace(failed, for_user=False), replace(failed, for_user=False))  # killed, or a defect
+    assert not hopeless(failed, done)
+    assert not hopeless(failed, failed, done)
+    assert not hopeless(done, failed, failed)
 
 
 def test_values_out_of_range_are_told_together(made: Make) -> None:
