@@ -27,9 +27,9 @@ def family(pid: int) -> set[int]:
 def listeners(pids: Iterable[int]) -> set[Listener]:
     """The TCP sockets on which processes listen."""
     own = set()
-    for pid in pids:
-        with suppress(OSError):
-            own |= {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    for link in itertools.chain.from_iterable(Path("/proc").glob(f"{pid}/fd/*") for pid in pids):
+        with suppress(OSError):  # closed in the meantime
+            own.add(str(link.readlink()))
     found = set()
     for name, kind in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         table = Path("/proc/net") / name

@@ -107,9 +107,16 @@ class ServerBackend:
         return listed.get(config.model, {})
 
     async def _listed(self, client: "AsyncOpenAI") -> dict[str, dict[str, Any]]:
-        """What the server tells of its models, by name."""
-        models = await client.models.list()
-        return {model.id: model.model_dump() for model in models.data}
+        """What the server tells of its models, by name; empty if it answers with JSON of another shape.
+
+        Raises:
+            ValueError: The answer is no JSON, but the page of a proxy.
+        """
+        answer: Any = await client.models.list()
+        if isinstance(answer, str):
+            raise ValueError(answer)
+        models = getattr(answer, "data", None)
+        return {m.id: m.model_dump() for m in models if isinstance(getattr(m, "id", None), str)} if models else {}
 
     def complete(
         self, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
@@ -275,12 +282,19 @@ def _sampling(sampling: Sampling, stream: str) -> dict[str, Any]:
 
 
 def _generation(choice: Any, usage: Any, latency_s: float) -> Generation:
-    """The record of one choice; `usage` and the token ids include the end token."""
+    """The record of one choice; `usage` and the token ids include the end token.
+
+    Raises:
+        AttributeError: A field is missing.
+        TypeError: A field has another type, as the client does not check them.
+    """
     text: str | None = choice.message.content if hasattr(choice, "message") else choice.text
     reason = _ENDS.get(choice.finish_reason, LENGTH)
     ends = int(reason == STOP)
     ids: Sequence[int] | None = getattr(choice, "token_ids", None)
-    reported = 0 if usage is None else max(usage.completion_tokens - ends, 0)
+    if not isinstance(text, str | None) or not all(isinstance(i, int) for i in ids or ()):
+        raise TypeError("the text is no text, or its token ids are no numbers")
+    reported = max((getattr(usage, "completion_tokens", None) or 0) - ends, 0)
     kept = None if ids is None else tuple(ids[: len(ids) - ends])
     return Generation(
         token_ids=kept, text=text or "", finish_reason=reason, latency_s=latency_s, reported_tokens=reported

@@ -102,7 +102,8 @@ def labels(config: Config) -> Problems:
     data = config.labelled or config.data
     if isinstance(data, JsonlDataConfig) and data.field is not None:
         return  # built-in traces take the place of plain texts
-    if isinstance(data, JsonlDataConfig | SelfWrittenDataConfig) and config.distill.extractor is Extractor.labels:
+    # Their own kinds, as a registered source may derive from them.
+    if type(data) in (JsonlDataConfig, SelfWrittenDataConfig) and config.distill.extractor is Extractor.labels:
         yield from _tried(check_usable, Extractor.labels, [])
 
 

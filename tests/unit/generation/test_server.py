@@ -217,6 +217,17 @@ REFUSALS = {
     "aborted": Reply(text="7", finish_reason="abort"),
     "tools": Reply(text="", finish_reason="tool_calls"),
     "unfinished": Reply(text="7", finish_reason=None),
+    "stream": Reply(raw=b'data: {"choices": [{"text": "7"}]}\n\ndata: [DONE]\n', content_type="text/event-stream"),
+    "null": Reply(raw=b"null"),
+    "a null choice": Reply(raw=b'{"choices": [null]}'),
+    "no text": Reply(raw=b'{"choices": [{"finish_reason": "stop"}]}'),
+    "a number as text": Reply(raw=b'{"choices": [{"text": 7, "finish_reason": "stop"}]}'),
+    "parts as text": Reply(raw=b'{"choices": [{"text": [{"type": "text", "text": "7"}], "finish_reason": "stop"}]}'),
+    "words as ids": Reply(text="7", extra={"token_ids": ["seven"]}),
+    "not UTF-8": Reply(raw=b'{"choices": [{"text": "\xff\xfe", "finish_reason": "stop"}]}'),
+    "gzip that is none": Reply(raw=b"\x1f\x8bnothing", content_type="application/gzip"),
+    "redirect": Reply(text="moved", status=307),
+    "teapot": Reply(text="no", status=418),
     "cut": Reply(text="so 1 +", token_ids=[5, 6, 7], finish_reason="length"),
     "cut, counted by the server": Reply(text="so 1 +", finish_reason="length"),
 }
@@ -262,9 +273,11 @@ def test_refusal_for_the_length_names_the_limit_of_a_server_that_lists_none():
         (Reply(text="a b c", finish_reason="length"), "length"),
         (Reply(text="a", token_ids=[5, 2]), "stop"),
         (Reply(text="", token_ids=[2]), "stop"),
+        (Reply(raw=b'{"choices": [{"text": null, "finish_reason": "stop"}], "usage": {}}'), "stop"),
+        (Reply(raw=b'{"choices": [{"text": "7", "finish_reason": "stop"}]}'), "stop"),
         (Reply(raw=b'{"choices": [{"text": "a", "finish_reason": "length"}], "usage": null}'), "length"),
     ],
-    ids=["ids", "counted", "ended early", "ended at once", "not counted"],
+    ids=["ids", "counted", "ended early", "ended at once", "null text", "no usage", "not counted"],
 )
 def test_answer_that_fills_its_budget_or_ends_by_itself_is_an_answer(reply, reason):
     with openai_server(lambda call, seen: reply) as server:

@@ -131,6 +131,18 @@ def test_all_problems_are_told_in_one_message_with_exit_code_two(made: Make, tmp
         ("train", ["model@reference.base=qwen7b"], ModelError, r"^reference\.base\.path: 'Qwen/.*reference\.base\.pa"),
         ("compress", ["distill=llm", "model@distill.model=qwen7b"], ModelError, r"^distill\.model\.path: 'Qwen/"),
         ("evaluate", ["benchmark=math500"], DataError, r"^benchmark\.hub\.dataset: .*cannot be reached"),
+        ("compress", ["data=jsonl", "data.path=FOLDER", "scorer=random"], ConfigError, r"data\.path: .* is a folder"),
+        ("compress", ["data=jsonl", "data.path=BLANK", "scorer=random"], DataError, r"data\.path: .* is empty"),
+        ("compress", ["data=jsonl", "data.path=TEXT", "scorer=random"], DataError, r"data\.path: got .* ends in"),
+        ("train", ["data=self_written", "data.adapter=./none", "distill=overlap"], ConfigError, r"data\.adapter: the"),
+        ("evaluate", ["adapter=some/adapter"], ModelError, r"^adapter: 'some/adapter': .*cannot be reached"),
+        ("evaluate", ["adapter=FOLDER"], ModelError, r"^adapter: '.*' holds no adapter_config\.json"),
+        ("evaluate", ["evaluation.reference_tokenizer=./none"], ConfigError, r"evaluation\.reference_tokenizer"),
+        ("fidelity", ["truth=thought_anchors", "truth.path=/no.jsonl"], ConfigError, r"truth\.path: '/no\.jsonl'"),
+        ("compress", ["reference=saved", "reference.path=FOLDER"], ModelError, r"reference\.path: .* no reference mod"),
+        ("compress", ["model=hub", "model.path=TEXT"], ConfigError, r"model\.path: the folder '.*' is a file"),
+        ("compress", ["output=TEXT"], CotpressError, r"output: '.*' cannot be written"),
+        ("compress", ["reference=saved", "reference.path=/none", "output=TEXT"], CotpressError, r"output: '.*written"),
         ("train", ["trainer.accelerator=gpu"], ConfigError, r"trainer\.accelerator: got 'gpu', but torch sees no GPU"),
         ("train", ["model.attention=flash_attention_2"], CotpressError, r"model\.attention=flash_attention_2 needs"),
     ],
@@ -139,6 +151,10 @@ def test_what_a_configuration_needs_is_known_before_the_first_training(
     made: Make, tmp_path: Path, script: str, overrides: list[str], error: type[Exception], message: str
 ) -> None:
     files = {"ROWS": str(rows(tmp_path)), "EMPTY": str(rows(tmp_path, "", "empty.jsonl"))}
+    files |= {"FOLDER": str(tmp_path / "folder"), "BLANK": str(tmp_path / "b.jsonl"), "TEXT": str(tmp_path / "t.txt")}
+    (tmp_path / "folder").mkdir()
+    for name in ("BLANK", "TEXT"):
+        Path(files[name]).touch()
     for name, path in files.items():
         overrides = [o.replace(name, path) for o in overrides]
     with pytest.raises(error, match=message):
@@ -252,6 +268,8 @@ def test_a_server_that_refuses_or_has_no_room_is_told_before_training(
             checked(models, status)
     for status in (403, 404, 405, 429, 501):  # no list, but a server
         checked(models, status)
+    for listed in ([], [{}], [{"id": 3}], [{"id": "stub", "max_model_len": "24"}], [{"id": "stub", "n_ctx": None}]):
+        checked(listed)
     with caplog.at_level(logging.WARNING):
         checked([{"id": "other"}])
     assert "lists ['other'], not 'stub'" in caplog.text
