@@ -64,6 +64,11 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
     return store.build("truth", {**source.identity, "limit": config.limit}, produce)
 
 
+def find_truth(config: TruthConfig) -> None:
+    """Check that the file of a truth is there; `ConfigError` if it does not exist."""
+    _source(config)
+
+
 def _source(config: TruthConfig) -> Source[Measured]:
     match config:
         case PlantedTruthConfig():

@@ -288,17 +288,16 @@ def _generation(choice: Any, usage: Any, latency_s: float) -> Generation:
         AttributeError: A field is missing.
         TypeError: A field has another type, as the client does not check them.
     """
-    text: str | None = choice.message.content if hasattr(choice, "message") else choice.text
+    # The content of a message is null if a server keeps the thinking apart and nothing follows.
+    text = (choice.message.content or "") if hasattr(choice, "message") else choice.text
     reason = _ENDS.get(choice.finish_reason, LENGTH)
     ends = int(reason == STOP)
     ids: Sequence[int] | None = getattr(choice, "token_ids", None)
-    if not isinstance(text, str | None) or not all(isinstance(i, int) for i in ids or ()):
+    if not isinstance(text, str) or not all(isinstance(i, int) for i in ids or ()):
         raise TypeError("the text is no text, or its token ids are no numbers")
     reported = max((getattr(usage, "completion_tokens", None) or 0) - ends, 0)
     kept = None if ids is None else tuple(ids[: len(ids) - ends])
-    return Generation(
-        token_ids=kept, text=text or "", finish_reason=reason, latency_s=latency_s, reported_tokens=reported
-    )
+    return Generation(token_ids=kept, text=text, finish_reason=reason, latency_s=latency_s, reported_tokens=reported)
 
 
 def _key(config: ServerGenerationConfig) -> str:

@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 
 from cotpress.config import CompressConfig, EvaluateConfig, FidelityConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, JsonlDataConfig, SelfWrittenDataConfig
-from cotpress.data.stage import problems, traces
+from cotpress.data.stage import find_problems, find_traces, problems, traces
+from cotpress.data.truth import find_truth, truth
 from cotpress.devices.config import offload_error
 from cotpress.devices.launch import num_local_devices, pick_device
 from cotpress.distill.config import Extractor, LlmDistillConfig
@@ -76,13 +77,15 @@ def check(config: Config) -> None:
     if isinstance(config, TrainConfig) and config.plan:  # made on another machine, maybe before there are data
         raise_together(found)
         return
-    found += [*folders(config), *devices(config)]
+    found += folders(config)
     if any(isinstance(problem, ArtifactError) for problem in found):
-        raise_together(found)  # what follows reads and writes below the folder
-    found += [*models(config), *files(config), *data(config)]
-    missing = None if found else first_missing(config)
+        raise_together(found)  # what follows looks below the folder
+    missing = first_missing(config)
+    found += [*files(config), *devices(config), *models(config)]
     found += [*weights(config, missing), *disk(config, missing), *servers(config, missing)]
     raise_together(found)
+    # Only now, as converting a model and reading the data may take a minute.
+    raise_together([*templates(config), *data(config)])
     if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING:
         warn_of_budget(config)
 
@@ -142,20 +145,34 @@ def used_models(config: Config) -> dict[str, ModelConfig]:
 
 
 def models(config: Config) -> Problems:
-    """Models with tokenizer and chat template, and encoders of scorers: in a folder, in the cache or on the hub."""
-    store, used = artifact_store(config.output_root), used_models(config)
-    for key, model in {"model.path": config.model, **used}.items():
-        found: list[CotpressError] = []
-        if key in used:
-            found += _tried(model_identity, model, key=key)
-        yield from found or _tried(_render, model, store, key)
+    """Models, encoders of scorers, adapters and further tokenizers: in a folder, in the cache or on the hub."""
+    for key, model in used_models(config).items():
+        yield from _tried(model_identity, model, key=key)
+    adapters: dict[str, str | None] = {}
     if isinstance(config, ScoringPipelineConfig):
         for key, path in _encoders(config.scorer, "scorer"):
             yield from _tried(_find_encoder, path, key)
+        if isinstance(config.reference, SavedReferenceConfig):
+            yield from _tried(find_saved, Path(config.reference.path))
+        kinds = {"data": config.data, "labelled": config.labelled}
+        adapters = {f"{key}.adapter": d.adapter for key, d in kinds.items() if isinstance(d, SelfWrittenDataConfig)}
+    if isinstance(config, EvaluateConfig):
+        adapters["adapter"] = config.adapter
+    for key, adapter in adapters.items():
+        if adapter is not None:
+            yield from _tried(adapter_directory, adapter, key=key)
+    if isinstance(config, TrainConfig | EvaluateConfig):
+        yield from _tried(token_counter, config.evaluation.reference_tokenizer)
+
+
+def templates(config: Config) -> Problems:
+    """Tokenizers and their chat templates, that of a model on a server included."""
+    store = artifact_store(config.output_root)
+    for key, model in {"model.path": config.model, **used_models(config)}.items():
+        yield from _tried(_render, model, store, key)
 
 
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:
-    """Load a tokenizer, and render a prompt with its chat template."""
     tokenizer = load_tokenizer(model, store, key=key)
     with reading(f"{key}: '{model.path}': no prompt can be made with its chat template"):
         ChatFormat(tokenizer, model.chat).prompt_ids("1 + 1?")
@@ -177,42 +194,38 @@ def _find_encoder(path: str, key: str) -> None:
 
 
 def files(config: Config) -> Problems:
-    """Adapters, saved reference models and further tokenizers."""
-    adapters: dict[str, str | None]
-    if isinstance(config, EvaluateConfig):
-        adapters = {"adapter": config.adapter}
-    else:
-        kinds = {"data": config.data, "labelled": config.labelled}
-        adapters = {f"{key}.adapter": d.adapter for key, d in kinds.items() if isinstance(d, SelfWrittenDataConfig)}
-        if isinstance(config.reference, SavedReferenceConfig):
-            yield from _tried(find_saved, Path(config.reference.path))
-    for key, adapter in adapters.items():
-        if adapter is not None:
-            yield from _tried(adapter_directory, adapter, key=key)
+    """The files of data, truth and benchmark, or their copies in the cache of the hub."""
+    if isinstance(config, ScoringPipelineConfig):
+        for group, kind in _data_of(config).items():
+            yield from _tried(find_traces, kind, group)
+    if isinstance(config, FidelityConfig):
+        yield from _tried(find_truth, config.truth)
     if isinstance(config, TrainConfig | EvaluateConfig):
-        yield from _tried(token_counter, config.evaluation.reference_tokenizer)
+        yield from _tried(find_problems, config.benchmark)
 
 
 def data(config: Config) -> Problems:
-    """Traces and problems: read here, as the flow does it, and the traces are compared with the distill stage."""
+    """Rows of data, truth and benchmark, made into artifacts as the flow does, and what the distill stage needs."""
     store = artifact_store(config.output_root)
     if isinstance(config, TrainConfig | EvaluateConfig):
         yield from _tried(problems, config.benchmark, store)
     if isinstance(config, EvaluateConfig):
         return
     flow = Scoring(config, _silent())
-    kinds: dict[str, DataConfig] = {"data": config.data}
-    if config.labelled is not None:
-        kinds["labelled"] = config.labelled
     found: list[CotpressError] = []
-    for group, kind in kinds.items():
+    for group, kind in _data_of(config).items():
         found += _tried(_read, kind, store, group)
-    if isinstance(config, FidelityConfig):
-        found += _tried(lambda: flow.traces)
     yield from found
+    if isinstance(config, FidelityConfig):
+        yield from _tried(truth, config.truth, store)
     written = isinstance(config.labelled or config.data, SelfWrittenDataConfig)
     if config.needs_labels and not found and not written:
         yield from _tried(check_usable, config.distill.extractor, training_traces(flow.labelled_traces))
+
+
+def _data_of(config: ScoringPipelineConfig) -> dict[str, DataConfig]:
+    """The settings of traces by their group."""
+    return {"data": config.data} | ({} if config.labelled is None else {"labelled": config.labelled})
 
 
 def _read(config: DataConfig, store: ArtifactStore, group: str) -> Artifact:
@@ -332,8 +345,11 @@ class FindingStore(ArtifactStore):
         yield None
 
 
-def first_missing(config: Config) -> str:
-    """The stage of the first artifact that this configuration has to compute; empty if there is none."""
+def first_missing(config: Config) -> str | None:
+    """The stage of the first artifact that this configuration has to compute; empty if there is none.
+
+    None if that cannot be told, as something that is needed is missing.
+    """
     store = FindingStore(artifact_store(config.output_root))
     try:
         match config:
@@ -351,6 +367,8 @@ def first_missing(config: Config) -> str:
                 _ = Scoring(config, _silent(), store).scores
     except NotMadeError as error:
         return str(error)
+    except CotpressError:
+        return None
     return ""
 
 

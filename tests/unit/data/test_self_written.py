@@ -17,7 +17,7 @@ from cotpress.data.planted import FAMILIES
 from cotpress.data.self_written import Draft, answer_line, before_answer, select
 from cotpress.data.stage import problems, traces
 from cotpress.devices.config import TrainerConfig
-from cotpress.errors import DataError, GenerationError
+from cotpress.errors import ConfigError, DataError, GenerationError
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer
@@ -277,7 +277,7 @@ def test_greedy_answers_of_a_transformers_model_are_reproducible(tiny: ModelConf
 def test_messages_about_questions_name_their_own_key(store: ArtifactStore, tiny: ModelConfig, tmp_path: Path) -> None:
     absent = JsonlBenchmarkConfig(name="mine", path=str(tmp_path / "none.jsonl"), max_new_tokens=9)
     config = SelfWrittenDataConfig(name="x", questions=absent, max_new_tokens=9)
-    with pytest.raises(DataError, match=r"data\.questions\.path"):
+    with pytest.raises(ConfigError, match=r"data\.questions\.path"):
         traces(config, store, model=tiny)
 
 

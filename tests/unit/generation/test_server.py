@@ -273,11 +273,11 @@ def test_refusal_for_the_length_names_the_limit_of_a_server_that_lists_none():
         (Reply(text="a b c", finish_reason="length"), "length"),
         (Reply(text="a", token_ids=[5, 2]), "stop"),
         (Reply(text="", token_ids=[2]), "stop"),
-        (Reply(raw=b'{"choices": [{"text": null, "finish_reason": "stop"}], "usage": {}}'), "stop"),
+        (Reply(raw=b'{"choices": [{"text": "", "finish_reason": "stop"}], "usage": {}}'), "stop"),
         (Reply(raw=b'{"choices": [{"text": "7", "finish_reason": "stop"}]}'), "stop"),
         (Reply(raw=b'{"choices": [{"text": "a", "finish_reason": "length"}], "usage": null}'), "length"),
     ],
-    ids=["ids", "counted", "ended early", "ended at once", "null text", "no usage", "not counted"],
+    ids=["ids", "counted", "ended early", "ended at once", "empty usage", "no usage", "not counted"],
 )
 def test_answer_that_fills_its_budget_or_ends_by_itself_is_an_answer(reply, reason):
     with openai_server(lambda call, seen: reply) as server:
