@@ -77,12 +77,11 @@ def check(config: Config) -> None:
     if isinstance(config, TrainConfig) and config.plan:  # made on another machine, maybe before there are data
         raise_together(found)
         return
-    found += folders(config)
+    found += [*folders(config), *files(config), *devices(config)]
     if any(isinstance(problem, ArtifactError) for problem in found):
         raise_together(found)  # what follows looks below the folder
     missing = first_missing(config)
-    found += [*files(config), *devices(config), *models(config)]
-    found += [*weights(config, missing), *disk(config, missing), *servers(config, missing)]
+    found += [*models(config), *weights(config, missing), *disk(config, missing), *servers(config, missing)]
     raise_together(found)
     # Only now, as converting a model and reading the data may take a minute.
     raise_together([*templates(config), *data(config)])

@@ -371,7 +371,7 @@ def test_tokenizer_without_a_template_is_told_with_its_setting(made: Make, root:
     tokenizer = load_tokenizer(made("evaluate").model, artifact_store(str(root)))
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "bare")
-    message = refusal(
-        made("evaluate", *served("evaluation", "http://127.0.0.1:9/v1"), "model=hub", f"model.path={tmp_path}/bare")
-    )
+    with openai_server(lambda call, seen: Reply()) as server:
+        config = made("evaluate", *served("evaluation", server.base_url), "model=hub", f"model.path={tmp_path}/bare")
+        message = refusal(config)
     assert f"model.path: '{tmp_path}/bare': no prompt can be made with its chat template" in message
