@@ -81,10 +81,10 @@ def check(config: Config) -> None:
     if any(isinstance(problem, ArtifactError) for problem in found):
         raise_together(found)  # what follows looks below the folder
     missing = first_missing(config)
-    found += [*models(config), *weights(config, missing), *disk(config, missing), *servers(config, missing)]
+    found += [*models(config), *templates(config), *weights(config, missing)]
+    found += [*disk(config, missing), *servers(config, missing)]
     raise_together(found)
-    # Only now, as converting a model and reading the data may take a minute.
-    raise_together([*templates(config), *data(config)])
+    raise_together(list(data(config)))  # only now, as reading may take a minute
     if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING:
         warn_of_budget(config)
 
@@ -165,10 +165,11 @@ def models(config: Config) -> Problems:
 
 
 def templates(config: Config) -> Problems:
-    """Tokenizers and their chat templates, that of a model on a server included."""
+    """Tokenizers and chat templates of models that are not our own, that of a model on a server included."""
     store = artifact_store(config.output_root)
     for key, model in {"model.path": config.model, **used_models(config)}.items():
-        yield from _tried(_render, model, store, key)
+        if model.source is ModelSource.hub:
+            yield from _tried(_render, model, store, key)
 
 
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:

@@ -32,7 +32,7 @@ def test_identity_names_the_opening_only_where_the_chat_template_writes_it(
     from cotpress.scoring import models as module
 
     def opens(*arguments):
-        tokenizer = load(*arguments)
+        tokenizer = load(*arguments, **options)
         tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
         return tokenizer
 
@@ -88,7 +88,7 @@ def test_plain_template_without_bos_is_an_error_when_the_scorer_is_made(base, tr
     from cotpress.scoring import models as module
 
     def without_bos(*arguments):
-        tokenizer = load(*arguments)
+        tokenizer = load(*arguments, **options)
         tokenizer.bos_token = None
         return tokenizer
 
