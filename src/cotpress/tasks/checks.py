@@ -81,8 +81,7 @@ def check(config: Config) -> None:
     if any(isinstance(problem, ArtifactError) for problem in found):
         raise_together(found)  # what follows looks below the folder
     missing = first_missing(config)
-    found += [*models(config), *templates(config), *weights(config, missing)]
-    found += [*disk(config, missing), *servers(config, missing)]
+    found += [*models(config, missing), *disk(config, missing), *servers(config, missing)]
     raise_together(found)
     raise_together(list(data(config)))  # only now, as reading may take a minute
     if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING:
@@ -143,14 +142,25 @@ def used_models(config: Config) -> dict[str, ModelConfig]:
     return used
 
 
-def models(config: Config) -> Problems:
-    """Models, encoders of scorers, adapters and further tokenizers: in a folder, in the cache or on the hub."""
-    for key, model in used_models(config).items():
-        yield from _tried(model_identity, model, key=key)
+def models(config: Config, missing: str | None) -> Problems:
+    """Models, encoders of scorers, adapters and further tokenizers: in a folder, in the cache or on the hub.
+
+    Weights are not needed if nothing is left to be computed with one. Chat templates of our own models are not tried,
+    as the models would have to be made first.
+    """
+    computes, used = missing not in ("evaluate", ""), used_models(config)
+    store = artifact_store(config.output_root)
+    for key, model in {"model.path": config.model, **used}.items():
+        found = list(_tried(model_identity, model, key=key)) if key in used else []
+        if not found and model.source is ModelSource.hub:
+            if computes and key in used:
+                found += _tried(require_weights, model.path, model.revision, key=key)
+            found += _tried(_render, model, store, key)
+        yield from found
     adapters: dict[str, str | None] = {}
     if isinstance(config, ScoringPipelineConfig):
         for key, path in _encoders(config.scorer, "scorer"):
-            yield from _tried(_find_encoder, path, key)
+            yield from _tried(_find_encoder, path, key, weights=computes)
         if isinstance(config.reference, SavedReferenceConfig):
             yield from _tried(find_saved, Path(config.reference.path))
         kinds = {"data": config.data, "labelled": config.labelled}
@@ -162,14 +172,6 @@ def models(config: Config) -> Problems:
             yield from _tried(adapter_directory, adapter, key=key)
     if isinstance(config, TrainConfig | EvaluateConfig):
         yield from _tried(token_counter, config.evaluation.reference_tokenizer)
-
-
-def templates(config: Config) -> Problems:
-    """Tokenizers and chat templates of models that are not our own, that of a model on a server included."""
-    store = artifact_store(config.output_root)
-    for key, model in {"model.path": config.model, **used_models(config)}.items():
-        if model.source is ModelSource.hub:
-            yield from _tried(_render, model, store, key)
 
 
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:
@@ -187,10 +189,15 @@ def _encoders(scorer: ScorerConfig, key: str) -> Iterator[tuple[str, str]]:
         yield f"{key}.path", scorer.path
 
 
-def _find_encoder(path: str, key: str) -> None:
+def _find_encoder(path: str, key: str, *, weights: bool) -> None:
     from cotpress.scoring.scorers.classifier import encoder_directory, encoder_identity
 
-    encoder_directory(path, key) if path.startswith(PACKAGE_PREFIX) else encoder_identity(path, key)
+    if path.startswith(PACKAGE_PREFIX):
+        encoder_directory(path, key)
+        return
+    encoder_identity(path, key)
+    if weights:
+        require_weights(path, key=key)
 
 
 def files(config: Config) -> Problems:
@@ -232,19 +239,6 @@ def _read(config: DataConfig, store: ArtifactStore, group: str) -> Artifact:
     if isinstance(config, SelfWrittenDataConfig):  # a model needs hours for them
         return problems(config.questions, store, f"{group}.questions")
     return traces(config, store, group=group)
-
-
-def weights(config: Config, missing: str | None) -> Problems:
-    """Weights of models on the hub, unless nothing is left to be computed with one."""
-    if missing in ("evaluate", ""):
-        return
-    for key, model in used_models(config).items():
-        if model.source is ModelSource.hub:
-            yield from _tried(require_weights, model.path, model.revision, key=key)
-    if isinstance(config, ScoringPipelineConfig):
-        for key, path in _encoders(config.scorer, "scorer"):
-            if not path.startswith(PACKAGE_PREFIX):
-                yield from _tried(require_weights, path, key=key)
 
 
 def disk(config: Config, missing: str | None) -> Problems:
@@ -291,10 +285,14 @@ def _missed_servers(config: Config, missing: str | None) -> Iterator[tuple[str, 
     if isinstance(config, ScoringPipelineConfig):
         kinds = {"data": config.data, "labelled": config.labelled if config.needs_labels else None}
         for group, kind in kinds.items():
-            if isinstance(kind, SelfWrittenDataConfig) and not _is_there(config, partial(_traces, kind, group)):
+            if not isinstance(kind, SelfWrittenDataConfig):
+                continue
+            if _missing(config, partial(_traces, kind, group)) not in ("solve", "data", ""):
                 yield f"{group}.generation", kind.generation, kind.max_new_tokens
         distill = config.distill
-        if config.needs_labels and isinstance(distill, LlmDistillConfig) and not _is_there(config, _distilled):
+        extracts = config.needs_labels and isinstance(distill, LlmDistillConfig)
+        if extracts and _missing(config, _distilled) not in ("distill", ""):
+            assert isinstance(distill, LlmDistillConfig)
             yield "distill.generation", distill.generation, distill.max_new_tokens
     if isinstance(config, TrainConfig | EvaluateConfig) and missing != "evaluate":
         yield "evaluation.generation", config.evaluation.generation, config.benchmark.max_new_tokens
@@ -351,35 +349,42 @@ def first_missing(config: Config) -> str | None:
     None if that cannot be told, as something that is needed is missing.
     """
     store = FindingStore(artifact_store(config.output_root))
+
+    def evaluated() -> None:
+        assert isinstance(config, EvaluateConfig)
+        asked = problems(config.benchmark, store)
+        examine(given_examinees(config), config, problems=asked, store=store, stages={}, count=None)
+
+    match config:
+        case TrainConfig():
+            return _stage_of(partial(_trained, config, Flow(config, _silent(), store)))
+        case EvaluateConfig():
+            return _stage_of(evaluated)
+        case CompressConfig():
+            return _stage_of(Compression(config, _silent(), store).compressed)
+        case FidelityConfig():
+            return _missing(config, lambda flow: flow.scores)
+
+
+def _trained(config: TrainConfig, flow: Flow) -> None:
+    rows, asked = trained_examinees(config, flow), flow.problems
+    examine(rows, config, problems=asked, store=flow.store, stages={}, count=None)
+
+
+def _missing(config: ScoringPipelineConfig, look: Callable[[Scoring[Any]], object]) -> str | None:
+    """The stage of the first artifact that a part of the flow has to compute; see `first_missing`."""
+    flow: Scoring[Any] = Scoring(config, _silent(), FindingStore(artifact_store(config.output_root)))
+    return _stage_of(partial(look, flow))
+
+
+def _stage_of(look: Callable[[], object]) -> str | None:
     try:
-        match config:
-            case TrainConfig():
-                flow = Flow(config, _silent(), store)
-                examine(
-                    trained_examinees(config, flow), config, problems=flow.problems, store=store, stages={}, count=None
-                )
-            case EvaluateConfig():
-                asked = problems(config.benchmark, store)
-                examine(given_examinees(config), config, problems=asked, store=store, stages={}, count=None)
-            case CompressConfig():
-                Compression(config, _silent(), store).compressed()
-            case FidelityConfig():
-                _ = Scoring(config, _silent(), store).scores
+        look()
     except NotMadeError as error:
         return str(error)
     except CotpressError:
         return None
     return ""
-
-
-def _is_there(config: ScoringPipelineConfig, look: Callable[[Scoring[Any]], object]) -> bool:
-    """Return True if a part of the flow needs nothing that is not made."""
-    flow: Scoring[Any] = Scoring(config, _silent(), FindingStore(artifact_store(config.output_root)))
-    try:
-        look(flow)
-    except (NotMadeError, CotpressError):
-        return False
-    return True
 
 
 def _silent() -> Tracker:
