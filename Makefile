@@ -30,7 +30,7 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
-test-kills: $(READY)  ## kill a flow at random moments of every stage, repeat it, compare: about 2 minutes
+test-kills: $(READY)  ## kill commands at random moments of every stage, repeat it, compare: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)
 
 test-slow: $(READY)  ## the slow tests, on real models and in full size: 16 to 35 minutes

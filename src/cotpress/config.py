@@ -75,6 +75,22 @@ class ScoringPipelineConfig:
         """The base of the reference model; the student for scorers that read with no language model."""
         return self.reference.base or self.model if self.scorer.reads_with_model else self.model
 
+    @property
+    def trains_reference(self) -> bool:
+        """True if a reference model is trained, on distilled labels."""
+        saved = isinstance(self.reference, SavedReferenceConfig)
+        return self.scorer.needs_reference and self.reference.exists and not saved
+
+    @property
+    def needs_labels(self) -> bool:
+        """True if something is trained on distilled labels: a reference model or a classifier."""
+        return self.scorer.needs_labels or self.trains_reference
+
+    @property
+    def base_key(self) -> str:
+        """The setting of the path of the reference model's base, for messages."""
+        return "model.path" if self.reference.base is None else "reference.base.path"
+
     def validate(self, key: str) -> None:
         self.scorer.check(has_reference=self.reference.exists)
         if isinstance(self.labelled, JsonlDataConfig) and self.labelled.field is not None:

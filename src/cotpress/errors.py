@@ -5,7 +5,7 @@ trace; any error that is no `CotpressError` is a defect and keeps its traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class CotpressError(Exception):
@@ -60,6 +60,21 @@ class MissingExtraError(CotpressError):
 
     def __init__(self, feature: str, package: str, install: str) -> None:
         super().__init__(f"{feature} needs the package '{package}', which is not installed. Fix: {install}")
+
+
+def raise_together(problems: Sequence[CotpressError]) -> None:
+    """Raise several problems as one error; nothing without a problem.
+
+    Raises:
+        CotpressError: The only problem, as it is.
+        ConfigError: Several problems, each once.
+    """
+    distinct = list({str(problem): problem for problem in problems}.values())
+    if len(distinct) == 1:
+        raise distinct[0]
+    if distinct:
+        numbered = "\n".join(f"{number}. {problem}" for number, problem in enumerate(distinct, start=1))
+        raise ConfigError(f"{len(distinct)} problems:\n{numbered}")
 
 
 def describe(error: BaseException) -> str:

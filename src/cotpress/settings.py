@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cotpress.errors import ConfigError, require
+from cotpress.errors import ConfigError, CotpressError, raise_together
 
 _LARGEST = 2**63 - 1  # whole numbers end up in columns and random generators of 64 bits
 
@@ -110,34 +110,55 @@ def check_settings(settings: Any, key: str = "") -> None:
     `key` is its place, e.g. `sft.tune`; empty for a whole configuration.
 
     Raises:
-        ConfigError: Names the key, its value and what is allowed.
+        ConfigError: Names the key, its value and what is allowed; of several values, all of them.
+        CotpressError: Another error of a `validate`, if it is the only problem.
     """
-    hints = typing.get_type_hints(type(settings), include_extras=True)
-    for field in dataclasses.fields(settings):
-        _check(getattr(settings, field.name), hints[field.name], f"{key}.{field.name}" if key else field.name)
-    if hasattr(settings, "validate"):
-        settings.validate(key)
+    raise_together(list(_problems(settings, None, key)))
 
 
-def _check(value: Any, hint: Any, key: str, null: str = "") -> None:
+def _problems(value: Any, hint: Any, key: str, null: str = "") -> Iterator[CotpressError]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType) or hint in (None, Any):
         for kind in typing.get_args(hint) if value is not None else ():
-            _check(value, kind, key, ", or null")
+            yield from _problems(value, kind, key, ", or null")
     elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        got = type(value) if dataclasses.is_dataclass(value) else value
-        require(key, got, isinstance(value, hint), f"settings of {hint.__name__}, one by one: {key}.NAME=VALUE{null}")
-        check_settings(value, key)
+        if isinstance(value, hint):
+            yield from _problems_inside(value, key)
+        else:
+            got = type(value) if dataclasses.is_dataclass(value) else value
+            yield _not_allowed(key, got, f"settings of {hint.__name__}, one by one: {key}.NAME=VALUE{null}")
     elif typing.get_origin(hint) is Annotated:
         kind, *rules = typing.get_args(hint)
-        _check(value, kind, key)
+        yield from _problems(value, kind, key)
         for rule in rules:
-            require(key, value, rule.holds(value), rule.allowed + null)
+            if not rule.holds(value):
+                yield _not_allowed(key, value, rule.allowed + null)
     elif list in (hint, typing.get_origin(hint)):
-        require(key, value, isinstance(value, list), f"a list, {key}=[A,B]{null}")
+        if not isinstance(value, list):
+            yield _not_allowed(key, value, f"a list, {key}=[A,B]{null}")
+            return
         for element in value:
-            _check(element, typing.get_args(hint)[0], key)
+            yield from _problems(element, typing.get_args(hint)[0], key)
     elif isinstance(value, dict):
         for name, element in value.items():
-            _check(element, typing.get_args(hint)[1], f"{key}.{name}")
+            yield from _problems(element, typing.get_args(hint)[1], f"{key}.{name}")
     elif isinstance(value, float | int) and not abs(value) <= _LARGEST:
-        raise ConfigError(f"{key}: got {value}, allowed: a finite number of at most 2^63 - 1")
+        yield ConfigError(f"{key}: got {value}, allowed: a finite number of at most 2^63 - 1")
+
+
+def _not_allowed(key: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{key}: got {value!r}, allowed: {allowed}")
+
+
+def _problems_inside(settings: Any, key: str) -> Iterator[CotpressError]:
+    """Yield the problems of the fields and, if these have none, that of `validate`, which relies on them."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    found: list[CotpressError] = []
+    for field in dataclasses.fields(settings):
+        place = f"{key}.{field.name}" if key else field.name
+        found += _problems(getattr(settings, field.name), hints[field.name], place)
+    yield from found
+    if hasattr(settings, "validate") and not found:
+        try:
+            settings.validate(key)
+        except CotpressError as error:
+            yield error

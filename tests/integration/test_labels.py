@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.config import CompressConfig, TrainConfig, register_schemas, to_objects
+from cotpress.config import CompressConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError
 from cotpress.records import ScoredTrace, ValuableTrace
 from cotpress.store.tables import read_records
-from cotpress.tasks.flow import Compression, Flow
+from cotpress.tasks.flow import Compression
 from cotpress.tracking import Tracker
 from support.encoder import save_encoder
 from support.openai_server import Call, Reply, openai_server
@@ -96,15 +96,6 @@ def test_reference_learns_from_other_traces_than_it_scores(flow: Make, own_rows:
     assert made.reference.manifest["identity"]["distilled"] == made.distilled.key
     base = flow("data=jsonl", f"data.path={own_rows}", "scorer=reference_likelihood", "reference=none")
     assert any(not np.array_equal(a, b) for a, b in zip(_scored(made).values(), _scored(base).values(), strict=True))
-
-
-def test_missing_labelled_file_is_named_before_training(folder: Path, tracker: Tracker) -> None:
-    overrides = ["model=tiny", f"output_root={folder}/missing", "data@labelled=jsonl", "labelled.path=/nowhere.jsonl"]
-    config = to_objects(compose("train", overrides=overrides))
-    assert isinstance(config, TrainConfig)
-    with pytest.raises(ConfigError, match=r"labelled\.path: '/nowhere\.jsonl' does not exist"):
-        Flow(config, tracker).find_problems()
-    assert not (folder / "missing" / "artifacts" / "sft").exists()
 
 
 def test_saved_reference_compresses_other_text_without_training(flow: Make, own_rows: Path) -> None:

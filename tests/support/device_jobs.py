@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -61,24 +60,16 @@ def setting(name: str) -> tuple[str | None, str | None, int]:
     return os.environ.get(name), os.environ.get("RANK"), torch.get_num_threads()
 
 
-def listening() -> list[str]:
-    """Connect the workers, and return the addresses on which this process listens."""
+def stays_connected(folder: Path) -> tuple[int, int]:
+    """Connect the workers, create a file named by the rank, and wait for the file `go`.
+
+    Returns the modes of the file through which the workers find each other, and of its folder.
+    """
     join_process_group(torch.device("cpu"))
     torch.distributed.barrier()
-    return listening_addresses()
-
-
-def listening_addresses() -> list[str]:
-    """The addresses of the TCP sockets on which this process listens (Linux)."""
-    links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    own = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
-    addresses = []
-    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        table = Path("/proc/self/net") / name
-        for line in table.read_text().splitlines()[1:] if table.exists() else []:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in own:
-                packed = bytes.fromhex(fields[1].partition(":")[0])
-                words = b"".join(packed[i : i + 4][::-1] for i in range(0, len(packed), 4))
-                addresses.append(socket.inet_ntop(family, words).removeprefix("::ffff:"))
-    return addresses
+    meeting = Path(here().rendezvous)
+    modes = meeting.stat().st_mode & 0o777, meeting.parent.stat().st_mode & 0o777
+    (folder / str(here().rank)).touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    return modes

@@ -66,7 +66,8 @@ class ServedModel:
             written[: len(written) - stopped], skip_special_tokens=body["skip_special_tokens"]
         )
         reason = "stop" if stopped else "length"
-        return Reply(text=text, finish_reason=reason, token_ids=written if self._tells_ids else None)
+        ids = written if self._tells_ids else None
+        return Reply(text=text, finish_reason=reason, token_ids=ids, num_tokens=len(written))
 
 
 def save_model(folder: Path, tiny: Path) -> Path:

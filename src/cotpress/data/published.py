@@ -16,7 +16,7 @@ from cotpress.answers import extract_answer
 from cotpress.data.config import HubFile, MultipleChoiceBenchmarkConfig, PublishedBenchmarkConfig
 from cotpress.data.rows import Field, RowReader, checked_path
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
+from cotpress.modeling.hub import from_hub
 from cotpress.records import Problem
 
 log = logging.getLogger(__name__)
@@ -31,31 +31,11 @@ def fetch(hub: HubFile, group: str = "benchmark") -> Path:
     Raises:
         DataError: The data set, revision or file does not exist, is gated, or the hub cannot be reached.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    try:
-        with answering_hub():
-            return Path(hf_hub_download(hub.dataset, hub.file, repo_type="dataset", revision=hub.revision))
-    except Exception as error:
-        if (problem := hub_problem(error)) is None:
-            raise
-        dataset = hub.dataset if hub.revision is None else f"{hub.dataset} (revision {hub.revision})"
-        page, local = f"{constants.ENDPOINT}/datasets/{hub.dataset}", f"give a local copy with {group}.path=FILE"
-        fixes = {
-            HubProblem.gated: f"accept its licence at {page} and log in (hf auth login), or {local}",
-            HubProblem.unknown: f"check {group}.hub.dataset, or {local}",
-            HubProblem.no_id: f"check {group}.hub.dataset, or {local}",
-            HubProblem.no_revision: f"check {group}.hub.revision",
-            HubProblem.no_file: f"check {group}.hub.file, or {local}",
-            HubProblem.unreachable: (
-                f"with a network, hf download --repo-type dataset {hub.dataset} {hub.file}; without, {local}. A gated "
-                "one also needs its licence accepted and hf auth login. HF_HUB_OFFLINE=1 makes a filled cache enough"
-            ),
-        }
-        raise DataError(
-            f"data set '{dataset}', file '{hub.file}': {problem.value}. Tried: the cache {constants.HF_HUB_CACHE}, "
-            f"the hub {constants.ENDPOINT}. Fix: {fixes[problem]}"
-        ) from error
+    key, local = f"{group}.hub.dataset", f"{group}.path=FILE"
+    with from_hub(key, hub.dataset, local=local, error=DataError, revision=hub.revision, file=hub.file):
+        return Path(hf_hub_download(hub.dataset, hub.file, repo_type="dataset", revision=hub.revision))
 
 
 LETTERS = "ABCDEFGHIJ"

@@ -27,7 +27,6 @@ from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import (
     CTS_TEMPERATURE,
     CTS_TOP_P,
-    LENGTH,
     REFUSED,
     STOP,
     Request,
@@ -35,6 +34,7 @@ from cotpress.generation.backends import (
     open_backend,
     sampling_of,
 )
+from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.modeling.segments import step_ranges
@@ -185,9 +185,8 @@ def _judge(draft: Draft, problem: Problem, format_: Format, chat: ChatFormat, li
     verdict = judge(solution, problem.answer, Extractor(problem.extractor))
     num_tokens = len(chat.text_ids(thinking))
     checks = {
-        f"ended by server: {draft.finish_reason}": draft.finish_reason in (STOP, LENGTH, REFUSED),
         "prompt and budget do not fit the context": draft.finish_reason != REFUSED,
-        "budget ended the answer": draft.finish_reason != LENGTH,
+        "budget ended the answer": draft.finish_reason == STOP,
         "thinking not closed": closed,
         "no response after the thinking": bool(response),
         "no answer": bool(verdict.predicted),
@@ -275,6 +274,8 @@ def write(
         "samples": config.samples,
         **generation_identity(generation, model, trainer, adapter=config.adapter),
     }
+    if isinstance(generation, ServerGenerationConfig):
+        identity["context_tokens"] = model.context_tokens  # longer prompts are not sent
 
     def produce(folder: Path) -> Summary:
         problems = distinct(read_records(questions.file(PROBLEMS_FILE), Problem))

@@ -80,6 +80,24 @@ def traces(
     return artifact
 
 
+def find_traces(config: DataConfig, group: str = "data") -> None:
+    """Check that the file of a source is there, of self-written data that of its questions; arguments as `traces`.
+
+    Raises:
+        ConfigError: It does not exist, or a setting does not fit the source.
+        DataError: It cannot be read or fetched.
+    """
+    if isinstance(config, SelfWrittenDataConfig) and type(config) not in SOURCES:
+        find_problems(config.questions, f"{group}.questions")
+    else:
+        _trace_source(config, group)
+
+
+def find_problems(config: BenchmarkConfig, group: str = "benchmark") -> None:
+    """As `find_traces`, with the file of a benchmark."""
+    _problem_source(config, group)
+
+
 def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
     """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
 

@@ -65,6 +65,11 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
     return artifact
 
 
+def find_truth(config: TruthConfig) -> None:
+    """Check that the file of a truth is there; `ConfigError` if it does not exist."""
+    _source(config)
+
+
 def _source(config: TruthConfig) -> Source[Measured]:
     match config:
         case PlantedTruthConfig():

@@ -154,6 +154,7 @@ def run_on_devices(
             on_message(message)
 
     with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder, _sigterm_interrupts():
+        Path(folder, "rendezvous").touch(mode=0o600)  # as is its folder; torch would follow the umask
         try:
             for rank in range(count):
                 place = Place(rank=rank, num_workers=count, rendezvous=str(Path(folder, "rendezvous")))

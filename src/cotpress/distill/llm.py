@@ -95,13 +95,14 @@ def extract(
         GenerationError: The server fails.
         ModelError: The model cannot be loaded.
     """
+    setting = "model.path" if config.model is None else "distill.model.path"
     identity = {
         "data": traces.key,
         "prompt": PROMPT_VERSION,
         "show_response": config.show_response,
         "chunk_words": config.chunk_words,
         "max_new_tokens": config.max_new_tokens,
-        **generation_identity(config.generation, model, trainer),
+        **generation_identity(config.generation, model, trainer, key=setting),
     }
 
     def produce(folder: Path) -> Summary:
@@ -122,7 +123,7 @@ def extract(
         done = journal(folder)
         ask(
             [(requests, done)],
-            lambda: open_backend(config.generation, model, trainer, store),
+            lambda: open_backend(config.generation, model, trainer, store, key=setting),
             label="extract",
             unit="chunks",
             sampling=sampling_of(config.generation),
@@ -238,7 +239,7 @@ def aligned(config: LlmDistillConfig, answers: Artifact, traces: Sequence[Trace]
     for trace in traces:
         unfinished = next((e.finish_reason for e in chunks[trace.id] if e.finish_reason != STOP), None)
         if unfinished is not None:
-            dropped[_UNFINISHED.get(unfinished, f"the server ended the extraction: {unfinished}")] += 1
+            dropped[_UNFINISHED[unfinished]] += 1
             continue
         parts, total = _align(trace, chunks[trace.id])
         if total.num_extracted:

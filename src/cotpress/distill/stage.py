@@ -71,7 +71,7 @@ def distill(
 
     def produce(folder: Path) -> Summary:
         training = training_traces(traces)
-        _check_usable(config.extractor, training)
+        check_usable(config.extractor, training)
         ranges, summary = extractor(training)
         rows = [
             ValuableTrace(
@@ -97,7 +97,8 @@ def _each(part_of: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Extrac
     return ranges, Summary(num_rows=len(ranges), dropped={"no valuable part": lost} if lost else {})
 
 
-def _check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
+def check_usable(extractor: Extractor, traces: Sequence[Trace]) -> None:
+    """Raise a `DataError` if no trace has what the extractor needs: labels, or a response."""
     if extractor is Extractor.labels and not any(trace.spans for trace in traces):
         raise DataError(
             "distill.extractor=labels: the data has no labels; only the built-in generator (data=planted) plants them. "

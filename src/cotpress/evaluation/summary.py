@@ -9,6 +9,7 @@ Reference tokens: outputs are also counted in the tokenizer `evaluation.referenc
 model in that of Qwen2.5-7B-Instruct). They are counted when results are read, so another tokenizer generates nothing.
 """
 
+import functools
 import math
 import re
 from collections import Counter
@@ -60,6 +61,7 @@ def text_loops(text: str) -> bool:
 CountTokens = Callable[[str], int]
 
 
+@functools.cache
 def token_counter(tokenizer: str | None) -> CountTokens | None:
     """A function that counts the tokens of a text without special tokens; None without a tokenizer.
 

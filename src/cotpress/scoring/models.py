@@ -28,6 +28,7 @@ class Models:
         config: The base model: the untrained model that the reference model was made from.
         reference: Output of the reference stage; None if the base model stands for the reference model.
         distilled: Output of the distill stage; None if no scorer learns from its labels.
+        key: Setting of the base model's path, for messages.
     """
 
     config: ModelConfig
@@ -35,9 +36,10 @@ class Models:
     distilled: Artifact | None = None
     trainer: TrainerConfig
     store: ArtifactStore
+    key: str = "model.path"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: vars(self)[name] for name in ("config", "reference", "distilled", "trainer", "store")}
+        return {name: vars(self)[name] for name in ("config", "reference", "distilled", "trainer", "store", "key")}
 
     @property
     def device(self) -> torch.device:
@@ -47,7 +49,7 @@ class Models:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the base model and its tokenizer."""
-        return model_identity(self.config, self.device)
+        return model_identity(self.config, self.device, key=self.key)
 
     @property
     def tokenizer_identity(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class Models:
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Tokenizer of the base model and the reference model."""
-        return load_tokenizer(self.config, self.store)
+        return load_tokenizer(self.config, self.store, key=self.key)
 
     def reader(self, template: Template, tokens_per_batch: int) -> Reader:
         """Make the reader that turns traces into input for both models."""
@@ -95,7 +97,13 @@ class Models:
             else:
                 config, adapter = TrainedWeights.of(reference).on(self.config) if reference else (self.config, None)
                 model = load_model(
-                    config, self.store, adapter=adapter, merge_adapter=True, split=True, device=self.device
+                    config,
+                    self.store,
+                    adapter=adapter,
+                    merge_adapter=True,
+                    split=True,
+                    device=self.device,
+                    key=self.key,
                 )
                 model.requires_grad_(False)
             self._loaded[key] = model

@@ -47,6 +47,7 @@ class JobNote:
     state: JobState
     run_dir: Path | None = None  # its run directory or other output; None until it is known
     error: str | None = None  # reason of a failure, in one or a few lines
+    for_user: bool = False  # the reason is one that the user can act on, no defect and no kill
     started_at: float = 0.0  # unix time in seconds
     seconds: float | None = None  # wall time; None while it runs
     metric: float | None = None  # value for a sweeper to optimise
@@ -91,6 +92,13 @@ class Sweep:
     def succeeded(self) -> int:
         """Number of jobs that have results."""
         return sum(job.note is not None and job.note.succeeded for job in self.jobs)
+
+    @property
+    def hopeless(self) -> bool:
+        """True if the first two jobs failed for the same reason that the user can act on, and no job has succeeded."""
+        notes = [job.note for job in self.jobs[:2]]
+        reasons = [n.error for n in notes if n is not None and n.state is JobState.failed and n.for_user]
+        return len(reasons) == 2 and len(set(reasons)) == 1 and not self.succeeded
 
     def label(self, job: SweepJob) -> str:
         """Overrides that distinguish the job from the others; all of them for a single job."""

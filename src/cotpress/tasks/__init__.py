@@ -15,6 +15,10 @@ Run = Callable[[Any, Path], Result]
 """Does the work of one job, given the checked configuration and the job's log folder."""
 
 
+def _needs_nothing(config: Any) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """The work of one entry script.
@@ -23,11 +27,19 @@ class Task:
         name: Primary configuration, e.g. `train`.
         load: Imports the function that does the work. It can be pickled.
         preload: Module with the imports of that function, which the server of a sweep's jobs loads once.
+        check: Raises an error for a configuration that lacks something, before the work begins. It can be pickled.
     """
 
     name: str
     load: Callable[[], Run]
     preload: str
+    check: Callable[[Any], None] = _needs_nothing
+
+
+def _check(config: Any) -> None:
+    from cotpress.tasks.checks import check
+
+    check(config)
 
 
 def _train() -> Run:
@@ -66,12 +78,12 @@ def _plan() -> Run:
     return plan
 
 
-TRAIN = Task(name="train", load=_train, preload="cotpress.tasks.train")
-COMPRESS = Task(name="compress", load=_compress, preload="cotpress.tasks.compress")
-EVALUATE = Task(name="evaluate", load=_evaluate, preload="cotpress.tasks.evaluate")
-FIDELITY = Task(name="fidelity", load=_fidelity, preload="cotpress.tasks.fidelity")
+TRAIN = Task(name="train", load=_train, preload="cotpress.tasks.train", check=_check)
+COMPRESS = Task(name="compress", load=_compress, preload="cotpress.tasks.compress", check=_check)
+EVALUATE = Task(name="evaluate", load=_evaluate, preload="cotpress.tasks.evaluate", check=_check)
+FIDELITY = Task(name="fidelity", load=_fidelity, preload="cotpress.tasks.fidelity", check=_check)
 REPORT = Task(name="report", load=_report, preload="cotpress.tasks.report")
-PLAN = Task(name="train", load=_plan, preload="cotpress.tasks.plan")
+PLAN = Task(name="train", load=_plan, preload="cotpress.tasks.plan", check=_check)
 """The task of `train.py plan=true`."""
 PLAN_FIX = (
     "Fix: leave out -m and sweep, and give the settings of one job, e.g. "

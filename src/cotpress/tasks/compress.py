@@ -19,7 +19,6 @@ from cotpress.data.stage import is_text
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
 from cotpress.scoring.config import Shard
 from cotpress.store.artifacts import MANIFEST, Artifact
-from cotpress.store.paths import require_writable
 from cotpress.store.redaction import print_lines
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Export
@@ -36,8 +35,6 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
         ConfigError: The folder `output` holds another export.
     """
     output, settings = export_path(config), export_settings(config)
-    require_writable(output, "output")
-    check_folder(output, config.export, settings)
     job = tracked_job(config, folder, folder, config.scorer.name, config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Export(config, tracker)

@@ -13,8 +13,7 @@ from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.weights import ADAPTER
 from cotpress.records import BASE, ORIGINAL, Origin, System
-from cotpress.store.artifacts import ArtifactStore
-from cotpress.tasks.run_directory import finish, run_directory, tracked_job
+from cotpress.tasks.run_directory import artifact_store, finish, run_directory, tracked_job
 from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, stage_record
 from cotpress.tracking import open_tracker, track_results
 
@@ -27,7 +26,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     run_dir = run_directory(config)
     set_up_torch(config.trainer)
     count = token_counter(config.evaluation.reference_tokenizer)
-    store = ArtifactStore(Path(config.output_root))
+    store = artifact_store(config.output_root)
     benchmark = problems(config.benchmark, store)
     stages = {"benchmark": stage_record("benchmark", benchmark)}
     rows, predictions = examine(

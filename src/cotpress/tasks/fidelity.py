@@ -23,7 +23,6 @@ from cotpress.store.sweeps import Sweep
 from cotpress.tasks.flow import Scoring
 from cotpress.tasks.run_directory import tracked_job, write_config
 from cotpress.tracking import open_tracker
-from cotpress.training.config import SavedReferenceConfig
 
 FOLDER = "fidelity"
 
@@ -76,13 +75,12 @@ def _settings(config: FidelityConfig) -> dict[str, Any]:
     scorer, reference = config.scorer, config.reference
     settings = tables.flat(plain(scorer.identity()))
     settings |= {"data": config.data.name, "seed": settings.get("seed", config.seed)}
-    trains = scorer.needs_reference and reference.exists and not isinstance(reference, SavedReferenceConfig)
-    if scorer.needs_labels or trains:
+    if config.needs_labels:
         distill = tables.flat(plain(config.distill), "distill.")
         settings |= {"distill": distill.pop("distill.extractor"), **distill}
     if scorer.reads_with_model:
         settings["reference.base"] = config.scoring_model.name
-    if trains:
+    if config.trains_reference:
         tune = tables.flat(plain(reference.tune), "reference.tune.")
         if reference.tune.seed == config.seed:
             del tune["reference.tune.seed"]  # rows of several seeds show them once

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from cotpress.compression.config import CompressionConfig, Selection
 from cotpress.compression.stage import compress, token_table
 from cotpress.config import CompressConfig, FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
-from cotpress.data.config import DataConfig, PlantedDataConfig, SelfWrittenDataConfig
+from cotpress.data.config import DataConfig, PlantedDataConfig
 from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
-from cotpress.devices.config import offload_error
-from cotpress.devices.launch import num_local_devices, set_up_torch
+from cotpress.devices.launch import set_up_torch
 from cotpress.distill.stage import distill
-from cotpress.errors import ConfigError
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
@@ -30,10 +28,11 @@ from cotpress.scoring.job import ChunkJob, Job, scoring_job
 from cotpress.scoring.models import Models
 from cotpress.scoring.scorers.llmlingua_compat import decision_job
 from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.tasks.run_directory import artifact_store
 from cotpress.tasks.systems import stage_record
 from cotpress.tracking import Tracker
 from cotpress.training.config import SavedReferenceConfig
-from cotpress.training.stage import find_saved, saved_reference, train_reference, train_student
+from cotpress.training.stage import saved_reference, train_reference, train_student
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,14 +49,10 @@ PipelineT = TypeVar("PipelineT", bound=PipelineConfig)
 class Scoring(Generic[ScoringT]):
     """From data to scored traces."""
 
-    def __init__(self, config: ScoringT, tracker: Tracker) -> None:
+    def __init__(self, config: ScoringT, tracker: Tracker, store: ArtifactStore | None = None) -> None:
         self._config, self._tracker = config, tracker
-        if num_local_devices(config.trainer) == 1 and config.trainer.offload:  # `devices=null` may be a single one
-            raise ConfigError(offload_error(config.trainer))
         set_up_torch(config.trainer)
-        if isinstance(config.reference, SavedReferenceConfig):
-            find_saved(Path(config.reference.path))  # a missing reference model is an error before any other work
-        self.store = ArtifactStore(Path(config.output_root))
+        self.store = store or artifact_store(config.output_root)
         self.stages: dict[str, StageRecord] = {}
 
     def _kept(self, stage: str, artifact: Artifact, system: System | None = None, part: str = "") -> Artifact:
@@ -125,8 +120,9 @@ class Scoring(Generic[ScoringT]):
             reference: Artifact | None = saved_reference(Path(c.reference.path), base=base, store=store)
         else:
             reference = train_reference(
-                c.reference, base=base, distilled=self.distilled, trainer=c.trainer, tracker=self._tracker, store=store
-            )
+                c.reference, base=base, distilled=self.distilled, trainer=c.trainer, tracker=self._tracker,
+                store=store, key=c.base_key,
+            )  # fmt: skip
         return None if reference is None else self._kept("reference", reference)
 
     @cached_property
@@ -147,6 +143,7 @@ class Scoring(Generic[ScoringT]):
             distilled=self.distilled if c.scorer.needs_labels else None,
             trainer=c.trainer,
             store=self.store,
+            key=c.base_key if c.scorer.reads_with_model else "model.path",
         )
 
     @cached_property
@@ -253,14 +250,6 @@ class Flow(Compression[TrainConfig]):
         return decontaminated(
             made, found, self.store, group=group, name=data.name, benchmark=benchmark.title, remove=data.decontaminate
         )
-
-    def find_problems(self) -> None:
-        """Read benchmark and labelled traces, so that an error in them comes before any training."""
-        problems(self._config.benchmark, self.store)
-        labelled = self._config.labelled
-        # Self-written traces take a model hours, so they are made only when they are needed.
-        if labelled is not None and not isinstance(labelled, SelfWrittenDataConfig):
-            self.read(labelled, "labelled")
 
     def student(self, system: System, compressed: Artifact) -> Artifact:
         """The student trained on these compressed traces."""

@@ -20,7 +20,7 @@ from cotpress.planning.tables import show_hours, show_training, show_uses
 from cotpress.planning.training import Training
 from cotpress.planning.workload import Work
 from cotpress.scoring.table import num_passes
-from cotpress.training.config import SavedReferenceConfig, TuneConfig
+from cotpress.training.config import TuneConfig
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,7 @@ def trainings(config: TrainConfig) -> tuple[Training | None, Training]:
         return Training(f"{role} {model.name}", model, tune, config.trainer)
 
     base, tune = config.reference.base or config.model, config.reference.tune
-    saved = isinstance(config.reference, SavedReferenceConfig)
-    if not config.scorer.needs_reference or not config.reference.exists or saved:
+    if not config.trains_reference:
         return None, training("student", config.model, config.sft.tune)
     if (base, tune) == (config.model, config.sft.tune):
         both = training("reference model and student", base, tune)

@@ -8,6 +8,7 @@ settings have a directory of their own. `finished.json` of a finished run record
 code, the input files), so that a repeated command can return them without loading a model.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -26,7 +27,7 @@ from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, read_results, write_results
 from cotpress.report.stage import report_run, show_run
 from cotpress.settings import input_paths
-from cotpress.store.artifacts import MANIFEST, fingerprint, plain, write_text_atomic
+from cotpress.store.artifacts import MANIFEST, ArtifactStore, fingerprint, plain, write_text_atomic
 from cotpress.store.paths import files_below, is_unreadable, safe_name, unreadable
 from cotpress.store.redaction import masked
 from cotpress.store.sweeps import Sweep, sweep_name
@@ -43,6 +44,12 @@ SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retri
 FINISHED_FILE = "finished.json"
 _OUTPUT_BYTES = 90
 """Most bytes in the name of the output folder of one job of a multirun."""
+
+
+@functools.cache
+def artifact_store(output_root: str) -> ArtifactStore:
+    """The store below a folder; one for all of this process, so that the checksums of each file are compared once."""
+    return ArtifactStore(Path(output_root))
 
 
 def run_directory(config: TrainConfig | EvaluateConfig) -> Path:

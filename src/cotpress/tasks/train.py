@@ -24,18 +24,20 @@ from cotpress.tracking import open_tracker, track_results
 def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     """Run the whole flow; returns the accuracy of the scorer's student, from 0 to 1, and the run directory."""
     run_dir = run_directory(config)
-    count = token_counter(config.evaluation.reference_tokenizer)  # a missing tokenizer is an error before any work
+    count = token_counter(config.evaluation.reference_tokenizer)
     job = tracked_job(config, run_dir, folder, student_system(config).label, config.data.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
-        flow.find_problems()
-        examinees = [e for b in config.evaluation.baselines for e in _baseline(b, config, flow)]
-        examinees += _compressed(config, flow)
         rows, predictions = examine(
-            examinees, config, problems=flow.problems, store=flow.store, stages=flow.stages, count=count
+            examinees(config, flow), config, problems=flow.problems, store=flow.store, stages=flow.stages, count=count
         )
         track_results(tracker, rows, predictions)
     return finish(run_dir, config, rows, predictions, flow.stages)
+
+
+def examinees(config: TrainConfig, flow: Flow) -> list[Examinee]:
+    """Train the students; returns the rows of the table: the baselines, then the scorer's student."""
+    return [e for b in config.evaluation.baselines for e in _baseline(b, config, flow)] + _compressed(config, flow)
 
 
 def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[Examinee]:

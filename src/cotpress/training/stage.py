@@ -49,6 +49,8 @@ class TrainingJob:
     base: ModelConfig
     trainer: TrainerConfig
     store: ArtifactStore
+    key: str = "model.path"
+    """Setting of the path of `base`, for messages."""
     validate: Validate | None = None
     validations: int = 0
 
@@ -68,7 +70,7 @@ def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
 
     def make(place: torch.device) -> Any:
         # The check of the head takes seconds on a large model in main memory, so one worker does it for all.
-        return make_trainable(load_model(base, job.store, split=here().is_first, device=place), job.tune)
+        return make_trainable(load_model(base, job.store, split=here().is_first, device=place, key=job.key), job.tune)
 
     model = sharing.load(device, make)
     if job.validate is not None and not sharing.whole and here().is_first:
@@ -96,12 +98,16 @@ def train_reference(
     trainer: TrainerConfig,
     tracker: Tracker,
     store: ArtifactStore,
+    key: str = "model.path",
 ) -> Artifact | None:
-    """The reference model of CTS, trained on `valuable.parquet` (`adapter/` or `model/`); None for method none."""
+    """The reference model of CTS, trained on `valuable.parquet` (`adapter/` or `model/`); None for method none.
+
+    `key` is the setting of the path of `base`, for messages.
+    """
     if config.tune.method is Method.none:
         return None
-    job = TrainingJob(kind=ReferenceModule, tune=config.tune, base=base, trainer=trainer, store=store)
-    tokenizer = load_tokenizer(base, store)
+    job = TrainingJob(kind=ReferenceModule, tune=config.tune, base=base, trainer=trainer, store=store, key=key)
+    tokenizer = load_tokenizer(base, store, key=key)
     chat = ChatFormat(tokenizer, base.chat)
 
     def examples() -> Examples:
@@ -150,7 +156,7 @@ def _build(
     device = pick_device(job.trainer)
     identity = {
         "tune": {**plain(job.tune), "max_tokens": job.max_tokens},
-        "model": model_identity(job.base, device),
+        "model": model_identity(job.base, device, key=job.key),
         "chat": job.base.chat,
         **({"master": "float32"} if needs_masters(job.tune, resolve_dtype(job.base.dtype, device)) else {}),
         **upstream,
@@ -195,10 +201,10 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
 
 
 def find_saved(folder: Path) -> TrainedWeights:
-    """The weights of a saved reference model; `ModelError` if there are none."""
+    """The weights of a saved reference model; `ConfigError` if there is no folder, `ModelError` if it holds none."""
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise ModelError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
+        raise ConfigError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
     if (weights := TrainedWeights.below(folder)) is not None:
         return weights
     raise ModelError(

@@ -14,7 +14,7 @@ from cotpress.cli.errors import check_options, explain
 from cotpress.config import register_schemas, to_objects
 from cotpress.data.config import JsonlDataConfig
 from cotpress.data.stage import traces
-from cotpress.errors import ConfigError, DataError, ModelError
+from cotpress.errors import ConfigError, CotpressError, ModelError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.modeling.tiny import tiny_model
@@ -138,7 +138,7 @@ def test_missing_file_is_an_error_before_anything_is_trained(
     setting: list[str], message: str, command: Command, tmp_path: Path
 ) -> None:
     done = command("train.py", "scorer=cts", "model=tiny", "data.num_traces=24", *setting, cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert not list((tmp_path / "outputs").glob("artifacts/*/*"))  # nothing was trained before
 
@@ -154,7 +154,7 @@ def test_missing_adapter_is_named_by_its_key(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     tiny = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
-    with pytest.raises(ModelError, match=r"^adapter: .*Fix: .*adapter=DIR") as caught:
+    with pytest.raises(CotpressError, match=r"^adapter: .*Fix: .*adapter=DIR") as caught:
         load_model(tiny, store, adapter=adapter)
     assert "model.path" not in str(caught.value)
 
@@ -176,10 +176,10 @@ def test_model_folder_without_a_tokenizer_is_an_error(store: ArtifactStore, tmp_
 
 def test_folder_as_data_is_an_error_that_names_its_files(store: ArtifactStore, tmp_path: Path) -> None:
     config = JsonlDataConfig(name="jsonl", path=str(tmp_path))
-    with pytest.raises(DataError, match=r"is a folder, allowed: one file; it holds no file that ends in"):
+    with pytest.raises(ConfigError, match=r"is a folder, allowed: one file; it holds no file that ends in"):
         traces(config, store)
     (tmp_path / "a.jsonl").touch()
-    with pytest.raises(DataError, match=r"it holds a\.jsonl\. Fix: data\.path=.*a\.jsonl"):
+    with pytest.raises(ConfigError, match=r"it holds a\.jsonl\. Fix: data\.path=.*a\.jsonl"):
         traces(config, store)
 
 

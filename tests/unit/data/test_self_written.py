@@ -80,10 +80,9 @@ def test_right_answers_become_traces_and_all_others_are_counted(
         number,
         {
             1: Reply(text="<think>\n1 + 2 = 4\n</think>\n\nThe answer is 4."),
-            2: Reply(text="<think>\n2 + 2", finish_reason="length"),
+            2: Reply(text="<think>\n2 + 2", token_ids=[9] * 40, finish_reason="length"),
             3: Reply(text="<think>\n3 + 2 = 5. The answer is 5."),
             4: Reply(text="<think>\nHm.\n</think>\n\nWho knows?"),
-            5: Reply(text="this exceeds the context size", status=400),
         },
     )
     with openai_server(script) as server:
@@ -94,17 +93,34 @@ def test_right_answers_become_traces_and_all_others_are_counted(
         "budget ended the answer": 1,
         "thinking not closed": 1,
         "no answer": 1,
-        "prompt and budget do not fit the context": 1,
     }
     selected = solved(artifact)
-    assert list(selected) == ["q0", "q6", "q7", "q8", "q9"]
+    assert list(selected) == ["q0", "q5", "q6", "q7", "q8", "q9"]
     assert selected["q7"].thinking == "Well, 7 + 2 = 9"
     assert selected["q7"].response == "The answer is 9."
     facts = artifact.facts
-    assert (facts["train"], facts["validation"], facts["format"]) == (5, 0, "tags")
+    assert (facts["train"], facts["validation"], facts["format"]) == (6, 0, "tags")
     # as in evaluation, an answer in a thinking that was not closed does not count
-    assert (facts["writer_accuracy"]["value"], facts["writer_accuracy"]["n"]) == (0.5, 10)
-    assert facts["answers"]["kept"] == 5
+    assert (facts["writer_accuracy"]["value"], facts["writer_accuracy"]["n"]) == (0.6, 10)
+    assert facts["answers"]["kept"] == 6
+
+
+def test_refusal_of_the_server_is_no_draft_and_what_it_wrote_before_is_kept(
+    store: ArtifactStore, tiny: ModelConfig, questions: JsonlBenchmarkConfig, number
+) -> None:
+    def asked(server: OpenAIServer) -> Artifact:
+        config = settings(server, questions)
+        return traces(replace(config, generation=replace(config.generation, concurrency=1)), store, model=tiny)
+
+    refusal = Reply(text="this exceeds the context size", status=400)
+    with (
+        openai_server(answering(number, {7: refusal})) as server,
+        pytest.raises(GenerationError, match=r"context size.*max_new_tokens=40.*model\.context_tokens="),
+    ):
+        asked(server)
+    with openai_server(answering(number)) as server:
+        assert len(solved(asked(server))) == 10
+        assert [number(call) for call in server.calls] == [7, 8, 9]
 
 
 def test_prompt_is_that_of_a_student(
@@ -287,7 +303,7 @@ def chosen(
 def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFormat) -> None:
     (trace,), summary = chosen(
         written,
-        [*numbered_problems(*"7777777777"), Problem(id="again", question="How many 0?", answer="7")],
+        [*numbered_problems(*"777777777"), Problem(id="again", question="How many 0?", answer="7")],
         [
             draft(tagged("3 + 4 = 7", "7"), 0),
             draft(tagged("3 + 4 = 8", "8"), 1),
@@ -298,7 +314,6 @@ def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFo
             draft(tagged(" ", "7"), 6),
             draft("<think>\n3 + 4 = \\boxed{7}\n</think>\n", 7),
             draft("", 8, reason="refused", tokens=0),
-            draft("", 9, reason="content_filter"),
         ],
         max_thinking_tokens=60,
         format=Format.tags,
@@ -312,7 +327,6 @@ def test_every_question_without_a_trace_is_counted_by_its_reason(written: ChatFo
         "no thinking before the answer": 1,
         "no response after the thinking": 1,
         "prompt and budget do not fit the context": 1,
-        "ended by server: content_filter": 1,
         "question asked before": 1,
     }
     assert (trace.id, trace.question, trace.answer, trace.family) == ("q0", "How many 0?", "7", "f")
@@ -350,7 +364,7 @@ def test_question_is_counted_by_its_answer_closest_to_a_trace(written: ChatForma
     drafts = [
         draft(SHORT, 0),
         *(draft(text, 1, sample=k, reason=r) for k, (text, r) in enumerate([("x", "length"), (WRONG, "stop")])),
-        *(draft(text, 2, sample=k, reason=r) for k, (text, r) in enumerate([("x", "odd"), ("x", "length")])),
+        *(draft(text, 2, sample=k, reason=r) for k, (text, r) in enumerate([("x", "refused"), ("x", "length")])),
     ]
     _, summary = chosen(written, numbered_problems(*"777"), drafts)
     assert summary.dropped == {"wrong answer": 1, "budget ended the answer": 1}
@@ -358,7 +372,7 @@ def test_question_is_counted_by_its_answer_closest_to_a_trace(written: ChatForma
         "kept": 1,
         "wrong answer": 1,
         "budget ended the answer": 2,
-        "ended by server: odd": 1,
+        "prompt and budget do not fit the context": 1,
     }
 
 

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -76,18 +75,6 @@ def test_environment_and_threads_are_those_of_the_caller_but_not_its_place(monke
     monkeypatch.setenv("COTPRESS_TEST", "here")
     monkeypatch.setenv("RANK", "7")
     assert run_on_devices(device_jobs.setting, ("COTPRESS_TEST",), trainer=TWO) == [("here", "0", 1), ("here", "1", 1)]
-
-
-@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="needs Linux's /proc")
-def test_workers_listen_on_the_loopback_interface_only() -> None:
-    addresses = {address for worker in run_on_devices(device_jobs.listening, (), trainer=TWO) for address in worker}
-    assert addresses  # gloo's
-    assert addresses <= {"127.0.0.1", "::1"}
-
-
-def test_listening_addresses_are_read_from_proc() -> None:
-    with socket.create_server(("0.0.0.0", 0)), socket.create_server(("127.0.0.1", 0)):
-        assert {"0.0.0.0", "127.0.0.1"} <= set(device_jobs.listening_addresses())
 
 
 _WAIT = """

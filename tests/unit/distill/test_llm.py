@@ -214,15 +214,12 @@ def test_copied_words_become_labels_of_training_traces(store: ArtifactStore) -> 
 
 def test_every_dropped_trace_is_counted_by_its_reason(store: ArtifactStore) -> None:
     traces = data(
-        store, "Fine. 8 - 3 = 5. Yes.", "cut 1 = 1", "none 1 = 1", "filter 1 = 1", "made 1 = 1", "long 1 = 1",
-        "again 1 = 1 and so on",
+        store, "Fine. 8 - 3 = 5. Yes.", "cut 1 = 1", "none 1 = 1", "made 1 = 1", "again 1 = 1 and so on",
     )  # fmt: skip
     script = answering(
-        ("cut", Reply(text="cut 1", finish_reason="length")),
+        ("cut", Reply(raw=b'{"choices": [{"message": {"content": "cut 1"}, "finish_reason": "length"}]}')),
         ("none", Reply(text="NONE")),
-        ("filter", Reply(text="filter", finish_reason="content_filter")),
         ("made", Reply(text="something else entirely made 1")),
-        ("long", Reply(text="this exceeds the context size", status=400)),
         ("again", Reply(text="again again again again and so on")),
     )
     with openai_server(script) as server:
@@ -231,11 +228,27 @@ def test_every_dropped_trace_is_counted_by_its_reason(store: ArtifactStore) -> N
     assert artifact.manifest["dropped"] == {
         "budget ended the extraction": 1,
         "empty extraction": 1,
-        "the server ended the extraction: content_filter": 1,
         "variation rate": 1,
-        "chunk longer than the model's context": 1,
         "alignment gap": 1,
     }
+
+
+@pytest.mark.parametrize(
+    "refusal", [Reply(text="this exceeds the context size", status=400), Reply(finish_reason="content_filter")]
+)
+def test_refusal_of_the_server_leaves_no_extraction_and_what_it_wrote_before_is_kept(
+    store: ArtifactStore, refusal: Reply
+) -> None:
+    traces = data(store, "Fine. 8 - 3 = 5.", "odd 1 = 1")
+    refused = answering(("odd", refusal))
+    with openai_server(refused) as server:
+        config = settings(server)
+        single = replace(config, generation=replace(config.generation, concurrency=1))
+        with pytest.raises(GenerationError, match=r"max_new_tokens=.*context_tokens="):
+            distill(single, traces, store, model=TINY)
+    with openai_server(answering()) as server:
+        assert list(valuable(distill(settings(server), traces, store, model=TINY))) == ["t0", "t1"]
+        assert len(server.calls) == 1
 
 
 def test_long_thinking_is_extracted_in_chunks(store: ArtifactStore) -> None:

@@ -97,7 +97,7 @@ def test_settings_choose_the_backend(store):
 
 def test_identity_has_the_model_and_the_sampling_only():
     served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m", api_key_env="X", seed=3)
-    assert generation_identity(served, TINY, CPU) == {"model": {"served": "m"}, "sampling": Sampling()}
+    assert generation_identity(served, TINY, CPU) == {"model": {"served": "m", "version": 2}, "sampling": Sampling()}
     own = generation_identity(TransformersGenerationConfig(temperature=0.5, seed=3), TINY, CPU)
     assert own["sampling"] == Sampling(temperature=0.5, seed=3)
     assert "tiny" in own["model"]

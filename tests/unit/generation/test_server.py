@@ -1,4 +1,5 @@
 import logging
+import re
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from support.generation import requests
 from support.openai_server import Reply, openai_server
 
 KEY = "sk-very-secret-0123456789"
+CONTEXT = 4096
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +21,8 @@ def _no_proxy(monkeypatch):
 
 
 def backend(server, **settings):
-    return ServerBackend(ServerGenerationConfig(base_url=server.base_url, model="stub", **settings))
+    config = ServerGenerationConfig(base_url=server.base_url, model="stub", **settings)
+    return ServerBackend(config, context_tokens=CONTEXT)
 
 
 def asking(*texts):
@@ -180,15 +183,105 @@ def test_unknown_model_is_named():
         backend(server).complete(requests(asking("q"), 5))
 
 
-def test_prompt_beyond_the_context_is_refused_and_the_others_are_completed():
-    def script(call, seen):
-        long = len(call.body["messages"][0]["content"]) > 10
-        return Reply(text="maximum context length is 10 tokens", status=400) if long else Reply(text="ok")
+def test_prompt_beyond_the_context_of_the_model_is_refused_without_a_request():
+    prompts = [[1, 2], [3] * (CONTEXT - 4), [4] * (CONTEXT - 5)]
+    with openai_server(lambda call, seen: Reply(text="x", token_ids=[5, 2])) as server:
+        completions = backend(server).complete(requests(prompts, 5))
+        assert [g.finish_reason for g in completions] == ["stop", "refused", "stop"]
+        assert sorted(len(call.body["prompt"]) for call in server.calls) == [2, CONTEXT - 5]
 
-    with openai_server(script) as server:
-        completions = backend(server).complete(requests(asking("short", "q" * 20, "fine"), 5))
-    assert [g.finish_reason for g in completions] == ["stop", "refused", "stop"]
-    assert completions[1].text == ""
+
+REFUSALS = {
+    "context": Reply(text="This model's maximum context length is 2048 tokens", status=400),
+    "unknown field": Reply(text="Unrecognized request argument supplied: return_token_ids", status=400),
+    "key": Reply(text="Incorrect API key provided", status=401),
+    "payment": Reply(text="Insufficient balance", status=402),
+    "forbidden": Reply(text="Your project may not use it", status=403),
+    "model": Reply(text="The model does not exist", status=404),
+    "method": Reply(text="Method Not Allowed", status=405),
+    "conflict": Reply(text="try later", status=409),
+    "too large": Reply(text="Request Entity Too Large", status=413),
+    "validation": Reply(text="max_tokens must be at least 1, got -7", status=422),
+    "rate": Reply(text="Rate limit reached", status=429),
+    "crash": Reply(text="CUDA out of memory", status=500),
+    "loading": Reply(text="Loading model", status=503),
+    "proxy": Reply(raw=b"<html>504 Gateway Time-out</html>", status=504, content_type="text/html"),
+    "login page": Reply(raw=b"<html>Sign in</html>", content_type="text/html"),
+    "no choice": Reply(raw=b'{"object": "text_completion", "choices": []}'),
+    "null choices": Reply(raw=b'{"object": "text_completion", "choices": null, "error": {"message": "overloaded"}}'),
+    "two choices": Reply(raw=b'{"choices": [{"text": "a", "finish_reason": "stop"}, {"text": "b"}]}'),
+    "empty body": Reply(raw=b""),
+    "half a body": Reply(text="x", breaks_off=True),
+    "filtered": Reply(text="", finish_reason="content_filter"),
+    "error in the choice": Reply(text="7", finish_reason="error"),
+    "aborted": Reply(text="7", finish_reason="abort"),
+    "tools": Reply(text="", finish_reason="tool_calls"),
+    "unfinished": Reply(text="7", finish_reason=None),
+    "stream": Reply(raw=b'data: {"choices": [{"text": "7"}]}\n\ndata: [DONE]\n', content_type="text/event-stream"),
+    "null": Reply(raw=b"null"),
+    "a null choice": Reply(raw=b'{"choices": [null]}'),
+    "no text": Reply(raw=b'{"choices": [{"finish_reason": "stop"}]}'),
+    "a number as text": Reply(raw=b'{"choices": [{"text": 7, "finish_reason": "stop"}]}'),
+    "parts as text": Reply(raw=b'{"choices": [{"text": [{"type": "text", "text": "7"}], "finish_reason": "stop"}]}'),
+    "words as ids": Reply(text="7", extra={"token_ids": ["seven"]}),
+    "not UTF-8": Reply(raw=b'{"choices": [{"text": "\xff\xfe", "finish_reason": "stop"}]}'),
+    "gzip that is none": Reply(raw=b"\x1f\x8bnothing", content_type="application/gzip"),
+    "redirect": Reply(text="moved", status=307),
+    "teapot": Reply(text="no", status=418),
+    "cut": Reply(text="so 1 +", token_ids=[5, 6, 7], finish_reason="length"),
+    "cut, counted by the server": Reply(text="so 1 +", finish_reason="length"),
+}
+
+
+@pytest.mark.parametrize("reply", REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_of_the_server_is_never_an_answer(reply):
+    models, kept = [{"id": "stub", "max_model_len": 2048}], []
+    with (
+        openai_server(lambda c, s: reply if len(server.calls) > 2 else Reply("ok", token_ids=[2]), models) as server,
+        pytest.raises(GenerationError) as raised,
+    ):
+        backend(server, concurrency=1, max_retries=0).complete(
+            requests([[n] for n in range(9)], 99), on_done=lambda i, g: kept.append(i)
+        )
+    message = str(raised.value)
+    assert kept == [0, 1], "what was completed before stays"
+    assert server.base_url in message
+    assert "a prompt of 1 tokens and max_new_tokens=99, with model.context_tokens=4096" in message
+    assert "The server lists max_model_len=2048" in message
+    assert re.search(r"Fix: \w.*Finished completions are kept\.$", message)
+
+
+def test_refusal_to_speak_in_a_conversation_is_an_error():
+    script = Reply(text=None, extra={"refusal": "I cannot help with that."})
+    with openai_server(lambda call, seen: script) as server, pytest.raises(GenerationError, match="I cannot help"):
+        backend(server).complete(requests(asking("q"), 5))
+
+
+def test_refusal_for_the_length_names_the_limit_of_a_server_that_lists_none():
+    reply = Reply(text="maximum context length is 10 tokens", status=400)
+    with openai_server(lambda call, seen: reply) as server, pytest.raises(GenerationError) as raised:
+        backend(server).complete(requests(asking("q" * 20), 5))
+    assert "maximum context length is 10 tokens" in str(raised.value)
+    assert "a prompt of 20 characters and max_new_tokens=5" in str(raised.value)
+    assert "lists no limit. Fix: start the server with a longer context" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply(text="a b c", token_ids=[5, 6, 7], finish_reason="length"), "length"),
+        (Reply(text="a b c", finish_reason="length"), "length"),
+        (Reply(text="a", token_ids=[5, 2]), "stop"),
+        (Reply(text="", token_ids=[2]), "stop"),
+        (Reply(raw=b'{"choices": [{"text": "", "finish_reason": "stop"}], "usage": {}}'), "stop"),
+        (Reply(raw=b'{"choices": [{"text": "7", "finish_reason": "stop"}]}'), "stop"),
+        (Reply(raw=b'{"choices": [{"text": "a", "finish_reason": "length"}], "usage": null}'), "length"),
+    ],
+    ids=["ids", "counted", "ended early", "ended at once", "empty usage", "no usage", "not counted"],
+)
+def test_answer_that_fills_its_budget_or_ends_by_itself_is_an_answer(reply, reason):
+    with openai_server(lambda call, seen: reply) as server:
+        assert [g.finish_reason for g in backend(server).complete(requests([[1]], 3))] == [reason]
 
 
 def test_first_failure_ends_the_call_after_finished_prompts_were_reported():
@@ -228,7 +321,9 @@ def test_key_appears_in_the_header_only(monkeypatch, caplog):
 def test_missing_key_is_an_error_that_names_the_variable(monkeypatch):
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(ConfigError, match="'MY_KEY' is not set"):
-        ServerBackend(ServerGenerationConfig(base_url="http://x/v1", model="m", api_key_env="MY_KEY"))
+        ServerBackend(
+            ServerGenerationConfig(base_url="http://x/v1", model="m", api_key_env="MY_KEY"), context_tokens=CONTEXT
+        )
 
 
 def test_without_api_key_env_no_key_is_sent(monkeypatch):

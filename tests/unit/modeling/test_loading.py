@@ -81,7 +81,7 @@ def test_directory_without_safetensors_is_an_error_that_lists_its_files(store, t
 
 
 def test_missing_folder_is_an_error_that_names_it(store, tmp_path):
-    with pytest.raises(ModelError, match=r"model\.path: the folder .* does not exist.*model\.path=DIR"):
+    with pytest.raises(ConfigError, match=r"model\.path: the folder .* does not exist.*model\.path=DIR"):
         load_model(ModelConfig(name="x", path=str(tmp_path / "nowhere")), store)
 
 

@@ -31,8 +31,8 @@ def test_identity_names_the_opening_only_where_the_chat_template_writes_it(
 ):
     from cotpress.scoring import models as module
 
-    def opens(*arguments):
-        tokenizer = load(*arguments)
+    def opens(*arguments, **options):
+        tokenizer = load(*arguments, **options)
         tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
         return tokenizer
 
@@ -87,8 +87,8 @@ def test_reference_without_weights_is_an_error_that_says_what_it_holds(base, tra
 def test_plain_template_without_bos_is_an_error_when_the_scorer_is_made(base, trainer, store, monkeypatch):
     from cotpress.scoring import models as module
 
-    def without_bos(*arguments):
-        tokenizer = load(*arguments)
+    def without_bos(*arguments, **options):
+        tokenizer = load(*arguments, **options)
         tokenizer.bos_token = None
         return tokenizer
 

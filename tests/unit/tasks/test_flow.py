@@ -13,7 +13,6 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.answers import Extractor
 from cotpress.config import TrainConfig, register_schemas, to_objects
-from cotpress.errors import ConfigError
 from cotpress.evaluation import stage
 from cotpress.evaluation.protocol import Protocol
 from cotpress.modeling.loading import load_tokenizer
@@ -107,19 +106,6 @@ def test_token_budget_of_validation_follows_from_its_traces_unless_it_is_set(
     ]
     assert len(lengths) == 2
     assert questioned.protocol.max_new_tokens == 2 * max(lengths)
-
-
-@pytest.mark.parametrize("task", ["train", "compress", "fidelity"])
-def test_offload_on_the_single_device_of_a_machine_is_refused_before_any_work(task: str, tmp_path: Path) -> None:
-    trainer = ["trainer.accelerator=cpu", "trainer.offload=true", "trainer.strategy=fsdp2", "trainer.devices=null"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config: Any = to_objects(compose(task, overrides=["model=tiny", f"output_root={tmp_path / 'out'}", *trainer]))
-    with (
-        closing(Tracker(tmp_path)) as tracker,
-        pytest.raises(ConfigError, match=r"trainer\.offload: got true .* on one device, allowed: .* Fix:"),
-    ):
-        flow.Scoring(config, tracker)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -110,26 +110,29 @@ class Classifier:
         return [keep[row, 1 : len(part) + 1] for row, part in enumerate(parts)]
 
 
-def encoder_directory(path: str) -> Path:
-    """The folder of an encoder: `package:NAME`, a local directory or a hub id; raises ModelError if there is none."""
+def encoder_directory(path: str, key: str = "scorer.path") -> Path:
+    """The folder of an encoder: `package:NAME`, a local directory or a hub id; raises ModelError if there is none.
+
+    `key` is the setting that holds the path, for messages.
+    """
     if not path.startswith(PACKAGE_PREFIX):
-        return model_directory(path, key="scorer.path")
+        return model_directory(path, key=key)
     package = path.removeprefix(PACKAGE_PREFIX)
-    folder = package_folder(package)
+    folder = package_folder(package, key=key)
     folders = sorted({p.parent for p in folder.rglob("*.safetensors") if (p.parent / "config.json").is_file()})
     if len(folders) != 1:
         raise ModelError(
-            f"the Python package '{package}' should carry one folder with config.json and safetensors weights, "
-            f"got {[str(p.relative_to(folder)) for p in folders]}. Fix: reinstall it, or give scorer.path=DIR"
+            f"{key}: the Python package '{package}' should carry one folder with config.json and safetensors weights, "
+            f"got {[str(p.relative_to(folder)) for p in folders]}. Fix: reinstall it, or give {key}=DIR"
         )
     return folders[0]
 
 
-def encoder_identity(path: str) -> dict[str, str]:
-    """The content of an encoder's files."""
+def encoder_identity(path: str, key: str = "scorer.path") -> dict[str, str]:
+    """The content of an encoder's files; arguments and errors as `encoder_directory`."""
     if path.startswith(PACKAGE_PREFIX):
-        return {"directory": directory_sha256(encoder_directory(path))}
-    return source_identity(path, key="scorer.path")
+        return {"directory": directory_sha256(encoder_directory(path, key))}
+    return source_identity(path, key=key)
 
 
 def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, device: torch.device) -> Classifier:

@@ -1,0 +1,414 @@
+"""Checks of all that a configuration needs, made before a model is trained or a text is written.
+
+`check` is called by every job and tells all problems in one message. A check is a function that yields problems, each
+with the setting to blame, what it got, what is allowed and the fix; a new one is a function and a place in `check`, in
+the order of cost. The rules for the values of settings stand beside them (`cotpress.settings`) and come before.
+
+What is needed depends on what is there: an answer that was kept needs no server, and a server that has written all
+traces may be gone. So a copy of the flow runs with a store that finds artifacts and makes none (`first_missing`).
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cotpress.compression.export import check_folder
+from cotpress.config import CompressConfig, EvaluateConfig, FidelityConfig, ScoringPipelineConfig, TrainConfig
+from cotpress.data.config import DataConfig, JsonlDataConfig, SelfWrittenDataConfig
+from cotpress.data.stage import find_problems, find_traces, problems, traces
+from cotpress.data.truth import find_truth, truth
+from cotpress.devices.config import offload_error
+from cotpress.devices.launch import num_local_devices, pick_device
+from cotpress.distill.config import Extractor, LlmDistillConfig
+from cotpress.distill.llm import training_traces
+from cotpress.distill.stage import check_usable
+from cotpress.errors import ArtifactError, ConfigError, CotpressError, GenerationError, raise_together
+from cotpress.evaluation.summary import token_counter
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
+from cotpress.generation.server import ServerBackend
+from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.foreign import reading
+from cotpress.modeling.loading import check_attention, load_tokenizer, model_identity
+from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, require_weights
+from cotpress.planning.measure import empty_model
+from cotpress.prompts import ChatFormat
+from cotpress.records import TRACES_FILE, Trace
+from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.scorers.mix import MixConfig
+from cotpress.scoring.scorers.tokenskip import TokenskipConfig
+from cotpress.store.artifacts import Artifact, ArtifactStore, Making
+from cotpress.store.paths import require_writable
+from cotpress.store.tables import read_records
+from cotpress.tasks.evaluate import examinees as given_examinees
+from cotpress.tasks.flow import Export, Flow, Scoring
+from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
+from cotpress.tasks.systems import examine
+from cotpress.tasks.train import examinees as trained_examinees
+from cotpress.tracking import Tracker
+from cotpress.training.config import Method, SavedReferenceConfig
+from cotpress.training.stage import find_saved
+
+log = logging.getLogger(__name__)
+
+Config: TypeAlias = TrainConfig | CompressConfig | FidelityConfig | EvaluateConfig
+Problems: TypeAlias = Iterator[CotpressError]
+
+CHECKPOINT_BYTES = 12
+"""Bytes on disk for each weight that is trained: itself and two moments, in float32."""
+NUM_MEASURED = 200
+"""Most traces whose length is compared with the budget of answers."""
+LONG_SHARE = 0.1
+"""Share of traces longer than the budget above which it is warned of."""
+AFTER_TRAINING = ("answer", "evaluate", "")
+"""The first missing stages when all students are trained; empty if no stage is missing."""
+
+
+def check(config: Config) -> None:
+    """Raise all problems of a configuration as one error; a single problem as it is.
+
+    Raises:
+        CotpressError: The only problem.
+        ConfigError: Several problems.
+    """
+    artifact_store(config.output_root).computed.clear()  # those of an earlier job of this process
+    found = list(labels(config))
+    if isinstance(config, TrainConfig) and config.plan:  # made on another machine, maybe before there are data
+        raise_together(found)
+        return
+    found += [*folders(config), *files(config), *devices(config)]
+    if any(isinstance(problem, ArtifactError) for problem in found):
+        raise_together(found)  # what follows looks below the folder
+    missing = first_missing(config)
+    found += [*models(config, missing), *disk(config, missing), *servers(config, missing)]
+    raise_together(found)
+    raise_together(list(data(config)))  # only now, as reading may take a minute
+    if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING:
+        warn_of_budget(config)
+
+
+def _tried(look: Callable[..., object], *arguments: Any, **options: Any) -> Problems:
+    """Yield the error of a call, if it has one for users."""
+    try:
+        look(*arguments, **options)
+    except CotpressError as error:
+        yield error
+
+
+def labels(config: Config) -> Problems:
+    """Labels for the distill stage, as far as the kind of data tells: only the built-in generator plants them."""
+    if not isinstance(config, ScoringPipelineConfig) or not config.needs_labels:
+        return
+    data = config.labelled or config.data
+    if isinstance(data, JsonlDataConfig) and data.field is not None:
+        return  # built-in traces take the place of plain texts
+    # Their own kinds, as a registered source may derive from them.
+    if type(data) in (JsonlDataConfig, SelfWrittenDataConfig) and config.distill.extractor is Extractor.labels:
+        yield from _tried(check_usable, Extractor.labels, [])
+
+
+def folders(config: Config) -> Problems:
+    """Folders that are written."""
+    yield from _tried(require_writable, Path(config.output_root), "output_root")
+    if isinstance(config, CompressConfig):
+        output = export_path(config)
+        yield from _tried(require_writable, output, "output")
+        yield from _tried(check_folder, output, config.export, export_settings(config))
+
+
+def devices(config: Config) -> Problems:
+    """The devices asked for, and implementations that need a GPU."""
+    trainer = config.trainer
+    if isinstance(config, EvaluateConfig) and _is_served(config.evaluation.generation):
+        return
+    found = list(_tried(num_local_devices, trainer))
+    yield from found
+    if found:
+        return
+    if trainer.offload and num_local_devices(trainer) == 1:  # `devices=null` may be a single one
+        yield ConfigError(offload_error(trainer))
+    for key, model in used_models(config).items():
+        yield from _tried(check_attention, model, pick_device(trainer), key=key)
+
+
+def used_models(config: Config) -> dict[str, ModelConfig]:
+    """The models whose weights are loaded here, by the setting of their path."""
+    if isinstance(config, EvaluateConfig):
+        return {} if _is_served(config.evaluation.generation) else {"model.path": config.model}
+    used = {"model.path": config.model}
+    if config.reference.base is not None and (config.scorer.reads_with_model or config.trains_reference):
+        used["reference.base.path"] = config.reference.base
+    if config.needs_labels and isinstance(config.distill, LlmDistillConfig) and config.distill.model is not None:
+        used["distill.model.path"] = config.distill.model
+    return used
+
+
+def models(config: Config, missing: str | None) -> Problems:
+    """Models, encoders of scorers, adapters and further tokenizers: in a folder, in the cache or on the hub.
+
+    Weights are not needed if nothing is left to be computed with one. Chat templates of our own models are not tried,
+    as the models would have to be made first.
+    """
+    computes, used = missing not in ("evaluate", ""), used_models(config)
+    store = artifact_store(config.output_root)
+    for key, model in {"model.path": config.model, **used}.items():
+        found = list(_tried(model_identity, model, key=key)) if key in used else []
+        if not found and model.source is ModelSource.hub:
+            if computes and key in used:
+                found += _tried(require_weights, model.path, model.revision, key=key)
+            found += _tried(_render, model, store, key)
+        yield from found
+    adapters: dict[str, str | None] = {}
+    if isinstance(config, ScoringPipelineConfig):
+        for key, path in _encoders(config.scorer, "scorer"):
+            yield from _tried(_find_encoder, path, key, weights=computes)
+        if isinstance(config.reference, SavedReferenceConfig):
+            yield from _tried(find_saved, Path(config.reference.path))
+        kinds = {"data": config.data, "labelled": config.labelled}
+        adapters = {f"{key}.adapter": d.adapter for key, d in kinds.items() if isinstance(d, SelfWrittenDataConfig)}
+    if isinstance(config, EvaluateConfig):
+        adapters["adapter"] = config.adapter
+    for key, adapter in adapters.items():
+        if adapter is not None:
+            yield from _tried(adapter_directory, adapter, key=key)
+    if isinstance(config, TrainConfig | EvaluateConfig):
+        yield from _tried(token_counter, config.evaluation.reference_tokenizer)
+
+
+def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:
+    tokenizer = load_tokenizer(model, store, key=key)
+    with reading(f"{key}: '{model.path}': no prompt can be made with its chat template"):
+        ChatFormat(tokenizer, model.chat).prompt_ids("1 + 1?")
+
+
+def _encoders(scorer: ScorerConfig, key: str) -> Iterator[tuple[str, str]]:
+    """The setting and the path of each encoder of a scorer."""
+    if isinstance(scorer, MixConfig):
+        for name, part in scorer.weighted.items():
+            yield from _encoders(part, f"{key}.parts.{name}")
+    elif isinstance(scorer, TokenskipConfig):
+        yield f"{key}.path", scorer.path
+
+
+def _find_encoder(path: str, key: str, *, weights: bool) -> None:
+    from cotpress.scoring.scorers.classifier import encoder_directory, encoder_identity
+
+    if path.startswith(PACKAGE_PREFIX):
+        encoder_directory(path, key)
+        return
+    encoder_identity(path, key)
+    if weights:
+        require_weights(path, key=key)
+
+
+def files(config: Config) -> Problems:
+    """The files of data, truth and benchmark, or their copies in the cache of the hub."""
+    if isinstance(config, ScoringPipelineConfig):
+        for group, kind in _data_of(config).items():
+            yield from _tried(find_traces, kind, group)
+    if isinstance(config, FidelityConfig):
+        yield from _tried(find_truth, config.truth)
+    if isinstance(config, TrainConfig | EvaluateConfig):
+        yield from _tried(find_problems, config.benchmark)
+
+
+def data(config: Config) -> Problems:
+    """Rows of data, truth and benchmark, made into artifacts as the flow does, and what the distill stage needs."""
+    store = artifact_store(config.output_root)
+    if isinstance(config, TrainConfig | EvaluateConfig):
+        yield from _tried(problems, config.benchmark, store)
+    if isinstance(config, EvaluateConfig):
+        return
+    flow = Scoring(config, _silent())
+    found: list[CotpressError] = []
+    for group, kind in _data_of(config).items():
+        found += _tried(_read, kind, store, group)
+    yield from found
+    if isinstance(config, FidelityConfig):
+        yield from _tried(truth, config.truth, store)
+    written = isinstance(config.labelled or config.data, SelfWrittenDataConfig)
+    if config.needs_labels and not found and not written:
+        yield from _tried(check_usable, config.distill.extractor, training_traces(flow.labelled_traces))
+
+
+def _data_of(config: ScoringPipelineConfig) -> dict[str, DataConfig]:
+    """The settings of traces by their group."""
+    return {"data": config.data} | ({} if config.labelled is None else {"labelled": config.labelled})
+
+
+def _read(config: DataConfig, store: ArtifactStore, group: str) -> Artifact:
+    if isinstance(config, SelfWrittenDataConfig):  # a model needs hours for them
+        return problems(config.questions, store, f"{group}.questions")
+    return traces(config, store, group=group)
+
+
+def disk(config: Config, missing: str | None) -> Problems:
+    """Room for two checkpoints of a training of all weights, as a new one is whole before the old one is removed."""
+    if isinstance(config, EvaluateConfig) or missing in AFTER_TRAINING:
+        return
+    trained: dict[str, ModelConfig] = {}
+    if config.trains_reference and config.reference.tune.method is Method.full:
+        trained["reference.tune.method"] = config.reference.base or config.model
+    if isinstance(config, TrainConfig) and config.sft.tune.method is Method.full:
+        trained["sft.tune.method"] = config.model
+    free = shutil.disk_usage(config.output_root).free
+    for key, model in trained.items():
+        with suppress(CotpressError):  # a model whose weights cannot be counted without loading them
+            count = sum(parameter.numel() for parameter in empty_model(model).parameters())
+            needed = 2 * CHECKPOINT_BYTES * count
+            text = (
+                f"{2 * count * CHECKPOINT_BYTES / 1e9:.1f} GB for checkpoints of {model.name} below "
+                f"'{config.output_root}' ({count:,} weights of {CHECKPOINT_BYTES} bytes, twice while one replaces the "
+                f"other); {free / 1e9:.1f} GB are free"
+            )
+            log.info("%s=full: needs %s", key, text)
+            if free < needed:
+                yield ConfigError(
+                    f"{key}: got full, which needs {text}. Fix: output_root=DIR on a larger disk, or lora"
+                )
+
+
+def servers(config: Config, missing: str | None) -> Problems:
+    """Servers whose answers are not all kept: reachable, the key accepted, room for the budget of an answer."""
+    for key, generation, budget in _missed_servers(config, missing):
+        if not isinstance(generation, ServerGenerationConfig):
+            continue
+        try:
+            ServerBackend(generation, context_tokens=config.model.context_tokens).check(budget)
+        except ConfigError as error:
+            yield ConfigError(f"{key}.{error}")
+        except GenerationError as error:
+            yield GenerationError(f"{key}: {error}")
+
+
+def _missed_servers(config: Config, missing: str | None) -> Iterator[tuple[str, GenerationConfig, int]]:
+    """Setting, backend and budget of each stage that has texts to write."""
+    if isinstance(config, ScoringPipelineConfig):
+        kinds = {"data": config.data, "labelled": config.labelled if config.needs_labels else None}
+        for group, kind in kinds.items():
+            if not isinstance(kind, SelfWrittenDataConfig):
+                continue
+            if _missing(config, partial(_traces, kind, group)) not in ("solve", "data", ""):
+                yield f"{group}.generation", kind.generation, kind.max_new_tokens
+        distill = config.distill
+        extracts = config.needs_labels and isinstance(distill, LlmDistillConfig)
+        if extracts and _missing(config, _distilled) not in ("distill", ""):
+            assert isinstance(distill, LlmDistillConfig)
+            yield "distill.generation", distill.generation, distill.max_new_tokens
+    if isinstance(config, TrainConfig | EvaluateConfig) and missing != "evaluate":
+        yield "evaluation.generation", config.evaluation.generation, config.benchmark.max_new_tokens
+
+
+def _traces(kind: DataConfig, group: str, flow: Scoring[Any]) -> Artifact:
+    return flow.read(kind, group)
+
+
+def _distilled(flow: Scoring[Any]) -> Artifact:
+    return flow.distilled
+
+
+def _is_served(generation: GenerationConfig) -> bool:
+    return isinstance(generation, ServerGenerationConfig)
+
+
+class NotMadeError(Exception):
+    """An artifact does not exist; the text is its stage."""
+
+
+class FindingStore(ArtifactStore):
+    """Finds the artifacts of another store and makes none; `evaluate` counts as missing, as it costs seconds."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.__dict__.update(store.__dict__)
+
+    @contextmanager
+    def making(self, stage: str, identity: Mapping[str, Any]) -> Iterator[Making]:
+        """See `ArtifactStore`."""
+        if stage == "evaluate" or self._undamaged(self._key(stage, identity)) is None:
+            raise NotMadeError(stage)
+        with super().making(stage, identity) as making:
+            yield making
+
+    @contextmanager
+    def unfinished(self, stage: str, identities: Sequence[Mapping[str, Any]]) -> Iterator[dict[int, Path]]:
+        """See `ArtifactStore`."""
+        if any(self._undamaged(self._key(stage, identity)) is None for identity in identities):
+            raise NotMadeError(stage)
+        yield {}
+
+    @contextmanager
+    def sharing(self, stage: str, identity: Mapping[str, Any], part: str) -> Iterator[Path | None]:
+        """See `ArtifactStore`."""
+        if self._undamaged(self._key(stage, identity)) is None:
+            raise NotMadeError(stage)
+        yield None
+
+
+def first_missing(config: Config) -> str | None:
+    """The stage of the first artifact that this configuration has to compute; empty if there is none.
+
+    None if that cannot be told, as something that is needed is missing.
+    """
+    store = FindingStore(artifact_store(config.output_root))
+
+    def evaluated() -> None:
+        assert isinstance(config, EvaluateConfig)
+        asked = problems(config.benchmark, store)
+        examine(given_examinees(config), config, problems=asked, store=store, stages={}, count=None)
+
+    match config:
+        case TrainConfig():
+            return _stage_of(partial(_trained, config, Flow(config, _silent(), store)))
+        case EvaluateConfig():
+            return _stage_of(evaluated)
+        case CompressConfig():
+            return _stage_of(Export(config, _silent(), store).compressed)
+        case FidelityConfig():
+            return _missing(config, lambda flow: flow.scores)
+
+
+def _trained(config: TrainConfig, flow: Flow) -> None:
+    rows, asked = trained_examinees(config, flow), flow.problems
+    examine(rows, config, problems=asked, store=flow.store, stages={}, count=None)
+
+
+def _missing(config: ScoringPipelineConfig, look: Callable[[Scoring[Any]], object]) -> str | None:
+    """The stage of the first artifact that a part of the flow has to compute; see `first_missing`."""
+    flow: Scoring[Any] = Scoring(config, _silent(), FindingStore(artifact_store(config.output_root)))
+    return _stage_of(partial(look, flow))
+
+
+def _stage_of(look: Callable[[], object]) -> str | None:
+    try:
+        look()
+    except NotMadeError as error:
+        return str(error)
+    except CotpressError:
+        return None
+    return ""
+
+
+def _silent() -> Tracker:
+    """A tracker that writes nothing, as it is never closed."""
+    return Tracker(Path(), curves=False)
+
+
+def warn_of_budget(config: TrainConfig) -> None:
+    """Warn if many training traces are longer than the budget of an answer, which a student would not complete."""
+    if isinstance(config.data, SelfWrittenDataConfig):
+        return  # written within a budget of its own
+    store, budget = artifact_store(config.output_root), config.benchmark.max_new_tokens
+    rows = read_records(traces(config.data, store).file(TRACES_FILE), Trace)
+    measured = rows[:: max(len(rows) // NUM_MEASURED, 1)]
+    chat = ChatFormat(load_tokenizer(config.model, store), config.model.chat)
+    lengths = sorted(len(chat.completion_ids(chat.text_ids(t.thinking), t.response)) for t in measured)
+    num_long = sum(length > budget for length in lengths)
+    if num_long > LONG_SHARE * len(measured):
+        log.warning(
+            "benchmark.max_new_tokens=%d, but %d of %d traces are longer (up to %d tokens): students that write as "
+            "long would be cut off. Fix: a larger benchmark.max_new_tokens, or shorter traces",
+            budget, num_long, len(measured), lengths[-1],
+        )  # fmt: skip

@@ -1,0 +1,381 @@
+"""Everything that a configuration needs is checked before a model is trained, and all problems are told at once."""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import constants
+from hydra import compose, initialize_config_dir
+
+from cotpress.config import register_schemas, to_objects
+from cotpress.errors import ConfigError, CotpressError, DataError, GenerationError, ModelError
+from cotpress.jobs.job import perform, run_in_sweep
+from cotpress.modeling.loading import load_tokenizer
+from cotpress.store.artifacts import ArtifactStore, Summary
+from cotpress.store.sweeps import JobNote, JobState, read_note, read_sweep, write_note
+from cotpress.tasks import COMPRESS, EVALUATE, FIDELITY, PLAN, TRAIN, checks
+from cotpress.tasks.run_directory import artifact_store
+from support.commands import FEW_PROBLEMS, ROOT
+from support.openai_server import Reply, openai_server
+
+TASKS = {"train": TRAIN, "compress": COMPRESS, "fidelity": FIDELITY, "evaluate": EVALUATE}
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One output folder, so that the tiny model is made once."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture
+def made(root: Path) -> Make:
+    def make(script: str, *overrides: str) -> Any:
+        chosen = {o.partition("=")[0] for o in overrides}
+        small = ["model=tiny", *(FEW_PROBLEMS if script == "train" and "benchmark" not in chosen else [])]
+        small += ["data.num_traces=24"] * (script != "evaluate" and "data" not in chosen)
+        return to_objects(compose(script, overrides=[*small, f"output_root={root}", *overrides]))
+
+    return make
+
+
+def refusal(config: Any) -> str:
+    with pytest.raises(CotpressError) as raised:
+        checks.check(config)
+    return str(raised.value)
+
+
+def rows(folder: Path, response: str = "so 5", name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    made = [
+        {"id": f"q{i}", "question": "2 + 3?", "thinking": "2 + 3 = 5", "response": response, "answer": "5"}
+        for i in range(12)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return path
+
+
+def test_a_configuration_that_has_all_it_needs_passes(made: Make) -> None:
+    for script in TASKS:
+        checks.check(made(script))
+
+
+def test_all_problems_are_told_in_one_message_with_exit_code_two(made: Make, tmp_path: Path) -> None:
+    config = made(
+        "train", "data=jsonl", f"data.path={tmp_path}/none.jsonl", "benchmark=jsonl", "benchmark.path=/no/b.jsonl",
+        "trainer.accelerator=gpu", "model@reference.base=qwen7b", "evaluation.reference_tokenizer=some/tokenizer",
+    )  # fmt: skip
+    with pytest.raises(ConfigError) as raised:
+        checks.check(config)
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "6 problems:"
+    for line, begin in zip(
+        lines[1:],
+        [
+            "1. distill.extractor=labels", f"2. data.path: '{tmp_path}/none.jsonl' does not exist",
+            "3. benchmark.path: '/no/b.jsonl' does not exist", "4. trainer.accelerator: got 'gpu'",
+            "5. reference.base.path: 'Qwen/", "6. evaluation.reference_tokenizer",
+        ],
+        strict=True,
+    ):  # fmt: skip
+        assert line.startswith(begin), line
+        assert "Fix" in line
+
+
+@pytest.mark.parametrize(
+    ("script", "overrides", "error", "message"),
+    [
+        ("train", ["data=jsonl", "data.path=ROWS"], DataError, r"distill\.extractor=labels: the data has no labels"),
+        ("compress", ["data=jsonl", "data.path=ROWS"], DataError, r"distill\.extractor=labels: the data has no labels"),
+        ("fidelity", ["data=jsonl", "data.path=ROWS"], DataError, r"distill\.extractor=labels: the data has no labels"),
+        ("compress", ["data=self_written"], DataError, r"distill\.extractor=labels: the data has no labels"),
+        ("compress", ["data@labelled=jsonl", "labelled.path=ROWS"], DataError, r"distill\.extractor=labels"),
+        ("train", ["data=jsonl", "data.path=EMPTY", "distill=overlap"], DataError, "overlap: every response is empty"),
+        ("compress", ["data=jsonl", "data.path=/none.parquet", "scorer=random"], ConfigError, r"data\.path: .*exist"),
+        ("compress", ["data@labelled=jsonl", "labelled.path=/no.jsonl"], ConfigError, r"2 problems(.|\n)*labelled\.p"),
+        ("fidelity", ["truth=prmbench", "truth.path=/no.jsonl"], ConfigError, r"truth\.path: '/no\.jsonl' does not"),
+        ("evaluate", ["benchmark=jsonl", "benchmark.path=/no.jsonl"], ConfigError, r"benchmark\.path: '/no\.jsonl' d"),
+        ("evaluate", ["benchmark=gsm8k", "benchmark.path=/no.jsonl"], ConfigError, r"benchmark\.path: '/no\.jsonl' d"),
+        ("evaluate", ["adapter=./none"], ConfigError, r"adapter: the folder './none' does not exist"),
+        ("evaluate", ["model=hub", "model.path=./none"], ConfigError, r"model\.path: the folder './none' does not ex"),
+        ("compress", ["reference=saved", "reference.path=/none"], ConfigError, r"reference\.path: there is no folder"),
+        ("compress", ["scorer=tokenskip_xlmr"], ModelError, r"^scorer\.path: 'microsoft/.*the hub cannot be reached"),
+        ("train", ["scorer=tokenskip", "scorer.path=package:none"], ModelError, r"^scorer\.path: the Python package"),
+        (
+            "compress",
+            ["scorer=mix", "+scorer@scorer.parts.b=tokenskip_xlmr", "+scorer.weights.b=1"],
+            ModelError,
+            r"^scorer\.parts\.b\.path: 'microsoft/",
+        ),
+        ("train", ["model@reference.base=qwen7b"], ModelError, r"^reference\.base\.path: 'Qwen/.*reference\.base\.pa"),
+        ("compress", ["distill=llm", "model@distill.model=qwen7b"], ModelError, r"^distill\.model\.path: 'Qwen/"),
+        ("evaluate", ["benchmark=math500"], DataError, r"^benchmark\.hub\.dataset: .*cannot be reached"),
+        ("compress", ["data=jsonl", "data.path=FOLDER", "scorer=random"], ConfigError, r"data\.path: .* is a folder"),
+        ("compress", ["data=jsonl", "data.path=BLANK", "scorer=random"], DataError, r"data\.path: .* is empty"),
+        ("compress", ["data=jsonl", "data.path=TEXT", "scorer=random"], DataError, r"data\.path: got .* ends in"),
+        ("train", ["data=self_written", "data.adapter=./none", "distill=overlap"], ConfigError, r"data\.adapter: the"),
+        ("evaluate", ["adapter=some/adapter"], ModelError, r"^adapter: 'some/adapter': .*cannot be reached"),
+        ("evaluate", ["adapter=FOLDER"], ModelError, r"^adapter: '.*' holds no adapter_config\.json"),
+        ("evaluate", ["evaluation.reference_tokenizer=./none"], ConfigError, r"evaluation\.reference_tokenizer"),
+        ("fidelity", ["truth=thought_anchors", "truth.path=/no.jsonl"], ConfigError, r"truth\.path: '/no\.jsonl'"),
+        ("compress", ["reference=saved", "reference.path=FOLDER"], ModelError, r"reference\.path: .* no reference mod"),
+        ("compress", ["model=hub", "model.path=TEXT"], ConfigError, r"model\.path: the folder '.*' is a file"),
+        ("compress", ["output=TEXT"], CotpressError, r"output: '.*' cannot be written"),
+        ("compress", ["reference=saved", "reference.path=/none", "output=TEXT"], CotpressError, r"output: '.*written"),
+        ("train", ["trainer.accelerator=gpu"], ConfigError, r"trainer\.accelerator: got 'gpu', but torch sees no GPU"),
+        ("train", ["model.attention=flash_attention_2"], CotpressError, r"model\.attention=flash_attention_2 needs"),
+    ],
+)  # fmt: skip
+def test_what_a_configuration_needs_is_known_before_the_first_training(
+    made: Make, tmp_path: Path, script: str, overrides: list[str], error: type[Exception], message: str
+) -> None:
+    files = {"ROWS": str(rows(tmp_path)), "EMPTY": str(rows(tmp_path, "", "empty.jsonl"))}
+    files |= {"FOLDER": str(tmp_path / "folder"), "BLANK": str(tmp_path / "b.jsonl"), "TEXT": str(tmp_path / "t.txt")}
+    (tmp_path / "folder").mkdir()
+    for name in ("BLANK", "TEXT"):
+        Path(files[name]).touch()
+    for name, path in files.items():
+        overrides = [o.replace(name, path) for o in overrides]
+    with pytest.raises(error, match=message):
+        checks.check(made(script, *overrides))
+
+
+def test_what_is_not_used_is_not_needed(made: Make, tmp_path: Path) -> None:
+    path = rows(tmp_path, "")
+    checks.check(made("compress", "data=jsonl", f"data.path={path}", "scorer=random"))  # no labels are learned
+    checks.check(made("compress", "scorer=random", "model@reference.base=qwen7b"))  # no model reads
+    checks.check(made("compress", "distill=llm", "model@distill.model=qwen7b", "reference=none"))
+
+
+@pytest.mark.parametrize("script", TASKS)
+def test_every_task_checks_before_it_works(script: str, made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> tuple[None, None]:
+        raise AssertionError("the work began")
+
+    task = replace(TASKS[script], load=lambda: work)
+    with pytest.raises(ConfigError, match="torch sees no GPU"):
+        perform(task, made(script, "trainer.accelerator=gpu"), Path())
+
+
+def test_a_plan_is_made_without_gpu_and_data_but_not_without_labels(made: Make) -> None:
+    away = ["plan=true", "data=jsonl", "data.path=/away.jsonl", "trainer.accelerator=gpu", "model=qwen7b"]
+    checks.check(made("train", *away, "distill=overlap"))
+    with pytest.raises(DataError, match="no labels"):
+        perform(PLAN, made("train", *away), Path())
+
+
+def test_a_reason_that_stops_the_first_two_jobs_of_a_multirun_is_told_once(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["model=tiny", f"output_root={root}", "trainer.accelerator=gpu", "benchmark=jsonl", "benchmark.path=/b"]
+    launcher = {"_target_": "hydra_plugins.submitit.Launcher"}
+    for number in range(5):
+        config = compose("train", overrides=[*overrides, f"seed={number}"])
+        assert math.isnan(run_in_sweep(config, TRAIN, tmp_path / str(number), overrides, launcher))
+    notes = [read_note(tmp_path / str(number)) for number in range(5)]
+    assert all(n is not None and str(n.error).startswith("2 problems:\n1. benchmark.path") for n in notes[:2])
+    assert notes[2:] == [None] * 3
+    assert capsys.readouterr().err.count("failed for the same reason: the others are not run") == 1
+
+
+def test_jobs_go_on_after_other_reasons(tmp_path: Path) -> None:
+    def hopeless(*notes: JobNote) -> bool:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for number, note in enumerate(notes):
+            write_note(folder / str(number), note)
+        return read_sweep(folder).hopeless
+
+    failed = JobNote(overrides=(), state=JobState.failed, error="no GPU", for_user=True)
+    done = JobNote(overrides=(), state=JobState.finished)
+    assert hopeless(failed, failed)
+    assert hopeless(failed, failed, replace(failed, error="another"))
+    assert not hopeless()
+    assert not hopeless(failed)
+    assert not hopeless(failed, replace(failed, error="no memory"))
+    assert not hopeless(failed, replace(failed, state=JobState.interrupted))
+    assert not hopeless(replace(failed, for_user=False), replace(failed, for_user=False))  # killed, or a defect
+    assert not hopeless(failed, done)
+    assert not hopeless(failed, failed, done)
+    assert not hopeless(done, failed, failed)
+
+
+def test_values_out_of_range_are_told_together(made: Make) -> None:
+    with pytest.raises(ConfigError) as raised:
+        made("train", "ratio=1.5", "sft.tune.max_tokens=0", "evaluation.confidence=2")
+    assert str(raised.value).startswith("3 problems:\n1. ")
+    assert all(key in str(raised.value) for key in ("ratio: got 1.5", "max_tokens: got 0", "confidence: got 2"))
+
+
+SERVED = {
+    "data": ["data=self_written", "generation@data.generation=server", "distill=overlap"],
+    "distill": ["distill=llm_server"],
+    "evaluation": ["generation@evaluation.generation=server"],
+}
+
+
+def served(key: str, address: str, *more: str) -> list[str]:
+    place = f"{key}.generation"
+    settings = [f"{place}.base_url={address}", f"{place}.model=stub", f"{place}.max_retries=0"]
+    return [*SERVED[key], *settings, *(f"{place}.{m}" for m in more)]
+
+
+@pytest.mark.parametrize("key", SERVED)
+def test_a_server_that_is_down_is_told_before_training(made: Make, key: str) -> None:
+    with openai_server(lambda call, seen: Reply()) as server:
+        checks.check(made("train", *served(key, server.base_url)))
+        assert server.calls == [], "nothing is asked of it"
+    with pytest.raises(
+        GenerationError, match=rf"^{key}\.generation: generation server .*cannot be reached.*Fix: start"
+    ):
+        checks.check(made("train", *served(key, server.base_url)))
+
+
+def test_a_server_that_refuses_or_has_no_room_is_told_before_training(
+    made: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = [{"id": "stub", "max_model_len": 24}]
+    config = served("evaluation", "ADDRESS")
+
+    def checked(models: Any = None, status: int = 200) -> Any:
+        with openai_server(lambda call, seen: Reply(), models, listing_status=status) as server:
+            checks.check(made("train", *(o.replace("ADDRESS", server.base_url) for o in config)))
+
+    with pytest.raises(GenerationError, match=r"a limit of 24 tokens for prompt and answer, but max_new_tokens=24"):
+        checked(models)
+    for status in (401, 500, 502, 503):
+        with pytest.raises(GenerationError, match=rf"evaluation\.generation: .*{status}"):
+            checked(models, status)
+    for status in (403, 404, 405, 429, 501):  # no list, but a server
+        checked(models, status)
+    for listed in ([], [{}], [{"id": 3}], [{"id": "stub", "max_model_len": "24"}], [{"id": "stub", "n_ctx": None}]):
+        checked(listed)
+    with caplog.at_level(logging.WARNING):
+        checked([{"id": "other"}])
+    assert "lists ['other'], not 'stub'" in caplog.text
+
+
+def test_a_missing_key_names_its_setting(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    config = made("evaluate", *served("evaluation", "http://127.0.0.1:9/v1", "api_key_env=NO_SUCH_KEY"))
+    with pytest.raises(ConfigError, match=r"^evaluation\.generation\.api_key_env: the environment variable"):
+        checks.check(config)
+
+
+def test_a_server_that_has_written_everything_may_be_gone(
+    made: Make, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = made("compress", *served("distill", "http://127.0.0.1:9/v1"))
+    for stage in ("distill", ""):  # with other filters the extractions are read again
+        monkeypatch.setattr(checks, "_missing", lambda *_, stage=stage: stage)
+        checks.check(config)
+    monkeypatch.setattr(checks, "_missing", lambda *_: "extract")
+    with pytest.raises(GenerationError):
+        checks.check(config)
+    trained = made("train", *served("evaluation", "http://127.0.0.1:9/v1"))
+    monkeypatch.setattr(checks, "first_missing", lambda _: "evaluate")
+    checks.check(trained)
+    monkeypatch.setattr(checks, "first_missing", lambda _: "answer")
+    with pytest.raises(GenerationError):
+        checks.check(trained)
+
+
+def test_first_missing_stage_is_found_without_making_it(made: Make, tmp_path: Path) -> None:
+    root = [f"output_root={tmp_path}/out"]
+    config = made("compress", *root, "scorer=random", "data.num_traces=12")
+    assert checks.first_missing(config) == "data"
+    checks.check(config)
+    assert checks.first_missing(config) == "model"  # the tiny one, which no check has to make
+    assert not (tmp_path / "out/artifacts/score").exists()
+    perform(COMPRESS, made("compress", *root, "scorer=random", "data.num_traces=12", f"output={tmp_path}/c"), tmp_path)
+    assert checks.first_missing(config) == ""
+
+
+def test_store_that_finds_makes_nothing(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    finding = checks.FindingStore(store)
+    for look in (
+        lambda: finding.build("score", {"a": 1}, lambda _: pytest.fail("made")),
+        lambda: finding.unfinished("score", [{"a": 1}]).__enter__(),
+        lambda: finding.sharing("score", {"a": 1}, "1").__enter__(),
+    ):
+        with pytest.raises(checks.NotMadeError, match="score"):
+            look()
+    assert not list(tmp_path.iterdir())
+    made = store.build("score", {"a": 1}, lambda _: Summary(num_rows=1))
+    assert finding.build("score", {"a": 1}, lambda _: pytest.fail("made")).key == made.key
+
+
+def test_room_for_checkpoints_is_printed_and_required(
+    made: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = made("train", "reference=full", "sft=full")
+    with caplog.at_level(logging.INFO):
+        checks.check(config)
+    weights = 24 * sum(p.numel() for p in checks.empty_model(config.model).parameters())
+    assert f"sft.tune.method=full: needs {weights / 1e9:.1f} GB for checkpoints of tiny" in caplog.text
+    usage = shutil._ntuple_diskusage(weights, 1, weights - 1)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    message = refusal(config)
+    assert message.startswith("2 problems:\n1. reference.tune.method: got full, which needs")
+    assert "twice while one replaces the other" in message
+
+
+def test_traces_longer_than_the_budget_of_answers_are_warned_of(made: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        checks.check(made("train", "benchmark.max_new_tokens=2000"))
+    assert "traces are longer" not in caplog.text
+    with caplog.at_level(logging.WARNING):
+        checks.check(made("train", "benchmark.max_new_tokens=30"))
+    assert "benchmark.max_new_tokens=30, but 24 of 24 traces are longer (up to " in caplog.text
+
+
+def test_output_that_cannot_be_written_is_told_with_what_is_known_without_it(made: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    message = refusal(made("compress", f"output_root={tmp_path}/file/out", "trainer.accelerator=gpu"))
+    assert message.startswith("2 problems:\n1. output_root: ")
+    assert "2. trainer.accelerator" in message
+
+
+@pytest.mark.parametrize("script", ["train", "compress", "fidelity"])
+def test_offload_on_the_single_device_of_a_machine_is_refused(made: Make, script: str) -> None:
+    trainer = ["trainer.accelerator=cpu", "trainer.offload=true", "trainer.strategy=fsdp2", "trainer.devices=null"]
+    with pytest.raises(ConfigError, match=r"trainer\.offload: got true .* on one device, allowed: .* Fix:"):
+        checks.check(made(script, *trainer))
+
+
+def test_too_few_gpus_are_told(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = list(checks.devices(made("train", "trainer.accelerator=gpu", "trainer.devices=4")))
+    assert [str(problem)[:40] for problem in found] == ["trainer.devices: got 4, but torch sees 2"]
+
+
+def test_tokenizer_without_a_template_is_told_with_its_setting(made: Make, root: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(made("evaluate").model, artifact_store(str(root)))
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "bare")
+    with openai_server(lambda call, seen: Reply()) as server:
+        config = made("evaluate", *served("evaluation", server.base_url), "model=hub", f"model.path={tmp_path}/bare")
+        message = refusal(config)
+    assert f"model.path: '{tmp_path}/bare': no prompt can be made with its chat template" in message
