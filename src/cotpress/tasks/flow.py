@@ -21,12 +21,14 @@ from cotpress.distill.stage import distill
 from cotpress.errors import ConfigError
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
+from cotpress.prompts import ChatFormat
 from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
 from cotpress.report.results import StageRecord
 from cotpress.scoring.config import Shard
 from cotpress.scoring.job import ChunkJob, Job, scoring_job
 from cotpress.scoring.models import Models
 from cotpress.scoring.scorers.llmlingua_compat import decision_job
+from cotpress.scoring.table import check_model
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.systems import stage_record
 from cotpress.tracking import Tracker
@@ -56,6 +58,7 @@ class Scoring(Generic[ScoringT]):
         if isinstance(config.reference, SavedReferenceConfig):
             find_saved(Path(config.reference.path))  # a missing reference model is an error before any other work
         self.store = ArtifactStore(Path(config.output_root))
+        check_model(config.scorer, config.scoring_model, self.store)
         self.stages: dict[str, StageRecord] = {}
 
     def _kept(self, stage: str, artifact: Artifact, system: System | None = None, part: str = "") -> Artifact:
@@ -213,7 +216,8 @@ class Flow(Compression[TrainConfig]):
         return self._kept("benchmark", problems(self._config.benchmark, self.store))
 
     def find_problems(self) -> None:
-        """Read benchmark and labelled traces, so that an error in them comes before any training."""
+        """Read benchmark, labelled traces and chat template, so that an error in them comes before any training."""
+        ChatFormat(self.tokenizer, self._config.model.chat).check()
         problems(self._config.benchmark, self.store)
         labelled = self._config.labelled
         # Self-written traces take a model hours, so they are made only when they are needed.
