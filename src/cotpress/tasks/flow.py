@@ -58,7 +58,6 @@ class Scoring(Generic[ScoringT]):
         if isinstance(config.reference, SavedReferenceConfig):
             find_saved(Path(config.reference.path))  # a missing reference model is an error before any other work
         self.store = ArtifactStore(Path(config.output_root))
-        check_model(config.scorer, config.scoring_model, self.store)
         self.stages: dict[str, StageRecord] = {}
 
     def _kept(self, stage: str, artifact: Artifact, system: System | None = None, part: str = "") -> Artifact:
@@ -119,6 +118,7 @@ class Scoring(Generic[ScoringT]):
         c, store = self._config, self.store
         if not c.reference.exists:
             return None
+        check_model(c.scorer, c.scoring_model, store)
         base = c.reference.base or c.model
         if isinstance(c.reference, SavedReferenceConfig):
             reference: Artifact | None = saved_reference(Path(c.reference.path), base=base, store=store)
@@ -216,7 +216,8 @@ class Flow(Compression[TrainConfig]):
         return self._kept("benchmark", problems(self._config.benchmark, self.store))
 
     def find_problems(self) -> None:
-        """Read benchmark, labelled traces and chat template, so that an error in them comes before any training."""
+        """Check scoring model and template, read benchmark and labels, so that their errors come before training."""
+        check_model(self._config.scorer, self._config.scoring_model, self.store)
         ChatFormat(self.tokenizer, self._config.model.chat).check()
         problems(self._config.benchmark, self.store)
         labelled = self._config.labelled
