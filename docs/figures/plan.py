@@ -21,6 +21,7 @@ from cotpress.planning.tables import gigabytes, smallest
 from cotpress.planning.training import Training
 from cotpress.planning.workload import Work, arithmetic_work, writing_work
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
+from cotpress.scoring.table import model_to_read
 from cotpress.training.config import Method, TuneConfig
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,9 @@ GSM8K_TRAIN = 7473
 """Training questions of GSM8K."""
 VALUABLE_TOKENS = 8_000_000
 """Tokens that CTS's reference model is trained on in one epoch (arXiv 2505.17827)."""
-CTS_PASSES = len(CtsScorer(CtsConfig(name="cts")).readings())
-"""Readings of every text by the reference model; that without the answer is also the score of `llmlingua`."""
+CTS = CtsConfig(name="cts")
+CTS_PASSES = len(CtsScorer(CTS).readings())
+"""Readings of every text by the reference model, in float32; that of `llmlingua` in bfloat16 is hardly any time."""
 PROBLEMS = {"gsm8k": 1319, "math500": 500, "aime24": 30, "gpqa_diamond": 198}
 BUDGETS = {"gsm8k": 512, "math500": 32768, "aime24": 32768, "gpqa_diamond": 32768}
 """Most tokens of an answer (`benchmark.max_new_tokens`)."""
@@ -156,12 +158,12 @@ def _headline() -> dict[str, list[Work]]:
 def _reference() -> dict[str, list[Work]]:
     """Training the 7B reference model, and its forward passes over all thinking: two for cts, one of which llmlingua
     shares."""
-    model = ModelConfig(name="qwen7b", path=MODELS["qwen7b"])
+    model = model_to_read(CTS, ModelConfig(name="qwen7b", path=MODELS["qwen7b"]))
     texts, runs = VALUABLE_TOKENS // _tokens(), VALUABLE_TOKENS // _tokens() * CTS_PASSES
     flops, share = runs * reading_pass(model, [_tokens()])[1], ASSUMED.scoring_utilisation
     return {
         "reference model": [_trained("qwen7b", Method.full, texts, _tokens())],
-        "scores": [arithmetic_work("", ASSUMED, tokens=runs * _tokens(), flops=flops, utilisation=share)],
+        "scores": [arithmetic_work("", ASSUMED, tokens=runs * _tokens(), flops=flops, utilisation=share, float32=True)],
     }
 
 

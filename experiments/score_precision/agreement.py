@@ -70,7 +70,8 @@ def main(target: Path, data: str, overrides: list[str]) -> None:
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         common = ["reference=none", "tracker=none", *overrides]
-        full, half = (configured([*common, f"model.dtype={dtype}"]) for dtype in ("float32", "bfloat16"))
+        formats = ([f"model.dtype={dtype}", f"scorer.dtype={dtype}"] for dtype in ("float32", "bfloat16"))
+        full, half = (configured([*common, *dtype]) for dtype in formats)
     result = agreement(scores(full), scores(half), RATIOS)
     keep(target, data, full.scorer.name, result)
     lines = [

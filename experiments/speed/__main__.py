@@ -36,6 +36,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "generation": parts.generation,
     "startup": startup,
     "agreement": parts.agreement,
+    "format": parts.number_format,
 }
 
 

@@ -40,6 +40,7 @@ def job_overrides(job: Job) -> list[str]:
         "data.validation_fraction=0",
         "reference=none",
         *job.get("scorer", ["scorer=cts", "scorer.template=plain"]),
+        f"scorer.dtype={job['dtype']}",
         "tracker=none",
         f"trainer={'gpu' if job['device'] == 'cuda' else 'cpu'}",
         f"trainer.num_threads={job['threads']}",

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.prompts import ChatConfig, ChatFormat
 from experiments.speed.bench import FLOAT32, PACKAGE, Bench
-from experiments.speed.figures import rates, timed
+from experiments.speed.figures import rates, ratios, timed
 from experiments.speed.processes import System
 from experiments.speed.scoring import MEGABYTE, OURS
 from experiments.speed.selection import TOKENS_PER_TRACE
@@ -57,6 +57,20 @@ def agreement(bench: Bench) -> None:
     for ratio in RATIOS:
         changed = tuple(100 * _changed(np.array(exact), np.array(rough), ratio) for exact, rough in pairs)
         bench.add("agreement", case, f"changed keep decisions at {ratio:g}", "%", changed)
+
+
+def number_format(bench: Bench) -> None:
+    """Time of cts in float32 over that in bfloat16, whether or not the processor computes in bfloat16."""
+    s = bench.settings
+    length = min(1024, max(s.lengths))
+    job = bench.job(bench.texts.rows(1, length), ratios=list(RATIOS[-1:]))
+    system = bench.ours(job)
+    systems = {dtype: System(module=system.module, job={**system.job, "dtype": dtype}) for dtype in (FLOAT32, BFLOAT16)}
+    case = f"{length} tokens"
+    measurements = bench.measure("format", case, systems, s.repeats)
+    for dtype, measured in measurements.items():
+        bench.add("format", case, dtype, "tokens/s", rates(measured))
+    bench.add("format", case, "time in float32 / bfloat16", "x", ratios(measurements[FLOAT32], measurements[BFLOAT16]))
 
 
 def _changed(exact: NDArray[np.float64], rough: NDArray[np.float64], ratio: float) -> float:

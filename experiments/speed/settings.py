@@ -5,7 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUPS = ("scoring", "sweep", "readings", "corpus", "selection", "training", "generation", "startup", "agreement")
+GROUPS = (
+    "scoring",
+    "sweep",
+    "readings",
+    "corpus",
+    "selection",
+    "training",
+    "generation",
+    "startup",
+    "agreement",
+    "format",
+)
 """Parts of the benchmark, in the order in which they run."""
 RATIOS = (0.9, 0.8, 0.7, 0.6, 0.5)
 """The five ratios of a sweep; one ratio alone is the last."""

@@ -12,17 +12,21 @@ In a layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n
 paragraph. Only models trained in this layout follow it; the output of other models has no such division.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+from weakref import WeakKeyDictionary
 
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, ModelError
 from cotpress.settings import Rule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 _SEPARATOR = Rule(
     bool,
@@ -74,6 +78,37 @@ _CLOCK = (
 )
 
 
+class _Form(NamedTuple):
+    """Form in which a chat template takes messages."""
+
+    in_parts: bool = False
+    """Contents are lists of parts, `[{"type": "text", "text": ...}]`."""
+    without_system: bool = False
+    """The system text stands at the beginning of the user's turn, before a blank line."""
+
+    def applied(self, conversation: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+        """The conversation in this form."""
+        turns = [dict(turn) for turn in conversation]
+        if self.without_system and len(turns) > 1 and turns[0]["role"] == "system":
+            first, second, *rest = turns
+            turns = [{**second, "content": f"{first['content']}\n\n{second['content']}"}, *rest]
+        if self.in_parts:
+            turns = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+        return turns
+
+
+_FORMS = {
+    _Form(): "",
+    _Form(in_parts=True): "takes contents as lists of parts, and gets them so",
+    _Form(without_system=True): "has no system turn; the system text stands at the beginning of the user's turn",
+    _Form(in_parts=True, without_system=True): "takes contents as lists of parts and has no system turn; the system "
+    "text stands at the beginning of the user's turn",
+}
+"""Forms in the order in which they are tried, each with what is logged of it."""
+_EXAMPLE = ({"role": "system", "content": "example system"}, {"role": "user", "content": "example question"})
+_forms: "WeakKeyDictionary[PreTrainedTokenizerBase, dict[tuple[str, bool], _Form]]" = WeakKeyDictionary()
+
+
 def render_chat(
     tokenizer: "PreTrainedTokenizerBase", conversation: Sequence[Mapping[str, object]], *, add_generation_prompt: bool
 ) -> str:
@@ -81,7 +116,48 @@ def render_chat(
 
     Some templates print the current date (`strftime_now`: Llama 3.1, gpt-oss). Prompts of training, scoring and
     evaluation would then depend on the day, without a change of fingerprint; all of them get `TEMPLATE_DATE`.
+
+    Raises:
+        ModelError: There is no template, or it cannot render a system text and a question in any known form.
     """
+    form = _form(tokenizer, has_system=conversation[0]["role"] == "system")
+    try:
+        return _rendered(tokenizer, form.applied(conversation), add_generation_prompt)
+    except Exception as error:  # a template may raise anything, for a single conversation too
+        raise ModelError(f"the chat template of '{tokenizer.name_or_path}' fails: {_reason(error)}") from error
+
+
+def _form(tokenizer: "PreTrainedTokenizerBase", *, has_system: bool) -> _Form:
+    """The first form in which an example is rendered with all of its texts; it is logged once for each tokenizer."""
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer of '{tokenizer.name_or_path}' has no chat template, so there is no format for questions "
+            "and answers. Fix: the instruct variant of this model, or its chat_template.jinja beside the tokenizer"
+        )
+    known, key = _forms.setdefault(tokenizer, {}), (str(tokenizer.chat_template), has_system)
+    if key in known:
+        return known[key]
+    problems, example = [], _EXAMPLE if has_system else _EXAMPLE[1:]
+    for form, note in _FORMS.items():
+        try:
+            text = _rendered(tokenizer, form.applied(example), add_generation_prompt=True)
+        except Exception as error:  # a template may raise anything
+            problems.append(_reason(error))
+            continue
+        lost = [turn["role"] for turn in example if turn["content"] not in text]
+        if not lost:
+            if note:
+                log.warning("the chat template of '%s' %s", tokenizer.name_or_path, note)
+            known[key] = form
+            return form
+        problems.append(f"it leaves out the text of the {lost[0]}")
+    fix = "Fix: another template as chat_template.jinja beside the tokenizer, or another model"
+    raise ModelError(f"the chat template of '{tokenizer.name_or_path}' cannot render a question: {problems[0]}. {fix}")
+
+
+def _rendered(
+    tokenizer: "PreTrainedTokenizerBase", conversation: Sequence[Mapping[str, object]], add_generation_prompt: bool
+) -> str:
     dated = "strftime_now" in str(tokenizer.chat_template)
     rendered = tokenizer.apply_chat_template(
         list(conversation),
@@ -90,6 +166,10 @@ def render_chat(
         add_generation_prompt=add_generation_prompt,
     )
     return str(rendered)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 _CONTEXT_TOKENS = 16  # decoded as context; more than one character has, whose tokens may be single bytes
@@ -108,6 +188,21 @@ class ChatFormat:
         self.has_tags = bool(chat.thinking_close.strip())
         self._close = self.text_ids(chat.thinking_close)
 
+    def check(self) -> None:
+        """Raise a `ModelError` if no training sequence can be written with this tokenizer."""
+        self.completion_ids([], "")
+        self.prompt_ids("?")
+
+    @property
+    def end_id(self) -> int:
+        """Token that ends the assistant's turn; `ModelError` without one."""
+        if self._tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"the tokenizer of '{self._tokenizer.name_or_path}' has no eos token, which ends every answer. "
+                "Fix: name the token that ends a turn as eos_token in its tokenizer_config.json"
+            )
+        return int(self._tokenizer.eos_token_id)
+
     def text_ids(self, text: str) -> list[int]:
         """Token ids of `text` alone, without special tokens."""
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -122,8 +217,7 @@ class ChatFormat:
 
     def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
         """Token ids of the assistant's turn around the given thinking tokens."""
-        end = self._tokenizer.eos_token_id
-        return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), end]
+        return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), self.end_id]
 
     def thinking_start(self) -> list[int]:
         """Token ids of the completion before the first thinking token."""

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.prompts import ChatConfig, ChatFormat, check_marker, marker_text, render_chat
@@ -170,11 +170,15 @@ def rendered(template: str) -> str:
     [
         ("Today: {{ strftime_now('%d %b %Y') }}.\n{{ messages[0].content }}", "Today: 26 Jul 2024.\nhi"),
         (
-            "{%- if strftime_now is defined %}{% set day = strftime_now('%Y-%m-%d') %}{% endif %}\n{{ day }}",
-            "2024-07-26",
+            "{%- if strftime_now is defined %}{% set day = strftime_now('%Y-%m-%d') %}{% endif %}\n{{ day }}: "
+            "{{ messages[0].content }}",
+            "2024-07-26: hi",
         ),
-        ("{% macro head() %}{{ strftime_now('%A, %-d %B') }}{% endmacro %}{{ head() }}", "Friday, 26 July"),
-        ("\n  {% if true %}{{ strftime_now('%y') }}{% endif %}", "\n24"),
+        (
+            "{% macro head() %}{{ strftime_now('%A, %-d %B') }}{% endmacro %}{{ head() }}: {{ messages[0].content }}",
+            "Friday, 26 July: hi",
+        ),
+        ("\n  {% if true %}{{ strftime_now('%y') }}{% endif %} {{ messages[0].content }}", "\n24 hi"),
     ],
 )
 def test_template_with_a_date_always_has_the_same_date(template: str, text: str) -> None:
@@ -182,4 +186,112 @@ def test_template_with_a_date_always_has_the_same_date(template: str, text: str)
 
 
 def test_template_without_a_date_is_rendered_unchanged() -> None:
-    assert rendered("\n  {% if true %}a{% endif %}{% if add_generation_prompt %} b{% endif %}") == "\na b"
+    template = "\n  {% if true %}a{% endif %} {{ messages[0].content }}{% if add_generation_prompt %} b{% endif %}"
+    assert rendered(template) == "\na hi b"
+
+
+def with_template(template: str | None, **more: Any) -> Any:
+    """The built-in tokenizer with another chat template."""
+    made = tokenizer(["so the answer is 12"])
+    made.chat_template = template
+    made.eos_token = more.get("eos_token", ".")
+    made.name_or_path = "a/model"
+    return made
+
+
+TURNS = "{% for m in messages %}[{{ m.role }}]TEXT{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+STRING, PARTS = "{{ m.content }}", "{% for part in m.content %}{{ part.text }}{% endfor %}"
+TYPED = "{% for part in m.content if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+DROPPED = "{% if messages[0].role == 'system' %}{% set messages = messages[1:] %}{% endif %}"
+STRICT = "{% if m.role not in ['user', 'assistant'] %}{{ raise_exception('only user and assistant') }}{% endif %}"
+IN_USER = "{% if m.role != 'system' %}[{{ m.role }}]{% if loop.index == 2 %}{{ messages[0].content }}|{% endif %}"
+FOLDED = "[user]be brief\n\nwhat is 2[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "said"),
+    [
+        (TURNS.replace("TEXT", STRING), "[system]be brief[user]what is 2[assistant]", ""),
+        (TURNS.replace("TEXT", PARTS), "[system]be brief[user]what is 2[assistant]", "lists of parts, and"),
+        (TURNS.replace("TEXT", TYPED), "[system]be brief[user]what is 2[assistant]", "lists of parts, and"),
+        (NO_SYSTEM + TURNS.replace("TEXT", STRING), FOLDED, "has no system turn"),
+        (DROPPED + TURNS.replace("TEXT", STRING), FOLDED, "has no system turn"),
+        (TURNS.replace("TEXT", STRICT + STRING), FOLDED, "has no system turn"),
+        (NO_SYSTEM + TURNS.replace("TEXT", PARTS), FOLDED, "lists of parts and has no system turn"),
+        (DROPPED + TURNS.replace("TEXT", TYPED), FOLDED, "lists of parts and has no system turn"),
+        (TURNS.replace("TEXT", "{{ m.content | trim }}"), "[system]be brief[user]what is 2[assistant]", ""),
+        (
+            "{% for m in messages %}" + IN_USER + "{{ m.content }}{% endif %}{% endfor %}",
+            "[user]be brief|what is 2",
+            "",
+        ),
+        (  # as Llama 3.2 Vision and Gemma 3 take both
+            TURNS.replace("TEXT", "{% if m.content is string %}" + STRING + "{% else %}" + PARTS + "{% endif %}"),
+            "[system]be brief[user]what is 2[assistant]",
+            "",
+        ),
+    ],
+)
+def test_every_text_is_rendered_in_the_form_that_the_template_takes(
+    template: str, text: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat = ChatFormat(made := with_template(template), ChatConfig(system="be brief"))
+    for _ in range(2):
+        assert made.decode(chat.prompt_ids("what is 2")) == text
+    assert len(caplog.records) == (1 if said else 0), "said once"
+    assert said in caplog.text
+    chat.check()
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM, DROPPED])
+def test_template_without_a_system_turn_renders_questions_alone_as_before(
+    template: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = with_template(template + TURNS.replace("TEXT", STRING))
+    assert made.decode(ChatFormat(made, ChatConfig()).prompt_ids("what is 2")) == "[user]what is 2[assistant]"
+    assert not caplog.records
+
+
+def test_answers_are_rendered_in_parts_as_well() -> None:
+    made = with_template(TURNS.replace("TEXT", PARTS))
+    turns = [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]
+    assert render_chat(made, turns, add_generation_prompt=False) == "[user]2 + 2[assistant]4"
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        (None, r"'a/model' has no chat template.*Fix: the instruct variant"),
+        ("", r"'a/model' has no chat template"),
+        ("{# nothing #}", "cannot render a question: it leaves out the text of the user"),
+        ("Hello", "leaves out the text of the user"),
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", "leaves out the text of the user"),
+        ("{{ raise_exception('no chat here') }}", "cannot render a question: TemplateError: no chat here"),
+        ("{% for m in messages %}", "cannot render a question: TemplateSyntaxError"),
+        ("{{ messages[0].content.unknown.deeper }}", "cannot render a question: UndefinedError"),
+        ("{{ 1 / 0 }}", "cannot render a question: ZeroDivisionError"),
+        ("{{ messages[0]['content'] | nofilter }}", "cannot render a question: TemplateAssertionError"),
+        ("{% include 'other.jinja' %}", "cannot render a question"),
+        ("{{ ().__class__.__bases__ }}", "cannot render a question: SecurityError"),
+        ("{% for m in messages if m.role == 'human' %}{{ m.content }}{% endfor %}", "leaves out the text of the user"),
+    ],
+)
+def test_template_that_renders_no_question_is_one_message_before_any_work(template: str | None, problem: str) -> None:
+    with pytest.raises(ModelError, match=rf"{problem}(.*Fix: )?"):
+        ChatFormat(with_template(template), ChatConfig()).check()
+
+
+def test_template_that_fails_on_a_single_conversation_is_a_message() -> None:
+    fails = "{% if 'tea' in messages[0].content %}{{ raise_exception('no tea') }}{% endif %}"
+    chat = ChatFormat(with_template(fails + TURNS.replace("TEXT", STRING)), ChatConfig())
+    chat.check()
+    with pytest.raises(ModelError, match=r"the chat template of 'a/model' fails: TemplateError: no tea"):
+        chat.prompt_ids("tea?")
+
+
+def test_tokenizer_without_an_end_token_is_one_message_before_any_work() -> None:
+    chat = ChatFormat(with_template(TURNS.replace("TEXT", STRING), eos_token=None), ChatConfig())
+    for use in (chat.check, lambda: chat.completion_ids([1], "4")):
+        with pytest.raises(ModelError, match=r"'a/model' has no eos token.*Fix: name the token that ends a turn"):
+            use()

@@ -8,12 +8,16 @@ one of many.
 A text does not depend on its batch. Greedy texts equal those of transformers' `generate` row by row, up to the rounding
 of matrix products of another size. A sampled row draws from its own counter-based generator (Philox), keyed by the seed
 and the name of its stream, so a resumed run continues with the same draws.
+
+Models whose layers keep a state, or use an attention of their own, write one text at a time with `generate`.
 """
 
 import hashlib
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,14 +25,18 @@ import numpy as np
 import torch
 
 from cotpress.devices.memory import is_out_of_memory, release, smaller_batches
+from cotpress.errors import ModelError
 from cotpress.generation.backends import GREEDY, LENGTH, REFUSED, STOP, Generation, OnDone, Request, Sampling
-from cotpress.modeling.loading import cache_argument
+from cotpress.modeling.architecture import keeps_state
+from cotpress.modeling.loading import cache_argument, check_ids, unwrapped
 from cotpress.prompts import render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from cotpress.generation.row_cache import KeysValues
+
+log = logging.getLogger(__name__)
 
 JOIN_SHARE = 1 / 8
 """Prompts join when this share of the batch is free: reading a few at once costs less than one by one."""
@@ -54,6 +62,9 @@ class TransformersBackend:
         tokenizer: Its tokenizer.
         context_tokens: Longest prompt plus budget; a longer one is refused.
         generation_tokens: Prompt plus budget of all rows of a batch together.
+
+    Raises:
+        ModelError: No token ends an answer, or, in `complete`, a prompt holds a token that the model does not know.
     """
 
     def __init__(
@@ -66,6 +77,18 @@ class TransformersBackend:
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._context_tokens, self._generation_tokens = context_tokens, generation_tokens
+        if not self._end_ids():
+            raise ModelError(
+                f"{type(unwrapped(model)).__name__} has no token that ends an answer: neither generation_config.json "
+                "nor the tokenizer names one, so every answer would be as long as its budget. Fix: name it as "
+                "eos_token_id in generation_config.json"
+            )
+        self._alone = writes_alone(model)
+        if self._alone:
+            log.warning(
+                "%s has layers that keep a state or an attention of their own: answers are written one after the "
+                "other, which is slow. generation=server writes them in batches", type(unwrapped(model)).__name__,
+            )  # fmt: skip
 
     def complete(
         self, requests: Sequence[Request], *, sampling: Sampling = GREEDY, on_done: OnDone | None = None
@@ -73,9 +96,11 @@ class TransformersBackend:
         """See `Backend`."""
         ends = self._end_ids()
         prompts = [self._token_ids(request.prompt) for request in requests]
+        for prompt in prompts:
+            check_ids(self._model, prompt, "generation: a prompt")
         needs = [len(prompt) + request.max_new_tokens for prompt, request in zip(prompts, requests, strict=True)]
         fitting = [need for need in needs if need <= self._context_tokens]
-        batch_size = max(self._generation_tokens // max(fitting, default=1), 1)
+        batch_size = 1 if self._alone else max(self._generation_tokens // max(fitting, default=1), 1)
         done: dict[int, Generation] = {}
 
         def note(index: int, generation: Generation) -> None:
@@ -102,7 +127,10 @@ class TransformersBackend:
             size = batch_size if smaller.most is None else min(batch_size, max(smaller.most // row_tokens, 1))
             size = min(size, len(rows))
             try:
-                _Writer(self._model, rows, ends, sampling, size).run(finish)
+                if self._alone:
+                    _write_alone(self._model, rows, ends, sampling, finish)
+                else:
+                    _Writer(self._model, rows, ends, sampling, size).run(finish)
                 break
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -153,6 +181,64 @@ def sampled_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: fl
     total = cumulative[:, -1]
     below = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))  # stay below total
     return torch.searchsorted(cumulative, below[:, None], right=True)[:, 0]  # right: no token of probability 0
+
+
+def writes_alone(model: torch.nn.Module) -> bool:
+    """True if the texts of a model cannot share a cache whose rows join and leave at any step."""
+    base: Any = unwrapped(model)
+    return not getattr(base, "_supports_attention_backend", False) or keeps_state(base, base.config)
+
+
+def _write_alone(
+    model: torch.nn.Module,
+    rows: Sequence[_Row],
+    ends: frozenset[int],
+    sampling: Sampling,
+    finish: Callable[[_Row], None],
+) -> None:
+    """Complete one prompt after the other with transformers' `generate`, which makes the cache that the model needs."""
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    base, device = unwrapped(model), next(model.parameters()).device
+    for row in rows:
+        began = time.monotonic()
+        ids = torch.tensor([row.prompt], device=device)
+        with torch.inference_mode(), _own_generation_config(base):
+            written = base.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=GenerationConfig(
+                    do_sample=False, max_new_tokens=row.limit, eos_token_id=sorted(ends) or None, pad_token_id=0
+                ),
+                logits_processor=LogitsProcessorList([_Draw(row.draws, sampling)] if sampling.temperature else []),
+            )
+        row.written = written[0, len(row.prompt) :].tolist()
+        row.seconds = time.monotonic() - began
+        finish(row)
+
+
+class _Draw:
+    """Processor of logits `[1, V]` for `generate` that leaves one token to choose, drawn from a row's own stream."""
+
+    def __init__(self, draws: np.random.Generator, sampling: Sampling) -> None:
+        self._draws, self._sampling = draws, sampling
+
+    def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        uniforms = torch.tensor([self._draws.random()], dtype=torch.float64).to(logits.device)
+        token = sampled_tokens(logits, uniforms, self._sampling.temperature, self._sampling.top_p)
+        return torch.full_like(logits, float("-inf")).scatter(1, token[:, None], 0.0)
+
+
+@contextmanager
+def _own_generation_config(model: Any) -> Iterator[None]:
+    """Leave out the generation settings that came with the model, with which `generate` fills those not given."""
+    from transformers import GenerationConfig
+
+    kept, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = kept
 
 
 class _Writer:

@@ -11,6 +11,8 @@ Code beside the weights runs only with `trust_remote_code`, which covers one mod
 """
 
 import json
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +20,12 @@ from typing import Any
 
 from cotpress.errors import CotpressError, ModelError
 
+log = logging.getLogger(__name__)
+
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _INDEX = "*.safetensors.index.json"
+_LONGEST_REASON = 400
+"""Most characters of a library's message, which may list all weights."""
 _KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 _OTHERS = "Other formats can run code or be cut short, so they are not read."
 _SAVE = "Fix: save it once with model.save_pretrained(DIR) and give "
@@ -73,7 +79,11 @@ def check_settings(folder: Path, named: str, key: str, *, trust_remote_code: boo
 
 
 def check_adapter(folder: Path, named: str, key: str) -> None:
-    """Refuse a folder without a safetensors PEFT adapter, or with one that makes PEFT import a module."""
+    """Refuse a folder without a safetensors PEFT adapter, one that makes PEFT import a module, and learned prompts.
+
+    Learned prompts are no change of weights: they stand before every text that the model reads, which packed texts,
+    caches and token counts leave no room for.
+    """
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
             f"{key}: '{named}' holds no {ADAPTER_CONFIG} but {_names(folder)}. Fix: give the folder of a PEFT adapter, "
@@ -87,6 +97,31 @@ def check_adapter(folder: Path, named: str, key: str) -> None:
             f"{key}: '{named}': {ADAPTER_CONFIG} has a megatron_config, for which PEFT would import the module "
             f"'{settings.get('megatron_core')}'. Allowed: null. Fix: export the adapter without Megatron"
         )
+    from peft import PEFT_TYPE_TO_TUNER_MAPPING
+
+    kind = str(settings.get("peft_type"))
+    if not hasattr(PEFT_TYPE_TO_TUNER_MAPPING.get(kind), "merge_and_unload"):
+        raise ModelError(
+            f"{key}: '{named}': {ADAPTER_CONFIG} has the peft_type '{kind}', which does not change the weights of a "
+            "model. Allowed: adapters that do, such as LORA or IA3. Fix: train a LoRA adapter instead"
+        )
+
+
+def check_base(folder: Path, named: str, path: str, hub_id: str | None) -> None:
+    """Warn of an adapter whose settings name another base model than that of `path` or `hub_id`."""
+    settings = _json(folder / ADAPTER_CONFIG, named, "adapter")
+    base = str(settings.get("base_model_name_or_path") or "")
+    if base and _model_name(base) not in {_model_name(path), _model_name(hub_id or path)}:
+        log.warning(
+            "adapter '%s': its %s names '%s' as its base model, but it is put on '%s'. On another model than the one "
+            "it was trained on its numbers mean nothing", named, ADAPTER_CONFIG, base, path,
+        )  # fmt: skip
+
+
+def _model_name(path: str) -> str:
+    """The name of a model without its owner or folder; for the hub's cache that of the hub id."""
+    cached = re.search(r"models--(?:[^/]*--)?([^/]+)/snapshots/", path)
+    return (cached.group(1) if cached else path.rstrip("/").rpartition("/")[2]).lower()
 
 
 @contextmanager
@@ -98,6 +133,11 @@ def reading(what: str, fix: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # transformers, PEFT, safetensors and tokenizers raise types of their own and bare ones
         raise ModelError(f"{what}: {_reason(error)}{f'. Fix: {fix}' if fix else ''}") from error
+
+
+def settings_of(folder: Path, named: str, key: str) -> dict[str, Any]:
+    """The content of `config.json`; empty without one."""
+    return _json(folder / "config.json", named, key) if (folder / "config.json").is_file() else {}
 
 
 def _names(folder: Path) -> list[str]:
@@ -113,6 +153,12 @@ def _reason(error: Exception) -> str:
         )
     if "backend tokenizer" in text or not text:
         return "there is no tokenizer in it. Fix: copy tokenizer.json and tokenizer_config.json beside the weights"
+    if "attn_implementation" in text:
+        return "its code does not support this implementation of attention. Fix: model.attention=eager"
+    if "ignore_mismatched_sizes" in text:
+        return "weights have other sizes than config.json says. Fix: fetch config.json and weights of one model again"
+    if len(text) > _LONGEST_REASON:
+        text = text[:_LONGEST_REASON] + " ..."
     return text if isinstance(error, OSError | ValueError | ImportError) else f"{type(error).__name__}: {text}"
 
 

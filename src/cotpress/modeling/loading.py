@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib.util
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ import torch
 from cotpress.devices.memory import keep_freed_memory
 from cotpress.errors import ConfigError, MissingExtraError, ModelError
 from cotpress.modeling import sources
+from cotpress.modeling.architecture import causal_architecture, embedding_rows
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
-from cotpress.modeling.foreign import reading
+from cotpress.modeling.foreign import ADAPTER_CONFIG, check_base, reading
 from cotpress.modeling.tiny import tiny_identity, tiny_model
 from cotpress.store.artifacts import ArtifactStore
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _HEAD_SCALES = {
     "final_logit_softcapping": (None,),
+    "logits_soft_cap": (None,),
+    "output_logit_soft_cap": (None,),
     "logits_scaling": (None, 1.0),
     "logit_scale": (None, 1.0),
     "lm_head_multiplier": (None, 1.0),
@@ -34,7 +38,7 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore, *, key: str = "mod
     """Load the fast tokenizer of a model; messages blame the setting `key` of its path, here and below.
 
     Raises:
-        ModelError: The model cannot be found, or it has no fast tokenizer.
+        ModelError: The model cannot be found, has no fast tokenizer, or does not know the tokens of its tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -44,8 +48,41 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore, *, key: str = "mod
             folder, trust_remote_code=config.trust_remote_code, local_files_only=True
         )
     if not tokenizer.is_fast:
-        raise ModelError(f"{key}: '{config.path}': its tokenizer gives no character offsets (not a fast tokenizer)")
+        raise ModelError(
+            f"{key}: '{config.path}': its tokenizer {type(tokenizer).__name__} gives no character offsets, as it "
+            "is no fast one. Fix: put the tokenizer.json of a fast tokenizer into the folder, or choose another model"
+        )
+    _check_vocabulary(tokenizer, embedding_rows(folder, config.path), config.path)
     return without_limits(tokenizer)
+
+
+def _check_vocabulary(tokenizer: "PreTrainedTokenizerBase", num_rows: int | None, named: str) -> None:
+    """Refuse a tokenizer with words or an end token that the model has no embedding for.
+
+    Other added tokens may have none, such as Gemma's for images; texts that hold them are refused (`check_ids`).
+    """
+    if num_rows is None or len(tokenizer) <= num_rows:
+        return
+    added = tokenizer.get_added_vocab()
+    beyond = {token: id_ for token, id_ in tokenizer.get_vocab().items() if id_ >= num_rows}
+    wrong = sorted((id_, token) for token, id_ in beyond.items() if token not in added or token == tokenizer.eos_token)
+    if wrong:
+        raise ModelError(
+            f"model '{named}': its tokenizer has {len(wrong)} tokens without an embedding, e.g. {wrong[0][1]!r} with "
+            f"the id {wrong[0][0]}; the model knows the ids 0 to {num_rows - 1}. Fix: the tokenizer of this model, or "
+            "model.resize_token_embeddings(len(tokenizer)) and training of the new rows"
+        )
+
+
+def check_ids(model: torch.nn.Module, ids: Any, place: str) -> None:
+    """Refuse token ids `[n]` that a model has no embedding for; on a GPU they would end the process."""
+    num_rows = unwrapped(model).get_input_embeddings().weight.shape[0]
+    largest = int(max(ids, default=0))
+    if largest >= num_rows:
+        raise ModelError(
+            f"{place}: the token id {largest} has no embedding; {type(unwrapped(model)).__name__} knows the ids 0 to "
+            f"{num_rows - 1}. Fix: remove the text of this special token, or give the tokenizer of this model"
+        )
 
 
 def load_model(
@@ -81,6 +118,7 @@ def load_model(
     keep_freed_memory()
     folder = _directory(config, store, key)
     how = f"model.attention={config.attention.value}, model.dtype={config.dtype.value}"
+    causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code)
     with reading(f"{key}: '{config.path}' cannot be loaded from {folder} ({how})"), quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -96,14 +134,26 @@ def load_model(
             f"{key}: '{config.path}': {len(missing)} of its weights are not in {folder}, e.g. {missing[0]}. "
             "Fix: fetch it again, or save it anew with model.save_pretrained(DIR)"
         )
+    if unused := sorted(info["unexpected_keys"]):  # transformers would leave them out
+        raise ModelError(
+            f"{key}: '{config.path}': {len(unused)} of the weights in {folder} have no place in {type(model).__name__} "
+            f"as its config.json describes it, e.g. {unused[0]}. Fix: fetch config.json and weights of one model again"
+        )
     if adapter is not None:
-        model = _with_adapter(model, str(adapter), merge=merge_adapter)
+        model = _with_adapter(model, config, str(adapter), merge=merge_adapter)
     model.to(device)
     model.eval()
+    check_finite(model, config.path if adapter is None else f"{config.path}' with adapter '{adapter}")
     if split:
         _check_split(model)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def architecture_of(config: ModelConfig, store: ArtifactStore, *, key: str = "model.path") -> tuple[Any, Any]:
+    """See `causal_architecture`; no weights are loaded. Raises ModelError also if the model cannot be found."""
+    folder = _directory(config, store, key, weights=False)
+    return causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code)
 
 
 def model_identity(
@@ -191,38 +241,62 @@ def split_head(model: torch.nn.Module) -> SplitModel:
     Raises:
         ModelError: The architecture does more than a linear map after its last hidden state.
     """
-    base = _unwrapped(model)
+    base = unwrapped(model)
     head = base.get_output_embeddings()
     # Gemma 2 caps its logits, Granite, Cohere and Falcon-H1 scale them, which a plain head would leave out.
     # Multimodal models have these settings in the configuration of their text part.
     configs = (base.config, base.config.get_text_config())
     odd = [k for k, neutral in _HEAD_SCALES.items() if any(getattr(c, k, None) not in neutral for c in configs)]
-    if head is None or odd:
-        raise ModelError(f"{type(base).__name__} has no plain linear head ({', '.join(odd) or 'no head'})")
-    return SplitModel(decoder=base.get_decoder(), head=head)
+    decoder = base.get_decoder()
+    if head is None or odd or decoder is base:
+        why = ", ".join(odd) or ("no head" if head is None else "no body without its head")
+        raise ModelError(
+            f"{type(base).__name__} has no plain linear head ({why}). Fix: a model of another architecture"
+        )
+    return SplitModel(decoder=decoder, head=head)
+
+
+@torch.no_grad()
+def check_finite(model: torch.nn.Module, named: str) -> None:
+    """Refuse weights that are NaN or infinite, with which every number is NaN or an arbitrary one."""
+    for name, weight in model.named_parameters():
+        if weight.is_meta or weight.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+            continue
+        if weight.numel() and not all(torch.isfinite(bound) for bound in weight.aminmax()):  # NaN is passed on
+            raise ModelError(
+                f"model '{named}': the weight {name} holds {int((~torch.isfinite(weight)).sum())} numbers that are NaN "
+                "or infinite. Fix: fetch or train it again; a training may have diverged (lower its learning rate)"
+            )
 
 
 @torch.no_grad()  # not inference mode: a tensor that a layer keeps could not be used in training
 def _check_split(model: torch.nn.Module) -> None:
-    """Check with two forward passes over four tokens that body and head of a model in eval mode give its logits.
+    """Check with three forward passes over four tokens that body and head of a model in eval mode give its logits, and
+    that these depend on earlier tokens only.
 
-    An architecture may change its logits without a known setting.
+    An architecture may change its logits, or read what follows, without a known setting.
     """
     split, ids = split_head(model), torch.arange(4, device=next(model.parameters()).device)[None]
     whole = model(input_ids=ids, use_cache=False).logits
+    continued = model(input_ids=ids.where(ids < 2, ids + 2), use_cache=False).logits
     parts = split.head(split.decoder(input_ids=ids, use_cache=False).last_hidden_state)
     # Some kernels round differently from call to call; a scale or a cap changes more than the last bits of a logit.
     allowed = max(1e-3, 4 * torch.finfo(whole.dtype).eps) * float(whole.abs().max())
     difference = float((whole.float() - parts.float()).abs().max())
     if difference > allowed:  # False for NaN, which training and scoring report themselves
         raise ModelError(
-            f"{type(_unwrapped(model)).__name__} does more than a linear map after its last hidden state: its logits "
+            f"{type(unwrapped(model)).__name__} does more than a linear map after its last hidden state: its logits "
             f"differ by up to {difference:.3g} from those of its head, so every probability would be wrong. "
             "Fix: choose a model of another architecture"
         )
+    if (ahead := float((whole - continued)[:, :2].float().abs().max())) > allowed:
+        raise ModelError(
+            f"{type(unwrapped(model)).__name__} is no causal language model: its logits change by up to {ahead:.3g} "
+            "with the tokens that follow. Fix: choose a model of another architecture"
+        )
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """The causal language model inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -248,17 +322,44 @@ def _directory(config: ModelConfig, store: ArtifactStore, key: str, *, weights: 
         return sources.packaged_model(config.path, store, key=key).path
 
 
-def _with_adapter(model: "PreTrainedModel", adapter: str, *, merge: bool) -> Any:
+def _with_adapter(model: "PreTrainedModel", config: ModelConfig, adapter: str, *, merge: bool) -> Any:
     from peft import PeftModel
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
 
     folder = sources.adapter_directory(adapter)
-    what = f"adapter '{adapter}' does not load onto {type(model).__name__}"
+    check_base(folder, adapter, config.path, config.hub_id)
+    what = f"adapter '{adapter}' does not load onto {type(model).__name__} ('{config.path}')"
     with reading(what, "give the model that it was trained on"), warnings.catch_warnings():
         # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
         warnings.filterwarnings("error", message="Found missing adapter keys")  # PEFT only warns of them
         wrapped = PeftModel.from_pretrained(model, folder, use_safetensors=True)
-    return wrapped.merge_and_unload() if merge else wrapped
+        # Once more, for the list of weights without a place, which `from_pretrained` drops without a word.
+        unused = set_peft_model_state_dict(wrapped, load_peft_weights(folder, device="cpu")).unexpected_keys
+        if unused:
+            raise ModelError(
+                f"{what}: {len(unused)} of its weights have no place in the model, e.g. {sorted(unused)[0]}. "
+                "Fix: give the model that it was trained on"
+            )
+        _check_depth(model, wrapped.peft_config["default"], what)
+        return wrapped.merge_and_unload() if merge else wrapped
+
+
+def _check_depth(model: "PreTrainedModel", settings: Any, what: str) -> None:
+    """Refuse an adapter of a shallower model, whose settings list the modules of its layers one by one.
+
+    PEFT writes such a list for `target_modules="all-linear"`; further layers would stay as they are.
+    """
+    targets = getattr(settings, "target_modules", None)
+    named = targets if isinstance(targets, list | set) else []
+    changed = {int(found.group(1)) for name in named if (found := re.search(r"\.(\d+)\.", name))}
+    depth = int(model.config.get_text_config().num_hidden_layers)
+    if changed and getattr(settings, "layers_to_transform", None) is None and len(changed) == max(changed) + 1 < depth:
+        raise ModelError(
+            f"{what}: it changes the first {len(changed)} of {depth} layers only, as that of a shallower model does. "
+            "Fix: give the model that it was trained on; if only these layers were trained, note them as "
+            f"layers_to_transform in its {ADAPTER_CONFIG}"
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cotpress.devices.memory import smaller_batches
 from cotpress.modeling.head import target_readings
-from cotpress.modeling.loading import SplitModel, split_head
+from cotpress.modeling.loading import SplitModel, check_ids, split_head
 from cotpress.modeling.packing import pack, packed_inputs, packing_obstacle, plan_packs
 
 BATCHES_AHEAD = 8
@@ -65,7 +65,7 @@ def token_readings(
         tokens_per_batch: Most tokens per forward pass, except for a longer sequence; affects only speed and memory.
 
     Raises:
-        ModelError: The architecture cannot be split into body and head.
+        ModelError: The architecture cannot be split into body and head, or does not know a token.
         MemoryLimitError: A single text does not fit the memory.
         ValueError: An input has no context token.
     """
@@ -73,6 +73,8 @@ def token_readings(
     pack_tokens = _pack_tokens(split.decoder, tokens_per_batch)
     smaller = smaller_batches(split.decoder, "reading texts")
     for group in _read_ahead(inputs, BATCHES_AHEAD * tokens_per_batch):
+        for item in group:
+            check_ids(model, (np.max(item.context_ids), np.max(item.target_ids, initial=0)), "reading texts")
         parts = [part for item in group for part in _parts(item)]
         packs = plan_packs([part.num_tokens for part in parts], pack_tokens)
         # Results stay on the device until all packs are under way: a GPU need not wait for Python.

@@ -10,7 +10,7 @@ _Share = Annotated[float, interval("(0, 1]")]
 
 
 class Card(Enum):
-    """A GPU, by its data sheet; `planning.*_gb`, `planning.peak_tflops` and `planning.bandwidth_gb_s` override it."""
+    """A GPU, by its data sheet; `planning.*_gb`, `planning.*_tflops` and `planning.bandwidth_gb_s` override it."""
 
     a100 = "a100"
     """A100 SXM: 80 GB."""
@@ -25,19 +25,20 @@ class Card(Enum):
 
 
 class Rates(NamedTuple):
-    """Memory in GB, dense bfloat16 arithmetic in TFLOP/s, memory bandwidth in GB/s."""
+    """Memory in GB, dense bfloat16 arithmetic in TFLOP/s, memory bandwidth in GB/s, float32 arithmetic in TFLOP/s."""
 
     device_gb: float
     peak_tflops: float
     bandwidth_gb_s: float
+    float32_tflops: float
 
 
 RATES = {
-    Card.a100: Rates(80, 312, 2039),
-    Card.h100: Rates(80, 989, 3350),
-    Card.h200: Rates(141, 989, 4800),
-    Card.l40s: Rates(48, 362, 864),
-    Card.rtx4090: Rates(24, 165, 1008),
+    Card.a100: Rates(80, 312, 2039, 19.5),
+    Card.h100: Rates(80, 989, 3350, 67),
+    Card.h200: Rates(141, 989, 4800, 67),
+    Card.l40s: Rates(48, 362, 864, 91.6),
+    Card.rtx4090: Rates(24, 165, 1008, 82.6),
 }
 
 
@@ -55,6 +56,8 @@ class PlanConfig:
     """Dense bfloat16 arithmetic of a device, in 10^12 operations per second; null is the card's."""
     bandwidth_gb_s: Positive | None = None
     """Memory bandwidth of a device, in 10^9 bytes per second; null is the card's."""
+    float32_tflops: Positive | None = None
+    """float32 arithmetic of a device, without TF32, in 10^12 operations per second; null is the card's."""
     training_utilisation: _Share = 0.4
     """Share of the arithmetic that training reaches, in (0, 1]."""
     scoring_utilisation: _Share = 0.4
@@ -75,7 +78,7 @@ class PlanConfig:
     @property
     def rates(self) -> Rates:
         """The rates of a device."""
-        given = (self.device_gb, self.peak_tflops, self.bandwidth_gb_s)
+        given = (self.device_gb, self.peak_tflops, self.bandwidth_gb_s, self.float32_tflops)
         return Rates(*(own if own is not None else known for own, known in zip(given, RATES[self.card], strict=True)))
 
     @property

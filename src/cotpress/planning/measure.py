@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cotpress.devices.config import HeadLoss
 from cotpress.errors import ModelError
-from cotpress.generation.hf import next_logits, read_prompts
+from cotpress.generation.hf import next_logits, read_prompts, writes_alone
 from cotpress.generation.row_cache import RowCache
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import split_head
@@ -389,6 +389,8 @@ def writing_pass(config: ModelConfig, prompt_tokens: int, answer_tokens: int) ->
     prompts = [(row, *(1,) * (prompt_tokens - 1)) for row in range(_ROWS)]
 
     def measure(model: Any) -> Sequence[float]:
+        if writes_alone(model):
+            raise ModelError(f"plan=true: '{config.name}' writes one answer after the other, which is not planned")
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             fill(model.eval())
             memory, reading, step = _Memory(), _counter(), _counter()

@@ -103,10 +103,11 @@ def show_hours(parts: Sequence[Work], assumed: PlanConfig, unknown: Sequence[str
             Text(one_line(part.name)), f"{part.num_tokens:,.0f}", f"{part.flops / 1e15:,.1f}", f"{part.hours:.2f}"
         )
     table.add_row("all", "", "", f"{sum(part.hours for part in parts):.2f}")
-    _, tflops, bandwidth = assumed.rates
+    rates = assumed.rates
     notes = [
-        f"assumed (planning.*): {assumed.card.value}: {tflops:g} TFLOP/s, of which training reaches "
-        f"{assumed.training_utilisation:.0%} and reading {assumed.scoring_utilisation:.0%}; {bandwidth:g} GB/s, of "
+        f"assumed (planning.*): {assumed.card.value}: {rates.peak_tflops:g} TFLOP/s, in float32 "
+        f"{rates.float32_tflops:g}, of which training reaches {assumed.training_utilisation:.0%} and reading "
+        f"{assumed.scoring_utilisation:.0%}; {rates.bandwidth_gb_s:g} GB/s, of "
         f"which writing reaches {assumed.generation_utilisation:.0%}; traces of {assumed.prompt_tokens} + "
         f"{assumed.thinking_tokens} + {assumed.response_tokens} tokens of prompt, thinking and response",
         *unknown,

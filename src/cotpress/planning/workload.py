@@ -26,9 +26,12 @@ class Work(NamedTuple):
     hours: float
 
 
-def arithmetic_work(name: str, assumed: PlanConfig, *, tokens: float, flops: float, utilisation: float) -> Work:
-    """A part whose time is its operations over the card's arithmetic."""
-    hours = flops / (assumed.rates.peak_tflops * 1e12 * utilisation) / 3600
+def arithmetic_work(
+    name: str, assumed: PlanConfig, *, tokens: float, flops: float, utilisation: float, float32: bool = False
+) -> Work:
+    """A part whose time is its operations over the card's arithmetic, in bfloat16 or in float32."""
+    peak_tflops = assumed.rates.float32_tflops if float32 else assumed.rates.peak_tflops
+    hours = flops / (peak_tflops * 1e12 * utilisation) / 3600
     return Work(name, tokens, flops, hours)
 
 

@@ -49,6 +49,11 @@ class ScorerKind:
     passes: ClassVar[int | None] = 0
     """Forward passes of the scoring model over each text, a backward pass counted as two; None if it depends on the
     text. 0 for a scorer with a small model of its own, or with none; a `ReadingScorer` has one for each reading."""
+    is_difference: ClassVar[bool] = False
+    """True if scores compare probabilities that are nearly equal; then the model computes in float32 by default, as the
+    rounding of bfloat16 can be as large as the difference."""
+    edits_cache: ClassVar[bool] = False
+    """True if the model goes on from cut or masked caches, which layers with a state do not allow."""
 
     @classmethod
     def identity(cls, config: Any, models: "Models") -> dict[str, Any]:

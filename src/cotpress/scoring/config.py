@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from cotpress.errors import ConfigError
+from cotpress.modeling.config import Dtype
 from cotpress.records import Unit
 
 
@@ -86,6 +87,12 @@ class ReadingConfig(ScorerConfig):
     """Text before the thinking."""
     template: Template = Template.chat
     """Format of its input."""
+    dtype: Dtype = Dtype.auto
+    """Number format of the model that reads; `auto` is float32 for scores that are differences, else `model.dtype`."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `ScorerConfig`; the number format stands in the identity of the model."""
+        return {name: value for name, value in ScorerConfig.identity(self).items() if name != "dtype"}
 
     @property
     def needs_reference(self) -> bool:

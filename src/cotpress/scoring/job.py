@@ -49,7 +49,7 @@ from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConf
 from cotpress.scoring.models import Models
 from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
-from cotpress.scoring.table import scorer_identity, scorer_of
+from cotpress.scoring.table import model_to_read, scorer_identity, scorer_of
 from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain, replaced
 from cotpress.store.paths import is_unreadable, unreadable
 from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
@@ -261,6 +261,12 @@ class ChunkJob:
     record: type = ScoredTrace
     file: str = SCORES_FILE
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Number formats of the models that read, by name."""
+        dtype = self.identity.get("model", {}).get("dtype")
+        return () if dtype is None else (dtype,)
+
     def artifact(self) -> Artifact:
         """The rows of all training traces; missing parts are computed.
 
@@ -280,10 +286,11 @@ class ChunkJob:
             parts, chunks, computed = self._compute(making.folder)
             seconds = time.monotonic() - started
             tally = parts.merge(chunks, making.folder / self.file)
-            summary = _summary(self.label, tally)
+            summary = _summary(self.label, tally, self.formats)
             share = computed / sum(chunk.num_characters for chunk in chunks)
             rate = share * tally.num_tokens / max(seconds, 1e-9)
-            log.info("%s %s: %d tokens, %.0f tokens/s", self.stage, self.label, tally.num_tokens, rate)
+            inside = f" in {' and '.join(self.formats)}" if self.formats else ""
+            log.info("%s %s: %d tokens, %.0f tokens/s%s", self.stage, self.label, tally.num_tokens, rate, inside)
             return making.finish(summary)
 
     def shard(self, shard: Shard) -> bool:
@@ -349,6 +356,11 @@ class DerivedJob:
     traces: Artifact
     store: ArtifactStore
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """See `ChunkJob`."""
+        return tuple(sorted({name for source in self.sources for name in source.formats}))
+
     def artifact(self) -> Artifact:
         """The scores of all training traces; their sources are only computed if the scores are missing.
 
@@ -395,7 +407,7 @@ class DerivedJob:
                 if scored:
                     writer.write_table(to_table(scored, ScoredTrace))
                 progress.advance(1)
-        return _summary(self.scorer, tally, seconds)
+        return _summary(self.scorer, tally, self.formats, seconds)
 
 
 Job = ChunkJob | DerivedJob
@@ -411,6 +423,8 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
     """
     config.check(has_reference=models.reference is not None)
     kind = scorer_of(config)
+    if isinstance(config, ReadingConfig):
+        models = models.reading_with(model_to_read(config, models.config))
     identity: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **scorer_identity(config, models)}
     if issubclass(kind, TokenScorer):
         make = partial(kind.build, config, models)
@@ -540,13 +554,15 @@ def _machine() -> int:
     )
 
 
-def _summary(scorer: str, tally: Tally, shared_seconds: float = 0.0) -> Summary:
+def _summary(scorer: str, tally: Tally, formats: Sequence[str], shared_seconds: float = 0.0) -> Summary:
     """Summary of an artifact; raises DataError if it has no rows."""
     num_rows = tally.num_traces - tally.dropped.total()
     if num_rows == 0:
         why = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.items()) or "the train split is empty"
         raise DataError(f"scorer {scorer}: none of {tally.num_traces} training traces can be scored: {why}")
     facts: dict[str, Any] = {"num_tokens": tally.num_tokens, "scorer": scorer}
+    if formats:
+        facts["dtype"] = ", ".join(formats)
     if tally.num_in_windows:
         facts["windows"] = {"num_traces": tally.num_in_windows, **_WINDOWS["windows"]}
     return Summary(num_rows=num_rows, dropped=tally.dropped, facts=facts, shared_seconds=shared_seconds)

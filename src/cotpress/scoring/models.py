@@ -1,6 +1,6 @@
 """The models and tokenizers that scorers use: their identities at once, their weights when first asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,10 @@ class Models:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: vars(self)[name] for name in ("config", "reference", "distilled", "trainer", "store", "key")}
+
+    def reading_with(self, config: ModelConfig) -> "Models":
+        """The same models with other settings of the base model, such as its number format."""
+        return self if config == self.config else replace(self, config=config)
 
     @property
     def device(self) -> torch.device:

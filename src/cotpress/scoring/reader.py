@@ -70,6 +70,25 @@ def missing_text(conditions: Iterable[Condition], trace: Trace) -> str | None:
     return None
 
 
+def no_cache_error(scorer: str, model: str) -> ModelError:
+    """The error for a scorer that edits caches, and a model that has none to edit."""
+    return ModelError(
+        f"scorer={scorer} goes on from cut and masked caches, but the model '{model}' has layers that keep a state "
+        "instead (linear attention, convolutions, Mamba). Allowed for it: scorers that read whole texts, such as cts, "
+        "self_information or reference_likelihood. Fix: scorer=reference_likelihood, or another model"
+    )
+
+
+def check_cache(scorer: str, model: "torch.nn.Module") -> None:
+    """Raise a `ModelError` if layers of a loaded model keep a state instead of a cache."""
+    from cotpress.modeling.architecture import keeps_state
+    from cotpress.modeling.loading import unwrapped
+
+    base = unwrapped(model)
+    if keeps_state(base, base.config):
+        raise no_cache_error(scorer, type(base).__name__)
+
+
 def padded_batches(items: Sequence[T], length: Callable[[T], int], tokens_per_batch: int) -> Iterator[list[T]]:
     """Yield consecutive items whose padded size is within the budget; at least one at a time."""
     batch: list[T] = []
@@ -122,7 +141,7 @@ class Reader:
 
     def following_ids(self, text: str) -> list[int]:
         """Token ids of the text after the closing: the response or answer, and in a chat the end of the turn."""
-        end = [int(self.tokenizer.eos_token_id)] if self._template is Template.chat else []
+        end = [self._chat.end_id] if self._template is Template.chat else []
         return [*self._chat.text_ids(text), *end]
 
 
@@ -207,8 +226,15 @@ class ModelScorer(TokenScorer[R]):
     @classmethod
     def build(cls, config: R, models: "Models") -> Self:
         """See `TokenScorer`."""
-        reader = models.reader(config.template, models.trainer.tokens_per_batch)
-        return cls(config, reader, models.model(config.read_by))
+        return cls._built(config, models, models.trainer.tokens_per_batch)
+
+    @classmethod
+    def _built(cls, config: R, models: "Models", tokens_per_batch: int) -> Self:
+        """Make the scorer with this bound of its forward passes."""
+        model = models.model(config.read_by)
+        if cls.edits_cache:
+            check_cache(config.name, model)
+        return cls(config, models.reader(config.template, tokens_per_batch), model)
 
     def tokens(self, trace: Trace) -> Tokens:
         """See `TokenScorer`."""
@@ -227,8 +253,11 @@ class ModelScorer(TokenScorer[R]):
     def whole(self, trace: Trace) -> tuple[list[int], range, range]:
         """Token ids of all that the model reads of `trace`, and the positions of the thinking and of the text after the
         closing, which is empty if it is not read."""
+        from cotpress.modeling.loading import check_ids
+
         context, after = self._reader.context_ids(self._condition, trace), self.after_ids(trace)
         ids = [*context, *self.tokens(trace)[0].tolist(), *after]
+        check_ids(self._model, ids, f"{self.name}: trace '{trace.id}'")
         end = len(ids) - len(after)
         closed = end + min(len(self._reader.closing_ids()), len(after))
         return ids, range(len(context), end), range(closed, len(ids))

@@ -1,13 +1,16 @@
 """The one table of scorers, and the decorator that adds a scorer from outside of the package."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cotpress.errors import ConfigError
+from cotpress.modeling.config import Attention, Dtype, ModelConfig
 from cotpress.plugins import add_choice
 from cotpress.scoring.base import ReadingScorer, ScorerKind
 from cotpress.scoring.config import ReadingConfig, ScorerConfig
-from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer
+from cotpress.scoring.reader import no_cache_error
+from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer, check_layers
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
 from cotpress.scoring.scorers.entropy import EntropyConfig, EntropyScorer
 from cotpress.scoring.scorers.first_token_surprisal import FirstTokenSurprisalConfig, FirstTokenSurprisalScorer
@@ -25,6 +28,7 @@ from cotpress.scoring.scorers.tokenskip import TokenskipConfig, TokenskipScorer
 
 if TYPE_CHECKING:
     from cotpress.scoring.models import Models
+    from cotpress.store.artifacts import ArtifactStore
 
 S = TypeVar("S", bound=type[ScorerKind])
 
@@ -76,13 +80,49 @@ def scorer_identity(config: ScorerConfig, models: "Models") -> dict[str, Any]:
     return identity
 
 
-def num_passes(config: ScorerConfig) -> int | None:
-    """Forward passes of the scoring model over each text; see `ScorerKind.passes`. Parts of a mix share readings."""
+def model_to_read(config: ScorerConfig, model: ModelConfig) -> ModelConfig:
+    """The scoring model in the number format of a scorer (`scorer.dtype`); for a mix in the widest of its parts.
+
+    The kernel of flash attention does not compute in float32; sdpa takes its place.
+    """
+    formats = []
+    for part in _parts(config):
+        if isinstance(part, ReadingConfig):
+            own = Dtype.float32 if part.dtype is Dtype.auto and scorer_of(part).is_difference else part.dtype
+            formats.append(model.dtype if own is Dtype.auto else own)
+    order = (Dtype.float32, Dtype.auto, Dtype.bfloat16)
+    dtype = min(formats, key=order.index, default=model.dtype)
+    flash = model.attention is Attention.flash_attention_2 and dtype is Dtype.float32 is not model.dtype
+    return replace(model, dtype=dtype, attention=Attention.sdpa if flash else model.attention)
+
+
+def check_model(config: ScorerConfig, model: ModelConfig, store: "ArtifactStore") -> None:
+    """Refuse a scoring model whose layers do not allow what a scorer does; no weights are loaded.
+
+    Raises:
+        ModelError: They do not, or the model cannot be found.
+    """
+    from cotpress.modeling.architecture import keeps_state
+    from cotpress.modeling.loading import architecture_of
+
+    for part in _parts(config):
+        if scorer_of(part).edits_cache and keeps_state(*architecture_of(model, store)):
+            raise no_cache_error(part.name, model.path)
+        if isinstance(part, AnswerAttentionConfig):
+            check_layers(*architecture_of(model, store), part.num_layers)
+
+
+def num_passes(config: ScorerConfig, model: ModelConfig | None = None) -> int | None:
+    """Forward passes of the scoring model over each text; see `ScorerKind.passes`. Parts of a mix share readings.
+
+    With the `model`, those in another number format are counted by themselves.
+    """
     readings, others = set(), 0
     for part in _parts(config):
         scorer = scorer_of(part)
         if issubclass(scorer, ReadingScorer) and isinstance(part, ReadingConfig):
-            readings |= {(part.template, *reading) for reading in scorer(part).readings()}
+            dtype = None if model is None else model_to_read(part, model).dtype
+            readings |= {(part.template, dtype, *reading) for reading in scorer(part).readings()}
         elif scorer.passes is None:
             return None
         else:

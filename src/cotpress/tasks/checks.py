@@ -40,6 +40,7 @@ from cotpress.records import TRACES_FILE, Trace
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.scorers.mix import MixConfig
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
+from cotpress.scoring.table import check_model
 from cotpress.store.artifacts import Artifact, ArtifactStore, Making
 from cotpress.store.paths import require_writable
 from cotpress.store.tables import read_records
@@ -152,7 +153,7 @@ def models(config: Config, missing: str | None) -> Problems:
     Weights are not needed if nothing is left to be computed with one. Chat templates of our own models are not tried,
     as the models would have to be made first.
     """
-    computes, used = missing not in ("evaluate", ""), used_models(config)
+    computes, used, usable = missing not in ("evaluate", ""), used_models(config), True
     store = artifact_store(config.output_root)
     for key, model in {"model.path": config.model, **used}.items():
         found = list(_tried(model_identity, model, key=key)) if key in used else []
@@ -161,6 +162,9 @@ def models(config: Config, missing: str | None) -> Problems:
                 found += _tried(require_weights, model.path, model.revision, key=key)
             found += _tried(_render, model, store, key)
         yield from found
+        usable = usable and not found
+    if usable and isinstance(config, ScoringPipelineConfig) and computes:
+        yield from _tried(check_model, config.scorer, config.scoring_model, store)
     adapters: dict[str, str | None] = {}
     if isinstance(config, ScoringPipelineConfig):
         for key, path in _encoders(config.scorer, "scorer"):
@@ -181,7 +185,7 @@ def models(config: Config, missing: str | None) -> Problems:
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:
     tokenizer = load_tokenizer(model, store, key=key)
     with reading(f"{key}: '{model.path}': no prompt can be made with its chat template"):
-        ChatFormat(tokenizer, model.chat).prompt_ids("1 + 1?")
+        ChatFormat(tokenizer, model.chat).check()
 
 
 def _encoders(scorer: ScorerConfig, key: str) -> Iterator[tuple[str, str]]:

@@ -15,11 +15,11 @@ from cotpress.errors import ModelError
 from cotpress.evaluation.config import Baseline
 from cotpress.modeling.config import ModelConfig
 from cotpress.planning import workload
-from cotpress.planning.measure import Usage, Writing, reading_pass, writing_pass
+from cotpress.planning.measure import Usage, Writing, computed_dtype, reading_pass, writing_pass
 from cotpress.planning.tables import show_hours, show_training, show_uses
 from cotpress.planning.training import Training
 from cotpress.planning.workload import Work
-from cotpress.scoring.table import num_passes
+from cotpress.scoring.table import model_to_read, num_passes
 from cotpress.training.config import TuneConfig
 
 log = logging.getLogger(__name__)
@@ -77,10 +77,10 @@ def not_counted(config: TrainConfig) -> list[str]:
 def uses(config: TrainConfig, writing: Writing | None) -> Iterator[tuple[str, Usage]]:
     """Name and memory of each use of a model without training: scoring, and writing answers in this process."""
     if num_passes(config.scorer) != 0:
-        length = _trace_tokens(config)
+        length, model = _trace_tokens(config), model_to_read(config.scorer, config.scoring_model)
         lengths = [length] * max(config.trainer.tokens_per_batch // length, 1)
-        usage, _ = reading_pass(config.scoring_model, lengths)
-        yield f"score with {config.scoring_model.name}", usage
+        usage, _ = reading_pass(model, lengths)
+        yield f"score with {model.name} in {_format(model)}", usage
     if writing is not None:
         rows = _rows(config)
         usage = Usage(weights=writing.weights, activations=rows * writing.row)
@@ -101,6 +101,7 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
             tokens=runs * tokens,
             flops=runs * training.flops(tokens),
             utilisation=assumed.training_utilisation,
+            float32=_format(training.model) == "float32",
         )
 
     if isinstance(config.data, SelfWrittenDataConfig) and writing is not None:
@@ -109,14 +110,16 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
         yield workload.writing_work("write traces", writing, assumed, answers=answers, tokens=tokens, rows=rows)
     if reference is not None:
         yield train("reference model", reference, min(train_traces, config.reference.limit or train_traces), 1.0)
-    if passes := num_passes(config.scorer):
+    scoring_model = model_to_read(config.scorer, config.scoring_model)
+    if passes := num_passes(config.scorer, config.scoring_model):
         tokens, readings = _trace_tokens(config), train_traces * passes
         yield workload.arithmetic_work(
             "scores",
             assumed,
             tokens=readings * tokens,
-            flops=readings * reading_pass(config.scoring_model, [tokens])[1],
+            flops=readings * reading_pass(scoring_model, [tokens])[1],
             utilisation=assumed.scoring_utilisation,
+            float32=_format(scoring_model) == "float32",
         )
     if Baseline.original in config.evaluation.baselines:
         yield train("student Original", student, train_traces, 1.0)
@@ -130,6 +133,10 @@ def work(config: TrainConfig, reference: Training | None, student: Training, wri
         answers = problems * config.evaluation.samples * num_systems
         tokens = assumed.answer_tokens or config.benchmark.max_new_tokens
         yield workload.writing_work("answers", writing, assumed, answers=answers, tokens=tokens, rows=rows)
+
+
+def _format(model: ModelConfig) -> str:
+    return str(computed_dtype(model)).removeprefix("torch.")
 
 
 def _trace_tokens(config: TrainConfig, ratio: float = 1.0) -> int:

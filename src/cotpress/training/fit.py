@@ -25,6 +25,8 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, pick_device
 from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_lightning
 from cotpress.errors import TrainingError
+from cotpress.modeling.loading import check_ids, split_head
+from cotpress.modeling.packing import packing_obstacle
 from cotpress.progress import Progress
 from cotpress.records import TRAIN_LOG_FILE
 from cotpress.store.artifacts import SCRATCH, follow_umask
@@ -94,7 +96,11 @@ def fit(
         raise TrainingError(f"{kind.stage}: no example to train on; dropped: {examples.dropped or 'none'}")
     sharing, device = sharing or OneDevice(), pick_device(trainer)
     lengths = [len(e.ids) for e in examples.kept]
-    plan = plan_steps(lengths, config, trainer.tokens_per_batch)
+    check_ids(model, [max(e.ids) for e in examples.kept], f"{kind.stage}: a training sequence")
+    obstacle = packing_obstacle(split_head(model).decoder)
+    if obstacle is not None and here().is_first:
+        log.info("%s: the model %s, so every text is a row of its own", kind.stage, obstacle)
+    plan = plan_steps(lengths, config, trainer.tokens_per_batch if obstacle is None else 1)
     step_tokens = [sum(lengths[i] for batch in step for i in batch) for step in plan]
     log_stage, started = partial(log_metrics, kind.stage), time.monotonic()
     train_log = TrainLog(log_stage)

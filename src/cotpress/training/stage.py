@@ -8,7 +8,6 @@ content of the files.
 """
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, pick_device, report, run_on_devices
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
-from cotpress.modeling.foreign import ADAPTER_CONFIG
+from cotpress.modeling.foreign import ADAPTER_CONFIG, check_adapter
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, resolve_dtype, tokenizer_fingerprint
 from cotpress.modeling.sources import directory_sha256
 from cotpress.modeling.weights import ADAPTER, MODEL, MODEL_CONFIG, TrainedWeights
@@ -178,14 +177,7 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
     """
     weights = find_saved(folder)
     source, kind = Path(weights.path), ADAPTER if weights.is_adapter else MODEL
-    if weights.is_adapter:
-        settings = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        made_for = str(settings.get("base_model_name_or_path") or base.path)
-        if made_for.rstrip("/").rpartition("/")[2] != base.path.rstrip("/").rpartition("/")[2]:
-            log.warning(
-                "reference.path: the adapter names '%s' as its base model, but is used with '%s'", made_for, base.path
-            )
-    else:
+    if not weights.is_adapter:
         _check_tokenizer(source, base, store)
 
     def produce(workdir: Path) -> Summary:
@@ -206,6 +198,8 @@ def find_saved(folder: Path) -> TrainedWeights:
     if not folder.is_dir():
         raise ConfigError(f"reference.path: there is no folder '{folder}' (looked at {folder.absolute()})")
     if (weights := TrainedWeights.below(folder)) is not None:
+        if weights.is_adapter:
+            check_adapter(Path(weights.path), str(folder), "reference.path")
         return weights
     raise ModelError(
         f"reference.path: '{folder}' holds no reference model: {sorted(p.name for p in folder.iterdir())[:12]}. "

@@ -1,3 +1,4 @@
+import copy
 import time
 import weakref
 
@@ -10,13 +11,14 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from cotpress.devices import memory
-from cotpress.errors import MemoryLimitError
+from cotpress.errors import MemoryLimitError, ModelError
 from cotpress.generation.backends import Sampling
 from cotpress.generation.hf import random_stream, sampled_tokens
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer
 from cotpress.store.artifacts import ArtifactStore
 from support.generation import generate
+from support.hybrid import STATEFUL, build, plain_logits
 
 PROMPTS = [list(range(20 + i, 24 + 3 * i + i)) for i in range(7)]
 
@@ -286,3 +288,62 @@ def test_streams_of_samples_are_not_correlated():
     drawn = np.array([[stream.random() for stream in streams] for _ in range(2000)])
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.08
     assert drawn.mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(temperature=0.8, top_p=0.95, seed=4)], ids=["greedy", "drawn"]
+)
+@pytest.mark.parametrize("name", [*STATEFUL, "Gemma3Text", "GptOss", "Mistral"])
+def test_model_with_states_or_windows_writes_what_plain_forward_passes_say(name, sampling, parts):
+    model, (_, tokenizer) = build(name), parts
+    prompts = [list(range(20 + i, 40 + 7 * i)) for i in range(3)]
+    made = generate(model, tokenizer, prompts, max_new_tokens=12, batch_size=3, sampling=sampling)
+    for row, (prompt, got) in enumerate(zip(prompts, made, strict=True)):
+        draws, ids = random_stream(sampling.seed, str(row)), list(prompt)
+        while len(ids) < len(prompt) + 12:
+            logits = plain_logits(model, ids)[-1:]
+            uniform = torch.tensor([draws.random()], dtype=torch.float64)
+            drawn = sampling.temperature > 0
+            token = (
+                sampled_tokens(logits, uniform, sampling.temperature, sampling.top_p) if drawn else logits.argmax(-1)
+            )
+            ids.append(int(token))
+            if ids[-1] == 2:
+                break
+        written = ids[len(prompt) :]
+        assert list(got.token_ids) == (written[:-1] if written[-1] == 2 else written)
+        assert got.finish_reason == ("stop" if written[-1] == 2 else "length")
+        assert got.latency_s > 0
+
+
+@pytest.mark.parametrize("name", ["Lfm2", "Mamba2", "Qwen3Next"])
+def test_text_of_a_model_with_states_depends_on_neither_its_batch_nor_the_models_own_settings(name, parts, caplog):
+    model, (_, tokenizer) = build(name), parts
+    prompts, sampling = PROMPTS[:4], Sampling(temperature=1.0, seed=2)
+    settings = {"max_new_tokens": 10, "sampling": sampling}
+    together = generate(model, tokenizer, prompts, batch_size=4, streams=["a", "b", "c", "d"], **settings)
+    assert "one after the other" in caplog.text
+    model.generation_config = GenerationConfig(
+        eos_token_id=2, repetition_penalty=3.0, do_sample=True, temperature=9.0, max_length=4, no_repeat_ngram_size=1
+    )
+    own = model.generation_config
+    for prompt, stream, expected in zip(prompts, "abcd", together, strict=True):
+        [alone] = generate(model, tokenizer, [prompt], batch_size=1, streams=[stream], **settings)
+        assert alone.token_ids == expected.token_ids
+    assert model.generation_config is own
+
+
+def test_model_without_an_end_token_is_an_error_before_anything_is_written(parts, monkeypatch):
+    model, tokenizer = parts
+    monkeypatch.setattr(model, "generation_config", GenerationConfig())
+    without = copy.deepcopy(tokenizer)
+    without.eos_token = None
+    with pytest.raises(
+        ModelError, match=r"LlamaForCausalLM has no token that ends an answer: .*Fix: name it as eos_tok"
+    ):
+        generate(model, without, [[5, 6]], max_new_tokens=4, batch_size=1)
+
+
+def test_prompt_with_a_token_beyond_the_embedding_is_an_error(parts):
+    with pytest.raises(ModelError, match=r"generation: a prompt: the token id 9999 has no embedding; .*Fix"):
+        generate(*parts, [[5, 9999]], max_new_tokens=4, batch_size=1)

@@ -11,6 +11,7 @@ from cotpress.data.config import (
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
 )
+from cotpress.modeling.config import Dtype, ModelConfig
 from cotpress.planning.config import Card, PlanConfig
 from cotpress.planning.measure import Writing
 from cotpress.planning.workload import (
@@ -77,6 +78,16 @@ def test_hours_are_operations_over_the_reached_share_of_the_cards_arithmetic() -
     assert part.hours == pytest.approx(1e18 / (312e12 * 0.4) / 3600)
     faster = arithmetic_work("t", PlanConfig(peak_tflops=624), tokens=3e6, flops=1e18, utilisation=0.4)
     assert faster.hours == pytest.approx(part.hours / 2)
+    slower = arithmetic_work("t", ASSUMED, tokens=3e6, flops=1e18, utilisation=0.4, float32=True)
+    assert slower.hours == pytest.approx(part.hours * 312 / 19.5)
+
+
+def test_parts_of_a_mix_in_two_number_formats_share_no_readings() -> None:
+    answer = SelfInformationConfig(name="i", condition=Condition.answer)
+    mix = MixConfig(name="m", parts={"a": CtsConfig(name="cts"), "b": answer}, weights={"a": 1.0, "b": 1.0})
+    model = ModelConfig(name="m", path="a/b")
+    assert num_passes(mix, replace(model, dtype=Dtype.float32)) == 2
+    assert num_passes(mix, model) == 3
 
 
 def test_written_token_takes_at_least_the_weights_and_the_cache_over_the_bandwidth() -> None:
@@ -100,6 +111,6 @@ def test_model_that_does_not_fit_leaves_no_room_for_answers() -> None:
 
 
 def test_own_numbers_replace_those_of_the_card() -> None:
-    assert PlanConfig(card=Card.h200).rates == (141, 989, 4800)
-    assert PlanConfig(card=Card.h200, device_gb=24.0, bandwidth_gb_s=300.0).rates == (24, 989, 300)
+    assert PlanConfig(card=Card.h200).rates == (141, 989, 4800, 67)
+    assert PlanConfig(card=Card.h200, device_gb=24.0, bandwidth_gb_s=300.0).rates == (24, 989, 300, 67)
     assert PlanConfig(device_gb=24.0).room == 20e9

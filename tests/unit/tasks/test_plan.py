@@ -68,11 +68,19 @@ def test_page_states_memory_verdict_smallest_setting_files_and_hours(capsys: pyt
     assert re.search(r"on disk: 0.0\d+ GB when finished; 0.0\d+ GB for the checkpoint to resume from", page)
     for strategy, rows in (("one device", 2), ("ddp", 2), ("fsdp2", 2)):
         assert len(re.findall(rf"^ {strategy} +(?:yes|no) ", page, re.MULTILINE)) == rows
-    assert "score with tiny" in page
+    assert "score with tiny in float32" in page
     assert "write with tiny" in page
     for part in ("train reference model", "scores", "train student Original", "train student cts", "answers", "all"):
         assert re.search(rf"^ {part} .* \d+\.\d\d *$", page, re.MULTILINE)
     assert "…" not in page
+
+
+@pytest.mark.parametrize(("scorer", "dtype"), [("cts", "float32"), ("self_information", "bfloat16")])
+def test_memory_of_scoring_is_that_of_the_format_in_which_the_scorer_reads(
+    scorer: str, dtype: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = _page(capsys, "model=tiny", "model.dtype=auto", "trainer=cpu", f"scorer={scorer}", "reference=none")
+    assert f"score with tiny in {dtype}" in page
 
 
 def test_memory_over_the_card_is_no_fit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,18 +12,20 @@ import torch
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 
 import cotpress
-from cotpress.errors import TrainingError, UnreadableError
-from cotpress.modeling.config import Dtype
+from cotpress.errors import ModelError, TrainingError, UnreadableError
+from cotpress.modeling.config import Attention, Dtype, ModelConfig
 from cotpress.modeling.loading import load_model
 from cotpress.records import TRAIN_LOG_FILE
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
+from cotpress.training.batching import Example, plan_steps
 from cotpress.training.config import Method
 from cotpress.training.fit import LAST, TimedCheckpoint, fit, resume_point
 from cotpress.training.module import LossOfModel, SftModule
 from cotpress.training.sharing import OneDevice
 from support.disks import open_files
+from support.hybrid import build, plain_logits
 
 
 class _Killed(BaseException):
@@ -265,3 +267,38 @@ def test_checkpoint_that_cannot_be_read_is_neither_damaged_nor_hostile(tmp_path,
             resume_point(path)
         monkeypatch.undo()
     assert resume_point(path) == path
+
+
+@pytest.mark.parametrize("name", ["Lfm2", "Mamba2", "Qwen3Next"])
+def test_model_with_states_trains_on_every_text_as_if_alone(
+    store, tokenizer, examples, tune, hardware, tracker, tmp_path, name, caplog
+):
+    """Packed, the state of one text would go into the next."""
+    build(name).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base = ModelConfig(name=name, path=str(tmp_path / "base"), dtype=Dtype.float32, attention=Attention.eager)
+    tune.epochs, tune.lora_dropout, tune.method = 1, 0.0, Method.full
+    caplog.set_level("INFO")
+    losses = []
+    for tokens in (1, 4096):
+        trainer = replace(hardware, tokens_per_batch=tokens)
+        _train(base, store, examples, tune, trainer, tracker, tmp_path / str(tokens))
+        losses.append([float(loss) for _, loss, _ in _losses(tmp_path / str(tokens))])
+    assert losses[0] == losses[1]
+    assert "every text is a row of its own" in caplog.text
+    model = build(name)
+    first = plan_steps([len(e.ids) for e in examples.kept], tune, 1)[0]
+    members = [examples.kept[i] for batch in first for i in batch]
+    summed = 0.0
+    for e in members:
+        logits, targets = plain_logits(model, list(e.ids))[e.num_prompt - 1 : -1], torch.tensor(e.ids[e.num_prompt :])
+        summed += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+    assert losses[0][0] == pytest.approx(summed / sum(e.num_targets for e in members), rel=1e-4)
+
+
+def test_training_sequence_with_a_token_beyond_the_embedding_is_an_error_before_training(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path
+):
+    wrong = replace(examples, kept=[*examples.kept, Example(ids=(5, 640, 7), num_prompt=1)])
+    with pytest.raises(ModelError, match=r"sft: a training sequence: the token id 640 has no embedding; .*Fix"):
+        _train(tiny_config, store, wrong, tune, hardware, tracker, tmp_path)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from cotpress.errors import ConfigError, ModelError, TrainingError
-from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
+from cotpress.modeling.config import Dtype, ModelSource
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
 from cotpress.modeling.tiny import tiny_model
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
 from cotpress.store.artifacts import ArtifactStore, Summary, plain
@@ -268,8 +269,8 @@ def test_model_with_another_tokenizer_is_refused(whole, tiny_config, store):
 
 def test_adapter_of_another_base_model_gives_a_warning(adapter, store, tiny_config, caplog):
     caplog.set_level(logging.WARNING)
-    saved_reference(adapter, base=tiny_config, store=store)
+    saved = TrainedWeights.of(saved_reference(adapter, base=tiny_config, store=store))
+    load_model(tiny_config, store, adapter=saved.path)
     assert caplog.text == ""
-    other = dataclasses.replace(ModelConfig(name="x", source=ModelSource.tiny, path="other-base"))
-    saved_reference(adapter, base=other, store=store)
-    assert "names 'tiny' as its base model, but is used with 'other-base'" in caplog.text
+    load_model(dataclasses.replace(tiny_config, path="other-base"), store, adapter=saved.path)
+    assert "names 'tiny' as its base model, but it is put on 'other-base'" in caplog.text

@@ -27,7 +27,6 @@ from cotpress.errors import ConfigError, ModelError
 from cotpress.records import Trace
 from cotpress.scoring.config import TokenReadingConfig
 from cotpress.scoring.reader import ModelScorer, Reader
-from cotpress.scoring.scorers.gogi import decoder_layers
 from cotpress.settings import Count
 
 if TYPE_CHECKING:
@@ -65,12 +64,9 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
     def __init__(self, config: AnswerAttentionConfig, reader: Reader, model: torch.nn.Module) -> None:
         """Raises ConfigError if the model has not that many layers, ModelError if one sees only a window."""
         super().__init__(config, reader, model)
-        available = len(decoder_layers(model))
-        if not 1 <= config.num_layers <= available:
-            raise ConfigError(
-                f"scorer.num_layers: got {config.num_layers}, allowed: 1 to {available}, the layers of the model"
-            )
-        refuse_windows(model, config.num_layers)
+        from cotpress.modeling.loading import unwrapped
+
+        check_layers(unwrapped(model), unwrapped(model).config, config.num_layers)
         self.reads_response = config.query is Query.answer
 
     def after_ids(self, trace: Trace) -> list[int]:
@@ -84,19 +80,29 @@ class AnswerAttentionScorer(ModelScorer[AnswerAttentionConfig]):
         return received_attention(self._model, ids, queries=queries, keys=keys, num_layers=self.config.num_layers)
 
 
-def refuse_windows(model: torch.nn.Module, num_layers: int) -> None:
-    """Raise ModelError if one of the topmost layers sees a window, or is not an attention layer."""
-    from cotpress.modeling.loading import split_head
+def check_layers(model: Any, config: Any, num_layers: int) -> None:
+    """Check that the topmost layers of a model, or a class of models with this configuration, see the whole text.
 
-    config: Any = split_head(model).decoder.config
-    kinds = getattr(config, "layer_types", None)
+    Raises:
+        ConfigError: There are not that many layers.
+        ModelError: One of them sees a window, or is not an attention layer.
+    """
+    from cotpress.modeling.architecture import keeps_state
+
+    text: Any = config.get_text_config()
+    if not 1 <= num_layers <= text.num_hidden_layers:
+        raise ConfigError(
+            f"scorer.num_layers: got {num_layers}, allowed: 1 to {text.num_hidden_layers}, the layers of the model"
+        )
+    kinds = getattr(text, "layer_types", None)
     if kinds is None:
-        window = getattr(config, "sliding_window", None)
-        kinds = ["full_attention" if window is None else f"sliding window of {window} tokens"]
+        window = getattr(text, "sliding_window", None)
+        kind = "full_attention" if window is None else f"sliding window of {window} tokens"
+        kinds = ["a state"] if keeps_state(model, config) else [kind]
     odd = sorted(set(kinds[-num_layers:]) - {"full_attention"})
     if odd:
         raise ModelError(
-            f"the topmost {num_layers} layers of {config.model_type} do not all attend to the whole text "
+            f"the topmost {num_layers} layers of {text.model_type} do not all attend to the whole text "
             f"({', '.join(odd)}): attention to earlier tokens would be zero by construction. Fix: a smaller "
             "scorer.num_layers if the layers above are full attention, or another model or scorer"
         )

@@ -25,7 +25,7 @@ from cotpress.devices.memory import smaller_batches
 from cotpress.errors import ConfigError, DataError, ModelError, TrainingError
 from cotpress.modeling.alignment import encode_plainly, spans_to_mask, tokenize_with_offsets
 from cotpress.modeling.foreign import reading
-from cotpress.modeling.loading import quiet_transformers, without_limits
+from cotpress.modeling.loading import check_finite, quiet_transformers, without_limits
 from cotpress.modeling.sources import PACKAGE_PREFIX, directory_sha256, model_directory, package_folder, source_identity
 from cotpress.progress import Progress
 from cotpress.records import VALUABLE_FILE, ValuableTrace
@@ -163,6 +163,7 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
             f"'{config.path}' is no finished keep/drop classifier ({model.config.num_labels} labels, without weights: "
             f"{sorted(info['missing_keys'])}). Fix: scorer.train=true trains a head on the distilled labels"
         )
+    check_finite(model, config.path)
     model.to(device).eval()
     return Classifier(model, without_limits(tokenizer), config.window_tokens)
 

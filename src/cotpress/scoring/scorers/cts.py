@@ -47,6 +47,8 @@ class CtsConfig(TokenReadingConfig):
 class CtsScorer(ReadingScorer[CtsConfig]):
     """Log-probability ratio of one model with and without the condition."""
 
+    is_difference = True
+
     def readings(self) -> tuple[tuple[ReadBy, Condition], ...]:
         """See `ReadingScorer`."""
         return ((self.config.read_by, self.config.condition), (self.config.read_by, self.config.baseline))

@@ -54,6 +54,8 @@ class GreedyNllScorer(ModelScorer[GreedyNllConfig]):
 
     reads_response = True
     passes = None
+    is_difference = True  # the texts that are compared differ in one token
+    edits_cache = True
 
     def refusal(self, trace: Trace) -> str | None:
         """See `ModelScorer`; also refuses thinking over the limit."""

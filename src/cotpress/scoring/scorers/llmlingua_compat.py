@@ -38,7 +38,7 @@ from cotpress.modeling.alignment import tokenize_with_offsets
 from cotpress.records import Trace, Unit
 from cotpress.scoring.base import TokenScorer
 from cotpress.scoring.config import Condition, ReadBy, ScorerConfig
-from cotpress.scoring.reader import TOO_LONG, condition_text, missing_text
+from cotpress.scoring.reader import TOO_LONG, check_cache, condition_text, missing_text
 from cotpress.scoring.scorers.cts import CtsConfig
 from cotpress.scoring.scorers.self_information import SelfInformationConfig
 
@@ -201,8 +201,10 @@ def decision_job(
         ModelError: A model cannot be found.
     """
     from cotpress.scoring.job import ChunkJob
+    from cotpress.scoring.table import model_to_read
 
     settings = llmlingua_settings(config)
+    models = models.reading_with(model_to_read(settings, models.config))
     identity = {
         "scorer": {"name": settings.name, "condition": settings.condition},
         "ratio": ratio,
@@ -222,15 +224,20 @@ class LlmlinguaCompat(TokenScorer[Settings]):
     def __init__(self, config: Settings, models: Models, ratio: float, iterative_size: int) -> None:
         super().__init__(config, models.tokenizer)
         self._model, self._context_tokens = models.model(ReadBy.reference), models.config.context_tokens
+        check_cache(f"{config.name} with compression=llmlingua_compat", self._model)
         self._ratio, self._iterative_size = ratio, iterative_size
         self._num_special = len(self._tokenizer("")["input_ids"])
 
     def refusal(self, trace: Trace) -> str | None:
         """Refuse traces without their condition, and texts that the release would cut before it reads them."""
+        from cotpress.modeling.loading import check_ids
+
         if (reason := super().refusal(trace) or missing_text([self.config.condition], trace)) is not None:
             return reason
         thinking = self._ids(trace.thinking)
-        num_condition = len(self._condition_ids(trace, thinking))
+        condition = self._condition_ids(trace, thinking)
+        check_ids(self._model, [*condition, *thinking], f"{self.name}: trace '{trace.id}'")
+        num_condition = len(condition)
         if num_condition + len(thinking) > self._context_tokens:
             return TOO_LONG
         positions = getattr(self._model.config, "max_position_embeddings", None)

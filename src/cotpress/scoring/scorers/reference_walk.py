@@ -55,12 +55,12 @@ class ReferenceWalkScorer(ModelScorer[ReferenceWalkConfig]):
     """Log-probability of words under a model that forgets unlikely ones."""
 
     passes = None
+    edits_cache = True
 
     @classmethod
     def build(cls, config: ReferenceWalkConfig, models: Models) -> Self:
         """See `TokenScorer`: it keeps keys and values of all its texts, as generation does, and takes small steps."""
-        reader = models.reader(config.template, models.trainer.generation_tokens)
-        return cls(config, reader, models.model(config.read_by))
+        return cls._built(config, models, models.trainer.generation_tokens)
 
     def values(self, traces: Sequence[Trace]) -> Iterator[NDArray[np.float32]]:
         """See `TokenScorer`."""

@@ -36,6 +36,8 @@ class Rho1Config(TokenReadingConfig):
 class Rho1Scorer(ReadingScorer[Rho1Config]):
     """Log-probability ratio of two models."""
 
+    is_difference = True
+
     def readings(self) -> tuple[tuple[ReadBy, Condition], ...]:
         """See `ReadingScorer`."""
         return ((ReadBy.reference, self.config.condition), (ReadBy.base, self.config.condition))

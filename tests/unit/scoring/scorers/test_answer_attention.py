@@ -12,8 +12,8 @@ from cotpress.scoring.scorers.answer_attention import (
     AnswerAttentionConfig,
     AnswerAttentionScorer,
     Query,
+    check_layers,
     received_attention,
-    refuse_windows,
 )
 
 
@@ -138,22 +138,26 @@ def windowed(kind, **settings):
     return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
 
 
+def seen(model, num_layers):
+    check_layers(model, model.config, num_layers)
+
+
 def test_sliding_windows_in_the_observed_layers_are_refused():
     with pytest.raises(ModelError, match="sliding window of 8 tokens"):
-        refuse_windows(windowed("Mistral", sliding_window=8), 1)
+        seen(windowed("Mistral", sliding_window=8), 1)
     mixed = windowed("Qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=1)
     with pytest.raises(ModelError, match="sliding_attention"):
-        refuse_windows(mixed, 2)
+        seen(mixed, 2)
     kinds = ["sliding_attention", "sliding_attention", "full_attention"]
     upper_full = windowed("Qwen2", use_sliding_window=True, sliding_window=8, layer_types=kinds)
-    refuse_windows(upper_full, 1)
+    seen(upper_full, 1)
     with pytest.raises(ModelError, match=r"scorer\.num_layers"):
-        refuse_windows(upper_full, 2)
+        seen(upper_full, 2)
 
 
 def test_models_whose_windows_are_off_are_read():
     for model in (windowed("Mistral", sliding_window=None), windowed("Qwen2", use_sliding_window=False)):
-        refuse_windows(model, 3)
+        seen(model, 3)
         ids = list(range(20))
         weights = received_attention(model, ids, queries=range(18, 20), keys=range(9), num_layers=2)
         np.testing.assert_allclose(weights, naive_attention(model, ids, range(18, 20), range(9), 2), atol=1e-5)
