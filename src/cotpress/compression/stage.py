@@ -30,6 +30,7 @@ from cotpress.records import (
     num_to_keep,
 )
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.source import identified
 from cotpress.store.tables import read_records, write_records
 from cotpress.tracking import Table
 
@@ -91,7 +92,7 @@ def compress(
         "plan": plan,
     }
     source = _Source(traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key)
-    artifact = store.build(STAGE, identity, lambda folder: _produce(source, plan, folder))
+    artifact = store.build(STAGE, identified(identity, compress), lambda folder: _produce(source, plan, folder))
     num_rows, dropped = artifact.manifest["num_rows"], artifact.manifest["dropped"]
     num_traces = num_rows + sum(dropped.values())
     if num_rows < USUAL_SHARE * num_traces:  # students are compared as if trained on the same traces

@@ -1,10 +1,10 @@
 """Sources of records, and decorators that add some from outside of the package (see `cotpress.plugins`)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_type_hints
 
 from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig
@@ -12,6 +12,9 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.plugins import add_choice
 from cotpress.records import Problem, Trace
 from cotpress.store.artifacts import file_sha256
+
+if TYPE_CHECKING:
+    from cotpress.store.source import Root
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[[Any], Iterable[Any]])
@@ -23,9 +26,10 @@ _APPLIED_LATER = {f.name for base in (DataConfig, BenchmarkConfig) for f in fiel
 
 @dataclass(frozen=True, slots=True)
 class Source(Generic[R]):
-    """Source of records, which `open` gives; the counters are complete once the records are exhausted."""
+    """Source of records, which `open` gives and `code` makes; the counters are complete once they are exhausted."""
 
     identity: Mapping[str, Any]
+    code: "Sequence[Root]"
     open: Callable[[], Iterable[R]]
     dropped: Counter[str] = field(default_factory=Counter)
     emptied: Counter[str] = field(default_factory=Counter)
@@ -72,7 +76,9 @@ def _register(
         add_choice(groups, name, settings, base)
         own = identity or _settings_and_files
         SOURCES[settings] = lambda config: Source(
-            {"source": name, **own(config)}, lambda: _checked(name, config, function(config), record)
+            {"source": name, **own(config)},
+            (function, settings),
+            lambda: _checked(name, config, function(config), record),
         )
         return function
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.data import planted, published
+from cotpress.data import rows as row_files
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -34,6 +35,7 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.source import identified
 from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ def traces(
             log.warning("data: cells without text, read as empty, by column: %s", dict(source.emptied))
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts)
 
-    return store.build("data", identity, produce)
+    return store.build("data", identified(identity, traces, *source.code), produce)
 
 
 def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
@@ -116,7 +118,7 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
         write_records(folder / PROBLEMS_FILE, rows, Problem)
         return Summary(num_rows=len(rows), dropped=source.dropped)
 
-    return store.build("benchmark", {**source.identity, **settings}, produce)
+    return store.build("benchmark", identified({**source.identity, **settings}, problems, *source.code), produce)
 
 
 def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
@@ -125,8 +127,8 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
     match config:
         case PlantedDataConfig():
             values = planted.settings_of(config)
-            identity = {"source": "planted", "version": planted.VERSION, **values}
-            return Source(identity, lambda: planted.traces(**values, group=group))
+            identity = {"source": "planted", **values}
+            return Source(identity, [planted.traces], lambda: planted.traces(**values, group=group))
         case JsonlDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
         case JsonlDataConfig(field=column):
@@ -137,7 +139,11 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
             if column is not None:
                 identity["field"] = column
             return Source(
-                identity, lambda: (_trace(row, column or "thinking") for row in reader), reader.dropped, reader.emptied
+                identity,
+                [row_files],
+                lambda: (_trace(row, column or "thinking") for row in reader),
+                reader.dropped,
+                reader.emptied,
             )
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
 
@@ -157,6 +163,7 @@ def _self_written(
     solved = solve(config, questions, model, trainer, store)
     return Source(
         {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]},
+        [],
         lambda: read_records(solved.file(SOLVED), Trace),
         Counter(solved.manifest["dropped"]),
         facts={**solved.facts, "from": solved.key},
@@ -171,21 +178,22 @@ def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
             values = planted.settings_of(config)
             if isinstance(config, PlantedQuestionsConfig):
                 values["half"] = planted.Half.training
-            identity = {"source": "planted", "version": planted.VERSION, **values}
-            return Source(identity, lambda: planted.problems(**values, group=group))
+            identity = {"source": "planted", **values}
+            return Source(identity, [planted.problems], lambda: planted.problems(**values, group=group))
         case JsonlBenchmarkConfig(unanswerable=unanswerable):
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not unanswerable]
             reader = RowReader(Path(config.path), fields, strict=False, key=f"{group}.path")
             settings = {"unanswerable": unanswerable}
             return Source(
                 {**_file_identity(config.path), **settings},
+                [row_files],
                 lambda: (Problem(**{"answer": "", **row, **settings}) for row in reader),
                 reader.dropped,
             )
         case PublishedBenchmarkConfig():
             file = published.local_file(config, group)
             identity = {**_file_identity(str(file)), **published.reading(config)}
-            return Source(identity, lambda: published.problems(config, file, group))
+            return Source(identity, [published.problems], lambda: published.problems(config, file, group))
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 

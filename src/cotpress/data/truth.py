@@ -34,6 +34,7 @@ from cotpress.data.rows import Field, RowReader, reasons
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import EDITED_STEP, IMPORTANCE_FILE, TRACES_FILE, SentenceImportance, Span, Trace, TruthKind
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.source import identified
 from cotpress.store.tables import write_records
 
 Measured = tuple[Trace, list[SentenceImportance]]
@@ -61,7 +62,7 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
         write_records(folder / IMPORTANCE_FILE, [s for _, sentences in rows for s in sentences], SentenceImportance)
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=source.facts)
 
-    return store.build("truth", {**source.identity, "limit": config.limit}, produce)
+    return store.build("truth", identified({**source.identity, "limit": config.limit}, truth, *source.code), produce)
 
 
 def _source(config: TruthConfig) -> Source[Measured]:
@@ -69,7 +70,8 @@ def _source(config: TruthConfig) -> Source[Measured]:
         case PlantedTruthConfig():
             values = planted.settings_of(config)
             return Source(
-                {"source": "planted", "version": planted.VERSION, **values},
+                {"source": "planted", **values},
+                [planted.traces],
                 lambda: ((t, []) for t in planted.traces(**values, half=planted.Half.evaluation, group="truth")),
                 facts={"kind": TruthKind.tokens.value},
             )
@@ -77,6 +79,7 @@ def _source(config: TruthConfig) -> Source[Measured]:
             reader = RowReader(Path(config.path), ANCHOR_FIELDS, strict=False, key="truth.path")
             return Source(
                 {"source": "thought_anchors", "sha256": file_sha256(Path(config.path)), "measure": measure},
+                [thought_anchors],
                 lambda: thought_anchors(reader, measure),
                 reader.dropped,
                 facts={"kind": TruthKind.importance.value},
@@ -85,6 +88,7 @@ def _source(config: TruthConfig) -> Source[Measured]:
             reader = RowReader(Path(config.path), PRMBENCH_FIELDS, strict=False, key="truth.path")
             return Source(
                 {"source": "prmbench", "sha256": file_sha256(Path(config.path)), "redundant": redundant},
+                [prmbench],
                 lambda: ((trace, []) for trace in prmbench(reader, redundant)),
                 reader.dropped,
                 facts={"kind": TruthKind.steps.value},

@@ -17,7 +17,7 @@ from cotpress.modeling import sources
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import reading
 from cotpress.modeling.tiny import tiny_identity, tiny_model
-from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.artifacts import ArtifactStore, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -131,6 +131,12 @@ def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizer
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Hash of a fast tokenizer: 16 hex digits, equal for tokenizers that split all texts alike."""
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
+
+
+def prompt_identity(tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
+    """Everything about a tokenizer that determines a prompt: its tokens and its chat template."""
+    template = fingerprint({"template": tokenizer.chat_template})
+    return {"tokenizer": tokenizer_fingerprint(tokenizer), "template": template}
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:

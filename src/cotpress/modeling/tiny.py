@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.source import Identity, identified
 
 SEED = 1234
 BOS, EOS = "<|im_start|>", "<|im_end|>"
@@ -36,9 +37,9 @@ _SHAPE: dict[str, Any] = {
 _VOCAB_SIZE = 640
 
 
-def tiny_identity() -> dict[str, Any]:
+def tiny_identity() -> Identity:
     """Everything that determines the weights and the tokenizer."""
-    return {"tiny": {**_SHAPE, "vocab_size": _VOCAB_SIZE, "seed": SEED, "words": WORDS, "template": CHAT_TEMPLATE}}
+    return identified({"model": "tiny"}, _produce)
 
 
 def tiny_model(store: ArtifactStore) -> Artifact:

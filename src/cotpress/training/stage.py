@@ -10,7 +10,7 @@ content of the files.
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from cotpress.modeling.weights import ADAPTER, MODEL, MODEL_CONFIG, TrainedWeigh
 from cotpress.prompts import ChatFormat
 from cotpress.records import COMPRESSED_FILE, VALUABLE_FILE, CompressedTrace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
+from cotpress.store.source import Identity, identified
 from cotpress.store.tables import read_records
 from cotpress.tracking import Tracker
 from cotpress.training.adapters import make_trainable, save_trained
@@ -108,8 +109,8 @@ def train_reference(
         rows = read_records(distilled.file(VALUABLE_FILE), ValuableTrace)[: config.limit]
         return reference_examples(rows, tokenizer, chat, job.max_tokens)
 
-    identity = {"limit": config.limit, "distilled": distilled.key, **chat.opening_identity()}
-    return _build(job, identity, examples, tracker)
+    upstream = {"limit": config.limit, "distilled": distilled.key, **chat.opening_identity()}
+    return _build(job, identified(upstream, train_reference), examples, tracker)
 
 
 def train_student(
@@ -133,12 +134,11 @@ def train_student(
         rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
         return student_examples(rows, chat, job.max_tokens)
 
-    return _build(job, {"compressed": compressed.key, **chat.opening_identity()}, examples, tracker)
+    upstream = {"compressed": compressed.key, **chat.opening_identity()}
+    return _build(job, identified(upstream, train_student), examples, tracker)
 
 
-def _build(
-    job: TrainingJob, upstream: Mapping[str, Any], examples: Callable[[], Examples], tracker: Tracker
-) -> Artifact:
+def _build(job: TrainingJob, upstream: Identity, examples: Callable[[], Examples], tracker: Tracker) -> Artifact:
     """Find or compute the artifact of a training; `upstream` is the part of its identity that the stages differ in."""
 
     def produce(workdir: Path) -> Summary:
@@ -148,14 +148,20 @@ def _build(
         return Summary(num_rows=len(made.kept), dropped=made.dropped, facts=dataclasses.asdict(fitted))
 
     device = pick_device(job.trainer)
-    identity = {
+    identity = Identity({
         "tune": {**plain(job.tune), "max_tokens": job.max_tokens},
         "model": model_identity(job.base, device),
         "chat": job.base.chat,
+        **({"tokens_per_batch": job.trainer.tokens_per_batch} if _draws_by_batch(job.tune) else {}),
         **({"master": "float32"} if needs_masters(job.tune, resolve_dtype(job.base.dtype, device)) else {}),
         **upstream,
-    }
+    })  # fmt: skip
     return job.store.build(job.kind.stage, identity, produce)
+
+
+def _draws_by_batch(tune: TuneConfig) -> bool:
+    """True if the masks of dropout, and so the weights, depend on the micro-batches."""
+    return tune.method is Method.lora and tune.lora_dropout > 0
 
 
 def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) -> Artifact:
@@ -191,7 +197,8 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
                 link.symlink_to(file.resolve())
         return Summary(num_rows=0, facts={"kind": kind})
 
-    return store.build("reference", {"saved": kind, "content": directory_sha256(source)}, produce)
+    identity = identified({"saved": kind, "content": directory_sha256(source)}, saved_reference)
+    return store.build("reference", identity, produce)
 
 
 def find_saved(folder: Path) -> TrainedWeights:

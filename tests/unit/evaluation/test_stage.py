@@ -10,7 +10,7 @@ import torch
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, GenerationError
-from cotpress.evaluation import judging
+from cotpress.evaluation import stage
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Answer, Protocol, protocol, sampling
 from cotpress.evaluation.stage import Candidate, evaluate
@@ -114,7 +114,7 @@ def test_killed_evaluation_resumes_with_the_missing_answers(store, problems, tmp
 
 def test_another_checker_judges_again_without_generating(store, problems, monkeypatch):
     before = _evaluate(store, problems)
-    monkeypatch.setattr(judging, "checker_fingerprint", lambda *_: "another")
+    monkeypatch.setattr(stage, "package_versions", lambda: {"sympy": "another"})
     _forbid_generation(monkeypatch)
     again = _evaluate(store, problems)
     assert again.key != before.key

@@ -200,6 +200,8 @@ def decision_job(
         ModelError: A model cannot be found.
     """
     from cotpress.scoring.job import ChunkJob
+    from cotpress.scoring.models import Models as AllModels
+    from cotpress.store.source import identified
 
     settings = llmlingua_settings(config)
     identity = {
@@ -212,7 +214,8 @@ def decision_job(
         "context_tokens": models.config.context_tokens,
     }
     make = partial(LlmlinguaCompat, settings, models, ratio, iterative_size)
-    return ChunkJob("decide", settings.name, identity, make, traces, models.trainer, models.store)
+    own = identified(identity, ChunkJob, LlmlinguaCompat, AllModels)
+    return ChunkJob("decide", settings.name, own, make, traces, models.trainer, models.store)
 
 
 class LlmlinguaCompat(TokenScorer[Settings]):
