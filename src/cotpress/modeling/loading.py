@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib.util
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,6 +116,12 @@ def model_identity(config: ModelConfig, device: torch.device | str = "cpu") -> d
         case ModelSource.tiny:
             source = tiny_identity()
     return {**source, "dtype": str(resolve_dtype(config.dtype, device)).removeprefix("torch.")}
+
+
+def has_dropout(config: ModelConfig, store: ArtifactStore) -> bool:
+    """True if the settings of a model switch dropout on in training, as those of GPT-2 do."""
+    settings = json.loads((_directory(config, store, weights=False) / "config.json").read_text(encoding="utf-8"))
+    return any("drop" in name and isinstance(value, int | float) and value > 0 for name, value in settings.items())
 
 
 def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":

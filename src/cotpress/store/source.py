@@ -21,7 +21,7 @@ import re
 import sys
 import sysconfig
 import uuid
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NewType
@@ -141,25 +141,27 @@ class Sources:
         pending, seen = [*roots], set[_Place]()
         while pending:
             name, symbol = place = pending.pop()
-            if place in seen or (place not in roots and _is_below(place, UNFOLLOWED)):
+            if place in seen:
                 continue
             seen.add(place)
             if (module := self._module(name)) is None:
+                if symbol is not None and not _is_own(name):  # a folder without `__init__.py`
+                    pending.append((f"{name}.{symbol}", None))
                 continue
-            statements = counted.setdefault(name, set())
+            statements, targets = counted.setdefault(name, set()), list[_Place]()
             used: Iterable[int] = module.definitions.get(symbol or "", ())
             if symbol is None or not _is_own(name):
                 used = module.all
-                pending += [imported for places in module.imports.values() for imported in places]
-                pending += [(f"{name}.{symbol}", None)] if symbol is not None else []  # it may be a module
+                targets += [imported for places in module.imports.values() for imported in places]
+                targets += [(f"{name}.{symbol}", None)] if symbol is not None else []  # it may be a module
             elif symbol in module.imports:
-                pending += module.imports[symbol]
+                targets += module.imports[symbol]
             elif not used:  # not found by reading
                 used = module.all
             new = {*used, *module.acting} - statements
             statements |= new
-            targets = [target for number in new for target in module.statement(number).targets]
-            pending += (target for target in targets if not _is_below(target, CHOICES.get(name, ())))
+            targets += [target for number in new for target in module.statement(number).targets]
+            pending += (target for target in targets if _is_followed(name, target))
         texts = {name: [self._text(name, n) for n in sorted(numbers)] for name, numbers in counted.items() if numbers}
         return {name: hashlib.sha256(b"\n".join(text)).hexdigest()[:12] for name, text in sorted(texts.items())}
 
@@ -203,7 +205,8 @@ class _Statement:
     """A statement on the top level of a module.
 
     Attributes:
-        text: Its source without docstrings and comments, and the content of the files that it names.
+        text: Its source without docstrings and comments, the origin of the imported names that it uses, and the content
+            of the files that it names.
         targets: Places of other modules, and definitions of its own, that it uses.
     """
 
@@ -244,14 +247,16 @@ class _Statement:
             places = module.imports.get(name, [])
             self.targets += [(place[0], attribute) if place[1] is None else place for place in places]
             names |= set() if places else {name}
-        for name in names:
+        used = names | {name for name, _ in attributes} | {"*"}
+        origins = [f"{name} {place}".encode() for name in sorted(used) for place in module.imports.get(name, [])]
+        for name in (*names, "*"):
             self.targets += module.imports.get(name, [])
             self.targets += [(module.name, name)] if name in module.definitions else []
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
         if module.shows_documentation:
             spans, documentation = spans + documentation, []
         lines = module.lines_between(first, node.end_lineno or first, spans, documentation)
-        self.text = b"\n".join([*lines, *files])
+        self.text = b"\n".join([*lines, *origins, *files])
 
 
 class _Module:
@@ -337,35 +342,31 @@ class _Module:
         self,
         first: int,
         last: int,
-        spans: Iterable[tuple[int, int, int, int]],
-        documentation: Iterable[tuple[int, int, int, int]],
+        spans: Sequence[tuple[int, int, int, int]],
+        documentation: Sequence[tuple[int, int, int, int]],
     ) -> list[bytes]:
         """Source lines, counted from 1, without blank lines, comments and documentation; `spans` are other texts."""
         lines = {number: self._lines[number - 1] for number in range(first, last + 1)}
-        kept = {number for start, _, end, _ in spans for number in range(start, end)}  # their line ends are in a text
-        texts: dict[int, list[tuple[int, int]]] = {}
-        for start, column, end, end_column in spans:
+        texts: dict[int, list[tuple[int, int]]] = {}  # columns of all texts on a line
+        for start, column, end, end_column in (*spans, *documentation):
             for number in range(start, end + 1):
-                inside = column if number == start else 0, end_column if number == end else sys.maxsize
-                texts.setdefault(number, []).append(inside)
+                within = column if number == start else 0, end_column if number == end else sys.maxsize
+                texts.setdefault(number, []).append(within)
         for number, line in lines.items():
             at = line.find(b"#")
             while at >= 0 and any(begin <= at < stop for begin, stop in texts.get(number, ())):
                 at = line.find(b"#", at + 1)
-            lines[number] = line[:at] if at >= 0 and not _in_any(number, at, documentation) else line
-        for start, column, end, end_column in documentation:
-            before, after = lines[start][:column], self._lines[end - 1][end_column:]
-            lines |= dict.fromkeys(range(start, end + 1), b"")
-            lines[end] = before + (b"" if after.lstrip().startswith(b"#") else after)
+            lines[number] = line[:at] if at >= 0 else line
+        for start, column, end, end_column in sorted(documentation, reverse=True):
+            before, behind = lines[start][:column], lines[end][end_column:]
+            lines |= {**dict.fromkeys(range(start, end + 1), b""), end: behind, start: before}
+            lines[start] += behind if start == end else b""
+        kept = {number for start, _, end, _ in spans for number in range(start, end)}  # their line ends are in a text
         return [
             line if number in kept else line.rstrip()
             for number, line in lines.items()
             if number in kept or line.strip()
         ]
-
-
-def _in_any(line: int, column: int, spans: Iterable[tuple[int, int, int, int]]) -> bool:
-    return any((start, begin) <= (line, column) < (end, stop) for start, begin, end, stop in spans)
 
 
 def _span(node: Any) -> tuple[int, int, int, int]:
@@ -380,10 +381,14 @@ def _is_own(module: str) -> bool:
     return module == PACKAGE or module.startswith(f"{PACKAGE}.")
 
 
-def _is_below(place: _Place, names: Iterable[str]) -> bool:
-    """True for a place that is one of some packages, modules and definitions, or lies in one."""
-    parts = ".".join(filter(None, place)).split(".")
-    return any(".".join(parts[: n + 1]) in names for n in range(len(parts)))
+def _is_followed(user: str, place: _Place) -> bool:
+    """True if what the module `user` uses at this place counts."""
+    name = ".".join(filter(None, place))
+    if place[0] == user:  # a module that others do not follow is whole in itself
+        return name not in UNFOLLOWED and name not in CHOICES.get(user, ())
+    parts = name.split(".")
+    below = {".".join(parts[: n + 1]) for n in range(len(parts))}
+    return below.isdisjoint(UNFOLLOWED) and below.isdisjoint(CHOICES.get(user, ()))
 
 
 def _is_installed(path: Path) -> bool:

@@ -22,7 +22,14 @@ from cotpress.devices.launch import here, pick_device, report, run_on_devices
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import ADAPTER_CONFIG
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, resolve_dtype, tokenizer_fingerprint
+from cotpress.modeling.loading import (
+    has_dropout,
+    load_model,
+    load_tokenizer,
+    model_identity,
+    resolve_dtype,
+    tokenizer_fingerprint,
+)
 from cotpress.modeling.sources import directory_sha256
 from cotpress.modeling.weights import ADAPTER, MODEL, MODEL_CONFIG, TrainedWeights
 from cotpress.prompts import ChatFormat
@@ -152,16 +159,16 @@ def _build(job: TrainingJob, upstream: Identity, examples: Callable[[], Examples
         "tune": {**plain(job.tune), "max_tokens": job.max_tokens},
         "model": model_identity(job.base, device),
         "chat": job.base.chat,
-        **({"tokens_per_batch": job.trainer.tokens_per_batch} if _draws_by_batch(job.tune) else {}),
+        **({"tokens_per_batch": job.trainer.tokens_per_batch} if _draws_by_batch(job) else {}),
         **({"master": "float32"} if needs_masters(job.tune, resolve_dtype(job.base.dtype, device)) else {}),
         **upstream,
     })  # fmt: skip
     return job.store.build(job.kind.stage, identity, produce)
 
 
-def _draws_by_batch(tune: TuneConfig) -> bool:
-    """True if the masks of dropout, and so the weights, depend on the micro-batches."""
-    return tune.method is Method.lora and tune.lora_dropout > 0
+def _draws_by_batch(job: TrainingJob) -> bool:
+    """True if the training draws masks of dropout, which depend on the micro-batches."""
+    return (job.tune.method is Method.lora and job.tune.lora_dropout > 0) or has_dropout(job.base, job.store)
 
 
 def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) -> Artifact:

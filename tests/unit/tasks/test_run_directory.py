@@ -100,7 +100,7 @@ def test_finished_run_is_reused_until_a_dependency_changes(tmp_path: Path, monke
     assert find_finished(config) is None
     manifest.with_name("gone").rename(manifest)
     assert find_finished(config) == (0.5, run_dir)
-    monkeypatch.setattr("cotpress.tasks.run_directory._code", lambda: "other code")
+    monkeypatch.setattr("cotpress.tasks.run_directory.package_hash", lambda: "other code")
     assert find_finished(config) is None
     monkeypatch.undo()
     (adapter / "weights").write_text("22")
