@@ -332,8 +332,9 @@ class ArtifactStore:
             with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 before = json.loads(path.read_text(encoding="utf-8"))["identity"]
                 if without_code(before) == settings:
-                    changed = ", ".join(sorted(changed_modules(before, identity))) or "the code"
-                    return f", as {changed} changed after {stage}/{path.parent.name}"
+                    changed = sorted(changed_modules(before, identity))
+                    more = f" and {len(changed) - 3} other modules" if len(changed) > 3 else ""
+                    return f", as {', '.join(changed[:3])}{more} changed after {stage}/{path.parent.name}"
         return ""
 
     def _undamaged(self, key: str, *, discard: bool = False) -> Artifact | None:

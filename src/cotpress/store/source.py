@@ -40,7 +40,9 @@ UNFOLLOWED = {
     "cotpress.tracking": "what is shown while a stage works",
     "cotpress.plugins": "registration; the registered code is a root",
     "cotpress.settings": "refuses values and changes none",
-    "cotpress.devices": "devices, processes and memory: where and how fast, and rounding (docs/determinism.md)",
+    "cotpress.devices.config": "where and how fast; what else it changes is part of identities",
+    "cotpress.devices.launch": "starts one process per device",
+    "cotpress.devices.processes": "starts and stops processes",
     "cotpress.store.artifacts": "stores what a stage made, and checks it",
     "cotpress.store.journal": "keeps answers that are finished",
     "cotpress.store.paths": "refuses paths",
@@ -74,6 +76,7 @@ CHOICES = {
 
 _Place = tuple[str, str | None]
 """Module and definition; no definition is the whole module."""
+_LARGE = 2**24
 _FILE_NAME = re.compile(r"[\w-][\w./-]*")
 
 
@@ -117,7 +120,10 @@ def changed_modules(before: Any, after: Any) -> set[str]:
 def _place(root: Root) -> _Place:
     if isinstance(root, ModuleType):
         return root.__name__, None
-    return root.__module__, root.__qualname__.partition(".")[0]
+    if isinstance(root, functools.partial):
+        return _place(root.func)
+    named: Any = root if hasattr(root, "__qualname__") else type(root)
+    return named.__module__, named.__qualname__.partition(".")[0]
 
 
 class Sources:
@@ -336,7 +342,7 @@ class _Module:
             files = sorted(file for file in path.iterdir() if file.is_file())
         else:
             files = [path] if "." in text and path.is_file() else []
-        return [file.read_bytes() for file in files if file.suffix not in (".py", ".pyc")]
+        return [_content(file) for file in files if file.suffix not in (".py", ".pyc")]
 
     def lines_between(
         self,
@@ -367,6 +373,12 @@ class _Module:
             for number, line in lines.items()
             if number in kept or line.strip()
         ]
+
+
+def _content(file: Path) -> bytes:
+    """Content of a file; of a large one its name, size and time."""
+    status = file.stat()
+    return file.read_bytes() if status.st_size <= _LARGE else f"{file} {status.st_size} {status.st_mtime_ns}".encode()
 
 
 def _span(node: Any) -> tuple[int, int, int, int]:

@@ -463,6 +463,22 @@ def test_identity_has_the_model_of_a_server_but_not_its_address_or_speed(folder,
         _with_weights(folder, word_problems, store, replace(elsewhere, model="other", max_retries=0))
 
 
+def test_another_chat_template_gives_other_answers_of_a_server(folder, word_problems, tmp_path, monkeypatch):
+    store, load = ArtifactStore(tmp_path), stage.load_tokenizer
+
+    def templated(*arguments):
+        tokenizer = load(*arguments)
+        tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "student")
+        return tokenizer
+
+    with openai_server(ServedModel(folder)) as server:
+        first = _with_weights(folder, word_problems, store, _server(server))
+        monkeypatch.setattr(stage, "load_tokenizer", templated)
+        second = _with_weights(folder, word_problems, store, _server(server))
+        assert len(server.calls) == 2 * first.manifest["num_rows"]
+    assert second.key != first.key
+
+
 def test_tokens_are_counted_here_if_the_server_returns_no_token_ids(folder, word_problems, store, tmp_path, caplog):
     with openai_server(ServedModel(folder, tells_ids=False)) as server:
         made = _with_weights(folder, word_problems, ArtifactStore(tmp_path), _server(server))

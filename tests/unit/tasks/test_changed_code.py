@@ -181,7 +181,9 @@ EDITS = [
     ("modeling.tiny", "SEED = 1234", "SEED = 1235", after("reference") | {"model"}),
     # nothing that a stage makes
     ("errors", "class ", "class  ", NOTHING),
-    ("devices.memory", "def ", "def  ", NOTHING),
+    ("devices.memory", "def ", "def  ", after("reference")),
+    ("devices.lightning", "use_distributed_sampler=False", "use_distributed_sampler=True", after("reference")),
+    ("devices.processes", "def ", "def  ", NOTHING),
     ("report.table", "def ", "def  ", NOTHING),
     ("statistics", "def ", "def  ", NOTHING),
     ("tasks.flow", "def ", "def  ", NOTHING),
