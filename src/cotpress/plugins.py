@@ -22,6 +22,9 @@ GROUPS = ("cotpress.scorers", "cotpress.data", "cotpress.benchmarks")
 CHOICES: dict[str, dict[str, type]] = {}  # settings classes by configuration group and name on the command line
 
 
+LOADED: set[str] = set()  # names of the modules that this process has loaded as plugins
+
+
 def add_choice(groups: Iterable[str], name: str, settings: type, base: type) -> None:
     """Make settings selectable as `GROUP=NAME` for each of the groups, without a YAML.
 
@@ -127,6 +130,7 @@ def load_plugins(names: Sequence[str]) -> None:
 def _imported(what: str, module: str, load: Any) -> None:
     try:
         load()
+        LOADED.add(module)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from error
     except (Exception, SystemExit) as error:

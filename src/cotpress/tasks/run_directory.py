@@ -23,7 +23,7 @@ from cotpress.config import EntryConfig, EvaluateConfig, FidelityConfig, Pipelin
 from cotpress.errors import ArtifactError, ConfigError
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import Dtype
-from cotpress.plugins import CHOICES
+from cotpress.plugins import CHOICES, LOADED
 from cotpress.progress import duration
 from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, read_results, write_results
@@ -271,5 +271,5 @@ def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
 
 def _code(plugins: Sequence[str]) -> dict[str, Any]:
     """Hashes of this package and of all plugins, as changed code may give other results and other pages."""
-    modules = {*plugins, *(kind.__module__ for choices in CHOICES.values() for kind in choices.values())}
+    modules = {*plugins, *LOADED, *(kind.__module__ for choices in CHOICES.values() for kind in choices.values())}
     return {"package": package_hash(), "plugins": code_of(*(sys.modules[name] for name in sorted(modules)))}
