@@ -21,7 +21,6 @@ GROUPS = ("cotpress.scorers", "cotpress.data", "cotpress.benchmarks")
 
 CHOICES: dict[str, dict[str, type]] = {}  # settings classes by configuration group and name on the command line
 
-
 LOADED: set[str] = set()  # names of the modules that this process has loaded as plugins
 
 

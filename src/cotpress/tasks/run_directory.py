@@ -272,4 +272,7 @@ def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
 def _code(plugins: Sequence[str]) -> dict[str, Any]:
     """Hashes of this package and of all plugins, as changed code may give other results and other pages."""
     modules = {*plugins, *LOADED, *(kind.__module__ for choices in CHOICES.values() for kind in choices.values())}
-    return {"package": package_hash(), "plugins": code_of(*(sys.modules[name] for name in sorted(modules)))}
+    return {
+        "package": package_hash(),
+        "plugins": code_of(*(sys.modules[name] for name in modules if name in sys.modules)),
+    }
