@@ -62,7 +62,6 @@ NEUTRAL = [
     ("# a comment\n\n\n@cache", "\n@cache"),
     ("    # a comment\n", "\n\n"),
     ('"""Docstring with a # sign."""', "'''Another.'''"),
-    ('"""Short."""', '"""Long"""; "er"; """#"""'),
     ("# another", "# yet another # one"),
     ('    """Of a kind."""\n', ""),
     ('"""Short."""', '"""Longer #."""'),
