@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.records import CompressedTrace, RankedTrace, Trace
+from cotpress.modeling.selection import RankedTrace
+from cotpress.records import CompressedTrace, Trace
 from cotpress.report.token_kinds import TokenKind, token_kinds
 from cotpress.store.tables import read_records
 

@@ -60,12 +60,13 @@ def prepare(job: Job) -> Any:
 def _reference(engine: Engine, checkpoint: Path) -> Any:
     """An artifact of the reference stage with the weights of the base model."""
     from cotpress.store.artifacts import Summary
+    from cotpress.store.source import identified
 
     def produce(folder: Path) -> Summary:
         shutil.copytree(checkpoint, folder / "model")
         return Summary(num_rows=0)
 
-    return engine.store.build("reference", {"copy of": checkpoint.name}, produce)
+    return engine.store.build("reference", identified({"copy of": checkpoint.name}), produce)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ GROUPS = ("cotpress.scorers", "cotpress.data", "cotpress.benchmarks")
 CHOICES: dict[str, dict[str, type]] = {}  # settings classes by configuration group and name on the command line
 _INSTALLED: dict[tuple[str, str], str] = {}  # the entry point that registered a choice, by group and name
 
+LOADED: set[str] = set()  # names of the modules that this process has loaded as plugins
+
 
 def add_choice(groups: Iterable[str], name: str, settings: type, base: type) -> None:
     """Make settings selectable as `GROUP=NAME` for each of the groups, without a YAML.
@@ -149,6 +151,7 @@ def load_plugins(names: Sequence[str]) -> list[str]:
 def _imported(what: str, module: str, load: Any) -> None:
     try:
         load()
+        LOADED.add(module)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from error
     except (Exception, SystemExit) as error:

@@ -18,8 +18,9 @@ from cotpress.compression.export import FILES, export
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces
 from cotpress.modeling.alignment import decoded_text, kept_text, project_scores, tokenize_with_offsets
 from cotpress.modeling.segments import character_groups, step_ranges, unit_ids, word_ranges
+from cotpress.modeling.selection import RankedTrace, num_to_keep
 from cotpress.prompts import ChatConfig, ChatFormat
-from cotpress.records import CompressedTrace, RankedTrace, Trace, Unit, num_to_keep
+from cotpress.records import CompressedTrace, Trace, Unit
 from cotpress.report.page import Page, Table, json_in_html, render
 from cotpress.report.token_kinds import token_kinds
 from cotpress.report.tokens import Ranker, ViewedData, encoded

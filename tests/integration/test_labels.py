@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from cotpress.config import CompressConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError
 from cotpress.records import ScoredTrace, ValuableTrace
+from cotpress.store.source import without_code
 from cotpress.store.tables import read_records
 from cotpress.tasks.flow import Compression
 from cotpress.tracking import Tracker
@@ -76,7 +77,7 @@ def _scored(flow: Compression) -> dict[str, np.ndarray]:
 def test_labels_come_from_the_compressed_traces_unless_others_are_given(flow: Make) -> None:
     made = flow("data.num_traces=12", "scorer=reference_likelihood")
     assert made.labelled_traces is made.traces
-    assert made.distilled.manifest["identity"] == {
+    assert without_code(made.distilled.manifest["identity"]) == {
         "stage": "distill", "format": 1, "data": made.traces.key, "extractor": "labels",
     }  # fmt: skip
     assert "data (labelled)" not in made.stages

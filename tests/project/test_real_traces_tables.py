@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cotpress.records import RankedTrace, Trace
+from cotpress.modeling.selection import RankedTrace
+from cotpress.records import Trace
 from cotpress.store.tables import write_records
 from experiments.real_traces.tables import Cut, _deletions
 

@@ -1,11 +1,8 @@
 """Comparison of two answers: numbers exactly, words and other notations as text, mathematics by math-verify."""
 
-import functools
-import hashlib
 import importlib.metadata
 import re
 from fractions import Fraction
-from pathlib import Path
 
 from cotpress.answers.reading import Quantity, normal, read
 from cotpress.answers.verifier import in_unit, symbolically_equal
@@ -146,12 +143,8 @@ def _words(text: str) -> list[str]:
     return words[:1] if words[:1] and words[0] in ("yes", "no", "true", "false") else words
 
 
-@functools.cache
-def checker_fingerprint(*more: Path) -> str:
-    """16 hex digits over this folder, further source files and the packages behind verdicts; any change judges anew."""
-    digest = hashlib.sha256()
-    for path in [*sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".py", ".toml")), *more]:
-        digest.update(f"{path.name}\n".encode() + path.read_bytes())
-    for package in ("math-verify", "latex2sympy2_extended", "sympy", "pint"):
-        digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
-    return digest.hexdigest()[:16]
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide on verdicts, part of an identity."""
+    return {
+        name: importlib.metadata.version(name) for name in ("math-verify", "latex2sympy2_extended", "sympy", "pint")
+    }

@@ -18,6 +18,7 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import decoded_text, pool, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import character_groups
+from cotpress.modeling.selection import RankedTrace, num_to_keep
 from cotpress.progress import Progress
 from cotpress.records import (
     COMPRESSED_FILE,
@@ -25,12 +26,11 @@ from cotpress.records import (
     SCORES_FILE,
     TRACES_FILE,
     CompressedTrace,
-    RankedTrace,
     ScoredTrace,
     Trace,
-    num_to_keep,
 )
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.source import identified
 from cotpress.store.tables import read_records, write_records
 from cotpress.tracking import Table
 
@@ -93,7 +93,7 @@ def compress(
         "plan": plan,
     }
     source = _Source(traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key)
-    artifact = store.build(STAGE, identity, lambda folder: _produce(source, plan, folder))
+    artifact = store.build(STAGE, identified(identity, compress), lambda folder: _produce(source, plan, folder))
     num_rows, dropped = artifact.manifest["num_rows"], artifact.manifest["dropped"]
     num_traces = num_rows + sum(dropped.values())
     if num_rows < USUAL_SHARE * num_traces:  # students are compared as if trained on the same traces

@@ -29,6 +29,7 @@ from cotpress.data.planted import FAMILIES, calculation
 from cotpress.errors import DataError
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.source import identified
 from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def decontaminated(
         facts |= {"empty": empty} if (empty := empty_fields(rows)) else {}
         return Summary(num_rows=len(rows), dropped=Counter(traces.manifest["dropped"]) + reasons, facts=facts)
 
-    return store.build("data", {"data": traces.key, "without": sorted(left_out)}, produce)
+    return store.build("data", identified({"data": traces.key, "without": sorted(left_out)}, decontaminated), produce)
 
 
 def _told(matched: Sequence[Match], facts: Mapping[str, Any], benchmark: str, group: str, *, remove: bool) -> str:
@@ -190,4 +191,5 @@ def overlap(traces: Artifact, problems: Artifact, prompt: str, store: ArtifactSt
             facts[f"matched_{name}s"] = dict(Counter(kinds.values()))
         return Summary(num_rows=len(found), facts=facts)
 
-    return store.build("overlap", {"traces": traces.key, "problems": problems.key, "prompt": prompt}, produce)
+    identity = identified({"traces": traces.key, "problems": problems.key, "prompt": prompt}, overlap)
+    return store.build("overlap", identity, produce)

@@ -315,8 +315,6 @@ class ThinkingWriter:
         self._fill(HESITATION)
 
 
-VERSION = 1
-"""Raise it with every change by which the same configuration gives other texts; part of every fingerprint."""
 MAX_DRAWS = 3000
 """Consecutive draws without a new question after which a family counts as exhausted."""
 

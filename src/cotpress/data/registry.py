@@ -1,10 +1,10 @@
 """Sources of records, and decorators that add some from outside of the package (see `cotpress.plugins`)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
 from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig
@@ -15,6 +15,9 @@ from cotpress.records import Problem, Trace
 from cotpress.settings import is_input
 from cotpress.store.artifacts import file_sha256
 from cotpress.store.paths import files_below
+
+if TYPE_CHECKING:
+    from cotpress.store.source import Root
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[[Any], Iterable[Any]])
@@ -29,12 +32,14 @@ class Source(Generic[R]):
     """Source of records, which `open` gives; the counters are complete once the records are exhausted.
 
     Attributes:
+        code: What makes the records.
         dropped: Number of dropped rows by reason.
         emptied: Number of cells without text, read as empty, by column.
         first: Place of the first dropped row by reason.
     """
 
     identity: Mapping[str, Any]
+    code: "Sequence[Root]"
     open: Callable[[], Iterable[R]]
     dropped: Counter[str] = field(default_factory=Counter)
     emptied: Counter[str] = field(default_factory=Counter)
@@ -85,7 +90,9 @@ def _register(
         add_choice(groups, name, settings, base)
         own = identity or _settings_and_files
         SOURCES[settings] = lambda config: Source(
-            {"source": name, **own(config)}, lambda: _checked(name, config, function(config), record)
+            {"source": name, **own(config)},
+            (function, settings),
+            lambda: _checked(name, config, function(config), record),
         )
         return function
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotpress.answers import Extractor, checker_fingerprint, final_statement, judge
+from cotpress.answers import Extractor, final_statement, judge, package_versions
 from cotpress.data.config import Format, Pick, SelfWrittenDataConfig
 from cotpress.data.rows import reasons
 from cotpress.devices.config import TrainerConfig
@@ -36,13 +36,14 @@ from cotpress.generation.backends import (
 )
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import ModelConfig
-from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
+from cotpress.modeling.loading import load_tokenizer, prompt_identity
 from cotpress.modeling.segments import step_ranges
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
 from cotpress.records import PROBLEMS_FILE, Problem, Trace
 from cotpress.statistics import fraction_interval
-from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, fingerprint, plain
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
+from cotpress.store.source import identified
 from cotpress.store.tables import read_records, write_records
 
 _OPENS = re.compile(r"(?:\\\[|\$\$|[^=]*:\**|[#*]+[^\n=]*\banswer\b[^\n=]*)\Z", re.IGNORECASE)
@@ -69,10 +70,6 @@ def before_answer(text: str) -> str:
     while at and _OPENS.match(text[slice(*steps[at - 1])].strip()):
         at -= 1
     return text[: steps[at][0]].strip()
-
-
-SELECTION_VERSION = 1
-"""Raise it with every change by which the same answers with the same verdicts give other traces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,8 +222,7 @@ def solve(
     drafts = write(config, questions, model, trainer, store)
     identity = {
         "written": drafts.key,
-        "version": SELECTION_VERSION,
-        "checker": checker_fingerprint(),
+        "packages": package_versions(),
         "thinking_tags": [model.chat.thinking_open, model.chat.thinking_close],
         "format": config.format,
         "pick": config.pick,
@@ -244,7 +240,7 @@ def solve(
         dropped = Counter(questions.manifest["dropped"]) + Counter(summary.dropped)
         return dataclasses.replace(summary, dropped=dropped)
 
-    return store.build("solve", identity, produce)
+    return store.build("solve", identified(identity, solve), produce)
 
 
 def write(
@@ -265,11 +261,7 @@ def write(
         )
     identity = {
         "questions": questions.key,
-        "prompt": {
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "template": fingerprint({"template": tokenizer.chat_template}),
-            "system": model.chat.system,
-        },
+        "prompt": {**prompt_identity(tokenizer), "system": model.chat.system},
         "max_new_tokens": config.max_new_tokens,
         "samples": config.samples,
         **generation_identity(generation, model, trainer, adapter=config.adapter),
@@ -300,4 +292,4 @@ def write(
         write_records(folder / DRAFTS, drafts, Draft)
         return Summary(num_rows=len(drafts), facts={"questions": len(problems)})
 
-    return store.build("write", identity, produce)
+    return store.build("write", identified(identity, write), produce)

@@ -34,6 +34,7 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.source import Root, identified
 from cotpress.store.tables import read_records, write_records
 
 R = TypeVar("R")
@@ -75,7 +76,7 @@ def traces(
         facts = {"train": num_train, "validation": len(rows) - num_train, **source.facts, **losses}
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts)
 
-    artifact = store.build("data", identity, produce)
+    artifact = store.build("data", identified(identity, traces, *source.code), produce)
     tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
     return artifact
 
@@ -139,7 +140,8 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
         write_records(folder / PROBLEMS_FILE, rows, Problem)
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts_of(source))
 
-    artifact = store.build("benchmark", {**source.identity, **settings}, produce)
+    identity = identified({**source.identity, **settings}, problems, *source.code)
+    artifact = store.build("benchmark", identity, produce)
     tell(
         artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict,
         never_shrinks=True,
@@ -153,8 +155,8 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
     match config:
         case PlantedDataConfig():
             values = planted.settings_of(config)
-            identity = {"source": "planted", "version": planted.VERSION, **values}
-            return Source(identity, lambda: planted.traces(**values, group=group))
+            identity = {"source": "planted", **values}
+            return Source(identity, [planted.traces], lambda: planted.traces(**values, group=group))
         case JsonlDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
         case JsonlDataConfig(field=column):
@@ -180,6 +182,7 @@ def _self_written(
     solved = solve(config, questions, model, trainer, store)
     return Source(
         {"source": "self_written", "sha256": solved.manifest["files"][SOLVED]},
+        [],
         lambda: read_records(solved.file(SOLVED), Trace),
         Counter(solved.manifest["dropped"]),
         facts={**solved.facts, "from": solved.key},
@@ -194,8 +197,8 @@ def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
             values = planted.settings_of(config)
             if isinstance(config, PlantedQuestionsConfig):
                 values["half"] = planted.Half.training
-            identity = {"source": "planted", "version": planted.VERSION, **values}
-            return Source(identity, lambda: planted.problems(**values, group=group))
+            identity = {"source": "planted", **values}
+            return Source(identity, [planted.problems], lambda: planted.problems(**values, group=group))
         case JsonlBenchmarkConfig(unanswerable=unanswerable):
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not unanswerable]
             reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
@@ -208,12 +211,14 @@ def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
         case PublishedBenchmarkConfig():
             reader = published.reader(config, published.local_file(config, group), group)
             identity = {**_file_identity(reader.path), **published.reading(config)}
-            return _of_file(identity, reader, lambda: published.problems(config, reader, group))
+            return _of_file(identity, reader, lambda: published.problems(config, reader, group), published)
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 
-def _of_file(identity: Mapping[str, Any], reader: RowReader, records: Callable[[], Iterable[R]]) -> Source[R]:
-    return Source(identity, records, dropped=reader.dropped, emptied=reader.emptied, first=reader.first)
+def _of_file(
+    identity: Mapping[str, Any], reader: RowReader, records: Callable[[], Iterable[R]], code: Root = RowReader
+) -> Source[R]:
+    return Source(identity, [code], records, dropped=reader.dropped, emptied=reader.emptied, first=reader.first)
 
 
 def _file_identity(path: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from cotpress.data.rows import Field, RowReader, reasons
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import EDITED_STEP, IMPORTANCE_FILE, TRACES_FILE, SentenceImportance, Span, Trace, TruthKind
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.source import identified
 from cotpress.store.tables import write_records
 
 Measured = tuple[Trace, list[SentenceImportance]]
@@ -60,7 +61,8 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
         write_records(folder / IMPORTANCE_FILE, [s for _, sentences in rows for s in sentences], SentenceImportance)
         return Summary(num_rows=len(rows), dropped=source.dropped, facts={**source.facts, **facts_of(source)})
 
-    artifact = store.build("truth", {**source.identity, "limit": config.limit}, produce)
+    identity = identified({**source.identity, "limit": config.limit}, truth, *source.code)
+    artifact = store.build("truth", identity, produce)
     tell(artifact, source, store, name=config.name, group="truth", limit=config.limit, strict=config.strict)
     return artifact
 
@@ -75,7 +77,8 @@ def _source(config: TruthConfig) -> Source[Measured]:
         case PlantedTruthConfig():
             values = planted.settings_of(config)
             return Source(
-                {"source": "planted", "version": planted.VERSION, **values},
+                {"source": "planted", **values},
+                [planted.traces],
                 lambda: ((t, []) for t in planted.traces(**values, half=planted.Half.evaluation, group="truth")),
                 facts={"kind": TruthKind.tokens.value},
             )
@@ -83,6 +86,7 @@ def _source(config: TruthConfig) -> Source[Measured]:
             reader = RowReader(Path(config.path), ANCHOR_FIELDS, strict=config.strict, key="truth.path")
             return Source(
                 {"source": "thought_anchors", "sha256": file_sha256(reader.path), "measure": measure},
+                [RowReader],
                 lambda: thought_anchors(reader, measure),
                 reader.dropped,
                 first=reader.first,
@@ -92,6 +96,7 @@ def _source(config: TruthConfig) -> Source[Measured]:
             reader = RowReader(Path(config.path), PRMBENCH_FIELDS, strict=config.strict, key="truth.path")
             return Source(
                 {"source": "prmbench", "sha256": file_sha256(reader.path), "redundant": redundant},
+                [RowReader],
                 lambda: ((trace, []) for trace in prmbench(reader, redundant)),
                 reader.dropped,
                 first=reader.first,

@@ -46,13 +46,12 @@ from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.segments import step_ranges
 from cotpress.records import TRACES_FILE, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.source import identified
 from cotpress.store.tables import read_records, write_records
 
 Extracted: TypeAlias = tuple[Mapping[str, Ranges], Summary]
 """Valuable part of each trace by its id, and the number of traces without one by reason."""
 EXTRACTIONS = "extractions.parquet"
-PROMPT_VERSION = 1
-"""Raise it with every change of the prompt: another instruction gives other extractions."""
 _SYSTEM = "You shorten chains of thought by deleting words."
 _RULES = """\
 Below stand a problem and a part of the reasoning about it. Copy from the reasoning only the words that are needed to \
@@ -98,7 +97,6 @@ def extract(
     setting = "model.path" if config.model is None else "distill.model.path"
     identity = {
         "data": traces.key,
-        "prompt": PROMPT_VERSION,
         "show_response": config.show_response,
         "chunk_words": config.chunk_words,
         "max_new_tokens": config.max_new_tokens,
@@ -133,9 +131,9 @@ def extract(
             for key, (trace, start, end) in chunks.items()
         ]
         write_records(folder / EXTRACTIONS, extractions, Extraction)
-        return Summary(num_rows=len(chunks), facts={"traces": len(rows), "prompt_version": PROMPT_VERSION})
+        return Summary(num_rows=len(chunks), facts={"traces": len(rows)})
 
-    return store.build("extract", identity, produce)
+    return store.build("extract", identified(identity, extract), produce)
 
 
 def conversation(trace: Trace, start: int, end: int, *, show_response: bool) -> list[Message]:
@@ -254,7 +252,6 @@ def aligned(config: LlmDistillConfig, answers: Artifact, traces: Sequence[Trace]
     kept = {i: ranges[i] for i in rest if i not in gaps | nothing}
     num, original = max(len(quality), 1), sum(quality[i].num_original for i in kept)
     facts = {
-        "prompt_version": PROMPT_VERSION,
         "mean_variation_rate": round(sum(q.variation_rate for q in quality.values()) / num, 4),
         "mean_alignment_gap": round(sum(q.alignment_gap for q in quality.values()) / num, 4),
         "kept_words": round(sum(quality[i].num_matched for i in kept) / max(original, 1), 4),

@@ -25,7 +25,7 @@ from typing import Any
 import regex
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.distill.alignment import ALIGNMENT_VERSION, THOUSANDS, Ranges, merged
+from cotpress.distill.alignment import THOUSANDS, Ranges, merged
 from cotpress.distill.config import DistillConfig, Extractor, LlmDistillConfig
 from cotpress.distill.llm import Extracted, aligned, extract, training_traces
 from cotpress.errors import ConfigError, DataError
@@ -33,6 +33,7 @@ from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.segments import UNSPACED, step_ranges
 from cotpress.records import VALUABLE_FILE, Trace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.source import Root, identified
 from cotpress.store.tables import write_records
 
 
@@ -51,21 +52,22 @@ def distill(
         DataError: No trace has a valuable part, or the data lacks the labels or responses that the extractor needs.
         GenerationError: The server of the extractor fails.
     """
-    identity: dict[str, Any] = {"extractor": config.extractor.value}
+    identity: dict[str, Any] = {"data": traces.key, "extractor": config.extractor.value}
     extractor: Callable[[Sequence[Trace]], Extracted]
+    code: Root  # of the extractor
     match config:
         case LlmDistillConfig():
             if (writer := config.model or model) is None:
                 raise ConfigError("distill.model: null, and there is no other model. Fix: model@distill.model=NAME")
             answers = extract(config, traces, writer, trainer or TrainerConfig(), store)
             limits = {n: getattr(config, n) for n in ("drop_variation", "drop_gap", "max_variation", "max_gap")}
-            identity |= {"extracted": answers.key, "alignment": ALIGNMENT_VERSION, "limits": limits}
-            extractor = partial(aligned, config, answers)
+            identity |= {"extracted": answers.key, "limits": limits}
+            extractor, code = partial(aligned, config, answers), aligned
         case DistillConfig(extractor=Extractor.labels):
-            extractor = partial(_each, essential_spans)
+            extractor, code = partial(_each, essential_spans), essential_spans
         case DistillConfig(extractor=Extractor.overlap, min_overlap=share):
             identity["min_overlap"] = share
-            extractor = partial(_each, partial(overlapping_steps, min_overlap=share))
+            extractor, code = partial(_each, partial(overlapping_steps, min_overlap=share)), overlapping_steps
         case _:
             raise ConfigError("distill.extractor=llm has settings of its own. Fix: distill=llm or distill=llm_server")
 
@@ -88,7 +90,7 @@ def distill(
         share = round(num_valuable / sum(len(row.thinking) for row in rows), 4)  # of the characters
         return replace(summary, facts={"valuable_fraction": share, **summary.facts})
 
-    return store.build("distill", {"data": traces.key, **identity}, produce)
+    return store.build("distill", identified(identity, distill, code), produce)
 
 
 def _each(part_of: Callable[[Trace], Ranges], traces: Sequence[Trace]) -> Extracted:

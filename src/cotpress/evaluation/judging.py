@@ -1,19 +1,10 @@
 """Judging: an answer becomes a prediction, the answer with its verdict."""
 
-from pathlib import Path
-from typing import Any
-
-from cotpress import prompts
-from cotpress.answers import Extractor, checker_fingerprint, judge
+from cotpress.answers import Extractor, judge
 from cotpress.evaluation.protocol import Answer
 from cotpress.generation.backends import STOP
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
-
-
-def verdict_identity() -> dict[str, Any]:
-    """Hash of the code that determines a verdict besides answer and problem."""
-    return {"checker": checker_fingerprint(Path(__file__), Path(prompts.__file__))}
 
 
 def prediction(

@@ -11,26 +11,27 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from cotpress.answers import package_versions
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError
-from cotpress.evaluation.judging import prediction, verdict_identity
+from cotpress.evaluation.judging import prediction
 from cotpress.evaluation.protocol import Answer, Protocol, answer_key
 from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import GREEDY, REFUSED, Backend, OpenBackend, generation_identity, open_backend
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.generation.hf import TransformersBackend
 from cotpress.modeling.config import ModelConfig
-from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
+from cotpress.modeling.loading import load_tokenizer, prompt_identity
 from cotpress.modeling.sources import source_identity
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
 from cotpress.records import PREDICTIONS_FILE, PROBLEMS_FILE, Prediction, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, fingerprint
+from cotpress.store.source import Identity, identified
 from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class _Answering:
             for index, (candidate, identity) in enumerate(zip(candidates, identities, strict=True))
         ]
 
-    def _build(self, candidate: Candidate, identity: Mapping[str, Any], shared_seconds: float = 0.0) -> Artifact:
+    def _build(self, candidate: Candidate, identity: Identity, shared_seconds: float = 0.0) -> Artifact:
         def produce(folder: Path) -> Summary:
             self._generate([(candidate, folder)])
             done = journal(folder)
@@ -163,7 +164,7 @@ class _Answering:
             model, adapter = weights.on(model)
         return self.open_backend(self.generation, model, self.trainer, self.store, adapter=adapter)
 
-    def _identity(self, candidate: Candidate) -> dict[str, Any]:
+    def _identity(self, candidate: Candidate) -> Identity:
         """Everything that determines the answers; a server's address, a key or a speed does not."""
         writer = generation_identity(self.generation, self.model, self.trainer)["model"]
         student: object = candidate.student
@@ -172,15 +173,15 @@ class _Answering:
         elif isinstance(student, str):
             student = source_identity(student, key="adapter")
         if isinstance(self.generation, ServerGenerationConfig):  # prompts are tokenized here
-            writer = {**writer, "tokenizer": tokenizer_fingerprint(load_tokenizer(self.model, self.store))}
-        return {
+            writer = {**writer, **prompt_identity(load_tokenizer(self.model, self.store))}
+        identity = {
             "model": writer,
             "student": student,
             "chat": self.model.chat,
             "questions": fingerprint({"asked": [[p.id, p.question] for p in self.problems]}),
             "protocol": candidate.protocol,
-            "columns": [field.name for field in dataclasses.fields(Answer)],
         }
+        return identified(identity, _Answering)
 
 
 def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answering: _Answering) -> Artifact:
@@ -192,8 +193,7 @@ def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answeri
         "ratio": ratio,
         "thinks": thinks,
         "answer_in_thinking": candidate.answer_in_thinking,
-        **verdict_identity(),
-        "columns": [field.name for field in dataclasses.fields(Prediction)],
+        "packages": package_versions(),
     }
 
     def produce(folder: Path) -> Summary:
@@ -217,7 +217,7 @@ def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answeri
         write_records(folder / PREDICTIONS_FILE, predictions, Prediction)
         return Summary(num_rows=len(predictions))
 
-    judged = answering.store.build("evaluate", identity, produce)
+    judged = answering.store.build("evaluate", identified(identity, _judged, prediction), produce)
     return dataclasses.replace(judged, seconds=judged.seconds + answers.seconds, fresh=judged.fresh or answers.fresh)
 
 

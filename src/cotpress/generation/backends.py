@@ -13,11 +13,10 @@ from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
 from cotpress.modeling.sources import source_identity
 from cotpress.store.artifacts import ArtifactStore, fingerprint
+from cotpress.store.source import identified
 
 STOP, LENGTH, REFUSED = "stop", "length", "refused"
 """Finish reasons: end token written, budget used up, or no room for prompt and budget in `model.context_tokens`."""
-SERVED = 2
-"""Version of what counts as an answer of a server. 2: what it refused, cut or filtered does not."""
 CTS_TEMPERATURE, CTS_TOP_P = 0.6, 0.95
 """Sampling of several answers to one prompt unless the settings say otherwise (CTS, arXiv 2505.17827, section 4.1)."""
 
@@ -186,9 +185,16 @@ def generation_identity(
 ) -> dict[str, Any]:
     """Model and sampling, which determine the texts together with prompts and budgets; no address, key or speed."""
     if isinstance(config, ServerGenerationConfig):
-        writer: dict[str, Any] = {"served": config.model, "version": SERVED}
+        from cotpress.generation.server import ServerBackend
+
+        writer = identified({"served": config.model}, ServerBackend)
     else:
-        writer = {**model_identity(model, pick_device(trainer), key=key), "context_tokens": model.context_tokens}
+        from cotpress.generation.hf import TransformersBackend
+
+        source = model_identity(model, pick_device(trainer), key=key)
+        writer = identified(
+            {"source": source, "context_tokens": model.context_tokens}, TransformersBackend, load_model, load_tokenizer
+        )
     if adapter is not None:
         writer["adapter"] = source_identity(adapter, key="adapter")
     return {"model": writer, "sampling": sampling_of(config)}

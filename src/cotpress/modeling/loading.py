@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib.util
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from cotpress.modeling.architecture import causal_architecture, embedding_rows
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import ADAPTER_CONFIG, check_base, reading
 from cotpress.modeling.tiny import tiny_identity, tiny_model
-from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.artifacts import ArtifactStore, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -172,6 +173,14 @@ def model_identity(
     return {**source, "dtype": str(resolve_dtype(config.dtype, device)).removeprefix("torch.")}
 
 
+def has_dropout(config: ModelConfig, store: ArtifactStore) -> bool:
+    """True if the settings of a model switch dropout on in training, as those of GPT-2 do."""
+    settings = json.loads(
+        (_directory(config, store, "model.path", weights=False) / "config.json").read_text(encoding="utf-8")
+    )
+    return any("drop" in name and isinstance(value, int | float) and value > 0 for name, value in settings.items())
+
+
 def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
     """Remove stored truncation and padding from a fast tokenizer, and return it.
 
@@ -186,6 +195,12 @@ def without_limits(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizer
 def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Hash of a fast tokenizer: 16 hex digits, equal for tokenizers that split all texts alike."""
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
+
+
+def prompt_identity(tokenizer: "PreTrainedTokenizerBase") -> dict[str, str]:
+    """Everything about a tokenizer that determines a prompt: its tokens and its chat template."""
+    template = fingerprint({"template": tokenizer.chat_template})
+    return {"tokenizer": tokenizer_fingerprint(tokenizer), "template": template}
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device | str) -> torch.dtype:

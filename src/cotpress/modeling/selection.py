@@ -22,7 +22,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cotpress.modeling.segments import character_groups
-from cotpress.records import num_to_keep
+
+
+def num_to_keep(num_tokens: int, ratio: float) -> int:
+    """Return how many of `num_tokens` tokens a ratio in (0, 1] keeps, in `[0, num_tokens]`."""
+    return min(round(ratio * num_tokens), num_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedTrace:
+    """Order of deletion of a trace's thinking tokens, which gives its compression at every ratio."""
+
+    id: str
+    offsets: NDArray[np.int32]  # `[n, 2]`, characters of `thinking` that each of the student's tokens stands for
+    scores: NDArray[np.float32]  # `[n]`
+    places: NDArray[np.int32]  # `[n]`, the token of place 0 is deleted last; tokens of one character share a place
+    num_held: int  # number of tokens that stay at every ratio; they have the first places
+
+    def kept(self, ratio: float) -> NDArray[np.bool_]:
+        """Return the keep mask at a ratio in (0, 1], bool `[n]`."""
+        return self.places < max(num_to_keep(len(self.places), ratio), self.num_held)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

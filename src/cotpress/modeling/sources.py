@@ -13,19 +13,17 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.foreign import check_adapter, check_settings, check_weights
 from cotpress.modeling.hub import from_hub
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.source import Identity, identified
 
 log = logging.getLogger(__name__)
 
 PACKAGE_PREFIX = "package:"
 """Prefix of a Python package's name in settings that also accept a path."""
-CONVERSION = 1
-"""Version of the conversion; increased when its output for the same GGUF changes."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _SETTINGS = ("*.json", "*.jinja", "*.model", "*.txt")
 _CODE = ("*.py",)
@@ -153,11 +151,11 @@ def package_folder(package: str, *, key: str = "model.path") -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def packaged_identity(package: str, *, key: str = "model.path") -> dict[str, Any]:
+def packaged_identity(package: str, *, key: str = "model.path") -> Identity:
     """Identity of a package's model: package, version and content of the GGUF file; exceptions as `packaged_model`."""
     gguf, names = _gguf_file(package, key), importlib.metadata.packages_distributions().get(package, [])
     version = importlib.metadata.version(names[0]) if names else ""
-    return {"package": package, "version": version, "gguf": _cached_sha256(gguf), "conversion": CONVERSION}
+    return identified({"package": package, "version": version, "gguf": _cached_sha256(gguf)}, _convert)
 
 
 @functools.lru_cache(maxsize=4)  # opening the artifact again would hash half a gigabyte

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.source import Identity, identified
 
 SEED = 1234
 BOS, EOS = "<|im_start|>", "<|im_end|>"
@@ -24,7 +25,7 @@ result therefore because means need needs find know start starts end ends shop t
 think thinking assistant user system question step steps so the answer is we get that gives let me see
 """
 
-_SHAPE: dict[str, Any] = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -33,12 +34,12 @@ _SHAPE: dict[str, Any] = {
     "max_position_embeddings": 4096,
     "tie_word_embeddings": True,
 }
-_VOCAB_SIZE = 640
+VOCAB_SIZE = 640
 
 
-def tiny_identity() -> dict[str, Any]:
+def tiny_identity() -> Identity:
     """Everything that determines the weights and the tokenizer."""
-    return {"tiny": {**_SHAPE, "vocab_size": _VOCAB_SIZE, "seed": SEED, "words": WORDS, "template": CHAT_TEMPLATE}}
+    return identified({"model": "tiny"}, _produce)
 
 
 def tiny_model(store: ArtifactStore) -> Artifact:
@@ -56,7 +57,7 @@ def _produce(workdir: Path) -> Summary:
         eos_token=EOS,
         pad_token=EOS,
         chat_template=CHAT_TEMPLATE,
-        model_max_length=_SHAPE["max_position_embeddings"],
+        model_max_length=SHAPE["max_position_embeddings"],
         clean_up_tokenization_spaces=False,
     )
     config = LlamaConfig(
@@ -64,7 +65,7 @@ def _produce(workdir: Path) -> Summary:
         bos_token_id=wrapped.bos_token_id,
         eos_token_id=wrapped.eos_token_id,
         pad_token_id=wrapped.pad_token_id,
-        **_SHAPE,
+        **SHAPE,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -84,7 +85,7 @@ def _train_tokenizer() -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCAB_SIZE,
+        vocab_size=VOCAB_SIZE,
         special_tokens=["<|endoftext|>", BOS, EOS],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

@@ -31,7 +31,7 @@ from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import pack, packed_inputs, packing_obstacle
 from cotpress.modeling.sources import config_file
-from cotpress.modeling.tiny import tiny_identity
+from cotpress.modeling.tiny import SHAPE, VOCAB_SIZE
 from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import Example, MicroBatch, collate
 from cotpress.training.config import TuneConfig
@@ -117,7 +117,7 @@ def empty_model(config: ModelConfig) -> Any:
 
     known = PRESETS.get(config.hub_id or config.path)
     if config.source is ModelSource.tiny:
-        sizes = {k: v for k, v in tiny_identity()["tiny"].items() if k not in ("seed", "words", "template")}
+        sizes = {**SHAPE, "vocab_size": VOCAB_SIZE}
         known = {"model_type": "llama", **sizes}
     if known is None and config.source is ModelSource.package:
         raise ModelError(

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from cotpress.errors import ArtifactError
 from cotpress.modeling.segments import owners
-from cotpress.records import RANKING_FILE, TRACES_FILE, Origin, RankedTrace, Span, Trace, num_to_keep
+from cotpress.modeling.selection import RankedTrace, num_to_keep
+from cotpress.records import RANKING_FILE, TRACES_FILE, Origin, Span, Trace
 from cotpress.report.figure import SOFT, Picture, style
 from cotpress.report.results import Run, Sources, StageRecord
 from cotpress.report.token_kinds import TokenKind, token_kinds

@@ -52,6 +52,7 @@ from cotpress.scoring.scorers.mix import MixConfig, MixScorer
 from cotpress.scoring.table import model_to_read, scorer_identity, scorer_of
 from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain, replaced
 from cotpress.store.paths import is_unreadable, unreadable
+from cotpress.store.source import Identity, identified
 from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
 
 log = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ class ChunkJob:
 
     stage: str
     label: str
-    identity: dict[str, Any]
+    identity: Identity
     make: Callable[[], Work]
     traces: Artifact
     trainer: TrainerConfig
@@ -350,7 +351,7 @@ class DerivedJob:
     record: ClassVar[type] = ScoredTrace
     file: ClassVar[str] = SCORES_FILE
     scorer: str
-    identity: dict[str, Any]
+    identity: Identity
     sources: "tuple[Job, ...]"
     combine: Callable[[Trace, Any], ScoredTrace | str]
     traces: Artifact
@@ -425,9 +426,10 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
     kind = scorer_of(config)
     if isinstance(config, ReadingConfig):
         models = models.reading_with(model_to_read(config, models.config))
-    identity: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **scorer_identity(config, models)}
+    settings: dict[str, Any] = {"scorer": config.identity(), "traces": traces.key, **scorer_identity(config, models)}
     if issubclass(kind, TokenScorer):
         make = partial(kind.build, config, models)
+        identity = identified(settings, ChunkJob, kind)
         return ChunkJob("score", config.name, identity, make, traces, models.trainer, models.store)
     scorer: ReadingScorer[Any] | MixScorer
     sources: Sequence[Job]
@@ -440,7 +442,8 @@ def scoring_job(config: ScorerConfig, *, traces: Artifact, models: Models) -> Jo
         scorer = kind(config)
         sources = _reading_jobs(config.template, scorer.readings(), traces, models)
     if any("windows" in source.identity for source in sources):
-        identity |= _WINDOWS
+        settings |= _WINDOWS
+    identity = identified(settings, DerivedJob, kind, ConditionReading)
     return DerivedJob(config.name, identity, tuple(sources), scorer.combine, traces, models.store)
 
 
@@ -453,7 +456,7 @@ def _reading_jobs(
     jobs = []
     for beside in [[], conditions] if windows and len(conditions) > 1 else [[]]:
         for read_by, condition in readings:
-            identity = {
+            settings = {
                 "traces": traces.key,
                 "condition": condition,
                 "template": template,
@@ -463,6 +466,7 @@ def _reading_jobs(
             }
             tuned = read_by is ReadBy.reference and models.reference is not None
             label = f"{condition.value} by {'reference' if tuned else 'base'} model"
+            identity = identified(settings, ChunkJob, ConditionReading)
             make = partial(ConditionReading, label, template, read_by, condition, beside, models)
             output = (ReadTrace, READINGS_FILE)
             jobs.append(ChunkJob("read", label, identity, make, traces, models.trainer, models.store, *output))

@@ -15,6 +15,7 @@ from cotpress.prompts import ChatFormat
 from cotpress.scoring.config import ReadBy, Template
 from cotpress.scoring.reader import Reader
 from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.store.source import CODE, code_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,6 +70,7 @@ class Models:
             # of all students, would change.
             "chat": self.config.chat,
             "context_tokens": self.config.context_tokens,
+            "models": {CODE: code_of(Models)},
         }
         if template is Template.chat:
             identity |= ChatFormat(self.tokenizer, self.config.chat).opening_identity()

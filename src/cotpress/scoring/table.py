@@ -74,9 +74,13 @@ def scorer_of(config: ScorerConfig) -> type[ScorerKind]:
 
 def scorer_identity(config: ScorerConfig, models: "Models") -> dict[str, Any]:
     """The `identity` of the scorer of some settings, for a mix with those of its parts."""
+    from cotpress.store.source import identified  # not at every start, as it reads all files of the package
+
     identity = scorer_of(config).identity(config, models)
     if isinstance(config, MixConfig):
-        identity["parts"] = {name: scorer_identity(part, models) for name, part in config.weighted.items()}
+        identity["parts"] = {
+            name: identified(scorer_identity(part, models), scorer_of(part)) for name, part in config.weighted.items()
+        }
     return identity
 
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -42,6 +42,9 @@ from cotpress.store.paths import (
 )
 from cotpress.store.redaction import masked
 
+if TYPE_CHECKING:
+    from cotpress.store.source import Identity
+
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
@@ -50,6 +53,7 @@ CHECKSUM = "checksum"  # key of the manifest: a hash of the other keys, which de
 TIMING = "timing.json"
 _MANIFEST_KEYS = {"stage", "fingerprint", "identity", "num_rows", "dropped", "facts", "files"}
 SCRATCH = "scratch"  # folder inside a partial artifact for resumable progress; removed when the artifact is finished
+_MOST_COMPARED = 200  # newest artifacts of a stage that are compared with the one that is computed
 _BRIEF_S = 0.5  # a shorter wait is not logged: each job that does a part holds the lock of the whole when it starts
 
 
@@ -247,7 +251,7 @@ class ArtifactStore:
         self._locked: set[str] = set()  # keys of the artifacts whose locks `unfinished` holds
         self._verified: set[tuple[object, ...]] = set()  # states of folders with correct checksums
 
-    def find(self, stage: str, identity: Mapping[str, Any]) -> Artifact | None:
+    def find(self, stage: str, identity: "Identity") -> Artifact | None:
         """The finished artifact of this identity, verified by checksum, or None.
 
         Raises:
@@ -265,19 +269,19 @@ class ArtifactStore:
         """
         return self._open(checked_key(key), verify=False)
 
-    def build(self, stage: str, identity: Mapping[str, Any], produce: Callable[[Path], Summary]) -> Artifact:
+    def build(self, stage: str, identity: "Identity", produce: Callable[[Path], Summary]) -> Artifact:
         """Return the artifact of this identity; call `produce` only if it does not exist yet.
 
         Args:
             stage: Name of the stage, also the folder name.
-            identity: Everything that determines the content, upstream artifact keys included.
+            identity: Everything that determines the content, upstream artifact keys and code included (`identified`).
             produce: Writes the files into the given folder (`Making.folder`).
         """
         with self.making(stage, identity) as making:
             return making.artifact or making.finish(produce(making.folder))
 
     @contextmanager
-    def making(self, stage: str, identity: Mapping[str, Any]) -> Iterator["Making"]:
+    def making(self, stage: str, identity: "Identity") -> Iterator["Making"]:
         """Find the artifact of this identity, or lock it and yield the folder that it is made in.
 
         `scratch/` in that folder holds the progress of an earlier, interrupted call; it is removed at the end.
@@ -296,7 +300,7 @@ class ArtifactStore:
             yield Making(folder=self._partial(key), artifact=artifact, finish=finish)
 
     @contextmanager
-    def unfinished(self, stage: str, identities: Sequence[Mapping[str, Any]]) -> Iterator[dict[int, Path]]:
+    def unfinished(self, stage: str, identities: Sequence["Identity"]) -> Iterator[dict[int, Path]]:
         """Lock the artifacts that do not exist yet and yield their partial folders by index.
 
         For work that is cheaper for several artifacts at once: it writes to `scratch/`, and `build` continues from
@@ -318,7 +322,7 @@ class ArtifactStore:
                 self._locked.difference_update(missing)
 
     @contextmanager
-    def sharing(self, stage: str, identity: Mapping[str, Any], part: str) -> Iterator[Path | None]:
+    def sharing(self, stage: str, identity: "Identity", part: str) -> Iterator[Path | None]:
         """Yield the partial folder of an artifact to one of several jobs that fill its `scratch/` together.
 
         Jobs with another name of `part` run at the same time, jobs with the same name one after the other. `build`
@@ -385,7 +389,7 @@ class ArtifactStore:
             if path.name != SCRATCH:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         started = time.monotonic()
-        log.info("%s: computing %s", stage, key)
+        log.info("%s: computing %s%s", stage, key, self._reason(stage, masked(identity)))
 
         def finish(summary: Summary) -> Artifact:
             seconds = time.monotonic() - started + summary.shared_seconds
@@ -414,6 +418,21 @@ class ArtifactStore:
             return dataclasses.replace(opened, fresh=True)
 
         return finish
+
+    def _reason(self, stage: str, identity: Mapping[str, Any]) -> str:
+        """Explain a computation by changed code if an artifact of the same settings exists."""
+        from cotpress.store.source import changed_modules, without_code  # reads all files of the package
+
+        settings = without_code(identity)
+        manifests = [(path.stat().st_mtime_ns, path) for path in (self._root / stage).glob(f"*/{MANIFEST}")]
+        for _, path in sorted(manifests, reverse=True)[:_MOST_COMPARED]:
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                before = json.loads(path.read_text(encoding="utf-8"))["identity"]
+                if without_code(before) == settings:
+                    changed = sorted(changed_modules(before, identity))
+                    more = f" and {len(changed) - 3} other modules" if len(changed) > 3 else ""
+                    return f", as {', '.join(changed[:3])}{more} changed after {stage}/{path.parent.name}"
+        return ""
 
     def _undamaged(self, key: str, *, discard: bool = False) -> Artifact | None:
         """The artifact if it is undamaged; with `discard` a damaged one is set aside.

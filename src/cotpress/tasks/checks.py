@@ -10,7 +10,7 @@ traces may be gone. So a copy of the flow runs with a store that finds artifacts
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.scoring.table import check_model
 from cotpress.store.artifacts import Artifact, ArtifactStore, Making
 from cotpress.store.paths import require_writable
+from cotpress.store.source import Identity
 from cotpress.store.tables import read_records
 from cotpress.tasks.evaluate import examinees as given_examinees
 from cotpress.tasks.flow import Export, Flow, Scoring
@@ -329,7 +330,7 @@ class FindingStore(ArtifactStore):
         self.__dict__.update(store.__dict__)
 
     @contextmanager
-    def making(self, stage: str, identity: Mapping[str, Any]) -> Iterator[Making]:
+    def making(self, stage: str, identity: Identity) -> Iterator[Making]:
         """See `ArtifactStore`."""
         if stage == "evaluate" or self._undamaged(self._key(stage, identity)) is None:
             raise NotMadeError(stage)
@@ -337,14 +338,14 @@ class FindingStore(ArtifactStore):
             yield making
 
     @contextmanager
-    def unfinished(self, stage: str, identities: Sequence[Mapping[str, Any]]) -> Iterator[dict[int, Path]]:
+    def unfinished(self, stage: str, identities: Sequence[Identity]) -> Iterator[dict[int, Path]]:
         """See `ArtifactStore`."""
         if any(self._undamaged(self._key(stage, identity)) is None for identity in identities):
             raise NotMadeError(stage)
         yield {}
 
     @contextmanager
-    def sharing(self, stage: str, identity: Mapping[str, Any], part: str) -> Iterator[Path | None]:
+    def sharing(self, stage: str, identity: Identity, part: str) -> Iterator[Path | None]:
         """See `ArtifactStore`."""
         if self._undamaged(self._key(stage, identity)) is None:
             raise NotMadeError(stage)

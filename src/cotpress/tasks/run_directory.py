@@ -9,19 +9,20 @@ code, the input files), so that a repeated command can return them without loadi
 """
 
 import functools
-import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cotpress.answers.comparison import checker_fingerprint
+from cotpress.answers import package_versions
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, FidelityConfig, PipelineConfig, TrainConfig
 from cotpress.errors import ArtifactError, ConfigError, UnreadableError
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
+from cotpress.plugins import CHOICES, LOADED
 from cotpress.progress import duration
 from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, read_results, write_results
@@ -30,6 +31,7 @@ from cotpress.settings import input_paths
 from cotpress.store.artifacts import MANIFEST, ArtifactStore, fingerprint, plain, write_text_atomic
 from cotpress.store.paths import files_below, is_unreadable, safe_name, unreadable
 from cotpress.store.redaction import masked
+from cotpress.store.source import code_of, package_hash
 from cotpress.store.sweeps import Sweep, sweep_name
 from cotpress.store.tables import write_records
 from cotpress.tracking import Job
@@ -171,8 +173,8 @@ def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     the processor, and the tracker, which must receive the results too."""
     inputs = {str(path): _state(path, key) for key, _, path in _inputs(config)}
     return {
-        "code": _code(),
-        "checker": checker_fingerprint(),
+        "code": _code(config.plugins),
+        "packages": package_versions(),
         "inputs": inputs,
         "tracker": plain(config.tracker),
         "processor": _processor(config),
@@ -297,10 +299,10 @@ def _processor(config: TrainConfig | EvaluateConfig) -> dict[str, str] | None:
     return {"device": device.type, "auto_dtype": auto}
 
 
-def _code() -> str:
-    """Hash of this package, as changed code may give other results."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(p for p in package.rglob("*") if p.suffix in (".py", ".csv")):
-        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+def _code(plugins: Sequence[str]) -> dict[str, Any]:
+    """Hashes of this package and of all plugins, as changed code may give other results and other pages."""
+    modules = {*plugins, *LOADED, *(kind.__module__ for choices in CHOICES.values() for kind in choices.values())}
+    return {
+        "package": package_hash(),
+        "plugins": code_of(*(sys.modules[name] for name in modules if name in sys.modules)),
+    }

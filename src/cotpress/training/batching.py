@@ -3,7 +3,8 @@
 The order is a pure function of lengths and seed, so a resumed run continues with the same steps. The recipe determines
 the optimizer steps: `sequences_per_step` sequences in shuffled order. The hardware determines the micro-batches of a
 step: at most `tokens_per_batch` tokens each. A micro-batch is one packed row without padding, in which every sequence
-has the loss that it has alone, so another token budget changes rounding and the masks of dropout only.
+has the loss that it has alone, so another token budget changes rounding only; with dropout also its masks, and then
+it is part of the identity.
 
 Micro-batches go round-robin over the devices; a device without one gets a batch without targets, so that all make the
 same number of passes and the same collective calls.

@@ -130,7 +130,10 @@ class NextTokenModule(pl.LightningModule):
             return loss.detach()
 
         alone = num_workers == 1
-        losses, micros = accumulate(batch.batches, backward, optimizer.zero_grad, self._smaller, alone=alone)
+        fixed = "" if alone else "on one of several devices, which have to run the same batches"
+        if not fixed and any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in self.model.modules()):
+            fixed = "with dropout, whose random masks depend on the batches"
+        losses, micros = accumulate(batch.batches, backward, optimizer.zero_grad, self._smaller, fixed=fixed)
         norm = self._sharing.clip(self._trained, self._tune.max_grad_norm).to(losses[0].device)
         *by_micro, norm_value = torch.stack([*losses, norm.float()]).double().tolist()  # waits for the device, once
         self._require_finite(by_micro, norm_value, micros)
@@ -196,7 +199,7 @@ def accumulate(
     reset: Callable[[], None],
     smaller: SmallerBatches,
     *,
-    alone: bool,
+    fixed: str,
 ) -> tuple[list[torch.Tensor], list[MicroBatch]]:
     """Accumulate the gradients of an optimizer step; restart it with smaller micro-batches if they do not fit.
 
@@ -207,7 +210,7 @@ def accumulate(
         backward: Adds the gradients of a micro-batch and returns its detached loss.
         reset: Sets the gradients of the step to zero.
         smaller: Limit of the micro-batches; lowered when one does not fit.
-        alone: False if other processes take part in every micro-batch; then one that does not fit is an error.
+        fixed: Reason why the micro-batches cannot be split; then one that does not fit is an error. Empty for none.
 
     Returns:
         The losses of the micro-batches as they were run, and these.
@@ -222,10 +225,9 @@ def accumulate(
             if not is_out_of_memory(error):
                 raise
             lengths = parts[len(losses)].packed.lengths
-            if not alone:
+            if fixed and len(lengths) > 1:
                 raise MemoryLimitError(
-                    f"{smaller.what}: out of memory with {sum(lengths)} tokens at once on one of several devices, "
-                    f"which have to run the same batches. {MEMORY_FIX}"
+                    f"{smaller.what}: out of memory with {sum(lengths)} tokens at once {fixed}. {MEMORY_FIX}"
                 ) from error
             smaller.lower(sum(lengths), error, indivisible=len(lengths) == 1)
         losses.clear()

@@ -9,7 +9,7 @@ content of the files.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,20 @@ from cotpress.devices.launch import here, pick_device, report, run_on_devices
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import ADAPTER_CONFIG, check_adapter
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity, resolve_dtype, tokenizer_fingerprint
+from cotpress.modeling.loading import (
+    has_dropout,
+    load_model,
+    load_tokenizer,
+    model_identity,
+    resolve_dtype,
+    tokenizer_fingerprint,
+)
 from cotpress.modeling.sources import directory_sha256
 from cotpress.modeling.weights import ADAPTER, MODEL, MODEL_CONFIG, TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.records import COMPRESSED_FILE, VALUABLE_FILE, CompressedTrace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
+from cotpress.store.source import Identity, identified
 from cotpress.store.tables import read_records
 from cotpress.tracking import Tracker
 from cotpress.training.adapters import make_trainable, save_trained
@@ -113,8 +121,8 @@ def train_reference(
         rows = read_records(distilled.file(VALUABLE_FILE), ValuableTrace)[: config.limit]
         return reference_examples(rows, tokenizer, chat, job.max_tokens)
 
-    identity = {"limit": config.limit, "distilled": distilled.key, **chat.opening_identity()}
-    return _build(job, identity, examples, tracker)
+    upstream = {"limit": config.limit, "distilled": distilled.key, **chat.opening_identity()}
+    return _build(job, identified(upstream, train_reference), examples, tracker)
 
 
 def train_student(
@@ -138,12 +146,11 @@ def train_student(
         rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
         return student_examples(rows, chat, job.max_tokens)
 
-    return _build(job, {"compressed": compressed.key, **chat.opening_identity()}, examples, tracker)
+    upstream = {"compressed": compressed.key, **chat.opening_identity()}
+    return _build(job, identified(upstream, train_student), examples, tracker)
 
 
-def _build(
-    job: TrainingJob, upstream: Mapping[str, Any], examples: Callable[[], Examples], tracker: Tracker
-) -> Artifact:
+def _build(job: TrainingJob, upstream: Identity, examples: Callable[[], Examples], tracker: Tracker) -> Artifact:
     """Find or compute the artifact of a training; `upstream` is the part of its identity that the stages differ in."""
 
     def produce(workdir: Path) -> Summary:
@@ -153,14 +160,20 @@ def _build(
         return Summary(num_rows=len(made.kept), dropped=made.dropped, facts=dataclasses.asdict(fitted))
 
     device = pick_device(job.trainer)
-    identity = {
+    identity = Identity({
         "tune": {**plain(job.tune), "max_tokens": job.max_tokens},
         "model": model_identity(job.base, device, key=job.key),
         "chat": job.base.chat,
+        **({"tokens_per_batch": job.trainer.tokens_per_batch} if _draws_by_batch(job) else {}),
         **({"master": "float32"} if needs_masters(job.tune, resolve_dtype(job.base.dtype, device)) else {}),
         **upstream,
-    }
+    })  # fmt: skip
     return job.store.build(job.kind.stage, identity, produce)
+
+
+def _draws_by_batch(job: TrainingJob) -> bool:
+    """True if the training draws masks of dropout, which depend on the micro-batches."""
+    return (job.tune.method is Method.lora and job.tune.lora_dropout > 0) or has_dropout(job.base, job.store)
 
 
 def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) -> Artifact:
@@ -189,7 +202,8 @@ def saved_reference(folder: Path, *, base: ModelConfig, store: ArtifactStore) ->
                 link.symlink_to(file.resolve())
         return Summary(num_rows=0, facts={"kind": kind})
 
-    return store.build("reference", {"saved": kind, "content": directory_sha256(source)}, produce)
+    identity = identified({"saved": kind, "content": directory_sha256(source)}, saved_reference)
+    return store.build("reference", identity, produce)
 
 
 def find_saved(folder: Path) -> TrainedWeights:

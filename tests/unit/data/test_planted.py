@@ -174,8 +174,8 @@ def test_exhausted_family_is_skipped() -> None:
     assert counts["boxes"] < 3000 // len(TRAINING) < counts["belongings"]
 
 
-def test_text_is_unchanged_unless_the_version_is_raised() -> None:
+def test_same_settings_give_the_text_of_earlier_releases() -> None:
     text = "\n".join(f"{t.question}|{t.thinking}|{t.response}|{t.spans}" for t in make(200, difficulty=1))
     text += "\n".join(t.thinking for t in make(50, difficulty=3, redundancy=2.0))
     text += "\n".join(p.question for p in planted.problems(num_problems=64, families=[], difficulty=2, seed=1))
-    assert (planted.VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == (1, "c432699b6cb96541")
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "c432699b6cb96541"

@@ -233,7 +233,7 @@ def test_same_traces_from_another_checker_are_the_same_data(
 ) -> None:
     with openai_server(answering(number)) as server:
         first = traces(settings(server, questions), store, model=tiny)
-        monkeypatch.setattr("cotpress.data.self_written.checker_fingerprint", lambda: "another")
+        monkeypatch.setattr("cotpress.data.self_written.package_versions", lambda: {"sympy": "another"})
         second = traces(settings(server, questions), store, model=tiny)
         assert len(server.calls) == 10
     assert second.key == first.key

@@ -202,7 +202,6 @@ def test_copied_words_become_labels_of_training_traces(store: ArtifactStore) -> 
     facts = dict(artifact.facts)
     assert facts.pop("valuable_fraction") == round(30 / 59, 4)
     assert facts == {
-        "prompt_version": 1,
         "mean_variation_rate": 0.0,
         "mean_alignment_gap": 0.0,
         "kept_words": round(15 / 28, 4),

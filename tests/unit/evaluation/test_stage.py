@@ -10,7 +10,7 @@ import torch
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, GenerationError
-from cotpress.evaluation import judging
+from cotpress.evaluation import stage
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Answer, Protocol, protocol, sampling
 from cotpress.evaluation.stage import Candidate, evaluate
@@ -114,7 +114,7 @@ def test_killed_evaluation_resumes_with_the_missing_answers(store, problems, tmp
 
 def test_another_checker_judges_again_without_generating(store, problems, monkeypatch):
     before = _evaluate(store, problems)
-    monkeypatch.setattr(judging, "checker_fingerprint", lambda *_: "another")
+    monkeypatch.setattr(stage, "package_versions", lambda: {"sympy": "another"})
     _forbid_generation(monkeypatch)
     again = _evaluate(store, problems)
     assert again.key != before.key
@@ -461,6 +461,22 @@ def test_identity_has_the_model_of_a_server_but_not_its_address_or_speed(folder,
     assert _with_weights(folder, word_problems, store, elsewhere).key == first.key
     with pytest.raises(GenerationError, match="elsewhere"):
         _with_weights(folder, word_problems, store, replace(elsewhere, model="other", max_retries=0))
+
+
+def test_another_chat_template_gives_other_answers_of_a_server(folder, word_problems, tmp_path, monkeypatch):
+    store, load = ArtifactStore(tmp_path), stage.load_tokenizer
+
+    def templated(*arguments):
+        tokenizer = load(*arguments)
+        tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "student")
+        return tokenizer
+
+    with openai_server(ServedModel(folder)) as server:
+        first = _with_weights(folder, word_problems, store, _server(server))
+        monkeypatch.setattr(stage, "load_tokenizer", templated)
+        second = _with_weights(folder, word_problems, store, _server(server))
+        assert len(server.calls) == 2 * first.manifest["num_rows"]
+    assert second.key != first.key
 
 
 def test_tokens_are_counted_here_if_the_server_returns_no_token_ids(folder, word_problems, store, tmp_path, caplog):

@@ -11,6 +11,7 @@ from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.settings import check_settings
 from cotpress.store.artifacts import ArtifactStore
+from cotpress.store.source import code_of
 from support.generation import requests
 
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="tiny", context_tokens=64)
@@ -97,10 +98,13 @@ def test_settings_choose_the_backend(store):
 
 def test_identity_has_the_model_and_the_sampling_only():
     served = ServerGenerationConfig(base_url="http://localhost:1/v1", model="m", api_key_env="X", seed=3)
-    assert generation_identity(served, TINY, CPU) == {"model": {"served": "m", "version": 2}, "sampling": Sampling()}
+    assert generation_identity(served, TINY, CPU) == {
+        "model": {"served": "m", "code": code_of(ServerBackend)},
+        "sampling": Sampling(),
+    }
     own = generation_identity(TransformersGenerationConfig(temperature=0.5, seed=3), TINY, CPU)
     assert own["sampling"] == Sampling(temperature=0.5, seed=3)
-    assert "tiny" in own["model"]
+    assert own["model"]["source"]["model"] == "tiny"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotpress.records import RankedTrace, Span, Trace, num_to_keep
+from cotpress.modeling.selection import RankedTrace, num_to_keep
+from cotpress.records import Span, Trace
 from cotpress.report.page import json_in_html
 from cotpress.report.results import Sources, collect
 from cotpress.report.token_kinds import TokenKind, token_kinds

@@ -38,7 +38,7 @@ def test_identity_names_the_opening_only_where_the_chat_template_writes_it(
 
     load, config = module.load_tokenizer, replace(CONFIG, template=template)
     before = identity_of(config, models_of(base, trainer, store))
-    assert before.keys() == {"model", "reference", "chat", "context_tokens"}
+    assert before.keys() == {"model", "reference", "chat", "context_tokens", "models"}
     monkeypatch.setattr(module, "load_tokenizer", opens)
     assert identity_of(config, models_of(base, trainer, store)) == before | more
 

@@ -40,6 +40,21 @@ def _write(text: str, calls: list[int] | None = None):
     return produce
 
 
+def test_log_names_the_modules_by_which_an_artifact_is_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, code = ArtifactStore(tmp_path), {f"cotpress.m{i}": "0" for i in range(6)}
+    caplog.set_level(logging.INFO)
+    store.build("data", {"seed": 1, "code": code}, _write("x"))
+    assert "changed" not in caplog.text
+    store.build("data", {"seed": 2, "code": code | {"cotpress.m1": "1"}}, _write("x"))
+    assert "changed" not in caplog.text  # other settings
+    store.build("data", {"seed": 1, "code": code | {"cotpress.m1": "1"}}, _write("x"))
+    assert ", as cotpress.m1 changed after data/" in caplog.text
+    store.build("data", {"seed": 1, "code": dict.fromkeys(code, "2")}, _write("x"))
+    assert "cotpress.m0, cotpress.m1, cotpress.m2 and 3 other modules changed after" in caplog.text
+
+
 def test_artifact_is_computed_once_and_found_again(tmp_path: Path) -> None:
     calls: list[int] = []
     store = ArtifactStore(tmp_path)

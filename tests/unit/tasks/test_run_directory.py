@@ -1,3 +1,4 @@
+import importlib
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cotpress.generation.config import ServerGenerationConfig, TransformersGener
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.report.results import RunResults, StageRecord, write_results
 from cotpress.settings import input_paths
+from cotpress.store import source
 from cotpress.store.sweeps import Sweep, read_sweep, write_plan
 from cotpress.tasks.evaluate import adapter_name, given_name
 from cotpress.tasks.run_directory import (
@@ -107,11 +109,28 @@ def test_finished_run_is_reused_until_a_dependency_changes(tmp_path: Path, monke
     assert find_finished(config) is None
     manifest.with_name("gone").rename(manifest)
     assert find_finished(config) == (0.5, run_dir)
-    monkeypatch.setattr("cotpress.tasks.run_directory._code", lambda: "other code")
+    monkeypatch.setattr("cotpress.tasks.run_directory.package_hash", lambda: "other code")
     assert find_finished(config) is None
     monkeypatch.undo()
     (adapter / "weights").write_text("22")
     assert find_finished(config) is None
+
+
+def test_finished_run_is_not_reused_after_an_edit_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config, plugin = _config(tmp_path), tmp_path / "plugin_of_a_run.py"
+    config.plugins = ["plugin_of_a_run"]
+    run_dir = run_directory(config)
+    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    found = []
+    for text in ("x = 1", "x = 1  # a comment", "x = 2"):
+        plugin.write_text(text)
+        importlib.invalidate_caches()
+        importlib.import_module("plugin_of_a_run")
+        monkeypatch.setattr(source, "_sources", source.Sources(source._sources.package))  # a new process
+        found.append(find_finished(config) is not None)
+        note_finished(run_dir, 0.5, circumstances(config))
+    assert found == [False, True, False]
 
 
 @pytest.mark.parametrize(("device", "bfloat16"), [("cuda", True), ("cuda", False), ("cpu", True)])

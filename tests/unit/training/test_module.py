@@ -169,7 +169,7 @@ def test_step_that_does_not_fit_is_restarted_and_has_the_same_gradient(model, ex
     expected = _gradients(model)
     model.zero_grad()
     with caplog.at_level("WARNING"):
-        losses, parts = accumulate(batches, backward, model.zero_grad, SmallerBatches("sft: train"), alone=True)
+        losses, parts = accumulate(batches, backward, model.zero_grad, SmallerBatches("sft: train"), fixed="")
     assert float(sum(losses)) == pytest.approx(whole.item(), rel=1e-5)
     assert len(losses) == len(parts)
     for name, gradient in _gradients(model).items():
@@ -204,6 +204,19 @@ def test_training_with_too_little_memory_equals_the_one_with_enough(
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+def test_batch_that_does_not_fit_is_not_split_where_dropout_draws_by_batch(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    def limited(module, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LossOfModel, "forward", limited)
+    tune.lora_dropout = 0.1
+    model = make_trainable(load_model(tiny_config, store), tune)
+    with pytest.raises(MemoryLimitError, match=r"with dropout, .* Fix: a lower trainer\.tokens_per_batch"):
+        fit(model, SftModule, examples, tune, workdir=tmp_path, trainer=hardware, log_metrics=tracker.log)
+
+
 def _full(_):
     raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
@@ -211,9 +224,15 @@ def _full(_):
 def test_sequence_that_does_not_fit_alone_is_an_error_that_names_the_setting(examples):
     batches = [collate(examples.kept[:4])]
     with pytest.raises(MemoryLimitError, match=r"sft: train: .*single text of \d+ tokens.*trainer\.tokens_per_batch"):
-        accumulate(batches, _full, lambda: None, SmallerBatches("sft: train"), alone=True)
+        accumulate(batches, _full, lambda: None, SmallerBatches("sft: train"), fixed="")
 
 
 def test_one_of_several_devices_does_not_split_its_batches(examples):
     with pytest.raises(MemoryLimitError, match=r"one of several devices.*trainer\.tokens_per_batch"):
-        accumulate([collate(examples.kept[:4])], _full, lambda: None, SmallerBatches("sft: train"), alone=False)
+        accumulate(
+            [collate(examples.kept[:4])],
+            _full,
+            lambda: None,
+            SmallerBatches("sft: train"),
+            fixed="on one of several devices",
+        )

@@ -9,12 +9,13 @@ import torch
 
 from cotpress.errors import ConfigError, ModelError, TrainingError
 from cotpress.modeling.config import Dtype, ModelSource
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
+from cotpress.modeling.loading import has_dropout, load_model, load_tokenizer, model_identity
 from cotpress.modeling.tiny import tiny_model
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
-from cotpress.store.artifacts import ArtifactStore, Summary, plain
+from cotpress.store.artifacts import ArtifactStore, Summary, fingerprint, plain
+from cotpress.store.source import code_of
 from cotpress.store.tables import read_records, write_records
 from cotpress.training.batching import reference_examples, student_examples
 from cotpress.training.config import Method, ReferenceConfig, SftConfig
@@ -54,8 +55,31 @@ def test_student_trains_on_the_train_split_and_its_adapter_loads_with_peft(
 def test_hardware_does_not_change_the_identity(tiny_config, store, compressed, tune, hardware, tracker):
     arguments = {"model": tiny_config, "compressed": compressed, "tracker": tracker, "store": store}
     first = train_student(SftConfig(tune=tune), trainer=hardware, **arguments)
-    hardware.tokens_per_batch, hardware.num_threads = 64, 2
+    hardware.num_threads = 2
     assert train_student(SftConfig(tune=tune), trainer=hardware, **arguments).key == first.key
+
+
+@pytest.mark.parametrize(("dropout", "same"), [(0.0, True), (0.1, False)])
+def test_batch_is_part_of_the_identity_only_where_dropout_draws_by_batch(
+    tiny_config, store, compressed, tune, hardware, tracker, monkeypatch, dropout, same
+):
+    built, tune.lora_dropout = [], dropout
+    base = dataclasses.replace(tiny_config, source=ModelSource.hub, path=str(tiny_model(store).path))
+    monkeypatch.setattr(ArtifactStore, "build", lambda _, stage, identity, produce: built.append(fingerprint(identity)))
+    for hardware.tokens_per_batch in (64, 4096):
+        train_student(
+            SftConfig(tune=tune), model=base, compressed=compressed, trainer=hardware, tracker=tracker, store=store
+        )
+    assert (built[0] == built[1]) is same
+
+
+def test_batch_is_part_of_the_identity_where_the_model_has_dropout_of_its_own(tiny_config, store, tmp_path):
+    folder = shutil.copytree(tiny_model(store).path, tmp_path / "model")
+    base = dataclasses.replace(tiny_config, source=ModelSource.hub, path=str(folder))
+    assert not has_dropout(base, store)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "resid_pdrop": 0.1}))
+    assert has_dropout(base, store)
 
 
 def test_validation_does_not_change_the_identity(tiny_config, store, compressed, tune, hardware, tracker):
@@ -89,7 +113,10 @@ def test_identity_names_master_weights_only_where_they_are_trained(
         "model": model_identity(base),
         "chat": base.chat,
         "compressed": compressed.key,
+        "code": code_of(train_student),
     }
+    if method is Method.lora:  # with dropout
+        expected["tokens_per_batch"] = hardware.tokens_per_batch
     assert built == [("sft", expected | more)]
 
 

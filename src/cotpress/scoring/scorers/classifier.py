@@ -32,6 +32,7 @@ from cotpress.records import VALUABLE_FILE, ValuableTrace
 from cotpress.scoring.reader import padded_batches
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.source import Identity, identified
 from cotpress.store.tables import read_records
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
     return Classifier(model, without_limits(tokenizer), config.window_tokens)
 
 
-def classifier_identity(config: TokenskipConfig, distilled: Artifact | None) -> dict[str, Any]:
+def classifier_identity(config: TokenskipConfig, distilled: Artifact | None) -> Identity:
     """Everything that determines the classifier: the files of a published one, or all that its training depends on.
 
     Raises:
@@ -176,14 +177,14 @@ def classifier_identity(config: TokenskipConfig, distilled: Artifact | None) -> 
     """
     encoder = encoder_identity(config.path)
     if not config.train:
-        return {"published": encoder}
+        return identified({"published": encoder}, load_classifier)
     if distilled is None:
         raise DataError(
             "scorer.train=true trains the classifier on the distilled labels, and there are none. "
             "Fix: run with the distill stage, or give a published classifier: scorer.train=false scorer.path=HUB_ID"
         )
     training = {name: value for name, value in config.identity().items() if name not in ("name", "path", "train")}
-    return {"encoder": encoder, "distilled": distilled.key, **training}
+    return identified({"encoder": encoder, "distilled": distilled.key, **training}, _train)
 
 
 def build_classifier(

@@ -201,7 +201,9 @@ def decision_job(
         ModelError: A model cannot be found.
     """
     from cotpress.scoring.job import ChunkJob
+    from cotpress.scoring.models import Models as AllModels
     from cotpress.scoring.table import model_to_read
+    from cotpress.store.source import identified
 
     settings = llmlingua_settings(config)
     models = models.reading_with(model_to_read(settings, models.config))
@@ -215,7 +217,8 @@ def decision_job(
         "context_tokens": models.config.context_tokens,
     }
     make = partial(LlmlinguaCompat, settings, models, ratio, iterative_size)
-    return ChunkJob("decide", settings.name, identity, make, traces, models.trainer, models.store)
+    own = identified(identity, ChunkJob, LlmlinguaCompat, AllModels)
+    return ChunkJob("decide", settings.name, own, make, traces, models.trainer, models.store)
 
 
 class LlmlinguaCompat(TokenScorer[Settings]):
