@@ -31,7 +31,7 @@ from cotpress.records import (
 )
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import identified
-from cotpress.store.tables import read_records, write_records
+from cotpress.store.tables import read_records, training_traces, write_records
 from cotpress.tracking import Table
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class _Source:
 
 
 def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
-    train = [t for t in read_records(source.traces.file(TRACES_FILE), Trace) if t.split == "train"]
+    train = training_traces(source.traces.file(TRACES_FILE))
     dropped: Counter[str] = Counter()
     rows: list[CompressedTrace] = []
     ranked: list[RankedTrace] = []

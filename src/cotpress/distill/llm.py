@@ -47,7 +47,7 @@ from cotpress.modeling.segments import step_ranges
 from cotpress.records import TRACES_FILE, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import identified
-from cotpress.store.tables import read_records, write_records
+from cotpress.store.tables import read_records, training_traces, write_records
 
 Extracted: TypeAlias = tuple[Mapping[str, Ranges], Summary]
 """Valuable part of each trace by its id, and the number of traces without one by reason."""
@@ -77,11 +77,6 @@ class Extraction:
     finish_reason: str
 
 
-def training_traces(traces: Artifact) -> list[Trace]:
-    """The traces of a data artifact that are not held out."""
-    return [trace for trace in read_records(traces.file(TRACES_FILE), Trace) if trace.split == "train"]
-
-
 def extract(
     config: LlmDistillConfig, traces: Artifact, model: ModelConfig, trainer: TrainerConfig, store: ArtifactStore
 ) -> Artifact:
@@ -104,7 +99,7 @@ def extract(
     }
 
     def produce(folder: Path) -> Summary:
-        rows = training_traces(traces)
+        rows = training_traces(traces.file(TRACES_FILE))
         chunks = {
             f"{trace.id}/{start}": (trace, start, end)
             for trace in rows

@@ -27,14 +27,14 @@ import regex
 from cotpress.devices.config import TrainerConfig
 from cotpress.distill.alignment import THOUSANDS, Ranges, merged
 from cotpress.distill.config import DistillConfig, Extractor, LlmDistillConfig
-from cotpress.distill.llm import Extracted, aligned, extract, training_traces
+from cotpress.distill.llm import Extracted, aligned, extract
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.segments import UNSPACED, step_ranges
-from cotpress.records import VALUABLE_FILE, Trace, ValuableTrace
+from cotpress.records import TRACES_FILE, VALUABLE_FILE, Trace, ValuableTrace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import Root, identified
-from cotpress.store.tables import write_records
+from cotpress.store.tables import training_traces, write_records
 
 
 def distill(
@@ -72,7 +72,7 @@ def distill(
             raise ConfigError("distill.extractor=llm has settings of its own. Fix: distill=llm or distill=llm_server")
 
     def produce(folder: Path) -> Summary:
-        training = training_traces(traces)
+        training = training_traces(traces.file(TRACES_FILE))
         check_usable(config.extractor, training)
         ranges, summary = extractor(training)
         rows = [

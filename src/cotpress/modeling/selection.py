@@ -15,6 +15,8 @@ Limit on consecutive deletions: the groups are deleted one by one from the end o
 would make a run of deleted tokens longer than the limit is held instead. So no cut of the order exceeds the limit.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +115,7 @@ class _Groups:
     held: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, of_token: NDArray[np.int64], scores: NDArray[np.floating[Any]], held: NDArray[np.bool_]) -> "_Groups":
+    def of(cls, of_token: NDArray[np.int64], scores: NDArray[np.floating[Any]], held: NDArray[np.bool_]) -> _Groups:
         sizes = np.bincount(of_token)
         means = np.bincount(of_token, weights=scores) / sizes
         return cls(np.cumsum(sizes) - sizes, sizes, means, np.bincount(of_token, weights=held) > 0)

@@ -25,7 +25,7 @@ from cotpress.report.figure import SOFT, Picture, style
 from cotpress.report.results import Run, Sources, StageRecord
 from cotpress.report.token_kinds import TokenKind, token_kinds
 from cotpress.store.artifacts import Artifact
-from cotpress.store.tables import read_records
+from cotpress.store.tables import read_records, training_traces
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,7 +142,7 @@ def _data(orders: Sequence[Sequence[_Source]], limit: int) -> ViewedData:
         ratios = sorted({ratio for member in members for ratio in member.identity["plan"]["ratios"]})
         rankers.append(Ranker(label=label + number, ratios=tuple(ratios), rows=rows))
     first, results = orders[0][0], orders[0][0].run.results
-    train = [t for t in read_records(first.traces.file(TRACES_FILE), Trace) if t.split == "train"]
+    train = training_traces(first.traces.file(TRACES_FILE))
     return ViewedData(
         label=f"{results.essentials.get('data', 'traces')} in tokens of {results.model}",
         traces=tuple([t for t in train if any(t.id in r.rows for r in rankers)][:limit]),

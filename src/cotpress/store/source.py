@@ -47,6 +47,7 @@ UNFOLLOWED = {
     "cotpress.store.source": "this module",
     "cotpress.modeling.foreign": "refuses folders and changes none",
     "cotpress.modeling.hub": "messages",
+    "cotpress.terminal": "shows texts",
     "cotpress.modeling.tiny": "the identity of a model names its content",
 }
 """Modules and packages whose change changes no result, or changes another part of the identity. Modules named `config`
@@ -134,8 +135,7 @@ class Sources:
             if name in counted or (module := self._module(name)) is None:
                 continue
             counted[name], imports = module
-            users = {root.partition(".")[0] for root in roots}
-            pending += (other for other in imports if _is_followed(name, other, users))
+            pending += (other for other in imports if _uses(name, other, roots))
         return dict(sorted(counted.items()))
 
     def _read(self, name: str) -> tuple[str, frozenset[str]] | None:
@@ -220,15 +220,23 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
                 pending += ast.iter_child_nodes(other)
 
 
-def _is_followed(user: str, name: str, users: Iterable[str]) -> bool:
+def _uses(user: str, name: str, roots: Iterable[str]) -> bool:
     """Return True if the import of `name` by `user` counts."""
-    if not _is_own(name):
-        top = name.partition(".")[0]
-        return not _is_own(user) and (top in users or not _is_installed(top))
+    if _is_own(name):
+        return is_followed(name) and _above(name).isdisjoint(CHOICES.get(user, ()))
+    top = name.partition(".")[0]
+    return not _is_own(user) and (top in {root.partition(".")[0] for root in roots} or not _is_installed(top))
+
+
+def is_followed(name: str) -> bool:
+    """Return True for a module of this package that counts where it is imported."""
+    return "config" not in name.split(".")[-2:] and _above(name).isdisjoint(UNFOLLOWED)
+
+
+def _above(name: str) -> set[str]:
+    """The name of a module and of the packages around it."""
     parts = name.split(".")
-    above = {".".join(parts[: n + 1]) for n in range(len(parts))}
-    settings = parts[-1] == "config" or (len(parts) > 1 and parts[-2] == "config")
-    return not settings and above.isdisjoint(UNFOLLOWED) and above.isdisjoint(CHOICES.get(user, ()))
+    return {".".join(parts[: n + 1]) for n in range(len(parts))}
 
 
 def _is_own(module: str) -> bool:

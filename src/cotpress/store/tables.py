@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cotpress.errors import ArtifactError
-from cotpress.records import Span
+from cotpress.records import Span, Trace
 from cotpress.store.artifacts import replaced
 from cotpress.store.paths import is_unreadable, unreadable
 
@@ -100,6 +100,11 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
             raise ArtifactError(f"'{path}' has columns {table.schema.names}, expected {schema(record).names}")
         records.extend(from_table(table, record))
     return records
+
+
+def training_traces(path: Path) -> list[Trace]:
+    """Read the traces of a file that are not held out; exceptions as `read_records`."""
+    return [trace for trace in read_records(path, Trace) if trace.split == "train"]
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

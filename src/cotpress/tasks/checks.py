@@ -24,7 +24,6 @@ from cotpress.data.truth import find_truth, truth
 from cotpress.devices.config import offload_error
 from cotpress.devices.launch import num_local_devices, pick_device
 from cotpress.distill.config import Extractor, LlmDistillConfig
-from cotpress.distill.llm import training_traces
 from cotpress.distill.stage import check_usable
 from cotpress.errors import ArtifactError, ConfigError, CotpressError, GenerationError, raise_together
 from cotpress.evaluation.summary import token_counter
@@ -44,7 +43,7 @@ from cotpress.scoring.table import check_model
 from cotpress.store.artifacts import Artifact, ArtifactStore, Making
 from cotpress.store.paths import require_writable
 from cotpress.store.source import Identity
-from cotpress.store.tables import read_records
+from cotpress.store.tables import read_records, training_traces
 from cotpress.tasks.evaluate import examinees as given_examinees
 from cotpress.tasks.flow import Export, Flow, Scoring
 from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
@@ -236,7 +235,9 @@ def data(config: Config) -> Problems:
         yield from _tried(truth, config.truth, store)
     written = isinstance(config.labelled or config.data, SelfWrittenDataConfig)
     if config.needs_labels and not found and not written:
-        yield from _tried(check_usable, config.distill.extractor, training_traces(flow.labelled_traces))
+        yield from _tried(
+            check_usable, config.distill.extractor, training_traces(flow.labelled_traces.file(TRACES_FILE))
+        )
 
 
 def _data_of(config: ScoringPipelineConfig) -> dict[str, DataConfig]:
