@@ -76,9 +76,7 @@ def test_every_module_that_runs_in_a_stage_is_part_of_its_identity(settings: lis
     with watched(missed):
         train(config, tmp_path)
     assert missed.keys() >= {"data", "benchmark", "sft", "answer", "evaluate"}
-    missed["answer"].discard(
-        "cotpress.modeling.packing"
-    )  # its attention passes single texts on to that of transformers
+    missed["answer"].discard("cotpress.modeling.packing")  # its attention passes single texts on unchanged
     assert {stage: modules for stage, modules in missed.items() if modules} == {}
 
 
