@@ -113,7 +113,7 @@ def check_settings(settings: Any, key: str = "") -> None:
         ConfigError: Names the key, its value and what is allowed; of several values, all of them.
         CotpressError: Another error of a `validate`, if it is the only problem.
     """
-    raise_together(list(_problems(settings, None, key)))
+    raise_together(list(_problems_inside(settings, key)))
 
 
 def _problems(value: Any, hint: Any, key: str, null: str = "") -> Iterator[CotpressError]:
