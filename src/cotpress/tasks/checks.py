@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,12 +26,11 @@ from cotpress.devices.config import offload_error
 from cotpress.devices.launch import num_local_devices, pick_device
 from cotpress.distill.config import Extractor, LlmDistillConfig
 from cotpress.distill.stage import check_usable
-from cotpress.errors import ArtifactError, ConfigError, CotpressError, GenerationError, raise_together
+from cotpress.errors import ArtifactError, ConfigError, CotpressError, GenerationError, ModelError, raise_together
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig, ModelSource
-from cotpress.modeling.foreign import reading
 from cotpress.modeling.loading import check_attention, load_tokenizer, model_identity
 from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, require_weights
 from cotpress.planning.measure import empty_model
@@ -115,9 +115,9 @@ def folders(config: Config) -> Problems:
     """Folders that are written."""
     yield from _tried(require_writable, Path(config.output_root), "output_root")
     if isinstance(config, CompressConfig):
-        output = export_path(config)
-        yield from _tried(require_writable, output, "output")
-        yield from _tried(check_folder, output, config.export, export_settings(config))
+        if config.output is not None:
+            yield from _tried(require_writable, Path(config.output), "output")
+        yield from _tried(check_folder, export_path(config), config.export, export_settings(config))
 
 
 def devices(config: Config) -> Problems:
@@ -184,8 +184,10 @@ def models(config: Config, missing: str | None) -> Problems:
 
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:
     tokenizer = load_tokenizer(model, store, key=key)
-    with reading(f"{key}: '{model.path}': no prompt can be made with its chat template"):
+    try:
         ChatFormat(tokenizer, model.chat).check()
+    except ModelError as error:
+        raise ModelError(f"{key}: {error}") from error
 
 
 def _encoders(scorer: ScorerConfig, key: str) -> Iterator[tuple[str, str]]:
@@ -241,8 +243,10 @@ def data(config: Config) -> Problems:
 
 
 def _data_of(config: ScoringPipelineConfig) -> dict[str, DataConfig]:
-    """The settings of traces by their group."""
-    return {"data": config.data} | ({} if config.labelled is None else {"labelled": config.labelled})
+    """The settings of traces by their group; an export has all rows."""
+    is_export = isinstance(config, CompressConfig)
+    data = replace(config.data, validation_fraction=0.0) if is_export else config.data
+    return {"data": data} | ({} if config.labelled is None else {"labelled": config.labelled})
 
 
 def _read(config: DataConfig, store: ArtifactStore, group: str) -> Artifact:

@@ -51,7 +51,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
         write_manifest(path, settings, about)
     if config.export is not ExportFormat.parquet:
         warn_of_template(max(rows, key=lambda row: row.num_kept_tokens), config.model.chat, flow.tokenizer)
-    print_lines(_shown(about, path))
+    print_lines(*_shown(about, path))
     return None, output
 
 
@@ -78,7 +78,7 @@ def _account(
     }
 
 
-def _shown(about: Mapping[str, Any], path: Path) -> str:
+def _shown(about: Mapping[str, Any], path: Path) -> list[str]:
     """Lines about a finished export for the terminal."""
     parts: Sequence[Portion] = about["ratios"]
     kept, total = sum(part.num_kept_tokens for part in parts), sum(part.num_tokens for part in parts)
@@ -94,4 +94,4 @@ def _shown(about: Mapping[str, Any], path: Path) -> str:
         lines.append(f"left out: {reasons}")
     if num := about["num_empty_responses"]:
         lines.append(f"empty responses: {num} of {about['num_rows']} rows end after the thinking")
-    return "\n".join(lines)
+    return lines

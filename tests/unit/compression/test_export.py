@@ -115,7 +115,7 @@ def test_template_that_removes_the_thinking_gives_a_warning(
     tokenizer = load_tokenizer(TINY, store)
     with caplog.at_level(logging.WARNING):
         warn_of_template(ROWS[0], CHAT, tokenizer)
-        assert not caplog.records
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
         tokenizer.chat_template = (
             "{% for m in messages %}{% set c = m['content'] %}"
             "{% if '</t>' in c %}{% set c = c.split('</t>')[-1] %}{% endif %}{{ c }}{% endfor %}"

@@ -229,7 +229,7 @@ def test_prompt_around_the_questions_is_not_compared(store: ArtifactStore) -> No
 def test_split_of_a_source_stays(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DataConfig(name="own", validation_fraction=0.5)
     rows = [trace("q", str(i), split="validation" if i == 7 else "train") for i in range(10)]
-    monkeypatch.setattr(stage, "SOURCES", {DataConfig: lambda _: Source({"source": "own"}, lambda: rows)})
+    monkeypatch.setattr(stage, "SOURCES", {DataConfig: lambda _: Source({"source": "own"}, [], lambda: rows)})
     artifact = stage.traces(config, store)
     assert [t.id for t in read_records(artifact.file(TRACES_FILE), Trace) if t.split == "validation"] == ["7"]
     assert (artifact.facts["train"], artifact.facts["validation"]) == (9, 1)

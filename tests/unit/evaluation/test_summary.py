@@ -130,7 +130,7 @@ def test_reference_tokens_are_counted_and_averaged() -> None:
 
 @pytest.mark.parametrize("name", ["no/such/folder", "/nowhere"])
 def test_reference_tokenizer_that_is_not_there_names_the_setting(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"evaluation.reference_tokenizer: got '{name}'.*Fix"):
+    with pytest.raises(ConfigError, match=rf"evaluation.reference_tokenizer: the folder '{name}' does not exist.*Fix"):
         token_counter(name)
 
 

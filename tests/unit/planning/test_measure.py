@@ -150,7 +150,7 @@ def test_writing_takes_the_memory_of_a_real_run(small: Make, tmp_path: Path) -> 
 
     config, rows = small(), 6
     model = real_model(config).eval()
-    tokenizer = SimpleNamespace(eos_token_id=None, decode=lambda *_, **__: "")
+    tokenizer = SimpleNamespace(eos_token_id=10**6, decode=lambda *_, **__: "")
     model.generation_config.eos_token_id = None
     with LiveMemory() as memory:
         memory.note([*model.parameters(), *model.buffers()])

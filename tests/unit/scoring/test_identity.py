@@ -65,19 +65,19 @@ def made_before(name: str, digest: str = 16 * "0") -> Artifact:
 def flow_of(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Flow]]:
     """The wiring of a command, its data, labels and reference model made before, its models known by their names."""
 
-    def named(config: ModelConfig, *_: object) -> dict[str, str]:
+    def named(config: ModelConfig, *_: object, key: str = "") -> dict[str, str]:
         return {"model": config.name, "dtype": config.dtype.value}
 
     monkeypatch.setattr(models, "model_identity", named)
 
-    def tokens_of(config: ModelConfig, _: object) -> Any:
+    def tokens_of(config: ModelConfig, _: object, key: str = "") -> Any:
         renamed = copy(tokenizer)
         renamed.name_or_path = config.name
         return renamed
 
     monkeypatch.setattr(models, "load_tokenizer", tokens_of)
     monkeypatch.setattr(models, "tokenizer_fingerprint", lambda tokenizer: tokenizer.name_or_path)
-    monkeypatch.setattr(classifier, "encoder_identity", lambda path: {"hub": path, "commit": "abc"})
+    monkeypatch.setattr(classifier, "encoder_identity", lambda path, key="": {"hub": path, "commit": "abc"})
     monkeypatch.setattr(stage, "_may_be_longer", lambda *_: False)
     tracker = Tracker(tmp_path)
 

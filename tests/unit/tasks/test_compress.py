@@ -15,6 +15,7 @@ from cotpress.errors import ConfigError
 from cotpress.records import CompressedTrace, Trace
 from cotpress.store.tables import read_records
 from cotpress.tasks import compress as task
+from cotpress.tasks.checks import check
 from cotpress.tasks.flow import Export
 from cotpress.tracking import Tracker
 from support.commands import ROOT
@@ -55,7 +56,13 @@ def _config(folder: Path, *overrides: str) -> CompressConfig:
 def run(tmp_path: Path) -> Run:
     """Export `rows.jsonl` in the test's folder and return the folder of the export."""
     _write(tmp_path / "rows.jsonl", [_row(i) for i in range(NUM_ROWS)])
-    return lambda *overrides: task.compress(_config(tmp_path, *overrides), tmp_path)[1]
+
+    def run(*overrides: str) -> Path:
+        config = _config(tmp_path, *overrides)
+        check(config)
+        return task.compress(config, tmp_path)[1]
+
+    return run
 
 
 def _manifest(output: Path) -> dict[str, Any]:
@@ -203,7 +210,7 @@ def test_a_file_of_an_unfinished_export_in_another_format_is_refused(run: Run, t
 def test_temporary_files_of_killed_exports_are_removed_and_others_stay(run: Run, tmp_path: Path) -> None:
     killed = [
         f".{name}.{end}.tmp"
-        for end in ("4711", "00ff00ff00ff00ff")
+        for end in ("0123456789abcdef", "00ff00ff00ff00ff")
         for name in (*exporting.FILES.values(), "manifest.json", "dataset_info.json")
     ]
     own = ["mine.tmp", ".mine.json.4711.tmp", ".compressed.trl.jsonl.tmp", "notes.md"]

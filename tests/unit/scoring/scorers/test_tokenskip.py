@@ -89,7 +89,7 @@ def test_published_classifier_needs_no_labels(classifier, tokenskip_config, stor
     classifier.model.save_pretrained(tmp_path)
     classifier.tokenizer.save_pretrained(tmp_path)
     published = replace(tokenskip_config, path=str(tmp_path), train=False)
-    assert list(classifier_identity(published, None)) == ["published"]
+    assert list(classifier_identity(published, None)) == ["published", "code"]
     loaded = build_classifier(published, None, store, CPU)
     tokens = [loaded.encode(traces[0].thinking)]
     np.testing.assert_array_equal(
