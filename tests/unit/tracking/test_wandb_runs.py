@@ -251,7 +251,7 @@ LOGINS = {
     "netrc of another server": ("netrc", f"machine my.host:8080 login user password {KEY}\n",
                                 {"NETRC": "netrc", "WANDB_BASE_URL": "http://my.host:8080"}),
     "settings of the user": ("config/settings", f"[default]\napi_key = {KEY}\n", {"WANDB_CONFIG_DIR": "config"}),
-    "settings of the folder": ("wandb/settings", f"[default]\napi_key = {KEY}\n", {"WANDB_DIR": ""}),
+    "settings of the folder": ("wandb/settings", f"[default]\napi_key = {KEY}\n", {}),
     "token file": ("token", "x.y.z", {"WANDB_IDENTITY_TOKEN_FILE": "token"}),
 }  # fmt: skip
 
@@ -259,6 +259,7 @@ LOGINS = {
 @pytest.mark.parametrize("login", LOGINS)
 def test_a_login_is_found_where_wandb_finds_it(login: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert wandb_mode() == "offline"
+    monkeypatch.chdir(tmp_path)
     file, text, variables = LOGINS[login]
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(text)
