@@ -92,7 +92,7 @@ FLOWS = (
         "compress.py",
         (*TINY, *COMPRESS, "scorer=tokenskip", "scorer.path=ENCODER", "scorer.window_tokens=30",
          "scorer.trained_layers=null"),
-        ("score", "classifier"),
+        ("classifier", "score"),  # trained inside of the stage score, so a kill of that may come after it
     ),
     Flow(
         "fsdp2",
