@@ -142,7 +142,8 @@ def _boxes(text: str) -> list[Statement]:
     """Complete boxes with a content, the outer one of nested boxes; boxes side by side are one statement."""
     boxes: list[Statement] = []
     opened: list[re.Match[str]] = []
-    for brace in _BRACE.finditer(text):
+    before_boxes = re.split(r"\\(?:boxed|fbox)", text, maxsplit=1)[0]
+    for brace in _BRACE.finditer(text, len(before_boxes)):
         if brace[0].endswith("{") and brace[0] != r"\{":
             opened.append(brace)
             continue
