@@ -24,6 +24,7 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"\\(?:left|right|displaystyle|!)(?![A-Za-z])|\*\*", ""), (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
     (r"(?<!\\)\$\$?(?! )([^$]+?)(?<! )\$\$?(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]", r" \1\2\3 "),  # formula, not dollars
     (r"\\(?:text|math|mbox)(?:rm|bf|it|sf|tt|normal)?\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),
+    (r"\\frac ?\{ ?([A-Za-z]+) \} ?\{ ?([A-Za-z]+) ?(\^?\d?) ?\}", r" \1/\2\3"),  # words, which `\text` marked
     (r"(?:\bUS ?)?\\?\$", " dollars "), (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~|\s+", " "),
     (r"\{,\}", ","), (r"\\% ?", "%"), (r" +\^", "^"), (r"\\Omega(?![A-Za-z])", " ohm "),
     (r"\^ ?\{? ?\\circ(?![A-Za-z]) ?\}?|\\degree(?![A-Za-z])", " degrees "),
