@@ -109,6 +109,8 @@ def _close(a: Fraction, b: Fraction) -> bool:
 
 
 def _same_formula(gold: Quantity, predicted: Quantity) -> bool:
+    if gold.value is not None and re.fullmatch(r"-?\d+,\d+", predicted.formula):  # a decimal comma: no list is a number
+        return _same_quantity(gold, read(predicted.formula.replace(",", ".")))
     texts = [_TEXT.search(re.sub(r"\\(?:begin|end) ?\{\w+\}", "", side.formula)) for side in (gold, predicted)]
     if any(texts):
         return all(texts) and not gold.unit + predicted.unit and _words(gold.formula) == _words(predicted.formula)

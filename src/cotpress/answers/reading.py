@@ -26,7 +26,7 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"\\(?:text|math|mbox)(?:rm|bf|it|sf|tt|normal)?\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),
     (r"\\frac ?\{ ?([A-Za-z]+) \} ?\{ ?([A-Za-z]+) ?(\^?\d?) ?\}", r" \1/\2\3"),  # words, which `\text` marked
     (r"(?:\bUS ?)?\\?\$", " dollars "), (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~|\s+", " "),
-    (r"\{,\}", ","), (r"\\% ?", "%"), (r" +\^", "^"), (r"\\Omega(?![A-Za-z])", " ohm "),
+    (r"\{,\}", ","), (r"\\varnothing", r"\\emptyset"), (r"\\% ?", "%"), (r" +\^", "^"), (r"\\Omega(?![A-Za-z])", " ohm "),
     (r"\^ ?\{? ?\\circ(?![A-Za-z]) ?\}?|\\degree(?![A-Za-z])", " degrees "),
     (r"(?i)\bdegrees? +([cf])(?:elsius|ahrenheit)?\b", lambda m: f"deg{m[1].upper()}"),
     (r"(?<![\\A-Za-z])(sqrt|sin|cos|tan|log|ln|pi)(?![A-Za-z])", r"\\\1 "), (r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
@@ -36,6 +36,7 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"^[A-Za-z]* ?\\approx|(?<=[\d})]) ?\\approx.*", ""),
     # numbers
     (r"(?<![\d.,])(\d{1,3}(?:([ _'])\d{3})(?:\2\d{3})*)(?!\d)", lambda m: m[1].replace(m[2], "")),
+    (r"(?<![\d.,])\d{1,3}(?:(?:\.\d{3})+(?=,\d)|(?:\.\d{3}){2,}(?![.\d]))", lambda m: m[0].replace(".", "")),
     (r"(\d*)\.(\d*)\\overline ?\{(\d+)\}", lambda m: f"{m[1]}.{m[2]}{m[3] * 12}"),
     (rf"(?i)^({NAMES['numbers']})\b-?", lambda m: str(WORDS["numbers"].index(m[1].lower()))),
     (rf"(?i)(?<=\d)[ -]?({NAMES['after_number']})s?\b(?: of an?\b)?", lambda m: WORDS["after_number"][m[1].lower()]),

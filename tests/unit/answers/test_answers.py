@@ -61,8 +61,7 @@ def test_at_least_97_percent_of_all_rows_are_right() -> None:
     table = [row for rows_of_kind in KINDS.values() for row in rows_of_kind]
     rates = {kind: 1 - sum("known_wrong" in row for row in KINDS[kind]) / len(KINDS[kind]) for kind in KINDS}
     assert sum("known_wrong" in row for row in table) <= 0.03 * len(table)
-    # a comma separates and groups, a point is decimal: `2,75` and `1.234,5` are not read as numbers
-    assert {kind for kind, rate in rates.items() if rate < 0.9} == {"European decimals"}
+    assert min(rates.values()) >= 0.9
 
 
 def test_every_kind_has_ten_rows_of_which_a_third_is_wrong_or_more() -> None:
