@@ -26,7 +26,8 @@ _RULES = [(re.compile(pattern), new) for pattern, new in (
     (r"\\(?:text|math|mbox)(?:rm|bf|it|sf|tt|normal)?\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),
     (r"\\frac ?\{ ?([A-Za-z]+) \} ?\{ ?([A-Za-z]+) ?(\^?\d?) ?\}", r" \1/\2\3"),  # words, which `\text` marked
     (r"(?:\bUS ?)?\\?\$", " dollars "), (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~|\s+", " "),
-    (r"\{,\}", ","), (r"\\varnothing", r"\\emptyset"), (r"\\% ?", "%"), (r" +\^", "^"), (r"\\Omega(?![A-Za-z])", " ohm "),
+    (r"\{,\}", ","), (r"\\varnothing", r"\\emptyset"), (r"\\% ?", "%"), (r" +\^", "^"),
+    (r"\\Omega(?![A-Za-z])", " ohm "),
     (r"\^ ?\{? ?\\circ(?![A-Za-z]) ?\}?|\\degree(?![A-Za-z])", " degrees "),
     (r"(?i)\bdegrees? +([cf])(?:elsius|ahrenheit)?\b", lambda m: f"deg{m[1].upper()}"),
     (r"(?<![\\A-Za-z])(sqrt|sin|cos|tan|log|ln|pi)(?![A-Za-z])", r"\\\1 "), (r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
