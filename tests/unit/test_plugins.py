@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -25,10 +26,11 @@ from cotpress.data.config import (
 )
 from cotpress.data.registry import register_benchmark, register_data
 from cotpress.data.stage import problems, traces
-from cotpress.errors import ConfigError, DataError
+from cotpress.errors import ConfigError, DataError, ModelError
 from cotpress.jobs import job
 from cotpress.plugins import check_names, choice_lines, load_plugins, plugin_names, without_plus
-from cotpress.records import Problem, Trace
+from cotpress.records import Problem, ReadTrace, Trace
+from cotpress.scoring.base import ReadingScorer
 from cotpress.scoring.config import ScorerConfig
 from cotpress.scoring.scorers.cts import CtsConfig, CtsScorer
 from cotpress.scoring.table import SCORERS, register_scorer
@@ -467,3 +469,29 @@ def test_a_scorer_that_is_no_class_of_scorers_is_refused(scorer: Any) -> None:
     with pytest.raises(ConfigError, match=r"register_scorer\('mine'\): got .*allowed: a class that derives from"):
         register_scorer("mine", _settings(ScorerConfig))(scorer)
     assert "mine" not in SCORERS
+
+
+def test_a_scorer_without_its_formula_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"register_scorer\('mine'\): Bare lacks score\. Fix"):
+        register_scorer("mine", _settings(ScorerConfig))(type("Bare", (ReadingScorer,), {}))
+    assert "mine" not in SCORERS
+
+
+def test_a_scorer_with_too_few_scores_is_one_message(readings: tuple[Trace, ReadTrace]) -> None:
+    trace, reading = readings
+    scorer = type("Short", (CtsScorer,), {"score": lambda self, trace, *rows: rows[0].logprob[:-1]})
+    config = CtsConfig(name="short")
+    with pytest.raises(ModelError, match=r"scorer=short: its `score` gave \(2,\) scores for the 3 tokens of trace 't'"):
+        scorer(config).combine(trace, [reading] * len(scorer(config).readings()))
+
+
+@pytest.fixture
+def readings() -> tuple[Trace, ReadTrace]:
+    """A trace of three tokens and one reading of it."""
+    trace = Trace(id="t", question="q", thinking="abc", response="r", answer="a")
+    offsets = np.array([[0, 1], [1, 2], [2, 3]], dtype=np.int32)
+    ids, values = np.arange(3, dtype=np.int32), np.zeros(3, dtype=np.float32)
+    return trace, ReadTrace(
+        id="t", token_ids=ids, offsets=offsets, logprob=values, entropy=values, rank=ids, in_windows=False, refusal="",
+        tokenizer="x",
+    )  # fmt: skip

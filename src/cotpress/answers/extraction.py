@@ -90,8 +90,9 @@ def judge(text: str, gold: str, extractor: Extractor = Extractor.math, *, unansw
     """Extract the answer of an output and compare it with the gold answer.
 
     For an unanswerable question only declining is right: no answer, a truncated text and any answer are wrong. For
-    every other question declining is wrong.
+    every other question declining is wrong. A gold answer may be announced as that of a solution (`#### 12`).
     """
+    gold = statement.text if (statement := final_statement(gold)) else gold
     declined, predicted = declines_to_answer(text), extract_answer(text, extractor)
     return Verdict(predicted, declined if unanswerable else is_equal(gold, predicted), declined)
 

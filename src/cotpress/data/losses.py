@@ -51,11 +51,13 @@ def tell(
         for _ in itertools.islice(source.open(), limit):  # a lenient job computed it; a strict reader names the row
             pass
     lost = sum(dropped.values())
-    if not (lost or emptied or empty) or not store.first_time(f"{group}: {artifact.key}"):
+    if not (lost or emptied or empty):
         return
     parts = [f"{lost} lost: {reasons(dropped, facts.get('first_dropped'))}"] if lost else []
     parts += [f"cells without text, read as empty: {reasons(emptied)}"] if emptied else []
     parts += [f"empty: {reasons(empty)}"] if empty else []
     warned = max([lost, *emptied.values(), *empty.values()]) > TOLERATED_SHARE * (used + lost)
     level = logging.WARNING if warned or (lost and never_shrinks) else logging.INFO
-    log.log(level, "%s=%s: %d of %d rows are used; %s", group, name, used, used + lost, "; ".join(parts))
+    line = f"{group}={name}: {used} of {used + lost} rows are used; {'; '.join(parts)}"
+    if store.first_time(line):
+        log.log(level, "%s", line)

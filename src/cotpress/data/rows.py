@@ -9,6 +9,7 @@ if its value is not text. A field can also hold a list, whose texts are checked 
 import codecs
 import csv
 import decimal
+import difflib
 import itertools
 import json
 import math
@@ -429,7 +430,9 @@ def _no_such_file(path: Path, key: str) -> str:
     nearby = sorted(_printable(p.name) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if path.is_dir():
         held = f"it holds {', '.join(nearby[:_NEARBY])}" if nearby else f"it holds no file that ends in {_ENDS}"
-        return f"'{path}' is a folder, allowed: one file; {held}. Fix: {key}={path / (nearby[0] if nearby else 'FILE')}"
-    there = f" Files in '{folder}':{did_you_mean(path.name, nearby)}" if nearby else ""
+        return f"'{path}' is a folder, allowed: one file; {held}. Fix: {key}={path / 'FILE'}"
+    close = difflib.get_close_matches(path.name, nearby, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    there = f" '{folder}' holds {', '.join(nearby[:_NEARBY])}." if nearby else ""
     what = "is no regular file" if path.exists() else "does not exist"
-    return f"'{path}' {what}.{there} Fix: name a file that ends in {_ENDS}."
+    return f"'{path}' {what}.{hint}{there} Fix: name a file that ends in {_ENDS}."

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
 log = logging.getLogger(__name__)
 
-_CHECK_S = 30.0
-"""Longest wait for the list of models, in seconds."""
+_CHECK_S, _CHECK_RETRIES = 30.0, 1
+"""Longest wait for the list of models, in seconds, and attempts after the first one."""
 _NOT_IMPLEMENTED = 501
 _ENDS = {"stop": STOP, "length": LENGTH}
 _LIMITS = ("max_model_len", "context_length", "max_context_length", "n_ctx")
@@ -91,7 +91,10 @@ class ServerBackend:
         config = self._config
         wait = min(config.timeout_s, _CHECK_S)
         async with AsyncOpenAI(
-            base_url=config.base_url, api_key=self._key, timeout=wait, max_retries=config.max_retries
+            base_url=config.base_url,
+            api_key=self._key,
+            timeout=wait,
+            max_retries=min(config.max_retries, _CHECK_RETRIES),
         ) as client:
             try:
                 listed = await self._listed(client)

@@ -25,6 +25,7 @@ POLL_S = 0.3
 QUIET_S = 60.0
 """Seconds without output after which a line names the running jobs, where there is no terminal for a live display."""
 _TIMED = re.compile(r"\d\d:\d\d:\d\d (?P<message>.+)")
+_WARNING = re.compile(r"^[\d-]+ [\d:,]+ WARNING cotpress\S*: (?P<message>.+)", re.MULTILINE)
 RECENT_JOBS = 5
 """Jobs that the estimate is based on: the first jobs of a sweep take longer, as they compute the shared artifacts."""
 
@@ -35,6 +36,7 @@ class Watch:
     def __init__(self, sweep_dir: Path) -> None:
         self.sweep_dir = sweep_dir
         self._shown: set[int] = set()
+        self._warned: set[str] = set()
         self._seconds: list[float] = []
         self._most_running = 1  # most jobs that ran at the same time
         self._started = self._last_line = time.monotonic()
@@ -80,6 +82,10 @@ class Watch:
             if job.note.state is JobState.finished:
                 self._seconds.append(job.note.seconds or 0.0)
             self._say(f"{_headline(sweep, job)}: {_result(job, job.note)}{'' if last else self.left(sweep)}")
+            for warning in dict.fromkeys(_warnings(job)):
+                if warning not in self._warned:  # the jobs of a sweep often share what it is about
+                    self._warned.add(warning)
+                    self._say(f"  warning: {warning}")
         if not last and self._live is None and time.monotonic() - self._last_line >= QUIET_S:
             for job in _running(sweep):
                 self._say(f"{_headline(sweep, job)} is running: {_last_message(job)}")
@@ -146,6 +152,15 @@ def _result(job: SweepJob, note: JobNote) -> str:
 
 def _running(sweep: Sweep) -> list[SweepJob]:
     return [job for job in sweep.jobs if job.note is not None and job.note.state is JobState.running]
+
+
+def _warnings(job: SweepJob) -> list[str]:
+    """The warnings of this package in a job's log."""
+    try:
+        text = job.log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [match["message"] for match in _WARNING.finditer(text)]
 
 
 def _last_message(job: SweepJob) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cotpress.errors import ModelError
 from cotpress.modeling.alignment import pool, tokenize_with_offsets
 from cotpress.modeling.segments import unit_ids
 from cotpress.records import ReadTrace, ScoredTrace, Trace, Unit
@@ -89,7 +90,11 @@ class ReadingScorer(ScorerKind, ABC, Generic[R]):
         beside = rows[len(alone) :] or alone
         used = [again if again.refusal == "" else row for row, again in zip(alone, beside, strict=True)]
         first, values = used[0], self.score(trace, *used).astype(np.float32)
-        assert values.shape == first.token_ids.shape, f"{self.config.name} gave {values.shape} for trace {trace.id}"
+        if values.shape != first.token_ids.shape:
+            raise ModelError(
+                f"scorer={self.config.name}: its `score` gave {values.shape} scores for the {len(first.token_ids)} "
+                f"tokens of trace '{trace.id}'. Fix: one float per thinking token"
+            )
         return scored(self.config, trace, (first.token_ids, first.offsets), values, first.tokenizer)
 
 

@@ -166,6 +166,10 @@ def register_scorer(name: str, settings: type[ScorerConfig]) -> Callable[[S], S]
                 f"register_scorer('{name}'): got {scorer!r}, allowed: a class that derives from ReadingScorer, "
                 "TokenScorer or another ScorerKind. Fix: class NAME(ReadingScorer[SETTINGS])"
             )
+        if missing := sorted(getattr(scorer, "__abstractmethods__", ())):
+            raise ConfigError(
+                f"register_scorer('{name}'): {scorer.__name__} lacks {', '.join(missing)}. Fix: define it"
+            )
         add_choice(["scorer"], name, settings, ScorerConfig)
         SCORERS[name] = Entry(settings, scorer)
         return scorer

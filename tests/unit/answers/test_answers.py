@@ -251,3 +251,15 @@ def test_megabyte_of_hostile_text_is_judged_wrong_in_linear_time(name: str) -> N
     for kind in Extractor:
         assert not judge(HOSTILE[name], "18", kind).correct
     assert time.monotonic() - started < 60  # all are linear, at most 2 s on an idle machine; quadratic takes hours
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "12", r"The answer is \boxed{12}.", "#### 12", "3*4 = 12\n#### 12", "Answer: 12", "The answer is 12",
+        "答案是12", "<answer>12</answer>", '{"answer": "12"}', "**12**", "x = 12",
+    ],
+)  # fmt: skip
+def test_gold_answer_may_be_announced_as_in_a_solution(gold: str) -> None:
+    assert judge(r"So it is \boxed{12}.", gold).correct
+    assert not judge(r"So it is \boxed{13}.", gold).correct

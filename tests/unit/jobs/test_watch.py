@@ -99,3 +99,19 @@ def test_last_line_with_a_time_is_shown_for_a_running_job(
     watch = Watch(tmp_path)
     watch.look()
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"job 1 of 6 (ratio=0.1) is running: {shown}")
+
+
+def test_a_warning_that_jobs_share_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_plan(tmp_path, "train", JOBS)
+    watch = Watch(tmp_path)
+    lost = "2026-11-30 12:00:00,123 WARNING cotpress.data.losses: benchmark=b: 7 of 8 rows are used\n"
+    for number in range(2):
+        _note(tmp_path, number, JobState.finished, seconds=1.0, metric=0.5)
+        own = f"2026-11-30 12:00:01,000 WARNING cotpress.x: of job {number}\n"
+        other = "2026-11-30 12:00:01,000 WARNING py.warnings: not ours\n2026-11-30 12:00:01,000 INFO cotpress.x: fine\n"
+        (tmp_path / str(number) / "job.log").write_text(lost + own + other)
+    watch.look()
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert [line for line in lines if not line.startswith("job ")] == [
+        "  warning: benchmark=b: 7 of 8 rows are used", "  warning: of job 0", "  warning: of job 1",
+    ]  # fmt: skip
