@@ -11,16 +11,19 @@ MAX_CHARACTERS, MAX_GROUPS = 2000, 100
 """Longest text that is read as an answer, and most braces of one: deeper nesting exceeds the time limit."""
 # fmt: off
 _CHOICE = re.compile(
-    r"(?:(?i:option|choice|answer|letter|therefore|the):? ){0,3}[*\"'`(\[]{0,3}([A-Ja-j])"
-    r"(?![)\]]?(?:,? ?(?:or|and|&)|,) ?\(?[A-Ja-j]\b)"
+    r"(?:(?i:option|choice|answer):? )?[*\"'`(\[]{0,3}([A-Ja-j])(?![)\]]?(?:,? ?(?:or|and|&)|,) ?\(?[A-Ja-j]\b)"
     r"(?:[)\].:](?=\W|$)|[;!*\"'`<]|$| -|,? (?:not|and not|is|as|because|since)\b)")
-_BASE = re.compile(r"\(?0*([0-9A-Za-z]*\d\w*)\)?_\w+")
-_TIME = re.compile(r"(?i)(?=.*(?::|m\b))(\d{1,2})(?: ?: ?(\d\d))?(?::00)? ?(?:([ap])\.? ?m\.?)?")
+_BASE = re.compile(r"\(?(?=.*\d\w*_)0*([0-9A-Za-z]+)\)?_\w+")
+_TIME = re.compile(r"(?i)(?=.*(?::|m\b|clock))(\d{1,2})(?: ?: ?(\d\d))?(?: ?: ?(\d\d))? ?(?:([ap])\.? ?m\.?|o'clock)?")
 _RATIO = re.compile(r"\d+(?:\.\d+)?(?: ?(?::| to ) ?\d+(?:\.\d+)?)+")
-_MONTH = re.compile(r"(?i)\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b")
-_NAME = re.compile(r"(?!\d)[\w\\|'()+,:{}]*|(?:\\(?:times|cdot|frac)|[^A-Za-z])*")
+_MONTH = re.compile(
+    r"(?i)\b(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sep(?:t|tember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)\b")
+_NAME = re.compile(r"(?!\d)(?:\\?[A-Za-z]|[_'|()+,:]|\d(?!\\|[A-Za-z]))+|(?:\\[A-Za-z]++|[^A-Za-z])*")
 """Left side of a definition (`x`, `f(x)`, `m+n`, `Area`) or of a computation, not of an equation to be solved."""
-_SEPARATOR = re.compile(r"(?:[,;](?!\d{3}(?!\d))|\b(?:and|or)\b)(?![^(\[{]*[)\]}])")
+_COMPOUND = re.compile(r"[\d.,]+ ?[A-Za-z]+(?: [\d.,]+ ?[A-Za-z]+)+")
+_BRACKETS = re.compile(r"[(\[{][^()\[\]{}]*[)\]}]")
+_SEPARATOR = re.compile(r"\s*[,;](?!\d{3}(?!\d))\s*(?:(?:and|or)\b)?\s*|\s*\b(?:and|or)\b\s*")
 _TEXT = re.compile(
     r"(?<!_)\d\s+[\d.]|\d\.\d*\.|\b0[xb]|(?<![\\A-Za-z])[A-Za-z]\[|==|\+\+|:|^\w*\d\w*_|[#@\"`?;%$]"
     r"|(?<![\\A-Za-z])(?:[A-Za-z]{4,}|[A-Z]{2,}|[A-Za-z]{2,} +[A-Za-z]{2,})|^-?\d+(?: ?- ?\d+)+$|\d ?/ ?\d+ ?/"
@@ -52,41 +55,67 @@ def choice(text: str) -> str:
     return match[1].upper() if (match := _CHOICE.match(text)) else ""
 
 
-def _forms(text: str) -> list[str]:
+def forms(text: str) -> list[str]:
     """A time, ratio or date in one notation, then in shorter or other ones; empty for any other `normal` text."""
-    if _MONTH.search(text) and re.fullmatch(r"(?:[\d\s,.]|the|of)*\d(?:[\d\s,.]|the|of)*", _MONTH.sub("", text)):
-        return [" ".join(sorted(_words(_MONTH.sub(r"\1", text))))]
+    if _MONTH.search(text) and re.fullmatch(r"(?:[\d\s,.]|the|of)*", _MONTH.sub("", text)) and re.search(r"\d", text):
+        return [" ".join(sorted(_words(_MONTH.sub(lambda m: m[1][:3], text))))]
+    result = []
     if time := _TIME.fullmatch(text):
-        hour, minute, half = int(time[1]), int(time[2] or 0), (time[3] or "").lower()
-        shorter = [f"{hour}:{minute}", f"{hour % 12 + 12 * (half == 'p')}:{minute}"] if half else []
-        return [f"{hour}:{minute}{half}", *shorter]
+        (hour, *rest), half = (int(n or 0) for n in time.groups()[:3]), (time[4] or "").lower()
+        result = [f"{hour}{rest}{half}", f"{hour}{rest}", f"{hour % 12 + 12 * (half == 'p')}{rest}"][: 3 if half else 1]
     if _RATIO.fullmatch(text):
         first, *others = (Fraction(n) for n in re.findall(r"[\d.]+", text))
-        return [":".join(str(n / first) for n in others)] if first else []
-    return []
+        result += [":".join(str(n / first) for n in others)] if first else []
+    return result
 
 
 def _same(gold: str, predicted: str) -> bool:
     if gold == predicted or ((base := _BASE.fullmatch(gold)) and predicted == base[1]):  # the question names the base
         return True
-    if (a := _forms(gold)) or _forms(predicted):
-        return bool(a and (b := _forms(predicted))) and (a[0] in b or b[0] in a)
-    members, others = ([m.strip() for m in _SEPARATOR.split(side) if m.strip()] for side in (gold, predicted))
-    if len(members) == len(others) > 1:  # a set: each member has a partner on the other side
-        return all(any(_same(a, b) for b in others) for a in members) and all(
-            any(_same(a, b) for a in members) for b in others
-        )
-    (name, value), (other_name, other_value) = _definition(gold), _definition(predicted)
-    if name == other_name != "":
+    if (a := forms(gold)) or (b := forms(predicted)):
+        return bool(a and (b := forms(predicted))) and (a[0] in b or b[0] in a)
+    if r"\approx" in gold + predicted:
+        sides = [[side.strip() for side in text.split(r"\approx")] for text in (gold, predicted)]
+        return any(_same(x, y) for x in sides[0] for y in sides[1])
+    if len(members := _members(gold)) == len(others := _members(predicted)) > 1:
+        for member in members:
+            if (same := next((other for other in others if _same(member, other)), None)) is None:
+                return False
+            others.remove(same)
+        return True
+    (name, value), (other, other_value) = _definition(gold), _definition(predicted)
+    if name == other != "":
         return _same(value, other_value)
-    if bool(name) != bool(other_name):
-        return _NAME.fullmatch(name or other_name) is not None and _same(value, other_value)
-    return _same_quantity(read(gold), read(predicted))
+    if not (name and other) and (name or other):
+        return _NAME.fullmatch(name or other) is not None and _same(value, other_value)
+    return _same_quantity(_total(gold), _total(predicted))
+
+
+def _total(text: str) -> Quantity:
+    """Read a text; quantities side by side (`1 hour 15 minutes`) are added in the unit of the last one."""
+    if not _COMPOUND.fullmatch(text):
+        return read(text)
+    parts = [read(part) for part in re.findall(r"[\d.,]+ ?[A-Za-z]+", text)]
+    values = [part.value and in_unit(parts[-1].unit, part.unit, part.value) for part in parts]
+    known = [value for value in values if value is not None]
+    if len(known) < len(parts) or "" in (units := {part.unit for part in parts}) or len(units) < len(parts):
+        return read(text)
+    return parts[-1]._replace(value=sum(known, Fraction(0)))
+
+
+def _members(text: str) -> list[str]:
+    r"""Members of a list or of a set `\{...\}` outside other brackets."""
+    text = text[2:-2].strip() if re.fullmatch(r"\\\{[^{}]*\\\}", text) else text
+    outside, before = text, ""
+    while outside != before:
+        outside, before = _BRACKETS.sub(lambda m: "." * len(m[0]), outside), outside
+    cuts = [0, *(cut for match in _SEPARATOR.finditer(outside) for cut in match.span()), len(text)]
+    return [part for start, end in zip(cuts[::2], cuts[1::2], strict=True) if (part := text[start:end].strip())]
 
 
 def _definition(text: str) -> tuple[str, str]:
-    """The texts left (compact) and right of the last `=`; the left one is empty if there is none."""
-    *sides, value = re.split(r"(?<![<>!\\=])=(?!=)", text)
+    """The texts left (compact) and right of the last `=`; the left one is empty if there is none, and for a list."""
+    *sides, value = re.split(r"(?<![<>!\\=])=(?!=)", text) if len(_members(text)) == 1 else [text]
     return re.sub(r"[\s{}]|\\angle", "", "=".join(sides)), value.strip()
 
 
@@ -116,7 +145,8 @@ def _same_formula(gold: Quantity, predicted: Quantity) -> bool:
         return all(texts) and not gold.unit + predicted.unit and _words(gold.formula) == _words(predicted.formula)
     if gold.scale != predicted.scale or in_unit(gold.unit, predicted.unit, Fraction(1)) != 1:
         return False
-    return symbolically_equal(gold.formula, predicted.formula)
+    i = re.compile(r"(?<![\\A-Za-z])i(?![A-Za-z])")  # the imaginary unit
+    return symbolically_equal(i.sub("I", gold.formula), i.sub("I", predicted.formula))
 
 
 def _words(text: str) -> list[str]:

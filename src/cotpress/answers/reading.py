@@ -17,34 +17,36 @@ NAMES = {key: "|".join(names) for key, names in WORDS.items()}
 _SIGNS = str.maketrans(WORDS["signs"] | {sign: f" {name} " for sign, name in WORDS["currencies"].items()})
 _RULES = [(re.compile(pattern), new) for pattern, new in (
     # characters
-    ("([⁰¹²³⁴-⁹⁺⁻ⁿ]+)", r"^{\1}"), ("([₀-₉]+)", r"_{\1}"), ("([¼-¾⅐-⅞])", r" \1"), (r"√ ?(\w+)", r"\\sqrt{\1}"),
+    ("([⁰¹²³⁴-⁹⁺⁻ⁿ]+)", r"^{\1}"), ("([₀-₉]+)", r"_{\1}"), ("([¼-¾⅐-⅞])", r" \1"),
+    (r"√ ?(\w+)", r"\\sqrt{\1}"), ("√", r"\\sqrt"),
     (".+", lambda m: unicodedata.normalize("NFKC", m[0].translate(_SIGNS)).translate(_SIGNS)),
     # markup
-    (r"\\(?:boxed|fbox)\s*\{(.*?)\}$", r"\1"), (r"(?<=[\w)])\*\*(?=[\w(-])", "^"),
-    (r"\\(?:left|right|displaystyle|!)(?![A-Za-z])|\*\*", ""), (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+    (r"\\(?:boxed|fbox)\s*\{(.*)\}", r"\1"), (r"(?<=[\w)])\*\*(?=[\w(-])", "^"),
+    (r"\\(?:left|right|displaystyle|[bB]igg?[lr]?|!)(?![A-Za-z])|\\text\{\s*\}|\*\*", ""),
+    (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"), (r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}"),
+    (r"\\frac ?\{ ?\\(?:text|mathrm) ?\{([^{}]*)\} ?\} ?\{ ?\\(?:text|mathrm) ?\{([^{}]*)\}([^{}]*)\}", r" \1/\2\3"),
     (r"(?<!\\)\$\$?(?! )([^$]+?)(?<! )\$\$?(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]", r" \1\2\3 "),  # formula, not dollars
     (r"\\(?:text|math|mbox)(?:rm|bf|it|sf|tt|normal)?\s?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "),
-    (r"\\frac ?\{ ?([A-Za-z]+) \} ?\{ ?([A-Za-z]+) ?(\^?\d?) ?\}", r" \1/\2\3"),  # words, which `\text` marked
-    (r"(?:\bUS ?)?\\?\$", " dollars "), (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~|\s+", " "),
-    (r"\{,\}", ","), (r"\\varnothing", r"\\emptyset"), (r"\\% ?", "%"), (r" +\^", "^"),
-    (r"\\Omega(?![A-Za-z])", " ohm "),
-    (r"\^ ?\{? ?\\circ(?![A-Za-z]) ?\}?|\\degree(?![A-Za-z])", " degrees "),
+    (r"(?:\bUS ?)?\\?\$", " dollars "), (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z])|thinspace)|~|\s+", " "),
+    (r"\{,\}", ","), (r"\\% ?", "%"), (r" +\^", "^"), (r"\\Omega(?![A-Za-z])", " ohm "),
+    (r"\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})|\\degree(?![A-Za-z])", " degrees "),
     (r"(?i)\bdegrees? +([cf])(?:elsius|ahrenheit)?\b", lambda m: f"deg{m[1].upper()}"),
-    (r"(?<![\\A-Za-z])(sqrt|sin|cos|tan|log|ln|pi)(?![A-Za-z])", r"\\\1 "), (r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
-    (r"(?<![\\A-Za-z])i(?![A-Za-z])", "I"),  # the imaginary unit
+    (rf"(?<![\\A-Za-z])({NAMES['functions']})(?![A-Za-z])", r"\\\1 "), (r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
     # side clauses and remarks
-    (rf"(?i)(?<=.),? ?\(?\b(?:{NAMES['side_clauses']})\b.*", ""), (r"(?<=\w) *\([A-Za-z ]{4,}\) *$", ""),
-    (r"^[A-Za-z]* ?\\approx|(?<=[\d})]) ?\\approx.*", ""),
+    (rf"(?i)(?:,? ?\(?|\b)\b(?:{NAMES['side_clauses']})\b.*", lambda m: "" if m.start() else m[0]),
+    (r"(?<=\w) *\([A-Za-z ]{4,}\) *$", ""),
     # numbers
     (r"(?<![\d.,])(\d{1,3}(?:([ _'])\d{3})(?:\2\d{3})*)(?!\d)", lambda m: m[1].replace(m[2], "")),
     (r"(?<![\d.,])\d{1,3}(?:(?:\.\d{3})+(?=,\d)|(?:\.\d{3}){2,}(?![.\d]))", lambda m: m[0].replace(".", "")),
-    (r"(\d*)\.(\d*)\\overline ?\{(\d+)\}", lambda m: f"{m[1]}.{m[2]}{m[3] * 12}"),
+    (r"(?<!\d)(\d*)\.(\d*)(?:\\overline ?\{(\d+)\}|\((\d+)\))", lambda m: f"{m[1]}.{m[2]}{(m[3] or m[4]) * 12}"),
     (rf"(?i)^({NAMES['numbers']})\b-?", lambda m: str(WORDS["numbers"].index(m[1].lower()))),
     (rf"(?i)(?<=\d)[ -]?({NAMES['after_number']})s?\b(?: of an?\b)?", lambda m: WORDS["after_number"][m[1].lower()]),
     (rf"\b(dollars|{'|'.join(WORDS['currencies'].values())}) +([-+]?[\d.,]{{0,30}}\d(?:e\d+)?)", r"\2 \1"),
-    (r"(?<=\d)(?:st|nd|rd|th)\b", ""),
+    (r"(?<=\d)(?:st|nd|rd|th)\b", ""), (r"^10\^\{?(-?\d{1,3})\}?$", r"1e\1"),
     (r"(?i)(?:,? in)? ?\(?\bbase ?-?(\d+)\)?$|(?<=[\dA-F]) ?_ ?\{ ?(\w+) ?\}$", lambda m: f"_{m[1] or m[2]}"),
-    (r"\s+", " "),
+    # phrases
+    (r"(?i)\bno (?:real )?solutions?\b|\\varnothing|\\\{ ?\\\}", r"\\emptyset"),
+    (r"(?i)\ball real numbers\b", r"\\mathbb{R}"), (r"^ *\(([^(),]*\d)\)[. ]*$", r"\1"), (r"\s+", " "),
 )]
 _SHORT = (rf"(?:[kMcdmnµμ]?(?:{NAMES['prefixed_units']})|{NAMES['short_units']})"
           r"(?:[23]|\^ ?\{?-?[1-4]\}?)?(?![A-Za-z\d^])")
@@ -52,9 +54,11 @@ _UNIT = (rf" ?-?{_SHORT}(?: ?(?:/|\*|\\cdot| ) ?{_SHORT})*| ?[\u4e00-\u9fff].*"
          rf"|[ -](?!.*\b(?:{NAMES['operators']})\b)(?=.*[^\W\d_]{{3}})[^\W\d_](?:[^\W_]|[ ./*^{{}}'()-]|\\cdot)*")
 """Short units, Chinese, or counted things after a space; letters beside a number are variables."""
 _QUANTITY = re.compile(rf"(?P<formula>.*?(?:[\d)}}\]!]|\\pi))(?P<scale> ?%| ?dozen\b)?(?P<unit>{_UNIT})? ?")
-_FRACTION = re.compile(r"\\frac ?\{ ?(\d+) ?\} ?\{ ?(\d+) ?\}")
-_POWER = re.compile(r" ?(?:\\times|\\cdot|[*x]) ?10 ?\^ ?\{? ?([-+]?\d{1,3}) ?\}?$")
-_PLAIN = re.compile(rf"[-+]? ?(?:(?:\d+ )?\d+ ?/ ?\d+|{NUMBER}(?:[eE][-+]?\d{{1,3}})?)")
+_PLAIN = re.compile(
+    rf"(?P<sign>[-+]?) ?(?P<whole>\d+ ?(?=\\)|\d+ (?=\d+ ?/))?"
+    rf"(?:\\frac ?\{{ ?(?P<n>-?{NUMBER}) ?\}} ?\{{ ?(?P<d>{NUMBER}) ?\}}"
+    rf"|(?P<left>{NUMBER})(?: ?/ ?(?P<right>{NUMBER}))?)"
+    r"(?:[eE](?P<e>[-+]?\d{1,3})| ?(?:\\times|\\cdot|[*x]) ?10 ?\^ ?\{? ?(?P<ten>[-+]?\d{1,3}) ?\}?)?")
 # fmt: on
 
 
@@ -73,7 +77,8 @@ def normal(text: str) -> str:
     text = " ".join(text.split())
     for rule, replacement in _RULES:
         text = rule.sub(replacement, text.strip())
-    return text.strip().rstrip(" .,;:").removeprefix("=").strip()
+    text = text.strip().rstrip(" .,;:").removeprefix("=").removeprefix(r"\approx").strip()
+    return text[1:-1].strip() if text[:1] == "{" and text.find("}") == len(text) - 1 else text
 
 
 def read(text: str) -> Quantity:
@@ -87,12 +92,11 @@ def read(text: str) -> Quantity:
 
 def _number(text: str) -> Fraction | None:
     """The value of a plain number, fraction, mixed number or power of ten; None for anything else."""
-    text = _POWER.sub(r"e\1", _FRACTION.sub(r" \1/\2", text).strip())
-    if not _PLAIN.fullmatch(text):
+    if not (match := _PLAIN.fullmatch(text)):
         return None
+    above, below = match["left"] or match["n"], match["d"] or match["right"] or "1"
     try:
-        parts = re.sub(r" ?/ ?", "/", text.replace(",", "").lstrip("+- ")).split()
-        value = sum((Fraction(part) for part in parts), Fraction(0))
+        value = Fraction(above.replace(",", "")) / Fraction(below.replace(",", "")) + int(match["whole"] or 0)
     except (ZeroDivisionError, ValueError):  # ValueError: more than 4,300 digits
         return None
-    return -value if text[0] == "-" else value
+    return (-value if match["sign"] == "-" else value) * Fraction(10) ** int(match["e"] or match["ten"] or 0)

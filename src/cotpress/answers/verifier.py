@@ -5,6 +5,7 @@ takes too long ends with the child. One child serves all threads of a process; a
 """
 
 import functools
+import itertools
 import logging
 import os
 import re
@@ -63,8 +64,13 @@ def in_unit(unit: str, other: str, value: Fraction) -> Fraction | None:
     return result
 
 
-# In a forked process, a thread of its parent may hold the lock, and the child belongs to the parent.
-os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock(), _child=None))
+def _forget() -> None:
+    """Reset a forked process: a thread of its parent may hold the lock, and the child belongs to the parent."""
+    global _lock, _child
+    _lock, _child = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _serve() -> None:
@@ -92,10 +98,11 @@ def _equal(gold: str, predicted: str) -> bool:
     parse = functools.partial(math_verify.parse, fallback_mode="no_fallback", parsing_timeout=None)
     sides = [parse(rf"\boxed{{{side}}}", latex) for side in (gold, predicted)]
     numbers = [side[0].doit() for side in sides if side and isinstance(side[0], sympy.Expr) and side[0].is_number]
-    if len(numbers) == 2 and all(number.is_finite for number in numbers) and any(numbers):
+    if len(numbers) == 2 and all(number.is_finite for number in numbers):
         a, b = (sympy.N(number, 50) for number in numbers)
-        tolerance = 1e-6 if any(number.has(sympy.Float) for number in numbers) else 1e-30
-        return bool(abs(a - b) <= tolerance * max(abs(a), abs(b)))
+        if a.is_number and b.is_number and abs(a) + abs(b) > 0:
+            tolerance = 1e-6 if any(number.has(sympy.Float) for number in numbers) else 1e-30
+            return bool(abs(a - b) <= tolerance * max(abs(a), abs(b)))
     return bool(math_verify.verify(*sides, allow_set_relation_comp=True, timeout_seconds=None))
 
 
@@ -113,7 +120,7 @@ def _in_unit(unit: str, other: str, value: Fraction) -> Fraction | None:
     """Convert units that pint knows; of counted things (`apples`, `red apples`) one may say more than the other."""
     from pint import UndefinedUnitError
 
-    for a, b in ((unit, other), (unit.lower(), other.lower())):
+    for a, b in itertools.product({unit: 0, unit.lower(): 0}, {other: 0, other.lower(): 0}):
         try:
             return Fraction(_registry().Quantity(value, b).to(a).magnitude)
         except UndefinedUnitError:

@@ -430,7 +430,8 @@ def _no_such_file(path: Path, key: str) -> str:
     nearby = sorted(_printable(p.name) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     if path.is_dir():
         held = f"it holds {', '.join(nearby[:_NEARBY])}" if nearby else f"it holds no file that ends in {_ENDS}"
-        return f"'{path}' is a folder, allowed: one file; {held}. Fix: {key}={path / 'FILE'}"
+        name = nearby[0] if len(nearby) == 1 else "FILE"
+        return f"'{path}' is a folder, allowed: one file; {held}. Fix: {key}={path / name}"
     close = difflib.get_close_matches(path.name, nearby, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     there = f" '{folder}' holds {', '.join(nearby[:_NEARBY])}." if nearby else ""

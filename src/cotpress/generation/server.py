@@ -44,7 +44,10 @@ _ENDS = {"stop": STOP, "length": LENGTH}
 _LIMITS = ("max_model_len", "context_length", "max_context_length", "n_ctx")
 """Names under which servers list the longest prompt plus answer of a model: vLLM and SGLang, OpenRouter, LM Studio,
 llama.cpp."""
-_ABOUT_LENGTH = re.compile(r"context|length|too long|too large|max\w*[ _]tokens", re.IGNORECASE)
+_ABOUT_LENGTH = re.compile(
+    r"context[ _-]?(?:length|window|size)|length|too (?:long|large|many tokens)|exceed|max\w*[ _]tokens|max_model_len",
+    re.IGNORECASE,
+)
 """Words of a refusal for its length, which differ from server to server."""
 
 

@@ -15,8 +15,12 @@ _CACHED = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
 """Kinds of transformers' cache for layers of attention, and for layers that use the cache of another layer."""
 
 
-def causal_architecture(folder: Path, named: str, *, trust_remote_code: bool) -> tuple[Any, Any]:
+def causal_architecture(
+    folder: Path, named: str, *, trust_remote_code: bool, key: str = "model.path"
+) -> tuple[Any, Any]:
     """The class of the causal language model in a folder, None for one with code of its own, and its configuration.
+
+    `key` is the setting of its path, for messages.
 
     Raises:
         ModelError: It is an encoder, has one, or is none that transformers knows.
@@ -24,7 +28,7 @@ def causal_architecture(folder: Path, named: str, *, trust_remote_code: bool) ->
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto
 
-    with reading(f"model.path: '{named}': its config.json in {folder} cannot be read"):
+    with reading(f"{key}: '{named}': its config.json in {folder} cannot be read"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     known, masked = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING, modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     kind, own_code = str(config.model_type), trust_remote_code and hasattr(config, "auto_map")
@@ -40,8 +44,8 @@ def causal_architecture(folder: Path, named: str, *, trust_remote_code: bool) ->
     else:
         return kinds[0] or kinds[1], config
     raise ModelError(
-        f"model.path: '{named}' ({kind}) is {problem}. Allowed: models that predict every token from those before it, "
-        "such as Llama or Qwen. Fix: another model.path; a token classifier is scorer=tokenskip scorer.path=DIR"
+        f"{key}: '{named}' ({kind}) is {problem}. Allowed: models that predict every token from those before it, "
+        f"such as Llama or Qwen. Fix: another {key}; a token classifier is scorer=tokenskip scorer.path=DIR"
     )
 
 

@@ -118,8 +118,9 @@ def load_model(
     check_attention(config, device, key=key)
     keep_freed_memory()
     folder = _directory(config, store, key)
-    how = f"model.attention={config.attention.value}, model.dtype={config.dtype.value}"
-    causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code)
+    group = key.removesuffix(".path")
+    how = f"{group}.attention={config.attention.value}, {group}.dtype={config.dtype.value}"
+    causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code, key=key)
     with reading(f"{key}: '{config.path}' cannot be loaded from {folder} ({how})"), quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -144,7 +145,7 @@ def load_model(
         model = _with_adapter(model, config, str(adapter), merge=merge_adapter)
     model.to(device)
     model.eval()
-    check_finite(model, config.path if adapter is None else f"{config.path}' with adapter '{adapter}")
+    check_finite(model, f"{key}: '{config.path}'" + ("" if adapter is None else f" with adapter '{adapter}'"))
     if split:
         _check_split(model)
     loaded: PreTrainedModel = model
@@ -154,7 +155,19 @@ def load_model(
 def architecture_of(config: ModelConfig, store: ArtifactStore, *, key: str = "model.path") -> tuple[Any, Any]:
     """See `causal_architecture`; no weights are loaded. Raises ModelError also if the model cannot be found."""
     folder = _directory(config, store, key, weights=False)
-    return causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code)
+    return causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code, key=key)
+
+
+def check_architecture(config: ModelConfig, store: ArtifactStore, *, key: str = "model.path") -> None:
+    """Refuse a model that is no causal language model or lacks `model.attention`; no weights are loaded.
+
+    Raises:
+        ModelError: It is refused, or cannot be found.
+    """
+    kind, _ = architecture_of(config, store, key=key)
+    if config.attention is Attention.sdpa and kind is not None and not getattr(kind, "_supports_sdpa", False):
+        setting = f"{key.removesuffix('.path')}.attention"
+        raise ModelError(f"{setting}: got sdpa, which {kind.__name__} does not have. Fix: {setting}=eager")
 
 
 def model_identity(
@@ -279,7 +292,7 @@ def check_finite(model: torch.nn.Module, named: str) -> None:
             continue
         if weight.numel() and not all(torch.isfinite(bound) for bound in weight.aminmax()):  # NaN is passed on
             raise ModelError(
-                f"model '{named}': the weight {name} holds {int((~torch.isfinite(weight)).sum())} numbers that are NaN "
+                f"{named}: the weight {name} holds {int((~torch.isfinite(weight)).sum())} numbers that are NaN "
                 "or infinite. Fix: fetch or train it again; a training may have diverged (lower its learning rate)"
             )
 
@@ -294,7 +307,14 @@ def _check_split(model: torch.nn.Module) -> None:
     split, ids = split_head(model), torch.arange(4, device=next(model.parameters()).device)[None]
     whole = model(input_ids=ids, use_cache=False).logits
     continued = model(input_ids=ids.where(ids < 2, ids + 2), use_cache=False).logits
-    parts = split.head(split.decoder(input_ids=ids, use_cache=False).last_hidden_state)
+    hidden = split.decoder(input_ids=ids, use_cache=False).last_hidden_state
+    weight = next(split.head.parameters())
+    if hidden.dtype != weight.dtype:
+        raise ModelError(
+            f"{type(unwrapped(model)).__name__} has hidden states in {hidden.dtype}, but its head in {weight.dtype}. "
+            "Fix: model.dtype=float32"
+        )
+    parts = split.head(hidden)
     # Some kernels round differently from call to call; a scale or a cap changes more than the last bits of a logit.
     allowed = max(1e-3, 4 * torch.finfo(whole.dtype).eps) * float(whole.abs().max())
     difference = float((whole.float() - parts.float()).abs().max())

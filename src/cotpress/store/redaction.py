@@ -18,7 +18,7 @@ from cotpress.terminal import escaped, one_line
 
 MASK = "***"
 _SECRET = (
-    r"api[_-]?key|access[_-]?key|private[_-]?key|secret(?:[_-]?key)?|password|passwd|passphrase|token|credentials?"
+    r"api[_-]?keys?|access[_-]?key|private[_-]?key|secret(?:[_-]?key)?|password|passwd|passphrase|token|credentials?"
 )
 _NAME = re.compile(rf"(?:^|[_-])(?:{_SECRET})$", re.IGNORECASE)
 """Names of settings with a secret value."""
@@ -28,6 +28,7 @@ _SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:sk-[\w-]{16,}|(?:hf|gsk|r8|npm|api_org|fw|lsv2_[a-z]+|dop_v1|tgp_v1|[rs]k_(?:live|test))_"
     r"[A-Za-z0-9_]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|gl(?:pat|dt|ptt|cbt|rt|soat|ft)-[\w.-]{16,}"
     r"|xox[a-z]-[\w-]{10,}|xapp-[\w-]{10,}|A(?:KI|SI)A[A-Z0-9]{16}|AIza[\w-]{30,}|ya29\.[\w-]{16,}|nvapi-[\w-]{16,}"
+    r"|dckr_pat_[\w-]{16,}|csk-[\w-]{16,}|\d{8,10}:AA[\w-]{30,}|hooks\.slack\.com/services/\w+/\w+/\w+"
     r"|xai-[\w-]{16,}|pplx-[\w-]{16,}|pypi-[\w-]{16,}|SG\.[\w-]{16,}\.[\w-]{16,}|wandb_v1_\w{16,}"
     r"|local[\w-]*-[0-9a-f]{40}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*)"
 )
@@ -35,13 +36,16 @@ _SHAPES = re.compile(
 _USER_IN_URL = re.compile(r"(?<=://)(?:[^/\s'\"?#]+|[^/\s:@'\"?#]+:(?!\d+/)[^\s'\"@]+)@")
 _KEY_IN_URL = re.compile(
     r"([?&;#](?:[\w.%-]*(?:[_.-]|api|app|access|auth|client|secret|id|aws\w*))?"
-    r"(?:key|keyid|token|secret|pass|passwd|password|pwd|sig|signature|auth|authorization|code|credentials?|jwt"
+    r"(?:key|keyid|token|tok|bearer|secret|pass|passwd|password|pwd|pw|sig|signature|auth|authorization|code|credentials?|jwt"
     r"|session|sid|ticket)(?:=|%3d))[^&#;\s'\"]+",
     re.IGNORECASE,
 )
-_BEARER = re.compile(r"\b(Bearer|Basic|Token(?= +[^\s'\"]*\d)) +[\w.~+/=-]{8,}")
+_BEARER = re.compile(
+    r"\b(Bearer|(?:Basic|Token)(?= +(?:[0-9a-f]{20}|[\w.~+/-]*\d[\w.~+/-]*[A-Z=]|[\w.~+/-]*[A-Z][\w.~+/-]*[\d=])))"
+    r" +[\w.~+/=-]{8,}"
+)
 _NAMED = re.compile(
-    rf"((?<![A-Za-z0-9])(?:[\w-]*[_-])?(?:{_SECRET})['\"]?\s*[=:]\s*['\"]?)(?=[\w.~+/=-]*\d)[\w.~+/=-]{{8,}}",
+    rf"((?<![A-Za-z0-9/])(?:[\w-]*[_-])?(?:{_SECRET})['\"]?\s*[=:]\s*['\"]?)(?=[\w.~+/=-]*\d)[\w.~+/=-]{{8,}}",
     re.IGNORECASE,
 )
 """A key after its name, as in `WANDB_API_KEY=...` or `"api_key": "..."`; keys have digits."""

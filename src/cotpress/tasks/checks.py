@@ -31,7 +31,7 @@ from cotpress.evaluation.summary import token_counter
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig, ModelSource
-from cotpress.modeling.loading import check_attention, load_tokenizer, model_identity
+from cotpress.modeling.loading import check_architecture, check_attention, load_tokenizer, model_identity
 from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, require_weights
 from cotpress.planning.measure import empty_model
 from cotpress.prompts import ChatFormat
@@ -160,6 +160,7 @@ def models(config: Config, missing: str | None) -> Problems:
         if not found and model.source is ModelSource.hub:
             if computes and key in used:
                 found += _tried(require_weights, model.path, model.revision, key=key)
+                found += _tried(check_architecture, model, store, key=key)
             found += _tried(_render, model, store, key)
         yield from found
         usable = usable and not found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.loading import quiet_transformers
 from cotpress.modeling.weights import ADAPTER, MODEL
@@ -36,7 +36,11 @@ def make_trainable(model: Any, config: TuneConfig) -> Any:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        model = get_peft_model(model, adapter)
+        try:
+            model = get_peft_model(model, adapter)
+        except ValueError as error:  # e.g. layers of Mamba, whose kernels read the weights themselves
+            name = type(model).__name__
+            raise ModelError(f"LoRA cannot adapt {name}: {error}. Fix: sft=full reference=full") from error
     model.train()
     return model
 

@@ -257,6 +257,14 @@ def test_refusal_to_speak_in_a_conversation_is_an_error():
         backend(server).complete(requests(asking("q"), 5))
 
 
+def test_refusal_of_a_field_is_not_taken_for_one_of_the_length():
+    reply = Reply(text="invalid parameter in this context: foo", status=400)
+    with openai_server(lambda call, seen: reply) as server, pytest.raises(GenerationError) as raised:
+        backend(server).complete(requests(asking("q"), 5))
+    assert "longer context" not in str(raised.value)
+    assert "invalid parameter in this context: foo" in str(raised.value)
+
+
 def test_refusal_for_the_length_names_the_limit_of_a_server_that_lists_none():
     reply = Reply(text="maximum context length is 10 tokens", status=400)
     with openai_server(lambda call, seen: reply) as server, pytest.raises(GenerationError) as raised:

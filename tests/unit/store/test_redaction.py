@@ -43,13 +43,14 @@ KEYS = [
     "xapp-1-A0123-4567-abcdef", "nvapi-Ab12Cd34Ef56Gh78Ij90", "xai-Ab12Cd34Ef56Gh78Ij90", "r8_Ab12Cd34Ef56Gh78Ij90",
     "pypi-AgEIcHlwaS5vcmcCJGFi", "npm_Ab12Cd34Ef56Gh78Ij90", "sk_live_Ab12Cd34Ef56Gh78", "ya29.Ab12Cd34Ef56Gh78Ij90",
     "lsv2_pt_Ab12Cd34Ef56Gh78Ij90", "api_org_AbCdEfGhIjKlMnOpQr", f"local-{HEX}", "wandb_v1_Ab12Cd34Ef56Gh78Ij90",
+    "dckr_pat_Ab12Cd34Ef56Gh78Ij90", "csk-Ab12Cd34Ef56Gh78Ij90", "1234567890:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN",
 ]  # fmt: skip
 PARAMETERS = [
     "key", "apikey", "api-key", "api_key", "apiKey", "code", "token", "access_token", "id_token", "auth", "sig",
     "signature", "X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token", "X-Goog-Signature", "AWSAccessKeyId",
     "client_secret", "password", "passwd", "pwd", "subscription-key", "Ocp-Apim-Subscription-Key", "jwt", "session",
-    "sid", "ticket", "hub.token", "authToken", "appKey",
+    "sid", "ticket", "tok", "bearer", "pw", "hub.token", "authToken", "appKey",
 ]  # fmt: skip
 
 
@@ -125,6 +126,8 @@ def test_each_argument_is_checked_also_one_that_a_later_one_replaces() -> None:
         "https://host/v1?page=2&zipcode=x#top", "https://host:8000/a@b/c", "the key idea of keyword=abc",
         "score/0123abcd",
         f"commit {HEX}", "token 17 of 20", "desk-lamp", "eos_token: '<|im_end|>'", "Basic algebra", "secret: none",
+        "/data/token=5/rows.jsonl", "Basic arithmetic1 only", "Token prediction2025 is",
+        "data/password=1/part-0001.parquet",
     ],
 )  # fmt: skip
 def test_ordinary_text_is_not_masked(text: str) -> None:

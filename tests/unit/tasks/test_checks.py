@@ -13,6 +13,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from hydra import compose, initialize_config_dir
+from transformers import BertConfig, BertForMaskedLM
 
 from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ConfigError, CotpressError, DataError, GenerationError, ModelError
@@ -23,6 +24,7 @@ from cotpress.store.sweeps import JobNote, JobState, read_note, read_sweep, writ
 from cotpress.tasks import COMPRESS, EVALUATE, FIDELITY, PLAN, TRAIN, checks
 from cotpress.tasks.run_directory import artifact_store
 from support.commands import FEW_PROBLEMS, ROOT
+from support.hybrid import build
 from support.openai_server import Reply, openai_server
 
 TASKS = {"train": TRAIN, "compress": COMPRESS, "fidelity": FIDELITY, "evaluate": EVALUATE}
@@ -380,3 +382,30 @@ def test_tokenizer_without_a_template_is_told_with_its_setting(made: Make, root:
         message = refusal(config)
     assert message.startswith("model.path: the tokenizer of ")
     assert "chat template" in message
+
+
+@pytest.fixture
+def saved(made: Make, root: Path, tmp_path: Path) -> Callable[[Any], Path]:
+    """Save a model with the tokenizer of the tiny one."""
+
+    def save(model: Any) -> Path:
+        model.save_pretrained(tmp_path / "saved")
+        load_tokenizer(made("evaluate").model, artifact_store(str(root))).save_pretrained(tmp_path / "saved")
+        return tmp_path / "saved"
+
+    return save
+
+
+def test_an_encoder_is_refused_before_the_reference_is_trained(made: Make, saved: Callable[[Any], Path]) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    folder = saved(BertForMaskedLM(BertConfig(vocab_size=640, **sizes)))
+    message = refusal(made("train", "model=hub", f"model.path={folder}", "model@reference.base=tiny"))
+    assert message.startswith(f"model.path: '{folder}' (bert) is an encoder")
+    message = refusal(made("train", "model@reference.base=hub", f"reference.base.path={folder}"))
+    assert message.startswith(f"reference.base.path: '{folder}' (bert) is an encoder")
+
+
+def test_an_attention_that_the_model_lacks_is_told_at_once(made: Make, saved: Callable[[Any], Path]) -> None:
+    base = ["model=hub", f"model.path={saved(build('GptOss'))}", "model@reference.base=tiny"]
+    assert refusal(made("train", *base)).startswith("model.attention: got sdpa, which GptOssForCausalLM does not have")
+    checks.check(made("train", *base, "model.attention=eager"))

@@ -5,7 +5,7 @@ import torch
 
 from cotpress.devices.config import HeadLoss
 from cotpress.devices.memory import SmallerBatches
-from cotpress.errors import ConfigError, MemoryLimitError, TrainingError
+from cotpress.errors import ConfigError, MemoryLimitError, ModelError, TrainingError
 from cotpress.modeling.loading import load_model
 from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import Examples, collate
@@ -13,6 +13,7 @@ from cotpress.training.config import Method, TuneConfig
 from cotpress.training.fit import fit
 from cotpress.training.head_loss import chunked_loss
 from cotpress.training.module import LossOfModel, SftModule, accumulate, rate_factor
+from support.hybrid import build
 
 TUNE = TuneConfig(method=Method.lora, learning_rate=1.0, epochs=1, sequences_per_step=1, seed=0)
 
@@ -236,3 +237,8 @@ def test_one_of_several_devices_does_not_split_its_batches(examples):
             SmallerBatches("sft: train"),
             fixed="on one of several devices",
         )
+
+
+def test_lora_on_layers_that_it_cannot_adapt_is_one_message(tune):
+    with pytest.raises(ModelError, match=r"LoRA cannot adapt FalconH1ForCausalLM: .*Fix: sft=full reference=full"):
+        make_trainable(build("FalconH1"), tune)

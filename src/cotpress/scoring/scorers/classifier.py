@@ -164,7 +164,7 @@ def load_classifier(folder: Path, config: TokenskipConfig, *, new_head: bool, de
             f"'{config.path}' is no finished keep/drop classifier ({model.config.num_labels} labels, without weights: "
             f"{sorted(info['missing_keys'])}). Fix: scorer.train=true trains a head on the distilled labels"
         )
-    check_finite(model, config.path)
+    check_finite(model, f"scorer.path: '{config.path}'")
     model.to(device).eval()
     return Classifier(model, without_limits(tokenizer), config.window_tokens)
 
