@@ -12,6 +12,7 @@ from cotpress.records import CompressedTrace, Trace, Unit
 from cotpress.report.stage import report_collection, report_run
 from cotpress.store.artifacts import Artifact
 from cotpress.store.tables import read_records
+from cotpress.terminal import escaped
 from support.browser import Browser, find_browser
 from support.reported import World
 
@@ -112,7 +113,7 @@ def test_tokens_joined_are_the_text_and_markup_stays_text(page: Browser) -> None
     choose(page, 12)
     slide(page, 0.5)
     texts = page.js("[...document.querySelectorAll('.tokens')].map(p => p.textContent)")
-    assert texts == [NASTY, NASTY]
+    assert texts == [escaped(NASTY), escaped(NASTY)]
     assert page.js("document.querySelector('#problem p').textContent") == "<i>q</i>"
     assert page.js("document.querySelectorAll('#viewer script, #viewer u, #list i, #problem i, #panes i').length") == 0
     assert page.js("document.title").startswith("Results")

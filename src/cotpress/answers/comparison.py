@@ -1,5 +1,6 @@
 """Comparison of two answers: numbers exactly, words and other notations as text, mathematics by math-verify."""
 
+import functools
 import importlib.metadata
 import re
 from fractions import Fraction
@@ -156,6 +157,7 @@ def _words(text: str) -> list[str]:
     return words[:1] if words[:1] and words[0] in ("yes", "no", "true", "false") else words
 
 
+@functools.cache
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide on verdicts, part of an identity."""
     return {
