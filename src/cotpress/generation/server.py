@@ -45,7 +45,8 @@ _LIMITS = ("max_model_len", "context_length", "max_context_length", "n_ctx")
 """Names under which servers list the longest prompt plus answer of a model: vLLM and SGLang, OpenRouter, LM Studio,
 llama.cpp."""
 _ABOUT_LENGTH = re.compile(
-    r"context[ _-]?(?:length|window|size)|length|too (?:long|large|many tokens)|exceed|max\w*[ _]tokens|max_model_len",
+    r"context[ _-]?(?:length|window|size)|(?:maximum|model|sequence|prompt|input) length|too (?:long|large|many tokens)"
+    r"|longer than|exceed|max\w*[ _]tokens|max_model_len",
     re.IGNORECASE,
 )
 """Words of a refusal for its length, which differ from server to server."""
@@ -113,7 +114,7 @@ class ServerBackend:
         return listed.get(config.model, {})
 
     async def _listed(self, client: "AsyncOpenAI") -> dict[str, dict[str, Any]]:
-        """What the server tells of its models, by name; empty if it answers with JSON of another shape.
+        """List the models of the server with their settings, by name; empty for JSON of another shape.
 
         Raises:
             ValueError: The answer is no JSON, but the page of a proxy.

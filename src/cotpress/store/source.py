@@ -244,7 +244,7 @@ def _is_own(module: str) -> bool:
 
 
 def _specification(name: str) -> ModuleSpec | None:
-    """Where Python finds a module outside of this package."""
+    """Find the place of a module outside of this package; None if Python does not know it."""
     try:
         return importlib.util.find_spec(name)
     except (ImportError, AttributeError, ValueError):  # e.g. the name of a function

@@ -10,12 +10,12 @@ The progress display, the table at the end and `report.py` read these files, so 
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cotpress.store.artifacts import plain, write_text_atomic
 from cotpress.store.paths import is_unreadable, unreadable
@@ -23,6 +23,8 @@ from cotpress.store.redaction import masked
 from cotpress.store.results import checked
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 PLAN_FILE = "sweep.json"
 JOB_FILE = "job.json"
@@ -135,19 +137,15 @@ def write_note(folder: Path, note: JobNote) -> None:
 
 def read_note(folder: Path) -> JobNote | None:
     """The note of a job; None if it is missing, cannot be read or is no note, of which the latter two are logged."""
-    path = folder / JOB_FILE
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+
+    def made(content: dict[str, Any]) -> JobNote:
         run_dir = content["run_dir"]
         content["overrides"] = _listed(content["overrides"])
         content["state"] = JobState(content["state"])
         content["run_dir"] = None if run_dir is None else Path(os.path.normpath(folder / run_dir))
-        return checked(JobNote(**content))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        _warn(path, error)
-        return None
+        return JobNote(**content)
+
+    return _read(folder / JOB_FILE, made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,12 +159,19 @@ class _Plan:
 
 def _read_plan(sweep_dir: Path) -> _Plan | None:
     """The plan of a sweep; None if it is missing, cannot be read or is no plan, of which the latter two are logged."""
-    path = sweep_dir / PLAN_FILE
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+
+    def made(content: dict[str, Any]) -> _Plan:
         jobs = content["jobs"]
         content["jobs"] = None if jobs is None else tuple(map(_listed, _listed(jobs)))
-        return checked(_Plan(**content))
+        return _Plan(**content)
+
+    return _read(sweep_dir / PLAN_FILE, made)
+
+
+def _read(path: Path, made: Callable[[dict[str, Any]], R]) -> R | None:
+    """Read a JSON file; None if it is missing, cannot be read or has another content, which is logged."""
+    try:
+        return checked(made(json.loads(path.read_bytes())))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

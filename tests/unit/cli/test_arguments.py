@@ -1,4 +1,4 @@
-"""What Hydra cannot read is refused in one line that says what to type, and paths may begin with `~`."""
+"""Messages for arguments that Hydra cannot read, and `~` at the beginning of paths."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""How a single job ends is recorded in its run directory."""
+"""Records of the end of a single job in its run directory."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which artifacts an edit of the code makes anew: those of its stage and of what follows, and no others."""
+"""An edit of the code makes the artifacts of its stage and of later stages anew, and no others."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
