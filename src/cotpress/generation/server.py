@@ -93,12 +93,12 @@ class ServerBackend:
         from openai import APIError, APIStatusError, AsyncOpenAI, AuthenticationError
 
         config = self._config
-        wait = min(config.timeout_s, _CHECK_S)
+        wait, retries = min(config.timeout_s, _CHECK_S), min(config.max_retries, _CHECK_RETRIES)
         async with AsyncOpenAI(
             base_url=config.base_url,
             api_key=self._key,
             timeout=wait,
-            max_retries=min(config.max_retries, _CHECK_RETRIES),
+            max_retries=retries,
         ) as client:
             try:
                 listed = await self._listed(client)
@@ -106,9 +106,9 @@ class ServerBackend:
                 status = error.status_code if isinstance(error, APIStatusError) else 500
                 if not isinstance(error, AuthenticationError) and (status < 500 or status == _NOT_IMPLEMENTED):
                     return {}
-                raise GenerationError(self._message(*self._explain(error))) from error
+                raise GenerationError(self._message(*self._explain(error), retries=retries)) from error
             except (AttributeError, TypeError, ValueError) as error:
-                raise GenerationError(self._message(*_not_an_answer(str(error)))) from error
+                raise GenerationError(self._message(*_not_an_answer(str(error)), retries=retries)) from error
         if listed and config.model not in listed:
             log.warning("generation server %s: lists %s, not '%s'", config.base_url, sorted(listed)[:12], config.model)
         return listed.get(config.model, {})
@@ -241,9 +241,10 @@ class ServerBackend:
                 return f"answered {error.status_code}: {said}", _LONGER if is_length else "see the server's own log"
         return _not_an_answer(str(error))
 
-    def _message(self, problem: str, fix: str, limits: str = "") -> str:
+    def _message(self, problem: str, fix: str, limits: str = "", retries: int | None = None) -> str:
+        tried = self._config.max_retries if retries is None else retries
         return (
-            f"generation server {self._config.base_url}: {problem} (max_retries={self._config.max_retries}). "
+            f"generation server {self._config.base_url}: {problem} (max_retries={tried}). "
             f"{f'{limits}. ' if limits else ''}Fix: {fix}. Finished completions are kept."
         )
 
