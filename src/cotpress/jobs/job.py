@@ -184,7 +184,7 @@ def log_to(path: Path | None, *, console: bool) -> None:
     handlers: list[logging.Handler] = []
     if console:
         lines = logging.StreamHandler(sys.stderr)
-        lines.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        lines.setFormatter(_Lines("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         if path is not None:
             lines.addFilter(lambda record: record.name.startswith("cotpress") and record.name != "cotpress.file")
         handlers.append(lines)
@@ -195,6 +195,16 @@ def log_to(path: Path | None, *, console: bool) -> None:
         handlers.append(file)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)  # warnings of libraries belong in the file, not between the progress lines
+
+
+class _Lines(Redacting):
+    """Lines of a time and a message; a warning of this package is named as one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        line = super().format(record)
+        is_warning = record.levelno == logging.WARNING and record.name.startswith("cotpress")
+        return line.replace(" ", " warning: ", 1) if is_warning else line
 
 
 class _JobLogHandler(logging.FileHandler):

@@ -25,7 +25,8 @@ POLL_S = 0.3
 QUIET_S = 60.0
 """Seconds without output after which a line names the running jobs, where there is no terminal for a live display."""
 _TIMED = re.compile(r"\d\d:\d\d:\d\d (?P<message>.+)")
-_WARNING = re.compile(r"^[\d-]+ [\d:,]+ WARNING cotpress\S*: (?P<message>.+)", re.MULTILINE)
+_WARNING = re.compile(r"^(?:[\d:]+ warning: |[\d-]+ [\d:,]+ WARNING cotpress\S*: )(?P<message>.+)", re.MULTILINE)
+"""A warning in the log of a job: as a process of its own writes it, or one that shares a process."""
 RECENT_JOBS = 5
 """Jobs that the estimate is based on: the first jobs of a sweep take longer, as they compute the shared artifacts."""
 
