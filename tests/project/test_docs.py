@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cotpress.cli.help import GROUPS
+from cotpress.cli.models import with_models
 from cotpress.config import register_schemas, to_objects
 from support.commands import ROOT, SMALL, Command
 
@@ -87,6 +88,7 @@ def test_every_command_composes(script: str, words: tuple[str, ...]) -> None:
         for o in _first_job(words)
         if not o.startswith("plugins=")  # carried out in test_docs_scorer.py
     ]
+    with_models(known, ROOT / "conf")  # as the script does
     to_objects(compose(script, overrides=known))
 
 

@@ -93,6 +93,7 @@ def _script(task: Task, conf: Path) -> None:
     from cotpress.cli.arguments import check_grammar, quoted, without_null
     from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, explain
     from cotpress.cli.experiments import with_experiments
+    from cotpress.cli.models import with_models
     from cotpress.config import register_schemas
     from cotpress.jobs import multirun
 
@@ -125,6 +126,8 @@ def _script(task: Task, conf: Path) -> None:
         check_grammar(sys.argv[1:], name, conf)
         check_plan_of_one(sys.argv[1:])
         multirun.check_launcher(sys.argv[1:])
+        for note in with_models(sys.argv[1:], conf):
+            sys.stderr.write(f"note: {shown(note)}\n")
         sys.argv[1:] = with_experiments(sys.argv[1:], name, conf)
         if re.search(r" (--cfg|-c)[ =]job\b", " ".join(sys.argv)):
             sys.argv.append("--resolve")  # values in place of references

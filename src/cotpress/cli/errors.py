@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cotpress.cli.help import choices, defaults_of, groups_of
+from cotpress.cli.models import GROUP
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.settings import RATIO_RANGE
@@ -59,7 +60,8 @@ def _explain_choice(error: BaseException, conf: Path) -> str:
     if not folder.is_dir() and not getattr(error, "options", None):
         return " ".join(str(error).split())
     known = [name for name in getattr(error, "options", None) or choices(folder) if not name.endswith("_schema")]
-    return f"{group}: unknown choice '{choice}'.{did_you_mean(choice, [n for n in known if n not in SCRIPTS])}"
+    message = f"{group}: unknown choice '{choice}'.{did_you_mean(choice, [n for n in known if n not in SCRIPTS])}"
+    return f"{message} Others: a hub id, {GROUP}=OWNER/NAME, or a folder, {GROUP}=DIR" if group == GROUP else message
 
 
 def _explain_value(error: BaseException, entry: str, conf: Path) -> str:

@@ -44,7 +44,7 @@ USAGE = {
         "Any checkpoint or PEFT adapter on any benchmark.",
         [
             "python evaluate.py model=smollm2 adapter=DIR benchmark=planted",
-            "python evaluate.py -m model=hub model.path=ID adapter=DIR benchmark=gsm8k,math500 ratio=0.5,0.7 n=4",
+            "python evaluate.py -m model=OWNER/NAME adapter=DIR benchmark=gsm8k,math500 ratio=0.5,0.7 n=4",
         ],
     ),
     "report": ("Tables and plots from finished runs.", ["python report.py runs=outputs/runs"]),
@@ -57,7 +57,7 @@ GROUPS = {
     "evaluation": "compared systems, and sampling of their answers",
     "experiment": "a named setting of all groups",
     "generation": "backend that generates text: the model in this process, or a server",
-    "model": "the student, and unless reference.base names another, the base of the reference model",
+    "model": "the student, and by default the base of the reference model; also OWNER/NAME of the hub, or a folder",
     "questions": "training questions of self-written data",
     "reference": "the model that scores: tuned on valuable parts, given, or none",
     "scorer": "importance of each thinking token",

@@ -87,7 +87,7 @@ def check_adapter(folder: Path, named: str, key: str) -> None:
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
             f"{key}: '{named}' holds no {ADAPTER_CONFIG} but {_names(folder)}. Fix: give the folder of a PEFT adapter, "
-            f"{key}=DIR; a whole model is no adapter, give it as model=hub model.path=DIR"
+            f"{key}=DIR; a whole model is no adapter, give it as model=DIR"
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{key}: '{named}' has no {ADAPTER_WEIGHTS} but {_names(folder)}. {_OTHERS} {_SAVE}{key}=DIR")

@@ -120,7 +120,7 @@ def load_model(
     folder = _directory(config, store, key)
     group = key.removesuffix(".path")
     how = f"{group}.attention={config.attention.value}, {group}.dtype={config.dtype.value}"
-    causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code, key=key)
+    _, architecture = causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code, key=key)
     with reading(f"{key}: '{config.path}' cannot be loaded from {folder} ({how})"), quiet_transformers():
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -130,6 +130,7 @@ def load_model(
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            **_dequantized(architecture),
         )
     if missing := sorted(info["missing_keys"]):  # transformers would use random numbers in their place
         raise ModelError(
@@ -150,6 +151,18 @@ def load_model(
         _check_split(model)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _dequantized(architecture: Any) -> dict[str, Any]:
+    """Arguments that load weights of 4 bits (gpt-oss) in the model's number format on every device.
+
+    Without them the device and the installed kernels would decide, and quantized weights cannot be trained.
+    """
+    from transformers import Mxfp4Config
+
+    settings = getattr(architecture, "quantization_config", None) or {}
+    is_mxfp4 = isinstance(settings, dict) and settings.get("quant_method") == "mxfp4"
+    return {"quantization_config": Mxfp4Config(dequantize=True)} if is_mxfp4 else {}
 
 
 def architecture_of(config: ModelConfig, store: ArtifactStore, *, key: str = "model.path") -> tuple[Any, Any]:

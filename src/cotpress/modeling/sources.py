@@ -74,12 +74,6 @@ def require_weights(path: str, revision: str | None = None, *, key: str = "model
     """
     from huggingface_hub import snapshot_download
 
-    options = {
-        "repo_id": path,
-        "revision": revision,
-        "allow_patterns": list(_WEIGHTS),
-        "ignore_patterns": _OTHER_FORMATS,
-    }
     if (folder := _local(path, key)) is not None:
         check_weights(folder, path, key)
         return

@@ -32,7 +32,7 @@ def test_values_of_a_group_are_its_files_without_schemas(typed: str) -> None:
         ("sco", ["scorer=", "scorer."]),
         ("model@", ["model@reference.base="]),
         ("tune@", ["tune@reference.tune=", "tune@sft.tune="]),
-        ("model@reference.base=qw", [f"model@reference.base=qwen{size}b" for size in (14, 32, 72, 7)]),
+        ("model@reference.base=r1-q", [f"model@reference.base=r1-qwen{size}b" for size in ("1.5", "14", "7")]),
         ("scorer=cts,ra", ["scorer=cts,random"]),
         ("scorer.cond", ["scorer.condition="]),
         ("scorer.condition=q", ["scorer.condition=question", "scorer.condition=question_answer"]),

@@ -195,3 +195,23 @@ def test_sentencepiece_model_alone_is_one_message(checkpoint, store):
     (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
     with pytest.raises(ModelError, match=r"no tokenizer can be loaded from"):
         load_tokenizer(config, store)
+
+
+def test_weights_of_four_bits_are_loaded_in_the_number_format_of_the_model(tokenizer, store, tmp_path):
+    sizes = {"hidden_size": 64, "intermediate_size": 32, "head_dim": 16, "num_hidden_layers": 1, "vocab_size": 640}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    settings = transformers.GptOssConfig(**sizes, **experts, pad_token_id=0)
+    transformers.GptOssForCausalLM(settings).to(torch.bfloat16).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in [name for name in weights if name.endswith(("gate_up_proj", "down_proj"))]:
+        num, rows, columns = weights.pop(name).shape
+        weights[f"{name}_blocks"] = torch.full((num, columns, rows // 32, 16), 0x22, dtype=torch.uint8)  # twice 1.0
+        weights[f"{name}_scales"] = torch.full((num, columns, rows // 32), 128, dtype=torch.uint8)  # 2 ** (128 - 127)
+    _write(tmp_path, weights)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "mxfp4"}}))
+    loaded = load_model(ModelConfig(name="m", path=str(tmp_path), attention=Attention.eager), store)
+    for weight in (loaded.model.layers[0].mlp.experts.gate_up_proj, loaded.model.layers[0].mlp.experts.down_proj):
+        assert weight.is_floating_point()
+        assert (weight == 2).all()
