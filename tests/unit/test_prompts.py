@@ -153,7 +153,7 @@ def test_training_row_equals_prompt_and_output_of_a_model(tmp_path: Path) -> Non
         *chat.text_ids("so 4"),
         *chat.text_ids("\n</think>\n\n"),
         *chat.text_ids("4"),
-        *chat.text_ids("<|im_end|>"),
+        *chat.output_ids("<|im_end|>"),
     ]
     row = [*chat.prompt_ids("2 + 2"), *chat.completion_ids(chat.text_ids(thinking), response)]
     assert row == [*chat.prompt_ids("2 + 2"), *generated]

@@ -51,6 +51,7 @@ USAGE = {
 }
 GROUPS = {
     "benchmark": "the problems that students are asked",
+    "chat": "a published conversation format of the student, chosen with chat@model.chat=NAME",
     "compression": "selection of the kept tokens by their scores, at one ratio or at mixed ones",
     "data": "traces to compress and to train on",
     "distill": "the valuable part of a trace, on which reference model and classifier are trained",
