@@ -92,7 +92,8 @@ def check_chat(record: TrainingRecord, chat: ChatConfig, named: str, key: str, *
 def _settings(values: Mapping[str, str | None], key: str) -> Iterator[str]:
     """Settings to type in a shell; Hydra has no escape for a line break, so the shell's is used."""
     for name, value in values.items():
-        text = "null" if value is None else '"' + value.replace('"', '\\"') + '"'
+        # An interpolation would be resolved in the settings of the reader.
+        text = "null" if value is None else '"' + value.replace('"', '\\"').replace("${", "\\${") + '"'
         setting = f"{key}.{name}={text}"
         if setting.isprintable():
             yield shlex.quote(setting)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.config import ModelConfig, ModelSource
@@ -12,7 +13,7 @@ from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord, c
 from cotpress.prompts import ChatConfig
 
 CHAT = ChatConfig(
-    system='Say "it\'s" in \\boxed{}.',
+    system='Say "it\'s" in \\boxed{}, ${x}.',
     user="first:\n{question}\n",
     template="{{- 'a\\n' }}\n\tb",
     thinking_close="\n\n",
@@ -54,7 +55,8 @@ def test_settings_in_the_message_give_the_prompt_of_the_training() -> None:
     typed = str(raised.value).partition("Fix: ")[2]
     shell = f"printf '%s\\0' {typed}"
     settings = subprocess.run(["bash", "-c", shell], check=True, capture_output=True, text=True).stdout.split("\0")
-    given = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(settings[:-1])}
+    overrides = OverridesParser.create().parse_overrides(settings[:-1])
+    given = {o.key_or_group: OmegaConf.create({"value": o.value()}).value for o in overrides}
     names = ("system", "user", "template", "thinking_close")
     assert given == {f"model.chat.{name}": getattr(CHAT, name) for name in names}
     nothing = TrainingRecord(base_model=None, chat=ChatConfig())
