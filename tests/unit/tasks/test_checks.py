@@ -19,6 +19,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ConfigError, CotpressError, DataError, GenerationError, ModelError
+from cotpress.evaluation.config import Baseline
 from cotpress.jobs.job import perform, run_in_sweep
 from cotpress.modeling.loading import load_tokenizer
 from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord
@@ -434,24 +435,27 @@ def student(tmp_path: Path) -> Callable[..., str]:
 
 
 def test_ratio_is_announced_only_to_a_student_of_a_marker(made: Make, student: Callable[..., str]) -> None:
-    def problem(*overrides: str) -> str:
-        return " ".join(map(str, checks.prompts(made("evaluate", *overrides))))
+    base = made("evaluate")
+    full = replace(base.evaluation, baselines=[Baseline.lc_prompt])
+    several = replace(base.evaluation, ratios=[0.5])
 
-    foreign = f"adapter={student(recorded=False)}"
-    assert re.match(
-        r"ratio: got 0\.7, .* has no training_config\.json\. Fix: marker=true", problem(foreign, "ratio=0.7")
-    )
-    assert problem("evaluation.ratios=[0.5]").startswith("evaluation.ratios: got 0.5"), "a model without an adapter"
-    assert not problem(foreign)
-    assert not problem(foreign, "ratio=0.7", "marker=true")
-    assert not problem(foreign, "ratio=0.7", "marker=false", "evaluation=full_checkpoint")
-    plain = f"adapter={student()}"
-    for more in ([], ["marker=true"]):
-        assert re.match(r"ratio: got 0\.7, .* was trained without one .*Fix: leave", problem(plain, "ratio=0.7", *more))
-    assert "Fix: marker=false keeps it" in problem(plain, "ratio=0.7", "evaluation=full_checkpoint")
-    assert not problem(plain)
-    mixed = f"adapter={student(0.5, 0.7, 1.0)}"
-    assert not problem(mixed, "ratio=0.7", "evaluation.ratios=[0.5]")
+    def problem(**settings: Any) -> str:
+        return " ".join(map(str, checks.prompts(replace(base, **settings))))
+
+    foreign = student(recorded=False)
+    unknown = r"ratio: got 0\.7, .* has no training_config\.json\. Fix: marker=true"
+    assert re.match(unknown, problem(adapter=foreign, ratio=0.7))
+    assert problem(evaluation=several).startswith("evaluation.ratios: got 0.5"), "a model without an adapter"
+    assert not problem(adapter=foreign)
+    assert not problem(adapter=foreign, ratio=0.7, marker=True)
+    assert not problem(adapter=foreign, ratio=0.7, marker=False, evaluation=full)
+    plain = student()
+    for marker in (None, True):
+        got = problem(adapter=plain, ratio=0.7, marker=marker)
+        assert re.match(r"ratio: got 0\.7, .* was trained without one .*Fix: leave", got)
+    assert "Fix: marker=false keeps it" in problem(adapter=plain, ratio=0.7, evaluation=full)
+    assert not problem(adapter=plain)
+    assert not problem(adapter=student(0.5, 0.7, 1.0), ratio=0.7, evaluation=several)
 
 
 def test_ratio_that_no_training_trace_had_is_a_warning(
@@ -465,19 +469,19 @@ def test_trained_model_is_asked_and_read_with_the_prompt_of_its_training(
     made: Make, student: Callable[..., str]
 ) -> None:
     folder = student(system="be brief")
-    cases = {
-        "evaluate": [f"adapter={folder}"],
-        "fidelity": ["reference=saved", f"reference.path={folder}"],
-        "compress": ["data=self_written", f"data.adapter={folder}"],
-    }
-    for script, overrides in cases.items():
-        [problem] = map(str, checks.prompts(made(script, *overrides)))
-        assert "trained with another prompt" in problem
-        fix = shlex.split(problem.partition("Fix: ")[2])
-        assert fix == ['model.chat.system="be brief"']
-        assert not list(checks.prompts(made(script, *overrides, *fix)))
-    base = ["reference=saved", f"reference.path={folder}", "model@reference.base=tiny"]
-    [problem] = map(str, checks.prompts(made("fidelity", *base)))
+    given = made("evaluate", f"adapter={folder}")
+    saved = made(
+        "compress", "reference=saved", f"reference.path={folder}", "data=self_written", f"data.adapter={folder}"
+    )
+    for config, times in ((given, 1), (saved, 2)):
+        problems = list(map(str, checks.prompts(config)))
+        assert len(problems) == times
+        for problem in problems:
+            assert "trained with another prompt" in problem
+            assert shlex.split(problem.partition("Fix: ")[2]) == ['model.chat.system="be brief"']
+        chat = replace(config.model.chat, system="be brief")
+        assert not list(checks.prompts(replace(config, model=replace(config.model, chat=chat))))
+    [_, problem] = map(str, checks.prompts(replace(saved, reference=replace(saved.reference, base=saved.model))))
     assert problem.endswith("Fix: 'reference.base.chat.system=\"be brief\"'")
 
 
