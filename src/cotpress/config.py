@@ -29,7 +29,7 @@ from cotpress.data.config import (
 from cotpress.devices.config import TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, did_you_mean
-from cotpress.evaluation.config import Baseline, EvaluationConfig
+from cotpress.evaluation.config import SHORTENED_TO_RATIO, Baseline, EvaluationConfig
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
@@ -204,6 +204,9 @@ class EvaluateConfig:
     """Directory or hub id of a PEFT adapter, which a server loads as well; null evaluates the model itself."""
     ratio: Ratio = 1.0
     """Ratio that the control marker announces; 1.0 has no marker."""
+    marker: bool | None = None
+    """The model was trained with a control marker; null is what the record of its training beside the weights says.
+    With false `ratio` is that of LC-Prompt and Truncation alone."""
     n: int = 1
     """Answers per question; short for evaluation.samples."""
     seed: Natural = 42
@@ -220,6 +223,8 @@ class EvaluateConfig:
         check_head_loss(self.trainer.head_loss)
         _check_seed(self.evaluation, self.seed)
         check_marker(self.model.chat, [self.ratio, *self.evaluation.ratios])
+        if self.marker is False:
+            self._check_without_marker()
         if self.n not in (1, self.evaluation.samples):
             raise ConfigError(
                 f"n: got {self.n}, but evaluation.samples={self.evaluation.samples}, which it is short for. "
@@ -230,6 +235,18 @@ class EvaluateConfig:
                 "evaluation.baselines: got original, which is a student that has to be trained; evaluate.py trains "
                 "none. Fix: evaluation=checkpoint or evaluation=full_checkpoint, or evaluate its adapter with "
                 "adapter=DIR"
+            )
+
+    def _check_without_marker(self) -> None:
+        if self.evaluation.ratios:
+            raise ConfigError(
+                f"evaluation.ratios: got {self.evaluation.ratios}, but marker=false, and only a control marker "
+                "announces them. Fix: evaluation.ratios=[], or leave marker out"
+            )
+        if self.ratio < 1 and not SHORTENED_TO_RATIO & set(self.evaluation.baselines):
+            raise ConfigError(
+                f"ratio: got {self.ratio:g}, but marker=false, and no row of the table would use it. Fix: leave ratio "
+                "out, or evaluation=full_checkpoint, whose rows LC-Prompt and Truncation use it"
             )
 
 

@@ -10,6 +10,11 @@ Thinking is inserted as token ids, so that exactly the kept tokens are trained o
 
 In a layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) the response is the last
 paragraph. Only models trained in this layout follow it; the output of other models has no such division.
+
+Special tokens come from the format alone: the template, and the settings of `ChatConfig`, whose texts are the user's
+own (Llama's marker has them). One that a question, thinking or response spells out (`<|im_end|>`) is tokenized as the
+characters that it is written with, because as a token it would end the turn. Added tokens that are not special, such as
+`<think>` of Qwen3, end no turn; they stay whole in every text.
 """
 
 import logging
@@ -31,16 +36,24 @@ log = logging.getLogger(__name__)
 _SEPARATOR = Rule(
     bool,
     "the text that parts thinking and response; where there are no tags a blank line, "
-    'model.chat.thinking_open="" model.chat.thinking_close="\\n\\n"',
+    "model.chat.thinking_open= model.chat.thinking_close=$'\\n\\n'",
 )
+_QUESTION = Rule(lambda text: "{question}" in text, "a text with {question} in it")
 
 
 @dataclass(kw_only=True, slots=True)
 class ChatConfig:
-    """Format of a conversation with the model."""
+    """Format of a conversation with the model (config group `chat`, at `model.chat`)."""
 
     system: str | None = None
     """System text; null uses the default of the model's template."""
+    user: Annotated[str, _QUESTION] = "{question}"
+    """Text of the user's turn before the ratio marker; `{question}` is replaced."""
+    template: str | None = None
+    """Chat template (Jinja) in place of the tokenizer's, for turns that this does not write; null: the tokenizer's."""
+    enable_thinking: bool | None = None
+    """Value of the variable of this name in the template, by which Qwen3's switches thinking on and off; null: its own
+    default."""
     thinking_open: str = "<think>\n"
     """Text before the thinking, at the start of the completion, unless the model's template ends the prompt with it."""
     thinking_close: Annotated[str, _SEPARATOR] = "\n</think>\n\n"
@@ -63,7 +76,8 @@ def marker_text(template: str, ratio: float | None) -> str:
 
 def messages(chat: ChatConfig, question: str, ratio: float | None = None) -> list[dict[str, str]]:
     """Messages before the assistant's turn: the system text if there is one, and the question with its marker."""
-    user = {"role": "user", "content": question + marker_text(chat.ratio_marker, ratio)}
+    content = chat.user.replace("{question}", question) + marker_text(chat.ratio_marker, ratio)
+    user = {"role": "user", "content": content}
     return [user] if chat.system is None else [{"role": "system", "content": chat.system}, user]
 
 
@@ -110,9 +124,13 @@ _forms: "WeakKeyDictionary[PreTrainedTokenizerBase, dict[tuple[str, bool], _Form
 
 
 def render_chat(
-    tokenizer: "PreTrainedTokenizerBase", conversation: Sequence[Mapping[str, object]], *, add_generation_prompt: bool
+    tokenizer: "PreTrainedTokenizerBase",
+    conversation: Sequence[Mapping[str, object]],
+    *,
+    add_generation_prompt: bool,
+    chat: ChatConfig | None = None,
 ) -> str:
-    """Render a conversation with the tokenizer's chat template, with a fixed date.
+    """Render a conversation with the chat template that `chat` names, by default the tokenizer's, with a fixed date.
 
     Some templates print the current date (`strftime_now`: Llama 3.1, gpt-oss). Prompts of training, scoring and
     evaluation would then depend on the day, without a change of fingerprint; all of them get `TEMPLATE_DATE`.
@@ -120,56 +138,133 @@ def render_chat(
     Raises:
         ModelError: There is no template, or it cannot render a system text and a question in any known form.
     """
-    form = _form(tokenizer, has_system=conversation[0]["role"] == "system")
+    chat = chat or ChatConfig()
+    form = _form(tokenizer, chat, has_system=conversation[0]["role"] == "system")
     try:
-        return _rendered(tokenizer, form.applied(conversation), add_generation_prompt)
+        return _rendered(tokenizer, chat, form.applied(conversation), add_generation_prompt)
     except Exception as error:  # a template may raise anything, for a single conversation too
-        raise ModelError(f"the chat template of '{tokenizer.name_or_path}' fails: {_reason(error)}") from error
+        raise ModelError(f"{_named(tokenizer, chat.template)} fails: {_reason(error)}") from error
 
 
-def _form(tokenizer: "PreTrainedTokenizerBase", *, has_system: bool) -> _Form:
+def _named(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> str:
+    owner = f"of '{tokenizer.name_or_path}'"
+    return f"the chat template {owner}" if template is None else f"model.chat.template {owner}"
+
+
+def _form(tokenizer: "PreTrainedTokenizerBase", chat: ChatConfig, *, has_system: bool) -> _Form:
     """The first form in which an example is rendered with all of its texts; it is logged once for each tokenizer."""
-    if not tokenizer.chat_template:
+    template = chat.template
+    if not (template or tokenizer.chat_template):
         raise ModelError(
             f"the tokenizer of '{tokenizer.name_or_path}' has no chat template, so there is no format for questions "
             "and answers. Fix: the instruct variant of this model, or its chat_template.jinja beside the tokenizer"
         )
-    known, key = _forms.setdefault(tokenizer, {}), (str(tokenizer.chat_template), has_system)
+    known, key = _forms.setdefault(tokenizer, {}), (template or str(tokenizer.chat_template), has_system)
     if key in known:
         return known[key]
     problems, example = [], _EXAMPLE if has_system else _EXAMPLE[1:]
     for form, note in _FORMS.items():
         try:
-            text = _rendered(tokenizer, form.applied(example), add_generation_prompt=True)
+            text = _rendered(tokenizer, chat, form.applied(example), add_generation_prompt=True)
         except Exception as error:  # a template may raise anything
             problems.append(_reason(error))
             continue
         lost = [turn["role"] for turn in example if turn["content"] not in text]
         if not lost:
             if note:
-                log.warning("the chat template of '%s' %s", tokenizer.name_or_path, note)
+                log.warning("%s %s", _named(tokenizer, template), note)
             known[key] = form
             return form
         problems.append(f"it leaves out the text of the {lost[0]}")
     fix = "Fix: another template as chat_template.jinja beside the tokenizer, or another model"
-    raise ModelError(f"the chat template of '{tokenizer.name_or_path}' cannot render a question: {problems[0]}. {fix}")
+    raise ModelError(f"{_named(tokenizer, template)} cannot render a question: {problems[0]}. {fix}")
 
 
 def _rendered(
-    tokenizer: "PreTrainedTokenizerBase", conversation: Sequence[Mapping[str, object]], add_generation_prompt: bool
+    tokenizer: "PreTrainedTokenizerBase",
+    chat: ChatConfig,
+    conversation: Sequence[Mapping[str, object]],
+    add_generation_prompt: bool,
 ) -> str:
-    dated = "strftime_now" in str(tokenizer.chat_template)
+    template = chat.template
+    options = {} if chat.enable_thinking is None else {"enable_thinking": chat.enable_thinking}
+    dated = "strftime_now" in (template or str(tokenizer.chat_template))
     rendered = tokenizer.apply_chat_template(
         list(conversation),
-        chat_template=_CLOCK + tokenizer.get_chat_template() if dated else None,
+        chat_template=_CLOCK + (template or tokenizer.get_chat_template()) if dated else template,
         tokenize=False,
         add_generation_prompt=add_generation_prompt,
+        **options,
     )
     return str(rendered)
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+class _Spelled:
+    """Special tokens that a text spells out, hidden from the tokenizer while a chat template renders the text.
+
+    Each is replaced by a private character that the text does not have. The special tokens of the rendered text are
+    then those of the format, at which a tokenizer divides it; the parts with private characters are tokenized plainly,
+    as they were written. A text without special tokens is tokenized as a whole, as usual.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", text: str) -> None:
+        special = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._tokenizer, self._special_ids = tokenizer, set(special.values())
+        spelled = sorted((token for token in special if token and token in text), key=len, reverse=True)
+        private = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in text)  # Unicode plane 15
+        self._hidden = dict(zip(spelled, private, strict=False))
+
+    def hidden(self, text: str) -> str:
+        """The text with private characters in place of the special tokens that it spells out."""
+        for token, character in self._hidden.items():
+            text = text.replace(token, character)
+        return text
+
+    def ids(self, rendered: str) -> list[int]:
+        """Token ids of a rendered text with texts of `hidden` in it."""
+        if not self._hidden:
+            return _ids(self._tokenizer, rendered)
+        encoded = self._tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets, made = encoded["input_ids"], encoded["offset_mapping"], list[int]()
+        first, start = 0, 0  # of the part between two special tokens: its first token and character
+        for place, id_ in enumerate([*ids, None]):
+            if id_ is not None and id_ not in self._special_ids:
+                continue
+            end = len(rendered) if id_ is None else offsets[place][0]
+            part = rendered[start:end]
+            written = self._written(part)
+            made += ids[first:place] if written == part else plain_ids(self._tokenizer, written)
+            if id_ is not None:
+                made.append(id_)
+                first, start = place + 1, offsets[place][1]
+        return made
+
+    def _written(self, text: str) -> str:
+        for token, character in self._hidden.items():
+            text = text.replace(character, token)
+        return text
+
+
+def plain_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Token ids of a text of the data, as `modeling.alignment.encode_plainly` gives them with offsets."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return ids
+
+
+def _ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def conversation_ids(tokenizer: "PreTrainedTokenizerBase", conversation: Sequence[Mapping[str, str]]) -> list[int]:
+    """Token ids of a conversation up to the start of the assistant's turn; no content gives a special token."""
+    spelled = _Spelled(tokenizer, "\n".join(turn["content"] for turn in conversation))
+    turns = [{**turn, "content": spelled.hidden(turn["content"])} for turn in conversation]
+    return spelled.ids(render_chat(tokenizer, turns, add_generation_prompt=True))
 
 
 _CONTEXT_TOKENS = 16  # decoded as context; more than one character has, whose tokens may be single bytes
@@ -186,7 +281,7 @@ class ChatFormat:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat: ChatConfig) -> None:
         self._tokenizer, self._chat = tokenizer, chat
         self.has_tags = bool(chat.thinking_close.strip())
-        self._close = self.text_ids(chat.thinking_close)
+        self._close = self.output_ids(chat.thinking_close)
 
     def check(self) -> None:
         """Raise a `ModelError` if no training sequence can be written with this tokenizer."""
@@ -204,16 +299,21 @@ class ChatFormat:
         return int(self._tokenizer.eos_token_id)
 
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of `text` alone, without special tokens."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        """Token ids of a text of the data alone; special tokens that it spells out are plain characters."""
+        return plain_ids(self._tokenizer, text)
+
+    def output_ids(self, text: str) -> list[int]:
+        """Token ids of a text that a model wrote or that the format holds, in which special tokens are tokens."""
+        return _ids(self._tokenizer, text)
 
     def prompt_ids(self, question: str, ratio: float | None = None) -> list[int]:
         """Token ids of the prompt, up to the start of the assistant's turn."""
-        return self.text_ids(self._prompt(question, ratio))
+        spelled = _Spelled(self._tokenizer, question)
+        return spelled.ids(self._prompt(spelled.hidden(question), ratio))
 
     def _prompt(self, question: str, ratio: float | None = None) -> str:
-        return render_chat(self._tokenizer, messages(self._chat, question, ratio), add_generation_prompt=True)
+        turns = messages(self._chat, question, ratio)
+        return render_chat(self._tokenizer, turns, add_generation_prompt=True, chat=self._chat)
 
     def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
         """Token ids of the assistant's turn around the given thinking tokens."""
@@ -221,7 +321,7 @@ class ChatFormat:
 
     def thinking_start(self) -> list[int]:
         """Token ids of the completion before the first thinking token."""
-        return self.text_ids(self._opening)
+        return self.output_ids(self._opening)
 
     def opening_identity(self) -> dict[str, str]:
         """Part of an identity: the opening where the template shortens the configured one, otherwise empty."""

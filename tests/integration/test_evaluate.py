@@ -39,7 +39,7 @@ def _arguments(folder: Path, *more: str) -> list[str]:
     return [
         "-m", "model=hub", f"model.path={folder / 'model'}", "model.name=tiny", f"adapter={folder / 'adapter'}",
         "name=mine", "benchmark=jsonl", f"benchmark.path={folder / 'sums.jsonl'},{folder / 'products.jsonl'}",
-        "ratio=0.5,0.7", "n=2", "benchmark.max_new_tokens=24", "trainer=cpu",
+        "ratio=0.5,0.7", "marker=true", "n=2", "benchmark.max_new_tokens=24", "trainer=cpu",
         "model.dtype=float32",  # answers are compared across batches and servers
         *more,
     ]  # fmt: skip
@@ -145,7 +145,8 @@ def test_evaluate_draws_samples_beside_baselines_and_counts_in_another_tokenizer
     command: Command, folder: Path
 ) -> None:
     done = command(
-        "evaluate.py", *_model(folder), "name=drawn", "n=2", "ratio=0.5", "evaluation.baselines=[base,ratio_one]",
+        "evaluate.py", *_model(folder), "name=drawn", "n=2", "ratio=0.5", "marker=true",
+        "evaluation.baselines=[base,ratio_one]",
         f"evaluation.reference_tokenizer={folder / 'model'}", "evaluation.budgets=[8,24]", *FEW_PROBLEMS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

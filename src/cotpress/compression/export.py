@@ -1,5 +1,7 @@
 """Export of compressed rows in the formats of other trainers.
 
+Texts are exported as they are: how another trainer tokenizes special tokens that one of them spells out is its matter.
+
 A folder holds one export. It is complete if it has a manifest, which is removed first and written last, so that a file
 that an interrupted export left is never taken for one.
 """

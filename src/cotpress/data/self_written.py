@@ -261,7 +261,7 @@ def write(
         )
     identity = {
         "questions": questions.key,
-        "prompt": {**prompt_identity(tokenizer), "system": model.chat.system},
+        "prompt": {**prompt_identity(tokenizer), "chat": [model.chat.system, model.chat.user, model.chat.template]},
         "max_new_tokens": config.max_new_tokens,
         "samples": config.samples,
         **generation_identity(generation, model, trainer, adapter=config.adapter),

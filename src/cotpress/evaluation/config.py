@@ -32,6 +32,10 @@ class Baseline(Enum):
     """The token budget times the ratio; an answer that is cut off is wrong."""
 
 
+SHORTENED_TO_RATIO = {Baseline.lc_prompt, Baseline.truncation}
+"""Baselines that need no training and use the ratio of the run."""
+
+
 class Prompted(Enum):
     """Model of the baselines that need no training."""
 

@@ -71,7 +71,7 @@ class Answer:
     def of(cls, problem: Problem, sample: int, generation: Generation, chat: ChatFormat) -> Self:
         """The answer that a completion holds."""
         retokenized = generation.token_ids is None and generation.finish_reason != REFUSED
-        ids = chat.text_ids(generation.text) if retokenized else generation.token_ids or ()
+        ids = chat.output_ids(generation.text) if retokenized else generation.token_ids or ()
         return cls(
             id=problem.id,
             sample=sample,

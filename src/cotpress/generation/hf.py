@@ -29,7 +29,7 @@ from cotpress.errors import ModelError
 from cotpress.generation.backends import GREEDY, LENGTH, REFUSED, STOP, Generation, OnDone, Request, Sampling
 from cotpress.modeling.architecture import keeps_state
 from cotpress.modeling.loading import cache_argument, check_ids, unwrapped
-from cotpress.prompts import render_chat
+from cotpress.prompts import conversation_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -147,8 +147,7 @@ class TransformersBackend:
     def _token_ids(self, prompt: Any) -> tuple[int, ...]:
         if not isinstance(prompt[0], dict):
             return tuple(prompt)
-        text = render_chat(self._tokenizer, prompt, add_generation_prompt=True)
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(conversation_ids(self._tokenizer, prompt))
 
 
 def random_stream(seed: int, name: str) -> np.random.Generator:

@@ -13,12 +13,12 @@ from cotpress.errors import ConfigError, HubError
 from cotpress.hub.card import model_card
 from cotpress.hub.publication import Publication, read_publication
 from cotpress.modeling.hub import answering_hub
+from cotpress.modeling.training_record import TRAINING_CONFIG
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import masked, print_lines
 
 PUSH_SILENCE_S = 300.0
 """Seconds without an answer after which a push fails; the hub needs time to store large files."""
-SETTINGS_FILE = "training_config.yaml"
 USAGE = """\
 python -m cotpress.hub - a trained student to the Hugging Face hub, with its model card
 
@@ -69,14 +69,14 @@ def publish(config: HubConfig) -> str:
 
 
 def write_folder(publication: Publication, name: str, output: Path) -> Path:
-    """Write the folder for the hub: weights, model card, and settings with masked secrets.
+    """Write the folder for the hub: weights, model card, and the record of the training.
+
+    To the record beside the weights, if there is one, it adds the settings of the `run`, with masked secrets.
 
     Raises:
         ConfigError: The folder has other content.
     """
-    import yaml
-
-    if output.exists() and any(output.iterdir()) and not (output / SETTINGS_FILE).exists():
+    if output.exists() and any(output.iterdir()) and not (output / TRAINING_CONFIG).exists():
         raise ConfigError(f"output: '{output}' is not empty and not of an earlier export. Fix: another output=DIR")
     prefix = f"{publication.weights.name}/"
     for file in publication.training["files"]:  # files without a checksum in the manifest are not published
@@ -88,8 +88,10 @@ def write_folder(publication: Publication, name: str, output: Path) -> Path:
         path = output / "adapter_config.json"
         adapter = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": publication.base_model}
         write_text_atomic(path, json.dumps(adapter, indent=2, sort_keys=True) + "\n")
-    settings = yaml.safe_dump(masked(publication.config.values), allow_unicode=True, sort_keys=False)
-    write_text_atomic(output / SETTINGS_FILE, settings)
+    path = output / TRAINING_CONFIG
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    record |= {"base_model": publication.base_model, "run": masked(publication.config.values)}
+    write_text_atomic(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_text_atomic(output / "README.md", str(model_card(publication, name)))
     return output
 

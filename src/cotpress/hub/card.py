@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from cotpress.hub.publication import Publication
+from cotpress.modeling.training_record import TRAINING_CONFIG
 from cotpress.report.table import percent_interval
 from cotpress.store.grid import markdown_cell
 
@@ -23,7 +24,7 @@ def model_card(publication: Publication, name: str) -> "ModelCard":
     from huggingface_hub import ModelCard
 
     sections = [_summary(publication, name), _use(publication, name), _training(publication), _results(publication)]
-    sections.append("Made with cotpress; `training_config.yaml` holds every setting.\n")
+    sections.append(f"Made with cotpress; `{TRAINING_CONFIG}` holds every setting.\n")
     return ModelCard(f"---\n{_header(publication, name).to_yaml()}\n---\n\n" + "\n".join(sections))
 
 
@@ -87,9 +88,10 @@ def _use(publication: Publication, name: str) -> str:
     imports = "from peft import PeftModel\n" if publication.is_adapter else ""
     content = json.dumps(chat.system, ensure_ascii=False)  # also a literal of Python
     system = "" if chat.system is None else f'{{"role": "system", "content": {content}}}, '
-    marker, question = "", '"QUESTION"'
+    template = "" if chat.template is None else f"chat_template={json.dumps(chat.template, ensure_ascii=False)}, "
+    marker, user = "", chat.user.replace("{question}", "QUESTION")
     if publication.config.compression.mixed_ratios:
-        question = json.dumps("QUESTION" + chat.ratio_marker.replace("{ratio}", "0.5"), ensure_ascii=False)
+        user += chat.ratio_marker.replace("{ratio}", "0.5")
         marker = (
             "The text after the question requests a ratio, here 0.5; without it the model writes its whole thinking.\n"
         )
@@ -97,9 +99,9 @@ def _use(publication: Publication, name: str) -> str:
         "## Use\n\n```python\n"
         f"{imports}from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{base}")\n{load}\n'
-        f'messages = [{system}{{"role": "user", "content": {question}}}]\n'
-        'prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", '
-        "return_dict=True)\n"
+        f'messages = [{system}{{"role": "user", "content": {json.dumps(user, ensure_ascii=False)}}}]\n'
+        f"prompt = tokenizer.apply_chat_template(messages, {template}add_generation_prompt=True, "
+        'return_tensors="pt", return_dict=True)\n'
         "print(tokenizer.decode(model.generate(**prompt, max_new_tokens=1024)[0]))\n```\n\n"
         f"{marker}An answer is `{_shown(chat.thinking_open)}` thinking `{_shown(chat.thinking_close)}` response.\n"
     )

@@ -26,8 +26,9 @@ class Template(Enum):
     """Format that joins condition and thinking into the model's input."""
 
     chat = "chat"
-    """The format that the reference model was trained in: a prompt with the condition as the user's turn (empty without
-    condition), the opening of the thinking, the thinking, its closing, the response, end of turn."""
+    """The turns that the reference model was trained on: a prompt with the condition in the place of the question (an
+    empty place without condition), the opening of the thinking, the thinking, its closing, the response, end of turn.
+    With condition=question it is the training sequence to the token, with the whole thinking for its valuable part."""
     plain = "plain"
     """bos, the condition and a blank line if there is one, the thinking, a blank line, the response."""
 

@@ -27,12 +27,14 @@ from cotpress.devices.launch import num_local_devices, pick_device
 from cotpress.distill.config import Extractor, LlmDistillConfig
 from cotpress.distill.stage import check_usable
 from cotpress.errors import ArtifactError, ConfigError, CotpressError, GenerationError, ModelError, raise_together
+from cotpress.evaluation.config import SHORTENED_TO_RATIO
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import check_architecture, check_attention, load_tokenizer, model_identity
-from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, require_weights
+from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, model_directory, require_weights
+from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord, check_chat
 from cotpress.planning.measure import empty_model
 from cotpress.prompts import ChatFormat
 from cotpress.records import TRACES_FILE, Trace
@@ -84,7 +86,7 @@ def check(config: Config) -> None:
     if any(isinstance(problem, ArtifactError) for problem in found):
         raise_together(found)  # what follows looks below the folder
     missing = first_missing(config)
-    found += [*models(config, missing), *disk(config, missing), *servers(config, missing)]
+    found += [*models(config, missing), *prompts(config), *disk(config, missing), *servers(config, missing)]
     raise_together(found)
     raise_together(list(data(config)))  # only now, as reading may take a minute
     if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING:
@@ -181,6 +183,76 @@ def models(config: Config, missing: str | None) -> Problems:
             yield from _tried(adapter_directory, adapter, key=key)
     if isinstance(config, TrainConfig | EvaluateConfig):
         yield from _tried(token_counter, config.evaluation.reference_tokenizer)
+
+
+def prompts(config: Config) -> Problems:
+    """Prompts of models that were trained before, and ratios that a marker announces: those of their training.
+
+    Models that cannot be found are reported by `models`.
+    """
+    if isinstance(config, EvaluateConfig):
+        with suppress(CotpressError):
+            named, folder = _given(config)
+            yield from _tried(_check_given, config, named, folder)
+        return
+    for key, data in {"data": config.data, "labelled": config.labelled}.items():
+        if isinstance(data, SelfWrittenDataConfig) and data.adapter is not None:
+            with suppress(CotpressError):
+                folder = adapter_directory(data.adapter, key=f"{key}.adapter")
+                yield from _tried(_check_chat, data.adapter, folder, config.model, "model.chat")
+    if isinstance(config.reference, SavedReferenceConfig):
+        base_key = "model" if config.reference.base is None else "reference.base"
+        with suppress(CotpressError):
+            folder = Path(find_saved(Path(config.reference.path)).path)
+            base = config.reference.base or config.model
+            yield from _tried(_check_chat, config.reference.path, folder, base, f"{base_key}.chat")
+
+
+def _given(config: EvaluateConfig) -> tuple[str, Path | None]:
+    """The model that `evaluate.py` asks, and the folder of its weights; None if they are no folder here."""
+    generation = config.evaluation.generation
+    if config.adapter is not None:
+        return config.adapter, adapter_directory(config.adapter)
+    if isinstance(generation, ServerGenerationConfig) and generation.model != config.model.path:
+        return generation.model, None
+    if config.model.source is not ModelSource.hub:
+        return config.model.name, None
+    return config.model.path, model_directory(config.model.path, config.model.revision, weights=False)
+
+
+def _check_chat(named: str, folder: Path, model: ModelConfig, key: str) -> None:
+    record = TrainingRecord.beside(folder, named)
+    if record is not None:
+        check_chat(record, model.chat, named, key, marker=False)
+
+
+def _check_given(config: EvaluateConfig, named: str, folder: Path | None) -> None:
+    """Check prompt and ratios against the record of the model's training."""
+    record = None if folder is None else TrainingRecord.beside(folder, named)
+    others = SHORTENED_TO_RATIO & set(config.evaluation.baselines)
+    without = "marker=false keeps it for LC-Prompt and Truncation" if others else "leave it out"
+    announced = [] if config.marker is False else [r for r in (config.ratio, *config.evaluation.ratios) if r < 1]
+    if announced:
+        key = "ratio" if config.ratio < 1 else "evaluation.ratios"
+        got = f"{key}: got {announced[0]:g}, which only a control marker in the prompt announces"
+        if record is not None and not record.has_marker:
+            raise ConfigError(
+                f"{got}, but '{named}' was trained without one ({TRAINING_CONFIG} beside it). Fix: {without}; students "
+                "of compression=mixed follow a marker"
+            )
+        if record is None and not config.marker:
+            raise ConfigError(
+                f"{got}, and nothing says that '{named}' was trained with one: it has no {TRAINING_CONFIG}. Fix: "
+                f"marker=true if it was, as TokenSkip's published adapters; otherwise {without}"
+            )
+    if record is None:
+        return
+    check_chat(record, config.model.chat, named, "model.chat", marker=bool(announced))
+    if unseen := sorted(set(announced) - set(record.marker_ratios)):
+        log.warning(
+            "'%s' was trained with the ratios %s, so it has seen no marker that announces %s",
+            named, ", ".join(f"{r:g}" for r in record.marker_ratios), ", ".join(f"{r:g}" for r in unseen),
+        )  # fmt: skip
 
 
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:

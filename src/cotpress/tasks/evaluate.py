@@ -42,8 +42,9 @@ def examinees(config: EvaluateConfig) -> list[Examinee]:
     """The baselines, then the given model or adapter: at ratio 1, at further ratios, and at the ratio of the run."""
     name, baselines = config.name or given_name(config), config.evaluation.baselines
     origin = {s.name: s.origin for s in (ORIGINAL, BASE)}.get(name, Origin.given)
-    system = System(name=name, origin=origin, ratio=config.ratio)
-    given = Examinee(system=system, student=config.adapter, marker_ratio=config.ratio)
+    ratio = 1.0 if config.marker is False else config.ratio
+    system = System(name=name, origin=origin, ratio=ratio)
+    given = Examinee(system=system, student=config.adapter, marker_ratio=ratio)
     if Baseline.ratio_one in baselines:
         given = replace(given, ratio_one=given.at(1.0))
     rows = []

@@ -262,6 +262,7 @@ class Flow(Compression[TrainConfig]):
             tracker=self._tracker.of_system("" if _is_own(system) else system.label),
             store=self.store,
             validate=self.validation(system),
+            names={"data": c.data.name, "scorer": system.name},
         )
         return self._kept("sft", student, system)
 

@@ -44,20 +44,22 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Training examples, and the number of dropped records by reason."""
+    """Training examples, the number of dropped records by reason, and the ratios that control markers announce."""
 
     kept: Sequence[Example]
     dropped: dict[str, int]
+    marker_ratios: tuple[float, ...] = ()
 
 
 def student_examples(rows: Iterable[CompressedTrace], chat: ChatFormat, max_tokens: int) -> Examples:
     """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one."""
-    examples = []
+    examples, ratios = [], set()
     for row in rows:
         if row.split == "train":
             completion = chat.completion_ids(row.token_ids.tolist(), row.response)
             examples.append(_example(row.id, chat.prompt_ids(row.question, row.marker_ratio), completion))
-    return _limited(examples, max_tokens)
+            ratios |= set() if row.marker_ratio is None else {row.marker_ratio}
+    return replace(_limited(examples, max_tokens), marker_ratios=tuple(sorted(ratios)))
 
 
 def reference_examples(

@@ -9,7 +9,7 @@ content of the files.
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ from cotpress.modeling.loading import (
     tokenizer_fingerprint,
 )
 from cotpress.modeling.sources import directory_sha256
+from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord
 from cotpress.modeling.weights import ADAPTER, MODEL, MODEL_CONFIG, TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.records import COMPRESSED_FILE, VALUABLE_FILE, CompressedTrace, ValuableTrace
-from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain, write_text_atomic
 from cotpress.store.source import Identity, identified
 from cotpress.store.tables import read_records
 from cotpress.tracking import Tracker
@@ -122,7 +123,7 @@ def train_reference(
         return reference_examples(rows, tokenizer, chat, job.max_tokens)
 
     upstream = {"limit": config.limit, "distilled": distilled.key, **chat.opening_identity()}
-    return _build(job, identified(upstream, train_reference), examples, tracker)
+    return _build(job, identified(upstream, train_reference), examples, tracker, TrainingRecord.of(base))
 
 
 def train_student(
@@ -134,8 +135,12 @@ def train_student(
     tracker: Tracker,
     store: ArtifactStore,
     validate: Validate | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """The student, trained on `compressed.parquet` (`adapter/` or `model/`); `validate` has to be picklable."""
+    """The student, trained on `compressed.parquet` (`adapter/` or `model/`); `validate` has to be picklable.
+
+    `names` are those of a `TrainingRecord`.
+    """
     job = TrainingJob(
         kind=SftModule, tune=config.tune, base=model, trainer=trainer, store=store, validate=validate,
         validations=config.validations_per_run if config.validation_problems > 0 else 0,
@@ -147,16 +152,27 @@ def train_student(
         return student_examples(rows, chat, job.max_tokens)
 
     upstream = {"compressed": compressed.key, **chat.opening_identity()}
-    return _build(job, identified(upstream, train_student), examples, tracker)
+    selection = compressed.manifest["identity"].get("plan", {})
+    record = TrainingRecord.of(model, selection=selection, names=names or {})
+    return _build(job, identified(upstream, train_student), examples, tracker, record)
 
 
-def _build(job: TrainingJob, upstream: Identity, examples: Callable[[], Examples], tracker: Tracker) -> Artifact:
+def _build(
+    job: TrainingJob,
+    upstream: Identity,
+    examples: Callable[[], Examples],
+    tracker: Tracker,
+    record: TrainingRecord,
+) -> Artifact:
     """Find or compute the artifact of a training; `upstream` is the part of its identity that the stages differ in."""
 
     def produce(workdir: Path) -> Summary:
         made = examples()
         work = (job, made, workdir)
         fitted, *_ = run_on_devices(train_here, work, trainer=job.trainer, on_message=lambda m: tracker.log(*m))
+        weights = workdir / (ADAPTER if job.tune.method is Method.lora else MODEL)
+        trained = dataclasses.replace(record, marker_ratios=made.marker_ratios)
+        write_text_atomic(weights / TRAINING_CONFIG, trained.text())
         return Summary(num_rows=len(made.kept), dropped=made.dropped, facts=dataclasses.asdict(fitted))
 
     device = pick_device(job.trainer)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from huggingface_hub import ModelCard
 
 from cotpress.errors import ArtifactError, ConfigError, HubError
@@ -31,12 +30,12 @@ def test_dry_run_writes_the_folder_with_weights_card_and_masked_settings(
     before = {p: p.read_bytes() for p in (tmp_path / "outputs").rglob("*") if p.is_file()}
     output = write(run_dir, tmp_path / "hub")
     assert sorted(p.name for p in output.iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "training_config.yaml",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "training_config.json",
     ]  # fmt: skip
     assert (output / "adapter_model.safetensors").read_bytes() == b"weights"
     assert json.loads((output / "adapter_config.json").read_text()) == {"base_model_name_or_path": BASE}
-    settings = yaml.safe_load((output / "training_config.yaml").read_text())
-    assert settings == {**SETTINGS, "distill": {"api_key": "***"}}
+    record = json.loads((output / "training_config.json").read_text())
+    assert record == {"base_model": BASE, "run": {**SETTINGS, "distill": {"api_key": "***"}}}
     assert before == {p: p.read_bytes() for p in (tmp_path / "outputs").rglob("*") if p.is_file()}
     assert write(run_dir, output) == output  # an earlier export is overwritten
 

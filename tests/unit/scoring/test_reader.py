@@ -4,6 +4,8 @@ import pytest
 
 from cotpress.errors import ModelError
 from cotpress.modeling.loading import load_tokenizer
+from cotpress.prompts import ChatConfig, ChatFormat
+from cotpress.records import ValuableTrace
 from cotpress.scoring.config import Condition, Template
 from cotpress.scoring.reader import (
     CONDITION_TOO_LONG,
@@ -13,9 +15,11 @@ from cotpress.scoring.reader import (
     TOO_LONG,
     ModelScorer,
     Reader,
+    condition_text,
 )
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer
 from cotpress.scoring.scorers.self_information import SelfInformationConfig
+from cotpress.training.batching import reference_examples
 from support import naive
 from support.scoring import reading_scorer
 
@@ -41,8 +45,6 @@ def test_context_is_the_one_written_by_hand(condition, template, read, tokenizer
 
 
 def test_thinking_is_closed_as_in_training(read, tokenizer, base, traces):
-    from cotpress.prompts import ChatFormat
-
     chat, trace = read(Template.chat), traces[0]
     thinking = chat.tokens(trace)[0].tolist()
     whole = [*chat.context_ids(Condition.question, trace), *thinking, *chat.closing_ids()]
@@ -53,6 +55,23 @@ def test_thinking_is_closed_as_in_training(read, tokenizer, base, traces):
     text = f"{trace.question}\n\n{trace.thinking}\n\n{trace.response}"
     whole = [*plain.context_ids(Condition.question, trace), *thinking, *plain.closing_ids()]
     assert tokenizer.decode(whole[1:] + plain.following_ids(trace.response)) == text
+
+
+@pytest.mark.parametrize("condition", Condition)
+def test_reading_has_the_turns_of_the_reference_models_training(condition, tokenizer, base, traces):
+    trace, chat = traces[0], ChatConfig(system="be brief", user="Solve step by step.\n{question}")
+    reader = Reader(tokenizer, replace(base, chat=chat), Template.chat, 300)
+    row = ValuableTrace(
+        id="a", question=trace.question, thinking=trace.thinking, response=trace.response, answer="7",
+        valuable=((0, len(trace.thinking)),),
+    )  # fmt: skip
+    [example] = reference_examples([row], tokenizer, ChatFormat(tokenizer, chat), 999).kept
+    context, thinking = reader.context_ids(condition, trace), reader.tokens(trace)[0].tolist()
+    read = [*context, *thinking, *reader.closing_ids(), *reader.following_ids(trace.response)]
+    if condition is Condition.question:
+        assert read == list(example.ids)
+    trained, text = tokenizer.decode(example.ids), condition_text(condition, trace)
+    assert tokenizer.decode(read) == trained.replace(trace.question, text)
 
 
 def test_thinking_that_the_template_opens_is_not_opened_again(base, store, traces):

@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,11 +19,15 @@ from transformers import BertConfig, BertForMaskedLM
 
 from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ConfigError, CotpressError, DataError, GenerationError, ModelError
+from cotpress.evaluation.config import Baseline
 from cotpress.jobs.job import perform, run_in_sweep
 from cotpress.modeling.loading import load_tokenizer
+from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord
+from cotpress.prompts import ChatConfig
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.sweeps import JobNote, JobState, read_note, read_sweep, write_note
 from cotpress.tasks import COMPRESS, EVALUATE, FIDELITY, PLAN, TRAIN, checks
+from cotpress.tasks.evaluate import examinees
 from cotpress.tasks.run_directory import artifact_store
 from support.commands import FEW_PROBLEMS, ROOT
 from support.hybrid import build
@@ -409,3 +415,84 @@ def test_an_attention_that_the_model_lacks_is_told_at_once(made: Make, saved: Ca
     base = ["model=hub", f"model.path={saved(build('GptOss'))}", "model@reference.base=tiny"]
     assert refusal(made("train", *base)).startswith("model.attention: got sdpa, which GptOssForCausalLM does not have")
     checks.check(made("train", *base, "model.attention=eager"))
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Callable[..., str]:
+    """Function that writes an adapter with the record of its training, if marker ratios are given."""
+
+    def write(*ratios: float, recorded: bool = True, **chat: Any) -> str:
+        folder = tmp_path / "adapter"
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        (folder / "adapter_model.safetensors").touch()
+        record = TrainingRecord(base_model=None, chat=ChatConfig(ratio_marker=" ratio {ratio}", **chat))
+        if recorded:
+            (folder / TRAINING_CONFIG).write_text(replace(record, marker_ratios=ratios).text())
+        return str(folder)
+
+    return write
+
+
+def test_ratio_is_announced_only_to_a_student_of_a_marker(made: Make, student: Callable[..., str]) -> None:
+    base = made("evaluate")
+    full = replace(base.evaluation, baselines=[Baseline.lc_prompt])
+    several = replace(base.evaluation, ratios=[0.5])
+
+    def problem(**settings: Any) -> str:
+        return " ".join(map(str, checks.prompts(replace(base, **settings))))
+
+    foreign = student(recorded=False)
+    unknown = r"ratio: got 0\.7, .* has no training_config\.json\. Fix: marker=true"
+    assert re.match(unknown, problem(adapter=foreign, ratio=0.7))
+    assert problem(evaluation=several).startswith("evaluation.ratios: got 0.5"), "a model without an adapter"
+    assert not problem(adapter=foreign)
+    assert not problem(adapter=foreign, ratio=0.7, marker=True)
+    assert not problem(adapter=foreign, ratio=0.7, marker=False, evaluation=full)
+    plain = student()
+    for marker in (None, True):
+        got = problem(adapter=plain, ratio=0.7, marker=marker)
+        assert re.match(r"ratio: got 0\.7, .* was trained without one .*Fix: leave", got)
+    assert "Fix: marker=false keeps it" in problem(adapter=plain, ratio=0.7, evaluation=full)
+    assert not problem(adapter=plain)
+    assert not problem(adapter=student(0.5, 0.7, 1.0), ratio=0.7, evaluation=several)
+
+
+def test_ratio_that_no_training_trace_had_is_a_warning(
+    made: Make, student: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not list(checks.prompts(made("evaluate", f"adapter={student(0.5, 1.0)}", "evaluation.ratios=[0.6,0.5]")))
+    assert "trained with the ratios 0.5, 1, so it has seen no marker that announces 0.6" in caplog.text
+
+
+def test_trained_model_is_asked_and_read_with_the_prompt_of_its_training(
+    made: Make, student: Callable[..., str]
+) -> None:
+    folder = student(system="be brief")
+    given = made("evaluate", f"adapter={folder}")
+    saved = made(
+        "compress", "reference=saved", f"reference.path={folder}", "data=self_written", f"data.adapter={folder}"
+    )
+    for config, times in ((given, 1), (saved, 2)):
+        problems = list(map(str, checks.prompts(config)))
+        assert len(problems) == times
+        for problem in problems:
+            assert "trained with another prompt" in problem
+            assert shlex.split(problem.partition("Fix: ")[2]) == ['model.chat.system="be brief"']
+        chat = replace(config.model.chat, system="be brief")
+        assert not list(checks.prompts(replace(config, model=replace(config.model, chat=chat))))
+    [_, problem] = map(str, checks.prompts(replace(saved, reference=replace(saved.reference, base=saved.model))))
+    assert problem.endswith("Fix: 'reference.base.chat.system=\"be brief\"'")
+
+
+def test_ratio_without_a_marker_is_that_of_the_prompts_alone(made: Make) -> None:
+    config = made("evaluate", "ratio=0.6", "marker=false", "evaluation=full_checkpoint")
+    rows = {e.system.name: (e.system.ratio, e.marker_ratio) for e in examinees(config)}
+    assert rows["Base"] == (1.0, 1.0)
+    assert rows["LC-Prompt"] == rows["Truncation"] == (0.6, None)
+    for wrong, message in {
+        "ratio=0.6": "no row of the table",
+        "evaluation.ratios=[0.5]": "only a control mark",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            made("evaluate", wrong, "marker=false")

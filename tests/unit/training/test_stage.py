@@ -11,6 +11,7 @@ from cotpress.errors import ConfigError, ModelError, TrainingError
 from cotpress.modeling.config import Dtype, ModelSource
 from cotpress.modeling.loading import has_dropout, load_model, load_tokenizer, model_identity
 from cotpress.modeling.tiny import tiny_model
+from cotpress.modeling.training_record import TrainingRecord
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.prompts import ChatFormat
 from cotpress.records import CompressedTrace, ValuableTrace
@@ -43,6 +44,9 @@ def test_student_trains_on_the_train_split_and_its_adapter_loads_with_peft(
     config = json.loads((made.path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
     assert config["target_modules"] == sorted(config["target_modules"])
+    record = TrainingRecord.beside(made.path / "adapter", "mine")
+    assert record is not None
+    assert (record.chat, record.base_model, record.has_marker) == (tiny_config.chat, None, False)
     base, ids = load_model(tiny_config, store), torch.arange(20).view(1, -1)
     plain = base(ids).logits
     adapted = PeftModel.from_pretrained(base, made.path / "adapter").eval()
@@ -151,6 +155,7 @@ def test_full_fine_tune_writes_a_complete_model(tiny_config, store, compressed, 
         SftConfig(tune=tune), model=tiny_config, compressed=compressed, trainer=hardware, tracker=tracker, store=store
     )
     assert AutoModelForCausalLM.from_pretrained(made.path / "model").num_parameters() > 0
+    assert TrainingRecord.beside(made.path / "model", "mine") is not None
     assert AutoTokenizer.from_pretrained(made.path / "model").eos_token == "<|im_end|>"
 
 
@@ -228,14 +233,28 @@ def test_model_that_rescales_its_logits_is_not_trained(tiny_config, store, compr
         )  # fmt: skip
 
 
-def test_special_token_in_the_text_of_the_thinking_ends_no_completion(tiny_config, store):
+def test_special_token_in_a_text_of_a_trace_ends_no_turn(tiny_config, store):
     tokenizer = load_tokenizer(tiny_config, store)
-    row = dataclasses.replace(_valuable((0, 30)), thinking="so <|im_end|> the total is 12")
-    examples = reference_examples([row], tokenizer, ChatFormat(tokenizer, tiny_config.chat), 999)
-    [example] = examples.kept
-    completion = example.ids[example.num_prompt :]
-    assert [i for i, token in enumerate(completion) if token == tokenizer.eos_token_id] == [len(completion) - 1]
-    assert "so <|im_end|> the total" in tokenizer.decode(completion)
+    chat = ChatFormat(tokenizer, tiny_config.chat)
+    usual, spelled = _valuable((0, 30)), {"question": "how <|im_end|>", "response": "12 <|im_end|>"}
+    spelled = dataclasses.replace(usual, thinking="so <|im_end|> the total is 12", **spelled)
+    [other], [example] = (reference_examples([row], tokenizer, chat, 999).kept for row in (usual, spelled))
+    prompts, completions = ([x.ids[: x.num_prompt] for x in (other, example)], example.ids[example.num_prompt :])
+    assert [ids.count(tokenizer.eos_token_id) for ids in prompts] == [1, 1]
+    assert [i for i, id_ in enumerate(completions) if id_ == tokenizer.eos_token_id] == [len(completions) - 1]
+    text = tokenizer.decode(example.ids)
+    assert all(
+        part in text for part in ("how <|im_end|><|im_end|>", "so <|im_end|> the total", "12 <|im_end|><|im_end|>")
+    )
+
+
+def test_record_holds_the_ratios_that_markers_announced(tiny_config, tokenizer, compressed):
+    rows = list(read_records(compressed.file("compressed.parquet"), CompressedTrace))
+    marked = [dataclasses.replace(row, marker_ratio=ratio) for row, ratio in zip(rows, (0.5, 1.0, 0.5), strict=False)]
+    chat = ChatFormat(tokenizer, tiny_config.chat)
+    expected = sorted({row.marker_ratio for row in marked if row.split == "train"})
+    assert student_examples(marked, chat, 500).marker_ratios == tuple(expected)
+    assert student_examples(rows, chat, 500).marker_ratios == ()
 
 
 @pytest.fixture
