@@ -10,7 +10,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces.expr import And
 
-from cotpress.tracking.wandb_runs import AGENT_JOB
+from cotpress.tracking.wandb_runs import AGENT_JOB, REFERENCE_JOB, SYSTEM_JOB
 
 TITLE = "Accuracy against tokens"
 ACCURACY, TOKENS = "evaluate/accuracy", "evaluate/mean_generated_tokens"
@@ -80,7 +80,7 @@ def make_views(*, entity: str, project: str, sweep: str | None, scorers: list[st
 
 
 def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
-    evaluated = _runs("evaluated systems", sweep, "evaluate")
+    evaluated = _runs("systems", sweep)
     blocks: list[Any] = [
         wr.TableOfContents(),
         wr.H1(TITLE),
@@ -95,23 +95,23 @@ def _blocks(sweep: str | None, scorers: list[str]) -> list[Any]:
         wr.PanelGrid(runsets=[evaluated], panels=_bars_by_system()),
     ]
     for scorer in scorers:
-        runs = _runs(scorer, sweep, "evaluate", system=scorer)
+        runs = _runs(scorer, sweep, system=scorer)
         blocks += [wr.H2(scorer), wr.PanelGrid(runsets=[runs], panels=_accuracy_against_tokens()[:2])]
-    trained = [_runs("students", sweep, "sft"), _runs("reference models", sweep, "reference")]
+    trained = [evaluated, _runs("reference models", sweep, REFERENCE_JOB)]
     return [
         *blocks,
         wr.H1("Training"),
         wr.PanelGrid(runsets=trained, panels=_training()),
-        wr.PanelGrid(runsets=[wr.Runset(name="all stages", filters=_only(sweep))], panels=_time()),
+        wr.PanelGrid(runsets=[wr.Runset(name="all runs", filters=_only(sweep))], panels=_time()),
         wr.H1("Answers and tokens"),
-        wr.PanelGrid(runsets=[evaluated, _runs("compressed data", sweep, "compress")], panels=_tables()),
+        wr.PanelGrid(runsets=[evaluated], panels=_tables()),
     ]
 
 
-def _runs(name: str, sweep: str | None, stage: str, *, system: str | None = None) -> wr.Runset:
-    """Select the runs of one stage; without entity and project W&B uses the report's own and looks up no id."""
-    # A run of a W&B agent holds all stages of its job.
-    filters = [ws.Metric("JobType").isin([stage, AGENT_JOB])]
+def _runs(name: str, sweep: str | None, kind: str = SYSTEM_JOB, *, system: str | None = None) -> wr.Runset:
+    """Select the runs of one job type; without entity and project W&B uses the report's own and looks up no id."""
+    # A run of a W&B agent holds everything.
+    filters = [ws.Metric("JobType").isin([kind, AGENT_JOB])]
     if sweep:
         filters.append(ws.Metric("Group") == sweep)
     if system:

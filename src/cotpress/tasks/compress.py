@@ -35,7 +35,7 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
         ConfigError: The folder `output` holds another export.
     """
     output, settings = export_path(config), export_settings(config)
-    job = tracked_job(config, folder, folder, config.scorer.name, config.data.name)
+    job = tracked_job(config, folder, folder, config.scorer.name)
     with open_tracker(config.tracker, job) as tracker:
         flow = Export(config, tracker)
         if config.shard is not None and not flow.shard(Shard.parse(config.shard)):

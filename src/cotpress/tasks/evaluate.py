@@ -32,7 +32,7 @@ def evaluate(config: EvaluateConfig, folder: Path) -> tuple[float | None, Path]:
     rows, predictions = examine(
         examinees(config), config, problems=benchmark, store=store, stages=stages, count=count, opened=_loaded
     )
-    job = tracked_job(config, run_dir, folder, rows[-1].system, config.benchmark.title)
+    job = tracked_job(config, run_dir, folder, rows[-1].system)
     with open_tracker(config.tracker, job) as tracker:
         track_results(tracker, rows, predictions)
     return finish(run_dir, config, rows, predictions, stages)

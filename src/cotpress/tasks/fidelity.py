@@ -30,7 +30,7 @@ FOLDER = "fidelity"
 def fidelity(config: FidelityConfig, folder: Path) -> tuple[float, Path]:
     """Run `fidelity.py`; return the scorer's main measure and the folder with its results."""
     name = config.name or config.scorer.name
-    job = tracked_job(config, folder, folder, config.scorer.name, config.truth.name)
+    job = tracked_job(config, folder, folder, config.scorer.name)
     with open_tracker(config.tracker, job) as tracker:
         results = _measured(config, name, Scoring(config, tracker))
         tracker.log("fidelity", {measure: value.value for measure, value in results.rows[0].metrics.items()})

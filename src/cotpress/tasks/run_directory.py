@@ -113,14 +113,17 @@ def own_output(output: str, sweep: Sweep, overrides: Sequence[str]) -> str:
 
 
 def tracked_job(
-    config: PipelineConfig | EvaluateConfig | FidelityConfig, run_dir: Path, folder: Path, system: str, data: str
+    config: PipelineConfig | EvaluateConfig | FidelityConfig, run_dir: Path, folder: Path, system: str
 ) -> Job:
-    """Describe the job for the tracker: `system` is the label of its system, `data` its training data or benchmark."""
+    """Describe the job for the tracker; `system` is the label of its own system."""
+    benchmark = config.benchmark.title if isinstance(config, TrainConfig | EvaluateConfig) else ""
     return Job(
         run_dir=run_dir,
         name=run_name(config),
         system=system,
-        tags=(config.model.name, data),
+        model=config.model.name,
+        data="" if isinstance(config, EvaluateConfig) else config.data.name,
+        benchmark=config.truth.name if isinstance(config, FidelityConfig) else benchmark,
         ratio=None if isinstance(config, FidelityConfig) else config.ratio,
         sweep=sweep_name(folder),
         config=plain(config),

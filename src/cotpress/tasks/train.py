@@ -25,7 +25,7 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
     """Run the whole flow; returns the accuracy of the scorer's student, from 0 to 1, and the run directory."""
     run_dir = run_directory(config)
     count = token_counter(config.evaluation.reference_tokenizer)
-    job = tracked_job(config, run_dir, folder, student_system(config).label, config.data.name)
+    job = tracked_job(config, run_dir, folder, student_system(config).label)
     with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
         rows, predictions = examine(

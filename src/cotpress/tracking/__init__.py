@@ -3,9 +3,9 @@
 A failure of the W&B service is logged once and never stops the job.
 
 Names are `stage/name` in W&B, and the columns `stage` and `name` of the csv. A stage of another system than the job's
-own, e.g. of Original, is `stage_system` in the csv (`sft_original`) and a separate W&B run.
+own, e.g. of Original, is `stage_system` in the csv (`sft_original`) and belongs to another W&B run.
 
-    reference/ sft/     loss  lr  by optimizer step; sft/val/accuracy  sft/val/tokens
+    reference/ sft/     loss  lr  by optimizer step, from 1; sft/val/accuracy  sft/val/tokens by the same steps
     every stage         seconds  num_rows  dropped/REASON  and the numbers among its facts
     compress/           num_tokens  num_kept_tokens  actual_ratio  num_exceeded
     evaluate/           see `result_metrics`: accuracy  mean_generated_tokens  actual_ratio ...
@@ -48,7 +48,9 @@ class Job:
         run_dir: Folder of `metrics.csv`.
         name: Display name.
         system: The job's own system, e.g. the scorer; see `Tracker.of_system` for others.
-        tags: Further labels: model, data or benchmark.
+        model: Name of the model.
+        data: Name of the training data; empty without.
+        benchmark: Name of the benchmark; empty without.
         ratio: Target ratio; None if the job has none.
         sweep: Name shared by the jobs of one sweep; None for a single job.
         config: The whole resolved configuration.
@@ -59,7 +61,9 @@ class Job:
     name: str
     system: str
     output_root: Path
-    tags: Sequence[str] = ()
+    model: str = ""
+    data: str = ""
+    benchmark: str = ""
     ratio: float | None = None
     sweep: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)

@@ -1,13 +1,17 @@
-"""Weights & Biases: one run per stage and system, grouped by sweep, with the stage as job type.
+"""Weights & Biases: one run per system that is trained or asked and one per reference model, grouped by sweep.
 
-Stages that several jobs share (the reference model, the scores, Original) are sent by the first job only; note files
-record what was sent, and what was written offline to be sent later. Under a W&B sweep agent, which makes one run per
-trial, everything goes into that run.
+The run of a system holds its training and its answers; that of the job's own system holds the stages before it as well.
+Systems that several jobs share (Original, the reference model) are sent by the first job only; note files record what
+was sent, and what was written offline to be sent later. A run begins with the first number that only it has, so outputs
+of stages wait for it. A training of an earlier job is sent from its log, so a run of Original has its curve whoever
+trained it. Under a W&B sweep agent, which makes one run per trial, everything goes into that run.
 """
 
+import csv
 import json
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cotpress.errors import MissingExtraError
+from cotpress.records import TRAIN_LOG_FILE
 from cotpress.store.artifacts import MANIFEST, Artifact, fingerprint, write_text_atomic
 from cotpress.store.paths import safe_name
 from cotpress.store.redaction import masked, remember, without_secrets
@@ -27,6 +32,8 @@ SENT_FOLDER = "wandb"
 """Folder below `output_root` for the notes about sent data, by project, and for W&B's staging area."""
 AGENT_JOB = "sweep"
 """Job type of the runs of a W&B agent, which hold all stages."""
+SYSTEM_JOB, REFERENCE_JOB = "system", "reference"
+"""Job types of the other runs: of a system, and of a reference model."""
 INIT_TIMEOUT_S = 60.0
 """Seconds that W&B may take to start a run; afterwards the job continues offline."""
 FINISH_TIMEOUT_S = 600.0
@@ -47,10 +54,9 @@ _ALIASES = {"dryrun": "offline", "run": "online"}
 
 @dataclass(slots=True)
 class _Run:
-    """The open W&B run with its stage and system."""
+    """An open W&B run."""
 
     run: Any
-    stage: str
     system: str
     offline: bool
     holds: list[str] = field(default_factory=list)
@@ -81,52 +87,58 @@ class WandbTracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         self._sent = folder / "sent" / safe_name(config.entity or "default/") / safe_name(config.project)
         self._agent = bool(os.environ.get("WANDB_SWEEP_ID"))
-        self._open: _Run | None = None
+        self._open: dict[str, _Run] = {}
+        self._waiting: dict[str, list[tuple[str, Callable[[_Run], None]]]] = defaultdict(list)
+        self._known: set[str] = set()
         self._broken = False
         self._mode = wandb_mode()
-        self._num_sent = self._num_written = self._num_known = 0
+        self._num_sent = self._num_written = 0
         self._unsent: set[str] = set()
         self._how_to_send = f"wandb sync {job.run_dir}/wandb/*run-*"
 
     def log(self, stage: str, metrics: Mapping[str, float], step: int | None, *, system: str, once: str) -> None:
         """Send the metrics; the W&B step axis of a stage is `stage/step`."""
         with self._guarded():
-            current = self._run(stage, system, once, ratio=metrics.get("target_ratio"))
+            current = self._run(self._holder(stage, system), once, ratio=metrics.get("target_ratio"))
             if current is not None:
                 self._log(current, self._prefix(stage, system), metrics, step)
 
     def artifact(self, artifact: Artifact, *, system: str) -> None:
         """Send the numbers of the artifact, and its files if the settings select their kind and size."""
-        if artifact.stage in _IN_RESULTS:
-            return
-        with self._guarded():
-            known = self._is_known(artifact.key)
-            current = self._run(artifact.stage, system, artifact.key)
-            if current is not None:
-                self._log(current, self._prefix(artifact.stage, system), artifact_metrics(artifact), None)
-                if not (known and self._agent):
-                    self._send_files(current, artifact)
+        if artifact.stage not in _IN_RESULTS:
+            self._send(
+                self._holder(artifact.stage, system), artifact.key, lambda r: self._artifact(r, artifact, system)
+            )
 
     def table(self, stage: str, name: str, make: Callable[[int], Table], *, system: str) -> None:
-        """Send a table with the run of its stage; do nothing if that run was sent before."""
-        with self._guarded():
-            current = self._open
-            if current is None or self._config.table_rows == 0 or not self._holds(current, stage, system):
-                return
+        """Send a table with the run of its system; do nothing if that run was sent before."""
+
+        def send(current: _Run) -> None:
             table = make(self._config.table_rows)
             sent = self._wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
             current.run.log({f"{self._prefix(stage, system)}/{name}": sent})
 
+        if self._config.table_rows:
+            self._send(self._holder(stage, system), "", send)
+
     def close(self, *, failed: bool = False) -> None:
-        """Finish the run, so that the next job of a multirun does not log into it."""
-        self._finish(failed=failed)
-        if self._num_known:
+        """Finish all runs, so that the next job of a multirun does not log into them."""
+        with self._guarded():
+            for holder, waiting in [*self._waiting.items()]:
+                if new := next((key for key, _ in waiting if key and not self._is_known(key)), None):
+                    self._run(holder, new)
+                else:
+                    self._note_known(holder, next((key for key, _ in waiting if key), ""))
+        for current in self._open.values():
+            self._finish(current, failed=failed)
+        self._open.clear()
+        if self._known:
             log.info(
-                "W&B: %d stages were sent to project '%s' before and are not sent again (remove '%s' to do so)",
-                self._num_known, self._config.project, self._sent,
+                "W&B: %d systems were sent to project '%s' before and are not sent again (remove '%s' to do so)",
+                len(self._known), self._config.project, self._sent,
             )  # fmt: skip
         for files in sorted(self._unsent):
-            log.info("W&B: stages were written offline before, and not again; to send: wandb sync %s/*run-*", files)
+            log.info("W&B: systems were written offline before, and not again; to send: wandb sync %s/*run-*", files)
         project = self._config.project
         if self._num_written:
             how = self._how_to_send
@@ -136,39 +148,64 @@ class WandbTracker:
         if self._mode == "disabled":
             log.info("W&B is disabled; nothing was sent, and metrics are in %s only", METRICS_FILE)
 
+    def _holder(self, stage: str, system: str) -> str:
+        """Name of the run that holds a stage of a system; empty for that of the job's own, or of an agent."""
+        return "" if self._agent else REFERENCE_JOB if stage == REFERENCE_JOB else system
+
     def _prefix(self, stage: str, system: str) -> str:
         """Prefix of metric names; separate runs omit the system, so that all systems share a panel."""
         return stage_of(stage, system) if self._agent else stage
 
-    def _holds(self, current: _Run, stage: str, system: str) -> bool:
-        """True if the open run is that of the stage and system; that of an agent holds all."""
-        return self._agent or (current.stage, current.system) == (stage, system)
+    def _send(self, holder: str, key: str, send: Callable[[_Run], None]) -> None:
+        """Send something with a run, or let it wait until the run begins; `key` is its identity, if it has one."""
+        if self._broken or self._mode == "disabled":
+            return
+        with self._guarded():
+            if current := self._open.get(holder):
+                send(current)
+            else:
+                self._waiting[holder].append((key, send))
 
-    def _run(self, stage: str, system: str, once: str, ratio: float | None = None) -> _Run | None:
-        """The run of a stage, started if necessary; None if it is known, or W&B is disabled or has failed."""
+    def _run(self, holder: str, once: str, ratio: float | None = None) -> _Run | None:
+        """The run of a system, started if necessary; None if it is known, or W&B is disabled or has failed."""
         if self._broken or self._mode == "disabled":
             return None
-        current = self._open
-        if current is None or not self._holds(current, stage, system):
+        current = self._open.get(holder)
+        if current is None:
             if once and not self._agent and self._is_known(once):
-                if files := self._unsent_files(once):
-                    self._unsent.add(files)
-                else:
-                    self._num_known += 1
+                self._note_known(holder, once)
                 return None
-            self._finish()
-            current = self._open = self._start(stage, system, ratio if system else self._job.ratio)
+            current = self._open[holder] = self._start(holder, ratio if holder else self._job.ratio)
+            for _, send in self._waiting.pop(holder, ()):
+                send(current)
+        elif holder and ratio is not None and (tag := _ratio_tag(ratio)) not in current.run.tags:
+            current.run.tags += (tag,)
         if once:
             current.holds.append(once)
-            if not self._agent:
-                current.run.config.update({"artifact": once})
         return current
 
-    def _start(self, stage: str, system: str, ratio: float | None) -> _Run:
+    def _note_known(self, holder: str, key: str) -> None:
+        """Count a system that is not sent again, and note where its files are if they were not sent."""
+        if key and (files := self._unsent_files(key)):
+            self._unsent.add(files)
+        elif key:
+            self._known.add(holder)
+
+    def _artifact(self, current: _Run, artifact: Artifact, system: str) -> None:
+        prefix = self._prefix(artifact.stage, system)
+        if prefix not in current.stepped:  # trained by an earlier job
+            for step, metrics in _train_log(artifact):
+                self._log(current, prefix, metrics, step)
+        self._log(current, prefix, artifact_metrics(artifact), None)
+        if not self._is_known(artifact.key):
+            self._send_files(current, artifact)
+        current.holds.append(artifact.key)
+
+    def _start(self, holder: str, ratio: float | None) -> _Run:
         job, config = self._job, self._config
-        name = system or job.system
-        tags = [name, *([] if ratio is None else [f"ratio={ratio:g}"]), *job.tags]
-        own = stage == "evaluate" and not system
+        name = holder or job.system
+        tags = [name, *([] if ratio is None else [_ratio_tag(ratio)]), job.model, job.data, job.benchmark]
+        title = [job.name] if not holder else [holder, job.model]
         settings = self._wandb.Settings(
             silent=True, console="off", disable_git=True, x_disable_meta=True, init_timeout=INIT_TIMEOUT_S,
             finish_timeout=FINISH_TIMEOUT_S, finish_timeout_raises=True,
@@ -177,14 +214,14 @@ class WandbTracker:
             "project": config.project,
             "entity": config.entity,
             "dir": str(job.run_dir),
-            "name": without_secrets(job.name if own or self._agent else f"{job.name} {stage_of(stage, system)}"),
+            "name": without_secrets(" ".join([*title, *([job.benchmark] if job.benchmark else [])])),
             "group": job.sweep,
-            "job_type": AGENT_JOB if self._agent else stage,
+            "job_type": AGENT_JOB if self._agent else REFERENCE_JOB if holder == REFERENCE_JOB else SYSTEM_JOB,
             "tags": [
                 safe_name(without_secrets(t), unsafe="\n", num_bytes=_TAG_BYTES) for t in dict.fromkeys(tags) if t
             ],
-            "config": {**masked(job.config), "system": name, "stage": stage},
-            "reinit": "finish_previous",  # an earlier job of this process may have left a run open
+            "config": {**masked(job.config), "system": name, "benchmark": job.benchmark},
+            "reinit": None if self._agent else "create_new",  # the runs of all systems of a job are open side by side
             "settings": settings,
         }
         try:
@@ -194,7 +231,7 @@ class WandbTracker:
                 raise
             self._go_offline(error)
             run = self._wandb.init(**options, mode=self._mode)
-        return _Run(run, stage, system, offline=self._mode == "offline")
+        return _Run(run, name, offline=self._mode == "offline")
 
     def _go_offline(self, error: Exception) -> None:
         self._mode = "offline"
@@ -223,18 +260,18 @@ class WandbTracker:
                 artifact.key, megabytes, megabytes + 1,
             )  # fmt: skip
             return
-        job, system = self._job, current.system or self._job.system
-        about = {"key": artifact.key, "system": system, "ratio": job.ratio, "tags": list(job.tags)}
+        job, system = self._job, current.system
+        about = {"key": artifact.key, "system": system, "ratio": job.ratio, "model": job.model, "data": job.data}
         manifest = {k: artifact.manifest[k] for k in ("fingerprint", "num_rows", "dropped", "facts", "identity")}
-        name = safe_name(f"{artifact.stage}-{system}-{'-'.join(job.tags)}", num_bytes=_ARTIFACT_BYTES)
+        parts = [artifact.stage, system, job.model, job.data]
+        name = safe_name("-".join(part for part in dict.fromkeys(parts) if part), num_bytes=_ARTIFACT_BYTES)
         sent = self._wandb.Artifact(name, kind.value, metadata=masked({**about, **manifest}))
         for file in files:  # artifacts never change, so that W&B may read the files in place, also much later
             sent.add_file(str((artifact.path / file).resolve()), name=file, policy="immutable")
         current.run.log_artifact(sent, aliases=["latest", artifact.fingerprint])
 
-    def _finish(self, *, failed: bool = False) -> None:
-        current, self._open = self._open, None
-        if current is None:
+    def _finish(self, current: _Run, *, failed: bool) -> None:
+        if self._broken:  # W&B ends what is open with the process
             return
         with self._guarded():
             try:
@@ -278,8 +315,21 @@ class WandbTracker:
         try:
             yield
         except Exception as error:  # no failure of the service, the network or the account may stop a training run
-            self._open, self._broken = None, True
+            self._broken = True
             log.warning("W&B failed (%s); metrics are written to %s only", without_secrets(str(error)), METRICS_FILE)
+
+
+def _ratio_tag(ratio: float) -> str:
+    return f"ratio={ratio:g}"
+
+
+def _train_log(artifact: Artifact) -> Iterator[tuple[int, dict[str, float]]]:
+    """Optimizer steps of a trained artifact, from 1, with loss and learning rate; nothing for other artifacts."""
+    if TRAIN_LOG_FILE not in artifact.manifest["files"]:
+        return
+    with artifact.file(TRAIN_LOG_FILE).open(encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle):
+            yield int(row["step"]), {name: float(row[name]) for name in ("loss", "lr")}
 
 
 def wandb_mode() -> _Mode:

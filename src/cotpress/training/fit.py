@@ -179,7 +179,7 @@ class TrainLog(pl.Callback):
         loss, rate = (float(trainer.callback_metrics[name]) for name in ("loss", "lr"))
         self.rows.append([trainer.global_step, loss, rate, batch.num_targets])
         if trainer.is_global_zero:
-            self._log_stage({"loss": loss, "lr": rate}, trainer.global_step - 1)  # counted from 0
+            self._log_stage({"loss": loss, "lr": rate}, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Rows so far."""

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def job(tmp_path: Path) -> Callable[..., Job]:
     def make(name: str = "cts-0.7-tiny", **changes: Any) -> Job:
         usual: dict[str, Any] = {
-            "run_dir": tmp_path / "runs" / name, "name": name, "system": "cts", "tags": ("tiny", "planted"),
+            "run_dir": tmp_path / "runs" / name, "name": name, "system": "cts", "model": "tiny",
+            "data": "planted", "benchmark": "math500",
             "ratio": 0.7, "sweep": "scorers", "config": {"scorer": {"name": "cts"}}, "output_root": tmp_path,
         }  # fmt: skip
         return Job(**{**usual, **changes})
@@ -39,9 +40,11 @@ def job(tmp_path: Path) -> Callable[..., Job]:
 def artifact(tmp_path: Path) -> Callable[..., Artifact]:
     store = ArtifactStore(tmp_path)
 
-    def make(stage: str, num_bytes: int = 10, **facts: Any) -> Artifact:
+    def make(stage: str, num_bytes: int = 10, files: Mapping[str, str] = {}, **facts: Any) -> Artifact:
         def produce(folder: Path) -> Summary:
             (folder / f"{stage}.bin").write_bytes(b"x" * num_bytes)
+            for name, text in files.items():
+                (folder / name).write_text(text)
             return Summary(num_rows=3, dropped={"no answer": 2}, facts=facts)
 
         return store.build(stage, {"facts": json.dumps(facts), "size": num_bytes}, produce)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cotpress.records import TRAIN_LOG_FILE
 from cotpress.store.artifacts import Artifact
 from cotpress.store.redaction import without_secrets
 from cotpress.tracking import Job, Table, open_tracker, wandb_runs
@@ -44,42 +45,51 @@ def tokens(limit: int) -> Table:
     return Table(columns=("token", "kept"), rows=[("Okay", False), ("2+2", True), ("ü", True)][:limit])
 
 
-def by_stage(folder: Path) -> dict[tuple[str, str], OfflineRun]:
-    runs = {(run.job_type, run.config["system"]): run for run in offline_runs(folder)}
+def by_system(folder: Path) -> dict[str, OfflineRun]:
+    runs = {run.config["system"]: run for run in offline_runs(folder)}
     assert len(runs) == len(offline_runs(folder))
     return runs
 
 
-def test_each_stage_is_a_run_of_the_sweep_with_metrics_table_and_files(
+def test_each_system_is_a_run_of_the_sweep_with_metrics_table_and_files(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact
 ) -> None:
     compressed, adapter = artifact("compress", actual_ratio=0.7), artifact("sft", final_loss=0.5)
     with open_tracker(config(table_rows=2), job(config={"model": {"name": "tiny"}, "api_key": KEY})) as tracker:
+        tracker.of_system("Original").log("sft", {"loss": 3.0}, step=1)
+        tracker.log("reference", {"loss": 1.5}, step=1)
         tracker.artifact(compressed)
         tracker.table("compress", "tokens", tokens)
-        tracker.of_system("Original").log("sft", {"loss": 3.0}, step=0)
-        for step in range(3):
-            tracker.log("sft", {"loss": 2.0 - step}, step=step)
+        for step in (1, 2, 3):
+            tracker.log("sft", {"loss": 3.0 - step}, step=step)
+        tracker.log("sft", {"val/accuracy": 0.25}, step=3)
         tracker.artifact(adapter)
         tracker.of_system("Original").log("evaluate", {"accuracy": 0.8, "target_ratio": 1.0}, once="a")
         tracker.log("evaluate", {"accuracy": 0.5, "target_ratio": 0.7}, once="b")
-    runs = by_stage(tmp_path)
-    assert runs.keys() == {
-        ("compress", "cts"), ("sft", "Original"), ("sft", "cts"), ("evaluate", "Original"), ("evaluate", "cts"),
+    runs = by_system(tmp_path)
+    assert {name: run.job_type for name, run in runs.items()} == {
+        "cts": "system", "Original": "system", "reference": "reference",
     }  # fmt: skip
     assert {run.group for run in runs.values()} == {"scorers"}
     assert {run.exit_code for run in runs.values()} == {0}
-    assert runs["evaluate", "cts"].tags == {"cts", "ratio=0.7", "tiny", "planted"}
-    assert runs["evaluate", "Original"].tags == {"Original", "ratio=1", "tiny", "planted"}
-    assert runs["evaluate", "cts"].name == "cts-0.7-tiny"
-    student = runs["sft", "cts"]
+    assert runs["cts"].tags == {"cts", "ratio=0.7", "tiny", "planted", "math500"}
+    assert runs["Original"].tags == {"Original", "ratio=1", "tiny", "planted", "math500"}
+    assert {run.name for run in runs.values()} == {
+        "cts-0.7-tiny math500", "Original tiny math500", "reference tiny math500",
+    }  # fmt: skip
+    assert runs["Original"].summary().items() >= {"sft/loss": 3.0, "evaluate/accuracy": 0.8}.items()
+    student = runs["cts"]
     assert student.config["model"] == {"name": "tiny"}
     assert student.config["api_key"] == "***"
-    assert [(r["sft/step"], r["sft/loss"]) for r in student.history[:3]] == [(0, 2), (1, 1), (2, 0)]
+    assert [(r["sft/step"], r["sft/loss"]) for r in student.history if "sft/loss" in r] == [
+        (1, 2), (2, 1), (3, 0),
+    ]  # fmt: skip
+    (validation,) = [row for row in student.history if "sft/val/accuracy" in row]
+    assert validation["sft/step"] == 3
     assert student.step_axes == {"sft/*": "sft/step"}
     assert student.summary()["sft/final_loss"] == 0.5
-    assert runs["evaluate", "cts"].summary()["evaluate/accuracy"] == 0.5
-    table = runs["compress", "cts"].tables["compress/tokens"]
+    assert student.summary()["evaluate/accuracy"] == 0.5
+    table = student.tables["compress/tokens"]
     assert (table["columns"], table["data"]) == (["token", "kept"], [["Okay", False], ["2+2", True]])
     (sent,) = [a for a in student.artifacts if a.type == "adapter"]
     assert (sent.name, set(sent.aliases)) == ("sft-cts-tiny-planted", {"latest", adapter.fingerprint})
@@ -91,22 +101,41 @@ def test_each_stage_is_a_run_of_the_sweep_with_metrics_table_and_files(
     assert not any(KEY.encode() in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
 
 
-def test_shared_stage_is_sent_once_and_a_repeated_job_sends_nothing(
+def test_shared_system_is_sent_once_and_a_repeated_job_sends_nothing(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scores = artifact("score")
+    scores, adapter = artifact("score"), artifact("sft")
     for name in ("first", "second", "second"):
         with caplog.at_level(logging.INFO), open_tracker(config(), job(name)) as tracker:
+            tracker.of_system("Original").artifact(adapter)
             tracker.artifact(scores)
+            tracker.of_system("Original").log("evaluate", {"accuracy": 0.9}, once="evaluate/original")
             tracker.log("evaluate", {"accuracy": 0.5}, once=f"evaluate/{name}")
             tracker.table("evaluate", "predictions", tokens)
-    assert [(run.job_type, run.name) for run in offline_runs(tmp_path)] == [
-        ("score", "first score"), ("evaluate", "first"), ("evaluate", "second"),
-    ]  # fmt: skip
-    assert "stages were written offline before" in caplog.text
+    runs = offline_runs(tmp_path)
+    assert sorted(run.name for run in runs) == ["Original tiny math500", "first math500", "second math500"]
+    assert all("score/num_rows" in run.summary() for run in runs if run.config["system"] == "cts")
+    assert sum(a.type == "scores" for run in runs for a in run.artifacts) == 1  # the file of the first job
+    assert "systems were written offline before" in caplog.text
     with open_tracker(config(project="other"), job("second")) as tracker:
         tracker.artifact(scores)
     assert offline_runs(tmp_path)[-1].project == "other"
+
+
+def test_student_of_an_earlier_job_has_its_curve_in_the_run_with_new_answers(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact
+) -> None:
+    log_file = "step,loss,lr,num_target_tokens\n1,2.5,0.1,9\n2,1.5,0.05,9\n"
+    adapter = artifact("sft", files={TRAIN_LOG_FILE: log_file}, final_loss=1.5)
+    for benchmark in ("math500", "gsm8k"):
+        with open_tracker(config(), job(benchmark=benchmark)) as tracker:
+            tracker.of_system("Original").artifact(adapter)
+            tracker.of_system("Original").log("evaluate", {"accuracy": 0.9}, once=f"evaluate/{benchmark}")
+    runs = {run.name: run for run in offline_runs(tmp_path)}
+    assert runs.keys() == {"Original tiny math500", "Original tiny gsm8k"}
+    for run in runs.values():
+        assert [(r["sft/step"], r["sft/loss"]) for r in run.history if "sft/loss" in r] == [(1, 2.5), (2, 1.5)]
+        assert run.summary()["sft/final_loss"] == 1.5
 
 
 def test_only_selected_small_files_are_sent_and_no_table_at_zero_rows(
@@ -118,10 +147,9 @@ def test_only_selected_small_files_are_sent_and_no_table_at_zero_rows(
         tracker.artifact(artifact("sft", 4000))
         tracker.artifact(artifact("compress", 100))
         tracker.table("compress", "tokens", tokens)
-    runs = by_stage(tmp_path)
-    assert {run.job_type: [a.type for a in run.artifacts] for run in runs.values()} == {
-        "score": ["scores"], "sft": [], "compress": [],
-    }  # fmt: skip
+    (run,) = offline_runs(tmp_path)
+    assert [a.type for a in run.artifacts] == ["scores"]
+    assert not run.tables
     assert "is not sent; tracker.max_artifact_mb=" in caplog.text
 
 
@@ -131,8 +159,8 @@ def test_sweep_agent_has_one_run_with_everything(
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     for _ in range(2):  # the optimiser needs the metric also of a job that was done before
         with open_tracker(config(), job()) as tracker:
-            tracker.of_system("Original").log("sft", {"loss": 3.0}, step=0)
-            tracker.log("sft", {"loss": 2.0}, step=0)
+            tracker.of_system("Original").log("sft", {"loss": 3.0}, step=1)
+            tracker.log("sft", {"loss": 2.0}, step=1)
             tracker.artifact(artifact("sft"))
             tracker.log("evaluate", {"accuracy": 0.5}, once="same")
     runs = offline_runs(tmp_path)
@@ -187,9 +215,8 @@ def test_silent_service_costs_one_timeout_and_everything_is_kept_on_disk(
     assert "wandb sync" in message
     assert KEY not in caplog.text
     assert [row[3] for row in read_metrics(job().run_dir) if row[2] in ("loss", "accuracy")] == [1.0, 0.5]
-    kept = by_stage(tmp_path)
-    assert kept["sft", "cts"].summary()["sft/loss"] == 1.0
-    assert kept["evaluate", "cts"].summary()["evaluate/accuracy"] == 0.5
+    kept = by_system(tmp_path)["cts"].summary()
+    assert (kept["sft/loss"], kept["evaluate/accuracy"]) == (1.0, 0.5)
 
 
 def test_run_whose_end_cannot_be_sent_is_not_noted_as_sent(
@@ -200,11 +227,11 @@ def test_run_whose_end_cannot_be_sent_is_not_noted_as_sent(
     def time_out(*_: Any, **__: Any) -> None:
         raise TimeoutError("finish_timeout expired")
 
-    with caplog.at_level(logging.WARNING), open_tracker(config(), job()) as tracker:
-        tracker.artifact(artifact("sft"))
-        with monkeypatch.context() as patched:
-            finish = wandb.Run.finish
-            patched.setattr(wandb.Run, "finish", lambda run, **more: (finish(run, **more), time_out()))
+    finish = wandb.Run.finish
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
+        patched.setattr(wandb.Run, "finish", lambda run, **more: (finish(run, **more), time_out()))
+        with open_tracker(config(), job()) as tracker:
+            tracker.artifact(artifact("sft"))
             tracker.log("evaluate", {"accuracy": 0.5})
     assert "W&B does not answer" in caplog.text
     assert not list((job().output_root / "wandb/sent").rglob("sft-*.json"))
@@ -321,7 +348,8 @@ def test_nothing_is_noted_or_called_sent_when_wandb_is_disabled(
     forget_settings()
     with open_tracker(config(), job("second")) as tracker:
         tracker.artifact(scores)
-    assert [run.job_type for run in offline_runs(tmp_path)] == ["score"]
+    (run,) = offline_runs(tmp_path)
+    assert run.summary()["score/num_rows"] == 3
 
 
 def test_what_was_written_offline_is_called_written_until_its_files_are_gone(
@@ -333,13 +361,13 @@ def test_what_was_written_offline_is_called_written_until_its_files_are_gone(
             tracker.artifact(scores)
     files = job("first").run_dir / "wandb"
     assert f"1 runs of project 'cotpress', written offline; to send: wandb sync {files}/*run-*" in caplog.text
-    assert f"stages were written offline before, and not again; to send: wandb sync {files}/*run-*" in caplog.text
+    assert f"systems were written offline before, and not again; to send: wandb sync {files}/*run-*" in caplog.text
     assert " sent to " not in caplog.text
     assert len(offline_runs(tmp_path)) == 1
     shutil.rmtree(files)
     with open_tracker(config(), job("third")) as tracker:
         tracker.artifact(scores)
-    assert [run.name for run in offline_runs(tmp_path)] == ["third score"]
+    assert [run.name for run in offline_runs(tmp_path)] == ["third math500"]
 
 
 def test_an_offline_run_opens_no_connection(tmp_path: Path) -> None:
@@ -398,11 +426,11 @@ def test_projects_with_similar_names_have_notes_of_their_own(
 def test_long_tags_and_names_of_artifacts_stay_apart(tmp_path: Path, job: MakeJob, artifact: MakeArtifact) -> None:
     adapter = artifact("sft")
     for end in "ab":
-        with open_tracker(config(), job(end, system=f"{'x' * 130}{end}", tags=("t" * 70 + end,))) as tracker:
+        with open_tracker(config(), job(end, system=f"{'x' * 130}{end}", data="t" * 70 + end)) as tracker:
             tracker.log("evaluate", {"accuracy": 0.5})
             tracker._wandb._note(adapter.key).unlink(missing_ok=True)  # type: ignore[union-attr]
             tracker.artifact(adapter)
-    runs = [run for run in offline_runs(tmp_path) if run.job_type == "sft"]
+    runs = offline_runs(tmp_path)
     assert len({a.name for run in runs for a in run.artifacts}) == 2
-    assert not runs[0].tags & runs[1].tags - {"ratio=0.7"}
+    assert runs[0].tags & runs[1].tags == {"ratio=0.7", "tiny", "math500"}
     assert max(len(tag) for run in runs for tag in run.tags) <= 64

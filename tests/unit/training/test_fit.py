@@ -92,7 +92,7 @@ def test_checkpoint_holds_the_adapter_only(tiny_config, store, examples, tune, h
 def test_every_step_reaches_the_tracker(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
     _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
     assert {stage for stage, _, _ in tracker.rows} == {"sft"}
-    assert [step for _, metrics, step in tracker.rows if "loss" in metrics] == list(range(10))
+    assert [step for _, metrics, step in tracker.rows if "loss" in metrics] == list(range(1, 11))
 
 
 def test_validation_is_spread_evenly_and_sees_the_model_in_eval_mode(
