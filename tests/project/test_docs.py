@@ -104,10 +104,8 @@ def test_evaluate_commands_use_the_chat_format_of_the_training() -> None:
         tokenskip = "experiment=tokenskip_gsm8k"
         known = {tokenskip} if tokenskip in words else {"model=qwen7b", "scorer=cts"}
         trained = next(other for script, other in here if script == "train" and known <= set(other))
-        chats = [
-            _composed(*job).model.chat for job in (("evaluate", _first_job(words)), ("train", _first_job(trained)))
-        ]
-        assert chats[0] == chats[1]
+        asked = _composed("evaluate", _first_job(words)).model.chat
+        assert asked == _composed("train", _first_job(trained)).model.chat
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
