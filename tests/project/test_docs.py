@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
+from cotpress.cli.experiments import with_experiments
 from cotpress.cli.help import GROUPS
 from cotpress.cli.models import with_models
 from cotpress.config import register_schemas, to_objects
@@ -88,19 +90,24 @@ def test_every_command_composes(script: str, words: tuple[str, ...]) -> None:
         for o in _first_job(words)
         if not o.startswith("plugins=")  # carried out in test_docs_scorer.py
     ]
-    with_models(known, ROOT / "conf")  # as the script does
-    to_objects(compose(script, overrides=known))
+    to_objects(_composed(script, known))
+
+
+def _composed(script: str, overrides: list[str]) -> DictConfig:
+    with_models(overrides, ROOT / "conf")  # as the script does
+    return compose(script, overrides=with_experiments(overrides, script, ROOT / "conf"))
 
 
 def test_evaluate_commands_use_the_chat_format_of_the_training() -> None:
     here = [command for command, page in COMMANDS.items() if page == "reproducing.md"]
     evaluated = [words for script, words in here if script == "evaluate"]
-    trained = next(words for _, words in here if {"model=qwen7b", "scorer=cts"} <= set(words))
     assert evaluated
-    chat = compose("train", overrides=_first_job(trained)).model.chat
-    assert [compose("evaluate", overrides=_first_job(words)).model.chat for words in evaluated] == [chat] * len(
-        evaluated
-    )
+    for words in evaluated:
+        tokenskip = "experiment=tokenskip_gsm8k"
+        known = {tokenskip} if tokenskip in words else {"model=qwen7b", "scorer=cts"}
+        trained = next(other for script, other in here if script == "train" and known <= set(other))
+        asked = _composed("evaluate", _first_job(words)).model.chat
+        assert asked == _composed("train", _first_job(trained)).model.chat
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

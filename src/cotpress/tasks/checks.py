@@ -229,11 +229,11 @@ def _check_chat(named: str, folder: Path, model: ModelConfig, key: str) -> None:
 def _check_given(config: EvaluateConfig, named: str, folder: Path | None) -> None:
     """Check prompt and ratios against the record of the model's training."""
     record = None if folder is None else TrainingRecord.beside(folder, named)
-    others = SHORTENED_TO_RATIO & set(config.evaluation.baselines)
-    without = "marker=false keeps it for LC-Prompt and Truncation" if others else "leave it out"
     announced = [] if config.marker is False else [r for r in (config.ratio, *config.evaluation.ratios) if r < 1]
     if announced:
         key = "ratio" if config.ratio < 1 else "evaluation.ratios"
+        others = key == "ratio" and SHORTENED_TO_RATIO & set(config.evaluation.baselines)
+        without = "marker=false keeps it for LC-Prompt and Truncation" if others else f"leave {key} out"
         got = f"{key}: got {announced[0]:g}, which only a control marker in the prompt announces"
         if record is not None and not record.has_marker:
             raise ConfigError(
