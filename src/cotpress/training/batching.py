@@ -48,21 +48,25 @@ class Examples:
 
     kept: Sequence[Example]
     dropped: dict[str, int]
+    num_cut: int = 0
+    """Number of examples that are shorter than their records."""
+    num_withheld: int = 0
+    """Number of dropped records that this model could hold, but another system of the run could not."""
 
 
-def student_examples(rows: Iterable[CompressedTrace], chat: ChatFormat, max_tokens: int) -> Examples:
+def student_sequences(rows: Iterable[CompressedTrace], chat: ChatFormat) -> list[Example]:
     """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one."""
     examples = []
     for row in rows:
         if row.split == "train":
             completion = chat.completion_ids(row.token_ids.tolist(), row.response)
             examples.append(_example(row.id, chat.prompt_ids(row.question, row.marker_ratio), completion))
-    return _limited(examples, max_tokens)
+    return examples
 
 
-def reference_examples(
-    rows: Iterable[ValuableTrace], tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat, max_tokens: int
-) -> Examples:
+def reference_sequences(
+    rows: Iterable[ValuableTrace], tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat
+) -> list[Example]:
     """[question, valuable thinking, response] of every trace (CTS, arXiv 2505.17827, section 3.1).
 
     The valuable thinking consists of the original tokens, so the reference model learns the tokens that it scores.
@@ -73,17 +77,11 @@ def reference_examples(
         valuable = np.asarray(ids)[spans_to_mask(offsets, row.valuable)]
         completion = chat.completion_ids(valuable.tolist(), row.response)
         examples.append(_example(row.id, chat.prompt_ids(row.question), completion))
-    return _limited(examples, max_tokens)
+    return examples
 
 
 def _example(row: str, prompt: Sequence[int], completion: Sequence[int]) -> Example:
     return Example(ids=(*prompt, *completion), num_prompt=len(prompt), row=row)
-
-
-def _limited(examples: Sequence[Example], max_tokens: int) -> Examples:
-    kept = [example for example in examples if len(example.ids) <= max_tokens]
-    num_longer = len(examples) - len(kept)
-    return Examples(kept=kept, dropped={f"longer than {max_tokens} tokens": num_longer} if num_longer else {})
 
 
 Plan = list[list[list[int]]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cotpress.evaluation.config import EvaluationConfig
-from cotpress.records import BASE, PREDICTIONS_FILE, Interval, Origin, Prediction, System, SystemResult
+from cotpress.records import BASE, PREDICTIONS_FILE, Interval, Origin, Prediction, System, SystemResult, TrainingSet
 from cotpress.report.table import csv_table, markdown_table, notes, plain_table
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import write_records
@@ -62,10 +62,13 @@ def test_number_of_traces_is_that_of_the_training_stage(tmp_path: Path) -> None:
         return Summary(num_rows=1)
 
     answers: Artifact = store.build("evaluate", {}, answered)
-    student = store.build("sft", {}, lambda folder: Summary(num_rows=17, dropped={"too long": 3}))
+    facts = {"max_tokens": 99, "num_alone": 18, "num_cut": 0, "traces": "0a"}
+    student = store.build("sft", {}, lambda folder: Summary(num_rows=17, dropped={"too long": 3}, facts=facts))
     cts = System(name="cts", origin=Origin.scorer, ratio=0.5)
     trained = Examinee(system=cts, actual_ratio=0.5, student=student)
     untuned = Examinee(system=BASE, student=None)
     rows, _ = measure([(trained, answers, None), (untuned, answers, None)], EvaluationConfig())
     assert [(r.system, r.source) for r in rows] == [("cts", cts), ("Base", BASE)]
     assert [r.num_training_rows for r in rows] == [17, None]
+    traces = TrainingSet(num_traces=20, num_alone=18, num_cut=0, max_tokens=99, digest="0a")
+    assert [r.training_set for r in rows] == [traces, None]

@@ -17,7 +17,7 @@ from cotpress.records import CompressedTrace, ValuableTrace
 from cotpress.store.artifacts import ArtifactStore, Summary, fingerprint, plain
 from cotpress.store.source import code_of
 from cotpress.store.tables import read_records, write_records
-from cotpress.training.batching import reference_examples, student_examples
+from cotpress.training.batching import reference_sequences, student_sequences
 from cotpress.training.config import Method, ReferenceConfig, SftConfig
 from cotpress.training.stage import saved_reference, train_reference, train_student
 
@@ -133,9 +133,9 @@ def opening(tiny_config, tokenizer, store, tmp_path):
 def test_rows_open_the_thinking_once_when_the_template_opens_it(opening, store, compressed, tune, hardware, tracker):
     own = load_tokenizer(opening, store)
     chat = ChatFormat(own, opening.chat)
-    students = student_examples(read_records(compressed.file("compressed.parquet"), CompressedTrace), chat, 500)
-    references = reference_examples([_valuable((28, len(THINKING)))], own, chat, 500)
-    for row in [*students.kept, *references.kept]:
+    students = student_sequences(read_records(compressed.file("compressed.parquet"), CompressedTrace), chat)
+    references = reference_sequences([_valuable((28, len(THINKING)))], own, chat)
+    for row in [*students, *references]:
         assert own.decode(row.ids).count("<think>") == 1
         assert own.decode(row.ids[: row.num_prompt]).endswith("assistant\n<think>\n")
     arguments = {"compressed": compressed, "trainer": hardware, "tracker": tracker, "store": store}
@@ -194,7 +194,7 @@ def test_reference_model_is_trained_on_the_first_distilled_traces(tiny_config, s
 def test_reference_example_holds_the_valuable_tokens_between_the_tags(tiny_config, tokenizer):
     chat = ChatFormat(tokenizer, tiny_config.chat)
     start = THINKING.index("so the total")
-    [example] = reference_examples([_valuable((start, len(THINKING)))], tokenizer, chat, 500).kept
+    [example] = reference_sequences([_valuable((start, len(THINKING)))], tokenizer, chat)
     text = tokenizer.decode(example.ids[example.num_prompt :])
     assert text.split() == [
         "<think>",
@@ -211,13 +211,6 @@ def test_reference_example_holds_the_valuable_tokens_between_the_tags(tiny_confi
     ]
 
 
-def test_over_long_examples_are_dropped_and_counted(tiny_config, tokenizer):
-    chat = ChatFormat(tokenizer, tiny_config.chat)
-    examples = reference_examples([_valuable((0, len(THINKING)))] * 2, tokenizer, chat, 20)
-    assert not examples.kept
-    assert examples.dropped == {"longer than 20 tokens": 2}
-
-
 @pytest.mark.usefixtures("rescaled_logits")
 def test_model_that_rescales_its_logits_is_not_trained(tiny_config, store, compressed, tune, hardware, tracker):
     tune.learning_rate *= 2  # so that no other test has trained it
@@ -231,8 +224,7 @@ def test_model_that_rescales_its_logits_is_not_trained(tiny_config, store, compr
 def test_special_token_in_the_text_of_the_thinking_ends_no_completion(tiny_config, store):
     tokenizer = load_tokenizer(tiny_config, store)
     row = dataclasses.replace(_valuable((0, 30)), thinking="so <|im_end|> the total is 12")
-    examples = reference_examples([row], tokenizer, ChatFormat(tokenizer, tiny_config.chat), 999)
-    [example] = examples.kept
+    [example] = reference_sequences([row], tokenizer, ChatFormat(tokenizer, tiny_config.chat))
     completion = example.ids[example.num_prompt :]
     assert [i for i, token in enumerate(completion) if token == tokenizer.eos_token_id] == [len(completion) - 1]
     assert "so <|im_end|> the total" in tokenizer.decode(completion)
