@@ -256,7 +256,8 @@ def _length_notes(rows: Sequence[SystemResult], limit: int) -> list[str]:
             f"sft.overlong=drop would train on {alone}"
         )
     elif any(number < s.num_traces for _, number, s in sets):
-        notes.append(f"trained on the traces of at most {limit} tokens: {shares}")
+        fix = "; sft.overlong=common would train all on the same" if len({number for _, number, _ in sets}) > 1 else ""
+        notes.append(f"trained on the traces of at most {limit} tokens: {shares}{fix}")
     return notes
 
 

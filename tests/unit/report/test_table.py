@@ -2,7 +2,9 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,43 @@ def test_table_notes_students_of_fewer_traces() -> None:
         "220",
         "31",
     ]
+
+
+def trained(system: str, ratio: float, number: int, **traces: Any) -> SystemResult:
+    counts = {"num_traces": 200, "num_alone": number, "num_cut": 0, "max_tokens": 4096, "digest": str(number)}
+    return replace(row(system, ratio, number), training_set=TrainingSet(**{**counts, **traces}))
+
+
+def test_note_counts_the_traces_that_all_systems_can_hold() -> None:
+    rows = [
+        trained("Original", 1.0, 133), trained("cts", 0.5, 133, num_alone=180), trained("cts", 0.7, 133, num_alone=164),
+    ]  # fmt: skip
+    assert notes(table_of(*rows))[1:] == [
+        "trained on the traces that all systems of a run have and can hold within 4096 tokens: 133 of 200 (Original, "
+        "cts); sft.overlong=drop would train on 133 (Original), 180 (cts at 0.5), 164 (cts at 0.7)"
+    ]
+
+
+def test_note_counts_the_traces_that_are_left_out_of_one_system() -> None:
+    assert notes(table_of(trained("Original", 1.0, 133), trained("cts", 0.7, 164))) == [
+        "students learnt from different numbers of traces: 164 (cts), 133 (Original)",
+        "trained on the traces of at most 4096 tokens: 133 of 200 (Original), 164 of 200 (cts); sft.overlong=common "
+        "would train all on the same",
+    ]
+
+
+def test_note_counts_the_sequences_that_are_cut() -> None:
+    rows = [trained("Original", 1.0, 200, num_cut=67), trained("cts", 0.7, 200, num_cut=36)]
+    assert notes(table_of(*rows)) == [
+        "sequences cut at 4096 tokens, so that they lack the end token: 67 of 200 (Original), 36 of 200 (cts)"
+    ]
+
+
+def test_note_tells_of_runs_that_trained_on_as_many_but_other_traces() -> None:
+    rows = [trained("Original", 1.0, 200), trained("cts", 0.7, 200, digest="other")]
+    assert notes(table_of(*rows)) == ["students learnt from as many, but different traces"]
+    seeds = [System(name=r.system, origin=Origin.scorer, ratio=0.7, seed=n) for n, r in enumerate(rows)]
+    assert notes(table_of(*(replace(r, identity=s) for r, s in zip(rows, seeds, strict=True)))) == []
 
 
 def test_note_names_ratios_if_they_differ_in_traces() -> None:
