@@ -136,9 +136,7 @@ def test_student_is_the_same_in_every_mode_if_all_sequences_fit(training, whole,
     assert len({training(mode, shorter, [whole]).key for mode in Overlong}) == 1
 
 
-def test_students_are_trained_on_the_traces_that_each_has_and_can_hold(
-    training, whole, shorter, limit, caplog
-):
+def test_students_are_trained_on_the_traces_that_each_has_and_can_hold(training, whole, shorter, limit, caplog):
     first = training(Overlong.common, whole, [shorter], limit)
     second = training(Overlong.common, shorter, [whole], limit)
     assert first.facts["traces"] == second.facts["traces"] == set_digest(["1", "2"])
