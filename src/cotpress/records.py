@@ -271,6 +271,17 @@ class BudgetAccuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """Traces that a student was trained on."""
+
+    num_traces: int  # training traces of its system, before those that are too long are left out
+    num_alone: int  # traces that it would be trained on if it were compared with no other system
+    num_cut: int  # traces whose sequences were cut, so that their end token is missing
+    max_tokens: int  # most tokens of a training sequence
+    digest: str  # hash of the ids of the traces that it was trained on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SystemResult:
     """One row of the results table; None stands for numbers that were not measured or are not defined."""
 
@@ -306,6 +317,7 @@ class SystemResult:
     accuracy_at_budgets: tuple[BudgetAccuracy, ...] = ()  # accuracy at the same token budgets for all systems of a run
     artifacts: dict[str, str] = field(default_factory=dict)
     num_training_rows: int | None = None  # training traces of its student
+    training_set: TrainingSet | None = None  # more about these traces; None in results of earlier releases
     identity: System | None = None  # the system itself; None in results of earlier releases, which have its label alone
 
     @property

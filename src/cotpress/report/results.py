@@ -25,6 +25,7 @@ from cotpress.records import (
     Origin,
     System,
     SystemResult,
+    TrainingSet,
 )
 from cotpress.store.artifacts import Artifact, ArtifactStore, write_text_atomic
 from cotpress.store.paths import checked_key
@@ -34,10 +35,10 @@ from cotpress.store.sweeps import JobState, Sweep, SweepJob, sweeps_below
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 5
-_READABLE = (1, 2, 3, 4, 5)
+SCHEMA_VERSION = 6
+_READABLE = (1, 2, 3, 4, 5, 6)
 """Version 1 measured less, and what it lacks is None; versions before 3 have no `settings`, those before 4 name systems
-by their labels alone, those before 5 have no numbers of rows."""
+by their labels alone, those before 5 have no numbers of rows, those before 6 no training sets."""
 _OF_SYSTEMS = ("score", "decide", "compress", "sft", "evaluate")
 INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
 
@@ -148,6 +149,8 @@ def _row(content: dict[str, Any]) -> SystemResult:
         for b in content.get("accuracy_at_budgets", ())
     )
     read["pass_at_k"] = tuple(map(_interval, content.get("pass_at_k", ())))
+    trained = content.get("training_set")
+    read["training_set"] = None if trained is None else TrainingSet(**trained)
     return SystemResult(**{**content, **read, "identity": _system(content.get("identity"))})
 
 

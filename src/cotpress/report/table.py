@@ -219,18 +219,59 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _training_notes(rows: Sequence[SystemResult]) -> list[str]:
-    """Return the numbers of training traces, if they differ: then the compression is not the only difference."""
-    trained = [row for row in rows if row.num_training_rows is not None]
-    numbers = sorted({row.num_training_rows or 0 for row in trained}, reverse=True)
-    if len(numbers) < 2:
-        return []
+    """Return sentences about students of different traces, as then the compression is not the only difference, and
+    about traces that are left out or cut because of their length."""
+    trained = sorted((r for r in rows if r.num_training_rows is not None), key=lambda r: -(r.num_training_rows or 0))
+    notes = []
+    if len({row.num_training_rows for row in trained}) > 1:
+        numbers = _grouped([(row, f"{row.num_training_rows}") for row in trained])
+        notes.append(f"students learnt from different numbers of traces: {numbers}")
+    elif any(len(digests) > 1 for digests in _digests_by_seed(trained).values()):
+        notes.append("students learnt from as many, but different traces")
+    for limit in sorted({row.training_set.max_tokens for row in trained if row.training_set is not None}):
+        notes += _length_notes(rows, limit)
+    return notes
+
+
+def _digests_by_seed(rows: Sequence[SystemResult]) -> dict[int | None, set[str]]:
+    digests: dict[int | None, set[str]] = {}
+    for row in rows:
+        if row.training_set is not None:
+            digests.setdefault(row.source.seed, set()).add(row.training_set.digest)
+    return digests
+
+
+def _length_notes(rows: Sequence[SystemResult], limit: int) -> list[str]:
+    """Return sentences about the traces that students of sequences of at most `limit` tokens did not learn from."""
+    sets = [(r, r.num_training_rows or 0, s) for r in rows if (s := r.training_set) and s.max_tokens == limit]
+    notes = []
+    if any(s.num_cut for _, _, s in sets):
+        shares = _grouped([(row, f"{s.num_cut} of {number}") for row, number, s in sets])
+        notes.append(f"sequences cut at {limit} tokens, so that they lack the end token: {shares}")
+    shares = _grouped([(row, f"{number} of {s.num_traces}") for row, number, s in sets])
+    if any(number < s.num_alone for _, number, s in sets):
+        alone = _grouped([(row, f"{s.num_alone}") for row, _, s in sets])
+        notes.append(
+            f"trained on the traces that all systems of a run have and can hold within {limit} tokens: {shares}; "
+            f"sft.overlong=drop would train on {alone}"
+        )
+    elif any(number < s.num_traces for _, number, s in sets):
+        fix = "; sft.overlong=common would train all on the same" if len({number for _, number, _ in sets}) > 1 else ""
+        notes.append(f"trained on the traces of at most {limit} tokens: {shares}{fix}")
+    return notes
+
+
+def _grouped(values: Sequence[tuple[SystemResult, str]]) -> str:
+    """Return `133 (Original), 164 (cts at 0.7)`: every value with its systems, with ratios where a system has two."""
+    members: dict[str, list[SystemResult]] = {}
+    for row, value in values:
+        members.setdefault(value, []).append(row)
     parts = []
-    for number in numbers:
-        others = {row.system for row in trained if row.num_training_rows != number}
-        own = [row for row in trained if row.num_training_rows == number]
-        names = (f"{r.system} at {r.target_ratio:g}" if r.system in others else r.system for r in own)
-        parts.append(f"{number} ({', '.join(dict.fromkeys(names))})")
-    return [f"students learnt from different numbers of traces: {', '.join(parts)}"]
+    for value, own in members.items():
+        others = {row.system for row, other in values if other != value}
+        names = (f"{row.system} at {row.target_ratio:g}" if row.system in others else row.system for row in own)
+        parts.append(f"{value} ({', '.join(dict.fromkeys(names))})")
+    return ", ".join(parts)
 
 
 def results_grid(comparison: Comparison) -> Grid:

@@ -5,6 +5,7 @@ model trains none.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -228,6 +229,10 @@ class Flow(Compression[TrainConfig]):
 
     def compressed(self) -> Artifact:
         """As `Compression`; rows that teach no response are announced."""
+        return self._compressed
+
+    @cached_property
+    def _compressed(self) -> Artifact:
         compressed = super().compressed()
         if num := compressed.facts.get("num_empty_responses"):
             log.warning(
@@ -251,8 +256,8 @@ class Flow(Compression[TrainConfig]):
             made, found, self.store, group=group, name=data.name, benchmark=benchmark.title, remove=data.decontaminate
         )
 
-    def student(self, system: System, compressed: Artifact) -> Artifact:
-        """The student trained on these compressed traces."""
+    def student(self, system: System, compressed: Artifact, beside: Sequence[Artifact] = ()) -> Artifact:
+        """The student trained on these compressed traces; `beside` are those of the other systems of the run."""
         c = self._config
         student = train_student(
             c.sft,
@@ -261,6 +266,8 @@ class Flow(Compression[TrainConfig]):
             trainer=c.trainer,
             tracker=self._tracker.of_system("" if _is_own(system) else system.label),
             store=self.store,
+            beside=beside,
+            name=system.title,
             validate=self.validation(system),
             names={"data": c.data.name, "scorer": system.name},
         )

@@ -20,7 +20,7 @@ from cotpress.planning.tables import show_hours, show_training, show_uses
 from cotpress.planning.training import Training
 from cotpress.planning.workload import Work
 from cotpress.scoring.table import model_to_read, num_passes
-from cotpress.training.config import TuneConfig
+from cotpress.training.config import Overlong, TuneConfig
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,12 @@ def not_counted(config: TrainConfig) -> list[str]:
     lines = []
     if config.planning.num_traces is None and not isinstance(config.data, PlantedDataConfig | SelfWrittenDataConfig):
         lines.append(f"{workload.UNKNOWN_TRACES} traces, as only reading the data would tell: planning.num_traces=N")
+    longest = min(config.sft.tune.max_tokens, config.model.context_tokens)
+    if _trace_tokens(config) > longest and config.sft.overlong is not Overlong.cut:
+        lines.append(
+            f"a training sequence of {_trace_tokens(config)} tokens is longer than {longest}: all traces count as cut "
+            f"there, while sft.overlong={config.sft.overlong.value} leaves long ones out: sft.tune.max_tokens=N"
+        )
     if num_passes(config.scorer) is None:
         lines.append(f"scorer={config.scorer.name} is not counted: its number of passes depends on the text")
     if workload.num_problems(config.benchmark) is None:

@@ -9,7 +9,7 @@ from cotpress.evaluation.protocol import Shortening, protocol
 from cotpress.evaluation.stage import Candidate, evaluate
 from cotpress.evaluation.summary import CountTokens, matched_budgets, summarize, with_reference_tokens
 from cotpress.generation.backends import OpenBackend, open_backend
-from cotpress.records import MIXED, ON_BASE, PREDICTIONS_FILE, Origin, Prediction, System, SystemResult
+from cotpress.records import MIXED, ON_BASE, PREDICTIONS_FILE, Origin, Prediction, System, SystemResult, TrainingSet
 from cotpress.report.results import StageRecord
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.tables import read_records
@@ -147,6 +147,17 @@ def _candidate(examinee: Examinee, config: TrainConfig | EvaluateConfig) -> Cand
     )
 
 
+def _training_set(student: Artifact) -> TrainingSet:
+    facts = student.facts
+    return TrainingSet(
+        num_traces=student.manifest["num_rows"] + sum(student.manifest["dropped"].values()),
+        num_alone=facts["num_alone"],
+        num_cut=facts["num_cut"],
+        max_tokens=facts["max_tokens"],
+        digest=facts["traces"],
+    )
+
+
 def measure(
     systems: Sequence[Answered], config: EvaluationConfig, count: CountTokens | None = None
 ) -> tuple[list[SystemResult], list[Prediction]]:
@@ -178,6 +189,8 @@ def measure(
             confidence=config.confidence,
             artifacts={a.stage: a.key for a in (student, own) if a is not None},
         )
-        num_rows = None if student is None else int(student.manifest["num_rows"])
-        rows.append(replace(row, identity=e.system, num_training_rows=num_rows))
+        if student is not None:
+            num_rows = int(student.manifest["num_rows"])
+            row = replace(row, num_training_rows=num_rows, training_set=_training_set(student))
+        rows.append(replace(row, identity=e.system))
     return rows, [p for _, own, _ in systems for p in answers[own.key]]

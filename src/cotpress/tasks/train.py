@@ -19,6 +19,7 @@ from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import finish, run_directory, tracked_job
 from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, student_system
 from cotpress.tracking import open_tracker, track_results
+from cotpress.training.config import Overlong
 
 
 def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
@@ -46,25 +47,28 @@ def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[Examinee]
         case Baseline.base:
             return [Examinee(system=BASE, student=None, actual_ratio=1.0)]
         case Baseline.original:
-            return [_original(flow)]
+            return [_original(config, flow)]
         case Baseline.ratio_one:
             return []  # a row of the scorer's own student, see `_compressed`
     change = shortening(kind, config.ratio, config.evaluation.instructions)
     if change is None:
         return []
-    return [shortened(change, None if config.evaluation.prompted is Prompted.base else _original(flow))]
+    return [shortened(change, None if config.evaluation.prompted is Prompted.base else _original(config, flow))]
 
 
-def _original(flow: Flow) -> Examinee:
-    return Examinee(system=ORIGINAL, student=flow.student(ORIGINAL, flow.uncompressed()), actual_ratio=1.0)
+def _original(config: TrainConfig, flow: Flow) -> Examinee:
+    common = config.sft.overlong is Overlong.common  # otherwise it needs no scores
+    student = flow.student(ORIGINAL, flow.uncompressed(), [flow.compressed()] if common else [])
+    return Examinee(system=ORIGINAL, student=student, actual_ratio=1.0)
 
 
 def _compressed(config: TrainConfig, flow: Flow) -> list[Examinee]:
     """Train the scorer's student; returns its rows: at the run's ratio, and with a ratio marker at others before it."""
     system, compressed = student_system(config), flow.compressed()
+    common = config.sft.overlong is Overlong.common
     student = Examinee(
         system=replace(system, ratio=config.ratio),
-        student=flow.student(system, compressed),
+        student=flow.student(system, compressed, [flow.uncompressed()] if common else []),
         marker_ratio=config.ratio if config.compression.mixed_ratios else None,
         training_ratio=reached_ratio(compressed, None),
     )

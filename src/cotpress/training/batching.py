@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One training sequence; the loss is over all tokens after the prompt. `row` is the id of its record."""
+    """One training sequence; the loss is over all tokens after the prompt.
+
+    `row` is the id of its record, `marker_ratio` the ratio that the marker in its prompt announces.
+    """
 
     ids: tuple[int, ...]
     num_prompt: int
     row: str = ""
+    marker_ratio: float | None = None
 
     @property
     def num_targets(self) -> int:
@@ -44,27 +48,35 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Training examples, the number of dropped records by reason, and the ratios that control markers announce."""
+    """Training examples, and the number of dropped records by reason."""
 
     kept: Sequence[Example]
     dropped: dict[str, int]
-    marker_ratios: tuple[float, ...] = ()
+    num_cut: int = 0
+    """Number of examples that are shorter than their records."""
+    num_withheld: int = 0
+    """Number of dropped records that this model could hold, but another system of the run could not."""
+
+    @property
+    def marker_ratios(self) -> tuple[float, ...]:
+        """Ratios that control markers announce, ascending."""
+        return tuple(sorted({e.marker_ratio for e in self.kept if e.marker_ratio is not None}))
 
 
-def student_examples(rows: Iterable[CompressedTrace], chat: ChatFormat, max_tokens: int) -> Examples:
+def student_sequences(rows: Iterable[CompressedTrace], chat: ChatFormat) -> list[Example]:
     """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one."""
-    examples, ratios = [], set()
+    examples = []
     for row in rows:
         if row.split == "train":
             completion = chat.completion_ids(row.token_ids.tolist(), row.response)
-            examples.append(_example(row.id, chat.prompt_ids(row.question, row.marker_ratio), completion))
-            ratios |= set() if row.marker_ratio is None else {row.marker_ratio}
-    return replace(_limited(examples, max_tokens), marker_ratios=tuple(sorted(ratios)))
+            prompt = chat.prompt_ids(row.question, row.marker_ratio)
+            examples.append(replace(_example(row.id, prompt, completion), marker_ratio=row.marker_ratio))
+    return examples
 
 
-def reference_examples(
-    rows: Iterable[ValuableTrace], tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat, max_tokens: int
-) -> Examples:
+def reference_sequences(
+    rows: Iterable[ValuableTrace], tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat
+) -> list[Example]:
     """[question, valuable thinking, response] of every trace (CTS, arXiv 2505.17827, section 3.1).
 
     The valuable thinking consists of the original tokens, so the reference model learns the tokens that it scores.
@@ -75,17 +87,11 @@ def reference_examples(
         valuable = np.asarray(ids)[spans_to_mask(offsets, row.valuable)]
         completion = chat.completion_ids(valuable.tolist(), row.response)
         examples.append(_example(row.id, chat.prompt_ids(row.question), completion))
-    return _limited(examples, max_tokens)
+    return examples
 
 
 def _example(row: str, prompt: Sequence[int], completion: Sequence[int]) -> Example:
     return Example(ids=(*prompt, *completion), num_prompt=len(prompt), row=row)
-
-
-def _limited(examples: Sequence[Example], max_tokens: int) -> Examples:
-    kept = [example for example in examples if len(example.ids) <= max_tokens]
-    num_longer = len(examples) - len(kept)
-    return Examples(kept=kept, dropped={f"longer than {max_tokens} tokens": num_longer} if num_longer else {})
 
 
 Plan = list[list[list[int]]]

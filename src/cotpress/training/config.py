@@ -24,6 +24,17 @@ class Method(Enum):
     """None: the model is used unchanged."""
 
 
+class Overlong(Enum):
+    """Treatment of training sequences that are longer than `tune.max_tokens` or the model's context."""
+
+    common = "common"
+    """Train all systems of a run on the traces that each of them has and can hold."""
+    drop = "drop"
+    """Leave them out of the training of the one system."""
+    cut = "cut"
+    """Cut them as LLaMA-Factory does: answer and end token are lost."""
+
+
 @dataclass(kw_only=True, slots=True)
 class TuneConfig:
     """One fine-tuning run (AdamW, cosine schedule with warmup)."""
@@ -47,7 +58,7 @@ class TuneConfig:
     max_grad_norm: Amount = 1.0
     """Gradient norm above which gradients are scaled down; 0 turns it off."""
     max_tokens: Count = 4096
-    """Longest training sequence; longer ones are dropped and counted, never cut."""
+    """Longest training sequence, within the model's context; `overlong` says what becomes of longer ones."""
     lora_rank: Count = 8
     """Rank of the adapter matrices (LoRA only)."""
     lora_alpha: Count = 16
@@ -73,6 +84,13 @@ class ReferenceConfig:
     """Train only on this number of first distilled traces."""
     tune: TuneConfig = field(default_factory=TuneConfig)
     """Recipe of its training; `tune.method: none` scores with the base model."""
+    overlong: Overlong = Overlong.drop
+    """Training sequences over `tune.max_tokens`: drop or cut (LLaMA-Factory's rule, so that of CTS)."""
+
+    def validate(self, key: str) -> None:
+        """Refuse `common`, as there is one reference model for all systems."""
+        allowed = "drop, cut: one reference model serves all systems of a run"
+        require(f"{key}.overlong", self.overlong.value, self.overlong is not Overlong.common, allowed)
 
     @property
     def exists(self) -> bool:
@@ -107,6 +125,9 @@ class SftConfig:
 
     tune: TuneConfig = field(default_factory=TuneConfig)
     """Recipe of the training."""
+    overlong: Overlong = Overlong.common
+    """Training sequences over `tune.max_tokens`: common (all systems learn from the traces that each can hold), drop or
+    cut (LLaMA-Factory's rule, so that of the papers). Where no sequence is too long, the student is the same."""
     validation_problems: Natural = 8
     """Validation problems that are answered during training; 0 turns validation off."""
     validation_max_new_tokens: Count | None = None

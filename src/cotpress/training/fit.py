@@ -93,7 +93,11 @@ def fit(
         ConfigError: The hardware or the model does not support a setting of `trainer`.
     """
     if not examples.kept:
-        raise TrainingError(f"{kind.stage}: no example to train on; dropped: {examples.dropped or 'none'}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items()) or "none"
+        raise TrainingError(
+            f"{kind.stage}: no example to train on; left out: {reasons}. Fix: shorter traces, a larger "
+            f"{kind.stage}.tune.max_tokens (within model.context_tokens), or {kind.stage}.overlong=cut"
+        )
     sharing, device = sharing or OneDevice(), pick_device(trainer)
     lengths = [len(e.ids) for e in examples.kept]
     check_ids(model, [max(e.ids) for e in examples.kept], f"{kind.stage}: a training sequence")

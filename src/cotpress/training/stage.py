@@ -9,7 +9,7 @@ content of the files.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,17 @@ from cotpress.store.source import Identity, identified
 from cotpress.store.tables import read_records
 from cotpress.tracking import Tracker
 from cotpress.training.adapters import make_trainable, save_trained
-from cotpress.training.batching import Examples, reference_examples, student_examples
-from cotpress.training.config import Method, ReferenceConfig, SftConfig, TuneConfig
+from cotpress.training.batching import Examples, reference_sequences, student_sequences
+from cotpress.training.config import Method, Overlong, ReferenceConfig, SftConfig, TuneConfig
 from cotpress.training.fit import Fitted, Validate, fit
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
+from cotpress.training.overlong import left_out, limited, sequence_lengths, set_digest
 from cotpress.training.sharing import needs_masters, pick_sharing
 
 log = logging.getLogger(__name__)
+
+TOLERATED_SHARE = 0.05
+"""Share of sequences that are left out or cut above which the line about them is a warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,8 @@ class TrainingJob:
     store: ArtifactStore
     key: str = "model.path"
     """Setting of the path of `base`, for messages."""
+    name: str = ""
+    """Name of the student, for messages."""
     validate: Validate | None = None
     validations: int = 0
 
@@ -120,9 +126,15 @@ def train_reference(
 
     def examples() -> Examples:
         rows = read_records(distilled.file(VALUABLE_FILE), ValuableTrace)[: config.limit]
-        return reference_examples(rows, tokenizer, chat, job.max_tokens)
+        return limited(reference_sequences(rows, tokenizer, chat), job.max_tokens, cut=cut)
 
-    upstream = {"limit": config.limit, "distilled": distilled.key, **chat.opening_identity()}
+    cut = config.overlong is Overlong.cut
+    upstream = {
+        "limit": config.limit,
+        "distilled": distilled.key,
+        **({"overlong": config.overlong} if cut else {}),
+        **chat.opening_identity(),
+    }
     return _build(job, identified(upstream, train_reference), examples, tracker, TrainingRecord.of(base))
 
 
@@ -134,24 +146,51 @@ def train_student(
     trainer: TrainerConfig,
     tracker: Tracker,
     store: ArtifactStore,
+    beside: Sequence[Artifact] = (),
+    name: str = "",
     validate: Validate | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """The student, trained on `compressed.parquet` (`adapter/` or `model/`); `validate` has to be picklable.
+    """The student, trained on `compressed.parquet` (`adapter/` or `model/`).
 
-    `names` are those of a `TrainingRecord`.
+    Args:
+        config: Its training.
+        model: Model that it is trained from.
+        compressed: Its traces.
+        trainer: Hardware.
+        tracker: Receives the metrics.
+        store: Store of the artifact.
+        beside: Traces of the other systems of the run; with `config.overlong=common` the student is trained only on
+            those that it has in common with them.
+        name: Its name, for messages.
+        validate: Called during the training; picklable.
+        names: Those of its `TrainingRecord`.
     """
     job = TrainingJob(
-        kind=SftModule, tune=config.tune, base=model, trainer=trainer, store=store, validate=validate,
+        kind=SftModule, tune=config.tune, base=model, trainer=trainer, store=store, name=name, validate=validate,
         validations=config.validations_per_run if config.validation_problems > 0 else 0,
     )  # fmt: skip
-    chat = ChatFormat(load_tokenizer(model, store), model.chat)
+    tokenizer = load_tokenizer(model, store)
+    chat, key = ChatFormat(tokenizer, model.chat), tokenizer_fingerprint(tokenizer)
+    beside = [other for other in beside if other.key != compressed.key]
+
+    def lengths(traces: Artifact) -> dict[str, int]:
+        return sequence_lengths(traces, chat, format_=model.chat, tokenizer_key=key, store=store)
+
+    # The identity names the effect of the mode on the examples, so that without any the student is the same one.
+    without: Mapping[str, str] = {}
+    cut, effect = False, {}
+    if config.overlong is Overlong.cut and max(lengths(compressed).values(), default=0) > job.max_tokens:
+        cut, effect = True, {"overlong": config.overlong.value}
+    elif config.overlong is Overlong.common and beside:
+        without = left_out(lengths(compressed), [lengths(other) for other in beside], job.max_tokens)
+        effect = {"without": set_digest(without)} if without else {}
 
     def examples() -> Examples:
         rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
-        return student_examples(rows, chat, job.max_tokens)
+        return limited(student_sequences(rows, chat), job.max_tokens, cut=cut, without=without)
 
-    upstream = {"compressed": compressed.key, **chat.opening_identity()}
+    upstream = {"compressed": compressed.key, **effect, **chat.opening_identity()}
     selection = compressed.manifest["identity"].get("plan", {})
     record = TrainingRecord.of(model, selection=selection, names=names or {})
     return _build(job, identified(upstream, train_student), examples, tracker, record)
@@ -168,12 +207,20 @@ def _build(
 
     def produce(workdir: Path) -> Summary:
         made = examples()
+        _tell(job, made)
         work = (job, made, workdir)
         fitted, *_ = run_on_devices(train_here, work, trainer=job.trainer, on_message=lambda m: tracker.log(*m))
         weights = workdir / (ADAPTER if job.tune.method is Method.lora else MODEL)
         trained = dataclasses.replace(record, marker_ratios=made.marker_ratios)
         write_text_atomic(weights / TRAINING_CONFIG, trained.text())
-        return Summary(num_rows=len(made.kept), dropped=made.dropped, facts=dataclasses.asdict(fitted))
+        facts = {
+            **dataclasses.asdict(fitted),
+            "max_tokens": job.max_tokens,
+            "num_alone": len(made.kept) + made.num_withheld,
+            "num_cut": made.num_cut,
+            "traces": set_digest([example.row for example in made.kept]),
+        }
+        return Summary(num_rows=len(made.kept), dropped=made.dropped, facts=facts)
 
     device = pick_device(job.trainer)
     identity = Identity({
@@ -185,6 +232,20 @@ def _build(
         **upstream,
     })  # fmt: skip
     return job.store.build(job.kind.stage, identity, produce)
+
+
+def _tell(job: TrainingJob, made: Examples) -> None:
+    """Log the sequences that are left out or cut, if there are any."""
+    num_rows, num_lost, stage = len(made.kept), sum(made.dropped.values()), job.kind.stage
+    if not num_lost and not made.num_cut:
+        return
+    parts = [f"{count} {reason}" for reason, count in made.dropped.items()]
+    parts += [f"{made.num_cut} cut at {job.max_tokens} tokens, so without their end token"] if made.num_cut else []
+    more = f"; sft.overlong=drop would train on {num_rows + made.num_withheld}" if made.num_withheld else ""
+    name = f"{stage} ({job.name})" if job.name else stage
+    warned = max(num_lost, made.num_cut) > TOLERATED_SHARE * (num_rows + num_lost)
+    line = f"{name}: training on {num_rows} of {num_rows + num_lost} traces; {', '.join(parts)}{more}"
+    log.log(logging.WARNING if warned else logging.INFO, "%s", line)
 
 
 def _draws_by_batch(job: TrainingJob) -> bool:

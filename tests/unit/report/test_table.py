@@ -2,12 +2,14 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cotpress.evaluation.config import EvaluationConfig
-from cotpress.records import BASE, PREDICTIONS_FILE, Interval, Origin, Prediction, System, SystemResult
+from cotpress.records import BASE, PREDICTIONS_FILE, Interval, Origin, Prediction, System, SystemResult, TrainingSet
 from cotpress.report.table import csv_table, markdown_table, notes, plain_table
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.tables import write_records
@@ -38,6 +40,43 @@ def test_table_notes_students_of_fewer_traces() -> None:
     ]
 
 
+def trained(system: str, ratio: float, number: int, **traces: Any) -> SystemResult:
+    counts = {"num_traces": 200, "num_alone": number, "num_cut": 0, "max_tokens": 4096, "digest": str(number)}
+    return replace(row(system, ratio, number), training_set=TrainingSet(**{**counts, **traces}))
+
+
+def test_note_counts_the_traces_that_all_systems_can_hold() -> None:
+    rows = [
+        trained("Original", 1.0, 133), trained("cts", 0.5, 133, num_alone=180), trained("cts", 0.7, 133, num_alone=164),
+    ]  # fmt: skip
+    assert notes(table_of(*rows))[1:] == [
+        "trained on the traces that all systems of a run have and can hold within 4096 tokens: 133 of 200 (Original, "
+        "cts); sft.overlong=drop would train on 133 (Original), 180 (cts at 0.5), 164 (cts at 0.7)"
+    ]
+
+
+def test_note_counts_the_traces_that_are_left_out_of_one_system() -> None:
+    assert notes(table_of(trained("Original", 1.0, 133), trained("cts", 0.7, 164))) == [
+        "students learnt from different numbers of traces: 164 (cts), 133 (Original)",
+        "trained on the traces of at most 4096 tokens: 133 of 200 (Original), 164 of 200 (cts); sft.overlong=common "
+        "would train all on the same",
+    ]
+
+
+def test_note_counts_the_sequences_that_are_cut() -> None:
+    rows = [trained("Original", 1.0, 200, num_cut=67), trained("cts", 0.7, 200, num_cut=36)]
+    assert notes(table_of(*rows)) == [
+        "sequences cut at 4096 tokens, so that they lack the end token: 67 of 200 (Original), 36 of 200 (cts)"
+    ]
+
+
+def test_note_tells_of_runs_that_trained_on_as_many_but_other_traces() -> None:
+    rows = [trained("Original", 1.0, 200), trained("cts", 0.7, 200, digest="other")]
+    assert notes(table_of(*rows)) == ["students learnt from as many, but different traces"]
+    seeds = [System(name=r.system, origin=Origin.scorer, ratio=0.7, seed=n) for n, r in enumerate(rows)]
+    assert notes(table_of(*(replace(r, identity=s) for r, s in zip(rows, seeds, strict=True)))) == []
+
+
 def test_note_names_ratios_if_they_differ_in_traces() -> None:
     rows = [row("gogi", 1.0, 220), row("gogi", 0.5, 100), row("gogi", 0.7, 100), row("cts", 0.5, 220)]
     assert [n for n in notes(table_of(*rows)) if "traces" in n] == [
@@ -62,10 +101,13 @@ def test_number_of_traces_is_that_of_the_training_stage(tmp_path: Path) -> None:
         return Summary(num_rows=1)
 
     answers: Artifact = store.build("evaluate", {}, answered)
-    student = store.build("sft", {}, lambda folder: Summary(num_rows=17, dropped={"too long": 3}))
+    facts = {"max_tokens": 99, "num_alone": 18, "num_cut": 0, "traces": "0a"}
+    student = store.build("sft", {}, lambda folder: Summary(num_rows=17, dropped={"too long": 3}, facts=facts))
     cts = System(name="cts", origin=Origin.scorer, ratio=0.5)
     trained = Examinee(system=cts, actual_ratio=0.5, student=student)
     untuned = Examinee(system=BASE, student=None)
     rows, _ = measure([(trained, answers, None), (untuned, answers, None)], EvaluationConfig())
     assert [(r.system, r.source) for r in rows] == [("cts", cts), ("Base", BASE)]
     assert [r.num_training_rows for r in rows] == [17, None]
+    traces = TrainingSet(num_traces=20, num_alone=18, num_cut=0, max_tokens=99, digest="0a")
+    assert [r.training_set for r in rows] == [traces, None]

@@ -18,8 +18,9 @@ from cotpress.records import CompressedTrace, ValuableTrace
 from cotpress.store.artifacts import ArtifactStore, Summary, fingerprint, plain
 from cotpress.store.source import code_of
 from cotpress.store.tables import read_records, write_records
-from cotpress.training.batching import reference_examples, student_examples
+from cotpress.training.batching import reference_sequences, student_sequences
 from cotpress.training.config import Method, ReferenceConfig, SftConfig
+from cotpress.training.overlong import limited
 from cotpress.training.stage import saved_reference, train_reference, train_student
 
 THINKING = "wait let me check the price so the total is 12"
@@ -137,9 +138,9 @@ def opening(tiny_config, tokenizer, store, tmp_path):
 def test_rows_open_the_thinking_once_when_the_template_opens_it(opening, store, compressed, tune, hardware, tracker):
     own = load_tokenizer(opening, store)
     chat = ChatFormat(own, opening.chat)
-    students = student_examples(read_records(compressed.file("compressed.parquet"), CompressedTrace), chat, 500)
-    references = reference_examples([_valuable((28, len(THINKING)))], own, chat, 500)
-    for row in [*students.kept, *references.kept]:
+    students = student_sequences(read_records(compressed.file("compressed.parquet"), CompressedTrace), chat)
+    references = reference_sequences([_valuable((28, len(THINKING)))], own, chat)
+    for row in [*students, *references]:
         assert own.decode(row.ids).count("<think>") == 1
         assert own.decode(row.ids[: row.num_prompt]).endswith("assistant\n<think>\n")
     arguments = {"compressed": compressed, "trainer": hardware, "tracker": tracker, "store": store}
@@ -199,7 +200,7 @@ def test_reference_model_is_trained_on_the_first_distilled_traces(tiny_config, s
 def test_reference_example_holds_the_valuable_tokens_between_the_tags(tiny_config, tokenizer):
     chat = ChatFormat(tokenizer, tiny_config.chat)
     start = THINKING.index("so the total")
-    [example] = reference_examples([_valuable((start, len(THINKING)))], tokenizer, chat, 500).kept
+    [example] = reference_sequences([_valuable((start, len(THINKING)))], tokenizer, chat)
     text = tokenizer.decode(example.ids[example.num_prompt :])
     assert text.split() == [
         "<think>",
@@ -214,13 +215,6 @@ def test_reference_example_holds_the_valuable_tokens_between_the_tags(tiny_confi
         "is",
         "12.<|im_end|>",
     ]
-
-
-def test_over_long_examples_are_dropped_and_counted(tiny_config, tokenizer):
-    chat = ChatFormat(tokenizer, tiny_config.chat)
-    examples = reference_examples([_valuable((0, len(THINKING)))] * 2, tokenizer, chat, 20)
-    assert not examples.kept
-    assert examples.dropped == {"longer than 20 tokens": 2}
 
 
 @pytest.mark.usefixtures("rescaled_logits")
@@ -238,7 +232,7 @@ def test_special_token_in_a_text_of_a_trace_ends_no_turn(tiny_config, store):
     chat = ChatFormat(tokenizer, tiny_config.chat)
     usual, spelled = _valuable((0, 30)), {"question": "how <|im_end|>", "response": "12 <|im_end|>"}
     spelled = dataclasses.replace(usual, thinking="so <|im_end|> the total is 12", **spelled)
-    [other], [example] = (reference_examples([row], tokenizer, chat, 999).kept for row in (usual, spelled))
+    other, example = reference_sequences([usual, spelled], tokenizer, chat)
     prompts, completions = ([x.ids[: x.num_prompt] for x in (other, example)], example.ids[example.num_prompt :])
     assert [ids.count(tokenizer.eos_token_id) for ids in prompts] == [1, 1]
     assert [i for i, id_ in enumerate(completions) if id_ == tokenizer.eos_token_id] == [len(completions) - 1]
@@ -253,8 +247,8 @@ def test_record_holds_the_ratios_that_markers_announced(tiny_config, tokenizer, 
     marked = [dataclasses.replace(row, marker_ratio=ratio) for row, ratio in zip(rows, (0.5, 1.0, 0.5), strict=False)]
     chat = ChatFormat(tokenizer, tiny_config.chat)
     expected = sorted({row.marker_ratio for row in marked if row.split == "train"})
-    assert student_examples(marked, chat, 500).marker_ratios == tuple(expected)
-    assert student_examples(rows, chat, 500).marker_ratios == ()
+    assert limited(student_sequences(marked, chat), 500).marker_ratios == tuple(expected)
+    assert limited(student_sequences(rows, chat), 500).marker_ratios == ()
 
 
 @pytest.fixture
