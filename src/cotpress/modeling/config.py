@@ -67,6 +67,16 @@ class Recipes:
 
 
 @dataclass(kw_only=True, slots=True)
+class TokenskipKept:
+    """Tokens that the release of TokenSkip keeps in a model's traces, whatever their score."""
+
+    protection: str = "none"
+    """For `compression.protection`."""
+    keep_strings: list[str] = field(default_factory=list)
+    """For `compression.keep_strings`."""
+
+
+@dataclass(kw_only=True, slots=True)
 class ModelConfig:
     """A causal language model (config group `model`)."""
 
@@ -92,3 +102,5 @@ class ModelConfig:
     """Conversation format."""
     tuning: Recipes = field(default_factory=Recipes)
     """Fine-tuning values for this model."""
+    tokenskip: TokenskipKept = field(default_factory=TokenskipKept)
+    """Tokens that `experiment=tokenskip_gsm8k` keeps in this model's traces."""
