@@ -112,7 +112,7 @@ class BenchmarkConfig:
     """Text of the user's turn; `{question}` is replaced. The system text comes from the model (`model.chat.system`),
     because a student needs the prompt of its training."""
     protocol: str = ""
-    """Paper that is followed in prompt, budget and sampling: a key of `protocols`, cts or tokenskip; empty is greedy."""
+    """Paper that is followed in prompt, budget and sampling: a key of `protocols`. Empty: greedy."""
     protocols: dict[str, ProtocolConfig] = field(default_factory=dict)
     """Prompt, budget and sampling by paper. `prompt` and `max_new_tokens` are those of `protocol` unless given."""
     extractor: Extractor = Extractor.math

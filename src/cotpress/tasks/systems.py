@@ -129,7 +129,7 @@ def examine(
 
 
 def context_tokens(config: TrainConfig | EvaluateConfig) -> int:
-    """Return the longest prompt plus answer, in tokens: that of the model, or of the benchmark's protocol if shorter."""
+    """Return the longest prompt plus answer, in tokens: the model's, or that of the protocol if shorter."""
     limit = config.benchmark.followed.context_tokens
     return config.model.context_tokens if limit is None else min(config.model.context_tokens, limit)
 
