@@ -208,6 +208,10 @@ class ChatFormat:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
+    def num_text_tokens(self, text: str) -> int:
+        """Number of tokens of `text` with those that the tokenizer itself adds, e.g. the first one of Llama."""
+        return len(self._tokenizer(text, verbose=False)["input_ids"])
+
     def prompt_ids(self, question: str, ratio: float | None = None) -> list[int]:
         """Token ids of the prompt, up to the start of the assistant's turn."""
         return self.text_ids(self._prompt(question, ratio))

@@ -51,7 +51,7 @@ def test_results_are_read_as_written(tmp_path: Path) -> None:
     )
     path = write_results(tmp_path, written)
     assert read_results(tmp_path) == written
-    assert json.loads(path.read_text())["schema_version"] == 5
+    assert json.loads(path.read_text())["schema_version"] == 6
 
 
 def test_results_of_the_first_version_are_readable(tmp_path: Path) -> None:
