@@ -7,7 +7,7 @@ from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 
 ANSWER_LINE = "\n\nThe final answer is:"
-"""Beginning of the line with the answer; TokenSkip's release (evaluation.py) counts the tokens of the text before it."""
+"""Beginning of the line with the answer; the release of TokenSkip (evaluation.py) counts the tokens before it."""
 
 
 def prediction(

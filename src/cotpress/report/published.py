@@ -16,8 +16,8 @@ MODELS = {"qwen7b": "qwen2.5-7b-instruct", "qwen14b": "qwen2.5-14b-instruct", "l
 SYSTEMS = {"tokenskip_xlmr": "tokenskip"}
 """Names of papers for scorers with another name here."""
 COUNTS = {"tokenskip": "mean_cot_tokens", "cts": "mean_reference_tokens"}
-"""Field of `SystemResult` that counts as a paper does, by protocol: TokenSkip the tokens before the line with the answer
-in the student's tokenizer, CTS all tokens in that of Qwen2.5-7B."""
+"""Field of `SystemResult` that counts as a paper does, by protocol: TokenSkip the tokens before the line with the
+answer in the student's tokenizer, CTS all tokens in that of Qwen2.5-7B."""
 _PROTOCOL = "benchmark.protocol"
 _AS_PRINTED = {("condition", "answer"), ("granularity", "token"), ("protection", "none")}
 """Settings of the papers' tables; a row that another setting distinguishes has no counterpart."""

@@ -81,7 +81,6 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
     if not any(map(published, comparison.rows)):
         return shown
 
-
     def counted(row: SystemResult) -> Interval | None:
         return p.own_tokens(row) if (p := published(row)) else None
 
