@@ -80,7 +80,7 @@ class EvaluationConfig:
     """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is that of the
     benchmark's protocol, or 0.95 (CTS) where that is greedy and answers are sampled."""
     budget_follows_ratio: bool = False
-    """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncation alone costs accuracy."""
+    """Multiply benchmark.max_new_tokens by the ratio, as TokenSkip does for MATH; truncation alone costs accuracy."""
     answer_in_thinking: bool = False
     """Judge the thinking of an output that has no text after it; false counts such an output as without an answer."""
     budgets: list[Count] = field(default_factory=list)
