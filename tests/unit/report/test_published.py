@@ -108,7 +108,7 @@ def test_number_counted_as_the_paper_counts_stands_beside_the_published_one() ->
         "page": "5000 [4999, 5001] 5109",
     }
     uncounted = table_of(row("cts", 0.7), model="qwen7b", benchmark="math500")
-    assert "     - 78.0@5109" in plain_table(uncounted)
+    assert plain_table(uncounted).splitlines()[-2].split()[-2:] == ["-", "78.0@5109"]
     (note,) = notes(uncounted)
     assert note.endswith("it counts all tokens in the tokenizer of Qwen2.5-7B (evaluation.reference_tokenizer)")
 
