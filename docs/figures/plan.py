@@ -118,7 +118,7 @@ def rows() -> Iterator[Row]:
     for model, command in (
         ("qwen7b", "experiment=tokenskip_gsm8k"),
         ("qwen14b", "experiment=tokenskip_gsm8k model=qwen14b"),
-        ("llama8b", "experiment=tokenskip_gsm8k model=llama8b chat@model.chat=tokenskip_llama"),
+        ("llama8b", "experiment=tokenskip_gsm8k model=llama8b"),
     ):
         where = "table 1" if model == "llama8b" else "figure"
         yield Row(f"TokenSkip, {where}, {model}", command, _tokenskip(model))

@@ -141,6 +141,7 @@ class TrainConfig(PipelineConfig):
             )
         check_marker(self.model.chat, self.evaluation.ratios)
         _check_seed(self.evaluation, self.seed)
+        _check_sampling(self.evaluation, self.benchmark)
         served = isinstance(self.evaluation.generation, ServerGenerationConfig)
         if served and self.sft.tune.method is Method.full:
             raise ConfigError(
@@ -222,6 +223,7 @@ class EvaluateConfig:
         _check_one_machine(self.trainer)
         check_head_loss(self.trainer.head_loss)
         _check_seed(self.evaluation, self.seed)
+        _check_sampling(self.evaluation, self.benchmark)
         check_marker(self.model.chat, [self.ratio, *self.evaluation.ratios])
         if self.marker is False:
             self._check_without_marker()
@@ -289,6 +291,17 @@ def _check_traces(data: DataConfig) -> None:
 def _check_seed(evaluation: EvaluationConfig, seed: int) -> None:
     if (got := evaluation.generation.seed) != seed:
         raise ConfigError(f"evaluation.generation.seed: got {got}, but seed decides it. Fix: seed={got}")
+
+
+def _check_sampling(evaluation: EvaluationConfig, benchmark: BenchmarkConfig) -> None:
+    """Refuse a `top_p` without effect."""
+    temperature = benchmark.followed.temperature if evaluation.temperature is None else evaluation.temperature
+    drawn = temperature > 0 or (evaluation.temperature is None and evaluation.samples > 1)
+    if evaluation.top_p is not None and evaluation.top_p < 1 and not drawn:
+        raise ConfigError(
+            f"evaluation.top_p: got {evaluation.top_p}, but answers are greedy, so it would do nothing. "
+            "Fix: evaluation.temperature=0.6, or evaluation.top_p=null"
+        )
 
 
 EntryConfig: TypeAlias = TrainConfig | CompressConfig | FidelityConfig | EvaluateConfig | ReportConfig

@@ -306,6 +306,10 @@ class ChatFormat:
         """Token ids of a text that a model wrote or that the format holds, in which special tokens are tokens."""
         return _ids(self._tokenizer, text)
 
+    def num_text_tokens(self, text: str) -> int:
+        """Number of tokens of `text` with those that the tokenizer itself adds, e.g. the first one of Llama."""
+        return len(self._tokenizer(text, verbose=False)["input_ids"])
+
     def prompt_ids(self, question: str, ratio: float | None = None) -> list[int]:
         """Token ids of the prompt, up to the start of the assistant's turn."""
         spelled = _Spelled(self._tokenizer, question)

@@ -180,6 +180,8 @@ class Prediction:
     sample: int = 0  # index of the sample for this question
     closed: bool = True  # false if a thinking was opened and never closed; always True for models without thinking tags
     reference_tokens: int | None = None  # tokens of the output in the reference tokenizer, if one is configured
+    # Tokens of the output before the line with the answer, tokenized again (TokenSkip's count); None in older files
+    num_cot_tokens: int | None = None
 
 
 class Origin(Enum):
@@ -314,6 +316,7 @@ class SystemResult:
     mean_thinking_tokens: float | None = None  # generated tokens before the thinking was closed, per answer
     mean_answer_tokens: float | None = None  # other generated tokens, per answer
     mean_reference_tokens: Interval | None = None  # generated tokens per answer in the reference tokenizer
+    mean_cot_tokens: Interval | None = None  # tokens per answer before the line with the answer, as TokenSkip counts
     accuracy_at_budgets: tuple[BudgetAccuracy, ...] = ()  # accuracy at the same token budgets for all systems of a run
     artifacts: dict[str, str] = field(default_factory=dict)
     num_training_rows: int | None = None  # training traces of its student

@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -13,8 +13,11 @@ from hydra import compose, initialize_config_dir
 from cotpress.cli.help import one_liner
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.evaluation.config import Baseline
+from cotpress.evaluation.protocol import protocol
+from cotpress.generation.backends import GREEDY
 from cotpress.jobs.multirun import planned_jobs
 from cotpress.tasks.run_directory import run_path
+from cotpress.tasks.systems import context_tokens, usual_sampling
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted(f.stem for f in (ROOT / "sweeps").glob("*.yaml"))
@@ -84,10 +87,90 @@ def test_settings_of_the_cts_tables_are_the_papers() -> None:
         assert (job.model.name, job.sft.tune.method.value, job.sft.tune.learning_rate) == (model, "full", 1e-5)
         assert job.reference.base is not None
         assert (job.reference.base.name, job.reference.tune.epochs) == ("qwen7b", 3)
-        assert (job.evaluation.temperature, job.evaluation.top_p, job.evaluation.samples) == (0.6, 0.95, 1)
-        assert job.evaluation.reference_tokenizer == "Qwen/Qwen2.5-7B-Instruct"
-        assert (job.benchmark.max_new_tokens, job.ratio) == (32768, 0.9)
+        assert job.ratio == 0.9
         assert Baseline.original in job.evaluation.baselines
+
+
+class Asked(NamedTuple):
+    """Protocol of one job."""
+
+    budget: int
+    context: int
+    temperature: float
+    top_p: float
+    samples: int
+    prompt: str
+    tokenizer: str | None
+
+    @classmethod
+    def of(cls, job: TrainConfig) -> "Asked":
+        asked = protocol(
+            job.evaluation, max_new_tokens=job.benchmark.max_new_tokens, context_tokens=context_tokens(job),
+            usual=usual_sampling(job),
+        )  # fmt: skip
+        drawn = asked.sampling or GREEDY
+        return cls(
+            asked.max_new_tokens, asked.context_tokens, drawn.temperature, drawn.top_p, asked.samples,
+            job.benchmark.prompt.partition("{question}")[0][:25], job.evaluation.reference_tokenizer,
+        )  # fmt: skip
+
+
+QWEN = "Qwen/Qwen2.5-7B-Instruct"
+OF_CTS = {
+    name: Asked(32768, 32768, 0.6, 0.95, 1, opening, QWEN)
+    for name, opening in {
+        "math500": "Solve the following math ", "aime24": "Solve the following math ",
+        "gpqa_diamond": "Answer the following mult",
+    }.items()
+}  # fmt: skip
+"""arXiv 2505.17827, section 4.1, and its release, CTS/test_src/lighteval-llm."""
+OF_TOKENSKIP = {"gsm8k": Asked(512, 32768, 0.0, 1.0, 1, "", None)}
+"""arXiv 2502.12067, section 4.1, and its release, eval.sh; the context is the model's."""
+PAPERS = [name for name in SWEEPS if name.startswith(("cts_", "tokenskip_"))]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_jobs_of_a_papers_sweep_follow_its_protocol_by_themselves(name: str) -> None:
+    expected = OF_CTS if name.startswith("cts_") else OF_TOKENSKIP
+    jobs: dict[str, list[str]] = {}
+    for words in _jobs(name):
+        benchmark = next((w.partition("=")[2] for w in words if w.startswith("benchmark=")), "")
+        jobs.setdefault(benchmark, words)
+    configs = _configs(name, list(jobs.values()))
+    assert {c.benchmark.name: Asked.of(c) for c in configs} == {
+        c.benchmark.name: expected[c.benchmark.name] for c in configs
+    }
+    assert not {w.partition("=")[0] for words in jobs.values() for w in words} & {
+        "evaluation.temperature",
+        "evaluation.top_p",
+    }
+
+
+@pytest.mark.parametrize("model", ["qwen7b", "qwen14b", "llama8b"])
+@pytest.mark.parametrize(
+    ("experiment", "benchmark", "needed"),
+    [("cts_long_cot", "math500", ["data.path=x"]), ("tokenskip_gsm8k", "gsm8k", [])],
+)
+def test_experiments_follow_the_protocol_of_their_paper_for_every_model(
+    experiment: str, benchmark: str, needed: list[str], model: str
+) -> None:
+    (job,) = _configs(experiment, [[f"experiment={experiment}", f"model={model}", *needed]])
+    longest = 40960 if (model, benchmark) == ("llama8b", "gsm8k") else 32768
+    assert job.benchmark.name == benchmark
+    assert Asked.of(job) == (OF_CTS | OF_TOKENSKIP)[benchmark]._replace(context=longest)
+
+
+def test_tokens_that_tokenskip_keeps_follow_the_model() -> None:
+    def kept(*words: str) -> tuple[str, list[str]]:
+        (job,) = _configs("", [["experiment=tokenskip_gsm8k", *words]])
+        return job.compression.protection.value, job.compression.keep_strings
+
+    assert [kept(), kept("model=qwen14b"), kept("model=llama8b")] == [
+        ("none", []),
+        ("none", []),
+        ("digits", ["Step", ":"]),
+    ]
+    assert kept("model=llama8b", "compression.protection=math", "compression.keep_strings=[]") == ("math", [])
 
 
 def test_mixed_ratio_sweeps_train_one_student_for_all_ratios() -> None:

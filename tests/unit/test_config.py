@@ -27,7 +27,7 @@ from cotpress.config import (
     register_schemas,
     to_objects,
 )
-from cotpress.data.config import DataConfig, SelfWrittenDataConfig
+from cotpress.data.config import BenchmarkConfig, DataConfig, SelfWrittenDataConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline
 from cotpress.generation.config import ServerGenerationConfig
@@ -61,7 +61,7 @@ def _place(group: str) -> tuple[str, list[str], str]:
             if name == group:
                 return entry, [], f"{group}@{place}"
     for file in sorted(CONF.glob("*/*.yaml")):
-        inner = re.search(rf"^ +- /{group}@(\w+):", file.read_text(), re.MULTILINE)
+        inner = re.search(rf"^ +- /{group}@([\w.]+):", file.read_text(), re.MULTILINE)
         if inner is not None:
             owner = file.parent.name
             return "train", [f"{owner}={file.stem}"], f"{group}@{owner}.{inner[1]}"
@@ -393,13 +393,45 @@ def test_help_of_fidelity_lists_its_groups(tmp_path: Path) -> None:
     assert "fidelity.py truth=thought_anchors truth.path=FILE" in shown
 
 
-def test_token_budget_of_a_benchmark_follows_the_protocol_and_a_wrong_one_is_explained(tmp_path: Path) -> None:
-    for protocol, budget in (("cts", 32768), ("tokenskip", 1024)):
-        config = to_objects(compose("train", overrides=["benchmark=math500", f"benchmark.protocol={protocol}"]))
-        assert isinstance(config, TrainConfig)
-        assert config.benchmark.max_new_tokens == budget
+BENCHMARKS = sorted(file.stem for file in (CONF / "benchmark").glob("*.yaml"))
+
+
+def _asked(*overrides: str) -> BenchmarkConfig:
+    return to_objects(_compose("train", list(overrides))).benchmark  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_can_be_asked_as_in_either_paper(name: str) -> None:
+    budgets = {"planted": (128, 128), "gsm8k": (32768, 512)}
+    sampled, greedy = (_asked(f"benchmark={name}", f"benchmark.protocol={paper}") for paper in ("cts", "tokenskip"))
+    assert (sampled.followed.temperature, sampled.followed.top_p) == (0.6, 0.95)
+    assert (greedy.followed.temperature, greedy.followed.top_p) == (0.0, 1.0)
+    assert (sampled.max_new_tokens, greedy.max_new_tokens) == budgets.get(name, (32768, 1024))
+    assert (sampled.prompt, greedy.prompt) == (sampled.followed.prompt, greedy.followed.prompt)
+    assert (sampled.prompt == greedy.prompt) == (name == "planted")
+
+
+def test_budget_and_prompt_can_be_given_beside_a_protocol() -> None:
+    asked = _asked("benchmark=math500", "benchmark.max_new_tokens=4096", "benchmark.prompt='{question}!'")
+    assert (asked.protocol, asked.max_new_tokens, asked.prompt) == ("cts", 4096, "{question}!")
+
+
+def test_unknown_protocol_lists_the_choices(tmp_path: Path) -> None:
     result = _run("benchmark=math500", "benchmark.protocol=tokenskp", cwd=tmp_path)
-    assert "benchmark.budgets, which has no 'tokenskp'. Did you mean 'tokenskip'?" in result.stderr
+    allowed = "Did you mean 'tokenskip'? Allowed: cts, tokenskip."
+    assert (
+        f"benchmark.max_new_tokens: taken from benchmark.protocols, which has no 'tokenskp'. {allowed}" in result.stderr
+    )
+    given = ["benchmark.protocol=mine", "benchmark.max_new_tokens=9", "benchmark.prompt='{question}'"]
+    with pytest.raises(ConfigError, match=r"benchmark\.protocol: got 'mine', allowed: cts, tokenskip, '' \(greedy"):
+        _asked(*given)
+
+
+def test_top_p_is_allowed_where_the_protocol_draws_answers() -> None:
+    words = ["benchmark=math500", "evaluation.top_p=0.9"]
+    assert _asked(*words).protocol == "cts"
+    with pytest.raises(ConfigError, match=r"evaluation\.top_p: got 0\.9, but answers are greedy"):
+        _asked(*words, "evaluation.temperature=0")
 
 
 @pytest.mark.parametrize("script", ["train.py", "compress.py", "fidelity.py", "evaluate.py", "report.py"])

@@ -407,12 +407,18 @@ def llama_release(question: str, ratio: float) -> str:
     [
         (["model=qwen7b", "chat@model.chat=tokenskip"], QWEN, ["<|im_start|>", "<|im_end|>"], qwen_release),
         (
-            ["model=llama8b", "chat@model.chat=tokenskip_llama"],
+            ["model=llama8b", "chat@model.chat=tokenskip"],
             LLAMA,
             ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
             llama_release,
         ),
         (["experiment=tokenskip_gsm8k"], QWEN, ["<|im_start|>", "<|im_end|>"], qwen_release),
+        (
+            ["experiment=tokenskip_gsm8k", "model=llama8b"],
+            LLAMA,
+            ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+            llama_release,
+        ),
     ],
 )
 def test_prompts_of_tokenskip_are_those_of_its_release(

@@ -219,7 +219,8 @@ def _ending(text: str) -> str:
 def _last_choice(text: str) -> str:
     """The last letter that a solution states; `the answer is a proton` states none."""
     stated = [*_boxes(text), *_announced(text, _LETTER_LEAD)]
-    letters = [(s.end, choice(_FILLER.sub("", normal(s.text[:MAX_CHARACTERS])))) for s in stated]
+    texts = [(s.end, s.text[:MAX_CHARACTERS].replace("$", "")) for s in stated]  # `$B` after `Answer: $LETTER` (CTS)
+    letters = [(end, choice(_FILLER.sub("", normal(text)))) for end, text in texts]
     letters += [(m.end(), next(letter for letter in m.groups() if letter).upper()) for m in _CHOSEN.finditer(text)]
     is_line = "\n" not in text.strip() and not re.search(r"\b(?:in)?(?:correct|wrong|false|not|or)\b", text)
     alone = choice(normal(text[:MAX_CHARACTERS])) if is_line else ""

@@ -108,10 +108,13 @@ def _explain_reference(error: BaseException, key: str, group: str, name: str) ->
     """Message for a reference to a missing value, such as the budget of an unknown protocol."""
     from omegaconf import DictConfig, OmegaConf
 
-    parent = getattr(error, "parent_node", None)  # references of our own files are relative to it
+    parent, whole = getattr(error, "parent_node", None), f"{group}.{name}"  # our own files refer relatively to it
     there = OmegaConf.select(parent, group) if isinstance(parent, DictConfig) else None
+    while there is None and isinstance(parent, DictConfig) and "." in group:  # up to what exists
+        group, _, name = group.rpartition(".")
+        there = OmegaConf.select(parent, group)
     if not isinstance(there, DictConfig):
-        return f"{key}: taken from '{group}.{name}', which does not exist"
+        return f"{key}: taken from '{whole}', which does not exist"
     place = f"{key.rpartition('.')[0]}.{group}"
     return f"{key}: taken from {place}, which has no '{name}'.{did_you_mean(name, map(str, there))}"
 

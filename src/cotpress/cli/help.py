@@ -60,6 +60,7 @@ GROUPS = {
     "experiment": "a named setting of all groups",
     "generation": "backend that generates text: the model in this process, or a server",
     "model": "the student, and by default the base of the reference model; also OWNER/NAME of the hub, or a folder",
+    "protocol": "a paper's prompt, budget and sampling for a benchmark, chosen with benchmark.protocol",
     "questions": "training questions of self-written data",
     "reference": "the model that scores: tuned on valuable parts, given, or none",
     "scorer": "importance of each thinking token",

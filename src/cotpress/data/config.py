@@ -5,14 +5,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-from omegaconf import II, MISSING
+from omegaconf import MISSING
 
 from cotpress.answers.extraction import Extractor
-from cotpress.errors import ConfigError
+from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig
 from cotpress.settings import Amount, Count, InputPath, Natural, Rule, interval
 
-_BUDGET = II(".budgets.${.protocol}")
+_Prompt = Annotated[str, Rule(lambda text: "{question}" in text, "a text with {question} in it")]
 Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3")]
 
 
@@ -77,6 +77,26 @@ class HubFile:
 
 
 @dataclass(kw_only=True, slots=True)
+class ProtocolConfig:
+    """Prompt, budget and sampling with which a paper asks a benchmark (config group `protocol`)."""
+
+    max_new_tokens: Count = MISSING
+    """Generation budget per answer, in the student's tokens."""
+    context_tokens: Count | None = None
+    """Longest prompt plus answer, in tokens, where that is below `model.context_tokens`; null is the model's."""
+    temperature: Amount = 0.0
+    """0 is greedy; `evaluation.temperature` overrides it."""
+    top_p: Annotated[float, interval("(0, 1]")] = 1.0
+    """Smallest set of likeliest tokens with this much probability, in (0, 1]; `evaluation.top_p` overrides it."""
+    prompt: _Prompt = "{question}"
+    """Text of the user's turn; `{question}` is replaced."""
+    option: Annotated[
+        str, Rule(lambda text: "{letter}" in text and "{option}" in text, "a text with {letter} and {option} in it")
+    ] = "({letter}) {option}"
+    """Line of each option of a multiple-choice question; `{letter}` and `{option}` are replaced."""
+
+
+@dataclass(kw_only=True, slots=True)
 class BenchmarkConfig:
     """Problems on which students are evaluated (config group `benchmark`)."""
 
@@ -88,9 +108,13 @@ class BenchmarkConfig:
     """Stop at the first bad row of a file instead of dropping and counting it."""
     max_new_tokens: Count = MISSING
     """Generation budget per answer, in the student's tokens."""
-    prompt: Annotated[str, Rule(lambda text: "{question}" in text, "a text with {question} in it")] = "{question}"
+    prompt: _Prompt = "{question}"
     """Text of the user's turn; `{question}` is replaced. The system text comes from the model (`model.chat.system`),
     because a student needs the prompt of its training."""
+    protocol: str = ""
+    """Paper that is followed in prompt, budget and sampling: a key of `protocols`. Empty: greedy."""
+    protocols: dict[str, ProtocolConfig] = field(default_factory=dict)
+    """Prompt, budget and sampling by paper. `prompt` and `max_new_tokens` are those of `protocol` unless given."""
     extractor: Extractor = Extractor.math
     """Kind of answer to extract from an output: math, number, integer, letter."""
 
@@ -98,6 +122,16 @@ class BenchmarkConfig:
     def title(self) -> str:
         """Name in tables and of run directories."""
         return self.name
+
+    @property
+    def followed(self) -> ProtocolConfig:
+        """The protocol that is followed; the greedy one where none is chosen."""
+        return self.protocols[self.protocol] if self.protocol else ProtocolConfig(max_new_tokens=self.max_new_tokens)
+
+    def validate(self, key: str) -> None:
+        """Refuse an unknown protocol."""
+        allowed = ", ".join([*self.protocols, "'' (greedy answers)"])
+        require(f"{key}.protocol", self.protocol, not self.protocol or self.protocol in self.protocols, allowed)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -161,12 +195,6 @@ class PublishedBenchmarkConfig(BenchmarkConfig):
     """Names of the column with the gold answer; the first one present is used."""
     answer_after: str = ""
     """The gold answer is the text after the last occurrence of this one, if it occurs."""
-    max_new_tokens: Count = _BUDGET
-    """Generation budget per answer, in the student's tokens."""
-    protocol: str = MISSING
-    """Paper whose token budget is used; a key of `budgets`."""
-    budgets: dict[str, int] = field(default_factory=dict)
-    """Token budget by paper; `max_new_tokens` is that of `protocol`."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -46,15 +46,16 @@ def shuffled(num_options: int, seed: int, question_id: str) -> list[int]:
     return sorted(range(num_options), key=lambda i: hashlib.sha256(f"{seed}/{question_id}/{i}".encode()).digest())
 
 
-def lettered(options: Sequence[str]) -> str:
-    """The options as lines `(A) ...`, `(B) ...`.
+def lettered(options: Sequence[str], line: str) -> str:
+    """The options, each as a `line` with `{letter}` and `{option}`: `(A) ...` or `A) ...`.
 
     Raises:
         ConfigError: There are more options than letters.
     """
     if len(options) > len(LETTERS):
         raise ConfigError(f"benchmark.wrong_columns: got {len(options) - 1}, allowed: at most {len(LETTERS) - 1}")
-    return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
+    named = zip(LETTERS, options, strict=False)
+    return "\n".join(line.replace("{letter}", letter).replace("{option}", option) for letter, option in named)
 
 
 def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Path:
@@ -81,7 +82,7 @@ def reading(config: PublishedBenchmarkConfig) -> dict[str, Any]:
         "answer_after": config.answer_after,
     }
     if isinstance(config, MultipleChoiceBenchmarkConfig):
-        identity |= {"wrong": list(config.wrong_columns), "seed": config.seed}
+        identity |= {"wrong": list(config.wrong_columns), "seed": config.seed, "option": config.followed.option}
     return identity
 
 
@@ -129,7 +130,7 @@ def _problem(config: PublishedBenchmarkConfig, row: Mapping[str, str]) -> Proble
     if isinstance(config, MultipleChoiceBenchmarkConfig):
         options = [answer, *(row[name] for name in config.wrong_columns)]
         order = shuffled(len(options), config.seed, row["id"])
-        question = f"{question}\n\n{lettered([options[i] for i in order])}"
+        question = f"{question}\n\n{lettered([options[i] for i in order], config.followed.option)}"
         answer = LETTERS[order.index(0)]
     elif config.answer_after:
         answer = answer.rpartition(config.answer_after)[2].strip()

@@ -79,11 +79,12 @@ class EvaluationConfig:
     samples: Count = 1
     """Answers per question; accuracy is avg@k over them, and pass@k is reported."""
     temperature: Amount | None = None
-    """0 is greedy; null is greedy for one sample and 0.6 (CTS) for several."""
+    """0 is greedy; null is that of the benchmark's protocol, or 0.6 (CTS) for several samples of a greedy one."""
     top_p: Annotated[float, interval("(0, 1]")] | None = None
-    """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is 0.95 (CTS) when sampling."""
+    """Smallest set of likeliest tokens with this much probability, in (0, 1]; null is that of the
+    benchmark's protocol, or 0.95 (CTS) where that is greedy and answers are sampled."""
     budget_follows_ratio: bool = False
-    """Multiply benchmark.max_new_tokens by the ratio, as the papers do; truncation alone costs accuracy."""
+    """Multiply benchmark.max_new_tokens by the ratio, as TokenSkip does for MATH; truncation alone costs accuracy."""
     answer_in_thinking: bool = False
     """Judge the thinking of an output that has no text after it; false counts such an output as without an answer."""
     budgets: list[Count] = field(default_factory=list)
@@ -93,7 +94,7 @@ class EvaluationConfig:
     """Hub id or folder of a second tokenizer in which outputs are counted (CTS: Qwen/Qwen2.5-7B-Instruct)."""
 
     def validate(self, key: str) -> None:
-        """Refuse an LC-Prompt without a place for the share, and settings of sampling that have no effect."""
+        """Refuse an LC-Prompt without a place for the share, and several samples that would all be the same."""
         if Baseline.lc_prompt in self.baselines:
             text = self.instructions.lc_prompt
             require(f"{key}.instructions.lc_prompt", text, "{percent}" in text, "a text with {percent} in it")
@@ -101,12 +102,6 @@ class EvaluationConfig:
             raise ConfigError(
                 f"{key}.samples: got {self.samples} at temperature 0, where all samples of a question are the same. "
                 f"Fix: {key}.temperature=0.6, or {key}.samples=1"
-            )
-        greedy = self.temperature == 0 or (self.temperature is None and self.samples == 1)
-        if self.top_p is not None and self.top_p < 1 and greedy:
-            raise ConfigError(
-                f"{key}.top_p: got {self.top_p}, but answers are greedy, so it would do nothing. "
-                f"Fix: {key}.temperature=0.6, or {key}.top_p=null"
             )
         for name, value in (("temperature", self.generation.temperature), ("top_p", self.generation.top_p)):
             if value is not None:

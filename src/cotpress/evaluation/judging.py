@@ -6,6 +6,9 @@ from cotpress.generation.backends import STOP
 from cotpress.prompts import ChatFormat
 from cotpress.records import Prediction, Problem
 
+ANSWER_LINE = "\n\nThe final answer is:"
+"""Beginning of the line with the answer; the release of TokenSkip (evaluation.py) counts the tokens before it."""
+
 
 def prediction(
     problem: Problem,
@@ -51,4 +54,5 @@ def prediction(
         latency_s=answer.latency_s,
         sample=answer.sample,
         closed=closed,
+        num_cot_tokens=chat.num_text_tokens(answer.output.partition(ANSWER_LINE)[0]),
     )

@@ -4,7 +4,7 @@ Includes the ways to shorten answers that need no training (the baselines of Tok
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions
@@ -116,12 +116,12 @@ def protocol(
     *,
     max_new_tokens: int,
     context_tokens: int,
-    seed: int,
+    usual: Sampling,
     ratio: float = 1.0,
     marker_ratio: float | None = None,
     shortening: Shortening | None = None,
 ) -> Protocol:
-    """The protocol of one system; `max_new_tokens` is the budget of the benchmark, `seed` that of the draws."""
+    """The protocol of one system; `max_new_tokens` and `usual` are the budget and the sampling of the benchmark."""
     follows_ratio = config.budget_follows_ratio or (shortening is not None and shortening.truncates)
     return Protocol(
         max_new_tokens=max(round(max_new_tokens * ratio), 1) if follows_ratio else max_new_tokens,
@@ -129,14 +129,19 @@ def protocol(
         marker_ratio=marker_ratio,
         instruction="" if shortening is None else shortening.instruction,
         samples=config.samples,
-        sampling=sampling(config, seed),
+        sampling=sampling(config, usual),
     )
 
 
-def sampling(config: EvaluationConfig, seed: int) -> Sampling | None:
-    """Choice of the next token; None is greedy."""
-    default = CTS_TEMPERATURE if config.samples > 1 else 0.0
-    temperature = default if config.temperature is None else config.temperature
+def sampling(config: EvaluationConfig, usual: Sampling) -> Sampling | None:
+    """Choice of the next token, with the seed of `usual`, the sampling of the benchmark; None is greedy.
+
+    The settings of `evaluation` come first. Without them several samples of a greedy benchmark are drawn as in CTS.
+    """
+    drawn = replace(usual, temperature=CTS_TEMPERATURE, top_p=CTS_TOP_P) if usual.temperature == 0 else usual
+    temperature = (drawn if config.samples > 1 else usual).temperature
+    if config.temperature is not None:
+        temperature = config.temperature
     if temperature == 0:
         return None
-    return Sampling(temperature=temperature, top_p=CTS_TOP_P if config.top_p is None else config.top_p, seed=seed)
+    return replace(drawn, temperature=temperature, top_p=drawn.top_p if config.top_p is None else config.top_p)

@@ -21,7 +21,7 @@ import numpy as np
 from cotpress.errors import ConfigError, DataError, ModelError
 from cotpress.modeling.foreign import reading
 from cotpress.modeling.sources import model_directory
-from cotpress.records import BudgetAccuracy, Prediction, SystemResult
+from cotpress.records import BudgetAccuracy, Interval, Prediction, SystemResult
 from cotpress.statistics import (
     accuracy_interval,
     mean_interval,
@@ -142,9 +142,8 @@ def summarize(
         unclosed_rate=_mean(not p.closed for p in predictions),
         mean_thinking_tokens=_mean(p.num_thinking_tokens for p in predictions),
         mean_answer_tokens=_mean(p.num_tokens - p.num_thinking_tokens for p in predictions),
-        mean_reference_tokens=None
-        if any(p.reference_tokens is None for p in predictions)
-        else mean_interval(question_means(predictions, lambda p: float(p.reference_tokens or 0)), confidence),
+        mean_reference_tokens=_counted(predictions, lambda p: p.reference_tokens, confidence),
+        mean_cot_tokens=_counted(predictions, lambda p: p.num_cot_tokens, confidence),
         accuracy_at_budgets=tuple(
             BudgetAccuracy(
                 budget=budget,
@@ -157,6 +156,15 @@ def summarize(
         ),
         artifacts=dict(artifacts or {}),
     )
+
+
+def _counted(
+    predictions: Sequence[Prediction], count: Callable[[Prediction], int | None], confidence: float
+) -> Interval | None:
+    """The mean of a count that predictions may lack; None if one does."""
+    if any(count(p) is None for p in predictions):
+        return None
+    return mean_interval(question_means(predictions, lambda p: float(count(p) or 0)), confidence)
 
 
 def _reduction(ratio: float | None) -> float | None:

@@ -67,6 +67,22 @@ class Recipes:
 
 
 @dataclass(kw_only=True, slots=True)
+class TokenskipRecipe:
+    """Settings of TokenSkip's release that depend on the family of the model; the defaults are those of Qwen2.5."""
+
+    protection: str = "none"
+    """For `compression.protection`: tokens that are kept in its traces, whatever their score."""
+    keep_strings: list[str] = field(default_factory=list)
+    """For `compression.keep_strings`."""
+    system: str | None = "You are a helpful assistant."
+    """For `model.chat.system`."""
+    line_end: str = ""
+    """Text between the question and the marker."""
+    template: str | None = None
+    """For `model.chat.template`."""
+
+
+@dataclass(kw_only=True, slots=True)
 class ModelConfig:
     """A causal language model (config group `model`)."""
 
@@ -92,3 +108,5 @@ class ModelConfig:
     """Conversation format."""
     tuning: Recipes = field(default_factory=Recipes)
     """Fine-tuning values for this model."""
+    tokenskip: TokenskipRecipe = field(default_factory=TokenskipRecipe)
+    """What `experiment=tokenskip_gsm8k` and `chat@model.chat=tokenskip` take from the model."""

@@ -62,7 +62,13 @@ class Comparison:
 
     def published(self, row: SystemResult) -> Published | None:
         """Return the published counterpart of a row, if there is one."""
-        return next(iter(published(self.model, self.benchmark, row.source)), None)
+        return next(iter(published(self.model, self.benchmark, row.source, self._protocol)), None)
+
+    @property
+    def _protocol(self) -> str | None:
+        """Return the benchmark's protocol in all runs; None if they differ, or for runs of releases without one."""
+        followed = {run.results.settings.get("benchmark", {}).get("protocol") for run in self.runs}
+        return followed.pop() if len(followed) == 1 else None
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -260,8 +266,10 @@ def _telling(group: Sequence[_Shown], which: int) -> list[str]:
 
 
 def _grouped(keys: Sequence[str]) -> dict[str, str]:
-    """Return the keys, with their texts, but for those of a group whose name differs too."""
+    """Return the keys, with their texts, but for those of a group whose name or protocol differs too."""
     groups = tuple(key.removesuffix("name") for key in keys if key.endswith(".name"))
     if "reference.base." in groups:  # whose recipe the reference has
         groups += ("reference.tune.",)
+    if "benchmark.protocol" in keys:
+        groups += ("benchmark.prompt", "benchmark.max_new_tokens")
     return {k: k.removesuffix(".name") for k in keys if k.endswith(".name") or not k.startswith(groups)}

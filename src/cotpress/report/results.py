@@ -38,9 +38,10 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 6
 _READABLE = (1, 2, 3, 4, 5, 6)
 """Version 1 measured less, and what it lacks is None; versions before 3 have no `settings`, those before 4 name systems
-by their labels alone, those before 5 have no numbers of rows, those before 6 no training sets."""
+by their labels alone, those before 5 have no numbers of rows, those before 6 neither training sets nor
+`mean_cot_tokens`."""
 _OF_SYSTEMS = ("score", "decide", "compress", "sft", "evaluate")
-INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens")
+INTERVALS = ("accuracy", "mean_tokens", "accuracy_difference", "mean_reference_tokens", "mean_cot_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

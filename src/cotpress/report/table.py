@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cotpress.records import Interval, SystemResult
 from cotpress.report.comparison import Comparison
+from cotpress.report.published import COUNTS
 from cotpress.report.results import INTERVALS
 from cotpress.store.grid import Grid, csv_text, interval_cells, interval_columns, shortened
 from cotpress.store.redaction import print_lines
@@ -20,6 +21,8 @@ from cotpress.terminal import one_line
 
 NAME_WIDTH = 20
 """Longest name of a system in a table."""
+_NAME_ROOM = 12
+"""Characters of a longer name that columns are left out for."""
 WIDTH = 120
 """Longest line of the table in characters."""
 LONGER = "^"
@@ -44,9 +47,16 @@ _COLUMNS = (
     Column("n", lambda r: f"{r.accuracy.n}x{r.num_samples}" if r.num_samples > 1 else str(r.accuracy.n)),
     Column("vs Original,\npoints [CI]", lambda r: difference(r.accuracy_difference)),
     Column("generated\ntokens [CI]", lambda r: count_interval(r.mean_tokens)),
+    Column("thinking\ntokens", lambda r: _count(r.mean_thinking_tokens)),
     Column("cut off/\nloops %", lambda r: f"{_percent(r.truncation_rate)}/{_percent(r.loop_rate)}"),
     Column("s per\nanswer", lambda r: _number(r.seconds_per_sample, 0 if r.seconds_per_sample >= 100 else 2)),
 )
+
+_NARROWER = (
+    {"s per\nanswer": None},
+    {"generated\ntokens [CI]": Column("generated\ntokens", lambda r: _count(r.mean_tokens.value))},
+)
+"""Columns that a table of limited width leaves out or replaces, in this order, until it fits."""
 
 _DETAILS = (
     Column("asked\nratio", lambda r: f"{r.target_ratio:g}"),
@@ -55,7 +65,6 @@ _DETAILS = (
     Column("tokens vs\nOriginal", lambda r: change(r.inference_reduction)),
     Column("generated\nratio vs", lambda r: r.generated_against or "-"),
     Column("thinking\nratio", lambda r: _number(r.generated_thinking_ratio, 2)),
-    Column("thinking\ntokens", lambda r: _number(r.mean_thinking_tokens, 1)),
     Column("answer\ntokens", lambda r: _number(r.mean_answer_tokens, 1)),
     Column("unclosed\n%", lambda r: _percent(r.unclosed_rate)),
 )
@@ -71,12 +80,18 @@ def columns(comparison: Comparison, *, on_page: bool = False) -> list[Column]:
     shown = [_names(comparison.rows), *(Column(heading.format(level=level), cell) for heading, cell in _COLUMNS)]
     if not any(map(published, comparison.rows)):
         return shown
+
+    def counted(row: SystemResult) -> Interval | None:
+        return p.own_tokens(row) if (p := published(row)) else None
+
     if not on_page:
-        return [*shown, Column("published", lambda r: p.cell if (p := published(r)) else "-")]
+        own = Column("paper's\ncount", lambda r: _count(i.value if (i := counted(r)) else None))
+        return [*shown, own, Column("published", lambda r: p.cell if (p := published(r)) else "-")]
     accuracy = Column("accuracy %\npublished", lambda r: f"{float(p.accuracy):.1f}" if (p := published(r)) else "-")
+    own = Column("tokens in paper's\ncount [CI]", lambda r: count_interval(counted(r)))
     tokens = Column("tokens\npublished", lambda r: f"{float(p.tokens):.0f}" if (p := published(r)) else "-")
-    after = {"accuracy %": accuracy, "generated": tokens}
-    return [c for column in shown for c in (column, after.get(column.heading.partition("\n")[0])) if c is not None]
+    after = {"accuracy %": [accuracy], "generated": [own, tokens]}
+    return [c for column in shown for c in (column, *after.get(column.heading.partition("\n")[0], []))]
 
 
 def detail_columns(rows: Sequence[SystemResult]) -> list[Column]:
@@ -137,7 +152,7 @@ def count_interval(interval: Interval | None) -> str:
     """Return `157 [150, 164]`, with one decimal below 100."""
     if interval is None:
         return "-"
-    digits = 1 if interval.value < 100 else 0
+    digits = _digits(interval.value)
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
@@ -148,6 +163,14 @@ def change(reduction: float | None) -> str:
     return f"{-100 * reduction:+.1f} %".replace("+0.0", "0.0").replace("-0.0", "0.0")
 
 
+def _count(value: float | None) -> str:
+    return "-" if value is None else _number(value, _digits(value))
+
+
+def _digits(count: float) -> int:
+    return 1 if count < 100 else 0
+
+
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
@@ -156,6 +179,13 @@ def _percent(share: float | None) -> str:
     if share is None:
         return "-"
     return "100" if share == 1 else f"{100 * share:.1f}"
+
+
+_COUNTED = {
+    "tokenskip": "it counts the tokens before its answer line",
+    "cts": "it counts all tokens in the tokenizer of Qwen2.5-7B (evaluation.reference_tokenizer)",
+}
+"""Tokens that a paper counts, by protocol."""
 
 
 class Monotonicity(NamedTuple):
@@ -212,7 +242,7 @@ def notes(comparison: Comparison) -> list[str]:
     sources of published numbers."""
     rows = comparison.rows
     printed = [p for r in rows if (p := comparison.published(r)) is not None]
-    sources = [f"{p.source}, accuracy % @ tokens, no interval" for p in printed]
+    sources = [f"{p.source}, accuracy % @ tokens, no interval; {_COUNTED[p.protocol]}" for p in printed]
     texts = dict.fromkeys([*sources, *(p.note for p in printed if p.note)])
     lines = [*control_notes(rows), *_training_notes(rows), *(f"published: {text}" for text in texts)]
     return [one_line(line) for line in lines]
@@ -274,15 +304,26 @@ def _grouped(values: Sequence[tuple[SystemResult, str]]) -> str:
     return ", ".join(parts)
 
 
-def results_grid(comparison: Comparison) -> Grid:
-    """Return the main table as texts, with headings of two lines."""
-    headings, cells = zip(*columns(comparison), strict=True)
-    return Grid(headings, tuple(tuple(cell(row) for cell in cells) for row in comparison.rows))
+def results_grid(comparison: Comparison, width: int | None = None) -> Grid:
+    """Return the main table as texts, with headings of two lines, and columns left out where it exceeds a `width`."""
+    shown = columns(comparison)
+    grid = _grid(shown, comparison.rows)
+    for narrower in _NARROWER:
+        if width is None or grid.narrowest(_NAME_ROOM) <= width:
+            break
+        shown = [c for column in shown if (c := narrower.get(column.heading, column)) is not None]
+        grid = _grid(shown, comparison.rows)
+    return grid
+
+
+def _grid(shown: Sequence[Column], rows: Sequence[SystemResult]) -> Grid:
+    headings, cells = zip(*shown, strict=True)
+    return Grid(headings, tuple(tuple(cell(row) for cell in cells) for row in rows))
 
 
 def plain_table(comparison: Comparison, title: str = "") -> str:
     """Return the table as aligned text of at most 120 characters a line, with notes below it."""
-    text = results_grid(comparison).plain(WIDTH) + "".join(f"  {note}\n" for note in notes(comparison))
+    text = results_grid(comparison, WIDTH).plain(WIDTH) + "".join(f"  {note}\n" for note in notes(comparison))
     return f"{title}\n{text}" if title else text
 
 
@@ -298,14 +339,14 @@ def csv_table(comparison: Comparison) -> str:
     most = max((len(row.pass_at_k) for row in rows), default=0)
     budgets = sorted({b.budget for row in rows for b in row.accuracy_at_budgets})
     named = [*INTERVALS, *(f"pass_at_{k}" for k in range(2, most + 1)), *(f"accuracy_at_{b}_tokens" for b in budgets)]
-    papers = ["published_accuracy", "published_tokens", "published_source"]
+    papers = ["published_accuracy", "published_tokens", "published_count", "published_source"]
     lines = []
     for row in rows:
         intervals: list[Interval | None] = [getattr(row, name) for name in INTERVALS]
         intervals += [_pass_at(k, row) for k in range(2, most + 1)]
         intervals += [_accuracy_at(budget, row) for budget in budgets]
         paper = comparison.published(row)
-        printed = (None,) * 3 if paper is None else (paper.accuracy, paper.tokens, paper.source)
+        printed = (None,) * 4 if paper is None else (paper.accuracy, paper.tokens, COUNTS[paper.protocol], paper.source)
         scalars = (getattr(row, name) for name in _SCALARS)
         lines.append([row.system, row.accuracy.n, *scalars, *interval_cells(intervals), *printed])
     return csv_text(["system", "n", *_SCALARS, *interval_columns(named), *papers], lines)
@@ -328,7 +369,7 @@ def show(comparison: Comparison, title: str) -> None:
         padding=(0, 1, 0, 0),
         collapse_padding=True,
     )
-    grid = results_grid(comparison)
+    grid = results_grid(comparison, max(Console().width, WIDTH))
     for i, heading in enumerate(grid.headings):
         table.add_column(heading, justify="right" if i else "left", vertical="bottom", no_wrap=True)
     for cells in grid.rows:

@@ -26,6 +26,12 @@ class Grid:
         """Escape control characters of names in the cells."""
         object.__setattr__(self, "rows", tuple(tuple(map(one_line, row)) for row in self.rows))
 
+    def narrowest(self, first: int) -> int:
+        """Return the width of a table of lines whose first column is shortened to `first` characters."""
+        cells = [*(heading.split("\n") for heading in self.headings)]
+        widths = [max(map(len, [*lines, *(row[i] for row in self.rows)])) for i, lines in enumerate(cells)]
+        return min(widths[0], first) + sum(widths[1:]) + len(widths) - 1
+
     def plain(self, width: int | None = None) -> str:
         """Return aligned lines; a heading may take several, and a `width` is kept by shortening the first column."""
         heads = [heading.split("\n") for heading in self.headings]

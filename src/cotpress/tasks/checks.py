@@ -49,7 +49,7 @@ from cotpress.store.tables import read_records, training_traces
 from cotpress.tasks.evaluate import examinees as given_examinees
 from cotpress.tasks.flow import Export, Flow, Scoring
 from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
-from cotpress.tasks.systems import examine
+from cotpress.tasks.systems import context_tokens, examine
 from cotpress.tasks.train import examinees as trained_examinees
 from cotpress.tracking import Tracker
 from cotpress.training.config import Method, SavedReferenceConfig
@@ -382,7 +382,8 @@ def _missed_servers(config: Config, missing: str | None) -> Iterator[tuple[str, 
             assert isinstance(distill, LlmDistillConfig)
             yield "distill.generation", distill.generation, distill.max_new_tokens
     if isinstance(config, TrainConfig | EvaluateConfig) and missing != "evaluate":
-        yield "evaluation.generation", config.evaluation.generation, config.benchmark.max_new_tokens
+        budget = min(config.benchmark.max_new_tokens, context_tokens(config) - 1)  # which ends an answer as well
+        yield "evaluation.generation", config.evaluation.generation, budget
 
 
 def _traces(kind: DataConfig, group: str, flow: Scoring[Any]) -> Artifact:

@@ -8,7 +8,7 @@ from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Shortening, protocol
 from cotpress.evaluation.stage import Candidate, evaluate
 from cotpress.evaluation.summary import CountTokens, matched_budgets, summarize, with_reference_tokens
-from cotpress.generation.backends import OpenBackend, open_backend
+from cotpress.generation.backends import OpenBackend, Sampling, open_backend
 from cotpress.records import MIXED, ON_BASE, PREDICTIONS_FILE, Origin, Prediction, System, SystemResult, TrainingSet
 from cotpress.report.results import StageRecord
 from cotpress.store.artifacts import Artifact, ArtifactStore
@@ -128,12 +128,24 @@ def examine(
     return measure(systems, config.evaluation, count)
 
 
+def context_tokens(config: TrainConfig | EvaluateConfig) -> int:
+    """Return the longest prompt plus answer, in tokens: the model's, or that of the protocol if shorter."""
+    limit = config.benchmark.followed.context_tokens
+    return config.model.context_tokens if limit is None else min(config.model.context_tokens, limit)
+
+
+def usual_sampling(config: TrainConfig | EvaluateConfig) -> Sampling:
+    """Return the sampling of the benchmark's protocol."""
+    followed = config.benchmark.followed
+    return Sampling(temperature=followed.temperature, top_p=followed.top_p, seed=config.seed)
+
+
 def _candidate(examinee: Examinee, config: TrainConfig | EvaluateConfig) -> Candidate:
     asking = protocol(
         config.evaluation,
         max_new_tokens=config.benchmark.max_new_tokens,
-        context_tokens=config.model.context_tokens,
-        seed=config.seed,
+        context_tokens=context_tokens(config),
+        usual=usual_sampling(config),
         ratio=examinee.ratio,
         marker_ratio=examinee.marker_ratio,
         shortening=examinee.shortening,

@@ -11,7 +11,7 @@ those of the harder questions. So with `drop` the students of a comparison learn
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cotpress.prompts import ChatConfig, ChatFormat
@@ -126,7 +126,7 @@ def shortened(example: Example, max_tokens: int) -> Example:
     num_targets = min(room, target)
     num_prompt = min(max_tokens - num_targets, source)
     ids = example.ids[:num_prompt] + example.ids[source : source + num_targets]
-    return Example(ids=ids, num_prompt=num_prompt, row=example.row)
+    return replace(example, ids=ids, num_prompt=num_prompt)
 
 
 def set_digest(ids: Collection[str]) -> str:

@@ -54,7 +54,7 @@ def composed(name: str, *overrides: str) -> BenchmarkConfig:
 def made(**changes: Any) -> PublishedBenchmarkConfig:
     values = {
         "name": "made", "max_new_tokens": 8, "hub": HubFile(dataset="someone/made", revision="v1", file="test.jsonl"),
-        "num_published": 2, "protocol": "none", "extractor": Extractor.number,
+        "num_published": 2, "extractor": Extractor.number,
     }  # fmt: skip
     return PublishedBenchmarkConfig(**{**values, **changes})
 
@@ -123,11 +123,10 @@ def test_gpqa_lists_shuffled_options_and_its_gold_is_the_letter_of_the_right_one
     problems = read(composed("gpqa_diamond"), store)
     assert {p.extractor for p in problems} == {"letter"}
     for row, problem in zip(QUESTIONS, problems, strict=True):
-        options = dict(re.findall(r"^\(([A-D])\) (.+)$", problem.question, re.MULTILINE))
+        options = dict(re.findall(r"^([A-D])\) (.+)$", problem.question, re.MULTILINE))
         assert options[problem.answer] == row["Correct Answer"].strip()
         assert sorted(options.values()) == sorted(str(row[k]).strip() for k in row if "nswer" in k)
-        assert problem.question.startswith(f"{row['Question']}\n\n(A) ")
-        assert problem.question.endswith("\\boxed{}.")
+        assert f"\n\n{row['Question']}\n\nA) " in problem.question
     assert len({p.answer for p in problems}) > 2
 
 
@@ -380,8 +379,80 @@ def test_every_order_is_about_equally_likely() -> None:
 
 def test_more_options_than_letters_are_refused() -> None:
     with pytest.raises(ConfigError, match="at most 9"):
-        lettered(["x"] * 11)
+        lettered(["x"] * 11, "({letter}) {option}")
 
 
-def test_options_are_lines_with_letters_in_parentheses() -> None:
-    assert lettered(["5 eV", "6 eV"]) == "(A) 5 eV\n(B) 6 eV"
+def test_options_are_lines_of_the_given_form() -> None:
+    assert lettered(["5 eV", "{letter}"], "{letter}) {option}") == "A) 5 eV\nB) {letter}"
+
+
+MATH_TEMPLATE = """
+Solve the following math problem efficiently and clearly.{blanks}The last line of your response should be of the \
+following format: 'Therefore, the final answer is: $\\boxed{{ANSWER}}$. I hope it is correct' (without quotes) where \
+ANSWER is just the final number or expression that solves the problem. Think step by step before answering.
+
+{Question}
+""".strip()
+"""`MATH_QUERY_TEMPLATE` of CTS/test_src/lighteval-llm/src/eval/eval_math500.py and, with two blanks, eval_aime.py."""
+GPQA_TEMPLATE = """
+Answer the following multiple choice question. The last line of your response should be of the following format: \
+'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering.
+
+{Question}
+
+A) {A}
+B) {B}
+C) {C}
+D) {D}
+""".strip()
+"""`GPQA_QUERY_TEMPLATE` of eval_gpqa.py in the same folder."""
+
+
+@pytest.mark.parametrize(("name", "blanks"), [("math500", " "), ("aime24", "  "), ("aime25", "  "), ("gsm8k", " ")])
+def test_mathematics_is_asked_as_in_the_release_of_cts(
+    name: str, blanks: str, tmp_path: Path, store: ArtifactStore
+) -> None:
+    question = "What is {x} for\n$x = 1 + 1$?"
+    path = jsonl(tmp_path, {"id": "a", "problem": question, "answer": "2"})
+    (problem,) = read(composed(name, f"benchmark.path={path}", "benchmark.protocol=cts"), store)
+    assert problem.question == MATH_TEMPLATE.format(blanks=blanks, Question=question)
+
+
+def test_options_are_asked_as_in_the_release_of_cts(tmp_path: Path, store: ArtifactStore) -> None:
+    path = jsonl(tmp_path, QUESTIONS[0])
+    config = composed("gpqa_diamond", f"benchmark.path={path}")
+    assert config.protocol == "cts"
+    (problem,) = read(config, store)
+    order = [problem.question.index(option) for option in ("right 0", "wrong 1, 0", "wrong 2, 0", "wrong 3, 0")]
+    options = [
+        option for _, option in sorted(zip(order, ("right 0", *(f"wrong {k}, 0" for k in (1, 2, 3))), strict=True))
+    ]
+    expected = GPQA_TEMPLATE.format(Question=QUESTIONS[0]["Question"], **dict(zip("ABCD", options, strict=True)))
+    assert problem.question == expected
+    (greedy,) = read(composed("gpqa_diamond", f"benchmark.path={path}", "benchmark.protocol=tokenskip"), store)
+    assert greedy.question.startswith(f"{QUESTIONS[0]['Question']}\n\n(A) ")
+    assert greedy.question.endswith("\n\nAnswer with the letter of the right option, in \\boxed{}.")
+
+
+@pytest.mark.parametrize(
+    ("output", "extractor", "answer"),
+    [
+        ("A is too large, C too small.\n\nAnswer: B", Extractor.letter, "B"),
+        ("The mass is 3, so it is D.\n\n**Answer: C**", Extractor.letter, "C"),
+        ("It is D, not A.\n\nAnswer: $D", Extractor.letter, "D"),
+        ("1 + 1 = 2.\n\nTherefore, the final answer is: $\\boxed{2}$. I hope it is correct", Extractor.math, "2"),
+        (
+            "So p = 1/2.\n\nTherefore, the final answer is: $\\boxed{\\frac{1}{2}}$. I hope it is correct.",
+            Extractor.math,
+            "\\frac{1}{2}",
+        ),
+        (
+            "Hence 7 of 9.\n\nTherefore, the final answer is: $\\boxed{049}$. I hope it is correct",
+            Extractor.integer,
+            "49",
+        ),
+        ("Therefore, the final answer is: 12. I hope it is correct", Extractor.number, "12"),
+    ],
+)
+def test_answers_in_the_form_that_cts_asks_for_are_read(output: str, extractor: Extractor, answer: str) -> None:
+    assert extract_answer(output, extractor) == answer

@@ -159,3 +159,31 @@ def test_unanswerable_question_is_right_only_if_the_output_declines(chat):
 def test_declining_an_answerable_question_is_wrong_and_counted(chat):
     judged = _verdict(chat, "<think>\nx\n</think>\n\nThere is not enough information.")
     assert (judged.correct, judged.declined, judged.predicted) == (False, True, "")
+
+
+@pytest.mark.parametrize(
+    ("output", "counted"),
+    [
+        ("5 + 7 = 12\n\nThe final answer is: $\\boxed{12}$", "5 + 7 = 12"),
+        ("5 + 7\n\nThe final answer is: 12\n\nThe final answer is: 13", "5 + 7"),
+        ("5 + 7 = 12\nThe final answer is: 12", None),
+        ("so it is 12", None),
+        ("\n\nThe final answer is: 12", ""),
+    ],
+)
+def test_count_of_tokenskip_ends_before_the_line_with_the_answer(chat, output, counted):
+    expected = chat.num_text_tokens(output if counted is None else counted)
+    assert [_verdict(chat, output, thinks=thinks).num_cot_tokens for thinks in (True, False)] == [expected, expected]
+
+
+def test_count_of_tokenskip_has_the_token_that_the_tokenizer_puts_first(store, monkeypatch):
+    tokenizer = load_tokenizer(MODEL, store)
+    call = type(tokenizer).__call__
+
+    def with_first(self, text, add_special_tokens=True, **options):
+        made = call(self, text, add_special_tokens=add_special_tokens, **options)
+        return {**made, "input_ids": [0] * add_special_tokens + made["input_ids"]}
+
+    plain = _verdict(ChatFormat(tokenizer, MODEL.chat), "so 12").num_cot_tokens
+    monkeypatch.setattr(type(tokenizer), "__call__", with_first)
+    assert _verdict(ChatFormat(tokenizer, MODEL.chat), "so 12").num_cot_tokens == plain + 1

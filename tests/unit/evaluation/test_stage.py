@@ -14,7 +14,7 @@ from cotpress.evaluation import stage
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Answer, Protocol, protocol, sampling
 from cotpress.evaluation.stage import Candidate, evaluate
-from cotpress.generation.backends import KeptBackend, Sampling, open_backend
+from cotpress.generation.backends import GREEDY, KeptBackend, Sampling, open_backend
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.generation.hf import TransformersBackend
 from cotpress.modeling.config import Attention, ModelConfig, ModelSource
@@ -212,16 +212,28 @@ def test_killed_sampling_resumes_within_a_question(problems, tmp_path, monkeypat
 
 
 def test_several_samples_are_drawn_as_in_cts_by_default():
-    assert sampling(EvaluationConfig(), 1) is None
-    assert sampling(EvaluationConfig(samples=4), 1) == Sampling(temperature=0.6, top_p=0.95, seed=1)
+    greedy = Sampling(seed=1)
+    assert sampling(EvaluationConfig(), greedy) is None
+    assert sampling(EvaluationConfig(samples=4), greedy) == Sampling(temperature=0.6, top_p=0.95, seed=1)
+    assert sampling(EvaluationConfig(temperature=1.0), greedy) == Sampling(temperature=1.0, top_p=0.95, seed=1)
     config = EvaluationConfig(temperature=1.0, top_p=1.0)
-    assert sampling(config, 2) == Sampling(temperature=1.0, top_p=1.0, seed=2)
+    assert sampling(config, Sampling(seed=2)) == Sampling(temperature=1.0, top_p=1.0, seed=2)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_sampling_is_that_of_the_benchmark_unless_it_is_given(samples):
+    usual = Sampling(temperature=0.7, top_p=0.8, seed=3)
+    assert sampling(EvaluationConfig(samples=samples), usual) == usual
+    assert sampling(EvaluationConfig(samples=samples, temperature=1.0), usual) == replace(usual, temperature=1.0)
+    assert sampling(EvaluationConfig(samples=samples, top_p=0.5), usual) == replace(usual, top_p=0.5)
+    assert sampling(EvaluationConfig(temperature=0), usual) is None
 
 
 def test_budget_follows_the_ratio_only_if_configured():
     def budget(max_new_tokens, ratio, follows):
         config = EvaluationConfig(budget_follows_ratio=follows)
-        return protocol(config, max_new_tokens=max_new_tokens, context_tokens=1, seed=0, ratio=ratio).max_new_tokens
+        made = protocol(config, max_new_tokens=max_new_tokens, context_tokens=1, usual=GREEDY, ratio=ratio)
+        return made.max_new_tokens
 
     assert budget(512, 0.5, follows=False) == 512
     assert budget(512, 0.5, follows=True) == 256

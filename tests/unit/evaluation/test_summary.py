@@ -128,6 +128,14 @@ def test_reference_tokens_are_counted_and_averaged() -> None:
     assert with_reference_tokens([made[0]], None) == [made[0]]
 
 
+def test_tokens_before_the_line_with_the_answer_are_averaged() -> None:
+    made = [replace(answer(i, True), num_cot_tokens=count) for i, count in enumerate((3, 8))]
+    row = summarize(made, "cts", 0.5, 0.5, None)
+    assert row.mean_cot_tokens is not None
+    assert (row.mean_cot_tokens.value, row.mean_cot_tokens.n) == (5.5, 2)
+    assert summarize([made[0], replace(made[1], num_cot_tokens=None)], "cts", 0.5, 0.5, None).mean_cot_tokens is None
+
+
 @pytest.mark.parametrize("name", ["no/such/folder", "/nowhere"])
 def test_reference_tokenizer_that_is_not_there_names_the_setting(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"evaluation.reference_tokenizer: the folder '{name}' does not exist.*Fix"):

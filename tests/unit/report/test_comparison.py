@@ -212,6 +212,7 @@ def _settings(*overrides: str) -> dict[str, Any]:
         ("reference.limit=3", "reference.limit=3"),
         ("benchmark.num_problems=7", "benchmark.num_problems=7"),
         ("benchmark.prompt='{question}!'", "benchmark.prompt={question}!"),
+        ("benchmark.protocol=cts", "benchmark.protocol=cts"),
         ("model.path=elsewhere", "model.path=elsewhere"),
         ("model.chat.system=short", "model.chat.system=short"),
     ],
@@ -222,6 +223,28 @@ def test_every_kind_of_setting_distinguishes_rows(override: str, label: str, tmp
     names = list(seeds_of(tmp_path))
     assert f"cts {label}" in names
     assert len(names) == 2
+
+
+def test_protocol_stands_for_its_prompt_and_budget_in_a_name(tmp_path: Path) -> None:
+    for protocol in ("cts", "tokenskip"):
+        words = ("benchmark=math500", f"benchmark.protocol={protocol}")
+        run(tmp_path / protocol, "cts", settings=_settings(*words))
+    assert set(seeds_of(tmp_path)) == {"cts benchmark.protocol=cts", "cts benchmark.protocol=tokenskip"}
+
+
+def test_published_numbers_are_those_of_the_protocol_of_the_runs(tmp_path: Path) -> None:
+    for protocol in ("cts", "tokenskip", None):
+        settings = {} if protocol is None else {"benchmark": {"protocol": protocol}}
+        run(tmp_path / str(protocol), "cts", "Truncation", ratio=0.7, settings=settings)
+
+    def cells(*protocols: str | None) -> list[str]:
+        runs = [r for protocol in protocols for r in collect(tmp_path / str(protocol)).runs]
+        runs = [replace(r, results=replace(r.results, model="llama8b", benchmark="math500")) for r in runs]
+        (comparison,) = compare(runs)
+        return [p.cell for row in comparison.rows if (p := comparison.published(row))]
+
+    assert (cells("cts"), cells("tokenskip"), cells(None)) == (["55.0@9987"], ["45.0@387"], ["45.0@387", "55.0@9987"])
+    assert cells("cts", "tokenskip") == ["45.0@387", "55.0@9987"]
 
 
 def test_paths_and_devices_are_no_settings_of_a_row() -> None:

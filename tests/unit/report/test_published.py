@@ -1,14 +1,15 @@
 """Published numbers are matched to systems by model, benchmark, method and ratio."""
 
 import csv
+import io
 from dataclasses import replace
 from importlib.resources import files
 
 import pytest
 
 from cotpress.records import Interval, System, SystemResult
-from cotpress.report.published import published
-from cotpress.report.table import markdown_table, notes, plain_table
+from cotpress.report.published import COUNTS, published
+from cotpress.report.table import WIDTH, columns, csv_table, markdown_table, notes, plain_table
 from support.judged import table_of
 
 
@@ -73,6 +74,8 @@ def test_file_is_complete_and_plausible() -> None:
     assert len(rows) == 144
     keys = [(r["model"], r["benchmark"], r["system"], r["ratio"], r["source"]) for r in rows]
     assert len(set(keys)) == len(keys)
+    assert {r["protocol"] for r in rows} == set(COUNTS) == {"cts", "tokenskip"}
+    assert all(("TokenSkip" in r["source"]) == (r["protocol"] == "tokenskip") for r in rows)
     assert all(0 <= float(r["accuracy"]) <= 100 and float(r["tokens"]) > 100 and r["source"] for r in rows)
 
 
@@ -85,3 +88,48 @@ def test_column_is_left_out_without_published_numbers() -> None:
     assert "published" not in plain_table(table_of(*rows, model="smollm2", benchmark="gsm8k"))
     assert any("untuned" in note for note in notes(table))
     assert "- published: TokenSkip" in markdown_table(table)
+
+
+def test_number_counted_as_the_paper_counts_stands_beside_the_published_one() -> None:
+    def counted(benchmark: str, system: str, ratio: float, **counts: Interval) -> dict[str, str]:
+        table = table_of(replace(row(system, ratio), **counts), model="qwen7b", benchmark=benchmark)
+        (line,) = csv.DictReader(io.StringIO(csv_table(table)))
+        cells = [c.cell(table.rows[0]) for c in columns(table)]
+        on_page = {c.heading: c.cell(table.rows[0]) for c in columns(table, on_page=True)}
+        assert line[line["published_count"]] == str(counts[line["published_count"]].value)
+        counted_alike, printed = on_page["tokens in paper's\ncount [CI]"], on_page["tokens\npublished"]
+        return {"terminal": " ".join(cells[-2:]), "page": f"{counted_alike} {printed}"}
+
+    cot, reference = (Interval(value=v, low=v - 1, high=v + 1, n=9) for v in (150.0, 5000.0))
+    counts = {"mean_cot_tokens": cot, "mean_reference_tokens": reference}
+    assert counted("gsm8k", "tokenskip", 0.5, **counts) == {"terminal": "150 86.0@152", "page": "150 [149, 151] 152"}
+    assert counted("math500", "cts", 0.7, **counts) == {
+        "terminal": "5000 78.0@5109",
+        "page": "5000 [4999, 5001] 5109",
+    }
+    uncounted = table_of(row("cts", 0.7), model="qwen7b", benchmark="math500")
+    assert plain_table(uncounted).splitlines()[-2].split()[-2:] == ["-", "78.0@5109"]
+    (note,) = notes(uncounted)
+    assert note.endswith("it counts all tokens in the tokenizer of Qwen2.5-7B (evaluation.reference_tokenizer)")
+
+
+def test_columns_give_way_to_published_numbers_of_long_answers() -> None:
+    def long(value: float) -> Interval:
+        return Interval(value=value, low=value - 900, high=value + 900, n=500)
+
+    rows = [
+        replace(
+            row(system, 0.7), mean_tokens=long(16497), mean_reference_tokens=long(16497), mean_thinking_tokens=16012.0,
+            generated_ratio=1.23, accuracy_difference=Interval(value=-0.123, low=-0.145, high=-0.101, n=500),
+            truncation_rate=0.123, loop_rate=0.101,
+        )
+        for system in ("tokenskip_xlmr", "cts")
+    ]  # fmt: skip
+    text = plain_table(table_of(*rows, model="qwen7b", benchmark="gpqa_diamond"))
+    table = [line for line in text.splitlines() if not line.startswith("  ")]
+    assert max(map(len, table)) <= WIDTH
+    assert "cts" in text
+    assert all(part in text for part in ("16497", "16012", "42.4@13937", "12.3/10.1", "tokenskip"))
+    assert "s per" not in text
+    short = [replace(r, mean_tokens=row("cts", 1).mean_tokens) for r in rows]
+    assert "s per" in plain_table(table_of(*short, model="smollm2", benchmark="planted"))

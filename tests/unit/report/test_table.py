@@ -89,6 +89,17 @@ def test_equal_numbers_of_traces_have_no_note(number: int | None) -> None:
     assert notes(table_of(row("Base", 1.0, None), row("Original", 1.0, number), row("cts", 0.5, number))) == []
 
 
+def test_table_has_all_and_thinking_tokens() -> None:
+    counted = replace(row("cts", 0.5, 220), mean_tokens=Interval(value=120, low=110, high=130, n=9))
+    table = table_of(replace(counted, mean_thinking_tokens=81.25), replace(counted, system="old"))
+    (first, _, third, fourth) = (plain_table(table).splitlines()[i].split() for i in (0, 1, 3, 4))
+    assert "thinking" in first
+    assert third[-4:] == ["130]", "81.2", "0.0/-", "1.00"]
+    assert fourth[-3:] == ["-", "0.0/-", "1.00"]
+    (line, _) = csv.DictReader(io.StringIO(csv_table(table)))
+    assert (line["mean_tokens"], line["mean_thinking_tokens"]) == ("120", "81.25")
+
+
 def test_number_of_traces_is_that_of_the_training_stage(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     answer = Prediction(
