@@ -137,14 +137,8 @@ def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
     with Progress("compress", len(train), "traces") as progress:
         tokens = _tokens(source, plan.rules, train, dropped, progress)
         while chunk := list(itertools.islice(tokens, TRACES_AT_ONCE)):
-            if plan.selection is Selection.llmlingua_compat:
-                for t in chunk:
-                    shares = pool(t.scores, character_groups(t.offsets))
-                    rows.append(_row(source.tokenizer, t, plan.ratios[0], shares >= DECIDED_TO_KEEP))
-            else:
-                cut, orders = _cut(source.tokenizer, plan, chunk)
-                rows += cut
-                ranked += orders[: TRACES_RANKED - len(ranked)]
+            rows += _cut(source.tokenizer, plan, chunk)
+            ranked += _orders(plan, chunk[: TRACES_RANKED - len(ranked)])
     dropped = _with_reasons(dropped, source.scores)
     if not rows:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "the data has no training rows"
@@ -182,23 +176,46 @@ def _with_reasons(dropped: Counter[str], scores: Artifact | None) -> Counter[str
     return dropped - Counter({NO_SCORE: refused.total()}) + refused
 
 
-def _cut(
+def _cut(tokenizer: "PreTrainedTokenizerBase", plan: _Plan, chunk: Sequence[TokenizedTrace]) -> list[CompressedTrace]:
+    """Cut traces to their ratios; one row per trace."""
+    match plan.selection:
+        case Selection.llmlingua_compat:
+            shares = [pool(t.scores, character_groups(t.offsets)) for t in chunk]
+            return [
+                _row(tokenizer, t, plan.ratios[0], share >= DECIDED_TO_KEEP)
+                for t, share in zip(chunk, shares, strict=True)
+            ]
+        case Selection.exact:
+            return _cut_exactly(tokenizer, plan, chunk)
+
+
+def _cut_exactly(
     tokenizer: "PreTrainedTokenizerBase", plan: _Plan, chunk: Sequence[TokenizedTrace]
-) -> tuple[list[CompressedTrace], list[RankedTrace]]:
-    """Cut traces to their ratios; returns them and the order of deletion of each."""
+) -> list[CompressedTrace]:
     ranking = rank_traces(plan.rules, chunk)
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
     bounds = np.cumsum(ranking.lengths)[:-1]
-    masks, places = np.split(ranking.cut(ratios), bounds), np.split(ranking.places.astype(np.int32), bounds)
-    num_held = [int(held.sum()) for held in np.split(ranking.held, bounds)]
-    rows, orders = [], []
-    for i, (t, ratio) in enumerate(zip(chunk, ratios.tolist(), strict=True)):
-        exceeded = num_held[i] > num_to_keep(len(t.ids), ratio)
-        row = _row(tokenizer, t, ratio, masks[i])
+    rows = []
+    for t, ratio, keep, held in zip(
+        chunk, ratios.tolist(), np.split(ranking.cut(ratios), bounds), np.split(ranking.held, bounds), strict=True
+    ):
+        exceeded = int(held.sum()) > num_to_keep(len(t.ids), ratio)
+        row = _row(tokenizer, t, ratio, keep)
         rows.append(replace(row, marker_ratio=ratio if plan.mixed else None, protection_exceeded=exceeded))
-        order = RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=places[i], num_held=num_held[i])
-        orders.append(order)
-    return rows, orders
+    return rows
+
+
+def _orders(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> list[RankedTrace]:
+    """Order of deletion of each trace; none if the selection has no order."""
+    if plan.selection is not Selection.exact or not chunk:
+        return []
+    ranking = rank_traces(plan.rules, chunk)
+    bounds = np.cumsum(ranking.lengths)[:-1]
+    parts = zip(chunk, np.split(ranking.places.astype(np.int32), bounds), np.split(ranking.held, bounds), strict=True)
+    return [
+        RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=places, num_held=int(held.sum()))
+        for t, places, held in parts
+    ]
 
 
 def _row(
