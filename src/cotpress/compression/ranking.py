@@ -15,7 +15,7 @@ from cotpress.errors import ArtifactError
 from cotpress.modeling.alignment import pool, project_scores
 from cotpress.modeling.segments import unit_ids
 from cotpress.modeling.selection import Ranking, rank_many
-from cotpress.records import ScoredTrace, Trace, Unit
+from cotpress.records import RewrittenTrace, ScoredTrace, Trace, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +35,23 @@ class Rules:
             granularity=config.granularity,
             alignment=config.alignment,
             protection=config.protection,
-            keep_strings=tuple(sorted({_unescaped(text) for text in config.keep_strings})),
+            keep_strings=tuple(sorted({unescaped(text) for text in config.keep_strings})),
             max_consecutive_deletions=config.max_consecutive_deletions,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedTrace:
-    """A trace in the student's tokens: ids int32 `[n]`, offsets int32 `[n, 2]`, scores float32 `[n]`; `n > 0`."""
+    """A trace in the student's tokens: ids int32 `[n]`, offsets int32 `[n, 2]`, scores float32 `[n]`; `n > 0`.
+
+    `rewritten` is the compressed trace of a selection that gives texts, not tokens.
+    """
 
     trace: Trace
     ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
     scores: NDArray[np.float32]
+    rewritten: RewrittenTrace | None = None
 
 
 def rank_traces(rules: Rules, traces: Sequence[TokenizedTrace]) -> Ranking:
@@ -112,7 +116,7 @@ def _protected(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.bool_]:
     return held
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     r"""Replace a text of the escapes `\n` and `\t` alone by line breaks and tabs; `\neq` and the like stay."""
     plain = text.replace(r"\n", "\n").replace(r"\t", "\t")
     return text if plain.strip("\n\t") else plain

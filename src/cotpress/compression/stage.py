@@ -1,6 +1,5 @@
 """Compression of scored traces, and a table of their tokens; loads the student's tokenizer and no model."""
 
-import hashlib
 import itertools
 import logging
 from collections import Counter
@@ -18,14 +17,16 @@ from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.alignment import decoded_text, pool, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import character_groups
-from cotpress.modeling.selection import RankedTrace, num_to_keep
+from cotpress.modeling.selection import RankedTrace, draw_ratio, num_to_keep
 from cotpress.progress import Progress
 from cotpress.records import (
     COMPRESSED_FILE,
     RANKING_FILE,
+    REWRITTEN_FILE,
     SCORES_FILE,
     TRACES_FILE,
     CompressedTrace,
+    RewrittenTrace,
     ScoredTrace,
     Trace,
 )
@@ -69,7 +70,8 @@ def compress(
     The ratio is counted in the student's tokens; mixed ratios, of which each trace draws one by `seed`, take its place.
     No scores keep everything (the system Original); so does a single ratio of 1, which is therefore the same artifact
     for every scorer. With `selection=llmlingua_compat` the scores are decisions, 1 or 0, made for this ratio, and
-    exactly their tokens are kept. Validation rows of the data are left out.
+    exactly their tokens are kept. With `llmlingua2_compat` they hold texts, made for the ratio that each trace draws.
+    Validation rows of the data are left out.
 
     Raises:
         ConfigError: A ratio below 1 without scores, or settings that do not go together.
@@ -83,7 +85,8 @@ def compress(
     if scores is None or (ratio >= 1 and not config.mixed_ratios):
         scores, plan = None, _Plan(ratios=(1.0,), mixed=False, rules=Rules(), seed=0)
     elif config.mixed_ratios:
-        plan = _Plan(ratios=tuple(sorted(config.mixed_ratios)), mixed=True, rules=Rules.of(config), seed=seed)
+        ratios = tuple(sorted(config.mixed_ratios))
+        plan = _Plan(ratios=ratios, mixed=True, rules=Rules.of(config), seed=seed, selection=config.selection)
     else:
         plan = _Plan(ratios=(ratio,), mixed=False, rules=Rules.of(config), seed=0, selection=config.selection)
     identity = {
@@ -116,9 +119,8 @@ class _Plan:
     selection: Selection = Selection.exact
 
     def draw(self, trace_id: str) -> float:
-        """Draw the ratio of one trace, uniformly over `ratios` and independently of other traces."""
-        digest = hashlib.sha256(f"{self.seed}:{trace_id}".encode()).digest()
-        return self.ratios[int.from_bytes(digest[:8]) % len(self.ratios)]
+        """Draw the ratio of one trace."""
+        return draw_ratio(self.ratios, self.seed, trace_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +156,7 @@ def _tokens(
 ) -> Iterator[TokenizedTrace]:
     scored: dict[str, ScoredTrace] | None = None
     if source.scores is not None:
-        scored = {row.id: row for row in read_records(source.scores.file(SCORES_FILE), ScoredTrace)}
+        scored = {row.id: row for row in _scores(source.scores)}
     for trace in traces:
         progress.advance(1)
         ids, offsets = tokenize_with_offsets(source.tokenizer, trace.thinking)
@@ -167,7 +169,15 @@ def _tokens(
         else:
             row = scored[trace.id]
             scores = student_scores(rules.alignment, row, trace, ids, offsets, source.tokenizer_key)
-            yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=scores)
+            rewritten = row if isinstance(row, RewrittenTrace) else None
+            yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=scores, rewritten=rewritten)
+
+
+def _scores(artifact: Artifact) -> Sequence[ScoredTrace]:
+    """Read the rows of the stage score or decide."""
+    if REWRITTEN_FILE in artifact.manifest["files"]:
+        return read_records(artifact.file(REWRITTEN_FILE), RewrittenTrace)
+    return read_records(artifact.file(SCORES_FILE), ScoredTrace)
 
 
 def _with_reasons(dropped: Counter[str], scores: Artifact | None) -> Counter[str]:
@@ -185,6 +195,9 @@ def _cut(tokenizer: "PreTrainedTokenizerBase", plan: _Plan, chunk: Sequence[Toke
                 _row(tokenizer, t, plan.ratios[0], share >= DECIDED_TO_KEEP)
                 for t, share in zip(chunk, shares, strict=True)
             ]
+        case Selection.llmlingua2_compat:
+            rows = [_rewritten_row(tokenizer, t) for t in chunk]
+            return [replace(row, marker_ratio=row.target_ratio if plan.mixed else None) for row in rows]
         case Selection.exact:
             return _cut_exactly(tokenizer, plan, chunk)
 
@@ -238,6 +251,35 @@ def _row(
     )
 
 
+def _rewritten_row(tokenizer: "PreTrainedTokenizerBase", tokens: TokenizedTrace) -> CompressedTrace:
+    """Return the row of a text that was rewritten; the student learns from the tokens of that text."""
+    rewritten = tokens.rewritten
+    assert rewritten is not None
+    if rewritten.ratio >= 1:
+        return _row(tokenizer, tokens, rewritten.ratio, np.ones(len(tokens.ids), dtype=np.bool_))
+    ids, offsets = tokenize_with_offsets(tokenizer, rewritten.text)
+    row = _row(tokenizer, tokens, rewritten.ratio, _surviving(tokens, rewritten))
+    text = decoded_text(tokenizer, rewritten.text, ids, offsets, np.ones(len(ids), dtype=np.bool_))
+    kept = {"token_ids": ids, "num_kept_tokens": len(ids), "actual_ratio": len(ids) / row.num_tokens}
+    return replace(row, compressed_thinking=text, **kept)
+
+
+def _surviving(tokens: TokenizedTrace, rewritten: RewrittenTrace) -> NDArray[np.bool_]:
+    """Mark the student's tokens that are still in a rewritten text, bool `[n]`.
+
+    These are the tokens of which at least `DECIDED_TO_KEEP` of the characters, white space aside, were decided to stay.
+    """
+    text = tokens.trace.thinking
+    stays, counts = np.zeros(len(text) + 1, dtype=np.int64), np.zeros(len(text) + 1, dtype=np.int64)
+    for start, end in rewritten.offsets[rewritten.scores >= DECIDED_TO_KEEP].tolist():
+        stays[start + 1 : end + 1] = 1
+    counts[1:] = [not c.isspace() for c in text]
+    stays, counts = np.cumsum(stays * counts), np.cumsum(counts)
+    starts, ends = tokens.offsets.T
+    visible = counts[ends] - counts[starts]
+    return (visible > 0) & (stays[ends] - stays[starts] >= DECIDED_TO_KEEP * visible)
+
+
 def _facts(rows: Sequence[CompressedTrace]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "num_tokens": sum(r.num_tokens for r in rows),
@@ -275,7 +317,7 @@ def token_table(
 ) -> Table:
     """Return one row per thinking token of the first traces, `limit` rows at most, for a tracker."""
     texts = {t.id: t for t in read_records(traces.file(TRACES_FILE), Trace)}
-    scored = {} if scores is None else {s.id: s for s in read_records(scores.file(SCORES_FILE), ScoredTrace)}
+    scored = {} if scores is None else {s.id: s for s in _scores(scores)}
     key = tokenizer_fingerprint(tokenizer)
     rows: list[tuple[str, int, str, float | None, bool, float]] = []
     for row in read_records(compressed.file(COMPRESSED_FILE), CompressedTrace):

@@ -17,8 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from cotpress.compression.config import Selection
 from cotpress.compression.export import check_folder
-from cotpress.config import CompressConfig, EvaluateConfig, FidelityConfig, ScoringPipelineConfig, TrainConfig
+from cotpress.config import (
+    CompressConfig,
+    EvaluateConfig,
+    FidelityConfig,
+    PipelineConfig,
+    ScoringPipelineConfig,
+    TrainConfig,
+)
 from cotpress.data.config import DataConfig, JsonlDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import find_problems, find_traces, problems, traces
 from cotpress.data.truth import find_truth, truth
@@ -33,6 +41,7 @@ from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import check_architecture, check_attention, load_tokenizer, model_identity
 from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, require_weights
+from cotpress.modeling.word_weights import word_counter
 from cotpress.planning.measure import empty_model
 from cotpress.prompts import ChatFormat
 from cotpress.records import TRACES_FILE, Trace
@@ -45,7 +54,7 @@ from cotpress.store.paths import require_writable
 from cotpress.store.source import Identity
 from cotpress.store.tables import read_records, training_traces
 from cotpress.tasks.evaluate import examinees as given_examinees
-from cotpress.tasks.flow import Export, Flow, Scoring
+from cotpress.tasks.flow import Compression, Export, Flow, Scoring
 from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
 from cotpress.tasks.systems import examine
 from cotpress.tasks.train import examinees as trained_examinees
@@ -84,7 +93,7 @@ def check(config: Config) -> None:
     if any(isinstance(problem, ArtifactError) for problem in found):
         raise_together(found)  # what follows looks below the folder
     missing = first_missing(config)
-    found += [*models(config, missing), *disk(config, missing), *servers(config, missing)]
+    found += [*models(config, missing), *disk(config, missing), *servers(config, missing), *word_weights(config)]
     raise_together(found)
     raise_together(list(data(config)))  # only now, as reading may take a minute
     if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING:
@@ -181,6 +190,17 @@ def models(config: Config, missing: str | None) -> Problems:
             yield from _tried(adapter_directory, adapter, key=key)
     if isinstance(config, TrainConfig | EvaluateConfig):
         yield from _tried(token_counter, config.evaluation.reference_tokenizer)
+
+
+def word_weights(config: Config) -> Problems:
+    """The vocabulary that LLMLingua-2 counts in, if texts are to be cut with it."""
+    if not isinstance(config, PipelineConfig) or config.compression.selection is not Selection.llmlingua2_compat:
+        return
+    store = FindingStore(artifact_store(config.output_root))
+    flow = Export(config, _silent(), store) if isinstance(config, CompressConfig) else Compression(config, _silent(), store)
+    if _stage_of(lambda: flow.decisions) != "":
+        tokenizer = partial(load_tokenizer, config.model, artifact_store(config.output_root))
+        yield from _tried(word_counter, config.compression.word_weights, tokenizer)
 
 
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:
