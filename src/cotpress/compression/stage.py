@@ -267,17 +267,21 @@ def _rewritten_row(tokenizer: "PreTrainedTokenizerBase", tokens: TokenizedTrace)
 def _surviving(tokens: TokenizedTrace, rewritten: RewrittenTrace) -> NDArray[np.bool_]:
     """Mark the student's tokens that are still in a rewritten text, bool `[n]`.
 
-    These are the tokens of which at least `DECIDED_TO_KEEP` of the characters, white space aside, were decided to stay.
+    A token is marked if at least `DECIDED_TO_KEEP` of its characters were decided to stay. White space that nothing was
+    decided about does not count; a token of nothing else goes with the next one, or is lost if it holds a line break.
     """
     text = tokens.trace.thinking
-    stays, counts = np.zeros(len(text) + 1, dtype=np.int64), np.zeros(len(text) + 1, dtype=np.int64)
-    for start, end in rewritten.offsets[rewritten.scores >= DECIDED_TO_KEEP].tolist():
-        stays[start + 1 : end + 1] = 1
-    counts[1:] = [not c.isspace() for c in text]
-    stays, counts = np.cumsum(stays * counts), np.cumsum(counts)
-    starts, ends = tokens.offsets.T
-    visible = counts[ends] - counts[starts]
-    return (visible > 0) & (stays[ends] - stays[starts] >= DECIDED_TO_KEEP * visible)
+    counted, stays = np.array([not c.isspace() for c in text]), np.zeros(len(text), dtype=np.bool_)
+    for (start, end), score in zip(rewritten.offsets.tolist(), rewritten.scores.tolist(), strict=True):
+        counted[start:end] = True
+        stays[start:end] = score >= DECIDED_TO_KEEP
+    keep, following = np.zeros(len(tokens.ids), dtype=np.bool_), False
+    for i, (start, end) in reversed([*enumerate(tokens.offsets.tolist())]):
+        num_counted = counted[start:end].sum()
+        if num_counted:
+            following = bool(stays[start:end].sum() >= DECIDED_TO_KEEP * num_counted)
+        keep[i] = following and (num_counted > 0 or "\n" not in text[start:end])
+    return keep
 
 
 def _facts(rows: Sequence[CompressedTrace]) -> dict[str, Any]:
