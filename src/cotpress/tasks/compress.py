@@ -16,8 +16,8 @@ from cotpress.compression.export import (
 )
 from cotpress.config import CompressConfig
 from cotpress.data.stage import is_text
+from cotpress.devices.config import Shard
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
-from cotpress.scoring.config import Shard
 from cotpress.store.artifacts import MANIFEST, Artifact
 from cotpress.store.redaction import print_lines
 from cotpress.store.tables import read_records

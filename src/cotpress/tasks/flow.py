@@ -18,13 +18,13 @@ from cotpress.data.config import DataConfig, PlantedDataConfig
 from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
+from cotpress.devices.config import Shard
 from cotpress.devices.launch import set_up_torch
 from cotpress.distill.stage import distill
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
 from cotpress.report.results import StageRecord
-from cotpress.scoring.config import Shard
 from cotpress.scoring.job import ChunkJob, Job, scoring_job
 from cotpress.scoring.models import Models
 from cotpress.scoring.scorers import llmlingua2_compat, llmlingua_compat

@@ -4,14 +4,15 @@ from functools import partial
 
 import pytest
 
+from cotpress.devices.config import Shard
 from cotpress.errors import ConfigError, DataError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.records import ScoredTrace
 from cotpress.scoring import job as stage
-from cotpress.scoring.config import Shard
 from cotpress.scoring.job import Job, scoring_job
 from cotpress.scoring.scorers.self_information import SelfInformationConfig
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
+from cotpress.store import parts
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from support.jobs import dies_once
@@ -20,7 +21,7 @@ from support.scoring import models_of
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(stage, "CHUNK_CHARACTERS", 60)
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 60)
 
 
 @pytest.fixture

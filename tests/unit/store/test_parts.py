@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cotpress.errors import ArtifactError, UnreadableError
 from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring import job as module
-from cotpress.scoring.job import Parts, Tally, plan_chunks, read_chunks
+from cotpress.store import parts as module
+from cotpress.store import tables
+from cotpress.store.parts import Parts, Tally, plan_chunks, read_chunks
 from cotpress.store.tables import read_records, write_records
 
 
@@ -63,7 +64,7 @@ def test_chunks_hold_every_training_trace_once_in_order(tmp_path_factory, length
     write_records(path, rows, Trace)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK_CHARACTERS", limit)
-        patch.setattr(module, "ROWS_AT_ONCE", at_once)
+        patch.setattr(tables, "ROWS_AT_ONCE", at_once)
         chunks = plan_chunks(path)
         first = data.draw(st.integers(0, stride - 1))
         own = dict(read_chunks(path, chunks[first::stride]))
@@ -94,7 +95,7 @@ def test_chunk_of_which_every_trace_is_dropped_is_done(parts, tmp_path):
     tally = parts.merge(chunks, tmp_path / "scores.parquet")
     assert (tally.num_traces, tally.dropped) == (9, {"refused": 3})
     assert len(read_records(tmp_path / "scores.parquet", ScoredTrace)) == 6
-    assert pq.ParquetFile(tmp_path / "scores.parquet").num_row_groups == 2
+    assert pq.ParquetFile(tmp_path / "scores.parquet").num_row_groups == 1
 
 
 def test_part_that_is_missing_or_damaged_is_computed_again(parts, tmp_path, caplog):
