@@ -15,13 +15,23 @@ GOLDEN = Path(__file__).parents[1] / "unit" / "scoring" / "scorers" / "llmlingua
 """Outputs of the release, written by `tests/tool/llmlingua2_release.py`."""
 FOLDERS = {"xlm-roberta": "tiny-xlm-roberta-large", "bert": "tiny-bert-base-multilingual-cased"}
 """Folder by kind of encoder: the release takes its rules from parts of these names."""
-WORDS = (
-    "Step so we have the total number of apples and then wait let me check again first add both sides because "
-    "each box holds twice as many which gives result therefore answer is not negative hmm frac boxed sqrt"
-).split()
-PIECES = ["ing", "ed", "er", "un", "re", "s", *"abcdefghijklmnopqrstuvwxyzS0123456789", *".,:;!?()=+-*/\\{}$", "()", "12"]
-ODD = ["48/2=24", r"\frac{48}{2}", "☃", "∮", "…", "naïve", "(3+4)", "Step 2:", "Step:", "::", "x=-7.5", "#", "\n", "\n\n",
-       "recheckings", "unsolved", "7", "12", "100", "...", "\t", "$12$"]  # fmt: skip
+WORDS = [
+    "Step", "so", "we", "have", "the", "total", "number", "of", "apples", "and", "then", "wait", "let", "me", "check",
+    "again", "first", "add", "both", "sides", "because", "each", "box", "holds", "twice", "as", "many", "which", "gives",
+    "result", "therefore", "answer", "is", "not", "negative", "hmm", "frac", "boxed", "sqrt",
+]  # fmt: skip
+PIECES = [*("ing", "ed", "er", "un", "re", "s"), *"abcdefghijklmnopqrstuvwxyzS0123456789"]
+PIECES += [*".,:;!?()=+-*/\\{}$", "()", "12"]
+    *("ing", "ed", "er", "un", "re", "s"),
+    *"abcdefghijklmnopqrstuvwxyzS0123456789",
+    *".,:;!?()=+-*/\\{}$",
+    "()",
+    "12",
+]
+ODD = [
+    "48/2=24", r"\frac{48}{2}", "☃", "∮", "…", "naïve", "(3+4)", "Step 2:", "Step:", "::", "x=-7.5", "#", "\n", "\n\n",
+    "recheckings", "unsolved", "7", "12", "100", "...", "\t", "$12$",
+]  # fmt: skip
 
 
 def save_classifier(kind: str, folder: Path) -> Path:
@@ -34,7 +44,9 @@ def save_classifier(kind: str, folder: Path) -> Path:
         XLMRobertaForTokenClassification,
     )
 
-    tokenizer: Any = PreTrainedTokenizerFast(model_max_length=512, **(_unigram() if kind == "xlm-roberta" else _pieces()))
+    tokenizer: Any = PreTrainedTokenizerFast(
+        model_max_length=512, **(_unigram() if kind == "xlm-roberta" else _pieces())
+    )
     sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
              "intermediate_size": 32, "pad_token_id": tokenizer.pad_token_id, "initializer_range": 0.7}  # fmt: skip
     torch.manual_seed(3)
@@ -86,7 +98,9 @@ def _pieces() -> dict[str, Any]:
 
     specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
                 "mask_token": "[MASK]"}  # fmt: skip
-    tokens = dict.fromkeys([*specials.values(), *WORDS, *PIECES, *(f"##{piece}" for piece in PIECES if piece.isalnum())])
+    tokens = dict.fromkeys(
+        [*specials.values(), *WORDS, *PIECES, *(f"##{piece}" for piece in PIECES if piece.isalnum())]
+    )
     backend = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -99,7 +99,10 @@ class CompressionConfig:
         if self.selection is Selection.llmlingua_compat:
             allowed = "a whole number of at least 2"
             require(f"{key}.iterative_size", self.iterative_size, self.iterative_size >= 2, allowed)
-        if self.selection is Selection.llmlingua2_compat and self.protection not in (Protection.none, Protection.digits):
+        if self.selection is Selection.llmlingua2_compat and self.protection not in (
+            Protection.none,
+            Protection.digits,
+        ):
             raise ConfigError(
                 f"{key}.protection: got '{self.protection.value}', but LLMLingua-2 can protect digits alone. "
                 f"Fix: {key}.protection=digits, or compression=mixed"
@@ -116,7 +119,7 @@ _USED = {
 }
 _WHY = {
     Selection.exact: "kept strings are never dropped",
-    Selection.llmlingua_compat: "the release of CTS cuts every trace to one ratio and ignores its own protection options",
+    Selection.llmlingua_compat: "the release of CTS cuts every trace to one ratio and has no other options",
     Selection.llmlingua2_compat: "LLMLingua-2 decides about its own words",
 }
 _FIX = {

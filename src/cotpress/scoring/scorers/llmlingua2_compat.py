@@ -1,4 +1,4 @@
-"""LLMLingua-2 as the release of TokenSkip runs it (`compression=llmlingua2_compat`), for comparison with published rows.
+"""LLMLingua-2 as the release of TokenSkip runs it (`compression=llmlingua2_compat`), to compare with published rows.
 
 Source    PyPI llmlingua 0.2.2, `compress_prompt_llmlingua2`, called by the release of arXiv 2502.12067 as
           `compress_prompt(thinking, rate=ratio)`, for Llama-3.1 with `force_tokens=["Step", ":"],
@@ -8,7 +8,7 @@ Source    PyPI llmlingua 0.2.2, `compress_prompt_llmlingua2`, called by the rele
 Unlike `scorer=tokenskip` with the exact selection:
 
 1. The encoder's tokens are cut into chunks that end after the last `.` or line break within `window_tokens` + 1 tokens,
-   and the text of each chunk is tokenized anew. A chunk of `window_tokens` + 1 tokens loses the special token behind it.
+   and the text of each chunk is tokenized anew. One of `window_tokens` + 1 tokens loses the special token behind it.
 2. The special tokens around a chunk are those of BERT, `[CLS]` and `[SEP]`, also for XLM-RoBERTa, which knows neither
    and reads its unknown token in their place.
 3. Tokens become words by their spelling: with WordPiece each token without `##` begins one; else each with the sign
@@ -25,8 +25,8 @@ Forced texts that are no single token are replaced by added tokens, so they have
 the release on a CPU with the same version of transformers.
 
 Differences from the release, on purpose: it stops with an error at a chunk without any word, which here adds nothing,
-and at a word that spells a special token of OpenAI, which here is counted as text; a thinking without a token is refused
-and counted; at ratio 1 the text stays as it is, as in TokenSkip's training data.
+and at a word that spells a special token of OpenAI, which here is counted as text; a thinking without a token is
+refused and counted; at ratio 1 the text stays as it is, as in TokenSkip's training data.
 """
 
 from __future__ import annotations
@@ -205,9 +205,7 @@ def chunks(tokens: Sequence[str], window: int, ends: Sequence[str]) -> list[slic
     return ranges
 
 
-def decision_job(
-    config: ScorerConfig, options: Llmlingua2Options, *, traces: Artifact, models: Models
-) -> ChunkJob:
+def decision_job(config: ScorerConfig, options: Llmlingua2Options, *, traces: Artifact, models: Models) -> ChunkJob:
     """Build the job that rewrites all training traces, each at its ratio.
 
     Raises:
@@ -355,9 +353,7 @@ def _matches(ids: list[int], read: list[int]) -> list[tuple[int, int, int]]:
     return [(m.a, m.b, m.size) for m in SequenceMatcher(None, ids, read, autojunk=False).get_matching_blocks()]
 
 
-def _replaced(
-    text: str, spans: list[tuple[int, int]], old: str, new: str
-) -> tuple[str, list[tuple[int, int]]]:
+def _replaced(text: str, spans: list[tuple[int, int]], old: str, new: str) -> tuple[str, list[tuple[int, int]]]:
     """Replace a text and give every character of the new one the span of those that it stands for."""
     parts, mapped, at = [], [], 0
     while (found := text.find(old, at)) >= 0:
