@@ -39,6 +39,15 @@ class Alignment(Enum):
     """The following token, and the last token always stays: the off-by-one of LLMLingua 0.2.2."""
 
 
+class TrainedTokens(Enum):
+    """Tokens of a shortened thinking that a student is trained on."""
+
+    splice = "splice"
+    """The kept tokens of the whole thinking."""
+    retokenize = "retokenize"
+    """Those of the shortened text, as in both papers: what is left on either side of a gap may merge or part."""
+
+
 class ExportFormat(Enum):
     """File format of exported training data."""
 
@@ -77,12 +86,15 @@ class CompressionConfig:
     the escapes `\n` and `\t` alone means line breaks and tabs, which the command line cannot express otherwise."""
     max_consecutive_deletions: Count | None = None
     """Longest run of deleted tokens, at least 1; null sets no limit."""
+    tokens: TrainedTokens = TrainedTokens.splice
+    """Tokens of a shortened thinking that a student is trained on. The ratio counts those of the whole thinking with
+    either."""
 
     def validate(self, key: str) -> None:
         """Refuse settings that `selection=llmlingua_compat` ignores."""
         if self.selection is not Selection.llmlingua_compat:
             return
-        usual = CompressionConfig(selection=self.selection, iterative_size=self.iterative_size)
+        usual = CompressionConfig(selection=self.selection, iterative_size=self.iterative_size, tokens=self.tokens)
         for name in (f.name for f in fields(self)):
             if getattr(self, name) != getattr(usual, name):
                 raise ConfigError(

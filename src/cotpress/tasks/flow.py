@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cotpress.compression.config import CompressionConfig, Selection
-from cotpress.compression.stage import compress, token_table
+from cotpress.compression.stage import compress, compress_shard, token_table
 from cotpress.config import CompressConfig, FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig
 from cotpress.data.overlap import decontaminated, overlap
@@ -177,10 +177,23 @@ class Compression(Scoring[PipelineT]):
         return self._config.compression.selection is Selection.llmlingua_compat
 
     def shard(self, shard: Shard) -> bool:
-        """Score (with `llmlingua_compat`: decide) one shard of the traces; True if no shard is missing any more."""
-        if not self._compat:
-            return self._scoring.shard(shard)
-        return self._config.ratio >= 1 or self._deciding.shard(shard)
+        """Score (with `llmlingua_compat`: decide) and compress one shard of the traces; True if none is missing."""
+        c = self._config
+        if self._compat and c.ratio >= 1:
+            return True  # nothing is decided
+        job = self._deciding if self._compat else self._scoring
+        job.shard(shard)
+        return compress_shard(
+            c.compression,
+            shard.of_machine(c.trainer.num_nodes),
+            ratio=c.ratio,
+            seed=c.seed,
+            traces=self.traces,
+            scores=job,
+            tokenizer=self.tokenizer,
+            tokenizer_key=tokenizer_fingerprint(self.tokenizer),
+            store=self.store,
+        )
 
     def compressed(self) -> Artifact:
         """The training traces at the run's ratio, or at mixed ratios."""

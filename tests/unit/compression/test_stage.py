@@ -160,7 +160,7 @@ def test_mixed_ratios_state_the_drawn_ratio_and_ignore_the_single_one(world: Wor
     assert "actual_ratio_by_marker" not in world.run(scores, 0.5).facts
     assert reached_ratio(world.run(scores, 0.5), 0.5) is None, "as in artifacts of earlier releases"
     world.traces = extra[:5]
-    alone = rows_of(world.run(scores, mixed_ratios=[0.5, 0.7, 1.0]))
+    alone = rows_of(world.run(world.scores(), mixed_ratios=[0.5, 0.7, 1.0]))
     assert {r.id: r.target_ratio for r in alone}.items() <= {r.id: r.target_ratio for r in rows}.items()
 
 
