@@ -17,7 +17,7 @@ from cotpress.compression.config import Alignment, CompressionConfig, Selection,
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores, student_tokens
 from cotpress.devices.config import Shard
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling.alignment import decoded_text, pool, tokenize_with_offsets
+from cotpress.modeling.alignment import decoded_text, pool, retokenized, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import character_groups
 from cotpress.modeling.selection import RankedTrace, num_to_keep
@@ -290,9 +290,7 @@ class _Work:
         """Return a row with the tokens that a student is trained on, and the text that they stand for."""
         if self.tokens is TrainedTokens.splice:
             return row
-        text = row.compressed_thinking
-        ids, offsets = tokenize_with_offsets(self.tokenizer, text)
-        text = decoded_text(self.tokenizer, text, ids, offsets, np.ones(len(ids), dtype=np.bool_))
+        text, ids = retokenized(self.tokenizer, row.compressed_thinking)
         return replace(row, compressed_thinking=text, token_ids=ids)
 
 
