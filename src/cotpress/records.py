@@ -164,7 +164,8 @@ class CompressedTrace:
     response: str
     answer: str
     split: str
-    token_ids: NDArray[np.int32]  # `[num_kept_tokens]`, the kept tokens as the student is trained on them
+    # The tokens that the student is trained on: `[num_kept_tokens]`, the kept ones, or those of the text anew
+    token_ids: NDArray[np.int32]
     keep_mask: NDArray[np.bool_]  # `[num_tokens]` over the student's tokens of the whole thinking
     num_tokens: int
     num_kept_tokens: int

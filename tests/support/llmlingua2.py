@@ -22,12 +22,6 @@ WORDS = [
 ]  # fmt: skip
 PIECES = [*("ing", "ed", "er", "un", "re", "s"), *"abcdefghijklmnopqrstuvwxyzS0123456789"]
 PIECES += [*".,:;!?()=+-*/\\{}$", "()", "12"]
-    *("ing", "ed", "er", "un", "re", "s"),
-    *"abcdefghijklmnopqrstuvwxyzS0123456789",
-    *".,:;!?()=+-*/\\{}$",
-    "()",
-    "12",
-]
 ODD = [
     "48/2=24", r"\frac{48}{2}", "☃", "∮", "…", "naïve", "(3+4)", "Step 2:", "Step:", "::", "x=-7.5", "#", "\n", "\n\n",
     "recheckings", "unsolved", "7", "12", "100", "...", "\t", "$12$",

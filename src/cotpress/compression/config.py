@@ -42,6 +42,15 @@ class Alignment(Enum):
     """The following token, and the last token always stays: the off-by-one of LLMLingua 0.2.2."""
 
 
+class TrainedTokens(Enum):
+    """Tokens of a shortened thinking that a student is trained on."""
+
+    splice = "splice"
+    """The kept tokens of the whole thinking."""
+    retokenize = "retokenize"
+    """Those of the shortened text, as in both papers: what is left on either side of a gap may merge or part."""
+
+
 class ExportFormat(Enum):
     """File format of exported training data."""
 
@@ -87,6 +96,10 @@ class CompressionConfig:
     """Tokenizer that counts the tokens of a word, which weigh it at the threshold; only with
     `selection=llmlingua2_compat`."""
 
+    tokens: TrainedTokens = TrainedTokens.splice
+    """Tokens of a shortened thinking that a student is trained on. The ratio counts those of the whole thinking with
+    either. With `selection=llmlingua2_compat` they are always those of the shortened text."""
+
     def validate(self, key: str) -> None:
         """Refuse settings that the selection ignores, except for the parameters of another selection."""
         usual, used = CompressionConfig(selection=self.selection), _USED[self.selection] | _PARAMETERS
@@ -109,8 +122,8 @@ class CompressionConfig:
             )
 
 
-_PARAMETERS = {"selection", "iterative_size", "word_weights"}
-"""Settings that only one selection looks at, and that a multirun over selections may set for all."""
+_PARAMETERS = {"selection", "iterative_size", "word_weights", "tokens"}
+"""Settings that may be set with every selection, as in a multirun over selections, though some have only one use."""
 _RULES = {"granularity", "alignment", "protection", "keep_strings", "max_consecutive_deletions"}
 _USED = {
     Selection.exact: {"mixed_ratios", *_RULES},

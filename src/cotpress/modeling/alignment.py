@@ -115,6 +115,12 @@ def decoded_text(
     return kept_text(text, offsets, keep_mask)
 
 
+def retokenized(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[str, NDArray[np.int32]]:
+    """Return the tokens of a text, int32 `[n]`, after the text that they stand for, as `decoded_text` gives it."""
+    ids, offsets = tokenize_with_offsets(tokenizer, text)
+    return decoded_text(tokenizer, text, ids, offsets, np.ones(len(ids), dtype=np.bool_)), ids
+
+
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: NDArray[np.int32]) -> str:
     """Return the text of token ids, special tokens included, without the clean-up of spaces that some settings ask."""
     return str(tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False))

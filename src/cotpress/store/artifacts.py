@@ -22,7 +22,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,10 +212,13 @@ def move_folder(source: Path, target: Path) -> None:
         shutil.rmtree(source, ignore_errors=True)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Replace the content of `path` in one step: even after a power cut it has the old text or all of the new one."""
+def write_text_atomic(path: Path, text: str | Iterable[str]) -> None:
+    """Replace the content of `path` in one step: even after a power cut it has the old text or all of the new one.
+
+    Of a text in pieces one is in memory at a time.
+    """
     with replaced(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
+        handle.writelines([text] if isinstance(text, str) else text)
         handle.flush()
         os.fsync(handle.fileno())
 

@@ -214,7 +214,10 @@ class FinishedRows:
 
 
 def _rows_by_chunk(path: Path, record: type, traces: Path, chunks: Iterable[Chunk]) -> Iterator[list[Any]]:
-    return (rows for _, rows in _by_chunk(rows_of(path, record, traces), chunks))
+    rows = rows_of(path, record, traces)
+    yield from (of_chunk for _, of_chunk in _by_chunk(rows, chunks))
+    for _ in rows:  # to the end, where the order of all rows is known
+        pass
 
 
 def rows_of(path: Path, record: type[R], traces: Path) -> Iterator[R | None]:

@@ -362,7 +362,7 @@ class FindingStore(ArtifactStore):
     @contextmanager
     def making(self, stage: str, identity: Identity) -> Iterator[Making]:
         """See `ArtifactStore`."""
-        if stage == "evaluate" or self._undamaged(self._key(stage, identity)) is None:
+        if stage == "evaluate" or self._undamaged(self.key(stage, identity)) is None:
             raise NotMadeError(stage)
         with super().making(stage, identity) as making:
             yield making
@@ -370,14 +370,14 @@ class FindingStore(ArtifactStore):
     @contextmanager
     def unfinished(self, stage: str, identities: Sequence[Identity]) -> Iterator[dict[int, Path]]:
         """See `ArtifactStore`."""
-        if any(self._undamaged(self._key(stage, identity)) is None for identity in identities):
+        if any(self._undamaged(self.key(stage, identity)) is None for identity in identities):
             raise NotMadeError(stage)
         yield {}
 
     @contextmanager
     def sharing(self, stage: str, identity: Identity, part: str) -> Iterator[Path | None]:
         """See `ArtifactStore`."""
-        if self._undamaged(self._key(stage, identity)) is None:
+        if self._undamaged(self.key(stage, identity)) is None:
             raise NotMadeError(stage)
         yield None
 

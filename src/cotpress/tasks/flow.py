@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cotpress.compression.config import CompressionConfig, Protection, Selection
 from cotpress.compression.ranking import unescaped
-from cotpress.compression.stage import compress, token_table
+from cotpress.compression.stage import compress, compress_shard, token_table
 from cotpress.config import CompressConfig, FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig
 from cotpress.data.overlap import decontaminated, overlap
@@ -197,13 +197,23 @@ class Compression(Scoring[PipelineT]):
         return self._config.ratio >= 1 and not self._config.compression.mixed_ratios
 
     def shard(self, shard: Shard) -> bool:
-        """Score (with `llmlingua_compat` and `llmlingua2_compat`: decide) one shard of the traces.
-
-        Returns True if no shard is missing any more.
-        """
-        if not self._compat:
-            return self._scoring.shard(shard)
-        return self._keeps_all or self._deciding.shard(shard)
+        """Score (decide, if the selection is LLMLingua's) and compress one shard; True if none is missing."""
+        c = self._config
+        if self._compat and self._keeps_all:
+            return True  # nothing is decided
+        job = self._deciding if self._compat else self._scoring
+        job.shard(shard)
+        return compress_shard(
+            c.compression,
+            shard.of_machine(c.trainer.num_nodes),
+            ratio=c.ratio,
+            seed=c.seed,
+            traces=self.traces,
+            scores=job,
+            tokenizer=self.tokenizer,
+            tokenizer_key=tokenizer_fingerprint(self.tokenizer),
+            store=self.store,
+        )
 
     def compressed(self) -> Artifact:
         """The training traces at the run's ratio, or at mixed ratios."""
