@@ -17,8 +17,8 @@ FOLDERS = {"xlm-roberta": "tiny-xlm-roberta-large", "bert": "tiny-bert-base-mult
 """Folder by kind of encoder: the release takes its rules from parts of these names."""
 WORDS = [
     "Step", "so", "we", "have", "the", "total", "number", "of", "apples", "and", "then", "wait", "let", "me", "check",
-    "again", "first", "add", "both", "sides", "because", "each", "box", "holds", "twice", "as", "many", "which", "gives",
-    "result", "therefore", "answer", "is", "not", "negative", "hmm", "frac", "boxed", "sqrt",
+    "again", "first", "add", "both", "sides", "because", "each", "box", "holds", "twice", "as", "many", "which",
+    "gives", "result", "therefore", "answer", "is", "not", "negative", "hmm", "frac", "boxed", "sqrt",
 ]  # fmt: skip
 PIECES = [*("ing", "ed", "er", "un", "re", "s"), *"abcdefghijklmnopqrstuvwxyzS0123456789"]
 PIECES += [*".,:;!?()=+-*/\\{}$", "()", "12"]
