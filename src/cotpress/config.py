@@ -26,7 +26,7 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
-from cotpress.devices.config import TrainerConfig
+from cotpress.devices.config import Shard, TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.evaluation.config import SHORTENED_TO_RATIO, Baseline, EvaluationConfig
@@ -35,7 +35,8 @@ from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
 from cotpress.plugins import check_loaded, store_choices
 from cotpress.prompts import check_marker
-from cotpress.scoring.config import ScorerConfig, Shard
+from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.scorers.llmlingua2_compat import llmlingua2_settings
 from cotpress.scoring.scorers.llmlingua_compat import llmlingua_settings
 from cotpress.scoring.table import SCORERS
 from cotpress.settings import Count, Folder, InputPath, Natural, Ratio, check_settings, insert_home, interval
@@ -114,6 +115,8 @@ class PipelineConfig(ScoringPipelineConfig):
             check_marker(self.model.chat, [self.ratio, *self.compression.mixed_ratios])
         if self.compression.selection is Selection.llmlingua_compat:
             llmlingua_settings(self.scorer)
+        if self.compression.selection is Selection.llmlingua2_compat:
+            llmlingua2_settings(self.scorer)
 
 
 @dataclass(kw_only=True, slots=True)

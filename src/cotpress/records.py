@@ -23,7 +23,8 @@ TRACES_FILE = "traces.parquet"  # Trace, of the stages data and truth
 IMPORTANCE_FILE = "importance.parquet"  # SentenceImportance, of the stage truth
 PROBLEMS_FILE = "problems.parquet"  # Problem, of the stage benchmark
 VALUABLE_FILE = "valuable.parquet"  # ValuableTrace, of the stage distill
-SCORES_FILE = "scores.parquet"  # ScoredTrace, of the stage score
+SCORES_FILE = "scores.parquet"  # ScoredTrace, of the stages score and decide
+REWRITTEN_FILE = "rewritten.parquet"  # RewrittenTrace, of the stage decide
 COMPRESSED_FILE = "compressed.parquet"  # CompressedTrace, of the stage compress
 RANKING_FILE = "ranking.parquet"  # RankedTrace, of the stage compress
 TRAIN_LOG_FILE = "train_log.csv"  # loss by optimizer step, of the stages that train
@@ -138,8 +139,24 @@ class ScoredTrace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewrittenTrace(ScoredTrace):
+    """A trace that a foreign compressor has rewritten at one ratio: its text need not consist of the original's.
+
+    The scores are 1 for tokens that stay and 0 for others. Characters that belong to no token, such as white space in
+    some tokenizers, have none.
+    """
+
+    text: str  # the compressed thinking
+    ratio: float  # ratio that was asked for; at 1 the text is the thinking itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressedTrace:
-    """A trace whose thinking was cut to a ratio, counted in the student's tokens."""
+    """A trace whose thinking was cut to a ratio, counted in the student's tokens.
+
+    With `selection=llmlingua2_compat` the text is LLMLingua's, `token_ids` are those of this text, and the mask marks
+    the tokens of the original that are still in it.
+    """
 
     id: str
     question: str
@@ -147,7 +164,8 @@ class CompressedTrace:
     response: str
     answer: str
     split: str
-    token_ids: NDArray[np.int32]  # `[num_kept_tokens]`, the kept tokens as the student is trained on them
+    # The tokens that the student is trained on: `[num_kept_tokens]`, the kept ones, or those of the text anew
+    token_ids: NDArray[np.int32]
     keep_mask: NDArray[np.bool_]  # `[num_tokens]` over the student's tokens of the whole thinking
     num_tokens: int
     num_kept_tokens: int

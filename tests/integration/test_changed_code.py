@@ -55,9 +55,13 @@ SETTINGS = {
     "cts": ["scorer=cts"],
     "classifier": ["scorer=tokenskip", "distill=overlap", "compression.granularity=word"],
     "decisions": ["scorer=cts", "compression.selection=llmlingua_compat", "compression.iterative_size=100"],
+    "texts": [
+        "scorer=tokenskip", "compression=llmlingua2_compat", "compression.word_weights=student",
+        "compression.mixed_ratios=[0.5,1]", "compression.keep_strings=[so]",
+    ],
     "mixed": ["scorer=mix", "compression=mixed", "compression.protection=digits"],
     "full": ["scorer=reference_walk", "sft=full"],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)

@@ -144,7 +144,7 @@ def test_shards_compress_as_one_command_does(command: Command) -> None:
         ended = command("compress.py", *data, *more)
         assert ended.returncode == 0, ended.stderr
         outputs.append(ended.stdout)
-    assert outputs[1] == "shard 2/2 is scored; the command that scores the last shard compresses\n"
+    assert outputs[1] == "shard 2/2 is compressed; the command that compresses the last shard exports\n"
     for name in ("compressed.parquet", "manifest.json"):
         assert (command.folder / "whole" / name).read_bytes() == (command.folder / "shards" / name).read_bytes()
 

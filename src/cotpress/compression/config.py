@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Annotated
 
 from cotpress.errors import ConfigError, require
+from cotpress.modeling.word_weights import WordWeights
 from cotpress.records import Unit
 from cotpress.settings import Count, Ratio, Rule
 
@@ -16,6 +17,8 @@ class Selection(Enum):
     """Exactly the requested ratio, by score."""
     llmlingua_compat = "llmlingua_compat"
     """The decisions of LLMLingua 0.2.2 as the CTS release calls it: window by window, with a model, off the ratio."""
+    llmlingua2_compat = "llmlingua2_compat"
+    """The texts of LLMLingua-2 (0.2.2) as the TokenSkip release calls it: by words, chunk by chunk, off the ratio."""
 
 
 class Protection(Enum):
@@ -37,6 +40,15 @@ class Alignment(Enum):
     """The token itself."""
     next = "next"
     """The following token, and the last token always stays: the off-by-one of LLMLingua 0.2.2."""
+
+
+class TrainedTokens(Enum):
+    """Tokens of a shortened thinking that a student is trained on."""
+
+    splice = "splice"
+    """The kept tokens of the whole thinking."""
+    retokenize = "retokenize"
+    """Those of the shortened text, as in both papers: what is left on either side of a gap may merge or part."""
 
 
 class ExportFormat(Enum):
@@ -77,17 +89,54 @@ class CompressionConfig:
     the escapes `\n` and `\t` alone means line breaks and tabs, which the command line cannot express otherwise."""
     max_consecutive_deletions: Count | None = None
     """Longest run of deleted tokens, at least 1; null sets no limit."""
+    drop_consecutive: bool = False
+    """Drop a kept string that repeats the one before it with nothing kept between them; only with
+    `selection=llmlingua2_compat`."""
+    word_weights: WordWeights = WordWeights.tiktoken
+    """Tokenizer that counts the tokens of a word, which weigh it at the threshold; only with
+    `selection=llmlingua2_compat`."""
+
+    tokens: TrainedTokens = TrainedTokens.splice
+    """Tokens of a shortened thinking that a student is trained on. The ratio counts those of the whole thinking with
+    either. With `selection=llmlingua2_compat` they are always those of the shortened text."""
 
     def validate(self, key: str) -> None:
-        """Refuse settings that `selection=llmlingua_compat` ignores."""
-        if self.selection is not Selection.llmlingua_compat:
-            return
-        usual = CompressionConfig(selection=self.selection, iterative_size=self.iterative_size)
+        """Refuse settings that the selection ignores, except for the parameters of another selection."""
+        usual, used = CompressionConfig(selection=self.selection), _USED[self.selection] | _PARAMETERS
         for name in (f.name for f in fields(self)):
-            if getattr(self, name) != getattr(usual, name):
+            if name not in used and getattr(self, name) != getattr(usual, name):
                 raise ConfigError(
-                    f"{key}.{name} has no effect with {key}.selection=llmlingua_compat: the release of CTS cuts every "
-                    f"trace to one ratio and ignores its own protection options. Fix: compression=single, or leave "
-                    f"{key}.{name} out"
+                    f"{key}.{name} has no effect with {key}.selection={self.selection.value}: {_WHY[self.selection]}. "
+                    f"Fix: {_FIX[self.selection]}, or leave {key}.{name} out"
                 )
-        require(f"{key}.iterative_size", self.iterative_size, self.iterative_size >= 2, "a whole number of at least 2")
+        if self.selection is Selection.llmlingua_compat:
+            allowed = "a whole number of at least 2"
+            require(f"{key}.iterative_size", self.iterative_size, self.iterative_size >= 2, allowed)
+        if self.selection is Selection.llmlingua2_compat and self.protection not in (
+            Protection.none,
+            Protection.digits,
+        ):
+            raise ConfigError(
+                f"{key}.protection: got '{self.protection.value}', but LLMLingua-2 can protect digits alone. "
+                f"Fix: {key}.protection=digits, or compression=mixed"
+            )
+
+
+_PARAMETERS = {"selection", "iterative_size", "word_weights", "tokens"}
+"""Settings that may be set with every selection, as in a multirun over selections, though some have only one use."""
+_RULES = {"granularity", "alignment", "protection", "keep_strings", "max_consecutive_deletions"}
+_USED = {
+    Selection.exact: {"mixed_ratios", *_RULES},
+    Selection.llmlingua_compat: set[str](),
+    Selection.llmlingua2_compat: {"mixed_ratios", "protection", "keep_strings", "drop_consecutive"},
+}
+_WHY = {
+    Selection.exact: "kept strings are never dropped",
+    Selection.llmlingua_compat: "the release of CTS cuts every trace to one ratio and has no other options",
+    Selection.llmlingua2_compat: "LLMLingua-2 decides about its own words",
+}
+_FIX = {
+    Selection.exact: "compression=llmlingua2_compat",
+    Selection.llmlingua_compat: "compression=single",
+    Selection.llmlingua2_compat: "compression=single or mixed",
+}

@@ -6,11 +6,10 @@ A folder holds one export. It is complete if it has a manifest, which is removed
 that an interrupted export left is never taken for one.
 """
 
-import itertools
 import json
 import logging
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,8 @@ from cotpress.compression.config import ExportFormat
 from cotpress.errors import ConfigError, DataError
 from cotpress.prompts import ChatConfig, messages, render_chat
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
-from cotpress.store.artifacts import MANIFEST, file_sha256, plain, write_text_atomic
-from cotpress.store.tables import write_records
+from cotpress.store.artifacts import MANIFEST, file_sha256, plain, replaced, write_text_atomic
+from cotpress.store.tables import RecordWriter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,32 +38,49 @@ DATASET = "compressed"  # name of the data in `DATASET_INFO`, for LLaMA-Factory'
 _OWN_FIX = "Fix: output=DIR with a folder of its own, or leave output out, or remove that export"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Portion:
     """Rows that were cut to one ratio, and the thinking tokens before and after."""
 
     asked: float
-    num_rows: int
-    num_tokens: int
-    num_kept_tokens: int
-    actual: float
+    num_rows: int = 0
+    num_tokens: int = 0
+    num_kept_tokens: int = 0
+    actual: float = 0.0
 
 
-def portions(rows: Iterable[CompressedTrace]) -> list[Portion]:
-    """Return the rows by the ratio that was asked for, the lowest first; a single one without mixed ratios."""
+class Account:
+    """What is counted of the rows while they are exported.
 
-    def ratio(row: CompressedTrace) -> float:
-        return row.target_ratio
+    Attributes:
+        num_rows: Number of rows.
+        num_empty_responses: Number of rows that end after the thinking.
+        longest: The row with the most kept tokens.
+    """
 
-    found = []
-    for asked, group in itertools.groupby(sorted(rows, key=ratio), ratio):
-        members = list(group)
-        num_tokens, num_kept = (sum(getattr(r, n) for r in members) for n in ("num_tokens", "num_kept_tokens"))
-        actual = num_kept / num_tokens
-        found.append(
-            Portion(asked=asked, num_rows=len(members), num_tokens=num_tokens, num_kept_tokens=num_kept, actual=actual)
-        )
-    return found
+    def __init__(self) -> None:
+        self.num_rows = self.num_empty_responses = 0
+        self.longest: CompressedTrace | None = None
+        self._portions: dict[float, Portion] = {}
+
+    def counting(self, rows: Iterable[CompressedTrace]) -> Iterator[CompressedTrace]:
+        """Yield the rows and count them."""
+        for row in rows:
+            part = self._portions.setdefault(row.target_ratio, Portion(asked=row.target_ratio))
+            part.num_rows += 1
+            part.num_tokens += row.num_tokens
+            part.num_kept_tokens += row.num_kept_tokens
+            part.actual = part.num_kept_tokens / part.num_tokens
+            self.num_rows += 1
+            self.num_empty_responses += not row.response.strip()
+            if self.longest is None or row.num_kept_tokens > self.longest.num_kept_tokens:
+                self.longest = row
+            yield row
+
+    @property
+    def portions(self) -> list[Portion]:
+        """The rows by the ratio that was asked for, the lowest first; a single one without mixed ratios."""
+        return sorted(self._portions.values(), key=lambda part: part.asked)
 
 
 def check_folder(output: Path, format_: ExportFormat, settings: str) -> None:
@@ -98,8 +114,8 @@ def write_manifest(file: Path, settings: str, about: Mapping[str, Any]) -> None:
     write_text_atomic(file.parent / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:
-    """Write the rows into the folder `output`, atomically, and return the file.
+def export(rows: Iterable[CompressedTrace], format_: ExportFormat, output: Path, chat: ChatConfig) -> Path:
+    """Write the rows into the folder `output`, atomically and one after the other, and return the file.
 
     The conversation formats hold texts, in the order of the rows: the system text if there is one, the question with
     its ratio marker, and the assistant's turn `thinking_open thinking thinking_close response`. Trainers tokenize these
@@ -112,11 +128,12 @@ def export(rows: Sequence[CompressedTrace], format_: ExportFormat, output: Path,
     path, conversations = output / FILES[format_], (_conversation(row, chat) for row in rows)
     match format_:
         case ExportFormat.parquet:
-            write_records(path, rows, CompressedTrace)
+            with replaced(path) as temporary, RecordWriter(temporary, CompressedTrace) as writer:
+                writer.write(rows)
         case ExportFormat.trl:
-            write_text_atomic(path, _lines({"prompt": turns[:-1], "completion": turns[-1:]} for turns in conversations))
+            _write_lines(path, ({"prompt": turns[:-1], "completion": turns[-1:]} for turns in conversations))
         case ExportFormat.openai | ExportFormat.llamafactory:
-            write_text_atomic(path, _lines({"messages": turns} for turns in conversations))
+            _write_lines(path, ({"messages": turns} for turns in conversations))
             if format_ is ExportFormat.llamafactory:
                 _describe_for_llamafactory(output / DATASET_INFO, path.name)
     return path
@@ -163,5 +180,5 @@ def _conversation(row: CompressedTrace, chat: ChatConfig) -> list[dict[str, str]
     return [*messages(chat, row.question, row.marker_ratio), {"role": "assistant", "content": text}]
 
 
-def _lines(rows: Iterable[Mapping[str, object]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    write_text_atomic(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -5,6 +5,7 @@ scorer's tokens --> alignment --> student's tokens --> granularity, protection, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 from cotpress.compression.config import Alignment, CompressionConfig, Protection
 from cotpress.compression.protection import protected_tokens
 from cotpress.errors import ArtifactError
-from cotpress.modeling.alignment import pool, project_scores
+from cotpress.modeling.alignment import pool, project_scores, tokenize_with_offsets
 from cotpress.modeling.segments import unit_ids
 from cotpress.modeling.selection import Ranking, rank_many
-from cotpress.records import ScoredTrace, Trace, Unit
+from cotpress.records import RewrittenTrace, ScoredTrace, Trace, Unit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +39,23 @@ class Rules:
             granularity=config.granularity,
             alignment=config.alignment,
             protection=config.protection,
-            keep_strings=tuple(sorted({_unescaped(text) for text in config.keep_strings})),
+            keep_strings=tuple(sorted({unescaped(text) for text in config.keep_strings})),
             max_consecutive_deletions=config.max_consecutive_deletions,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedTrace:
-    """A trace in the student's tokens: ids int32 `[n]`, offsets int32 `[n, 2]`, scores float32 `[n]`; `n > 0`."""
+    """A trace in the student's tokens: ids int32 `[n]`, offsets int32 `[n, 2]`, scores float32 `[n]`; `n > 0`.
+
+    `rewritten` is the compressed trace of a selection that gives texts, not tokens.
+    """
 
     trace: Trace
     ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
     scores: NDArray[np.float32]
+    rewritten: RewrittenTrace | None = None
 
 
 def rank_traces(rules: Rules, traces: Sequence[TokenizedTrace]) -> Ranking:
@@ -59,6 +67,19 @@ def rank_traces(rules: Rules, traces: Sequence[TokenizedTrace]) -> Ranking:
         np.concatenate([_protected(rules, t) for t in traces]),
         rules.max_consecutive_deletions,
     )
+
+
+def student_tokens(
+    tokenizer: "PreTrainedTokenizerBase", tokenizer_key: str, trace: Trace, scored: ScoredTrace | None, *, anew: bool
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the student's tokens of a thinking as `tokenize_with_offsets`.
+
+    Scores made with its tokenizer hold them, and tokenizing is most of the work of a compression; `anew` does it all
+    the same, so that `student_scores` can compare them.
+    """
+    if anew or scored is None or scored.tokenizer != tokenizer_key:
+        return tokenize_with_offsets(tokenizer, trace.thinking)
+    return scored.token_ids, scored.offsets
 
 
 def student_scores(
@@ -87,7 +108,8 @@ def student_scores(
         scores = np.append(scores[1:], scores[-1:])
     if scored.tokenizer != tokenizer_key:
         return project_scores(scored.offsets, scores, offsets, len(trace.thinking))
-    if not np.array_equal(scored.token_ids, ids):
+    covered = scored.offsets[0, 0] == 0 and scored.offsets[:, 1].max() == len(trace.thinking)
+    if not (covered and np.array_equal(scored.token_ids, ids)):
         raise ArtifactError(
             f"scores of trace '{trace.id}' name the student's tokenizer but hold other tokens "
             f"({len(scored.token_ids)}, expected {len(ids)}). Fix: remove that score artifact, it is computed again"
@@ -112,7 +134,7 @@ def _protected(rules: Rules, tokens: TokenizedTrace) -> NDArray[np.bool_]:
     return held
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     r"""Replace a text of the escapes `\n` and `\t` alone by line breaks and tabs; `\neq` and the like stay."""
     plain = text.replace(r"\n", "\n").replace(r"\t", "\t")
     return text if plain.strip("\n\t") else plain

@@ -1,40 +1,55 @@
 """Compression of scored traces, and a table of their tokens; loads the student's tokenizer and no model."""
 
-import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cotpress.compression.config import Alignment, CompressionConfig, Selection
-from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
+from cotpress.compression.config import Alignment, CompressionConfig, Selection, TrainedTokens
+from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores, student_tokens
+from cotpress.devices.config import Shard
 from cotpress.errors import ConfigError, DataError
-from cotpress.modeling.alignment import decoded_text, pool, tokenize_with_offsets
+from cotpress.modeling.alignment import decoded_text, pool, retokenized, tokenize_with_offsets
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import character_groups
-from cotpress.modeling.selection import RankedTrace, num_to_keep
+from cotpress.modeling.selection import RankedTrace, draw_ratio, num_to_keep
 from cotpress.progress import Progress
 from cotpress.records import (
     COMPRESSED_FILE,
     RANKING_FILE,
+    REWRITTEN_FILE,
     SCORES_FILE,
     TRACES_FILE,
     CompressedTrace,
+    RewrittenTrace,
     ScoredTrace,
     Trace,
 )
-from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
-from cotpress.store.source import identified
-from cotpress.store.tables import read_records, training_traces, write_records
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
+from cotpress.store.parts import (
+    TRAIN,
+    Chunk,
+    FinishedRows,
+    Parts,
+    RowSource,
+    Tally,
+    plan_chunks,
+    read_chunks,
+    rows_of,
+)
+from cotpress.store.source import Identity, identified
+from cotpress.store.tables import iter_records, write_records
 from cotpress.tracking import Table
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -42,8 +57,8 @@ log = logging.getLogger(__name__)
 STAGE = "compress"
 BY_MARKER = "actual_ratio_by_marker"  # fact of mixed ratios: the reached ratio by the drawn one, as Python writes it
 NO_SCORE = "no score"  # reason for a trace that the score stage neither scored nor refused
+NO_TOKENS = "no tokens"  # reason for a trace whose thinking has no token of the student
 USUAL_SHARE = 0.95  # share of the training traces below which the log contains a warning
-TRACES_AT_ONCE = 512  # traces per batch; limits memory without changing results
 TRACES_RANKED = 1000  # number of first traces whose order of deletion is stored for reports
 DECIDED_TO_KEEP = 0.5
 """The tokens of a character, mostly one, stay if at least this share of them was decided to stay. Shares other than 0
@@ -69,40 +84,93 @@ def compress(
     The ratio is counted in the student's tokens; mixed ratios, of which each trace draws one by `seed`, take its place.
     No scores keep everything (the system Original); so does a single ratio of 1, which is therefore the same artifact
     for every scorer. With `selection=llmlingua_compat` the scores are decisions, 1 or 0, made for this ratio, and
-    exactly their tokens are kept. Validation rows of the data are left out.
+    exactly their tokens are kept. With `llmlingua2_compat` they hold texts, made for the ratio that each trace draws.
+    Validation rows of the data are left out.
+
+    The rows are computed chunk by chunk (`store/parts.py`): memory does not grow with the number of traces, and an
+    interrupted call goes on from its finished chunks.
 
     Raises:
         ConfigError: A ratio below 1 without scores, or settings that do not go together.
         DataError: No trace is left.
-        ArtifactError: The scores belong to other texts or tokens than they say.
+        ArtifactError: The scores belong to other texts or tokens than they say, or have another order.
     """
+    source = None
+    if scores is not None:
+        file, record = _file_of(scores)
+        source = FinishedRows(scores, file, record, traces.file(TRACES_FILE))
+    work = _work(config, ratio, seed, traces, source, tokenizer, tokenizer_key, store)
+
+    def produce(folder: Path) -> Summary:
+        parts, chunks = work.fill(folder)
+        refused = {} if work.scores is None or scores is None else scores.manifest["dropped"]
+        return work.join(parts, chunks, folder, refused)
+
+    artifact = store.build(STAGE, work.identity, produce)
+    num_rows, dropped = artifact.manifest["num_rows"], artifact.manifest["dropped"]
+    num_traces = num_rows + sum(dropped.values())
+    if num_rows < USUAL_SHARE * num_traces:  # students are compared as if trained on the same traces
+        log.warning(
+            "compress: only %d of %d training traces are left (%s); a student of all of them learns from other data",
+            num_rows, num_traces, _listed(dropped),
+        )  # fmt: skip
+    return artifact
+
+
+def compress_shard(
+    config: CompressionConfig,
+    shard: Shard,
+    *,
+    ratio: float,
+    seed: int,
+    traces: Artifact,
+    scores: RowSource,
+    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer_key: str,
+    store: ArtifactStore,
+) -> bool:
+    """Compute the parts of one shard of `compress`, beside jobs that compute others; True if none is missing any more.
+
+    The scores of its chunks are there, those of other shards need not be. Arguments and errors as `compress`.
+    """
+    work = _work(config, ratio, seed, traces, scores, tokenizer, tokenizer_key, store)
+    with store.sharing(STAGE, work.identity, f"{shard.number}-of-{shard.total}") as workdir:
+        if workdir is None:
+            return True
+        parts, chunks = work.fill(workdir, shard)
+        left = sum(not parts.path(chunk).exists() for chunk in chunks)
+    missing = f"{left} of {len(chunks)} chunks are still missing" if left else "it was the last"
+    log.info("compress: shard %s is done; %s", shard, missing)
+    return left == 0
+
+
+def _work(
+    config: CompressionConfig,
+    ratio: float,
+    seed: int,
+    traces: Artifact,
+    scores: RowSource | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer_key: str,
+    store: ArtifactStore,
+) -> "_Work":
     if scores is None and ratio < 1 and not config.mixed_ratios:
         raise ConfigError(
             f"ratio: got {ratio:g} but no scores; without a scorer only 1.0 (keep everything) is possible"
         )
+    tokens = config.tokens
     if scores is None or (ratio >= 1 and not config.mixed_ratios):
+        tokens = TrainedTokens.splice  # nothing is cut
         scores, plan = None, _Plan(ratios=(1.0,), mixed=False, rules=Rules(), seed=0)
     elif config.mixed_ratios:
-        plan = _Plan(ratios=tuple(sorted(config.mixed_ratios)), mixed=True, rules=Rules.of(config), seed=seed)
+        ratios = tuple(sorted(config.mixed_ratios))
+        plan = _Plan(ratios=ratios, mixed=True, rules=Rules.of(config), seed=seed, selection=config.selection)
     else:
         plan = _Plan(ratios=(ratio,), mixed=False, rules=Rules.of(config), seed=0, selection=config.selection)
-    identity = {
-        "traces": traces.key,
-        "scores": None if scores is None else scores.key,
-        "tokenizer": tokenizer_key,
-        "plan": plan,
-    }
-    source = _Source(traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key)
-    artifact = store.build(STAGE, identified(identity, compress), lambda folder: _produce(source, plan, folder))
-    num_rows, dropped = artifact.manifest["num_rows"], artifact.manifest["dropped"]
-    num_traces = num_rows + sum(dropped.values())
-    if num_rows < USUAL_SHARE * num_traces:  # students are compared as if trained on the same traces
-        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
-        log.warning(
-            "compress: only %d of %d training traces are left (%s); a student of all of them learns from other data",
-            num_rows, num_traces, reasons,
-        )  # fmt: skip
-    return artifact
+    return _Work(
+        plan=plan, tokens=tokens, traces=traces, scores=scores, tokenizer=tokenizer, tokenizer_key=tokenizer_key,
+        store=store,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,89 +184,218 @@ class _Plan:
     selection: Selection = Selection.exact
 
     def draw(self, trace_id: str) -> float:
-        """Draw the ratio of one trace, uniformly over `ratios` and independently of other traces."""
-        digest = hashlib.sha256(f"{self.seed}:{trace_id}".encode()).digest()
-        return self.ratios[int.from_bytes(digest[:8]) % len(self.ratios)]
+        """Draw the ratio of one trace."""
+        return draw_ratio(self.ratios, self.seed, trace_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
+class _Work:
+    """Rows of one artifact, and all that determines them."""
+
+    plan: _Plan
+    tokens: TrainedTokens
     traces: Artifact
-    scores: Artifact | None
+    scores: RowSource | None
     tokenizer: "PreTrainedTokenizerBase"
     tokenizer_key: str
+    store: ArtifactStore
 
+    @property
+    def identity(self) -> Identity:
+        """Everything that determines the rows."""
+        settings = {
+            "traces": self.traces.key,
+            "scores": None if self.scores is None else self.scores.key,
+            "tokenizer": self.tokenizer_key,
+            "plan": self.plan,
+        }
+        other = {} if self.tokens is TrainedTokens.splice else {"tokens": self.tokens}
+        return identified(settings | other, compress)
 
-def _produce(source: _Source, plan: _Plan, folder: Path) -> Summary:
-    train = training_traces(source.traces.file(TRACES_FILE))
-    dropped: Counter[str] = Counter()
-    rows: list[CompressedTrace] = []
-    ranked: list[RankedTrace] = []
-    with Progress("compress", len(train), "traces") as progress:
-        tokens = _tokens(source, plan.rules, train, dropped, progress)
-        while chunk := list(itertools.islice(tokens, TRACES_AT_ONCE)):
-            if plan.selection is Selection.llmlingua_compat:
-                for t in chunk:
-                    shares = pool(t.scores, character_groups(t.offsets))
-                    rows.append(_row(source.tokenizer, t, plan.ratios[0], shares >= DECIDED_TO_KEEP))
-            else:
-                cut, orders = _cut(source.tokenizer, plan, chunk)
-                rows += cut
-                ranked += orders[: TRACES_RANKED - len(ranked)]
-    dropped = _with_reasons(dropped, source.scores)
-    if not rows:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "the data has no training rows"
-        raise DataError(f"compress: no trace is left of {len(train)} ({reasons}). Fix: check data and scorer settings")
-    write_records(folder / COMPRESSED_FILE, rows, CompressedTrace)
-    if ranked and source.scores is not None:
-        write_records(folder / RANKING_FILE, ranked, RankedTrace)
-    return Summary(num_rows=len(rows), dropped=dropped, facts=_facts(rows))
+    def fill(self, workdir: Path, shard: Shard = Shard(1, 1)) -> tuple[Parts, list[Chunk]]:  # noqa: B008
+        """Write the missing parts of one shard; returns the parts and all chunks."""
+        traces = self.traces.file(TRACES_FILE)
+        parts, chunks = Parts(traces, workdir / SCRATCH, CompressedTrace), plan_chunks(traces)
+        own = chunks[shard.number - 1 :: shard.total]
+        missing = parts.missing(own)
+        if missing:
+            parts.folder.mkdir(parents=True, exist_ok=True)
+            total, todo = (sum(chunk.num_characters for chunk in some) for some in (own, missing))
+            label = f"shard {shard} compress" if shard.total > 1 else "compress"
+            with Progress(label, total, "characters", done=total - todo) as progress:
+                for chunk, dropped, tokens in self._tokenized(missing, f"{shard.number}-of-{shard.total}"):
+                    cut = _cut(self.tokenizer, self.plan, tokens) if tokens else []
+                    rows = [self._with_tokens(row) for row in cut]
+                    num_tokens = sum(row.num_tokens for row in rows)
+                    parts.write(chunk, rows, Tally(chunk.num_traces, num_tokens, dropped=dropped))
+                    progress.advance(chunk.num_characters)
+        return parts, chunks
 
+    def join(self, parts: Parts, chunks: Sequence[Chunk], folder: Path, refused: Mapping[str, int]) -> Summary:
+        """Merge all parts into the files of the artifact; `refused` are traces without a score, by reason."""
+        sums = _Sums()
+        tally = parts.merge(chunks, folder / COMPRESSED_FILE, sums.add)
+        # The score stage knows the reasons.
+        dropped = tally.dropped - Counter({NO_SCORE: sum(refused.values())}) + Counter(refused)
+        num_rows = tally.num_traces - tally.dropped.total()
+        if not num_rows:
+            reasons = _listed(dropped) or "the data has no training rows"
+            raise DataError(
+                f"compress: no trace is left of {tally.num_traces} ({reasons}). Fix: check data and scorer settings"
+            )
+        if self.scores is not None and (orders := self._ranked(chunks)):
+            write_records(folder / RANKING_FILE, orders, RankedTrace)
+        facts = sums.facts()
+        if self.tokens is not TrainedTokens.splice:
+            facts["num_training_tokens"] = sums.num_training_tokens
+        return Summary(num_rows=num_rows, dropped=dropped, facts=facts)
 
-def _tokens(
-    source: _Source, rules: Rules, traces: Iterable[Trace], dropped: Counter[str], progress: Progress
-) -> Iterator[TokenizedTrace]:
-    scored: dict[str, ScoredTrace] | None = None
-    if source.scores is not None:
-        scored = {row.id: row for row in read_records(source.scores.file(SCORES_FILE), ScoredTrace)}
-    for trace in traces:
-        progress.advance(1)
-        ids, offsets = tokenize_with_offsets(source.tokenizer, trace.thinking)
-        if scored is not None and (trace.id not in scored or len(scored[trace.id].scores) == 0):
-            dropped[NO_SCORE] += 1
-        elif len(ids) == 0:
-            dropped["no tokens"] += 1
-        elif scored is None:
-            yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=np.zeros(len(ids), dtype=np.float32))
+    def _ranked(self, chunks: Sequence[Chunk]) -> list[RankedTrace]:
+        """Order of deletion of the first traces; none if the selection has no order."""
+        orders: list[RankedTrace] = []
+        if self.plan.selection is Selection.exact:
+            for _, _, tokens in self._tokenized(chunks, "ranking"):
+                orders += _orders(self.plan, tokens[: TRACES_RANKED - len(orders)])
+                if len(orders) == TRACES_RANKED:
+                    break
+        return orders
+
+    def _tokenized(
+        self, chunks: Sequence[Chunk], reader: str
+    ) -> Iterator[tuple[Chunk, Counter[str], list[TokenizedTrace]]]:
+        """Yield each chunk with the number of dropped traces by reason and the other traces."""
+        traces, name = self.traces.file(TRACES_FILE), f"{self.store.key(STAGE, self.identity)}-{reader}"
+        source = nullcontext(_no_rows) if self.scores is None else self.scores.rows(name.replace("/", "-"))
+        with source as read:
+            for (chunk, members), rows in zip(read_chunks(traces, chunks), read(chunks), strict=True):
+                dropped: Counter[str] = Counter()
+                tokens = []
+                for i, (trace, row) in enumerate(zip(members, rows, strict=True)):
+                    result = self._tokens_of(trace, row, is_first=i == 0)
+                    if isinstance(result, str):
+                        dropped[result] += 1
+                    else:
+                        tokens.append(result)
+                yield chunk, dropped, tokens
+
+    def _tokens_of(self, trace: Trace, row: ScoredTrace | None, *, is_first: bool) -> TokenizedTrace | str:
+        """Return a trace in the student's tokens with its scores, or the reason to drop it."""
+        if self.scores is not None and (row is None or len(row.scores) == 0):
+            return NO_SCORE
+        ids, offsets = student_tokens(self.tokenizer, self.tokenizer_key, trace, row, anew=is_first)
+        if len(ids) == 0:
+            return NO_TOKENS
+        if row is None:
+            scores = np.zeros(len(ids), dtype=np.float32)
         else:
-            row = scored[trace.id]
-            scores = student_scores(rules.alignment, row, trace, ids, offsets, source.tokenizer_key)
-            yield TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=scores)
+            scores = student_scores(self.plan.rules.alignment, row, trace, ids, offsets, self.tokenizer_key)
+        rewritten = row if isinstance(row, RewrittenTrace) else None
+        return TokenizedTrace(trace=trace, ids=ids, offsets=offsets, scores=scores, rewritten=rewritten)
+
+    def _with_tokens(self, row: CompressedTrace) -> CompressedTrace:
+        """Return a row with the tokens that a student is trained on, and the text that they stand for."""
+        if self.tokens is TrainedTokens.splice:
+            return row
+        text, ids = retokenized(self.tokenizer, row.compressed_thinking)
+        return replace(row, compressed_thinking=text, token_ids=ids)
 
 
-def _with_reasons(dropped: Counter[str], scores: Artifact | None) -> Counter[str]:
-    """Return the counts with the reasons of the score stage for the traces without a score."""
-    refused = Counter[str]() if scores is None else Counter[str](scores.manifest["dropped"])
-    return dropped - Counter({NO_SCORE: refused.total()}) + refused
+def _file_of(scores: Artifact) -> tuple[str, type[ScoredTrace]]:
+    """Return the name and record of the rows of an artifact of the stage score or decide."""
+    is_text = REWRITTEN_FILE in scores.manifest["files"]
+    return (REWRITTEN_FILE, RewrittenTrace) if is_text else (SCORES_FILE, ScoredTrace)
 
 
-def _cut(
+def _rows(scores: Artifact, traces: Path) -> Iterator[ScoredTrace | None]:
+    file, record = _file_of(scores)
+    return rows_of(scores.file(file), record, traces)
+
+
+def _no_rows(chunks: Iterable[Chunk]) -> Iterator[list[Any]]:
+    return ([None] * chunk.num_traces for chunk in chunks)
+
+
+def _listed(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Sums over rows: tokens by the ratio that the marker states (None without one), and numbers of some rows."""
+
+    num_tokens: Counter[float | None] = field(default_factory=Counter)
+    num_kept_tokens: Counter[float | None] = field(default_factory=Counter)
+    num_training_tokens: int = 0
+    num_exceeded: int = 0
+    num_empty_responses: int = 0
+
+    def add(self, table: "pa.Table") -> None:
+        """Add the rows of a table of `CompressedTrace`."""
+        names = ("marker_ratio", "num_tokens", "num_kept_tokens", "token_ids", "protection_exceeded", "response")
+        for marker, num_tokens, num_kept, ids, exceeded, response in zip(*map(table.column, names), strict=True):
+            self.num_tokens[marker.as_py()] += num_tokens.as_py()
+            self.num_kept_tokens[marker.as_py()] += num_kept.as_py()
+            self.num_training_tokens += len(ids.values)
+            self.num_exceeded += exceeded.as_py()
+            self.num_empty_responses += not response.as_py().strip()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts of the artifact."""
+        drawn = sorted(marker for marker in self.num_tokens if marker is not None)
+        by_marker = {str(m): self.num_kept_tokens[m] / self.num_tokens[m] for m in drawn}
+        return {
+            "num_tokens": self.num_tokens.total(),
+            "num_kept_tokens": self.num_kept_tokens.total(),
+            "actual_ratio": self.num_kept_tokens.total() / self.num_tokens.total(),
+            "num_exceeded": self.num_exceeded,
+            "num_empty_responses": self.num_empty_responses,
+            **({BY_MARKER: by_marker} if by_marker else {}),
+        }
+
+
+def _cut(tokenizer: "PreTrainedTokenizerBase", plan: _Plan, chunk: Sequence[TokenizedTrace]) -> list[CompressedTrace]:
+    """Cut traces to their ratios; one row per trace."""
+    match plan.selection:
+        case Selection.llmlingua_compat:
+            shares = [pool(t.scores, character_groups(t.offsets)) for t in chunk]
+            return [
+                _row(tokenizer, t, plan.ratios[0], share >= DECIDED_TO_KEEP)
+                for t, share in zip(chunk, shares, strict=True)
+            ]
+        case Selection.llmlingua2_compat:
+            rows = [_rewritten_row(tokenizer, t) for t in chunk]
+            return [replace(row, marker_ratio=row.target_ratio if plan.mixed else None) for row in rows]
+        case Selection.exact:
+            return _cut_exactly(tokenizer, plan, chunk)
+
+
+def _cut_exactly(
     tokenizer: "PreTrainedTokenizerBase", plan: _Plan, chunk: Sequence[TokenizedTrace]
-) -> tuple[list[CompressedTrace], list[RankedTrace]]:
-    """Cut traces to their ratios; returns them and the order of deletion of each."""
+) -> list[CompressedTrace]:
     ranking = rank_traces(plan.rules, chunk)
     ratios = np.array([plan.draw(t.trace.id) for t in chunk], dtype=np.float64)
     bounds = np.cumsum(ranking.lengths)[:-1]
-    masks, places = np.split(ranking.cut(ratios), bounds), np.split(ranking.places.astype(np.int32), bounds)
-    num_held = [int(held.sum()) for held in np.split(ranking.held, bounds)]
-    rows, orders = [], []
-    for i, (t, ratio) in enumerate(zip(chunk, ratios.tolist(), strict=True)):
-        exceeded = num_held[i] > num_to_keep(len(t.ids), ratio)
-        row = _row(tokenizer, t, ratio, masks[i])
+    rows = []
+    for t, ratio, keep, held in zip(
+        chunk, ratios.tolist(), np.split(ranking.cut(ratios), bounds), np.split(ranking.held, bounds), strict=True
+    ):
+        exceeded = int(held.sum()) > num_to_keep(len(t.ids), ratio)
+        row = _row(tokenizer, t, ratio, keep)
         rows.append(replace(row, marker_ratio=ratio if plan.mixed else None, protection_exceeded=exceeded))
-        order = RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=places[i], num_held=num_held[i])
-        orders.append(order)
-    return rows, orders
+    return rows
+
+
+def _orders(plan: _Plan, chunk: Sequence[TokenizedTrace]) -> list[RankedTrace]:
+    """Order of deletion of each trace; none if the selection has no order."""
+    if plan.selection is not Selection.exact or not chunk:
+        return []
+    ranking = rank_traces(plan.rules, chunk)
+    bounds = np.cumsum(ranking.lengths)[:-1]
+    parts = zip(chunk, np.split(ranking.places.astype(np.int32), bounds), np.split(ranking.held, bounds), strict=True)
+    return [
+        RankedTrace(id=t.trace.id, offsets=t.offsets, scores=t.scores, places=places, num_held=int(held.sum()))
+        for t, places, held in parts
+    ]
 
 
 def _row(
@@ -221,22 +418,41 @@ def _row(
     )
 
 
-def _facts(rows: Sequence[CompressedTrace]) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "num_tokens": sum(r.num_tokens for r in rows),
-        "num_kept_tokens": sum(r.num_kept_tokens for r in rows),
-        "actual_ratio": _kept_fraction(rows),
-        "num_exceeded": sum(r.protection_exceeded for r in rows),
-        "num_empty_responses": sum(not r.response.strip() for r in rows),
-    }
-    drawn = sorted({r.marker_ratio for r in rows if r.marker_ratio is not None})
-    if drawn:
-        facts[BY_MARKER] = {str(m): _kept_fraction([r for r in rows if r.marker_ratio == m]) for m in drawn}
-    return facts
+def _rewritten_row(tokenizer: "PreTrainedTokenizerBase", tokens: TokenizedTrace) -> CompressedTrace:
+    """Return the row of a text that was rewritten; the student learns from the tokens of that text."""
+    rewritten = tokens.rewritten
+    assert rewritten is not None
+    if rewritten.ratio >= 1:
+        return _row(tokenizer, tokens, rewritten.ratio, np.ones(len(tokens.ids), dtype=np.bool_))
+    text, ids = retokenized(tokenizer, rewritten.text)
+    row = _row(tokenizer, tokens, rewritten.ratio, _surviving(tokens, rewritten))
+    return replace(
+        row,
+        compressed_thinking=text,
+        token_ids=ids,
+        num_kept_tokens=len(ids),
+        actual_ratio=len(ids) / row.num_tokens,
+    )
 
 
-def _kept_fraction(rows: Sequence[CompressedTrace]) -> float:
-    return sum(r.num_kept_tokens for r in rows) / sum(r.num_tokens for r in rows)
+def _surviving(tokens: TokenizedTrace, rewritten: RewrittenTrace) -> NDArray[np.bool_]:
+    """Mark the student's tokens that are still in a rewritten text, bool `[n]`.
+
+    A token is marked if at least `DECIDED_TO_KEEP` of its characters were decided to stay. White space that nothing was
+    decided about does not count; a token of nothing else goes with the next one, or is lost if it holds a line break.
+    """
+    text = tokens.trace.thinking
+    counted, stays = np.array([not c.isspace() for c in text]), np.zeros(len(text), dtype=np.bool_)
+    for (start, end), score in zip(rewritten.offsets.tolist(), rewritten.scores.tolist(), strict=True):
+        counted[start:end] = True
+        stays[start:end] = score >= DECIDED_TO_KEEP
+    keep, following = np.zeros(len(tokens.ids), dtype=np.bool_), False
+    for i, (start, end) in reversed([*enumerate(tokens.offsets.tolist())]):
+        num_counted = counted[start:end].sum()
+        if num_counted:
+            following = bool(stays[start:end].sum() >= DECIDED_TO_KEEP * num_counted)
+        keep[i] = following and (num_counted > 0 or "\n" not in text[start:end])
+    return keep
 
 
 def reached_ratio(compressed: Artifact, marker_ratio: float | None) -> float | None:
@@ -257,17 +473,17 @@ def token_table(
     compressed: Artifact, traces: Artifact, scores: Artifact | None, tokenizer: "PreTrainedTokenizerBase", limit: int
 ) -> Table:
     """Return one row per thinking token of the first traces, `limit` rows at most, for a tracker."""
-    texts = {t.id: t for t in read_records(traces.file(TRACES_FILE), Trace)}
-    scored = {} if scores is None else {s.id: s for s in read_records(scores.file(SCORES_FILE), ScoredTrace)}
-    key = tokenizer_fingerprint(tokenizer)
+    path, key = traces.file(TRACES_FILE), tokenizer_fingerprint(tokenizer)
+    scored = itertools.repeat(None) if scores is None else _rows(scores, path)
+    members = zip((t for t in iter_records(path, Trace) if t.split == TRAIN), scored, strict=False)
     rows: list[tuple[str, int, str, float | None, bool, float]] = []
-    for row in read_records(compressed.file(COMPRESSED_FILE), CompressedTrace):
+    for row in iter_records(compressed.file(COMPRESSED_FILE), CompressedTrace):
         if len(rows) >= limit:
             break
-        trace = texts[row.id]
+        trace, of_scorer = next(member for member in members if member[0].id == row.id)
         ids, offsets = tokenize_with_offsets(tokenizer, trace.thinking)
-        if row.id in scored:
-            values = student_scores(Alignment.own, scored[row.id], trace, ids, offsets, key).tolist()
+        if of_scorer is not None:
+            values = student_scores(Alignment.own, of_scorer, trace, ids, offsets, key).tolist()
         else:
             values = [None] * len(ids)
         for place, ((start, end), value, kept) in enumerate(zip(offsets.tolist(), values, row.keep_mask, strict=True)):

@@ -7,7 +7,7 @@ row by reason), `read_as_empty` (cells without text, by column) and `empty` (tex
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cotpress.data.registry import Source
@@ -21,13 +21,13 @@ TOLERATED_SHARE = 0.05
 """Share of lost or empty rows above which the line is a warning."""
 
 
-def facts_of(source: Source[Any], traces: Sequence[Trace] = ()) -> dict[str, Any]:
-    """Facts about the losses of a source whose records are exhausted; `traces` are checked for empty fields."""
-    counts = {"first_dropped": source.first, "read_as_empty": dict(source.emptied), "empty": empty_fields(traces)}
+def facts_of(source: Source[Any], empty: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Facts about the losses of a source whose records are exhausted; `empty` are the `empty_fields` of its traces."""
+    counts = {"first_dropped": source.first, "read_as_empty": dict(source.emptied), "empty": dict(empty or {})}
     return {name: count for name, count in counts.items() if count}
 
 
-def empty_fields(traces: Sequence[Trace]) -> dict[str, int]:
+def empty_fields(traces: Iterable[Trace]) -> dict[str, int]:
     """Number of traces without a response, and without an answer; a field that no trace lacks is left out."""
     names = ("response", "answer")
     return dict(Counter(name for trace in traces for name in names if not getattr(trace, name).strip()))

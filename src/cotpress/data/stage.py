@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from cotpress.data.config import (
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
 )
-from cotpress.data.losses import facts_of, tell
+from cotpress.data.losses import empty_fields, facts_of, tell
 from cotpress.data.registry import SOURCES, Source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
@@ -35,7 +35,7 @@ from cotpress.modeling.config import ModelConfig
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.store.source import Root, identified
-from cotpress.store.tables import read_records, write_records
+from cotpress.store.tables import RecordWriter, iter_records, read_records, write_records
 
 R = TypeVar("R")
 
@@ -64,17 +64,27 @@ def traces(
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
 
     def produce(folder: Path) -> Summary:
-        rows = split(list(itertools.islice(source.open(), config.limit)), validation_fraction)
-        num_train = sum(row.split == "train" for row in rows)
-        if not num_train:
+        splits, empty = Counter[str](), Counter[str]()
+
+        def counted(rows: Iterable[Trace]) -> Iterator[Trace]:
+            for row in rows:
+                splits[row.split] += 1
+                empty.update({} if is_text(config) else empty_fields([row]))
+                yield row
+
+        read = folder / "read.parquet"
+        with RecordWriter(read, Trace) as writer:
+            writer.write(itertools.islice(source.open(), config.limit))
+        with RecordWriter(folder / TRACES_FILE, Trace) as writer:
+            writer.write(counted(split(lambda: iter_records(read, Trace), validation_fraction)))
+        read.unlink()
+        if not splits["train"]:
             raise DataError(
-                f"{group}.validation_fraction: got {config.validation_fraction}, which leaves none of {len(rows)} "
+                f"{group}.validation_fraction: got {config.validation_fraction}, which leaves none of {splits.total()} "
                 "traces for training. Fix: give more traces or a smaller fraction."
             )
-        write_records(folder / TRACES_FILE, rows, Trace)
-        losses = facts_of(source, () if is_text(config) else rows)
-        facts = {"train": num_train, "validation": len(rows) - num_train, **source.facts, **losses}
-        return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts)
+        facts = {"train": splits["train"], "validation": splits["validation"], **source.facts}
+        return Summary(num_rows=splits.total(), dropped=source.dropped, facts=facts | facts_of(source, empty))
 
     artifact = store.build("data", identified(identity, traces, *source.code), produce)
     tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
@@ -99,18 +109,25 @@ def find_problems(config: BenchmarkConfig, group: str = "benchmark") -> None:
     _problem_source(config, group)
 
 
-def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
-    """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
+def split(traces: Callable[[], Iterable[Trace]], validation_fraction: float) -> Iterator[Trace]:
+    """Yield the traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
 
     The split depends on the hashes of the ids alone, not on a seed or the order of the rows. Where the source has put
-    traces into the split `validation` itself, its split stays.
+    traces into the split `validation` itself, its split stays. The traces are read twice, and of the first reading
+    only the hashes stay in memory.
     """
-    if any(trace.split != "train" for trace in traces):
-        return list(traces)
-    num_validation = round(validation_fraction * len(traces))
-    by_hash = sorted((trace.id for trace in traces), key=lambda id_: hashlib.sha256(id_.encode()).digest())
-    held_out = set(by_hash[:num_validation])
-    return [dataclasses.replace(trace, split="validation" if trace.id in held_out else "train") for trace in traces]
+    hashes, own = [], False
+    for trace in traces():
+        hashes.append(_hash(trace))
+        own = own or trace.split != "train"
+    num_validation = 0 if own else round(validation_fraction * len(hashes))
+    last = sorted(hashes)[num_validation - 1] if num_validation else b""  # before every hash
+    for trace in traces():
+        yield dataclasses.replace(trace, split="validation") if _hash(trace) <= last else trace
+
+
+def _hash(trace: Trace) -> bytes:
+    return hashlib.sha256(trace.id.encode()).digest()
 
 
 def is_text(config: DataConfig) -> bool:

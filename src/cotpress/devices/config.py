@@ -1,5 +1,6 @@
 """Settings of the hardware, shared by every stage that runs a model."""
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
@@ -72,6 +73,53 @@ class TrainerConfig:
         """Refuse `offload` on one device or without fsdp2."""
         if self.offload and (self.strategy is not Strategy.fsdp2 or self.devices == 1):
             raise ConfigError(offload_error(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Share `number`, from 1, of `total` shares of some work, each done by a job of its own."""
+
+    number: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read a shard such as `2/8`.
+
+        Raises:
+            ConfigError: The text is no shard.
+        """
+        try:
+            number, total = map(int, text.split("/"))
+        except ValueError:
+            number = total = 0
+        if not 1 <= number <= total:
+            raise ConfigError(f"shard: got '{text}', allowed: K/N with 1 <= K <= N, e.g. shard=1/4,2/4,3/4,4/4 with -m")
+        return cls(number, total)
+
+    def of_machine(self, num_nodes: int) -> "Shard":
+        """Return the part of this share for this machine, one of `num_nodes` that run the same command.
+
+        Raises:
+            ConfigError: There are several machines, and no variable tells the number of this one.
+        """
+        if num_nodes == 1:
+            return self
+        return Shard(self.number + self.total * _machine(), self.total * num_nodes)
+
+
+def _machine() -> int:
+    """Number of this machine among those that run the same command, from 0."""
+    for name in ("SLURM_NODEID", "GROUP_RANK", "NODE_RANK"):
+        if name in os.environ:
+            return int(os.environ[name])
+    raise ConfigError(
+        "trainer.num_nodes: several machines, but nothing says which of them this is. Fix: start the command with srun "
+        "(one task per machine), or set NODE_RANK to 0, 1, ... on them"
+    )
 
 
 def offload_error(config: TrainerConfig) -> str:

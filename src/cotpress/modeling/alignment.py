@@ -6,7 +6,6 @@ All positions count Unicode code points, half open. Offsets from `tokenize_with_
 
 import unicodedata
 from collections.abc import Sequence
-from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,10 +91,9 @@ def project_scores(
 
 def kept_text(text: str, offsets: NDArray[np.int32], keep_mask: NDArray[np.bool_]) -> str:
     """Return the characters of the kept tokens, in order, each once."""
-    kept = np.zeros(len(text), dtype=np.bool_)
-    for start, end in offsets[keep_mask].tolist():
-        kept[start:end] = True
-    return "".join(compress(text, kept.tolist()))
+    bounds = [np.bincount(offsets[keep_mask, side], minlength=len(text) + 1) for side in (0, 1)]
+    kept = np.cumsum(bounds[0] - bounds[1])[: len(text)] > 0
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")[kept].tobytes().decode("utf-32-le")
 
 
 def decoded_text(
@@ -115,6 +113,12 @@ def decoded_text(
     if whole != text and unicodedata.normalize("NFKC", whole) == unicodedata.normalize("NFKC", text):
         return decode(tokenizer, ids[keep_mask])
     return kept_text(text, offsets, keep_mask)
+
+
+def retokenized(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[str, NDArray[np.int32]]:
+    """Return the tokens of a text, int32 `[n]`, after the text that they stand for, as `decoded_text` gives it."""
+    ids, offsets = tokenize_with_offsets(tokenizer, text)
+    return decoded_text(tokenizer, text, ids, offsets, np.ones(len(ids), dtype=np.bool_)), ids
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: NDArray[np.int32]) -> str:

@@ -74,6 +74,8 @@ class TokenskipRecipe:
     """For `compression.protection`: tokens that are kept in its traces, whatever their score."""
     keep_strings: list[str] = field(default_factory=list)
     """For `compression.keep_strings`."""
+    drop_consecutive: bool = False
+    """For `compression.drop_consecutive` of `compression=llmlingua2_compat`."""
     system: str | None = "You are a helpful assistant."
     """For `model.chat.system`."""
     line_end: str = ""

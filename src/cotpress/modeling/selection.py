@@ -17,6 +17,8 @@ would make a run of deleted tokens longer than the limit is held instead. So no 
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,12 @@ from cotpress.modeling.segments import character_groups
 def num_to_keep(num_tokens: int, ratio: float) -> int:
     """Return how many of `num_tokens` tokens a ratio in (0, 1] keeps, in `[0, num_tokens]`."""
     return min(round(ratio * num_tokens), num_tokens)
+
+
+def draw_ratio(ratios: Sequence[float], seed: int, trace_id: str) -> float:
+    """Draw the ratio of one trace, uniformly over `ratios` and independently of other traces."""
+    digest = hashlib.sha256(f"{seed}:{trace_id}".encode()).digest()
+    return ratios[int.from_bytes(digest[:8]) % len(ratios)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,7 +117,7 @@ def _find(run: Run, record: StageRecord, sources: Sources) -> _Source | str:
     if RANKING_FILE not in compressed.manifest["files"]:
         if identity["scores"] is None:
             return "it keeps every token, so there is no order of deletion"
-        if identity["plan"].get("selection") == "llmlingua_compat":
+        if identity["plan"].get("selection") in ("llmlingua_compat", "llmlingua2_compat"):
             return "LLMLingua's selection is made for one ratio and has no order of deletion"
         return f"artifact {compressed.key} was made by an earlier release, without the order of deletion"
     traces = sources.find(run.path, identity["traces"])

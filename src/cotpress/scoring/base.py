@@ -10,6 +10,7 @@ scorers import torch only inside of functions, because the settings stand beside
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -40,6 +41,8 @@ NO_RESPONSE = "no response to condition on"
 CONDITION_TOO_LONG = "condition takes over half of the model's context"
 REASONS = (NO_TOKENS, NO_QUESTION, NO_RESPONSE, CONDITION_TOO_LONG)
 """Reasons not to read a trace; of several readings the first one here counts."""
+_BEGINNING = 200
+"""Characters of a thinking that mostly show whether it has a token."""
 SAME_WINDOWS = "read alike without the other conditions"
 """Reason for a row without tokens in a reading with `beside`: the one without it serves as well."""
 
@@ -110,6 +113,7 @@ class TokenScorer(ScorerKind, Generic[C]):
 
         self.config, self.name, self._tokenizer = config, config.name, tokenizer
         self._fingerprint = tokenizer_fingerprint(tokenizer)
+        self._tokenized: tuple[Trace, Tokens] | None = None
 
     @classmethod
     def build(cls, config: C, models: "Models") -> Self:
@@ -117,8 +121,10 @@ class TokenScorer(ScorerKind, Generic[C]):
         return cls(config, models.tokenizer)
 
     def tokens(self, trace: Trace) -> Tokens:
-        """Tokens of the thinking, one score each."""
-        return tokenize_with_offsets(self._tokenizer, trace.thinking)
+        """Tokens of the thinking, one score each; those of the last trace are kept for the next call."""
+        if self._tokenized is None or self._tokenized[0] is not trace:
+            self._tokenized = trace, tokenize_with_offsets(self._tokenizer, trace.thinking)
+        return self._tokenized[1]
 
     def num_tokens(self, trace: Trace) -> int:
         """Count the thinking tokens."""
@@ -126,7 +132,8 @@ class TokenScorer(ScorerKind, Generic[C]):
 
     def refusal(self, trace: Trace) -> str | None:
         """Give the reason why `trace` cannot be scored, or None; refused traces are counted by it and never scored."""
-        return None if self.num_tokens(trace) else NO_TOKENS
+        beginning = replace(trace, thinking=trace.thinking[:_BEGINNING])
+        return None if self.num_tokens(beginning) or self.num_tokens(trace) else NO_TOKENS
 
     def token_values(self, trace: Trace) -> NDArray[np.float32]:
         """Compute the values of one trace, float32 `[num_tokens(trace)]`, before pooling."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from cotpress.errors import ConfigError
 from cotpress.modeling.config import Dtype
 from cotpress.records import Unit
 
@@ -107,29 +106,3 @@ class TokenReadingConfig(ReadingConfig):
 
     pooling: Unit = Unit.token
     """Give each token the mean over its word or step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Share `number`, from 1, of `total` shares of a scoring job, each computed by a job of its own."""
-
-    number: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.total}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Read a shard such as `2/8`.
-
-        Raises:
-            ConfigError: The text is no shard.
-        """
-        try:
-            number, total = map(int, text.split("/"))
-        except ValueError:
-            number = total = 0
-        if not 1 <= number <= total:
-            raise ConfigError(f"shard: got '{text}', allowed: K/N with 1 <= K <= N, e.g. shard=1/4,2/4,3/4,4/4 with -m")
-        return cls(number, total)

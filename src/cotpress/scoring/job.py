@@ -3,239 +3,58 @@
     ChunkJob     computes rows with models, chunk by chunk: readings, and scores of scorers that run models themselves
     DerivedJob   computes scores by arithmetic on artifacts of other jobs: readings, or the scores of a mix's parts
 
-A chunk is a run of consecutive training traces, cut by their length alone: every process plans the same chunks for the
-same traces, so a chunk's rows are the same bytes whichever process, device or node computes them. The rows of a chunk
-are written as a parquet part as soon as they are finished, so memory does not grow with the number of traces. A job
-that was killed, or shares its work with other machines, computes the chunks whose part is missing on disk. At the end
-the parts are verified (every trace once, in a row or counted as dropped) and merged in the order of the traces.
+The rows are computed chunk by chunk and merged at the end (`store/parts.py`).
 
 Every device runs `predict`, Lightning's `Trainer.predict` over every n-th of the missing chunks, in a process of its
 own. The processes exchange nothing, so each has a trainer of one device: no collective call can block on a slower one.
 """
 
-import json
 import logging
-import os
 import signal
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields, replace
 from functools import partial, reduce
-from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 
-from cotpress.devices.config import TrainerConfig
+from cotpress.devices.config import Shard, TrainerConfig
 from cotpress.devices.launch import here, num_local_devices, pick_device, report, run_on_devices
 from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_lightning
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
-from cotpress.errors import ArtifactError, ConfigError, DataError, MemoryLimitError, ModelError, UnreadableError
+from cotpress.errors import ArtifactError, DataError, MemoryLimitError, ModelError
 from cotpress.modeling.logprobs import WINDOW_OVERLAP
 from cotpress.progress import Progress
 from cotpress.records import SCORES_FILE, TRACES_FILE, ReadTrace, ScoredTrace, Trace
 from cotpress.scoring.base import ReadingScorer, TokenScorer
-from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Shard, Template
+from cotpress.scoring.config import Condition, ReadBy, ReadingConfig, ScorerConfig, Template
 from cotpress.scoring.models import Models
 from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers.mix import MixConfig, MixScorer
 from cotpress.scoring.table import model_to_read, scorer_identity, scorer_of
-from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary, plain, replaced
-from cotpress.store.paths import is_unreadable, unreadable
+from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
+from cotpress.store.parts import Chunk, ChunkRows, FinishedRows, Parts, Tally, plan_chunks, read_chunks, rows_of
 from cotpress.store.source import Identity, identified
-from cotpress.store.tables import ROWS_AT_ONCE, from_table, schema, to_table
+from cotpress.store.tables import RecordWriter, iter_tables
 
 log = logging.getLogger(__name__)
 
-R = TypeVar("R")
-
 READINGS_FILE = "readings.parquet"
-TRAIN = "train"
-CHUNK_CHARACTERS = 200_000
-"""Thinking characters per chunk; an interrupted job computes at most one again (a minute or two on a CPU)."""
 TEMPLATE_TOKENS = 256
 """More than a chat template adds around the texts of a trace."""
-_ABOUT = b"cotpress"
-"""Key of a part's parquet metadata with its chunk and tally."""
 _WINDOWS = {"windows": {"overlap": WINDOW_OVERLAP}}
 """Part of an identity: thinking over the model's context is read in windows."""
 
 Work = TokenScorer[Any] | ConditionReading
 """Computes the rows of some traces."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Training traces whose rows are computed and written together; numbers and indices count from 0."""
-
-    number: int
-    first: int
-    """Index of its first trace among the training traces."""
-    num_traces: int
-    num_characters: int
-    """Length of the thinking of its traces."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts over some traces: all, tokens of their rows, traces read in windows, traces without a row by reason."""
-
-    num_traces: int = 0
-    num_tokens: int = 0
-    num_in_windows: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def count(self, result: Any, *sources: Any) -> None:
-        """Count a trace: its row, with the rows that it is computed from, or the reason why it has none."""
-        self.num_traces += 1
-        if isinstance(result, str):
-            self.dropped[result] += 1
-        else:
-            self.num_tokens += len(result.token_ids)
-            self.num_in_windows += any(isinstance(row, ReadTrace) and row.in_windows for row in (result, *sources))
-
-    def add(self, other: "Tally") -> None:
-        """Count the traces of another tally as well."""
-        self.num_traces += other.num_traces
-        self.num_tokens += other.num_tokens
-        self.num_in_windows += other.num_in_windows
-        self.dropped += other.dropped
-
-
-def plan_chunks(traces: Path) -> list[Chunk]:
-    """The chunks of the training traces of a data artifact, in order; the same in every call."""
-    chunks: list[Chunk] = []
-    first = count = size = 0
-    for table in _training(traces, ["thinking", "split"]):
-        for length in pc.utf8_length(table.column("thinking")).to_pylist():
-            count, size = count + 1, size + length
-            if size >= CHUNK_CHARACTERS:
-                chunks.append(Chunk(len(chunks), first, count, size))
-                first, count, size = first + count, 0, 0
-    if count:
-        chunks.append(Chunk(len(chunks), first, count, size))
-    return chunks
-
-
-def read_chunks(traces: Path, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Trace]]]:
-    """Yield the given chunks, which are in order, with their traces."""
-    return _by_chunk((trace for table in _training(traces) for trace in from_table(table, Trace)), chunks)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts of one artifact in the making: a file with traces, a folder of parts, the class of their rows."""
-
-    traces: Path
-    folder: Path
-    record: type
-
-    def path(self, chunk: Chunk) -> Path:
-        """File of a chunk's part."""
-        return self.folder / f"part-{chunk.number:05d}.parquet"
-
-    def write(self, chunk: Chunk, rows: Sequence[Any], tally: Tally) -> None:
-        """Write the part of a chunk; it appears whole or not at all."""
-        about = json.dumps({"chunk": plain(chunk), "tally": plain(tally)}, sort_keys=True)
-        table = to_table(rows, self.record).replace_schema_metadata({_ABOUT: about})
-        with replaced(self.path(chunk)) as temporary:
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-
-    def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """The chunks that have no part yet, or a damaged one."""
-        missing = []
-        for chunk, ids in _by_chunk(_ids(self.traces), chunks):
-            if self.path(chunk).exists():
-                try:
-                    self._read(chunk, ids)
-                    continue
-                except UnreadableError:
-                    raise
-                except ArtifactError as error:
-                    log.warning("%s; it is computed again", error)
-            missing.append(chunk)
-        return missing
-
-    def merge(self, chunks: Sequence[Chunk], target: Path) -> Tally:
-        """Write all parts as one file, in the order of the traces; returns the counts of all of them.
-
-        Raises:
-            ArtifactError: A part is missing, damaged, or does not hold every trace of its chunk exactly once.
-        """
-        whole = Tally()
-        with pq.ParquetWriter(target, schema(self.record), compression="zstd") as writer:
-            for chunk, ids in _by_chunk(_ids(self.traces), chunks):
-                table, tally = self._read(chunk, ids)
-                whole.add(tally)
-                if table.num_rows:
-                    writer.write_table(table)
-        return whole
-
-    def _read(self, chunk: Chunk, ids: list[str]) -> tuple[pa.Table, Tally]:
-        """Read and verify the part of a chunk of the traces `ids`."""
-        path = self.path(chunk)
-        try:
-            table = pq.read_table(path, page_checksum_verification=True)
-            about = json.loads(table.schema.metadata[_ABOUT])
-            tally = Tally(**{**about["tally"], "dropped": Counter(about["tally"]["dropped"])})
-            same = about["chunk"] == plain(chunk) and table.schema.equals(schema(self.record))
-        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
-            if is_unreadable(error):
-                raise unreadable(path, error) from error
-            raise ArtifactError(f"part '{path}' cannot be read: {error}") from error
-        expected, present = iter(ids), table.column("id").to_pylist()
-        complete = len(present) + tally.dropped.total() == tally.num_traces == len(ids)
-        if not (same and complete and all(id_ in expected for id_ in present)):  # each after the one before it
-            raise ArtifactError(f"part '{path}' does not hold each of its {len(ids)} traces exactly once")
-        return table, tally
-
-
-def rows_of(path: Path, record: type[R], traces: Path) -> Iterator[R | None]:
-    """Yield the row of each training trace, or None if it has none; the file's rows are in the order of the traces."""
-    rows: Iterator[Any] = (row for table in _tables(path) for row in from_table(table, record))
-    row = next(rows, None)
-    for id_ in _ids(traces):
-        if row is not None and row.id == id_:
-            yield row
-            row = next(rows, None)
-        else:
-            yield None
-
-
-def _by_chunk(values: Iterator[R], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[R]]]:
-    """Yield the given chunks, which are in order, with the values of their traces out of those of all traces."""
-    num_read = 0
-    for chunk in chunks:
-        start = chunk.first - num_read
-        yield chunk, [*islice(values, start, start + chunk.num_traces)]
-        num_read = chunk.first + chunk.num_traces
-
-
-def _ids(traces: Path) -> Iterator[str]:
-    """Ids of the training traces, in order."""
-    return (id_ for table in _training(traces, ["id", "split"]) for id_ in table.column("id").to_pylist())
-
-
-def _tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of a parquet file in order, a bounded number at a time."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
-            yield pa.Table.from_batches([batch])
-
-
-def _training(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the training traces of a file as `_tables` does; the columns include `split`."""
-    return (table.filter(pc.equal(table.column("split"), TRAIN)) for table in _tables(path, columns))
 
 
 _Batch = tuple[Chunk, list[Trace]]
@@ -261,6 +80,23 @@ class ChunkJob:
     store: ArtifactStore
     record: type = ScoredTrace
     file: str = SCORES_FILE
+
+    @property
+    def key(self) -> str:
+        """Key of the artifact."""
+        return self.store.key(self.stage, self.identity)
+
+    @contextmanager
+    def rows(self, reader: str) -> Iterator[ChunkRows]:
+        """See `RowSource`; chunks without a part are an `ArtifactError`."""
+        traces = self.traces.file(TRACES_FILE)
+        with self.store.sharing(self.stage, self.identity, reader) as workdir:
+            if workdir is not None:
+                yield Parts(traces, workdir / SCRATCH, self.record).rows
+                return
+            artifact = self.artifact()
+        with FinishedRows(artifact, self.file, self.record, traces).rows(reader) as rows:
+            yield rows
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -303,8 +139,7 @@ class ChunkJob:
             ModelError: As `artifact`.
             ConfigError: There are several machines, and no variable tells the number of this one.
         """
-        if self.trainer.num_nodes > 1:
-            shard = Shard(shard.number + shard.total * _machine(), shard.total * self.trainer.num_nodes)
+        shard = shard.of_machine(self.trainer.num_nodes)
         with self.store.sharing(self.stage, self.identity, f"{shard.number}-of-{shard.total}") as workdir:
             if workdir is None:
                 return True
@@ -358,6 +193,33 @@ class DerivedJob:
     store: ArtifactStore
 
     @property
+    def key(self) -> str:
+        """Key of the artifact."""
+        return self.store.key("score", self.identity)
+
+    @contextmanager
+    def rows(self, reader: str) -> Iterator[ChunkRows]:
+        """See `RowSource`; unless the scores are finished, they are computed from the rows of the sources."""
+        traces = self.traces.file(TRACES_FILE)
+        with ExitStack() as stack:
+            if self._is_there():
+                finished = FinishedRows(self.artifact(), self.file, self.record, traces)
+                yield stack.enter_context(finished.rows(reader))
+                return
+            # A source may be among the sources of another one, so each has a name of its own.
+            read = [stack.enter_context(source.rows(f"{reader}-{i}")) for i, source in enumerate(self.sources)]
+
+            def rows(chunks: Iterable[Chunk]) -> Iterator[list[Any]]:
+                chunks = list(chunks)
+                for (_, members), *of_sources in zip(
+                    read_chunks(traces, chunks), *(rows(chunks) for rows in read), strict=True
+                ):
+                    results = map(self.combine, members, zip(*of_sources, strict=True))
+                    yield [None if isinstance(result, str) else result for result in results]
+
+            yield rows
+
+    @property
     def formats(self) -> tuple[str, ...]:
         """See `ChunkJob`."""
         return tuple(sorted({name for source in self.sources for name in source.formats}))
@@ -395,7 +257,7 @@ class DerivedJob:
         rows = zip(*(rows_of(file, record, traces) for file in files), strict=True)
         with (
             Progress(f"score {self.scorer}", len(chunks), "chunks") as progress,
-            pq.ParquetWriter(workdir / SCORES_FILE, schema(ScoredTrace), compression="zstd") as writer,
+            RecordWriter(workdir / SCORES_FILE, ScoredTrace) as writer,
         ):
             for _, members in read_chunks(traces, chunks):
                 scored = []
@@ -405,8 +267,7 @@ class DerivedJob:
                     tally.count(result, *sources)
                     if not isinstance(result, str):
                         scored.append(result)
-                if scored:
-                    writer.write_table(to_table(scored, ScoredTrace))
+                writer.write(scored)
                 progress.advance(1)
         return _summary(self.scorer, tally, self.formats, seconds)
 
@@ -547,17 +408,6 @@ def _check(row: Any, name: str) -> None:
             )
 
 
-def _machine() -> int:
-    """Number of this machine among those that run the same command, from 0."""
-    for name in ("SLURM_NODEID", "GROUP_RANK", "NODE_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    raise ConfigError(
-        "trainer.num_nodes: several machines, but nothing says which of them this is. Fix: start the command with srun "
-        "(one task per machine), or set NODE_RANK to 0, 1, ... on them"
-    )
-
-
 def _summary(scorer: str, tally: Tally, formats: Sequence[str], shared_seconds: float = 0.0) -> Summary:
     """Summary of an artifact; raises DataError if it has no rows."""
     num_rows = tally.num_traces - tally.dropped.total()
@@ -574,7 +424,7 @@ def _summary(scorer: str, tally: Tally, formats: Sequence[str], shared_seconds: 
 
 def _may_be_longer(traces: Artifact, num_tokens: int) -> bool:
     """False only if every trace fits so many tokens: no token stands for less than a byte of text."""
-    for table in _tables(traces.file(TRACES_FILE), ["question", "thinking", "response"]):
+    for table in iter_tables(traces.file(TRACES_FILE), ["question", "thinking", "response"]):
         lengths = [pc.cast(pc.binary_length(column), "int64") for column in table.columns]
         num_bytes = pc.max(reduce(pc.add, lengths)).as_py()
         if num_bytes is not None and num_bytes + TEMPLATE_TOKENS > num_tokens:

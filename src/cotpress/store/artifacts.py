@@ -22,7 +22,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,10 +212,13 @@ def move_folder(source: Path, target: Path) -> None:
         shutil.rmtree(source, ignore_errors=True)
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Replace the content of `path` in one step: even after a power cut it has the old text or all of the new one."""
+def write_text_atomic(path: Path, text: str | Iterable[str]) -> None:
+    """Replace the content of `path` in one step: even after a power cut it has the old text or all of the new one.
+
+    Of a text in pieces one is in memory at a time.
+    """
     with replaced(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
+        handle.writelines([text] if isinstance(text, str) else text)
         handle.flush()
         os.fsync(handle.fileno())
 
@@ -257,7 +260,7 @@ class ArtifactStore:
         Raises:
             ArtifactError: The artifact exists but is damaged.
         """
-        return self._open(self._key(stage, identity))
+        return self._open(self.key(stage, identity))
 
     def open(self, key: str) -> Artifact | None:
         """The finished artifact of a key `stage/fingerprint`, or None.
@@ -286,7 +289,7 @@ class ArtifactStore:
 
         `scratch/` in that folder holds the progress of an earlier, interrupted call; it is removed at the end.
         """
-        key = self._key(stage, identity)
+        key = self.key(stage, identity)
         if artifact := self._undamaged(key):
             if key not in self._announced:
                 log.info("%s: found %s", stage, key)
@@ -309,7 +312,7 @@ class ArtifactStore:
         """
         indices: dict[str, int] = {}
         for index, identity in enumerate(identities):
-            indices.setdefault(self._key(stage, identity), index)
+            indices.setdefault(self.key(stage, identity), index)
         missing = [key for key in sorted(indices) if self._undamaged(key) is None]
         with self._writing(stage), ExitStack() as locks:  # sorted: no two jobs wait for each other's lock
             for key in missing:
@@ -328,7 +331,7 @@ class ArtifactStore:
         Jobs with another name of `part` run at the same time, jobs with the same name one after the other. `build`
         waits for all of them and continues from `scratch/`. Yields None if the artifact is finished.
         """
-        key = self._key(stage, identity)
+        key = self.key(stage, identity)
         if self._undamaged(key):  # no lock, which a user without the right to write could not get
             yield None
             return
@@ -356,7 +359,8 @@ class ArtifactStore:
     def _complete(self, stage: str, identity: Mapping[str, Any]) -> dict[str, Any]:
         return {"stage": stage, "format": FORMAT_VERSION, **plain(identity)}
 
-    def _key(self, stage: str, identity: Mapping[str, Any]) -> str:
+    def key(self, stage: str, identity: "Identity") -> str:
+        """Key of the artifact of this identity, which need not exist."""
         return f"{stage}/{fingerprint(self._complete(stage, identity))}"
 
     def _partial(self, key: str) -> Path:

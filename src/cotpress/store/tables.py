@@ -6,9 +6,10 @@ of unfinished work, exports and the files of a run directory are not.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,10 @@ from cotpress.store.paths import is_unreadable, unreadable
 R = TypeVar("R")
 
 ROWS_AT_ONCE = 128  # records in memory when a file is streamed
+ROW_GROUP_BYTES = 64 * 2**20
+"""Size in memory from which on a `RecordWriter` writes what it holds; no reader has to hold more of a file."""
+_BUFFER_BYTES = 2**20
+"""Of a column that is streamed; a column would otherwise be read whole, and a mapped file counts as memory in use."""
 
 _SPAN = pa.struct({"start": pa.int32(), "end": pa.int32()})
 _LABELLED = pa.struct({"start": pa.int32(), "end": pa.int32(), "kind": pa.string(), "essential": pa.bool_()})
@@ -81,6 +86,45 @@ def write_records(path: Path, records: Sequence[Any], record: type) -> None:
         pq.write_table(to_table(records, record), temporary, compression="zstd", write_page_checksum=True)
 
 
+class RecordWriter:
+    """Appends records to a new parquet file and holds `ROW_GROUP_BYTES` of them at most; a context manager.
+
+    The same calls give the same bytes. A file below that size equals the one that `write_records` makes. After an
+    exception the file lacks records, so it lies where it is taken for unfinished: in the folder of an artifact that is
+    being made, or in the place of `replaced`.
+    """
+
+    def __init__(self, path: Path, record: type) -> None:
+        self._record, self._held, self._num_bytes = record, list[pa.Table](), 0
+        self._writer = pq.ParquetWriter(path, schema(record), compression="zstd", write_page_checksum=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+    def write(self, records: Iterable[Any]) -> None:
+        """Append records."""
+        left = iter(records)
+        while batch := list(itertools.islice(left, ROWS_AT_ONCE)):
+            self.write_table(to_table(batch, self._record))
+
+    def write_table(self, table: pa.Table) -> None:
+        """Append the rows of a table with the schema of the records."""
+        self._held.append(table.replace_schema_metadata())
+        self._num_bytes += table.nbytes
+        if self._num_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._writer.write_table(pa.concat_tables(self._held).combine_chunks())
+        self._held, self._num_bytes = [], 0
+
+
 def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
     """Read records back from one or several parquet files.
 
@@ -90,16 +134,42 @@ def read_records(paths: Path | Iterable[Path], record: type[R]) -> list[R]:
     """
     records: list[R] = []
     for path in [paths] if isinstance(paths, Path) else paths:
-        try:
+        with _reading(path):
             table = pq.read_table(path, page_checksum_verification=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            if is_unreadable(error):
-                raise unreadable(path, error) from error
-            raise ArtifactError(f"'{path}' cannot be read as parquet: {error}") from error
-        if table.schema.names != schema(record).names:
-            raise ArtifactError(f"'{path}' has columns {table.schema.names}, expected {schema(record).names}")
+        _check_columns(path, table.schema, record)
         records.extend(from_table(table, record))
     return records
+
+
+def iter_records(path: Path, record: type[R]) -> Iterator[R]:
+    """Yield the records of a parquet file in order, a bounded number of them in memory; errors as `read_records`."""
+    with _reading(path):
+        _check_columns(path, pq.read_schema(path), record)
+        for table in iter_tables(path):
+            yield from from_table(table, record)
+
+
+def iter_tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a parquet file in order, `ROWS_AT_ONCE` at a time."""
+    with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a file into those of `read_records`."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        if is_unreadable(error):
+            raise unreadable(path, error) from error
+        raise ArtifactError(f"'{path}' cannot be read as parquet: {error}") from error
+
+
+def _check_columns(path: Path, found: pa.Schema, record: type) -> None:
+    if found.names != schema(record).names:
+        raise ArtifactError(f"'{path}' has columns {found.names}, expected {schema(record).names}")
 
 
 def training_traces(path: Path) -> list[Trace]:

@@ -17,8 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from cotpress.compression.config import Selection
 from cotpress.compression.export import check_folder
-from cotpress.config import CompressConfig, EvaluateConfig, FidelityConfig, ScoringPipelineConfig, TrainConfig
+from cotpress.config import (
+    CompressConfig,
+    EvaluateConfig,
+    FidelityConfig,
+    PipelineConfig,
+    ScoringPipelineConfig,
+    TrainConfig,
+)
 from cotpress.data.config import DataConfig, JsonlDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import find_problems, find_traces, problems, traces
 from cotpress.data.truth import find_truth, truth
@@ -35,6 +43,7 @@ from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import check_architecture, check_attention, load_tokenizer, model_identity
 from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, model_directory, require_weights
 from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord, check_chat
+from cotpress.modeling.word_weights import word_counter
 from cotpress.planning.measure import empty_model
 from cotpress.prompts import ChatFormat
 from cotpress.records import TRACES_FILE, Trace
@@ -47,7 +56,7 @@ from cotpress.store.paths import require_writable
 from cotpress.store.source import Identity
 from cotpress.store.tables import read_records, training_traces
 from cotpress.tasks.evaluate import examinees as given_examinees
-from cotpress.tasks.flow import Export, Flow, Scoring
+from cotpress.tasks.flow import Compression, Export, Flow, Scoring
 from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
 from cotpress.tasks.systems import context_tokens, examine
 from cotpress.tasks.train import examinees as trained_examinees
@@ -87,6 +96,7 @@ def check(config: Config) -> None:
         raise_together(found)  # what follows looks below the folder
     missing = first_missing(config)
     found += [*models(config, missing), *prompts(config), *disk(config, missing), *servers(config, missing)]
+    found += word_weights(config)
     raise_together(found)
     raise_together(list(data(config)))  # only now, as reading may take a minute
     if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING:
@@ -255,6 +265,21 @@ def _check_given(config: EvaluateConfig, named: str, folder: Path | None) -> Non
         )  # fmt: skip
 
 
+def word_weights(config: Config) -> Problems:
+    """The vocabulary that LLMLingua-2 counts in, if texts are to be cut with it."""
+    if not isinstance(config, PipelineConfig) or config.compression.selection is not Selection.llmlingua2_compat:
+        return
+    store = FindingStore(artifact_store(config.output_root))
+    flow = (
+        Export(config, _silent(), store)
+        if isinstance(config, CompressConfig)
+        else Compression(config, _silent(), store)
+    )
+    if _stage_of(lambda: flow.decisions) != "":
+        tokenizer = partial(load_tokenizer, config.model, artifact_store(config.output_root))
+        yield from _tried(word_counter, config.compression.word_weights, tokenizer)
+
+
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:
     tokenizer = load_tokenizer(model, store, key=key)
     try:
@@ -411,7 +436,7 @@ class FindingStore(ArtifactStore):
     @contextmanager
     def making(self, stage: str, identity: Identity) -> Iterator[Making]:
         """See `ArtifactStore`."""
-        if stage == "evaluate" or self._undamaged(self._key(stage, identity)) is None:
+        if stage == "evaluate" or self._undamaged(self.key(stage, identity)) is None:
             raise NotMadeError(stage)
         with super().making(stage, identity) as making:
             yield making
@@ -419,14 +444,14 @@ class FindingStore(ArtifactStore):
     @contextmanager
     def unfinished(self, stage: str, identities: Sequence[Identity]) -> Iterator[dict[int, Path]]:
         """See `ArtifactStore`."""
-        if any(self._undamaged(self._key(stage, identity)) is None for identity in identities):
+        if any(self._undamaged(self.key(stage, identity)) is None for identity in identities):
             raise NotMadeError(stage)
         yield {}
 
     @contextmanager
     def sharing(self, stage: str, identity: Identity, part: str) -> Iterator[Path | None]:
         """See `ArtifactStore`."""
-        if self._undamaged(self._key(stage, identity)) is None:
+        if self._undamaged(self.key(stage, identity)) is None:
             raise NotMadeError(stage)
         yield None
 

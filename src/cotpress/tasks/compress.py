@@ -7,20 +7,20 @@ from typing import Any
 
 from cotpress.compression.config import ExportFormat
 from cotpress.compression.export import (
+    Account,
     Portion,
     check_folder,
     export,
-    portions,
     warn_of_template,
     write_manifest,
 )
 from cotpress.config import CompressConfig
 from cotpress.data.stage import is_text
+from cotpress.devices.config import Shard
 from cotpress.records import COMPRESSED_FILE, CompressedTrace
-from cotpress.scoring.config import Shard
 from cotpress.store.artifacts import MANIFEST, Artifact
 from cotpress.store.redaction import print_lines
-from cotpress.store.tables import read_records
+from cotpress.store.tables import iter_records
 from cotpress.tasks.flow import Export
 from cotpress.tasks.run_directory import export_path, export_settings, tracked_job
 from cotpress.tracking import open_tracker
@@ -29,7 +29,7 @@ from cotpress.tracking import open_tracker
 def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     """Compress every usable row of the data and export it; no student is trained.
 
-    With `shard=K/N`, score that share of the traces and compress only if all other shares are scored.
+    With `shard=K/N`, score and compress that share of the traces, and export only if all other shares are compressed.
 
     Raises:
         ConfigError: The folder `output` holds another export.
@@ -39,25 +39,24 @@ def compress(config: CompressConfig, folder: Path) -> tuple[None, Path]:
     with open_tracker(config.tracker, job) as tracker:
         flow = Export(config, tracker)
         if config.shard is not None and not flow.shard(Shard.parse(config.shard)):
-            print_lines(f"shard {config.shard} is scored; the command that scores the last shard compresses")
+            print_lines(f"shard {config.shard} is compressed; the command that compresses the last shard exports")
             return None, output
         compressed = flow.compressed()
-    rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
-    about = _account(config, flow, compressed, rows)
-    with flow.store.exclusive("export", str(output.resolve())):  # two machines may both have scored the last shard
+    account = Account()
+    rows = account.counting(iter_records(compressed.file(COMPRESSED_FILE), CompressedTrace))
+    with flow.store.exclusive("export", str(output.resolve())):  # two machines may both have made the last shard
         check_folder(output, config.export, settings)
         (output / MANIFEST).unlink(missing_ok=True)  # an interrupted export is none
         path = export(rows, config.export, output, config.model.chat)
+        about = _about(config, flow, compressed, account)
         write_manifest(path, settings, about)
-    if config.export is not ExportFormat.parquet:
-        warn_of_template(max(rows, key=lambda row: row.num_kept_tokens), config.model.chat, flow.tokenizer)
+    if config.export is not ExportFormat.parquet and account.longest is not None:
+        warn_of_template(account.longest, config.model.chat, flow.tokenizer)
     print_lines(*_shown(about, path))
     return None, output
 
 
-def _account(
-    config: CompressConfig, flow: Export, compressed: Artifact, rows: Sequence[CompressedTrace]
-) -> dict[str, Any]:
+def _about(config: CompressConfig, flow: Export, compressed: Artifact, account: Account) -> dict[str, Any]:
     """Description of an export: each row of the data is exported or counted as dropped with its reason."""
     dropped = Counter(flow.traces.manifest["dropped"]) + Counter(compressed.manifest["dropped"])
     scores = None if compressed.manifest["identity"]["scores"] is None else flow.selected_by
@@ -65,12 +64,12 @@ def _account(
         "export": config.export,
         "scorer": config.scorer.name,
         "ratio": None if config.compression.mixed_ratios else config.ratio,
-        "ratios": portions(rows),
-        "num_input_rows": len(rows) + dropped.total(),
-        "num_rows": len(rows),
+        "ratios": account.portions,
+        "num_input_rows": account.num_rows + dropped.total(),
+        "num_rows": account.num_rows,
         "dropped": dropped,
         # The texts of a column are no answers to anything.
-        "num_empty_responses": 0 if is_text(config.data) else sum(not row.response.strip() for row in rows),
+        "num_empty_responses": 0 if is_text(config.data) else account.num_empty_responses,
         "data": {"artifact": flow.traces.key, "facts": flow.traces.facts},
         "scores": None if scores is None else {"artifact": scores.key, "facts": scores.facts},
         "compressed": {"artifact": compressed.key, "facts": compressed.facts},

@@ -11,23 +11,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from cotpress.compression.config import CompressionConfig, Selection
-from cotpress.compression.stage import compress, token_table
+from cotpress.compression.config import CompressionConfig, Protection, Selection
+from cotpress.compression.ranking import unescaped
+from cotpress.compression.stage import compress, compress_shard, token_table
 from cotpress.config import CompressConfig, FidelityConfig, PipelineConfig, ScoringPipelineConfig, TrainConfig
 from cotpress.data.config import DataConfig, PlantedDataConfig
 from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import is_text, problems, traces
 from cotpress.data.truth import truth
+from cotpress.devices.config import Shard
 from cotpress.devices.launch import set_up_torch
 from cotpress.distill.stage import distill
 from cotpress.evaluation.stage import Validation
 from cotpress.modeling.loading import load_tokenizer, tokenizer_fingerprint
 from cotpress.records import ORIGINAL, TRACES_FILE, Origin, System
 from cotpress.report.results import StageRecord
-from cotpress.scoring.config import Shard
 from cotpress.scoring.job import ChunkJob, Job, scoring_job
 from cotpress.scoring.models import Models
-from cotpress.scoring.scorers.llmlingua_compat import decision_job
+from cotpress.scoring.scorers import llmlingua2_compat, llmlingua_compat
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.tasks.run_directory import artifact_store
 from cotpress.tasks.systems import stage_record
@@ -158,15 +159,30 @@ class Compression(Scoring[PipelineT]):
 
     @cached_property
     def decisions(self) -> Artifact | None:
-        """Keep decisions of LLMLingua 0.2.2 at the run's ratio; None at ratio 1, which keeps all tokens."""
-        ratio = self._config.ratio
-        return self._kept("decide", self._deciding.artifact(), self._scorer(ratio)) if ratio < 1 else None
+        """Decisions of LLMLingua 0.2.2 at the run's ratio or mixed ratios; None at ratio 1, which keeps all tokens."""
+        if self._keeps_all:
+            return None
+        ratio = None if self._config.compression.mixed_ratios else self._config.ratio
+        return self._kept("decide", self._deciding.artifact(), self._scorer(ratio))
 
     @cached_property
     def _deciding(self) -> ChunkJob:
-        c = self._config
-        size = c.compression.iterative_size
-        return decision_job(c.scorer, ratio=c.ratio, iterative_size=size, traces=self.traces, models=self._models())
+        c, compression = self._config, self._config.compression
+        if compression.selection is Selection.llmlingua_compat:
+            size = compression.iterative_size
+            return llmlingua_compat.decision_job(
+                c.scorer, ratio=c.ratio, iterative_size=size, traces=self.traces, models=self._models()
+            )
+        mixed = tuple(sorted(compression.mixed_ratios))
+        options = llmlingua2_compat.Llmlingua2Options(
+            ratios=mixed or (c.ratio,),
+            seed=c.seed if mixed else 0,
+            force_tokens=tuple(dict.fromkeys(map(unescaped, compression.keep_strings))),
+            force_reserve_digit=compression.protection is Protection.digits,
+            drop_consecutive=compression.drop_consecutive,
+            word_weights=compression.word_weights,
+        )
+        return llmlingua2_compat.decision_job(c.scorer, options, traces=self.traces, models=self._models())
 
     @property
     def selected_by(self) -> Artifact | None:
@@ -175,13 +191,30 @@ class Compression(Scoring[PipelineT]):
 
     @property
     def _compat(self) -> bool:
-        return self._config.compression.selection is Selection.llmlingua_compat
+        return self._config.compression.selection is not Selection.exact
+
+    @property
+    def _keeps_all(self) -> bool:
+        return self._config.ratio >= 1 and not self._config.compression.mixed_ratios
 
     def shard(self, shard: Shard) -> bool:
-        """Score (with `llmlingua_compat`: decide) one shard of the traces; True if no shard is missing any more."""
-        if not self._compat:
-            return self._scoring.shard(shard)
-        return self._config.ratio >= 1 or self._deciding.shard(shard)
+        """Score (decide, if the selection is LLMLingua's) and compress one shard; True if none is missing."""
+        c = self._config
+        if self._compat and self._keeps_all:
+            return True  # nothing is decided
+        job = self._deciding if self._compat else self._scoring
+        job.shard(shard)
+        return compress_shard(
+            c.compression,
+            shard.of_machine(c.trainer.num_nodes),
+            ratio=c.ratio,
+            seed=c.seed,
+            traces=self.traces,
+            scores=job,
+            tokenizer=self.tokenizer,
+            tokenizer_key=tokenizer_fingerprint(self.tokenizer),
+            store=self.store,
+        )
 
     def compressed(self) -> Artifact:
         """The training traces at the run's ratio, or at mixed ratios."""

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,17 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cotpress.compression.config import Alignment, CompressionConfig, Protection
-from cotpress.compression.stage import compress, reached_ratio
+from cotpress.compression import stage
+from cotpress.compression.config import Alignment, CompressionConfig, Protection, TrainedTokens
+from cotpress.compression.stage import compress, compress_shard, reached_ratio
+from cotpress.devices.config import Shard
 from cotpress.errors import ArtifactError, ConfigError, DataError
-from cotpress.modeling.alignment import tokenize_with_offsets
+from cotpress.modeling.alignment import decode, tokenize_with_offsets
 from cotpress.modeling.segments import character_groups
 from cotpress.records import CompressedTrace, ScoredTrace, Trace, Unit
+from cotpress.store import parts
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
+from cotpress.store.parts import FinishedRows
 from cotpress.store.tables import read_records, write_records
 
 TEXTS = [
@@ -83,6 +88,13 @@ class World:
             return Summary(num_rows=len(rows), dropped=dropped or {})
 
         return self.store.build(stage, {"rows": repr(rows), "dropped": dropped}, produce)
+
+    def shard(self, number: int, total: int, scores: Artifact, ratio: float = 0.5) -> bool:
+        rows = FinishedRows(scores, "scores.parquet", ScoredTrace, self.data().file("traces.parquet"))
+        return compress_shard(
+            CompressionConfig(), Shard(number, total), ratio=ratio, seed=1, traces=self.data(), scores=rows,
+            tokenizer=STUDENT, tokenizer_key="student", store=self.store,
+        )  # fmt: skip
 
     def run(self, scores: Artifact | None, ratio: float = 0.5, data: Artifact | None = None, **config: Any) -> Artifact:
         return compress(
@@ -160,7 +172,7 @@ def test_mixed_ratios_state_the_drawn_ratio_and_ignore_the_single_one(world: Wor
     assert "actual_ratio_by_marker" not in world.run(scores, 0.5).facts
     assert reached_ratio(world.run(scores, 0.5), 0.5) is None, "as in artifacts of earlier releases"
     world.traces = extra[:5]
-    alone = rows_of(world.run(scores, mixed_ratios=[0.5, 0.7, 1.0]))
+    alone = rows_of(world.run(world.scores(), mixed_ratios=[0.5, 0.7, 1.0]))
     assert {r.id: r.target_ratio for r in alone}.items() <= {r.id: r.target_ratio for r in rows}.items()
 
 
@@ -254,3 +266,117 @@ def test_missing_traces_give_a_warning_each_time(world: World, caplog: pytest.Lo
         caplog.clear()
         world.run(world.scores(ids=["t0", "t1", "t2"]), 0.5)
         assert "only 3 of 4 training traces are left (1 no score)" in caplog.text
+
+
+MANY = [Trace(id=f"m{i}", question="q?", thinking=TEXTS[i % 3], response="r", answer="1") for i in range(40)]
+
+
+def content(artifact: Artifact) -> list[Any]:
+    return [artifact.file(n).read_bytes() for n in ("compressed.parquet", "ranking.parquet")] + [artifact.manifest]
+
+
+def test_rows_made_in_many_chunks_or_shards_have_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worlds = [World(tmp_path / name) for name in ("whole", "chunks", "shards")]
+    for world in worlds:
+        world.traces = MANY
+    whole = content(worlds[0].run(worlds[0].scores(ids=[t.id for t in MANY[3:]])))
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 300)
+    monkeypatch.setattr(stage, "TRACES_RANKED", 1000)
+    assert content(worlds[1].run(worlds[1].scores(ids=[t.id for t in MANY[3:]]))) == whole
+    shared = worlds[2]
+    scores = shared.scores(ids=[t.id for t in MANY[3:]])
+    assert [shared.shard(number, 3, scores) for number in (2, 3)] == [False, False]
+    assert shared.shard(1, 3, scores)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_cut", None)  # nothing is left to compute
+        assert content(shared.run(scores)) == whole
+        assert shared.shard(1, 3, scores)
+
+
+def test_interrupted_compression_goes_on_from_its_finished_chunks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 300)
+    world.traces, cut, computed = MANY, stage._cut, list[str]()
+    scores = world.scores()
+
+    def dies(*arguments: Any) -> list[CompressedTrace]:
+        if len(computed) > 10:
+            raise KeyboardInterrupt
+        rows = cut(*arguments)
+        computed.extend(row.id for row in rows)
+        return rows
+
+    monkeypatch.setattr(stage, "_cut", dies)
+    with pytest.raises(KeyboardInterrupt):
+        world.run(scores)
+    assert 10 < len(computed) < 40
+    monkeypatch.setattr(
+        stage, "_cut", lambda *arguments: computed.extend(t.trace.id for t in arguments[2]) or cut(*arguments)
+    )
+    artifact = world.run(scores)
+    assert computed == [t.id for t in MANY] == [row.id for row in rows_of(artifact)]
+    assert not (artifact.path / "scratch").exists()
+
+
+def test_memory_does_not_grow_with_the_number_of_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 10_000)
+    monkeypatch.setattr(stage, "TRACES_RANKED", 10)
+    monkeypatch.setattr("cotpress.store.tables.ROWS_AT_ONCE", 8)
+    monkeypatch.setattr("cotpress.store.tables.ROW_GROUP_BYTES", 30_000)
+
+    def peak(number: int) -> int:
+        world = World(tmp_path / str(number))
+        world.traces = [
+            Trace(id=f"t{i}", question="q", thinking=f"{i} {TEXTS[0] * 8}", response="", answer="")
+            for i in range(number)
+        ]
+        data, scores = world.data(), world.scores()
+        world.traces = []
+        tracemalloc.start()
+        assert world.run(scores, data=data).manifest["num_rows"] == number
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    peak(20)  # what is made once
+    assert peak(240) - peak(90) < 150 * 400  # a trace alone has 560 characters, with its scores over 2,500 bytes
+
+
+def test_scores_in_another_order_than_the_traces_are_refused(world: World) -> None:
+    world.traces.reverse()
+    scores = world.scores()
+    world.traces.reverse()
+    with pytest.raises(ArtifactError, match="belongs to no training trace"):
+        world.run(scores)
+
+
+def test_retokenized_rows_have_the_tokens_of_their_text_and_the_ratio_of_the_whole_one(world: World) -> None:
+    text = "4x2 eggs 8x0"
+    world.traces = [Trace(id="t0", question="", thinking=text, response="", answer="")]
+    _, offsets = tokenize_with_offsets(STUDENT, text)
+    scores = world.scores(scores=np.array([text[a:b] != "x" for a, b in offsets], dtype=np.float32))
+    ratio = 1 - 2 / len(offsets)
+    spliced, artifact = world.run(scores, ratio), world.run(scores, ratio, tokens=TrainedTokens.retokenize)
+    ((row,), (other,)) = rows_of(artifact), rows_of(spliced)
+    assert row.compressed_thinking == other.compressed_thinking == "42 eggs 80"
+    assert [STUDENT.decode([id_]) for id_ in row.token_ids[[0, -1]]] == ["42", "80"]
+    assert [STUDENT.decode([id_]) for id_ in other.token_ids[[0, 1]]] == ["4", "2"]
+    assert (row.num_kept_tokens, row.actual_ratio) == (other.num_kept_tokens, other.actual_ratio)
+    assert artifact.facts == spliced.facts | {"num_training_tokens": len(row.token_ids)}
+    assert artifact.manifest["identity"]["tokens"] == "retokenize"
+    assert "tokens" not in spliced.manifest["identity"]
+    assert world.run(scores, 1.0, tokens=TrainedTokens.retokenize).key == world.run(None, 1.0).key
+
+
+@pytest.mark.parametrize("tokens", TrainedTokens)
+def test_tokens_of_a_row_decode_to_its_text(world: World, tokens: TrainedTokens) -> None:
+    texts = ["🙂🤔 5 × 16 ≤ 80 🎉", "首先，12 加 30 等于 42。", "nai\u0308ve cafe\u0301 x\u0302 ½ 𝒳 👩‍👩‍👧"]  # noqa: RUF001
+    world.traces = [Trace(id=f"t{i}", question="", thinking=t, response="", answer="") for i, t in enumerate(texts)]
+    for key in ("student", "scorer"):
+        for ratio in (0.3, 0.5, 0.7):
+            for row in rows_of(world.run(world.scores(key=key), ratio, tokens=tokens)):
+                assert decode(STUDENT, row.token_ids) == row.compressed_thinking
+                assert "\ufffd" not in row.compressed_thinking

@@ -12,10 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cotpress.compression.config import Alignment, CompressionConfig, Protection, Selection
+from cotpress.compression.config import Alignment, CompressionConfig, Protection, Selection, TrainedTokens
 from cotpress.compression.ranking import Rules, TokenizedTrace, rank_traces, student_scores
 from cotpress.compression.stage import compress
-from cotpress.modeling.alignment import decode, decoded_text, kept_text, project_scores, tokenize_with_offsets
+from cotpress.modeling.alignment import (
+    decode,
+    decoded_text,
+    kept_text,
+    project_scores,
+    retokenized,
+    tokenize_with_offsets,
+)
 from cotpress.modeling.loading import tokenizer_fingerprint
 from cotpress.modeling.segments import character_groups
 from cotpress.modeling.selection import rank_many
@@ -216,6 +223,9 @@ def test_kept_ids_decode_to_the_text_of_the_row(
         row_text = decoded_text(tokenizer, text, ids, offsets, keep)
         assert tokenizer.decode(ids[keep].tolist()) == row_text
         assert "\ufffd" not in row_text
+        again, new_ids = retokenized(tokenizer, row_text)
+        assert decode(tokenizer, new_ids) == again
+        assert unicodedata.normalize("NFC", again) == unicodedata.normalize("NFC", row_text)
         asked = max(round(ratio * len(ids)), int(ranking.held.sum()))
         assert abs(int(keep.sum()) - asked) <= largest(offsets) // 2
     whole = decoded_text(tokenizer, text, ids, offsets, np.ones(len(ids), dtype=bool))
@@ -248,6 +258,7 @@ def test_no_row_of_the_compress_stage_has_half_a_character(name: str, tmp_path: 
         (CompressionConfig(), made),
         (CompressionConfig(granularity=Unit.word, protection=Protection.math), made),
         (CompressionConfig(mixed_ratios=[0.3, 0.7]), made),
+        (CompressionConfig(tokens=TrainedTokens.retokenize), made),
         (CompressionConfig(selection=Selection.llmlingua_compat), scores(decisions=True)),
     ]:
         compressed = compress(

@@ -2,16 +2,18 @@ import threading
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 
-from cotpress.errors import ConfigError, DataError, WorkerError
+from cotpress.devices.config import Shard
+from cotpress.errors import ArtifactError, ConfigError, DataError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.records import ScoredTrace
 from cotpress.scoring import job as stage
-from cotpress.scoring.config import Shard
 from cotpress.scoring.job import Job, scoring_job
 from cotpress.scoring.scorers.self_information import SelfInformationConfig
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
+from cotpress.store import parts
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
 from support.jobs import dies_once
@@ -20,7 +22,7 @@ from support.scoring import models_of
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(stage, "CHUNK_CHARACTERS", 60)
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 60)
 
 
 @pytest.fixture
@@ -108,6 +110,36 @@ def test_shard_that_died_is_all_that_the_same_command_computes_again(job, comput
     assert not job().shard(Shard(1, 2))
     assert job().shard(Shard(2, 2))
     assert sorted(done + computed) == list(range(len(done + computed)))
+
+
+def test_rows_of_a_shard_are_read_before_those_of_others_are_there(job, rows):
+    whole = {row.id: row for row in read_records(job("whole").artifact().file("scores.parquet"), ScoredTrace)}
+    scoring = job()
+    chunks = parts.plan_chunks(scoring.traces.file("traces.parquet"))
+    assert not scoring.shard(Shard(2, 2))
+    with scoring.rows("reader") as read:
+        half = [row for of_chunk in read(chunks[1::2]) for row in of_chunk]
+        with pytest.raises(ArtifactError, match="cannot be read"):
+            list(read(chunks))
+    assert scoring.key == scoring.artifact().key
+    with scoring.rows("reader") as read:
+        everything = [row for of_chunk in read(chunks) for row in of_chunk]
+    assert [row.id for row in everything] == [trace.id for trace in rows]
+    assert 0 < len(half) < len(rows)
+    for row in [*half, *everything]:
+        np.testing.assert_array_equal(row.scores, whole[row.id].scores)
+
+
+def test_rows_stay_while_they_are_read(job):
+    scoring, read_to_the_end = job(), []
+    assert scoring.shard(Shard(1, 1))
+    with scoring.rows("reader"):
+        other = threading.Thread(target=lambda: read_to_the_end.append(job().artifact()))
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+    other.join()
+    assert read_to_the_end
 
 
 def test_command_without_shards_finishes_what_shards_have_begun(job, computed):

@@ -20,6 +20,7 @@ from cotpress.scoring.scorers.cts import CtsConfig
 from cotpress.scoring.scorers.random import RandomConfig
 from cotpress.scoring.scorers.reference_walk import ReferenceWalkConfig
 from cotpress.scoring.scorers.self_information import SelfInformationConfig, SelfInformationScorer
+from cotpress.store import parts, tables
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.tables import read_records
 from support.scoring import models_of, reading
@@ -88,16 +89,16 @@ def test_windows_are_part_of_the_identity_only_if_a_text_may_need_them(fresh, ba
 
 
 def test_memory_does_not_grow_with_the_number_of_traces(fresh, read, model, traces, as_artifact, trainer, monkeypatch):
-    monkeypatch.setattr(stage, "CHUNK_CHARACTERS", 4000)
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 4000)
     monkeypatch.setattr(reader, "_TRACES_AT_HAND", 16)
-    monkeypatch.setattr(stage, "ROWS_AT_ONCE", 16)
-    write = stage.Parts.write
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 16)
+    write = parts.Parts.write
 
-    def write_without_garbage(parts, chunk, rows, tally):
+    def write_without_garbage(own, chunk, rows, tally):
         gc.collect()  # Lightning leaves reference cycles, which Python would collect at its own time
-        write(parts, chunk, rows, tally)
+        write(own, chunk, rows, tally)
 
-    monkeypatch.setattr(stage.Parts, "write", write_without_garbage)
+    monkeypatch.setattr(parts.Parts, "write", write_without_garbage)
 
     def peak(number):
         rows = [replace(traces[0], id=f"r{i}", thinking=f"{i} " + traces[0].thinking) for i in range(number)]
@@ -132,7 +133,7 @@ def test_nothing_that_can_be_scored_is_an_error_with_the_reasons(fresh, base, tr
 
 
 def test_killed_job_goes_on_from_its_finished_chunks(fresh, base, trainer, traces, as_artifact, monkeypatch):
-    monkeypatch.setattr(stage, "CHUNK_CHARACTERS", 1)  # one trace per chunk
+    monkeypatch.setattr(parts, "CHUNK_CHARACTERS", 1)  # one trace per chunk
     whole = stage.PredictModule.predict_step
     calls = []
 

@@ -1,12 +1,23 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cotpress.errors import ArtifactError
 from cotpress.records import CompressedTrace, Problem, ScoredTrace, Span, Trace, ValuableTrace
-from cotpress.store.tables import from_table, read_records, schema, to_table, write_records
+from cotpress.store import tables
+from cotpress.store.tables import (
+    RecordWriter,
+    from_table,
+    iter_records,
+    read_records,
+    schema,
+    to_table,
+    write_records,
+)
 
 TRACE = Trace(
     id="a",
@@ -113,3 +124,33 @@ def test_column_beyond_32_bit_offsets_is_read() -> None:
                for name in schema(ScoredTrace).names if name != "scores"}  # fmt: skip
     table = pa.table({**columns, "scores": pa.chunked_array([big] * num_chunks)}).select(schema(ScoredTrace).names)
     assert [len(row.scores) for row in from_table(table, ScoredTrace)] == [num_values] * num_chunks
+
+
+def test_small_file_written_in_pieces_equals_the_one_that_is_written_at_once(tmp_path: Path) -> None:
+    rows = [replace(TRACE, id=str(n)) for n in range(300)]
+    write_records(tmp_path / "whole", rows, Trace)
+    with RecordWriter(tmp_path / "pieces", Trace) as writer:
+        writer.write(iter(rows[:7]))
+        writer.write(rows[7:])
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_long_file_has_several_row_groups_and_is_read_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP_BYTES", 10_000)
+    monkeypatch.setattr(tables, "ROWS_AT_ONCE", 16)
+    rows = [replace(TRACE, id=str(n), thinking="x" * n) for n in range(300)]
+    with RecordWriter(tmp_path / "t.parquet", Trace) as writer:
+        writer.write(rows)
+    assert pq.ParquetFile(tmp_path / "t.parquet").num_row_groups > 3
+    assert list(iter_records(tmp_path / "t.parquet", Trace)) == rows
+
+
+def test_streamed_file_with_wrong_columns_or_content_is_an_error(tmp_path: Path) -> None:
+    write_records(tmp_path / "t.parquet", [replace(TRACE, thinking=str(n)) for n in range(300)], Trace)
+    with pytest.raises(ArtifactError, match="has columns"):
+        list(iter_records(tmp_path / "t.parquet", Problem))
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    content[60] ^= 1  # inside the first page
+    (tmp_path / "t.parquet").write_bytes(bytes(content))
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        list(iter_records(tmp_path / "t.parquet", Trace))

@@ -26,6 +26,7 @@ from cotpress.scoring.job import ChunkJob, DerivedJob
 from cotpress.scoring.models import Models
 from cotpress.scoring.reader import ConditionReading
 from cotpress.scoring.scorers import classifier
+from cotpress.scoring.scorers.llmlingua2_compat import Llmlingua2Compat
 from cotpress.scoring.scorers.llmlingua_compat import LlmlinguaCompat
 from cotpress.scoring.table import SCORERS
 from cotpress.store import source
@@ -215,8 +216,8 @@ ROOTS = [
     planted.traces, planted.problems, rows, published.problems, thought_anchors, prmbench, traces, problems, truth,
     self_written.solve, self_written.write, distill, essential_spans, overlapping_steps, llm.aligned, llm.extract,
     train_reference, train_student, saved_reference, ChunkJob, DerivedJob, ConditionReading, Models, LlmlinguaCompat,
-    classifier, compress, stage, ServerBackend, TransformersBackend, loading.load_model, loading.load_tokenizer, tiny,
-    sources, *(entry.scorer for entry in SCORERS.values()),
+    Llmlingua2Compat, classifier, compress, stage, ServerBackend, TransformersBackend, loading.load_model,
+    loading.load_tokenizer, tiny, sources, *(entry.scorer for entry in SCORERS.values()),
 ]  # fmt: skip
 OUTSIDE = {
     "cotpress": "the version",

@@ -98,17 +98,24 @@ class Classifier:
     def keep_probabilities(self, texts: Sequence[Encoded], tokens_per_batch: int) -> Iterator[NDArray[np.float32]]:
         """Yield P(keep) of every token, float32 `[n]` in [0, 1], one array per text, in order."""
         parts = [[text.token_ids[part] for part in windows(text.word_ids, self.window_tokens)] for text in texts]
-        smaller = smaller_batches(self.model, "classifying tokens")
-        batches = padded_batches([*chain(*parts)], lambda part: len(part) + 2, tokens_per_batch)
-        values = chain.from_iterable(smaller.run(batch, self._score, len) for batch in batches)
+        values = self.probabilities([self.example(part) for part in chain(*parts)], tokens_per_batch)
         for some in parts:
-            yield np.concatenate([np.empty(0, dtype=np.float32), *islice(values, len(some))])
+            read = islice(values, len(some))
+            yield np.concatenate([np.empty(0, dtype=np.float32), *(keep[1:-1] for keep in read)])
+
+    def probabilities(
+        self, examples: Sequence[dict[str, list[int]]], tokens_per_batch: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield P(keep) of every token of each example, the special ones included, float32 `[len(input_ids)]`."""
+        smaller = smaller_batches(self.model, "classifying tokens")
+        batches = padded_batches(examples, lambda example: len(example["input_ids"]), tokens_per_batch)
+        return chain.from_iterable(smaller.run(batch, self._score, len) for batch in batches)
 
     @torch.inference_mode()
-    def _score(self, parts: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
-        batch = self.collate([self.example(part) for part in parts]).to(self.model.device)
+    def _score(self, examples: Sequence[dict[str, list[int]]]) -> list[NDArray[np.float32]]:
+        batch = self.collate([*examples]).to(self.model.device)
         keep = self.model(**batch).logits.float().softmax(dim=-1)[..., KEEP].cpu().numpy()
-        return [keep[row, 1 : len(part) + 1] for row, part in enumerate(parts)]
+        return [keep[row, : len(example["input_ids"])] for row, example in enumerate(examples)]
 
 
 def encoder_directory(path: str, key: str = "scorer.path") -> Path:

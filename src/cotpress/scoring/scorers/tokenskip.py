@@ -9,7 +9,8 @@ pre-tokenizer.
 
 The released code (LLMLingua 0.2.2) deviates: it cuts windows after the last full stop or newline, takes a threshold
 per window, counts the ratio in another tokenizer, and rebuilds the text from the encoder's tokens, which loses symbols
-outside its vocabulary and all newlines (`\\frac{48}{2}` becomes `{48}`). Here selection works on character offsets.
+outside its vocabulary and all newlines (`\\frac{48}{2}` becomes `{48}`). Here selection works on character offsets;
+`compression=llmlingua2_compat` (llmlingua2_compat.py) repeats the release.
 """
 
 from collections.abc import Iterator, Sequence

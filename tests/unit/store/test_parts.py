@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cotpress.errors import ArtifactError, UnreadableError
 from cotpress.records import ScoredTrace, Trace
-from cotpress.scoring import job as module
-from cotpress.scoring.job import Parts, Tally, plan_chunks, read_chunks
+from cotpress.store import parts as module
+from cotpress.store import tables
+from cotpress.store.parts import Parts, Tally, plan_chunks, read_chunks, rows_of
 from cotpress.store.tables import read_records, write_records
 
 
@@ -63,7 +64,7 @@ def test_chunks_hold_every_training_trace_once_in_order(tmp_path_factory, length
     write_records(path, rows, Trace)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK_CHARACTERS", limit)
-        patch.setattr(module, "ROWS_AT_ONCE", at_once)
+        patch.setattr(tables, "ROWS_AT_ONCE", at_once)
         chunks = plan_chunks(path)
         first = data.draw(st.integers(0, stride - 1))
         own = dict(read_chunks(path, chunks[first::stride]))
@@ -94,7 +95,7 @@ def test_chunk_of_which_every_trace_is_dropped_is_done(parts, tmp_path):
     tally = parts.merge(chunks, tmp_path / "scores.parquet")
     assert (tally.num_traces, tally.dropped) == (9, {"refused": 3})
     assert len(read_records(tmp_path / "scores.parquet", ScoredTrace)) == 6
-    assert pq.ParquetFile(tmp_path / "scores.parquet").num_row_groups == 2
+    assert pq.ParquetFile(tmp_path / "scores.parquet").num_row_groups == 1
 
 
 def test_part_that_is_missing_or_damaged_is_computed_again(parts, tmp_path, caplog):
@@ -141,3 +142,19 @@ def test_part_that_cannot_be_read_is_told_and_not_computed_again(parts, monkeypa
     monkeypatch.setattr(module.pq, "read_table", fails)
     with pytest.raises(UnreadableError, match=r"part-00000\.parquet' cannot be read: Input/output error"):
         parts.missing(chunks)
+
+
+def test_rows_of_chunks_are_none_for_traces_without_one(parts, rows):
+    chunks = plan_chunks(parts.traces)
+    write_all(parts, chunks[1:], refuse={"t4"})
+    ids = [[None if row is None else row.id for row in of_chunk] for of_chunk in parts.rows(chunks[1:])]
+    assert ids == [[None, "t5", "t6"], ["t8", "t9", "t10"]]
+    with pytest.raises(ArtifactError, match=r"part-00000.parquet' cannot be read"):
+        next(parts.rows(chunks))
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (0, 1, 99)], ids=["order", "other trace"])
+def test_rows_that_do_not_follow_the_traces_are_refused(parts, tmp_path, order):
+    write_records(tmp_path / "scores.parquet", [scored(trace(i, 4)) for i in order], ScoredTrace)
+    with pytest.raises(ArtifactError, match=r"the row 't(1|99)' belongs to no training trace .* Fix: remove the"):
+        list(rows_of(tmp_path / "scores.parquet", ScoredTrace, parts.traces))
