@@ -48,10 +48,9 @@ from cotpress.store.tables import read_records, training_traces
 from cotpress.tasks.evaluate import examinees as given_examinees
 from cotpress.tasks.flow import Export, Flow, Scoring
 from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
-from cotpress.tasks.students import FlowStudents
 from cotpress.tasks.students import examinees as trained_examinees
 from cotpress.tasks.systems import Examinee, examine
-from cotpress.tasks.train import artifacts_until
+from cotpress.tasks.train import artifacts_until, train_students
 from cotpress.tracking import Tracker
 from cotpress.training.config import Method, SavedReferenceConfig
 from cotpress.training.stage import find_saved
@@ -432,10 +431,12 @@ def _trained(config: TrainConfig, flow: Flow) -> None:
     if config.until is not None and config.until is not Stage.sft:
         artifacts_until(config.until, config, flow)
         return
-    rows, asked = trained_examinees(config, FlowStudents(config, flow)), flow.problems
+    students = train_students(config, flow)
     if config.until is not None:
         return
-    examine(rows, config, problems=asked, store=flow.store, stages={}, count=None)
+    examine(
+        trained_examinees(config, students), config, problems=flow.problems, store=flow.store, stages={}, count=None
+    )
 
 
 def _missing(config: ScoringPipelineConfig, look: Callable[[Scoring[Any]], object]) -> str | None:

@@ -30,7 +30,7 @@ from cotpress.plugins import CHOICES
 from cotpress.records import CONFIG_FILE, STUDENTS_FILE, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, output_root_of_run, read_results, run_directories
 from cotpress.report.stage import report_collection, show_collection, show_run
-from cotpress.report.students import Student, TrainedRun, open_student, read_students
+from cotpress.report.students import Student, TrainedRun, read_students
 from cotpress.store.artifacts import fingerprint
 from cotpress.store.paths import safe_name
 from cotpress.store.redaction import print_lines
@@ -38,9 +38,10 @@ from cotpress.store.students import STUDENTS, student_folder
 from cotpress.tasks import RunsJob
 from cotpress.tasks.checks import check_needs, first_missing
 from cotpress.tasks.run_directory import artifact_store, row_settings, tracked_job, write_config, write_run
-from cotpress.tasks.students import KeptStudents, examinees
+from cotpress.tasks.students import examinees, kept_students
 from cotpress.tasks.systems import Examinee, examine, stage_record
 from cotpress.tracking import open_tracker, track_results
+from cotpress.tracking.config import TrackerKind
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +63,9 @@ class Run:
     config: EvaluateConfig
     settings: Mapping[str, Any]
 
-    @property
-    def students(self) -> KeptStudents:
-        """The students of the run."""
-        return KeptStudents(self.trained, self.run_dir)
-
     def rows(self, config: EvaluateConfig) -> list[Examinee]:
         """The systems of the run's table."""
-        return examinees(config, self.students)
+        return examinees(config, kept_students(self.trained, self.run_dir))
 
     def folder(self, student: Student) -> Path:
         """The folder of a student that a server is started with."""
@@ -85,6 +81,7 @@ class Run:
 def evaluate_runs(job: RunsJob, folder: Path) -> tuple[None, Path]:
     """Ask the students of all runs below `runs`, write their results, and show the table of all these runs."""
     runs, place = find_runs(job), Path(job.config.runs or "")
+    log.info("runs: %d of the %d below '%s' have trained students", len(runs), len(run_directories(place)), place)
     set_up_torch(job.config.trainer)
     served = served_models(job.config, runs)
     directories, waiting = [], dict[str, None]()
@@ -166,8 +163,7 @@ def _run(run_dir: Path, command: EvaluateConfig, keys: Sequence[str]) -> Run:
     )  # fmt: skip
     for key in keys:
         config = _with(config, key.split("."), command)
-    for student in trained.students:
-        open_student(run_dir, student, lambda root: artifact_store(str(root)))
+    kept_students(trained, run_dir)
     config = replace(
         config,
         evaluation=replace(config.evaluation, generation=generation),
@@ -299,7 +295,8 @@ def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     if directory != run.run_dir:
         write_config(directory, {**run.settings, "seed": config.seed, "ratio": config.ratio, "name": config.name})
     job = tracked_job(config, directory, folder, rows[-1].system, config.benchmark.title)
-    with open_tracker(config.tracker, job) as tracker:
+    kind = TrackerKind.csv if config.tracker.kind is TrackerKind.none else config.tracker.kind
+    with open_tracker(replace(config.tracker, kind=kind), job) as tracker:  # none would replace those of the training
         track_results(tracker, rows, predictions)
     results = RunResults(
         name=run.trained.name,

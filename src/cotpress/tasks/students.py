@@ -1,11 +1,9 @@
-"""Students of a run, trained by its flow or kept from an earlier command, and the rows of a table made from them."""
+"""Students of a run, just trained or kept from an earlier command, and the rows of a table made from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
-from cotpress.compression.stage import reached_ratio
 from cotpress.config import EvaluateConfig, TrainConfig
 from cotpress.errors import ConfigError
 from cotpress.evaluation.config import Baseline, Prompted
@@ -17,7 +15,7 @@ from cotpress.store.artifacts import Artifact
 from cotpress.store.students import name_student
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import artifact_store, essentials, row_settings, run_name
-from cotpress.tasks.systems import Examinee, at_ratios, shortened, student_system
+from cotpress.tasks.systems import Examinee, at_ratios, shortened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,67 +35,34 @@ class Trained:
         return self.kept("").reached_ratio(marker_ratio)
 
 
-class Students(Protocol):
-    """The two students that the rows of a run are made from."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Students:
+    """The students that the rows of a run are made from.
 
-    def original(self) -> Trained:
-        """The student of the uncompressed traces."""
+    Attributes:
+        original: The student of the uncompressed traces; None if no row of the run needed it.
+        own: The student of the scorer; its system has no ratio if the student has a control marker.
+    """
 
-    def own(self) -> Trained:
-        """The student of the scorer; its system has no ratio if the student has a control marker."""
-
-
-class FlowStudents:
-    """Students that a flow trains when they are first asked for."""
-
-    def __init__(self, config: TrainConfig, flow: Flow) -> None:
-        self._config, self._flow = config, flow
-        self.made: dict[Origin, Trained] = {}
-
-    def original(self) -> Trained:
-        """See `Students`."""
-        if Origin.original not in self.made:
-            artifact = self._flow.student(ORIGINAL, self._flow.uncompressed())
-            self.made[Origin.original] = Trained(system=ORIGINAL, artifact=artifact, reached={"": 1.0})
-        return self.made[Origin.original]
-
-    def own(self) -> Trained:
-        """See `Students`."""
-        if Origin.scorer not in self.made:
-            system, compressed = student_system(self._config), self._flow.compressed()
-            ratios = [None, *dict.fromkeys([*self._config.compression.mixed_ratios, 1.0])]
-            reached = {r: reached_ratio(compressed, r) for r in ratios}
-            self.made[Origin.scorer] = Trained(
-                system=system,
-                artifact=self._flow.student(system, compressed),
-                reached={"" if r is None else str(float(r)): kept for r, kept in reached.items() if kept is not None},
-            )
-        return self.made[Origin.scorer]
+    original: Trained | None
+    own: Trained
 
 
-class KeptStudents:
-    """Students of a finished training, from their run directory."""
+def kept_students(run: TrainedRun, run_dir: Path) -> Students:
+    """Open the students of a finished training, from its run directory.
 
-    def __init__(self, run: TrainedRun, run_dir: Path) -> None:
-        self._run, self._run_dir = run, run_dir
-
-    def original(self) -> Trained:
-        """See `Students`; raises an `ArtifactError` if the run has none."""
-        return self._opened(Origin.original)
-
-    def own(self) -> Trained:
-        """See `Students`."""
-        return self._opened(Origin.scorer)
-
-    def _opened(self, origin: Origin) -> Trained:
-        student = next((s for s in self._run.students if s.system.origin is origin), None)
-        if student is None:
-            raise ConfigError(
-                f"evaluation.baselines: '{self._run_dir}' has no student '{origin.value}', which these rows need. "
-                "Fix: evaluation.baselines=[base], or another list without original and without prompts for it"
-            )
-        artifact = open_student(self._run_dir, student, lambda root: artifact_store(str(root)))
-        return Trained(system=student.system, artifact=artifact, reached=student.reached)
+    Raises:
+        ArtifactError: An artifact is missing or damaged.
+    """
+    opened = {
+        s.system.origin: Trained(
+            system=s.system,
+            artifact=open_student(run_dir, s, lambda root: artifact_store(str(root))),
+            reached=s.reached,
+        )
+        for s in run.students
+    }
+    return Students(original=opened.get(Origin.original), own=opened[Origin.scorer])
 
 
 def examinees(config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
@@ -129,13 +94,17 @@ def _baseline(kind: Baseline, config: TrainConfig | EvaluateConfig, students: St
 
 
 def _original(students: Students) -> Examinee:
-    trained = students.original()
+    if (trained := students.original) is None:
+        raise ConfigError(
+            "evaluation.baselines: these rows need the student Original, which this run has not trained. "
+            "Fix: evaluation.baselines=[base], or another list without original and without prompts for it"
+        )
     return Examinee(system=ORIGINAL, student=trained.artifact, actual_ratio=1.0)
 
 
 def _own(config: TrainConfig | EvaluateConfig, students: Students) -> list[Examinee]:
     """Rows of the scorer's student: at the run's ratio, and with a ratio marker at others before it."""
-    trained = students.own()
+    trained = students.own
     is_mixed = trained.system.variant == MIXED
     student = Examinee(
         system=replace(trained.system, ratio=config.ratio),
@@ -149,10 +118,10 @@ def _own(config: TrainConfig | EvaluateConfig, students: Students) -> list[Exami
     return [replace(row, actual_ratio=trained.reached_ratio(row.marker_ratio)) for row in rows]
 
 
-def keep_students(config: TrainConfig, students: FlowStudents, flow: Flow, run_dir: Path) -> None:
+def keep_students(config: TrainConfig, students: Students, flow: Flow, run_dir: Path) -> None:
     """Name all students of a run, and write all that asking them later needs into its directory."""
     kept = []
-    for trained in students.made.values():
+    for trained in filter(None, (students.original, students.own)):
         weights = Path(TrainedWeights.of(trained.artifact).path)
         kept.append(trained.kept(name_student(_plain_name(trained.system), trained.artifact, weights)))
     run = TrainedRun(

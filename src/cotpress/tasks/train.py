@@ -8,14 +8,16 @@ common, and a repeated command resumes where the last one stopped.
 
 from pathlib import Path
 
+from cotpress.compression.stage import reached_ratio
 from cotpress.config import Stage, TrainConfig
 from cotpress.evaluation.summary import token_counter
+from cotpress.records import ORIGINAL
 from cotpress.report.stage import show_ended
 from cotpress.report.students import Ended, write_until
 from cotpress.store.artifacts import Artifact
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import finish, run_directory, tracked_job
-from cotpress.tasks.students import FlowStudents, examinees, keep_students, needs_original
+from cotpress.tasks.students import Students, Trained, examinees, keep_students, needs_original
 from cotpress.tasks.systems import examine, student_system
 from cotpress.tracking import open_tracker, track_results
 
@@ -31,18 +33,39 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
         flow = Flow(config, tracker)
         if not config.reaches(Stage.sft):
             return _end_early(config, flow, run_dir)
-        students = FlowStudents(config, flow)
-        rows_of = examinees(config, students)
+        students = train_students(config, flow)
         keep_students(config, students, flow, run_dir)
         if config.until is Stage.sft:
             show_ended(run_dir)
             return None, run_dir
         count = token_counter(config.evaluation.reference_tokenizer)
         rows, predictions = examine(
-            rows_of, config, problems=flow.problems, store=flow.store, stages=flow.stages, count=count
+            examinees(config, students),
+            config,
+            problems=flow.problems,
+            store=flow.store,
+            stages=flow.stages,
+            count=count,
         )
         track_results(tracker, rows, predictions)
     return finish(run_dir, config, rows, predictions, flow.stages)
+
+
+def train_students(config: TrainConfig, flow: Flow) -> Students:
+    """Train the student of the scorer, and Original if a row of the table needs it."""
+    original = None
+    if needs_original(config):
+        artifact = flow.student(ORIGINAL, flow.uncompressed())
+        original = Trained(system=ORIGINAL, artifact=artifact, reached={"": 1.0})
+    system, compressed = student_system(config), flow.compressed()
+    ratios = [None, *dict.fromkeys([*config.compression.mixed_ratios, 1.0])]
+    reached = {"" if r is None else str(float(r)): reached_ratio(compressed, r) for r in ratios}
+    own = Trained(
+        system=system,
+        artifact=flow.student(system, compressed),
+        reached={marker: kept for marker, kept in reached.items() if kept is not None},
+    )
+    return Students(original=original, own=own)
 
 
 def _end_early(config: TrainConfig, flow: Flow, run_dir: Path) -> tuple[None, Path]:
