@@ -11,9 +11,10 @@ from typing import Any
 
 from cotpress.errors import ArtifactError
 from cotpress.modeling.weights import TrainedWeights
-from cotpress.records import STUDENTS_FILE, UNTIL_FILE, System
+from cotpress.records import STUDENTS_FILE, UNTIL_FILE, Origin, System
 from cotpress.report.results import StageRecord, output_root_of_run, read_stage, read_system
 from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.store.paths import safe_name
 from cotpress.store.results import read_results_file, write_results_file
 from cotpress.store.students import STUDENTS, student_folder
 
@@ -78,6 +79,8 @@ def read_students(run_dir: Path) -> TrainedRun:
     def made(content: dict[str, Any]) -> TrainedRun:
         stages = tuple(read_stage(stage) for stage in content.pop("stages"))
         students = tuple(_student(student) for student in content.pop("students"))
+        if [s.system.origin for s in students].count(Origin.scorer) != 1:
+            raise ValueError("it has not one student of a scorer")
         return TrainedRun(stages=stages, students=students, **content)
 
     return read_results_file(run_dir, (_VERSION,), made, STUDENTS_FILE)
@@ -85,8 +88,8 @@ def read_students(run_dir: Path) -> TrainedRun:
 
 def _student(content: dict[str, Any]) -> Student:
     system = read_system(content.pop("system"))
-    if system is None:
-        raise ValueError("a student has no system")
+    if system is None or safe_name(content["name"]) != content["name"]:
+        raise ValueError("a student has no system, or a name that is no name of a folder")
     return Student(system=system, **content)
 
 

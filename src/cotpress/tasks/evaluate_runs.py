@@ -155,6 +155,11 @@ def _run(run_dir: Path, command: EvaluateConfig, keys: Sequence[str]) -> Run:
     settings = trained.settings
     generation = replace(command.evaluation.generation, seed=trained.seed)
     model = _objects(ModelConfig, settings["model"], tuning=command.model.tuning)
+    if model.trust_remote_code and not command.model.trust_remote_code:
+        raise ConfigError(
+            f"runs: the model of '{run_dir}' runs Python code that comes with its weights, and a file alone must not "
+            "allow that. Fix: model.trust_remote_code=true if you trust it"
+        )
     benchmark = _objects(_benchmark_class(trained.kinds["benchmark"], run_dir), settings["benchmark"])
     evaluation = _objects(EvaluationConfig, settings["evaluation"], generation=generation)
     config = replace(
@@ -329,7 +334,8 @@ def results_directory(run: Run) -> Path:
         if _same(run.settings, before):
             return run.run_dir
     digest = fingerprint({**run.settings, "seed": run.config.seed, "ratio": run.config.ratio})
-    return run.run_dir.parent / f"{safe_name(run.trained.name)}-{run.config.benchmark.title}-{digest[:8]}"
+    name = safe_name(f"{run.trained.name}-{run.config.benchmark.title}")
+    return run.run_dir.parent / f"{name}-{digest[:8]}"
 
 
 def _same(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
