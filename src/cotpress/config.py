@@ -7,6 +7,7 @@ OmegaConf. The rules of a setting stand beside it (see `cotpress.settings`); her
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cotpress.compression.config import CompressionConfig, ExportFormat, Selection
@@ -119,6 +120,23 @@ class PipelineConfig(ScoringPipelineConfig):
             llmlingua2_settings(self.scorer)
 
 
+class Stage(Enum):
+    """A stage that `train.py until=STAGE` ends after, in the order of the flow."""
+
+    data = "data"
+    """The traces, without those of the benchmark."""
+    distill = "distill"
+    """The valuable parts of the labelled traces."""
+    reference = "reference"
+    """The reference model."""
+    score = "score"
+    """The scores, or the decisions in their place."""
+    compress = "compress"
+    """The training traces of all students."""
+    sft = "sft"
+    """All students; their answers are left to `evaluate.py runs=DIR`."""
+
+
 @dataclass(kw_only=True, slots=True)
 class TrainConfig(PipelineConfig):
     """`train.py`: the whole flow."""
@@ -126,10 +144,17 @@ class TrainConfig(PipelineConfig):
     sft: SftConfig = field(default_factory=SftConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    until: Stage | None = None
+    """Stage after which the run ends; the same command without it goes on. null runs the whole flow."""
     plan: bool = False
     """Print the memory and time that the run would take, and end; loads no weights."""
     planning: PlanConfig = field(default_factory=PlanConfig)
     """Assumptions of `plan=true`."""
+
+    def reaches(self, stage: Stage) -> bool:
+        """True if the run gets as far as a stage."""
+        stages = list(Stage)
+        return self.until is None or stages.index(stage) <= stages.index(self.until)
 
     def validate(self, key: str) -> None:
         PipelineConfig.validate(self, key)
@@ -146,10 +171,11 @@ class TrainConfig(PipelineConfig):
         _check_seed(self.evaluation, self.seed)
         _check_sampling(self.evaluation, self.benchmark)
         served = isinstance(self.evaluation.generation, ServerGenerationConfig)
-        if served and self.sft.tune.method is Method.full:
+        if served and self.sft.tune.method is Method.full and self.until is None:
             raise ConfigError(
                 "evaluation.generation: a server writes, but sft.tune.method=full trains whole models, which no server "
-                "loads on request. Fix: sft=lora, or generation@evaluation.generation=transformers"
+                "loads on request. Fix: until=sft, then evaluate.py runs=DIR once a server has loaded the folder of "
+                "each student; or sft=lora, or generation@evaluation.generation=transformers"
             )
 
 
@@ -206,6 +232,9 @@ class EvaluateConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     adapter: InputPath | None = None
     """Directory or hub id of a PEFT adapter, which a server loads as well; null evaluates the model itself."""
+    runs: Folder | None = None
+    """Folder with run directories of train.py, searched at any depth: all their students are asked, with the model,
+    benchmark and evaluation of their own run where this command gives no other; null asks the one model above."""
     ratio: Ratio = 1.0
     """Ratio that the control marker announces; 1.0 has no marker."""
     marker: bool | None = None
@@ -235,11 +264,11 @@ class EvaluateConfig:
                 f"n: got {self.n}, but evaluation.samples={self.evaluation.samples}, which it is short for. "
                 f"Fix: only one of them, n={self.n}"
             )
-        if Baseline.original in self.evaluation.baselines:
+        if self.runs is None and Baseline.original in self.evaluation.baselines:
             raise ConfigError(
                 "evaluation.baselines: got original, which is a student that has to be trained; evaluate.py trains "
                 "none. Fix: evaluation=checkpoint or evaluation=full_checkpoint, or evaluate its adapter with "
-                "adapter=DIR"
+                "adapter=DIR, or all students of finished runs with runs=DIR"
             )
 
     def _check_without_marker(self) -> None:

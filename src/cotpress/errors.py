@@ -39,6 +39,10 @@ class GenerationError(CotpressError):
     """A generation server cannot be reached, refuses, or answers in another format."""
 
 
+class NotServedError(GenerationError):
+    """A server has not loaded the whole model that is asked for; another server may have."""
+
+
 class HubError(CotpressError):
     """An upload to a hub or a dashboard fails: no token, no access, no network."""
 

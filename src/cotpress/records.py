@@ -30,6 +30,8 @@ RANKING_FILE = "ranking.parquet"  # RankedTrace, of the stage compress
 TRAIN_LOG_FILE = "train_log.csv"  # loss by optimizer step, of the stages that train
 PREDICTIONS_FILE = "predictions.parquet"  # Prediction, of the stage evaluate and of run directories
 RESULTS_FILE, CONFIG_FILE, FAILURE_FILE = "results.json", "config.yaml", "failure.json"  # of run directories
+STUDENTS_FILE = "students.json"  # of a run directory: its trained students, and all that asking them needs
+UNTIL_FILE = "until.json"  # of a run directory whose run ended after an earlier stage than sft
 
 
 class Unit(Enum):

@@ -22,6 +22,7 @@ USAGE = {
             "python train.py scorer=cts ratio=0.7",
             "python train.py -m scorer=cts,tokenskip,random ratio=0.5,0.7,0.9",
             "python train.py data=self_written questions@data.questions=gsm8k model=qwen7b scorer=tokenskip_xlmr",
+            "python train.py -m scorer=cts,random ratio=0.7 until=sft",
             "python train.py model=qwen32b sft=full trainer=gpu plan=true",
         ],
     ),
@@ -44,6 +45,7 @@ USAGE = {
         "Any checkpoint or PEFT adapter on any benchmark.",
         [
             "python evaluate.py model=smollm2 adapter=DIR benchmark=planted",
+            "python evaluate.py runs=outputs/runs",
             "python evaluate.py -m model=OWNER/NAME adapter=DIR benchmark=gsm8k,math500 n=4",
             "python evaluate.py -m model=smollm2 adapter=DIR ratio=0.5,0.7,1.0    (a student of compression=mixed)",
         ],
@@ -86,6 +88,7 @@ _SETTINGS = {
     "runs": "runs=DIR           folder with run directories",
     "viewer_traces": "viewer_traces=N    most traces in the token viewer of the page",
     "num_resamples": "num_resamples=N    bootstrap resamples behind each interval",
+    "until": "until=STAGE        end after data, distill, reference, score, compress or sft, to go on later",
     "seed": "seed=N             seed of everything random",
     "name": "name=NAME          name of the run; by default made from the settings",
     "output_root": "output_root=DIR    folder for everything that is written",
@@ -93,10 +96,10 @@ _SETTINGS = {
 }
 """Settings that stand by themselves, with their meaning."""
 OWN = {
-    "train": ("ratio", "seed", "name", "output_root", "plugins"),
+    "train": ("ratio", "until", "seed", "name", "output_root", "plugins"),
     "compress": ("ratio", "output", "export", "shard", "seed", "name", "output_root", "plugins"),
     "fidelity": ("confidence", "num_resamples", "seed", "name", "output_root", "plugins"),
-    "evaluate": ("adapter", "ratio", "marker", "n", "seed", "name", "output_root", "plugins"),
+    "evaluate": ("adapter", "runs", "ratio", "marker", "n", "seed", "name", "output_root", "plugins"),
     "report": ("runs", "output", "viewer_traces", "output_root", "plugins"),
 }
 """The settings of each script that stand by themselves."""

@@ -16,7 +16,7 @@ import torch
 
 from cotpress.answers import package_versions
 from cotpress.devices.config import TrainerConfig
-from cotpress.errors import ConfigError
+from cotpress.errors import NotServedError
 from cotpress.evaluation.judging import prediction
 from cotpress.evaluation.protocol import Answer, Protocol, answer_key
 from cotpress.generation.asking import ask, journal
@@ -63,6 +63,7 @@ def evaluate(
     trainer: TrainerConfig,
     store: ArtifactStore,
     opened: OpenBackend = open_backend,
+    served: Mapping[str, str] | None = None,
 ) -> list[Artifact]:
     """Predictions of every candidate on all problems (`predictions.parquet`), in the order of the candidates.
 
@@ -70,12 +71,17 @@ def evaluate(
     ratios fill its batches together. Each artifact is the same as if its candidate had been evaluated alone; its
     seconds include answering and judging.
 
+    `served` holds the names of whole models on the generation server: of fully tuned students by the keys of their
+    artifacts, of the untuned model by an empty key. Without it the server serves the untuned model and no such student.
+
     Raises:
-        ConfigError: A fully fine-tuned student should be evaluated on a server, which cannot load it.
+        NotServedError: Answers are missing of a whole model that the server does not serve.
         GenerationError: A server fails; finished answers are kept.
     """
     questions = read_records(problems.file(PROBLEMS_FILE), Problem)
-    answering = _Answering(model, generation, trainer, store, opened, questions)
+    if served is None:
+        served = {"": generation.model} if isinstance(generation, ServerGenerationConfig) else {}
+    answering = _Answering(model, generation, trainer, store, opened, questions, served)
     answers = answering.artifacts(candidates)
     return [_judged(c, artifact, problems, answering) for c, artifact in zip(candidates, answers, strict=True)]
 
@@ -90,6 +96,7 @@ class _Answering:
     store: ArtifactStore
     open_backend: OpenBackend
     problems: Sequence[Problem]
+    served: Mapping[str, str]
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -152,31 +159,36 @@ class _Answering:
         )
 
     def _backend(self, candidate: Candidate) -> Backend:
-        model, adapter = self.model, None
+        model, adapter, generation = self.model, None, self.generation
         if candidate.student is not None:
-            weights = TrainedWeights.of(candidate.student)
-            if not weights.is_adapter and isinstance(self.generation, ServerGenerationConfig):
-                raise ConfigError(
-                    f"evaluation.generation: {candidate.system} is a whole model ({weights.path}), which no server "
-                    "loads on request. Fix: sft=lora, or generation@evaluation.generation=transformers, or serve "
-                    "that folder and evaluate it with evaluate.py"
+            model, adapter = TrainedWeights.of(candidate.student).on(model)
+        if isinstance(generation, ServerGenerationConfig) and adapter is None:
+            name = self.served.get(candidate.student.key if isinstance(candidate.student, Artifact) else "")
+            if name is None:
+                raise NotServedError(
+                    f"evaluation.generation: {candidate.system} is a whole model ({model.path}), which the server "
+                    f"{generation.base_url} does not serve. Fix: vllm serve {model.path}, then evaluate.py runs=DIR"
                 )
-            model, adapter = weights.on(model)
-        return self.open_backend(self.generation, model, self.trainer, self.store, adapter=adapter)
+            generation = dataclasses.replace(generation, model=name)
+        return self.open_backend(generation, model, self.trainer, self.store, adapter=adapter)
 
     def _identity(self, candidate: Candidate) -> Identity:
         """Everything that determines the answers; a server's address, a key or a speed does not."""
-        writer = generation_identity(self.generation, self.model, self.trainer)["model"]
-        student: object = candidate.student
+        generation, student = self.generation, candidate.student
+        is_whole = isinstance(student, Artifact) and not TrainedWeights.of(student).is_adapter
+        if isinstance(generation, ServerGenerationConfig) and isinstance(student, Artifact) and is_whole:
+            generation = dataclasses.replace(generation, model=student.key)  # whatever its name on the server
+        writer = generation_identity(generation, self.model, self.trainer)["model"]
+        identity_of_student: object = student
         if isinstance(student, Artifact):
-            student = student.key
+            identity_of_student = student.key
         elif isinstance(student, str):
-            student = source_identity(student, key="adapter")
+            identity_of_student = source_identity(student, key="adapter")
         if isinstance(self.generation, ServerGenerationConfig):  # prompts are tokenized here
             writer = {**writer, **prompt_identity(load_tokenizer(self.model, self.store))}
         identity = {
             "model": writer,
-            "student": student,
+            "student": identity_of_student,
             "chat": self.model.chat,
             "questions": fingerprint({"asked": [[p.id, p.question] for p in self.problems]}),
             "protocol": candidate.protocol,

@@ -83,13 +83,24 @@ class ServerBackend:
         Raises:
             GenerationError: It cannot be reached, fails, refuses the key, or leaves no room for the budget.
         """
-        known = asyncio.run(self._check())
+        config, listed = self._config, asyncio.run(self._check())
+        if listed and config.model not in listed:
+            log.warning("generation server %s: lists %s, not '%s'", config.base_url, sorted(listed)[:12], config.model)
+        known = listed.get(config.model, {})
         limit = next((known[name] for name in _LIMITS if known.get(name)), None)
         if isinstance(limit, int) and limit <= max_new_tokens:
             theirs = f"lists a limit of {limit} tokens for prompt and answer, but max_new_tokens={max_new_tokens}"
             raise GenerationError(self._message(theirs, _LONGER))
 
-    async def _check(self) -> dict[str, Any]:
+    def listed(self) -> list[str]:
+        """Names of the models that the server lists; none for a server without such a list.
+
+        Raises:
+            GenerationError: It cannot be reached, fails, or refuses the key.
+        """
+        return list(asyncio.run(self._check()))
+
+    async def _check(self) -> dict[str, dict[str, Any]]:
         from openai import APIError, APIStatusError, AsyncOpenAI, AuthenticationError
 
         config = self._config
@@ -101,7 +112,7 @@ class ServerBackend:
             max_retries=retries,
         ) as client:
             try:
-                listed = await self._listed(client)
+                return await self._listed(client)
             except APIError as error:
                 status = error.status_code if isinstance(error, APIStatusError) else 500
                 if not isinstance(error, AuthenticationError) and (status < 500 or status == _NOT_IMPLEMENTED):
@@ -109,9 +120,6 @@ class ServerBackend:
                 raise GenerationError(self._message(*self._explain(error), retries=retries)) from error
             except (AttributeError, TypeError, ValueError) as error:
                 raise GenerationError(self._message(*_not_an_answer(str(error)), retries=retries)) from error
-        if listed and config.model not in listed:
-            log.warning("generation server %s: lists %s, not '%s'", config.base_url, sorted(listed)[:12], config.model)
-        return listed.get(config.model, {})
 
     async def _listed(self, client: "AsyncOpenAI") -> dict[str, dict[str, Any]]:
         """List the models of the server with their settings, by name; empty for JSON of another shape.

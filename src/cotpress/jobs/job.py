@@ -17,16 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportConfig, TrainConfig, to_objects
+from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportConfig, Stage, TrainConfig, to_objects
 from cotpress.devices.processes import Child, Outcome, failure, follow, is_worker, stop
 from cotpress.errors import ConfigError, CotpressError, describe
 from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
-from cotpress.report.stage import show_run
+from cotpress.report.stage import show_ended, show_run
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import Redacting, shown, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
-from cotpress.tasks import PLAN, PLAN_FIX, Result, Task
+from cotpress.tasks import PLAN, PLAN_FIX, RUNS, Result, RunsJob, Task
 from cotpress.tasks.run_directory import circumstances, find_finished, note_finished, own_output, run_path
 
 if TYPE_CHECKING:
@@ -53,8 +53,13 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
         finished = None if planned else find_finished(checked)
         if finished is not None:
             log.info("found the finished run '%s': nothing has changed, nothing is computed", finished[1])
-            show_run(finished[1])
-        metric, run_dir = finished or perform(PLAN if planned else task, checked, folder)
+            (show_run if _until(checked) is None else show_ended)(finished[1])
+        work: EntryConfig | RunsJob = checked
+        if planned:
+            task = PLAN
+        elif isinstance(checked, EvaluateConfig) and checked.runs is not None:
+            task, work = RUNS, RunsJob(config=checked, given=tuple(overrides))
+        metric, run_dir = finished or perform(task, work, folder)
         note = replace(note, state=JobState.found if finished else JobState.finished)
     except Exception as error:
         logging.getLogger("cotpress.file").exception("the job failed")
@@ -102,6 +107,13 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     checked = to_objects(config)
     if isinstance(checked, TrainConfig) and checked.plan:
         raise ConfigError(f"plan: got true in a multirun. {PLAN_FIX}")
+    if isinstance(checked, EvaluateConfig) and checked.runs is not None:
+        raise ConfigError("runs: got a folder in a multirun. Fix: leave out -m; one command asks all runs of a folder")
+    if (until := _until(checked)) is not None and not read_sweep(folder.parent).planned:
+        raise ConfigError(
+            f"until: got {until.value}, but this sweeper chooses its jobs by the accuracy of the earlier ones, which a "
+            "run that ends early has none of. Fix: leave out until"
+        )
     if isinstance(checked, CompressConfig) and checked.output is not None:
         checked = replace(checked, output=own_output(checked.output, read_sweep(folder.parent), note.overrides))
     finished = find_finished(checked)
@@ -152,7 +164,11 @@ def _check_tasks(launcher: Any) -> None:
         )
 
 
-def perform(task: Task, config: EntryConfig, folder: Path) -> Result:
+def _until(config: EntryConfig) -> Stage | None:
+    return config.until if isinstance(config, TrainConfig) else None
+
+
+def perform(task: Task, config: EntryConfig | RunsJob, folder: Path) -> Result:
     """Check what a job needs, do its work, and record in its run directory that it is finished."""
     around = None
     if isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN:
@@ -161,7 +177,7 @@ def perform(task: Task, config: EntryConfig, folder: Path) -> Result:
     task.check(config)
     metric, run_dir = run(config, folder)
     if around is not None and run_dir is not None:
-        note_finished(run_dir, metric, around)
+        note_finished(run_dir, metric, around, config.until if isinstance(config, TrainConfig) else None)
     return metric, run_dir
 
 

@@ -18,8 +18,10 @@ from cotpress.records import (
     MIXED,
     RANKING_FILE,
     RESULTS_FILE,
+    STUDENTS_FILE,
     TRACES_FILE,
     TRAIN_LOG_FILE,
+    UNTIL_FILE,
     BudgetAccuracy,
     Interval,
     Origin,
@@ -137,7 +139,7 @@ def read_failure(run_dir: Path) -> str | None:
 
 def _results(content: dict[str, Any]) -> RunResults:
     rows = tuple(_row(row) for row in content.pop("rows"))
-    stages = tuple(_stage(stage, rows) for stage in content.pop("stages"))
+    stages = tuple(read_stage(stage, rows) for stage in content.pop("stages"))
     return RunResults(rows=rows, stages=stages, **content)
 
 
@@ -152,7 +154,7 @@ def _row(content: dict[str, Any]) -> SystemResult:
     read["pass_at_k"] = tuple(map(_interval, content.get("pass_at_k", ())))
     trained = content.get("training_set")
     read["training_set"] = None if trained is None else TrainingSet(**trained)
-    return SystemResult(**{**content, **read, "identity": _system(content.get("identity"))})
+    return SystemResult(**{**content, **read, "identity": read_system(content.get("identity"))})
 
 
 def _interval(content: Mapping[str, Any]) -> Interval:
@@ -161,15 +163,17 @@ def _interval(content: Mapping[str, Any]) -> Interval:
     return interval
 
 
-def _system(content: Mapping[str, Any] | None) -> System | None:
+def read_system(content: Mapping[str, Any] | None) -> System | None:
+    """Return a system from its JSON values; None for None."""
     if content is None:
         return None
     settings = tuple((key, value) for key, value in content["settings"])
     return System(**{**content, "origin": Origin(content["origin"]), "settings": settings})
 
 
-def _stage(content: dict[str, Any], rows: Sequence[SystemResult]) -> StageRecord:
-    system = _system(content.get("system")) or _system_in_label(content["label"], rows)
+def read_stage(content: dict[str, Any], rows: Sequence[SystemResult] = ()) -> StageRecord:
+    """Return a stage from its JSON values; `rows` are those of the same run."""
+    system = read_system(content.get("system")) or _system_in_label(content["label"], rows)
     return StageRecord(**{**content, "system": system})
 
 
@@ -185,6 +189,12 @@ def _system_in_label(label_of_stage: str, rows: Sequence[SystemResult]) -> Syste
     ratios = {row.target_ratio for row in rows if row.system == label and row.target_ratio < 1}
     known = len(ratios) == 1 and stage != "score" and system.variant != MIXED
     return replace(system, ratio=ratios.pop()) if known else system
+
+
+def output_root_of_run(run_dir: Path, key: str) -> Path | None:
+    """Return the nearest folder at or above a run directory whose `artifacts/` has an artifact; None without any."""
+    folders = (run_dir, *run_dir.parents, *run_dir.absolute().parents)
+    return next((folder for folder in folders if (folder / "artifacts" / checked_key(key)).is_dir()), None)
 
 
 _READ_FILES = (TRACES_FILE, RANKING_FILE, TRAIN_LOG_FILE)
@@ -207,8 +217,7 @@ class Sources:
         except ArtifactError as error:
             log.warning("report: %s: %s; the page does without it", run_dir, error)
             return None
-        folders = [run_dir.absolute(), *run_dir.absolute().parents]
-        root = next((folder for folder in folders if (folder / "artifacts" / key).is_dir()), None)
+        root = output_root_of_run(run_dir, key)
         if root is None:
             return None
         if (root, key) not in self._artifacts:
@@ -254,8 +263,8 @@ class Collection:
     unfinished: tuple[Unfinished, ...]
 
 
-def collect(folder: Path) -> Collection:
-    """Collect every run at or below `folder`, and every job of a sweep that has no run to show.
+def collect(folder: Path, further: Sequence[Path] = ()) -> Collection:
+    """Collect every run at or below `folder` or in `further`, and every job of a sweep that has no run to show.
 
     Sweeps are searched below `folder` as well, and beside it if it is the folder `runs` of an output root.
 
@@ -264,13 +273,23 @@ def collect(folder: Path) -> Collection:
     """
     if not folder.is_dir():
         raise DataError(f"runs: '{folder}' is no folder. Fix: runs=DIR, the folder that holds the run directories")
-    own = [sweep for sweep in sweeps_below(folder) if sweep.entry in WITH_RUNS]
+    own = _sweeps_with_runs(folder)
     beside = folder.resolve().parent / _SWEEPS if folder.resolve().name == _RUNS else None
     others = [] if beside is None else [sweep for sweep in sweeps_below(beside) if sweep.entry in WITH_RUNS]
-    directories = [*_run_dirs(folder), *(d for sweep in own for d in _directories(sweep))]
+    directories = run_directories(folder)
     if not directories and not any(sweep.jobs for sweep in [*own, *others]):
         raise DataError(f"runs: no run directory (one with {CONFIG_FILE} or {RESULTS_FILE}) at or below '{folder}'")
-    return _collected(directories, [*own, *others])
+    return _collected([*directories, *further], [*own, *others])
+
+
+def run_directories(folder: Path) -> list[Path]:
+    """Return the run directories at or below a folder, and those of the sweeps there."""
+    own = [directory for sweep in _sweeps_with_runs(folder) for directory in _directories(sweep)]
+    return list({path.resolve(): path for path in [*_run_dirs(folder), *own]}.values())
+
+
+def _sweeps_with_runs(folder: Path) -> list[Sweep]:
+    return [sweep for sweep in sweeps_below(folder) if sweep.entry in WITH_RUNS]
 
 
 def collect_sweep(sweep: Sweep) -> Collection:
@@ -286,7 +305,7 @@ def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collecti
             runs.setdefault(path.resolve(), Run(path=path, results=read_results(path)))
         except ArtifactError as error:
             failure = read_failure(path)
-            reason = "not finished: still running or interrupted" if failure is None else f"failed: {failure}"
+            reason = _why_unfinished(path) if failure is None else f"failed: {failure}"
             if (path / RESULTS_FILE).exists():
                 reason = str(error) if isinstance(error, UnreadableError) else f"damaged: {error}"
             unfinished.setdefault(path.resolve(), Unfinished(path=path, reason=reason))
@@ -299,6 +318,14 @@ def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collecti
         reason = f"{sweep.label(job)}: {_why_missing(job)}"
         unfinished[job.overrides] = Unfinished(path=job.folder, reason=reason)
     return Collection(runs=tuple(runs.values()), unfinished=tuple(unfinished.values()))
+
+
+def _why_unfinished(run_dir: Path) -> str:
+    if (run_dir / STUDENTS_FILE).exists():
+        return f"its students are trained, but have not answered: python evaluate.py runs={run_dir}"
+    if (run_dir / UNTIL_FILE).exists():
+        return "ended early, as until=STAGE says; the same command without it goes on"
+    return "not finished: still running or interrupted"
 
 
 def _directories(sweep: Sweep) -> list[Path]:

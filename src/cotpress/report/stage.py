@@ -5,6 +5,7 @@ The same tables are shown at the end of a command, with the runs that are missin
 
 import json
 import logging
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ArtifactError
-from cotpress.records import CONFIG_FILE
+from cotpress.records import CONFIG_FILE, RESULTS_FILE
 from cotpress.report import page as pages
 from cotpress.report.comparison import Comparison, compare
 from cotpress.report.results import WITH_RUNS, Collection, Run, Sources, collect, collect_sweep, read_results
+from cotpress.report.students import student_lines, until_lines
 from cotpress.report.table import percent_interval, show
 from cotpress.report.token_kinds import TokenKind
 from cotpress.report.tokens import DEFAULT_TRACES, Deletions, by_kind, by_label, deletion_picture, encoded, viewed
@@ -50,8 +52,14 @@ def report_run(run_dir: Path) -> Path:
     return path
 
 
-def report_collection(folder: Path, output: Path | None = None, *, viewer_traces: int = DEFAULT_TRACES) -> Collection:
-    """Write tables, figures and `report.html` over all runs at or below a folder, and return the runs.
+def report_collection(
+    folder: Path,
+    output: Path | None = None,
+    *,
+    viewer_traces: int = DEFAULT_TRACES,
+    further: Sequence[Path] = (),
+) -> Collection:
+    """Write tables, figures and `report.html` over all runs at or below a folder or in `further`, and return the runs.
 
     Into `output` (default: the folder itself): `report.html`, per student and benchmark `results-NAME.csv`,
     `results-NAME.md`, `differences-NAME.csv` and `.md` (paired, where two systems have the same ratio),
@@ -62,7 +70,7 @@ def report_collection(folder: Path, output: Path | None = None, *, viewer_traces
     Raises:
         DataError: There is no run directory.
     """
-    collection = collect(folder)
+    collection = collect(folder, further)
     _write_collection(collection, output or folder, viewer_traces)
     return collection
 
@@ -145,7 +153,20 @@ def show_run(run_dir: Path) -> None:
     results = read_results(run_dir)
     (comparison,) = compare([Run(path=run_dir, results=results)])
     show(comparison, f"{comparison.title}, seed {results.seed}")
-    print_lines(f"run directory: {run_dir}")
+    print_lines(*student_lines(run_dir), f"run directory: {run_dir}")
+
+
+def show_ended(run_dir: Path) -> None:
+    """Show the outcome of a run that ended after a stage, and the commands that go on."""
+    print_lines(*_ended([run_dir], run_dir), f"run directory: {run_dir}")
+
+
+def _ended(run_dirs: Sequence[Path], folder: Path) -> list[str]:
+    """Lines about runs that ended after a stage; `folder` is the place that holds them all."""
+    students = list(dict.fromkeys(line for run_dir in run_dirs for line in student_lines(run_dir)))
+    made = list(dict.fromkeys(line for run_dir in run_dirs for line in until_lines(run_dir)))
+    asked = [f"their answers and the table: python evaluate.py runs={shlex.quote(str(folder))}"] if students else []
+    return [*(students or made), *asked, "go on: the same command without until"]
 
 
 def show_collection(collection: Collection, output: Path) -> None:
@@ -166,7 +187,9 @@ def report_sweep(sweep: Sweep) -> None:
 
     For jobs that evaluate nothing, the folders of their output are shown instead.
     """
-    if sweep.entry in WITH_RUNS:
+    if sweep.entry in WITH_RUNS and (ended := _ended_early(sweep)):
+        print_lines(*_ended(ended, sweep.folder))
+    elif sweep.entry in WITH_RUNS:
         collection = collect_sweep(sweep)
         _write_collection(collection, sweep.folder)
         show_collection(collection, sweep.folder)
@@ -175,6 +198,13 @@ def report_sweep(sweep: Sweep) -> None:
         for output in dict.fromkeys(note.run_dir for note in notes if note.run_dir is not None):  # shards share one
             print_lines(f"output: {output}")
     print_lines(f"sweep: {summary(sweep)}")
+
+
+def _ended_early(sweep: Sweep) -> list[Path]:
+    """Run directories of the jobs that have succeeded, if none of them has results, as with `until`."""
+    notes = [job.note for job in sweep.jobs if job.note is not None and job.note.succeeded]
+    ended = [note.run_dir for note in notes if note.run_dir is not None]
+    return [] if any((run_dir / RESULTS_FILE).exists() for run_dir in ended) else ended
 
 
 def summary(sweep: Sweep) -> str:

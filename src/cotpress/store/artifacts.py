@@ -262,15 +262,16 @@ class ArtifactStore:
         """
         return self._open(self.key(stage, identity))
 
-    def open(self, key: str) -> Artifact | None:
+    def open(self, key: str, *, verify: bool = False) -> Artifact | None:
         """The finished artifact of a key `stage/fingerprint`, or None.
 
-        Files are verified when `Artifact.file` is called: a report reads a small log beside weights of many gigabytes.
+        Without `verify` files are verified when `Artifact.file` is called: a report reads a small log beside weights of
+        many gigabytes.
 
         Raises:
             ArtifactError: The artifact exists but its manifest is damaged, or the key is malformed.
         """
-        return self._open(checked_key(key), verify=False)
+        return self._open(checked_key(key), verify=verify)
 
     def build(self, stage: str, identity: "Identity", produce: Callable[[Path], Summary]) -> Artifact:
         """Return the artifact of this identity; call `produce` only if it does not exist yet.

@@ -19,13 +19,15 @@ R = TypeVar("R")
 _VERSION = "schema_version"
 
 
-def write_results_file(folder: Path, version: int, results: object) -> Path:
-    """Write a dataclass or mapping as `results.json` into a folder, which is created if need be; secrets are masked.
+def write_results_file(folder: Path, version: int, results: object, name: str = RESULTS_FILE) -> Path:
+    """Write a dataclass or mapping as `results.json` (or `name`) into a folder, which is created if need be.
+
+    Secrets are masked.
 
     Raises:
         ArtifactError: The folder cannot be written.
     """
-    path = folder / RESULTS_FILE
+    path = folder / name
     content = _finite({_VERSION: version, **masked(plain(results))})
     content[CHECKSUM] = content_checksum(content)
     try:
@@ -36,13 +38,15 @@ def write_results_file(folder: Path, version: int, results: object) -> Path:
     return path
 
 
-def read_results_file(folder: Path, versions: tuple[int, ...], build: Callable[[dict[str, Any]], R]) -> R:
-    """Read a folder's `results.json` of one of some schema versions, and build its object from the JSON values.
+def read_results_file(
+    folder: Path, versions: tuple[int, ...], build: Callable[[dict[str, Any]], R], name: str = RESULTS_FILE
+) -> R:
+    """Read a folder's `results.json` (or `name`) of one of some schema versions, and build its object from the values.
 
     Raises:
         ArtifactError: There is no `results.json`, or it is damaged or of another version.
     """
-    path = folder / RESULTS_FILE
+    path = folder / name
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         checksum, version = content.pop(CHECKSUM, None), content.get(_VERSION)
@@ -53,7 +57,7 @@ def read_results_file(folder: Path, versions: tuple[int, ...], build: Callable[[
         del content[_VERSION]
         return checked(build(content))
     except FileNotFoundError as error:
-        raise ArtifactError(f"'{folder}' holds no {RESULTS_FILE}: the run is not finished") from error
+        raise ArtifactError(f"'{folder}' holds no {name}: the run is not finished") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if is_unreadable(error):
             raise unreadable(path, error) from error

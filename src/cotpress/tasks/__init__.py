@@ -7,7 +7,10 @@ their task when a job runs.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cotpress.config import EvaluateConfig
 
 Result = tuple[float | None, Path | None]
 """The metric that a sweeper optimises, and the directory with the results."""
@@ -17,6 +20,14 @@ Run = Callable[[Any, Path], Result]
 
 def _needs_nothing(config: Any) -> None:
     pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsJob:
+    """`evaluate.py runs=DIR`: its configuration, and the keys that the command line gives, which replace the runs'."""
+
+    config: "EvaluateConfig"
+    given: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +71,18 @@ def _evaluate() -> Run:
     return evaluate
 
 
+def _evaluate_runs() -> Run:
+    from cotpress.tasks.evaluate_runs import evaluate_runs
+
+    return evaluate_runs
+
+
+def _check_runs(job: Any) -> None:
+    from cotpress.tasks.evaluate_runs import check_runs
+
+    check_runs(job)
+
+
 def _fidelity() -> Run:
     from cotpress.tasks.fidelity import fidelity
 
@@ -85,6 +108,8 @@ FIDELITY = Task(name="fidelity", load=_fidelity, preload="cotpress.tasks.fidelit
 REPORT = Task(name="report", load=_report, preload="cotpress.tasks.report")
 PLAN = Task(name="train", load=_plan, preload="cotpress.tasks.plan", check=_check)
 """The task of `train.py plan=true`."""
+RUNS = Task(name="evaluate", load=_evaluate_runs, preload="cotpress.tasks.evaluate_runs", check=_check_runs)
+"""The task of `evaluate.py runs=DIR`."""
 PLAN_FIX = (
     "Fix: leave out -m and sweep, and give the settings of one job, e.g. "
     "experiment=cts_long_cot model=qwen7b data.path=FILE plan=true"

@@ -9,6 +9,7 @@ traces may be gone. So a copy of the flow runs with a store that finds artifacts
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from cotpress.config import (
     FidelityConfig,
     PipelineConfig,
     ScoringPipelineConfig,
+    Stage,
     TrainConfig,
 )
 from cotpress.data.config import DataConfig, JsonlDataConfig, SelfWrittenDataConfig
@@ -58,8 +60,9 @@ from cotpress.store.tables import read_records, training_traces
 from cotpress.tasks.evaluate import examinees as given_examinees
 from cotpress.tasks.flow import Compression, Export, Flow, Scoring
 from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
-from cotpress.tasks.systems import context_tokens, examine
-from cotpress.tasks.train import examinees as trained_examinees
+from cotpress.tasks.students import examinees as trained_examinees
+from cotpress.tasks.systems import Examinee, context_tokens, examine
+from cotpress.tasks.train import artifacts_until, train_students
 from cotpress.tracking import Tracker
 from cotpress.training.config import Method, SavedReferenceConfig
 from cotpress.training.stage import find_saved
@@ -68,6 +71,7 @@ log = logging.getLogger(__name__)
 
 Config: TypeAlias = TrainConfig | CompressConfig | FidelityConfig | EvaluateConfig
 Problems: TypeAlias = Iterator[CotpressError]
+Asked: TypeAlias = Callable[[EvaluateConfig], Sequence[Examinee]]
 
 CHECKPOINT_BYTES = 12
 """Bytes on disk for each weight that is trained: itself and two moments, in float32."""
@@ -87,20 +91,42 @@ def check(config: Config) -> None:
         ConfigError: Several problems.
     """
     artifact_store(config.output_root).computed.clear()  # those of an earlier job of this process
-    found = list(labels(config))
+    found = [*labels(config), *agents(config)]
     if isinstance(config, TrainConfig) and config.plan:  # made on another machine, maybe before there are data
         raise_together(found)
         return
-    found += [*folders(config), *files(config), *devices(config)]
-    if any(isinstance(problem, ArtifactError) for problem in found):
-        raise_together(found)  # what follows looks below the folder
-    missing = first_missing(config)
-    found += [*models(config, missing), *prompts(config), *disk(config, missing), *servers(config, missing)]
-    found += word_weights(config)
-    raise_together(found)
-    raise_together(list(data(config)))  # only now, as reading may take a minute
-    if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING:
+    missing = check_needs(config, found)
+    if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING and config.reaches(Stage.sft):
         warn_of_budget(config)
+
+
+def check_needs(config: Config, found: Sequence[CotpressError] = (), asked: Asked | None = None) -> str | None:
+    """Raise all problems of what a configuration needs, together with those `found` before.
+
+    `asked` builds the systems of an `evaluate.py`, by default those of its own settings. Returns the `first_missing`.
+    """
+    problems = [*found, *folders(config), *files(config), *devices(config)]
+    if any(isinstance(problem, ArtifactError) for problem in problems):
+        raise_together(problems)  # what follows looks below the folder
+    missing = first_missing(config, asked or given_examinees)
+    problems += [*models(config, missing), *prompts(config), *disk(config, missing), *servers(config, missing)]
+    raise_together([*problems, *word_weights(config)])
+    raise_together(list(data(config)))  # only now, as reading may take a minute
+    return missing
+
+
+def reaches(config: object, stage: Stage) -> bool:
+    """True if a command gets as far as a stage: all but `train.py until=STAGE` get as far as they can."""
+    return not isinstance(config, TrainConfig) or config.reaches(stage)
+
+
+def agents(config: Config) -> Problems:
+    """A run that ends early, started by an agent of a W&B sweep."""
+    if isinstance(config, TrainConfig) and config.until is not None and os.environ.get("WANDB_SWEEP_ID"):
+        yield ConfigError(
+            f"until: got {config.until.value}, but the agent of a W&B sweep needs the accuracy of each run. Fix: leave "
+            "out until"
+        )
 
 
 def _tried(look: Callable[..., object], *arguments: Any, **options: Any) -> Problems:
@@ -113,7 +139,7 @@ def _tried(look: Callable[..., object], *arguments: Any, **options: Any) -> Prob
 
 def labels(config: Config) -> Problems:
     """Labels for the distill stage, as far as the kind of data tells: only the built-in generator plants them."""
-    if not isinstance(config, ScoringPipelineConfig) or not config.needs_labels:
+    if not isinstance(config, ScoringPipelineConfig) or not _distills(config):
         return
     data = config.labelled or config.data
     if isinstance(data, JsonlDataConfig) and data.field is not None:
@@ -121,6 +147,10 @@ def labels(config: Config) -> Problems:
     # Their own kinds, as a registered source may derive from them.
     if type(data) in (JsonlDataConfig, SelfWrittenDataConfig) and config.distill.extractor is Extractor.labels:
         yield from _tried(check_usable, Extractor.labels, [])
+
+
+def _distills(config: ScoringPipelineConfig) -> bool:
+    return config.needs_labels and reaches(config, Stage.distill)
 
 
 def folders(config: Config) -> Problems:
@@ -152,9 +182,12 @@ def used_models(config: Config) -> dict[str, ModelConfig]:
     if isinstance(config, EvaluateConfig):
         return {} if _is_served(config.evaluation.generation) else {"model.path": config.model}
     used = {"model.path": config.model}
-    if config.reference.base is not None and (config.scorer.reads_with_model or config.trains_reference):
+    needs_base = (config.scorer.reads_with_model and reaches(config, Stage.score)) or (
+        config.trains_reference and reaches(config, Stage.reference)
+    )
+    if config.reference.base is not None and needs_base:
         used["reference.base.path"] = config.reference.base
-    if config.needs_labels and isinstance(config.distill, LlmDistillConfig) and config.distill.model is not None:
+    if _distills(config) and isinstance(config.distill, LlmDistillConfig) and config.distill.model is not None:
         used["distill.model.path"] = config.distill.model
     return used
 
@@ -165,7 +198,7 @@ def models(config: Config, missing: str | None) -> Problems:
     Weights are not needed if nothing is left to be computed with one. Chat templates of our own models are not tried,
     as the models would have to be made first.
     """
-    computes, used, usable = missing not in ("evaluate", ""), used_models(config), True
+    computes, used, usable = missing not in ("evaluate", "") and _loads(config), used_models(config), True
     store = artifact_store(config.output_root)
     for key, model in {"model.path": config.model, **used}.items():
         found = list(_tried(model_identity, model, key=key)) if key in used else []
@@ -176,13 +209,14 @@ def models(config: Config, missing: str | None) -> Problems:
             found += _tried(_render, model, store, key)
         yield from found
         usable = usable and not found
-    if usable and isinstance(config, ScoringPipelineConfig) and computes:
+    scores = isinstance(config, ScoringPipelineConfig) and reaches(config, Stage.score)
+    if usable and isinstance(config, ScoringPipelineConfig) and scores and computes:
         yield from _tried(check_model, config.scorer, config.scoring_model, store)
     adapters: dict[str, str | None] = {}
     if isinstance(config, ScoringPipelineConfig):
-        for key, path in _encoders(config.scorer, "scorer"):
+        for key, path in _encoders(config.scorer, "scorer") if scores else ():
             yield from _tried(_find_encoder, path, key, weights=computes)
-        if isinstance(config.reference, SavedReferenceConfig):
+        if isinstance(config.reference, SavedReferenceConfig) and reaches(config, Stage.reference):
             yield from _tried(find_saved, Path(config.reference.path))
         kinds = {"data": config.data, "labelled": config.labelled}
         adapters = {f"{key}.adapter": d.adapter for key, d in kinds.items() if isinstance(d, SelfWrittenDataConfig)}
@@ -191,7 +225,7 @@ def models(config: Config, missing: str | None) -> Problems:
     for key, adapter in adapters.items():
         if adapter is not None:
             yield from _tried(adapter_directory, adapter, key=key)
-    if isinstance(config, TrainConfig | EvaluateConfig):
+    if isinstance(config, TrainConfig | EvaluateConfig) and _answers(config):
         yield from _tried(token_counter, config.evaluation.reference_tokenizer)
 
 
@@ -269,6 +303,8 @@ def word_weights(config: Config) -> Problems:
     """The vocabulary that LLMLingua-2 counts in, if texts are to be cut with it."""
     if not isinstance(config, PipelineConfig) or config.compression.selection is not Selection.llmlingua2_compat:
         return
+    if not reaches(config, Stage.compress):
+        return
     store = FindingStore(artifact_store(config.output_root))
     flow = (
         Export(config, _silent(), store)
@@ -278,6 +314,18 @@ def word_weights(config: Config) -> Problems:
     if _stage_of(lambda: flow.decisions) != "":
         tokenizer = partial(load_tokenizer, config.model, artifact_store(config.output_root))
         yield from _tried(word_counter, config.compression.word_weights, tokenizer)
+
+
+def _answers(config: TrainConfig | EvaluateConfig) -> bool:
+    return isinstance(config, EvaluateConfig) or config.until is None
+
+
+def _loads(config: Config) -> bool:
+    """True if a command loads weights, should all that it makes be missing."""
+    if not isinstance(config, ScoringPipelineConfig) or reaches(config, Stage.reference):
+        return True
+    writes = any(isinstance(kind, SelfWrittenDataConfig) for kind in (config.data, config.labelled))
+    return writes or (_distills(config) and isinstance(config.distill, LlmDistillConfig))
 
 
 def _render(model: ModelConfig, store: ArtifactStore, key: str) -> None:
@@ -334,7 +382,7 @@ def data(config: Config) -> Problems:
     if isinstance(config, FidelityConfig):
         yield from _tried(truth, config.truth, store)
     written = isinstance(config.labelled or config.data, SelfWrittenDataConfig)
-    if config.needs_labels and not found and not written:
+    if _distills(config) and not found and not written:
         yield from _tried(
             check_usable, config.distill.extractor, training_traces(flow.labelled_traces.file(TRACES_FILE))
         )
@@ -358,9 +406,10 @@ def disk(config: Config, missing: str | None) -> Problems:
     if isinstance(config, EvaluateConfig) or missing in AFTER_TRAINING:
         return
     trained: dict[str, ModelConfig] = {}
-    if config.trains_reference and config.reference.tune.method is Method.full:
+    trains_reference = config.trains_reference and reaches(config, Stage.reference)
+    if trains_reference and config.reference.tune.method is Method.full:
         trained["reference.tune.method"] = config.reference.base or config.model
-    if isinstance(config, TrainConfig) and config.sft.tune.method is Method.full:
+    if isinstance(config, TrainConfig) and config.reaches(Stage.sft) and config.sft.tune.method is Method.full:
         trained["sft.tune.method"] = config.model
     free = shutil.disk_usage(config.output_root).free
     for key, model in trained.items():
@@ -402,11 +451,11 @@ def _missed_servers(config: Config, missing: str | None) -> Iterator[tuple[str, 
             if _missing(config, partial(_traces, kind, group)) not in ("solve", "data", ""):
                 yield f"{group}.generation", kind.generation, kind.max_new_tokens
         distill = config.distill
-        extracts = config.needs_labels and isinstance(distill, LlmDistillConfig)
+        extracts = _distills(config) and isinstance(distill, LlmDistillConfig)
         if extracts and _missing(config, _distilled) not in ("distill", ""):
             assert isinstance(distill, LlmDistillConfig)
             yield "distill.generation", distill.generation, distill.max_new_tokens
-    if isinstance(config, TrainConfig | EvaluateConfig) and missing != "evaluate":
+    if isinstance(config, TrainConfig | EvaluateConfig) and _answers(config) and missing != "evaluate":
         budget = min(config.benchmark.max_new_tokens, context_tokens(config) - 1)  # which ends an answer as well
         yield "evaluation.generation", config.evaluation.generation, budget
 
@@ -456,7 +505,7 @@ class FindingStore(ArtifactStore):
         yield None
 
 
-def first_missing(config: Config) -> str | None:
+def first_missing(config: Config, asked: Asked = given_examinees) -> str | None:
     """The stage of the first artifact that this configuration has to compute; empty if there is none.
 
     None if that cannot be told, as something that is needed is missing.
@@ -465,8 +514,8 @@ def first_missing(config: Config) -> str | None:
 
     def evaluated() -> None:
         assert isinstance(config, EvaluateConfig)
-        asked = problems(config.benchmark, store)
-        examine(given_examinees(config), config, problems=asked, store=store, stages={}, count=None)
+        benchmark = problems(config.benchmark, store)
+        examine(asked(config), config, problems=benchmark, store=store, stages={}, count=None)
 
     match config:
         case TrainConfig():
@@ -480,8 +529,15 @@ def first_missing(config: Config) -> str | None:
 
 
 def _trained(config: TrainConfig, flow: Flow) -> None:
-    rows, asked = trained_examinees(config, flow), flow.problems
-    examine(rows, config, problems=asked, store=flow.store, stages={}, count=None)
+    if config.until is not None and config.until is not Stage.sft:
+        artifacts_until(config.until, config, flow)
+        return
+    students = train_students(config, flow)
+    if config.until is not None:
+        return
+    examine(
+        trained_examinees(config, students), config, problems=flow.problems, store=flow.store, stages={}, count=None
+    )
 
 
 def _missing(config: ScoringPipelineConfig, look: Callable[[Scoring[Any]], object]) -> str | None:

@@ -13,6 +13,7 @@ from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.weights import ADAPTER
 from cotpress.records import BASE, ORIGINAL, Origin, System
+from cotpress.store.students import student_name
 from cotpress.tasks.run_directory import artifact_store, finish, run_directory, tracked_job
 from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, stage_record
 from cotpress.tracking import open_tracker, track_results
@@ -59,16 +60,20 @@ def examinees(config: EvaluateConfig) -> list[Examinee]:
 
 
 def given_name(config: EvaluateConfig) -> str:
-    """Name of the evaluated system: that of the adapter, or of another model on the server, or Base."""
+    """Name of the evaluated system: that of the adapter or fully tuned student, or of another model on the server, or
+    Base."""
     generation = config.evaluation.generation
     if config.adapter:
         return adapter_name(config.adapter)
     if isinstance(generation, ServerGenerationConfig) and generation.model != config.model.path:
         return adapter_name(generation.model)
-    return BASE.name
+    return student_name(config.model.path) or BASE.name
 
 
 def adapter_name(adapter: str) -> str:
-    """Row name of an adapter: the last part of its path, or of the parent if the last part is `adapter`."""
+    """Row name of an adapter: that of a student that was trained here, else the last part of its path, or of the parent
+    if the last part is `adapter`."""
     path = Path(adapter)
+    if (name := student_name(adapter)) is not None:
+        return name
     return path.parent.name if path.name == ADAPTER and path.parent.name else path.name

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.answers import package_versions
-from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, FidelityConfig, PipelineConfig, TrainConfig
+from cotpress.config import (
+    CompressConfig,
+    EntryConfig,
+    EvaluateConfig,
+    FidelityConfig,
+    PipelineConfig,
+    Stage,
+    TrainConfig,
+)
 from cotpress.errors import ArtifactError, ConfigError, UnreadableError
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import Dtype, ModelConfig, ModelSource
@@ -27,6 +35,7 @@ from cotpress.progress import duration
 from cotpress.records import PREDICTIONS_FILE, Prediction, SystemResult
 from cotpress.report.results import RunResults, StageRecord, read_results, write_results
 from cotpress.report.stage import report_run, show_run
+from cotpress.report.students import read_students
 from cotpress.settings import input_paths
 from cotpress.store.artifacts import MANIFEST, ArtifactStore, fingerprint, plain, write_text_atomic
 from cotpress.store.paths import files_below, is_unreadable, safe_name, unreadable
@@ -38,9 +47,9 @@ from cotpress.tracking import Job
 
 log = logging.getLogger(__name__)
 
-HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "plan", "planning", "plugins")
+HARDWARE_KEYS = ("trainer", "tracker", "output_root", "name", "until", "runs", "plan", "planning", "plugins")
 """Top-level keys left out of the run's fingerprint. The number format, which `trainer` and the machine determine, is
-part of the `circumstances`."""
+part of the `circumstances`; a run that ends early (`until`) is the beginning of the whole one."""
 SERVER_KEYS = ("base_url", "api_key_env", "concurrency", "timeout_s", "max_retries")
 """Settings of a generation server left out of the run's fingerprint."""
 FINISHED_FILE = "finished.json"
@@ -131,6 +140,19 @@ def tracked_job(
     )
 
 
+def essentials(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
+    """The most important settings of a run besides its evaluation, as JSON values."""
+    if isinstance(config, EvaluateConfig):
+        return {"adapter": config.adapter, "ratio": config.ratio}
+    return {
+        "scorer": plain(config.scorer),
+        "compression": plain(config.compression),
+        "data": config.data.name,
+        "reference": config.reference.origin,
+        "sft": plain(config.sft.tune),
+    }
+
+
 def finish(
     run_dir: Path,
     config: TrainConfig | EvaluateConfig,
@@ -139,18 +161,7 @@ def finish(
     stages: Mapping[str, StageRecord],
 ) -> tuple[float, Path]:
     """Write the files of the run directory and show the table; return the accuracy of the last row and the folder."""
-    write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
     settings = row_settings(config)
-    if isinstance(config, EvaluateConfig):
-        essentials: dict[str, Any] = {"adapter": config.adapter, "ratio": config.ratio}
-    else:
-        essentials = {
-            "scorer": plain(config.scorer),
-            "compression": plain(config.compression),
-            "data": config.data.name,
-            "reference": config.reference.origin,
-            "sft": plain(config.sft.tune),
-        }
     results = RunResults(
         name=run_name(config),
         model=config.model.name,
@@ -159,16 +170,22 @@ def finish(
         confidence=config.evaluation.confidence,
         rows=tuple(rows),
         stages=tuple(stages.values()),
-        essentials={**essentials, "evaluation": settings["evaluation"]},
+        essentials={**essentials(config), "evaluation": settings["evaluation"]},
         settings=settings,
     )
-    write_results(run_dir, results)
-    report_run(run_dir)
+    write_run(run_dir, results, predictions)
     fresh = [s.seconds for s in stages.values() if s.fresh]
     reused = len(stages) - len(fresh)
     log.info("stages: %d computed in %s, %d found done", len(fresh), duration(sum(fresh)), reused)
     show_run(run_dir)
     return rows[-1].accuracy.value, run_dir
+
+
+def write_run(run_dir: Path, results: RunResults, predictions: list[Prediction]) -> None:
+    """Write results, predictions and page into a run directory."""
+    write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
+    write_results(run_dir, results)
+    report_run(run_dir)
 
 
 def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
@@ -184,15 +201,21 @@ def circumstances(config: TrainConfig | EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any]) -> None:
-    """Record that a run is finished, with the `circumstances` at its start."""
-    write_text_atomic(run_dir / FINISHED_FILE, json.dumps({"metric": metric, "circumstances": masked(around)}) + "\n")
+def note_finished(run_dir: Path, metric: float | None, around: Mapping[str, Any], until: Stage | None = None) -> None:
+    """Record that a run is finished, or its part `until` a stage, with the `circumstances` at its start."""
+    path = _finished_file(run_dir, until)
+    write_text_atomic(path, json.dumps({"metric": metric, "circumstances": masked(around)}) + "\n")
+
+
+def _finished_file(run_dir: Path, until: Stage | None) -> Path:
+    return run_dir / (FINISHED_FILE if until is None else f"finished-{until.value}.json")
 
 
 def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
     """Metric and directory of the run of this configuration, if it is finished and its circumstances are unchanged.
 
-    None is always safe: the flow then looks up the artifact of each stage.
+    With `until=sft` it is finished when its students are. None is always safe: the flow then looks up the artifact of
+    each stage.
 
     Raises:
         UnreadableError: There is a record of it, which the system does not hand out.
@@ -201,12 +224,15 @@ def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
         return None
     if os.environ.get("WANDB_SWEEP_ID"):
         return None  # the agent needs the metrics in this W&B run
+    until = config.until if isinstance(config, TrainConfig) else None
+    if until not in (None, Stage.sft):
+        return None
     run_dir = run_path(config)
-    path = run_dir / FINISHED_FILE
+    path = _finished_file(run_dir, until)
     try:
         noted = json.loads(path.read_bytes())
         around, metric = noted["circumstances"], noted["metric"]
-        results = read_results(run_dir)
+        keys = [stage.artifact for stage in (read_results if until is None else read_students)(run_dir).stages]
     except UnreadableError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ArtifactError) as error:
@@ -214,7 +240,7 @@ def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
             raise unreadable(path, error) from error
         return None
     artifacts = Path(config.output_root) / "artifacts"
-    complete = all((artifacts / stage.artifact / MANIFEST).exists() for stage in results.stages)
+    complete = all((artifacts / key / MANIFEST).exists() for key in keys)
     if not complete or not isinstance(metric, float | int | None) or around != masked(circumstances(config)):
         return None
     return metric, run_dir

@@ -1,6 +1,6 @@
 """Systems of one run: their answers to the benchmark, and the rows of the results table made from them."""
 
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 from cotpress.config import EvaluateConfig, TrainConfig
@@ -104,8 +104,11 @@ def examine(
     stages: MutableMapping[str, StageRecord],
     count: CountTokens | None,
     opened: OpenBackend = open_backend,
+    served: Mapping[str, str] | None = None,
 ) -> tuple[list[SystemResult], list[Prediction]]:
     """Let all examinees answer the benchmark, those of the same weights in one pass; add the answers to `stages`.
+
+    `served`: see `cotpress.evaluation.stage.evaluate`.
 
     Returns:
         One row per examinee and all their predictions, see `measure`.
@@ -119,6 +122,7 @@ def examine(
         trainer=config.trainer,
         store=store,
         opened=opened,
+        served=served,
     )
     answers = {id(e): artifact for e, artifact in zip(everybody, artifacts, strict=True)}
     for e in everybody:

@@ -6,73 +6,93 @@ Every stage returns an artifact and computes it only if it is missing, so the jo
 common, and a repeated command resumes where the last one stopped.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from cotpress.compression.stage import reached_ratio
-from cotpress.config import TrainConfig
-from cotpress.evaluation.config import Baseline, Prompted
-from cotpress.evaluation.protocol import shortening
+from cotpress.config import Stage, TrainConfig
 from cotpress.evaluation.summary import token_counter
-from cotpress.records import BASE, ORIGINAL
+from cotpress.records import ORIGINAL
+from cotpress.report.stage import show_ended
+from cotpress.report.students import Ended, write_until
+from cotpress.store.artifacts import Artifact
 from cotpress.tasks.flow import Flow
 from cotpress.tasks.run_directory import finish, run_directory, tracked_job
-from cotpress.tasks.systems import Examinee, at_ratios, examine, shortened, student_system
+from cotpress.tasks.students import Students, Trained, examinees, keep_students, needs_original
+from cotpress.tasks.systems import examine, student_system
 from cotpress.tracking import open_tracker, track_results
 from cotpress.training.config import Overlong
 
 
 def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
-    """Run the whole flow; returns the accuracy of the scorer's student, from 0 to 1, and the run directory."""
+    """Run the whole flow; returns the accuracy of the scorer's student, from 0 to 1, and the run directory.
+
+    With `until` the run ends after that stage, without an accuracy.
+    """
     run_dir = run_directory(config)
-    count = token_counter(config.evaluation.reference_tokenizer)
     job = tracked_job(config, run_dir, folder, student_system(config).label)
     with open_tracker(config.tracker, job) as tracker:
         flow = Flow(config, tracker)
+        if not config.reaches(Stage.sft):
+            return _end_early(config, flow, run_dir)
+        students = train_students(config, flow)
+        keep_students(config, students, flow, run_dir)
+        if config.until is Stage.sft:
+            show_ended(run_dir)
+            return None, run_dir
+        count = token_counter(config.evaluation.reference_tokenizer)
         rows, predictions = examine(
-            examinees(config, flow), config, problems=flow.problems, store=flow.store, stages=flow.stages, count=count
+            examinees(config, students),
+            config,
+            problems=flow.problems,
+            store=flow.store,
+            stages=flow.stages,
+            count=count,
         )
         track_results(tracker, rows, predictions)
     return finish(run_dir, config, rows, predictions, flow.stages)
 
 
-def examinees(config: TrainConfig, flow: Flow) -> list[Examinee]:
-    """Train the students; returns the rows of the table: the baselines, then the scorer's student."""
-    return [e for b in config.evaluation.baselines for e in _baseline(b, config, flow)] + _compressed(config, flow)
-
-
-def _baseline(kind: Baseline, config: TrainConfig, flow: Flow) -> list[Examinee]:
-    """Build the row of a baseline, training its student if it has one."""
-    match kind:
-        case Baseline.base:
-            return [Examinee(system=BASE, student=None, actual_ratio=1.0)]
-        case Baseline.original:
-            return [_original(config, flow)]
-        case Baseline.ratio_one:
-            return []  # a row of the scorer's own student, see `_compressed`
-    change = shortening(kind, config.ratio, config.evaluation.instructions)
-    if change is None:
-        return []
-    return [shortened(change, None if config.evaluation.prompted is Prompted.base else _original(config, flow))]
-
-
-def _original(config: TrainConfig, flow: Flow) -> Examinee:
-    common = config.sft.overlong is Overlong.common  # otherwise it needs no scores
-    student = flow.student(ORIGINAL, flow.uncompressed(), [flow.compressed()] if common else [])
-    return Examinee(system=ORIGINAL, student=student, actual_ratio=1.0)
-
-
-def _compressed(config: TrainConfig, flow: Flow) -> list[Examinee]:
-    """Train the scorer's student; returns its rows: at the run's ratio, and with a ratio marker at others before it."""
+def train_students(config: TrainConfig, flow: Flow) -> Students:
+    """Train the student of the scorer, and Original if a row of the table needs it."""
+    common = config.sft.overlong is Overlong.common  # otherwise Original needs no scores
+    original = None
+    if needs_original(config):
+        artifact = flow.student(ORIGINAL, flow.uncompressed(), [flow.compressed()] if common else [])
+        original = Trained(system=ORIGINAL, artifact=artifact, reached={"": 1.0})
     system, compressed = student_system(config), flow.compressed()
-    common = config.sft.overlong is Overlong.common
-    student = Examinee(
-        system=replace(system, ratio=config.ratio),
-        student=flow.student(system, compressed, [flow.uncompressed()] if common else []),
-        marker_ratio=config.ratio if config.compression.mixed_ratios else None,
-        training_ratio=reached_ratio(compressed, None),
+    ratios = [None, *dict.fromkeys([*config.compression.mixed_ratios, 1.0])]
+    reached = {"" if r is None else str(float(r)): reached_ratio(compressed, r) for r in ratios}
+    own = Trained(
+        system=system,
+        artifact=flow.student(system, compressed, [flow.uncompressed()] if common else []),
+        reached={marker: kept for marker, kept in reached.items() if kept is not None},
     )
-    if config.compression.mixed_ratios and Baseline.ratio_one in config.evaluation.baselines:
-        student = replace(student, ratio_one=student.at(1.0))
-    rows = at_ratios(student, config.evaluation.ratios)
-    return [replace(row, actual_ratio=reached_ratio(compressed, row.marker_ratio)) for row in rows]
+    return Students(original=original, own=own)
+
+
+def _end_early(config: TrainConfig, flow: Flow, run_dir: Path) -> tuple[None, Path]:
+    """Make the artifacts of the stage `until`, which is before sft, and show their folders."""
+    assert config.until is not None
+    keys = {artifact.key for artifact in artifacts_until(config.until, config, flow)}
+    made = {record.title: record.artifact for record in flow.stages.values() if record.artifact in keys}
+    write_until(run_dir, Ended(until=config.until.value, made=made))
+    show_ended(run_dir)
+    return None, run_dir
+
+
+def artifacts_until(stage: Stage, config: TrainConfig, flow: Flow) -> list[Artifact]:
+    """The artifacts of a stage before sft that a run needs; those that are missing are computed."""
+    scorer, made = config.scorer, [flow.data]
+    match stage:
+        case Stage.data:
+            made += [flow.labelled_traces] if config.needs_labels else []
+        case Stage.distill:
+            made = [flow.distilled] if config.needs_labels else []
+        case Stage.reference:
+            reference = flow.reference if scorer.needs_reference else None
+            made = [] if reference is None else [reference]
+        case Stage.score:
+            made = [] if flow.selected_by is None else [flow.selected_by]
+        case Stage.compress:
+            made = [flow.compressed(), *([flow.uncompressed()] if needs_original(config) else [])]
+    return made

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cotpress.devices.config import TrainerConfig
-from cotpress.errors import ConfigError, GenerationError
+from cotpress.errors import GenerationError, NotServedError
 from cotpress.evaluation import stage
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Answer, Protocol, protocol, sampling
@@ -433,7 +433,7 @@ def test_whole_model_on_a_server_is_refused(folder, word_problems, store):
         return Summary(num_rows=0)
 
     student = store.build("sft", {"test": 1}, produce)
-    with pytest.raises(ConfigError, match=r"whole model.*no server loads"):
+    with pytest.raises(NotServedError, match=r"whole model.*does not serve.*Fix: vllm serve"):
         _with_weights(
             folder, word_problems, store, ServerGenerationConfig(base_url="http://x/v1", model="m"), student=student
         )

@@ -242,6 +242,22 @@ SERVED = {
 }
 
 
+def test_run_that_ends_early_needs_only_what_the_stages_up_to_it_need(
+    made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = served("evaluation", "http://127.0.0.1:9/v1")
+    checks.check(made("train", *address, "until=compress", "evaluation.reference_tokenizer=no/where"))
+    unlabelled = ["data=self_written", "questions@data.questions=planted", "distill=labels", "scorer=cts"]
+    assert not list(checks.labels(made("train", *unlabelled, "until=data")))
+    assert list(checks.labels(made("train", *unlabelled, "until=distill")))
+    elsewhere = ["reference=lora", "model@reference.base=hub", "reference.base.path=/no/folder"]
+    assert "reference.base.path" not in checks.used_models(made("train", *elsewhere, "until=distill"))
+    assert "reference.base.path" in checks.used_models(made("train", *elsewhere, "until=reference"))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    with pytest.raises(ConfigError, match=r"until: got sft, but the agent of a W&B sweep needs the accuracy"):
+        checks.check(made("train", "until=sft"))
+
+
 def served(key: str, address: str, *more: str) -> list[str]:
     place = f"{key}.generation"
     settings = [f"{place}.base_url={address}", f"{place}.model=stub", f"{place}.max_retries=0"]

@@ -1,0 +1,249 @@
+"""Runs that end after their students, whose answers come from another command, another place or a server."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from cotpress.config import register_schemas, to_objects
+from cotpress.errors import ArtifactError, ConfigError, DataError
+from cotpress.modeling.sources import source_identity
+from cotpress.report.results import collect, read_results
+from cotpress.report.students import read_students
+from cotpress.store.artifacts import content_checksum
+from cotpress.tasks import RUNS, TRAIN, RunsJob, run_directory
+from cotpress.tasks.evaluate import given_name
+from cotpress.tasks.run_directory import find_finished, run_path
+from support.commands import FEW_PROBLEMS, ROOT
+from support.openai_server import openai_server
+from support.served_model import ServedModel
+
+SMALL = [
+    "model=tiny",
+    "data.num_traces=24",
+    *FEW_PROBLEMS,
+    "scorer=random",
+    "evaluation=students",
+    "trainer=cpu",
+    "model.dtype=float32",
+]
+SERVER = ["generation@evaluation.generation=server", "evaluation.generation.model=served"]
+RATIOS = {"lora": "0.7", "full": "0.5"}
+"""Ratio of the students by the way that they are tuned."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _local(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(run_directory, "report_run", lambda _: None)  # seconds for pages that no test here reads
+
+
+def _train_config(root: Path, *more: str) -> Any:
+    return to_objects(compose("train", overrides=[*SMALL, f"output_root={root}", *more]))
+
+
+def _train(root: Path, *more: str) -> Path:
+    metric, run_dir = TRAIN.load()(_train_config(root, *more), root / "logs")
+    assert run_dir is not None
+    assert (metric is None) == any(argument.startswith("until=") for argument in more)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output folder with the students of two runs, adapters and whole models."""
+    root = tmp_path_factory.mktemp("trained")
+    for method, ratio in RATIOS.items():
+        _train(root, f"sft={method}", f"ratio={ratio}", "until=sft")
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, as from another machine."""
+    shutil.copytree(trained, tmp_path / "copied", symlinks=True)
+    return tmp_path / "copied"
+
+
+def _run_dir(root: Path, method: str) -> Path:
+    (directory,) = (root / "runs").glob(f"random-{RATIOS[method]}-tiny-*")
+    return directory
+
+
+def _ask(place: Path, *given: str) -> None:
+    """`evaluate.py runs=PLACE ...`."""
+    overrides = [f"runs={place}", *given]
+    config = to_objects(compose("evaluate", overrides=[*overrides, "trainer=cpu", f"output_root={place}-logs"]))
+    job = RunsJob(config=config, given=tuple(overrides))
+    RUNS.check(job)
+    RUNS.load()(job, place.parent / "logs")
+
+
+def _shown(rows: Any) -> list[tuple[str, float, int | None]]:
+    return [(row.system, row.target_ratio, row.num_training_rows) for row in rows]
+
+
+def test_run_until_its_students_has_no_results_and_names_the_students(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = _train(trained, "ratio=0.7", "until=sft")
+    assert not (run_dir / "results.json").exists()
+    assert not (trained / "artifacts" / "answer").exists()
+    shown = capsys.readouterr().out
+    assert f"student Original: {trained}/students/original\n" in shown
+    assert f"student random 0.7: {trained}/students/random-0.7\n" in shown
+    assert f"python evaluate.py runs={run_dir}\n" in shown
+    unfinished = collect(trained / "runs").unfinished
+    assert all("its students are trained, but have not answered" in run.reason for run in unfinished)
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("data", ["data"]),
+        ("distill", ["distill: this run needs none"]),
+        ("compress", ["compress (random 0.7)", "compress (Original)"]),
+    ],
+)
+def test_run_ends_after_an_earlier_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, expected: list[str]
+) -> None:
+    run_dir = _train(tmp_path, f"until={stage}", "evaluation.baselines=[be_concise]")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": /")[0] for line in lines[:-2]] == expected
+    assert all(Path(line.partition(": ")[2]).is_dir() for line in lines[:-2] if ": /" in line)
+    assert lines[-2:] == ["go on: the same command without until", f"run directory: {run_dir}"]
+    assert {path.name for path in (tmp_path / "artifacts").iterdir()}.isdisjoint({"sft", "reference", "distill"})
+
+
+def test_run_directory_and_fingerprint_are_those_of_the_whole_run(tmp_path: Path) -> None:
+    whole, part = _train_config(tmp_path), _train_config(tmp_path, "until=sft")
+    assert run_path(part) == run_path(whole)
+    assert find_finished(part) is None
+
+
+def test_answers_of_a_copied_run_are_those_that_it_would_have_given_itself(root: Path, trained: Path) -> None:
+    run_dir = _run_dir(root, "lora")
+    before = set((root / "artifacts" / "sft").iterdir())
+    _ask(root / "runs")
+    assert set((root / "artifacts" / "sft").iterdir()) == before
+    asked = [read_results(_run_dir(root, method)) for method in RATIOS]
+    rows = [("Original", 1.0, 22), ("random", 0.7, 22)]
+    assert _shown(asked[0].rows) == rows
+    assert len(collect(root / "runs").runs) == 2
+    assert (root / "runs" / "report.html").exists()
+    _train(root, "ratio=0.7")
+    own = read_results(run_dir)
+    assert [row.artifacts for row in own.rows] == [row.artifacts for row in asked[0].rows]
+    assert (own.settings, own.essentials, own.name) == (asked[0].settings, asked[0].essentials, asked[0].name)
+    assert {s.title for s in own.stages} == {s.title for s in asked[0].stages}
+
+
+def test_another_benchmark_gets_a_directory_beside_the_run(root: Path) -> None:
+    run_dir = _run_dir(root, "lora")
+    _ask(run_dir, "benchmark.num_problems=4")
+    assert not (run_dir / "results.json").exists()
+    (other,) = (path.parent for path in (root / "runs").glob("*/results.json"))
+    results = read_results(other)
+    assert [row.accuracy.n for row in results.rows] == [4, 4]
+    assert results.settings["benchmark"]["num_problems"] == 4
+    assert not (other / "students.json").exists(), "its students are asked once"
+    _ask(run_dir)
+    assert [row.accuracy.n for row in read_results(run_dir).rows] == [6, 6]
+    _ask(run_dir, "n=2")
+    assert [row.num_samples for row in read_results(run_dir).rows] == [1, 1], "results of other settings are kept"
+    assert len(list((root / "runs").glob("*/results.json"))) == 3
+
+
+def test_server_loads_the_adapters_of_a_run(root: Path) -> None:
+    (base,) = (root / "artifacts" / "model").iterdir()
+    run_dir = _run_dir(root, "lora")
+    with openai_server(ServedModel(base)) as server:
+        _ask(run_dir, *SERVER, f"evaluation.generation.base_url={server.base_url}")
+    served = read_results(run_dir)
+    assert _shown(served.rows) == [("Original", 1.0, 22), ("random", 0.7, 22)]
+    assert served.settings["evaluation"]["generation"]["model"] == "served"
+    _ask(run_dir)
+    assert read_results(run_dir) == served, "answers of another backend do not replace those that are there"
+
+
+def test_whole_students_answer_from_one_server_each(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = _run_dir(root, "full")
+    students = read_students(run_dir).students
+    for number, student in enumerate(students):
+        name = f"outputs/students/{student.name}"
+        served = ServedModel(root / "students" / student.name, name)
+        with openai_server(served, models=[{"id": name}]) as server:
+            _ask(run_dir, *SERVER, f"evaluation.generation.base_url={server.base_url}")
+            assert {call.body["model"] for call in server.calls} == {name}
+        assert (run_dir / "results.json").exists() == (number == 1)
+    command = f"{students[1].name}: vllm serve {root}/students/{students[1].name} --served-model-name students/"
+    assert command in capsys.readouterr().out
+    own = _train(root, "ratio=0.5", "sft=full", "name=own")
+    outputs = [[row.mean_tokens for row in read_results(directory).rows] for directory in (run_dir, own)]
+    assert outputs[0] == outputs[1]
+
+
+def test_student_that_was_not_copied_is_named_before_any_is_asked(root: Path) -> None:
+    key = read_students(_run_dir(root, "full")).students[1].artifact
+    shutil.rmtree(root / "artifacts" / key)
+    with pytest.raises(ArtifactError, match=rf"random 0\.5.*is missing: there is no '{root}/artifacts/{key}'.*copy"):
+        _ask(root / "runs")
+    assert not (root / "artifacts" / "answer").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("ratio=0.5", r"runs: got 'ratio=0.5' with it"),
+        ("adapter=x", r"runs: got 'adapter=x' with it"),
+        ("model=tiny", r"runs: got 'model=tiny' with it.*model.path=DIR"),
+        ("evaluation.baselines=[base,original]", ""),
+    ],
+)
+def test_settings_of_the_runs_are_refused(root: Path, given: str, expected: str) -> None:
+    if expected:
+        with pytest.raises(ConfigError, match=expected):
+            _ask(_run_dir(root, "lora"), given)
+    else:
+        _ask(_run_dir(root, "lora"), given)
+        (results,) = [read_results(path.parent) for path in (root / "runs").glob("*/results.json")]
+        assert [row.system for row in results.rows] == ["Base", "Original", "random"]
+
+
+def test_folder_without_trained_students_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(DataError, match=r"no run below .* has trained students"):
+        _ask(tmp_path / "runs")
+    with pytest.raises(DataError, match="is no folder"):
+        _ask(tmp_path / "elsewhere")
+
+
+def test_benchmark_of_an_unknown_kind_is_never_imported(root: Path) -> None:
+    path = _run_dir(root, "lora") / "students.json"
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    content["kinds"]["benchmark"] = "os.system"
+    path.write_text(json.dumps({**content, "checksum": content_checksum(content)}))
+    with pytest.raises(ConfigError, match=r"unknown kind os\.system"):
+        _ask(path.parent)
+
+
+def test_row_and_answers_of_a_student_do_not_depend_on_the_path_to_it(trained: Path) -> None:
+    (adapter, *_) = sorted((trained / "artifacts" / "sft").glob("*/adapter"))
+    (link,) = [path for path in (trained / "students").iterdir() if path.samefile(adapter)]
+    config = to_objects(compose("evaluate", overrides=["model=tiny", f"adapter={adapter}"]))
+    assert given_name(config) == given_name(replace(config, adapter=str(link))) == link.name
+    assert source_identity(str(adapter)) == source_identity(str(link))
