@@ -15,8 +15,10 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ from cotpress.errors import ConfigError, DataError, did_you_mean
 SUFFIXES = (".jsonl", ".parquet", ".csv")
 _NEARBY = 12
 """Most files of a folder that are named in a message."""
-BATCH_ROWS = 1024
+_MOST_COLUMNS = 1000
+"""Names of columns that are kept for messages."""
+BATCH_ROWS = 256
 """Parquet rows in memory at the same time."""
 MAX_TEXT_BYTES = 1_000_000
 """Longest text of a row, in bytes of UTF-8: a tokenizer needs 0.3 to 0.5 GB of memory for each million."""
@@ -36,7 +40,21 @@ MAX_LINE_BYTES = 16 * MAX_TEXT_BYTES
 """Longest line of a .jsonl file, columns that are ignored included."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
+
+class BadRow(Exception):  # noqa: N818 (a row that is counted, no error unless `strict`)
+    """A row is unusable for a `reason`; `got` and `allowed` complete the message of a strict reader.
+
+    Its reason counts rows, so it names no value of the row.
+    """
+
+    def __init__(self, reason: str, *, field: str | None = None, got: str, allowed: str) -> None:
+        super().__init__(reason)
+        self.reason, self.field, self.got, self.allowed = reason, field, got, allowed
+
+
 _Rows = Iterator[tuple[int, bytes | Mapping[str, Any]]]
+Convert = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any] | BadRow]]
+"""Rows in the columns of the fields, made from one raw row; raises or yields a `BadRow` for each that is dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +122,6 @@ def reasons(dropped: Mapping[str, int], first: Mapping[str, str] | None = None) 
     return ", ".join(f"{n} x {reason}{places.get(reason, '')}" for reason, n in Counter(dropped).most_common())
 
 
-class _BadRowError(Exception):
-    """A row is unusable."""
-
-    def __init__(self, reason: str, *, field: str | None = None, got: str, allowed: str) -> None:
-        super().__init__(reason)
-        self.reason, self.field, self.got, self.allowed = reason, field, got, allowed
-
-
 class RowReader:
     """Reads the usable rows of one file.
 
@@ -121,6 +131,7 @@ class RowReader:
         strict: Raise an error at the first bad row.
         key: Configuration key of the file, for messages.
         unnamed: Id of a row without one, by its number.
+        convert: Makes the rows that are checked from the raw ones, of which all columns are then read.
 
     Attributes:
         dropped: Number of dropped rows by reason; complete once the rows are exhausted.
@@ -139,9 +150,10 @@ class RowReader:
         strict: bool,
         key: str,
         unnamed: Callable[[int], str] = "row-{}".format,
+        convert: Convert | None = None,
     ) -> None:
         self._path, self._fields, self._strict, self._key = checked_path(path, key), fields, strict, key
-        self._unnamed = unnamed
+        self._unnamed, self._convert = unnamed, convert
         self.dropped: Counter[str] = Counter()
         self.emptied: Counter[str] = Counter()
         self.first: dict[str, str] = {}
@@ -157,27 +169,53 @@ class RowReader:
         for count in (self.dropped, self.emptied, self.first):
             count.clear()
         seen: set[str] = set()
-        num_rows = 0
-        for number, raw in self._rows():
-            num_rows += 1
-            self._place = f"{'line' if self._suffix == '.jsonl' else 'row'} {number}"
+        for number, values in self._converted():
             try:
-                values = _parsed(raw) if isinstance(raw, bytes) else raw
-                if not seen:  # the columns are named only if no row is usable
-                    self._columns.update(map(_printable, values))
+                if isinstance(values, BadRow):
+                    raise values
                 row = {field.name: self._value(values, field) for field in self._fields}
                 row["id"] = row["id"] or self._unnamed(number)
                 if row["id"] in seen:
-                    raise _BadRowError(
+                    raise BadRow(
                         "duplicate id", field="id", got=repr(row["id"])[:60], allowed="an id that no earlier row has"
                     )
-            except _BadRowError as bad:
+            except BadRow as bad:
                 self.drop(bad.reason, field=bad.field, got=bad.got, allowed=bad.allowed)
             else:
                 seen.add(row["id"])
                 yield row
         if not seen:
-            raise DataError(self._nothing_usable(num_rows))
+            raise DataError(self._nothing_usable(self.dropped.total()))
+
+    def head(self, num_rows: int) -> list[Mapping[str, Any]]:
+        """The first raw rows with all their columns, at most `num_rows`; those that cannot be parsed are left out.
+
+        Raises:
+            DataError: The file has not the format of its suffix.
+        """
+        return list(itertools.islice(self._parsed_rows(), num_rows))
+
+    def _parsed_rows(self) -> Iterator[Mapping[str, Any]]:
+        for _, raw in self._rows(all_columns=True):
+            with suppress(BadRow):
+                yield _parsed(raw) if isinstance(raw, bytes) else raw
+
+    def _converted(self) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:
+        """Number of the raw row and values of every row to check, or the reason why it is bad."""
+        for number, raw in self._rows(all_columns=self._convert is not None):
+            self._place = f"{'line' if self._suffix == '.jsonl' else 'row'} {number}"
+            num_made = 0
+            try:
+                values = _parsed(raw) if isinstance(raw, bytes) else raw
+                if len(self._columns) < _MOST_COLUMNS:
+                    self._columns.update(map(_printable, values))
+                for made in (values,) if self._convert is None else self._convert(values):
+                    num_made += 1
+                    yield number, made
+                if not num_made:
+                    raise BadRow("nothing to read in the row", got="no text", allowed="at least one trace")
+            except BadRow as bad:
+                yield number, bad
 
     def drop(self, reason: str, *, got: str, allowed: str, field: str | None = None) -> None:
         """Count the row that was read last as dropped; if `strict` raise an error that names it.
@@ -206,10 +244,11 @@ class RowReader:
     def _suffix(self) -> str:
         return self._path.suffix.lower()
 
-    def _rows(self) -> _Rows:
+    def _rows(self, *, all_columns: bool) -> _Rows:
         """Number and content of every row: the line of a .jsonl file, or the values by column."""
+        names = None if all_columns else {name for field in self._fields for name in _columns(field)}
         readers: dict[str, Callable[[], _Rows]] = {
-            ".jsonl": self._lines, ".parquet": self._parquet_rows, ".csv": self._csv_rows,
+            ".jsonl": self._lines, ".parquet": partial(self._parquet_rows, names), ".csv": self._csv_rows,
         }  # fmt: skip
         try:
             with self._path.open("rb") as handle:
@@ -240,12 +279,11 @@ class RowReader:
         with self._path.open(encoding="utf-8-sig", newline="") as handle:
             yield from enumerate(csv.DictReader(handle, strict=True), start=1)
 
-    def _parquet_rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        names = {name for field in self._fields for name in _columns(field)}
+    def _parquet_rows(self, names: Container[str] | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
         numbers = itertools.count(1)
         with pq.ParquetFile(self._path) as file:
             self._columns.update(map(_printable, file.schema_arrow.names))
-            columns = [name for name in file.schema_arrow.names if name in names]
+            columns = [name for name in file.schema_arrow.names if names is None or name in names]
             # Without any of the columns all are read, so that the rows are counted as bad ones.
             for batch in file.iter_batches(BATCH_ROWS, columns=columns or None):
                 values = {name: _cells(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
@@ -261,9 +299,9 @@ class RowReader:
                 kind = "a list" if field.is_list else "text"
                 present = f"the fields {', '.join(sorted(map(_printable, values))) or '(none)'}"
                 wanted = " or ".join(_columns(field))
-                raise _BadRowError(f"missing field '{wanted}'", field=field.name, got=present, allowed=kind)
+                raise BadRow(f"missing field '{wanted}'", field=field.name, got=present, allowed=kind)
             return _checked(values[name], name, field)
-        except _BadRowError:
+        except BadRow:
             if self._strict or not field.optional:
                 raise
             self.emptied[field.name] += 1
@@ -311,13 +349,13 @@ def _printable(name: object) -> str:
 def _parsed(line: bytes) -> Mapping[str, Any]:
     allowed = "one JSON object per line"
     if len(line) > MAX_LINE_BYTES:
-        raise _BadRowError("line too long", got=f"over {MAX_LINE_BYTES:,} bytes", allowed="a shorter line")
+        raise BadRow("line too long", got=f"over {MAX_LINE_BYTES:,} bytes", allowed="a shorter line")
     try:
         values = json.loads(_decoded(line))
     except (ValueError, RecursionError) as error:
-        raise _BadRowError("invalid JSON", got=str(error), allowed=allowed) from None
+        raise BadRow("invalid JSON", got=str(error), allowed=allowed) from None
     if not isinstance(values, dict):
-        raise _BadRowError("not a JSON object", got=_kind(values), allowed=allowed)
+        raise BadRow("not a JSON object", got=_kind(values), allowed=allowed)
     return values
 
 
@@ -326,14 +364,14 @@ def _decoded(text: bytes, field: str | None = None) -> str:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
         got = f"byte 0x{text[error.start]:02x} at position {error.start}"
-        raise _BadRowError("not UTF-8", field=field, got=got, allowed="UTF-8 text") from None
+        raise BadRow("not UTF-8", field=field, got=got, allowed="UTF-8 text") from None
 
 
 def _checked(value: Any, name: str, field: Field) -> Any:
-    """The text or list in the column `name`; a `_BadRowError` if it breaks the rules of the module's docstring."""
+    """The text or list in the column `name`; a `BadRow` if it breaks the rules of the module's docstring."""
 
-    def bad(reason: str, got: str, allowed: str) -> _BadRowError:
-        return _BadRowError(reason, field=name, got=got, allowed=allowed)
+    def bad(reason: str, got: str, allowed: str) -> BadRow:
+        return BadRow(reason, field=name, got=got, allowed=allowed)
 
     if _is_null(value) and not field.required and not field.is_list:
         return ""
@@ -398,18 +436,32 @@ def _short_text(value: Any) -> Any:
 
 
 def _cells(column: pa.Array) -> list[Any]:
-    """Python values of a column; strings as bytes, so that one cell that is not UTF-8 does not fail the whole batch."""
-    kind = pa.types
-    if kind.is_dictionary(column.type):
+    """Python values of a column, lists and structs included; a text that is not UTF-8 is bytes."""
+    if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if kind.is_string(column.type) or kind.is_string_view(column.type) or kind.is_large_string(column.type):
-        column = column.cast(pa.large_binary())
-    elif not any(
-        is_kind(column.type)
-        for is_kind in (kind.is_integer, kind.is_floating, kind.is_boolean, kind.is_decimal, kind.is_null)
-    ):  # every other type is wrong, columns of bytes included
-        return [cell if cell.is_valid else None for cell in column]
-    return list(column.to_pylist())
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException):  # a cell has no value in Python
+        return [_plain(cell) for cell in column]
+
+
+def _plain(cell: Any) -> Any:
+    """Python value of a cell; of one that has none its bytes, or the cell itself."""
+    if not cell.is_valid:
+        return None
+    match cell:
+        case pa.StructScalar():
+            return {name: _plain(part) for name, part in cell.items()}
+        case pa.ListScalar():  # a map, too
+            return [_plain(part) for part in cell.values]
+        case pa.StringScalar():
+            return cell.as_buffer().to_pybytes()
+        case pa.DictionaryScalar():
+            return _plain(cell.value)
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return cell
 
 
 def _kind(value: object) -> str:

@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cotpress.data import rows as rows_module
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, reasons, text_fields
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
 from cotpress.errors import ConfigError, DataError
 
 GOOD = {"id": "a", "question": "1 + 1?", "thinking": "It is 2.", "response": "2", "answer": "2"}
@@ -379,3 +380,66 @@ def test_lists_are_checked_as_lists(tmp_path: Path) -> None:
     )
     assert list(rows) == [{"id": "1", "steps": ["a", 2]}]
     assert dict(rows.dropped) == {"wrong type of 'steps'": 1, "empty steps": 1}
+
+
+def generations(raw: Mapping[str, Any]) -> Iterator[dict[str, Any] | BadRow]:
+    """One row per generation; an unfinished one is dropped."""
+    if not isinstance(raw.get("generations"), list):
+        raise BadRow("no generations", field="generations", got=str(raw.get("generations")), allowed="a list")
+    for number, text in enumerate(raw["generations"]):
+        thinking, closed, response = text.partition("</think>")
+        if closed:
+            yield {"id": f"{raw['uuid']}-{number}", "question": raw["problem"], "thinking": thinking,
+                   "response": response, "answer": raw["answer"]["value"]}  # fmt: skip
+        else:
+            yield BadRow("thinking is not closed", got=repr(text), allowed="</think>")
+
+
+RAW = [
+    {"uuid": "a", "problem": "1 + 1?", "answer": {"value": 2}, "generations": ["It is 2.</think>2", "No"]},
+    {"uuid": "b", "problem": "1 + 2?", "answer": {"value": 3}, "generations": None},
+    {"uuid": "c", "problem": "1 + 3?", "answer": {"value": 4}, "generations": []},
+    {"uuid": "d", "problem": "1 + 4?", "answer": {"value": None}, "generations": ["</think>", "Five.</think>5"]},
+]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_rows_are_converted_while_they_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(RAW), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in RAW))
+    rows = RowReader(path, TRACE_FIELDS, strict=False, key="data.path", convert=generations)
+    assert rows.head(2) == RAW[:2]
+    assert list(rows) == [
+        {**GOOD, "id": "a-0"},
+        {"id": "d-1", "question": "1 + 4?", "thinking": "Five.", "response": "5", "answer": ""},
+    ]
+    assert dict(rows.dropped) == {
+        "thinking is not closed": 1, "no generations": 1, "nothing to read in the row": 1, "empty thinking": 1,
+    }  # fmt: skip
+    place = "line" if kind == "jsonl" else "row"
+    assert rows.first["empty thinking"] == f"{place} 4"
+    with pytest.raises(DataError, match=f"{place} 1: thinking is not closed. Got: 'No'"):
+        list(RowReader(path, TRACE_FIELDS, strict=True, key="data.path", convert=generations))
+
+
+def test_head_leaves_out_lines_that_cannot_be_parsed(tmp_path: Path) -> None:
+    rows = reader(write(tmp_path, b"nonsense", line(other=1), b"[1]", line(id="b")))
+    assert [row["id"] for row in rows.head(5)] == ["a", "b"]
+    assert not rows.dropped
+
+
+def test_broken_text_inside_of_a_parquet_list_drops_its_row_alone(tmp_path: Path) -> None:
+    raw = pa.array([b"fine</think>", b"\xff</think>"], type=pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    lists = pa.ListArray.from_arrays([0, 1, 2], texts)
+    path = parquet(tmp_path, id=["a", "b"], question=["q", "q"], generations=lists)
+
+    def joined(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        yield {**raw, "thinking": raw["generations"][0], "response": None, "answer": None}
+
+    rows = RowReader(path, TRACE_FIELDS, strict=False, key="data.path", convert=joined)
+    assert [row["thinking"] for row in rows] == ["fine</think>"]
+    assert dict(rows.dropped) == {"not UTF-8": 1}
