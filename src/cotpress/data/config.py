@@ -8,6 +8,7 @@ from typing import Annotated
 from omegaconf import II, MISSING
 
 from cotpress.answers.extraction import Extractor
+from cotpress.data.columns import is_place
 from cotpress.errors import ConfigError
 from cotpress.generation.config import GenerationConfig
 from cotpress.settings import Amount, Count, InputPath, Natural, Rule, interval
@@ -53,15 +54,108 @@ class PlantedDataConfig(DataConfig):
     """Seed of the generator."""
 
 
+class FileFormat(Enum):
+    """Format of a trace file: its columns, and the place of the thinking in them."""
+
+    auto = "auto"
+    """Recognised by the first rows."""
+    cotpress = "cotpress"
+    """`id, question, thinking, response, answer`."""
+    openr1 = "openr1"
+    """OpenR1-Math-220k: `problem`, `answer` and a list of `generations` with flags."""
+    s1k11 = "s1k11"
+    """s1K-1.1: `question`, `deepseek_thinking_trajectory`, `deepseek_attempt`."""
+    s1k_gemini = "s1k_gemini"
+    """s1K-1.1: `question`, `gemini_thinking_trajectory`, `gemini_attempt`; only where it is named."""
+    s1k = "s1k"
+    """s1K: `question`, `thinking_trajectories`, `attempt`."""
+    openmath = "openmath"
+    """OpenMathReasoning: `problem`, `generated_solution`, `expected_answer`."""
+    tokenskip_pairs = "tokenskip_pairs"
+    """TokenSkip's file of compressed texts, of which the uncompressed ones are read."""
+    tokenskip = "tokenskip"
+    """TokenSkip's predictions: `messages`, `model_output`, `prediction`, `answer`, `accuracy`."""
+    tokenskip_llamafactory = "tokenskip_llamafactory"
+    """TokenSkip's rows for LLaMA-Factory; those with a ratio marker are compressed already and dropped."""
+    limo = "limo"
+    """LIMO: `question`, `solution` (one text without tags), `answer`."""
+    openthoughts = "openthoughts"
+    """OpenThoughts-114k, Bespoke-Stratos: `conversations` with `<|begin_of_thought|>`."""
+    sharegpt = "sharegpt"
+    """`conversations` of turns with `from` and `value` (ShareGPT, OpenThoughts3)."""
+    harmony = "harmony"
+    """`messages` with channels (gpt-oss)."""
+    chat = "chat"
+    """`messages` of turns with `role` and `content`, maybe with `reasoning_content`, `reasoning` or `thinking`."""
+    prompt_completion = "prompt_completion"
+    """`prompt` and `completion` as messages (TRL)."""
+    alpaca = "alpaca"
+    """`instruction`, `input`, `output` (LLaMA-Factory)."""
+    tagged = "tagged"
+    """A question, and a text with thinking tags in any of the usual columns."""
+    cts = "cts"
+    """`prompt`, and as `answer` the thinking (CTS)."""
+
+
+Generations = Annotated[
+    str,
+    Rule(
+        lambda text: text in ("first", "all", "shortest_correct") or (text.isascii() and text.isdigit() and text > "0"),
+        "first, all, shortest_correct, or a number K for the first K",
+    ),
+]
+_Place = Annotated[str, Rule(is_place, "a column, or a place in one such as messages[-1].content")]
+
+
 @dataclass(kw_only=True, slots=True)
-class JsonlDataConfig(DataConfig):
-    """Rows `id, question, thinking, response, answer` of your own file."""
+class ColumnsConfig:
+    """Places of the standard columns in a file: `problem`, `meta.answer`, `generations[0]`, `messages[-1].content`,
+    `conversations[from=gpt].value`; the first of several that has a value: `problem|question`. null is the format's."""
+
+    question: _Place | None = None
+    """Place of the question."""
+    thinking: _Place | None = None
+    """Place of the thinking; tags around it are stripped. A list of texts is several generations."""
+    response: _Place | None = None
+    """Place of the response, or of a text that tags divide into thinking and response."""
+    answer: _Place | None = None
+    """Place of the gold answer."""
+    id: _Place | None = None
+    """Place of the id; rows without one are named by their number."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TraceFileConfig(DataConfig):
+    """Traces in a file of any known format."""
+
+    format: FileFormat = FileFormat.auto
+    """Format of the rows; auto recognises it by the first rows."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """Places of single columns, in place of those of the format."""
+    generations: Generations = "first"
+    """Which of several generations of a row become traces: first (that is complete), all, shortest_correct (by the
+    flags of the file, without any by the gold answer), or a number K for the first K."""
+
+
+@dataclass(kw_only=True, slots=True)
+class JsonlDataConfig(TraceFileConfig):
+    """Traces of your own file, or of a published one."""
 
     path: InputPath = MISSING
     """File to read: .jsonl, .parquet or .csv."""
     field: str | None = None
     """Column whose text is compressed instead of `thinking`. Such rows need only the columns that the scorer uses. All
     of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
+
+    def validate(self, key: str) -> None:
+        """Refuse settings of traces for the texts of a column, which would not be read."""
+        if self.field is not None and (self.format, self.columns, self.generations) != (
+            FileFormat.auto, ColumnsConfig(), "first"
+        ):  # fmt: skip
+            raise ConfigError(
+                f"{key}.field: got '{self.field}', and a setting of traces (format, columns or generations) that does "
+                f"not apply to the texts of a column. Fix: {key}.columns.thinking={self.field}, or leave the others out"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -36,6 +36,9 @@ class Source(Generic[R]):
         dropped: Number of dropped rows by reason.
         emptied: Number of cells without text, read as empty, by column.
         first: Place of the first dropped row by reason.
+        drop: Counts the row that was read last as dropped, or raises an error; None: it has no rule of its own.
+        by_question: True if questions, not ids, decide which traces are held out for validation.
+        told: A line about the way in which the source is read; may be empty.
     """
 
     identity: Mapping[str, Any]
@@ -45,6 +48,9 @@ class Source(Generic[R]):
     emptied: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    drop: Callable[..., None] | None = None
+    by_question: bool = False
+    told: str = ""
 
 
 SPLITS = ("train", "validation")

@@ -52,6 +52,8 @@ class BadRow(Exception):  # noqa: N818 (a row that is counted, no error unless `
         self.reason, self.field, self.got, self.allowed = reason, field, got, allowed
 
 
+GENERATION = "\0generation"
+"""Column of a converted row with the end of its id, where a raw row makes several."""
 _Rows = Iterator[tuple[int, bytes | Mapping[str, Any]]]
 Convert = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any] | BadRow]]
 """Rows in the columns of the fields, made from one raw row; raises or yields a `BadRow` for each that is dropped."""
@@ -174,7 +176,7 @@ class RowReader:
                 if isinstance(values, BadRow):
                     raise values
                 row = {field.name: self._value(values, field) for field in self._fields}
-                row["id"] = row["id"] or self._unnamed(number)
+                row["id"] = f"{row['id'] or self._unnamed(number)}{values.get(GENERATION, '')}"
                 if row["id"] in seen:
                     raise BadRow(
                         "duplicate id", field="id", got=repr(row["id"])[:60], allowed="an id that no earlier row has"

@@ -8,12 +8,13 @@ self-written data.
 import dataclasses
 import hashlib
 import itertools
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cotpress.data import planted, published
+from cotpress.data import conversion, planted, published
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
@@ -24,11 +25,15 @@ from cotpress.data.config import (
     PlantedQuestionsConfig,
     PublishedBenchmarkConfig,
     SelfWrittenDataConfig,
+    TraceFileConfig,
 )
+from cotpress.data.formats import NUM_HEAD
 from cotpress.data.losses import facts_of, tell
 from cotpress.data.registry import SOURCES, Source
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, reasons, text_fields
+from cotpress.data.recognition import recognised, told
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Convert, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
+from cotpress.data.thinking import untagged
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
@@ -36,6 +41,8 @@ from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.store.source import Root, identified
 from cotpress.store.tables import read_records, write_records
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -59,12 +66,16 @@ def traces(
         source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
         source = _trace_source(config, group)
+    source = _untagged(source, config.strict, group)
     # No model is trained on plain texts, so none is held out and none needs a response.
     validation_fraction = 0.0 if is_text(config) else config.validation_fraction
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
 
     def produce(folder: Path) -> Summary:
-        rows = split(list(itertools.islice(source.open(), config.limit)), validation_fraction)
+        made = list(itertools.islice(source.open(), config.limit))
+        if not made:
+            raise DataError(f"{group}={config.name}: no usable row ({reasons(source.dropped, source.first)})")
+        rows = split(made, validation_fraction, by_question=source.by_question)
         num_train = sum(row.split == "train" for row in rows)
         if not num_train:
             raise DataError(
@@ -76,6 +87,8 @@ def traces(
         facts = {"train": num_train, "validation": len(rows) - num_train, **source.facts, **losses}
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts)
 
+    if source.told and store.first_time(line := f"{group}={config.name}: {source.told}"):
+        log.info("%s", line)
     artifact = store.build("data", identified(identity, traces, *source.code), produce)
     tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
     return artifact
@@ -99,18 +112,20 @@ def find_problems(config: BenchmarkConfig, group: str = "benchmark") -> None:
     _problem_source(config, group)
 
 
-def split(traces: Sequence[Trace], validation_fraction: float) -> list[Trace]:
+def split(traces: Sequence[Trace], validation_fraction: float, *, by_question: bool = False) -> list[Trace]:
     """The traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
 
     The split depends on the hashes of the ids alone, not on a seed or the order of the rows. Where the source has put
-    traces into the split `validation` itself, its split stays.
+    traces into the split `validation` itself, its split stays. With `by_question`, questions are drawn by their hashes
+    instead, so that all traces of a question are in one split; that many of `n` different questions are held out.
     """
     if any(trace.split != "train" for trace in traces):
         return list(traces)
-    num_validation = round(validation_fraction * len(traces))
-    by_hash = sorted((trace.id for trace in traces), key=lambda id_: hashlib.sha256(id_.encode()).digest())
-    held_out = set(by_hash[:num_validation])
-    return [dataclasses.replace(trace, split="validation" if trace.id in held_out else "train") for trace in traces]
+    names = [trace.question if by_question else trace.id for trace in traces]
+    by_hash = sorted(dict.fromkeys(names), key=lambda name: hashlib.sha256(name.encode()).digest())
+    held_out = set(by_hash[: round(validation_fraction * len(by_hash))])
+    splits = ("validation" if name in held_out else "train" for name in names)
+    return [dataclasses.replace(trace, split=split) for trace, split in zip(traces, splits, strict=True)]
 
 
 def is_text(config: DataConfig) -> bool:
@@ -159,12 +174,55 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
             return Source(identity, [planted.traces], lambda: planted.traces(**values, group=group))
         case JsonlDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
-        case JsonlDataConfig(field=column):
-            fields = TRACE_FIELDS if column is None else text_fields(column)
-            reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
-            identity = _file_identity(reader.path) | ({} if column is None else {"field": column})
-            return _of_file(identity, reader, lambda: (_trace(row, column or "thinking") for row in reader))
+        case JsonlDataConfig(field=None):
+            return _trace_file(config, Path(config.path), group)
+        case JsonlDataConfig(field=str() as column):
+            reader = RowReader(Path(config.path), text_fields(column), strict=config.strict, key=f"{group}.path")
+            identity = _file_identity(reader.path) | {"field": column}
+            return _of_file(identity, reader, lambda: (_trace(row, column) for row in reader))
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
+
+
+def _trace_file(config: TraceFileConfig, path: Path, group: str) -> Source[Trace]:
+    """Traces of a file in any known format."""
+
+    def reader(fields: Sequence[Field], convert: Convert | None = None) -> RowReader:
+        return RowReader(path, fields, strict=config.strict, key=f"{group}.path", convert=convert)
+
+    given = {f.name: place for f in dataclasses.fields(config.columns) if (place := getattr(config.columns, f.name))}
+    reading = recognised(
+        reader(TRACE_FIELDS).head(NUM_HEAD), path, format_=config.format, given=given, generations=config.generations,
+        group=group,
+    )  # fmt: skip
+    rows = reader(reading.fields, reading.rows)
+    source = _of_file(
+        {**_file_identity(rows.path), **reading.identity}, rows, lambda: (_trace(row, "thinking") for row in rows)
+    )
+    if reading.is_plain:
+        return source
+    code = [*source.code, conversion, *reading.code]
+    return dataclasses.replace(source, code=code, by_question=True, told=told(reading))
+
+
+def _untagged(source: Source[Trace], strict: bool, group: str) -> Source[Trace]:
+    """The same source without thinking tags in its texts; rows that cannot be divided are dropped and counted."""
+
+    def open_() -> Iterator[Trace]:
+        for number, trace in enumerate(untagged(source.open()), start=1):
+            if not isinstance(trace, BadRow):
+                yield trace
+            elif source.drop is not None:
+                source.drop(trace.reason, field=trace.field, got=trace.got, allowed=trace.allowed)
+            elif strict:
+                raise DataError(
+                    f"{group}, record {number}: {trace.reason}. Got: {trace.got}. Allowed: {trace.allowed}. Fix: "
+                    f"correct the record, or drop and count such records with {group}.strict=false"
+                )
+            else:
+                source.dropped[trace.reason] += 1
+                source.first.setdefault(trace.reason, f"record {number}")
+
+    return dataclasses.replace(source, open=open_)
 
 
 def _trace(row: dict[str, Any], column: str) -> Trace:
@@ -218,7 +276,9 @@ def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
 def _of_file(
     identity: Mapping[str, Any], reader: RowReader, records: Callable[[], Iterable[R]], code: Root = RowReader
 ) -> Source[R]:
-    return Source(identity, [code], records, dropped=reader.dropped, emptied=reader.emptied, first=reader.first)
+    return Source(
+        identity, [code], records, dropped=reader.dropped, emptied=reader.emptied, first=reader.first, drop=reader.drop
+    )
 
 
 def _file_identity(path: Path) -> dict[str, Any]:

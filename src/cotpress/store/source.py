@@ -53,8 +53,11 @@ UNFOLLOWED = {
 """Modules and packages whose change changes no result, or changes another part of the identity. Modules named `config`
 are not followed either: the values of settings are part of identities."""
 CHOICES = {
+    "cotpress.data.conversion": {"cotpress.answers", "cotpress.data.statement"},
+    "cotpress.data.formats": {"cotpress.data.statement"},  # a text
     "cotpress.data.registry": {"cotpress.answers"},  # the names of extractors
-    "cotpress.data.stage": {"cotpress.data.planted", "cotpress.data.published", "cotpress.data.rows",
+    "cotpress.data.stage": {"cotpress.data.conversion", "cotpress.data.formats", "cotpress.data.planted",
+                            "cotpress.data.published", "cotpress.data.recognition", "cotpress.data.rows",
                             "cotpress.data.self_written"},
     "cotpress.data.truth": {"cotpress.data.planted"},
     "cotpress.distill.stage": {"cotpress.distill.llm"},
