@@ -56,9 +56,18 @@ def _turns(*turns: tuple[str, Any], keys: tuple[str, str] = ("from", "value")) -
 
 
 OPENTHOUGHTS = (
-    f"<|begin_of_thought|>\n\n{THINKING}\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n{RESPONSE}\n\n<|end_of_solution|>"
+    f"<|begin_of_thought|>\n\n{THINKING}\n\n<|end_of_thought|>\n\n"
+    f"<|begin_of_solution|>\n\n{RESPONSE}\n\n<|end_of_solution|>"
 )
-_S1K = {"question": QUESTION, "solution": "7", "cot_type": "math", "source_type": "made up", "metadata": "{}", "cot": None}
+UNCLOSED_THOUGHT = OPENTHOUGHTS.partition("<|end_of_thought|>")[0]
+_S1K = {
+    "question": QUESTION,
+    "solution": "7",
+    "cot_type": "math",
+    "source_type": "made up",
+    "metadata": "{}",
+    "cot": None,
+}
 _S1K11 = _S1K | {
     "gemini_thinking_trajectory": "Seven?", "gemini_attempt": "8", "deepseek_thinking_trajectory": THINKING,
     "deepseek_attempt": RESPONSE, "gemini_grade": "No", "deepseek_grade": "Yes",
@@ -72,8 +81,8 @@ _PREDICTION = {
 }  # fmt: skip
 _PAIR = {
     "question": QUESTION, "input": "<chat>", "output": f"{THINKING}\n\n{_LINE}", "answer": "7", "model_answer": "7",
-    "is_correct": True, "cot": THINKING, "compressed_cot": "3 4 7", "original_cot_tokens": 20, "compressed_cot_tokens": 9,
-    "compression_rate": "45%",
+    "is_correct": True, "cot": THINKING, "compressed_cot": "3 4 7", "original_cot_tokens": 20,
+    "compressed_cot_tokens": 9, "compression_rate": "45%",
 }  # fmt: skip
 _LLAMAFACTORY = {
     "instruction": "Please reason step by step.", "input": QUESTION, "output": f"{THINKING}\n\n{_LINE}",
@@ -88,7 +97,8 @@ SHAPES: dict[str, Shape] = {
         format=FileFormat.cotpress,
         rows=[
             {"id": "a", "question": QUESTION, "thinking": THINKING, "response": RESPONSE, "answer": 7},
-            {"id": "b", "question": QUESTION, "thinking": f"<think>{THINKING}</think>", "response": RESPONSE, "answer": 7},
+            {"id": "b", "question": QUESTION, "thinking": f"<think>{THINKING}</think>", "response": RESPONSE,
+             "answer": 7},
             {"id": "c", "question": QUESTION, "response": TEXT, "answer": 7},
             {"id": "d", "question": QUESTION, "thinking": UNCLOSED, "response": "", "answer": 7},
         ],
@@ -134,8 +144,7 @@ SHAPES: dict[str, Shape] = {
         format=FileFormat.openthoughts,
         rows=[
             {"system": "Be careful.", "conversations": _turns(("user", QUESTION), ("assistant", OPENTHOUGHTS))},
-            {"system": "Be careful.",
-             "conversations": _turns(("user", QUESTION), ("assistant", OPENTHOUGHTS.partition("<|end_of_thought|>")[0]))},
+            {"system": "Be careful.", "conversations": _turns(("user", QUESTION), ("assistant", UNCLOSED_THOUGHT))},
         ],
         ids=["row-1"], used=["conversations"], dropped={"thinking is not closed": 1}, answer="",
     ),
@@ -181,14 +190,16 @@ SHAPES: dict[str, Shape] = {
             {"messages": _turns(("user", QUESTION), ("assistant", TEXT), keys=("role", "content"))},
             {"messages": _turns(("user", QUESTION), ("assistant", RESPONSE), keys=("role", "content"))},
         ],
-        ids=["row-1", "row-2", "row-3", "row-4"], used=["messages"], dropped={"no thinking tags in the text": 1}, answer="",
+        ids=["row-1", "row-2", "row-3", "row-4"], used=["messages"], dropped={"no thinking tags in the text": 1},
+        answer="",
     ),
     "gpt-oss, messages": Shape(
         format=FileFormat.harmony,
         rows=[
             {"messages": [{"role": "user", "content": QUESTION},
                           {"role": "assistant", "channel": "analysis", "content": THINKING},
-                          {"role": "assistant", "channel": name, "content": RESPONSE}]} for name in ("final", "commentary")
+                          {"role": "assistant", "channel": name, "content": RESPONSE}]}
+            for name in ("final", "commentary")
         ],
         ids=["row-1"], used=["messages"], dropped={"channels other than one analysis and one final": 1}, answer="",
     ),

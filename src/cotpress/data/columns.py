@@ -1,6 +1,6 @@
-"""Places in a row of nested values, as text: `problem`, `messages[-1].content`, `conversations[from=gpt].value`.
+"""Places in a row of nested values, as text: `problem`, `messages[-1].content`.
 
-- `a.b` is the key `b` of the object in column `a`; a column whose name holds the sign itself is found by its whole name.
+- `a.b` is the key `b` of the object in column `a`; a column whose name holds the sign is found by its whole name.
 - `a[0]`, `a[-1]` is an element of a list, counted from its start or end.
 - `a[key=x]` is the first object of a list whose `key` is the text `x`.
 - `a+b` joins the texts of several places by a line break; those without text are left out.

@@ -86,7 +86,9 @@ class Reading:
             return
         self.format.check(row)
         values = {name: value for name, place in self.places.items() if (value := place.value(row)) is not MISSING}
-        if self.format.turns and not ({"question"} <= self.given.keys() and self.given.keys() & {"thinking", "response"}):
+        if self.format.turns and not (
+            {"question"} <= self.given.keys() and self.given.keys() & {"thinking", "response"}
+        ):
             values = {**exchange(turns_of(row, self.format.turns)), **values}
         values["question"] = _question(values.get("question"))
         _check_question(values["question"])
@@ -96,7 +98,8 @@ class Reading:
             yield common | self._one(row, values)
             return
         yield from (
-            made if isinstance(made, BadRow) else common | made for made in self._several(row, texts, values.get("answer"))
+            made if isinstance(made, BadRow) else common | made
+            for made in self._several(row, texts, values.get("answer"))
         )
 
     def _one(self, row: Row, values: Row) -> dict[str, Any]:
@@ -108,9 +111,7 @@ class Reading:
             raise _wrong()
         return made
 
-    def _several(
-        self, row: Row, texts: Sequence[tuple[Any, Any]], answer: Any
-    ) -> Iterator[dict[str, Any] | BadRow]:
+    def _several(self, row: Row, texts: Sequence[tuple[Any, Any]], answer: Any) -> Iterator[dict[str, Any] | BadRow]:
         """The chosen generations of a row."""
         if not texts:
             raise BadRow("no generation", got="an empty list", allowed="at least one text")
@@ -174,7 +175,9 @@ class Reading:
                 "no flag and no answer to choose a correct generation by", field="answer", got="none",
                 allowed="a gold answer, or another choice: data.generations=first",
             )  # fmt: skip
-        solution = made["response"] if isinstance(made["response"], str) and made["response"].strip() else made["thinking"]
+        solution = (
+            made["response"] if isinstance(made["response"], str) and made["response"].strip() else made["thinking"]
+        )
         return judge(solution, gold).correct
 
 
@@ -265,7 +268,9 @@ def _generations(thinking: Any, response: Any) -> list[tuple[Any, Any]] | None:
         return None
     num = len(lists[0])
     columns = [value if isinstance(value, list) else [value] * num for value in (thinking, response)]
-    if any(len(column) != num for column in columns) or (len(lists) == 1 and num > 1 and None not in (thinking, response)):
+    if any(len(column) != num for column in columns) or (
+        len(lists) == 1 and num > 1 and None not in (thinking, response)
+    ):
         raise BadRow("thinking and response differ in number", got=f"{num} and another number", allowed="as many")
     return list(zip(*columns, strict=True))
 

@@ -96,13 +96,31 @@ _ID = "id|uuid"
 _ANSWER = "answer|expected_answer|ground_truth"
 _QUESTIONS = "question|problem|prompt|instruction|query|input"
 _OUTPUTS = (
-    "response", "output", "completion", "generation", "generated_solution", "model_output", "solution", "answer", "text",
-    "generations", "responses", "outputs", "completions",
+    "response", "output", "completion", "generation", "generated_solution", "model_output", "solution", "answer",
+    "text", "generations", "responses", "outputs", "completions",
 )  # fmt: skip
 """Columns that may hold outputs with thinking tags."""
 _CONVERSATIONS, _MESSAGES = ("conversations|conversation",), ("messages|conversation|conversations",)
 _PROMPTED = ("prompt", "completion")
+_NUM_ANSWER_WORDS = 4
+"""Most words of a text that may be an answer; a longer one is a thinking."""
 _S1K = {"question": "question", "answer": "solution", "id": _ID}
+
+
+def _has_tagged_text(row: Row) -> bool:
+    tagged = tagged_columns(row)
+    return bool(tagged) and not {*Place(_QUESTIONS).columns(row)} <= {*tagged}
+
+
+def tagged_columns(row: Row) -> list[str]:
+    """Columns of a row whose text, or one of whose texts, holds thinking tags."""
+
+    def texts(name: str) -> Iterator[str]:
+        value = row.get(name)
+        yield from (text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
+
+    return [name for name in _OUTPUTS if any(map(has_tags, texts(name)))]
+
 
 FORMATS: Mapping[FileFormat, Format] = {
     FileFormat.cotpress: Format(
@@ -151,9 +169,11 @@ FORMATS: Mapping[FileFormat, Format] = {
     FileFormat.tokenskip: Format(
         source="TokenSkip, predictions*.jsonl",
         columns={
-            "question": "question|messages[0].content", "thinking": "model_output", "answer": "answer|prediction",
+            "question": "question|messages[0].content",
+            "thinking": "model_output",
+            "answer": "answer|prediction",
             "id": _ID,
-        },  # fmt: skip
+        },
         marks=("model_output", "prediction", "accuracy"),
         is_stated=True,
         check=_right_only,
@@ -190,7 +210,7 @@ FORMATS: Mapping[FileFormat, Format] = {
         matches=_has_turns(_MESSAGES, "channel"),
     ),
     FileFormat.chat: Format(
-        source="messages with role and content; the thinking in reasoning_content, reasoning, thinking, or between tags",
+        source="messages with the thinking in reasoning_content, reasoning or thinking, or between tags",
         columns={"answer": _ANSWER, "id": _ID},
         turns=_MESSAGES,
         matches=_has_turns(_MESSAGES, "role"),
@@ -210,7 +230,7 @@ FORMATS: Mapping[FileFormat, Format] = {
     FileFormat.tagged: Format(
         source="a question, and a text with thinking tags or channels",
         columns={"question": _QUESTIONS, "answer": _ANSWER, "id": _ID},
-        matches=lambda row: bool(tagged_columns(row)) and not {*Place(_QUESTIONS).columns(row)} <= {*tagged_columns(row)},
+        matches=_has_tagged_text,
     ),
     FileFormat.cts: Format(
         source="CTS, math_first_train.json",
@@ -218,17 +238,5 @@ FORMATS: Mapping[FileFormat, Format] = {
         marks=("prompt", "answer"),
         matches=lambda row: _is_text(row, "prompt", "answer") and len(row["answer"].split()) > _NUM_ANSWER_WORDS,
     ),
-}  # fmt: skip
+}
 """All formats; of several that fit as many rows the first is used, so that special ones stand before general ones."""
-_NUM_ANSWER_WORDS = 4
-"""Most words of a text that may be an answer; a longer one is a thinking."""
-
-
-def tagged_columns(row: Row) -> list[str]:
-    """Columns of a row whose text, or one of whose texts, holds thinking tags."""
-
-    def texts(name: str) -> Iterator[str]:
-        value = row.get(name)
-        yield from (text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
-
-    return [name for name in _OUTPUTS if any(map(has_tags, texts(name)))]

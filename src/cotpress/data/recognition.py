@@ -116,9 +116,7 @@ def _can_be_checked(reading: Reading, row: Row) -> bool:
     return any(place.value(row) not in (MISSING, None, "") for place in places)
 
 
-def _unknown(
-    rows: Sequence[Row], path: Path, named: FileFormat | None, places: Mapping[str, Place], group: str
-) -> str:
+def _unknown(rows: Sequence[Row], path: Path, named: FileFormat | None, places: Mapping[str, Place], group: str) -> str:
     """Message for a shape that is not known: what is missing, what there is, and settings to try."""
     missing = [
         name for name in FIELDS if name != "id"
@@ -146,7 +144,9 @@ def _guessed(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, str]:
         free.pop(tagged[0])
     for name in missing:
         words = _GUESSES[name]
-        ranked = [(rank, "." in place, place) for place in free for rank, word in enumerate(words) if word in place.lower()]
+        ranked = [
+            (rank, "." in place, place) for place in free for rank, word in enumerate(words) if word in place.lower()
+        ]
         if name == "response" and tagged:
             guesses[name] = tagged[0]
         elif name == "thinking" and tagged:

@@ -44,6 +44,7 @@ from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.store.source import identified
 from cotpress.store.tables import read_records, write_records
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """One answer of the model, not yet judged: answer `sample` to the question `id`; the rest is as in `Generation`."""

@@ -29,8 +29,8 @@ from cotpress.data.config import (
 )
 from cotpress.data.formats import NUM_HEAD
 from cotpress.data.losses import facts_of, tell
-from cotpress.data.registry import SOURCES, Source
 from cotpress.data.recognition import recognised, told
+from cotpress.data.registry import SOURCES, Source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Convert, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
 from cotpress.data.thinking import untagged
