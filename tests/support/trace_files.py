@@ -26,6 +26,7 @@ class Shape:
         ids: Ids of the traces that are made of them.
         dropped: Lost rows by reason.
         used: Columns that texts are read from.
+        also: Another format that fits.
         settings: Settings beside the path.
         thinking, response, answer: Texts of every trace.
     """
@@ -34,6 +35,7 @@ class Shape:
     rows: list[Row]
     ids: list[str]
     used: list[str]
+    also: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     thinking: str = THINKING
@@ -115,6 +117,7 @@ SHAPES: dict[str, Shape] = {
         ],
         ids=["u/1", "v/0"],
         used=["problem", "generations", "answer"],
+        also="chat",
         dropped={"no complete generation": 1},
     ),
     "s1K-1.1": Shape(
@@ -217,7 +220,7 @@ SHAPES: dict[str, Shape] = {
     ),
     "TokenSkip, predictions": Shape(
         format=FileFormat.tokenskip, rows=[_PREDICTION, _PREDICTION | {"accuracy": False}], ids=["row-1"],
-        used=["question", "model_output", "answer"], dropped={"wrong answer": 1}, response=_LINE,
+        used=["question", "model_output", "answer"], also="chat", dropped={"wrong answer": 1}, response=_LINE,
     ),
     "TokenSkip, compressed pairs": Shape(
         format=FileFormat.tokenskip_pairs, rows=[_PAIR, _PAIR | {"is_correct": False}], ids=["row-1"],
@@ -227,7 +230,7 @@ SHAPES: dict[str, Shape] = {
         format=FileFormat.tokenskip_llamafactory,
         rows=[_LLAMAFACTORY, _LLAMAFACTORY | {"input": f"{QUESTION}<|eot_id|>0.5<|eot_id|>"}], ids=["row-1"],
         used=["input", "output"], dropped={"already compressed (a ratio marker is in the question)": 1}, response=_LINE,
-        answer="",
+        answer="", also="alpaca",
     ),
     "CTS": Shape(
         format=FileFormat.cts, rows=[{"prompt": QUESTION, "answer": THINKING}, {"prompt": QUESTION, "answer": ""}],
@@ -239,7 +242,7 @@ SHAPES: dict[str, Shape] = {
             {"instruction": QUESTION, "input": "", "output": TEXT, "system": "Think.", "history": []},
             {"instruction": QUESTION, "input": "", "output": TEXT, "system": "Think.", "history": [["Hi", "Hello"]]},
         ],
-        ids=["row-1"], used=["instruction", "output"], dropped={"several exchanges": 1}, answer="",
+        ids=["row-1"], used=["instruction", "input", "output"], dropped={"several exchanges": 1}, answer="",
     ),
 }  # fmt: skip
 """Small files by the name of the published set."""

@@ -42,7 +42,7 @@ class Reading:
         generations: Setting of this name.
         has_ids: True if rows of the file have an id.
         used: Columns of the file that texts are read from.
-        also: Other formats that fit as many rows.
+        also: Other formats that fit.
     """
 
     name: FileFormat

@@ -239,4 +239,4 @@ FORMATS: Mapping[FileFormat, Format] = {
         matches=lambda row: _is_text(row, "prompt", "answer") and len(row["answer"].split()) > _NUM_ANSWER_WORDS,
     ),
 }
-"""All formats; of several that fit as many rows the first is used, so that special ones stand before general ones."""
+"""All formats; of several that fit the first is used, so that special ones stand before general ones."""

@@ -32,7 +32,7 @@ def recognised(
     Args:
         rows: Its first rows.
         path: The file, for messages.
-        format_: Setting; `auto` takes the first format that fits most of the rows.
+        format_: Setting; `auto` takes the first format that fits at least half as many rows as any other does.
         given: Settings `data.columns`, without those that are null.
         generations: Setting.
         group: Group of the settings, for messages.
@@ -50,7 +50,7 @@ def recognised(
     fits = {name: sum(map(format_.fits, rows)) for name, format_ in FORMATS.items()}
     if format_ is FileFormat.auto:
         best = max((fits[name] for name in fits if FORMATS[name].automatic), default=0)
-        names = [name for name in fits if FORMATS[name].automatic and best and fits[name] == best]
+        names = [name for name in fits if FORMATS[name].automatic and best and 2 * fits[name] >= best]
     else:
         names = [format_] if fits[format_] else []
     name, *others = names or [FileFormat.cotpress if format_ is FileFormat.auto else format_]
