@@ -54,8 +54,8 @@ UNFOLLOWED = {
 are not followed either: the values of settings are part of identities."""
 CHOICES = {
     "cotpress.data.registry": {"cotpress.answers"},  # the names of extractors
-    "cotpress.data.stage": {"cotpress.data.planted", "cotpress.data.published", "cotpress.data.rows",
-                            "cotpress.data.self_written"},
+    "cotpress.data.stage": {"cotpress.data.files", "cotpress.data.hub", "cotpress.data.planted",
+                            "cotpress.data.published", "cotpress.data.rows", "cotpress.data.self_written"},
     "cotpress.data.truth": {"cotpress.data.planted"},
     "cotpress.distill.stage": {"cotpress.distill.llm"},
     "cotpress.evaluation.stage": {"cotpress.answers", "cotpress.evaluation.judging"},  # no part of an answer
