@@ -1,5 +1,6 @@
 """Settings of the data stage: training traces and benchmark problems."""
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -13,6 +14,7 @@ from cotpress.errors import ConfigError
 from cotpress.generation.config import GenerationConfig
 from cotpress.settings import Amount, Count, InputPath, Natural, Rule, interval
 
+_ENDING = re.compile(r"\.(jsonl|ndjson|json|csv|parquet)(\.(gz|zst))?$", re.IGNORECASE)
 _BUDGET = II(".budgets.${.protocol}")
 Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3")]
 
@@ -124,9 +126,18 @@ class ColumnsConfig:
     """Place of the id; rows without one are named by their number."""
 
 
+class Duplicates(Enum):
+    """Treatment of a row with the id of an earlier row."""
+
+    number = "number"
+    """It gets an id of its own, `ID#2`, `ID#3` and so on; a row that equals an earlier one is dropped."""
+    drop = "drop"
+    """It is dropped."""
+
+
 @dataclass(kw_only=True, slots=True)
-class TraceFileConfig(DataConfig):
-    """Traces in a file of any known format."""
+class RowsDataConfig(DataConfig):
+    """Rows of traces in any known format, or of texts."""
 
     format: FileFormat = FileFormat.auto
     """Format of the rows; auto recognises it by the first rows."""
@@ -135,14 +146,8 @@ class TraceFileConfig(DataConfig):
     generations: Generations = "first"
     """Which of several generations of a row become traces: first (that is complete), all, shortest_correct (by the
     flags of the file, without any by the gold answer), or a number K for the first K."""
-
-
-@dataclass(kw_only=True, slots=True)
-class JsonlDataConfig(TraceFileConfig):
-    """Traces of your own file, or of a published one."""
-
-    path: InputPath = MISSING
-    """File to read: .jsonl, .parquet or .csv."""
+    duplicates: Duplicates = Duplicates.number
+    """Treatment of a row with the id of an earlier one: number (ID#2; a row that is there twice is dropped), drop."""
     field: str | None = None
     """Column whose text is compressed instead of `thinking`. Such rows need only the columns that the scorer uses. All
     of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
@@ -159,6 +164,31 @@ class JsonlDataConfig(TraceFileConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class JsonlDataConfig(RowsDataConfig):
+    """Rows of your own files."""
+
+    path: InputPath = MISSING
+    """File, folder or pattern ('DIR/*.jsonl'): .jsonl, .json, .csv (also .gz or .zst), .parquet."""
+
+
+@dataclass(kw_only=True, slots=True)
+class HubDataConfig(RowsDataConfig):
+    """Rows of a data set of the Hugging Face hub, or of a folder that the library `datasets` reads."""
+
+    path: InputPath = MISSING
+    """Hub id (owner/name), a folder saved with `save_to_disk`, or a folder with files of a data set."""
+    config: str | None = None
+    """Configuration of the data set (subset); null is its default one."""
+    split: str = "train"
+    """Split of the data set."""
+    revision: str | None = None
+    """Commit, tag or branch; null is the newest."""
+    streaming: bool = False
+    """Read while downloading and keep nothing, so that data.limit downloads no more than it needs; false downloads the
+    data set once, into the cache of `datasets`."""
+
+
+@dataclass(kw_only=True, slots=True)
 class HubFile:
     """One file of a data set on the hub."""
 
@@ -167,7 +197,7 @@ class HubFile:
     revision: str | None = None
     """Commit, tag or branch; null is the newest. Artifacts are identified by the content of the file."""
     file: str = MISSING
-    """Path inside the data set: .jsonl, .parquet or .csv."""
+    """Path inside the data set, of a file with rows: .jsonl, .json, .csv (also .gz or .zst), .parquet."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -223,7 +253,7 @@ class JsonlBenchmarkConfig(BenchmarkConfig):
     """Problems `id, question, answer` from your own file."""
 
     path: InputPath = MISSING
-    """File to read: .jsonl, .parquet or .csv."""
+    """File, folder or pattern ('DIR/*.jsonl'): .jsonl, .json, .csv (also .gz or .zst), .parquet."""
     unanswerable: bool = False
     """No question of the file has an answer (for instance because a premise is missing). The column `answer` is not
     read, and an output is right if it declines to answer."""
@@ -231,7 +261,7 @@ class JsonlBenchmarkConfig(BenchmarkConfig):
     @property
     def title(self) -> str:
         """The name, or the name of the file if none was given, so that two files do not share a table."""
-        return Path(self.path).stem if self.name == "jsonl" else self.name
+        return _ENDING.sub("", Path(self.path).name) if self.name == "jsonl" else self.name
 
 
 @dataclass(kw_only=True, slots=True)
@@ -244,7 +274,7 @@ class PublishedBenchmarkConfig(BenchmarkConfig):
     hub: HubFile = field(default_factory=HubFile)
     """File on the hub."""
     path: InputPath | None = None
-    """Local copy (.jsonl, .parquet or .csv); null takes it from the hub."""
+    """Local copy, as for benchmark=jsonl; null takes it from the hub."""
     num_published: int = MISSING
     """Problems in the published set; a file with another number gives a warning."""
     id_columns: list[str] = field(default_factory=lambda: ["id"])
@@ -378,7 +408,7 @@ class ThoughtAnchorsConfig(TruthConfig):
     """Sentences whose importance was measured by resampling."""
 
     path: InputPath = MISSING
-    """File to read: .jsonl."""
+    """File, folder or pattern, as for data=jsonl."""
     importance: Importance = Importance.counterfactual_importance_kl
     """Measure to use."""
 
@@ -397,6 +427,6 @@ class PrmbenchConfig(TruthConfig):
     """Solutions into which redundant steps were inserted."""
 
     path: InputPath = MISSING
-    """File to read: .jsonl."""
+    """File, folder or pattern, as for data=jsonl."""
     redundant: Redundant = Redundant.inserted
     """Definition of the redundant steps."""

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cotpress.data.columns import MISSING, Place
@@ -25,13 +24,13 @@ _MOST_NAMED = 30
 
 
 def recognised(
-    rows: Sequence[Row], path: Path, *, format_: FileFormat, given: Mapping[str, str], generations: str, group: str
+    rows: Sequence[Row], place: str, *, format_: FileFormat, given: Mapping[str, str], generations: str, group: str
 ) -> Reading:
     """The way in which a file is read.
 
     Args:
         rows: Its first rows.
-        path: The file, for messages.
+        place: Name of the file, for messages.
         format_: Setting; `auto` takes the first format that fits at least half as many rows as any other does.
         given: Settings `data.columns`, without those that are null.
         generations: Setting.
@@ -44,7 +43,7 @@ def recognised(
     for name, text in given.items():
         if rows and all(Place(text).value(row) is MISSING for row in rows):
             raise ConfigError(
-                f"{group}.columns.{name}: got '{text}', which none of the first {len(rows)} rows of '{path}' has. "
+                f"{group}.columns.{name}: got '{text}', which none of the first {len(rows)} rows of {place} has. "
                 f"It has: {_described(rows)}"
             )
     fits = {name: sum(map(format_.fits, rows)) for name, format_ in FORMATS.items()}
@@ -63,10 +62,10 @@ def recognised(
         used=list(_used(name, places, given, rows)), also=also,
     )  # fmt: skip
     if rows and not names and not _is_enough(given, places, rows):
-        raise DataError(_unknown(rows, path, name if format_ is not FileFormat.auto else None, places, group))
+        raise DataError(_unknown(rows, place, name if format_ is not FileFormat.auto else None, places, group))
     if generations == "shortest_correct" and rows and not any(_can_be_checked(reading, row) for row in rows):
         raise DataError(
-            f"{group}.generations: got shortest_correct, but '{path}' has neither flags for correct generations nor "
+            f"{group}.generations: got shortest_correct, but {place} has neither flags for correct generations nor "
             f"a gold answer. Fix: {group}.columns.answer=COLUMN, or {group}.generations=first"
         )
     return reading
@@ -116,7 +115,7 @@ def _can_be_checked(reading: Reading, row: Row) -> bool:
     return any(place.value(row) not in (MISSING, None, "") for place in places)
 
 
-def _unknown(rows: Sequence[Row], path: Path, named: FileFormat | None, places: Mapping[str, Place], group: str) -> str:
+def _unknown(rows: Sequence[Row], place: str, named: FileFormat | None, places: Mapping[str, Place], group: str) -> str:
     """Message for a shape that is not known: what is missing, what there is, and settings to try."""
     missing = [
         name for name in FIELDS if name != "id"
@@ -127,7 +126,7 @@ def _unknown(rows: Sequence[Row], path: Path, named: FileFormat | None, places: 
     shape = "none of the known shapes" if named is None else f"not the shape of {group}.format={named.value}"
     names = ", ".join(name.value for name in FORMATS)
     return (
-        f"{group}.path: '{path}' has {shape}. Missing: {', '.join(missing)}. It has: {_described(rows)}. "
+        f"{group}.path: {place} has {shape}. Missing: {', '.join(missing)}. It has: {_described(rows)}. "
         f"Fix, for instance: {' '.join(map(shlex.quote, settings))}. Known: {group}.format={names}"
     )
 

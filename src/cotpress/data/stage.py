@@ -14,19 +14,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cotpress.data import conversion, planted, published
+from cotpress.data import conversion, hub, planted, published
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
+    Duplicates,
+    HubDataConfig,
     JsonlBenchmarkConfig,
     JsonlDataConfig,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
     PlantedQuestionsConfig,
     PublishedBenchmarkConfig,
+    RowsDataConfig,
     SelfWrittenDataConfig,
-    TraceFileConfig,
 )
+from cotpress.data.files import Files, find_files
 from cotpress.data.formats import NUM_HEAD
 from cotpress.data.losses import facts_of, tell
 from cotpress.data.recognition import recognised, told
@@ -38,7 +41,7 @@ from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
-from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import Root, identified
 from cotpress.store.tables import read_records, write_records
 
@@ -130,7 +133,7 @@ def split(traces: Sequence[Trace], validation_fraction: float, *, by_question: b
 
 def is_text(config: DataConfig) -> bool:
     """True if the rows are texts to compress, not traces on which a model can be trained."""
-    return isinstance(config, JsonlDataConfig) and config.field is not None
+    return isinstance(config, RowsDataConfig) and config.field is not None
 
 
 def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchmark") -> Artifact:
@@ -172,36 +175,42 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
             values = planted.settings_of(config)
             identity = {"source": "planted", **values}
             return Source(identity, [planted.traces], lambda: planted.traces(**values, group=group))
-        case JsonlDataConfig(field="id"):
+        case RowsDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
-        case JsonlDataConfig(field=None):
-            return _trace_file(config, Path(config.path), group)
-        case JsonlDataConfig(field=str() as column):
-            reader = RowReader(Path(config.path), text_fields(column), strict=config.strict, key=f"{group}.path")
-            identity = _file_identity(reader.path) | {"field": column}
-            return _of_file(identity, reader, lambda: (_trace(row, column) for row in reader))
-    raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
+        case JsonlDataConfig():
+            return _of_rows(config, find_files(config.path, f"{group}.path"), group)
+        case HubDataConfig():
+            return _of_rows(config, hub.find(config, group), group, hub)
+    raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, hub, self_written")
 
 
-def _trace_file(config: TraceFileConfig, path: Path, group: str) -> Source[Trace]:
-    """Traces of a file in any known format."""
+def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *code: Root) -> Source[Trace]:
+    """Traces from rows of any known format, or with a text in any column."""
 
     def reader(fields: Sequence[Field], convert: Convert | None = None) -> RowReader:
-        return RowReader(path, fields, strict=config.strict, key=f"{group}.path", convert=convert)
+        return RowReader(
+            rows, fields, strict=config.strict, key=f"{group}.path", duplicates=config.duplicates, convert=convert
+        )
 
+    identity = dict(rows.identity)
+    if config.duplicates is not Duplicates.number:
+        identity["duplicates"] = config.duplicates.value
+    if (column := config.field) is not None:
+        texts = reader(text_fields(column))
+        return _of_reader(
+            {**identity, "field": column}, texts, lambda: (_trace(row, column) for row in texts), *code
+        )  # fmt: skip
     given = {f.name: place for f in dataclasses.fields(config.columns) if (place := getattr(config.columns, f.name))}
     reading = recognised(
-        reader(TRACE_FIELDS).head(NUM_HEAD), path, format_=config.format, given=given, generations=config.generations,
-        group=group,
+        reader(TRACE_FIELDS).head(NUM_HEAD), str(rows), format_=config.format, given=given,
+        generations=config.generations, group=group,
     )  # fmt: skip
-    rows = reader(reading.fields, reading.rows)
-    source = _of_file(
-        {**_file_identity(rows.path), **reading.identity}, rows, lambda: (_trace(row, "thinking") for row in rows)
+    made = reader(reading.fields, reading.rows)
+    code = code if reading.is_plain else (*code, conversion, *reading.code)
+    source = _of_reader(
+        {**identity, **reading.identity}, made, lambda: (_trace(row, "thinking") for row in made), *code
     )
-    if reading.is_plain:
-        return source
-    code = [*source.code, conversion, *reading.code]
-    return dataclasses.replace(source, code=code, by_question=True, told=told(reading))
+    return source if reading.is_plain else dataclasses.replace(source, by_question=True, told=told(reading))
 
 
 def _untagged(source: Source[Trace], strict: bool, group: str) -> Source[Trace]:
@@ -259,28 +268,27 @@ def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
             return Source(identity, [planted.problems], lambda: planted.problems(**values, group=group))
         case JsonlBenchmarkConfig(unanswerable=unanswerable):
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not unanswerable]
-            reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
+            files = find_files(config.path, f"{group}.path")
+            reader = RowReader(files, fields, strict=config.strict, key=f"{group}.path")
             settings = {"unanswerable": unanswerable}
-            return _of_file(
-                {**_file_identity(reader.path), **settings},
+            return _of_reader(
+                {**files.identity, **settings},
                 reader,
                 lambda: (Problem(**{"answer": "", **row, **settings}) for row in reader),
             )
         case PublishedBenchmarkConfig():
-            reader = published.reader(config, published.local_file(config, group), group)
-            identity = {**_file_identity(reader.path), **published.reading(config)}
-            return _of_file(identity, reader, lambda: published.problems(config, reader, group), published)
+            files = published.local_files(config, group)
+            reader = published.reader(config, files, group)
+            identity = {**files.identity, **published.reading(config)}
+            return _of_reader(identity, reader, lambda: published.problems(config, reader, group), published)
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 
-def _of_file(
-    identity: Mapping[str, Any], reader: RowReader, records: Callable[[], Iterable[R]], code: Root = RowReader
+def _of_reader(
+    identity: Mapping[str, Any], reader: RowReader, records: Callable[[], Iterable[R]], *code: Root
 ) -> Source[R]:
     return Source(
-        identity, [code], records, dropped=reader.dropped, emptied=reader.emptied, first=reader.first, drop=reader.drop
-    )
-
-
-def _file_identity(path: Path) -> dict[str, Any]:
-    """Content and format of a file; its path is not part of it."""
-    return {"source": "file", "format": path.suffix.lower(), "sha256": file_sha256(path)}
+        identity, [RowReader, *code], records,
+        dropped=reader.dropped, emptied=reader.emptied, numbered=reader.numbered, first=reader.first,
+        note=reader.source.note, drop=reader.drop,
+    )  # fmt: skip

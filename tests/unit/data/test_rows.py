@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cotpress.data import files as files_module
 from cotpress.data import rows as rows_module
+from cotpress.data.files import Files, find_files
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
 from cotpress.errors import ConfigError, DataError
 
@@ -28,8 +30,12 @@ def write(folder: Path, *lines: bytes, name: str = "rows.jsonl") -> Path:
     return path
 
 
+def found(path: Path) -> Files:
+    return find_files(path, "data.path")
+
+
 def reader(path: Path, *, strict: bool = False) -> RowReader:
-    return RowReader(path, TRACE_FIELDS, strict=strict, key="data.path")
+    return RowReader(found(path), TRACE_FIELDS, strict=strict, key="data.path")
 
 
 def test_good_rows_come_back_in_order_without_other_columns(tmp_path: Path) -> None:
@@ -140,7 +146,7 @@ def test_text_over_the_limit_is_dropped_with_its_reason(tmp_path: Path) -> None:
 def test_line_over_the_limit_is_skipped_without_reading_it_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_module, "MAX_LINE_BYTES", 120)
+    monkeypatch.setattr(files_module, "MAX_LINE_BYTES", 120)
     long = line(id="x", thinking="a" * 1000)
     rows = reader(write(tmp_path, long, line(id="b"), line(id="y", other="a" * 120), line(id="c", other="b")))
     assert [row["id"] for row in rows] == ["b", "c"]
@@ -177,13 +183,13 @@ def test_missing_file_names_files_with_similar_names(tmp_path: Path) -> None:
         reader(tmp_path / "trace.jsonl")
 
 
-def test_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a folder"):
+def test_folder_without_a_file_of_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder without a file that ends in"):
         reader(tmp_path)
 
 
 def test_another_suffix_is_refused_with_the_allowed_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"allowed: a file that ends in \.jsonl, \.parquet or \.csv"):
+    with pytest.raises(ConfigError, match=r"allowed: a file that ends in \.jsonl, .*\.csv .*or \.parquet"):
         reader(write(tmp_path, line(), name="rows.txt"))
 
 
@@ -198,7 +204,9 @@ def test_file_without_a_usable_row_is_an_error_with_the_reasons(tmp_path: Path) 
 
 
 def test_file_of_questions_without_answers_names_the_setting_for_them(tmp_path: Path) -> None:
-    rows = RowReader(write(tmp_path, b'{"id": "1", "question": "How many?"}'), PROBLEM_FIELDS, strict=False, key="k")
+    rows = RowReader(
+        found(write(tmp_path, b'{"id": "1", "question": "How many?"}')), PROBLEM_FIELDS, strict=False, key="k"
+    )
     with pytest.raises(DataError, match=r"no column 'answer'.*benchmark\.unanswerable=true"):
         list(rows)
 
@@ -249,7 +257,7 @@ def test_parquet_suffix_on_another_format_is_an_error(tmp_path: Path) -> None:
 
 def test_benchmark_rows_need_no_thinking(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"id": 1, "question": "q", "answer": "a"}', b'{"id": 2, "question": "q", "answer": ""}')
-    rows = RowReader(path, PROBLEM_FIELDS, strict=False, key="benchmark.path")
+    rows = RowReader(found(path), PROBLEM_FIELDS, strict=False, key="benchmark.path")
     assert list(rows) == [{"id": "1", "question": "q", "answer": "a"}]
     assert dict(rows.dropped) == {"empty answer": 1}
 
@@ -266,7 +274,7 @@ def test_arbitrary_bytes_neither_fail_nor_lose_a_good_row(
 
 
 def texts(path: Path, *, column: str = "context", strict: bool = False) -> RowReader:
-    return RowReader(path, text_fields(column), strict=strict, key="data.path")
+    return RowReader(found(path), text_fields(column), strict=strict, key="data.path")
 
 
 def test_text_row_needs_only_its_column(tmp_path: Path) -> None:
@@ -368,7 +376,9 @@ def test_parquet_column_that_stands_twice_is_no_traceback(tmp_path: Path) -> Non
 )
 def test_texts_inside_lists_are_checked(tmp_path: Path, steps: list[Any], reason: str) -> None:
     path = write(tmp_path, b'{"id": 1, "steps": ["a"]}', json.dumps({"id": 2, "steps": steps}).encode())
-    rows = RowReader(path, (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="k")
+    rows = RowReader(
+        found(path), (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="k"
+    )
     assert len(list(rows)) == 1
     assert dict(rows.dropped) == {reason: 1}
 
@@ -376,7 +386,7 @@ def test_texts_inside_lists_are_checked(tmp_path: Path, steps: list[Any], reason
 def test_lists_are_checked_as_lists(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"id": 1, "steps": ["a", 2]}', b'{"id": 2, "steps": "a"}', b'{"id": 3, "steps": []}')
     rows = RowReader(
-        path, (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="data.path"
+        found(path), (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="data.path"
     )
     assert list(rows) == [{"id": "1", "steps": ["a", 2]}]
     assert dict(rows.dropped) == {"wrong type of 'steps'": 1, "empty steps": 1}
@@ -410,7 +420,7 @@ def test_rows_are_converted_while_they_are_read(tmp_path: Path, kind: str) -> No
         pq.write_table(pa.Table.from_pylist(RAW), path)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in RAW))
-    rows = RowReader(path, TRACE_FIELDS, strict=False, key="data.path", convert=generations)
+    rows = RowReader(found(path), TRACE_FIELDS, strict=False, key="data.path", convert=generations)
     assert rows.head(2) == RAW[:2]
     assert list(rows) == [
         {**GOOD, "id": "a-0"},
@@ -422,7 +432,7 @@ def test_rows_are_converted_while_they_are_read(tmp_path: Path, kind: str) -> No
     place = "line" if kind == "jsonl" else "row"
     assert rows.first["empty thinking"] == f"{place} 4"
     with pytest.raises(DataError, match=f"{place} 1: thinking is not closed. Got: 'No'"):
-        list(RowReader(path, TRACE_FIELDS, strict=True, key="data.path", convert=generations))
+        list(RowReader(found(path), TRACE_FIELDS, strict=True, key="data.path", convert=generations))
 
 
 def test_head_leaves_out_lines_that_cannot_be_parsed(tmp_path: Path) -> None:
@@ -440,6 +450,6 @@ def test_broken_text_inside_of_a_parquet_list_drops_its_row_alone(tmp_path: Path
     def joined(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**raw, "thinking": raw["generations"][0], "response": None, "answer": None}
 
-    rows = RowReader(path, TRACE_FIELDS, strict=False, key="data.path", convert=joined)
+    rows = RowReader(found(path), TRACE_FIELDS, strict=False, key="data.path", convert=joined)
     assert [row["thinking"] for row in rows] == ["fine</think>"]
     assert dict(rows.dropped) == {"not UTF-8": 1}

@@ -204,9 +204,9 @@ def test_lost_traces_are_a_warning_above_five_percent(
     assert told.levelno == level
     assert told.getMessage() == (
         f"{group}=mine: {100 - num_bad} of 100 rows are used; {num_bad} lost: {num_bad - 1} x empty thinking "
-        f"(first: line {101 - num_bad}), 1 x duplicate id (first: line 100)"
+        f"(first: line {101 - num_bad}), 1 x repeated row (first: line 100)"
     )
-    assert artifact.manifest["dropped"] == {"empty thinking": num_bad - 1, "duplicate id": 1}
+    assert artifact.manifest["dropped"] == {"empty thinking": num_bad - 1, "repeated row": 1}
     with pytest.raises(DataError, match=rf"line {101 - num_bad}, .*{group}\.strict=false"):
         stage.traces(jsonl(path, strict=True), store, group=group)
 
