@@ -134,7 +134,8 @@ class RowReader:
         key: Setting that names the source, for messages.
         unnamed: Id of a row without one, by its number.
         duplicates: Treatment of an id that an earlier row has.
-        convert: Makes the rows that are checked from the raw ones, of which all columns are then read.
+        convert: Makes the rows that are checked from the raw ones.
+        columns: Columns that `convert` uses; None: all of them are read.
 
     Attributes:
         dropped: Number of dropped rows by reason; complete once the rows are exhausted.
@@ -153,9 +154,10 @@ class RowReader:
         unnamed: Callable[[int], str] = "row-{}".format,
         duplicates: Duplicates = Duplicates.drop,
         convert: Convert | None = None,
+        columns: Container[str] | None = None,
     ) -> None:
         self.source, self._fields, self._strict, self._key = source, fields, strict, key
-        self._unnamed, self._duplicates, self._convert = unnamed, duplicates, convert
+        self._unnamed, self._duplicates, self._convert, self._read = unnamed, duplicates, convert, columns
         self.dropped: Counter[str] = Counter()
         self.emptied: Counter[str] = Counter()
         self.numbered: Counter[str] = Counter()
@@ -201,8 +203,8 @@ class RowReader:
 
     def _converted(self) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:
         """Number of the raw row and values of every row to check, or the reason why it is bad."""
-        read = {name for field in self._fields for name in _columns(field)}
-        for raw in self.source.rows(read if self._convert is None else None):
+        columns = {name for field in self._fields for name in _columns(field)} if self._convert is None else self._read
+        for raw in self.source.rows(columns):
             self._place = raw.place
             num_made = 0
             try:

@@ -30,11 +30,11 @@ from cotpress.data.config import (
     SelfWrittenDataConfig,
 )
 from cotpress.data.files import Files, find_files
-from cotpress.data.formats import NUM_HEAD
+from cotpress.data.formats import FIELDS, NUM_HEAD
 from cotpress.data.losses import facts_of, tell
 from cotpress.data.recognition import recognised, told
 from cotpress.data.registry import SOURCES, Source
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Convert, Field, RowReader, reasons, text_fields
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
 from cotpress.data.thinking import untagged
 from cotpress.devices.config import TrainerConfig
@@ -187,9 +187,9 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
 def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *code: Root) -> Source[Trace]:
     """Traces from rows of any known format, or with a text in any column."""
 
-    def reader(fields: Sequence[Field], convert: Convert | None = None) -> RowReader:
+    def reader(fields: Sequence[Field], **options: Any) -> RowReader:
         return RowReader(
-            rows, fields, strict=config.strict, key=f"{group}.path", duplicates=config.duplicates, convert=convert
+            rows, fields, strict=config.strict, key=f"{group}.path", duplicates=config.duplicates, **options
         )
 
     identity = dict(rows.identity)
@@ -205,7 +205,7 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
         reader(TRACE_FIELDS).head(NUM_HEAD), str(rows), format_=config.format, given=given,
         generations=config.generations, group=group,
     )  # fmt: skip
-    made = reader(reading.fields, reading.rows)
+    made = reader(reading.fields, convert=reading.rows, columns=FIELDS if reading.is_plain else None)
     code = code if reading.is_plain else (*code, conversion, *reading.code)
     source = _of_reader(
         {**identity, **reading.identity}, made, lambda: (_trace(row, "thinking") for row in made), *code
