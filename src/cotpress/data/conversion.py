@@ -9,7 +9,6 @@ A conversation is used if it is one exchange: a question and an answer, after an
 system text of a student is a setting of its model).
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,11 +19,9 @@ from cotpress.data.config import FileFormat
 from cotpress.data.formats import Format, Row, flag, turns_of
 from cotpress.data.rows import GENERATION, TRACE_FIELDS, BadRow, Field
 from cotpress.data.statement import stated
-from cotpress.data.thinking import divided, has_tags
+from cotpress.data.thinking import apart, check_question, has_tags
 from cotpress.store.source import Root
 
-_MARKER = re.compile(r"<\|eot_id\|>\s*\d*\.?\d+\s*<\|eot_id\|>")
-"""TokenSkip's ratio marker; see `ChatConfig.ratio_marker`."""
 _ROLES = {
     "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "model": "assistant",
     "chatgpt": "assistant", "system": "system", "developer": "system",
@@ -56,8 +53,8 @@ class Reading:
 
     @property
     def is_plain(self) -> bool:
-        """True if the file has the standard columns itself."""
-        return self.name is FileFormat.cotpress and not self.given
+        """True if the file has the standard columns itself, and its rows need no choice."""
+        return self.name is FileFormat.cotpress and not self.given and self.generations != "shortest_correct"
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -68,9 +65,7 @@ class Reading:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that determines the traces beside the content of the file; nothing for the standard columns."""
-        if self.is_plain:
-            return {}
+        """All that determines the traces beside the content of the file, where it has not the standard columns."""
         chosen = {} if self.generations == "first" else {"generations": self.generations}
         return {"read_as": self.name.value, "columns": dict(self.given), **chosen}
 
@@ -81,9 +76,6 @@ class Reading:
 
     def rows(self, row: Row) -> Iterator[Mapping[str, Any] | BadRow]:
         """Rows in the standard columns, made from one raw row."""
-        if self.is_plain:
-            yield _without_tags(row)
-            return
         self.format.check(row)
         values = {name: value for name, place in self.places.items() if (value := place.value(row)) is not MISSING}
         if self.format.turns and not (
@@ -91,7 +83,7 @@ class Reading:
         ):
             values = {**exchange(turns_of(row, self.format.turns)), **values}
         values["question"] = _question(values.get("question"))
-        _check_question(values["question"])
+        check_question(values["question"])
         texts = _generations(values.get("thinking"), values.get("response"))
         common = {name: values.get(name) for name in ("id", "question", "answer")}
         if texts is None:
@@ -153,7 +145,7 @@ class Reading:
         if self.format.is_stated and is_alone and not has_tags(thinking):
             thought, rest = stated(thinking, "" if answer is None else str(answer))
         else:
-            thought, rest = _apart(thinking, response)
+            thought, rest = apart(thinking, response)
         if thought is None and isinstance(rest, str) and rest.strip():
             raise BadRow(
                 "no thinking tags in the text", got=repr(rest[:60]),
@@ -226,23 +218,6 @@ def _content(turn: Mapping[str, Any]) -> tuple[str | None, Any]:
     return "\n".join(thinking) or None, "\n".join(texts)
 
 
-def _without_tags(row: Row) -> Row:
-    """A row of the standard columns, without thinking tags in its texts."""
-    _check_question(row.get("question"))
-    texts = row.get("thinking"), row.get("response")
-    apart = _apart(*texts)
-    return row if apart == texts else {**row, "thinking": apart[0], "response": apart[1]}
-
-
-def _apart(thinking: Any, response: Any) -> tuple[Any, Any]:
-    """Thinking and response without tags; values without tags, or of a type that the reader refuses, as they are."""
-    if not isinstance(thinking, str | None) or not isinstance(response, str | int | float | None):
-        return thinking, response
-    given = "" if response is None else str(response)
-    thought, rest = divided(thinking or "", given)
-    return thinking if thought == (thinking or "") else thought, response if rest == given else rest
-
-
 def _question(value: Any) -> Any:
     """The question; of a list of messages the only one of the user."""
     if not (isinstance(value, list) and value and all(isinstance(turn, Mapping) for turn in value)):
@@ -251,14 +226,6 @@ def _question(value: Any) -> Any:
     if len(asked) != 1:
         raise _odd("several exchanges", "one question")
     return _content(asked[0])[1]
-
-
-def _check_question(question: Any) -> None:
-    if isinstance(question, str) and _MARKER.search(question):
-        raise BadRow(
-            "already compressed (a ratio marker is in the question)", field="question", got=repr(question[-60:]),
-            allowed="an uncompressed trace",
-        )  # fmt: skip
 
 
 def _generations(thinking: Any, response: Any) -> list[tuple[Any, Any]] | None:

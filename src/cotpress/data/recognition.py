@@ -46,7 +46,7 @@ def recognised(
                 f"{group}.columns.{name}: got '{text}', which none of the first {len(rows)} rows of {place} has. "
                 f"It has: {_described(rows)}"
             )
-    fits = {name: sum(map(format_.fits, rows)) for name, format_ in FORMATS.items()}
+    fits = {name: sum(map(known.fits, rows)) for name, known in FORMATS.items()}
     if format_ is FileFormat.auto:
         best = max((fits[name] for name in fits if FORMATS[name].automatic), default=0)
         names = [name for name in fits if FORMATS[name].automatic and best and 2 * fits[name] >= best]

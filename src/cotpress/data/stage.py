@@ -36,7 +36,7 @@ from cotpress.data.recognition import recognised, told
 from cotpress.data.registry import SOURCES, Source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
-from cotpress.data.thinking import untagged
+from cotpress.data.thinking import untagged, without_tags
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
@@ -205,12 +205,15 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
         reader(TRACE_FIELDS).head(NUM_HEAD), str(rows), format_=config.format, given=given,
         generations=config.generations, group=group,
     )  # fmt: skip
-    made = reader(reading.fields, convert=reading.rows, columns=FIELDS if reading.is_plain else None)
-    code = code if reading.is_plain else (*code, conversion, *reading.code)
+    if reading.is_plain:
+        plain = reader(reading.fields, convert=without_tags, columns=FIELDS)
+        return _of_reader(identity, plain, lambda: (_trace(row, "thinking") for row in plain), *code)
+    made = reader(reading.fields, convert=reading.rows)
     source = _of_reader(
-        {**identity, **reading.identity}, made, lambda: (_trace(row, "thinking") for row in made), *code
-    )
-    return source if reading.is_plain else dataclasses.replace(source, by_question=True, told=told(reading))
+        {**identity, **reading.identity}, made, lambda: (_trace(row, "thinking") for row in made),
+        *code, conversion, *reading.code,
+    )  # fmt: skip
+    return dataclasses.replace(source, by_question=True, told=told(reading))
 
 
 def _untagged(source: Source[Trace], strict: bool, group: str) -> Source[Trace]:

@@ -14,8 +14,9 @@ is a tag as well. R1's `<answer>` is no thinking tag. An empty thinking block gi
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from cotpress.data.rows import BadRow
 from cotpress.records import Trace
@@ -39,6 +40,8 @@ _MESSAGE = re.compile(
     r"(?P<text>.*?)(?P<end><\|end\|>|<\|return\|>|<\|call\|>|(?=<\|(?:start|channel)\|>)|\Z)",
     re.DOTALL,
 )
+_MARKER = re.compile(r"<\|eot_id\|>\s*\d*\.?\d+\s*<\|eot_id\|>")
+"""TokenSkip's ratio marker; see `ChatConfig.ratio_marker`."""
 _ALLOWED = "one thinking, then a response: <think>...</think>..."
 
 
@@ -80,6 +83,32 @@ def divided(thinking: str, response: str) -> tuple[str, str]:
     if not thinking.strip():
         raise BadRow("empty thinking", field="thinking", got="nothing between its tags", allowed="text")
     return thinking, response
+
+
+def apart(thinking: Any, response: Any) -> tuple[Any, Any]:
+    """As `divided`, for values of a row; without tags, or of a type that the reader refuses, they stay as they are."""
+    if not isinstance(thinking, str | None) or not isinstance(response, str | int | float | None):
+        return thinking, response
+    given = "" if response is None else str(response)
+    thought, rest = divided(thinking or "", given)
+    return thinking if thought == (thinking or "") else thought, response if rest == given else rest
+
+
+def check_question(question: Any) -> None:
+    """Raise a `BadRow` for a question with a ratio marker, whose thinking is compressed already."""
+    if isinstance(question, str) and _MARKER.search(question):
+        raise BadRow(
+            "already compressed (a ratio marker is in the question)", field="question", got=repr(question[-60:]),
+            allowed="an uncompressed trace",
+        )  # fmt: skip
+
+
+def without_tags(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield a row of the standard columns without thinking tags in its texts."""
+    check_question(row.get("question"))
+    texts = row.get("thinking"), row.get("response")
+    parts = apart(*texts)
+    yield row if parts == texts else {**row, "thinking": parts[0], "response": parts[1]}
 
 
 def divide(text: str) -> tuple[str, str]:
