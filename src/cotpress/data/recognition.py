@@ -74,7 +74,8 @@ def recognised(
 def told(reading: Reading) -> str:
     """One line about a file that has not the standard columns: `read as openr1: 3 columns used (...)`."""
     name = "your own columns" if reading.name is FileFormat.cotpress else reading.name.value
-    line = f"read as {name}: {len(reading.used)} columns used ({', '.join(map(_printable, reading.used))})"
+    noun = "column" if len(reading.used) == 1 else "columns"
+    line = f"read as {name}: {len(reading.used)} {noun} used ({', '.join(map(_printable, reading.used))})"
     if not reading.also:
         return line
     others = ", ".join(name.value for name in reading.also)

@@ -58,8 +58,9 @@ def test_published_shape_is_recognised_and_read(
             QUESTION, shape.thinking, shape.response, shape.answer,
         )  # fmt: skip
     assert artifact.manifest["dropped"] == shape.dropped
-    told = [message for message in caplog.messages if "columns used" in message]
-    line = f"data=mine: read as {shape.format.value}: {len(shape.used)} columns used ({', '.join(shape.used)})"
+    told = [message for message in caplog.messages if "read as" in message and " used (" in message]
+    columns = f"{len(shape.used)} column{'s' * (len(shape.used) > 1)} used ({', '.join(shape.used)})"
+    line = f"data=mine: read as {shape.format.value}: {columns}"
     others = f"; it also looks like {shape.also} (data.format=NAME reads it so)" if shape.also else ""
     assert told == ([] if shape.format is FileFormat.cotpress else [line + others])
 
