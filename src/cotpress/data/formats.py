@@ -4,6 +4,7 @@ A new format is an entry in `FORMATS` and a member of `FileFormat`. Files of one
 their columns, and takes the place of single columns of a format, too.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,12 @@ class Format:
 
     def fits(self, row: Row) -> bool:
         """True if a row looks like one of this format."""
-        return all(Place(mark).value(row) is not MISSING for mark in self.marks) and self.matches(row)
+        return self.has_columns(row) and self.matches(row)
+
+    def has_columns(self, row: Row) -> bool:
+        """True if a row can be read in this format."""
+        marked = all(Place(mark).value(row) is not MISSING for mark in self.marks)
+        return marked and (not self.turns or bool(turns_of(row, self.turns)))
 
 
 def _is_text(row: Row, *names: str) -> bool:
@@ -102,8 +108,10 @@ _OUTPUTS = (
 """Columns that may hold outputs with thinking tags."""
 _CONVERSATIONS, _MESSAGES = ("conversations|conversation",), ("messages|conversation|conversations",)
 _PROMPTED = ("prompt", "completion")
-_NUM_ANSWER_WORDS = 4
-"""Most words of a text that may be an answer; a longer one is a thinking."""
+_LONG = re.compile(r"(\S+\s+){4}\S|.{60}", re.DOTALL)
+"""A text that is no answer, as it has five words or, in a script without spaces, 60 characters."""
+_OTHERS = {"thinking", "reasoning", "reasoning_content", "cot", "solution", "response", "completion", "output"}
+"""Columns whose presence says that the thinking is not in `answer`."""
 _S1K = {"question": "question", "answer": "solution", "id": _ID}
 
 
@@ -120,6 +128,10 @@ def tagged_columns(row: Row) -> list[str]:
         yield from (text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
 
     return [name for name in _OUTPUTS if any(map(has_tags, texts(name)))]
+
+
+def _is_cts(row: Row) -> bool:
+    return _is_text(row, "prompt", "answer") and bool(_LONG.match(row["answer"])) and not _OTHERS & row.keys()
 
 
 FORMATS: Mapping[FileFormat, Format] = {
@@ -236,7 +248,7 @@ FORMATS: Mapping[FileFormat, Format] = {
         source="CTS, math_first_train.json",
         columns={"question": "prompt", "thinking": "answer", "id": _ID},
         marks=("prompt", "answer"),
-        matches=lambda row: _is_text(row, "prompt", "answer") and len(row["answer"].split()) > _NUM_ANSWER_WORDS,
+        matches=_is_cts,
     ),
 }
 """All formats; of several that fit the first is used, so that special ones stand before general ones."""

@@ -51,7 +51,7 @@ def recognised(
         best = max((fits[name] for name in fits if FORMATS[name].automatic), default=0)
         names = [name for name in fits if FORMATS[name].automatic and best and 2 * fits[name] >= best]
     else:
-        names = [format_] if fits[format_] else []
+        names = [format_] if any(map(FORMATS[format_].has_columns, rows)) else []
     name, *others = names or [FileFormat.cotpress if format_ is FileFormat.auto else format_]
     own = FORMATS[name]
     also = [n for n in others if n is not FileFormat.tagged and not (own.turns and own.turns == FORMATS[n].turns)]
@@ -61,6 +61,8 @@ def recognised(
         has_ids=any(places["id"].value(row) is not MISSING for row in rows) or not rows,
         used=list(_used(name, places, given, rows)), also=also,
     )  # fmt: skip
+    if reading.is_plain and any(all(column not in row for row in rows) for column in ("response", "answer")):
+        names = []
     if rows and not names and not _is_enough(given, places, rows):
         raise DataError(_unknown(rows, place, name if format_ is not FileFormat.auto else None, places, group))
     if generations == "shortest_correct" and rows and not any(_can_be_checked(reading, row) for row in rows):
@@ -124,6 +126,7 @@ def _unknown(rows: Sequence[Row], place: str, named: FileFormat | None, places: 
     ]  # fmt: skip
     guesses = _guessed(rows, missing)
     settings = [f"{group}.columns.{name}={place}" for name, place in guesses.items()]
+    settings = settings or [f"{group}.columns.thinking=thinking"]  # what is missing is then empty
     shape = "none of the known shapes" if named is None else f"not the shape of {group}.format={named.value}"
     names = ", ".join(name.value for name in FORMATS)
     return (

@@ -187,6 +187,12 @@ def test_column_that_no_row_has_is_refused_with_those_of_the_file(store: Artifac
          "data.columns.question=COLUMN data.columns.thinking=COLUMN"),
         ({"question": QUESTION, "answer": "7", "a": [{"why": THINKING}]}, "thinking, response",
          "'data.columns.thinking=a[0].why'"),
+        ({"question": QUESTION, "thinking": THINKING, "reply": RESPONSE}, "response, answer",
+         "data.columns.response=reply"),
+        ({"question": QUESTION, "thinking": THINKING, "n": 7}, "response, answer",
+         "data.columns.thinking=thinking"),
+        ({"prompt": QUESTION, "reasoning": THINKING, "answer": f"It is 7. {RESPONSE}"}, "question, thinking, response",
+         "data.columns.question=prompt data.columns.thinking=reasoning"),
     ],
 )  # fmt: skip
 def test_unknown_shape_is_one_message_with_settings_to_try(
@@ -205,6 +211,25 @@ def test_forced_format_that_does_not_fit_is_refused(store: ArtifactStore, tmp_pa
         DataError, match=r"not the shape of data\.format=openr1\. Missing: question, thinking, response"
     ):
         stage.traces(config(tmp_path, SHAPES["LIMO"].rows, format=FileFormat.openr1), store)
+
+
+def test_format_can_be_forced_on_texts_that_it_is_not_recognised_by(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"prompt": QUESTION, "answer": "\u4e09\u52a0\u56db\u3002"}]
+    (trace,) = read(stage.traces(config(tmp_path, rows, format=FileFormat.cts), store))
+    assert trace.thinking == "\u4e09\u52a0\u56db\u3002"
+    rows = SHAPES["OpenThoughts3-1.2M"].rows
+    assert read(stage.traces(config(tmp_path, rows, format=FileFormat.openthoughts), store))[0].thinking == THINKING
+
+
+def test_column_that_is_missing_is_empty_if_the_others_are_named(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"question": QUESTION, "thinking": THINKING}]
+    (trace,) = read(stage.traces(config(tmp_path, rows, columns={"thinking": "thinking"}), store))
+    assert (trace.id, trace.response, trace.answer) == ("row-1", "", "")
+
+
+def test_standard_columns_without_ids_are_named_by_their_number(store: ArtifactStore, tmp_path: Path) -> None:
+    row = {"question": QUESTION, "thinking": THINKING, "response": RESPONSE, "answer": 7}
+    assert [t.id for t in read(stage.traces(config(tmp_path, [row]), store))] == ["row-1"]
 
 
 def test_places_are_checked_as_settings(tmp_path: Path) -> None:
