@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cotpress.answers import judge
+from cotpress.answers import judge, package_versions
 from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
 from cotpress.data.formats import Format, Row, flag, turns_of
@@ -66,7 +66,9 @@ class Reading:
     @property
     def identity(self) -> dict[str, Any]:
         """All that determines the traces beside the content of the file, where it has not the standard columns."""
-        chosen = {} if self.generations == "first" else {"generations": self.generations}
+        chosen: dict[str, Any] = {} if self.generations == "first" else {"generations": self.generations}
+        if self.generations == "shortest_correct":
+            chosen["packages"] = package_versions()
         return {"read_as": self.name.value, "columns": dict(self.given), **chosen}
 
     @property

@@ -213,7 +213,8 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
         {**identity, **reading.identity}, made, lambda: (_trace(row, "thinking") for row in made),
         *code, conversion, *reading.code,
     )  # fmt: skip
-    return dataclasses.replace(source, by_question=True, told=told(reading))
+    facts = {"read_as": reading.name.value, "columns_used": list(reading.used)}
+    return dataclasses.replace(source, by_question=True, told=told(reading), facts=facts)
 
 
 def _untagged(source: Source[Trace], strict: bool, group: str) -> Source[Trace]:

@@ -58,6 +58,8 @@ def test_published_shape_is_recognised_and_read(
             QUESTION, shape.thinking, shape.response, shape.answer,
         )  # fmt: skip
     assert artifact.manifest["dropped"] == shape.dropped
+    if shape.format is not FileFormat.cotpress:
+        assert (artifact.facts["read_as"], artifact.facts["columns_used"]) == (shape.format.value, shape.used)
     told = [message for message in caplog.messages if "read as" in message and " used (" in message]
     columns = f"{len(shape.used)} column{'s' * (len(shape.used) > 1)} used ({', '.join(shape.used)})"
     line = f"data=mine: read as {shape.format.value}: {columns}"
