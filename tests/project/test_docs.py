@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from cotpress.cli.arguments import quoted
 from cotpress.cli.help import GROUPS
 from cotpress.config import register_schemas, to_objects
 from support.commands import ROOT, SMALL, Command
@@ -50,7 +51,7 @@ def _hydra() -> Iterator[None]:
 def _first_job(words: tuple[str, ...]) -> list[str]:
     """Overrides of a command's first job; further values of swept groups must only exist."""
     overrides = []
-    for override in OverridesParser.create().parse_overrides([w for w in words if "=" in w]):
+    for override in OverridesParser.create().parse_overrides(quoted([w for w in words if "=" in w])):
         values = [*override.sweep_string_iterator()] if override.is_sweep_override() else []
         group = ROOT / "conf" / override.key_or_group.partition("@")[0]
         assert not group.is_dir() or not {v for v in values if not (group / f"{v}.yaml").exists()} - NOT_THERE
