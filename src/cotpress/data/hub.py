@@ -244,13 +244,14 @@ def _require_cached(commit: str, path: str, revision: str | None, group: str) ->
     """Check that the copy in the cache is that of the revision: `datasets` takes the last one, whatever its commit."""
     from huggingface_hub import constants
 
-    if revision is None:
-        return
-    ref = Path(constants.HF_HUB_CACHE, f"datasets--{path.replace('/', '--')}", "refs", revision)
-    wanted = revision if _COMMIT.fullmatch(revision) else ref.read_text().strip() if ref.is_file() else None
+    named = revision or "main"
+    ref = Path(constants.HF_HUB_CACHE, f"datasets--{path.replace('/', '--')}", "refs", named)
+    wanted = named if _COMMIT.fullmatch(named) else ref.read_text().strip() if ref.is_file() else None
+    if wanted is None and revision is None:
+        return  # a data set without README.md, whose revisions are not kept
     if commit != wanted:
         raise DataError(
-            f"{group}.revision: got '{revision}'{f', commit {wanted}' if wanted else ''}, but with HF_HUB_OFFLINE the "
+            f"{group}.revision: got '{named}'{f', commit {wanted}' if wanted else ''}, but with HF_HUB_OFFLINE the "
             f"copy of '{path}' in the cache that was made last is commit {commit}. Fix: {group}.revision={commit}, or "
             "a network"
         )
