@@ -175,11 +175,8 @@ def _found(path: str, config: str | None, revision: str | None, group: str, cach
     if remote and not offline:
         with from_hub(key, path, **options):
             commit = _commit(path, revision)
-    try:
-        with from_hub(key, path, **options), _refused(path, config, revision, group, offline=remote and offline):
-            builder = load_dataset_builder(path, name=config, revision=revision)
-    except RecursionError as error:
-        raise DataError(f"{key}: '{path}' cannot be read: {error}") from error
+    with from_hub(key, path, **options), _refused(path, config, revision, group, offline=remote and offline):
+        builder = load_dataset_builder(path, name=config, revision=revision)
     if remote and offline:
         _require_cached(builder.hash, path, revision, group)
     elif commit is not None and builder.hash != commit:  # `datasets` takes an older one where a request fails
@@ -216,7 +213,7 @@ def _refused(path: str, config: str | None, revision: str | None, group: str, *,
         raise ConfigError(f"{group}.config: got {got}.{did_you_mean(config or '', names)}") from error
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
-            raise
+            raise DataError(f"{key}: '{path}' cannot be read: {error}") from error
         raise DataError(
             f"{key}: '{path}' needs a script of its own to be loaded, and no code of a data set is run. Fix: "
             f"{group}.revision=refs/convert/parquet, if the hub has converted it; or download its files and read them "
@@ -244,13 +241,14 @@ def _require_cached(commit: str, path: str, revision: str | None, group: str) ->
     """Check that the copy in the cache is that of the revision: `datasets` takes the last one, whatever its commit."""
     from huggingface_hub import constants
 
-    if revision is None:
-        return
-    ref = Path(constants.HF_HUB_CACHE, f"datasets--{path.replace('/', '--')}", "refs", revision)
-    wanted = revision if _COMMIT.fullmatch(revision) else ref.read_text().strip() if ref.is_file() else None
+    named = revision or "main"
+    ref = Path(constants.HF_HUB_CACHE, f"datasets--{path.replace('/', '--')}", "refs", named)
+    wanted = named if _COMMIT.fullmatch(named) else ref.read_text().strip() if ref.is_file() else None
+    if wanted is None and revision is None:
+        return  # a data set without README.md, whose revisions are not kept
     if commit != wanted:
         raise DataError(
-            f"{group}.revision: got '{revision}'{f', commit {wanted}' if wanted else ''}, but with HF_HUB_OFFLINE the "
+            f"{group}.revision: got '{named}'{f', commit {wanted}' if wanted else ''}, but with HF_HUB_OFFLINE the "
             f"copy of '{path}' in the cache that was made last is commit {commit}. Fix: {group}.revision={commit}, or "
             "a network"
         )
