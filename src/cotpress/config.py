@@ -14,6 +14,7 @@ from cotpress.compression.config import CompressionConfig, ExportFormat, Selecti
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
+    HubDataConfig,
     JsonlBenchmarkConfig,
     JsonlDataConfig,
     MultipleChoiceBenchmarkConfig,
@@ -23,6 +24,7 @@ from cotpress.data.config import (
     PlantedTruthConfig,
     PrmbenchConfig,
     PublishedBenchmarkConfig,
+    RowsDataConfig,
     SelfWrittenDataConfig,
     ThoughtAnchorsConfig,
     TruthConfig,
@@ -95,7 +97,7 @@ class ScoringPipelineConfig:
 
     def validate(self, key: str) -> None:
         self.scorer.check(has_reference=self.reference.exists)
-        if isinstance(self.labelled, JsonlDataConfig) and self.labelled.field is not None:
+        if isinstance(self.labelled, RowsDataConfig) and self.labelled.field is not None:
             raise ConfigError(
                 f"labelled.field: got '{self.labelled.field}', but models learn from whole traces. Fix: leave it out "
                 "and give rows with id, question, thinking, response and answer"
@@ -195,7 +197,7 @@ class CompressConfig(PipelineConfig):
         check_head_loss(self.trainer.head_loss)
         if self.shard is not None:
             Shard.parse(self.shard)
-        column = self.data.field if isinstance(self.data, JsonlDataConfig) else None
+        column = self.data.field if isinstance(self.data, RowsDataConfig) else None
         if column is not None and self.export is not ExportFormat.parquet:
             raise ConfigError(
                 f"data.field: got '{column}' with export={self.export.value}, but texts are no conversations. "
@@ -312,7 +314,7 @@ def _check_one_machine(trainer: TrainerConfig) -> None:
 
 def _check_traces(data: DataConfig) -> None:
     """Refuse the texts of a column where a model is trained."""
-    if isinstance(data, JsonlDataConfig) and data.field is not None:
+    if isinstance(data, RowsDataConfig) and data.field is not None:
         raise ConfigError(
             f"data.field: got '{data.field}', but the texts of a column are no traces that a model can be trained on. "
             "Fix: compress them with compress.py, or leave data.field out and give rows with id, question, thinking, "
@@ -346,6 +348,7 @@ SCHEMAS: dict[str, type] = {
     "fidelity_schema": FidelityConfig,
     "data/planted_schema": PlantedDataConfig,
     "data/jsonl_schema": JsonlDataConfig,
+    "data/hub_schema": HubDataConfig,
     "data/self_written_schema": SelfWrittenDataConfig,
     "questions/planted_schema": PlantedQuestionsConfig,
     "questions/jsonl_schema": JsonlBenchmarkConfig,

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from cotpress.cli.arguments import quoted
 from cotpress.cli.experiments import with_experiments
 from cotpress.cli.help import GROUPS
 from cotpress.cli.models import with_models
@@ -53,7 +54,7 @@ def _hydra() -> Iterator[None]:
 def _first_job(words: tuple[str, ...]) -> list[str]:
     """Overrides of a command's first job; further values of swept groups must only exist."""
     overrides = []
-    for override in OverridesParser.create().parse_overrides([w for w in words if "=" in w]):
+    for override in OverridesParser.create().parse_overrides(quoted([w for w in words if "=" in w])):
         values = [*override.sweep_string_iterator()] if override.is_sweep_override() else []
         group = ROOT / "conf" / override.key_or_group.partition("@")[0]
         assert not group.is_dir() or not {v for v in values if not (group / f"{v}.yaml").exists()} - NOT_THERE

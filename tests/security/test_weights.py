@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cotpress.data.files import find_files
 from cotpress.data.rows import TRACE_FIELDS, RowReader
 from cotpress.errors import ArtifactError, ModelError, TrainingError
 from cotpress.modeling.config import ModelConfig, ModelSource
@@ -133,5 +134,5 @@ def test_parquet_with_a_pickled_type_is_not_unpickled(tmp_path: Path, ran: Path)
     pq.write_table(pa.table([["x"]] * 5, schema=pa.schema(fields)), path)
     with pytest.raises(ArtifactError, match="has columns"):
         read_records(path, Trace)
-    list(RowReader(path, TRACE_FIELDS, strict=False, key="data.path"))
+    list(RowReader(find_files(path, "data.path"), TRACE_FIELDS, strict=False, key="data.path"))
     assert not ran.exists()

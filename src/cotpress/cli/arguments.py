@@ -22,6 +22,8 @@ _WORD = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\$\{[^}]*\}|[^,\[\
 _UNKNOWN = re.compile(r"[^\w/+.$%*@?|:= \t\\-]|[^\x00-\x7f]")
 """Characters that Hydra's grammar does not have outside of quotes."""
 _REFERENCE = re.compile(r"\$\{[^}]*\}")
+_PLACE = re.compile(r"\.columns\.\w+\Z")
+"""Settings whose value is a place in the rows of a file."""
 _CLOSED_BY = {"[": "]", "{": "}", "(": ")", "'": "'", '"': '"'}
 
 
@@ -36,6 +38,8 @@ def quoted(arguments: Sequence[str]) -> list[str]:
         key, equals, value = argument.partition("=")
         if argument.startswith("-"):
             value = os.path.expanduser(value)  # noqa: PTH111 (an unknown user is reported with the missing path)
+        elif _PLACE.search(key) and "[" in value and value[:1] not in ("'", '"'):
+            value = f"'{value}'"  # a place in a row, e.g. messages[-1].content
         elif "{" not in value.replace("${", ""):
             value = _WORD.sub(lambda word: _quoted(word[0], home=key.startswith("hydra.")), value)  # noqa: B023
         done.append(f"{key}{equals}{value}")

@@ -1,5 +1,6 @@
 """Settings of the data stage: training traces and benchmark problems."""
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from cotpress.answers.extraction import Extractor
+from cotpress.data.columns import is_place
 from cotpress.errors import ConfigError, require
 from cotpress.generation.config import GenerationConfig
 from cotpress.settings import Amount, Count, InputPath, Natural, Rule, interval
 
+_ENDING = re.compile(r"\.(jsonl|ndjson|json|csv|parquet)(\.(gz|zst))?$", re.IGNORECASE)
 _Prompt = Annotated[str, Rule(lambda text: "{question}" in text, "a text with {question} in it")]
 Difficulty = Annotated[int, Rule(lambda number: number in (1, 2, 3), "1, 2 or 3")]
 
@@ -53,15 +56,136 @@ class PlantedDataConfig(DataConfig):
     """Seed of the generator."""
 
 
-@dataclass(kw_only=True, slots=True)
-class JsonlDataConfig(DataConfig):
-    """Rows `id, question, thinking, response, answer` of your own file."""
+class FileFormat(Enum):
+    """Format of a trace file: its columns, and the place of the thinking in them."""
 
-    path: InputPath = MISSING
-    """File to read: .jsonl, .parquet or .csv."""
+    auto = "auto"
+    """Recognised by the first rows."""
+    cotpress = "cotpress"
+    """`id, question, thinking, response, answer`."""
+    openr1 = "openr1"
+    """OpenR1-Math-220k: `problem`, `answer` and a list of `generations` with flags."""
+    s1k11 = "s1k11"
+    """s1K-1.1: `question`, `deepseek_thinking_trajectory`, `deepseek_attempt`."""
+    s1k_gemini = "s1k_gemini"
+    """s1K-1.1: `question`, `gemini_thinking_trajectory`, `gemini_attempt`; only where it is named."""
+    s1k = "s1k"
+    """s1K: `question`, `thinking_trajectories`, `attempt`."""
+    openmath = "openmath"
+    """OpenMathReasoning: `problem`, `generated_solution`, `expected_answer`."""
+    tokenskip_pairs = "tokenskip_pairs"
+    """TokenSkip's file of compressed texts, of which the uncompressed ones are read."""
+    tokenskip = "tokenskip"
+    """TokenSkip's predictions: `messages`, `model_output`, `prediction`, `answer`, `accuracy`."""
+    tokenskip_llamafactory = "tokenskip_llamafactory"
+    """TokenSkip's rows for LLaMA-Factory; those with a ratio marker are compressed already and dropped."""
+    limo = "limo"
+    """LIMO: `question`, `solution` (one text without tags), `answer`."""
+    openthoughts = "openthoughts"
+    """OpenThoughts-114k, Bespoke-Stratos: `conversations` with `<|begin_of_thought|>`."""
+    sharegpt = "sharegpt"
+    """`conversations` of turns with `from` and `value` (ShareGPT, OpenThoughts3)."""
+    harmony = "harmony"
+    """`messages` with channels (gpt-oss)."""
+    chat = "chat"
+    """`messages` of turns with `role` and `content`, maybe with `reasoning_content`, `reasoning` or `thinking`."""
+    prompt_completion = "prompt_completion"
+    """`prompt` and `completion` as messages (TRL)."""
+    alpaca = "alpaca"
+    """`instruction`, `input`, `output` (LLaMA-Factory)."""
+    tagged = "tagged"
+    """A question, and a text with thinking tags in any of the usual columns."""
+    cts = "cts"
+    """`prompt`, and as `answer` the thinking (CTS)."""
+
+
+Generations = Annotated[
+    str,
+    Rule(
+        lambda text: text in ("first", "all", "shortest_correct") or (text.isascii() and text.isdigit() and text > "0"),
+        "first, all, shortest_correct, or a number K for the first K",
+    ),
+]
+_Place = Annotated[str, Rule(is_place, "a column, or a place in one such as messages[-1].content")]
+
+
+@dataclass(kw_only=True, slots=True)
+class ColumnsConfig:
+    """Places of the standard columns in a file: `problem`, `meta.answer`, `generations[0]`, `messages[-1].content`,
+    `conversations[from=gpt].value`; the first of several that has a value: `problem|question`. null is the format's."""
+
+    question: _Place | None = None
+    """Place of the question."""
+    thinking: _Place | None = None
+    """Place of the thinking; tags around it are stripped. A list of texts is several generations."""
+    response: _Place | None = None
+    """Place of the response, or of a text that tags divide into thinking and response."""
+    answer: _Place | None = None
+    """Place of the gold answer."""
+    id: _Place | None = None
+    """Place of the id; rows without one are named by their number."""
+
+
+class Duplicates(Enum):
+    """Treatment of a row with the id of an earlier row."""
+
+    number = "number"
+    """It gets an id of its own, `ID#2`, `ID#3` and so on; a row that equals an earlier one is dropped."""
+    drop = "drop"
+    """It is dropped."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RowsDataConfig(DataConfig):
+    """Rows of traces in any known format, or of texts."""
+
+    format: FileFormat = FileFormat.auto
+    """Format of the rows; auto recognises it by the first rows."""
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    """Places of single columns, in place of those of the format."""
+    generations: Generations = "first"
+    """Which of several generations of a row become traces: first (that is complete), all, shortest_correct (by the
+    flags of the file, without any by the gold answer), or a number K for the first K."""
+    duplicates: Duplicates = Duplicates.number
+    """Treatment of a row with the id of an earlier one: number (ID#2; a row that is there twice is dropped), drop."""
     field: str | None = None
     """Column whose text is compressed instead of `thinking`. Such rows need only the columns that the scorer uses. All
     of them are compressed (`validation_fraction` does not apply), and no student can be trained on them."""
+
+    def validate(self, key: str) -> None:
+        """Refuse settings of traces for the texts of a column, which would not be read."""
+        if self.field is not None and (self.format, self.columns, self.generations) != (
+            FileFormat.auto, ColumnsConfig(), "first"
+        ):  # fmt: skip
+            raise ConfigError(
+                f"{key}.field: got '{self.field}', and a setting of traces (format, columns or generations) that does "
+                f"not apply to the texts of a column. Fix: {key}.columns.thinking={self.field}, or leave the others out"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class JsonlDataConfig(RowsDataConfig):
+    """Rows of your own files."""
+
+    path: InputPath = MISSING
+    """File, folder or pattern ('DIR/*.jsonl'): .jsonl, .json, .csv (also .gz or .zst), .parquet."""
+
+
+@dataclass(kw_only=True, slots=True)
+class HubDataConfig(RowsDataConfig):
+    """Rows of a data set of the Hugging Face hub, or of a folder that the library `datasets` reads."""
+
+    path: InputPath = MISSING
+    """Hub id (owner/name), a folder saved with `save_to_disk`, or a folder with files of a data set."""
+    config: str | None = None
+    """Configuration of the data set (subset); null is its default one."""
+    split: str = "train"
+    """Split of the data set."""
+    revision: str | None = None
+    """Commit, tag or branch; null is the newest."""
+    streaming: bool = False
+    """Read while downloading and keep nothing, so that data.limit downloads no more than it needs; false downloads the
+    data set once, into the cache of `datasets`."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,7 +197,7 @@ class HubFile:
     revision: str | None = None
     """Commit, tag or branch; null is the newest. Artifacts are identified by the content of the file."""
     file: str = MISSING
-    """Path inside the data set: .jsonl, .parquet or .csv."""
+    """Path inside the data set, of a file with rows: .jsonl, .json, .csv (also .gz or .zst), .parquet."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -163,7 +287,7 @@ class JsonlBenchmarkConfig(BenchmarkConfig):
     """Problems `id, question, answer` from your own file."""
 
     path: InputPath = MISSING
-    """File to read: .jsonl, .parquet or .csv."""
+    """File, folder or pattern ('DIR/*.jsonl'): .jsonl, .json, .csv (also .gz or .zst), .parquet."""
     unanswerable: bool = False
     """No question of the file has an answer (for instance because a premise is missing). The column `answer` is not
     read, and an output is right if it declines to answer."""
@@ -171,7 +295,7 @@ class JsonlBenchmarkConfig(BenchmarkConfig):
     @property
     def title(self) -> str:
         """The name, or the name of the file if none was given, so that two files do not share a table."""
-        return Path(self.path).stem if self.name == "jsonl" else self.name
+        return _ENDING.sub("", Path(self.path).name) if self.name == "jsonl" else self.name
 
 
 @dataclass(kw_only=True, slots=True)
@@ -184,7 +308,7 @@ class PublishedBenchmarkConfig(BenchmarkConfig):
     hub: HubFile = field(default_factory=HubFile)
     """File on the hub."""
     path: InputPath | None = None
-    """Local copy (.jsonl, .parquet or .csv); null takes it from the hub."""
+    """Local copy, as for benchmark=jsonl; null takes it from the hub."""
     num_published: int = MISSING
     """Problems in the published set; a file with another number gives a warning."""
     id_columns: list[str] = field(default_factory=lambda: ["id"])
@@ -312,7 +436,7 @@ class ThoughtAnchorsConfig(TruthConfig):
     """Sentences whose importance was measured by resampling."""
 
     path: InputPath = MISSING
-    """File to read: .jsonl."""
+    """File, folder or pattern, as for data=jsonl."""
     importance: Importance = Importance.counterfactual_importance_kl
     """Measure to use."""
 
@@ -331,6 +455,6 @@ class PrmbenchConfig(TruthConfig):
     """Solutions into which redundant steps were inserted."""
 
     path: InputPath = MISSING
-    """File to read: .jsonl."""
+    """File, folder or pattern, as for data=jsonl."""
     redundant: Redundant = Redundant.inserted
     """Definition of the redundant steps."""

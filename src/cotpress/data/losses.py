@@ -1,7 +1,8 @@
 """Rows that a source loses: one line for them, and an error if `strict`.
 
 The numbers are those of the artifact's manifest: `dropped` by reason, and the facts `first_dropped` (place of the first
-row by reason), `read_as_empty` (cells without text, by column) and `empty` (texts without content, by field).
+row by reason), `read_as_empty` (cells without text, by column), `empty` (texts without content, by field) and
+`numbered` (ids that were made unique).
 """
 
 import itertools
@@ -23,7 +24,10 @@ TOLERATED_SHARE = 0.05
 
 def facts_of(source: Source[Any], empty: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Facts about the losses of a source whose records are exhausted; `empty` are the `empty_fields` of its traces."""
-    counts = {"first_dropped": source.first, "read_as_empty": dict(source.emptied), "empty": dict(empty or {})}
+    counts: dict[str, Any] = {
+        "first_dropped": source.first, "read_as_empty": dict(source.emptied), "empty": dict(empty or {}),
+        "numbered": dict(+source.numbered),
+    }  # fmt: skip
     return {name: count for name, count in counts.items() if count}
 
 
@@ -39,7 +43,8 @@ def tell(
 ) -> None:  # fmt: skip
     """Log the losses of an artifact in one line, once per store, also where an earlier job has computed it.
 
-    It is a warning if more than `TOLERATED_SHARE` of the rows are lost or empty, with `never_shrinks` if one is lost.
+    A line before it names the files that are read, if they are several. The line of losses is a warning if more than
+    `TOLERATED_SHARE` of the rows are lost or empty, with `never_shrinks` if one is lost.
 
     Raises:
         DataError: `strict` is set, and a row of the source's file is lost.
@@ -47,15 +52,19 @@ def tell(
     dropped: Mapping[str, int] = artifact.manifest["dropped"]
     facts, used = artifact.facts, artifact.manifest["num_rows"]
     emptied, empty = facts.get("read_as_empty", {}), facts.get("empty", {})
+    if source.note and store.first_time(note := f"{group}={name}: {source.note}"):
+        log.info("%s", note)
     if strict and (dropped or emptied):
         for _ in itertools.islice(source.open(), limit):  # a lenient job computed it; a strict reader names the row
             pass
     lost = sum(dropped.values())
-    if not (lost or emptied or empty):
+    numbered = facts.get("numbered", {})
+    if not (lost or emptied or empty or numbered):
         return
     parts = [f"{lost} lost: {reasons(dropped, facts.get('first_dropped'))}"] if lost else []
     parts += [f"cells without text, read as empty: {reasons(emptied)}"] if emptied else []
     parts += [f"empty: {reasons(empty)}"] if empty else []
+    parts += [f"ids made unique (ID#2): {reasons(numbered)}"] if numbered else []
     warned = max([lost, *emptied.values(), *empty.values()]) > TOLERATED_SHARE * (used + lost)
     level = logging.WARNING if warned or (lost and never_shrinks) else logging.INFO
     line = f"{group}={name}: {used} of {used + lost} rows are used; {'; '.join(parts)}"

@@ -14,7 +14,8 @@ from typing import Any
 
 from cotpress.answers import extract_answer
 from cotpress.data.config import HubFile, MultipleChoiceBenchmarkConfig, PublishedBenchmarkConfig
-from cotpress.data.rows import Field, RowReader, checked_path
+from cotpress.data.files import Files, find_files
+from cotpress.data.rows import Field, RowReader
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.hub import from_hub
 from cotpress.records import Problem
@@ -58,7 +59,7 @@ def lettered(options: Sequence[str], line: str) -> str:
     return "\n".join(line.replace("{letter}", letter).replace("{option}", option) for letter, option in named)
 
 
-def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Path:
+def local_files(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Files:
     """The file with the problems: the local copy, or the file of the hub in the local cache.
 
     Raises:
@@ -66,11 +67,11 @@ def local_file(config: PublishedBenchmarkConfig, group: str = "benchmark") -> Pa
         DataError: The file cannot be fetched.
     """
     if config.path is None:
-        return fetch(config.hub, group)
+        return find_files(fetch(config.hub, group), f"{group}.hub.file")
     try:
-        return checked_path(Path(config.path), f"{group}.path")
+        return find_files(config.path, f"{group}.path")
     except ConfigError as error:
-        raise ConfigError(f"{error} It is a copy of {config.hub.dataset}, {config.hub.file}.") from None
+        raise ConfigError(f"{error}. It is a copy of {config.hub.dataset}, {config.hub.file}.") from None
 
 
 def reading(config: PublishedBenchmarkConfig) -> dict[str, Any]:
@@ -86,8 +87,8 @@ def reading(config: PublishedBenchmarkConfig) -> dict[str, Any]:
     return identity
 
 
-def reader(config: PublishedBenchmarkConfig, file: Path, group: str = "benchmark") -> RowReader:
-    """Reader of the rows of the file; a row without an id has its number, counted from 0."""
+def reader(config: PublishedBenchmarkConfig, files: Files, group: str = "benchmark") -> RowReader:
+    """Reader of the rows; a row without an id has its number, counted from 0."""
     fields = [
         Field(name="id", required=True, optional=True, is_short=True, columns=config.id_columns),
         Field(name="question", required=True, columns=config.question_columns),
@@ -96,7 +97,7 @@ def reader(config: PublishedBenchmarkConfig, file: Path, group: str = "benchmark
     if isinstance(config, MultipleChoiceBenchmarkConfig):
         fields += [Field(name=name, required=True, is_short=True) for name in config.wrong_columns]
     key = f"{group}.hub.file" if config.path is None else f"{group}.path"
-    return RowReader(file, fields, strict=config.strict, key=key, unnamed=lambda number: str(number - 1))
+    return RowReader(files, fields, strict=config.strict, key=key, unnamed=lambda number: str(number - 1))
 
 
 def problems(config: PublishedBenchmarkConfig, rows: RowReader, group: str = "benchmark") -> Iterator[Problem]:

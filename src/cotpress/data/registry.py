@@ -35,7 +35,12 @@ class Source(Generic[R]):
         code: What makes the records.
         dropped: Number of dropped rows by reason.
         emptied: Number of cells without text, read as empty, by column.
+        numbered: Number of rows whose id was made unique, by reason.
         first: Place of the first dropped row by reason.
+        drop: Counts the row that was read last as dropped, or raises an error; None: it has no rule of its own.
+        by_question: True if questions, not ids, decide which traces are held out for validation.
+        told: A line about the way in which the source is read; may be empty.
+        note: A sentence on the files that are read and left out; empty if there is nothing to say.
     """
 
     identity: Mapping[str, Any]
@@ -43,8 +48,13 @@ class Source(Generic[R]):
     open: Callable[[], Iterable[R]]
     dropped: Counter[str] = field(default_factory=Counter)
     emptied: Counter[str] = field(default_factory=Counter)
+    numbered: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
+    note: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    drop: Callable[..., None] | None = None
+    by_question: bool = False
+    told: str = ""
 
 
 SPLITS = ("train", "validation")

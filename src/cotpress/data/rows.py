@@ -1,42 +1,51 @@
-"""Reads rows of a .jsonl, .parquet or .csv file and checks every field; bad rows are counted or, if strict, an error.
+"""Checks every field of the rows of a source; bad rows are counted or, if strict, an error.
 
-A row is usable if it has all fields as Unicode strings of at most `MAX_TEXT_BYTES`, the required ones not blank, and an
-`id` that no earlier row has. Numbers and truth values in the fields that may be short, such as `id` and `answer`, are
-read as text; null in a field that may be blank is empty. Other columns are ignored. An optional field is read as empty
-if its value is not text. A field can also hold a list, whose texts are checked as well.
+A row is usable if it has all fields as Unicode strings of at most `MAX_TEXT_BYTES`, the required ones not blank. Of
+rows with one `id` the later ones are dropped, or get ids of their own. Numbers and truth values in the fields that may
+be short, such as `id` and `answer`, are read as text; null in a field that may be blank is empty. Other columns are
+ignored. An optional field is read as empty if its value is not text. A field can also hold a list, whose texts are
+checked as well.
 """
 
-import codecs
-import csv
 import decimal
-import difflib
+import hashlib
 import itertools
 import json
 import math
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cotpress.errors import ConfigError, DataError, did_you_mean
+from cotpress.data import files
+from cotpress.data.config import Duplicates
+from cotpress.data.files import Raw
+from cotpress.errors import DataError, did_you_mean
 
-SUFFIXES = (".jsonl", ".parquet", ".csv")
-_NEARBY = 12
-"""Most files of a folder that are named in a message."""
-BATCH_ROWS = 1024
-"""Parquet rows in memory at the same time."""
+_NUM_SEEN = 100
+"""Rows whose columns are named if none is usable."""
 MAX_TEXT_BYTES = 1_000_000
 """Longest text of a row, in bytes of UTF-8: a tokenizer needs 0.3 to 0.5 GB of memory for each million."""
-MAX_LINE_BYTES = 16 * MAX_TEXT_BYTES
-"""Longest line of a .jsonl file, columns that are ignored included."""
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-_Rows = Iterator[tuple[int, bytes | Mapping[str, Any]]]
+
+class BadRow(Exception):  # noqa: N818 (a row that is counted, no error unless `strict`)
+    """A row is unusable for a `reason`; `got` and `allowed` complete the message of a strict reader.
+
+    Its reason counts rows, so it names no value of the row.
+    """
+
+    def __init__(self, reason: str, *, field: str | None = None, got: str, allowed: str) -> None:
+        super().__init__(reason)
+        self.reason, self.field, self.got, self.allowed = reason, field, got, allowed
+
+
+GENERATION = "\0generation"
+"""Column of a converted row with the end of its id, where a raw row makes several."""
+Convert = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any] | BadRow]]
+"""Rows in the columns of the fields, made from one raw row; raises or yields a `BadRow` for each that is dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,80 +113,109 @@ def reasons(dropped: Mapping[str, int], first: Mapping[str, str] | None = None) 
     return ", ".join(f"{n} x {reason}{places.get(reason, '')}" for reason, n in Counter(dropped).most_common())
 
 
-class _BadRowError(Exception):
-    """A row is unusable."""
+class RawRows(Protocol):
+    """A source of rows as they are stored; its text names it in messages."""
 
-    def __init__(self, reason: str, *, field: str | None = None, got: str, allowed: str) -> None:
-        super().__init__(reason)
-        self.reason, self.field, self.got, self.allowed = reason, field, got, allowed
+    @property
+    def note(self) -> str:
+        """A sentence on the parts of the source that are read and left out; empty if there is nothing to say."""
+
+    def rows(self, columns: Container[str] | None = None) -> Iterator[Raw]:
+        """All rows; with `columns` other columns may be missing."""
 
 
 class RowReader:
-    """Reads the usable rows of one file.
+    """Reads the usable rows of a source.
 
     Args:
-        path: A file with one of `SUFFIXES`; `~` stands for the home folder.
+        source: Where the rows come from.
         fields: Columns to read; one of them is `id`.
         strict: Raise an error at the first bad row.
-        key: Configuration key of the file, for messages.
+        key: Setting that names the source, for messages.
         unnamed: Id of a row without one, by its number.
+        duplicates: Treatment of an id that an earlier row has.
+        convert: Makes the rows that are checked from the raw ones.
+        columns: Columns that `convert` uses; None: all of them are read.
 
     Attributes:
         dropped: Number of dropped rows by reason; complete once the rows are exhausted.
         emptied: Number of rows, by field, whose value was not text and is read as empty.
+        numbered: Number of rows, by reason, whose id was made unique.
         first: Place of the first dropped row by reason, e.g. `line 3`.
-
-    Raises:
-        ConfigError: The file does not exist or may not be read, or its suffix is not one of `SUFFIXES`.
     """
 
     def __init__(
         self,
-        path: Path,
+        source: RawRows,
         fields: Sequence[Field],
         *,
         strict: bool,
         key: str,
         unnamed: Callable[[int], str] = "row-{}".format,
+        duplicates: Duplicates = Duplicates.drop,
+        convert: Convert | None = None,
+        columns: Container[str] | None = None,
     ) -> None:
-        self._path, self._fields, self._strict, self._key = checked_path(path, key), fields, strict, key
-        self._unnamed = unnamed
+        self.source, self._fields, self._strict, self._key = source, fields, strict, key
+        self._unnamed, self._duplicates, self._convert, self._read = unnamed, duplicates, convert, columns
         self.dropped: Counter[str] = Counter()
         self.emptied: Counter[str] = Counter()
+        self.numbered: Counter[str] = Counter()
         self.first: dict[str, str] = {}
-        self._columns: set[str] = set()
         self._place = ""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Usable rows in file order: a string or a list per field.
+        """Usable rows in order: a string or a list per field.
 
         Raises:
-            DataError: The file has no usable row or not the format of its suffix; or a row is bad and `strict` is set.
+            DataError: The source cannot be read or has no usable row; or a row is bad and `strict` is set.
         """
-        for count in (self.dropped, self.emptied, self.first):
+        for count in (self.dropped, self.emptied, self.numbered, self.first):
             count.clear()
-        seen: set[str] = set()
-        num_rows = 0
-        for number, raw in self._rows():
-            num_rows += 1
-            self._place = f"{'line' if self._suffix == '.jsonl' else 'row'} {number}"
+        ids = _Ids(self._duplicates)
+        for number, values in self._converted():
             try:
-                values = _parsed(raw) if isinstance(raw, bytes) else raw
-                if not seen:  # the columns are named only if no row is usable
-                    self._columns.update(map(_printable, values))
+                if isinstance(values, BadRow):
+                    raise values
                 row = {field.name: self._value(values, field) for field in self._fields}
-                row["id"] = row["id"] or self._unnamed(number)
-                if row["id"] in seen:
-                    raise _BadRowError(
-                        "duplicate id", field="id", got=repr(row["id"])[:60], allowed="an id that no earlier row has"
-                    )
-            except _BadRowError as bad:
+                row["id"] = f"{row['id'] or self._unnamed(number)}{values.get(GENERATION, '')}"
+                unique = ids.unique(row)
+            except BadRow as bad:
                 self.drop(bad.reason, field=bad.field, got=bad.got, allowed=bad.allowed)
             else:
-                seen.add(row["id"])
-                yield row
-        if not seen:
-            raise DataError(self._nothing_usable(num_rows))
+                self.numbered["repeated id"] += unique != row["id"]
+                yield {**row, "id": unique}
+        if not ids:
+            raise DataError(self._nothing_usable(self.dropped.total()))
+
+    def head(self, num_rows: int) -> list[Mapping[str, Any]]:
+        """The first raw rows with all their columns, at most `num_rows`; those that cannot be parsed are left out.
+
+        Raises:
+            DataError: The source cannot be read.
+        """
+        return list(itertools.islice(self._parsed_rows(), num_rows))
+
+    def _parsed_rows(self) -> Iterator[Mapping[str, Any]]:
+        for raw in self.source.rows():
+            with suppress(BadRow):
+                yield _parsed(raw.content)
+
+    def _converted(self) -> Iterator[tuple[int, Mapping[str, Any] | BadRow]]:
+        """Number of the raw row and values of every row to check, or the reason why it is bad."""
+        columns = {name for field in self._fields for name in _columns(field)} if self._convert is None else self._read
+        for raw in self.source.rows(columns):
+            self._place = raw.place
+            num_made = 0
+            try:
+                values = _parsed(raw.content)
+                for made in (values,) if self._convert is None else self._convert(values):
+                    num_made += 1
+                    yield raw.number, made
+                if not num_made:
+                    raise BadRow("nothing to read in the row", got="no text", allowed="at least one trace")
+            except BadRow as bad:
+                yield raw.number, bad
 
     def drop(self, reason: str, *, got: str, allowed: str, field: str | None = None) -> None:
         """Count the row that was read last as dropped; if `strict` raise an error that names it.
@@ -191,66 +229,11 @@ class RowReader:
             group = self._key.partition(".path")[0].partition(".hub")[0]
             place = self._place if field is None else f"{self._place}, field '{field}'"
             raise DataError(
-                f"'{self._path}', {place}: {reason}. Got: {got}. Allowed: {allowed}. "
+                f"{self.source}, {place}: {reason}. Got: {got}. Allowed: {allowed}. "
                 f"Fix: correct the row, or drop and count such rows with {group}.strict=false."
             ) from None
         self.dropped[reason] += 1
         self.first.setdefault(reason, self._place)
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
-
-    @property
-    def _suffix(self) -> str:
-        return self._path.suffix.lower()
-
-    def _rows(self) -> _Rows:
-        """Number and content of every row: the line of a .jsonl file, or the values by column."""
-        readers: dict[str, Callable[[], _Rows]] = {
-            ".jsonl": self._lines, ".parquet": self._parquet_rows, ".csv": self._csv_rows,
-        }  # fmt: skip
-        try:
-            with self._path.open("rb") as handle:
-                if handle.read(2) in _UTF_16:
-                    raise DataError(
-                        f"{self._key}: '{self._path}' is UTF-16, allowed: UTF-8. "
-                        f"Fix: iconv -f UTF-16 -t UTF-8 '{self._path}'"
-                    )
-            yield from readers[self._suffix]()
-        except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-            raise DataError(f"{self._key}: '{self._path}' cannot be read as {self._suffix[1:]}: {error}") from error
-
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        with self._path.open("rb") as handle:
-            for number in itertools.count(1):
-                line = handle.readline(MAX_LINE_BYTES + 1)
-                if not line:
-                    return
-                rest = line
-                while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-                    rest = handle.readline(MAX_LINE_BYTES + 1)
-                line = line.removeprefix(codecs.BOM_UTF8)  # also inside a file that is put together from several
-                if line.strip():
-                    yield number, line
-
-    def _csv_rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        csv.field_size_limit(MAX_LINE_BYTES)
-        with self._path.open(encoding="utf-8-sig", newline="") as handle:
-            yield from enumerate(csv.DictReader(handle, strict=True), start=1)
-
-    def _parquet_rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        names = {name for field in self._fields for name in _columns(field)}
-        numbers = itertools.count(1)
-        with pq.ParquetFile(self._path) as file:
-            self._columns.update(map(_printable, file.schema_arrow.names))
-            columns = [name for name in file.schema_arrow.names if name in names]
-            # Without any of the columns all are read, so that the rows are counted as bad ones.
-            for batch in file.iter_batches(BATCH_ROWS, columns=columns or None):
-                values = {name: _cells(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
-                for index in range(batch.num_rows):
-                    yield next(numbers), {name: cells[index] for name, cells in values.items()}
 
     def _value(self, values: Mapping[str, Any], field: Field) -> Any:
         name = next((column for column in _columns(field) if column in values), None)
@@ -261,9 +244,9 @@ class RowReader:
                 kind = "a list" if field.is_list else "text"
                 present = f"the fields {', '.join(sorted(map(_printable, values))) or '(none)'}"
                 wanted = " or ".join(_columns(field))
-                raise _BadRowError(f"missing field '{wanted}'", field=field.name, got=present, allowed=kind)
+                raise BadRow(f"missing field '{wanted}'", field=field.name, got=present, allowed=kind)
             return _checked(values[name], name, field)
-        except _BadRowError:
+        except BadRow:
             if self._strict or not field.optional:
                 raise
             self.emptied[field.name] += 1
@@ -272,31 +255,51 @@ class RowReader:
     def _nothing_usable(self, num_rows: int) -> str:
         fields = ", ".join(" or ".join(_columns(field)) for field in self._fields)
         if not num_rows:
-            return f"{self._key}: '{self._path}' is empty. Allowed: one row per line with the fields {fields}"
+            return f"{self._key}: {self.source} is empty. Allowed: rows with the fields {fields}"
         found = reasons(self.dropped, self.first)
-        message = f"{self._key}: '{self._path}' has no usable row among {num_rows} ({found})."
+        present = {_printable(name) for row in self.head(_NUM_SEEN) for name in row}
+        message = f"{self._key}: {self.source} has no usable row among {num_rows} ({found})."
         for field in self._fields:
             wanted = " or ".join(_columns(field))
             if self.dropped[f"missing field '{wanted}'"] == num_rows:
                 fix = f" Fix, {field.without}" if field.without else ""
-                return f"{message} It has no column '{wanted}'.{did_you_mean(field.name, self._columns)}{fix}"
+                return f"{message} It has no column '{wanted}'.{did_you_mean(field.name, present)}{fix}"
         return f"{message} Allowed: the fields {fields}"
 
 
-def checked_path(path: Path, key: str) -> Path:
-    """The path of an existing, readable file with one of `SUFFIXES`; `~` stands for the home folder.
+class _Ids:
+    """Ids of the rows so far; false while there is none."""
 
-    Raises:
-        ConfigError: There is no such file; `key` is the configuration key that names it.
-    """
-    path = Path(os.path.expanduser(path))  # noqa: PTH111 (an unknown user stays as typed)
-    if not path.is_file():
-        raise ConfigError(f"{key}: {_no_such_file(path, key)}")
-    if not os.access(path, os.R_OK):
-        raise ConfigError(f"{key}: '{path}' may not be read. Fix: change its permissions")
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{key}: got '{path}', allowed: a file that ends in {_ENDS}")
-    return path
+    def __init__(self, duplicates: Duplicates) -> None:
+        self._duplicates = duplicates
+        self._numbers: dict[str, int] = {}
+        """The last number that was added to an id; 1 for none."""
+        self._rows: set[bytes] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._numbers)
+
+    def unique(self, row: Mapping[str, Any]) -> str:
+        """The id of a row; of one whose id an earlier row has, with a number: `ID#2`.
+
+        Raises:
+            BadRow: The row, or with `Duplicates.drop` its id, has been there.
+        """
+        id_: str = row["id"]
+        own = id_
+        if self._duplicates is Duplicates.number:
+            # The hash of a row takes a hundredth of its memory.
+            digest = hashlib.blake2b("\0".join(map(str, row.values())).encode(), digest_size=16).digest()
+            if digest in self._rows:
+                raise BadRow("repeated row", field="id", got=repr(id_)[:60], allowed="a row that no earlier one equals")
+            self._rows.add(digest)
+            while own in self._numbers:
+                self._numbers[id_] += 1
+                own = f"{id_}#{self._numbers[id_]}"
+        elif id_ in self._numbers:
+            raise BadRow("duplicate id", field="id", got=repr(id_)[:60], allowed="an id that no earlier row has")
+        self._numbers[own] = 1
+        return own
 
 
 def _columns(field: Field) -> Sequence[str]:
@@ -308,17 +311,19 @@ def _printable(name: object) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
-def _parsed(line: bytes) -> Mapping[str, Any]:
+def _parsed(content: Any) -> Mapping[str, Any]:
+    """Values by column of a line of JSON, or of a row that is parsed already."""
     allowed = "one JSON object per line"
-    if len(line) > MAX_LINE_BYTES:
-        raise _BadRowError("line too long", got=f"over {MAX_LINE_BYTES:,} bytes", allowed="a shorter line")
-    try:
-        values = json.loads(_decoded(line))
-    except (ValueError, RecursionError) as error:
-        raise _BadRowError("invalid JSON", got=str(error), allowed=allowed) from None
-    if not isinstance(values, dict):
-        raise _BadRowError("not a JSON object", got=_kind(values), allowed=allowed)
-    return values
+    if isinstance(content, bytes):
+        if len(content) > files.MAX_LINE_BYTES:
+            raise BadRow("line too long", got=f"over {files.MAX_LINE_BYTES:,} bytes", allowed="a shorter line")
+        try:
+            content = json.loads(_decoded(content))
+        except (ValueError, RecursionError) as error:
+            raise BadRow("invalid JSON", got=str(error), allowed=allowed) from None
+    if not isinstance(content, dict):
+        raise BadRow("not a JSON object", got=_kind(content), allowed=allowed)
+    return content
 
 
 def _decoded(text: bytes, field: str | None = None) -> str:
@@ -326,14 +331,14 @@ def _decoded(text: bytes, field: str | None = None) -> str:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
         got = f"byte 0x{text[error.start]:02x} at position {error.start}"
-        raise _BadRowError("not UTF-8", field=field, got=got, allowed="UTF-8 text") from None
+        raise BadRow("not UTF-8", field=field, got=got, allowed="UTF-8 text") from None
 
 
 def _checked(value: Any, name: str, field: Field) -> Any:
-    """The text or list in the column `name`; a `_BadRowError` if it breaks the rules of the module's docstring."""
+    """The text or list in the column `name`; a `BadRow` if it breaks the rules of the module's docstring."""
 
-    def bad(reason: str, got: str, allowed: str) -> _BadRowError:
-        return _BadRowError(reason, field=name, got=got, allowed=allowed)
+    def bad(reason: str, got: str, allowed: str) -> BadRow:
+        return BadRow(reason, field=name, got=got, allowed=allowed)
 
     if _is_null(value) and not field.required and not field.is_list:
         return ""
@@ -397,21 +402,6 @@ def _short_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-def _cells(column: pa.Array) -> list[Any]:
-    """Python values of a column; strings as bytes, so that one cell that is not UTF-8 does not fail the whole batch."""
-    kind = pa.types
-    if kind.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if kind.is_string(column.type) or kind.is_string_view(column.type) or kind.is_large_string(column.type):
-        column = column.cast(pa.large_binary())
-    elif not any(
-        is_kind(column.type)
-        for is_kind in (kind.is_integer, kind.is_floating, kind.is_boolean, kind.is_decimal, kind.is_null)
-    ):  # every other type is wrong, columns of bytes included
-        return [cell if cell.is_valid else None for cell in column]
-    return list(column.to_pylist())
-
-
 def _kind(value: object) -> str:
     """Name of a value's type in its file format."""
     if isinstance(value, pa.Scalar):
@@ -420,20 +410,3 @@ def _kind(value: object) -> str:
         return str(value)
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return names.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
-
-
-_ENDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-
-
-def _no_such_file(path: Path, key: str) -> str:
-    folder = path if path.is_dir() else next((p for p in path.absolute().parents if p.is_dir()), Path())
-    nearby = sorted(_printable(p.name) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    if path.is_dir():
-        held = f"it holds {', '.join(nearby[:_NEARBY])}" if nearby else f"it holds no file that ends in {_ENDS}"
-        name = nearby[0] if len(nearby) == 1 else "FILE"
-        return f"'{path}' is a folder, allowed: one file; {held}. Fix: {key}={path / name}"
-    close = difflib.get_close_matches(path.name, nearby, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    there = f" '{folder}' holds {', '.join(nearby[:_NEARBY])}." if nearby else ""
-    what = "is no regular file" if path.exists() else "does not exist"
-    return f"'{path}' {what}.{hint}{there} Fix: name a file that ends in {_ENDS}."

@@ -5,22 +5,21 @@ holds the traces made of the right ones; all other answers are counted by reason
 content of the traces, not by the code that selected them: after a change of the answer checker the same answers are
 judged again in seconds, and students are trained again only if the traces differ.
 
-An output without thinking tags is divided as follows. An instruct model reasons and then states its answer. The
-thinking is the text before the sentence that states it, and the response is one line, `The final answer is:
-$\\boxed{...}$`, as in TokenSkip (arXiv 2502.12067). If that sentence or a later one computes something
-(`48 + 24 = \\boxed{72}`, a check at the end), or no answer is stated, the whole text is the thinking.
+An output without thinking tags is divided at the sentence that states its answer (see `statement`); the response is one
+line with the gold answer.
 """
 
 import dataclasses
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cotpress.answers import Extractor, final_statement, judge, package_versions
+from cotpress.answers import Extractor, judge, package_versions
 from cotpress.data.config import Format, Pick, SelfWrittenDataConfig
 from cotpress.data.rows import reasons
+from cotpress.data.statement import answer_line, before_answer
+from cotpress.data.thinking import has_tags
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import DataError
 from cotpress.generation.asking import ask, journal
@@ -37,7 +36,6 @@ from cotpress.generation.backends import (
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.loading import load_tokenizer, prompt_identity
-from cotpress.modeling.segments import step_ranges
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
 from cotpress.records import PROBLEMS_FILE, Problem, Trace
@@ -45,31 +43,6 @@ from cotpress.statistics import fraction_interval
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, plain
 from cotpress.store.source import identified
 from cotpress.store.tables import read_records, write_records
-
-_OPENS = re.compile(r"(?:\\\[|\$\$|[^=]*:\**|[#*]+[^\n=]*\banswer\b[^\n=]*)\Z", re.IGNORECASE)
-r"""A step that only introduces the next: `\[`, `$$`, a text that ends in a colon, a heading that names the answer."""
-
-
-def answer_line(answer: str) -> str:
-    r"""The response of a trace without one of its own: `The final answer is: $\boxed{72}$`."""
-    return f"The final answer is: $\\boxed{{{answer}}}$"
-
-
-def before_answer(text: str) -> str:
-    """The reasoning before the sentence that states the answer, stripped; empty if there is none.
-
-    It ends at the end of a sentence or line. Lines that only introduce the statement belong to the statement.
-    """
-    stated = final_statement(text)
-    if stated is None:
-        return text.strip()
-    steps = step_ranges(text)
-    at = next(i for i, (_, end) in enumerate(steps) if stated.start < end)
-    if "=" in text[steps[at][0] : stated.start] + text[stated.end :]:
-        return text.strip()
-    while at and _OPENS.match(text[slice(*steps[at - 1])].strip()):
-        at -= 1
-    return text[: steps[at][0]].strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +158,7 @@ def _judge(draft: Draft, problem: Problem, format_: Format, chat: ChatFormat, li
         "prompt and budget do not fit the context": draft.finish_reason != REFUSED,
         "budget ended the answer": draft.finish_reason == STOP,
         "thinking not closed": closed,
+        "thinking tags in the text": not has_tags(thinking) and not has_tags(response),
         "no response after the thinking": bool(response),
         "no answer": bool(verdict.predicted),
         "wrong answer": verdict.correct,

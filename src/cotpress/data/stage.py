@@ -8,34 +8,44 @@ self-written data.
 import dataclasses
 import hashlib
 import itertools
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cotpress.data import planted, published
+from cotpress.data import conversion, hub, planted, published
 from cotpress.data.config import (
     BenchmarkConfig,
     DataConfig,
+    Duplicates,
+    HubDataConfig,
     JsonlBenchmarkConfig,
     JsonlDataConfig,
     PlantedBenchmarkConfig,
     PlantedDataConfig,
     PlantedQuestionsConfig,
     PublishedBenchmarkConfig,
+    RowsDataConfig,
     SelfWrittenDataConfig,
 )
+from cotpress.data.files import Files, find_files
+from cotpress.data.formats import FIELDS, NUM_HEAD
 from cotpress.data.losses import empty_fields, facts_of, tell
+from cotpress.data.recognition import recognised, told
 from cotpress.data.registry import SOURCES, Source
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, RowReader, reasons, text_fields
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
+from cotpress.data.thinking import untagged, without_tags
 from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ConfigError, DataError
 from cotpress.modeling.config import ModelConfig
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
-from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import Root, identified
 from cotpress.store.tables import RecordWriter, iter_records, read_records, write_records
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -59,6 +69,7 @@ def traces(
         source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
         source = _trace_source(config, group)
+    source = _untagged(source, config.strict, group)
     # No model is trained on plain texts, so none is held out and none needs a response.
     validation_fraction = 0.0 if is_text(config) else config.validation_fraction
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
@@ -76,8 +87,12 @@ def traces(
         with RecordWriter(read, Trace) as writer:
             writer.write(itertools.islice(source.open(), config.limit))
         with RecordWriter(folder / TRACES_FILE, Trace) as writer:
-            writer.write(counted(split(lambda: iter_records(read, Trace), validation_fraction)))
+            writer.write(
+                counted(split(lambda: iter_records(read, Trace), validation_fraction, by_question=source.by_question))
+            )
         read.unlink()
+        if not splits:
+            raise DataError(f"{group}={config.name}: no usable row ({reasons(source.dropped, source.first)})")
         if not splits["train"]:
             raise DataError(
                 f"{group}.validation_fraction: got {config.validation_fraction}, which leaves none of {splits.total()} "
@@ -86,6 +101,8 @@ def traces(
         facts = {"train": splits["train"], "validation": splits["validation"], **source.facts}
         return Summary(num_rows=splits.total(), dropped=source.dropped, facts=facts | facts_of(source, empty))
 
+    if source.told and store.first_time(line := f"{group}={config.name}: {source.told}"):
+        log.info("%s", line)
     artifact = store.build("data", identified(identity, traces, *source.code), produce)
     tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
     return artifact
@@ -109,31 +126,34 @@ def find_problems(config: BenchmarkConfig, group: str = "benchmark") -> None:
     _problem_source(config, group)
 
 
-def split(traces: Callable[[], Iterable[Trace]], validation_fraction: float) -> Iterator[Trace]:
+def split(
+    traces: Callable[[], Iterable[Trace]], validation_fraction: float, *, by_question: bool = False
+) -> Iterator[Trace]:
     """Yield the traces in their order, `round(validation_fraction * n)` of them in the split `validation`.
 
     The split depends on the hashes of the ids alone, not on a seed or the order of the rows. Where the source has put
-    traces into the split `validation` itself, its split stays. The traces are read twice, and of the first reading
-    only the hashes stay in memory.
+    traces into the split `validation` itself, its split stays. With `by_question`, questions are drawn by their hashes
+    instead, so that all traces of a question are in one split; that many of `n` different questions are held out. The
+    traces are read twice, and of the first reading only the hashes stay in memory.
     """
-    hashes: list[bytes] = []
+
+    def hashed(trace: Trace) -> bytes:
+        return hashlib.sha256((trace.question if by_question else trace.id).encode()).digest()
+
+    hashes: set[bytes] = set()
     own = False
     for trace in traces():
-        hashes.append(_hash(trace))
+        hashes.add(hashed(trace))
         own = own or trace.split != "train"
     num_validation = 0 if own else round(validation_fraction * len(hashes))
     last = sorted(hashes)[num_validation - 1] if num_validation else b""  # before every hash
     for trace in traces():
-        yield dataclasses.replace(trace, split="validation") if _hash(trace) <= last else trace
-
-
-def _hash(trace: Trace) -> bytes:
-    return hashlib.sha256(trace.id.encode()).digest()
+        yield dataclasses.replace(trace, split="validation") if hashed(trace) <= last else trace
 
 
 def is_text(config: DataConfig) -> bool:
     """True if the rows are texts to compress, not traces on which a model can be trained."""
-    return isinstance(config, JsonlDataConfig) and config.field is not None
+    return isinstance(config, RowsDataConfig) and config.field is not None
 
 
 def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchmark") -> Artifact:
@@ -175,14 +195,67 @@ def _trace_source(config: DataConfig, group: str) -> Source[Trace]:
             values = planted.settings_of(config)
             identity = {"source": "planted", **values}
             return Source(identity, [planted.traces], lambda: planted.traces(**values, group=group))
-        case JsonlDataConfig(field="id"):
+        case RowsDataConfig(field="id"):
             raise ConfigError(f"{group}.field: got 'id', allowed: the name of any other column that holds text")
-        case JsonlDataConfig(field=column):
-            fields = TRACE_FIELDS if column is None else text_fields(column)
-            reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
-            identity = _file_identity(reader.path) | ({} if column is None else {"field": column})
-            return _of_file(identity, reader, lambda: (_trace(row, column or "thinking") for row in reader))
-    raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, self_written")
+        case JsonlDataConfig():
+            return _of_rows(config, find_files(config.path, f"{group}.path"), group)
+        case HubDataConfig():
+            return _of_rows(config, hub.find(config, group), group, hub)
+    raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, hub, self_written")
+
+
+def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *code: Root) -> Source[Trace]:
+    """Traces from rows of any known format, or with a text in any column."""
+
+    def reader(fields: Sequence[Field], **options: Any) -> RowReader:
+        return RowReader(
+            rows, fields, strict=config.strict, key=f"{group}.path", duplicates=config.duplicates, **options
+        )
+
+    identity = dict(rows.identity)
+    if config.duplicates is not Duplicates.number:
+        identity["duplicates"] = config.duplicates.value
+    if (column := config.field) is not None:
+        texts = reader(text_fields(column))
+        return _of_reader(
+            {**identity, "field": column}, texts, lambda: (_trace(row, column) for row in texts), *code
+        )  # fmt: skip
+    given = {f.name: place for f in dataclasses.fields(config.columns) if (place := getattr(config.columns, f.name))}
+    reading = recognised(
+        reader(TRACE_FIELDS).head(NUM_HEAD), str(rows), format_=config.format, given=given,
+        generations=config.generations, group=group,
+    )  # fmt: skip
+    if reading.is_plain:
+        plain = reader(reading.fields, convert=without_tags, columns=FIELDS)
+        return _of_reader(identity, plain, lambda: (_trace(row, "thinking") for row in plain), *code)
+    made = reader(reading.fields, convert=reading.rows)
+    source = _of_reader(
+        {**identity, **reading.identity}, made, lambda: (_trace(row, "thinking") for row in made),
+        *code, conversion, *reading.code,
+    )  # fmt: skip
+    facts = {"read_as": reading.name.value, "columns_used": list(reading.used)}
+    return dataclasses.replace(source, by_question=True, told=told(reading), facts=facts)
+
+
+def _untagged(source: Source[Trace], strict: bool, group: str) -> Source[Trace]:
+    """The same source without thinking tags in its texts; rows that cannot be divided are dropped and counted."""
+
+    def open_() -> Iterator[Trace]:
+        for number, trace in enumerate(untagged(source.open()), start=1):
+            if not isinstance(trace, BadRow):
+                yield trace
+            elif source.drop is not None:
+                source.drop(trace.reason, field=trace.field, got=trace.got, allowed=trace.allowed)
+            elif strict:
+                raise DataError(
+                    f"{group}, record {number}: {trace.reason}. Got: {trace.got}. Allowed: {trace.allowed}. Fix: "
+                    f"correct the record, or drop and count such records with {group}.strict=false"
+                )
+            else:
+                source.dropped[trace.reason] += 1
+                source.first.setdefault(trace.reason, f"record {number}")
+
+    return dataclasses.replace(source, open=open_)
 
 
 def _trace(row: dict[str, Any], column: str) -> Trace:
@@ -219,26 +292,27 @@ def _problem_source(config: BenchmarkConfig, group: str) -> Source[Problem]:
             return Source(identity, [planted.problems], lambda: planted.problems(**values, group=group))
         case JsonlBenchmarkConfig(unanswerable=unanswerable):
             fields = [f for f in PROBLEM_FIELDS if f.name != "answer" or not unanswerable]
-            reader = RowReader(Path(config.path), fields, strict=config.strict, key=f"{group}.path")
+            files = find_files(config.path, f"{group}.path")
+            reader = RowReader(files, fields, strict=config.strict, key=f"{group}.path")
             settings = {"unanswerable": unanswerable}
-            return _of_file(
-                {**_file_identity(reader.path), **settings},
+            return _of_reader(
+                {**files.identity, **settings},
                 reader,
                 lambda: (Problem(**{"answer": "", **row, **settings}) for row in reader),
             )
         case PublishedBenchmarkConfig():
-            reader = published.reader(config, published.local_file(config, group), group)
-            identity = {**_file_identity(reader.path), **published.reading(config)}
-            return _of_file(identity, reader, lambda: published.problems(config, reader, group), published)
+            files = published.local_files(config, group)
+            reader = published.reader(config, files, group)
+            identity = {**files.identity, **published.reading(config)}
+            return _of_reader(identity, reader, lambda: published.problems(config, reader, group), published)
     raise ConfigError(f"{group}: no source for {type(config).__name__}. Allowed: planted, jsonl, published")
 
 
-def _of_file(
-    identity: Mapping[str, Any], reader: RowReader, records: Callable[[], Iterable[R]], code: Root = RowReader
+def _of_reader(
+    identity: Mapping[str, Any], reader: RowReader, records: Callable[[], Iterable[R]], *code: Root
 ) -> Source[R]:
-    return Source(identity, [code], records, dropped=reader.dropped, emptied=reader.emptied, first=reader.first)
-
-
-def _file_identity(path: Path) -> dict[str, Any]:
-    """Content and format of a file; its path is not part of it."""
-    return {"source": "file", "format": path.suffix.lower(), "sha256": file_sha256(path)}
+    return Source(
+        identity, [RowReader, *code], records,
+        dropped=reader.dropped, emptied=reader.emptied, numbered=reader.numbered, first=reader.first,
+        note=reader.source.note, drop=reader.drop,
+    )  # fmt: skip

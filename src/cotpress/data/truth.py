@@ -28,12 +28,13 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
+from cotpress.data.files import find_files
 from cotpress.data.losses import facts_of, tell
 from cotpress.data.registry import Source
 from cotpress.data.rows import Field, RowReader, reasons
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import EDITED_STEP, IMPORTANCE_FILE, TRACES_FILE, SentenceImportance, Span, Trace, TruthKind
-from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import identified
 from cotpress.store.tables import write_records
 
@@ -83,23 +84,27 @@ def _source(config: TruthConfig) -> Source[Measured]:
                 facts={"kind": TruthKind.tokens.value},
             )
         case ThoughtAnchorsConfig(importance=measure):
-            reader = RowReader(Path(config.path), ANCHOR_FIELDS, strict=config.strict, key="truth.path")
+            files = find_files(config.path, "truth.path")
+            reader = RowReader(files, ANCHOR_FIELDS, strict=config.strict, key="truth.path")
             return Source(
-                {"source": "thought_anchors", "sha256": file_sha256(reader.path), "measure": measure},
+                {**files.identity, "source": "thought_anchors", "measure": measure},
                 [RowReader],
                 lambda: thought_anchors(reader, measure),
                 reader.dropped,
                 first=reader.first,
+                note=files.note,
                 facts={"kind": TruthKind.importance.value},
             )
         case PrmbenchConfig(redundant=redundant):
-            reader = RowReader(Path(config.path), PRMBENCH_FIELDS, strict=config.strict, key="truth.path")
+            files = find_files(config.path, "truth.path")
+            reader = RowReader(files, PRMBENCH_FIELDS, strict=config.strict, key="truth.path")
             return Source(
-                {"source": "prmbench", "sha256": file_sha256(reader.path), "redundant": redundant},
+                {**files.identity, "source": "prmbench", "redundant": redundant},
                 [RowReader],
                 lambda: ((trace, []) for trace in prmbench(reader, redundant)),
                 reader.dropped,
                 first=reader.first,
+                note=files.note,
                 facts={"kind": TruthKind.steps.value},
             )
     raise ConfigError(f"truth: no source for {type(config).__name__}. Allowed: planted, prmbench, thought_anchors")

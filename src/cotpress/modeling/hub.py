@@ -49,8 +49,9 @@ def from_hub(
     error: type[CotpressError],
     revision: str | None = None,
     file: str | None = None,
+    is_dataset: bool = False,
 ) -> Iterator[None]:
-    """Fetch a model, or a `file` of a data set, inside; a failure becomes an `error` that names the setting to change.
+    """Fetch a model, a data set or a `file` of one inside; a failure becomes an `error` that names the setting.
 
     Args:
         key: Setting that holds the hub id, e.g. `model.path`.
@@ -58,7 +59,8 @@ def from_hub(
         local: Setting that takes a local copy instead, e.g. `model.path=DIR`.
         error: Class of the error.
         revision: Commit, tag or branch; its setting stands beside `key`, as does that of `file`.
-        file: File of a data set; None for a model.
+        file: File of a data set; None for a model, or for a whole data set.
+        is_dataset: True for a whole data set.
     """
     from huggingface_hub import constants
 
@@ -75,7 +77,8 @@ def from_hub(
             raise
         beside = key.rpartition(".")[0]
         named = hub_id if revision is None else f"{hub_id} (revision {revision})"
-        kind, download = ("datasets/", f"--repo-type dataset {hub_id} {file}") if file else ("", hub_id)
+        kind, download = ("datasets/", f"--repo-type dataset {hub_id}") if file or is_dataset else ("", hub_id)
+        download += f" {file}" if file else ""
         fix = {
             HubProblem.gated: f"accept its licence at {constants.ENDPOINT}/{kind}{hub_id} and log in (hf auth login), "
             f"or give {local}",

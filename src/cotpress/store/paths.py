@@ -115,6 +115,26 @@ def files_below(folder: Path, key: str) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
+def is_pattern(path: Path) -> bool:
+    """True for a path that does not exist and has `*`, `?` or `[` in it."""
+    return any(mark in str(path) for mark in "*?[") and not path.exists()
+
+
+def matching(pattern: Path) -> list[Path]:
+    """What a pattern matches, in order; `**` stands for folders at any depth, links of folders left out.
+
+    The parts at its start that exist as they are written are no patterns, such as a folder named `[1]`.
+    """
+    folder = Path(pattern.anchor)
+    parts = list(pattern.parts[1:] if pattern.anchor else pattern.parts)
+    while parts and (folder / parts[0]).is_dir():
+        folder /= parts.pop(0)
+    try:
+        return sorted(folder.glob("/".join(parts))) if parts else [folder]
+    except (ValueError, NotImplementedError):  # no pattern, such as `a**b`
+        return []
+
+
 def checked_key(key: object) -> str:
     """Return an artifact key that was read from a file.
 

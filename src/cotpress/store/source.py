@@ -53,9 +53,12 @@ UNFOLLOWED = {
 """Modules and packages whose change changes no result, or changes another part of the identity. Modules named `config`
 are not followed either: the values of settings are part of identities."""
 CHOICES = {
+    "cotpress.data.conversion": {"cotpress.answers", "cotpress.data.statement"},
+    "cotpress.data.formats": {"cotpress.data.statement"},  # a text
     "cotpress.data.registry": {"cotpress.answers"},  # the names of extractors
-    "cotpress.data.stage": {"cotpress.data.planted", "cotpress.data.published", "cotpress.data.rows",
-                            "cotpress.data.self_written"},
+    "cotpress.data.stage": {"cotpress.data.conversion", "cotpress.data.files", "cotpress.data.formats",
+                            "cotpress.data.hub", "cotpress.data.planted", "cotpress.data.published",
+                            "cotpress.data.recognition", "cotpress.data.rows", "cotpress.data.self_written"},
     "cotpress.data.truth": {"cotpress.data.planted"},
     "cotpress.distill.stage": {"cotpress.distill.llm"},
     "cotpress.evaluation.stage": {"cotpress.answers", "cotpress.evaluation.judging"},  # no part of an answer

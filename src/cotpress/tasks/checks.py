@@ -29,7 +29,7 @@ from cotpress.config import (
     Stage,
     TrainConfig,
 )
-from cotpress.data.config import DataConfig, JsonlDataConfig, SelfWrittenDataConfig
+from cotpress.data.config import DataConfig, HubDataConfig, JsonlDataConfig, RowsDataConfig, SelfWrittenDataConfig
 from cotpress.data.stage import find_problems, find_traces, problems, traces
 from cotpress.data.truth import find_truth, truth
 from cotpress.devices.config import offload_error
@@ -142,10 +142,13 @@ def labels(config: Config) -> Problems:
     if not isinstance(config, ScoringPipelineConfig) or not _distills(config):
         return
     data = config.labelled or config.data
-    if isinstance(data, JsonlDataConfig) and data.field is not None:
+    if isinstance(data, RowsDataConfig) and data.field is not None:
         return  # built-in traces take the place of plain texts
     # Their own kinds, as a registered source may derive from them.
-    if type(data) in (JsonlDataConfig, SelfWrittenDataConfig) and config.distill.extractor is Extractor.labels:
+    if (
+        type(data) in (HubDataConfig, JsonlDataConfig, SelfWrittenDataConfig)
+        and config.distill.extractor is Extractor.labels
+    ):
         yield from _tried(check_usable, Extractor.labels, [])
 
 

@@ -299,7 +299,7 @@ def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     rows, predictions, stages = _examined(run, run.rows(config), served)
     if directory != run.run_dir:
         write_config(directory, {**run.settings, "seed": config.seed, "ratio": config.ratio, "name": config.name})
-    job = tracked_job(config, directory, folder, rows[-1].system, config.benchmark.title)
+    job = tracked_job(config, directory, folder, rows[-1].system)
     kind = TrackerKind.csv if config.tracker.kind is TrackerKind.none else config.tracker.kind
     with open_tracker(replace(config.tracker, kind=kind), job) as tracker:  # none would replace those of the training
         track_results(tracker, rows, predictions)

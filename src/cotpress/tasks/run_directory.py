@@ -38,7 +38,7 @@ from cotpress.report.stage import report_run, show_run
 from cotpress.report.students import read_students
 from cotpress.settings import input_paths
 from cotpress.store.artifacts import MANIFEST, ArtifactStore, fingerprint, plain, write_text_atomic
-from cotpress.store.paths import files_below, is_unreadable, safe_name, unreadable
+from cotpress.store.paths import files_below, is_pattern, is_unreadable, matching, safe_name, unreadable
 from cotpress.store.redaction import masked
 from cotpress.store.source import code_of, package_hash
 from cotpress.store.sweeps import Sweep, sweep_name
@@ -287,25 +287,28 @@ def _without(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _inputs(config: TrainConfig | EvaluateConfig) -> Iterator[tuple[str, str, Path]]:
-    """Yield place, value and absolute path of every setting that names an existing file or folder to read."""
+    """Yield place, value and absolute path of every setting that names an existing file or folder, or is a pattern."""
     for owner, key, text in input_paths(config):
         if isinstance(owner, ModelConfig) and owner.source is not ModelSource.hub:
             continue  # the name of a package or of a built-in model
         path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 (pathlib refuses unknown users)
-        if os.path.exists(path):  # noqa: PTH110 (pathlib refuses what is no path)
+        if os.path.exists(path) or is_pattern(Path(path)):  # noqa: PTH110 (pathlib refuses what is no path)
             yield key, text, Path(path)
 
 
 def _state(path: Path, key: str) -> str:
-    """Hash of names, sizes and times of a file, or of every file in a folder.
+    """Hash of names, sizes and times of a file, or of every file in a folder or of a pattern.
 
     The times are those of the last change of content and of any change, the latter of which no program can set.
 
     Raises:
         ConfigError: The folder, which the setting `key` names, holds too many files.
     """
-    files = files_below(path, key) if path.is_dir() else [path]
-    states = {str(file.relative_to(path)): file.stat() for file in files}
+    if is_pattern(path):
+        states = {str(file): file.stat() for file in matching(path)}
+    else:
+        files = files_below(path, key) if path.is_dir() else [path]
+        states = {str(file.relative_to(path)): file.stat() for file in files}
     return fingerprint({name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in states.items()})
 
 

@@ -198,6 +198,22 @@ def test_a_text_that_hydra_has_no_signs_for_is_read_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "place", ["messages[-1].content", "conversations[from=gpt].value", "gens[0]|problem", "instruction+input", "a b[0]"]
+)
+def test_a_place_in_a_row_needs_no_quotes(place: str) -> None:
+    given = quoted(["data=jsonl", "data.path=x", f"data.columns.response={place}"])
+    config: Any = to_objects(compose("compress", overrides=given))
+    assert config.data.columns.response == place
+    assert quoted([f"data.columns.response='{place}'"]) == [f"data.columns.response='{place}'"]
+
+
+def test_misspelt_column_is_answered_with_the_columns() -> None:
+    text = message(["data=jsonl", "data.path=x", "data.columns.questoin=a"], "compress")
+    assert "question" in text
+    assert "thinking" in text
+
+
+@pytest.mark.parametrize(
     "setting",
     ["ratio=0.5", "name='~'", 'name="a, ~b"', "evaluation.ratios=[0.5,0.7]", "a={b: 1}", "name=a\\,b", "name=${seed}",
      "ratio=0.5,0.7", "name=choice(a,b)", "~ratio"],

@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cotpress.data import files as files_module
 from cotpress.data import rows as rows_module
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, reasons, text_fields
+from cotpress.data.files import Files, find_files
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
 from cotpress.errors import ConfigError, DataError
 
 GOOD = {"id": "a", "question": "1 + 1?", "thinking": "It is 2.", "response": "2", "answer": "2"}
@@ -27,8 +30,12 @@ def write(folder: Path, *lines: bytes, name: str = "rows.jsonl") -> Path:
     return path
 
 
+def found(path: Path) -> Files:
+    return find_files(path, "data.path")
+
+
 def reader(path: Path, *, strict: bool = False) -> RowReader:
-    return RowReader(path, TRACE_FIELDS, strict=strict, key="data.path")
+    return RowReader(found(path), TRACE_FIELDS, strict=strict, key="data.path")
 
 
 def test_good_rows_come_back_in_order_without_other_columns(tmp_path: Path) -> None:
@@ -139,7 +146,7 @@ def test_text_over_the_limit_is_dropped_with_its_reason(tmp_path: Path) -> None:
 def test_line_over_the_limit_is_skipped_without_reading_it_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_module, "MAX_LINE_BYTES", 120)
+    monkeypatch.setattr(files_module, "MAX_LINE_BYTES", 120)
     long = line(id="x", thinking="a" * 1000)
     rows = reader(write(tmp_path, long, line(id="b"), line(id="y", other="a" * 120), line(id="c", other="b")))
     assert [row["id"] for row in rows] == ["b", "c"]
@@ -176,13 +183,13 @@ def test_missing_file_names_files_with_similar_names(tmp_path: Path) -> None:
         reader(tmp_path / "trace.jsonl")
 
 
-def test_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is a folder"):
+def test_folder_without_a_file_of_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder without a file that ends in"):
         reader(tmp_path)
 
 
 def test_another_suffix_is_refused_with_the_allowed_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"allowed: a file that ends in \.jsonl, \.parquet or \.csv"):
+    with pytest.raises(ConfigError, match=r"allowed: a file that ends in \.jsonl, .*\.csv .*or \.parquet"):
         reader(write(tmp_path, line(), name="rows.txt"))
 
 
@@ -197,7 +204,9 @@ def test_file_without_a_usable_row_is_an_error_with_the_reasons(tmp_path: Path) 
 
 
 def test_file_of_questions_without_answers_names_the_setting_for_them(tmp_path: Path) -> None:
-    rows = RowReader(write(tmp_path, b'{"id": "1", "question": "How many?"}'), PROBLEM_FIELDS, strict=False, key="k")
+    rows = RowReader(
+        found(write(tmp_path, b'{"id": "1", "question": "How many?"}')), PROBLEM_FIELDS, strict=False, key="k"
+    )
     with pytest.raises(DataError, match=r"no column 'answer'.*benchmark\.unanswerable=true"):
         list(rows)
 
@@ -248,7 +257,7 @@ def test_parquet_suffix_on_another_format_is_an_error(tmp_path: Path) -> None:
 
 def test_benchmark_rows_need_no_thinking(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"id": 1, "question": "q", "answer": "a"}', b'{"id": 2, "question": "q", "answer": ""}')
-    rows = RowReader(path, PROBLEM_FIELDS, strict=False, key="benchmark.path")
+    rows = RowReader(found(path), PROBLEM_FIELDS, strict=False, key="benchmark.path")
     assert list(rows) == [{"id": "1", "question": "q", "answer": "a"}]
     assert dict(rows.dropped) == {"empty answer": 1}
 
@@ -265,7 +274,7 @@ def test_arbitrary_bytes_neither_fail_nor_lose_a_good_row(
 
 
 def texts(path: Path, *, column: str = "context", strict: bool = False) -> RowReader:
-    return RowReader(path, text_fields(column), strict=strict, key="data.path")
+    return RowReader(found(path), text_fields(column), strict=strict, key="data.path")
 
 
 def test_text_row_needs_only_its_column(tmp_path: Path) -> None:
@@ -367,7 +376,9 @@ def test_parquet_column_that_stands_twice_is_no_traceback(tmp_path: Path) -> Non
 )
 def test_texts_inside_lists_are_checked(tmp_path: Path, steps: list[Any], reason: str) -> None:
     path = write(tmp_path, b'{"id": 1, "steps": ["a"]}', json.dumps({"id": 2, "steps": steps}).encode())
-    rows = RowReader(path, (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="k")
+    rows = RowReader(
+        found(path), (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="k"
+    )
     assert len(list(rows)) == 1
     assert dict(rows.dropped) == {reason: 1}
 
@@ -375,7 +386,70 @@ def test_texts_inside_lists_are_checked(tmp_path: Path, steps: list[Any], reason
 def test_lists_are_checked_as_lists(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"id": 1, "steps": ["a", 2]}', b'{"id": 2, "steps": "a"}', b'{"id": 3, "steps": []}')
     rows = RowReader(
-        path, (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="data.path"
+        found(path), (TRACE_FIELDS[0], Field(name="steps", required=True, is_list=True)), strict=False, key="data.path"
     )
     assert list(rows) == [{"id": "1", "steps": ["a", 2]}]
     assert dict(rows.dropped) == {"wrong type of 'steps'": 1, "empty steps": 1}
+
+
+def generations(raw: Mapping[str, Any]) -> Iterator[dict[str, Any] | BadRow]:
+    """One row per generation; an unfinished one is dropped."""
+    if not isinstance(raw.get("generations"), list):
+        raise BadRow("no generations", field="generations", got=str(raw.get("generations")), allowed="a list")
+    for number, text in enumerate(raw["generations"]):
+        thinking, closed, response = text.partition("</think>")
+        if closed:
+            yield {"id": f"{raw['uuid']}-{number}", "question": raw["problem"], "thinking": thinking,
+                   "response": response, "answer": raw["answer"]["value"]}  # fmt: skip
+        else:
+            yield BadRow("thinking is not closed", got=repr(text), allowed="</think>")
+
+
+RAW = [
+    {"uuid": "a", "problem": "1 + 1?", "answer": {"value": 2}, "generations": ["It is 2.</think>2", "No"]},
+    {"uuid": "b", "problem": "1 + 2?", "answer": {"value": 3}, "generations": None},
+    {"uuid": "c", "problem": "1 + 3?", "answer": {"value": 4}, "generations": []},
+    {"uuid": "d", "problem": "1 + 4?", "answer": {"value": None}, "generations": ["</think>", "Five.</think>5"]},
+]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_rows_are_converted_while_they_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(RAW), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in RAW))
+    rows = RowReader(found(path), TRACE_FIELDS, strict=False, key="data.path", convert=generations)
+    assert rows.head(2) == RAW[:2]
+    assert list(rows) == [
+        {**GOOD, "id": "a-0"},
+        {"id": "d-1", "question": "1 + 4?", "thinking": "Five.", "response": "5", "answer": ""},
+    ]
+    assert dict(rows.dropped) == {
+        "thinking is not closed": 1, "no generations": 1, "nothing to read in the row": 1, "empty thinking": 1,
+    }  # fmt: skip
+    place = "line" if kind == "jsonl" else "row"
+    assert rows.first["empty thinking"] == f"{place} 4"
+    with pytest.raises(DataError, match=f"{place} 1: thinking is not closed. Got: 'No'"):
+        list(RowReader(found(path), TRACE_FIELDS, strict=True, key="data.path", convert=generations))
+
+
+def test_head_leaves_out_lines_that_cannot_be_parsed(tmp_path: Path) -> None:
+    rows = reader(write(tmp_path, b"nonsense", line(other=1), b"[1]", line(id="b")))
+    assert [row["id"] for row in rows.head(5)] == ["a", "b"]
+    assert not rows.dropped
+
+
+def test_broken_text_inside_of_a_parquet_list_drops_its_row_alone(tmp_path: Path) -> None:
+    raw = pa.array([b"fine</think>", b"\xff</think>"], type=pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    lists = pa.ListArray.from_arrays([0, 1, 2], texts)
+    path = parquet(tmp_path, id=["a", "b"], question=["q", "q"], generations=lists)
+
+    def joined(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        yield {**raw, "thinking": raw["generations"][0], "response": None, "answer": None}
+
+    rows = RowReader(found(path), TRACE_FIELDS, strict=False, key="data.path", convert=joined)
+    assert [row["thinking"] for row in rows] == ["fine</think>"]
+    assert dict(rows.dropped) == {"not UTF-8": 1}

@@ -19,6 +19,7 @@ from cotpress.data.config import (
     PlantedBenchmarkConfig,
     PlantedDataConfig,
 )
+from cotpress.data.registry import Source
 from cotpress.data.stage import split
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Problem, Trace
@@ -204,9 +205,9 @@ def test_lost_traces_are_a_warning_above_five_percent(
     assert told.levelno == level
     assert told.getMessage() == (
         f"{group}=mine: {100 - num_bad} of 100 rows are used; {num_bad} lost: {num_bad - 1} x empty thinking "
-        f"(first: line {101 - num_bad}), 1 x duplicate id (first: line 100)"
+        f"(first: line {101 - num_bad}), 1 x repeated row (first: line 100)"
     )
-    assert artifact.manifest["dropped"] == {"empty thinking": num_bad - 1, "duplicate id": 1}
+    assert artifact.manifest["dropped"] == {"empty thinking": num_bad - 1, "repeated row": 1}
     with pytest.raises(DataError, match=rf"line {101 - num_bad}, .*{group}\.strict=false"):
         stage.traces(jsonl(path, strict=True), store, group=group)
 
@@ -297,3 +298,26 @@ def test_membership_does_not_depend_on_the_order_of_rows(fraction: float) -> Non
     forward = {row.id for row in split(lambda: map(trace, ids), fraction) if row.split == "validation"}
     backward = {row.id for row in split(lambda: map(trace, ids[::-1]), fraction) if row.split == "validation"}
     assert forward == backward
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class OwnConfig(DataConfig):
+    """Settings of a registered source."""
+
+
+def test_tags_in_the_traces_of_a_registered_source_are_stripped_or_counted(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["<think>a</think>", "a<think>", "a"]
+    made = [Trace(id=str(i), question="q", thinking=t, response="r", answer="") for i, t in enumerate(texts)]
+    monkeypatch.setitem(stage.SOURCES, OwnConfig, lambda config: Source({"source": "own"}, [], lambda: made))
+    artifact = stage.traces(OwnConfig(name="own", validation_fraction=0.0), store)
+    traces = read_records(artifact.file("traces.parquet"), Trace)
+    assert [(t.id, t.thinking) for t in traces] == [("0", "a"), ("2", "a")]
+    assert artifact.manifest["dropped"] == {"text before the thinking": 1}
+    assert artifact.facts["first_dropped"] == {"text before the thinking": "record 2"}
+    with pytest.raises(DataError, match=r"data, record 2: text before the thinking.*data\.strict=false"):
+        stage.traces(OwnConfig(name="own", validation_fraction=0.0, strict=True), store)
+    made = made[1:2]
+    with pytest.raises(DataError, match=r"data=own: no usable row \(1 x text before the thinking"):
+        stage.traces(OwnConfig(name="own", validation_fraction=0.1), store)

@@ -18,6 +18,7 @@ from cotpress.data.config import (
     ThoughtAnchorsConfig,
     TruthConfig,
 )
+from cotpress.data.files import find_files
 from cotpress.data.rows import RowReader
 from cotpress.data.stage import traces
 from cotpress.data.truth import (
@@ -128,7 +129,7 @@ def write_prmbench(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def read_prmbench(path: Path, redundant: Redundant) -> tuple[list[Trace], dict[str, int]]:
     """The usable traces, and the number of other rows by reason."""
-    reader = RowReader(path, PRMBENCH_FIELDS, strict=False, key="truth.path")
+    reader = RowReader(find_files(path, "truth.path"), PRMBENCH_FIELDS, strict=False, key="truth.path")
     return list(prmbench(reader, redundant)), dict(reader.dropped)
 
 
@@ -255,7 +256,7 @@ def write_anchors(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def read_anchors(path: Path, importance: Importance = KL) -> tuple[list[Measured], dict[str, int]]:
     """The usable traces with their sentences, and the number of other rows by reason."""
-    reader = RowReader(path, ANCHOR_FIELDS, strict=False, key="truth.path")
+    reader = RowReader(find_files(path, "truth.path"), ANCHOR_FIELDS, strict=False, key="truth.path")
     return list(thought_anchors(reader, importance)), dict(reader.dropped)
 
 

@@ -19,7 +19,7 @@ from cotpress.scoring.reader import (
 )
 from cotpress.scoring.scorers.answer_attention import AnswerAttentionConfig, AnswerAttentionScorer
 from cotpress.scoring.scorers.self_information import SelfInformationConfig
-from cotpress.training.batching import reference_examples
+from cotpress.training.batching import reference_sequences
 from support import naive
 from support.scoring import reading_scorer
 
@@ -65,7 +65,7 @@ def test_reading_has_the_turns_of_the_reference_models_training(condition, token
         id="a", question=trace.question, thinking=trace.thinking, response=trace.response, answer="7",
         valuable=((0, len(trace.thinking)),),
     )  # fmt: skip
-    [example] = reference_examples([row], tokenizer, ChatFormat(tokenizer, chat), 999).kept
+    [example] = reference_sequences([row], tokenizer, ChatFormat(tokenizer, chat))
     context, thinking = reader.context_ids(condition, trace), reader.tokens(trace)[0].tolist()
     read = [*context, *thinking, *reader.closing_ids(), *reader.following_ids(trace.response)]
     if condition is Condition.question:

@@ -310,6 +310,15 @@ def test_folder_of_an_input_is_one_short_line_and_every_change_in_it_counts(tmp_
     assert len(states) == 7
 
 
+def test_every_file_of_a_pattern_counts(tmp_path: Path) -> None:
+    config, states = _config(tmp_path), []
+    config.model.path = str(tmp_path / "part-*.jsonl")
+    for name in ("part-1.jsonl", "part-2.jsonl", "other.jsonl"):
+        (tmp_path / name).write_text("x")
+        states += circumstances(config)["inputs"].values()
+    assert states[0] != states[1] == states[2]
+
+
 def test_input_that_is_the_whole_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cotpress.store.paths._MOST_FILES", 100)
     config = _config(tmp_path)

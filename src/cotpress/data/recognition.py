@@ -1,0 +1,209 @@
+"""Recognition of the format of a trace file by its first rows, and the message for a shape that is not known."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cotpress.data.columns import MISSING, Place
+from cotpress.data.config import FileFormat
+from cotpress.data.conversion import Reading
+from cotpress.data.formats import FIELDS, FORMATS, Row, tagged_columns
+from cotpress.data.thinking import has_tags
+from cotpress.errors import ConfigError, DataError
+
+_GUESSES = {
+    "question": ("question", "problem", "prompt", "instruction", "query", "input", "task", "user"),
+    "thinking": ("thinking", "reasoning", "thought", "trajectory", "trajectories", "cot", "rationale", "chain",
+                 "explanation", "solution"),
+    "response": ("response", "completion", "generation", "attempt", "output", "reply", "result", "text"),
+    "answer": ("answer", "gold", "truth", "target", "label", "final"),
+}  # fmt: skip
+"""Words in names of columns, the likeliest first."""
+_MOST_NAMED = 30
+"""Most columns of a file that a message names."""
+
+
+def recognised(
+    rows: Sequence[Row], place: str, *, format_: FileFormat, given: Mapping[str, str], generations: str, group: str
+) -> Reading:
+    """The way in which a file is read.
+
+    Args:
+        rows: Its first rows.
+        place: Name of the file, for messages.
+        format_: Setting; `auto` takes the first format that fits at least half as many rows as any other does.
+        given: Settings `data.columns`, without those that are null.
+        generations: Setting.
+        group: Group of the settings, for messages.
+
+    Raises:
+        ConfigError: No row has a column that is a setting.
+        DataError: No format fits, or not the one that is a setting; or there is nothing to choose generations by.
+    """
+    for name, text in given.items():
+        if rows and all(Place(text).value(row) is MISSING for row in rows):
+            raise ConfigError(
+                f"{group}.columns.{name}: got '{text}', which none of the first {len(rows)} rows of {place} has. "
+                f"It has: {_described(rows)}"
+            )
+    fits = {name: sum(map(known.fits, rows)) for name, known in FORMATS.items()}
+    if format_ is FileFormat.auto:
+        best = max((fits[name] for name in fits if FORMATS[name].automatic), default=0)
+        names = [name for name in fits if FORMATS[name].automatic and best and 2 * fits[name] >= best]
+    else:
+        names = [format_] if any(map(FORMATS[format_].has_columns, rows)) else []
+    name, *others = names or [FileFormat.cotpress if format_ is FileFormat.auto else format_]
+    own = FORMATS[name]
+    also = [n for n in others if n is not FileFormat.tagged and not (own.turns and own.turns == FORMATS[n].turns)]
+    places = _places(name, rows) | {column: Place(text) for column, text in given.items()}
+    reading = Reading(
+        name=name, format=own, places=places, given=given, generations=generations,
+        has_ids=any(places["id"].value(row) is not MISSING for row in rows) or not rows,
+        used=list(_used(name, places, given, rows)), also=also,
+    )  # fmt: skip
+    if reading.is_plain and any(all(column not in row for row in rows) for column in ("response", "answer")):
+        names = []
+    if rows and not names and not _is_enough(given, places, rows):
+        raise DataError(_unknown(rows, place, name if format_ is not FileFormat.auto else None, places, group))
+    if generations == "shortest_correct" and rows and not any(_can_be_checked(reading, row) for row in rows):
+        raise DataError(
+            f"{group}.generations: got shortest_correct, but {place} has neither flags for correct generations nor "
+            f"a gold answer. Fix: {group}.columns.answer=COLUMN, or {group}.generations=first"
+        )
+    return reading
+
+
+def told(reading: Reading) -> str:
+    """One line about a file that has not the standard columns: `read as openr1: 3 columns used (...)`."""
+    name = "your own columns" if reading.name is FileFormat.cotpress else reading.name.value
+    noun = "column" if len(reading.used) == 1 else "columns"
+    line = f"read as {name}: {len(reading.used)} {noun} used ({', '.join(map(_printable, reading.used))})"
+    if not reading.also:
+        return line
+    others = ", ".join(name.value for name in reading.also)
+    return f"{line}; it also looks like {others} (data.format=NAME reads it so)"
+
+
+def _places(name: FileFormat, rows: Sequence[Row]) -> dict[str, Place]:
+    """The places of a format; those of texts with tags are the column that has most of them."""
+    columns = dict(FORMATS[name].columns)
+    if name is FileFormat.tagged:
+        found = [column for row in rows for column in tagged_columns(row)]
+        columns["response"] = max(dict.fromkeys(found), key=found.count, default="response")
+        columns["answer"] = "|".join(c for c in columns["answer"].split("|") if c != columns["response"])
+    return {column: Place(text) for column, text in columns.items()}
+
+
+def _used(
+    name: FileFormat, places: Mapping[str, Place], given: Mapping[str, str], rows: Sequence[Row]
+) -> Iterator[str]:
+    """Columns that texts are read from, each once."""
+    turns = FORMATS[name].turns
+    columns = [[places[field].text] for field in FIELDS if field in places and field != "id"]
+    ordered = [Place(text) for texts in (turns, *columns) for text in texts]
+    yield from dict.fromkeys(column for place in ordered for row in rows for column in place.columns(row))
+
+
+def _is_enough(given: Mapping[str, str], places: Mapping[str, Place], rows: Sequence[Row]) -> bool:
+    """True if settings name columns and some row has a question and a text that may hold a thinking."""
+    return bool(given) and all(
+        any(places[name].value(row) is not MISSING for name in names if name in places for row in rows)
+        for names in (("question",), ("thinking", "response"))
+    )
+
+
+def _can_be_checked(reading: Reading, row: Row) -> bool:
+    places = [Place(text) for text in reading.format.correct]
+    places += [reading.places["answer"]] if "answer" in reading.places else []
+    return any(place.value(row) not in (MISSING, None, "") for place in places)
+
+
+def _unknown(rows: Sequence[Row], place: str, named: FileFormat | None, places: Mapping[str, Place], group: str) -> str:
+    """Message for a shape that is not known: what is missing, what there is, and settings to try."""
+    missing = [
+        name for name in FIELDS if name != "id"
+        and (name not in places or all(places[name].value(row) is MISSING for row in rows))
+    ]  # fmt: skip
+    guesses = _guessed(rows, missing)
+    settings = [f"{group}.columns.{name}={place}" for name, place in guesses.items()]
+    settings = settings or [f"{group}.columns.thinking=thinking"]  # what is missing is then empty
+    shape = "none of the known shapes" if named is None else f"not the shape of {group}.format={named.value}"
+    names = ", ".join(name.value for name in FORMATS)
+    return (
+        f"{group}.path: {place} has {shape}. Missing: {', '.join(missing)}. It has: {_described(rows)}. "
+        f"Fix, for instance: {' '.join(map(shlex.quote, settings))}. Known: {group}.format={names}"
+    )
+
+
+def _guessed(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, str]:
+    """The likeliest place of each missing column by its name and type, none twice; `COLUMN` where there is none.
+
+    A text with thinking tags is the response, which then needs no thinking. The answer is guessed by its name alone.
+    """
+    free = {place: text for row in reversed(rows) for place, text in _texts(row)}
+    guesses: dict[str, str] = {}
+    tagged = [place for place, text in free.items() if has_tags(text)]
+    if tagged and "response" in missing:
+        free.pop(tagged[0])
+    for name in missing:
+        words = _GUESSES[name]
+        ranked = [
+            (rank, "." in place, place) for place in free for rank, word in enumerate(words) if word in place.lower()
+        ]
+        if name == "response" and tagged:
+            guesses[name] = tagged[0]
+        elif name == "thinking" and tagged:
+            continue
+        elif ranked:
+            guesses[name] = min(ranked)[-1]
+        elif name in ("question", "thinking"):
+            likeliest = max(free, key=lambda place: len(free[place]) if name == "thinking" else 0, default="COLUMN")
+            guesses[name] = likeliest
+        free.pop(guesses.get(name, ""), None)
+    return guesses
+
+
+def _texts(row: Row) -> Iterator[tuple[str, str]]:
+    """Places of texts and of lists of texts in a row, nested ones one level deep, each with its first text."""
+    for name, value in row.items():
+        parts = [(name, value)]
+        if isinstance(value, Mapping):
+            parts = [(f"{name}.{key}", part) for key, part in value.items()]
+        elif isinstance(value, list) and value:
+            parts = [(name, value[0])]
+            if isinstance(value[0], Mapping):
+                parts = [(f"{name}[0].{key}", part) for key, part in value[0].items()]
+        yield from ((place, part) for place, part in parts if isinstance(part, str))
+
+
+def _described(rows: Sequence[Row]) -> str:
+    """Columns of the rows with their types: `problem (text), meta (keys a, b), votes (list of true or false)`."""
+    columns: dict[str, Any] = {}
+    for row in rows:
+        for name, value in row.items():
+            if columns.get(name) is None:
+                columns[name] = value
+    parts = [f"{_printable(name)} ({_type(value)})" for name, value in columns.items()]
+    more = f", and {len(parts) - _MOST_NAMED} more" if len(parts) > _MOST_NAMED else ""
+    return ", ".join(parts[:_MOST_NAMED]) + more or "no columns"
+
+
+def _type(value: Any, depth: int = 0) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case str():
+            return "text"
+        case int() | float():
+            return "number"
+        case Mapping():
+            return f"keys {', '.join(map(_printable, list(value)[:_MOST_NAMED]))}" if value else "no keys"
+        case list():
+            return f"list of {_type(value[0], depth + 1)}" if value and not depth else "list"
+    return type(value).__name__
+
+
+def _printable(name: object) -> str:
+    return str(name).encode("utf-8", "backslashreplace").decode()[:60]

@@ -1,0 +1,268 @@
+"""Every known format, through the data stage; the table of docs/data.md has the numbers of these files."""
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cotpress.data import stage
+from cotpress.data.config import ColumnsConfig, FileFormat, JsonlDataConfig
+from cotpress.data.formats import FORMATS
+from cotpress.errors import ConfigError, DataError
+from cotpress.records import Trace
+from cotpress.settings import check_settings
+from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.store.tables import read_records
+from support.trace_files import QUESTION, RESPONSE, SHAPES, TEXT, THINKING, UNCLOSED, Row
+
+DOCS = Path(__file__).parents[3] / "docs" / "data.md"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "out")
+
+
+def config(path: Path, rows: list[Row], *, columns: dict[str, str] | None = None, **settings: Any) -> JsonlDataConfig:
+    path = path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    own = ColumnsConfig(**(columns or {}))
+    return JsonlDataConfig(name="mine", path=str(path), columns=own, **{"validation_fraction": 0.0, **settings})
+
+
+def read(artifact: Artifact) -> list[Trace]:
+    return read_records(artifact.file("traces.parquet"), Trace)
+
+
+def openr1(*generations: str, right: list[bool] | None = None, **changes: Any) -> Row:
+    row = {"uuid": "u", "problem": QUESTION, "answer": "7", "generations": list(generations)}
+    return row | ({"correctness_math_verify": right} if right else {}) | changes
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_published_shape_is_recognised_and_read(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    shape = SHAPES[name]
+    with caplog.at_level(logging.INFO):
+        artifact = stage.traces(config(tmp_path, shape.rows, **shape.settings), store)
+    traces = read(artifact)
+    assert [trace.id for trace in traces] == shape.ids
+    for trace in traces:
+        assert (trace.question, trace.thinking, trace.response, trace.answer) == (
+            QUESTION, shape.thinking, shape.response, shape.answer,
+        )  # fmt: skip
+    assert artifact.manifest["dropped"] == shape.dropped
+    if shape.format is not FileFormat.cotpress:
+        assert (artifact.facts["read_as"], artifact.facts["columns_used"]) == (shape.format.value, shape.used)
+    told = [message for message in caplog.messages if "read as" in message and " used (" in message]
+    columns = f"{len(shape.used)} column{'s' * (len(shape.used) > 1)} used ({', '.join(shape.used)})"
+    line = f"data=mine: read as {shape.format.value}: {columns}"
+    others = f"; it also looks like {shape.also} (data.format=NAME reads it so)" if shape.also else ""
+    assert told == ([] if shape.format is FileFormat.cotpress else [line + others])
+
+
+def test_docs_have_every_format_with_its_numbers_of_rows() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \| [^|]+ \| `([^`]+)` \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    test = test_published_shape_is_recognised_and_read.__name__
+    assert rows == [
+        (name, shape.format.value, f"{test}[{name}]", str(len(shape.rows)), str(len(shape.ids)))
+        for name, shape in SHAPES.items()
+    ]
+    assert {shape.format for shape in SHAPES.values()} == set(FORMATS)
+    assert {*FORMATS, FileFormat.auto} == set(FileFormat)
+
+
+def test_format_of_a_parquet_file_with_lists_is_recognised(store: ArtifactStore, tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(SHAPES["OpenR1-Math-220k"].rows), tmp_path / "rows.parquet")
+    made = stage.traces(
+        JsonlDataConfig(name="mine", path=str(tmp_path / "rows.parquet"), validation_fraction=0.0), store
+    )
+    assert [trace.id for trace in read(made)] == ["u/1", "v/0"]
+
+
+@pytest.mark.parametrize(
+    ("generations", "right", "expected"),
+    [
+        ("first", [False, False, True], ["u/1"]),
+        ("all", [False, False, True], ["u/1", "u/2"]),
+        ("1", [False, False, True], ["u/1"]),
+        ("5", [False, False, True], ["u/1", "u/2"]),
+        ("shortest_correct", [True, True, True], ["u/2"]),
+        ("shortest_correct", [True, True, False], ["u/1"]),
+        ("shortest_correct", None, ["u/1"]),  # the gold answer decides
+    ],
+)
+def test_generations_are_chosen(
+    store: ArtifactStore, tmp_path: Path, generations: str, right: list[bool] | None, expected: list[str]
+) -> None:
+    row = openr1(UNCLOSED, TEXT, "<think>Eight.</think>\\boxed{8}", right=right)
+    made = stage.traces(config(tmp_path, [row], generations=generations), store)
+    assert [trace.id for trace in read(made)] == expected
+    assert made.manifest["dropped"] == ({"thinking is not closed": 1} if generations == "all" else {})
+
+
+def test_choices_of_generations_are_different_artifacts(store: ArtifactStore, tmp_path: Path) -> None:
+    keys = {
+        stage.traces(config(tmp_path, [openr1(TEXT, TEXT)], **changes), store).key
+        for changes in ({}, {"generations": "all"}, {"format": FileFormat.tagged}, {"columns": {"id": "problem"}})
+    }
+    assert len(keys) == 4
+
+
+def test_row_without_a_correct_generation_is_dropped(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [openr1(TEXT), openr1("<think>Eight.</think>\\boxed{8}", uuid="v"), openr1(TEXT, uuid="w", answer=None)]
+    made = stage.traces(config(tmp_path, rows, generations="shortest_correct"), store)
+    assert made.manifest["dropped"] == {
+        "no correct generation": 1, "no flag and no answer to choose a correct generation by": 1,
+    }  # fmt: skip
+
+
+def test_correct_generations_need_flags_or_answers(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"neither flags.*data\.columns\.answer=COLUMN"):
+        stage.traces(config(tmp_path, [openr1(TEXT, answer=None)], generations="shortest_correct"), store)
+
+
+@pytest.mark.parametrize("text", ["some", "0", "-1", "1.5", ""])
+def test_unknown_choice_of_generations_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="allowed: first, all, shortest_correct"):
+        check_settings(config(tmp_path, [], generations=text), "data")
+
+
+def test_generations_of_a_question_are_in_one_split(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [openr1(TEXT, f"<think>{n}</think>7", uuid=str(n), problem=f"{n}?") for n in range(20)]
+    traces = read(stage.traces(config(tmp_path, rows, generations="all", validation_fraction=0.5), store))
+    splits = {trace.question: set[str]() for trace in traces}
+    for trace in traces:
+        splits[trace.question].add(trace.split)
+    assert len(traces) == 40
+    assert all(len(both) == 1 for both in splits.values())
+    assert sum(both == {"validation"} for both in splits.values()) == 10
+
+
+def test_settings_take_the_place_of_single_columns(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [openr1(TEXT, variants=["Add them."], meta={"gold": 8})]
+    columns = {"question": "variants[0]", "answer": "meta.none|meta.gold"}
+    with caplog.at_level(logging.INFO):
+        (trace,) = read(stage.traces(config(tmp_path, rows, columns=columns), store))
+    assert (trace.question, trace.thinking, trace.answer) == ("Add them.", THINKING, "8")
+    assert "read as openr1: 3 columns used (variants, generations, meta)" in caplog.text
+
+
+def test_own_columns_need_no_format(store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"q": QUESTION, "log": [{"who": "tool", "x": "no"}, {"who": "me", "x": TEXT}]}]
+    with caplog.at_level(logging.INFO):
+        made = stage.traces(config(tmp_path, rows, columns={"question": "q", "response": "log[who=me].x"}), store)
+    assert [(t.id, t.thinking, t.response) for t in read(made)] == [("row-1", THINKING, RESPONSE)]
+    assert "read as your own columns: 2 columns used (q, log)" in caplog.text
+
+
+def test_last_exchange_of_a_conversation_can_be_named(store: ArtifactStore, tmp_path: Path) -> None:
+    turns = [("user", "Hi"), ("assistant", "Hello"), ("user", QUESTION), ("assistant", TEXT)]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in turns]}]
+    columns = {"question": "messages[-2].content", "response": "messages[-1].content"}
+    (trace,) = read(stage.traces(config(tmp_path, rows, columns=columns), store))
+    assert (trace.question, trace.thinking) == (QUESTION, THINKING)
+
+
+def test_column_that_no_row_has_is_refused_with_those_of_the_file(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.columns\.question: got 'quest', .*problem \(text\), .*list of text"):
+        stage.traces(config(tmp_path, [openr1(TEXT)], columns={"question": "quest"}), store)
+
+
+@pytest.mark.parametrize(
+    ("row", "missing", "settings"),
+    [
+        ({"prob": QUESTION, "gens": [TEXT]}, "question, thinking, response, answer",
+         "data.columns.question=prob data.columns.response=gens"),
+        ({"problem": QUESTION, "meta": {"cot": THINKING}, "final_answer": "7"}, "question, thinking, response, answer",
+         "data.columns.question=problem data.columns.thinking=meta.cot data.columns.answer=final_answer"),
+        ({"n": 7}, "question, thinking, response, answer",
+         "data.columns.question=COLUMN data.columns.thinking=COLUMN"),
+        ({"question": QUESTION, "answer": "7", "a": [{"why": THINKING}]}, "thinking, response",
+         "'data.columns.thinking=a[0].why'"),
+        ({"question": QUESTION, "thinking": THINKING, "reply": RESPONSE}, "response, answer",
+         "data.columns.response=reply"),
+        ({"question": QUESTION, "thinking": THINKING, "n": 7}, "response, answer",
+         "data.columns.thinking=thinking"),
+        ({"prompt": QUESTION, "reasoning": THINKING, "answer": f"It is 7. {RESPONSE}"}, "question, thinking, response",
+         "data.columns.question=prompt data.columns.thinking=reasoning"),
+    ],
+)  # fmt: skip
+def test_unknown_shape_is_one_message_with_settings_to_try(
+    store: ArtifactStore, tmp_path: Path, row: Row, missing: str, settings: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        stage.traces(config(tmp_path, [row]), store)
+    message = str(error.value)
+    assert f"Missing: {missing}. " in message
+    assert f"Fix, for instance: {settings}. Known: data.format=cotpress, openr1," in message
+    assert all(f"{name} (" in message for name in row)
+
+
+def test_forced_format_that_does_not_fit_is_refused(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"not the shape of data\.format=openr1\. Missing: question, thinking, response"
+    ):
+        stage.traces(config(tmp_path, SHAPES["LIMO"].rows, format=FileFormat.openr1), store)
+
+
+def test_format_can_be_forced_on_texts_that_it_is_not_recognised_by(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"prompt": QUESTION, "answer": "\u4e09\u52a0\u56db\u3002"}]
+    (trace,) = read(stage.traces(config(tmp_path, rows, format=FileFormat.cts), store))
+    assert trace.thinking == "\u4e09\u52a0\u56db\u3002"
+    rows = SHAPES["OpenThoughts3-1.2M"].rows
+    assert read(stage.traces(config(tmp_path, rows, format=FileFormat.openthoughts), store))[0].thinking == THINKING
+
+
+def test_column_that_is_missing_is_empty_if_the_others_are_named(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"question": QUESTION, "thinking": THINKING}]
+    (trace,) = read(stage.traces(config(tmp_path, rows, columns={"thinking": "thinking"}), store))
+    assert (trace.id, trace.response, trace.answer) == ("row-1", "", "")
+
+
+def test_standard_columns_without_ids_are_named_by_their_number(store: ArtifactStore, tmp_path: Path) -> None:
+    row = {"question": QUESTION, "thinking": THINKING, "response": RESPONSE, "answer": 7}
+    assert [t.id for t in read(stage.traces(config(tmp_path, [row]), store))] == ["row-1"]
+
+
+def test_places_are_checked_as_settings(tmp_path: Path) -> None:
+    for text in ("a[", "[0]", "a..b", "", "a|", "a[x]"):
+        with pytest.raises(ConfigError, match=r"data\.columns\.question: got"):
+            check_settings(config(tmp_path, [], columns={"question": text}), "data")
+
+
+def test_texts_of_a_column_take_no_settings_of_traces(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.field: got 'x', and a setting of traces"):
+        check_settings(config(tmp_path, [], field="x", generations="all"), "data")
+
+
+def test_tags_in_a_text_column_are_not_compressed(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"x": "plain"}, {"x": TEXT}, {"x": UNCLOSED}]
+    made = stage.traces(config(tmp_path, rows, field="x"), store)
+    assert [(t.id, t.thinking, t.response) for t in read(made)] == [
+        ("row-1", "plain", ""), ("row-2", THINKING, RESPONSE),
+    ]  # fmt: skip
+    assert made.facts["first_dropped"] == {"thinking is not closed": "line 3"}
+    with pytest.raises(DataError, match="line 3: thinking is not closed"):
+        stage.traces(config(tmp_path, rows, field="x", strict=True), store)
+
+
+def test_lost_generation_is_an_error_if_strict(store: ArtifactStore, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1: thinking is not closed.*data\.strict=false"):
+        stage.traces(config(tmp_path, [openr1(TEXT, UNCLOSED)], generations="all", strict=True), store)
+
+
+def test_standard_columns_keep_their_identity(store: ArtifactStore, tmp_path: Path) -> None:
+    made = stage.traces(config(tmp_path, SHAPES["cotpress"].rows), store)
+    settings = {*made.manifest["identity"]} - {"stage", "code"}
+    assert settings == {"source", "format", "sha256", "limit", "validation_fraction"}
+    assert not any("formats" in name or "answers" in name for name in made.manifest["identity"]["code"])
