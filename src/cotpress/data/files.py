@@ -141,18 +141,26 @@ def find_files(path: str | Path, key: str) -> Files:
     place = Path(os.path.expanduser(path))  # noqa: PTH111 (an unknown user stays as typed)
     if place.is_dir():
         _refuse_saved(place, key)
-        found = [f for f in files_below(place, key) if not _is_hidden(f.relative_to(place))]
+        try:
+            found = [f for f in files_below(place, key) if not _is_hidden(f.relative_to(place))]
+            links = [f for f in place.rglob("*") if f.is_symlink() and not _is_hidden(f.relative_to(place))]
+        except OSError as error:
+            raise ConfigError(f"{key}: '{place}' cannot be read: {error}. Fix: change its permissions") from error
     elif is_pattern(place):
-        found = [f for f in matching(place) if f.is_file() and (f.name[0] != "." or place.name[0] == ".")]
+        links = [f for f in matching(place) if f.name[0] != "." or place.name[0] == "."]
+        found = [f for f in links if f.is_file()]
     else:
-        found = [place] if place.is_file() else []
+        found, links = [place] if place.is_file() else [], []
+    if dead := next((f for f in links if ending(f) and f.is_symlink() and not f.exists()), None):
+        raise ConfigError(f"{key}: '{dead}' is a link to a file that does not exist. Fix: restore or remove it")
     files = [file for file in found if ending(file) and (file.name not in _METADATA or file == place)]
     if not files:
         raise ConfigError(f"{key}: {_nothing_there(place, found, key)}")
     for file in files:
         if not os.access(file, os.R_OK):
             raise ConfigError(f"{key}: '{file}' may not be read. Fix: change its permissions")
-    return Files(place, files, [file for file in found if file not in files], key)
+    read = set(files)
+    return Files(place, files, [file for file in found if file not in read], key)
 
 
 def table_rows(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -172,9 +180,9 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _names(files: Sequence[Path], folder: Path) -> str:
-    names = [str(file.relative_to(folder)) for file in files]
-    more = f" and {len(names) - _NEARBY} more" if len(names) > _NEARBY else ""
-    return ", ".join(names[:_NEARBY]) + more
+    names = [os.path.relpath(file, folder) for file in files[:_NEARBY]]
+    more = f" and {len(files) - _NEARBY} more" if len(files) > _NEARBY else ""
+    return ", ".join(names) + more
 
 
 def sha256(file: Path) -> str:

@@ -252,6 +252,21 @@ def test_path_without_a_file_of_rows_says_what_is_there(tmp_path: Path, path: st
         find_files(tmp_path / path, KEY)
 
 
+def test_relative_pattern_without_a_file_of_rows_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"'n\*' has no file that ends in .*; it has notes\.txt\."):
+        find_files("n*", KEY)
+
+
+@pytest.mark.parametrize("path", ["", "*.jsonl"])
+def test_link_to_a_missing_file_is_not_left_out_silently(tmp_path: Path, path: str) -> None:
+    write(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "b.jsonl").symlink_to("nowhere.jsonl")
+    with pytest.raises(ConfigError, match=r"b\.jsonl' is a link to a file that does not exist"):
+        find_files(tmp_path / path, KEY)
+
+
 def test_empty_path_is_not_the_working_directory() -> None:
     with pytest.raises(ConfigError, match=r"data\.path: got ''"):
         find_files("", KEY)
