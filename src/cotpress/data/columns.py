@@ -80,9 +80,9 @@ def _value(row: Mapping[str, Any], text: str) -> Any:
     if text in row:
         return row[text]
     if "+" in text:
-        values = [value for part in text.split("+") if (value := _value(row, part.strip())) is not MISSING]
-        texts = [value for value in values if isinstance(value, str) and value.strip()]
-        return "\n".join(texts) if texts else None if values else MISSING
+        parts = [part for name in text.split("+") if (part := _value(row, name.strip())) is not MISSING]
+        texts = [part for part in parts if isinstance(part, str) and part.strip()]
+        return "\n".join(texts) if texts else None if parts else MISSING
     value: Any = row
     for step in _steps(text) or (text,):
         match step, value:

@@ -74,7 +74,8 @@ class Reading:
     @property
     def code(self) -> list[Root]:
         """Code that divides and judges texts, beside this module, where it is used."""
-        return [stated] * self.format.is_stated + [judge] * (self.generations == "shortest_correct")
+        used: list[Root] = [stated] if self.format.is_stated else []
+        return [*used, judge] if self.generations == "shortest_correct" else used
 
     def rows(self, row: Row) -> Iterator[Mapping[str, Any] | BadRow]:
         """Rows in the standard columns, made from one raw row."""
@@ -204,7 +205,7 @@ def exchange(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return texts
     own, content = _content(answers[0])
     values = [value for key in _THINKING_KEYS if isinstance(value := answers[0].get(key), str) and value.strip()]
-    return texts | {"thinking": (values or [own])[0], "response": content}
+    return texts | {"thinking": values[0] if values else own, "response": content}
 
 
 def _content(turn: Mapping[str, Any]) -> tuple[str | None, Any]:

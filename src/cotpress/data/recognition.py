@@ -40,16 +40,16 @@ def recognised(
         ConfigError: No row has a column that is a setting.
         DataError: No format fits, or not the one that is a setting; or there is nothing to choose generations by.
     """
-    for name, text in given.items():
+    for column, text in given.items():
         if rows and all(Place(text).value(row) is MISSING for row in rows):
             raise ConfigError(
-                f"{group}.columns.{name}: got '{text}', which none of the first {len(rows)} rows of {place} has. "
+                f"{group}.columns.{column}: got '{text}', which none of the first {len(rows)} rows of {place} has. "
                 f"It has: {_described(rows)}"
             )
-    fits = {name: sum(map(known.fits, rows)) for name, known in FORMATS.items()}
+    fits = {known: sum(map(FORMATS[known].fits, rows)) for known in FORMATS}
     if format_ is FileFormat.auto:
-        best = max((fits[name] for name in fits if FORMATS[name].automatic), default=0)
-        names = [name for name in fits if FORMATS[name].automatic and best and 2 * fits[name] >= best]
+        best = max((fits[known] for known in fits if FORMATS[known].automatic), default=0)
+        names = [known for known in fits if FORMATS[known].automatic and best and 2 * fits[known] >= best]
     else:
         names = [format_] if any(map(FORMATS[format_].has_columns, rows)) else []
     name, *others = names or [FileFormat.cotpress if format_ is FileFormat.auto else format_]

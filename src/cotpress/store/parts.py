@@ -156,7 +156,8 @@ class Parts:
     def rows(self, chunks: Iterable[Chunk]) -> Iterator[list[Any]]:
         """Yield the rows of chunks as `ChunkRows`; exceptions as `merge`."""
         for chunk, ids in _by_chunk(_ids(self.traces), chunks):
-            rows = {row.id: row for row in from_table(self._read(chunk, ids)[0], self.record)}
+            read: list[Any] = from_table(self._read(chunk, ids)[0], self.record)
+            rows = {row.id: row for row in read}
             yield [rows.get(id_) for id_ in ids]
 
     def _read(self, chunk: Chunk, ids: list[str]) -> tuple[pa.Table, Tally]:

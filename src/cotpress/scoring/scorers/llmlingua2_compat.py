@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
@@ -136,7 +136,7 @@ class Spelling:
         # A part of `string.punctuation` as a whole, such as `()`, is a mark as well.
         return token.startswith(METASPACE) or token in self._forced or token in string.punctuation
 
-    def words(self, tokens: Sequence[str | None], probabilities: Sequence[Any], *, digits: bool) -> list[Word]:
+    def words(self, tokens: Sequence[str | None], probabilities: Iterable[Any], *, digits: bool) -> list[Word]:
         """The words of a chunk; None stands for tokens that belong to no word."""
         words: list[Word] = []
         for i, (token, probability) in enumerate(zip(tokens, probabilities, strict=True)):
