@@ -135,7 +135,7 @@ def train_reference(
         **({"overlong": config.overlong} if cut else {}),
         **chat.opening_identity(),
     }
-    return _build(job, identified(upstream, train_reference), examples, tracker, TrainingRecord.of(base))
+    return _build(job, identified(upstream, train_reference), examples, tracker, lambda: TrainingRecord.of(base))
 
 
 def train_student(
@@ -191,8 +191,11 @@ def train_student(
         return limited(student_sequences(rows, chat), job.max_tokens, cut=cut, without=without)
 
     upstream = {"compressed": compressed.key, **effect, **chat.opening_identity()}
-    selection = compressed.manifest["identity"].get("plan", {})
-    record = TrainingRecord.of(model, selection=selection, names=names or {})
+
+    def record() -> TrainingRecord:
+        selection = compressed.manifest["identity"].get("plan", {})
+        return TrainingRecord.of(model, selection=selection, names=names or {})
+
     return _build(job, identified(upstream, train_student), examples, tracker, record)
 
 
@@ -201,7 +204,7 @@ def _build(
     upstream: Identity,
     examples: Callable[[], Examples],
     tracker: Tracker,
-    record: TrainingRecord,
+    record: Callable[[], TrainingRecord],
 ) -> Artifact:
     """Find or compute the artifact of a training; `upstream` is the part of its identity that the stages differ in."""
 
@@ -211,7 +214,7 @@ def _build(
         work = (job, made, workdir)
         fitted, *_ = run_on_devices(train_here, work, trainer=job.trainer, on_message=lambda m: tracker.log(*m))
         weights = workdir / (ADAPTER if job.tune.method is Method.lora else MODEL)
-        trained = dataclasses.replace(record, marker_ratios=made.marker_ratios)
+        trained = dataclasses.replace(record(), marker_ratios=made.marker_ratios)
         write_text_atomic(weights / TRAINING_CONFIG, trained.text())
         facts = {
             **dataclasses.asdict(fitted),
