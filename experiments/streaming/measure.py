@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, help="jsonl file with `thinking`; without it built-in texts")
     parser.add_argument("--scorer", default="random", help="arguments of the scorer, e.g. 'head'")
     parser.add_argument("--export", default="trl", help="format of the export")
-    parser.add_argument("--folder", type=Path, help="folder for the work, on a disk with room for 40 kB per row")
+    parser.add_argument("--folder", type=Path, help="folder for the work, on a disk with room for 100 kB per row")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("memory.csv"), help="csv file")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
