@@ -197,11 +197,8 @@ def word_weights(config: Config) -> Problems:
     if not isinstance(config, PipelineConfig) or config.compression.selection is not Selection.llmlingua2_compat:
         return
     store = FindingStore(artifact_store(config.output_root))
-    flow = (
-        Export(config, _silent(), store)
-        if isinstance(config, CompressConfig)
-        else Compression(config, _silent(), store)
-    )
+    is_export = isinstance(config, CompressConfig)
+    flow: Compression[Any] = (Export if is_export else Compression)(config, _silent(), store)
     if _stage_of(lambda: flow.decisions) != "":
         tokenizer = partial(load_tokenizer, config.model, artifact_store(config.output_root))
         yield from _tried(word_counter, config.compression.word_weights, tokenizer)
