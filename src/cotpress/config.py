@@ -161,7 +161,7 @@ class CompressConfig(PipelineConfig):
     export: ExportFormat = ExportFormat.parquet
     """Format of the export."""
     shard: str | None = None
-    """K/N: score the Kth of N shares of the traces; the job that finishes last compresses all of them."""
+    """K/N: score and compress the Kth of N shares of the traces; the job that finishes last exports all of them."""
 
     def validate(self, key: str) -> None:
         PipelineConfig.validate(self, key)

@@ -78,7 +78,7 @@ FLOWS = (
         (*TINY[:2], *COMPRESS, "scorer=random", "data=self_written", "questions@data.questions=jsonl",
          "data.questions.path=QUESTIONS",
          "generation@data.generation=server", *(f"data.generation.{setting}" for setting in SERVER)),
-        ("benchmark", "write", "solve", "data", "score"),
+        ("benchmark", "write", "solve", "data", "score", "compress"),
     ),
     Flow(
         "distill=llm",

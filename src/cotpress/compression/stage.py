@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from cotpress.store.artifacts import SCRATCH, Artifact, ArtifactStore, Summary
 from cotpress.store.parts import (
     TRAIN,
     Chunk,
+    ChunkRows,
     FinishedRows,
     Parts,
     RowSource,
@@ -265,7 +266,9 @@ class _Work:
     ) -> Iterator[tuple[Chunk, Counter[str], list[TokenizedTrace]]]:
         """Yield each chunk with the number of dropped traces by reason and the other traces."""
         traces, name = self.traces.file(TRACES_FILE), f"{self.store.key(STAGE, self.identity)}-{reader}"
-        source = nullcontext(_no_rows) if self.scores is None else self.scores.rows(name.replace("/", "-"))
+        source: AbstractContextManager[ChunkRows] = nullcontext(_no_rows)
+        if self.scores is not None:
+            source = self.scores.rows(name.replace("/", "-"))
         with source as read:
             for (chunk, members), rows in zip(read_chunks(traces, chunks), read(chunks), strict=True):
                 dropped: Counter[str] = Counter()
@@ -474,7 +477,9 @@ def token_table(
 ) -> Table:
     """Return one row per thinking token of the first traces, `limit` rows at most, for a tracker."""
     path, key = traces.file(TRACES_FILE), tokenizer_fingerprint(tokenizer)
-    scored = itertools.repeat(None) if scores is None else _rows(scores, path)
+    scored: Iterator[ScoredTrace | None] = itertools.repeat(None)
+    if scores is not None:
+        scored = _rows(scores, path)
     members = zip((t for t in iter_records(path, Trace) if t.split == TRAIN), scored, strict=False)
     rows: list[tuple[str, int, str, float | None, bool, float]] = []
     for row in iter_records(compressed.file(COMPRESSED_FILE), CompressedTrace):

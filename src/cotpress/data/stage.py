@@ -116,7 +116,8 @@ def split(traces: Callable[[], Iterable[Trace]], validation_fraction: float) -> 
     traces into the split `validation` itself, its split stays. The traces are read twice, and of the first reading
     only the hashes stay in memory.
     """
-    hashes, own = [], False
+    hashes: list[bytes] = []
+    own = False
     for trace in traces():
         hashes.append(_hash(trace))
         own = own or trace.split != "train"

@@ -212,7 +212,7 @@ class DerivedJob:
             def rows(chunks: Iterable[Chunk]) -> Iterator[list[Any]]:
                 chunks = list(chunks)
                 for (_, members), *of_sources in zip(
-                    read_chunks(traces, chunks), *(rows(chunks) for rows in read), strict=True
+                    read_chunks(traces, chunks), *(of_source(chunks) for of_source in read), strict=True
                 ):
                     results = map(self.combine, members, zip(*of_sources, strict=True))
                     yield [None if isinstance(result, str) else result for result in results]

@@ -23,7 +23,7 @@ from cotpress.store.paths import is_unreadable, unreadable
 R = TypeVar("R")
 
 ROWS_AT_ONCE = 128  # records in memory when a file is streamed
-ROW_GROUP_BYTES = 64 * 2**20
+ROW_GROUP_BYTES = 16 * 2**20
 """Size in memory from which on a `RecordWriter` writes what it holds; no reader has to hold more of a file."""
 _BUFFER_BYTES = 2**20
 """Of a column that is streamed; a column would otherwise be read whole, and a mapped file counts as memory in use."""

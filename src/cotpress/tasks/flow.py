@@ -201,7 +201,7 @@ class Compression(Scoring[PipelineT]):
         c = self._config
         if self._compat and self._keeps_all:
             return True  # nothing is decided
-        job = self._deciding if self._compat else self._scoring
+        job: Job = self._deciding if self._compat else self._scoring
         job.shard(shard)
         return compress_shard(
             c.compression,
