@@ -46,6 +46,7 @@ from cotpress.planning.measure import empty_model
 from cotpress.prompts import ChatFormat
 from cotpress.records import TRACES_FILE, Trace
 from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.scorers.llmlingua2_compat import llmlingua2_settings
 from cotpress.scoring.scorers.mix import MixConfig
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.scoring.table import check_model
@@ -85,7 +86,7 @@ def check(config: Config) -> None:
         ConfigError: Several problems.
     """
     artifact_store(config.output_root).computed.clear()  # those of an earlier job of this process
-    found = list(labels(config))
+    found = [*selection(config), *labels(config)]
     if isinstance(config, TrainConfig) and config.plan:  # made on another machine, maybe before there are data
         raise_together(found)
         return
@@ -106,6 +107,12 @@ def _tried(look: Callable[..., object], *arguments: Any, **options: Any) -> Prob
         look(*arguments, **options)
     except CotpressError as error:
         yield error
+
+
+def selection(config: Config) -> Problems:
+    """A scorer that the selection can use; the default scorer is none for LLMLingua-2."""
+    if isinstance(config, PipelineConfig) and config.compression.selection is Selection.llmlingua2_compat:
+        yield from _tried(llmlingua2_settings, config.scorer)
 
 
 def labels(config: Config) -> Problems:
