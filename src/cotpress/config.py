@@ -39,7 +39,6 @@ from cotpress.planning.config import PlanConfig
 from cotpress.plugins import check_loaded, store_choices
 from cotpress.prompts import check_marker
 from cotpress.scoring.config import ScorerConfig
-from cotpress.scoring.scorers.llmlingua2_compat import llmlingua2_settings
 from cotpress.scoring.scorers.llmlingua_compat import llmlingua_settings
 from cotpress.scoring.table import SCORERS
 from cotpress.settings import Count, Folder, InputPath, Natural, Ratio, check_settings, insert_home, interval
@@ -118,8 +117,6 @@ class PipelineConfig(ScoringPipelineConfig):
             check_marker(self.model.chat, [self.ratio, *self.compression.mixed_ratios])
         if self.compression.selection is Selection.llmlingua_compat:
             llmlingua_settings(self.scorer)
-        if self.compression.selection is Selection.llmlingua2_compat:
-            llmlingua2_settings(self.scorer)
 
 
 class Stage(Enum):

@@ -59,8 +59,7 @@ def divided(thinking: str, response: str) -> tuple[str, str]:
     """Thinking and response without tags; texts without tags stay as they are.
 
     Tags in the response divide it, if there is no thinking or if it repeats the thinking. Tags around the thinking are
-    stripped; the text after them is the response, if there is none. A thinking that only has its opening tag counts as
-    closed where there is a response.
+    stripped; the text after them is the response, if there is none.
 
     Raises:
         BadRow: The thinking is not closed, nested or there twice, or there is text in front of it; or nothing is left
@@ -69,9 +68,7 @@ def divided(thinking: str, response: str) -> tuple[str, str]:
     if not has_tags(thinking) and not has_tags(response):
         return thinking, response
     if has_tags(thinking):
-        own, rest = _without_opening(thinking) if response.strip() else ("", "")
-        if not own:
-            own, rest = divide(thinking)
+        own, rest = divide(thinking)
         if rest and response.strip() and rest != response.strip():
             raise _bad("text after the thinking", rest, "nothing after its closing tag, or the response")
         thinking, response = own, response if response.strip() else rest
@@ -156,15 +153,6 @@ def untagged(traces: Iterable[Trace]) -> Iterator[Trace | BadRow]:
         else:
             is_plain = (thinking, response) == (trace.thinking, trace.response)
             yield trace if is_plain else replace(trace, thinking=thinking, response=response)
-
-
-def _without_opening(thinking: str) -> tuple[str, str]:
-    """The text after an opening tag at its start, if it has no other tag; else empty."""
-    text = thinking.strip()
-    tag = _TAG.match(text)
-    if tag is None or tag[0].lower() not in _PAIRS or has_tags(text[tag.end() :]):
-        return "", ""
-    return text[tag.end() :].strip(), ""
 
 
 def _solution(text: str) -> str:

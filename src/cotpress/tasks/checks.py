@@ -50,6 +50,7 @@ from cotpress.planning.measure import empty_model
 from cotpress.prompts import ChatFormat
 from cotpress.records import TRACES_FILE, Trace
 from cotpress.scoring.config import ScorerConfig
+from cotpress.scoring.scorers.llmlingua2_compat import llmlingua2_settings
 from cotpress.scoring.scorers.mix import MixConfig
 from cotpress.scoring.scorers.tokenskip import TokenskipConfig
 from cotpress.scoring.table import check_model
@@ -91,7 +92,7 @@ def check(config: Config) -> None:
         ConfigError: Several problems.
     """
     artifact_store(config.output_root).computed.clear()  # those of an earlier job of this process
-    found = [*labels(config), *agents(config)]
+    found = [*selection(config), *labels(config), *agents(config)]
     if isinstance(config, TrainConfig) and config.plan:  # made on another machine, maybe before there are data
         raise_together(found)
         return
@@ -135,6 +136,12 @@ def _tried(look: Callable[..., object], *arguments: Any, **options: Any) -> Prob
         look(*arguments, **options)
     except CotpressError as error:
         yield error
+
+
+def selection(config: Config) -> Problems:
+    """A scorer that the selection can use; the default scorer is none for LLMLingua-2."""
+    if isinstance(config, PipelineConfig) and config.compression.selection is Selection.llmlingua2_compat:
+        yield from _tried(llmlingua2_settings, config.scorer)
 
 
 def labels(config: Config) -> Problems:
@@ -309,11 +316,8 @@ def word_weights(config: Config) -> Problems:
     if not reaches(config, Stage.compress):
         return
     store = FindingStore(artifact_store(config.output_root))
-    flow = (
-        Export(config, _silent(), store)
-        if isinstance(config, CompressConfig)
-        else Compression(config, _silent(), store)
-    )
+    is_export = isinstance(config, CompressConfig)
+    flow: Compression[Any] = (Export if is_export else Compression)(config, _silent(), store)
     if _stage_of(lambda: flow.decisions) != "":
         tokenizer = partial(load_tokenizer, config.model, artifact_store(config.output_root))
         yield from _tried(word_counter, config.compression.word_weights, tokenizer)

@@ -290,9 +290,14 @@ class Llmlingua2Compat(TokenScorer[TokenskipConfig]):
         # As the release does: a special token that the text spells out is one.
         encoded: Any = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         starts = [*(start for start, _ in spans), spans[-1][1] if spans else 0]
-        offsets = [(starts[a], spans[b - 1][1] if a < b else starts[a]) for a, b in encoded["offset_mapping"]]
+        tokens: list[str] = encoded.tokens()
+        offsets = [
+            # The sign before a word, if it is a token of its own, has the first character of the word as its place.
+            (starts[a], spans[b - 1][1] if a < b and token.strip(METASPACE) else starts[a])
+            for token, (a, b) in zip(tokens, encoded["offset_mapping"], strict=True)
+        ]
         ids = np.asarray(encoded["input_ids"], dtype=np.int32)
-        return encoded.tokens(), (ids, np.asarray(offsets, dtype=np.int32).reshape(-1, 2))
+        return tokens, (ids, np.asarray(offsets, dtype=np.int32).reshape(-1, 2))
 
     def _example(self, text: str) -> dict[str, list[int]]:
         """Put the tokens of a chunk between the release's special ones and cut the whole to its length."""
