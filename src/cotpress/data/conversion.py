@@ -74,7 +74,11 @@ class Reading:
     @property
     def code(self) -> list[Root]:
         """Code that divides and judges texts, beside this module, where it is used."""
-        return [stated] * self.format.is_stated + [judge] * (self.generations == "shortest_correct")
+        used: list[tuple[bool, Root]] = [
+            (self.format.is_stated, stated),
+            (self.generations == "shortest_correct", judge),
+        ]
+        return [code for is_used, code in used if is_used]
 
     def rows(self, row: Row) -> Iterator[Mapping[str, Any] | BadRow]:
         """Rows in the standard columns, made from one raw row."""
