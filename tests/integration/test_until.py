@@ -9,6 +9,7 @@ from support.commands import SMALL, Command
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.mark.slow
 def test_students_of_a_multirun_are_listed_and_asked_by_the_command_that_it_prints(command: Command) -> None:
     trained = command("train.py", "-m", "scorer=random", "ratio=0.5,0.7", "until=sft", *SMALL)
     assert trained.returncode == 0, trained.stderr[-3000:]

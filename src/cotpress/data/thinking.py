@@ -79,6 +79,8 @@ def divided(thinking: str, response: str) -> tuple[str, str]:
         thinking, response = thinking if thinking.strip() else own, rest
     if not thinking.strip():
         raise BadRow("empty thinking", field="thinking", got="nothing between its tags", allowed="text")
+    if has_tags(thinking) or has_tags(response):  # such as those of a solution inside the thinking
+        raise _bad("misplaced tags", f"{thinking} ... {response}", _ALLOWED)
     return thinking, response
 
 

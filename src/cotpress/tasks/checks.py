@@ -110,7 +110,8 @@ def check_needs(config: Config, found: Sequence[CotpressError] = (), asked: Aske
     if any(isinstance(problem, ArtifactError) for problem in problems):
         raise_together(problems)  # what follows looks below the folder
     missing = first_missing(config, asked or given_examinees)
-    problems += [*models(config, missing), *prompts(config), *disk(config, missing), *servers(config, missing)]
+    problems += [*models(config, missing), *disk(config, missing), *servers(config, missing)]
+    problems += prompts(config) if asked is None else ()  # students of a run are asked as they were trained
     raise_together([*problems, *word_weights(config)])
     raise_together(list(data(config)))  # only now, as reading may take a minute
     return missing

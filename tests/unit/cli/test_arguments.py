@@ -95,7 +95,7 @@ def test_a_setting_that_cannot_be_read_is_answered_with_the_text_to_type(argumen
         ("train", "RATIO=0.7", r"^unknown key 'RATIO'\. Did you mean 'ratio'\?"),
         ("train", "+scorer.nope=1", r"^unknown key 'scorer\.nope'\. Allowed: baseline, condition, "),
         ("train", "model.ratio=0.7", r"^unknown key 'model\.ratio'\. It stands by itself: ratio=VALUE\. Allowed: "),
-        ("train", "data.path=x", r"^unknown key 'data\.path'\. It is a setting of data=jsonl\. Allowed: "),
+        ("train", "data.path=x", r"^unknown key 'data\.path'\. It is a setting of data=jsonl, data=hub\. Allowed: "),
         ("report", "ratio=0.7", r"^unknown key 'ratio'\. report\.py does not have it, but train\.py, compress\.py"),
         ("train", "scorer=null", r"^scorer: got null\. Allowed: answer_attention, "),
         ("train", "ratio=null", r"^ratio: got null, allowed: a number"),

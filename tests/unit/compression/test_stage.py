@@ -362,7 +362,7 @@ def test_retokenized_rows_have_the_tokens_of_their_text_and_the_ratio_of_the_who
     spliced, artifact = world.run(scores, ratio), world.run(scores, ratio, tokens=TrainedTokens.retokenize)
     ((row,), (other,)) = rows_of(artifact), rows_of(spliced)
     assert row.compressed_thinking == other.compressed_thinking == "42 eggs 80"
-    assert [STUDENT.decode([id_]) for id_ in row.token_ids[[0, -1]]] == ["42", "80"]
+    assert [STUDENT.decode([id_]) for id_ in row.token_ids[[0, -1]]] == ["42", " 80"]
     assert [STUDENT.decode([id_]) for id_ in other.token_ids[[0, 1]]] == ["4", "2"]
     assert (row.num_kept_tokens, row.actual_ratio) == (other.num_kept_tokens, other.actual_ratio)
     assert artifact.facts == spliced.facts | {"num_training_tokens": len(row.token_ids)}

@@ -233,7 +233,7 @@ def test_split_of_a_source_stays(store: ArtifactStore, monkeypatch: pytest.Monke
     artifact = stage.traces(config, store)
     assert [t.id for t in read_records(artifact.file(TRACES_FILE), Trace) if t.split == "validation"] == ["7"]
     assert (artifact.facts["train"], artifact.facts["validation"]) == (9, 1)
-    assert {t.split for t in stage.split([dataclasses.replace(t, split="train") for t in rows], 0.5)} == {
+    assert {t.split for t in stage.split(lambda: [dataclasses.replace(t, split="train") for t in rows], 0.5)} == {
         "train",
         "validation",
     }

@@ -196,9 +196,10 @@ def test_other_filters_generate_nothing(
     with openai_server(answering(number, long)) as server:
         all_ = traces(settings(server, questions), store, model=tiny)
         short = traces(settings(server, questions, max_thinking_tokens=30), store, model=tiny)
-        lines = traces(settings(server, questions, format=Format.answer_line), store, model=tiny)
+        with pytest.raises(DataError, match="10 x thinking tags in the text"):  # which would be trained on
+            traces(settings(server, questions, format=Format.answer_line), store, model=tiny)
         assert len(server.calls) == 10
-    assert len({all_.key, short.key, lines.key}) == 3
+    assert all_.key != short.key
     assert set(solved(all_)) - set(solved(short)) == {"q3"}
     assert short.manifest["dropped"]["thinking too long"] == 1
 

@@ -76,7 +76,6 @@ def test_text_without_tags_is_a_response(text: str) -> None:
     ("thinking", "response", "expected"),
     [
         ("<think>\na\n</think>", "b", ("a", "b")),
-        ("<think>\na", "b", ("a", "b")),
         ("a</think>", "b", ("a", "b")),
         ("<think>a</think>b", "", ("a", "b")),
         ("<think>a</think>b", "b", ("a", "b")),
@@ -96,6 +95,7 @@ def test_tags_in_columns_are_stripped(thinking: str, response: str, expected: tu
         ("<think>a", "", "thinking is not closed"),
         ("<think>a", " \n", "thinking is not closed"),
         ("<think>a <think>b", "c", "nested thinking tags"),
+        ("<think>\na", "b", "thinking is not closed"),
         ("<think>a</think>b", "c", "text after the thinking"),
         ("a", "<think>other</think>b", "more than one thinking"),
         ("", "<think>\n\n</think>\n\n7", "empty thinking"),

@@ -2,6 +2,7 @@ import pytest
 
 from cotpress.evaluation.config import Baseline, EvaluationConfig, Instructions
 from cotpress.evaluation.protocol import protocol, shortening
+from cotpress.generation.backends import GREEDY
 
 TEXTS = Instructions(be_concise="short", only_numbers="numbers", abbre_words="abbr.", lc_prompt="leave out {percent}%")
 PROMPTS = {Baseline.be_concise: "short", Baseline.only_numbers: "numbers", Baseline.abbre_words: "abbr."}
@@ -34,13 +35,18 @@ def test_other_baselines_shorten_nothing(kind):
 def test_truncation_cuts_the_budget_once_whether_or_not_budgets_follow_the_ratio(follows):
     config = EvaluationConfig(budget_follows_ratio=follows)
     cut = shortening(Baseline.truncation, 0.5, TEXTS)
-    changed = protocol(config, max_new_tokens=512, context_tokens=1, seed=0, ratio=cut.ratio, shortening=cut)
+    changed = protocol(config, max_new_tokens=512, context_tokens=1, usual=GREEDY, ratio=cut.ratio, shortening=cut)
     assert (changed.max_new_tokens, changed.instruction) == (256, "")
 
 
 def test_prompting_keeps_the_budget():
     prompted = shortening(Baseline.lc_prompt, 0.5, TEXTS)
     changed = protocol(
-        EvaluationConfig(), max_new_tokens=512, context_tokens=1, seed=0, ratio=prompted.ratio, shortening=prompted
+        EvaluationConfig(),
+        max_new_tokens=512,
+        context_tokens=1,
+        usual=GREEDY,
+        ratio=prompted.ratio,
+        shortening=prompted,
     )
     assert (changed.max_new_tokens, changed.instruction) == (512, "leave out 50%")

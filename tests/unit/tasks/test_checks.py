@@ -319,9 +319,9 @@ def test_a_server_that_has_written_everything_may_be_gone(
     with pytest.raises(GenerationError):
         checks.check(config)
     trained = made("train", *served("evaluation", "http://127.0.0.1:9/v1"))
-    monkeypatch.setattr(checks, "first_missing", lambda _: "evaluate")
+    monkeypatch.setattr(checks, "first_missing", lambda *_: "evaluate")
     checks.check(trained)
-    monkeypatch.setattr(checks, "first_missing", lambda _: "answer")
+    monkeypatch.setattr(checks, "first_missing", lambda *_: "answer")
     with pytest.raises(GenerationError):
         checks.check(trained)
 

@@ -21,19 +21,21 @@ from cotpress.tracking import Tracker
 from support.commands import ROOT
 
 NUM_ROWS = 20
-BAD = {
-    "empty thinking": {"id": "blank", "question": "q", "thinking": " ", "response": "", "answer": ""},
-    "missing field 'question'": {"id": "short"},
-    "duplicate id": {"id": "r0", "question": "q", "thinking": "again", "response": "", "answer": ""},
-}
-MADE = "compressed.trl.jsonl"
-
-Run = Callable[..., Path]
 
 
 def _row(i: int) -> dict[str, Any]:
     thinking = f"Okay. {i} + 1 = {i + 1}. Wait, 🙂 that is {i + 1}."
     return {"id": f"r{i}", "question": f"{i} + 1?", "thinking": thinking, "response": f"{i + 1}", "answer": f"{i + 1}"}
+
+
+BAD = {
+    "empty thinking": {"id": "blank", "question": "q", "thinking": " ", "response": "", "answer": ""},
+    "missing field 'question'": {"id": "short"},
+    "repeated row": _row(0),
+}
+MADE = "compressed.trl.jsonl"
+
+Run = Callable[..., Path]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

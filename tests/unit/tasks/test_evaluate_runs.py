@@ -167,6 +167,7 @@ def test_another_benchmark_gets_a_directory_beside_the_run(root: Path) -> None:
     assert len(list((root / "runs").glob("*/results.json"))) == 3
 
 
+@pytest.mark.slow
 def test_server_loads_the_adapters_of_a_run(root: Path) -> None:
     (base,) = (root / "artifacts" / "model").iterdir()
     run_dir = _run_dir(root, "lora")
@@ -179,6 +180,7 @@ def test_server_loads_the_adapters_of_a_run(root: Path) -> None:
     assert read_results(run_dir) == served, "answers of another backend do not replace those that are there"
 
 
+@pytest.mark.slow
 def test_whole_students_answer_from_one_server_each(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = _run_dir(root, "full")
     students = read_students(run_dir).students

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.store.artifacts import Artifact
 from cotpress.tasks.flow import Flow
-from cotpress.tasks.train import examinees
+from cotpress.tasks.train import train_students
 from cotpress.tracking import Tracker
 from cotpress.training import stage
 from cotpress.training.fit import Fitted
@@ -33,6 +33,7 @@ def students(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studen
         _, made, folder = work
         learnt[folder.name.rpartition("-")[2]] = {example.row for example in made.kept}
         assert all(len(example.ids) <= LIMIT for example in made.kept)
+        (folder / "adapter").mkdir(exist_ok=True)
         return [Fitted(num_steps=1, num_training_tokens=1, num_target_tokens=1, final_loss=0.0)]
 
     monkeypatch.setattr(stage, "run_on_devices", instead)
@@ -55,9 +56,9 @@ def students(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studen
         def trained(*overrides: str) -> dict[str, tuple[Artifact, set[str]]]:
             config = to_objects(compose("train", overrides=[*own, *overrides]))
             assert isinstance(config, TrainConfig)
-            artifacts = {e.system.name: e.student for e in examinees(config, Flow(config, tracker))}
-            made = {name: a for name, a in artifacts.items() if isinstance(a, Artifact)}
-            return {name: (a, learnt[a.fingerprint]) for name, a in made.items()}
+            made = train_students(config, Flow(config, tracker))
+            artifacts = {t.system.name: t.artifact for t in (made.original, made.own) if t is not None}
+            return {name: (a, learnt[a.fingerprint]) for name, a in artifacts.items()}
 
         yield trained
 

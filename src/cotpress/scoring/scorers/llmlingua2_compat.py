@@ -327,7 +327,7 @@ class Llmlingua2Compat(TokenScorer[TokenskipConfig]):
             texts.append(self._tokenizer.convert_tokens_to_string([word.text for word in stay]))
             marked = np.zeros(len(tokens), dtype=np.float32)
             for word in stay:
-                marked[word.first : word.end] = 1
+                marked[word.first : word.end] = [token is not None for token in tokens[word.first : word.end]]
             for mine, chunk, size in _matches(cut.ids[part].tolist(), example["input_ids"]):
                 scores[part.start + mine : part.start + mine + size] = marked[chunk : chunk + size]
         return RewrittenTrace(
