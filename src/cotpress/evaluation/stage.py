@@ -175,8 +175,11 @@ class _Answering:
     def _identity(self, candidate: Candidate) -> Identity:
         """Everything that determines the answers; a server's address, a key or a speed does not."""
         generation, student = self.generation, candidate.student
-        is_served = isinstance(generation, ServerGenerationConfig) and isinstance(student, Artifact)
-        if is_served and not TrainedWeights.of(student).is_adapter:
+        if (
+            isinstance(generation, ServerGenerationConfig)
+            and isinstance(student, Artifact)
+            and not TrainedWeights.of(student).is_adapter
+        ):
             generation = dataclasses.replace(generation, model=student.key)  # whatever its name on the server
         writer = generation_identity(generation, self.model, self.trainer)["model"]
         identity_of_student: object = student

@@ -317,8 +317,8 @@ def word_weights(config: Config) -> Problems:
     if not reaches(config, Stage.compress):
         return
     store = FindingStore(artifact_store(config.output_root))
-    is_export = isinstance(config, CompressConfig)
-    flow: Compression[Any] = (Export if is_export else Compression)(config, _silent(), store)
+    kind: type[Compression[Any]] = Export if isinstance(config, CompressConfig) else Compression
+    flow = kind(config, _silent(), store)
     if _stage_of(lambda: flow.decisions) != "":
         tokenizer = partial(load_tokenizer, config.model, artifact_store(config.output_root))
         yield from _tried(word_counter, config.compression.word_weights, tokenizer)
