@@ -8,6 +8,7 @@ What is needed depends on what is there: an answer that was kept needs no server
 traces may be gone. So a copy of the flow runs with a store that finds artifacts and makes none (`first_missing`).
 """
 
+import itertools
 import logging
 import os
 import shutil
@@ -57,15 +58,16 @@ from cotpress.scoring.table import check_model
 from cotpress.store.artifacts import Artifact, ArtifactStore, Making
 from cotpress.store.paths import require_writable
 from cotpress.store.source import Identity
-from cotpress.store.tables import read_records, training_traces
+from cotpress.store.tables import iter_records, training_traces
 from cotpress.tasks.evaluate import examinees as given_examinees
 from cotpress.tasks.flow import Compression, Export, Flow, Scoring
 from cotpress.tasks.run_directory import artifact_store, export_path, export_settings
 from cotpress.tasks.students import examinees as trained_examinees
+from cotpress.tasks.students import needs_original
 from cotpress.tasks.systems import Examinee, context_tokens, examine
 from cotpress.tasks.train import artifacts_until, train_students
 from cotpress.tracking import Tracker
-from cotpress.training.config import Method, SavedReferenceConfig
+from cotpress.training.config import Method, Overlong, SavedReferenceConfig
 from cotpress.training.stage import find_saved
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,7 @@ def check(config: Config) -> None:
         return
     missing = check_needs(config, found)
     if isinstance(config, TrainConfig) and missing not in AFTER_TRAINING and config.reaches(Stage.sft):
-        warn_of_budget(config)
+        raise_together(list(lengths(config)))
 
 
 def check_needs(config: Config, found: Sequence[CotpressError] = (), asked: Asked | None = None) -> str | None:
@@ -569,19 +571,34 @@ def _silent() -> Tracker:
     return Tracker(Path(), curves=False)
 
 
-def warn_of_budget(config: TrainConfig) -> None:
-    """Warn if many training traces are longer than the budget of an answer, which a student would not complete."""
+def lengths(config: TrainConfig) -> Problems:
+    """Room for the whole traces in a training sequence, and a warning if many are longer than the budget of an answer.
+
+    A sample of at most `NUM_MEASURED` traces is tokenized. Students that learn from what all of them can hold learn
+    nothing if Original can hold none. A student would not complete answers that are longer than the budget.
+    """
     if isinstance(config.data, SelfWrittenDataConfig):
         return  # written within a budget of its own
     store, budget = artifact_store(config.output_root), config.benchmark.max_new_tokens
-    rows = read_records(traces(config.data, store).file(TRACES_FILE), Trace)
-    measured = rows[:: max(len(rows) // NUM_MEASURED, 1)]
-    chat = ChatFormat(load_tokenizer(config.model, store), config.model.chat)
-    lengths = sorted(len(chat.completion_ids(chat.text_ids(t.thinking), t.response)) for t in measured)
-    num_long = sum(length > budget for length in lengths)
+    data, chat = traces(config.data, store), ChatFormat(load_tokenizer(config.model, store), config.model.chat)
+    num_rows = data.manifest["num_rows"]
+    rows = iter_records(data.file(TRACES_FILE), Trace)
+    measured = [*itertools.islice(rows, 0, None, max(num_rows // NUM_MEASURED, 1))]
+    answers = [len(chat.completion_ids(chat.text_ids(t.thinking), t.response)) for t in measured]
+    num_long = sum(length > budget for length in answers)
     if num_long > LONG_SHARE * len(measured):
         log.warning(
             "benchmark.max_new_tokens=%d, but %d of %d traces are longer (up to %d tokens): students that write as "
             "long would be cut off. Fix: a larger benchmark.max_new_tokens, or shorter traces",
-            budget, num_long, len(measured), lengths[-1],
+            budget, num_long, len(measured), max(answers),
         )  # fmt: skip
+    limit = min(config.sft.tune.max_tokens, config.model.context_tokens)
+    overlong = config.sft.overlong
+    whole = overlong is Overlong.common or (overlong is Overlong.drop and needs_original(config))
+    sequences = [len(chat.prompt_ids(t.question)) + n for t, n in zip(measured, answers, strict=True)]
+    if whole and len(measured) == num_rows and min(sequences) > limit:
+        yield ConfigError(
+            f"sft.tune.max_tokens: got {config.sft.tune.max_tokens}, but the shortest of {num_rows} traces makes a "
+            f"sequence of {min(sequences)} tokens, and sft.overlong={overlong.value} leaves out longer ones. Fix: "
+            "shorter traces, a larger sft.tune.max_tokens (within model.context_tokens), or sft.overlong=cut"
+        )

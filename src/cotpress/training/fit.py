@@ -54,8 +54,9 @@ _HINTS = (
     ".*`is_gradient_checkpointing` is deprecated.*",
     ".*isinstance.treespec, LeafSpec.*",
     ".*found .* module.s. in eval mode.*",
+    ".*'set_vital' is deprecated.*",
 )
-"""Hints of Lightning that do not apply: the rows of a step are already in memory."""
+"""Hints of Lightning and torchdata that do not apply: the rows of a step are already in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

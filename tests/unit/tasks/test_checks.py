@@ -514,3 +514,11 @@ def test_ratio_without_a_marker_is_that_of_the_prompts_alone(made: Make) -> None
     }.items():
         with pytest.raises(ConfigError, match=message):
             made("evaluate", wrong, "marker=false")
+
+
+def test_a_training_that_can_hold_no_trace_is_refused_before_any_model_is_trained(made: Make) -> None:
+    message = refusal(made("train", "sft.tune.max_tokens=20"))
+    assert message.startswith("sft.tune.max_tokens: got 20, but the shortest of 24 traces makes a sequence of ")
+    assert "sft.overlong=common leaves out longer ones. Fix: " in message
+    checks.check(made("train", "sft.tune.max_tokens=20", "sft.overlong=cut"))
+    checks.check(made("train", "sft.tune.max_tokens=20", "sft.overlong=drop", "evaluation.baselines=[base]"))
