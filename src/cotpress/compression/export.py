@@ -50,7 +50,7 @@ class Portion:
 
 
 class Account:
-    """What is counted of the rows while they are exported.
+    """Counts over the rows of an export, taken while they are written.
 
     Attributes:
         num_rows: Number of rows.

@@ -144,8 +144,8 @@ class RowsDataConfig(DataConfig):
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """Places of single columns, in place of those of the format."""
     generations: Generations = "first"
-    """Which of several generations of a row become traces: first (that is complete), all, shortest_correct (by the
-    flags of the file, without any by the gold answer), or a number K for the first K."""
+    """Generations of a row that become traces, where it has several: first (the first complete one), all,
+    shortest_correct (by the flags of the file, without any by the gold answer), or a number K for the first K."""
     duplicates: Duplicates = Duplicates.number
     """Treatment of a row with the id of an earlier one: number (ID#2; a row that is there twice is dropped), drop."""
     field: str | None = None

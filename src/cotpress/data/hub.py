@@ -142,22 +142,23 @@ def _of_hub(config: HubDataConfig, group: str) -> HubRows:
     def tables() -> Iterator[pa.Table]:
         with from_hub(key, path, local=f"{key}=DIR", error=DataError, revision=config.revision, is_dataset=True):
             if config.streaming:
-                data = builder.as_streaming_dataset(split=config.split)
+                # A batch is filled across files, so a larger one would download files that `limit` does not need.
+                size = min(BATCH_ROWS, config.limit or BATCH_ROWS)
+                yield from _batches(builder.as_streaming_dataset(split=config.split), size)
             else:
                 builder.download_and_prepare()
-                data = builder.as_dataset(split=config.split)
-            yield from _batches(data)
+                yield from _batches(builder.as_dataset(split=config.split))
 
     note = f"{path}, commit {commit}, configuration {name}, split {config.split}"
     return HubRows(f"'{path}'", identity, note, tables, key)
 
 
-def _batches(data: Any) -> Iterator[pa.Table]:
-    yield from data.with_format("arrow").iter(batch_size=BATCH_ROWS)
+def _batches(data: Any, size: int = BATCH_ROWS) -> Iterator[pa.Table]:
+    yield from data.with_format("arrow").iter(batch_size=size)
 
 
 def _builder(path: str, config: str | None, revision: str | None, group: str) -> Any:
-    """What `datasets` knows about a data set before any of its rows is downloaded."""
+    """The builder of a data set in `datasets`: its configurations, splits and commit, without its rows."""
     from datasets.config import HF_DATASETS_CACHE
     from huggingface_hub import constants
 

@@ -111,4 +111,4 @@ class ModelConfig:
     tuning: Recipes = field(default_factory=Recipes)
     """Fine-tuning values for this model."""
     tokenskip: TokenskipRecipe = field(default_factory=TokenskipRecipe)
-    """What `experiment=tokenskip_gsm8k` and `chat@model.chat=tokenskip` take from the model."""
+    """Settings of TokenSkip's release for this model (`experiment=tokenskip_gsm8k`, `chat@model.chat=tokenskip`)."""

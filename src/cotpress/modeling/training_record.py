@@ -21,7 +21,7 @@ TRAINING_CONFIG = "training_config.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRecord:
-    """What a student or reference model was trained on: names and settings, no path of this machine.
+    """Names and settings of the training of a student or reference model; no path of this machine.
 
     Attributes:
         base_model: Hub id of the model that it was trained from; None if that is a folder.

@@ -121,7 +121,7 @@ def is_pattern(path: Path) -> bool:
 
 
 def matching(pattern: Path) -> list[Path]:
-    """What a pattern matches, in order; `**` stands for folders at any depth, links of folders left out.
+    """Files and folders that match a pattern, in order; `**` stands for folders at any depth, links left out.
 
     The parts at its start that exist as they are written are no patterns, such as a folder named `[1]`.
     """

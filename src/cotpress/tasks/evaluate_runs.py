@@ -28,7 +28,7 @@ from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.plugins import CHOICES
 from cotpress.records import CONFIG_FILE, STUDENTS_FILE, Prediction, SystemResult
-from cotpress.report.results import RunResults, StageRecord, output_root_of_run, read_results, run_directories
+from cotpress.report.results import StageRecord, output_root_of_run, read_results, run_directories
 from cotpress.report.stage import report_collection, show_collection, show_run
 from cotpress.report.students import Student, TrainedRun, read_students
 from cotpress.store.artifacts import fingerprint
@@ -37,7 +37,7 @@ from cotpress.store.redaction import print_lines
 from cotpress.store.students import STUDENTS, student_folder
 from cotpress.tasks import RunsJob
 from cotpress.tasks.checks import check_needs, first_missing
-from cotpress.tasks.run_directory import artifact_store, row_settings, tracked_job, write_config, write_run
+from cotpress.tasks.run_directory import RunSettings, artifact_store, row_settings, tracked_job, write_config, write_run
 from cotpress.tasks.students import examinees, kept_students
 from cotpress.tasks.systems import Examinee, examine, stage_record
 from cotpress.tracking import open_tracker, track_results
@@ -303,18 +303,8 @@ def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     kind = TrackerKind.csv if config.tracker.kind is TrackerKind.none else config.tracker.kind
     with open_tracker(replace(config.tracker, kind=kind), job) as tracker:  # none would replace those of the training
         track_results(tracker, rows, predictions)
-    results = RunResults(
-        name=run.trained.name,
-        model=config.model.name,
-        benchmark=config.benchmark.title,
-        seed=config.seed,
-        confidence=config.evaluation.confidence,
-        rows=tuple(rows),
-        stages=tuple(stages.values()),
-        essentials={**run.trained.essentials, "evaluation": run.settings["evaluation"]},
-        settings=run.settings,
-    )
-    write_run(directory, results, predictions)
+    about = RunSettings(name=run.trained.name, essentials=run.trained.essentials, settings=run.settings)
+    write_run(directory, config, about, rows, predictions, stages)
     return directory
 
 

@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -161,19 +162,8 @@ def finish(
     stages: Mapping[str, StageRecord],
 ) -> tuple[float, Path]:
     """Write the files of the run directory and show the table; return the accuracy of the last row and the folder."""
-    settings = row_settings(config)
-    results = RunResults(
-        name=run_name(config),
-        model=config.model.name,
-        benchmark=config.benchmark.title,
-        seed=config.seed,
-        confidence=config.evaluation.confidence,
-        rows=tuple(rows),
-        stages=tuple(stages.values()),
-        essentials={**essentials(config), "evaluation": settings["evaluation"]},
-        settings=settings,
-    )
-    write_run(run_dir, results, predictions)
+    about = RunSettings(name=run_name(config), essentials=essentials(config), settings=row_settings(config))
+    write_run(run_dir, config, about, rows, predictions, stages)
     fresh = [s.seconds for s in stages.values() if s.fresh]
     reused = len(stages) - len(fresh)
     log.info("stages: %d computed in %s, %d found done", len(fresh), duration(sum(fresh)), reused)
@@ -181,8 +171,35 @@ def finish(
     return rows[-1].accuracy.value, run_dir
 
 
-def write_run(run_dir: Path, results: RunResults, predictions: list[Prediction]) -> None:
-    """Write results, predictions and page into a run directory."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """Name of a run, its settings (`row_settings`), and those that its rows are named after (`essentials`)."""
+
+    name: str
+    essentials: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+def write_run(
+    run_dir: Path,
+    config: TrainConfig | EvaluateConfig,
+    about: RunSettings,
+    rows: Sequence[SystemResult],
+    predictions: list[Prediction],
+    stages: Mapping[str, StageRecord],
+) -> None:
+    """Write results, predictions and page into a run directory; `config` are the settings of this command."""
+    results = RunResults(
+        name=about.name,
+        model=config.model.name,
+        benchmark=config.benchmark.title,
+        seed=config.seed,
+        confidence=config.evaluation.confidence,
+        rows=tuple(rows),
+        stages=tuple(stages.values()),
+        essentials={**about.essentials, "evaluation": about.settings["evaluation"]},
+        settings=dict(about.settings),
+    )
     write_records(run_dir / PREDICTIONS_FILE, predictions, Prediction)
     write_results(run_dir, results)
     report_run(run_dir)

@@ -114,14 +114,14 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 CHILD = """
-import json, sys
+import itertools, json, sys
 from cotpress.data.config import HubDataConfig
 from cotpress.data.hub import find
 from cotpress.errors import CotpressError
 for limit, settings in json.loads(sys.argv[1]):
     try:
         rows = find(HubDataConfig(name="hub", **settings), "data")
-        read = [raw.content["thinking"] for raw, _ in zip(rows.rows(), range(limit))]
+        read = [raw.content["thinking"] for raw in itertools.islice(rows.rows(), limit)]
         print(json.dumps([rows.identity["commit"], read]))
     except CotpressError as error:
         print(json.dumps(str(error)))
@@ -152,7 +152,7 @@ def test_data_sets_of_a_hub_are_read_streamed_and_found_again_offline(tmp_path: 
 
     with hub_server(served):
         streamed, old, unknown, gated, script = child(
-            (2, {"path": "o/made", "streaming": True}), (9, {"path": "o/made", "revision": OLD}),
+            (2, {"path": "o/made", "streaming": True, "limit": 2}), (9, {"path": "o/made", "revision": OLD}),
             (1, {"path": "o/made", "revision": "v9"}), (1, {"path": "o/gated"}), (1, {"path": "o/script"}),
         )  # fmt: skip
         assert streamed == [NEW, ["b00", "b01"]]
