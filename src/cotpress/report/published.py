@@ -20,7 +20,8 @@ COUNTS = {"tokenskip": "mean_cot_tokens", "cts": "mean_reference_tokens"}
 answer in the student's tokenizer, CTS all tokens in that of Qwen2.5-7B."""
 _PROTOCOL = "benchmark.protocol"
 _AS_PRINTED = {("condition", "answer"), ("granularity", "token"), ("protection", "none")}
-"""Settings of the papers' tables; a row that another setting distinguishes has no counterpart."""
+"""Settings of the papers' tables, `token` also for TokenSkip, whose release deletes words; a row that another setting
+distinguishes has no counterpart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
