@@ -120,6 +120,10 @@ class RawRows(Protocol):
     def note(self) -> str:
         """A sentence on the parts of the source that are read and left out; empty if there is nothing to say."""
 
+    @property
+    def layout(self) -> str:
+        """The parts of its files that hold the rows; empty if they consist of them."""
+
     def rows(self, columns: Container[str] | None = None) -> Iterator[Raw]:
         """All rows; with `columns` other columns may be missing."""
 
@@ -187,6 +191,11 @@ class RowReader:
                 yield {**row, "id": unique}
         if not ids:
             raise DataError(self._nothing_usable(self.dropped.total()))
+
+    @property
+    def told(self) -> str:
+        """A line on the place of the rows in the source; empty if it consists of them."""
+        return f"read as the rows in its {self.source.layout}" if self.source.layout else ""
 
     def head(self, num_rows: int) -> list[Mapping[str, Any]]:
         """The first raw rows with all their columns, at most `num_rows`; those that cannot be parsed are left out.

@@ -8,7 +8,6 @@ self-written data.
 import dataclasses
 import hashlib
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from cotpress.data.config import (
 )
 from cotpress.data.files import Files, find_files
 from cotpress.data.formats import FIELDS, NUM_HEAD
-from cotpress.data.losses import empty_fields, facts_of, tell
+from cotpress.data.losses import announce, empty_fields, facts_of, tell
 from cotpress.data.recognition import recognised, told
 from cotpress.data.registry import SOURCES, Source
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
@@ -44,8 +43,6 @@ from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import Root, identified
 from cotpress.store.tables import RecordWriter, iter_records, read_records, write_records
-
-log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -101,8 +98,7 @@ def traces(
         facts = {"train": splits["train"], "validation": splits["validation"], **source.facts}
         return Summary(num_rows=splits.total(), dropped=source.dropped, facts=facts | facts_of(source, empty))
 
-    if source.told and store.first_time(line := f"{group}={config.name}: {source.told}"):
-        log.info("%s", line)
+    announce(source, store, name=config.name, group=group)
     artifact = store.build("data", identified(identity, traces, *source.code), produce)
     tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
     return artifact
@@ -179,6 +175,7 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts_of(source))
 
     identity = identified({**source.identity, **settings}, problems, *source.code)
+    announce(source, store, name=config.name, group=group)
     artifact = store.build("benchmark", identity, produce)
     tell(
         artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict,
@@ -234,7 +231,7 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
         *code, conversion, *reading.code,
     )  # fmt: skip
     facts = {"read_as": reading.name.value, "columns_used": list(reading.used)}
-    return dataclasses.replace(source, by_question=True, told=told(reading), facts=facts)
+    return dataclasses.replace(source, by_question=True, told=told(reading, rows.layout), facts=facts)
 
 
 def _untagged(source: Source[Trace], strict: bool, group: str) -> Source[Trace]:
@@ -314,5 +311,5 @@ def _of_reader(
     return Source(
         identity, [RowReader, *code], records,
         dropped=reader.dropped, emptied=reader.emptied, numbered=reader.numbered, first=reader.first,
-        note=reader.source.note, drop=reader.drop,
+        note=reader.source.note, drop=reader.drop, told=reader.told,
     )  # fmt: skip

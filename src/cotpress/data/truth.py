@@ -29,7 +29,7 @@ from cotpress.data.config import (
     TruthConfig,
 )
 from cotpress.data.files import find_files
-from cotpress.data.losses import facts_of, tell
+from cotpress.data.losses import announce, facts_of, tell
 from cotpress.data.registry import Source
 from cotpress.data.rows import Field, RowReader, reasons
 from cotpress.errors import ConfigError, DataError
@@ -63,6 +63,7 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
         return Summary(num_rows=len(rows), dropped=source.dropped, facts={**source.facts, **facts_of(source)})
 
     identity = identified({**source.identity, "limit": config.limit}, truth, *source.code)
+    announce(source, store, name=config.name, group="truth")
     artifact = store.build("truth", identity, produce)
     tell(artifact, source, store, name=config.name, group="truth", limit=config.limit, strict=config.strict)
     return artifact
@@ -93,6 +94,7 @@ def _source(config: TruthConfig) -> Source[Measured]:
                 reader.dropped,
                 first=reader.first,
                 note=files.note,
+                told=reader.told,
                 facts={"kind": TruthKind.importance.value},
             )
         case PrmbenchConfig(redundant=redundant):
@@ -105,6 +107,7 @@ def _source(config: TruthConfig) -> Source[Measured]:
                 reader.dropped,
                 first=reader.first,
                 note=files.note,
+                told=reader.told,
                 facts={"kind": TruthKind.steps.value},
             )
     raise ConfigError(f"truth: no source for {type(config).__name__}. Allowed: planted, prmbench, thought_anchors")

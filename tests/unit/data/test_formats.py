@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cotpress.data import stage
-from cotpress.data.config import ColumnsConfig, FileFormat, JsonlDataConfig
+from cotpress.data.config import ColumnsConfig, FileFormat, JsonlBenchmarkConfig, JsonlDataConfig
 from cotpress.data.formats import FORMATS
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Trace
@@ -266,3 +267,35 @@ def test_standard_columns_keep_their_identity(store: ArtifactStore, tmp_path: Pa
     settings = {*made.manifest["identity"]} - {"stage", "code"}
     assert settings == {"source", "format", "sha256", "limit", "validation_fraction"}
     assert not any("formats" in name or "answers" in name for name in made.manifest["identity"]["code"])
+
+
+def test_rows_in_the_list_of_an_object_are_named_in_the_line_and_in_errors(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.json"
+    settings = config(tmp_path, [])
+    path.write_text(json.dumps({"version": 1, "data": [openr1(TEXT), openr1(TEXT, uuid="v")]}))
+    with caplog.at_level(logging.INFO):
+        artifact = stage.traces(replace(settings, path=str(path)), store)
+        path.write_text(json.dumps({"data": [{"id": "a", "question": "q", "answer": "1"}]}))
+        stage.problems(JsonlBenchmarkConfig(name="mine", path=str(path)), store)
+    assert len(read(artifact)) == 2
+    assert (
+        "data=mine: read as openr1: 3 columns used (problem, generations, answer) of the rows in its list 'data'"
+        in (caplog.messages)
+    )
+    assert "benchmark=mine: read as the rows in its list 'data'" in caplog.messages
+    path.write_text(json.dumps({"data": [{"prob": "q"}]}))
+    with pytest.raises(DataError, match=r"rows\.json' \(list 'data'\) has none of the known shapes.* It has: prob"):
+        stage.traces(replace(settings, path=str(path)), store)
+
+
+def test_object_around_several_lists_is_not_read_by_the_first_element_of_one(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    row = {"prob": "q", "gens": [TEXT]}
+    with pytest.raises(
+        DataError, match=r"If its rows are those in train or test, save that list as a \.json file"
+    ) as error:
+        stage.traces(config(tmp_path, [{"train": [row], "test": [row]}]), store)
+    assert "[0]" not in str(error.value)
