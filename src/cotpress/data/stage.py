@@ -32,8 +32,8 @@ from cotpress.data.files import Files, find_files
 from cotpress.data.formats import FIELDS, NUM_HEAD
 from cotpress.data.losses import announce, empty_fields, facts_of, tell
 from cotpress.data.recognition import recognised, told
-from cotpress.data.registry import SOURCES, Source
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
+from cotpress.data.registry import SOURCES, Source, checked
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
 from cotpress.data.thinking import untagged, without_tags
 from cotpress.devices.config import TrainerConfig
@@ -66,7 +66,7 @@ def traces(
         source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
         source = _trace_source(config, group)
-    source = _untagged(source, config.strict, group)
+    source = checked(source, untagged, strict=config.strict, group=group)
     # No model is trained on plain texts, so none is held out and none needs a response.
     validation_fraction = 0.0 if is_text(config) else config.validation_fraction
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
@@ -232,27 +232,6 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
     )  # fmt: skip
     facts = {"read_as": reading.name.value, "columns_used": list(reading.used)}
     return dataclasses.replace(source, by_question=True, told=told(reading, rows.layout), facts=facts)
-
-
-def _untagged(source: Source[Trace], strict: bool, group: str) -> Source[Trace]:
-    """The same source without thinking tags in its texts; rows that cannot be divided are dropped and counted."""
-
-    def open_() -> Iterator[Trace]:
-        for number, trace in enumerate(untagged(source.open()), start=1):
-            if not isinstance(trace, BadRow):
-                yield trace
-            elif source.drop is not None:
-                source.drop(trace.reason, field=trace.field, got=trace.got, allowed=trace.allowed)
-            elif strict:
-                raise DataError(
-                    f"{group}, record {number}: {trace.reason}. Got: {trace.got}. Allowed: {trace.allowed}. Fix: "
-                    f"correct the record, or drop and count such records with {group}.strict=false"
-                )
-            else:
-                source.dropped[trace.reason] += 1
-                source.first.setdefault(trace.reason, f"record {number}")
-
-    return dataclasses.replace(source, open=open_)
 
 
 def _trace(row: dict[str, Any], column: str) -> Trace:
