@@ -60,6 +60,7 @@ def recognised(
     reading = Reading(
         name=name, format=own, places=places, given=given, generations=generations,
         has_ids=any(places["id"].value(row) is not MISSING for row in rows) or not rows,
+        has_lists=any(isinstance(row.get(column), list) for row in rows for column in ("thinking", "response")),
         used=list(_used(name, places, given, rows)), also=also,
     )  # fmt: skip
     if reading.is_plain and any(all(column not in row for row in rows) for column in ("response", "answer")):

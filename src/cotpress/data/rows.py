@@ -331,7 +331,7 @@ def _parsed(content: Any) -> Mapping[str, Any]:
         except (ValueError, RecursionError) as error:
             raise BadRow("invalid JSON", got=str(error), allowed=allowed) from None
     if not isinstance(content, dict):
-        raise BadRow("not a JSON object", got=_kind(content), allowed=allowed)
+        raise BadRow("not a JSON object", got=kind_of(content), allowed=allowed)
     return content
 
 
@@ -357,7 +357,7 @@ def _checked(value: Any, name: str, field: Field) -> Any:
         value = _decoded(value, name)
     if not isinstance(value, list if field.is_list else str):
         kind = "a list" if field.is_list else "a string or a number" if field.is_short else "a string"
-        raise bad(f"wrong type of '{name}'", _kind(value), kind)
+        raise bad(f"wrong type of '{name}'", kind_of(value), kind)
     if field.required and not value:
         raise bad(f"empty {name}", repr(value), "a list that is not empty" if field.is_list else "text")
     if field.required and isinstance(value, str) and not value.strip():
@@ -411,7 +411,7 @@ def _short_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """Name of a value's type in its file format."""
     if isinstance(value, pa.Scalar):
         return str(value.type)

@@ -193,7 +193,10 @@ def locate(text: str, parts: Sequence[str]) -> list[tuple[int, int]] | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False
 
 
 ORIGINAL, INSERTED = "original", "inserted"

@@ -299,3 +299,40 @@ def test_object_around_several_lists_is_not_read_by_the_first_element_of_one(
     ) as error:
         stage.traces(config(tmp_path, [{"train": [row], "test": [row]}]), store)
     assert "[0]" not in str(error.value)
+
+
+MESSAGE = {"role": "assistant", "content": TEXT}
+PLACES = {"question": "m[0]", "response": "m[1].content"}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "columns", "reason"),
+    [
+        ({"m": ["q", MESSAGE]}, {"m": ["q"]}, PLACES, "missing field 'thinking or m[1].content'"),
+        ({"m": ["q", MESSAGE]}, {"m": []}, PLACES, "missing field 'm[0]'"),
+        ({"m": ["q", MESSAGE]}, {"m": ["q", {"content": {"text": TEXT}}]}, PLACES, "wrong type of 'response'"),
+        ({"m": ["q", MESSAGE]}, {"m": ["q", {"content": 5}]}, PLACES, "wrong type of 'response'"),
+        (openr1(TEXT), {"problem": QUESTION}, {}, "missing field 'generations'"),
+        (openr1(TEXT), {"problem": QUESTION, "generations": [[TEXT]]}, {}, "wrong type of 'response'"),
+        (openr1(TEXT), {"problem": QUESTION, "generations": [None]}, {}, "empty thinking"),
+        (openr1(TEXT), {"generations": [TEXT]}, {}, "missing field 'problem'"),
+    ],
+)
+def test_row_without_a_nested_place_is_lost_with_the_place_as_its_reason(
+    store: ArtifactStore, tmp_path: Path, good: Row, bad: Row, columns: dict[str, str], reason: str
+) -> None:
+    settings = config(tmp_path, [good, bad], columns=columns)
+    artifact = stage.traces(settings, store)
+    assert [trace.thinking for trace in read(artifact)] == [THINKING]
+    assert (artifact.manifest["dropped"], artifact.facts["first_dropped"]) == ({reason: 1}, {reason: "line 2"})
+    with pytest.raises(DataError, match=rf"line 2, field '\w+': {re.escape(reason)}\. Got: "):
+        stage.traces(replace(settings, strict=True), store)
+
+
+def test_lists_in_the_standard_columns_are_generations(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "question": QUESTION, "thinking": ["t", "u"], "response": ["r", "s"], "answer": "7"},
+        {"id": "b", "question": QUESTION, "thinking": "v", "response": "w", "answer": "7"},
+    ]
+    traces = read(stage.traces(config(tmp_path, rows, generations="all"), store))
+    assert [(t.id, t.thinking, t.response) for t in traces] == [("a/0", "t", "r"), ("a/1", "u", "s"), ("b", "v", "w")]

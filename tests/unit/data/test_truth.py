@@ -318,6 +318,7 @@ def test_truths_with_tags_that_cannot_be_removed_are_dropped(store: ArtifactStor
         (anchor_row(id="b", chunks=["First."]), "a chunk without text"),
         (anchor_row(id="b", chunks=[chunk("First.", None)]), "a chunk without counterfactual_importance_kl"),
         (anchor_row(id="b", chunks=[chunk("First.", float("nan"))]), "a chunk without counterfactual_importance_kl"),
+        (anchor_row(id="b", chunks=[chunk("First.", 10**400)]), "a chunk without counterfactual_importance_kl"),
         (anchor_row(id="b", chunks=[chunk("Second.")]), "a chunk that is not in the thinking"),
         (anchor_row(id="b", chunks=[chunk("1 + 2"), chunk("First.")]), "a chunk that is not in the thinking"),
         (anchor_row(id="b", solution=" "), "empty solution"),
