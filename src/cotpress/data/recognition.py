@@ -80,7 +80,7 @@ def told(reading: Reading, layout: str = "") -> str:
 
     `layout` is the part of the file that holds its rows, if it does not consist of them.
     """
-    name = "your own columns" if reading.name is FileFormat.cotpress else reading.name.value
+    name = "your own columns" if reading.given and reading.name is FileFormat.cotpress else reading.name.value
     noun = "column" if len(reading.used) == 1 else "columns"
     line = f"read as {name}: {len(reading.used)} {noun} used ({', '.join(map(_printable, reading.used))})"
     line += f" of the rows in its {layout}" if layout else ""

@@ -329,10 +329,14 @@ def test_row_without_a_nested_place_is_lost_with_the_place_as_its_reason(
         stage.traces(replace(settings, strict=True), store)
 
 
-def test_lists_in_the_standard_columns_are_generations(store: ArtifactStore, tmp_path: Path) -> None:
+def test_lists_in_the_standard_columns_are_generations(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [
         {"id": "a", "question": QUESTION, "thinking": ["t", "u"], "response": ["r", "s"], "answer": "7"},
         {"id": "b", "question": QUESTION, "thinking": "v", "response": "w", "answer": "7"},
     ]
-    traces = read(stage.traces(config(tmp_path, rows, generations="all"), store))
+    with caplog.at_level(logging.INFO):
+        traces = read(stage.traces(config(tmp_path, rows, generations="all"), store))
+    assert "data=mine: read as cotpress: 4 columns used (question, thinking, response, answer)" in caplog.messages
     assert [(t.id, t.thinking, t.response) for t in traces] == [("a/0", "t", "r"), ("a/1", "u", "s"), ("b", "v", "w")]
