@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,6 +202,28 @@ def test_ctrl_c_before_the_job_starts_is_one_line_and_exit_code_130(
     assert capsys.readouterr().err.strip().splitlines() == [
         "error: interrupted. Finished work is kept; the same command continues from there."
     ]
+
+
+class _Interrupted:
+    """Its destructor is interrupted, as that of any object whose garbage collection meets Ctrl-C."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        _Interrupted()
+        time.sleep(5)
+        raise AssertionError("the interrupt was lost")
+
+    usual, hook = signal.signal(signal.SIGINT, signal.default_int_handler), sys.unraisablehook
+    with pytest.raises(SystemExit) as ended:
+        app.end_with_code(work)
+    signal.signal(signal.SIGINT, usual)
+    assert ended.value.code == 130
+    assert "ignored" not in capsys.readouterr().err
+    assert sys.unraisablehook is hook
 
 
 def test_an_unexpected_error_is_shown_without_secrets(
