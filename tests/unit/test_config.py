@@ -156,12 +156,14 @@ def test_an_experiment_inside_a_sweep_composes_with_other_data(tmp_path: Path) -
     (tmp_path / "sweep" / "mine.yaml").write_text(f"{start}  - base\nhydra: {{sweeper: {{params: {{seed: '1,2'}}}}}}\n")
     search = f"hydra.searchpath=[file://{tmp_path}]"
     words = with_experiments([search, "sweep=mine", "data=planted"], "train", CONF)
-    assert words == [search, "sweep=mine", "data=planted", "experiment=train/own"]
+    assert words == [search, "sweep=mine", "experiment=train/own", "data=planted"]
     config = to_objects(_compose("train", words))
     assert isinstance(config, TrainConfig)
     assert (config.data.name, config.scorer.name) == ("planted", "random")
     assert with_experiments([search, "sweep=mine"], "train", CONF) == [search, "sweep=mine"]
     assert with_experiments(["sweep=scorers"], "train", CONF) == ["sweep=scorers"]
+    shown = with_experiments([search, "sweep=mine", "data=planted", "--cfg", "job"], "train", CONF)
+    assert shown[-2:] == ["--cfg", "job"], "Hydra reads no setting after an option that follows settings"
 
 
 @pytest.mark.parametrize("option", ["--config-dir={}", "hydra.searchpath=[file://{}]"])

@@ -116,8 +116,8 @@ def _script(task: Task, conf: Path) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one message after the last attempt, in place of one for each
     import hydra
 
-    from cotpress.cli.arguments import check_grammar, quoted, without_null
-    from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, explain
+    from cotpress.cli.arguments import check_grammar, options_first, quoted, without_null
+    from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, check_runs_of_one, explain
     from cotpress.cli.experiments import with_experiments
     from cotpress.cli.models import with_models
     from cotpress.config import register_schemas
@@ -147,10 +147,12 @@ def _script(task: Task, conf: Path) -> None:
 
     try:
         check_dashes(sys.argv[1:], name, conf)
+        sys.argv[1:] = options_first(sys.argv[1:])
         check_options(sys.argv[1:], name)
         sys.argv[1:] = without_null(quoted(sys.argv[1:]), name, conf)
         check_grammar(sys.argv[1:], name, conf)
         check_plan_of_one(sys.argv[1:])
+        check_runs_of_one(sys.argv[1:], name)
         multirun.check_launcher(sys.argv[1:])
         for note in with_models(sys.argv[1:], conf):
             sys.stderr.write(f"note: {shown(note)}\n")

@@ -120,6 +120,13 @@ def test_group_without_a_place_in_the_chosen_data_names_the_data_with_one() -> N
     assert message == "questions@data.questions: the chosen data has no such place. Allowed: with data=self_written"
 
 
+def test_runs_in_a_multirun_are_refused_before_a_job_is_planned(command: Command, tmp_path: Path) -> None:
+    done = command("evaluate.py", "runs=some", "-m", "benchmark=planted,math500", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: runs: got a folder in a multirun. Fix: leave out -m" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.slow
 def test_another_primary_configuration_is_refused(command: Command) -> None:
     done = command("train.py", "--config-name", "foo")
