@@ -414,6 +414,24 @@ def test_every_benchmark_can_be_asked_as_in_either_paper(name: str) -> None:
     assert (sampled.prompt == greedy.prompt) == (name == "planted")
 
 
+def test_training_of_the_experiments_has_prompts_and_lengths_of_the_releases() -> None:
+    cts, tokenskip = (
+        to_objects(_compose("train", words))
+        for words in (
+            ["experiment=cts_long_cot", "data.path=x.jsonl"], ["experiment=tokenskip_gsm8k", "model=llama8b"],
+        )
+    )  # fmt: skip
+    assert isinstance(cts, TrainConfig)
+    assert isinstance(tokenskip, TrainConfig)
+    assert cts.reference.base is not None
+    # LLaMA-Factory's template qwen, without a system text of its own: CTS/training_src/math_train_full.yaml
+    assert (cts.model.chat.system, cts.reference.base.chat.system) == (None, None)
+    assert (cts.sft.tune.max_tokens, cts.reference.tune.max_tokens) == (4096, 4096)
+    assert tokenskip.sft.tune.max_tokens == 2048
+    for words in (["model@reference.base=smollm2"], ["reference.base=null"], ["reference=none"]):
+        to_objects(_compose("train", ["experiment=cts_long_cot", "data.path=x.jsonl", *words]))
+
+
 def test_budget_and_prompt_can_be_given_beside_a_protocol() -> None:
     asked = _asked("benchmark=math500", "benchmark.max_new_tokens=4096", "benchmark.prompt='{question}!'")
     assert (asked.protocol, asked.max_new_tokens, asked.prompt) == ("cts", 4096, "{question}!")
