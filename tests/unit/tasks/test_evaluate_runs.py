@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ArtifactError, ConfigError, DataError
-from cotpress.modeling.sources import source_identity
+from cotpress.modeling.sources import adapter_directory, model_directory, source_identity
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.report.results import collect, read_results
 from cotpress.report.students import read_students
 from cotpress.store.artifacts import content_checksum
@@ -299,5 +300,15 @@ def test_row_and_answers_of_a_student_do_not_depend_on_the_path_to_it(trained: P
     (adapter, *_) = sorted((trained / "artifacts" / "sft").glob("*/adapter"))
     (link,) = [path for path in (trained / "students").iterdir() if path.samefile(adapter)]
     config = to_objects(compose("evaluate", overrides=["model=tiny", f"adapter={adapter}"]))
-    assert given_name(config) == given_name(replace(config, adapter=str(link))) == link.name
-    assert source_identity(str(adapter)) == source_identity(str(link))
+    paths = [str(path) for path in (adapter, link, adapter.parent)]
+    assert {given_name(replace(config, adapter=path)) for path in paths} == {link.name}
+    assert [source_identity(path) for path in paths] == [source_identity(str(adapter))] * 3
+    assert {adapter_directory(path).resolve() for path in paths} == {adapter.resolve()}
+    served = [TrainedWeights.of(path).path for path in paths]
+    assert all((Path(place) / "adapter_config.json").is_file() for place in served)
+
+
+def test_artifact_of_a_whole_student_is_a_model(trained: Path) -> None:
+    (folder, *_) = sorted((trained / "artifacts" / "sft").glob("*/model"))
+    assert model_directory(str(folder.parent)) == folder
+    assert source_identity(str(folder.parent)) == source_identity(str(folder))
