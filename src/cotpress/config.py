@@ -168,7 +168,7 @@ class TrainConfig(PipelineConfig):
             )
         check_marker(self.model.chat, self.evaluation.ratios)
         _check_seed(self.evaluation, self.seed)
-        _check_sampling(self.evaluation, self.benchmark)
+        check_sampling(self.evaluation, self.benchmark)
         served = isinstance(self.evaluation.generation, ServerGenerationConfig)
         if served and self.sft.tune.method is Method.full and self.until is None:
             raise ConfigError(
@@ -254,7 +254,8 @@ class EvaluateConfig:
         _check_one_machine(self.trainer)
         check_head_loss(self.trainer.head_loss)
         _check_seed(self.evaluation, self.seed)
-        _check_sampling(self.evaluation, self.benchmark)
+        if self.runs is None:  # otherwise the benchmark may be that of a run
+            check_sampling(self.evaluation, self.benchmark)
         check_marker(self.model.chat, [self.ratio, *self.evaluation.ratios])
         if self.marker is False:
             self._check_without_marker()
@@ -324,8 +325,8 @@ def _check_seed(evaluation: EvaluationConfig, seed: int) -> None:
         raise ConfigError(f"evaluation.generation.seed: got {got}, but seed decides it. Fix: seed={got}")
 
 
-def _check_sampling(evaluation: EvaluationConfig, benchmark: BenchmarkConfig) -> None:
-    """Refuse a `top_p` without effect."""
+def check_sampling(evaluation: EvaluationConfig, benchmark: BenchmarkConfig) -> None:
+    """Raise a `ConfigError` for a `top_p` without effect."""
     temperature = benchmark.followed.temperature if evaluation.temperature is None else evaluation.temperature
     drawn = temperature > 0 or (evaluation.temperature is None and evaluation.samples > 1)
     if evaluation.top_p is not None and evaluation.top_p < 1 and not drawn:

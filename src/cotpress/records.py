@@ -28,6 +28,7 @@ REWRITTEN_FILE = "rewritten.parquet"  # RewrittenTrace, of the stage decide
 COMPRESSED_FILE = "compressed.parquet"  # CompressedTrace, of the stage compress
 RANKING_FILE = "ranking.parquet"  # RankedTrace, of the stage compress
 TRAIN_LOG_FILE = "train_log.csv"  # loss by optimizer step, of the stages that train
+VALIDATION_FILE = "validation_log.csv"  # metrics of validations by optimizer step, of students that were validated
 PREDICTIONS_FILE = "predictions.parquet"  # Prediction, of the stage evaluate and of run directories
 RESULTS_FILE, CONFIG_FILE, FAILURE_FILE = "results.json", "config.yaml", "failure.json"  # of run directories
 STUDENTS_FILE = "students.json"  # of a run directory: its trained students, and all that asking them needs

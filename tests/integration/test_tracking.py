@@ -57,3 +57,18 @@ def test_the_students_folder_for_the_hub_loads_as_a_peft_adapter(command: Comman
     card = ModelCard.load(command.folder / "hub" / "README.md")
     row = json.loads((run_dir / "results.json").read_text())["rows"][-1]
     assert {r.metric_value for r in card.data.eval_results if r.metric_type == "accuracy"} == {row["accuracy"]["value"]}
+
+
+def test_students_that_are_asked_later_have_their_curves_beside_their_answers(command: Command) -> None:
+    trained = command("train.py", "scorer=random", "ratio=0.6", "until=sft", "reference=none", *SMALL)
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    (run_dir,) = (command.folder / "outputs" / "runs").glob("random-0.6-*")
+    done = command("evaluate.py", f"runs={run_dir}", "tracker=wandb", "tracker.project=later")
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = {run.config["system"]: run for run in offline_runs(run_dir)}
+    assert runs.keys() == {"Original", "random"}
+    for run in runs.values():
+        steps = [row["sft/step"] for row in run.history if "sft/loss" in row]
+        assert steps == [*range(1, len(steps) + 1)]
+        assert [row["sft/step"] for row in run.history if "sft/val/accuracy" in row] == [len(steps)]
+        assert "evaluate/accuracy" in run.summary()

@@ -156,12 +156,14 @@ def test_an_experiment_inside_a_sweep_composes_with_other_data(tmp_path: Path) -
     (tmp_path / "sweep" / "mine.yaml").write_text(f"{start}  - base\nhydra: {{sweeper: {{params: {{seed: '1,2'}}}}}}\n")
     search = f"hydra.searchpath=[file://{tmp_path}]"
     words = with_experiments([search, "sweep=mine", "data=planted"], "train", CONF)
-    assert words == [search, "sweep=mine", "data=planted", "experiment=train/own"]
+    assert words == [search, "sweep=mine", "experiment=train/own", "data=planted"]
     config = to_objects(_compose("train", words))
     assert isinstance(config, TrainConfig)
     assert (config.data.name, config.scorer.name) == ("planted", "random")
     assert with_experiments([search, "sweep=mine"], "train", CONF) == [search, "sweep=mine"]
     assert with_experiments(["sweep=scorers"], "train", CONF) == ["sweep=scorers"]
+    shown = with_experiments([search, "sweep=mine", "data=planted", "--cfg", "job"], "train", CONF)
+    assert shown[-2:] == ["--cfg", "job"], "Hydra reads no setting after an option that follows settings"
 
 
 @pytest.mark.parametrize("option", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
@@ -410,6 +412,24 @@ def test_every_benchmark_can_be_asked_as_in_either_paper(name: str) -> None:
     assert (sampled.max_new_tokens, greedy.max_new_tokens) == budgets.get(name, (32768, 1024))
     assert (sampled.prompt, greedy.prompt) == (sampled.followed.prompt, greedy.followed.prompt)
     assert (sampled.prompt == greedy.prompt) == (name == "planted")
+
+
+def test_training_of_the_experiments_has_prompts_and_lengths_of_the_releases() -> None:
+    cts, tokenskip = (
+        to_objects(_compose("train", words))
+        for words in (
+            ["experiment=cts_long_cot", "data.path=x.jsonl"], ["experiment=tokenskip_gsm8k", "model=llama8b"],
+        )
+    )  # fmt: skip
+    assert isinstance(cts, TrainConfig)
+    assert isinstance(tokenskip, TrainConfig)
+    assert cts.reference.base is not None
+    # LLaMA-Factory's template qwen, without a system text of its own: CTS/training_src/math_train_full.yaml
+    assert (cts.model.chat.system, cts.reference.base.chat.system) == (None, None)
+    assert (cts.sft.tune.max_tokens, cts.reference.tune.max_tokens) == (4096, 4096)
+    assert tokenskip.sft.tune.max_tokens == 2048
+    for words in (["model@reference.base=smollm2"], ["reference.base=null"], ["reference=none"]):
+        to_objects(_compose("train", ["experiment=cts_long_cot", "data.path=x.jsonl", *words]))
 
 
 def test_budget_and_prompt_can_be_given_beside_a_protocol() -> None:

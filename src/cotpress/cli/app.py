@@ -4,14 +4,16 @@ Hydra composes the configuration, and the task gets plain objects. Errors that a
 message without a stack trace; the traceback goes to the log file of the job.
 """
 
+import _thread
 import contextlib
 import io
 import os
 import re
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -29,6 +31,9 @@ from cotpress.terminal import UNREAD, escaped, guard_output
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_SOON_S = 0.05
+"""Seconds until a lost interrupt is raised again."""
+
 
 def main(task: Task, conf: Path) -> None:
     """Run an entry script, whose jobs do the work of `task`, and exit with its code.
@@ -42,7 +47,8 @@ def end_with_code(command: Callable[[], None], at_interrupt: Callable[[], None] 
     """Run a command and end the process with its code: 130 after Ctrl-C, 141 if nobody reads its output any longer."""
     output = guard_output()
     try:
-        command()
+        with _interrupts_kept():
+            command()
         output.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends the process at once
@@ -55,6 +61,26 @@ def end_with_code(command: Callable[[], None], at_interrupt: Callable[[], None] 
         stop(f"standard output cannot be written: {output.problem}", 1)
     if output.is_unread:
         sys.exit(UNREAD)
+
+
+@contextlib.contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Raise a `KeyboardInterrupt` again that was lost: Python only prints exceptions of destructors (`__del__`)."""
+    usual = sys.unraisablehook
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            usual(lost)
+            return
+        again = threading.Timer(_SOON_S, _thread.interrupt_main)  # here it would be lost once more
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def stop(message: str, code: int) -> NoReturn:
@@ -90,8 +116,8 @@ def _script(task: Task, conf: Path) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # one message after the last attempt, in place of one for each
     import hydra
 
-    from cotpress.cli.arguments import check_grammar, quoted, without_null
-    from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, explain
+    from cotpress.cli.arguments import check_grammar, options_first, quoted, without_null
+    from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, check_runs_of_one, explain
     from cotpress.cli.experiments import with_experiments
     from cotpress.cli.models import with_models
     from cotpress.config import register_schemas
@@ -121,10 +147,12 @@ def _script(task: Task, conf: Path) -> None:
 
     try:
         check_dashes(sys.argv[1:], name, conf)
+        sys.argv[1:] = options_first(sys.argv[1:])
         check_options(sys.argv[1:], name)
         sys.argv[1:] = without_null(quoted(sys.argv[1:]), name, conf)
         check_grammar(sys.argv[1:], name, conf)
         check_plan_of_one(sys.argv[1:])
+        check_runs_of_one(sys.argv[1:], name)
         multirun.check_launcher(sys.argv[1:])
         for note in with_models(sys.argv[1:], conf):
             sys.stderr.write(f"note: {shown(note)}\n")

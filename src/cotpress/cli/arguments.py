@@ -8,8 +8,9 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cotpress.cli.help import choices, groups_of
 from cotpress.errors import ConfigError, did_you_mean
@@ -56,6 +57,34 @@ def _quoted(word: str, *, home: bool) -> str:
     ):
         return word
     return word.replace(text, f"'{os.path.expanduser(text) if home else text}'")  # noqa: PTH111
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Move options before all settings if they divide these, which Hydra does not read: `model=tiny -m ratio=0.5,0.7`.
+
+    Arguments that cannot be read in this order either are left to `check_options`.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(message)
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    with suppress(ConfigError):
+        parser.parse_args(list(arguments))
+        return list(arguments)
+    try:
+        settings: list[str] = parser.parse_intermixed_args(list(arguments)).overrides
+    except ConfigError:
+        return list(arguments)
+    left, options = list(settings), []
+    for argument in arguments:
+        if left[:1] == [argument]:
+            left.pop(0)
+        else:
+            options.append(argument)
+    return [*options, *settings]
 
 
 def without_null(arguments: Sequence[str], entry: str, conf: Path) -> list[str]:

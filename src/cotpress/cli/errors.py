@@ -6,14 +6,17 @@ import shlex
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cotpress.cli.help import choices, defaults_of, groups_of
 from cotpress.cli.models import GROUP
 from cotpress.config import SCHEMAS
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.settings import RATIO_RANGE
-from cotpress.tasks import PLAN_FIX
+from cotpress.tasks import PLAN_FIX, RUNS_ALONE
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 SCRIPTS = tuple(place.removesuffix("_schema") for place in SCHEMAS if "/" not in place)
 """Names of the entry scripts."""
@@ -228,15 +231,30 @@ def check_dashes(arguments: Sequence[str], entry: str, conf: Path) -> None:
 
 def check_plan_of_one(arguments: Sequence[str]) -> None:
     """Raise a `ConfigError` for `plan=true` in a multirun; a job refuses the `plan: true` of a file (`jobs.job`)."""
+    settings, several = _several(arguments)
+    plan = settings.get("plan")
+    if plan is None or not several:
+        return
+    values = plan.sweep_iterator() if plan.is_choice_sweep() else [plan.value()]
+    if any(str(value).strip("'\"").lower() in ("true", "yes", "y", "on", "1") for value in values):
+        raise ConfigError(f"plan=true plans one job, but '{several}' asks for several. {PLAN_FIX}")
+
+
+def check_runs_of_one(arguments: Sequence[str], entry: str) -> None:
+    """Raise a `ConfigError` for `evaluate.py -m runs=DIR`, whose jobs would stay in reports as failed ones."""
+    settings, several = _several(arguments)
+    runs = settings.get("runs")
+    if entry == "evaluate" and several and runs is not None and (runs.is_sweep_override() or runs.value() is not None):
+        raise ConfigError(RUNS_ALONE)
+
+
+def _several(arguments: Sequence[str]) -> "tuple[dict[str, Override], str]":
+    """The settings of a command line by their keys, and what makes several jobs of it; empty for a single job."""
     from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     options = get_args_parser().parse_args(list(arguments))
-    settings = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(options.overrides)}
-    plan = settings.get("plan")
-    if plan is None or not (options.multirun or "sweep" in settings):
-        return
-    values = plan.sweep_iterator() if plan.is_choice_sweep() else [plan.value()]
-    if any(str(value).strip("'\"").lower() in ("true", "yes", "y", "on", "1") for value in values):
-        several = "-m" if options.multirun else settings["sweep"].input_line
-        raise ConfigError(f"plan=true plans one job, but '{several}' asks for several. {PLAN_FIX}")
+    overrides = OverridesParser.create().parse_overrides(options.overrides)
+    settings = {o.key_or_group: o for o in overrides if o.key_or_group is not None}
+    sweep = settings.get("sweep")
+    return settings, "-m" if options.multirun else "" if sweep is None else str(sweep.input_line)

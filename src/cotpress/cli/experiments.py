@@ -42,10 +42,10 @@ def with_experiments(arguments: Sequence[str], entry: str, conf: Path) -> list[s
     command = _Command(entry, folders, overrides)
     parts = {o.input_line: f"{o.get_key_element()}={command.parts(o._value)}" for o in overrides if _is_experiment(o)}
     own = [parts.get(argument, argument) for argument in arguments]
-    for name in () if parts else [o.value() for o in overrides if o.key_or_group == "sweep" and not o.is_delete()]:
-        chosen = command.experiment_of_sweep(name) if isinstance(name, str) else None
+    for sweep in () if parts else [o for o in overrides if o.key_or_group == "sweep" and not o.is_delete()]:
+        chosen = command.experiment_of_sweep(name) if isinstance(name := sweep.value(), str) else None
         if chosen is not None and (part := command.part(chosen)) != chosen:
-            own.append(f"{_KEY}={part}")
+            own.insert(own.index(str(sweep.input_line)) + 1, f"{_KEY}={part}")  # at the end an option may precede it
     return own
 
 

@@ -26,7 +26,7 @@ from cotpress.report.stage import show_ended, show_run
 from cotpress.store.artifacts import write_text_atomic
 from cotpress.store.redaction import Redacting, shown, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
-from cotpress.tasks import PLAN, PLAN_FIX, RUNS, Result, RunsJob, Task
+from cotpress.tasks import PLAN, PLAN_FIX, RUNS, RUNS_ALONE, Result, RunsJob, Task
 from cotpress.tasks.run_directory import circumstances, find_finished, note_finished, own_output, run_path
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
     if isinstance(checked, TrainConfig) and checked.plan:
         raise ConfigError(f"plan: got true in a multirun. {PLAN_FIX}")
     if isinstance(checked, EvaluateConfig) and checked.runs is not None:
-        raise ConfigError("runs: got a folder in a multirun. Fix: leave out -m; one command asks all runs of a folder")
+        raise ConfigError(RUNS_ALONE)
     if (until := _until(checked)) is not None and not read_sweep(folder.parent).planned:
         raise ConfigError(
             f"until: got {until.value}, but this sweeper chooses its jobs by the accuracy of the earlier ones, which a "

@@ -15,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from cotpress.errors import ConfigError, ModelError
-from cotpress.modeling.foreign import check_adapter, check_settings, check_weights
+from cotpress.modeling.foreign import ADAPTER_CONFIG, check_adapter, check_settings, check_weights
 from cotpress.modeling.hub import from_hub
+from cotpress.modeling.weights import MODEL_CONFIG, TrainedWeights
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
 from cotpress.store.source import Identity, identified
 
@@ -41,7 +42,7 @@ def model_directory(
     """Return a local directory with the weights (safetensors), config and tokenizer of a hub id or local directory.
 
     Args:
-        path: Hub id or local directory.
+        path: Hub id or local directory, also that of an artifact that holds the weights of a trained model.
         revision: Hub commit, tag or branch.
         trust_remote_code: Whether the user trusts Python code beside these weights.
         weights: False for config and tokenizer only.
@@ -205,7 +206,9 @@ def _convert(gguf: Path, workdir: Path) -> Summary:
 def _local(path: str, key: str) -> Path | None:
     folder = Path(path).expanduser()
     if path and folder.is_dir():
-        return folder
+        settings = any((folder / name).is_file() for name in (MODEL_CONFIG, ADAPTER_CONFIG))
+        trained = None if settings else TrainedWeights.below(folder)  # the folder of an artifact
+        return folder if trained is None else Path(trained.path)
     if not path.strip() or "\0" in path:
         raise ConfigError(f"{key}: got {path!r}, allowed: a folder or a hub id. Fix: {key}=DIR_OR_HUB_ID")
     if path.startswith((".", "~", os.sep)) or path.count("/") > 1:

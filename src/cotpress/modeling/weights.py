@@ -32,13 +32,14 @@ class TrainedWeights:
 
     @classmethod
     def of(cls, trained: Artifact | str) -> Self:
-        """The weights of an artifact of the sft or reference stage, or the adapter of a folder or hub id.
+        """The weights of an artifact of the sft or reference stage, or the adapter in a folder or of a hub id.
 
         Raises:
             ArtifactError: The artifact holds no weights.
         """
         if isinstance(trained, str):
-            return cls(path=trained, is_adapter=True)
+            inside = cls.below(Path(trained).expanduser())
+            return inside if inside is not None and inside.is_adapter else cls(path=trained, is_adapter=True)
         weights = cls.below(trained.path)
         if weights is None:
             files = sorted(trained.manifest["files"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from cotpress.records import Interval, SystemResult
+from cotpress.records import Interval, SystemResult, TrainingSet
 from cotpress.report.comparison import Comparison
 from cotpress.report.published import COUNTS
 from cotpress.report.results import INTERVALS
@@ -271,24 +271,40 @@ def _digests_by_seed(rows: Sequence[SystemResult]) -> dict[int | None, set[str]]
     return digests
 
 
+_Sets = Sequence[tuple[SystemResult, int, TrainingSet]]
+"""Rows of students with the number of traces that they were trained on, and their training sets."""
+
+
 def _length_notes(rows: Sequence[SystemResult], limit: int) -> list[str]:
-    """Return sentences about the traces that students of sequences of at most `limit` tokens did not learn from."""
+    """Return sentences about the traces that students of sequences of at most `limit` tokens did not learn from.
+
+    Runs may differ in `sft.overlong`; those that hold back traces for another system, with Original, share a digest.
+    """
     sets = [(r, r.num_training_rows or 0, s) for r in rows if (s := r.training_set) and s.max_tokens == limit]
+    held_back = {s.digest for _, number, s in sets if number < s.num_alone}
+    common = [(row, number, s) for row, number, s in sets if s.digest in held_back]
+    others = [(row, number, s) for row, number, s in sets if s.digest not in held_back]
+    is_cut = any(s.num_cut for _, _, s in others)
+    cut = [(row, number, s) for row, number, s in others if is_cut and (s.num_cut or number == s.num_traces)]
+    whole = [entry for entry in others if entry not in cut]
     notes = []
-    if any(s.num_cut for _, _, s in sets):
-        shares = _grouped([(row, f"{s.num_cut} of {number}") for row, number, s in sets])
+    if cut:
+        shares = _grouped([(row, f"{s.num_cut} of {number}") for row, number, s in cut])
         notes.append(f"sequences cut at {limit} tokens, so that they lack the end token: {shares}")
-    shares = _grouped([(row, f"{number} of {s.num_traces}") for row, number, s in sets])
-    if any(number < s.num_alone for _, number, s in sets):
-        alone = _grouped([(row, f"{s.num_alone}") for row, _, s in sets])
+    if common:
+        alone = _grouped([(row, f"{s.num_alone}") for row, _, s in common])
         notes.append(
-            f"trained on the traces that all systems of a run have and can hold within {limit} tokens: {shares}; "
-            f"sft.overlong=drop would train on {alone}"
+            f"trained on the traces that all systems of a run have and can hold within {limit} tokens: "
+            f"{_shares(common)}; sft.overlong=drop would train on {alone}"
         )
-    elif any(number < s.num_traces for _, number, s in sets):
-        fix = "; sft.overlong=common would train all on the same" if len({number for _, number, _ in sets}) > 1 else ""
-        notes.append(f"trained on the traces of at most {limit} tokens: {shares}{fix}")
+    if any(number < s.num_traces for _, number, s in whole):
+        fix = "; sft.overlong=common would train all on the same" if len({number for _, number, _ in whole}) > 1 else ""
+        notes.append(f"trained on the traces of at most {limit} tokens: {_shares(whole)}{fix}")
     return notes
+
+
+def _shares(sets: _Sets) -> str:
+    return _grouped([(row, f"{number} of {s.num_traces}") for row, number, s in sets])
 
 
 def _grouped(values: Sequence[tuple[SystemResult, str]]) -> str:

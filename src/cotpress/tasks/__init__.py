@@ -115,3 +115,8 @@ PLAN_FIX = (
     "experiment=cts_long_cot model=qwen7b data.path=FILE plan=true"
 )
 """End of the messages that refuse to plan several jobs."""
+RUNS_ALONE = (
+    "runs: got a folder in a multirun. Fix: leave out -m; one command asks all runs of a folder, once for each "
+    "benchmark=NAME"
+)
+"""The message that refuses `evaluate.py runs=DIR` in a multirun."""

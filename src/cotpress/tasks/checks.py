@@ -83,6 +83,8 @@ NUM_MEASURED = 200
 """Most traces whose length is compared with the budget of answers."""
 LONG_SHARE = 0.1
 """Share of traces longer than the budget above which it is warned of."""
+PUBLISHED_ADAPTERS = "hemingkx/TokenSkip-"
+"""Beginning of the hub ids of TokenSkip's adapters, which have no record of their training."""
 AFTER_TRAINING = ("answer", "evaluate", "")
 """The first missing stages when all students are trained; empty if no stage is missing."""
 
@@ -95,7 +97,7 @@ def check(config: Config) -> None:
         ConfigError: Several problems.
     """
     artifact_store(config.output_root).computed.clear()  # those of an earlier job of this process
-    found = [*selection(config), *labels(config), *agents(config)]
+    found = [*selection(config), *labels(config), *agents(config), *published(config)]
     if isinstance(config, TrainConfig) and config.plan:  # made on another machine, maybe before there are data
         raise_together(found)
         return
@@ -131,6 +133,21 @@ def agents(config: Config) -> Problems:
         yield ConfigError(
             f"until: got {config.until.value}, but the agent of a W&B sweep needs the accuracy of each run. Fix: leave "
             "out until"
+        )
+
+
+def published(config: Config) -> Problems:
+    """TokenSkip's published adapters: asked the prompt of their training."""
+    if not isinstance(config, EvaluateConfig):
+        return
+    generation = config.evaluation.generation
+    named = config.adapter or (generation.model if isinstance(generation, ServerGenerationConfig) else "")
+    chat, release = config.model.chat, config.model.tokenskip
+    own = (chat.system, chat.template, chat.thinking_open, chat.user == "{question}")
+    if named.startswith(PUBLISHED_ADAPTERS) and own != (release.system, release.template, "", False):
+        yield ConfigError(
+            f"model.chat: '{named}' was trained with the prompt of TokenSkip's release, and these settings ask another "
+            "one. Fix: chat@model.chat=tokenskip, or experiment=tokenskip_gsm8k, which has it"
         )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cotpress.config import SCHEMAS, EvaluateConfig
+from cotpress.config import SCHEMAS, EvaluateConfig, check_sampling
 from cotpress.data.config import BenchmarkConfig
 from cotpress.data.stage import problems
 from cotpress.devices.launch import set_up_torch
@@ -27,7 +27,7 @@ from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.plugins import CHOICES
-from cotpress.records import CONFIG_FILE, STUDENTS_FILE, Prediction, SystemResult
+from cotpress.records import CONFIG_FILE, MIXED, STUDENTS_FILE, Prediction, SystemResult
 from cotpress.report.results import StageRecord, output_root_of_run, read_results, run_directories
 from cotpress.report.stage import report_collection, show_collection, show_run
 from cotpress.report.students import Student, TrainedRun, read_students
@@ -128,7 +128,14 @@ def find_runs(job: RunsJob) -> list[Run]:
             f"runs: no run below '{place}' has trained students ({STUDENTS_FILE}). Fix: train them, e.g. with "
             "train.py until=sft, or give the folder of their runs"
         )
-    return [_run(path, job.config, keys) for path in found]
+    runs = [_run(path, job.config, keys) for path in found]
+    if (ratios := job.config.evaluation.ratios) and not any(_has_marker(run.trained) for run in runs):
+        raise ConfigError(
+            f"evaluation.ratios: got {ratios}, which only a control marker in the prompt announces, but no student "
+            f"below '{place}' was trained with one. Fix: leave evaluation.ratios out; students of compression=mixed "
+            "follow a marker"
+        )
+    return runs
 
 
 def _given_keys(overrides: Sequence[str]) -> Iterator[str]:
@@ -137,10 +144,10 @@ def _given_keys(overrides: Sequence[str]) -> Iterator[str]:
         key = text.partition("=")[0].lstrip("+~").rpartition("@")[2].replace("/", ".")
         if any(_is_below(key, machine) for machine in _MACHINE):
             continue
-        if key == "model" or not any(_is_below(key, own) for own in _OWN):
+        if key == "model" or _is_below(key, "model.chat") or not any(_is_below(key, own) for own in _OWN):
             raise ConfigError(
                 f"runs: got '{text}' with it, but the runs say that themselves. Allowed: benchmark, evaluation, n, "
-                "settings below model (model.path=DIR for a base model that lies elsewhere here), "
+                "settings below model, its chat excepted (model.path=DIR for a base model that lies elsewhere here), "
                 "generation@evaluation.generation, trainer, tracker. Fix: leave it out"
             )
         yield "evaluation.samples" if key == "n" else key
@@ -169,14 +176,36 @@ def _run(run_dir: Path, command: EvaluateConfig, keys: Sequence[str]) -> Run:
     for key in keys:
         config = _with(config, key.split("."), command)
     kept_students(trained, run_dir)
+    evaluation = replace(config.evaluation, generation=generation)
     config = replace(
         config,
-        evaluation=replace(config.evaluation, generation=generation),
+        benchmark=_of_protocol(benchmark, config.benchmark, keys),
+        evaluation=evaluation if _has_marker(trained) else replace(evaluation, ratios=[]),
         output_root=str(output_root_of_run(run_dir, trained.students[0].artifact)),
     )
+    check_sampling(config.evaluation, config.benchmark)
     effective = row_settings(config)
     replaced = {key: effective[key] for key in ("model", "benchmark", "evaluation")}
     return Run(run_dir=run_dir, trained=trained, config=config, settings={**settings, **replaced})
+
+
+def _has_marker(trained: TrainedRun) -> bool:
+    """True if the student of a run's scorer follows a control marker."""
+    return any(student.system.variant == MIXED for student in trained.students)
+
+
+def _of_protocol(run: BenchmarkConfig, changed: BenchmarkConfig, keys: Sequence[str]) -> BenchmarkConfig:
+    """The benchmark of a run with another protocol: budget and prompt are the protocol's, as where it is composed.
+
+    Those that the run or the command line gave by themselves stay.
+    """
+    if "benchmark" in keys:  # composed as a whole
+        return changed
+    names = [
+        name for name in ("max_new_tokens", "prompt")
+        if f"benchmark.{name}" not in keys and getattr(run, name) == getattr(run.followed, name)
+    ]  # fmt: skip
+    return replace(changed, **{name: getattr(changed.followed, name) for name in names})
 
 
 def _objects(kind: type[SettingsT], values: Mapping[str, Any], **objects: Any) -> SettingsT:
@@ -302,6 +331,10 @@ def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     job = tracked_job(config, directory, folder, rows[-1].system)
     kind = TrackerKind.csv if config.tracker.kind is TrackerKind.none else config.tracker.kind
     with open_tracker(replace(config.tracker, kind=kind), job) as tracker:  # none would replace those of the training
+        students = kept_students(run.trained, run.run_dir)
+        if students.original is not None:
+            tracker.of_system(students.original.system.label).artifact(students.original.artifact)
+        tracker.artifact(students.own.artifact)
         track_results(tracker, rows, predictions)
     about = RunSettings(name=run.trained.name, essentials=run.trained.essentials, settings=run.settings)
     write_run(directory, config, about, rows, predictions, stages)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cotpress.errors import MissingExtraError
-from cotpress.records import TRAIN_LOG_FILE
+from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
 from cotpress.store.artifacts import MANIFEST, Artifact, fingerprint, write_text_atomic
 from cotpress.store.paths import safe_name
 from cotpress.store.redaction import masked, remember, without_secrets
@@ -324,12 +324,22 @@ def _ratio_tag(ratio: float) -> str:
 
 
 def _train_log(artifact: Artifact) -> Iterator[tuple[int, dict[str, float]]]:
-    """Optimizer steps of a trained artifact, from 1, with loss and learning rate; nothing for other artifacts."""
-    if TRAIN_LOG_FILE not in artifact.manifest["files"]:
-        return
-    with artifact.file(TRAIN_LOG_FILE).open(encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle):
-            yield int(row["step"]), {name: float(row[name]) for name in ("loss", "lr")}
+    """Loss and learning rate of a trained artifact by optimizer step, from 1, and its validations by the same steps;
+    nothing for other artifacts."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    for row in _csv_rows(artifact, TRAIN_LOG_FILE):
+        rows.append((int(row["step"]), {name: float(row[name]) for name in ("loss", "lr")}))
+    validations: dict[int, dict[str, float]] = defaultdict(dict)
+    for row in _csv_rows(artifact, VALIDATION_FILE):
+        validations[int(row["step"])][row["name"]] = float(row["value"])
+    yield from sorted([*rows, *validations.items()], key=lambda row: row[0])
+
+
+def _csv_rows(artifact: Artifact, name: str) -> Iterator[dict[str, str]]:
+    """Rows of a file of an artifact; none if it has no such file."""
+    if name in artifact.manifest["files"]:
+        with artifact.file(name).open(encoding="utf-8", newline="") as handle:
+            yield from csv.DictReader(handle)
 
 
 def wandb_mode() -> _Mode:

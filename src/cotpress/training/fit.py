@@ -28,7 +28,7 @@ from cotpress.errors import TrainingError
 from cotpress.modeling.loading import check_ids, split_head
 from cotpress.modeling.packing import packing_obstacle
 from cotpress.progress import Progress
-from cotpress.records import TRAIN_LOG_FILE
+from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
 from cotpress.store.artifacts import SCRATCH, follow_umask
 from cotpress.store.paths import is_unreadable, unreadable
 from cotpress.training.adapters import checkpointed_activations
@@ -85,7 +85,9 @@ def fit(
     validate: Validate | None = None,
     validations: int = 0,
 ) -> Fitted:
-    """Train `model` in place and write `train_log.csv`; resumes from `workdir/scratch` after a kill.
+    """Train `model` in place and write `train_log.csv`, and `validation_log.csv` if it is validated.
+
+    Resumes from `workdir/scratch` after a kill.
 
     Every worker of `run_on_devices` calls it, with a model that `sharing` has loaded.
 
@@ -109,11 +111,12 @@ def fit(
     step_tokens = [sum(lengths[i] for batch in step for i in batch) for step in plan]
     log_stage, started = partial(log_metrics, kind.stage), time.monotonic()
     train_log = TrainLog(log_stage)
-    callbacks: list[pl.Callback] = [train_log, TimedCheckpoint(workdir / SCRATCH, trainer.checkpoint_every_s)]
+    callbacks: list[pl.Callback] = [train_log]
     if here().is_first:
         callbacks.append(_ProgressBar(f"{kind.stage}: train", step_tokens))
     if validate is not None and validations > 0:
-        callbacks.append(_Validation(validate, len(plan), validations, log_stage))
+        callbacks.append(_Validation(validate, len(plan), validations, train_log))
+    callbacks.append(TimedCheckpoint(workdir / SCRATCH, trainer.checkpoint_every_s))  # holds what the others have
     with quiet_lightning(), checkpointed_activations(model, enabled=trainer.activation_checkpointing):
         for hint in _HINTS:
             warnings.filterwarnings("ignore", message=hint)
@@ -132,7 +135,7 @@ def fit(
         with ctrl_c_stops(lightning):
             lightning.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     if here().is_first:
-        train_log.write(workdir / TRAIN_LOG_FILE)
+        train_log.write(workdir)
     seconds = time.monotonic() - started
     log.info("%s: %d steps, %d tokens in %.0f s", kind.stage, len(plan), sum(step_tokens), seconds)
     tail = [loss for _, loss, *_ in train_log.rows[-max(len(train_log.rows) // 10, 1) :]]
@@ -168,7 +171,7 @@ class _ProgressBar(pl.Callback):
 
 
 class TrainLog(pl.Callback):
-    """Step, loss, learning rate and target tokens of every step; the checkpoint holds them, so a resumed run has all.
+    """Loss, learning rate and target tokens by step, and validations; checkpoints hold them, so a resumed run has all.
 
     Checkpoints store the rows under the name of this class.
     """
@@ -176,6 +179,8 @@ class TrainLog(pl.Callback):
     def __init__(self, log_stage: Callable[..., None]) -> None:
         self._log_stage = log_stage
         self.rows: list[list[float]] = []
+        self.validations: list[list[Any]] = []
+        """Step, name and value."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
@@ -186,27 +191,36 @@ class TrainLog(pl.Callback):
         if trainer.is_global_zero:
             self._log_stage({"loss": loss, "lr": rate}, trainer.global_step)
 
+    def validated(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record the metrics of a validation after a step."""
+        self.validations += [[step, name, float(value)] for name, value in metrics.items()]
+        self._log_stage(metrics, step)
+
     def state_dict(self) -> dict[str, Any]:
         """Rows so far."""
-        return {"rows": self.rows}
+        return {"rows": self.rows, "validations": self.validations}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Rows of the interrupted run."""
-        self.rows = state_dict["rows"]
+        self.rows, self.validations = state_dict["rows"], state_dict.get("validations", [])
 
-    def write(self, path: Path) -> None:
-        """Write the rows as csv."""
-        with path.open("w", encoding="utf-8", newline="") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(("step", "loss", "lr", "num_target_tokens"))
-            writer.writerows(self.rows)
+    def write(self, folder: Path) -> None:
+        """Write the rows as csv files."""
+        _write_csv(folder / TRAIN_LOG_FILE, ("step", "loss", "lr", "num_target_tokens"), self.rows)
+        if self.validations:
+            _write_csv(folder / VALIDATION_FILE, ("step", "name", "value"), self.validations)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerows([columns, *rows])
 
 
 class _Validation(pl.Callback):
     """Answers validation problems on the first device, at steps spread evenly over the training and at its end."""
 
-    def __init__(self, validate: Validate, num_steps: int, times: int, log_stage: Callable[..., None]) -> None:
-        self._validate, self._log_stage = validate, log_stage
+    def __init__(self, validate: Validate, num_steps: int, times: int, train_log: TrainLog) -> None:
+        self._validate, self._train_log = validate, train_log
         self._due = {round(num_steps * (k + 1) / times) for k in range(times)}
 
     def on_train_batch_end(
@@ -217,7 +231,7 @@ class _Validation(pl.Callback):
         assert isinstance(pl_module, NextTokenModule)
         with pl_module.answering() as model:
             metrics = self._validate(model)
-        self._log_stage(metrics, trainer.global_step)
+        self._train_log.validated(metrics, trainer.global_step)
 
 
 class TimedCheckpoint(pl.Callback):

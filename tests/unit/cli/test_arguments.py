@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotpress.cli.arguments import check_grammar, quoted, without_null
+from cotpress.cli.arguments import check_grammar, options_first, quoted, without_null
 from cotpress.cli.errors import check_dashes, explain
 from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ConfigError
@@ -42,6 +42,21 @@ def message(arguments: list[str], script: str = "train") -> str:
     except Exception as error:
         return explain(error, script, CONF) or repr(error)
     return ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ordered"),
+    [
+        (["model=tiny", "-m", "seed=1,2"], ["-m", "model=tiny", "seed=1,2"]),
+        (["a=1", "--cfg", "job", "b=2", "--resolve"], ["--cfg", "job", "--resolve", "a=1", "b=2"]),
+        (["a=1", "a=1", "-cd", "a=1", "b=2", "-m"], ["-cd", "a=1", "-m", "a=1", "a=1", "b=2"]),
+        (["a=1", "--cfg", "job"], ["a=1", "--cfg", "job"]),
+        (["a=1", "--info"], ["a=1", "--info"]),
+        (["a=1", "--multirum", "b=2"], ["a=1", "--multirum", "b=2"]),
+    ],
+)
+def test_options_may_stand_between_settings(arguments: list[str], ordered: list[str]) -> None:
+    assert options_first(arguments) == ordered
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,13 @@ def test_group_without_a_place_in_the_chosen_data_names_the_data_with_one() -> N
     assert message == "questions@data.questions: the chosen data has no such place. Allowed: with data=self_written"
 
 
+def test_runs_in_a_multirun_are_refused_before_a_job_is_planned(command: Command, tmp_path: Path) -> None:
+    done = command("evaluate.py", "runs=some", "-m", "benchmark=planted,math500", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: runs: got a folder in a multirun. Fix: leave out -m" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.slow
 def test_another_primary_configuration_is_refused(command: Command) -> None:
     done = command("train.py", "--config-name", "foo")
@@ -201,6 +209,28 @@ def test_ctrl_c_before_the_job_starts_is_one_line_and_exit_code_130(
     assert capsys.readouterr().err.strip().splitlines() == [
         "error: interrupted. Finished work is kept; the same command continues from there."
     ]
+
+
+class _Interrupted:
+    """Its destructor is interrupted, as that of any object whose garbage collection meets Ctrl-C."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        _Interrupted()
+        time.sleep(5)
+        raise AssertionError("the interrupt was lost")
+
+    usual, hook = signal.signal(signal.SIGINT, signal.default_int_handler), sys.unraisablehook
+    with pytest.raises(SystemExit) as ended:
+        app.end_with_code(work)
+    signal.signal(signal.SIGINT, usual)
+    assert ended.value.code == 130
+    assert "ignored" not in capsys.readouterr().err
+    assert sys.unraisablehook is hook
 
 
 def test_an_unexpected_error_is_shown_without_secrets(

@@ -70,6 +70,19 @@ def test_note_counts_the_sequences_that_are_cut() -> None:
     ]
 
 
+def test_notes_about_lengths_name_the_rows_of_their_own_rule() -> None:
+    rows = [
+        trained("Original", 1.0, 133), trained("common", 0.7, 133, num_alone=164),
+        trained("drop", 0.7, 164), trained("Original cut", 1.0, 200, num_cut=67), trained("cut", 0.7, 200),
+    ]  # fmt: skip
+    assert notes(table_of(*rows))[1:] == [
+        "sequences cut at 4096 tokens, so that they lack the end token: 67 of 200 (Original cut), 0 of 200 (cut)",
+        "trained on the traces that all systems of a run have and can hold within 4096 tokens: 133 of 200 (Original, "
+        "common); sft.overlong=drop would train on 133 (Original), 164 (common)",
+        "trained on the traces of at most 4096 tokens: 164 of 200 (drop)",
+    ]
+
+
 def test_note_tells_of_runs_that_trained_on_as_many_but_other_traces() -> None:
     rows = [trained("Original", 1.0, 200), trained("cts", 0.7, 200, digest="other")]
     assert notes(table_of(*rows)) == ["students learnt from as many, but different traces"]

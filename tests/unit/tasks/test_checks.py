@@ -503,6 +503,21 @@ def test_trained_model_is_asked_and_read_with_the_prompt_of_its_training(
     assert problem.endswith("Fix: 'reference.base.chat.system=\"be brief\"'")
 
 
+@pytest.mark.parametrize("model", ["qwen7b", "llama8b"])
+@pytest.mark.parametrize("place", ["adapter={}", "evaluation.generation.model={}"])
+def test_published_adapters_of_tokenskip_are_asked_their_prompt(made: Make, model: str, place: str) -> None:
+    server = ["generation@evaluation.generation=server", "evaluation.generation.base_url=http://127.0.0.1:9/v1"]
+    name = "hemingkx/TokenSkip-Qwen2.5-7B-Instruct-GSM8K"
+    asked = [*(server if "model=" in place else []), f"model={model}", place.format(name), "marker=true", "ratio=0.5"]
+    for settings in ([], ["model.chat.thinking_open=''"], ["chat@model.chat=tokenskip", "model.chat.system=Be brief."]):
+        assert re.search(
+            rf"model\.chat: '{name}' was .*Fix: chat@model\.chat=tokenskip",
+            refusal(made("evaluate", *asked, *settings)),
+        )
+    assert not list(checks.published(made("evaluate", *asked, "chat@model.chat=tokenskip")))
+    assert not list(checks.published(made("evaluate", *asked[:-3], place.format("other/Qwen-GSM8K"))))
+
+
 def test_ratio_without_a_marker_is_that_of_the_prompts_alone(made: Make) -> None:
     config = made("evaluate", "ratio=0.6", "marker=false", "evaluation=full_checkpoint")
     rows = {e.system.name: (e.system.ratio, e.marker_ratio) for e in examinees(config)}

@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 
 from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ArtifactError, ConfigError, DataError
-from cotpress.modeling.sources import source_identity
+from cotpress.modeling.sources import adapter_directory, model_directory, source_identity
+from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import PREDICTIONS_FILE, Prediction
 from cotpress.report.results import collect, read_results
 from cotpress.report.students import read_students
@@ -20,6 +21,7 @@ from cotpress.store.artifacts import content_checksum
 from cotpress.store.tables import read_records
 from cotpress.tasks import EVALUATE, RUNS, TRAIN, RunsJob, run_directory
 from cotpress.tasks.evaluate import given_name
+from cotpress.tasks.evaluate_runs import find_runs
 from cotpress.tasks.run_directory import find_finished, run_path
 from support.commands import FEW_PROBLEMS, ROOT
 from support.openai_server import openai_server
@@ -214,6 +216,9 @@ def test_student_that_was_not_copied_is_named_before_any_is_asked(root: Path) ->
         ("ratio=0.5", r"runs: got 'ratio=0.5' with it"),
         ("adapter=x", r"runs: got 'adapter=x' with it"),
         ("model=tiny", r"runs: got 'model=tiny' with it.*model.path=DIR"),
+        ("model.chat.system=hi", r"runs: got 'model.chat.system=hi' with it"),
+        ("chat@model.chat=tokenskip", r"runs: got 'chat@model.chat=tokenskip' with it"),
+        ("evaluation.ratios=[0.5]", r"evaluation\.ratios: got \[0\.5\], which only a control marker.*no student below"),
         ("evaluation.baselines=[base,original]", ""),
     ],
 )
@@ -225,6 +230,54 @@ def test_settings_of_the_runs_are_refused(root: Path, given: str, expected: str)
         _ask(_run_dir(root, "lora"), given)
         (results,) = [read_results(path.parent) for path in (root / "runs").glob("*/results.json")]
         assert [row.system for row in results.rows] == ["Base", "Original", "random"]
+
+
+def _settings_of(root: Path, *given: str) -> dict[str, Any]:
+    """Settings by which `evaluate.py runs=DIR` asks the run of adapters; no student is asked."""
+    overrides = [f"runs={_run_dir(root, 'lora')}", *given]
+    job = RunsJob(config=to_objects(compose("evaluate", overrides=overrides)), given=tuple(overrides))
+    (run,) = find_runs(job)
+    settings: dict[str, Any] = dict(run.settings)
+    return settings
+
+
+def test_another_protocol_brings_its_budget_and_prompt(tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "few.jsonl").write_text('{"id": "1", "question": "1 + 1?", "answer": "2"}\n')
+    own = ["benchmark=jsonl", f"benchmark.path={tmp_path / 'few.jsonl'}"]
+    small = [setting for setting in SMALL if setting not in FEW_PROBLEMS]
+    config = to_objects(compose("train", overrides=[*small, *own, f"output_root={tmp_path}", "until=sft"]))
+    TRAIN.load()(config, tmp_path / "logs")
+    copied = tmp_path / "runs" / f"random-{RATIOS['lora']}-tiny-copied"
+    next((tmp_path / "runs").iterdir()).rename(copied)
+    whole = to_objects(compose("evaluate", overrides=[*own, "benchmark.protocol=cts"])).benchmark
+    asked = _settings_of(tmp_path, "benchmark.protocol=cts")["benchmark"]
+    assert (asked["prompt"], asked["max_new_tokens"]) == (whole.prompt, whole.max_new_tokens)
+    assert (whole.max_new_tokens, "boxed" in whole.prompt) == (32768, True)
+    given = _settings_of(tmp_path, "benchmark.protocol=cts", "benchmark.max_new_tokens=16")["benchmark"]
+    assert (given["prompt"], given["max_new_tokens"]) == (whole.prompt, 16)
+    kept = _settings_of(trained, "benchmark.protocol=cts")["benchmark"]
+    assert kept["max_new_tokens"] == 24, "the run's own budget is not that of its protocol"
+
+
+def test_sampling_is_checked_with_the_benchmark_of_the_run(root: Path) -> None:
+    sampled = ["benchmark=planted", "benchmark.protocol=cts", "evaluation.top_p=0.9"]
+    assert _settings_of(root, *sampled)["evaluation"]["top_p"] == 0.9
+    with pytest.raises(ConfigError, match=r"evaluation\.top_p: got 0\.9, but answers are greedy"):
+        _settings_of(root, "evaluation.top_p=0.9")
+    path = _run_dir(root, "lora") / "students.json"
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    content["settings"]["benchmark"]["protocol"] = "cts"
+    path.write_text(json.dumps({**content, "checksum": content_checksum(content)}))
+    assert _settings_of(root, "evaluation.top_p=0.9")["benchmark"]["protocol"] == "cts"
+
+
+def test_further_ratios_are_for_the_students_with_a_marker_alone(root: Path) -> None:
+    _train(root, "compression=mixed", "ratio=0.6", "until=sft")
+    overrides = [f"runs={root / 'runs'}", "evaluation.ratios=[0.5]"]
+    runs = find_runs(RunsJob(config=to_objects(compose("evaluate", overrides=overrides)), given=tuple(overrides)))
+    ratios = {run.trained.name: run.config.evaluation.ratios for run in runs}
+    assert ratios == {"random-0.6-mixed-tiny": [0.5], "random-0.7-tiny": [], "random-0.5-tiny": []}
 
 
 def test_folder_without_trained_students_is_an_error(tmp_path: Path) -> None:
@@ -249,8 +302,18 @@ def test_row_and_answers_of_a_student_do_not_depend_on_the_path_to_it(trained: P
     (adapter, *_) = sorted((trained / "artifacts" / "sft").glob("*/adapter"))
     (link,) = [path for path in (trained / "students").iterdir() if path.samefile(adapter)]
     config = to_objects(compose("evaluate", overrides=["model=tiny", f"adapter={adapter}"]))
-    assert given_name(config) == given_name(replace(config, adapter=str(link))) == link.name
-    assert source_identity(str(adapter)) == source_identity(str(link))
+    paths = [str(path) for path in (adapter, link, adapter.parent)]
+    assert {given_name(replace(config, adapter=path)) for path in paths} == {link.name}
+    assert [source_identity(path) for path in paths] == [source_identity(str(adapter))] * 3
+    assert {adapter_directory(path).resolve() for path in paths} == {adapter.resolve()}
+    served = [TrainedWeights.of(path).path for path in paths]
+    assert all((Path(place) / "adapter_config.json").is_file() for place in served)
+
+
+def test_artifact_of_a_whole_student_is_a_model(trained: Path) -> None:
+    (folder, *_) = sorted((trained / "artifacts" / "sft").glob("*/model"))
+    assert model_directory(str(folder.parent)) == folder
+    assert source_identity(str(folder.parent)) == source_identity(str(folder))
 
 
 @pytest.mark.parametrize("method", RATIOS)

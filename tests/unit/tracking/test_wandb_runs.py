@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cotpress.records import TRAIN_LOG_FILE
+from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
 from cotpress.store.artifacts import Artifact
 from cotpress.store.redaction import without_secrets
 from cotpress.tracking import Job, Table, open_tracker, wandb_runs
@@ -126,7 +126,9 @@ def test_student_of_an_earlier_job_has_its_curve_in_the_run_with_new_answers(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact
 ) -> None:
     log_file = "step,loss,lr,num_target_tokens\n1,2.5,0.1,9\n2,1.5,0.05,9\n"
-    adapter = artifact("sft", files={TRAIN_LOG_FILE: log_file}, final_loss=1.5)
+    validation = "step,name,value\n1,val/accuracy,0.25\n1,val/tokens,30.0\n2,val/accuracy,0.5\n2,val/tokens,20.0\n"
+    files = {TRAIN_LOG_FILE: log_file, VALIDATION_FILE: validation}
+    adapter = artifact("sft", files=files, final_loss=1.5)
     for benchmark in ("math500", "gsm8k"):
         with open_tracker(config(), job(benchmark=benchmark)) as tracker:
             tracker.of_system("Original").artifact(adapter)
@@ -135,6 +137,10 @@ def test_student_of_an_earlier_job_has_its_curve_in_the_run_with_new_answers(
     assert runs.keys() == {"Original tiny math500", "Original tiny gsm8k"}
     for run in runs.values():
         assert [(r["sft/step"], r["sft/loss"]) for r in run.history if "sft/loss" in r] == [(1, 2.5), (2, 1.5)]
+        validations = [r for r in run.history if "sft/val/accuracy" in r]
+        assert [(r["sft/step"], r["sft/val/accuracy"], r["sft/val/tokens"]) for r in validations] == [
+            (1, 0.25, 30.0), (2, 0.5, 20.0),
+        ]  # fmt: skip
         assert run.summary()["sft/final_loss"] == 1.5
 
 

@@ -15,7 +15,7 @@ import cotpress
 from cotpress.errors import ModelError, TrainingError, UnreadableError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig
 from cotpress.modeling.loading import load_model
-from cotpress.records import TRAIN_LOG_FILE
+from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
 from cotpress.store.artifacts import SCRATCH
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
@@ -107,6 +107,39 @@ def test_validation_is_spread_evenly_and_sees_the_model_in_eval_mode(
     _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path, validate=validate, validations=2)
     assert modes == [False, False]
     assert [step for _, metrics, step in tracker.rows if "val/accuracy" in metrics] == [5, 10]
+
+
+@pytest.mark.parametrize("killed_after", [4, 5, 6, None])
+def test_validations_of_a_resumed_run_are_all_in_its_log(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, killed_after
+):
+    """It is killed after a step, or during the first validation."""
+    num_left = [killed_after or 99]
+
+    def validate(model):
+        if killed_after is None and not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            raise _Killed
+        return {"val/accuracy": 0.5, "val/tokens": 12}
+
+    class Killed:
+        def log(self, stage, metrics, step):
+            num_left[0] -= "loss" in metrics
+            if num_left[0] < 0:
+                raise _Killed
+
+    arguments = (tiny_config, store, examples, tune, hardware)
+    with pytest.raises(_Killed):
+        _train(*arguments, Killed(), tmp_path, validate=validate, validations=2)
+    _train(*arguments, tracker, tmp_path, validate=validate, validations=2)
+    assert (tmp_path / VALIDATION_FILE).read_text().splitlines() == [
+        "step,name,value", "5,val/accuracy,0.5", "5,val/tokens,12.0", "10,val/accuracy,0.5", "10,val/tokens,12.0",
+    ]  # fmt: skip
+
+
+def test_training_without_validation_has_no_log_of_it(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert not (tmp_path / VALIDATION_FILE).exists()
 
 
 def test_nothing_of_lightning_is_left_in_the_working_directory(
