@@ -312,6 +312,7 @@ class Validation:
             context_tokens=context,
             marker_ratio=self.ratio if self.marked else None,
         )
+        log.info("sft: validation: %d answers of at most %d tokens", len(problems), protocol.max_new_tokens)
         predictions = answer_problems(backend, chat, problems, protocol, system=self.system, ratio=self.ratio)
         return {
             "val/accuracy": sum(p.correct for p in predictions) / len(predictions),

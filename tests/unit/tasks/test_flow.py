@@ -1,6 +1,7 @@
 """Settings of the validation during training, which the flow derives from data and benchmark."""
 
 import json
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -89,9 +90,11 @@ def test_self_written_data_has_the_kind_of_answer_of_its_questions() -> None:
 
 
 def test_token_budget_of_validation_follows_from_its_traces_unless_it_is_set(
-    made: MakeFlow, questioned: Questioned
+    made: MakeFlow, questioned: Questioned, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     _validated(made("benchmark.max_new_tokens=9", "sft.validation_max_new_tokens=17"))
+    assert "sft: validation: 2 answers of at most 17 tokens" in caplog.messages
     assert questioned.protocol is not None
     assert questioned.protocol.max_new_tokens == 17
     unset = made("benchmark.max_new_tokens=9", "sft.validation_max_new_tokens=null")
