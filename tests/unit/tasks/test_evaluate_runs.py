@@ -185,7 +185,10 @@ def test_server_loads_the_adapters_of_a_run(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_whole_students_answer_from_one_server_each(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whole_students_answer_from_one_server_each(
+    root: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     run_dir = _run_dir(root, "full")
     students = read_students(run_dir).students
     for number, student in enumerate(students):
@@ -194,6 +197,7 @@ def test_whole_students_answer_from_one_server_each(root: Path, capsys: pytest.C
         with openai_server(served, models=[{"id": name}]) as server:
             _ask(run_dir, *SERVER, f"evaluation.generation.base_url={server.base_url}")
             assert {call.body["model"] for call in server.calls} == {name}
+        assert caplog.text.count("answers to be written") == number + 1, "one line for those that are written"
         assert (run_dir / "results.json").exists() == (number == 1)
     command = f"{students[1].name}: vllm serve {root}/students/{students[1].name} --served-model-name students/"
     assert command in capsys.readouterr().out
