@@ -52,6 +52,7 @@ def ask(
     latency, began = [0.0] * len(batches), time.monotonic()
     if missing:
         with Progress(label, total, unit, done=total - len(missing)) as progress:
+            opened = backend()
             log.info("%s: %d of %d %s to be written", label, len(missing), total, unit)
 
             def keep(index: int, generation: Generation) -> None:
@@ -60,6 +61,6 @@ def ask(
                 latency[number] += generation.latency_s
                 progress.advance(1)
 
-            backend().complete([batches[n][0][key] for n, key in missing], sampling=sampling, on_done=keep)
+            opened.complete([batches[n][0][key] for n, key in missing], sampling=sampling, on_done=keep)
     elapsed = time.monotonic() - began
     return [elapsed * share / (sum(latency) or 1.0) for share in latency]

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from cotpress.config import SCHEMAS, EvaluateConfig, check_sampling
 from cotpress.data.config import BenchmarkConfig
+from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import problems
 from cotpress.devices.launch import set_up_torch
 from cotpress.errors import ArtifactError, ConfigError, DataError, NotServedError
@@ -86,6 +87,7 @@ def evaluate_runs(job: RunsJob, folder: Path) -> tuple[None, Path]:
     served = served_models(job.config, runs)
     directories, waiting = [], dict[str, None]()
     for run in runs:
+        _tell_overlap(run)
         if left := _ask(run, served):
             waiting |= dict.fromkeys(left)
         else:
@@ -286,6 +288,28 @@ def _is_name_of(name: str, student: Student) -> bool:
         or parts[-2:] == (STUDENTS, student.name)
         or parts[-3:-1] == tuple(student.artifact.split("/"))
     )
+
+
+def _tell_overlap(run: Run) -> None:
+    """Warn of training traces that show a problem of a benchmark other than the run's, whose problems were left out."""
+    config, data = run.config, next((stage for stage in run.trained.stages if stage.label == "data"), None)
+    if data is None or run.settings["benchmark"] == run.trained.settings["benchmark"]:
+        return
+    store, benchmark = artifact_store(config.output_root), config.benchmark
+    traces, name = store.open(data.artifact), run.trained.settings["data"]["name"]
+    if traces is not None:
+        found = overlap(traces, problems(benchmark, store), benchmark.prompt, store)
+        decontaminated(
+            traces, found, store, group="data", name=name, benchmark=benchmark.title, remove=False
+        )  # only tells
+        return
+    line = (
+        f"benchmark={benchmark.title}: cannot be compared with the training traces (data={name}), as "
+        f"'{Path(config.output_root) / 'artifacts' / data.artifact}' is not here. Fix: copy it as well, to be told of "
+        "problems that students have learnt from"
+    )
+    if store.first_time(line):
+        log.warning("%s", line)
 
 
 def _ask(run: Run, served: Mapping[str, str] | None) -> list[str]:

@@ -14,7 +14,7 @@ from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ArtifactError, ConfigError, DataError
 from cotpress.modeling.sources import adapter_directory, model_directory, source_identity
 from cotpress.modeling.weights import TrainedWeights
-from cotpress.records import PREDICTIONS_FILE, Prediction
+from cotpress.records import PREDICTIONS_FILE, Prediction, Trace
 from cotpress.report.results import collect, read_results
 from cotpress.report.students import read_students
 from cotpress.store.artifacts import content_checksum
@@ -22,7 +22,7 @@ from cotpress.store.tables import read_records
 from cotpress.tasks import EVALUATE, RUNS, TRAIN, RunsJob, run_directory
 from cotpress.tasks.evaluate import given_name
 from cotpress.tasks.evaluate_runs import find_runs
-from cotpress.tasks.run_directory import find_finished, run_path
+from cotpress.tasks.run_directory import artifact_store, find_finished, run_path
 from support.commands import FEW_PROBLEMS, ROOT
 from support.openai_server import openai_server
 from support.served_model import ServedModel
@@ -185,7 +185,10 @@ def test_server_loads_the_adapters_of_a_run(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_whole_students_answer_from_one_server_each(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whole_students_answer_from_one_server_each(
+    root: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     run_dir = _run_dir(root, "full")
     students = read_students(run_dir).students
     for number, student in enumerate(students):
@@ -194,6 +197,7 @@ def test_whole_students_answer_from_one_server_each(root: Path, capsys: pytest.C
         with openai_server(served, models=[{"id": name}]) as server:
             _ask(run_dir, *SERVER, f"evaluation.generation.base_url={server.base_url}")
             assert {call.body["model"] for call in server.calls} == {name}
+        assert caplog.text.count("answers to be written") == number + 1, "one line for those that are written"
         assert (run_dir / "results.json").exists() == (number == 1)
     command = f"{students[1].name}: vllm serve {root}/students/{students[1].name} --served-model-name students/"
     assert command in capsys.readouterr().out
@@ -257,6 +261,31 @@ def test_another_protocol_brings_its_budget_and_prompt(tmp_path: Path, trained: 
     assert (given["prompt"], given["max_new_tokens"]) == (whole.prompt, 16)
     kept = _settings_of(trained, "benchmark.protocol=cts")["benchmark"]
     assert kept["max_new_tokens"] == 24, "the run's own budget is not that of its protocol"
+
+
+def test_problems_that_students_have_learnt_from_are_told(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir = _run_dir(root, "lora")
+    (stage,) = [s for s in read_students(run_dir).stages if s.label == "data"]
+    data = root / "artifacts" / stage.artifact
+    shown = next(t for t in read_records(data / "traces.parquet", Trace) if t.split == "train")
+    problems = tmp_path / "few.jsonl"
+    rows = [(shown.question, shown.answer), ("What is 1 + 1?", "2")]
+    problems.write_text("".join(json.dumps({"id": a, "question": q, "answer": a}) + "\n" for q, a in rows))
+    other = ["benchmark=jsonl", f"benchmark.path={problems}", "benchmark.max_new_tokens=8"]
+    _ask(run_dir, *other)
+    (line,) = [r.getMessage() for r in caplog.records if "overlap with" in r.getMessage()]
+    assert line.startswith("data=planted: 1 of 24 traces overlap with the 2 problems of benchmark=few: exact 1 with 1")
+    assert line.endswith(": kept")
+    caplog.clear()
+    _ask(run_dir)
+    assert "overlap with" not in caplog.text, "those of the run's own benchmark were left out of its traces"
+    shutil.rmtree(data)
+    artifact_store.cache_clear()
+    _ask(root / "runs", *other)
+    (line,) = [r.getMessage() for r in caplog.records if "cannot be compared" in r.getMessage()]
+    assert f"(data=planted), as '{data}' is not here. Fix: copy it as well" in line
 
 
 def test_sampling_is_checked_with_the_benchmark_of_the_run(root: Path) -> None:
