@@ -3,13 +3,16 @@
 import json
 import logging
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from cotpress.cli.arguments import quoted
 from cotpress.data import stage
 from cotpress.data.config import ColumnsConfig, FileFormat, JsonlDataConfig
 from cotpress.data.formats import FORMATS
@@ -195,6 +198,27 @@ def test_column_that_no_row_has_is_refused_with_those_of_the_file(store: Artifac
          "data.columns.thinking=thinking"),
         ({"prompt": QUESTION, "reasoning": THINKING, "answer": f"It is 7. {RESPONSE}"}, "question, thinking, response",
          "data.columns.question=prompt data.columns.thinking=reasoning"),
+        ({"problem": QUESTION, "r1_reasoning": THINKING, "r1_solution": RESPONSE, "true_solution": "7", "truth": "7"},
+         "question, thinking, response, answer",
+         "data.columns.question=problem data.columns.thinking=r1_reasoning data.columns.response=r1_solution "
+         "data.columns.answer=truth"),
+        ({"problem": QUESTION, "reasoning_content": THINKING, "content": RESPONSE, "answer": "7"},
+         "question, thinking, response",
+         "data.columns.question=problem data.columns.thinking=reasoning_content data.columns.response=content"),
+        ({"prompt": QUESTION, "response": {"thinking": THINKING, "text": RESPONSE}},
+         "question, thinking, response, answer",
+         "data.columns.question=prompt data.columns.thinking=response.thinking data.columns.response=response.text"),
+        ({"source": "web", "turns": [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": TEXT}]},
+         "question, thinking, response, answer",
+         "'data.columns.question=turns[-2].content' 'data.columns.response=turns[-1].content'"),
+        ({"talk": [{"from": "human", "said": QUESTION}, {"from": "bot", "said": THINKING},
+                   {"from": "bot", "said": RESPONSE}]},
+         "question, thinking, response, answer",
+         "'data.columns.question=talk[from=human].said' 'data.columns.thinking=talk[-1].said'"),
+        ({"my, prompt": QUESTION, "cot (long)": THINKING}, "question, thinking, response, answer",
+         """'data.columns.question="my, prompt"' 'data.columns.thinking="cot (long)"'"""),
+        ({"q=1": QUESTION, 'a "b" \\': THINKING}, "question, thinking, response, answer",
+         r"""'data.columns.question="q=1"' 'data.columns.thinking="a \"b\" \\"'"""),
     ],
 )  # fmt: skip
 def test_unknown_shape_is_one_message_with_settings_to_try(
@@ -206,6 +230,15 @@ def test_unknown_shape_is_one_message_with_settings_to_try(
     assert f"Missing: {missing}. " in message
     assert f"Fix, for instance: {settings}. Known: data.format=cotpress, openr1," in message
     assert all(f"{name} (" in message for name in row)
+    if "COLUMN" not in settings:
+        places = dict(map(_column, quoted(shlex.split(settings))))
+        assert read(stage.traces(config(tmp_path, [row], columns=places), store))
+
+
+def _column(setting: str) -> tuple[str, str]:
+    """Name and place of a setting, read as on the command line."""
+    override = OverridesParser.create().parse_override(setting)
+    return override.key_or_group.removeprefix("data.columns."), str(override.value())
 
 
 def test_forced_format_that_does_not_fit_is_refused(store: ArtifactStore, tmp_path: Path) -> None:
