@@ -37,7 +37,6 @@ class Reading:
         places: Place of each standard column.
         given: Places that are settings, by column, in place of those of the format.
         generations: Setting of this name.
-        has_ids: True if rows of the file have an id.
         used: Columns of the file that texts are read from.
         also: Other formats that fit.
     """
@@ -47,7 +46,6 @@ class Reading:
     places: Mapping[str, Place]
     given: Mapping[str, str]
     generations: str = "first"
-    has_ids: bool = True
     used: Sequence[str] = ()
     also: Sequence[FileFormat] = ()
 
@@ -58,9 +56,7 @@ class Reading:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """Fields to read; the id is optional in the files of others."""
-        if self.is_plain and self.has_ids:
-            return TRACE_FIELDS
+        """Fields to read; a row without an id is named by its number."""
         return tuple(replace(f, required=False, optional=True) if f.name == "id" else f for f in TRACE_FIELDS)
 
     @property
@@ -87,6 +83,11 @@ class Reading:
             values = {**exchange(turns_of(row, self.format.turns)), **values}
         values["question"] = _question(values.get("question"))
         check_question(values["question"])
+        if not values.keys() & {"thinking", "response"}:
+            raise BadRow(
+                "no column for a thinking (another format than in the first rows?)", field="thinking",
+                got=f"the fields {', '.join(map(str, row))}"[:200], allowed="rows of one format in all files",
+            )  # fmt: skip
         texts = _generations(values.get("thinking"), values.get("response"))
         common = {name: values.get(name) for name in ("id", "question", "answer")}
         if texts is None:
@@ -210,7 +211,7 @@ def exchange(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _content(turn: Mapping[str, Any]) -> tuple[str | None, Any]:
     """Thinking, if it is a part of the content, and text of a turn; contents may be lists of parts."""
-    content = turn.get("content") if "content" in turn else turn.get("value")
+    content = turn.get("content") if turn.get("content") is not None else turn.get("value")
     if not isinstance(content, list):
         return None, content
     parts = [part if isinstance(part, Mapping) else {"text": part} for part in content]

@@ -65,7 +65,6 @@ def recognised(
     places = _places(name, rows) | {column: Place(text) for column, text in given.items()}
     reading = Reading(
         name=name, format=own, places=places, given=given, generations=generations,
-        has_ids=any(places["id"].value(row) is not MISSING for row in rows) or not rows,
         used=list(_used(name, places, given, rows)), also=also,
     )  # fmt: skip
     if reading.is_plain and any(all(column not in row for row in rows) for column in ("response", "answer")):

@@ -103,11 +103,12 @@ def check_question(question: Any) -> None:
 
 
 def without_tags(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield a row of the standard columns without thinking tags in its texts."""
+    """Yield a row of the standard columns without thinking tags in its texts; response and answer may be missing."""
     check_question(row.get("question"))
     texts = row.get("thinking"), row.get("response")
     parts = apart(*texts)
-    yield row if parts == texts else {**row, "thinking": parts[0], "response": parts[1]}
+    own = {} if parts == texts else {"thinking": parts[0], "response": parts[1]}
+    yield {"response": None, "answer": None, **row, **own}
 
 
 def divide(text: str) -> tuple[str, str]:

@@ -267,6 +267,34 @@ def test_standard_columns_without_ids_are_named_by_their_number(store: ArtifactS
     assert [t.id for t in read(stage.traces(config(tmp_path, [row]), store))] == ["row-1"]
 
 
+def test_rows_without_an_id_response_or_answer_among_others_are_used(store: ArtifactStore, tmp_path: Path) -> None:
+    row = {"id": "a", "question": QUESTION, "thinking": THINKING, "response": RESPONSE, "answer": "7"}
+    rows = [row, row | {"id": None}, *({k: v for k, v in row.items() if k != name} for name in ("id", "answer"))]
+    rows[3]["id"] = "d"
+    made = stage.traces(config(tmp_path, rows), store)
+    assert [(trace.id, trace.answer) for trace in read(made)] == [("a", "7"), ("row-2", "7"), ("row-3", "7"), ("d", "")]
+    assert made.facts["empty"] == {"answer": 1}
+
+
+def test_row_of_another_format_is_counted_as_one(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [openr1(TEXT), {"conversations": [{"from": "gpt", "value": TEXT}]}]
+    made = stage.traces(config(tmp_path, rows, format=FileFormat.openr1), store)
+    assert made.manifest["dropped"] == {"no column for a thinking (another format than in the first rows?)": 1}
+
+
+def test_rows_that_are_all_dropped_for_one_reason_say_how_to_read_them(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"instruction": QUESTION, "input": "", "output": THINKING}] * 2
+    with pytest.raises(DataError, match=r"2 x no thinking tags .*Allowed: .*\(data\.columns\.thinking=COLUMN\)"):
+        stage.traces(config(tmp_path, rows), store)
+
+
+def test_turn_with_a_null_content_has_the_text_of_its_value(store: ArtifactStore, tmp_path: Path) -> None:
+    turns = [("human", QUESTION), ("gpt", TEXT)]
+    row = {"conversations": [{"from": name, "value": text, "content": None} for name, text in turns]}
+    (trace,) = read(stage.traces(config(tmp_path, [row]), store))
+    assert (trace.question, trace.thinking) == (QUESTION, THINKING)
+
+
 def test_places_are_checked_as_settings(tmp_path: Path) -> None:
     for text in ("a[", "[0]", "a..b", "", "a|", "a[x]"):
         with pytest.raises(ConfigError, match=r"data\.columns\.question: got"):
