@@ -5,16 +5,19 @@ Every question of a trace is compared with those of all problems, strictest firs
 - exact: the same text;
 - normalized: the same words, numbers and operators, whatever their case, white space, punctuation, `$` signs and
   typographic variants (Unicode NFKC);
+- wrapped: a problem that is too short for ngram is the same, normalized, as whole sentences or lines of the question,
+  which has others around it, such as "Put your answer in a box.";
 - ngram: 13 words in a row are the same, as in GPT-3 (arXiv 2005.14165, appendix C). A run of words in several problems
   is a phrase ("where m and n are relatively prime positive integers ...") and counts for none of them; GPT-3 leaves out
   runs that occur more than ten times in its training data;
 - numbers: a built-in trace with the start, operators and operands of a built-in problem. Built-in questions are made
   from templates, which have runs of 13 words in common for other numbers, so `ngram` is not tried between two of them.
 
-The first three show the problem itself and can be removed; the last shows another story with the same calculation.
+All but the last show the problem itself and can be removed; the last shows another story with the same calculation.
 """
 
 import dataclasses
+import itertools
 import logging
 import re
 import unicodedata
@@ -37,8 +40,10 @@ log = logging.getLogger(__name__)
 NGRAM_WORDS = 13
 PHRASE_PROBLEMS = 3
 """Number of problems from which on a run of words is a phrase."""
-EXACT, NORMALIZED, NGRAM, NUMBERS = "exact", "normalized", "ngram", "numbers"
-REMOVED = (EXACT, NORMALIZED, NGRAM)
+MIN_WRAPPED_TOKENS = 3
+"""Words, numbers and operators of the shortest problem that is looked for among the sentences of a question."""
+EXACT, NORMALIZED, WRAPPED, NGRAM, NUMBERS = "exact", "normalized", "wrapped", "ngram", "numbers"
+REMOVED = (EXACT, NORMALIZED, WRAPPED, NGRAM)
 KINDS = (*REMOVED, NUMBERS)
 """Kinds of matches, the strictest first."""
 MATCHES_FILE = "matches.parquet"
@@ -49,6 +54,7 @@ _TOKEN = re.compile(
     r"|[^\W\d_]"
     r"|[^\w\s.,;:!?'\"`$\\{}_\u2018-\u201d\u3001\u3002]"  # operators and brackets
 )
+_SENTENCE_END = re.compile(r"[.!?:][)\"'*]*(?=\s)|[\u3002\uff01\uff1f\uff1a\n]")
 _LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;!:()\[\]\s])|~|\\(?=[dt]?frac)")
 _VARIANTS = str.maketrans({"\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2013": "-", "\u2014": "-"})
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -78,6 +84,21 @@ def _ngrams(words: Sequence[str]) -> Iterator[str]:
     return (" ".join(words[i : i + NGRAM_WORDS]) for i in range(len(words) - NGRAM_WORDS + 1))
 
 
+def _short_runs(question: str) -> Iterator[str]:
+    """Whole sentences in a row of a question, normalized, that have too few words for an n-gram; not all of them."""
+    bounds = [0, *(end.end() for end in _SENTENCE_END.finditer(question)), len(question)]
+    sentences = [tokens(question[start:end]) for start, end in itertools.pairwise(bounds)]
+    num_tokens = sum(map(len, sentences))
+    for first in range(len(sentences)):
+        run: list[str] = []
+        for sentence in sentences[first:]:
+            run += sentence
+            if len(run) == num_tokens or len(_words(run)) >= NGRAM_WORDS:
+                break
+            if len(run) >= MIN_WRAPPED_TOKENS:
+                yield " ".join(run)
+
+
 def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]:
     """The pairs of a trace and a problem with the same question, in the order of the traces."""
     index: dict[str, dict[Any, list[str]]] = {kind: defaultdict(list) for kind in KINDS}
@@ -87,6 +108,8 @@ def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]
         words = _words(parts)
         index[EXACT][problem.question.strip()].append(problem.id)
         index[NORMALIZED][" ".join(parts)].append(problem.id)
+        if len(parts) >= MIN_WRAPPED_TOKENS and len(words) < NGRAM_WORDS:
+            index[WRAPPED][" ".join(parts)].append(problem.id)
         for run in set(_ngrams(words)):
             index[NGRAM][run].append(problem.id)
         first_words.update(words[: max(len(words) - NGRAM_WORDS + 1, 0)])
@@ -102,6 +125,9 @@ def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]
             return NORMALIZED, ids if parts else ()
         if built_in and trace.family in FAMILIES:
             return NUMBERS, index[NUMBERS].get(calculation(trace.family, trace.question), ())
+        short = _short_runs(trace.question) if index[WRAPPED] else ()
+        if wrapped := dict.fromkeys(id_ for run in short for id_ in index[WRAPPED].get(run, ())):
+            return WRAPPED, wrapped
         words = _words(parts)
         starts = [i for i in range(len(words) - NGRAM_WORDS + 1) if words[i] in first_words]
         runs = [index[NGRAM].get(" ".join(words[i : i + NGRAM_WORDS]), ()) for i in starts]

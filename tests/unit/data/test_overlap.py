@@ -11,7 +11,17 @@ import pytest
 
 from cotpress.data import planted, stage
 from cotpress.data.config import DataConfig
-from cotpress.data.overlap import EXACT, NGRAM, NORMALIZED, NUMBERS, decontaminated, matches, overlap, tokens
+from cotpress.data.overlap import (
+    EXACT,
+    NGRAM,
+    NORMALIZED,
+    NUMBERS,
+    WRAPPED,
+    decontaminated,
+    matches,
+    overlap,
+    tokens,
+)
 from cotpress.data.registry import Source
 from cotpress.errors import DataError
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
@@ -22,6 +32,8 @@ LONG = (
     "A farmer has 17 sheep and buys 5 more sheep at the market on Monday. On Tuesday he sells 3 of them. "
     "How many sheep does the farmer have at the end of the week?"
 )
+
+SHORT = "What is the sum of all primes below 20?"
 
 
 def trace(question: str, id_: str = "t", **changes: Any) -> Trace:
@@ -54,6 +66,17 @@ def kind(asked: str, learned: str) -> str | None:
         ("What is 3 * 2?", "What is 2 * 3?", None),
         (LONG, f"Solve this step by step, please. {LONG} Put your answer in a box.", NGRAM),
         (LONG, LONG[: LONG.index(" On Tuesday")], NGRAM),
+        (SHORT, f"Return your final response within \\boxed{{}}. {SHORT}", WRAPPED),
+        (SHORT, f"Please reason step by step.\n{SHORT.lower()} Put the answer in a box.", WRAPPED),
+        (SHORT, f"Question: {SHORT}", WRAPPED),
+        (SHORT, f"7. {SHORT}\nLet's think step by step.", WRAPPED),
+        (SHORT, f"Let n be {SHORT}", None),
+        (SHORT, f"{SHORT[:-1]} that are odd?", None),
+        ("Let $x=2$. Find $x^3$.", "Answer this. Let \\(x=2\\). Find \\(x^3\\).", WRAPPED),
+        ("Let $x=2$. Find $x^3$.", "Let $x=2$ or $x=3$. Find $x^3$.", None),
+        ("x + 1", "Find it: x + 1", WRAPPED),
+        ("x!", "What follows? x!", None),
+        ("求小于20的素数之和。", "请一步一步思考。求小于20的素数之和", WRAPPED),
         (LONG, LONG.replace("sheep", "goats").replace("Tuesday", "Friday").replace("many", "much"), None),
         (LONG, "How many sheep does the farmer have at the end of the year?", None),
         (
