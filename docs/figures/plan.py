@@ -96,10 +96,14 @@ def memory_table(*, checkpointing: bool) -> str:
 def smallest_table() -> str:
     """The smallest setting that fits, for every preset."""
     lines = [_line(["model", "trained", "smallest setting that fits"]), _line(["---", "---", "---"])]
-    for name, method in ((n, m) for n in MODELS for m in (Method.lora, Method.full)):
-        settings, _, sizes = (text := smallest(training(name, method), ASSUMED.room)).partition(":")
-        lines.append(_line([name, method.value, f"`{settings}`:{sizes}" if settings.startswith("trainer") else text]))
+    lines += [smallest_line(name, method) for name in MODELS for method in (Method.lora, Method.full)]
     return "\n".join(lines)
+
+
+def smallest_line(name: str, method: Method) -> str:
+    """The row of one preset in `smallest_table`."""
+    settings, _, sizes = (text := smallest(training(name, method), ASSUMED.room)).partition(":")
+    return _line([name, method.value, f"`{settings}`:{sizes}" if settings.startswith("trainer") else text])
 
 
 def hours_table() -> str:

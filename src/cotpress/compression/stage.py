@@ -59,7 +59,7 @@ STAGE = "compress"
 BY_MARKER = "actual_ratio_by_marker"  # fact of mixed ratios: the reached ratio by the drawn one, as Python writes it
 NO_SCORE = "no score"  # reason for a trace that the score stage neither scored nor refused
 NO_TOKENS = "no tokens"  # reason for a trace whose thinking has no token of the student
-USUAL_SHARE = 0.95  # share of the training traces below which the log contains a warning
+USUAL_SHARE = 0.95  # share of the traces below which the log contains a warning
 TRACES_RANKED = 1000  # number of first traces whose order of deletion is stored for reports
 DECIDED_TO_KEEP = 0.5
 """The tokens of a character, mostly one, stay if at least this share of them was decided to stay. Shares other than 0
@@ -110,11 +110,9 @@ def compress(
     artifact = store.build(STAGE, work.identity, produce)
     num_rows, dropped = artifact.manifest["num_rows"], artifact.manifest["dropped"]
     num_traces = num_rows + sum(dropped.values())
-    if num_rows < USUAL_SHARE * num_traces:  # students are compared as if trained on the same traces
-        log.warning(
-            "compress: only %d of %d training traces are left (%s); a student of all of them learns from other data",
-            num_rows, num_traces, _listed(dropped),
-        )  # fmt: skip
+    line = f"compress: only {num_rows} of {num_traces} traces are left ({_listed(dropped)})"
+    if num_rows < USUAL_SHARE * num_traces and store.first_time(line):
+        log.warning("%s", line)
     return artifact
 
 

@@ -17,7 +17,7 @@ from cotpress.answers import judge, package_versions
 from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
 from cotpress.data.formats import Format, Row, flag, turns_of
-from cotpress.data.rows import GENERATION, TRACE_FIELDS, BadRow, Field
+from cotpress.data.rows import GENERATION, TRACE_FIELDS, BadRow, Field, kind_of
 from cotpress.data.statement import stated
 from cotpress.data.thinking import apart, check_question, has_tags
 from cotpress.store.source import Root
@@ -37,6 +37,7 @@ class Reading:
         places: Place of each standard column.
         given: Places that are settings, by column, in place of those of the format.
         generations: Setting of this name.
+        has_lists: True if rows of the file have several generations in the standard columns.
         used: Columns of the file that texts are read from.
         also: Other formats that fit.
     """
@@ -46,13 +47,15 @@ class Reading:
     places: Mapping[str, Place]
     given: Mapping[str, str]
     generations: str = "first"
+    has_lists: bool = False
     used: Sequence[str] = ()
     also: Sequence[FileFormat] = ()
 
     @property
     def is_plain(self) -> bool:
         """True if the file has the standard columns itself, and its rows need no choice."""
-        return self.name is FileFormat.cotpress and not self.given and self.generations != "shortest_correct"
+        chosen = bool(self.given) or self.generations == "shortest_correct" or self.has_lists
+        return self.name is FileFormat.cotpress and not chosen
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -81,13 +84,11 @@ class Reading:
             {"question"} <= self.given.keys() and self.given.keys() & {"thinking", "response"}
         ):
             values = {**exchange(turns_of(row, self.format.turns)), **values}
-        values["question"] = _question(values.get("question"))
+        for names in (("question",), ("thinking", "response")):
+            if not any(name in values for name in names):
+                raise self._missing(names)
+        values["question"] = _question(values["question"])
         check_question(values["question"])
-        if not values.keys() & {"thinking", "response"}:
-            raise BadRow(
-                "no column for a thinking (another format than in the first rows?)", field="thinking",
-                got=f"the fields {', '.join(map(str, row))}"[:200], allowed="rows of one format in all files",
-            )  # fmt: skip
         texts = _generations(values.get("thinking"), values.get("response"))
         common = {name: values.get(name) for name in ("id", "question", "answer")}
         if texts is None:
@@ -97,6 +98,11 @@ class Reading:
             made if isinstance(made, BadRow) else common | made
             for made in self._several(row, texts, values.get("answer"))
         )
+
+    def _missing(self, names: Sequence[str]) -> BadRow:
+        """For a row that has no place of any of these columns."""
+        places = [text for name in names if name in self.places for text in self.places[name].alternatives]
+        return BadRow(f"missing field '{' or '.join(places)}'", field=names[0], got="no such place", allowed="text")
 
     def _one(self, row: Row, values: Row) -> dict[str, Any]:
         """Thinking and response of a row with one generation."""
@@ -155,6 +161,10 @@ class Reading:
                 "no thinking tags in the text", got=repr(rest[:60]),
                 allowed="a thinking between tags, or in a column of its own (data.columns.thinking=COLUMN)",
             )  # fmt: skip
+        if thought is None and not isinstance(rest, str | None):
+            raise BadRow(
+                "wrong type of 'response'", field="response", got=kind_of(rest), allowed="text with a thinking"
+            )
         if thought is None or (isinstance(thought, str) and not thought.strip()):
             raise BadRow("empty thinking", field="thinking", got=repr(thinking)[:60], allowed="text that is not blank")
         return {"thinking": thought, "response": rest}

@@ -6,11 +6,14 @@ A path is that of a file, of a folder, which stands for all files of `ENDINGS` i
 | ending | rows |
 |---|---|
 | .jsonl, .ndjson | one JSON object per line |
-| .json | an array of objects, or objects one after the other, one per line or over several |
+| .json | an array of objects, objects one after the other, one per line or over several, or one object around a list |
 | .csv | lines under a header |
 | .parquet | rows of any columns; lists and structs become Python's lists and dicts |
 
 The first four may be compressed (.gz, .zst). Nothing is read whole.
+
+A .json file of one object holds its rows in a list (`{"version": 1, "data": [{...}, {...}]}`) if only one of its values
+is a list with objects. It is a row itself if it has a question, or if that list is a conversation.
 """
 
 import codecs
@@ -21,7 +24,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +49,8 @@ BATCH_ROWS = 256
 """Rows of a table in memory at the same time."""
 MAX_LINE_BYTES = 16_000_000
 """Longest line of a .jsonl file, and longest object of a .json file, columns that are ignored included."""
+_QUESTIONS = frozenset({"question", "problem", "prompt", "instruction", "query", "input"})
+"""Columns whose text says that an object is a row itself, not one around rows."""
 _CHUNK = 1 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NO_JSON = "cannot be read as json"
@@ -87,7 +92,7 @@ class Files:
     key: str
 
     def __str__(self) -> str:
-        return f"'{self.path}'"
+        return f"'{self.path}' ({self.layout})" if self.layout else f"'{self.path}'"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -102,6 +107,12 @@ class Files:
             return ""
         left_out = f"; left out: {_names(self.left_out, self._folder)}" if self.left_out else ""
         return f"{len(self.files)} files of '{self.path}': {_names(self.files, self._folder)}{left_out}"
+
+    @property
+    def layout(self) -> str:
+        """The lists that hold the rows of objects around them: `list 'data'`; empty without."""
+        lists = list(dict.fromkeys(name for file in self.files if (name := _list_with_rows(file)) is not None))
+        return f"{'list' if len(lists) == 1 else 'lists'} {_quoted(lists)}" if lists else ""
 
     def rows(self, columns: Container[str] | None = None) -> Iterator[Raw]:
         """All rows, files one after the other.
@@ -196,6 +207,11 @@ def _hashed(file: Path, *state: int) -> str:
     return file_sha256(file)
 
 
+def _quoted(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NEARBY} more" if len(names) > _NEARBY else ""
+    return ", ".join(f"'{_printable(name)}'" for name in names[:_NEARBY]) + more
+
+
 def _refuse_saved(folder: Path, key: str) -> None:
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         traces = key in ("data.path", "labelled.path")
@@ -246,7 +262,7 @@ def _rows_of(file: Path, columns: Container[str] | None) -> Iterator[tuple[int, 
                 rows = csv.DictReader(text, strict=True)
                 yield from ((number, "row", row) for number, row in enumerate(rows, start=1))
         else:
-            yield from _json_rows(handle)
+            yield from _json_rows(handle, _list_with_rows(file))
 
 
 @contextmanager
@@ -273,20 +289,61 @@ def _lines(handle: io.BufferedReader, start: int = 1) -> Iterator[tuple[int, str
             yield number, "line", line
 
 
-def _json_rows(handle: io.BufferedReader) -> Iterator[tuple[int, str, Any]]:
-    """Rows of an array, of lines, or of objects over several lines; the start of the file tells."""
+def _json_rows(handle: io.BufferedReader, list_: str | None) -> Iterator[tuple[int, str, Any]]:
+    """Rows of an array, of lines, of objects over several lines, or in the list of this name of an object around it."""
     number = 1 + _skip_blank(handle)
     start = handle.peek(1)[:1]
     if start not in (b"", b"[", b"{"):
         raise _FormatError(f"{_NO_JSON}: it is neither an array of objects nor objects one after the other")
-    line = handle.readline(MAX_LINE_BYTES + 1) if start == b"{" else b""
+    line = handle.readline(MAX_LINE_BYTES + 1) if start == b"{" and list_ is None else b""
     if _is_object(line):
         yield number, "line", line
         yield from _lines(handle, number + 1)
     elif start:
-        with io.TextIOWrapper(handle, encoding="utf-8") as text:
-            values = _values(_JsonText(text, line.decode()), is_array=start == b"[")
+        with io.TextIOWrapper(handle, encoding="utf-8") as stream:
+            text = _JsonText(stream, line.decode())
+            values: Iterator[Any]
+            if list_ is not None:
+                values = (value for name, value, is_element in _members(text) if is_element and name == list_)
+            else:
+                values = _array(text, is_alone=True) if start == b"[" else _texts(text)
             yield from ((row, "row", value) for row, value in enumerate(values, start=1))
+
+
+def _list_with_rows(file: Path) -> str | None:
+    """Name of the list that holds the rows of a .json file that is one object around it; None for any other file."""
+    if not ending(file).startswith(".json") or ending(file).startswith(_LINES):
+        return None
+    state = file.stat()
+    return _searched(file, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _searched(file: Path, *state: int) -> str | None:
+    """See `_list_with_rows`; once for each state of the file, whose faults are found where its rows are read."""
+    first: dict[str, dict[str, Any]] = {}
+    try:
+        with _opened(file, _COMPRESSION[ending(file).removeprefix(".json")]) as handle:
+            _skip_blank(handle)
+            if handle.peek(1)[:1] != b"{":
+                return None
+            with io.TextIOWrapper(handle, encoding="utf-8") as stream:
+                text = _JsonText(stream, "")
+                for name, value, is_element in _members(text):
+                    if is_element and isinstance(value, dict):
+                        first.setdefault(name, value)
+                    if len(first) > 1 or (name in _QUESTIONS and isinstance(value, str) and not is_element):
+                        return None
+                if text.mark():
+                    return None
+    except (OSError, UnicodeDecodeError, pa.ArrowException, _FormatError):
+        return None
+    return next((name for name, row in first.items() if not is_turn(row)), None)
+
+
+def is_turn(value: Mapping[str, Any]) -> bool:
+    """True for a turn of a conversation."""
+    return "role" in value or {"from", "value"} <= value.keys()
 
 
 def _skip_blank(handle: io.BufferedReader) -> int:
@@ -349,28 +406,61 @@ class _JsonText:
         return bool(more)
 
 
-def _values(text: _JsonText, *, is_array: bool) -> Iterator[Any]:
-    """Values of a JSON array, or of JSON texts one after the other; a comma after the last one is accepted."""
+def _array(text: _JsonText, *, is_alone: bool = False) -> Iterator[Any]:
+    """Elements of a JSON array; a comma after the last one is accepted. If it `is_alone`, no text may follow it."""
     number = 0
-    if is_array and text.mark():
+    if text.mark():
         text.skip()
-    while (mark := text.mark()) and not (is_array and mark == "]"):
+    while (mark := text.mark()) and mark != "]":
         number += 1
-        try:
-            value = text.value()
-        except (ValueError, RecursionError) as error:
-            raise _FormatError(f"{_NO_JSON}: row {number} is no JSON: {error}. {_AS_LINES}") from None
-        yield value
-        if is_array and text.mark() == ",":
+        yield _row(text, number)
+        if text.mark() == ",":
             text.skip()
-        elif is_array and text.mark() not in ("]", ""):
+        elif text.mark() not in ("]", ""):
             raise _FormatError(f"{_NO_JSON}: there is no comma after row {number}. {_AS_LINES}")
-    if is_array and not mark:
+    if not mark:
         raise _FormatError(f"{_NO_JSON}: the array does not end, so the file is cut off after row {number}")
-    if is_array:
+    text.skip()
+    if is_alone and text.mark():
+        raise _FormatError(f"{_NO_JSON}: there is text after the array. {_AS_LINES}")
+
+
+def _texts(text: _JsonText) -> Iterator[Any]:
+    """Values of JSON texts one after the other."""
+    for number in itertools.count(1):
+        if not text.mark():
+            return
+        yield _row(text, number)
+
+
+def _row(text: _JsonText, number: int) -> Any:
+    try:
+        return text.value()
+    except (ValueError, RecursionError) as error:
+        raise _FormatError(f"{_NO_JSON}: row {number} is no JSON: {error}. {_AS_LINES}") from None
+
+
+def _members(text: _JsonText) -> Iterator[tuple[str, Any, bool]]:
+    """Name and value of the members of a JSON object; a list gives each of its elements, marked by True, one by one."""
+    mark = text.mark()
+    for number in itertools.count(1):
+        if mark not in ("{", ","):
+            break
         text.skip()
-        if text.mark():
-            raise _FormatError(f"{_NO_JSON}: there is text after the array. {_AS_LINES}")
+        if (mark := text.mark()) == "}":
+            break
+        name = _row(text, number)
+        if not isinstance(name, str) or text.mark() != ":":
+            raise _FormatError(f"{_NO_JSON}: member {number} of its object has no name")
+        text.skip()
+        if text.mark() == "[":
+            yield from ((name, element, True) for element in _array(text))
+        else:
+            yield name, _row(text, number), False
+        mark = text.mark()
+    if mark != "}":
+        raise _FormatError(f"{_NO_JSON}: its object does not end")
+    text.skip()
 
 
 def _parquet_rows(path: Path, columns: Container[str] | None) -> Iterator[dict[str, Any]]:

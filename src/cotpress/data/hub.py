@@ -51,6 +51,11 @@ class HubRows:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def layout(self) -> str:
+        """Empty: a split consists of its rows."""
+        return ""
+
     def rows(self, columns: Container[str] | None = None) -> Iterator[Raw]:
         """All rows; see `Files.rows`.
 

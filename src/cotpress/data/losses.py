@@ -37,6 +37,12 @@ def empty_fields(traces: Iterable[Trace]) -> dict[str, int]:
     return dict(Counter(name for trace in traces for name in names if not getattr(trace, name).strip()))
 
 
+def announce(source: Source[Any], store: ArtifactStore, *, name: str, group: str) -> None:
+    """Log the way in which a source is read, once per store."""
+    if source.told and store.first_time(line := f"{group}={name}: {source.told}"):
+        log.info("%s", line)
+
+
 def tell(
     artifact: Artifact, source: Source[Any], store: ArtifactStore, *, name: str, group: str, limit: int | None,
     strict: bool = False, never_shrinks: bool = False,

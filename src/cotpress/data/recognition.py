@@ -8,6 +8,7 @@ from typing import Any
 from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
 from cotpress.data.conversion import Reading
+from cotpress.data.files import is_turn
 from cotpress.data.formats import FIELDS, FORMATS, Row, tagged_columns
 from cotpress.data.thinking import has_tags
 from cotpress.errors import ConfigError, DataError
@@ -65,6 +66,7 @@ def recognised(
     places = _places(name, rows) | {column: Place(text) for column, text in given.items()}
     reading = Reading(
         name=name, format=own, places=places, given=given, generations=generations,
+        has_lists=any(isinstance(row.get(column), list) for row in rows for column in ("thinking", "response")),
         used=list(_used(name, places, given, rows)), also=also,
     )  # fmt: skip
     if reading.is_plain and any(all(column not in row for row in rows) for column in ("response", "answer")):
@@ -79,11 +81,15 @@ def recognised(
     return reading
 
 
-def told(reading: Reading) -> str:
-    """One line about a file that has not the standard columns: `read as openr1: 3 columns used (...)`."""
-    name = "your own columns" if reading.name is FileFormat.cotpress else reading.name.value
+def told(reading: Reading, layout: str = "") -> str:
+    """One line about a file that has not the standard columns: `read as openr1: 3 columns used (...)`.
+
+    `layout` is the part of the file that holds its rows, if it does not consist of them.
+    """
+    name = "your own columns" if reading.given and reading.name is FileFormat.cotpress else reading.name.value
     noun = "column" if len(reading.used) == 1 else "columns"
     line = f"read as {name}: {len(reading.used)} {noun} used ({', '.join(map(_printable, reading.used))})"
+    line += f" of the rows in its {layout}" if layout else ""
     if not reading.also:
         return line
     others = ", ".join(name.value for name in reading.also)
@@ -130,13 +136,16 @@ def _unknown(rows: Sequence[Row], place: str, named: FileFormat | None, places: 
         name for name in FIELDS if name != "id"
         and (name not in places or not any(_is_readable(places[name].value(row)) for row in rows))
     ]  # fmt: skip
-    guesses = _guessed(rows, missing)
+    lists = _lists(rows) if "question" in missing else []
+    guesses = _guessed([{k: v for k, v in row.items() if k not in lists} for row in rows], missing)
     settings = [f"{group}.columns.{name}={_quoted(place)}" for name, place in guesses.items()]
     settings = settings or [f"{group}.columns.thinking=thinking"]  # what is missing is then empty
     shape = "none of the known shapes" if named is None else f"not the shape of {group}.format={named.value}"
     names = ", ".join(name.value for name in FORMATS)
+    either = " or ".join(map(_printable, lists))
+    around = f"If its rows are those in {either}, save that list as a .json file. " if lists else ""
     return (
-        f"{group}.path: {place} has {shape}. Missing: {', '.join(missing)}. It has: {_described(rows)}. "
+        f"{group}.path: {place} has {shape}. Missing: {', '.join(missing)}. It has: {_described(rows)}. {around}"
         f"Fix, for instance: {' '.join(map(shlex.quote, settings))}. Known: {group}.format={names}"
     )
 
@@ -152,6 +161,14 @@ def _quoted(place: str) -> str:
         return place
     escaped = place.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _lists(rows: Sequence[Row]) -> list[str]:
+    """Lists of objects in a file of a single row, which may be an object around lists of rows; no conversations."""
+    if len(rows) != 1:
+        return []
+    lists = [(name, value) for name, value in rows[0].items() if isinstance(value, list) and value]
+    return [name for name, (first, *_) in lists if isinstance(first, Mapping) and not is_turn(first)]
 
 
 def _guessed(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
 from cotpress.answers.extraction import Extractor
 from cotpress.data.config import BenchmarkConfig, DataConfig
-from cotpress.data.rows import text_problem
+from cotpress.data.rows import BadRow, text_problem
 from cotpress.errors import ConfigError, DataError
 from cotpress.plugins import add_choice
 from cotpress.records import Problem, Trace
@@ -55,6 +55,33 @@ class Source(Generic[R]):
     drop: Callable[..., None] | None = None
     by_question: bool = False
     told: str = ""
+
+
+def checked(source: Source[R], check: Callable[[R], R], *, strict: bool, group: str) -> Source[R]:
+    """The same source with its records as `check` returns them; those for which it raises a `BadRow` are dropped.
+
+    They are counted by their reason; if `strict`, the first one is a `DataError`.
+    """
+
+    def open_() -> Iterator[R]:
+        for number, record in enumerate(source.open(), start=1):
+            try:
+                good = check(record)
+            except BadRow as bad:
+                if source.drop is not None:
+                    source.drop(bad.reason, field=bad.field, got=bad.got, allowed=bad.allowed)
+                elif strict:
+                    raise DataError(
+                        f"{group}, record {number}: {bad.reason}. Got: {bad.got}. Allowed: {bad.allowed}. Fix: "
+                        f"correct the record, or drop and count such records with {group}.strict=false"
+                    ) from None
+                else:
+                    source.dropped[bad.reason] += 1
+                    source.first.setdefault(bad.reason, f"record {number}")
+            else:
+                yield good
+
+    return replace(source, open=open_)
 
 
 SPLITS = ("train", "validation")

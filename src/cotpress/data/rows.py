@@ -120,6 +120,10 @@ class RawRows(Protocol):
     def note(self) -> str:
         """A sentence on the parts of the source that are read and left out; empty if there is nothing to say."""
 
+    @property
+    def layout(self) -> str:
+        """The parts of its files that hold the rows; empty if they consist of them."""
+
     def rows(self, columns: Container[str] | None = None) -> Iterator[Raw]:
         """All rows; with `columns` other columns may be missing."""
 
@@ -189,6 +193,11 @@ class RowReader:
                 yield {**row, "id": unique}
         if not ids:
             raise DataError(self._nothing_usable(self.dropped.total()))
+
+    @property
+    def told(self) -> str:
+        """A line on the place of the rows in the source; empty if it consists of them."""
+        return f"read as the rows in its {self.source.layout}" if self.source.layout else ""
 
     def head(self, num_rows: int) -> list[Mapping[str, Any]]:
         """The first raw rows with all their columns, at most `num_rows`; those that cannot be parsed are left out.
@@ -325,7 +334,7 @@ def _parsed(content: Any) -> Mapping[str, Any]:
         except (ValueError, RecursionError) as error:
             raise BadRow("invalid JSON", got=str(error), allowed=allowed) from None
     if not isinstance(content, dict):
-        raise BadRow("not a JSON object", got=_kind(content), allowed=allowed)
+        raise BadRow("not a JSON object", got=kind_of(content), allowed=allowed)
     return content
 
 
@@ -351,7 +360,7 @@ def _checked(value: Any, name: str, field: Field) -> Any:
         value = _decoded(value, name)
     if not isinstance(value, list if field.is_list else str):
         kind = "a list" if field.is_list else "a string or a number" if field.is_short else "a string"
-        raise bad(f"wrong type of '{name}'", _kind(value), kind)
+        raise bad(f"wrong type of '{name}'", kind_of(value), kind)
     if field.required and not value:
         raise bad(f"empty {name}", repr(value), "a list that is not empty" if field.is_list else "text")
     if field.required and isinstance(value, str) and not value.strip():
@@ -405,7 +414,7 @@ def _short_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """Name of a value's type in its file format."""
     if isinstance(value, pa.Scalar):
         return str(value.type)

@@ -8,7 +8,6 @@ self-written data.
 import dataclasses
 import hashlib
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,10 +30,10 @@ from cotpress.data.config import (
 )
 from cotpress.data.files import Files, find_files
 from cotpress.data.formats import FIELDS, NUM_HEAD
-from cotpress.data.losses import empty_fields, facts_of, tell
+from cotpress.data.losses import announce, empty_fields, facts_of, tell
 from cotpress.data.recognition import recognised, told
-from cotpress.data.registry import SOURCES, Source
-from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, BadRow, Field, RowReader, reasons, text_fields
+from cotpress.data.registry import SOURCES, Source, checked
+from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
 from cotpress.data.thinking import untagged, without_tags
 from cotpress.devices.config import TrainerConfig
@@ -44,8 +43,6 @@ from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import Root, identified
 from cotpress.store.tables import RecordWriter, iter_records, read_records, write_records
-
-log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -69,7 +66,7 @@ def traces(
         source = _self_written(config, store, model, trainer or TrainerConfig(), group)
     else:
         source = _trace_source(config, group)
-    source = _untagged(source, config.strict, group)
+    source = checked(source, untagged, strict=config.strict, group=group)
     # No model is trained on plain texts, so none is held out and none needs a response.
     validation_fraction = 0.0 if is_text(config) else config.validation_fraction
     identity = {**source.identity, "limit": config.limit, "validation_fraction": validation_fraction}
@@ -101,8 +98,7 @@ def traces(
         facts = {"train": splits["train"], "validation": splits["validation"], **source.facts}
         return Summary(num_rows=splits.total(), dropped=source.dropped, facts=facts | facts_of(source, empty))
 
-    if source.told and store.first_time(line := f"{group}={config.name}: {source.told}"):
-        log.info("%s", line)
+    announce(source, store, name=config.name, group=group)
     artifact = store.build("data", identified(identity, traces, *source.code), produce)
     tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
     return artifact
@@ -179,6 +175,7 @@ def problems(config: BenchmarkConfig, store: ArtifactStore, group: str = "benchm
         return Summary(num_rows=len(rows), dropped=source.dropped, facts=facts_of(source))
 
     identity = identified({**source.identity, **settings}, problems, *source.code)
+    announce(source, store, name=config.name, group=group)
     artifact = store.build("benchmark", identity, produce)
     tell(
         artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict,
@@ -234,28 +231,7 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
         *code, conversion, *reading.code,
     )  # fmt: skip
     facts = {"read_as": reading.name.value, "columns_used": list(reading.used)}
-    return dataclasses.replace(source, by_question=True, told=told(reading), facts=facts)
-
-
-def _untagged(source: Source[Trace], strict: bool, group: str) -> Source[Trace]:
-    """The same source without thinking tags in its texts; rows that cannot be divided are dropped and counted."""
-
-    def open_() -> Iterator[Trace]:
-        for number, trace in enumerate(untagged(source.open()), start=1):
-            if not isinstance(trace, BadRow):
-                yield trace
-            elif source.drop is not None:
-                source.drop(trace.reason, field=trace.field, got=trace.got, allowed=trace.allowed)
-            elif strict:
-                raise DataError(
-                    f"{group}, record {number}: {trace.reason}. Got: {trace.got}. Allowed: {trace.allowed}. Fix: "
-                    f"correct the record, or drop and count such records with {group}.strict=false"
-                )
-            else:
-                source.dropped[trace.reason] += 1
-                source.first.setdefault(trace.reason, f"record {number}")
-
-    return dataclasses.replace(source, open=open_)
+    return dataclasses.replace(source, by_question=True, told=told(reading, rows.layout), facts=facts)
 
 
 def _trace(row: dict[str, Any], column: str) -> Trace:
@@ -314,5 +290,5 @@ def _of_reader(
     return Source(
         identity, [RowReader, *code], records,
         dropped=reader.dropped, emptied=reader.emptied, numbered=reader.numbered, first=reader.first,
-        note=reader.source.note, drop=reader.drop,
+        note=reader.source.note, drop=reader.drop, told=reader.told,
     )  # fmt: skip

@@ -14,7 +14,7 @@ is a tag as well. R1's `<answer>` is no thinking tag. An empty thinking block gi
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -158,21 +158,21 @@ def divide(text: str) -> tuple[str, str]:
     return text[start : close.start()].strip(), _solution(text[close.end() :])
 
 
-def untagged(traces: Iterable[Trace]) -> Iterator[Trace | BadRow]:
-    """The traces without thinking tags, and a `BadRow` in the place of each that cannot be divided.
+def untagged(trace: Trace, *, is_labelled: bool = False) -> Trace:
+    """The trace without thinking tags in its texts.
 
-    All sources of traces pass here, also those that divide nothing themselves.
+    All sources of traces and truths pass here, also those that divide nothing themselves. If there are labels of
+    characters of the thinking, in the trace or elsewhere (`is_labelled`), nothing can be removed from it.
+
+    Raises:
+        BadRow: The texts cannot be divided, or labels would be lost.
     """
-    for trace in traces:
-        try:
-            thinking, response = divided(trace.thinking, trace.response)
-            if trace.spans and thinking != trace.thinking:
-                raise _bad("thinking tags in a labelled thinking", trace.thinking, "a thinking without its tags")
-        except BadRow as bad:
-            yield bad
-        else:
-            is_plain = (thinking, response) == (trace.thinking, trace.response)
-            yield trace if is_plain else replace(trace, thinking=thinking, response=response)
+    thinking, response = divided(trace.thinking, trace.response)
+    if (thinking, response) == (trace.thinking, trace.response):
+        return trace
+    if (trace.spans or is_labelled) and thinking != trace.thinking:
+        raise _bad("thinking tags in a labelled thinking", trace.thinking, "a thinking without its tags")
+    return replace(trace, thinking=thinking, response=response)
 
 
 def _solution(text: str) -> str:

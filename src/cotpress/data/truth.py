@@ -10,6 +10,8 @@ before (`original_steps`) and after (`modified_steps_text`), and `error_steps`, 
 redundant steps, counted from 1. The annotation is often off by one or names steps of the original, so the default is
 the difference of the two texts. The response is empty.
 
+No tag is a part of a thinking (see `thinking`); labels of one with tags cannot be kept, so such a row is dropped.
+
 A new truth is a function that yields traces, a schema in `data/config.py`, and a `case` in `_source`.
 """
 
@@ -29,9 +31,10 @@ from cotpress.data.config import (
     TruthConfig,
 )
 from cotpress.data.files import find_files
-from cotpress.data.losses import facts_of, tell
-from cotpress.data.registry import Source
-from cotpress.data.rows import Field, RowReader, reasons
+from cotpress.data.losses import announce, facts_of, tell
+from cotpress.data.registry import Source, checked
+from cotpress.data.rows import BadRow, Field, RowReader, reasons
+from cotpress.data.thinking import divided, has_tags, untagged
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import EDITED_STEP, IMPORTANCE_FILE, TRACES_FILE, SentenceImportance, Span, Trace, TruthKind
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
@@ -51,7 +54,7 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
         ConfigError: A problem family is unknown, there are fewer planted problems, or the file is missing.
         DataError: The file holds no usable row or (if strict) a bad one.
     """
-    source = _source(config)
+    source = checked(_source(config), _untagged, strict=config.strict, group="truth")
 
     def produce(folder: Path) -> Summary:
         rows = list(itertools.islice(source.open(), config.limit))
@@ -63,9 +66,15 @@ def truth(config: TruthConfig, store: ArtifactStore) -> Artifact:
         return Summary(num_rows=len(rows), dropped=source.dropped, facts={**source.facts, **facts_of(source)})
 
     identity = identified({**source.identity, "limit": config.limit}, truth, *source.code)
+    announce(source, store, name=config.name, group="truth")
     artifact = store.build("truth", identity, produce)
     tell(artifact, source, store, name=config.name, group="truth", limit=config.limit, strict=config.strict)
     return artifact
+
+
+def _untagged(measured: Measured) -> Measured:
+    trace, sentences = measured
+    return untagged(trace, is_labelled=bool(sentences)), sentences
 
 
 def find_truth(config: TruthConfig) -> None:
@@ -92,7 +101,9 @@ def _source(config: TruthConfig) -> Source[Measured]:
                 lambda: thought_anchors(reader, measure),
                 reader.dropped,
                 first=reader.first,
+                drop=reader.drop,
                 note=files.note,
+                told=reader.told,
                 facts={"kind": TruthKind.importance.value},
             )
         case PrmbenchConfig(redundant=redundant):
@@ -104,7 +115,9 @@ def _source(config: TruthConfig) -> Source[Measured]:
                 lambda: ((trace, []) for trace in prmbench(reader, redundant)),
                 reader.dropped,
                 first=reader.first,
+                drop=reader.drop,
                 note=files.note,
+                told=reader.told,
                 facts={"kind": TruthKind.steps.value},
             )
     raise ConfigError(f"truth: no source for {type(config).__name__}. Allowed: planted, prmbench, thought_anchors")
@@ -124,7 +137,13 @@ def thought_anchors(reader: RowReader, importance: Importance) -> Iterator[Measu
     measure = importance.value
     for row in reader:
         chunks: list[Any] = row["chunks"]
-        thinking, _, response = row["solution"].partition("</think>")
+        thinking, response = row["solution"], ""
+        if has_tags(thinking):
+            try:
+                thinking, response = divided("", thinking)
+            except BadRow as bad:
+                reader.drop(bad.reason, field="solution", got=bad.got, allowed=bad.allowed)
+                continue
         if not all(isinstance(c, dict) and isinstance(c.get("chunk"), str) for c in chunks):
             reader.drop(
                 "a chunk without text", field="chunks", got="another type", allowed="objects with a text, chunk"
@@ -136,14 +155,14 @@ def thought_anchors(reader: RowReader, importance: Importance) -> Iterator[Measu
         elif (ranges := locate(thinking, [c["chunk"] for c in chunks])) is None:
             reader.drop(
                 "a chunk that is not in the thinking", field="chunks", got="another text or order",
-                allowed="pieces of the solution before </think>, in order",
+                allowed="pieces of the thinking, in order",
             )  # fmt: skip
         else:
             trace = Trace(
                 id=row["id"],
                 question=row["question"],
                 thinking=thinking.rstrip(),
-                response=response.strip(),
+                response=response,
                 answer=row["answer"],
             )
             sentences = [
@@ -174,7 +193,10 @@ def locate(text: str, parts: Sequence[str]) -> list[tuple[int, int]] | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False
 
 
 ORIGINAL, INSERTED = "original", "inserted"

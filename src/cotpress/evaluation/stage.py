@@ -23,15 +23,17 @@ from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import GREEDY, REFUSED, Backend, OpenBackend, generation_identity, open_backend
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.generation.hf import TransformersBackend
-from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, prompt_identity
-from cotpress.modeling.sources import source_identity
+from cotpress.modeling.sources import adapter_directory, model_directory, source_identity
+from cotpress.modeling.training_record import TrainingRecord
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.progress import Progress
 from cotpress.prompts import ChatFormat
 from cotpress.records import PREDICTIONS_FILE, PROBLEMS_FILE, Prediction, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, fingerprint
 from cotpress.store.source import Identity, identified
+from cotpress.store.students import student_name
 from cotpress.store.tables import read_records, write_records
 
 log = logging.getLogger(__name__)
@@ -199,8 +201,39 @@ class _Answering:
         return identified(identity, _Answering)
 
 
+def given_weights(adapter: str | None, model: ModelConfig, generation: GenerationConfig) -> tuple[str, Path | None]:
+    """Name and folder of the weights that a user gives to be asked; no folder if they are not in one on this machine.
+
+    A server has them under a name of its own. That name is the folder, or the name of the student in `model.path`; any
+    other name stands for unknown weights.
+
+    Raises:
+        ModelError: The folder is missing or fails the checks of `modeling.foreign`, or the hub cannot be reached.
+    """
+    if adapter is not None:
+        return adapter, adapter_directory(adapter)
+    if isinstance(generation, ServerGenerationConfig) and generation.model != model.path:
+        served = generation.model
+        if (folder := Path(served).expanduser()).is_dir():
+            return served, folder
+        if student_name(model.path) != Path(served).name:
+            return served, None
+    if model.source is not ModelSource.hub:
+        return model.name, None
+    return model.path, model_directory(model.path, model.revision, weights=False)
+
+
+def _thinks(candidate: Candidate, answering: _Answering) -> bool:
+    """True if a candidate was trained here to think in the layout in which it is asked."""
+    if isinstance(candidate.student, Artifact):
+        return True
+    named, folder = given_weights(candidate.student, answering.model, answering.generation)
+    record = None if folder is None else TrainingRecord.beside(folder, named)
+    return record is not None and record.thinks_as(answering.model.chat)
+
+
 def _judged(candidate: Candidate, answers: Artifact, problems: Artifact, answering: _Answering) -> Artifact:
-    system, ratio, thinks = candidate.system, candidate.ratio, isinstance(candidate.student, Artifact)
+    system, ratio, thinks = candidate.system, candidate.ratio, _thinks(candidate, answering)
     identity = {
         "answers": answers.key,
         "problems": problems.key,

@@ -1,7 +1,8 @@
 """The record of a training beside its weights, from which a reader learns the prompt that the model was trained on.
 
 A model that is asked another prompt, or a ratio by a marker that it has never seen, answers too, and its numbers mean
-nothing. So `evaluate.py` compares its settings with the record. Weights that were trained elsewhere have none.
+nothing. So `evaluate.py` compares its settings with the record, and counts the thinking of a model that has one as that
+of a student of `train.py`. Weights that were trained elsewhere have none.
 """
 
 import json
@@ -72,6 +73,11 @@ class TrainingRecord:
     def has_marker(self) -> bool:
         """True if a marker announced ratios in its training."""
         return any(ratio < 1 for ratio in self.marker_ratios)
+
+    def thinks_as(self, chat: ChatConfig) -> bool:
+        """True if its thinking was opened and closed in training as it is in `chat`."""
+        own = self.chat
+        return (own.thinking_open, own.thinking_close) == (chat.thinking_open, chat.thinking_close)
 
 
 def check_chat(record: TrainingRecord, chat: ChatConfig, named: str, key: str, *, marker: bool) -> None:

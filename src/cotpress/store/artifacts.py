@@ -416,6 +416,10 @@ class ArtifactStore:
             _write_json(partial / TIMING, {"seconds": round(seconds, 3), "finished_at": finished_at})
             move_folder(partial, final)
             drops = ", ".join(f"{n} dropped: {why}" for why, n in sorted(summary.dropped.items()))
+            if drops and not self.first_time(
+                f"{stage}: {drops}"
+            ):  # the rows of another artifact, divided in another way
+                drops = "dropped as above"
             log.info("%s: %d rows in %.1f s%s", stage, summary.num_rows, seconds, f" ({drops})" if drops else "")
             opened = self._open(key)
             assert opened is not None

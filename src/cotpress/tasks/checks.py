@@ -39,12 +39,13 @@ from cotpress.distill.config import Extractor, LlmDistillConfig
 from cotpress.distill.stage import check_usable
 from cotpress.errors import ArtifactError, ConfigError, CotpressError, GenerationError, ModelError, raise_together
 from cotpress.evaluation.config import SHORTENED_TO_RATIO
+from cotpress.evaluation.stage import given_weights
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import check_architecture, check_attention, load_tokenizer, model_identity
-from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, model_directory, require_weights
+from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, require_weights
 from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord, check_chat
 from cotpress.modeling.word_weights import word_counter
 from cotpress.planning.measure import empty_model
@@ -249,7 +250,7 @@ def prompts(config: Config) -> Problems:
     """
     if isinstance(config, EvaluateConfig):
         with suppress(CotpressError):
-            named, folder = _given(config)
+            named, folder = given_weights(config.adapter, config.model, config.evaluation.generation)
             yield from _tried(_check_given, config, named, folder)
         return
     for key, data in {"data": config.data, "labelled": config.labelled}.items():
@@ -263,18 +264,6 @@ def prompts(config: Config) -> Problems:
             folder = Path(find_saved(Path(config.reference.path)).path)
             base = config.reference.base or config.model
             yield from _tried(_check_chat, config.reference.path, folder, base, f"{base_key}.chat")
-
-
-def _given(config: EvaluateConfig) -> tuple[str, Path | None]:
-    """The model that `evaluate.py` asks, and the folder of its weights; None if they are no folder here."""
-    generation = config.evaluation.generation
-    if config.adapter is not None:
-        return config.adapter, adapter_directory(config.adapter)
-    if isinstance(generation, ServerGenerationConfig) and generation.model != config.model.path:
-        return generation.model, None
-    if config.model.source is not ModelSource.hub:
-        return config.model.name, None
-    return config.model.path, model_directory(config.model.path, config.model.revision, weights=False)
 
 
 def _check_chat(named: str, folder: Path, model: ModelConfig, key: str) -> None:

@@ -268,10 +268,12 @@ class Flow(Compression[TrainConfig]):
     def _compressed(self) -> Artifact:
         compressed = super().compressed()
         if num := compressed.facts.get("num_empty_responses"):
-            log.warning(
-                "compress: %d of %d training rows have an empty response; students learn from them to end after the "
-                "thinking", num, compressed.manifest["num_rows"],
-            )  # fmt: skip
+            line = (
+                f"compress: {num} of {compressed.manifest['num_rows']} training rows have an empty response; students "
+                "learn from them to end after the thinking"
+            )
+            if self.store.first_time(line):
+                log.warning("%s", line)
         return compressed
 
     @cached_property

@@ -6,6 +6,7 @@ Every stage returns an artifact and computes it only if it is missing, so the jo
 common, and a repeated command resumes where the last one stopped.
 """
 
+import logging
 from pathlib import Path
 
 from cotpress.compression.stage import reached_ratio
@@ -21,6 +22,8 @@ from cotpress.tasks.students import Students, Trained, examinees, keep_students,
 from cotpress.tasks.systems import examine, student_system
 from cotpress.tracking import open_tracker, track_results
 from cotpress.training.config import Overlong
+
+log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
@@ -60,6 +63,8 @@ def train_students(config: TrainConfig, flow: Flow) -> Students:
         artifact = flow.student(ORIGINAL, flow.uncompressed(), [flow.compressed()] if common else [])
         original = Trained(system=ORIGINAL, artifact=artifact, reached={"": 1.0})
     system, compressed = student_system(config), flow.compressed()
+    if original is not None and not common:
+        _tell_fewer_traces(config, flow, system.title, compressed)
     ratios = [None, *dict.fromkeys([*config.compression.mixed_ratios, 1.0])]
     reached = {"" if r is None else str(float(r)): reached_ratio(compressed, r) for r in ratios}
     own = Trained(
@@ -68,6 +73,17 @@ def train_students(config: TrainConfig, flow: Flow) -> Students:
         reached={marker: kept for marker, kept in reached.items() if kept is not None},
     )
     return Students(original=original, own=own)
+
+
+def _tell_fewer_traces(config: TrainConfig, flow: Flow, name: str, compressed: Artifact) -> None:
+    """Warn, once, of traces that Original learns from and the scorer's student has not."""
+    num_rows, num_original = (made.manifest["num_rows"] for made in (compressed, flow.uncompressed()))
+    line = (
+        f"sft.overlong={config.sft.overlong.value}: {name} has {num_rows} of the {num_original} traces of Original, so "
+        "the two students learn from different data; sft.overlong=common would train both on the same"
+    )
+    if num_rows < num_original and flow.store.first_time(line):
+        log.warning("%s", line)
 
 
 def _end_early(config: TrainConfig, flow: Flow, run_dir: Path) -> tuple[None, Path]:

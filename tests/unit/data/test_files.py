@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,73 @@ def test_json_files_of_every_layout_are_read(tmp_path: Path, content: bytes, mon
     for chunk in (1 << 20, 7):
         monkeypatch.setattr(files_module, "_CHUNK", chunk)
         assert list(reader(tmp_path / "rows.json", strict=True)) == TEXTS
+
+
+AROUND = {"version": 1, "info": {"tags": [{"a": 1}]}, "shape": [2, 3], "rows [x]": ROWS, "more": None}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("ending", [".json", ".json.gz", ".json.zst"])
+def test_rows_in_the_only_list_of_objects_of_an_object_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, indent: int | None
+) -> None:
+    path = tmp_path / f"rows{ending}"
+    path.write_bytes(PACKED[ending.removeprefix(".json")](b"\n" + json.dumps(AROUND, indent=indent).encode()))
+    for chunk in (1 << 20, 7):
+        monkeypatch.setattr(files_module, "_CHUNK", chunk)
+        files_module._searched.cache_clear()
+        rows = reader(path, strict=True)
+        assert list(rows) == TEXTS
+        assert rows.told == "read as the rows in its list 'rows [x]'"
+        assert [raw.place for raw in rows.source.rows()] == [f"row {n}" for n in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "q", "chunks": [{"chunk": "q"}]},
+        {"id": 1, "messages": [{"role": "user", "content": "q"}]},
+        {"conversations": [{"from": "human", "value": "q"}]},
+        {"train": ROWS, "test": ROWS},
+        {"data": [1, 2]},
+        {"data": []},
+        {},
+    ],
+)
+def test_object_that_is_a_row_itself_or_has_no_single_list_of_rows_is_one_row(tmp_path: Path, row: Any) -> None:
+    for path, text in (("one.json", json.dumps(row)), ("several.json", json.dumps(row, indent=1))):
+        (tmp_path / path).write_text(text)
+        assert [json.loads(c) if isinstance(c, bytes) else c for c in contents(tmp_path / path)] == [row]
+
+
+def test_objects_around_lists_one_after_the_other_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_bytes(lines([{"data": ROWS}] * 2))
+    assert len(contents(tmp_path / "rows.json")) == 2
+    (tmp_path / "rows.jsonl").write_bytes(lines([{"data": ROWS}]))
+    assert len(contents(tmp_path / "rows.jsonl")) == 1
+
+
+def test_cut_off_object_around_rows_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(AROUND)[:-30])
+    with pytest.raises(DataError, match=r"rows\.json' cannot be read as json: row 1 is no JSON"):
+        contents(tmp_path / "rows.json")
+
+
+def test_memory_for_rows_in_an_object_does_not_grow_with_their_number(tmp_path: Path) -> None:
+    row = {"id": 1, "question": "q", "thinking": "x" * 2000}
+    for num_rows in (1000, 8000):
+        (tmp_path / f"{num_rows}.json").write_text(json.dumps({"data": [row] * num_rows}))
+
+    def peak(num_rows: int) -> int:
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in find_files(tmp_path / f"{num_rows}.json", KEY).rows()) == num_rows
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    small, large = peak(1000), peak(8000)
+    assert large < small + 1_000_000  # 14 MB more text
 
 
 @pytest.mark.parametrize(

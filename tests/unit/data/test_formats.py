@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cotpress.cli.arguments import quoted
 from cotpress.data import stage
-from cotpress.data.config import ColumnsConfig, FileFormat, JsonlDataConfig
+from cotpress.data.config import ColumnsConfig, FileFormat, JsonlBenchmarkConfig, JsonlDataConfig
 from cotpress.data.formats import FORMATS
 from cotpress.errors import ConfigError, DataError
 from cotpress.records import Trace
@@ -211,10 +212,10 @@ def test_column_that_no_row_has_is_refused_with_those_of_the_file(store: Artifac
         ({"source": "web", "turns": [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": TEXT}]},
          "question, thinking, response, answer",
          "'data.columns.question=turns[-2].content' 'data.columns.response=turns[-1].content'"),
-        ({"talk": [{"from": "human", "said": QUESTION}, {"from": "bot", "said": THINKING},
-                   {"from": "bot", "said": RESPONSE}]},
+        ({"talk": [{"role": "human", "said": QUESTION}, {"role": "bot", "said": THINKING},
+                   {"role": "bot", "said": RESPONSE}]},
          "question, thinking, response, answer",
-         "'data.columns.question=talk[from=human].said' 'data.columns.thinking=talk[-1].said'"),
+         "'data.columns.question=talk[role=human].said' 'data.columns.thinking=talk[-1].said'"),
         ({"my, prompt": QUESTION, "cot (long)": THINKING}, "question, thinking, response, answer",
          """'data.columns.question="my, prompt"' 'data.columns.thinking="cot (long)"'"""),
         ({"q=1": QUESTION, 'a "b" \\': THINKING}, "question, thinking, response, answer",
@@ -279,7 +280,7 @@ def test_rows_without_an_id_response_or_answer_among_others_are_used(store: Arti
 def test_row_of_another_format_is_counted_as_one(store: ArtifactStore, tmp_path: Path) -> None:
     rows = [openr1(TEXT), {"conversations": [{"from": "gpt", "value": TEXT}]}]
     made = stage.traces(config(tmp_path, rows, format=FileFormat.openr1), store)
-    assert made.manifest["dropped"] == {"no column for a thinking (another format than in the first rows?)": 1}
+    assert made.manifest["dropped"] == {"missing field 'problem'": 1}
 
 
 def test_rows_that_are_all_dropped_for_one_reason_say_how_to_read_them(store: ArtifactStore, tmp_path: Path) -> None:
@@ -327,3 +328,76 @@ def test_standard_columns_keep_their_identity(store: ArtifactStore, tmp_path: Pa
     settings = {*made.manifest["identity"]} - {"stage", "code"}
     assert settings == {"source", "format", "sha256", "limit", "validation_fraction"}
     assert not any("formats" in name or "answers" in name for name in made.manifest["identity"]["code"])
+
+
+def test_rows_in_the_list_of_an_object_are_named_in_the_line_and_in_errors(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.json"
+    settings = config(tmp_path, [])
+    path.write_text(json.dumps({"version": 1, "data": [openr1(TEXT), openr1(TEXT, uuid="v")]}))
+    with caplog.at_level(logging.INFO):
+        artifact = stage.traces(replace(settings, path=str(path)), store)
+        path.write_text(json.dumps({"data": [{"id": "a", "question": "q", "answer": "1"}]}))
+        stage.problems(JsonlBenchmarkConfig(name="mine", path=str(path)), store)
+    assert len(read(artifact)) == 2
+    assert (
+        "data=mine: read as openr1: 3 columns used (problem, generations, answer) of the rows in its list 'data'"
+        in (caplog.messages)
+    )
+    assert "benchmark=mine: read as the rows in its list 'data'" in caplog.messages
+    path.write_text(json.dumps({"data": [{"prob": "q"}]}))
+    with pytest.raises(DataError, match=r"rows\.json' \(list 'data'\) has none of the known shapes.* It has: prob"):
+        stage.traces(replace(settings, path=str(path)), store)
+
+
+def test_object_around_several_lists_is_not_read_by_the_first_element_of_one(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    row = {"prob": "q", "gens": [TEXT]}
+    with pytest.raises(
+        DataError, match=r"If its rows are those in train or test, save that list as a \.json file"
+    ) as error:
+        stage.traces(config(tmp_path, [{"train": [row], "test": [row]}]), store)
+    assert "[0]" not in str(error.value)
+
+
+MESSAGE = {"role": "assistant", "content": TEXT}
+PLACES = {"question": "m[0]", "response": "m[1].content"}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "columns", "reason"),
+    [
+        ({"m": ["q", MESSAGE]}, {"m": ["q"]}, PLACES, "missing field 'thinking or m[1].content'"),
+        ({"m": ["q", MESSAGE]}, {"m": []}, PLACES, "missing field 'm[0]'"),
+        ({"m": ["q", MESSAGE]}, {"m": ["q", {"content": {"text": TEXT}}]}, PLACES, "wrong type of 'response'"),
+        ({"m": ["q", MESSAGE]}, {"m": ["q", {"content": 5}]}, PLACES, "wrong type of 'response'"),
+        (openr1(TEXT), {"problem": QUESTION}, {}, "missing field 'generations'"),
+        (openr1(TEXT), {"problem": QUESTION, "generations": [[TEXT]]}, {}, "wrong type of 'response'"),
+        (openr1(TEXT), {"problem": QUESTION, "generations": [None]}, {}, "empty thinking"),
+        (openr1(TEXT), {"generations": [TEXT]}, {}, "missing field 'problem'"),
+    ],
+)
+def test_row_without_a_nested_place_is_lost_with_the_place_as_its_reason(
+    store: ArtifactStore, tmp_path: Path, good: Row, bad: Row, columns: dict[str, str], reason: str
+) -> None:
+    settings = config(tmp_path, [good, bad], columns=columns)
+    artifact = stage.traces(settings, store)
+    assert [trace.thinking for trace in read(artifact)] == [THINKING]
+    assert (artifact.manifest["dropped"], artifact.facts["first_dropped"]) == ({reason: 1}, {reason: "line 2"})
+    with pytest.raises(DataError, match=rf"line 2, field '\w+': {re.escape(reason)}\. Got: "):
+        stage.traces(replace(settings, strict=True), store)
+
+
+def test_lists_in_the_standard_columns_are_generations(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        {"id": "a", "question": QUESTION, "thinking": ["t", "u"], "response": ["r", "s"], "answer": "7"},
+        {"id": "b", "question": QUESTION, "thinking": "v", "response": "w", "answer": "7"},
+    ]
+    with caplog.at_level(logging.INFO):
+        traces = read(stage.traces(config(tmp_path, rows, generations="all"), store))
+    assert "data=mine: read as cotpress: 4 columns used (question, thinking, response, answer)" in caplog.messages
+    assert [(t.id, t.thinking, t.response) for t in traces] == [("a/0", "t", "r"), ("a/1", "u", "s"), ("b", "v", "w")]

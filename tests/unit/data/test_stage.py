@@ -260,6 +260,17 @@ def test_compressed_column_is_not_read_as_condition(store: ArtifactStore, texts:
     assert (rows[0].thinking, rows[0].question, rows[0].response) == ("q 0", "", "r")
 
 
+def test_tags_in_a_compressed_column_are_no_part_of_its_text(store: ArtifactStore, tmp_path: Path) -> None:
+    texts = ["<think>a</think>b", "a <think> b", "a", "b</think>c"]
+    path = write(tmp_path / "t.jsonl", *({"id": i, "text": text} for i, text in enumerate(texts)))
+    artifact = stage.traces(jsonl(path, field="text"), store, group="labelled")
+    rows = read_records(artifact.file("traces.parquet"), Trace)
+    assert [(t.id, t.thinking, t.response) for t in rows] == [("0", "a", "b"), ("2", "a", ""), ("3", "b", "c")]
+    assert artifact.facts["first_dropped"] == {"text before the thinking": "line 2"}
+    with pytest.raises(DataError, match=r"line 2: text before the thinking.*labelled\.strict=false"):
+        stage.traces(jsonl(path, field="text", strict=True), store, group="labelled")
+
+
 def test_columns_are_different_artifacts(store: ArtifactStore, texts: Path) -> None:
     keys = {stage.traces(jsonl(texts, field=field), store).key for field in ("context", "question", "response")}
     assert len(keys) == 3

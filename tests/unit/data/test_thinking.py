@@ -155,7 +155,9 @@ def test_labelled_thinking_with_tags_is_dropped() -> None:
         id="2", question="q", thinking="<think>a</think>", response="b", answer="7",
         spans=(Span(start=0, end=16, kind="x", essential=True),),
     )  # fmt: skip
-    first, second = untagged([plain, labelled])
-    assert isinstance(first, Trace)
-    assert (first.thinking, first.response) == ("a", "b")
-    assert isinstance(second, BadRow)
+    bare = untagged(plain)
+    assert (bare.thinking, bare.response) == ("a", "b")
+    for trace, is_labelled in ((labelled, False), (plain, True)):
+        with pytest.raises(BadRow, match="thinking tags in a labelled thinking"):
+            untagged(trace, is_labelled=is_labelled)
+    assert untagged(bare, is_labelled=True) is bare

@@ -276,6 +276,41 @@ def test_measure_follows_the_setting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "layout",
+    ["<think>\n{}\n</think>\n\n{}", "[THINK]{}[/THINK]{}", "<|channel|>analysis<|message|>{}<|end|>"
+     "<|channel|>final<|message|>{}<|return|>"],
+)  # fmt: skip
+def test_tags_around_the_thinking_of_a_solution_are_no_part_of_it(tmp_path: Path, layout: str) -> None:
+    solution = layout.format("First.\n\n1 + 2\n= 3.", "It is 3.")
+    plain, _ = read_anchors(write_anchors(tmp_path, anchor_row()))
+    assert read_anchors(write_anchors(tmp_path, anchor_row(solution=solution))) == (plain, {})
+
+
+def test_truths_with_tags_that_cannot_be_removed_are_dropped(store: ArtifactStore, tmp_path: Path) -> None:
+    anchors = write_anchors(
+        tmp_path, anchor_row(), anchor_row(id="b", solution="<think>First. 1 + 2 = 3."),
+        anchor_row(id="c", chunks=[chunk("<think>First.")]),
+    )  # fmt: skip
+    steps = ["<think>A.", "A again.", "B.", "C, edited.</think>"]
+    prm = write_prmbench(
+        tmp_path, PRMBENCH_ROW, {**PRMBENCH_ROW, "id": "p2", "original_steps": steps[:1], "modified_steps_text": steps}
+    )
+    for config, expected in (
+        (ThoughtAnchorsConfig(name="t", path=str(anchors)), {
+            "thinking is not closed": ("line 2", 1), "a chunk that is not in the thinking": ("line 3", 1),
+        }),
+        (PrmbenchConfig(name="p", path=str(prm)), {"thinking tags in a labelled thinking": ("line 2", 1)}),
+    ):  # fmt: skip
+        artifact = truth(config, store)
+        assert artifact.manifest["num_rows"] == 1
+        assert artifact.manifest["dropped"] == {reason: number for reason, (_, number) in expected.items()}
+        assert artifact.facts["first_dropped"] == {reason: place for reason, (place, _) in expected.items()}
+        assert "<think>" not in str(read_records(artifact.file("traces.parquet"), Trace))
+        with pytest.raises(DataError, match=r"line 2.*Fix: correct the row, or drop .* truth\.strict=false"):
+            truth(dataclasses.replace(config, strict=True), store)
+
+
+@pytest.mark.parametrize(
     ("bad", "reason"),
     [
         (anchor_row(id="b", chunks=[]), "empty chunks"),
@@ -283,6 +318,7 @@ def test_measure_follows_the_setting(tmp_path: Path) -> None:
         (anchor_row(id="b", chunks=["First."]), "a chunk without text"),
         (anchor_row(id="b", chunks=[chunk("First.", None)]), "a chunk without counterfactual_importance_kl"),
         (anchor_row(id="b", chunks=[chunk("First.", float("nan"))]), "a chunk without counterfactual_importance_kl"),
+        (anchor_row(id="b", chunks=[chunk("First.", 10**400)]), "a chunk without counterfactual_importance_kl"),
         (anchor_row(id="b", chunks=[chunk("Second.")]), "a chunk that is not in the thinking"),
         (anchor_row(id="b", chunks=[chunk("1 + 2"), chunk("First.")]), "a chunk that is not in the thinking"),
         (anchor_row(id="b", solution=" "), "empty solution"),

@@ -13,7 +13,7 @@ from cotpress.errors import GenerationError, NotServedError
 from cotpress.evaluation import stage
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Answer, Protocol, protocol, sampling
-from cotpress.evaluation.stage import Candidate, evaluate
+from cotpress.evaluation.stage import Candidate, evaluate, given_weights
 from cotpress.generation.backends import GREEDY, KeptBackend, Sampling, open_backend
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
 from cotpress.generation.hf import TransformersBackend
@@ -513,3 +513,21 @@ def test_server_needs_no_weights_on_this_machine(folder, word_problems, store, t
     with openai_server(ServedModel(folder)) as server:
         there = _with_weights(bare, word_problems, ArtifactStore(tmp_path / "out"), _server(server))
     assert _records(there) == _records(_with_weights(folder, word_problems, store, IN_PROCESS))
+
+
+def test_weights_behind_a_name_on_a_server_are_those_of_a_folder_or_student_of_that_name(tmp_path):
+    weights = save_model(tmp_path / "artifacts" / "sft" / "1" / "model", tiny_model(ArtifactStore(tmp_path)).path)
+    student = tmp_path / "students" / "cts-0.7"
+    student.parent.mkdir()
+    student.symlink_to(weights)
+    model = ModelConfig(name="copy", path=str(student))
+
+    def folder(name, model=model):
+        return given_weights(None, model, ServerGenerationConfig(base_url="http://localhost", model=name))[1]
+
+    assert folder(str(student)) == folder("students/cts-0.7") == folder("cts-0.7") == student
+    assert folder("other") is None
+    assert folder(str(student), MODEL) == student
+    assert folder("cts-0.7", MODEL) is None
+    assert given_weights(None, model, IN_PROCESS) == (str(student), student)
+    assert given_weights(None, MODEL, IN_PROCESS) == ("tiny", None)

@@ -70,3 +70,9 @@ def test_text_of_the_marker_counts_only_where_it_is_used() -> None:
     with pytest.raises(ConfigError, match=r"Fix: 'model\.chat\.ratio_marker=\"a {ratio}\"'$"):
         check_chat(record, ChatConfig(), "mine", "model.chat", marker=True)
     assert json.loads(record.text())["chat"] == asdict(record.chat)
+
+
+def test_trained_model_thinks_in_the_layout_of_its_training_alone():
+    record = TrainingRecord(base_model=None, chat=ChatConfig(thinking_open="", thinking_close="\n\n"))
+    assert record.thinks_as(ChatConfig(thinking_open="", thinking_close="\n\n", system="another"))
+    assert not record.thinks_as(ChatConfig())

@@ -55,6 +55,15 @@ def test_log_names_the_modules_by_which_an_artifact_is_computed_again(
     assert "cotpress.m0, cotpress.m1, cotpress.m2 and 3 other modules changed after" in caplog.text
 
 
+def test_line_of_a_stage_lists_the_same_losses_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = ArtifactStore(tmp_path)
+    caplog.set_level(logging.INFO)
+    for stage, seed in (("data", 1), ("data", 2), ("score", 1)):
+        store.build(stage, {"seed": seed}, _write("x"))
+    ends = [line.partition("s (")[2] for line in caplog.messages if " rows in " in line]
+    assert ends == ["2 dropped: too long)", "dropped as above)", "2 dropped: too long)"]
+
+
 def test_artifact_is_computed_once_and_found_again(tmp_path: Path) -> None:
     calls: list[int] = []
     store = ArtifactStore(tmp_path)

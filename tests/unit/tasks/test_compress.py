@@ -1,6 +1,7 @@
 """Exports of `compress.py`: every row of the data, or the reason why it is missing; one export per folder."""
 
 import json
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from cotpress.store.tables import read_records
 from cotpress.tasks import compress as task
 from cotpress.tasks.checks import check
 from cotpress.tasks.flow import Export
+from cotpress.tasks.run_directory import artifact_store
 from cotpress.tracking import Tracker
 from support.commands import ROOT
 
@@ -242,3 +244,28 @@ def test_an_export_whose_template_cannot_be_checked_is_written(
         output = run()
     assert _manifest(output)["num_rows"] == NUM_ROWS
     assert "not checked whether the model's chat template keeps the thinking" in caplog.text
+
+
+def test_rows_that_are_lost_are_told_once_by_a_command_and_once_by_its_repetition(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write(tmp_path / "rows.jsonl", [*({**_row(i), "response": ""} for i in range(2)), *map(_row, range(2, 8)), {}])
+    caplog.set_level(logging.INFO)
+    lost = [
+        "data=jsonl: 8 of 9 rows are used; 1 lost: 1 x missing field 'id' (first: line 9); empty: 2 x response",
+        "compress: only 6 of 8 traces are left (2 no response to condition on)",
+    ]
+    for _ in range(2):
+        artifact_store.cache_clear()  # as in another process
+        caplog.clear()
+        run("scorer=cts")
+        assert [caplog.messages.count(line) for line in lost] == [1, 1]
+
+
+def test_rows_that_are_divided_in_two_ways_are_lost_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _write(tmp_path / "rows.jsonl", [*map(_row, range(NUM_ROWS)), *BAD.values()])
+    caplog.set_level(logging.INFO)
+    with closing(Tracker(tmp_path)) as tracker:
+        flow = Export(_config(tmp_path), tracker)
+        assert flow.traces.key != flow.data.key
+    assert caplog.text.count("empty thinking") == 2, "at the end of the stage, and with its place"

@@ -13,10 +13,12 @@ from hydra import compose, initialize_config_dir
 from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ArtifactError, ConfigError, DataError
 from cotpress.modeling.sources import source_identity
+from cotpress.records import PREDICTIONS_FILE, Prediction
 from cotpress.report.results import collect, read_results
 from cotpress.report.students import read_students
 from cotpress.store.artifacts import content_checksum
-from cotpress.tasks import RUNS, TRAIN, RunsJob, run_directory
+from cotpress.store.tables import read_records
+from cotpress.tasks import EVALUATE, RUNS, TRAIN, RunsJob, run_directory
 from cotpress.tasks.evaluate import given_name
 from cotpress.tasks.run_directory import find_finished, run_path
 from support.commands import FEW_PROBLEMS, ROOT
@@ -249,3 +251,26 @@ def test_row_and_answers_of_a_student_do_not_depend_on_the_path_to_it(trained: P
     config = to_objects(compose("evaluate", overrides=["model=tiny", f"adapter={adapter}"]))
     assert given_name(config) == given_name(replace(config, adapter=str(link))) == link.name
     assert source_identity(str(adapter)) == source_identity(str(link))
+
+
+@pytest.mark.parametrize("method", RATIOS)
+def test_student_without_tags_has_the_same_thinking_tokens_alone_as_in_its_run(tmp_path: Path, method: str) -> None:
+    chat = "chat@model.chat=tokenskip"
+    run_dir = _train(tmp_path, "ratio=0.7", f"sft={method}", chat, "until=sft")
+    _ask(run_dir)
+    weights = tmp_path / "students" / "random-0.7"
+    given = ["model=tiny", f"adapter={weights}"] if method == "lora" else ["model=hub", f"model.path={weights}"]
+    overrides = [*given, chat, *FEW_PROBLEMS, "trainer=cpu", "model.dtype=float32", f"output_root={tmp_path}"]
+    config = to_objects(compose("evaluate", overrides=overrides))
+    EVALUATE.check(config)
+    _, alone = EVALUATE.load()(config, tmp_path / "logs")
+    of_run, given_alone = read_results(run_dir).rows[-1], read_results(alone).rows[-1]
+    assert (of_run.system, given_alone.system) == ("random", "random-0.7")
+    assert of_run.mean_thinking_tokens > 0
+    measures = ("mean_thinking_tokens", "mean_answer_tokens", "unclosed_rate", "accuracy", "mean_tokens")
+    assert [getattr(given_alone, name) for name in measures] == [getattr(of_run, name) for name in measures]
+    counts = [
+        [p.num_thinking_tokens for p in read_records(directory / PREDICTIONS_FILE, Prediction) if p.system == system]
+        for directory, system in ((run_dir, "random"), (alone, "random-0.7"))
+    ]
+    assert counts[0] == counts[1]

@@ -68,6 +68,26 @@ def test_students_of_a_run_learn_from_the_same_questions(students: Students) -> 
     assert learnt == {"Original": {"short", "middle"}, "cts": {"short", "middle"}}
 
 
+def test_lines_about_traces_that_a_scorer_refuses_say_who_learns_from_them(
+    students: Students, caplog: pytest.LogCaptureFixture
+) -> None:
+    students("scorer=cts", "ratio=0.5")
+    num = len(NUM_STEPS)
+    lost = f"compress: only {num - 1} of {num} traces are left (1 no response to condition on)"
+    assert caplog.messages.count(lost) == 1
+    assert "different data" not in caplog.text
+    assert "sft (Original): training on 2 of 5 traces" in caplog.text
+    assert "1 missing in another system; sft.overlong=drop would train on 3" in caplog.text
+    caplog.clear()
+    for _ in range(2):
+        students("scorer=cts", "ratio=0.5", "sft.overlong=drop")
+    told = [line for line in caplog.messages if "different data" in line]
+    assert told == [
+        f"sft.overlong=drop: cts 0.5 has {num - 1} of the {num} traces of Original, so the two students learn from "
+        "different data; sft.overlong=common would train both on the same"
+    ]
+
+
 def test_runs_of_a_sweep_share_their_original(students: Students) -> None:
     originals = {students("scorer=cts", f"ratio={ratio}")["Original"][0].key for ratio in (0.5, 0.7)}
     refusing_nothing = students("scorer=random", "ratio=0.5")["Original"]
