@@ -247,6 +247,11 @@ def _generations(thinking: Any, response: Any) -> list[tuple[Any, Any]] | None:
     lists = [value for value in (thinking, response) if isinstance(value, list)]
     if not lists:
         return None
+    if any(isinstance(part, Mapping) for part in lists[0]):
+        raise BadRow(
+            "generations are objects", got="a list of objects",
+            allowed="a list of texts; a place names the text of one generation, such as outputs[0].text",
+        )  # fmt: skip
     num = len(lists[0])
     columns = [value if isinstance(value, list) else [value] * num for value in (thinking, response)]
     if any(len(column) != num for column in columns) or (

@@ -205,7 +205,7 @@ def _guessed(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, str]:
 def _texts(row: Row) -> Iterator[tuple[str, str]]:
     """Places of texts and of lists of texts in a row, nested ones one level deep, each with its first text.
 
-    Of a list of several objects, which are turns, these are the last question and its answer.
+    Of a list of turns, which name their speakers, these are the last question and its answer.
     """
     for name, value in row.items():
         parts = [(name, value)]
@@ -214,11 +214,12 @@ def _texts(row: Row) -> Iterator[tuple[str, str]]:
         elif isinstance(value, list) and value:
             parts = [(name, value[0])]
             if isinstance(value[0], Mapping):
-                turns = [("0", value[0])] if len(value) == 1 else [_last_asked(value), ("-1", value[-1])]
+                is_talk = len(value) > 1 and any(key in value[0] for key in _SPEAKERS)
+                turns = [_last_asked(value), ("-1", value[-1])] if is_talk else [("0", value[0])]
                 parts = [
                     (f"{name}[{at}].{key}", part)
                     for at, turn in turns if isinstance(turn, Mapping)
-                    for key, part in turn.items() if len(value) == 1 or key not in _SPEAKERS
+                    for key, part in turn.items() if not is_talk or key not in _SPEAKERS
                 ]  # fmt: skip
         yield from ((place, part) for place, part in parts if isinstance(part, str))
 

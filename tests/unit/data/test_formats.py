@@ -216,6 +216,9 @@ def test_column_that_no_row_has_is_refused_with_those_of_the_file(store: Artifac
                    {"role": "bot", "said": RESPONSE}]},
          "question, thinking, response, answer",
          "'data.columns.question=talk[role=human].said' 'data.columns.thinking=talk[-1].said'"),
+        ({"q": QUESTION, "outs": [{"text": TEXT, "index": 0}, {"text": TEXT, "index": 1}]},
+         "question, thinking, response, answer",
+         "data.columns.question=q 'data.columns.response=outs[0].text'"),
         ({"my, prompt": QUESTION, "cot (long)": THINKING}, "question, thinking, response, answer",
          """'data.columns.question="my, prompt"' 'data.columns.thinking="cot (long)"'"""),
         ({"q=1": QUESTION, 'a "b" \\': THINKING}, "question, thinking, response, answer",
@@ -226,7 +229,7 @@ def test_unknown_shape_is_one_message_with_settings_to_try(
     store: ArtifactStore, tmp_path: Path, row: Row, missing: str, settings: str
 ) -> None:
     with pytest.raises(DataError) as error:
-        stage.traces(config(tmp_path, [row]), store)
+        stage.traces(config(tmp_path, [row, row]), store)
     message = str(error.value)
     assert f"Missing: {missing}. " in message
     assert f"Fix, for instance: {settings}. Known: data.format=cotpress, openr1," in message
@@ -287,6 +290,12 @@ def test_rows_that_are_all_dropped_for_one_reason_say_how_to_read_them(store: Ar
     rows = [{"instruction": QUESTION, "input": "", "output": THINKING}] * 2
     with pytest.raises(DataError, match=r"2 x no thinking tags .*Allowed: .*\(data\.columns\.thinking=COLUMN\)"):
         stage.traces(config(tmp_path, rows), store)
+
+
+def test_generations_that_are_objects_are_told(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"q": QUESTION, "outs": [{"text": TEXT}, {"text": TEXT}]}] * 2
+    with pytest.raises(DataError, match=r"generations are objects .*such as outputs\[0\]\.text"):
+        stage.traces(config(tmp_path, rows, columns={"question": "q", "response": "outs"}), store)
 
 
 def test_turn_with_a_null_content_has_the_text_of_its_value(store: ArtifactStore, tmp_path: Path) -> None:
