@@ -33,7 +33,7 @@ from cotpress.errors import DataError
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import identified
-from cotpress.store.tables import read_records, write_records
+from cotpress.store.tables import RecordWriter, iter_records, read_records, write_records
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +99,8 @@ def _short_runs(question: str) -> Iterator[str]:
                 yield " ".join(run)
 
 
-def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]:
-    """The pairs of a trace and a problem with the same question, in the order of the traces."""
+def matches(traces: Iterable[Trace], problems: Sequence[Problem]) -> list[Match]:
+    """The pairs of a trace and a problem with the same question, in the order of the traces, which are read once."""
     index: dict[str, dict[Any, list[str]]] = {kind: defaultdict(list) for kind in KINDS}
     first_words: set[str] = set()
     for problem in problems:
@@ -133,7 +133,7 @@ def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]
         runs = [index[NGRAM].get(" ".join(words[i : i + NGRAM_WORDS]), ()) for i in starts]
         return NGRAM, dict.fromkeys(id_ for ids in runs if len(ids) < PHRASE_PROBLEMS for id_ in ids)
 
-    found = [(trace.id, *matched(trace)) for trace in traces if trace.question.strip()]
+    found = ((trace.id, *matched(trace)) for trace in traces if trace.question.strip())
     return [Match(trace=trace, problem=problem, kind=kind) for trace, kind, ids in found for problem in ids]
 
 
@@ -156,19 +156,27 @@ def decontaminated(
     left_out = {match.trace: match.kind for match in shown}
 
     def produce(folder: Path) -> Summary:
-        rows = [trace for trace in read_records(traces.file(TRACES_FILE), Trace) if trace.id not in left_out]
-        num_train = sum(row.split == "train" for row in rows)
-        if not num_train:
+        splits, empty = Counter[str](), Counter[str]()
+
+        def kept() -> Iterator[Trace]:
+            for trace in iter_records(traces.file(TRACES_FILE), Trace):
+                if trace.id not in left_out:
+                    splits[trace.split] += 1
+                    empty.update(empty_fields([trace]))
+                    yield trace
+
+        with RecordWriter(folder / TRACES_FILE, Trace) as writer:
+            writer.write(kept())
+        if not splits["train"]:
             raise DataError(
                 f"{group}={name}: every trace for training has a question of benchmark={benchmark}. Fix: other traces, "
                 f"another benchmark, or {group}.decontaminate=false"
             )
-        write_records(folder / TRACES_FILE, rows, Trace)
         reasons = Counter(f"question of the benchmark ({kind})" for kind in left_out.values())
         facts = {k: v for k, v in traces.facts.items() if k != "empty"}
-        facts |= {"train": num_train, "validation": len(rows) - num_train}
-        facts |= {"empty": empty} if (empty := empty_fields(rows)) else {}
-        return Summary(num_rows=len(rows), dropped=Counter(traces.manifest["dropped"]) + reasons, facts=facts)
+        facts |= {"train": splits["train"], "validation": splits["validation"]}
+        facts |= {"empty": dict(empty)} if empty else {}
+        return Summary(num_rows=splits.total(), dropped=Counter(traces.manifest["dropped"]) + reasons, facts=facts)
 
     return store.build("data", identified({"data": traces.key, "without": sorted(left_out)}, decontaminated), produce)
 
@@ -206,11 +214,10 @@ def overlap(traces: Artifact, problems: Artifact, prompt: str, store: ArtifactSt
     before, _, after = prompt.partition("{question}")
 
     def produce(folder: Path) -> Summary:
-        texts = read_records(traces.file(TRACES_FILE), Trace)
         asked = [_without(problem, before, after) for problem in read_records(problems.file(PROBLEMS_FILE), Problem)]
-        found = matches(texts, asked)
+        found = matches(iter_records(traces.file(TRACES_FILE), Trace), asked)
         write_records(folder / MATCHES_FILE, found, Match)
-        facts: dict[str, Any] = {"traces": len(texts), "problems": len(asked)}
+        facts: dict[str, Any] = {"traces": traces.manifest["num_rows"], "problems": len(asked)}
         for name in ("trace", "problem"):
             strictest = sorted(found, key=lambda match: KINDS.index(match.kind), reverse=True)
             kinds = {getattr(match, name): match.kind for match in strictest}

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import random
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,20 @@ def test_data_of_nothing_but_test_questions_is_an_error(store: ArtifactStore) ->
     made = data(store, trace(LONG, "a"), trace("New?", "b", split="validation"))
     with pytest.raises(DataError, match=r"every trace for training .*data\.decontaminate=false"):
         checked(store, made, benchmark(store, problem(LONG)))
+
+
+def test_thinkings_are_not_held_in_memory(store: ArtifactStore) -> None:
+    num_bytes = 60_000
+    made = data(store, *(trace(f"Question {i}?", str(i), thinking="ab" * (num_bytes // 2)) for i in range(1_000)))
+    asked = benchmark(store, problem("Question 7?"))
+    tracemalloc.start()
+    try:
+        clean = checked(store, made, asked)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert clean.manifest["num_rows"] == 999
+    assert peak < 600 * num_bytes
 
 
 def test_prompt_around_the_questions_is_not_compared(store: ArtifactStore) -> None:
