@@ -120,6 +120,19 @@ def test_choices_of_generations_are_different_artifacts(store: ArtifactStore, tm
     assert len(keys) == 4
 
 
+@pytest.mark.parametrize(
+    ("mark", "complete"),
+    [("stop", True), ("STOP", True), ("eos_token", True), ("end_turn", True), ("", True), (None, True),
+     ("length", False), ("max_tokens", False), ("abort", False)],
+)  # fmt: skip
+def test_generation_is_complete_by_the_reasons_of_every_server(
+    store: ArtifactStore, tmp_path: Path, mark: str | None, complete: bool
+) -> None:
+    rows = [openr1(TEXT), openr1(TEXT, uuid="v", finish_reasons=[mark])]
+    ids = [trace.id for trace in read(stage.traces(config(tmp_path, rows), store))]
+    assert ids == (["u/0", "v/0"] if complete else ["u/0"])
+
+
 def test_row_without_a_correct_generation_is_dropped(store: ArtifactStore, tmp_path: Path) -> None:
     rows = [openr1(TEXT), openr1("<think>Eight.</think>\\boxed{8}", uuid="v"), openr1(TEXT, uuid="w", answer=None)]
     made = stage.traces(config(tmp_path, rows, generations="shortest_correct"), store)
