@@ -225,10 +225,14 @@ def _content(turn: Mapping[str, Any]) -> tuple[str | None, Any]:
     if not isinstance(content, list):
         return None, content
     parts = [part if isinstance(part, Mapping) else {"text": part} for part in content]
-    thinking = [part["thinking"] for part in parts if isinstance(part.get("thinking"), str)]
-    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    if len(thinking) + len(texts) < len(parts):
-        raise _odd("a turn with more than text", "texts")
+    thinking, texts = list[str](), list[str]()
+    for part in parts:
+        is_thinking = part.get("type") in _THINKING_KEYS or bool(part.get("thinking"))
+        keys = (*_THINKING_KEYS, "text") if is_thinking else ("text",)
+        text = next((value for key in keys if isinstance(value := part.get(key), str) and value), part.get("text"))
+        if not isinstance(text, str):
+            raise _odd("a turn with more than text", "texts")
+        (thinking if is_thinking else texts).append(text)
     return "\n".join(thinking) or None, "\n".join(texts)
 
 

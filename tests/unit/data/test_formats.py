@@ -311,6 +311,22 @@ def test_generations_that_are_objects_are_told(store: ArtifactStore, tmp_path: P
         stage.traces(config(tmp_path, rows, columns={"question": "q", "response": "outs"}), store)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "thinking", "thinking": THINKING},
+        {"type": "thinking", "thinking": THINKING, "text": None},
+        {"type": "reasoning", "text": THINKING, "thinking": None},
+        {"type": "reasoning", "reasoning": THINKING},
+    ],
+)
+def test_part_of_a_content_with_the_thinking_is_no_response(store: ArtifactStore, tmp_path: Path, part: Row) -> None:
+    contents = {"user": [{"type": "text", "text": QUESTION}], "assistant": [part, {"type": "text", "text": RESPONSE}]}
+    rows = [{"messages": [{"role": role, "content": content} for role, content in contents.items()]}]
+    (trace,) = read(stage.traces(config(tmp_path, rows), store))
+    assert (trace.question, trace.thinking, trace.response) == (QUESTION, THINKING, RESPONSE)
+
+
 def test_turn_with_a_null_content_has_the_text_of_its_value(store: ArtifactStore, tmp_path: Path) -> None:
     turns = [("human", QUESTION), ("gpt", TEXT)]
     row = {"conversations": [{"from": name, "value": text, "content": None} for name, text in turns]}
