@@ -37,7 +37,6 @@ class Reading:
         places: Place of each standard column.
         given: Places that are settings, by column, in place of those of the format.
         generations: Setting of this name.
-        has_ids: True if rows of the file have an id.
         has_lists: True if rows of the file have several generations in the standard columns.
         used: Columns of the file that texts are read from.
         also: Other formats that fit.
@@ -48,7 +47,6 @@ class Reading:
     places: Mapping[str, Place]
     given: Mapping[str, str]
     generations: str = "first"
-    has_ids: bool = True
     has_lists: bool = False
     used: Sequence[str] = ()
     also: Sequence[FileFormat] = ()
@@ -61,9 +59,7 @@ class Reading:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """Fields to read; the id is optional in the files of others."""
-        if self.is_plain and self.has_ids:
-            return TRACE_FIELDS
+        """Fields to read; a row without an id is named by its number."""
         return tuple(replace(f, required=False, optional=True) if f.name == "id" else f for f in TRACE_FIELDS)
 
     @property
@@ -225,14 +221,18 @@ def exchange(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _content(turn: Mapping[str, Any]) -> tuple[str | None, Any]:
     """Thinking, if it is a part of the content, and text of a turn; contents may be lists of parts."""
-    content = turn.get("content") if "content" in turn else turn.get("value")
+    content = turn.get("content") if turn.get("content") is not None else turn.get("value")
     if not isinstance(content, list):
         return None, content
     parts = [part if isinstance(part, Mapping) else {"text": part} for part in content]
-    thinking = [part["thinking"] for part in parts if isinstance(part.get("thinking"), str)]
-    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-    if len(thinking) + len(texts) < len(parts):
-        raise _odd("a turn with more than text", "texts")
+    thinking, texts = list[str](), list[str]()
+    for part in parts:
+        is_thinking = part.get("type") in _THINKING_KEYS or bool(part.get("thinking"))
+        keys = (*_THINKING_KEYS, "text") if is_thinking else ("text",)
+        text = next((value for key in keys if isinstance(value := part.get(key), str) and value), part.get("text"))
+        if not isinstance(text, str):
+            raise _odd("a turn with more than text", "texts")
+        (thinking if is_thinking else texts).append(text)
     return "\n".join(thinking) or None, "\n".join(texts)
 
 
@@ -251,6 +251,11 @@ def _generations(thinking: Any, response: Any) -> list[tuple[Any, Any]] | None:
     lists = [value for value in (thinking, response) if isinstance(value, list)]
     if not lists:
         return None
+    if any(isinstance(part, Mapping) for part in lists[0]):
+        raise BadRow(
+            "generations are objects", got="a list of objects",
+            allowed="a list of texts; a place names the text of one generation, such as outputs[0].text",
+        )  # fmt: skip
     num = len(lists[0])
     columns = [value if isinstance(value, list) else [value] * num for value in (thinking, response)]
     if any(len(column) != num for column in columns) or (

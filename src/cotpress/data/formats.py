@@ -93,11 +93,13 @@ def _one_exchange(row: Row) -> None:
 
 def flag(value: Any) -> bool | None:
     """A mark of a generation as truth value; None if there is none."""
-    if value is None or value is MISSING:
+    if value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
         return None
-    return value.strip().lower() in ("true", "yes", "stop", "1", "correct") if isinstance(value, str) else bool(value)
+    return value.strip().lower() in _POSITIVE if isinstance(value, str) else bool(value)
 
 
+_POSITIVE = {"true", "yes", "1", "correct", "stop", "stop_sequence", "eos", "eos_token", "end_turn"}
+"""Marks as text for a right generation, and reasons for which servers end one (OpenAI, TGI, Anthropic)."""
 _ID = "id|uuid"
 _ANSWER = "answer|expected_answer|ground_truth"
 _QUESTIONS = "question|problem|prompt|instruction|query|input"

@@ -96,6 +96,11 @@ def find(config: HubDataConfig, group: str) -> Files | HubRows:
     return Files(folder, files, [], f"{group}.path")
 
 
+def _jsonl(group: str) -> str:
+    """The setting that reads files instead."""
+    return "data=jsonl" if group == "data" else f"data@{group}=jsonl"
+
+
 def _quiet(group: str) -> None:
     """Import `datasets`, without its messages, and without progress where nobody sees it."""
     try:
@@ -122,9 +127,9 @@ def _saved(folder: Path, config: HubDataConfig, group: str) -> HubRows:
         if (folder / _SAVED_SPLITS).is_file():
             splits = json.loads((folder / _SAVED_SPLITS).read_text(encoding="utf-8"))["splits"]
             _require_split(config.split, splits, group)
-            data = datasets.load_from_disk(str(folder / config.split))
+            data = datasets.load_from_disk(str(_with_rows(folder / config.split, group)))
         else:
-            data = datasets.load_from_disk(str(folder))
+            data = datasets.load_from_disk(str(_with_rows(folder, group)))
             _require_split(config.split, {"train", str(data.split or "train")}, group)
         hashes = [sha256(Path(file["filename"])) for file in data.cache_files]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -134,9 +139,20 @@ def _saved(folder: Path, config: HubDataConfig, group: str) -> HubRows:
     return HubRows(f"'{folder}'", identity, note, functools.partial(_batches, data), f"{group}.path")
 
 
+def _with_rows(folder: Path, group: str) -> Path:
+    """The folder of a saved split, after a check that it has rows, without which `datasets` cannot read it."""
+    state = json.loads((folder / _SAVED).read_text(encoding="utf-8"))
+    if not state["_data_files"]:
+        raise DataError(f"{group}.path: '{folder}' is a saved data set without rows. Fix: another one, or its split")
+    return folder
+
+
 def _of_hub(config: HubDataConfig, group: str) -> HubRows:
     path, key = config.path, f"{group}.path"
-    if path.count("/") != 1 or not all(path.split("/")):
+    if Path(os.path.expanduser(path)).is_file():  # noqa: PTH111
+        fix = f"{_jsonl(group)} {key}={path}"
+        raise ConfigError(f"{key}: '{path}' is a file, allowed: a hub id or a folder. Fix: {fix}")
+    if path.count("/") != 1 or not all(path.split("/")) or path.startswith((".", "~")):
         raise ConfigError(f"{key}: got '{path}', allowed: the hub id of a data set, OWNER/NAME, or an existing folder")
     builder = _builder(path, config.config, config.revision, group)
     splits = builder.config.data_files or builder.info.splits or {}
@@ -223,7 +239,7 @@ def _refused(path: str, config: str | None, revision: str | None, group: str, *,
         raise DataError(
             f"{key}: '{path}' needs a script of its own to be loaded, and no code of a data set is run. Fix: "
             f"{group}.revision=refs/convert/parquet, if the hub has converted it; or download its files and read them "
-            f"with {group}=jsonl"
+            f"with {_jsonl(group)}"
         ) from error
     except (DatasetsError, FileNotFoundError) as error:
         raise DataError(f"{key}: '{path}' cannot be read: {str(error).splitlines()[0]}") from error
@@ -270,5 +286,5 @@ def _told(tables: Callable[[], Iterable[pa.Table]], key: str) -> Iterator[pa.Tab
         cause = error.__cause__ or error
         raise DataError(
             f"{key}: the rows cannot be read by `datasets`: {cause}. Fix: download the files and read them with "
-            f"data=jsonl, which drops and counts single bad rows"
+            f"{_jsonl(key.removesuffix('.path'))}, which drops and counts single bad rows"
         ) from error

@@ -5,16 +5,19 @@ Every question of a trace is compared with those of all problems, strictest firs
 - exact: the same text;
 - normalized: the same words, numbers and operators, whatever their case, white space, punctuation, `$` signs and
   typographic variants (Unicode NFKC);
+- wrapped: a problem that is too short for ngram is the same, normalized, as whole sentences or lines of the question,
+  which has others around it, such as "Put your answer in a box.";
 - ngram: 13 words in a row are the same, as in GPT-3 (arXiv 2005.14165, appendix C). A run of words in several problems
   is a phrase ("where m and n are relatively prime positive integers ...") and counts for none of them; GPT-3 leaves out
   runs that occur more than ten times in its training data;
 - numbers: a built-in trace with the start, operators and operands of a built-in problem. Built-in questions are made
   from templates, which have runs of 13 words in common for other numbers, so `ngram` is not tried between two of them.
 
-The first three show the problem itself and can be removed; the last shows another story with the same calculation.
+All but the last show the problem itself and can be removed; the last shows another story with the same calculation.
 """
 
 import dataclasses
+import itertools
 import logging
 import re
 import unicodedata
@@ -30,15 +33,17 @@ from cotpress.errors import DataError
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary
 from cotpress.store.source import identified
-from cotpress.store.tables import read_records, write_records
+from cotpress.store.tables import RecordWriter, iter_records, read_records, write_records
 
 log = logging.getLogger(__name__)
 
 NGRAM_WORDS = 13
 PHRASE_PROBLEMS = 3
 """Number of problems from which on a run of words is a phrase."""
-EXACT, NORMALIZED, NGRAM, NUMBERS = "exact", "normalized", "ngram", "numbers"
-REMOVED = (EXACT, NORMALIZED, NGRAM)
+MIN_WRAPPED_TOKENS = 3
+"""Words, numbers and operators of the shortest problem that is looked for among the sentences of a question."""
+EXACT, NORMALIZED, WRAPPED, NGRAM, NUMBERS = "exact", "normalized", "wrapped", "ngram", "numbers"
+REMOVED = (EXACT, NORMALIZED, WRAPPED, NGRAM)
 KINDS = (*REMOVED, NUMBERS)
 """Kinds of matches, the strictest first."""
 MATCHES_FILE = "matches.parquet"
@@ -49,6 +54,7 @@ _TOKEN = re.compile(
     r"|[^\W\d_]"
     r"|[^\w\s.,;:!?'\"`$\\{}_\u2018-\u201d\u3001\u3002]"  # operators and brackets
 )
+_SENTENCE_END = re.compile(r"[.!?:][)\"'*]*(?=\s)|[\u3002\uff01\uff1f\uff1a\n]")
 _LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;!:()\[\]\s])|~|\\(?=[dt]?frac)")
 _VARIANTS = str.maketrans({"\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2013": "-", "\u2014": "-"})
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -78,8 +84,23 @@ def _ngrams(words: Sequence[str]) -> Iterator[str]:
     return (" ".join(words[i : i + NGRAM_WORDS]) for i in range(len(words) - NGRAM_WORDS + 1))
 
 
-def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]:
-    """The pairs of a trace and a problem with the same question, in the order of the traces."""
+def _short_runs(question: str) -> Iterator[str]:
+    """Whole sentences in a row of a question, normalized, that have too few words for an n-gram; not all of them."""
+    bounds = [0, *(end.end() for end in _SENTENCE_END.finditer(question)), len(question)]
+    sentences = [tokens(question[start:end]) for start, end in itertools.pairwise(bounds)]
+    num_tokens = sum(map(len, sentences))
+    for first in range(len(sentences)):
+        run: list[str] = []
+        for sentence in sentences[first:]:
+            run += sentence
+            if len(run) == num_tokens or len(_words(run)) >= NGRAM_WORDS:
+                break
+            if len(run) >= MIN_WRAPPED_TOKENS:
+                yield " ".join(run)
+
+
+def matches(traces: Iterable[Trace], problems: Sequence[Problem]) -> list[Match]:
+    """The pairs of a trace and a problem with the same question, in the order of the traces, which are read once."""
     index: dict[str, dict[Any, list[str]]] = {kind: defaultdict(list) for kind in KINDS}
     first_words: set[str] = set()
     for problem in problems:
@@ -87,6 +108,8 @@ def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]
         words = _words(parts)
         index[EXACT][problem.question.strip()].append(problem.id)
         index[NORMALIZED][" ".join(parts)].append(problem.id)
+        if len(parts) >= MIN_WRAPPED_TOKENS and len(words) < NGRAM_WORDS:
+            index[WRAPPED][" ".join(parts)].append(problem.id)
         for run in set(_ngrams(words)):
             index[NGRAM][run].append(problem.id)
         first_words.update(words[: max(len(words) - NGRAM_WORDS + 1, 0)])
@@ -102,12 +125,15 @@ def matches(traces: Sequence[Trace], problems: Sequence[Problem]) -> list[Match]
             return NORMALIZED, ids if parts else ()
         if built_in and trace.family in FAMILIES:
             return NUMBERS, index[NUMBERS].get(calculation(trace.family, trace.question), ())
+        short = _short_runs(trace.question) if index[WRAPPED] else ()
+        if wrapped := dict.fromkeys(id_ for run in short for id_ in index[WRAPPED].get(run, ())):
+            return WRAPPED, wrapped
         words = _words(parts)
         starts = [i for i in range(len(words) - NGRAM_WORDS + 1) if words[i] in first_words]
         runs = [index[NGRAM].get(" ".join(words[i : i + NGRAM_WORDS]), ()) for i in starts]
         return NGRAM, dict.fromkeys(id_ for ids in runs if len(ids) < PHRASE_PROBLEMS for id_ in ids)
 
-    found = [(trace.id, *matched(trace)) for trace in traces if trace.question.strip()]
+    found = ((trace.id, *matched(trace)) for trace in traces if trace.question.strip())
     return [Match(trace=trace, problem=problem, kind=kind) for trace, kind, ids in found for problem in ids]
 
 
@@ -130,19 +156,27 @@ def decontaminated(
     left_out = {match.trace: match.kind for match in shown}
 
     def produce(folder: Path) -> Summary:
-        rows = [trace for trace in read_records(traces.file(TRACES_FILE), Trace) if trace.id not in left_out]
-        num_train = sum(row.split == "train" for row in rows)
-        if not num_train:
+        splits, empty = Counter[str](), Counter[str]()
+
+        def kept() -> Iterator[Trace]:
+            for trace in iter_records(traces.file(TRACES_FILE), Trace):
+                if trace.id not in left_out:
+                    splits[trace.split] += 1
+                    empty.update(empty_fields([trace]))
+                    yield trace
+
+        with RecordWriter(folder / TRACES_FILE, Trace) as writer:
+            writer.write(kept())
+        if not splits["train"]:
             raise DataError(
                 f"{group}={name}: every trace for training has a question of benchmark={benchmark}. Fix: other traces, "
                 f"another benchmark, or {group}.decontaminate=false"
             )
-        write_records(folder / TRACES_FILE, rows, Trace)
         reasons = Counter(f"question of the benchmark ({kind})" for kind in left_out.values())
         facts = {k: v for k, v in traces.facts.items() if k != "empty"}
-        facts |= {"train": num_train, "validation": len(rows) - num_train}
-        facts |= {"empty": empty} if (empty := empty_fields(rows)) else {}
-        return Summary(num_rows=len(rows), dropped=Counter(traces.manifest["dropped"]) + reasons, facts=facts)
+        facts |= {"train": splits["train"], "validation": splits["validation"]}
+        facts |= {"empty": dict(empty)} if empty else {}
+        return Summary(num_rows=splits.total(), dropped=Counter(traces.manifest["dropped"]) + reasons, facts=facts)
 
     return store.build("data", identified({"data": traces.key, "without": sorted(left_out)}, decontaminated), produce)
 
@@ -180,11 +214,10 @@ def overlap(traces: Artifact, problems: Artifact, prompt: str, store: ArtifactSt
     before, _, after = prompt.partition("{question}")
 
     def produce(folder: Path) -> Summary:
-        texts = read_records(traces.file(TRACES_FILE), Trace)
         asked = [_without(problem, before, after) for problem in read_records(problems.file(PROBLEMS_FILE), Problem)]
-        found = matches(texts, asked)
+        found = matches(iter_records(traces.file(TRACES_FILE), Trace), asked)
         write_records(folder / MATCHES_FILE, found, Match)
-        facts: dict[str, Any] = {"traces": len(texts), "problems": len(asked)}
+        facts: dict[str, Any] = {"traces": traces.manifest["num_rows"], "problems": len(asked)}
         for name in ("trace", "problem"):
             strictest = sorted(found, key=lambda match: KINDS.index(match.kind), reverse=True)
             kinds = {getattr(match, name): match.kind for match in strictest}

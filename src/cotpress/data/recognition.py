@@ -1,5 +1,6 @@
 """Recognition of the format of a trace file by its first rows, and the message for a shape that is not known."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,10 +17,16 @@ _GUESSES = {
     "question": ("question", "problem", "prompt", "instruction", "query", "input", "task", "user"),
     "thinking": ("thinking", "reasoning", "thought", "trajectory", "trajectories", "cot", "rationale", "chain",
                  "explanation", "solution"),
-    "response": ("response", "completion", "generation", "attempt", "output", "reply", "result", "text"),
+    "response": ("response", "completion", "generation", "attempt", "output", "reply", "result", "text", "content",
+                 "solution"),
     "answer": ("answer", "gold", "truth", "target", "label", "final"),
 }  # fmt: skip
 """Words in names of columns, the likeliest first."""
+_SPEAKERS = ("role", "from", "speaker", "author", "sender", "name", "type")
+"""Keys of a turn that hold no text of it."""
+_ASKING = ("user", "human")
+_UNQUOTED = re.compile(r"[\w./+|\-\[\] ]+|[\w.]+\[\w+=\w+\]\.\w+")
+"""Values that Hydra reads without quotes."""
 _MOST_NAMED = 30
 """Most columns of a file that a message names."""
 
@@ -59,7 +66,6 @@ def recognised(
     places = _places(name, rows) | {column: Place(text) for column, text in given.items()}
     reading = Reading(
         name=name, format=own, places=places, given=given, generations=generations,
-        has_ids=any(places["id"].value(row) is not MISSING for row in rows) or not rows,
         has_lists=any(isinstance(row.get(column), list) for row in rows for column in ("thinking", "response")),
         used=list(_used(name, places, given, rows)), also=also,
     )  # fmt: skip
@@ -128,11 +134,11 @@ def _unknown(rows: Sequence[Row], place: str, named: FileFormat | None, places: 
     """Message for a shape that is not known: what is missing, what there is, and settings to try."""
     missing = [
         name for name in FIELDS if name != "id"
-        and (name not in places or all(places[name].value(row) is MISSING for row in rows))
+        and (name not in places or not any(_is_readable(places[name].value(row)) for row in rows))
     ]  # fmt: skip
     lists = _lists(rows) if "question" in missing else []
     guesses = _guessed([{k: v for k, v in row.items() if k not in lists} for row in rows], missing)
-    settings = [f"{group}.columns.{name}={place}" for name, place in guesses.items()]
+    settings = [f"{group}.columns.{name}={_quoted(place)}" for name, place in guesses.items()]
     settings = settings or [f"{group}.columns.thinking=thinking"]  # what is missing is then empty
     shape = "none of the known shapes" if named is None else f"not the shape of {group}.format={named.value}"
     names = ", ".join(name.value for name in FORMATS)
@@ -142,6 +148,19 @@ def _unknown(rows: Sequence[Row], place: str, named: FileFormat | None, places: 
         f"{group}.path: {place} has {shape}. Missing: {', '.join(missing)}. It has: {_described(rows)}. {around}"
         f"Fix, for instance: {' '.join(map(shlex.quote, settings))}. Known: {group}.format={names}"
     )
+
+
+def _is_readable(value: Any) -> bool:
+    """True for a value of a row that is there and is no object."""
+    return value is not MISSING and not isinstance(value, Mapping)
+
+
+def _quoted(place: str) -> str:
+    """A place as the value of a setting, in quotes where Hydra needs them."""
+    if _UNQUOTED.fullmatch(place):
+        return place
+    escaped = place.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _lists(rows: Sequence[Row]) -> list[str]:
@@ -158,6 +177,8 @@ def _guessed(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, str]:
     A text with thinking tags is the response, which then needs no thinking. The answer is guessed by its name alone.
     """
     free = {place: text for row in reversed(rows) for place, text in _texts(row)}
+    talks = {place.partition("[")[0] for place in free if "[-1]." in place}
+    asked = [place for place in free if place.partition("[")[0] in talks]
     guesses: dict[str, str] = {}
     tagged = [place for place, text in free.items() if has_tags(text)]
     if tagged and "response" in missing:
@@ -173,15 +194,19 @@ def _guessed(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, str]:
             continue
         elif ranked:
             guesses[name] = min(ranked)[-1]
-        elif name in ("question", "thinking"):
-            likeliest = max(free, key=lambda place: len(free[place]) if name == "thinking" else 0, default="COLUMN")
-            guesses[name] = likeliest
+        elif name == "question":
+            guesses[name] = next((place for place in free if place in asked), next(iter(free), "COLUMN"))
+        elif name == "thinking":
+            guesses[name] = max(free, key=lambda place: len(free[place]), default="COLUMN")
         free.pop(guesses.get(name, ""), None)
     return guesses
 
 
 def _texts(row: Row) -> Iterator[tuple[str, str]]:
-    """Places of texts and of lists of texts in a row, nested ones one level deep, each with its first text."""
+    """Places of texts and of lists of texts in a row, nested ones one level deep, each with its first text.
+
+    Of a list of turns, which name their speakers, these are the last question and its answer.
+    """
     for name, value in row.items():
         parts = [(name, value)]
         if isinstance(value, Mapping):
@@ -189,8 +214,26 @@ def _texts(row: Row) -> Iterator[tuple[str, str]]:
         elif isinstance(value, list) and value:
             parts = [(name, value[0])]
             if isinstance(value[0], Mapping):
-                parts = [(f"{name}[0].{key}", part) for key, part in value[0].items()]
+                is_talk = len(value) > 1 and any(key in value[0] for key in _SPEAKERS)
+                turns = [_last_asked(value), ("-1", value[-1])] if is_talk else [("0", value[0])]
+                parts = [
+                    (f"{name}[{at}].{key}", part)
+                    for at, turn in turns if isinstance(turn, Mapping)
+                    for key, part in turn.items() if not is_talk or key not in _SPEAKERS
+                ]  # fmt: skip
         yield from ((place, part) for place, part in parts if isinstance(part, str))
+
+
+def _last_asked(turns: Sequence[Any]) -> tuple[str, Any]:
+    """Step of a place to the turn of the user that the last turn answers, and this turn; without one the last but one.
+
+    Where another turn stands between them, it is the first turn of the user.
+    """
+    for turn in (turns[-2], *turns):
+        for key in _SPEAKERS if isinstance(turn, Mapping) else ():
+            if turn.get(key) in _ASKING:
+                return "-2" if turn is turns[-2] else f"{key}={turn[key]}", turn
+    return "-2", turns[-2]
 
 
 def _described(rows: Sequence[Row]) -> str:

@@ -166,6 +166,8 @@ class RowReader:
         self.emptied: Counter[str] = Counter()
         self.numbered: Counter[str] = Counter()
         self.first: dict[str, str] = {}
+        self._advice: dict[str, str] = {}
+        """The end of the message of the first dropped row by reason: got and allowed."""
         self._place = ""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -174,7 +176,7 @@ class RowReader:
         Raises:
             DataError: The source cannot be read or has no usable row; or a row is bad and `strict` is set.
         """
-        for count in (self.dropped, self.emptied, self.numbered, self.first):
+        for count in (self.dropped, self.emptied, self.numbered, self.first, self._advice):
             count.clear()
         ids = _Ids(self._duplicates)
         for number, values in self._converted():
@@ -243,6 +245,7 @@ class RowReader:
             ) from None
         self.dropped[reason] += 1
         self.first.setdefault(reason, self._place)
+        self._advice.setdefault(reason, f"Got: {got}. Allowed: {allowed}")
 
     def _value(self, values: Mapping[str, Any], field: Field) -> Any:
         name = next((column for column in _columns(field) if column in values), None)
@@ -273,7 +276,7 @@ class RowReader:
             if self.dropped[f"missing field '{wanted}'"] == num_rows:
                 fix = f" Fix, {field.without}" if field.without else ""
                 return f"{message} It has no column '{wanted}'.{did_you_mean(field.name, present)}{fix}"
-        return f"{message} Allowed: the fields {fields}"
+        return f"{message} {self._advice[self.dropped.most_common(1)[0][0]]}"
 
 
 class _Ids:

@@ -35,6 +35,8 @@ _TAG = re.compile(
 )
 _HARMONY = re.compile(r"<\|(?:channel|message)\|>")
 _DECODED_HARMONY = re.compile(r"\s*analysis(?=\S)(?P<thinking>.*?)assistantfinal(?P<response>.*)", re.DOTALL)
+_DECODED_OPENING = re.compile(r"\s*analysis(?=[A-Z\u4e00-\u9fff])")
+"""The start of such a text; in English `analysis` stands before a space."""
 _MESSAGE = re.compile(
     r"\s*(?:<\|start\|>assistant)?<\|channel\|>\s*(?P<channel>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
     r"(?P<text>.*?)(?P<end><\|end\|>|<\|return\|>|<\|call\|>|(?=<\|(?:start|channel)\|>)|\Z)",
@@ -42,6 +44,11 @@ _MESSAGE = re.compile(
 )
 _MARKER = re.compile(r"<\|eot_id\|>\s*\d*\.?\d+\s*<\|eot_id\|>")
 """TokenSkip's ratio marker; see `ChatConfig.ratio_marker`."""
+_ANSWER_BEGINS = re.compile(
+    r"(?:<\|im_start\|>assistant|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|start\|>assistant|\[/INST\]"
+    r"|<start_of_turn>model|<\uff5cAssistant\uff5c>|<\|assistant\|>)\s*(?:<think>\s*)?\Z"
+)
+"""The end of a prompt that a chat template has rendered (ChatML, Llama 3, gpt-oss, Mistral, Gemma, DeepSeek, Phi)."""
 _ALLOWED = "one thinking, then a response: <think>...</think>..."
 
 
@@ -51,6 +58,7 @@ def has_tags(text: str) -> bool:
         _TAG.search(text) is not None
         or _HARMONY.search(text) is not None
         or any(tag in text for tag in _SOLUTION)
+        or _DECODED_OPENING.match(text) is not None
         or _DECODED_HARMONY.match(text) is not None
     )
 
@@ -94,8 +102,15 @@ def apart(thinking: Any, response: Any) -> tuple[Any, Any]:
 
 
 def check_question(question: Any) -> None:
-    """Raise a `BadRow` for a question with a ratio marker, whose thinking is compressed already."""
-    if isinstance(question, str) and _MARKER.search(question):
+    """Raise a `BadRow` for a question with a ratio marker, whose thinking is compressed already, or a whole prompt."""
+    if not isinstance(question, str):
+        return
+    if _ANSWER_BEGINS.search(question[-100:]):
+        raise BadRow(
+            "a rendered prompt in place of the question", field="question", got=repr(question[-60:]),
+            allowed="the text of the user's turn alone; the chat template of the model is put around it",
+        )  # fmt: skip
+    if _MARKER.search(question):
         raise BadRow(
             "already compressed (a ratio marker is in the question)", field="question", got=repr(question[-60:]),
             allowed="an uncompressed trace",
@@ -103,11 +118,12 @@ def check_question(question: Any) -> None:
 
 
 def without_tags(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield a row of the standard columns without thinking tags in its texts."""
+    """Yield a row of the standard columns without thinking tags in its texts; response and answer may be missing."""
     check_question(row.get("question"))
     texts = row.get("thinking"), row.get("response")
     parts = apart(*texts)
-    yield row if parts == texts else {**row, "thinking": parts[0], "response": parts[1]}
+    own = {} if parts == texts else {"thinking": parts[0], "response": parts[1]}
+    yield {"response": None, "answer": None, **row, **own}
 
 
 def divide(text: str) -> tuple[str, str]:
@@ -120,6 +136,8 @@ def divide(text: str) -> tuple[str, str]:
         return _divide_channels(text)
     if decoded := _DECODED_HARMONY.match(text):
         text = f"<think>{decoded['thinking']}</think>{decoded['response']}"
+    elif _DECODED_OPENING.match(text):
+        raise _bad("thinking is not closed", text[-60:], "assistantfinal after the channel analysis")
     tags = list(_TAG.finditer(text))
     if not tags:
         return "", _solution(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ModelError
-from cotpress.modeling.foreign import reading, settings_of
+from cotpress.modeling.foreign import check_model, reading, settings_of
 
 _CACHED = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
 """Kinds of transformers' cache for layers of attention, and for layers that use the cache of another layer."""
@@ -23,11 +23,12 @@ def causal_architecture(
     `key` is the setting of its path, for messages.
 
     Raises:
-        ModelError: It is an encoder, has one, or is none that transformers knows.
+        ModelError: It has no settings, is an encoder, has one, or is none that transformers knows.
     """
     from transformers import AutoConfig
     from transformers.models.auto import modeling_auto
 
+    check_model(folder, named, key)
     with reading(f"{key}: '{named}': its config.json in {folder} cannot be read"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     known, masked = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING, modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES

@@ -31,6 +31,28 @@ _OTHERS = "Other formats can run code or be cut short, so they are not read."
 _SAVE = "Fix: save it once with model.save_pretrained(DIR) and give "
 
 
+def check_model(folder: Path, named: str, key: str) -> None:
+    """Refuse a folder that holds no settings of a model, such as that of a PEFT adapter; arguments as `check_weights`.
+
+    Raises:
+        ModelError: There is no `config.json`.
+    """
+    if (folder / "config.json").is_file():
+        return
+    if (folder / ADAPTER_CONFIG).is_file():
+        base = _json(folder / ADAPTER_CONFIG, named, key).get("base_model_name_or_path")
+        trained_on = f" ('{base}')" if base else ""
+        raise ModelError(
+            f"{key}: '{named}' is a PEFT adapter, not a whole model. Fix: evaluate.py adapter={named} with the model "
+            f"that it was trained on{trained_on}; elsewhere merge it into that model (merge_and_unload) and give the "
+            f"folder of the result as {key}=DIR"
+        )
+    raise ModelError(
+        f"{key}: '{named}' has no config.json, which describes the model: {folder} holds {_names(folder)}. Fix: fetch "
+        f"it again, or {_SAVE[5:]}{key}=DIR"
+    )
+
+
 def check_weights(folder: Path, named: str, key: str) -> None:
     """Refuse a folder that does not contain its weights as safetensors.
 

@@ -191,6 +191,7 @@ def model_identity(
     match config.source:
         case ModelSource.hub:
             trusted = config.trust_remote_code
+            sources.require_model(config.path, key=key)
             source = sources.source_identity(config.path, config.revision, trust_remote_code=trusted, key=key)
         case ModelSource.package:
             source = sources.packaged_identity(config.path, key=key)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cotpress.errors import ConfigError, ModelError
-from cotpress.modeling.foreign import ADAPTER_CONFIG, check_adapter, check_settings, check_weights
+from cotpress.modeling.foreign import ADAPTER_CONFIG, check_adapter, check_model, check_settings, check_weights
 from cotpress.modeling.hub import from_hub
 from cotpress.modeling.weights import MODEL_CONFIG, TrainedWeights
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
@@ -87,6 +87,15 @@ def require_weights(path: str, revision: str | None = None, *, key: str = "model
         files = snapshot_download(**options, dry_run=True)
     if not files:
         raise ModelError(f"{key}: '{path}' has no safetensors weights on the hub. Fix: another model, or {key}=DIR")
+
+
+def require_model(path: str, *, key: str = "model.path") -> None:
+    """Refuse a local folder without the settings of a model; one of the hub is checked with its architecture.
+
+    Arguments and exceptions as `model_directory`.
+    """
+    if (folder := _local(path, key)) is not None:
+        check_model(folder, path, key)
 
 
 def config_file(path: str, revision: str | None = None, *, key: str = "model.path") -> Path:

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from cotpress.cli.arguments import quoted
 from cotpress.data import stage
 from cotpress.data.config import ColumnsConfig, FileFormat, JsonlBenchmarkConfig, JsonlDataConfig
 from cotpress.data.formats import FORMATS
@@ -117,6 +120,19 @@ def test_choices_of_generations_are_different_artifacts(store: ArtifactStore, tm
     assert len(keys) == 4
 
 
+@pytest.mark.parametrize(
+    ("mark", "complete"),
+    [("stop", True), ("STOP", True), ("eos_token", True), ("end_turn", True), ("", True), (None, True),
+     ("length", False), ("max_tokens", False), ("abort", False)],
+)  # fmt: skip
+def test_generation_is_complete_by_the_reasons_of_every_server(
+    store: ArtifactStore, tmp_path: Path, mark: str | None, complete: bool
+) -> None:
+    rows = [openr1(TEXT), openr1(TEXT, uuid="v", finish_reasons=[mark])]
+    ids = [trace.id for trace in read(stage.traces(config(tmp_path, rows), store))]
+    assert ids == (["u/0", "v/0"] if complete else ["u/0"])
+
+
 def test_row_without_a_correct_generation_is_dropped(store: ArtifactStore, tmp_path: Path) -> None:
     rows = [openr1(TEXT), openr1("<think>Eight.</think>\\boxed{8}", uuid="v"), openr1(TEXT, uuid="w", answer=None)]
     made = stage.traces(config(tmp_path, rows, generations="shortest_correct"), store)
@@ -196,17 +212,50 @@ def test_column_that_no_row_has_is_refused_with_those_of_the_file(store: Artifac
          "data.columns.thinking=thinking"),
         ({"prompt": QUESTION, "reasoning": THINKING, "answer": f"It is 7. {RESPONSE}"}, "question, thinking, response",
          "data.columns.question=prompt data.columns.thinking=reasoning"),
+        ({"problem": QUESTION, "r1_reasoning": THINKING, "r1_solution": RESPONSE, "true_solution": "7", "truth": "7"},
+         "question, thinking, response, answer",
+         "data.columns.question=problem data.columns.thinking=r1_reasoning data.columns.response=r1_solution "
+         "data.columns.answer=truth"),
+        ({"problem": QUESTION, "reasoning_content": THINKING, "content": RESPONSE, "answer": "7"},
+         "question, thinking, response",
+         "data.columns.question=problem data.columns.thinking=reasoning_content data.columns.response=content"),
+        ({"prompt": QUESTION, "response": {"thinking": THINKING, "text": RESPONSE}},
+         "question, thinking, response, answer",
+         "data.columns.question=prompt data.columns.thinking=response.thinking data.columns.response=response.text"),
+        ({"source": "web", "turns": [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": TEXT}]},
+         "question, thinking, response, answer",
+         "'data.columns.question=turns[-2].content' 'data.columns.response=turns[-1].content'"),
+        ({"talk": [{"role": "human", "said": QUESTION}, {"role": "bot", "said": THINKING},
+                   {"role": "bot", "said": RESPONSE}]},
+         "question, thinking, response, answer",
+         "'data.columns.question=talk[role=human].said' 'data.columns.thinking=talk[-1].said'"),
+        ({"q": QUESTION, "outs": [{"text": TEXT, "index": 0}, {"text": TEXT, "index": 1}]},
+         "question, thinking, response, answer",
+         "data.columns.question=q 'data.columns.response=outs[0].text'"),
+        ({"my, prompt": QUESTION, "cot (long)": THINKING}, "question, thinking, response, answer",
+         """'data.columns.question="my, prompt"' 'data.columns.thinking="cot (long)"'"""),
+        ({"q=1": QUESTION, 'a "b" \\': THINKING}, "question, thinking, response, answer",
+         r"""'data.columns.question="q=1"' 'data.columns.thinking="a \"b\" \\"'"""),
     ],
 )  # fmt: skip
 def test_unknown_shape_is_one_message_with_settings_to_try(
     store: ArtifactStore, tmp_path: Path, row: Row, missing: str, settings: str
 ) -> None:
     with pytest.raises(DataError) as error:
-        stage.traces(config(tmp_path, [row]), store)
+        stage.traces(config(tmp_path, [row, row]), store)
     message = str(error.value)
     assert f"Missing: {missing}. " in message
     assert f"Fix, for instance: {settings}. Known: data.format=cotpress, openr1," in message
     assert all(f"{name} (" in message for name in row)
+    if "COLUMN" not in settings:
+        places = dict(map(_column, quoted(shlex.split(settings))))
+        assert read(stage.traces(config(tmp_path, [row], columns=places), store))
+
+
+def _column(setting: str) -> tuple[str, str]:
+    """Name and place of a setting, read as on the command line."""
+    override = OverridesParser.create().parse_override(setting)
+    return override.key_or_group.removeprefix("data.columns."), str(override.value())
 
 
 def test_forced_format_that_does_not_fit_is_refused(store: ArtifactStore, tmp_path: Path) -> None:
@@ -233,6 +282,56 @@ def test_column_that_is_missing_is_empty_if_the_others_are_named(store: Artifact
 def test_standard_columns_without_ids_are_named_by_their_number(store: ArtifactStore, tmp_path: Path) -> None:
     row = {"question": QUESTION, "thinking": THINKING, "response": RESPONSE, "answer": 7}
     assert [t.id for t in read(stage.traces(config(tmp_path, [row]), store))] == ["row-1"]
+
+
+def test_rows_without_an_id_response_or_answer_among_others_are_used(store: ArtifactStore, tmp_path: Path) -> None:
+    row = {"id": "a", "question": QUESTION, "thinking": THINKING, "response": RESPONSE, "answer": "7"}
+    rows = [row, row | {"id": None}, *({k: v for k, v in row.items() if k != name} for name in ("id", "answer"))]
+    rows[3]["id"] = "d"
+    made = stage.traces(config(tmp_path, rows), store)
+    assert [(trace.id, trace.answer) for trace in read(made)] == [("a", "7"), ("row-2", "7"), ("row-3", "7"), ("d", "")]
+    assert made.facts["empty"] == {"answer": 1}
+
+
+def test_row_of_another_format_is_counted_as_one(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [openr1(TEXT), {"conversations": [{"from": "gpt", "value": TEXT}]}]
+    made = stage.traces(config(tmp_path, rows, format=FileFormat.openr1), store)
+    assert made.manifest["dropped"] == {"missing field 'problem'": 1}
+
+
+def test_rows_that_are_all_dropped_for_one_reason_say_how_to_read_them(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"instruction": QUESTION, "input": "", "output": THINKING}] * 2
+    with pytest.raises(DataError, match=r"2 x no thinking tags .*Allowed: .*\(data\.columns\.thinking=COLUMN\)"):
+        stage.traces(config(tmp_path, rows), store)
+
+
+def test_generations_that_are_objects_are_told(store: ArtifactStore, tmp_path: Path) -> None:
+    rows = [{"q": QUESTION, "outs": [{"text": TEXT}, {"text": TEXT}]}] * 2
+    with pytest.raises(DataError, match=r"generations are objects .*such as outputs\[0\]\.text"):
+        stage.traces(config(tmp_path, rows, columns={"question": "q", "response": "outs"}), store)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "thinking", "thinking": THINKING},
+        {"type": "thinking", "thinking": THINKING, "text": None},
+        {"type": "reasoning", "text": THINKING, "thinking": None},
+        {"type": "reasoning", "reasoning": THINKING},
+    ],
+)
+def test_part_of_a_content_with_the_thinking_is_no_response(store: ArtifactStore, tmp_path: Path, part: Row) -> None:
+    contents = {"user": [{"type": "text", "text": QUESTION}], "assistant": [part, {"type": "text", "text": RESPONSE}]}
+    rows = [{"messages": [{"role": role, "content": content} for role, content in contents.items()]}]
+    (trace,) = read(stage.traces(config(tmp_path, rows), store))
+    assert (trace.question, trace.thinking, trace.response) == (QUESTION, THINKING, RESPONSE)
+
+
+def test_turn_with_a_null_content_has_the_text_of_its_value(store: ArtifactStore, tmp_path: Path) -> None:
+    turns = [("human", QUESTION), ("gpt", TEXT)]
+    row = {"conversations": [{"from": name, "value": text, "content": None} for name, text in turns]}
+    (trace,) = read(stage.traces(config(tmp_path, [row]), store))
+    assert (trace.question, trace.thinking) == (QUESTION, THINKING)
 
 
 def test_places_are_checked_as_settings(tmp_path: Path) -> None:

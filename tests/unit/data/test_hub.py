@@ -101,7 +101,19 @@ def test_data_set_that_is_not_in_the_cache_says_what_to_do_offline(tmp_path: Pat
         find(hub("o/n"), "data")
 
 
-@pytest.mark.parametrize("path", ["name", "a/b/c", "/nowhere", "o/"])
+def test_saved_data_set_without_rows_is_one_message(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(rows(1)).select([]).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=r"data\.path: '.*saved' is a saved data set without rows"):
+        find(hub(tmp_path / "saved"), "data")
+
+
+def test_file_names_the_setting_that_reads_it(tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", rows(1))
+    with pytest.raises(ConfigError, match=r"is a file, .*Fix: data@labelled=jsonl labelled\.path=.*rows\.parquet"):
+        find(hub(tmp_path / "rows.parquet"), "labelled")
+
+
+@pytest.mark.parametrize("path", ["name", "a/b/c", "/nowhere", "o/", "./name", "~/name"])
 def test_path_that_is_no_hub_id_and_no_folder_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.path: got '{path}', allowed: the hub id of a data set, OWNER/NAME"):
         find(hub(path), "data")

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import random
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ import pytest
 
 from cotpress.data import planted, stage
 from cotpress.data.config import DataConfig
-from cotpress.data.overlap import EXACT, NGRAM, NORMALIZED, NUMBERS, decontaminated, matches, overlap, tokens
+from cotpress.data.overlap import (
+    EXACT,
+    NGRAM,
+    NORMALIZED,
+    NUMBERS,
+    WRAPPED,
+    decontaminated,
+    matches,
+    overlap,
+    tokens,
+)
 from cotpress.data.registry import Source
 from cotpress.errors import DataError
 from cotpress.records import PROBLEMS_FILE, TRACES_FILE, Problem, Trace
@@ -22,6 +33,8 @@ LONG = (
     "A farmer has 17 sheep and buys 5 more sheep at the market on Monday. On Tuesday he sells 3 of them. "
     "How many sheep does the farmer have at the end of the week?"
 )
+
+SHORT = "What is the sum of all primes below 20?"
 
 
 def trace(question: str, id_: str = "t", **changes: Any) -> Trace:
@@ -54,6 +67,17 @@ def kind(asked: str, learned: str) -> str | None:
         ("What is 3 * 2?", "What is 2 * 3?", None),
         (LONG, f"Solve this step by step, please. {LONG} Put your answer in a box.", NGRAM),
         (LONG, LONG[: LONG.index(" On Tuesday")], NGRAM),
+        (SHORT, f"Return your final response within \\boxed{{}}. {SHORT}", WRAPPED),
+        (SHORT, f"Please reason step by step.\n{SHORT.lower()} Put the answer in a box.", WRAPPED),
+        (SHORT, f"Question: {SHORT}", WRAPPED),
+        (SHORT, f"7. {SHORT}\nLet's think step by step.", WRAPPED),
+        (SHORT, f"Let n be {SHORT}", None),
+        (SHORT, f"{SHORT[:-1]} that are odd?", None),
+        ("Let $x=2$. Find $x^3$.", "Answer this. Let \\(x=2\\). Find \\(x^3\\).", WRAPPED),
+        ("Let $x=2$. Find $x^3$.", "Let $x=2$ or $x=3$. Find $x^3$.", None),
+        ("x + 1", "Find it: x + 1", WRAPPED),
+        ("x!", "What follows? x!", None),
+        ("求小于20的素数之和。", "请一步一步思考。求小于20的素数之和", WRAPPED),
         (LONG, LONG.replace("sheep", "goats").replace("Tuesday", "Friday").replace("many", "much"), None),
         (LONG, "How many sheep does the farmer have at the end of the year?", None),
         (
@@ -217,6 +241,20 @@ def test_data_of_nothing_but_test_questions_is_an_error(store: ArtifactStore) ->
     made = data(store, trace(LONG, "a"), trace("New?", "b", split="validation"))
     with pytest.raises(DataError, match=r"every trace for training .*data\.decontaminate=false"):
         checked(store, made, benchmark(store, problem(LONG)))
+
+
+def test_thinkings_are_not_held_in_memory(store: ArtifactStore) -> None:
+    num_bytes = 60_000
+    made = data(store, *(trace(f"Question {i}?", str(i), thinking="ab" * (num_bytes // 2)) for i in range(1_000)))
+    asked = benchmark(store, problem("Question 7?"))
+    tracemalloc.start()
+    try:
+        clean = checked(store, made, asked)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert clean.manifest["num_rows"] == 999
+    assert peak < 600 * num_bytes
 
 
 def test_prompt_around_the_questions_is_not_compared(store: ArtifactStore) -> None:

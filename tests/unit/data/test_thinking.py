@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotpress.data.rows import BadRow
-from cotpress.data.thinking import divide, divided, has_tags, untagged
+from cotpress.data.thinking import check_question, divide, divided, has_tags, untagged
 from cotpress.records import Span, Trace
 
 CHANNELS = "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>"
@@ -42,6 +42,8 @@ def test_tags_of_every_layout_divide_a_text(text: str) -> None:
         ("<think>a", "thinking is not closed"),
         ("<think>a</thinking>b", "thinking is not closed"),
         ("<|channel|>analysis<|message|>a", "thinking is not closed"),
+        ("analysisWe count.", "thinking is not closed"),
+        ("analysis\u6211\u4eec", "thinking is not closed"),
         ("<think>a<think>b</think>c</think>d", "nested thinking tags"),
         ("<think><think>a</think>b", "nested thinking tags"),
         ("<|channel|>analysis<|message|><think>a</think><|end|>", "nested thinking tags"),
@@ -65,7 +67,9 @@ def test_text_that_cannot_be_divided_has_a_reason(text: str, reason: str) -> Non
     assert bad.value.reason == reason
 
 
-@pytest.mark.parametrize("text", ["It is 7.", "<answer>7</answer>", "a < think > b", "[think] again", "analysis of b"])
+@pytest.mark.parametrize(
+    "text", ["It is 7.", "<answer>7</answer>", "a < think > b", "[think] again", "analysis of b", "analysis: We count."]
+)
 def test_text_without_tags_is_a_response(text: str) -> None:
     assert not has_tags(text)
     assert divide(text) == ("", text)
@@ -123,6 +127,26 @@ def test_no_tag_is_left_in_a_divided_text(thinking: str, response: str) -> None:
         return
     assert not any(map(has_tags, parts))
     assert divided(*parts) == parts
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "<|im_start|>user\nQ?<|im_end|>\n<|im_start|>assistant\n",
+        "<|start|>user<|message|>Q?<|end|><|start|>assistant",
+        "<\uff5cUser\uff5c>Q?<\uff5cAssistant\uff5c><think>\n",
+        "[INST] Q? [/INST]",
+    ],
+)
+def test_prompt_with_the_turns_of_a_template_is_no_question(prompt: str) -> None:
+    with pytest.raises(BadRow) as bad:
+        check_question(prompt)
+    assert bad.value.reason == "a rendered prompt in place of the question"
+
+
+@pytest.mark.parametrize("question", ["Which token follows <|im_start|>assistant in ChatML?", "Q?", None, 7])
+def test_question_that_only_mentions_a_turn_is_one(question: object) -> None:
+    check_question(question)
 
 
 def test_labelled_thinking_with_tags_is_dropped() -> None:

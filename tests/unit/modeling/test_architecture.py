@@ -10,7 +10,14 @@ from safetensors.torch import load_file, save_file
 from cotpress.errors import ModelError
 from cotpress.modeling.architecture import keeps_state
 from cotpress.modeling.config import Attention, ModelConfig
-from cotpress.modeling.loading import architecture_of, load_model, load_tokenizer, split_head
+from cotpress.modeling.loading import (
+    architecture_of,
+    check_architecture,
+    load_model,
+    load_tokenizer,
+    model_identity,
+    split_head,
+)
 from cotpress.modeling.logprobs import ScoreInput, token_readings
 from cotpress.modeling.packing import packing_obstacle
 from support.hybrid import CACHED, STATEFUL, build, plain_logits
@@ -161,6 +168,24 @@ def test_text_with_an_added_token_beyond_the_embedding_is_an_error_before_it_is_
             ModelError, match=r"reading texts: the token id \d+ has no embedding; LlamaForCausalLM .*Fix"
         ):
             list(token_readings(model, [item], 100))
+
+
+@pytest.mark.parametrize("look", [model_identity, check_architecture, load_model])
+def test_folder_without_the_settings_of_a_model_is_one_message(checkpoint, store, look):
+    config, folder, _ = checkpoint
+    (folder / "config.json").unlink()
+    arguments = (config,) if look is model_identity else (config, store)
+    with pytest.raises(ModelError, match=r"has no config\.json, which describes the model: .*model\.safetensors.*Fix"):
+        look(*arguments)
+
+
+def test_adapter_in_place_of_a_model_names_the_setting_for_it(store, tmp_path):
+    settings = {"base_model_name_or_path": "o/base", "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    save_file({"w": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
+    message = r"reference\.base\.path: .* is a PEFT adapter.*adapter=.* that it was trained on \('o/base'\)"
+    with pytest.raises(ModelError, match=message):
+        model_identity(ModelConfig(name="m", path=str(tmp_path)), key="reference.base.path")
 
 
 @pytest.mark.parametrize("left", ["nothing", "settings only", "an empty tokenizer.json", "a damaged tokenizer.json"])

@@ -26,7 +26,14 @@ from cotpress.errors import ConfigError, DataError, ModelError, TrainingError
 from cotpress.modeling.alignment import encode_plainly, spans_to_mask, tokenize_with_offsets
 from cotpress.modeling.foreign import reading
 from cotpress.modeling.loading import check_finite, quiet_transformers, without_limits
-from cotpress.modeling.sources import PACKAGE_PREFIX, directory_sha256, model_directory, package_folder, source_identity
+from cotpress.modeling.sources import (
+    PACKAGE_PREFIX,
+    directory_sha256,
+    model_directory,
+    package_folder,
+    require_model,
+    source_identity,
+)
 from cotpress.progress import Progress
 from cotpress.records import VALUABLE_FILE, ValuableTrace
 from cotpress.scoring.reader import padded_batches
@@ -140,6 +147,7 @@ def encoder_identity(path: str, key: str = "scorer.path") -> dict[str, str]:
     """The content of an encoder's files; arguments and errors as `encoder_directory`."""
     if path.startswith(PACKAGE_PREFIX):
         return {"directory": directory_sha256(encoder_directory(path, key))}
+    require_model(path, key=key)
     return source_identity(path, key=key)
 
 
