@@ -10,6 +10,7 @@ request per line and answers with a list of exit codes per line; `null` is a com
     stop                      null, or how the first of them is stopped: see `commands.Stop`
 """
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -35,12 +36,22 @@ def main() -> None:
     """Serve until standard input ends."""
     for name in IMPORTED:
         importlib.import_module(name)
+    _hash_code()
+    gc.freeze()  # a collection in a fork would read, and so copy, all that is imported
     for line in sys.stdin:
         request = json.loads(line)
         children = [_forked(request, *written) for written in request["written"]]
         if request["stop"] is not None:
             _stop(children[0], request, **request["stop"])
         print(json.dumps([_ended(child, request["timeout"]) for child in children]), flush=True)
+
+
+def _hash_code() -> None:
+    """Hash the source of all modules, which no command changes, once for all commands."""
+    from cotpress.store import source
+
+    for name in source._sources.package:
+        source._sources._module(name)
 
 
 def _forked(request: dict[str, Any], out: str, err: str) -> int:

@@ -1,0 +1,26 @@
+"""Fixtures of all tests."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from support.composing import compose_fast
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fast_compositions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        compose_fast(patch)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_without_garbage_collection() -> None:
+    """Take everything that is imported by now out of garbage collection.
+
+    With torch and transformers it is half a million objects; each full collection takes a third of a second to find
+    that they are all in use.
+    """
+    gc.collect()
+    gc.freeze()
