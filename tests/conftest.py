@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import logging
 import ssl
 from collections.abc import Iterator
 
@@ -34,3 +35,12 @@ def _imports_without_garbage_collection() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _usual_level_of_logs() -> Iterator[None]:
+    """Set the level of our logs back, which commands in this process change."""
+    logger = logging.getLogger("cotpress")
+    level = logger.level
+    yield
+    logger.setLevel(level)
