@@ -36,7 +36,7 @@ def main() -> None:
     """Serve until standard input ends."""
     for name in IMPORTED:
         importlib.import_module(name)
-    _hash_code()
+    _prepare()
     gc.freeze()  # a collection in a fork would read, and so copy, all that is imported
     for line in sys.stdin:
         request = json.loads(line)
@@ -46,10 +46,12 @@ def main() -> None:
         print(json.dumps([_ended(child, request["timeout"]) for child in children]), flush=True)
 
 
-def _hash_code() -> None:
-    """Hash the source of all modules, which no command changes, once for all commands."""
+def _prepare() -> None:
+    """Do once what each command would do with the same result: register the schemas, hash the source of all modules."""
+    from cotpress.config import register_schemas
     from cotpress.store import source
 
+    register_schemas()
     for name in source._sources.package:
         source._sources._module(name)
 
