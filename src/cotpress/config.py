@@ -365,15 +365,22 @@ SCHEMAS: dict[str, type] = {
 """Schemas by their place in Hydra's config store."""
 
 
+_registered: dict[str, type] = {}  # schemas that this process has registered, by place
+
+
 def register_schemas() -> None:
-    """Register the schemas with Hydra; called once by each entry script."""
+    """Register the schemas with Hydra, at the start of each entry script; those that are there already stay."""
     from hydra.core.config_store import ConfigStore
+    from hydra.core.object_type import ObjectType
 
     store = ConfigStore.instance()
     scorers = {f"scorer/{name}_schema": entry.settings for name, entry in SCORERS.items()}
     for path, schema in (SCHEMAS | scorers).items():
+        if _registered.get(path) is schema and store.get_type(f"{path}.yaml") is ObjectType.CONFIG:
+            continue
         group, _, name = path.rpartition("/")
         store.store(name=name, node=schema, group=group or None)
+        _registered[path] = schema
     store_choices(store)
     _register_resolver()
 

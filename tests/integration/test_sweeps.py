@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import ROOT, environment
+from support.commands import ROOT, Command, environment
 
 pytestmark = pytest.mark.timeout(300)
 SCRIPT = Path(__file__).parents[1] / "support" / "sweep_script.py"
@@ -74,7 +74,7 @@ def test_parallel_jobs_share_work_and_a_killed_or_failing_one_stops_no_other(tmp
     "launcher",
     [pytest.param([], id="one by one"), pytest.param([PARALLEL], id="parallel", marks=pytest.mark.slow)],
 )
-def test_ctrl_c_shows_the_table_and_the_missing_jobs(tmp_path: Path, launcher: list[str]) -> None:
+def test_ctrl_c_shows_the_table_and_the_missing_jobs(command: Command, tmp_path: Path, launcher: list[str]) -> None:
     if launcher:
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     arguments = ["-m", *launcher, "scorer=cts,tail,random", "ratio=0.5"]
@@ -89,7 +89,7 @@ def test_ctrl_c_shows_the_table_and_the_missing_jobs(tmp_path: Path, launcher: l
     assert "scorer=tail: interrupted" in out
     _wait_until(lambda: not Path(f"/proc/{pid}").exists())
     (tmp_path / "go_on").touch()
-    again = _run(tmp_path, *arguments)
+    again = command(str(SCRIPT), *arguments, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "sweep: 3 jobs finished, 0 failed" in again.stdout
     assert (tmp_path / "outputs" / "computed").read_text() == "x"

@@ -10,6 +10,7 @@ request per line and answers with a list of exit codes per line; `null` is a com
     stop                      null, or how the first of them is stopped: see `commands.Stop`
 """
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -35,12 +36,24 @@ def main() -> None:
     """Serve until standard input ends."""
     for name in IMPORTED:
         importlib.import_module(name)
+    _prepare()
+    gc.freeze()  # a collection in a fork would read, and so copy, all that is imported
     for line in sys.stdin:
         request = json.loads(line)
         children = [_forked(request, *written) for written in request["written"]]
         if request["stop"] is not None:
             _stop(children[0], request, **request["stop"])
         print(json.dumps([_ended(child, request["timeout"]) for child in children]), flush=True)
+
+
+def _prepare() -> None:
+    """Do once what each command would do with the same result: register the schemas, hash the source of all modules."""
+    from cotpress.config import register_schemas
+    from cotpress.store import source
+
+    register_schemas()
+    for name in source._sources.package:
+        source._sources._module(name)
 
 
 def _forked(request: dict[str, Any], out: str, err: str) -> int:

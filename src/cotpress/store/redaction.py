@@ -70,18 +70,34 @@ def remember(secret: str) -> None:
 
 def masked(value: Any) -> Any:
     """Copy `value` with `***` in place of secrets: under names such as `api_key`, and in every text."""
-    if isinstance(value, Mapping):
-        return {without_secrets(str(k)): MASK if _NAME.search(str(k)) and v else masked(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [masked(v) for v in value]
-    return without_secrets(value) if isinstance(value, str) else value
+    return _masked(value, _known())
 
 
 def without_secrets(text: str) -> str:
     """Mask keys and passwords in a text; characters that UTF-8 cannot encode (lone surrogates) are escaped."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _without(text, _known())
+
+
+def _masked(value: Any, known: list[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            _without(str(k), known): MASK if _NAME.search(str(k)) and v else _masked(v, known)
+            for k, v in value.items()
+        }  # fmt: skip
+    if isinstance(value, list | tuple):
+        return [_masked(v, known) for v in value]
+    return _without(value, known) if isinstance(value, str) else value
+
+
+def _known() -> list[str]:
+    """Keys of this process, as they are and as in an address, longest first."""
     known = {*_read, *_environment()}
-    for secret in sorted(known | {quote(secret, safe="") for secret in known}, key=len, reverse=True):
+    return sorted(known | {quote(secret, safe="") for secret in known}, key=len, reverse=True)
+
+
+def _without(text: str, known: list[str]) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    for secret in known:
         text = text.replace(secret, MASK)
     text = _USER_IN_URL.sub(f"{MASK}@", text)
     for pattern in (_KEY_IN_URL, _NAMED, _HEX_AFTER_NAME):

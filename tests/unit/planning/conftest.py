@@ -5,6 +5,7 @@ import pytest
 
 from cotpress.modeling.config import ModelConfig
 from cotpress.training.config import Method, TuneConfig
+from support.remembered import remembered
 
 SMALL = {
     "vocab_size": 600,
@@ -16,18 +17,19 @@ SMALL = {
 }
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Callable[..., ModelConfig]:
-    """A model small enough to be trained in a test, as a folder with a `config.json`."""
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelConfig]:
+    """A model small enough to be trained in a test, as a folder with a `config.json`; one for equal settings."""
 
-    def make(kind: str = "llama", **settings: object) -> ModelConfig:
+    def folder_of(kind: str, **settings: object) -> Path:
         from transformers import AutoConfig
 
-        folder = tmp_path / kind
+        folder = tmp_path_factory.mktemp(kind)
         AutoConfig.for_model(kind, **{**SMALL, **settings}).save_pretrained(folder)
-        return ModelConfig(name=kind, path=str(folder))
+        return folder
 
-    return make
+    folder = remembered(folder_of)
+    return lambda kind="llama", **settings: ModelConfig(name=kind, path=str(folder(kind, **settings)))
 
 
 @pytest.fixture

@@ -14,19 +14,21 @@ from cotpress.errors import ModelError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model, split_head
 from cotpress.modeling.packing import pack, packed_inputs
+from cotpress.planning import measure
 from cotpress.planning.measure import (
     PRESETS,
     empty_model,
     over_depth,
     reading_pass,
     training_flops,
-    training_pass,
     writing_pass,
 )
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.training.config import Method, TuneConfig
 from support.measured_memory import LiveMemory, real_model, training_peak
+from support.remembered import remembered
 
+training_pass = remembered(measure.training_pass)
 Make = Callable[..., ModelConfig]
 Tune = Callable[[Method], TuneConfig]
 LENGTHS = (128,) * 4

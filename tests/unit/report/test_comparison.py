@@ -1,5 +1,6 @@
 """Rows of different settings are different systems, for every setting and seed."""
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,7 @@ def _rows(path: Path) -> tuple[SystemResult, ...]:
     return only.results.rows
 
 
+@functools.cache
 def _settings(*overrides: str) -> dict[str, Any]:
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

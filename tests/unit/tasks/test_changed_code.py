@@ -1,5 +1,6 @@
 """An edit of the code makes the artifacts of its stage and of later stages anew, and no others."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -66,14 +67,19 @@ class Planner:
     def __init__(self, folder: Path) -> None:
         self._folder, self._package = folder, source._sources
         self._unedited: dict[tuple[str, ...], dict[str, str]] = {}
+        self._config = functools.cache(self._composed)
 
-    def keys(self, *overrides: str) -> dict[str, str]:
-        """Keys of all artifacts of a run, by stage."""
+    def _composed(self, *overrides: str) -> TrainConfig:
         register_schemas()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             settings = [f"output_root={self._folder}", "tracker=none", *SMALL, *overrides]
             config = to_objects(compose("train", overrides=settings))
         assert isinstance(config, TrainConfig)
+        return config
+
+    def keys(self, *overrides: str) -> dict[str, str]:
+        """Keys of all artifacts of a run, by stage."""
+        config = self._config(*overrides)
         with closing(Tracker(self._folder)) as tracker:
             flow = Flow(config, tracker)
             flow.store = store = Planned(self._folder)
@@ -99,6 +105,9 @@ class Planner:
         changed = source.Sources(
             {**self._package.package, module: (path, text.decode().replace(before, after).encode())}
         )
+        # All other modules are hashed once, as each edit would hash two hundred.
+        edited, unedited = changed._module, self._package._module
+        changed._module = functools.cache(lambda name: (edited if name == module else unedited)(name))
         source._sources = changed
         try:
             yield

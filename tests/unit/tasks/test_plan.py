@@ -14,11 +14,13 @@ from cotpress.cli.errors import check_plan_of_one
 from cotpress.config import TrainConfig, register_schemas, to_objects
 from cotpress.errors import ConfigError, ModelError
 from cotpress.jobs.job import run_in_sweep
+from cotpress.planning import training
 from cotpress.planning.measure import writing_pass
 from cotpress.store.sweeps import JobState, read_note
 from cotpress.tasks import TRAIN
 from cotpress.tasks import plan as plan_task
 from cotpress.tasks.run_directory import run_path
+from support.remembered import remembered
 
 ROOT = Path(__file__).parents[3]
 LONG = ["experiment=cts_long_cot", "data.path=x", "benchmark=gpqa_diamond"]
@@ -28,6 +30,16 @@ LONG = ["experiment=cts_long_cot", "data.path=x", "benchmark=gpqa_diamond"]
 def _hydra() -> Iterator[None]:
     register_schemas()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measured_once() -> Iterator[None]:
+    """Share what is measured of equal models, seconds each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, names in ((training, ("training_pass", "training_flops")), (plan_task, ("writing_pass",))):
+            for name in names:
+                patch.setattr(place, name, remembered(getattr(place, name)))
         yield
 
 
@@ -77,8 +89,9 @@ def test_page_states_memory_verdict_smallest_setting_files_and_hours(capsys: pyt
 
 @pytest.mark.parametrize(("scorer", "dtype"), [("cts", "float32"), ("self_information", "bfloat16")])
 def test_memory_of_scoring_is_that_of_the_format_in_which_the_scorer_reads(
-    scorer: str, dtype: str, capsys: pytest.CaptureFixture[str]
+    scorer: str, dtype: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plan_task, "show_training", lambda *_: None)
     page = _page(capsys, "model=tiny", "model.dtype=auto", "trainer=cpu", f"scorer={scorer}", "reference=none")
     assert f"score with tiny in {dtype}" in page
 

@@ -1,0 +1,46 @@
+"""Fixtures of all tests."""
+
+import functools
+import gc
+import logging
+import ssl
+from collections.abc import Iterator
+
+import pytest
+
+from support.composing import compose_fast
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fast_compositions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        compose_fast(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_read_once() -> Iterator[None]:
+    """Share the certificates that each HTTP client reads, also for a server without TLS, in 50 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_without_garbage_collection() -> None:
+    """Take everything that is imported by now out of garbage collection.
+
+    With torch and transformers it is half a million objects; each full collection takes a third of a second to find
+    that they are all in use.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _usual_level_of_logs() -> Iterator[None]:
+    """Set the level of our logs back, which commands in this process change."""
+    logger = logging.getLogger("cotpress")
+    level = logger.level
+    yield
+    logger.setLevel(level)
