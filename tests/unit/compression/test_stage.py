@@ -269,7 +269,8 @@ def test_missing_traces_give_one_warning_in_every_process(
         world.store = ArtifactStore(tmp_path)
         for _ in range(2):  # checks look for it, then the command
             world.run(world.scores(ids=["t0", "t1", "t2"]), 0.5)
-        assert caplog.messages == ["compress: only 3 of 4 traces are left (1 no score)"]
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert warnings == ["compress: only 3 of 4 traces are left (1 no score)"]
 
 
 MANY = [Trace(id=f"m{i}", question="q?", thinking=TEXTS[i % 3], response="r", answer="1") for i in range(40)]
