@@ -32,7 +32,9 @@ def before_answer(text: str) -> str:
         return text.strip()
     steps = step_ranges(text)
     at = next(i for i, (_, end) in enumerate(steps) if stated.start < end)
-    if "=" in text[steps[at][0] : stated.start] + text[stated.end :]:
+    outside = text[steps[at][0] : stated.start] + text[stated.end :]
+    is_boxed, between = text.startswith("\\", stated.start), text[stated.start : stated.end].count("=")
+    if "=" in outside or (is_boxed and between > stated.text.count("=")):  # the latter between boxes side by side
         return text.strip()
     while at and _OPENS.match(text[slice(*steps[at - 1])].strip()):
         at -= 1

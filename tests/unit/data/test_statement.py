@@ -44,6 +44,7 @@ def test_thinking_ends_before_the_sentence_that_states_the_answer(thinking: str,
         "The sum is \\boxed{72}. Check: 72 - 24 = 48, as it should be.",
         "48/2 = 24.\nSo she sold 48 + 24 = 72 clips, which is:\n\\boxed{72} = 6 \\cdot 12",
         "To find the answer: 48/2 = 24 and 48 + 24 = 72. So she sold 72 clips.",
+        "The roots are \\boxed{2} and x = \\boxed{3}.",
         "48/2 = 24.\n\nSo, Natalia sold 48 + 24, or 72, clips altogether.",
     ],
 )
