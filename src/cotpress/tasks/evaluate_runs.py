@@ -389,7 +389,9 @@ def _same(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     """True if settings are equal but for the place of the base model and of a benchmark's file of the same name."""
 
     def compared(values: Mapping[str, Any]) -> dict[str, Any]:
-        benchmark = {key: Path(value).name if key == "path" else value for key, value in values["benchmark"].items()}
+        benchmark = {**values["benchmark"]}
+        if benchmark.get("path") is not None:  # null for a published set
+            benchmark["path"] = Path(benchmark["path"]).name
         return {**values, "model": {**values["model"], "path": ""}, "benchmark": benchmark}
 
     return compared(settings) == compared(others)

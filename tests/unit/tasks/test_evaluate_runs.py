@@ -21,7 +21,7 @@ from cotpress.store.artifacts import content_checksum
 from cotpress.store.tables import read_records
 from cotpress.tasks import EVALUATE, RUNS, TRAIN, RunsJob, run_directory
 from cotpress.tasks.evaluate import given_name
-from cotpress.tasks.evaluate_runs import find_runs
+from cotpress.tasks.evaluate_runs import find_runs, results_directory
 from cotpress.tasks.run_directory import artifact_store, find_finished, run_path
 from support.commands import FEW_PROBLEMS, ROOT
 from support.openai_server import openai_server
@@ -307,6 +307,15 @@ def test_further_ratios_are_for_the_students_with_a_marker_alone(root: Path) -> 
     runs = find_runs(RunsJob(config=to_objects(compose("evaluate", overrides=overrides)), given=tuple(overrides)))
     ratios = {run.trained.name: run.config.evaluation.ratios for run in runs}
     assert ratios == {"random-0.6-mixed-tiny": [0.5], "random-0.7-tiny": [], "random-0.5-tiny": []}
+
+
+def test_answers_to_a_published_set_without_a_local_copy_have_a_directory(root: Path) -> None:
+    overrides = [f"runs={root / 'runs'}", "benchmark=gsm8k"]
+    runs = find_runs(RunsJob(config=to_objects(compose("evaluate", overrides=overrides)), given=tuple(overrides)))
+    assert [run.settings["benchmark"]["path"] for run in runs] == [None, None]
+    places = [results_directory(run) for run in runs]
+    assert {place.parent for place in places} == {root / "runs"}
+    assert [place.name.rpartition("-")[0] for place in places] == [f"{run.trained.name}-gsm8k" for run in runs]
 
 
 def test_folder_without_trained_students_is_an_error(tmp_path: Path) -> None:
