@@ -38,9 +38,12 @@ def _imports_without_garbage_collection() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _usual_level_of_logs() -> Iterator[None]:
-    """Set the level of our logs back, which commands in this process change."""
-    logger = logging.getLogger("cotpress")
-    level = logger.level
+def _usual_logs() -> Iterator[None]:
+    """Undo what jobs and commands in this process set for logs: the level of ours, and handlers of files."""
+    logger, root = logging.getLogger("cotpress"), logging.getLogger()
+    level, handlers = logger.level, list(root.handlers)
     yield
     logger.setLevel(level)
+    for handler in [h for h in root.handlers if h not in handlers]:
+        root.removeHandler(handler)
+        handler.close()

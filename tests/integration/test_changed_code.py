@@ -45,7 +45,8 @@ def test_edited_scorer_is_scored_again_and_nothing_before_it(tmp_path: Path) -> 
     assert computed() == []
     scorer.write_text(text.replace("conditioned.logprob - unconditioned", "unconditioned.logprob - conditioned"))
     assert computed() == [
-        ("score", "cotpress.scoring.scorers.cts"), ("compress", ""), ("sft", ""), ("answer", ""), ("evaluate", "")
+        ("score", "cotpress.scoring.scorers.cts"), ("compress", ""), ("lengths", ""), ("sft", ""), ("answer", ""),
+        ("evaluate", ""),
     ]  # fmt: skip
     scorer.write_text(text)
     assert computed() == []

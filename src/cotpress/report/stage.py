@@ -17,7 +17,7 @@ from cotpress.records import CONFIG_FILE, RESULTS_FILE
 from cotpress.report import page as pages
 from cotpress.report.comparison import Comparison, compare
 from cotpress.report.results import WITH_RUNS, Collection, Run, Sources, collect, collect_sweep, read_results
-from cotpress.report.students import student_lines, until_lines
+from cotpress.report.students import student_lines, until_lines, without_answered
 from cotpress.report.table import percent_interval, show
 from cotpress.report.token_kinds import TokenKind
 from cotpress.report.tokens import DEFAULT_TRACES, Deletions, by_kind, by_label, deletion_picture, encoded, viewed
@@ -70,7 +70,7 @@ def report_collection(
     Raises:
         DataError: There is no run directory.
     """
-    collection = collect(folder, further)
+    collection = without_answered(collect(folder, further))
     _write_collection(collection, output or folder, viewer_traces)
     return collection
 

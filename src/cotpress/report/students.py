@@ -5,14 +5,14 @@ artifacts of a run that ended after an earlier stage.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cotpress.errors import ArtifactError
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import STUDENTS_FILE, UNTIL_FILE, Origin, System
-from cotpress.report.results import StageRecord, output_root_of_run, read_stage, read_system
+from cotpress.report.results import Collection, StageRecord, output_root_of_run, read_stage, read_system
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.paths import safe_name
 from cotpress.store.results import read_results_file, write_results_file
@@ -119,6 +119,19 @@ def student_lines(run_dir: Path) -> list[str]:
     except ArtifactError:
         return []
     return [f"student {s.system.title}: {_folder(run_dir, s)}" for s in run.students]
+
+
+def without_answered(collection: Collection) -> Collection:
+    """Leave out runs without results whose students have answered in other runs, as with settings of `evaluate.py`."""
+    answered = {stage.artifact for run in collection.runs for stage in run.results.stages}
+
+    def is_answered(run_dir: Path) -> bool:
+        try:
+            return all(student.artifact in answered for student in read_students(run_dir).students)
+        except ArtifactError:
+            return False
+
+    return replace(collection, unfinished=tuple(u for u in collection.unfinished if not is_answered(u.path)))
 
 
 def _folder(run_dir: Path, student: Student) -> Path:

@@ -16,6 +16,7 @@ from cotpress.modeling.sources import adapter_directory, model_directory, source
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import PREDICTIONS_FILE, Prediction, Trace
 from cotpress.report.results import collect, read_results
+from cotpress.report.stage import report_collection, show_collection
 from cotpress.report.students import read_students
 from cotpress.store.artifacts import content_checksum
 from cotpress.store.tables import read_records
@@ -169,6 +170,20 @@ def test_another_benchmark_gets_a_directory_beside_the_run(root: Path) -> None:
     _ask(run_dir, "n=2")
     assert [row.num_samples for row in read_results(run_dir).rows] == [1, 1], "results of other settings are kept"
     assert len(list((root / "runs").glob("*/results.json"))) == 3
+
+
+def test_students_that_have_answered_beside_their_runs_are_not_missing(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ask(_run_dir(root, "lora"), "benchmark.num_problems=4")
+    capsys.readouterr()
+    _ask(root / "runs", "benchmark.num_problems=4")
+    assert "not in the table" not in capsys.readouterr().out
+    _train(root, "ratio=0.6", "until=sft")
+    show_collection(report_collection(root / "runs"), root / "runs")
+    shown = capsys.readouterr().out
+    assert "not in the table: 1\n" in shown
+    assert f"({root}/runs/random-0.6" in shown
 
 
 @pytest.mark.slow
