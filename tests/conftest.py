@@ -1,29 +1,10 @@
 """Fixtures of all tests."""
 
-import functools
 import gc
 import logging
-import ssl
 from collections.abc import Iterator
 
 import pytest
-
-from support.composing import compose_fast
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _fast_compositions() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        compose_fast(patch)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _certificates_read_once() -> Iterator[None]:
-    """Share the certificates that each HTTP client reads, also for a server without TLS, in 50 ms."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
