@@ -51,6 +51,10 @@ class TrainingError(CotpressError):
     """Training cannot continue: a loss that is not finite, no training data, out of memory."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has ended the work, as by a scheduler; what is finished is kept."""
+
+
 class WorkerError(CotpressError):
     """The process of one of several devices failed."""
 

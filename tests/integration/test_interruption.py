@@ -14,7 +14,7 @@ SMALL = [
     "benchmark.max_new_tokens=8", "evaluation.baselines=[]", "trainer.checkpoint_every_s=0",
     "reference.tune.sequences_per_step=2", "sft.tune.sequences_per_step=2",
 ]  # fmt: skip
-CHECKPOINT = "outputs/artifacts/.partial/{}-*/scratch/last.ckpt"
+CHECKPOINT = "outputs/artifacts/.partial/{}-*/scratch/checkpoint-*"
 STOPS = (
     (Stop(pattern="reference: computing", exists=CHECKPOINT.format("reference"), signal=signal.SIGINT), 130),
     (Stop(pattern="score: computing", after_s=0.05), -signal.SIGKILL),

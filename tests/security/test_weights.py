@@ -1,9 +1,10 @@
-"""Weights are read from safetensors or GGUF, checkpoints with `weights_only`, and artifacts contain no pickles."""
+"""Weights are read from safetensors or GGUF, checkpoints from safetensors, and artifacts contain no pickles."""
 
 import io
 import json
 import pickle
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from cotpress.data.files import find_files
 from cotpress.data.rows import TRACE_FIELDS, RowReader
+from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ArtifactError, ModelError, TrainingError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_model
@@ -22,9 +24,13 @@ from cotpress.records import Trace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records, schema
 from cotpress.training.adapters import make_trainable, save_trained
+from cotpress.training.batching import Example, Examples
+from cotpress.training.checkpoints import STATE
 from cotpress.training.config import Method, TuneConfig
-from cotpress.training.fit import LAST, resume_point
+from cotpress.training.fit import fit
+from cotpress.training.module import SftModule
 from security.conftest import RunsWhenUnpickled, edit
+from support.training_jobs import checkpoint_folder
 
 TINY = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
 
@@ -109,17 +115,28 @@ def test_pickled_importing_or_incomplete_adapter_is_refused(
     assert not ran.exists()
 
 
-def test_checkpoint_with_a_pickled_object_is_refused(tmp_path: Path, ran: Path) -> None:
-    path = tmp_path / LAST
-    assert resume_point(path) is None
-    torch.save({"state_dict": {"w": torch.zeros(2)}, "epoch": 0}, path)
-    assert resume_point(path) == path
-    torch.save({"state_dict": {}, "callbacks": RunsWhenUnpickled(ran)}, path)
-    with pytest.raises(TrainingError, match=r"last\.ckpt.*could run code.*Fix: remove it"):
-        resume_point(path)
-    path.write_bytes(pickle.dumps(RunsWhenUnpickled(ran)))
-    assert resume_point(path) is None, "not a checkpoint of torch, so that training starts from the beginning"
-    assert not path.exists()
+def test_nothing_of_a_checkpoint_is_unpickled(tmp_path: Path, ran: Path, store: ArtifactStore) -> None:
+    tune = TuneConfig(method=Method.lora, epochs=1, sequences_per_step=1, lora_rank=2, seed=3, learning_rate=1e-3)
+    trainer = TrainerConfig(accelerator="cpu", num_threads=1, tokens_per_batch=120, checkpoint_every_s=0.0)
+    examples = Examples(kept=[Example(ids=(5, 6, 7, 8), num_prompt=1)], dropped={})
+
+    def train() -> None:
+        model = make_trainable(load_model(TINY, store), tune)
+        fit(model, SftModule, examples, tune, workdir=tmp_path, trainer=trainer, log_metrics=lambda *_: None)
+
+    train()
+    folder = checkpoint_folder(tmp_path)
+    state = json.loads((folder / STATE).read_text())
+    (name,) = state["files"]
+    content = pickle.dumps(RunsWhenUnpickled(ran))
+    (folder / name).write_bytes(content)
+    (folder / STATE).write_text(json.dumps({**state, "files": {name: zlib.crc32(content)}}))
+    with pytest.raises(
+        TrainingError, match=r"the checkpoint '.*' of the interrupted run cannot be read"
+    ):
+        train()
+    (folder / STATE).write_bytes(content)
+    train()  # it is damaged
     assert not ran.exists()
 
 

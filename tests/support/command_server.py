@@ -27,7 +27,7 @@ from typing import Any
 IMPORTED = (
     "hydra", "cotpress.cli.app", "cotpress.tasks.train", "cotpress.config", "cotpress.tasks.fidelity", "peft",
     "scipy.stats",
-    "sklearn", "math_verify", "matplotlib.figure", "torchdata.stateful_dataloader", "transformers.models.llama",
+    "sklearn", "math_verify", "matplotlib.figure", "transformers.models.llama",
     "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto",
 )  # fmt: skip
 

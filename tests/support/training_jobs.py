@@ -1,16 +1,22 @@
 """Modules and validations for tests on several devices; workers can import them, unlike those of a test module."""
 
 import csv
+import json
 import os
 import signal
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from cotpress.devices.launch import here
+from cotpress.store.artifacts import SCRATCH
 from cotpress.training.module import SftModule
 
 
@@ -47,3 +53,35 @@ def losses(folder: Path) -> list[tuple[int, float, float, int]]:
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read the saved weights of a finished training."""
     return load_file(next(folder.glob("*/*.safetensors")))
+
+
+def checkpoint_folder(folder: Path) -> Path:
+    """Return the only whole checkpoint of a training."""
+    (path,) = (folder / SCRATCH).glob("checkpoint-*")
+    return path
+
+
+def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
+    """Read weights (`weights.NAME`) and moments of the checkpoint of a training, whole tensors."""
+    reader = HuggingFaceStorageReader(str(checkpoint_folder(folder)))
+    kinds = reader.read_metadata().state_dict_metadata
+    tensors = {
+        name: torch.empty(kind.size, dtype=kind.properties.dtype)
+        for name, kind in kinds.items()
+        if isinstance(kind, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.distributed is disabled.*")
+        load(tensors, storage_reader=reader, no_dist=True)
+    return tensors
+
+
+def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the trained weights in the checkpoint of a training, by their names in the model."""
+    named = checkpoint(folder).items()
+    return {n.removeprefix("weights.loss_sum.model."): w for n, w in named if n.startswith("weights.")}
+
+
+def steps_saved(folder: Path) -> int:
+    """Read the number of finished steps in the checkpoint of a training."""
+    return int(json.loads((checkpoint_folder(folder) / "state.json").read_text())["step"])

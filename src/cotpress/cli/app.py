@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, NoReturn
 from cotpress.cli.completion import SWITCHES, shell_completion
 from cotpress.cli.help import help_page
 from cotpress.devices.memory import MEMORY_FIX, is_out_of_memory
-from cotpress.errors import ConfigError, CotpressError
+from cotpress.devices.processes import terminate
+from cotpress.errors import ConfigError, CotpressError, Terminated
 from cotpress.plugins import check_names, load_plugins, plugin_names, without_plus
 from cotpress.store.paths import FIX, FIX_FILES, NO_FILES, disk_problem
 from cotpress.store.redaction import check_readable, refuse_secret_arguments, shown, without_secrets
@@ -44,16 +45,21 @@ def main(task: Task, conf: Path) -> None:
 
 
 def end_with_code(command: Callable[[], None], at_interrupt: Callable[[], None] = lambda: None) -> None:
-    """Run a command and end the process with its code: 130 after Ctrl-C, 141 if nobody reads its output any longer."""
+    """Run a command and end the process with its code.
+
+    It is 130 after Ctrl-C, 143 after SIGTERM, and 141 if nobody reads its output any longer.
+    """
     output = guard_output()
+    signal.signal(signal.SIGTERM, terminate)
     try:
         with _interrupts_kept():
             command()
         output.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends the process at once
         at_interrupt()
-        stop("interrupted. Finished work is kept; the same command continues from there.", 130)
+        how, code = ("stopped by SIGTERM", 143) if isinstance(interrupt, Terminated) else ("interrupted", 130)
+        stop(f"{how}. Finished work is kept; the same command continues from there.", code)
     except Exception:
         sys.stderr.write(shown(traceback.format_exc()))
         sys.exit(1)

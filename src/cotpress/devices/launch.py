@@ -19,7 +19,7 @@ import torch
 
 from cotpress.devices import processes
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.processes import Child, follow, stop
+from cotpress.devices.processes import Child, follow, stopping
 from cotpress.errors import ConfigError, WorkerError
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,7 @@ def run_on_devices(
         CotpressError: The error of the worker that failed first.
         WorkerError: A worker was killed, or failed by a defect, whose traceback is in the log.
         KeyboardInterrupt: This process was interrupted; the workers have been stopped.
+        Terminated: SIGTERM has reached this process or a worker; a training has saved a checkpoint.
     """
     count = num_local_devices(trainer)
     if count == 1:
@@ -153,9 +154,9 @@ def run_on_devices(
         elif on_message is not None:
             on_message(message)
 
-    with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder, _sigterm_interrupts():
+    with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder, _sigterm_raises():
         Path(folder, "rendezvous").touch(mode=0o600)  # as is its folder; torch would follow the umask
-        try:
+        with stopping(workers):
             for rank in range(count):
                 place = Place(rank=rank, num_workers=count, rendezvous=str(Path(folder, "rendezvous")))
                 variables = {**_loopback(), **os.environ, **size, "RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -164,8 +165,6 @@ def run_on_devices(
                 workers.append(Child(_work, work, environment=variables, preload=preload))
             follow(workers, take)
             failure = _first_failure(workers)
-        finally:
-            stop(workers)
     if failure is not None:
         raise failure
     return [worker.outcome.value for worker in workers if worker.outcome is not None]
@@ -198,7 +197,7 @@ def _loopback() -> dict[str, str]:
     return {} if name is None else {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
 
 
-def _first_failure(workers: list[Child]) -> Exception | None:
+def _first_failure(workers: list[Child]) -> BaseException | None:
     """The error of the worker that was killed or, if none was, of the one that failed first; None if all are done."""
     outcomes = [(rank, worker.outcome) for rank, worker in enumerate(workers)]
     failures = [(rank, outcome) for rank, outcome in outcomes if outcome is not None and outcome.error is not None]
@@ -218,13 +217,13 @@ def _first_failure(workers: list[Child]) -> Exception | None:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM where it would end this process without stopping the workers."""
+def _sigterm_raises() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM where it would end this process without stopping the workers."""
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, processes.terminate)
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
 """Lightning's Trainer on one device and on several, and what its messages and Ctrl-C need."""
 
 import logging
-import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,6 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 )
 
 from cotpress.devices.launch import here
-
-
-class _EndOnSigterm(pl.Callback):
-    """Replaces Lightning's handler of SIGTERM, whose collective call hangs when another worker has exited."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def lightning_trainer(
@@ -40,7 +32,7 @@ def lightning_trainer(
         devices=here().num_workers if several else alone,
         strategy=strategy if several else "auto",
         plugins=[TorchElasticEnvironment() if several else LightningEnvironment()],
-        callbacks=[_EndOnSigterm(), *callbacks] if several else [*callbacks],
+        callbacks=[*callbacks],
         use_distributed_sampler=False,
         logger=False,
         enable_checkpointing=False,

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from cotpress.errors import CotpressError, describe
+from cotpress.errors import CotpressError, Terminated, describe
 
 STOP_AFTER_S = 15.0
 """Time that a child has to end after SIGTERM, for example to finish its W&B run; then it is killed."""
@@ -44,8 +44,8 @@ class Outcome:
     """Return value of the function; None if it failed."""
     error: str | None = None
     """Message of the failure; None if there was none."""
-    kind: type[CotpressError] | None = None
-    """Class of an error for users; None for a defect or a process that was killed."""
+    kind: type[CotpressError] | type[Terminated] | None = None
+    """Class of an error for users, or of the end by SIGTERM; None for a defect or a process that was killed."""
     trace: str = ""
     """Traceback of the failure; empty if the process was killed."""
     failed_at: float = 0.0
@@ -55,7 +55,7 @@ class Child:
     """A function that runs in a process of its own, started at once.
 
     The process ignores SIGINT, which a terminal sends to all of its processes: the process that started it decides.
-    SIGTERM raises KeyboardInterrupt in it. Inside, `send` and `receive` exchange messages with this process.
+    SIGTERM raises `Terminated` in it. Inside, `send` and `receive` exchange messages with this process.
 
     Attributes:
         pid: Id of the process.
@@ -149,9 +149,9 @@ class Child:
         if self.exit_code is None:
             self._process.terminate()
 
-    def end(self, timeout_s: float) -> None:
-        """Wait for the end of the process; after the timeout kill it."""
-        self._process.join(max(timeout_s, 0.0))
+    def end(self, timeout_s: float | None) -> None:
+        """Wait for the end of the process; after the timeout, None for none, kill it."""
+        self._process.join(None if timeout_s is None else max(timeout_s, 0.0))
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -207,13 +207,31 @@ def follow(children: Sequence[Child], on_message: Callable[[Any], None] = lambda
             raise KeyboardInterrupt
 
 
-def stop(children: Sequence[Child], timeout_s: float = STOP_AFTER_S) -> None:
-    """End children: SIGTERM to all, and SIGKILL to those that still run after the timeout."""
+def stop(children: Sequence[Child], timeout_s: float | None = STOP_AFTER_S) -> None:
+    """End children: SIGTERM to all, and SIGKILL to those that still run after the timeout, None for none."""
     for child in children:
         child.terminate()
-    deadline = time.monotonic() + timeout_s
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     for child in children:
-        child.end(deadline - time.monotonic())
+        child.end(None if deadline is None else deadline - time.monotonic())
+
+
+@contextmanager
+def stopping(children: Sequence[Child]) -> Iterator[None]:
+    """Stop children at the end of the block; where SIGTERM ends it, they have the time that they need to save."""
+    try:
+        yield
+    except Terminated:
+        stop(children, timeout_s=None)
+        raise
+    finally:
+        stop(children)
+
+
+def terminate(*_: object) -> None:
+    """Handle SIGTERM: end the work of this process with `Terminated`. Further ones are ignored while it saves."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated("SIGTERM")
 
 
 def is_worker() -> bool:
@@ -251,7 +269,7 @@ def receive() -> Any:
 
 def failure(error: BaseException) -> Outcome:
     """The outcome of a function that raised; to be called while the exception is handled."""
-    kind = type(error) if isinstance(error, CotpressError) else None
+    kind = type(error) if isinstance(error, CotpressError | Terminated) else None
     return Outcome(error=describe(error), kind=kind, trace=traceback.format_exc(), failed_at=time.time())
 
 
@@ -267,7 +285,7 @@ def _run(
     _to_parent = connection
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
@@ -283,11 +301,6 @@ def _run(
         outcome = failure(error)
     with suppress(OSError):  # the process that started this one is gone
         send(outcome)
-
-
-def _interrupt(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _end_with_parent() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportConfig, Stage, TrainConfig, to_objects
-from cotpress.devices.processes import Child, Outcome, failure, follow, is_worker, stop
+from cotpress.devices.processes import Child, Outcome, failure, follow, is_worker, stopping
 from cotpress.errors import ConfigError, CotpressError, describe
 from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
@@ -144,11 +144,9 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
 def _perform_in_child(task: Task, config: EntryConfig, folder: Path, note: JobNote) -> Outcome:
     """Do the work of a job in a child process, whose id is added to the note."""
     job = Child(perform_logged, (task, config, folder), output=folder / JOB_LOG, preload=[task.preload])
-    try:
+    with stopping([job]):
         write_note(folder, replace(note, pid=job.pid))
         follow([job])
-    finally:
-        stop([job])
     assert job.outcome is not None
     return job.outcome
 

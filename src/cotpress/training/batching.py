@@ -140,10 +140,10 @@ def plan_steps(lengths: Sequence[int], tune: TuneConfig, tokens_per_batch: int) 
 
 
 class StepDataset(torch.utils.data.Dataset[Step]):
-    """The optimizer steps of the plan, each with the micro-batches of one device."""
+    """The optimizer steps of the plan that are not `done`, each with the micro-batches of one device."""
 
-    def __init__(self, examples: Sequence[Example], plan: Plan, place: Place | None = None) -> None:
-        self._examples, self._plan, self._place = examples, plan, place or Place()
+    def __init__(self, examples: Sequence[Example], plan: Plan, place: Place | None = None, done: int = 0) -> None:
+        self._examples, self._plan, self._place = examples, plan[done:], place or Place()
 
     def __len__(self) -> int:
         return len(self._plan)

@@ -1,17 +1,13 @@
 """One fine-tuning run from examples to trained weights, shared by the reference model and the student.
 
-A checkpoint holds the trained parameters as whole tensors, their optimizer states and the position in the data, in
-torch's own format, whatever the strategy. So an interrupted run resumes with any strategy on any number of devices.
+It goes on from its checkpoint (`training.checkpoints`) after a kill, and saves one when SIGTERM stops it.
 """
 
 import csv
-import errno
 import logging
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,32 +15,30 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, pick_device
 from cotpress.devices.lightning import ctrl_c_stops, lightning_trainer, quiet_lightning
+from cotpress.devices.stopping import StopRequest
 from cotpress.errors import TrainingError
 from cotpress.modeling.loading import check_ids, split_head
 from cotpress.modeling.packing import packing_obstacle
 from cotpress.progress import Progress
 from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
-from cotpress.store.artifacts import SCRATCH, follow_umask
-from cotpress.store.paths import is_unreadable, unreadable
+from cotpress.store.artifacts import SCRATCH
 from cotpress.training.adapters import checkpointed_activations
 from cotpress.training.batching import Examples, Step, StepDataset, plan_steps
+from cotpress.training.checkpoints import Checkpoints, resume_point
 from cotpress.training.config import TuneConfig
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import NextTokenModule
-from cotpress.training.sharing import OneDevice, read_checkpoint
+from cotpress.training.sharing import OneDevice
 
 log = logging.getLogger(__name__)
 
 Validate = Callable[[torch.nn.Module], Mapping[str, float]]
 """Takes the model in eval mode; returns metrics such as `val/accuracy` and `val/tokens`."""
-
-LAST = "last.ckpt"
-"""The checkpoint to resume from, in the scratch folder of a training."""
 
 LogMetrics = Callable[[str, Mapping[str, float], int], None]
 """Takes stage, metrics by name, and optimizer step."""
@@ -54,9 +48,10 @@ _HINTS = (
     ".*`is_gradient_checkpointing` is deprecated.*",
     ".*isinstance.treespec, LeafSpec.*",
     ".*found .* module.s. in eval mode.*",
-    ".*'set_vital' is deprecated.*",
+    ".*torch.distributed is disabled, unavailable or uninitialized.*",
 )
-"""Hints of Lightning and torchdata that do not apply: the rows of a step are already in memory."""
+"""Hints of Lightning, transformers and torch that do not apply: the rows of a step are already in memory, and a single
+process saves its checkpoints without others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,24 +111,26 @@ def fit(
         callbacks.append(_ProgressBar(f"{kind.stage}: train", step_tokens))
     if validate is not None and validations > 0:
         callbacks.append(_Validation(validate, len(plan), validations, train_log))
-    callbacks.append(TimedCheckpoint(workdir / SCRATCH, trainer.checkpoint_every_s))  # holds what the others have
+    start, stop = resume_point(workdir / SCRATCH), StopRequest()
+    if start is not None:
+        log.info("%s: going on from the last checkpoint, after step %d of %d", kind.stage, start.step, len(plan))
+        train_log.load(start.log)
+    # The last one, so that it saves what the others have noted of a step.
+    callbacks.append(Checkpoints(workdir / SCRATCH, trainer.checkpoint_every_s, start, train_log.content))
     with quiet_lightning(), checkpointed_activations(model, enabled=trainer.activation_checkpointing):
         for hint in _HINTS:
             warnings.filterwarnings("ignore", message=hint)
-        module = kind(model, config, len(plan), pick_head_loss(trainer.head_loss, device), sharing)
-        checkpoint = resume_point(workdir / SCRATCH / LAST)
-        if checkpoint is not None:
-            log.info("%s: going on from the last checkpoint", kind.stage)
+        module = kind(model, config, len(plan), pick_head_loss(trainer.head_loss, device), sharing, stop)
         lightning = lightning_trainer(
             device,
             callbacks=callbacks,
             strategy=sharing.strategy(),
-            max_epochs=1,  # the plan covers all epochs, so a resumed run starts inside this one
+            max_epochs=1,  # the plan covers all epochs
             default_root_dir=workdir / SCRATCH,
         )
-        loader = StatefulDataLoader(StepDataset(examples.kept, plan, here()), batch_size=None, shuffle=False)
-        with ctrl_c_stops(lightning):
-            lightning.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        steps = StepDataset(examples.kept, plan, here(), done=0 if start is None else start.step)
+        with ctrl_c_stops(lightning), stop.noted():
+            lightning.fit(module, DataLoader(steps, batch_size=None, shuffle=False))
     if here().is_first:
         train_log.write(workdir)
     seconds = time.monotonic() - started
@@ -147,6 +144,12 @@ def fit(
     )
 
 
+def _steps(module: pl.LightningModule) -> int:
+    """Finished optimizer steps."""
+    assert isinstance(module, NextTokenModule)
+    return module.steps_done
+
+
 class _ProgressBar(pl.Callback):
     """Shows tokens done, tokens per second, time left and the loss."""
 
@@ -155,7 +158,7 @@ class _ProgressBar(pl.Callback):
         self._progress: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        done = sum(self._steps[: trainer.global_step])  # of an interrupted run
+        done = sum(self._steps[: _steps(pl_module)])  # of an interrupted run
         self._progress = Progress(self._label, sum(self._steps), "tokens", done=done).__enter__()
 
     def on_train_batch_end(
@@ -171,10 +174,7 @@ class _ProgressBar(pl.Callback):
 
 
 class TrainLog(pl.Callback):
-    """Loss, learning rate and target tokens by step, and validations; checkpoints hold them, so a resumed run has all.
-
-    Checkpoints store the rows under the name of this class.
-    """
+    """Loss, learning rate and target tokens by step, and validations; checkpoints hold them for a resumed run."""
 
     def __init__(self, log_stage: Callable[..., None]) -> None:
         self._log_stage = log_stage
@@ -187,22 +187,22 @@ class TrainLog(pl.Callback):
     ) -> None:
         """Record the step."""
         loss, rate = (float(trainer.callback_metrics[name]) for name in ("loss", "lr"))
-        self.rows.append([trainer.global_step, loss, rate, batch.num_targets])
+        self.rows.append([_steps(pl_module), loss, rate, batch.num_targets])
         if trainer.is_global_zero:
-            self._log_stage({"loss": loss, "lr": rate}, trainer.global_step)
+            self._log_stage({"loss": loss, "lr": rate}, _steps(pl_module))
 
     def validated(self, metrics: Mapping[str, float], step: int) -> None:
         """Record the metrics of a validation after a step."""
         self.validations += [[step, name, float(value)] for name, value in metrics.items()]
         self._log_stage(metrics, step)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Rows so far."""
-        return {"rows": self.rows, "validations": self.validations}
+    def content(self) -> dict[str, Any]:
+        """The rows so far as JSON values; those of later steps are not added to it."""
+        return {"rows": [*self.rows], "validations": [*self.validations]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Rows of the interrupted run."""
-        self.rows, self.validations = state_dict["rows"], state_dict.get("validations", [])
+    def load(self, content: Mapping[str, Any]) -> None:
+        """Begin with the rows of the interrupted run."""
+        self.rows, self.validations = list(content["rows"]), list(content["validations"])
 
     def write(self, folder: Path) -> None:
         """Write the rows as csv files."""
@@ -226,90 +226,9 @@ class _Validation(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Step, batch_idx: int
     ) -> None:
-        if trainer.global_step not in self._due or not trainer.is_global_zero:
+        if _steps(pl_module) not in self._due or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, NextTokenModule)
         with pl_module.answering() as model:
             metrics = self._validate(model)
-        self._train_log.validated(metrics, trainer.global_step)
-
-
-class TimedCheckpoint(pl.Callback):
-    """Replaces the checkpoint every so many seconds; a kill while it saves leaves the older checkpoint whole."""
-
-    def __init__(self, folder: Path, every_s: float) -> None:
-        self._path, self._every_s = folder / LAST, every_s
-        self._saved = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save when it is time."""
-        due = time.monotonic() - self._saved >= self._every_s
-        if not trainer.strategy.reduce_boolean_decision(due, all=False):  # all devices save together
-            return
-        new = self._path.with_suffix(".new")
-        new.parent.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(new)
-        if trainer.is_global_zero:
-            follow_umask(new)
-            new.replace(self._path)
-        self._saved = time.monotonic()
-
-
-def resume_point(checkpoint: Path) -> Path | None:
-    """The checkpoint to resume from; None if there is no undamaged one. A damaged file is set aside beside it.
-
-    Only numbers, texts and containers are unpickled from it.
-
-    Raises:
-        TrainingError: It holds objects that could run code.
-        UnreadableError: The system does not hand it out.
-    """
-    try:
-        problem = _damage(checkpoint)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise unreadable(checkpoint, error) from error
-    if problem is None:
-        return checkpoint
-    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
-    log.warning(
-        "the checkpoint '%s' is damaged (%s): it is set aside as '%s', and the training starts from the beginning",
-        checkpoint, problem, aside.name,
-    )  # fmt: skip
-    with suppress(FileNotFoundError):  # another worker was faster
-        checkpoint.replace(aside)
-    return None
-
-
-def _damage(checkpoint: Path) -> str | None:
-    """The damage of a checkpoint in words; None for a whole one. `torch.load` does not verify the zip's checksums."""
-    with checkpoint.open("rb"):  # an error of the system is none of the file
-        pass
-    try:
-        with zipfile.ZipFile(checkpoint) as file:
-            if (damaged := file.testzip()) is not None:
-                return f"checksum of {damaged} differs"
-        content: Any = read_checkpoint(checkpoint)
-    except Exception as error:  # zip, pickle and torch each raise their own
-        if is_unreadable(error) and error.errno != errno.EINVAL:  # a damaged offset lies outside of the file
-            raise
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0].partition(". In PyTorch")[0]
-        if _could_run_code(checkpoint):
-            raise TrainingError(
-                f"the checkpoint '{checkpoint}' cannot be used: it holds objects that could run code "
-                f"({reason}). Fix: remove it; training then starts from the beginning"
-            ) from error
-        return reason
-    whole = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
-    return None if whole else "it holds no weights"
-
-
-def _could_run_code(checkpoint: Path) -> bool:
-    """True if the pickle of a checkpoint names functions or classes beyond those of tensors; it is not unpickled."""
-    try:
-        return bool(torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint))
-    except Exception:  # no pickle, or one that is damaged
-        return False
+        self._train_log.validated(metrics, _steps(pl_module))

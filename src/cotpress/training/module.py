@@ -8,17 +8,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.distributed.tensor import DTensor
 
 from cotpress.devices.launch import here
 from cotpress.devices.memory import MEMORY_FIX, SmallerBatches, is_out_of_memory, release
+from cotpress.devices.stopping import StopRequest, StopTraining
 from cotpress.errors import MemoryLimitError, TrainingError
 from cotpress.modeling.loading import split_head
 from cotpress.modeling.packing import packed_inputs
@@ -63,7 +62,11 @@ class NextTokenModule(pl.LightningModule):
 
     The loss is the sum over all target tokens of the step divided by their number, however they are spread over
     micro-batches and devices: a mean of micro-batch means would weight the tokens of short batches more.
-    The model is in train mode and was loaded by `sharing`; `num_steps` counts the steps of the whole run.
+    The model is in train mode and was loaded by `sharing`; `num_steps` counts the steps of the whole run. A request to
+    stop ends the training before the next micro-batch, with weights and moments as after the last step.
+
+    Attributes:
+        steps_done: Finished optimizer steps, those of an interrupted run included.
     """
 
     stage = "train"
@@ -75,15 +78,17 @@ class NextTokenModule(pl.LightningModule):
         num_steps: int,
         summed_loss: SummedLoss,
         sharing: OneDevice | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.strict_loading = False  # checkpoints hold the trained parameters only
         self._sharing = sharing or OneDevice()
         self.loss_sum = self._sharing.ready(LossOfModel(model, summed_loss))
         self._tune, self._num_steps = tune, num_steps
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._smaller = SmallerBatches(f"{self.stage}: train")
+        self._stop = stop or StopRequest()
+        self.steps_done = 0
 
     @property
     def model(self) -> torch.nn.Module:
@@ -101,29 +106,31 @@ class NextTokenModule(pl.LightningModule):
     def configure_model(self) -> None:
         """Do nothing: a sharded model comes sharded. Lightning requires this method of a sharded training."""
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over the trainable parameters, with the schedule."""
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over the trainable parameters; each step sets its learning rate."""
         tune, betas = self._tune, (self._tune.beta1, self._tune.beta2)
-        optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             self._trained, lr=tune.learning_rate, betas=betas, weight_decay=tune.weight_decay, fused=True
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate_factor, tune, self._num_steps))
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         """Move the micro-batches to the device."""
         return replace(batch, batches=[micro.to(device) for micro in batch.batches])
 
     def training_step(self, batch: Step, batch_idx: int) -> None:
-        """Take one optimizer step; an error if loss or gradient are not finite."""
-        optimizer, scheduler, num_workers = self.optimizers(), self.lr_schedulers(), here().num_workers
+        """Take one optimizer step; an error if loss or gradient are not finite, `StopTraining` if it has to stop."""
+        optimizer, num_workers = self.optimizers(), here().num_workers
         assert isinstance(optimizer, pl.core.optimizer.LightningOptimizer)
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+        rate = self._tune.learning_rate * rate_factor(self._tune, self._num_steps, self.steps_done)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
 
         def backward(micro: MicroBatch) -> torch.Tensor:
+            if self._stop.agreed():
+                raise StopTraining(f"{self.stage}: stopped after step {self.steps_done} of {self._num_steps}")
             with self._sharing.micro_batch(self.trainer, last=micro is batch.batches[-1]):
                 # The seed of dropout is the same on every device that may compute this batch, and in a resumed run.
-                seeds = np.random.SeedSequence((self._tune.seed, batch_idx, micro.number))
+                seeds = np.random.SeedSequence((self._tune.seed, self.steps_done, micro.number))
                 torch.manual_seed(int(seeds.generate_state(1)[0]))
                 loss: torch.Tensor = self.loss_sum(micro) / batch.num_targets
                 self.manual_backward(loss * num_workers)  # the strategies average over devices
@@ -142,30 +149,18 @@ class NextTokenModule(pl.LightningModule):
             parts = torch.tensor(total, dtype=torch.float64, device=norm.device)
             torch.distributed.all_reduce(parts)
             total = float(parts)
-        rate = scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()
-        scheduler.step()
+        self.steps_done += 1
         self.log_dict({"loss": total, "lr": rate}, batch_size=1)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint without the weights that are trained: the steps that it counts as done would be lost."""
-        trained = {n for n, p in self.named_parameters() if p.requires_grad}
-        if trained - set(checkpoint.get("state_dict", trained)):
-            raise TrainingError(
-                f"{self.stage}: the checkpoint of the interrupted run holds other weights than are trained. Fix: "
-                f"remove the folders artifacts/.partial/{self.stage}-* of the output directory; training starts anew"
-            )
+    def on_train_start(self) -> None:
+        """Take SIGTERM back from Lightning, which would act on it at the end of a batch, in this worker alone."""
+        self._stop.take()
 
     def on_train_end(self) -> None:
         """Check that the trained weights are finite."""
-        self._require_finite_weights()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only the trained parameters, so that the checkpoint of an adapter takes megabytes."""
-        self._require_finite_weights()
-        trained = {n for n, p in self.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {n: w for n, w in checkpoint["state_dict"].items() if n in trained}
+        self.require_finite_weights()
 
     def _require_finite(self, losses: Sequence[float], norm: float, batches: Sequence[MicroBatch]) -> None:
         """Refuse to apply gradients that are not finite; name the rows of the micro-batches with such a loss."""
@@ -176,19 +171,19 @@ class NextTokenModule(pl.LightningModule):
         rows = [example.row for batch in bad or batches for example in batch.examples]
         more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
         raise TrainingError(
-            f"{self.stage}: the loss of step {self.global_step + 1} {values}, not a finite number "
+            f"{self.stage}: the loss of step {self.steps_done + 1} {values}, not a finite number "
             f"(rows {rows[:SHOWN_ROWS]}{more}). The weights were not changed by it. "
             "Fix: a lower learning rate, model.dtype=float32, or correct these rows"
         )
 
-    def _require_finite_weights(self) -> None:
+    def require_finite_weights(self) -> None:
         """Refuse to keep weights that are not finite; all devices have to call it."""
         largest = torch.nn.utils.get_total_norm([w.detach() for w in self._trained], norm_type=math.inf)
         if isinstance(largest, DTensor):
             largest = largest.full_tensor()
         if not math.isfinite(float(largest)):
             raise TrainingError(
-                f"{self.stage}: the weights are not finite after step {self.global_step}. The last checkpoint is from "
+                f"{self.stage}: the weights are not finite after step {self.steps_done}. The last checkpoint is from "
                 "before. Fix: a lower learning rate, or model.dtype=float32"
             )
 

@@ -16,16 +16,15 @@ call. FSDP2's `param_dtype` does the same. Unlike with autocast, every operation
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from cotpress.devices.config import Strategy, TrainerConfig, offload_error
 from cotpress.devices.launch import here, join_process_group
@@ -79,12 +78,6 @@ def pick_sharing(trainer: TrainerConfig, computed: torch.dtype | None = None) ->
     if trainer.strategy is Strategy.fsdp2:
         return Sharded(computed, offload=trainer.offload)
     return Replicated(computed)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, memory-mapped: the workers of a machine share its pages."""
-    checkpoint: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
-    return checkpoint
 
 
 class OneDevice:
@@ -222,46 +215,16 @@ class Sharded(OneDevice):
 
 
 class _ShardedStrategy(ModelParallelStrategy):
-    """Reads and writes the checkpoints of one device."""
+    """Leaves offloaded parameters in main memory."""
 
     def __init__(self, *, offload: bool) -> None:
-        workers = here().num_workers
-        super().__init__(data_parallel_size=workers, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        super().__init__(data_parallel_size=here().num_workers, tensor_parallel_size=1)
         self.offload = offload
 
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        return True
-
     def model_to_device(self) -> None:
-        """Leave offloaded parameters in main memory."""
+        """Move the model to the device, unless it is offloaded."""
         if not self.offload:
             super().model_to_device()
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        assert self.model is not None
-        return _trained_weights(self.model)
-
-    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        state: dict[str, Any] = optimizer.state_dict()
-        whole = {i: {k: _whole(v) for k, v in values.items()} for i, values in state["state"].items()}
-        return {**state, "state": whole}
-
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(Path(checkpoint_path))
-
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        assert self.model is not None
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(_shard_like(parameter, checkpoint["state_dict"][name]))
-
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            shards = {i: {k: _shard_like(parameters[i], v) for k, v in s.items()} for i, s in state["state"].items()}
-            optimizer.load_state_dict({**state, "state": shards})
 
 
 def _trained_weights(model: torch.nn.Module, dtype: torch.dtype | None = None) -> Weights:
@@ -275,12 +238,3 @@ def _whole(value: Any) -> Any:
         return value
     whole = value.full_tensor()
     return whole.cpu() if here().is_first else None
-
-
-def _shard_like(parameter: torch.Tensor, value: Any) -> Any:
-    """This worker's shard of a whole tensor of the parameter's shape; any other value unchanged."""
-    if not isinstance(parameter, DTensor) or not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
-        return value
-    local = value.to(parameter.device)
-    shard = distribute_tensor(local, parameter.device_mesh, parameter.placements, src_data_rank=None)
-    return shard.to(parameter.device)  # offloaded parameters are not on the device of the mesh

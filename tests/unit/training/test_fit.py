@@ -1,8 +1,11 @@
 import ast
 import csv
 import errno
+import json
 import os
-import zipfile
+import pickle
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +15,24 @@ import torch
 from lightning_fabric.utilities.warnings import PossibleUserWarning
 
 import cotpress
+from cotpress.devices.config import TrainerConfig
 from cotpress.errors import ModelError, TrainingError, UnreadableError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig
 from cotpress.modeling.loading import load_model
 from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
 from cotpress.store.artifacts import SCRATCH
+from cotpress.training import checkpoints
 from cotpress.training import fit as fitting
 from cotpress.training.adapters import make_trainable
-from cotpress.training.batching import Example, plan_steps
-from cotpress.training.config import Method
-from cotpress.training.fit import LAST, TimedCheckpoint, fit, resume_point
+from cotpress.training.batching import Example, Examples, plan_steps
+from cotpress.training.checkpoints import STATE, Checkpoints, resume_point
+from cotpress.training.config import Method, TuneConfig
+from cotpress.training.fit import fit
 from cotpress.training.module import LossOfModel, SftModule
 from cotpress.training.sharing import OneDevice
 from support.disks import open_files
 from support.hybrid import build, plain_logits
+from support.training_jobs import checkpoint, checkpoint_folder, steps_saved, trained_weights
 
 
 class _Killed(BaseException):
@@ -57,14 +64,14 @@ def test_killed_and_resumed_run_equals_the_undisturbed_one(
     arguments = (base, store, examples, tune, hardware, tracker)
     whole = _train(*arguments, tmp_path / "whole", computed=computed)
 
-    class Killer(TimedCheckpoint):
+    class Killer(Checkpoints):
         def on_train_batch_end(self, trainer: pl.Trainer, pl_module, outputs, batch, batch_idx):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             if batch_idx + 1 == killed_after:
                 raise _Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(fitting, "TimedCheckpoint", Killer)
+        patched.setattr(fitting, "Checkpoints", Killer)
         with pytest.raises(_Killed):
             _train(*arguments, tmp_path / "killed", computed=computed)
     assert not (tmp_path / "killed" / TRAIN_LOG_FILE).exists()
@@ -84,7 +91,7 @@ def test_loss_falls(tiny_config, store, examples, tune, hardware, tracker, tmp_p
 
 def test_checkpoint_holds_the_adapter_only(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
     _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
-    names = torch.load(tmp_path / SCRATCH / LAST, weights_only=True)["state_dict"]
+    names = trained_weights(tmp_path)
     assert names
     assert all("lora_" in name for name in names)
 
@@ -156,10 +163,10 @@ def test_damaged_checkpoint_is_not_resumed_from(
 ):
     arguments = (tiny_config, store, examples, tune, hardware, tracker, tmp_path)
     whole = _train(*arguments)
-    checkpoint = tmp_path / SCRATCH / LAST
-    content = bytearray(checkpoint.read_bytes())
-    content[len(content) // 2] ^= 1  # in the data of a tensor: torch.load does not notice
-    checkpoint.write_bytes(content if damage == "bit" else content[:-100])
+    (file,) = checkpoint_folder(tmp_path).glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1  # in the data of a tensor: its reader does not notice
+    file.write_bytes(content if damage == "bit" else content[:-100])
     with caplog.at_level("WARNING"):
         again = _train(*arguments)
     assert "is damaged" in caplog.text
@@ -181,9 +188,8 @@ def test_loss_that_is_not_finite_names_step_and_rows_and_keeps_the_earlier_check
     with pytest.raises(TrainingError, match=r"sft: the loss of step \d+ is nan.*'r7'.*learning rate") as caught:
         _train(tiny_config, store, named, tune, hardware, tracker, tmp_path)
     step = int(str(caught.value).partition("step ")[2].partition(" ")[0])
-    checkpoint = torch.load(tmp_path / SCRATCH / LAST, weights_only=True)
-    assert checkpoint["global_step"] == step - 1
-    assert all(torch.isfinite(w).all() for w in checkpoint["state_dict"].values())
+    assert steps_saved(tmp_path) == step - 1
+    assert all(torch.isfinite(w).all() for w in checkpoint(tmp_path).values())
 
 
 def test_gradient_that_is_not_finite_ends_the_training_before_the_weights_change(
@@ -205,9 +211,8 @@ def test_weights_that_are_not_finite_reach_neither_checkpoint_nor_artifact(
     with pytest.raises(TrainingError, match="not finite"):
         _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
     assert not (tmp_path / TRAIN_LOG_FILE).exists()
-    for checkpoint in tmp_path.rglob(LAST):
-        weights = torch.load(checkpoint, weights_only=True)["state_dict"].values()
-        assert all(torch.isfinite(w).all() for w in weights)
+    if list((tmp_path / SCRATCH).glob("checkpoint-*")):
+        assert all(torch.isfinite(w).all() for w in checkpoint(tmp_path).values())
 
 
 def test_training_where_srun_is_installed_gives_no_warning(
@@ -236,70 +241,119 @@ def test_every_trainer_of_the_package_names_its_cluster_environment():
         assert "plugins" in [keyword.arg for keyword in call.keywords], name
 
 
-def _zipped(path: Path, **content: bytes) -> None:
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in content.items():
-            file.writestr(f"archive/{name.replace('_', '.')}", data)
+def _changed(path: Path, **values: object) -> None:
+    state = json.loads((path / STATE).read_text())
+    (path / STATE).write_text(json.dumps({**state, **values}))
 
 
-def _rewritten(path: Path, change) -> None:
-    """Write the archive of a checkpoint again, with right checksums, after `change` of its pickle."""
-    with zipfile.ZipFile(path) as file:
-        members = {info.filename: file.read(info) for info in file.infolist()}
-    with zipfile.ZipFile(path, "w") as file:
-        for name, data in members.items():
-            file.writestr(name, change(data) if name.endswith("data.pkl") else data)
+def _rewritten(path: Path, change: Callable[[bytes], bytes]) -> None:
+    (file,) = path.glob("*.safetensors")
+    file.write_bytes(change(file.read_bytes()))
 
 
 DAMAGES = {
-    "empty": lambda p: p.write_bytes(b""),
-    "text": lambda p: p.write_bytes(b"not a checkpoint"),
-    "truncated": lambda p: p.write_bytes(p.read_bytes()[:-100]),
-    "first half": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
-    "zeros at the end": lambda p: p.write_bytes(p.read_bytes()[:-200] + bytes(200)),
-    "zeros at the start": lambda p: p.write_bytes(bytes(200) + p.read_bytes()[200:]),
-    "zip of something else": lambda p: _zipped(p, readme_txt=b"x"),
-    "empty zip": lambda p: _zipped(p),
-    "no pickle": lambda p: _zipped(p, version=b"3"),
-    "empty pickle": lambda p: _rewritten(p, lambda data: b""),
-    "half a pickle": lambda p: _rewritten(p, lambda data: data[: len(data) // 2]),
-    "pickle of zeros": lambda p: _rewritten(p, lambda data: bytes(len(data))),
-    "pickle of text": lambda p: _rewritten(p, lambda data: b"hello"),
-    "odd opcode": lambda p: _rewritten(p, lambda data: data[:2] + b"\xff" + data[2:]),
-    "a list": lambda p: torch.save([1, 2], p),
-    "no weights": lambda p: torch.save({"epoch": 1}, p),
-    "weights of another shape": lambda p: torch.save({"state_dict": 3}, p),
+    "no state": lambda p: (p / STATE).unlink(),
+    "empty state": lambda p: (p / STATE).write_bytes(b""),
+    "state that is no text": lambda p: (p / STATE).write_bytes(b"\xff\xfe"),
+    "state that is a list": lambda p: (p / STATE).write_text("[1]"),
+    "half a state": lambda p: (p / STATE).write_text((p / STATE).read_text()[:40]),
+    "no step": lambda p: _changed(p, step=None),
+    "step 0": lambda p: _changed(p, step=0),
+    "further field": lambda p: _changed(p, other=1),
+    "no files": lambda p: _changed(p, files={}),
+    "file elsewhere": lambda p: _changed(p, files={"../other.safetensors": 1}),
+    "file missing": lambda p: next(p.glob("*.safetensors")).unlink(),
+    "file too many": lambda p: (p / "other.safetensors").write_bytes(b""),
+    "empty file": lambda p: _rewritten(p, lambda content: b""),
+    "truncated": lambda p: _rewritten(p, lambda content: content[:-100]),
+    "zeros at the end": lambda p: _rewritten(p, lambda content: content[:-200] + bytes(200)),
+    "zeros at the start": lambda p: _rewritten(p, lambda content: bytes(200) + content[200:]),
+    "pickle": lambda p: _rewritten(p, lambda content: pickle.dumps(content)),
 }
 
 
+@pytest.fixture(scope="module")
+def checkpointed(tmp_path_factory, tiny_config, store):
+    """The folder of a whole checkpoint."""
+    folder = tmp_path_factory.mktemp("checkpointed")
+    rows = [Example(ids=(5, 6, 7, 8), num_prompt=1)] * 4
+    tune = TuneConfig(method=Method.lora, epochs=1, sequences_per_step=2, lora_rank=2, seed=3, learning_rate=1e-3)
+    trainer = TrainerConfig(accelerator="cpu", num_threads=1, tokens_per_batch=120, checkpoint_every_s=0.0)
+    model = make_trainable(load_model(tiny_config, store), tune)
+    examples = Examples(kept=rows, dropped={})
+    fit(model, SftModule, examples, tune, workdir=folder, trainer=trainer, log_metrics=lambda *_: None)
+    return checkpoint_folder(folder)
+
+
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_checkpoint_is_set_aside_and_not_called_hostile(damage, tmp_path, caplog):
-    path = tmp_path / LAST
-    torch.save({"state_dict": {"w": torch.ones(500)}, "epoch": 0}, path)
-    assert resume_point(path) == path
+def test_damaged_checkpoint_is_set_aside(damage, checkpointed, tmp_path, caplog):
+    path = tmp_path / checkpointed.name
+    shutil.copytree(checkpointed, path)
+    found = resume_point(tmp_path)
+    assert found is not None
+    assert (found.path, found.step) == (path, 2)
     damage(path)
-    content = path.read_bytes()
-    assert resume_point(path) is None
-    assert resume_point(path) is None
+    content = {p.name: p.read_bytes() for p in path.iterdir()}
+    assert resume_point(tmp_path) is None
+    assert resume_point(tmp_path) is None
     assert "is damaged" in caplog.text
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(f"damaged-{LAST}", content)]
+    (aside,) = tmp_path.iterdir()
+    assert aside.name == f"damaged-{path.name}"
+    assert {p.name: p.read_bytes() for p in aside.iterdir()} == content
 
 
-def test_checkpoint_that_cannot_be_read_is_neither_damaged_nor_hostile(tmp_path, monkeypatch):
-    path = tmp_path / LAST
-    torch.save({"state_dict": {}}, path)
-    with open_files(0), pytest.raises(UnreadableError, match=r"last\.ckpt' cannot be read: Too many open files"):
-        resume_point(path)
+def test_checkpoint_that_cannot_be_read_is_not_damaged(checkpointed, tmp_path, monkeypatch):
+    path = tmp_path / checkpointed.name
+    shutil.copytree(checkpointed, path)
+    with open_files(0), pytest.raises(UnreadableError, match=r"cannot be read: Too many open files"):
+        resume_point(tmp_path)
 
     def fails(*_):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    for name in ("testzip", "__init__"):
-        monkeypatch.setattr(zipfile.ZipFile, name, fails)
-        with pytest.raises(UnreadableError, match="Stale file handle"):
-            resume_point(path)
-        monkeypatch.undo()
-    assert resume_point(path) == path
+    monkeypatch.setattr(checkpoints, "_checksum", fails)
+    with pytest.raises(UnreadableError, match="Stale file handle"):
+        resume_point(tmp_path)
+    monkeypatch.undo()
+    found = resume_point(tmp_path)
+    assert found is not None
+    assert found.path == path
+
+
+def test_checkpoint_of_other_weights_is_refused(
+    checkpointed, tiny_config, store, examples, tune, hardware, tracker, tmp_path
+):
+    shutil.copytree(checkpointed, tmp_path / SCRATCH / checkpointed.name)
+    with pytest.raises(TrainingError, match=r"sft: the checkpoint .* other weights than are trained\. Fix: remove"):
+        _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+
+
+def test_older_checkpoint_is_used_where_the_newest_is_damaged(checkpointed, tmp_path):
+    for name in ("checkpoint-00000001", checkpointed.name):
+        shutil.copytree(checkpointed, tmp_path / name)
+    (tmp_path / checkpointed.name / STATE).unlink()
+    found = resume_point(tmp_path)
+    assert found is not None
+    assert found.path.name == "checkpoint-00000001"
+
+
+def test_training_waits_for_checkpoints_a_fiftieth_of_its_time(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch
+):
+    """Each save takes as long as two steps, so one is made every hundred."""
+    tune.epochs, hardware.checkpoint_every_s, clock, saves = 20, 0.5, [0.0], []
+
+    def slow(self, module, optimizer):
+        saves.append(module.steps_done)
+        clock[0] += 2.0
+        self._saved, self._waited, self._count = clock[0], self._waited + 2.0, self._count + 1
+
+    monkeypatch.setattr(Checkpoints, "_save", slow)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(SftModule, "on_train_batch_start", lambda *_: clock.__setitem__(0, clock[0] + 1.0))
+    _train(tiny_config, store, examples, tune, hardware, tracker, tmp_path)
+    assert saves == [1]
+    assert len(_losses(tmp_path)) == 100
 
 
 @pytest.mark.parametrize("name", ["Lfm2", "Mamba2", "Qwen3Next"])
