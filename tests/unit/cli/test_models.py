@@ -98,7 +98,7 @@ def test_typed_models_can_be_swept(command: Command, tmp_path: Path) -> None:
     done = command("train.py", "-m", "model=./a,./b", f"output_root={tmp_path}/out", cwd=tmp_path)
     assert done.returncode == 1
     for name in ("a", "b"):
-        assert f"model.path: './{name}' has no safetensors weights" in done.stderr
+        assert f"model.path: './{name}' has no config.json" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["qwen3b", "qwen3-14b", "r1-llama8b", "gpt-oss-20b"])
