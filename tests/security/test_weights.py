@@ -131,9 +131,7 @@ def test_nothing_of_a_checkpoint_is_unpickled(tmp_path: Path, ran: Path, store: 
     content = pickle.dumps(RunsWhenUnpickled(ran))
     (folder / name).write_bytes(content)
     (folder / STATE).write_text(json.dumps({**state, "files": {name: zlib.crc32(content)}}))
-    with pytest.raises(
-        TrainingError, match=r"the checkpoint '.*' of the interrupted run cannot be read"
-    ):
+    with pytest.raises(TrainingError, match=r"the checkpoint '.*' of the interrupted run cannot be read"):
         train()
     (folder / STATE).write_bytes(content)
     train()  # it is damaged

@@ -16,7 +16,7 @@ from cotpress.training.batching import Example, Examples
 from cotpress.training.config import TuneConfig
 from cotpress.training.fit import fit
 from cotpress.training.module import SftModule
-from cotpress.training.sharing import needs_masters, pick_sharing
+from cotpress.training.sharing import of_masters, pick_sharing
 
 
 class LiveMemory(TorchDispatchMode):
@@ -83,7 +83,7 @@ def training_peak(
     computed = computed_dtype(config)
     workdir.mkdir(parents=True)
     with LiveMemory() as memory:
-        sharing = pick_sharing(trainer, computed if needs_masters(tune, computed) else None)
+        sharing = pick_sharing(trainer, of_masters(computed))
         model = sharing.load(torch.device("cpu"), lambda _: make_trainable(real_model(config), tune))
         memory.note(list(model.parameters()))
         memory.peak = memory.live

@@ -37,7 +37,7 @@ from cotpress.training.batching import Example, MicroBatch, collate
 from cotpress.training.config import TuneConfig
 from cotpress.training.head_loss import pick_head_loss
 from cotpress.training.module import LossOfModel
-from cotpress.training.sharing import OneDevice, layers_of, needs_masters
+from cotpress.training.sharing import OneDevice, layers_of, of_masters
 
 _LOGITS_AT_ONCE, _LOGIT_BYTES = 2**27, 10
 """Logits in memory at once on a GPU (`modeling.head`), and bytes of each: in bfloat16, in float32, and a copy."""
@@ -333,7 +333,7 @@ def _trainable(
     config: ModelConfig, tune: TuneConfig, model: Any, head_loss: HeadLoss, checkpointing: bool, mesh: Any = None
 ) -> Iterator[Any]:
     """The module that a training calls, of fake tensors; sharded over a mesh, as `training.sharing.Sharded` does."""
-    computed = computed_dtype(config) if needs_masters(tune, computed_dtype(config)) else None
+    computed = of_masters(computed_dtype(config))
     sharing = OneDevice(computed)
     model = sharing.load(_CPU, lambda _: make_trainable(model, tune))
     plain = HeadLoss.chunked if head_loss in (HeadLoss.auto, HeadLoss.liger) else head_loss

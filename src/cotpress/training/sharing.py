@@ -9,10 +9,12 @@ as on one device.
 
 Master weights are what the optimizer updates while the model computes in its own number format. At a fine-tuning
 learning rate most updates are smaller than half the distance of two neighbouring bfloat16 numbers, so bfloat16 weights
-would not change at all (arXiv 1710.03740, section 3.1). Where all weights of such a model are trained, its parameters,
-their gradients and AdamW's moments are float32, and the forward pass computes with copies: each layer copies its own
-weights when it is called, and the weights outside of layers (embeddings, last norm, head) are copied around the whole
-call. FSDP2's `param_dtype` does the same. Unlike with autocast, every operation gets the numbers of the saved model.
+would not change at all (arXiv 1710.03740, section 3.1). Of a bfloat16 model the parameters that are trained, all of
+them or those of a LoRA adapter, their gradients and AdamW's moments are therefore float32, and the forward pass
+computes with copies: each layer copies its own when it is called, and those outside of layers (embeddings, last norm,
+head) are copied around the whole call. FSDP2's `param_dtype` does the same. Unlike with autocast, every operation gets
+numbers in the format of the model. PEFT alone would compute with float32 adapters, for which every adapted matrix keeps
+a float32 copy of its input.
 """
 
 import math
@@ -29,12 +31,11 @@ from torch.distributed.tensor import DTensor
 from cotpress.devices.config import Strategy, TrainerConfig, offload_error
 from cotpress.devices.launch import here, join_process_group
 from cotpress.errors import ConfigError
-from cotpress.training.config import Method, TuneConfig
 
 
-def needs_masters(tune: TuneConfig, computed: torch.dtype) -> bool:
-    """True if a model that computes in this number format needs masters; PEFT keeps adapters in float32 anyway."""
-    return tune.method is Method.full and computed is not torch.float32
+def of_masters(computed: torch.dtype) -> torch.dtype | None:
+    """The number format of the copies that a model which computes in this format needs; None if it needs none."""
+    return None if computed is torch.float32 else computed
 
 
 def layers_of(model: Any) -> list[torch.nn.Module]:
@@ -44,13 +45,13 @@ def layers_of(model: Any) -> list[torch.nn.Module]:
 
 
 def _compute_with_copies(module: torch.nn.Module, dtype: torch.dtype, left_out: set[torch.nn.Parameter]) -> None:
-    """Make a module compute with copies of the masters in it, by changing its class as FSDP2 does.
+    """Make a module compute with copies of the trained masters in it, by changing its class as FSDP2 does.
 
     transformers recomputes `forward` for activation checkpointing, without hooks, so a hook could not make the copies.
     """
     kind: Any = type(module)
     owned = [(m, name, p) for m in module.modules() for name, p in m._parameters.items() if p is not None]
-    slots = [slot for slot in owned if slot[2] not in left_out]  # a tied weight has several
+    slots = [s for s in owned if s[2].requires_grad and s[2] not in left_out]  # a tied weight has several
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         copies: dict[int, Any] = {id(p): p.to(dtype) for _, _, p in slots}  # gradients flow to the masters
@@ -93,13 +94,16 @@ class OneDevice:
 
     def __init__(self, computed: torch.dtype | None = None) -> None:
         self._computed = computed
+        self._saved: torch.dtype | None = None
+        """Number format of the saved weights; None for that in which they are trained, as adapters are."""
 
     def load(self, device: torch.device, make: Callable[[torch.device], Any]) -> Any:
         """The trainable model, distributed by the strategy; `make` loads one onto a device."""
         model = make(device)
         if self._computed is not None:
             for parameter in model.parameters():
-                parameter.data = parameter.data.float()
+                if parameter.requires_grad and parameter.dtype is not torch.float32:
+                    parameter.data, self._saved = parameter.data.float(), self._computed
         return model
 
     def ready(self, called: torch.nn.Module) -> torch.nn.Module:
@@ -132,8 +136,8 @@ class OneDevice:
     @contextmanager
     def as_saved(self, model: Any) -> Iterator[None]:
         """A context, between optimizer steps, in which a whole model has weights of the format that is saved."""
-        dtype = self._computed
-        masters = [] if dtype is None else [(p, p.data) for p in model.parameters()]
+        dtype = self._saved
+        masters = [] if dtype is None else [(p, p.data) for p in model.parameters() if p.requires_grad]
         try:
             for parameter, master in masters:
                 parameter.data = master.to(dtype=dtype)
@@ -211,7 +215,7 @@ class Sharded(OneDevice):
         """Gather in the first worker's main memory, tensor by tensor."""
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
-        yield _trained_weights(model, self._computed) | buffers
+        yield _trained_weights(model, self._saved) | buffers
 
 
 class _ShardedStrategy(ModelParallelStrategy):

@@ -44,7 +44,7 @@ from cotpress.training.config import Method, Overlong, ReferenceConfig, SftConfi
 from cotpress.training.fit import Fitted, Validate, fit
 from cotpress.training.module import NextTokenModule, ReferenceModule, SftModule
 from cotpress.training.overlong import left_out, limited, sequence_lengths, set_digest
-from cotpress.training.sharing import needs_masters, pick_sharing
+from cotpress.training.sharing import of_masters, pick_sharing
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
     computed = resolve_dtype(job.base.dtype, device)
     # The number format is that of the device that trains, wherever the weights are loaded first.
     base = dataclasses.replace(job.base, dtype=Dtype.bfloat16 if computed is torch.bfloat16 else Dtype.float32)
-    sharing = pick_sharing(job.trainer, computed if needs_masters(job.tune, computed) else None)
+    sharing = pick_sharing(job.trainer, of_masters(computed))
 
     def make(place: torch.device) -> Any:
         # The check of the head takes seconds on a large model in main memory, so one worker does it for all.
@@ -231,7 +231,6 @@ def _build(
         "model": model_identity(job.base, device, key=job.key),
         "chat": job.base.chat,
         **({"tokens_per_batch": job.trainer.tokens_per_batch} if _draws_by_batch(job) else {}),
-        **({"master": "float32"} if needs_masters(job.tune, resolve_dtype(job.base.dtype, device)) else {}),
         **upstream,
     })  # fmt: skip
     return job.store.build(job.kind.stage, identity, produce)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from cotpress.devices.launch import Place
 from cotpress.errors import ConfigError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
-from cotpress.training.adapters import checkpointed_activations
+from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import StepDataset, collate, plan_steps
 from cotpress.training.config import Method
 from cotpress.training.head_loss import pick_head_loss
@@ -300,3 +301,35 @@ def test_masters_come_back_after_a_context_and_after_an_error(bfloat16, store, e
         failing()
     assert {name: p.dtype for name, p in model.named_parameters()} == dict.fromkeys(before, torch.float32)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_adapters_of_a_bfloat16_model_keep_no_float32_inputs_and_are_trained_in_float32(
+    tune, bfloat16, store, examples
+):
+    tune.lora_dropout, batch, kept = 0.0, collate(examples.kept[:5]), []
+
+    def note(tensor):
+        kept[-1][tensor.dtype] += tensor.numel()
+        return tensor
+
+    for sharing in (OneDevice(), OneDevice(torch.bfloat16)):
+        model = sharing.load(CPU, lambda _: make_trainable(load_model(bfloat16, store), tune))
+        called = sharing.ready(LossOfModel(model, pick_head_loss(HeadLoss.chunked, CPU)))
+        kept.append(Counter())
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = called(batch)
+        loss.backward()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert {p.dtype for p in trained} == {p.grad.dtype for p in trained} == {torch.float32}
+    of_peft, of_masters = kept
+    assert of_masters[torch.float32] < 0.5 * of_peft[torch.float32]  # what is left is that of the norms
+
+
+def test_adapters_are_saved_in_float32_and_answer_as_they_are_saved(training, tune, bfloat16):
+    tune.lora_dropout = 0.0
+    folder = training("saved", base=bfloat16)
+    saved, masters = weights(folder), trained_weights(folder)
+    assert len(saved) == len(masters)
+    by_name = {name.replace(".default", ""): value for name, value in masters.items()}
+    for name, value in saved.items():
+        assert torch.equal(value, by_name[name]), name
