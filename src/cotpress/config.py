@@ -157,7 +157,6 @@ class TrainConfig(PipelineConfig):
 
     def validate(self, key: str) -> None:
         PipelineConfig.validate(self, key)
-        _check_one_machine(self.trainer)
         if not self.plan:  # a plan may be made on a machine without the extra
             check_head_loss(self.trainer.head_loss)
         _check_traces(self.data)
@@ -215,7 +214,6 @@ class FidelityConfig(ScoringPipelineConfig):
 
     def validate(self, key: str) -> None:
         ScoringPipelineConfig.validate(self, key)
-        _check_one_machine(self.trainer)
         check_head_loss(self.trainer.head_loss)
         _check_traces(self.data)
 
@@ -304,9 +302,8 @@ class ReportConfig:
 def _check_one_machine(trainer: TrainerConfig) -> None:
     if trainer.num_nodes != 1:
         raise ConfigError(
-            f"trainer.num_nodes: got {trainer.num_nodes}, allowed: 1. One training shares the devices of one machine; "
-            "the jobs of a sweep run on many, and compress.py scores on many. "
-            "Fix: trainer.num_nodes=1, trainer.devices=N"
+            f"trainer.num_nodes: got {trainer.num_nodes}, allowed here: 1, as one device answers. Fix: leave it out, "
+            "or let a server answer, generation@evaluation.generation=server"
         )
 
 

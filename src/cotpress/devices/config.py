@@ -1,12 +1,16 @@
 """Settings of the hardware, shared by every stage that runs a model."""
 
-import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
 from cotpress.errors import ConfigError
 from cotpress.settings import Amount, Count, Rule
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 1 << 16
 
 
 class Strategy(Enum):
@@ -44,7 +48,11 @@ class TrainerConfig:
     """Devices of each machine, at least 1; null takes all its GPUs. On a CPU each is a process with its share of the
     cores, and null is one."""
     num_nodes: Count = 1
-    """Machines that run the same `compress.py` over one shared filesystem and share its scoring; 1 elsewhere."""
+    """Machines that run this command over one shared folder: the first one runs the flow, and all share training and
+    scoring. They find each other through srun, torchrun or `rendezvous`."""
+    rendezvous: Annotated[str, Rule(_is_address, "HOST:PORT, e.g. node1:29400")] | None = None
+    """Host and free port of the first of several machines, where neither srun nor torchrun starts them; null
+    otherwise."""
     strategy: Strategy = Strategy.ddp
     """Division of a training among several devices: ddp or fsdp2."""
     offload: bool = False
@@ -70,8 +78,13 @@ class TrainerConfig:
     """Seconds between two resumable checkpoints of a training run."""
 
     def validate(self, key: str) -> None:
-        """Refuse `offload` on one device or without fsdp2."""
-        if self.offload and (self.strategy is not Strategy.fsdp2 or self.devices == 1):
+        """Refuse `offload` on one device or without fsdp2, and `rendezvous` on one machine."""
+        if self.rendezvous is not None and self.num_nodes == 1:
+            raise ConfigError(
+                f"{key}.rendezvous: got '{self.rendezvous}' with {key}.num_nodes=1. Fix: {key}.num_nodes=N of the "
+                "machines, or leave it out"
+            )
+        if self.offload and (self.strategy is not Strategy.fsdp2 or (self.devices == 1 and self.num_nodes == 1)):
             raise ConfigError(offload_error(self))
 
 
@@ -99,27 +112,6 @@ class Shard:
         if not 1 <= number <= total:
             raise ConfigError(f"shard: got '{text}', allowed: K/N with 1 <= K <= N, e.g. shard=1/4,2/4,3/4,4/4 with -m")
         return cls(number, total)
-
-    def of_machine(self, num_nodes: int) -> "Shard":
-        """Return the part of this share for this machine, one of `num_nodes` that run the same command.
-
-        Raises:
-            ConfigError: There are several machines, and no variable tells the number of this one.
-        """
-        if num_nodes == 1:
-            return self
-        return Shard(self.number + self.total * _machine(), self.total * num_nodes)
-
-
-def _machine() -> int:
-    """Number of this machine among those that run the same command, from 0."""
-    for name in ("SLURM_NODEID", "GROUP_RANK", "NODE_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    raise ConfigError(
-        "trainer.num_nodes: several machines, but nothing says which of them this is. Fix: start the command with srun "
-        "(one task per machine), or set NODE_RANK to 0, 1, ... on them"
-    )
 
 
 def offload_error(config: TrainerConfig) -> str:

@@ -1,4 +1,7 @@
-"""The device of this process, and work on several devices: one worker process per device, watched by its stage."""
+"""The device of this process, and work on several devices: one worker process per device, watched by its stage.
+
+With several machines (`devices.nodes`) the first one sends the work to the others, and each starts its own workers.
+"""
 
 import datetime
 import logging
@@ -9,18 +12,20 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import FileStore, TCPStore  # type: ignore[attr-defined]
 
 from cotpress.devices import processes
 from cotpress.devices.config import TrainerConfig
-from cotpress.devices.processes import Child, follow, stopping
-from cotpress.errors import ConfigError, WorkerError
+from cotpress.devices.nodes import FirstNode, Message, OtherNode, Work, others
+from cotpress.devices.processes import Child, follow, stop, stopping
+from cotpress.errors import ConfigError, Terminated, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +63,17 @@ _PRELOAD = ("cotpress.devices.lightning", "peft", "transformers.models.auto.mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The place of a process among the workers of this machine that share a piece of work."""
+    """The place of a process among the workers that share a piece of work."""
 
     rank: int = 0
-    """Number among the workers, from 0; also the number of its device."""
+    """Number among the workers, from 0."""
     num_workers: int = 1
+    local_rank: int = 0
+    """Number among the workers of its machine, from 0; also the number of its device."""
+    num_local: int = 1
+    """Workers of each machine."""
     rendezvous: str = ""
-    """File through which the workers find each other; empty for a single one."""
+    """File, or on several machines host and port, through which the workers find each other; empty for one worker."""
 
     @property
     def is_first(self) -> bool:
@@ -116,7 +125,7 @@ def run_on_devices(
     trainer: TrainerConfig,
     on_message: OnMessage | None = None,
 ) -> list[Any]:
-    """Call `function(*arguments)` once per device of this machine, and wait for all of them.
+    """Call `function(*arguments)` once per device of all machines, and wait for all of them.
 
     One device is a plain call in this process. Several are processes of their own, in which `here` gives the place,
     `report` sends messages to `on_message`, and `join_process_group` connects the workers; the variables of
@@ -126,7 +135,7 @@ def run_on_devices(
     Args:
         function: A function of a module, so that it can be pickled.
         arguments: Picklable, as are the results.
-        trainer: Number and kind of the devices.
+        trainer: Number and kind of the devices of each machine.
         on_message: Called in this thread with the messages.
 
     Returns:
@@ -134,19 +143,14 @@ def run_on_devices(
 
     Raises:
         CotpressError: The error of the worker that failed first.
-        WorkerError: A worker was killed, or failed by a defect, whose traceback is in the log.
+        WorkerError: A worker was killed, or failed by a defect, whose traceback is in the log; or a machine was lost.
         KeyboardInterrupt: This process was interrupted; the workers have been stopped.
         Terminated: SIGTERM has reached this process or a worker; a training has saved a checkpoint.
     """
-    count = num_local_devices(trainer)
-    if count == 1:
+    count, nodes = num_local_devices(trainer), others()
+    if count == 1 and not nodes:
         with _working_at(Place(), on_message):
             return [function(*arguments)]
-    num_threads = trainer.num_threads or max(1, (os.cpu_count() or 1) // count)
-    log.info("%d workers, one per device", count)
-    workers: list[Child] = []
-    # torch and Lightning read the place of a worker from these variables.
-    size = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0"}
 
     def take(message: Any) -> None:
         if isinstance(message, logging.LogRecord):
@@ -154,20 +158,114 @@ def run_on_devices(
         elif on_message is not None:
             on_message(message)
 
-    with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder, _sigterm_raises():
-        Path(folder, "rendezvous").touch(mode=0o600)  # as is its folder; torch would follow the umask
-        with stopping(workers):
-            for rank in range(count):
-                place = Place(rank=rank, num_workers=count, rendezvous=str(Path(folder, "rendezvous")))
-                variables = {**_loopback(), **os.environ, **size, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                work = (function, arguments, place, num_threads)
-                preload = (*_PRELOAD, function.__module__)
-                workers.append(Child(_work, work, environment=variables, preload=preload))
-            follow(workers, take)
-            failure = _first_failure(workers)
+    total = count * (1 + len(nodes))
+    log.info("%d workers, one per device%s", total, f", on {1 + len(nodes)} machines" if nodes else "")
+    children: list[Child | OtherNode] = []
+    with _meeting_place(several=bool(nodes)) as (place, port), _sigterm_raises(), stopping(children):
+        for number, node in enumerate(nodes, start=1):
+            same = replace(trainer, devices=count)
+            node.start(
+                Work(function=function, arguments=arguments, trainer=same, node=number, num_workers=total, port=port)
+            )
+            children.append(node)
+        variables = _interface(nodes[0].interface) if nodes else _loopback()
+        workers = _workers(
+            function, arguments, trainer, Place(num_workers=total, num_local=count, rendezvous=place), variables
+        )
+        for worker in workers:
+            children.insert(len(children) - len(nodes), worker)
+        follow(children, take, grace_s=3 * processes.GRACE_S if nodes else processes.GRACE_S)
+        failure = _first_failure(children)
     if failure is not None:
         raise failure
-    return [worker.outcome.value for worker in workers if worker.outcome is not None]
+    values = [child.outcome.value for child in children if child.outcome is not None]
+    return [*values[:count], *(value for of_node in values[count:] for value in of_node)]
+
+
+def _workers(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    trainer: TrainerConfig,
+    first: Place,
+    variables: Mapping[str, str],
+) -> Iterator[Child]:
+    """Start the workers of this machine, the first of which is at `first`."""
+    count = first.num_local
+    num_threads = trainer.num_threads or max(1, (os.cpu_count() or 1) // count)
+    # torch and Lightning read the place of a worker from these variables.
+    size = {
+        "WORLD_SIZE": str(first.num_workers),
+        "LOCAL_WORLD_SIZE": str(count),
+        "GROUP_RANK": str(first.rank // count),
+    }
+    for local_rank in range(count):
+        place = replace(first, rank=first.rank + local_rank, local_rank=local_rank)
+        rank = {"RANK": str(place.rank), "LOCAL_RANK": str(local_rank)}
+        environment = {**variables, **os.environ, **size, **rank}
+        work = (function, arguments, place, num_threads)
+        yield Child(_work, work, environment=environment, preload=(*_PRELOAD, function.__module__))
+
+
+@contextmanager
+def _meeting_place(*, several: bool) -> Iterator[tuple[str, int]]:
+    """A place where the workers find each other: a file on one machine, a port of this one for several."""
+    if several:
+        store = TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False)  # noqa: S104
+        yield f"127.0.0.1:{store.port}", store.port
+        return
+    with tempfile.TemporaryDirectory(prefix="cotpress-", ignore_cleanup_errors=True) as folder:
+        file = Path(folder, "rendezvous")
+        file.touch(mode=0o600)  # as is its folder; torch would follow the umask
+        yield str(file), 0
+
+
+def work_for(first: FirstNode) -> Any:
+    """Do the work that the first node sends, until its command ends; returns that command's result.
+
+    Raises:
+        CotpressError: The first node has failed with it.
+        WorkerError: The first node was lost, or has failed by a defect.
+        Terminated: SIGTERM has reached one of the nodes; a training has saved a checkpoint.
+    """
+    with first:
+        while isinstance(received := first.receive(), Work):
+            first.send(_done(first, received))
+    outcome = received.outcome
+    if outcome.kind is not None:
+        raise outcome.kind.__new__(outcome.kind, outcome.error)
+    if outcome.error is not None:
+        raise WorkerError(f"the first machine failed: {outcome.error}")
+    return outcome.value
+
+
+def _done(first: FirstNode, work: Work) -> processes.Outcome:
+    """Do a piece of work on the devices of this machine; its outcome."""
+    children: list[Child] = []
+    try:
+        count = num_local_devices(work.trainer)
+        log.info("works for the first machine (%s): %d of %d workers", first.address, count, work.num_workers)
+        meeting = f"{first.address}:{work.port}"
+        place = Place(rank=work.node * count, num_workers=work.num_workers, num_local=count, rendezvous=meeting)
+        with _sigterm_raises(), stopping(children):
+            children.extend(_workers(work.function, work.arguments, work.trainer, place, _interface(first.interface)))
+            follow(children, lambda m: first.send(Message(m)), until=first.wants_stop, further=first.waitables)
+            if first.stop is not None:
+                stop(children, first.stop.timeout_s)
+                first.stop = None
+    except Terminated as error:
+        first.send(processes.failure(error))
+        raise
+    except Exception as error:
+        return processes.failure(error)
+    failure = _first_failure(children)
+    if failure is None:
+        return processes.Outcome(value=[child.outcome.value for child in children if child.outcome is not None])
+    return replace(processes.failure(failure), trace="" if isinstance(failure, _KilledError) else "on its machine")
+
+
+def _interface(name: str | None) -> dict[str, str]:
+    """Variables that let gloo use a network interface, where the user has not set one."""
+    return {} if name is None else {"GLOO_SOCKET_IFNAME": name}
 
 
 def join_process_group(device: torch.device, *, host_tensors: bool = False) -> None:
@@ -182,9 +280,11 @@ def join_process_group(device: torch.device, *, host_tensors: bool = False) -> N
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if host_tensors else "nccl"
     place = here()
+    host, _, port = place.rendezvous.rpartition(":")
+    store = TCPStore(host, int(port), is_master=False) if host else FileStore(place.rendezvous, place.num_workers)
     torch.distributed.init_process_group(
         backend,
-        store=torch.distributed.FileStore(place.rendezvous, place.num_workers),  # type: ignore[attr-defined]
+        store=store,
         rank=place.rank,
         world_size=place.num_workers,
         timeout=datetime.timedelta(hours=12),
@@ -197,15 +297,22 @@ def _loopback() -> dict[str, str]:
     return {} if name is None else {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
 
 
-def _first_failure(workers: list[Child]) -> BaseException | None:
+class _KilledError(WorkerError):
+    """A worker was killed."""
+
+
+def _first_failure(children: Sequence[Child | OtherNode]) -> BaseException | None:
     """The error of the worker that was killed or, if none was, of the one that failed first; None if all are done."""
-    outcomes = [(rank, worker.outcome) for rank, worker in enumerate(workers)]
-    failures = [(rank, outcome) for rank, outcome in outcomes if outcome is not None and outcome.error is not None]
+    outcomes = [(rank, child, child.outcome) for rank, child in enumerate(children)]
+    failures = [(rank, child, o) for rank, child, o in outcomes if o is not None and o.error is not None]
     if not failures:
         return None
-    rank, first = min(failures, key=lambda failure: (failure[1].trace != "", failure[1].failed_at))
-    if not first.trace:
-        return WorkerError(
+    rank, child, first = min(failures, key=lambda failure: (failure[2].trace != "", failure[2].failed_at))
+    if isinstance(child, OtherNode):
+        if first.kind is None or issubclass(first.kind, WorkerError):
+            return WorkerError(f"{'' if first.kind is None else f'machine {child.node.name}: '}{first.error}")
+    elif not first.trace:
+        return _KilledError(
             f"the worker of rank {rank} ended: {first.error}. The others were stopped; what was finished is kept, and "
             "the same command continues from there. Fix for too little memory: a smaller trainer.tokens_per_batch, "
             "trainer=fsdp2, or fewer trainer.devices"

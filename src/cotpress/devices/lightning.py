@@ -29,7 +29,8 @@ def lightning_trainer(
     alone = [device.index or 0] if device.type == "cuda" else 1
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=here().num_workers if several else alone,
+        devices=here().num_local if several else alone,
+        num_nodes=here().num_workers // here().num_local if several else 1,
         strategy=strategy if several else "auto",
         plugins=[TorchElasticEnvironment() if several else LightningEnvironment()],
         callbacks=[*callbacks],

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cotpress.errors import CotpressError, Terminated, describe
 
@@ -49,6 +49,24 @@ class Outcome:
     trace: str = ""
     """Traceback of the failure; empty if the process was killed."""
     failed_at: float = 0.0
+
+
+class Followed(Protocol):
+    """What `follow` and `stop` need of a child, or of another machine that works like one."""
+
+    outcome: Outcome | None
+
+    def waitables(self) -> list[Any]:
+        """Objects for `multiprocessing.connection.wait`: ready when there are messages or it has ended."""
+
+    def drain(self, on_message: Callable[[Any], None]) -> bool:
+        """Hand on the messages that have arrived, and set `outcome`; True if it has ended."""
+
+    def terminate(self, timeout_s: float | None = None) -> None:
+        """Ask it to end; `end` waits so long for it."""
+
+    def end(self, timeout_s: float | None) -> None:
+        """Wait for its end; after the timeout, None for none, end it by force."""
 
 
 class Child:
@@ -144,8 +162,8 @@ class Child:
             self.outcome = Outcome(error=explain_exit(code), failed_at=time.time())
         return code is not None
 
-    def terminate(self) -> None:
-        """Send SIGTERM to a process that runs."""
+    def terminate(self, timeout_s: float | None = None) -> None:
+        """Send SIGTERM to a process that runs; `end` waits so long for it."""
         if self.exit_code is None:
             self._process.terminate()
 
@@ -189,35 +207,50 @@ def _without_script() -> Iterator[None]:
             main.__file__ = file
 
 
-def follow(children: Sequence[Child], on_message: Callable[[Any], None] = lambda _: None) -> None:
+def follow(
+    children: Sequence[Followed],
+    on_message: Callable[[Any], None] = lambda _: None,
+    *,
+    until: Callable[[], bool] = lambda: False,
+    further: Callable[[], list[Any]] = list,
+    grace_s: float = GRACE_S,
+) -> None:
     """Hand on the messages of children until all have ended; of several, until soon after one of them has failed.
+
+    Args:
+        children: The children.
+        on_message: Called with their messages.
+        until: Ends the following early.
+        further: Objects for `multiprocessing.connection.wait` that are ready when `until` may have changed.
+        grace_s: Time in which further failures are collected after the first one.
 
     Raises:
         KeyboardInterrupt: This process was started by a parallel launcher that is gone.
     """
     parent, running, deadline = os.getppid(), list(children), math.inf
-    while running and time.monotonic() < deadline:
-        multiprocessing.connection.wait([w for child in running for w in child.waitables()], timeout=GRACE_S)
+    while running and time.monotonic() < deadline and not until():
+        waitables = [w for child in running for w in child.waitables()] + further()
+        multiprocessing.connection.wait(waitables, timeout=GRACE_S)
         for child in list(running):
             if child.drain(on_message):
                 running.remove(child)
             if len(children) > 1 and child.outcome is not None and child.outcome.error is not None:
-                deadline = min(deadline, time.monotonic() + GRACE_S)
+                deadline = min(deadline, time.monotonic() + grace_s)
         if is_worker() and os.getppid() != parent:
             raise KeyboardInterrupt
 
 
-def stop(children: Sequence[Child], timeout_s: float | None = STOP_AFTER_S) -> None:
+def stop(children: Sequence[Followed], timeout_s: float | None = STOP_AFTER_S) -> None:
     """End children: SIGTERM to all, and SIGKILL to those that still run after the timeout, None for none."""
     for child in children:
-        child.terminate()
+        child.terminate(timeout_s)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     for child in children:
         child.end(None if deadline is None else deadline - time.monotonic())
 
 
 @contextmanager
-def stopping(children: Sequence[Child]) -> Iterator[None]:
+def stopping(children: Sequence[Followed]) -> Iterator[None]:
     """Stop children at the end of the block; where SIGTERM ends it, they have the time that they need to save."""
     try:
         yield

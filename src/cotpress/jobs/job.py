@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotpress.config import CompressConfig, EntryConfig, EvaluateConfig, ReportConfig, Stage, TrainConfig, to_objects
+from cotpress.devices.nodes import check_alone, find_meeting, join, leading, open_port
 from cotpress.devices.processes import Child, Outcome, failure, follow, is_worker, stopping
 from cotpress.errors import ConfigError, CotpressError, describe
 from cotpress.plugins import load_plugins, plugin_names
 from cotpress.report.results import write_failure
 from cotpress.report.stage import show_ended, show_run
-from cotpress.store.artifacts import write_text_atomic
+from cotpress.store.artifacts import fingerprint, write_text_atomic
 from cotpress.store.redaction import Redacting, shown, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
 from cotpress.tasks import PLAN, PLAN_FIX, RUNS, RUNS_ALONE, Result, RunsJob, Task
@@ -122,11 +123,16 @@ def _performed(note: JobNote, config: "DictConfig", task: Task, folder: Path, la
         return replace(note, state=JobState.found, metric=metric, run_dir=run_dir)
     place = run_path(checked) if isinstance(checked, TrainConfig | EvaluateConfig) else None
     if str(launcher.get("_target_", "")).rpartition(".")[2] in _SHARING_LAUNCHERS:
+        if not isinstance(checked, ReportConfig) and checked.trainer.num_nodes > 1:
+            raise ConfigError(
+                f"trainer.num_nodes: got {checked.trainer.num_nodes} in a multirun, whose jobs run here. Fix: "
+                "hydra/launcher=submitit_slurm hydra.launcher.nodes=N, or leave out -m"
+            )
         _share_cores(checked, launcher.get("n_jobs", 1))
         outcome = _perform_in_child(task, checked, folder, replace(note, run_dir=place))
     else:
         log_to(folder / JOB_LOG, console=False)
-        _check_tasks(launcher)
+        _check_tasks(launcher, 1 if isinstance(checked, ReportConfig) else checked.trainer.num_nodes)
         try:
             outcome = Outcome(value=perform(task, checked, folder))
         except Exception as error:
@@ -151,8 +157,12 @@ def _perform_in_child(task: Task, config: EntryConfig, folder: Path, note: JobNo
     return job.outcome
 
 
-def _check_tasks(launcher: Any) -> None:
-    """Refuse several tasks per machine: the stages start the processes of the devices themselves."""
+def _check_tasks(launcher: Any, num_nodes: int) -> None:
+    """Refuse several tasks per machine, as stages start the processes of the devices themselves, and other machines."""
+    if (nodes := launcher.get("nodes", 1)) != num_nodes:
+        raise ConfigError(
+            f"hydra.launcher.nodes: got {nodes}, but trainer.num_nodes={num_nodes}. Fix: the same number for both"
+        )
     num_tasks = launcher.get("tasks_per_node", 1)
     if num_tasks != 1:
         raise ConfigError(
@@ -167,6 +177,26 @@ def _until(config: EntryConfig) -> Stage | None:
 
 
 def perform(task: Task, config: EntryConfig | RunsJob, folder: Path) -> Result:
+    """Do the work of a job; of several machines the first one does it, and the others work for it."""
+    if isinstance(config, RunsJob | ReportConfig):
+        return _perform(task, config, folder)
+    num_nodes = config.trainer.num_nodes
+    if num_nodes == 1:
+        check_alone()
+        return _perform(task, config, folder)
+    from cotpress.devices.launch import work_for
+
+    meeting, place, settings = find_meeting(config.trainer), Path(config.output_root), fingerprint({"config": config})
+    port = open_port(meeting)
+    if port is None:
+        result: Result = work_for(join(meeting, place, settings))
+        return result
+    with leading(port, meeting, num_nodes, place, settings) as results:
+        results.append(_perform(task, config, folder))
+    return results[0]  # type: ignore[no-any-return]
+
+
+def _perform(task: Task, config: EntryConfig | RunsJob, folder: Path) -> Result:
     """Check what a job needs, do its work, and record in its run directory that it is finished."""
     around = None
     if isinstance(config, TrainConfig | EvaluateConfig) and task != PLAN:

@@ -111,11 +111,7 @@ class ChunkJob:
             DataError: No training trace can be scored.
             ModelError: A model cannot be loaded, or gives numbers that are not finite.
             MemoryLimitError: A single text does not fit the memory.
-            ConfigError: As `shard`.
         """
-        if self.trainer.num_nodes > 1:
-            self.shard(Shard(1, 1))
-
         with self.store.making(self.stage, self.identity) as making:
             if making.artifact is not None:
                 return making.artifact
@@ -133,13 +129,9 @@ class ChunkJob:
     def shard(self, shard: Shard) -> bool:
         """Compute the parts of one shard, beside jobs that compute others; True if no part is missing any more.
 
-        Several machines that run the same command (`trainer.num_nodes`) take a share of the shard each.
-
         Raises:
             ModelError: As `artifact`.
-            ConfigError: There are several machines, and no variable tells the number of this one.
         """
-        shard = shard.of_machine(self.trainer.num_nodes)
         with self.store.sharing(self.stage, self.identity, f"{shard.number}-of-{shard.total}") as workdir:
             if workdir is None:
                 return True
@@ -158,12 +150,12 @@ class ChunkJob:
         total, todo = (sum(chunk.num_characters for chunk in some) for some in (own, missing))
         if missing:
             parts.folder.mkdir(parents=True, exist_ok=True)
-            # No process without a chunk; machines that share the work are jobs of their own (`shard`).
-            devices = min(num_local_devices(self.trainer), len(missing))
-            trainer = replace(self.trainer, devices=devices, num_nodes=1)
+            needed = -(-len(missing) // self.trainer.num_nodes)  # no process without a chunk
+            devices = min(num_local_devices(self.trainer), needed)
+            trainer = replace(self.trainer, devices=devices)
             label = f"shard {shard} " if shard.total > 1 else ""
             with Progress(f"{label}{self.stage} {self.label}", total, "characters", done=total - todo) as progress:
-                if devices == 1:
+                if devices == 1 and trainer.num_nodes == 1:
                     predict(self.make, parts, missing, trainer, progress.advance)
                 else:
                     arguments = (self.make, parts, missing, trainer, report)

@@ -206,7 +206,7 @@ class Compression(Scoring[PipelineT]):
         job.shard(shard)
         return compress_shard(
             c.compression,
-            shard.of_machine(c.trainer.num_nodes),
+            shard,
             ratio=c.ratio,
             seed=c.seed,
             traces=self.traces,

@@ -193,8 +193,8 @@ class Sharded(OneDevice):
             mp_policy=MixedPrecisionPolicy(param_dtype=self._computed, reduce_dtype=torch.float32),
             offload_policy=CPUOffloadPolicy(pin_memory=device.type == "cuda") if self._offload else OffloadPolicy(),
         )
-        for turn in range(place.num_workers):
-            if turn == place.rank:
+        for turn in range(place.num_local):
+            if turn == place.local_rank:
                 model = super().load(torch.device("cpu"), make)
                 for layer in layers_of(model):
                     self._shard(layer)

@@ -1,0 +1,550 @@
+"""Several machines (nodes) that run the same command: the first one runs the flow, the others work for it.
+
+    first node     opens a port, writes its addresses and a key into the shared output folder, waits for the others
+    other nodes    read that file, connect, and start workers for each piece of work that the first node sends
+
+`launch.run_on_devices` divides its work among the devices of all nodes. The connections end with the commands, so a
+node that is killed is noticed at once, and one that is cut off after `LOST_S`. A connection counts only with the key,
+which no other user can read, because what arrives on it is unpickled.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import platform
+import queue
+import secrets
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import cotpress
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.processes import Outcome, failure
+from cotpress.errors import ConfigError, WorkerError
+
+log = logging.getLogger(__name__)
+
+JOIN_S = 50.0
+"""Longest wait of the first node for the others, and of these for the first one."""
+LOST_S = 30.0
+"""Seconds without a sign of life after which the system closes the connection to a node."""
+FOLDER = ".nodes"
+"""Folder of the shared output folder in which the nodes find each other."""
+_PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meeting:
+    """How the nodes of a command find each other.
+
+    Attributes:
+        name: The same on all nodes of a command, and different from that of other commands.
+        number: Number of this node, from 0; None if it is the order in which they come.
+        address: Host and port that the user gave.
+        names: Names of the nodes, where they are known.
+    """
+
+    name: str
+    number: int | None
+    address: tuple[str, int] | None = None
+    names: tuple[str, ...] = ()
+
+
+def find_meeting(trainer: TrainerConfig, environment: Mapping[str, str] = os.environ) -> Meeting:
+    """Read from the environment or `trainer.rendezvous` how the nodes of this command find each other.
+
+    Raises:
+        ConfigError: Nothing says it, or several processes of a node run the command.
+    """
+    get, number = environment.get, environment.get("NODE_RANK")
+    if trainer.rendezvous is not None:
+        host, _, port = trainer.rendezvous.rpartition(":")
+        own = None if number is None else int(number)
+        return Meeting(name=f"{host}-{port}", number=own, address=(host, int(port)))
+    if "TORCHELASTIC_RUN_ID" in environment:
+        _check_one_process(int(get("LOCAL_WORLD_SIZE", "1")), "torchrun --nproc-per-node=1")
+        keys = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+        name = "-".join(["torchrun", *(get(key, "") for key in keys)])
+        return Meeting(name=name, number=int(get("GROUP_RANK", "0")))
+    if "SLURM_STEP_ID" in environment:
+        several = int(get("SLURM_STEP_NUM_TASKS", "1")) // int(get("SLURM_STEP_NUM_NODES", "1"))
+        _check_one_process(several, "srun --ntasks-per-node=1")
+        name = "-".join(get(key, "0") for key in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"))
+        names = _names_of(get("SLURM_STEP_NODELIST", ""))
+        return Meeting(name=f"slurm-{name}", number=int(get("SLURM_NODEID", "0")), names=names)
+    raise ConfigError(
+        f"trainer.num_nodes: got {trainer.num_nodes}, but nothing says how the machines find each other. Fix: start "
+        f"the command with srun -N {trainer.num_nodes} --ntasks-per-node=1 or torchrun --nnodes={trainer.num_nodes}, "
+        "or on each machine with trainer.rendezvous=HOST:PORT of one of them"
+    )
+
+
+def check_alone(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a command for one machine that several run, where each would do all of its work.
+
+    Raises:
+        ConfigError: srun or torchrun has started it several times.
+    """
+    get = environment.get
+    several = int(get("SLURM_STEP_NUM_TASKS", "1")) if "SLURM_STEP_ID" in environment else 1
+    if "TORCHELASTIC_RUN_ID" in environment:
+        several = int(get("WORLD_SIZE", "1"))
+    if several > 1:
+        raise ConfigError(
+            f"trainer.num_nodes: got 1, but {several} processes run this command, each all of it. Fix: "
+            "trainer.num_nodes=N of the machines, one process on each; or start it once"
+        )
+
+
+def _check_one_process(several: int, fix: str) -> None:
+    if several != 1:
+        raise ConfigError(
+            f"trainer.num_nodes: {several} processes of each machine run this command, allowed: 1, which starts one "
+            f"worker per device itself. Fix: {fix}, and trainer.devices=N"
+        )
+
+
+def _names_of(nodes: str) -> tuple[str, ...]:
+    """The names in SLURM's short form (`n[1-2]`); none where its command is missing."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["scontrol", "show", "hostnames", nodes]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+        return tuple(shown.stdout.split())
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node as it introduces itself.
+
+    Attributes:
+        name: Host name, with the process id where several nodes are on one host.
+        number: Its number, from 1; None if it is the order in which they come.
+        code: What runs there: hash of this package, versions of others.
+        settings: Fingerprint of its configuration.
+    """
+
+    name: str
+    number: int | None
+    code: Mapping[str, str]
+    settings: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece of work for the devices of a node.
+
+    Attributes:
+        function: Called once per device, with `arguments`.
+        trainer: Number and kind of the devices of each node.
+        node: Number of the node, from 0.
+        num_workers: Number of devices of all nodes.
+        port: Port of the first node on which the workers find each other.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    trainer: TrainerConfig
+    node: int
+    num_workers: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a worker to the first node."""
+
+    content: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Asks a node to end its workers, which have so many seconds for it, None for as many as they need."""
+
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The command ends: with a result, or with the failure of the first node."""
+
+    outcome: Outcome
+
+
+@cache
+def running_code() -> dict[str, str]:
+    """Hash of the files of this package, and versions of Python and of the packages that compute."""
+    digest, package = hashlib.sha256(), Path(cotpress.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    versions = {name: version(name) for name in _PACKAGES}
+    return {"cotpress": digest.hexdigest()[:12], "python": platform.python_version(), **versions}
+
+
+def this_node(number: int | None, settings: str) -> Node:
+    """Introduce this node."""
+    return Node(name=f"{socket.gethostname()}[{os.getpid()}]", number=number, code=running_code(), settings=settings)
+
+
+class OtherNode:
+    """Another node, as the first one sees it; follows one piece of work like a child (`processes.Child`).
+
+    Attributes:
+        outcome: The outcome of its workers: their values by rank, or the first failure.
+    """
+
+    def __init__(self, node: Node, connection: Connection) -> None:
+        self.node, self._connection = node, connection
+        self.interface = _interface_of(connection)
+        self.outcome: Outcome | None = None
+
+    def start(self, work: Work) -> None:
+        """Send a piece of work."""
+        self.outcome = None
+        self._send(work)
+
+    def waitables(self) -> list[Any]:
+        """Objects for `multiprocessing.connection.wait`."""
+        return [] if self._connection.closed else [self._connection]
+
+    def drain(self, on_message: Callable[[Any], None]) -> bool:
+        """Hand on the messages that have arrived, and set `outcome`; True if the work has ended."""
+        try:
+            while self.outcome is None and self._connection.poll():
+                received = self._connection.recv()
+                if isinstance(received, Message):
+                    on_message(received.content)
+                else:
+                    self.outcome = received
+        except (EOFError, OSError):
+            self._lost()
+        return self.outcome is not None
+
+    def terminate(self, timeout_s: float | None = None) -> None:
+        """Ask for the end of the workers, if they run."""
+        if self.outcome is None:
+            self._send(Stop(timeout_s))
+
+    def end(self, timeout_s: float | None) -> None:
+        """Wait for the outcome; after the timeout, None for none, give the node up."""
+        deadline = None if timeout_s is None else time.monotonic() + max(timeout_s, 0.0)
+        while not self.drain(lambda _: None):
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                self._connection.close()
+                self.outcome = Outcome(error=f"machine {self.node.name} did not stop in time", failed_at=time.time())
+                return
+            with contextlib.suppress(OSError):
+                self._connection.poll(left)
+
+    def dismiss(self, end: End) -> None:
+        """Tell how the command ended, and close the connection."""
+        self._send(end)
+        self._connection.close()
+
+    def _send(self, what: Any) -> None:
+        try:
+            self._connection.send(what)
+        except OSError:
+            self._lost()
+
+    def _lost(self) -> None:
+        self._connection.close()
+        if self.outcome is None:
+            error = f"machine {self.node.name} ended, or cannot be reached any more"
+            self.outcome = Outcome(error=error, failed_at=time.time())
+
+
+_others: list[OtherNode] = []
+"""The other nodes of the command, in their order, on the first one."""
+
+
+def others() -> Sequence[OtherNode]:
+    """The other nodes that work for this process, which is the first one; none without several nodes."""
+    return _others
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """The open port of the first node, and the key of its connections."""
+
+    listener: Listener
+    key: bytes
+
+
+def open_port(meeting: Meeting) -> Port | None:
+    """Open the port if this node is the first one, else None; without numbers the first one is who gets the address.
+
+    Raises:
+        ConfigError: This node has the number 0, and the port cannot be opened.
+    """
+    if meeting.number not in (None, 0):
+        return None
+    key = secrets.token_bytes(32)
+    try:
+        return Port(listener=Listener(meeting.address or ("", 0), authkey=key, backlog=64), key=key)
+    except OSError as error:  # in use, or an address of another machine
+        if meeting.number is None:
+            return None
+        host, port = meeting.address or ("", 0)
+        raise ConfigError(
+            f"trainer.rendezvous: cannot listen on {host}:{port}: {error.strerror or error}. Fix: HOST of the machine "
+            "with NODE_RANK=0, and a port that is free on it"
+        ) from error
+
+
+@contextlib.contextmanager
+def leading(port: Port, meeting: Meeting, num_nodes: int, folder: Path, settings: str) -> Iterator[list[Any]]:
+    """Be the first node: wait for the others, who leave with the outcome of the block.
+
+    The block puts its result into the list that it gets.
+
+    Raises:
+        WorkerError: A node does not come, or runs other code or settings.
+    """
+    joined: list[OtherNode] = []
+    result: list[Any] = []
+    end = End(outcome=Outcome())
+    try:
+        with _listening(port, meeting, folder) as arrivals:
+            _wait_for(meeting, num_nodes - 1, settings, arrivals, joined)
+        joined.sort(key=lambda other: other.node.number or 0)
+        _others[:] = joined
+        log.info("%d machines: %s", num_nodes, ", ".join([socket.gethostname(), *(o.node.name for o in joined)]))
+        yield result
+        end = End(outcome=Outcome(value=result[0] if result else None))
+    except BaseException as error:
+        end = End(outcome=failure(error))
+        raise
+    finally:
+        _others.clear()
+        for other in joined:
+            other.dismiss(end)
+
+
+@contextlib.contextmanager
+def _listening(port: Port, meeting: Meeting, folder: Path) -> Iterator["queue.Queue[tuple[Node, Connection]]"]:
+    """Accept nodes that have the key of a file in `folder`, which is there as long as the block lasts."""
+    arrivals: queue.Queue[tuple[Node, Connection]] = queue.Queue()
+
+    def accept() -> None:
+        while True:
+            try:
+                connection = port.listener.accept()
+                _keep_alive(connection)
+                arrivals.put((connection.recv(), connection))
+            except AuthenticationError:
+                refused = port.listener.last_accepted
+                log.warning("a connection from %s without the key of this command was refused", refused)
+            except EOFError:
+                continue
+            except OSError:  # closed
+                return
+
+    threading.Thread(target=accept, daemon=True).start()
+    path = _file(folder, meeting)
+    try:
+        number = port.listener.address[1]
+        _write(path, {"addresses": _addresses(), "port": number, "key": port.key.hex()})
+        yield arrivals
+    finally:
+        path.unlink(missing_ok=True)
+        port.listener.close()
+
+
+def _file(folder: Path, meeting: Meeting) -> Path:
+    return folder / FOLDER / f"{hashlib.sha256(meeting.name.encode()).hexdigest()[:16]}.json"
+
+
+def _write(path: Path, content: Any) -> None:
+    """Write a file that only this user can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(f".{os.getpid()}")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(content, file)
+    new.replace(path)
+
+
+def _wait_for(
+    meeting: Meeting,
+    count: int,
+    settings: str,
+    arrivals: "queue.Queue[tuple[Node, Connection]]",
+    joined: list[OtherNode],
+) -> None:
+    """Add the other nodes to `joined` as they come; see `leading`."""
+    own, deadline = this_node(0, settings), time.monotonic() + JOIN_S
+    while len(joined) < count:
+        try:
+            node, connection = arrivals.get(timeout=max(deadline - time.monotonic(), 0.0))
+        except queue.Empty:
+            raise WorkerError(_absent(meeting, count, joined)) from None
+        numbers = [other.node.number for other in joined]
+        node = replace(node, number=len(joined) + 1 if node.number is None else node.number)
+        joined.append(OtherNode(node, connection))
+        if (problem := _mismatch(own, node)) is not None:
+            raise WorkerError(f"machine {node.name} {problem}")
+        if node.number in numbers or node.number not in range(1, count + 1):
+            raise WorkerError(
+                f"machine {node.name} has the number {node.number}, which another one has, or which is not among 1 to "
+                f"{count}. Fix: NODE_RANK=0, 1, ... on the machines, and trainer.num_nodes of their number"
+            )
+
+
+def _mismatch(own: Node, node: Node) -> str | None:
+    """The difference of a node from this one that forbids to work together; None without one."""
+    differing = [f"{k} {v} here, {node.code.get(k)} there" for k, v in own.code.items() if node.code.get(k) != v]
+    if differing:
+        fix = "Fix: the same versions on all machines, e.g. one environment in a shared folder"
+        return f"runs other code than {own.name}: {'; '.join(differing)}. {fix}"
+    if node.settings != own.settings:
+        return f"was started with other settings than {own.name}. Fix: the same command on all machines"
+    return None
+
+
+def _absent(meeting: Meeting, count: int, joined: Sequence[OtherNode]) -> str:
+    """The message about nodes that did not come."""
+    here = {other.node.number for other in joined}
+    numbers = [number for number in range(1, count + 1) if number not in here]
+    names = [meeting.names[n] if n < len(meeting.names) else f"number {n}" for n in numbers]
+    missing = ", ".join(names) if meeting.number is not None else f"{len(numbers)} of {count} others"
+    return (
+        f"machines that have not joined {socket.gethostname()} within {JOIN_S:g} s: {missing}. Fix: see the output of "
+        "this command there: it has to see the same output_root, and to reach this machine over the network"
+    )
+
+
+class FirstNode:
+    """The first node, as another one sees it.
+
+    Attributes:
+        address: Its address.
+        interface: Name of the network interface towards it.
+        stop: Its request to end the workers.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+            self.address = str(sock.getpeername()[0])
+        self.interface = _interface_of(connection)
+        self.stop: Stop | None = None
+
+    def __enter__(self) -> "FirstNode":
+        """Work for it as long as the block lasts."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection, which the first node notices."""
+        self._connection.close()
+
+    def receive(self) -> Work | End:
+        """Wait for the next piece of work, or the end; `WorkerError` if the first node is lost."""
+        try:
+            while isinstance(received := self._connection.recv(), Stop):
+                continue  # it came when the work was done
+        except (EOFError, OSError) as error:
+            raise WorkerError(f"the first machine ({self.address}) ended, or cannot be reached any more") from error
+        assert isinstance(received, Work | End)
+        return received
+
+    def send(self, what: Any) -> None:
+        """Send an outcome, or a `Message`; nothing if the first node is lost, which `receive` tells."""
+        with contextlib.suppress(OSError):
+            self._connection.send(what)
+
+    def waitables(self) -> list[Any]:
+        """Objects for `multiprocessing.connection.wait`."""
+        return [self._connection]
+
+    def wants_stop(self) -> bool:
+        """True if it asks to end the workers, or is lost."""
+        try:
+            if self.stop is None and self._connection.poll():
+                received = self._connection.recv()
+                self.stop = received if isinstance(received, Stop) else Stop(None)
+        except (EOFError, OSError):
+            self.stop = Stop(0.0)
+        return self.stop is not None
+
+
+def join(meeting: Meeting, folder: Path, settings: str) -> FirstNode:
+    """Connect to the first node.
+
+    Raises:
+        WorkerError: It is not found, or cannot be reached.
+    """
+    path, deadline, problem = _file(folder, meeting), time.monotonic() + JOIN_S, ""
+    while time.monotonic() < deadline:
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError):
+            problem = f"there is no file of it in '{path.parent.absolute()}'"
+            time.sleep(0.2)
+            continue
+        places = [meeting.address] if meeting.address else [(host, found["port"]) for host in found["addresses"]]
+        for place in places:
+            try:
+                connection = Client(place, authkey=bytes.fromhex(found["key"]))
+            except (OSError, EOFError, AuthenticationError) as error:
+                problem = f"{place[0]}:{place[1]} does not answer: {error or type(error).__name__}"
+                continue
+            _keep_alive(connection)
+            connection.send(this_node(meeting.number, settings))
+            return FirstNode(connection)
+        time.sleep(0.2)
+    raise WorkerError(
+        f"machine {socket.gethostname()} found no first machine within {JOIN_S:g} s: {problem}. Fix: the same command "
+        "there, with an output_root that both see, and a network in which they reach each other"
+    )
+
+
+def _keep_alive(connection: Connection) -> None:
+    """Let the system close a connection whose other end gives no sign of life for `LOST_S`."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(LOST_S * 1000))
+
+
+def _own_address(connection: Connection) -> str:
+    with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+        return str(sock.getsockname()[0])
+
+
+def _interfaces() -> dict[str, str]:
+    """IPv4 address of each network interface that has one."""
+    found = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):
+                answer = fcntl.ioctl(sock, 0x8915, struct.pack("256s", name.encode()))  # SIOCGIFADDR
+                found[name] = socket.inet_ntoa(answer[20:24])
+    return found
+
+
+def _addresses() -> list[str]:
+    """Addresses of this machine, the loopback interface last."""
+    return sorted(_interfaces().values(), key=lambda address: address.startswith("127."))
+
+
+def _interface_of(connection: Connection) -> str | None:
+    """Name of the network interface that a connection uses."""
+    address = _own_address(connection)
+    return next((name for name, own in _interfaces().items() if own == address), None)
