@@ -8,7 +8,7 @@ run: ARGS ?= scorer=cts ratio=0.7
 
 AUDIT := .audit
 
-.PHONY: help run test test-kills test-slow fuzz audit bench docs check lint types clean install
+.PHONY: help run test test-kills test-slow test-slurm fuzz audit bench docs check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,10 +28,14 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" -n auto --dist loadfile
 
 test-kills: $(READY)  ## kill commands at random moments of every stage, repeat it, compare: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)
+
+test-slurm: $(READY)  ## training and scoring on a real SLURM of two nodes, started here (root, Debian): 10 minutes
+	$(BIN)/python tests/support/slurm_cluster.py install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -s tests/slurm
 
 test-slow: $(READY)  ## the slow tests, on real models and in full size: 16 to 35 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile

@@ -163,18 +163,3 @@ def test_train_under_submitit_local_ends_with_the_table(tmp_path: Path) -> None:
     assert job.returncode == 0, err
     assert "sweep: 4 jobs finished, 0 failed" in out
     assert out.count("\nrandom ") == 2
-
-
-@pytest.mark.slow
-def test_shards_as_slurm_jobs_on_two_nodes_are_scored_merged_and_compressed(tmp_path: Path) -> None:
-    data = [*_long_traces(tmp_path), "data.validation_fraction=0", "scorer=self_information", "trainer=cpu"]
-    variables = install(tmp_path / "slurm")
-    more = ["hydra.launcher.nodes=2", "trainer.num_nodes=2"]
-    job = _start(tmp_path, SLURM, *data, *more, "shard=1/2,2/2", "output=out", script=ROOT / "compress.py", **variables)
-    _, err = job.communicate(timeout=280)
-    assert job.returncode == 0, err
-    assert set(_notes(tmp_path).values()) == {"finished"}
-    alone = _start(tmp_path, *data, "output=alone", "output_root=other", script=ROOT / "compress.py")
-    _, err = alone.communicate(timeout=280)
-    assert alone.returncode == 0, err
-    assert (tmp_path / "out/compressed.parquet").read_bytes() == (tmp_path / "alone/compressed.parquet").read_bytes()

@@ -31,7 +31,7 @@ def places(offset: int) -> tuple[int, int, int]:
 
 
 def fails(kind: str) -> None:
-    """Fail on rank 1 in the given way; the other workers wait for it."""
+    """Fail on rank 1 in the given way, or wait there for ever; the other workers wait for it."""
     join_process_group(torch.device("cpu"))
     if here().is_first:
         torch.distributed.barrier()
@@ -47,6 +47,8 @@ def fails(kind: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "exit":
             sys.exit(3)
+        case "waits":
+            torch.distributed.barrier()
 
 
 def waits(folder: Path) -> None:

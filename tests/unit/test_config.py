@@ -338,7 +338,7 @@ def test_wrong_argument_gives_one_clear_message(argument: str, expected: str, tm
         ("evaluation.generation.top_p=0.5", "got 0.5, but evaluation.top_p decides it"),
         ("trainer.devices=0", "trainer.devices: got 0, allowed: a whole number of at least 1, or null"),
         ("trainer.offload=true", "trainer.offload: got true with trainer.strategy=ddp on one device, allowed: with"),
-        ("trainer.num_nodes=2", "trainer.num_nodes: got 2, allowed: 1. One training shares the devices of one machine"),
+        ("trainer.rendezvous=a:1", "trainer.rendezvous: got 'a:1' with trainer.num_nodes=1"),
         ("evaluation.generation.seed=1", "evaluation.generation.seed: got 1, but seed decides it"),
     ],
 )

@@ -260,7 +260,9 @@ def _done(first: FirstNode, work: Work) -> processes.Outcome:
     failure = _first_failure(children)
     if failure is None:
         return processes.Outcome(value=[child.outcome.value for child in children if child.outcome is not None])
-    return replace(processes.failure(failure), trace="" if isinstance(failure, _KilledError) else "on its machine")
+    failed_at = min(c.outcome.failed_at for c in children if c.outcome is not None and c.outcome.error is not None)
+    trace = "" if isinstance(failure, _KilledError) else "on its machine"
+    return replace(processes.failure(failure), trace=trace, failed_at=failed_at)
 
 
 def _interface(name: str | None) -> dict[str, str]:

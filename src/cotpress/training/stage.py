@@ -9,6 +9,7 @@ content of the files.
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+import cotpress
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import here, pick_device, report, run_on_devices
 from cotpress.errors import ConfigError, ModelError
@@ -212,7 +214,7 @@ def _build(
         made = examples()
         _tell(job, made)
         work = (job, made, workdir)
-        fitted, *_ = run_on_devices(train_here, work, trainer=job.trainer, on_message=lambda m: tracker.log(*m))
+        fitted, *_ = run_on_devices(train_here, work, trainer=job.trainer, on_message=lambda m: _log(tracker, *m))
         weights = workdir / (ADAPTER if job.tune.method is Method.lora else MODEL)
         trained = dataclasses.replace(record(), marker_ratios=made.marker_ratios)
         write_text_atomic(weights / TRAINING_CONFIG, trained.text())
@@ -234,6 +236,18 @@ def _build(
         **upstream,
     })  # fmt: skip
     return job.store.build(job.kind.stage, identity, produce)
+
+
+_first_step = [True]
+"""Whether no optimizer step of this process's trainings has been logged."""
+
+
+def _log(tracker: Tracker, stage: str, metrics: Mapping[str, float], step: int) -> None:
+    """Log metrics, and at the first optimizer step of this command how long everything before it took."""
+    if _first_step and "loss" in metrics:
+        _first_step.clear()
+        log.info("%s: first optimizer step %.0f s after the command began", stage, time.monotonic() - cotpress.BEGAN)
+    tracker.log(stage, metrics, step)
 
 
 def _tell(job: TrainingJob, made: Examples) -> None:

@@ -174,25 +174,6 @@ def test_whole_waits_for_a_shard_that_is_being_computed(job, computed):
     assert ends == [True]
 
 
-def test_machines_that_run_the_same_command_take_a_share_each(job, computed, monkeypatch):
-    expected = content(job("alone").artifact())
-    whole = list(computed)
-    computed.clear()
-    monkeypatch.setenv("SLURM_NODEID", "1")
-    assert not job(num_nodes=2).shard(Shard(1, 1))
-    assert computed == whole[1::2]
-    monkeypatch.setenv("SLURM_NODEID", "0")
-    assert content(job(num_nodes=2).artifact()) == expected
-    assert sorted(computed) == whole
-
-
-def test_machine_that_does_not_know_its_number_says_how_to_tell_it(job, monkeypatch):
-    for name in ("SLURM_NODEID", "GROUP_RANK", "NODE_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match=r"Fix: start the command with srun .* NODE_RANK"):
-        job(num_nodes=2).artifact()
-
-
 @pytest.mark.parametrize("text", ["0/4", "5/4", "2", "a/b", "1/0", "-1/4", ""])
 def test_shard_that_is_none_is_refused(text):
     with pytest.raises(ConfigError, match="allowed: K/N with 1 <= K <= N"):

@@ -1,0 +1,92 @@
+"""Commands on two machines, which are two copies on this one: training and scoring shared, faults, going on."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.commands import ROOT, Command, Stop, environment
+from support.training_jobs import losses
+
+pytestmark = pytest.mark.timeout(300)
+SETTINGS = [
+    "model=tiny", "scorer=random", "ratio=0.5", "data.num_traces=20", "benchmark.num_problems=2",
+    "benchmark.max_new_tokens=8", "evaluation.baselines=[]", "until=sft", "sft.tune.sequences_per_step=4",
+    "trainer.accelerator=cpu",
+]  # fmt: skip
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2"]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def _student(output: Path) -> list[tuple[int, float, float, int]]:
+    (folder,) = (output / "artifacts" / "sft").iterdir()
+    return losses(folder)
+
+
+def test_two_machines_that_torchrun_starts_train_as_one(command: Command, tmp_path: Path) -> None:
+    port = _free_port()
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}",
+                "--master-addr=127.0.0.1", f"--master-port={port}", str(ROOT / "train.py"), *SETTINGS, *TWO,
+            ],
+            cwd=tmp_path, env={**environment(), "PYTHONPATH": str(ROOT / "src")}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    (first, first_log), (_, second_log) = (process.communicate(timeout=240) for process in started)
+    assert [process.returncode for process in started] == [0, 0], first_log[-3000:] + second_log[-3000:]
+    assert "student random 0.5: outputs/students/random-0.5" in first
+    assert "works for the first machine" in second_log
+    one = command("train.py", *SETTINGS, "output_root=one")
+    assert one.returncode == 0, one.stderr[-3000:]
+    got, expected = _student(tmp_path / "outputs"), _student(command.folder / "one")
+    assert [(r[0], r[2], r[3]) for r in got] == [(r[0], r[2], r[3]) for r in expected]
+    assert [r[1] for r in got] == pytest.approx([r[1] for r in expected], rel=2e-4)
+
+
+@pytest.mark.slow
+def test_command_whose_machine_was_killed_ends_on_all_and_goes_on(command: Command, tmp_path: Path) -> None:
+    arguments = [*SETTINGS, *TWO, "trainer.checkpoint_every_s=0", f"trainer.rendezvous=127.0.0.1:{_free_port()}"]
+    stop = Stop(pattern="sft: computing|works for", exists="outputs/artifacts/.partial/sft-*/scratch/checkpoint-*")
+    done = command.together(2, "train.py", *arguments, cwd=tmp_path, stop=stop)
+    assert sorted(job.returncode for job in done) == [-9, 1]
+    other = next(job for job in done if job.returncode == 1)
+    assert "ended, or cannot be reached any more" in other.stderr
+    again = command.together(2, "train.py", *arguments, cwd=tmp_path)
+    assert [job.returncode for job in again] == [0, 0], again[0].stderr[-3000:] + again[1].stderr[-3000:]
+    assert "sft: going on from the last checkpoint" in again[0].stderr + again[1].stderr
+
+
+@pytest.mark.slow
+def test_scores_of_two_machines_are_those_of_one(command: Command, tmp_path: Path) -> None:
+    arguments = ["model=tiny", "scorer=self_information", "ratio=0.5", "data.num_traces=600"]
+    two = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2", "trainer.num_threads=1"]
+    meet = f"trainer.rendezvous=127.0.0.1:{_free_port()}"
+    done = command.together(2, "compress.py", *arguments, *two, meet, "output_root=two", cwd=tmp_path)
+    assert [job.returncode for job in done] == [0, 0], done[0].stderr[-3000:] + done[1].stderr[-3000:]
+    one = command("compress.py", *arguments, "trainer.num_threads=1", "output_root=one", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr[-3000:]
+    for file in ("score/*/*.parquet", "compress/*/compressed.parquet"):
+        (a,), (b,) = (list((tmp_path / root / "artifacts").glob(file)) for root in ("one", "two"))
+        assert a.read_bytes() == b.read_bytes(), file
+
+
+@pytest.mark.slow
+def test_sigterm_on_one_machine_saves_on_all(command: Command, tmp_path: Path) -> None:
+    arguments = [*SETTINGS, *TWO, "sft.tune.epochs=200", f"trainer.rendezvous=127.0.0.1:{_free_port()}"]
+    stop = Stop(
+        pattern="sft: train: |works for", exists="outputs/artifacts/.partial/sft-*/scratch", after_s=8, signal=15
+    )
+    done = command.together(2, "train.py", *arguments, cwd=tmp_path, stop=stop)
+    assert [job.returncode for job in done] == [143, 143], done[0].stderr[-3000:] + done[1].stderr[-3000:]
+    assert any("that is saved, and the same command goes on from there" in job.stderr for job in done)
+    assert list(tmp_path.glob("outputs/artifacts/.partial/sft-*/scratch/checkpoint-*"))

@@ -1,0 +1,278 @@
+"""Several machines as threads of this process: how they find each other, and how each leaves."""
+
+import json
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cotpress.devices import nodes
+from cotpress.devices.config import TrainerConfig
+from cotpress.devices.launch import Place, here, run_on_devices, work_for
+from cotpress.devices.nodes import Meeting, check_alone, find_meeting, join, leading, open_port, others
+from cotpress.errors import ConfigError, CotpressError, DataError, Terminated, WorkerError
+from cotpress.settings import check_settings
+from support import device_jobs
+
+FIRST, SECOND = Meeting(name="job", number=0), Meeting(name="job", number=1)
+ONE = TrainerConfig(accelerator="cpu", devices=1, num_threads=1, num_nodes=2)
+
+
+def _lead(folder: Path, work: Callable[[], Any], meeting: Meeting = FIRST, num_nodes: int = 2) -> Any:
+    port = open_port(meeting)
+    assert port is not None
+    with leading(port, meeting, num_nodes, folder, "settings") as results:
+        results.append(work())
+    return results[0]
+
+
+def _other(folder: Path, meeting: Meeting = SECOND, settings: str = "settings") -> dict[str, Any]:
+    """What the second node gets, in a thread; `thread` is that."""
+    got: dict[str, Any] = {}
+
+    def follow() -> None:
+        try:
+            got["value"] = work_for(join(meeting, folder, settings))
+        except BaseException as error:
+            got["error"] = error
+
+    got["thread"] = threading.Thread(target=follow)
+    got["thread"].start()
+    return got
+
+
+def test_workers_of_two_machines_are_one_group_and_the_other_leaves_with_the_result(tmp_path: Path) -> None:
+    got, messages = _other(tmp_path), list[object]()
+    result = _lead(tmp_path, lambda: run_on_devices(device_jobs.places, (10,), trainer=ONE, on_message=messages.append))
+    got["thread"].join()
+    assert result == [(0, 2, 21), (1, 2, 21)]
+    assert sorted(messages) == [("rank", 0), ("rank", 1)]
+    assert got["value"] == result
+    assert here() == Place()
+    assert others() == []
+
+
+def test_file_of_the_meeting_is_for_its_user_alone_and_goes_when_all_have_come(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def look(*_: object) -> None:
+        (path,) = (tmp_path / nodes.FOLDER).glob("*.json")
+        seen.append((stat.S_IMODE(path.stat().st_mode), json.loads(path.read_text()).keys()))
+
+    before = os.umask(0)
+    try:
+        port = open_port(FIRST)
+        assert port is not None
+        with nodes._listening(port, FIRST, tmp_path):
+            look()
+    finally:
+        os.umask(before)
+    assert seen == [(0o600, {"addresses", "port", "key"})]
+    assert list((tmp_path / nodes.FOLDER).iterdir()) == []
+
+
+def test_connection_without_the_key_is_refused_and_nothing_of_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = open_port(FIRST)
+    assert port is not None
+    with nodes._listening(port, FIRST, tmp_path) as arrivals:
+        with pytest.raises((AuthenticationError, EOFError, OSError)):
+            Client(("127.0.0.1", port.listener.address[1]), authkey=b"guess").send("x")
+        got = _other(tmp_path)
+        node, connection = arrivals.get(timeout=20)  # that one comes in all the same
+        connection.close()
+    got["thread"].join()
+    assert node.number == 1
+    assert "without the key of this command was refused" in caplog.text
+
+
+@pytest.mark.parametrize("error", [DataError("no rows"), ConfigError("a: got 1"), Terminated("SIGTERM")])
+def test_failure_of_the_first_machine_is_that_of_the_others(tmp_path: Path, error: BaseException) -> None:
+    got = _other(tmp_path)
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        _lead(tmp_path, fail)
+    got["thread"].join()
+    assert type(got["error"]) is type(error)
+    assert str(error) in str(got["error"])
+
+
+def test_defect_of_the_first_machine_ends_the_others_with_its_text(tmp_path: Path) -> None:
+    got = _other(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        _lead(tmp_path, lambda: 1 // 0)
+    got["thread"].join()
+    assert "the first machine failed: ZeroDivisionError" in str(got["error"])
+
+
+def test_machine_that_does_not_come_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "JOIN_S", 0.3)
+    meeting = replace(FIRST, names=("n1", "n2", "n3"))
+    got = _other(tmp_path, replace(SECOND, number=1))
+    with pytest.raises(WorkerError, match=r"have not joined .* within 0.3 s: n3\. Fix: see the output of"):
+        _lead(tmp_path, int, meeting, num_nodes=3)
+    got["thread"].join()
+    assert "n3" in str(got["error"])
+
+
+def test_machine_that_finds_no_first_one_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "JOIN_S", 0.3)
+    with pytest.raises(WorkerError, match=r"found no first machine within 0.3 s: there is no file of it in '"):
+        join(SECOND, tmp_path, "settings")
+    port = open_port(FIRST)
+    assert port is not None
+    with nodes._listening(port, FIRST, tmp_path):
+        address = ("127.0.0.1", 1)
+        with pytest.raises(WorkerError, match=r"127\.0\.0\.1:1 does not answer"):
+            join(replace(SECOND, address=address, name=FIRST.name), tmp_path, "settings")
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        ({"code": {"torch": "1.0"}}, "settings", r"runs other code than .*: torch .* here, 1\.0 there\. Fix: the same"),
+        ({}, "others", r"was started with other settings than .*\. Fix: the same command on all machines"),
+        (
+            {"number": 5},
+            "settings",
+            r"has the number 5, which another one has, or which is not among 1 to 1\. Fix",
+        ),
+    ],
+)
+def test_machines_that_do_not_fit_together_end_with_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], settings: str, message: str
+) -> None:
+    usual = nodes.this_node
+
+    def introduced(number: int | None, settings: str) -> nodes.Node:
+        node = usual(number, settings)
+        return node if number == 0 else replace(node, **{**change, "code": {**node.code, **change.get("code", {})}})
+
+    monkeypatch.setattr(nodes, "this_node", introduced)
+    got = _other(tmp_path, settings=settings)
+    with pytest.raises(WorkerError, match=message):
+        _lead(tmp_path, int)
+    got["thread"].join()
+    assert isinstance(got["error"], WorkerError)
+
+
+def test_first_machine_that_is_lost_ends_the_others(tmp_path: Path) -> None:
+    got = _other(tmp_path)
+    port = open_port(FIRST)
+    assert port is not None
+    with nodes._listening(port, FIRST, tmp_path) as arrivals:
+        _, connection = arrivals.get(timeout=20)
+        connection.close()
+    got["thread"].join()
+    assert "the first machine (" in str(got["error"])
+    assert "ended, or cannot be reached any more" in str(got["error"])
+
+
+def test_machine_that_is_lost_while_it_works_is_named_at_once(tmp_path: Path) -> None:
+    def leave() -> None:
+        first = join(SECOND, tmp_path, "settings")
+        with first:
+            first.receive()
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(WorkerError, match=r"machine \S+\[\d+\] ended, or cannot be reached any more"):
+        _lead(tmp_path, lambda: run_on_devices(device_jobs.fails, ("waits",), trainer=ONE))
+    assert time.monotonic() - started < 30
+    thread.join()
+
+
+@pytest.mark.parametrize("kind", ["for users", pytest.param("killed", marks=pytest.mark.slow)])
+def test_failure_on_another_machine_ends_the_command(tmp_path: Path, kind: str) -> None:
+    got = _other(tmp_path)
+    expected = {
+        "for users": "the loss is not finite",
+        "killed": "machine .* the worker of rank 0 ended: killed by SIGKILL",
+    }
+    with pytest.raises(CotpressError, match=expected[kind]):
+        _lead(tmp_path, lambda: run_on_devices(device_jobs.fails, (kind,), trainer=ONE))
+    got["thread"].join()
+    assert isinstance(got["error"], CotpressError)
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "a", "MASTER_PORT": "1", "WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "rendezvous", "expected"),
+    [
+        ({**SLURM, "SLURM_NODEID": "1"}, None, ("slurm-7-0-0", 1, None)),
+        ({**SLURM, "SLURM_NODEID": "0", "SLURM_RESTART_COUNT": "2"}, None, ("slurm-7-0-2", 0, None)),
+        ({**TORCHRUN, "GROUP_RANK": "1", "LOCAL_WORLD_SIZE": "1"}, None, ("torchrun-x-a-1-", 1, None)),
+        ({}, "node1:29400", ("node1-29400", None, ("node1", 29400))),
+        ({"NODE_RANK": "0"}, "node1:29400", ("node1-29400", 0, ("node1", 29400))),
+    ],
+)
+def test_srun_torchrun_or_an_address_say_how_machines_meet(
+    environment: Mapping[str, str], rendezvous: str | None, expected: tuple[object, ...]
+) -> None:
+    found = find_meeting(TrainerConfig(num_nodes=2, rendezvous=rendezvous), environment)
+    assert (found.name, found.number, found.address) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, r"nothing says how the machines find each other\. Fix: start the command with srun -N 2"),
+        (
+            {**SLURM, "SLURM_STEP_NUM_TASKS": "8"},
+            r"4 processes of each machine run this command.*Fix: srun",
+        ),
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "8"}, r"8 processes of each machine .* Fix: torchrun --nproc-per-node=1"),
+    ],
+)
+def test_machines_that_cannot_meet_are_told_the_command(environment: Mapping[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_meeting(TrainerConfig(num_nodes=2), environment)
+
+
+@pytest.mark.parametrize("environment", [SLURM, TORCHRUN])
+def test_command_for_one_machine_that_several_run_is_refused(environment: Mapping[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"trainer.num_nodes: got 1, but 2 processes run this command"):
+        check_alone(environment)
+    check_alone({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"})  # a shell in an allocation
+
+
+@pytest.mark.parametrize("address", ["node1", "node1:", ":29400", "node1:0", "node1:70000", "node1:port"])
+def test_rendezvous_is_host_and_port(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.rendezvous: got .*allowed: HOST:PORT"):
+        check_settings(TrainerConfig(num_nodes=2, rendezvous=address), "trainer")
+    with pytest.raises(ConfigError, match=r"trainer\.rendezvous: got 'a:1' with trainer\.num_nodes=1"):
+        check_settings(TrainerConfig(rendezvous="a:1"), "trainer")
+
+
+def test_without_numbers_the_first_machine_is_who_gets_the_port() -> None:
+    (number,) = _free()
+    meeting = Meeting(name="x", number=None, address=("127.0.0.1", number))
+    port = open_port(meeting)
+    assert port is not None
+    assert open_port(meeting) is None
+    port.listener.close()
+    assert open_port(replace(meeting, address=("192.0.2.77", number))) is None
+    with pytest.raises(ConfigError, match=r"trainer\.rendezvous: cannot listen on 192\.0\.2\.77:.*NODE_RANK=0"):
+        open_port(replace(meeting, number=0, address=("192.0.2.77", number)))
+
+
+def _free() -> list[int]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return [int(sock.getsockname()[1])]
