@@ -18,9 +18,11 @@ a float32 copy of its input.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import pytorch_lightning as pl
@@ -66,8 +68,10 @@ def _compute_with_copies(module: torch.nn.Module, dtype: torch.dtype, left_out: 
     module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
+_LAYER = re.compile(r"^.*?\.\d+\.")
+"""Start of the names of a layer's parameters."""
 Weights = dict[str, torch.Tensor]
-"""Parameters by name, in main memory."""
+"""Parameters by name, in main memory; in another worker than the first one without values."""
 
 
 def pick_sharing(trainer: TrainerConfig, computed: torch.dtype | None = None) -> "OneDevice":
@@ -129,8 +133,11 @@ class OneDevice:
         norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else math.inf)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
-    def gathered(self, model: Any) -> AbstractContextManager[Weights | None]:
-        """A context, for all workers, with the trained weights to save; None if those in the model are whole."""
+    def gathered(self, model: Any) -> AbstractContextManager[Iterator[Weights] | None]:
+        """A context, for all workers, with the trained weights to save; None if those in the model are whole.
+
+        They come a layer at a time, and each worker has to take them all.
+        """
         return self.as_saved(model)
 
     @contextmanager
@@ -211,11 +218,17 @@ class Sharded(OneDevice):
         return _ShardedStrategy(offload=self._offload)
 
     @contextmanager
-    def gathered(self, model: Any) -> Iterator[Weights | None]:
-        """Gather in the first worker's main memory, tensor by tensor."""
+    def gathered(self, model: Any) -> Iterator[Iterator[Weights]]:
+        """Gather in the first worker's main memory, which holds one layer at a time."""
+        yield self._by_layer(model)
+
+    def _by_layer(self, model: Any) -> Iterator[Weights]:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]  # of tied ones the first
+        for _, layer in groupby(named, key=lambda item: (_LAYER.findall(item[0]) or [""])[0]):
+            yield {name: _whole(p.detach().to(self._saved or p.dtype)) for name, p in layer}
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        buffers = {name: value for name, value in model.state_dict().items() if name not in parameters}
-        yield _trained_weights(model, self._saved) | buffers
+        if buffers := {name: value for name, value in model.state_dict().items() if name not in parameters}:
+            yield buffers
 
 
 class _ShardedStrategy(ModelParallelStrategy):
@@ -229,11 +242,6 @@ class _ShardedStrategy(ModelParallelStrategy):
         """Move the model to the device, unless it is offloaded."""
         if not self.offload:
             super().model_to_device()
-
-
-def _trained_weights(model: torch.nn.Module, dtype: torch.dtype | None = None) -> Weights:
-    """The trained weights by name (of tied ones the first), gathered as by `_whole`, converted if a dtype is given."""
-    return {n: _whole(p.detach().to(dtype or p.dtype)) for n, p in model.named_parameters() if p.requires_grad}
 
 
 def _whole(value: Any) -> Any:

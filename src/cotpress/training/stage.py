@@ -10,6 +10,7 @@ content of the files.
 import dataclasses
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,8 @@ def train_here(job: TrainingJob, examples: Examples, workdir: Path) -> Fitted:
         if here().is_first:
             tokenizer = load_tokenizer(job.base, job.store)
             save_trained(model, tokenizer, job.tune, job.base.path, workdir, weights=weights)
+        else:
+            deque(weights or (), maxlen=0)
     return fitted
 
 

@@ -7,12 +7,14 @@ from collections import Counter
 import pytest
 import torch
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
+from transformers import AutoModelForCausalLM
 
 from cotpress.devices.config import HeadLoss, Strategy, TrainerConfig
 from cotpress.devices.launch import Place
 from cotpress.errors import ConfigError, WorkerError
 from cotpress.modeling.config import Dtype
 from cotpress.modeling.loading import load_model
+from cotpress.training import adapters
 from cotpress.training.adapters import checkpointed_activations, make_trainable
 from cotpress.training.batching import StepDataset, collate, plan_steps
 from cotpress.training.config import Method
@@ -333,3 +335,25 @@ def test_adapters_are_saved_in_float32_and_answer_as_they_are_saved(training, tu
     by_name = {name.replace(".default", ""): value for name, value in masters.items()}
     for name, value in saved.items():
         assert torch.equal(value, by_name[name]), name
+
+
+@pytest.mark.parametrize("shard_bytes", [5e9, 100_000])
+def test_weights_that_come_in_parts_are_saved_as_transformers_does(
+    tune, bfloat16, store, tokenizer, tmp_path, monkeypatch, shard_bytes
+):
+    monkeypatch.setattr(adapters, "SHARD_BYTES", shard_bytes)
+    tune.method, model = Method.full, load_model(bfloat16, store)
+    names = [name for name, _ in model.named_parameters()]
+    parts = ({n: model.get_parameter(n).detach() for n in names[i : i + 3]} for i in range(0, len(names), 3))
+    adapters.save_trained(model, tokenizer, tune, "tiny", tmp_path / "parts", weights=parts)
+    adapters.save_trained(model, tokenizer, tune, "tiny", tmp_path / "whole")
+    got, expected = (AutoModelForCausalLM.from_pretrained(tmp_path / name / "model") for name in ("parts", "whole"))
+    assert got.dtype is torch.bfloat16
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(got.state_dict()[name], weight), name
+    files = [{p.name for p in (tmp_path / name / "model").iterdir()} for name in ("parts", "whole")]
+    for name in ("config.json", "generation_config.json", "tokenizer.json"):
+        assert (tmp_path / "parts/model" / name).read_bytes() == (tmp_path / "whole/model" / name).read_bytes(), name
+    several = "model.safetensors.index.json" in files[0]
+    assert several == (shard_bytes < 5e9)
+    assert several or files[0] == files[1]
