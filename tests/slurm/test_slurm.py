@@ -133,7 +133,7 @@ def test_killed_node_ends_the_others_within_a_minute_and_the_command_goes_on(run
     assert job.returncode != 0
     assert re.search(r"machine \S+ ended, or cannot be|first machine \(\S+\) ended, or cannot be", err), err[-3000:]
     done = run(*SRUN, *train, *often)
-    assert "sft: going on from the last checkpoint, after step" in done.stderr
+    assert "sft: going on from the last checkpoint, after step" in done.stderr, err + done.stderr
 
 
 def test_node_that_does_not_come_is_named_within_a_minute(run):
