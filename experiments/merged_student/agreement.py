@@ -78,7 +78,7 @@ class Student:
             with quiet_transformers():
                 load_model(replace(self.base, dtype=Dtype.float32), self.store).to(torch.bfloat16).save_pretrained(path)
             self.tokenizer.save_pretrained(path)
-        return ModelConfig(name="base", source=ModelSource.hub, path=str(path))
+        return ModelConfig(name="base", source=ModelSource.hub, path=str(path), hub_id=self.base.path)
 
     def merged_in(self, dtype: Dtype) -> ModelConfig:
         """The merged model with weights of a number format."""

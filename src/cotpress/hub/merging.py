@@ -92,6 +92,7 @@ def base_model(settings: Settings, base_path: str | None) -> ModelConfig:
             "its weights. Fix: leave merge out"
         )
     if base_path is not None:
+        base.hub_id = base.path  # by which the adapter names its base model
         base.source, base.path, base.revision = ModelSource.hub, base_path, None
         if not Path(base_path).expanduser().is_dir():
             raise ConfigError(f"{KEY}: '{base_path}' is no folder. Fix: {KEY}=DIR with the base model of the student")
