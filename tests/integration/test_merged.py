@@ -1,4 +1,4 @@
-"""A LoRA student of SmolLM2 and its merged model, asked 100 problems: as an adapter in PEFT, and by our own commands."""
+"""A LoRA student of SmolLM2 and its merged model, asked 100 problems: through PEFT, and by our own commands."""
 
 import subprocess
 import sys
