@@ -45,7 +45,7 @@ def test_evaluate_knows_the_merged_model_and_gets_the_answers_of_the_run(run_dir
     assert merged.returncode == 0, merged.stderr[-3000:]
     done = command("evaluate.py", *COMMON, "model.source=hub", "model.path=whole", timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    (folder,) = (command.folder / "outputs" / "runs").glob("whole-*")
+    (folder,) = (command.folder / "outputs" / "runs").glob("evaluate-*")
     before, after = (read_records(place / "predictions.parquet", Prediction) for place in (run_dir, folder))
     same = sum(a.output == b.output for a, b in zip(before, after, strict=True))
     assert len(before) == 100

@@ -38,7 +38,7 @@ def same_training(exports: Exports, index: int, ids: list[int], labels: list[int
 @pytest.mark.parametrize("whole_folder", [False, True], ids=["file", "folder"])
 @pytest.mark.parametrize("format_", FILES)
 def test_datasets_reads_every_export(
-    format_: str, whole_folder: bool, exports: Exports, current: Peer, tmp_path: Path
+    format_: str, whole_folder: bool, current: Peer, exports: Exports, tmp_path: Path
 ) -> None:
     folder = exports.folder(format_)
     kind = "parquet" if format_ == "parquet" else "json"
@@ -59,7 +59,7 @@ def test_datasets_reads_every_export(
             assert turns[-1]["content"] == f"<think>\n{ours.compressed_thinking}\n</think>\n\n{ours.response}"
 
 
-def test_trl_takes_a_step_on_its_export(exports: Exports, current: Peer, tmp_path: Path) -> None:
+def test_trl_takes_a_step_on_its_export(current: Peer, exports: Exports, tmp_path: Path) -> None:
     data = exports.folder("trl") / FILES["trl"]
     program = str(PROGRAMS / "trl_step.py")
     printed = current("python", program, str(exports.model), str(data), str(tmp_path / "out"), cwd=tmp_path)
@@ -73,7 +73,7 @@ def test_trl_takes_a_step_on_its_export(exports: Exports, current: Peer, tmp_pat
     assert log["grad_norm"] > 0
 
 
-def test_llamafactory_takes_a_step_on_its_export(exports: Exports, llamafactory: Peer, tmp_path: Path) -> None:
+def test_llamafactory_takes_a_step_on_its_export(llamafactory: Peer, exports: Exports, tmp_path: Path) -> None:
     folder = exports.folder("llamafactory")
     settings = {
         "model_name_or_path": str(exports.model), "template": "smollm2", "stage": "sft", "do_train": True,

@@ -62,7 +62,7 @@ def ours(merged: Path, peers_command: Command) -> list[Prediction]:
         "evaluation.baselines=[]", f"benchmark.num_problems={NUM_PROBLEMS}", timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    (run_dir,) = (peers_command.folder / "outputs" / "runs").glob("merged-*")
+    (run_dir,) = (peers_command.folder / "outputs" / "runs").glob("evaluate-*")
     return read_records(run_dir / "predictions.parquet", Prediction)
 
 

@@ -80,12 +80,15 @@ def _describe(publication: Publication, name: str, folder: Path) -> None:
 
 
 def _replace(partial: Path, output: Path) -> None:
-    """Move the files of `partial` into `output` in place of the weights and settings of an earlier export."""
+    """Move the files of `partial` into `output` in place of the weights and settings of an earlier export.
+
+    The record comes first, as it marks the folder as an export that another command may replace.
+    """
     for name in _SETTINGS:
         (output / name).unlink(missing_ok=True)
     for old in [*output.glob("*.safetensors"), *output.glob("*.safetensors.index.json")]:
         old.unlink()
-    for path in sorted(partial.iterdir(), key=lambda path: path.name in _SETTINGS):
+    for path in sorted(partial.iterdir(), key=lambda p: (p.name in _SETTINGS, p.name != TRAINING_CONFIG)):
         target = output / path.name
         if target.is_dir():
             shutil.rmtree(target)

@@ -1,8 +1,8 @@
 """The merged model of a LoRA student: its base model with the adapter folded into the weights, for tools without PEFT.
 
-Base weights and adapter are added in float32 and rounded once to the number format of the base model, so the result is
-the base model's size, and the nearest weights in that format. `evaluate.py` folds an adapter in the same way, so in
-that format it computes with these very weights.
+PEFT adds a base weight and the adapter, which it loads in float32, in float32 and rounds the sum once to the number
+format of the base model. So the result has the size of the base model and the nearest weights in its format.
+`evaluate.py` folds an adapter in the same way, so in that format it computes with these very weights.
 """
 
 import logging

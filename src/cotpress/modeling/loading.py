@@ -102,7 +102,7 @@ def load_model(
         config: The model and its number format.
         store: Store of converted and generated models.
         adapter: Directory or hub id of a PEFT adapter to load on top.
-        merge_adapter: Fold the adapter into the weights (faster forward passes; rounds to the model's dtype once).
+        merge_adapter: Fold the adapter into the weights (faster forward passes; rounds to the model's dtype).
         split: Check that body and head (`split_head`) give the model's logits; as the result depends on the
             architecture only, one of several workers may check for all.
         device: Device of the weights.
@@ -391,28 +391,7 @@ def _with_adapter(model: "PreTrainedModel", config: ModelConfig, adapter: str, *
                 "Fix: give the model that it was trained on"
             )
         _check_depth(model, wrapped.peft_config["default"], what)
-        return _merged(wrapped) if merge else wrapped
-
-
-@torch.no_grad()
-def _merged(wrapped: Any) -> Any:
-    """Fold an adapter into the weights below it, in float32 and with one rounding to the format of each weight.
-
-    PEFT alone would round twice in bfloat16: the adapter's part, then the sum.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for layer in [module for module in wrapped.modules() if isinstance(module, BaseTunerLayer)]:
-        weights = [(weight, weight.dtype) for weight in layer.get_base_layer().parameters(recurse=False)]
-        for weight, dtype in weights:
-            if dtype in (torch.bfloat16, torch.float16):
-                weight.data = weight.data.float()
-        layer.merge()
-        for weight, dtype in weights:
-            weight.data = weight.data.to(dtype)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="All adapters are already merged")
-        return wrapped.merge_and_unload()
+        return wrapped.merge_and_unload() if merge else wrapped
 
 
 def _check_depth(model: "PreTrainedModel", settings: Any, what: str) -> None:

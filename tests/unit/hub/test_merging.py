@@ -219,6 +219,27 @@ def test_interrupted_merge_leaves_the_earlier_export_or_nothing(
     assert list((tmp_path / "new").iterdir()) == []
 
 
+@pytest.mark.parametrize("num_moved", range(8))
+def test_killed_export_is_no_model_and_the_same_command_goes_on(
+    num_moved: int, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, output, moved = trained.run(), tmp_path / "hub", []
+
+    def killed(path: Path, target: Path) -> None:
+        if target.parent == output:
+            if len(moved) == num_moved:
+                raise KeyboardInterrupt
+            moved.append(path.name)
+        shutil.move(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge(run_dir, output)
+    assert not (output / "config.json").exists()
+    assert (merge(run_dir, output) / "config.json").exists()
+
+
 def test_export_of_another_kind_leaves_no_weights_of_the_earlier_one(trained: Trained, tmp_path: Path) -> None:
     run_dir, output = trained.run(), tmp_path / "hub"
     merge(run_dir, output, merge=False)
