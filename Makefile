@@ -37,7 +37,7 @@ test-kills: $(READY)  ## kill commands at random moments of every stage, repeat 
 test-slow: $(READY)  ## the slow tests, on real models and in full size: 16 to 35 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
-test-peers: $(READY)  ## exports and merged students in the tools that they are for, in environments of their own
+test-peers: $(READY)  ## exports and merged students in the tools that they are for, in environments of their own: 7 minutes
 	for name in current llamafactory; do \
 		$(MAKE) --no-print-directory $(PEERS)/$$name/.ready || echo "$(PEERS)/$$name cannot be made; its tests are skipped"; \
 	done
