@@ -7,8 +7,9 @@ READY := $(VENV)/.ready
 run: ARGS ?= scorer=cts ratio=0.7
 
 AUDIT := .audit
+PEERS := .peers
 
-.PHONY: help run test test-kills test-slow test-slurm fuzz audit bench docs check lint types clean install
+.PHONY: help run test test-kills test-slow test-slurm test-peers fuzz audit bench docs check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,7 +29,7 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm and not peers" -n auto --dist loadfile
 
 test-kills: $(READY)  ## kill commands at random moments of every stage, repeat it, compare: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)
@@ -39,6 +40,17 @@ test-slurm: $(READY)  ## training and scoring on a real SLURM of two nodes, star
 
 test-slow: $(READY)  ## the slow tests, on real models and in full size: 16 to 35 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+test-peers: $(READY)  ## exports and merged students in the tools that they are for, in environments of their own: 7 minutes
+	for name in current llamafactory; do \
+		$(MAKE) --no-print-directory $(PEERS)/$$name/.ready || echo "$(PEERS)/$$name cannot be made; its tests are skipped"; \
+	done
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers -s $(ARGS) tests/peers
+
+$(PEERS)/%/.ready: tests/peers/%.txt
+	test -x $(PEERS)/$*/bin/python || $(PYTHON) -m venv $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --quiet --progress-bar off --no-deps -r $<
+	touch $@
 
 fuzz: $(READY)  ## at least 25,000 odd rows, settings and texts; a failing case is printed for repetition
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout=3600 -n auto $(ARGS)
@@ -66,4 +78,4 @@ types: $(READY)
 	$(BIN)/mypy
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) $(AUDIT) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(PEERS) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -17,6 +17,7 @@ characters that it is written with, because as a token it would end the turn. Ad
 `<think>` of Qwen3, end no turn; they stay whole in every text.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,6 +145,32 @@ def render_chat(
         return _rendered(tokenizer, chat, form.applied(conversation), add_generation_prompt)
     except Exception as error:  # a template may raise anything, for a single conversation too
         raise ModelError(f"{_named(tokenizer, chat.template)} fails: {_reason(error)}") from error
+
+
+def published_template(tokenizer: "PreTrainedTokenizerBase", chat: ChatConfig) -> str:
+    """Chat template that renders a user's turn as a prompt of `chat` where only the tokenizer is known.
+
+    A conversation that does not begin with a system turn gets the system text of `chat`, and variables that are not
+    given the values of `chat`; the date is `TEMPLATE_DATE`. Conversations of `messages` are rendered as ever. The
+    user's text is not changed: `chat.user` and the ratio marker stay with the writer of the conversation.
+
+    Raises:
+        ModelError: As `render_chat`.
+    """
+    template = chat.template or tokenizer.get_chat_template()
+    added = [_CLOCK] if "strftime_now" in template else []
+    if chat.enable_thinking is not None:
+        value = str(chat.enable_thinking).lower()
+        added.append(f"{{% if enable_thinking is not defined %}}{{% set enable_thinking = {value} %}}{{% endif %}}")
+    form = _form(tokenizer, chat, has_system=chat.system is not None)
+    if chat.system is not None and not form.without_system:
+        (turn,) = form.applied([{"role": "system", "content": chat.system}])
+        literal = json.dumps([turn], ensure_ascii=False)  # also a literal of Jinja
+        added.append(
+            "{% if messages and messages[0]['role'] != 'system' %}"
+            f"{{% set messages = {literal} + messages %}}{{% endif %}}"
+        )
+    return "".join([*added, template])
 
 
 def _named(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> str:

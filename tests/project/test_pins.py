@@ -55,3 +55,10 @@ def test_what_the_requirements_need_is_pinned_as_far_as_it_is_installed() -> Non
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras or {""}):
                 left.append(needed)
     assert unpinned == {}
+
+
+def test_current_versions_of_the_tools_that_read_exports_are_ours() -> None:
+    pins = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "tests" / "peers" / "current.txt").read_text(), re.MULTILINE)
+    other = {name: version for name, version in pins if PINNED.get(canonicalize_name(name), version) != version}
+    assert len(pins) > 50
+    assert other == {}

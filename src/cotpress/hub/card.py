@@ -52,10 +52,10 @@ def _header(publication: Publication, name: str) -> "ModelCardData":
     config = publication.config
     return ModelCardData(
         base_model=publication.base_model,
-        library_name="peft" if publication.is_adapter else "transformers",
+        library_name="peft" if publication.publishes_adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["cotpress", "chain-of-thought", "chain-of-thought-compression", f"scorer:{config.scorer.name}"]
-        + (["lora"] if publication.is_adapter else []),
+        + (["lora"] if publication.publishes_adapter else []),
         metrics=["accuracy"],
         model_name=name.rpartition("/")[2],
         eval_results=metrics,
@@ -68,13 +68,22 @@ def _summary(publication: Publication, name: str) -> str:
     source = f" ({PAPERS[scorer]})" if scorer in PAPERS else ""
     mixed = list(config.compression.mixed_ratios)
     ratios = f"ratios {', '.join(f'{r:g}' for r in mixed)}" if mixed else f"ratio {config.ratio:g}"
-    kind = "LoRA adapter" if publication.is_adapter else "full fine-tune"
+    kind = "LoRA adapter" if publication.publishes_adapter else "fine-tune" if publication.merge else "full fine-tune"
     return (
         f"# {name}\n\n"
         f"A {kind} of [{publication.base_model}](https://huggingface.co/{publication.base_model}), trained on chains "
         f"of thought that were compressed token by token: the scorer `{scorer}`{source} gives each thinking token an "
         f"importance, and of every chain of thought the most important tokens are kept at {ratios} "
-        f"(kept over all: {facts['actual_ratio']:.3f}).\n"
+        f"(kept over all: {facts['actual_ratio']:.3f}).\n" + (_merged(publication) if publication.merge else "")
+    )
+
+
+def _merged(publication: Publication) -> str:
+    base = publication.base_model
+    return (
+        f"\nThe LoRA adapter that was trained on {base} is merged into these weights: base weights and adapter are "
+        f"added in float32 and rounded once to the number format of {base}. The chat template writes the system text "
+        "of the training where a conversation has none.\n"
     )
 
 
@@ -82,10 +91,11 @@ def _use(publication: Publication, name: str) -> str:
     chat, base = publication.config.model.chat, publication.base_model
     load = (
         f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{name}")'
-        if publication.is_adapter
+        if publication.publishes_adapter
         else f'model = AutoModelForCausalLM.from_pretrained("{name}")'
     )
-    imports = "from peft import PeftModel\n" if publication.is_adapter else ""
+    imports = "from peft import PeftModel\n" if publication.publishes_adapter else ""
+    tokenizer = base if publication.publishes_adapter else name
     content = json.dumps(chat.system, ensure_ascii=False)  # also a literal of Python
     system = "" if chat.system is None else f'{{"role": "system", "content": {content}}}, '
     template = "" if chat.template is None else f"chat_template={json.dumps(chat.template, ensure_ascii=False)}, "
@@ -98,7 +108,7 @@ def _use(publication: Publication, name: str) -> str:
     return (
         "## Use\n\n```python\n"
         f"{imports}from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{base}")\n{load}\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")\n{load}\n'
         f'messages = [{system}{{"role": "user", "content": {json.dumps(user, ensure_ascii=False)}}}]\n'
         f"prompt = tokenizer.apply_chat_template(messages, {template}add_generation_prompt=True, "
         'return_tensors="pt", return_dict=True)\n'

@@ -38,6 +38,8 @@ class Publication:
 
     Attributes:
         weights: Folder with a PEFT adapter or a whole model.
+        is_adapter: True if it holds an adapter.
+        merge: True to publish the base model with this adapter folded into its weights.
         base_model: Hub id of the base model.
         results: All runs with this student, each with the rows to show: the student's and Original's.
         compression: Manifest of the training data.
@@ -46,21 +48,28 @@ class Publication:
 
     weights: Path
     is_adapter: bool
+    merge: bool = False
     config: Settings
     base_model: str
     results: tuple[tuple[RunResults, tuple[SystemResult, ...]], ...]
     compression: Mapping[str, Any]
     training: Mapping[str, Any]
+    store: ArtifactStore
+
+    @property
+    def publishes_adapter(self) -> bool:
+        """True if a reader puts the published weights on the base model."""
+        return self.is_adapter and not self.merge
 
 
-def read_publication(run_dir: Path, base_model: str | None) -> Publication:
+def read_publication(run_dir: Path, base_model: str | None, *, merge: bool = False) -> Publication:
     """Read the student of a finished run of `train.py`, whose artifacts are in `../../artifacts`.
 
     A `base_model` of None is read from the run.
 
     Raises:
         ArtifactError: The run is not finished, trained no student, or its student is missing or damaged.
-        ConfigError: The hub id of the run's base model is unknown.
+        ConfigError: The hub id of the run's base model is unknown, or there is no adapter to merge.
     """
     rows = read_results(run_dir).rows
     key = rows[-1].artifacts.get("sft") if rows else None
@@ -80,15 +89,22 @@ def read_publication(run_dir: Path, base_model: str | None) -> Publication:
     weights = TrainedWeights.below(student.path)
     if weights is None:
         raise ArtifactError(f"'{student.path}' holds no adapter and no model. Fix: run the same command again")
+    if merge and not weights.is_adapter:
+        raise ConfigError(
+            "merge: got true, but all weights of this student were trained, so it is a whole model already. Fix: leave "
+            "merge out"
+        )
     config = _settings(run_dir / CONFIG_FILE)
     return Publication(
         weights=Path(weights.path),
         is_adapter=weights.is_adapter,
+        merge=merge,
         config=config,
         base_model=base_model or _hub_id(config),
         results=tuple(_runs_with(key, run_dir)),
         compression=_open(store, student.manifest["identity"]["compressed"]).manifest,
         training=student.manifest,
+        store=store,
     )
 
 

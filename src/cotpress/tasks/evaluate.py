@@ -11,6 +11,7 @@ from cotpress.evaluation.protocol import shortening
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
+from cotpress.modeling.training_record import TRAINING_CONFIG
 from cotpress.modeling.weights import ADAPTER
 from cotpress.records import BASE, ORIGINAL, Origin, System
 from cotpress.store.students import student_name
@@ -60,14 +61,19 @@ def examinees(config: EvaluateConfig) -> list[Examinee]:
 
 
 def given_name(config: EvaluateConfig) -> str:
-    """Name of the evaluated system: that of the adapter or fully tuned student, or of another model on the server, or
+    """Name of the evaluated system: that of the adapter, or of a whole student, or of another model on the server, or
     Base."""
     generation = config.evaluation.generation
     if config.adapter:
         return adapter_name(config.adapter)
     if isinstance(generation, ServerGenerationConfig) and generation.model != config.model.path:
         return adapter_name(generation.model)
-    return student_name(config.model.path) or BASE.name
+    if (name := student_name(config.model.path)) is not None:
+        return name
+    folder = Path(config.model.path).expanduser()
+    return (
+        folder.resolve().name if (folder / TRAINING_CONFIG).is_file() else BASE.name
+    )  # a student that was published or merged
 
 
 def adapter_name(adapter: str) -> str:

@@ -1,6 +1,5 @@
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,11 @@ import numpy as np
 import pytest
 
 from cotpress.compression.config import ExportFormat
-from cotpress.compression.export import DATASET, DATASET_INFO, export, warn_of_template
+from cotpress.compression.export import CARD, DATASET, DATASET_INFO, export, warn_of_template, write_manifest
 from cotpress.errors import DataError
 from cotpress.modeling.config import ModelConfig, ModelSource
-from cotpress.modeling.loading import load_model, load_tokenizer
-from cotpress.prompts import ChatConfig, ChatFormat
+from cotpress.modeling.loading import load_tokenizer
+from cotpress.prompts import ChatConfig
 from cotpress.records import CompressedTrace
 from cotpress.store.artifacts import ArtifactStore
 from cotpress.store.tables import read_records
@@ -101,7 +100,23 @@ def test_parquet_contains_the_rows_unchanged(tmp_path: Path) -> None:
 
 def test_only_finished_files_remain(tmp_path: Path) -> None:
     files = [export([row(0, None)], format_, tmp_path, CHAT) for format_ in ExportFormat]
-    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / DATASET_INFO])
+    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / DATASET_INFO, tmp_path / CARD])
+
+
+@pytest.mark.parametrize("format_", ExportFormat)
+def test_folder_of_an_export_is_read_without_its_manifest(format_: ExportFormat, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra dev")
+    path = export(ROWS, format_, tmp_path / "new", CHAT)
+    write_manifest(path, "0", {"num_rows": 2})
+    rows = datasets.load_dataset(str(tmp_path / "new"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == 2
+    assert "num_rows" not in rows.column_names
+
+
+def test_card_of_the_user_stays(tmp_path: Path) -> None:
+    (tmp_path / CARD).write_bytes(b"mine\xff")
+    export(ROWS, ExportFormat.trl, tmp_path, CHAT)
+    assert (tmp_path / CARD).read_bytes() == b"mine\xff"
 
 
 @pytest.fixture(scope="module")
@@ -122,27 +137,3 @@ def test_template_that_removes_the_thinking_gives_a_warning(
         )
         warn_of_template(ROWS[0], CHAT, tokenizer)
     assert "removes the thinking" in caplog.text
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")  # TRL's own
-def test_trl_trains_on_the_exported_prompt_and_completion(store: ArtifactStore, tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl", reason="needs the extra bench")
-    tokenizer = load_tokenizer(TINY, store)
-    written = ChatFormat(tokenizer, CHAT)
-    trainer = trl.SFTTrainer(
-        model=load_model(TINY, store),
-        args=trl.SFTConfig(
-            output_dir=str(tmp_path), max_steps=1, report_to=[], use_cpu=True, bf16=False, packing=False
-        ),
-        train_dataset=loaded(export(ROWS, ExportFormat.trl, tmp_path, CHAT), tmp_path),
-        processing_class=tokenizer,
-    )
-    for trained, ours in zip(trainer.train_dataset, ROWS, strict=True):
-        ids, labels = trained["input_ids"], trained["labels"]
-        num_prompt = sum(label == -100 for label in labels)
-        assert labels[num_prompt:] == ids[num_prompt:]
-        assert ids[:num_prompt] == written.prompt_ids(ours.question, ours.marker_ratio)
-        completion = tokenizer.decode(ids[num_prompt:])
-        expected = written.completion_ids(written.text_ids(ours.compressed_thinking), ours.response)
-        assert completion.rstrip() == tokenizer.decode(expected).rstrip()
-    assert math.isfinite(trainer.train().training_loss)

@@ -151,7 +151,7 @@ def test_exports_without_output_lie_below_output_root_each_in_a_folder_of_its_ow
     assert len({*outputs}) == 3
     assert {output.parent for output in outputs} == {tmp_path / "outputs" / "compressed"}
     assert run() == outputs[0]
-    assert {p.name for p in outputs[2].iterdir()} == {"compressed.openai.jsonl", "manifest.json"}
+    assert {p.name for p in outputs[2].iterdir()} == {"README.md", "compressed.openai.jsonl", "manifest.json"}
 
 
 @pytest.mark.parametrize("other", ["ratio=0.7", "export=openai", "scorer=head", "compression=mixed", "seed=1"])
@@ -223,7 +223,7 @@ def test_temporary_files_of_killed_exports_are_removed_and_others_stay(run: Run,
     for name in [*killed, *own]:
         (output / name).write_text("half")
     run(f"output={output}")
-    assert {path.name for path in output.iterdir()} == {*own, MADE, "manifest.json"}
+    assert {path.name for path in output.iterdir()} == {*own, MADE, "README.md", "manifest.json"}
 
 
 @pytest.mark.parametrize("template", [None, "{{ raise_exception('no system role') }}", "{{ messages[0].content.x.y }}"])
