@@ -168,7 +168,7 @@ def test_cancelled_job_saves_and_ends_with_143(slurm, tmp_path):
 
 def test_requeued_job_goes_on_from_where_it_was(slurm, tmp_path):
     command = " ".join(map(str, [ROOT / "train.py", *SMALL, "trainer=ddp", *NODES, "until=sft", "sft.tune.epochs=40",
-                                 "trainer.checkpoint_every_s=3600"]))  # fmt: skip
+                                 "trainer.checkpoint_every_s=1"]))  # fmt: skip
     script = tmp_path / "job.sh"
     script.write_text(
         f"#!/bin/bash\n#SBATCH -N 2 --ntasks-per-node=1 --requeue --open-mode=append -o {tmp_path}/log\n"
@@ -176,8 +176,7 @@ def test_requeued_job_goes_on_from_where_it_was(slurm, tmp_path):
     )
     sent = subprocess.run(["sbatch", "--parsable", script], cwd=tmp_path, env=slurm, capture_output=True, text=True)
     number = sent.stdout.strip()
-    _until(lambda: list(tmp_path.glob(SCRATCH)))
-    time.sleep(6)
+    _until(lambda: list(tmp_path.glob(f"{SCRATCH}/checkpoint-*")))
     subprocess.run(["scontrol", "requeue", number], env=slurm, check=True)
 
     def ended() -> bool:

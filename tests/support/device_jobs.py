@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from cotpress.devices.launch import here, join_process_group, report
+from cotpress.devices.stopping import StopRequest, StopTraining
 from cotpress.errors import MissingExtraError, TrainingError
 
 log = logging.getLogger("cotpress.test")
@@ -55,6 +56,18 @@ def waits(folder: Path) -> None:
     """Write the process id to a file, then wait for a minute."""
     (folder / str(here().rank)).write_text(str(os.getpid()))
     time.sleep(60)
+
+
+def saves(folder: Path) -> None:
+    """Write the process id to a file, wait for SIGTERM, then write another file after two seconds."""
+    stop = StopRequest()
+    with stop.noted():
+        (folder / str(here().rank)).write_text(str(os.getpid()))
+        while not stop.agreed():
+            time.sleep(0.05)
+        time.sleep(2)
+        (folder / f"saved-{here().rank}").touch()
+        raise StopTraining("saved")
 
 
 def setting(name: str) -> tuple[str | None, str | None, int]:

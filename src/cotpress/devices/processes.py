@@ -105,7 +105,7 @@ class Child:
             multiprocessing.set_start_method(methods[0], force=True)
         context: Any = multiprocessing.get_context("spawn" if preload is None else "forkserver")
         if preload is not None:
-            context.set_forkserver_preload(list(preload))
+            context.set_forkserver_preload(["cotpress.devices.forkserver", *preload])
         _keep_sockets_short()
         self._connection, theirs = context.Pipe()
         variables = dict(os.environ if environment is None else environment)

@@ -39,6 +39,7 @@ UNFOLLOWED = {
     "cotpress.plugins": "registration; the registered code is a root",
     "cotpress.settings": "refuses values and changes none",
     "cotpress.devices.launch": "starts one process per device",
+    "cotpress.devices.forkserver": "starts processes",
     "cotpress.devices.nodes": "connects machines",
     "cotpress.devices.processes": "starts and stops processes",
     "cotpress.devices.stopping": "ends a training, which goes on later",
