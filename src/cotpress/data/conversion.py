@@ -40,6 +40,8 @@ class Reading:
         has_lists: True if rows of the file have several generations in the standard columns.
         used: Columns of the file that texts are read from.
         also: Other formats that fit.
+        nearly: Settings that read it as a format of which one column has another name; empty without.
+        has_flags: True if a row has a mark that its format knows for a right generation.
     """
 
     name: FileFormat
@@ -50,6 +52,8 @@ class Reading:
     has_lists: bool = False
     used: Sequence[str] = ()
     also: Sequence[FileFormat] = ()
+    nearly: str = ""
+    has_flags: bool = False
 
     @property
     def is_plain(self) -> bool:

@@ -41,6 +41,8 @@ def announce(source: Source[Any], store: ArtifactStore, *, name: str, group: str
     """Log the way in which a source is read, once per store."""
     if source.told and store.first_time(line := f"{group}={name}: {source.told}"):
         log.info("%s", line)
+    if source.warning and store.first_time(source.warning):
+        log.warning("%s", source.warning)
 
 
 def tell(

@@ -40,6 +40,7 @@ class Source(Generic[R]):
         drop: Counts the row that was read last as dropped, or raises an error; None: it has no rule of its own.
         by_question: True if questions, not ids, decide which traces are held out for validation.
         told: A line about the way in which the source is read; may be empty.
+        warning: A line about a risk of this way; may be empty.
         note: A sentence on the files that are read and left out; empty if there is nothing to say.
     """
 
@@ -55,6 +56,7 @@ class Source(Generic[R]):
     drop: Callable[..., None] | None = None
     by_question: bool = False
     told: str = ""
+    warning: str = ""
 
 
 def checked(source: Source[R], check: Callable[[R], R], *, strict: bool, group: str) -> Source[R]:

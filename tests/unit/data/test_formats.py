@@ -252,6 +252,66 @@ def test_unknown_shape_is_one_message_with_settings_to_try(
         assert read(stage.traces(config(tmp_path, [row], columns=places), store))
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "settings"),
+    [
+        ("OpenR1-Math-220k", "problem", "data.format=openr1 data.columns.question=problem_text"),
+        ("OpenR1-Math-220k", "generations", "data.format=openr1 data.columns.response=generations_text"),
+        ("s1K-1.1", "deepseek_attempt", "data.format=s1k11 data.columns.response=deepseek_attempt_text"),
+        ("s1K-1.1", "deepseek_thinking_trajectory",
+         "data.format=s1k11 data.columns.thinking=deepseek_thinking_trajectory_text"),
+        ("TokenSkip, predictions", "model_output", "data.format=tokenskip data.columns.thinking=model_output_text"),
+        ("OpenMathReasoning", "problem", "data.format=openmath data.columns.question=problem_text"),
+    ],
+)  # fmt: skip
+def test_known_format_with_one_renamed_column_is_offered_with_its_flags(
+    store: ArtifactStore, tmp_path: Path, name: str, column: str, settings: str
+) -> None:
+    shape = SHAPES[name]
+    rows = [{k if k != column else f"{k}_text": v for k, v in row.items() if k != "messages"} for row in shape.rows]
+    with pytest.raises(DataError) as error:
+        stage.traces(config(tmp_path, rows), store)
+    assert f"Fix, for instance: {settings}. Known:" in str(error.value)
+    format_, place = settings.split()
+    typed = config(
+        tmp_path, rows, format=FileFormat(format_.removeprefix("data.format=")), columns=dict([_column(place)])
+    )
+    traces = read(stage.traces(typed, store))
+    assert [(trace.id, trace.question, trace.thinking) for trace in traces] == [
+        (id_, QUESTION, shape.thinking) for id_ in shape.ids
+    ]
+
+
+def test_renamed_column_is_told_where_another_format_reads_the_file(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = SHAPES["OpenR1-Math-220k"]
+    rows = [{"problem_text" if k == "problem" else k: v for k, v in row.items()} for row in shape.rows]
+    with caplog.at_level(logging.INFO):
+        stage.traces(config(tmp_path, rows[1:2]), store)
+    assert "read as chat" in caplog.text
+    assert "data.format=openr1 data.columns.question=problem_text reads it so" in caplog.text
+
+
+def test_choice_by_answers_alone_is_one_warning(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [openr1(TEXT, right=[True])]
+    stage.traces(config(tmp_path, rows, generations="shortest_correct"), store)
+    assert caplog.messages == []
+    rows = [{"problem_text" if k == "problem" else k: v for k, v in row.items()} for row in rows]
+    own = config(
+        tmp_path, rows, generations="shortest_correct", columns={"question": "problem_text", "response": "generations"}
+    )
+    for _ in range(2):
+        stage.traces(own, store)
+    assert caplog.messages == [
+        "data.generations=shortest_correct: no column with flags of correctness is known in this file, so a generation "
+        "counts as correct if it states the gold answer (data.columns.answer). If the file has flags, "
+        "data.format=openr1 data.columns.question=problem_text reads those of a known format"
+    ]
+
+
 def _column(setting: str) -> tuple[str, str]:
     """Name and place of a setting, read as on the command line."""
     override = OverridesParser.create().parse_override(setting)
