@@ -38,7 +38,7 @@ class Reading:
         given: Places that are settings, by column, in place of those of the format.
         generations: Setting of this name.
         has_lists: True if rows of the file have several generations in the standard columns.
-        used: Columns of the file that texts are read from.
+        used: Columns of the file that texts, ids and flags are read from.
         also: Other formats that fit.
         nearly: Settings that read it as a format of which one column has another name; empty without.
         has_flags: True if a row has a mark that its format knows for a right generation.

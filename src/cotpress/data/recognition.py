@@ -130,10 +130,10 @@ def _places(name: FileFormat, rows: Sequence[Row]) -> dict[str, Place]:
 def _used(
     name: FileFormat, places: Mapping[str, Place], given: Mapping[str, str], rows: Sequence[Row]
 ) -> Iterator[str]:
-    """Columns that texts are read from, each once."""
-    turns = FORMATS[name].turns
-    columns = [[places[field].text] for field in FIELDS if field in places and field != "id"]
-    ordered = [Place(text) for texts in (turns, *columns) for text in texts]
+    """Columns that texts, ids and flags are read from, each once."""
+    own = FORMATS[name]
+    columns = [places[field].text for field in FIELDS if field in places]
+    ordered = map(Place, (*own.turns, *columns, *own.complete, *own.correct, *own.checked))
     yield from dict.fromkeys(column for place in ordered for row in rows for column in place.columns(row))
 
 

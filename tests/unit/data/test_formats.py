@@ -73,10 +73,17 @@ def test_published_shape_is_recognised_and_read(
 
 def test_docs_have_every_format_with_its_numbers_of_rows() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \| [^|]+ \| `([^`]+)` \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \| ([^|]+) \| `([^`]+)` \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
     test = test_published_shape_is_recognised_and_read.__name__
     assert rows == [
-        (name, shape.format.value, f"{test}[{name}]", str(len(shape.rows)), str(len(shape.ids)))
+        (
+            name,
+            shape.format.value,
+            ", ".join(f"`{column}`" for column in shape.used),
+            f"{test}[{name}]",
+            str(len(shape.rows)),
+            str(len(shape.ids)),
+        )
         for name, shape in SHAPES.items()
     ]
     assert {shape.format for shape in SHAPES.values()} == set(FORMATS)
@@ -171,7 +178,7 @@ def test_settings_take_the_place_of_single_columns(
     with caplog.at_level(logging.INFO):
         (trace,) = read(stage.traces(config(tmp_path, rows, columns=columns), store))
     assert (trace.question, trace.thinking, trace.answer) == ("Add them.", THINKING, "8")
-    assert "read as openr1: 3 columns used (variants, generations, meta)" in caplog.text
+    assert "read as openr1: 4 columns used (variants, generations, meta, uuid)" in caplog.text
 
 
 def test_own_columns_need_no_format(store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -440,7 +447,7 @@ def test_rows_in_the_list_of_an_object_are_named_in_the_line_and_in_errors(
         stage.problems(JsonlBenchmarkConfig(name="mine", path=str(path)), store)
     assert len(read(artifact)) == 2
     assert (
-        "data=mine: read as openr1: 3 columns used (problem, generations, answer) of the rows in its list 'data'"
+        "data=mine: read as openr1: 4 columns used (problem, generations, answer, uuid) of the rows in its list 'data'"
         in (caplog.messages)
     )
     assert "benchmark=mine: read as the rows in its list 'data'" in caplog.messages
@@ -497,5 +504,5 @@ def test_lists_in_the_standard_columns_are_generations(
     ]
     with caplog.at_level(logging.INFO):
         traces = read(stage.traces(config(tmp_path, rows, generations="all"), store))
-    assert "data=mine: read as cotpress: 4 columns used (question, thinking, response, answer)" in caplog.messages
+    assert "data=mine: read as cotpress: 5 columns used (question, thinking, response, answer, id)" in caplog.messages
     assert [(t.id, t.thinking, t.response) for t in traces] == [("a/0", "t", "r"), ("a/1", "u", "s"), ("b", "v", "w")]
