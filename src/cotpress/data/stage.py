@@ -291,6 +291,6 @@ def _of_reader(
 ) -> Source[R]:
     return Source(
         identity, [RowReader, *code], records,
-        dropped=reader.dropped, emptied=reader.emptied, numbered=reader.numbered, first=reader.first,
-        note=reader.source.note, drop=reader.drop, told=reader.told,
+        dropped=reader.dropped, emptied=reader.emptied, numbered=reader.numbered, tally=reader.tally,
+        first=reader.first, note=reader.source.note, drop=reader.drop, told=reader.told,
     )  # fmt: skip

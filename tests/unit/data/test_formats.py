@@ -119,6 +119,39 @@ def test_generations_are_chosen(
     assert made.manifest["dropped"] == ({"thinking is not closed": 1} if generations == "all" else {})
 
 
+@pytest.mark.parametrize(
+    ("num_wrong", "generations", "level", "unused"),
+    [(7, "first", logging.WARNING, 20), (1, "first", logging.INFO, 20), (7, "all", logging.WARNING, 0)],
+)
+def test_used_generations_that_are_marked_as_wrong_are_told(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, num_wrong: int, generations: str,
+    level: int, unused: int,
+) -> None:  # fmt: skip
+    rows = [openr1(TEXT, TEXT, uuid=str(i), right=[i >= num_wrong, True]) for i in range(20)]
+    settings = config(tmp_path, rows, generations=generations)
+    with caplog.at_level(logging.INFO):
+        made = stage.traces(settings, store)
+        stage.traces(settings, store)
+    (told,) = [record for record in caplog.records if "marked as wrong" in record.getMessage()]
+    rest = f", {unused} further generations are not used" if unused else ""
+    assert told.levelno == level
+    assert told.getMessage() == (
+        f"data=mine: {num_wrong} of {40 - unused} used generations are marked as wrong; "
+        f"data.generations=shortest_correct takes the shortest right one of each row{rest}"
+    )
+    assert (made.facts["marked_wrong"], made.facts.get("unused_generations", 0)) == (num_wrong, unused)
+    chosen = stage.traces(config(tmp_path, rows, generations="shortest_correct"), store)
+    assert "marked_wrong" not in chosen.facts
+
+
+def test_single_generation_that_is_marked_as_wrong_is_told(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [SHAPES["s1K-1.1"].rows[0] | {"deepseek_grade": "No"}]
+    stage.traces(config(tmp_path, rows), store)
+    assert "1 of 1 used generations are marked as wrong" in caplog.text
+
+
 def test_choices_of_generations_are_different_artifacts(store: ArtifactStore, tmp_path: Path) -> None:
     keys = {
         stage.traces(config(tmp_path, [openr1(TEXT, TEXT)], **changes), store).key
