@@ -131,10 +131,17 @@ class Files:
                 for number, unit, content in _rows_of(file, columns):
                     yield Raw(before + number, f"{name}{unit} {number}", content)
             except _FormatError as error:
-                raise DataError(f"{self.key}: '{file}' {error}") from None
+                raise DataError(f"{self.key}: '{file}' {self._with_fix(str(error), file)}") from None
             except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-                raise DataError(f"{self.key}: '{file}' cannot be read as {ending(file)[1:]}: {error}") from error
+                reason = f"cannot be read as {ending(file)[1:]}: {error}"
+                raise DataError(f"{self.key}: '{file}' {self._with_fix(reason, file)}") from error
             before += number
+
+    def _with_fix(self, reason: str, file: Path) -> str:
+        """The fault of a file with its fix; one of several can also be removed."""
+        fixed = reason if "Fix: " in reason else f"{reason.rstrip('.')}. Fix: restore it"
+        rest = "the other file is" if len(self.files) == 2 else f"the other {len(self.files) - 1} files are"
+        return f"{fixed}, or remove '{file}', and {rest} read" if len(self.files) > 1 else fixed
 
     @property
     def _folder(self) -> Path:

@@ -188,6 +188,19 @@ def test_damaged_json_is_an_error_that_names_the_row(tmp_path: Path, content: by
         list(reader(tmp_path / "rows.json"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "fix"),
+    [("b.json", b'[{"id": 1}', "restore it, or"), ("b.json", b'[{"id": 1}, x]', r".*only the bad line is dropped, or"),
+     ("b.parquet", b"PAR1", "restore it, or")],
+)  # fmt: skip
+def test_damaged_file_among_others_can_be_removed(tmp_path: Path, name: str, content: bytes, fix: str) -> None:
+    for other in ("a", "c"):
+        (tmp_path / f"{other}.jsonl").write_bytes(lines(ROWS))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"Fix: {fix} remove '.*{name}', and the other 2 files are read$"):
+        list(reader(tmp_path))
+
+
 def test_elements_of_an_array_that_are_no_objects_are_dropped_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([1, ROWS[0], "x", None, [ROWS[1]], 12]))
     rows = reader(tmp_path / "rows.json")
