@@ -81,6 +81,7 @@ def tell(
     if not (lost or emptied or empty or numbered):
         return
     parts = [f"{lost} lost: {reasons(dropped, facts.get('first_dropped'))}"] if lost else []
+    parts += [f"{group}.strict=true stops at the first one"] if lost and source.drop is not None else []
     parts += [f"cells without text, read as empty: {reasons(emptied)}"] if emptied else []
     parts += [f"empty: {reasons(empty)}"] if empty else []
     parts += [f"ids made unique (ID#2): {reasons(numbered)}"] if numbered else []

@@ -430,7 +430,8 @@ def test_ids_that_restart_in_every_file_lose_no_trace(tmp_path: Path, caplog: py
     assert dropped.facts["first_dropped"] == {"duplicate id": "b.jsonl, line 1"}
     assert (caplog.records[-1].levelno, caplog.records[-1].getMessage()) == (
         logging.WARNING,
-        "data=jsonl: 2 of 8 rows are used; 6 lost: 6 x duplicate id (first: b.jsonl, line 1)",
+        "data=jsonl: 2 of 8 rows are used; 6 lost: 6 x duplicate id (first: b.jsonl, line 1); "
+        "data.strict=true stops at the first one",
     )
 
 
@@ -446,7 +447,10 @@ def test_benchmark_of_any_container_is_read_and_never_shrinks_silently(
     found = problems(config, ArtifactStore(tmp_path / "out"))
     assert [p.answer for p in read_records(found.file("problems.parquet"), Problem)] == [str(i) for i in range(99)]
     place = "line 100" if "jsonl" in name else "row 100"
-    assert caplog.messages == [f"benchmark=mine: 99 of 100 rows are used; 1 lost: 1 x duplicate id (first: {place})"]
+    assert caplog.messages == [
+        f"benchmark=mine: 99 of 100 rows are used; 1 lost: 1 x duplicate id (first: {place}); "
+        "benchmark.strict=true stops at the first one"
+    ]
 
 
 def test_first_lost_row_of_several_files_is_named_with_its_file(tmp_path: Path) -> None:

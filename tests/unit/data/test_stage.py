@@ -164,6 +164,7 @@ def test_benchmark_never_shrinks_without_a_warning(
     path = write(tmp_path / "b.jsonl", *rows, {"id": 99, "question": "q", "answer": None})
     config = JsonlBenchmarkConfig(name="mine", path=str(path), max_new_tokens=10)
     expected = "benchmark=mine: 99 of 100 rows are used; 1 lost: 1 x wrong type of 'answer' (first: line 100)"
+    expected += "; benchmark.strict=true stops at the first one"
     stage.problems(config, store)
     assert warnings(caplog) == [expected]
     artifact = stage.problems(config, store)  # the same store tells it once
@@ -205,7 +206,8 @@ def test_lost_traces_are_a_warning_above_five_percent(
     assert told.levelno == level
     assert told.getMessage() == (
         f"{group}=mine: {100 - num_bad} of 100 rows are used; {num_bad} lost: {num_bad - 1} x empty thinking "
-        f"(first: line {101 - num_bad}), 1 x repeated row (first: line 100)"
+        f"(first: line {101 - num_bad}), 1 x repeated row (first: line 100); "
+        f"{group}.strict=true stops at the first one"
     )
     assert artifact.manifest["dropped"] == {"empty thinking": num_bad - 1, "repeated row": 1}
     with pytest.raises(DataError, match=rf"line {101 - num_bad}, .*{group}\.strict=false"):
