@@ -48,13 +48,15 @@ def announce(source: Source[Any], store: ArtifactStore, *, name: str, group: str
 
 def tell(
     artifact: Artifact, source: Source[Any], store: ArtifactStore, *, name: str, group: str, limit: int | None,
-    strict: bool = False, never_shrinks: bool = False,
+    strict: bool = False, never_shrinks: bool = False, names_columns: bool = False,
 ) -> None:  # fmt: skip
     """Log the losses of an artifact in one line, once per store, also where an earlier job has computed it.
 
     Lines before it name the files that are read, if they are several, and the number of used generations that are
     marked as wrong, if there are any. The line of losses is a warning if more than
     `TOLERATED_SHARE` of the rows are lost or empty, with `never_shrinks` if one is lost.
+
+    With `names_columns`, settings can name the column of the answers, and the line says so where some are empty.
 
     Raises:
         DataError: `strict` is set, and a row of the source's file is lost.
@@ -83,10 +85,19 @@ def tell(
     parts = [f"{lost} lost: {reasons(dropped, facts.get('first_dropped'))}"] if lost else []
     parts += [f"{group}.strict=true stops at the first one"] if lost and source.drop is not None else []
     parts += [f"cells without text, read as empty: {reasons(emptied)}"] if emptied else []
-    parts += [f"empty: {reasons(empty)}"] if empty else []
+    parts += (
+        [f"empty: {reasons(empty)}{_needed(group) if names_columns and 'answer' in empty else ''}"] if empty else []
+    )
     parts += [f"ids made unique (ID#2): {reasons(numbered)}"] if numbered else []
     warned = max([lost, *emptied.values(), *empty.values()]) > TOLERATED_SHARE * (used + lost)
     level = logging.WARNING if warned or (lost and never_shrinks) else logging.INFO
     line = f"{group}={name}: {used} of {used + lost} rows are used; {'; '.join(parts)}"
     if store.first_time(line):
         log.log(level, "%s", line)
+
+
+def _needed(group: str) -> str:
+    return (
+        f" (an answer is needed by {group}.generations=shortest_correct, compression.protection=answer, "
+        f"scorer.target=answer and sft.validation_problems; {group}.columns.answer=COLUMN gives it)"
+    )

@@ -100,7 +100,10 @@ def traces(
 
     announce(source, store, name=config.name, group=group)
     artifact = store.build("data", identified(identity, traces, *source.code), produce)
-    tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
+    tell(
+        artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict,
+        names_columns=isinstance(config, RowsDataConfig),
+    )  # fmt: skip
     return artifact
 
 

@@ -223,6 +223,18 @@ def test_empty_responses_are_announced(store: ArtifactStore, tmp_path: Path, cap
     assert warnings(caplog) == ["data=mine: 10 of 10 rows are used; empty: 3 x response"]
 
 
+def test_empty_answers_are_announced_with_the_settings_that_need_them(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"question": "q", "thinking": "t", "response": "r", "answer": ""}
+    stage.traces(jsonl(write(tmp_path / "t.jsonl", *({"id": i, **row} for i in range(3)))), store)
+    assert warnings(caplog) == [
+        "data=mine: 3 of 3 rows are used; empty: 3 x answer (an answer is needed by data.generations=shortest_correct, "
+        "compression.protection=answer, scorer.target=answer and sft.validation_problems; data.columns.answer=COLUMN "
+        "gives it)"
+    ]
+
+
 def test_data_without_a_loss_are_not_told(store: ArtifactStore, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         stage.traces(planted(), store)
