@@ -85,9 +85,8 @@ def tell(
     parts = [f"{lost} lost: {reasons(dropped, facts.get('first_dropped'))}"] if lost else []
     parts += [f"{group}.strict=true stops at the first one"] if lost and source.drop is not None else []
     parts += [f"cells without text, read as empty: {reasons(emptied)}"] if emptied else []
-    parts += (
-        [f"empty: {reasons(empty)}{_needed(group) if names_columns and 'answer' in empty else ''}"] if empty else []
-    )
+    needed = _needed(group) if names_columns and "answer" in empty else ""
+    parts += [f"empty: {reasons(empty)}{needed}"] if empty else []
     parts += [f"ids made unique (ID#2): {reasons(numbered)}"] if numbered else []
     warned = max([lost, *emptied.values(), *empty.values()]) > TOLERATED_SHARE * (used + lost)
     level = logging.WARNING if warned or (lost and never_shrinks) else logging.INFO
