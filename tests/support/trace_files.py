@@ -25,7 +25,7 @@ class Shape:
         rows: The raw rows.
         ids: Ids of the traces that are made of them.
         dropped: Lost rows by reason.
-        used: Columns that texts are read from.
+        used: Columns that texts, ids and flags are read from.
         also: Another format that fits.
         settings: Settings beside the path.
         thinking, response, answer: Texts of every trace.
@@ -105,7 +105,7 @@ SHAPES: dict[str, Shape] = {
             {"id": "d", "question": QUESTION, "thinking": UNCLOSED, "response": "", "answer": 7},
         ],
         ids=["a", "b", "c"],
-        used=["question", "thinking", "response", "answer"],
+        used=["question", "thinking", "response", "answer", "id"],
         dropped={"thinking is not closed": 1},
     ),
     "OpenR1-Math-220k": Shape(
@@ -116,18 +116,19 @@ SHAPES: dict[str, Shape] = {
             _openr1("w", UNCLOSED, UNCLOSED, complete=[False, False], right=[False, False]),
         ],
         ids=["u/1", "v/0"],
-        used=["problem", "generations", "answer"],
+        used=["problem", "generations", "answer", "uuid", "is_reasoning_complete", "correctness_math_verify"],
         also="chat",
         dropped={"no complete generation": 1},
     ),
     "s1K-1.1": Shape(
         format=FileFormat.s1k11, rows=[_S1K11, _S1K11 | {"deepseek_thinking_trajectory": " "}], ids=["row-1"],
-        used=["question", "deepseek_thinking_trajectory", "deepseek_attempt", "solution"],
+        used=["question", "deepseek_thinking_trajectory", "deepseek_attempt", "solution", "deepseek_grade"],
         dropped={"empty thinking": 1},
     ),
     "s1K-1.1, Gemini": Shape(
         format=FileFormat.s1k_gemini, settings={"format": FileFormat.s1k_gemini}, rows=[_S1K11], ids=["row-1"],
-        used=["question", "gemini_thinking_trajectory", "gemini_attempt", "solution"], thinking="Seven?", response="8",
+        used=["question", "gemini_thinking_trajectory", "gemini_attempt", "solution", "gemini_grade"],
+        thinking="Seven?", response="8",
     ),
     "s1K": Shape(
         format=FileFormat.s1k,
@@ -181,7 +182,7 @@ SHAPES: dict[str, Shape] = {
             {"id": "a", "conversations": _turns(("system", "Think."), ("human", QUESTION), ("gpt", TEXT))},
             {"id": "b", "conversations": _turns(("human", QUESTION), ("gpt", TEXT), ("human", "Sure?"), ("gpt", TEXT))},
         ],
-        ids=["a"], used=["conversations"], dropped={"several exchanges": 1}, answer="",
+        ids=["a"], used=["conversations", "id"], dropped={"several exchanges": 1}, answer="",
     ),
     "chat with reasoning": Shape(
         format=FileFormat.chat,
@@ -220,11 +221,12 @@ SHAPES: dict[str, Shape] = {
     ),
     "TokenSkip, predictions": Shape(
         format=FileFormat.tokenskip, rows=[_PREDICTION, _PREDICTION | {"accuracy": False}], ids=["row-1"],
-        used=["question", "model_output", "answer"], also="chat", dropped={"wrong answer": 1}, response=_LINE,
+        used=["question", "model_output", "answer", "accuracy"], also="chat", dropped={"wrong answer": 1},
+        response=_LINE,
     ),
     "TokenSkip, compressed pairs": Shape(
         format=FileFormat.tokenskip_pairs, rows=[_PAIR, _PAIR | {"is_correct": False}], ids=["row-1"],
-        used=["question", "output", "answer"], dropped={"wrong answer": 1}, response=_LINE,
+        used=["question", "output", "answer", "is_correct"], dropped={"wrong answer": 1}, response=_LINE,
     ),
     "TokenSkip, LLaMA-Factory": Shape(
         format=FileFormat.tokenskip_llamafactory,
@@ -242,7 +244,7 @@ SHAPES: dict[str, Shape] = {
             {"instruction": QUESTION, "input": "", "output": TEXT, "system": "Think.", "history": []},
             {"instruction": QUESTION, "input": "", "output": TEXT, "system": "Think.", "history": [["Hi", "Hello"]]},
         ],
-        ids=["row-1"], used=["instruction", "input", "output"], dropped={"several exchanges": 1}, answer="",
+        ids=["row-1"], used=["instruction", "input", "output", "history"], dropped={"several exchanges": 1}, answer="",
     ),
 }  # fmt: skip
 """Small files by the name of the published set."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from cotpress.cli.help import choices
 from cotpress.errors import ConfigError
+from cotpress.store.paths import neighbours
 
 GROUP = "model"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -62,8 +63,9 @@ def _is_source(text: str, place: str) -> bool:
     if "/" in text or text.startswith("~"):
         folder = Path(text).expanduser().absolute()
         raise ConfigError(
-            f"{place}: got '{text}', but there is no folder '{folder}'. Allowed: a folder with safetensors weights, a "
-            f"hub id OWNER/NAME, or a name of --help {GROUP}. Fix: {place}=DIR"
+            f"{place}: got '{text}', but there is no folder '{folder}'.{neighbours(folder)} Allowed: a folder with "
+            f"safetensors weights, a hub id OWNER/NAME, or a name of --help {GROUP}. Fix: {place}=DIR with a folder "
+            f"that exists, or {place}=smollm2, which needs no download"
         )
     return False
 

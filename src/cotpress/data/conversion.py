@@ -17,7 +17,7 @@ from cotpress.answers import judge, package_versions
 from cotpress.data.columns import MISSING, Place
 from cotpress.data.config import FileFormat
 from cotpress.data.formats import Format, Row, flag, turns_of
-from cotpress.data.rows import GENERATION, TRACE_FIELDS, BadRow, Field, kind_of
+from cotpress.data.rows import GENERATION, MARKED_WRONG, TALLY, TRACE_FIELDS, UNUSED, BadRow, Field, kind_of
 from cotpress.data.statement import stated
 from cotpress.data.thinking import apart, check_question, has_tags
 from cotpress.store.source import Root
@@ -38,8 +38,10 @@ class Reading:
         given: Places that are settings, by column, in place of those of the format.
         generations: Setting of this name.
         has_lists: True if rows of the file have several generations in the standard columns.
-        used: Columns of the file that texts are read from.
+        used: Columns of the file that texts, ids and flags are read from.
         also: Other formats that fit.
+        nearly: Settings that read it as a format of which one column has another name; empty without.
+        has_flags: True if a row has a mark that its format knows for a right generation.
     """
 
     name: FileFormat
@@ -50,6 +52,8 @@ class Reading:
     has_lists: bool = False
     used: Sequence[str] = ()
     also: Sequence[FileFormat] = ()
+    nearly: str = ""
+    has_flags: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -111,7 +115,7 @@ class Reading:
             raise _incomplete()
         if self.generations == "shortest_correct" and not self._is_correct(row, made, values.get("answer"), None, 1):
             raise _wrong()
-        return made
+        return made | {TALLY: {MARKED_WRONG: int(self._marked(row, None, 1) is False)}}
 
     def _several(self, row: Row, texts: Sequence[tuple[Any, Any]], answer: Any) -> Iterator[dict[str, Any] | BadRow]:
         """The chosen generations of a row."""
@@ -122,7 +126,10 @@ class Reading:
             try:
                 if any(_flags(row, place, k, len(texts)) is False for place in self.format.complete):
                     raise _incomplete()
-                made = self._texts(thinking, response, answer) | {GENERATION: f"/{k}"}
+                is_wrong = self._marked(row, k, len(texts)) is False
+                made = self._texts(thinking, response, answer) | {
+                    GENERATION: f"/{k}", TALLY: {MARKED_WRONG: int(is_wrong)},
+                }  # fmt: skip
             except BadRow as bad:
                 if self.generations == "all":
                     yield bad
@@ -142,12 +149,15 @@ class Reading:
                 allowed="one with a closed thinking and without a flag against it",
             )  # fmt: skip
         if self.generations != "shortest_correct":
+            complete[0][TALLY][UNUSED] = len(texts) - len(complete)
             yield from complete
             return
         correct = [m for m in complete if self._is_correct(row, m, answer, int(m[GENERATION][1:]), len(texts))]
         if not correct:
             raise _wrong()
-        yield min(correct, key=lambda made: len(made["thinking"]))
+        shortest = min(correct, key=lambda made: len(made["thinking"]))
+        shortest[TALLY][UNUSED] = len(texts) - 1
+        yield shortest
 
     def _texts(self, thinking: Any, response: Any, answer: Any) -> dict[str, Any]:
         """Thinking and response of a generation, without tags."""
@@ -169,12 +179,16 @@ class Reading:
             raise BadRow("empty thinking", field="thinking", got=repr(thinking)[:60], allowed="text that is not blank")
         return {"thinking": thought, "response": rest}
 
-    def _is_correct(self, row: Row, made: Row, answer: Any, k: int | None, num: int) -> bool:
-        """True if the flags of a generation, or without any its comparison with the gold answer, say so."""
+    def _marked(self, row: Row, k: int | None, num: int) -> bool | None:
+        """The mark of a generation as right or wrong; None if it has none."""
         flags = [_flags(row, place, k, num) for place in self.format.correct]
         known = [is_right for is_right in flags if is_right is not None]
-        if known:
-            return any(known)
+        return any(known) if known else None
+
+    def _is_correct(self, row: Row, made: Row, answer: Any, k: int | None, num: int) -> bool:
+        """True if the flags of a generation, or without any its comparison with the gold answer, say so."""
+        if (is_right := self._marked(row, k, num)) is not None:
+            return is_right
         gold = "" if answer is None else str(answer)
         if not gold.strip():
             raise BadRow(

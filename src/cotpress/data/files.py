@@ -18,7 +18,6 @@ is a list with objects. It is a row itself if it has a question, or if that list
 
 import codecs
 import csv
-import difflib
 import functools
 import io
 import itertools
@@ -35,7 +34,7 @@ import pyarrow.parquet as pq
 
 from cotpress.errors import ConfigError, DataError
 from cotpress.store.artifacts import file_sha256
-from cotpress.store.paths import files_below, is_pattern, matching
+from cotpress.store.paths import files_below, is_pattern, matching, neighbours
 
 _LINES = (".jsonl", ".ndjson")
 _COMPRESSION = {"": None, ".gz": "gzip", ".zst": "zstd"}
@@ -131,10 +130,17 @@ class Files:
                 for number, unit, content in _rows_of(file, columns):
                     yield Raw(before + number, f"{name}{unit} {number}", content)
             except _FormatError as error:
-                raise DataError(f"{self.key}: '{file}' {error}") from None
+                raise DataError(f"{self.key}: '{file}' {self._with_fix(str(error), file)}") from None
             except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-                raise DataError(f"{self.key}: '{file}' cannot be read as {ending(file)[1:]}: {error}") from error
+                reason = f"cannot be read as {ending(file)[1:]}: {error}"
+                raise DataError(f"{self.key}: '{file}' {self._with_fix(reason, file)}") from error
             before += number
+
+    def _with_fix(self, reason: str, file: Path) -> str:
+        """The fault of a file with its fix; one of several can also be removed."""
+        fixed = reason if "Fix: " in reason else f"{reason.rstrip('.')}. Fix: restore it"
+        rest = "the other file is" if len(self.files) == 2 else f"the other {len(self.files) - 1} files are"
+        return f"{fixed}, or remove '{file}', and {rest} read" if len(self.files) > 1 else fixed
 
     @property
     def _folder(self) -> Path:
@@ -228,15 +234,12 @@ def _nothing_there(place: Path, found: Sequence[Path], key: str) -> str:
     others = f"; it has {_names(found, folder)}" if found else ""
     if place.is_dir():
         return f"'{place}' is a folder without a file that ends in {ENDS}{others}. Fix: {key}=FILE"
-    nearby = sorted((p for p in folder.iterdir() if ending(p) or p.is_dir()), key=lambda p: p.name)
-    there = f" '{folder}' holds {_printable(_names(nearby, folder))}." if nearby else ""
+    nearby = neighbours(place, lambda p: bool(ending(p)) or p.is_dir())
     if is_pattern(place):
         what = f"has no file that ends in {ENDS}" if found else "matches no file"
-        return f"'{place}' {what}{others}.{there} Fix: another pattern, in quotes: '{key}=DIR/*.jsonl'"
-    close = difflib.get_close_matches(place.name, [_printable(p.name) for p in nearby], n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
+        return f"'{place}' {what}{others}.{nearby} Fix: another pattern, in quotes: '{key}=DIR/*.jsonl'"
     what = "is no regular file" if place.exists() else "does not exist"
-    return f"'{place}' {what}.{hint}{there} Fix: name a file that ends in {ENDS}, a folder, or a pattern"
+    return f"'{place}' {what}.{nearby} Fix: name a file that ends in {ENDS}, a folder, or a pattern"
 
 
 def _printable(text: str) -> str:

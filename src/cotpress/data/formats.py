@@ -34,6 +34,7 @@ class Format:
         turns: Places of lists that make up a conversation, which question, thinking and response are read from.
         is_stated: True if texts have no tags and are divided at the sentence that states the answer.
         check: Raises a `BadRow` for a row that is no trace.
+        checked: Places that `check` reads.
         complete: Places of marks that are true for a finished generation; all that a row has count.
         correct: Places of marks that are true for a right generation, of which one is enough.
         automatic: False if it is used only where it is named.
@@ -46,6 +47,7 @@ class Format:
     turns: Sequence[str] = ()
     is_stated: bool = False
     check: Callable[[Row], None] = lambda row: None
+    checked: Sequence[str] = ()
     complete: Sequence[str] = ()
     correct: Sequence[str] = ()
     automatic: bool = True
@@ -82,7 +84,7 @@ def _has_turns(places: Sequence[str], key: str, text: str = "") -> Callable[[Row
 
 
 def _right_only(row: Row) -> None:
-    if flag(row.get("accuracy", row.get("is_correct"))) is False:
+    if flag(Place(_RIGHT).value(row)) is False:
         raise BadRow("wrong answer", field="accuracy", got="false", allowed="true")
 
 
@@ -101,6 +103,7 @@ def flag(value: Any) -> bool | None:
 _POSITIVE = {"true", "yes", "1", "correct", "stop", "stop_sequence", "eos", "eos_token", "end_turn"}
 """Marks as text for a right generation, and reasons for which servers end one (OpenAI, TGI, Anthropic)."""
 _ID = "id|uuid"
+_RIGHT = "accuracy|is_correct"
 _ANSWER = "answer|expected_answer|ground_truth"
 _QUESTIONS = "question|problem|prompt|instruction|query|input"
 _OUTPUTS = (
@@ -179,6 +182,7 @@ FORMATS: Mapping[FileFormat, Format] = {
         marks=("question", "cot", "compressed_cot"),
         is_stated=True,
         check=_right_only,
+        checked=(_RIGHT,),
     ),
     FileFormat.tokenskip: Format(
         source="TokenSkip, predictions*.jsonl",
@@ -191,6 +195,7 @@ FORMATS: Mapping[FileFormat, Format] = {
         marks=("model_output", "prediction", "accuracy"),
         is_stated=True,
         check=_right_only,
+        checked=(_RIGHT,),
     ),
     FileFormat.tokenskip_llamafactory: Format(
         source="TokenSkip, the rows that it gives to LLaMA-Factory",
@@ -240,6 +245,7 @@ FORMATS: Mapping[FileFormat, Format] = {
         columns={"question": "instruction+input", "response": "output", "answer": _ANSWER, "id": _ID},
         marks=("instruction", "output"),
         check=_one_exchange,
+        checked=("history",),
     ),
     FileFormat.tagged: Format(
         source="a question, and a text with thinking tags or channels",

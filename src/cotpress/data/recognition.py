@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cotpress.data.columns import MISSING, Place
@@ -22,8 +22,12 @@ _GUESSES = {
     "answer": ("answer", "gold", "truth", "target", "label", "final"),
 }  # fmt: skip
 """Words in names of columns, the likeliest first."""
+_COMMON = {*FIELDS, *(word for words in _GUESSES.values() for word in words)}
+"""Names that columns of any file may have."""
 _SPEAKERS = ("role", "from", "speaker", "author", "sender", "name", "type")
 """Keys of a turn that hold no text of it."""
+_KINDS = ("_type", "_source")
+"""Ends of names of columns that hold no text to read, such as OpenR1's `question_type`."""
 _ASKING = ("user", "human")
 _UNQUOTED = re.compile(r"[\w./+|\-\[\] ]+|[\w.]+\[\w+=\w+\]\.\w+")
 """Values that Hydra reads without quotes."""
@@ -68,12 +72,15 @@ def recognised(
         name=name, format=own, places=places, given=given, generations=generations,
         has_lists=any(isinstance(row.get(column), list) for row in rows for column in ("thinking", "response")),
         used=list(_used(name, places, given, rows)), also=also,
+        nearly=_nearly(rows, names, group) if format_ is FileFormat.auto else "",
+        has_flags=any(_has_value(row, own.correct) for row in rows),
     )  # fmt: skip
     if reading.is_plain and any(all(column not in row for row in rows) for column in ("response", "answer")):
         names = []
     if rows and not names and not _is_enough(given, places, rows):
         raise DataError(_unknown(rows, place, name if format_ is not FileFormat.auto else None, places, group))
-    if generations == "shortest_correct" and rows and not any(_can_be_checked(reading, row) for row in rows):
+    answer = [places["answer"].text] if "answer" in places else []
+    if generations == "shortest_correct" and rows and not any(_has_value(row, [*own.correct, *answer]) for row in rows):
         raise DataError(
             f"{group}.generations: got shortest_correct, but {place} has neither flags for correct generations nor "
             f"a gold answer. Fix: {group}.columns.answer=COLUMN, or {group}.generations=first"
@@ -90,10 +97,24 @@ def told(reading: Reading, layout: str = "") -> str:
     noun = "column" if len(reading.used) == 1 else "columns"
     line = f"read as {name}: {len(reading.used)} {noun} used ({', '.join(map(_printable, reading.used))})"
     line += f" of the rows in its {layout}" if layout else ""
+    if reading.nearly:
+        line += f"; one column has another name than in a known format: {reading.nearly} reads it so"
     if not reading.also:
         return line
     others = ", ".join(name.value for name in reading.also)
     return f"{line}; it also looks like {others} (data.format=NAME reads it so)"
+
+
+def warning(reading: Reading, group: str) -> str:
+    """A line on right generations that are chosen without flags of correctness; empty if there is nothing to say."""
+    if reading.generations != "shortest_correct" or reading.has_flags:
+        return ""
+    fix = f"{reading.nearly} reads those of a known format" if reading.nearly else f"{group}.format=NAME may know some"
+    return (
+        f"{group}.generations=shortest_correct: no column with flags of correctness is known in this file, so a "
+        f"generation counts as correct if it states the gold answer ({group}.columns.answer). If the file has "
+        f"flags, {fix}"
+    )
 
 
 def _places(name: FileFormat, rows: Sequence[Row]) -> dict[str, Place]:
@@ -109,10 +130,10 @@ def _places(name: FileFormat, rows: Sequence[Row]) -> dict[str, Place]:
 def _used(
     name: FileFormat, places: Mapping[str, Place], given: Mapping[str, str], rows: Sequence[Row]
 ) -> Iterator[str]:
-    """Columns that texts are read from, each once."""
-    turns = FORMATS[name].turns
-    columns = [[places[field].text] for field in FIELDS if field in places and field != "id"]
-    ordered = [Place(text) for texts in (turns, *columns) for text in texts]
+    """Columns that texts, ids and flags are read from, each once."""
+    own = FORMATS[name]
+    columns = [places[field].text for field in FIELDS if field in places]
+    ordered = map(Place, (*own.turns, *columns, *own.complete, *own.correct, *own.checked))
     yield from dict.fromkeys(column for place in ordered for row in rows for column in place.columns(row))
 
 
@@ -124,10 +145,30 @@ def _is_enough(given: Mapping[str, str], places: Mapping[str, Place], rows: Sequ
     )
 
 
-def _can_be_checked(reading: Reading, row: Row) -> bool:
-    places = [Place(text) for text in reading.format.correct]
-    places += [reading.places["answer"]] if "answer" in reading.places else []
-    return any(place.value(row) not in (MISSING, None, "") for place in places)
+def _has_value(row: Row, places: Iterable[str]) -> bool:
+    """True if one of the places of a row has a value."""
+    return any(Place(text).value(row) not in (MISSING, None, "") for text in places)
+
+
+def _nearly(rows: Sequence[Row], fitting: Sequence[FileFormat], group: str) -> str:
+    """Settings that read the rows as the first format of which one column has another name; empty without.
+
+    Its other marks are there, or its flags, and one of them has a name that no other kind of file has.
+    """
+    for name, own in ((n, f) for n, f in FORMATS.items() if f.automatic and n not in fitting):
+        missing = [mark for mark in own.marks if not any(mark in row for row in rows)]
+        places = {text.partition("[")[0]: column for column, text in own.columns.items()}
+        there = {mark for mark in (*own.marks, *own.complete, *own.correct) if any(mark in row for row in rows)}
+        if len(missing) != 1 or missing[0] not in places or there <= _COMMON:
+            continue
+        column = places[missing[0]]
+        taken = {used for text in own.columns.values() for row in rows for used in Place(text).columns(row)} | there
+        taken |= {mark for other in FORMATS.values() for mark in other.marks} - _COMMON  # such as Gemini's in s1K-1.1
+        guess = _guessed([{k: v for k, v in row.items() if k not in taken} for row in rows], [column]).get(column)
+        if guess is not None:
+            settings = (f"{group}.format={name.value}", f"{group}.columns.{column}={_quoted(guess)}")
+            return " ".join(map(shlex.quote, settings))
+    return ""
 
 
 def _unknown(rows: Sequence[Row], place: str, named: FileFormat | None, places: Mapping[str, Place], group: str) -> str:
@@ -140,13 +181,14 @@ def _unknown(rows: Sequence[Row], place: str, named: FileFormat | None, places: 
     guesses = _guessed([{k: v for k, v in row.items() if k not in lists} for row in rows], missing)
     settings = [f"{group}.columns.{name}={_quoted(place)}" for name, place in guesses.items()]
     settings = settings or [f"{group}.columns.thinking=thinking"]  # what is missing is then empty
+    fix = (_nearly(rows, [], group) if named is None else "") or " ".join(map(shlex.quote, settings))
     shape = "none of the known shapes" if named is None else f"not the shape of {group}.format={named.value}"
     names = ", ".join(name.value for name in FORMATS)
     either = " or ".join(map(_printable, lists))
     around = f"If its rows are those in {either}, save that list as a .json file. " if lists else ""
     return (
         f"{group}.path: {place} has {shape}. Missing: {', '.join(missing)}. It has: {_described(rows)}. {around}"
-        f"Fix, for instance: {' '.join(map(shlex.quote, settings))}. Known: {group}.format={names}"
+        f"Fix, for instance: {fix}. Known: {group}.format={names}"
     )
 
 
@@ -176,7 +218,8 @@ def _guessed(rows: Sequence[Row], missing: Sequence[str]) -> dict[str, str]:
 
     A text with thinking tags is the response, which then needs no thinking. The answer is guessed by its name alone.
     """
-    free = {place: text for row in reversed(rows) for place, text in _texts(row)}
+    texts = {place: text for row in reversed(rows) for place, text in _texts(row)}
+    free = {place: text for place, text in texts.items() if not place.lower().endswith(_KINDS)}
     talks = {place.partition("[")[0] for place in free if "[-1]." in place}
     asked = [place for place in free if place.partition("[")[0] in talks]
     guesses: dict[str, str] = {}

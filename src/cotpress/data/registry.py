@@ -36,10 +36,12 @@ class Source(Generic[R]):
         dropped: Number of dropped rows by reason.
         emptied: Number of cells without text, read as empty, by column.
         numbered: Number of rows whose id was made unique, by reason.
+        tally: Number of used generations that are marked as wrong, and of those that are not used.
         first: Place of the first dropped row by reason.
         drop: Counts the row that was read last as dropped, or raises an error; None: it has no rule of its own.
         by_question: True if questions, not ids, decide which traces are held out for validation.
         told: A line about the way in which the source is read; may be empty.
+        warning: A line about a risk of this way; may be empty.
         note: A sentence on the files that are read and left out; empty if there is nothing to say.
     """
 
@@ -49,12 +51,14 @@ class Source(Generic[R]):
     dropped: Counter[str] = field(default_factory=Counter)
     emptied: Counter[str] = field(default_factory=Counter)
     numbered: Counter[str] = field(default_factory=Counter)
+    tally: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     note: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     drop: Callable[..., None] | None = None
     by_question: bool = False
     told: str = ""
+    warning: str = ""
 
 
 def checked(source: Source[R], check: Callable[[R], R], *, strict: bool, group: str) -> Source[R]:

@@ -44,6 +44,10 @@ class BadRow(Exception):  # noqa: N818 (a row that is counted, no error unless `
 
 GENERATION = "\0generation"
 """Column of a converted row with the end of its id, where a raw row makes several."""
+MARKED_WRONG, UNUSED = "marked_wrong", "unused_generations"
+"""Numbers of generations: used although their file marks them as wrong, and not used."""
+TALLY = "\0tally"
+"""Column of a converted row with numbers that are added up over the rows that are used, by name."""
 Convert = Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any] | BadRow]]
 """Rows in the columns of the fields, made from one raw row; raises or yields a `BadRow` for each that is dropped."""
 
@@ -145,6 +149,7 @@ class RowReader:
         dropped: Number of dropped rows by reason; complete once the rows are exhausted.
         emptied: Number of rows, by field, whose value was not text and is read as empty.
         numbered: Number of rows, by reason, whose id was made unique.
+        tally: Sums of the numbers in the column `TALLY` of the usable rows.
         first: Place of the first dropped row by reason, e.g. `line 3`.
     """
 
@@ -165,6 +170,7 @@ class RowReader:
         self.dropped: Counter[str] = Counter()
         self.emptied: Counter[str] = Counter()
         self.numbered: Counter[str] = Counter()
+        self.tally: Counter[str] = Counter()
         self.first: dict[str, str] = {}
         self._advice: dict[str, str] = {}
         """The end of the message of the first dropped row by reason: got and allowed."""
@@ -176,7 +182,7 @@ class RowReader:
         Raises:
             DataError: The source cannot be read or has no usable row; or a row is bad and `strict` is set.
         """
-        for count in (self.dropped, self.emptied, self.numbered, self.first, self._advice):
+        for count in (self.dropped, self.emptied, self.numbered, self.tally, self.first, self._advice):
             count.clear()
         ids = _Ids(self._duplicates)
         for number, values in self._converted():
@@ -190,6 +196,7 @@ class RowReader:
                 self.drop(bad.reason, field=bad.field, got=bad.got, allowed=bad.allowed)
             else:
                 self.numbered["repeated id"] += unique != row["id"]
+                self.tally.update(values.get(TALLY, {}))
                 yield {**row, "id": unique}
         if not ids:
             raise DataError(self._nothing_usable(self.dropped.total()))

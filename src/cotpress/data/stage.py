@@ -31,7 +31,7 @@ from cotpress.data.config import (
 from cotpress.data.files import Files, find_files
 from cotpress.data.formats import FIELDS, NUM_HEAD
 from cotpress.data.losses import announce, empty_fields, facts_of, tell
-from cotpress.data.recognition import recognised, told
+from cotpress.data.recognition import recognised, told, warning
 from cotpress.data.registry import SOURCES, Source, checked
 from cotpress.data.rows import PROBLEM_FIELDS, TRACE_FIELDS, Field, RowReader, reasons, text_fields
 from cotpress.data.self_written import SOLVED, solve
@@ -100,7 +100,10 @@ def traces(
 
     announce(source, store, name=config.name, group=group)
     artifact = store.build("data", identified(identity, traces, *source.code), produce)
-    tell(artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict)
+    tell(
+        artifact, source, store, name=config.name, group=group, limit=config.limit, strict=config.strict,
+        names_columns=isinstance(config, RowsDataConfig),
+    )  # fmt: skip
     return artifact
 
 
@@ -231,7 +234,9 @@ def _of_rows(config: RowsDataConfig, rows: Files | hub.HubRows, group: str, *cod
         *code, conversion, *reading.code,
     )  # fmt: skip
     facts = {"read_as": reading.name.value, "columns_used": list(reading.used)}
-    return dataclasses.replace(source, by_question=True, told=told(reading, rows.layout), facts=facts)
+    return dataclasses.replace(
+        source, by_question=True, told=told(reading, rows.layout), warning=warning(reading, group), facts=facts
+    )
 
 
 def _trace(row: dict[str, Any], column: str) -> Trace:
@@ -289,6 +294,6 @@ def _of_reader(
 ) -> Source[R]:
     return Source(
         identity, [RowReader, *code], records,
-        dropped=reader.dropped, emptied=reader.emptied, numbered=reader.numbered, first=reader.first,
-        note=reader.source.note, drop=reader.drop, told=reader.told,
+        dropped=reader.dropped, emptied=reader.emptied, numbered=reader.numbered, tally=reader.tally,
+        first=reader.first, note=reader.source.note, drop=reader.drop, told=reader.told,
     )  # fmt: skip

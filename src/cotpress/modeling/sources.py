@@ -20,6 +20,7 @@ from cotpress.modeling.foreign import ADAPTER_CONFIG, check_adapter, check_model
 from cotpress.modeling.hub import from_hub
 from cotpress.modeling.weights import MODEL_CONFIG, TrainedWeights
 from cotpress.store.artifacts import Artifact, ArtifactStore, Summary, file_sha256
+from cotpress.store.paths import neighbours
 from cotpress.store.source import Identity, identified
 
 log = logging.getLogger(__name__)
@@ -241,7 +242,10 @@ def _local(path: str, key: str) -> Path | None:
         raise ConfigError(f"{key}: got {path!r}, allowed: a folder or a hub id. Fix: {key}=DIR_OR_HUB_ID")
     if path.startswith((".", "~", os.sep)) or path.count("/") > 1:
         what = "is a file" if folder.is_file() else "does not exist"
-        raise ConfigError(f"{key}: the folder '{path}' {what} (looked at {folder.absolute()}). Fix: give {key}=DIR")
+        raise ConfigError(
+            f"{key}: the folder '{path}' {what} (looked at {folder.absolute()}).{neighbours(folder)} "
+            f"Fix: give {key}=DIR"
+        )
     return None
 
 

@@ -3,12 +3,15 @@
 Manifests, results and job notes may come from other people. The names in them must stay below the folder of the file.
 """
 
+import difflib
 import errno
 import hashlib
 import itertools
 import os
 import re
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TypeGuard
 
@@ -25,6 +28,8 @@ _ERRNOS = frozenset(
 )
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """Numbers of errors that say something about what lies at a path; all others are about the access to it."""
+_NEARBY = 12
+"""Most names in a message."""
 _NAME_BYTES = 200
 """Most bytes of a name: file systems allow 255, and a fingerprint and the suffix of a temporary file are added."""
 _IN_MESSAGE = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
@@ -133,6 +138,25 @@ def matching(pattern: Path) -> list[Path]:
         return sorted(folder.glob("/".join(parts))) if parts else [folder]
     except (ValueError, NotImplementedError):  # no pattern, such as `a**b`
         return []
+
+
+def neighbours(path: Path, fits: Callable[[Path], bool] = Path.is_dir) -> str:
+    """Sentences for a message about a path at which there is nothing; empty if there is nothing beside it either.
+
+    They say what the nearest folder holds, and a name that is nearly that of the path, if it is no pattern.
+
+    Args:
+        path: The path.
+        fits: True for what could be meant.
+    """
+    folder = next((p for p in path.absolute().parents if p.is_dir()), Path())
+    with suppress(OSError):
+        names = sorted(p.name.encode("utf-8", "backslashreplace").decode() for p in folder.iterdir() if fits(p))
+        close = [] if not names or is_pattern(path) else difflib.get_close_matches(path.name, names, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        more = f" and {len(names) - _NEARBY} more" if len(names) > _NEARBY else ""
+        return f"{hint} '{folder}' holds {', '.join(names[:_NEARBY])}{more}." if names else ""
+    return ""
 
 
 def checked_key(key: object) -> str:

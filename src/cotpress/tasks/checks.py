@@ -603,8 +603,10 @@ def lengths(config: TrainConfig) -> Problems:
     whole = overlong is Overlong.common or (overlong is Overlong.drop and needs_original(config))
     sequences = [len(chat.prompt_ids(t.question)) + n for t, n in zip(measured, answers, strict=True)]
     if whole and len(measured) == num_rows and min(sequences) > limit:
+        longest, context = max(sequences), config.model.context_tokens
+        larger = f" with model.context_tokens={longest}, if the model can hold it," if longest > context else ""
         yield ConfigError(
             f"sft.tune.max_tokens: got {config.sft.tune.max_tokens}, but the shortest of {num_rows} traces makes a "
             f"sequence of {min(sequences)} tokens, and sft.overlong={overlong.value} leaves out longer ones. Fix: "
-            "shorter traces, a larger sft.tune.max_tokens (within model.context_tokens), or sft.overlong=cut"
+            f"sft.tune.max_tokens={longest}{larger} holds all traces; or shorter traces, or sft.overlong=cut"
         )

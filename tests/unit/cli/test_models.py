@@ -82,6 +82,14 @@ def test_a_path_that_is_no_folder_is_refused_with_what_is_allowed(typed: str) ->
         with_models([f"model='{typed}'"], CONF)
 
 
+def test_a_path_that_is_no_folder_is_refused_with_the_folders_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "qwen-7b").mkdir()
+    (tmp_path / "notes.txt").touch()
+    expected = rf"there is no folder '.*qwen-7'\. Did you mean 'qwen-7b'\? '{tmp_path}' holds qwen-7b\. .*model=smollm2"
+    with pytest.raises(ConfigError, match=expected):
+        with_models([f"model='{tmp_path}/qwen-7'"], CONF)
+
+
 def test_an_unknown_name_lists_the_choices_and_the_other_ways() -> None:
     assert with_models(["model=qwen"], CONF) == []
     with pytest.raises(Exception, match="qwen") as error:

@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ def test_model_without_system_text_or_tags_has_none(tmp_path: Path) -> None:
     assert exported["messages"] == [
         {"role": "user", "content": "How many?"}, {"role": "assistant", "content": "2+2 ü It is 4."},
     ]  # fmt: skip
+
+
+def test_empty_system_text_is_a_message_so_that_templates_add_none_of_their_own(tmp_path: Path) -> None:
+    (exported,) = loaded(export([row(0, None)], ExportFormat.trl, tmp_path, replace(CHAT, system="")), tmp_path)
+    assert exported["prompt"][0] == {"role": "system", "content": ""}
 
 
 def test_dataset_info_names_file_columns_and_roles(tmp_path: Path) -> None:

@@ -188,6 +188,19 @@ def test_damaged_json_is_an_error_that_names_the_row(tmp_path: Path, content: by
         list(reader(tmp_path / "rows.json"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "fix"),
+    [("b.json", b'[{"id": 1}', "restore it, or"), ("b.json", b'[{"id": 1}, x]', r".*only the bad line is dropped, or"),
+     ("b.parquet", b"PAR1", "restore it, or")],
+)  # fmt: skip
+def test_damaged_file_among_others_can_be_removed(tmp_path: Path, name: str, content: bytes, fix: str) -> None:
+    for other in ("a", "c"):
+        (tmp_path / f"{other}.jsonl").write_bytes(lines(ROWS))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"Fix: {fix} remove '.*{name}', and the other 2 files are read$"):
+        list(reader(tmp_path))
+
+
 def test_elements_of_an_array_that_are_no_objects_are_dropped_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([1, ROWS[0], "x", None, [ROWS[1]], 12]))
     rows = reader(tmp_path / "rows.json")
@@ -417,7 +430,8 @@ def test_ids_that_restart_in_every_file_lose_no_trace(tmp_path: Path, caplog: py
     assert dropped.facts["first_dropped"] == {"duplicate id": "b.jsonl, line 1"}
     assert (caplog.records[-1].levelno, caplog.records[-1].getMessage()) == (
         logging.WARNING,
-        "data=jsonl: 2 of 8 rows are used; 6 lost: 6 x duplicate id (first: b.jsonl, line 1)",
+        "data=jsonl: 2 of 8 rows are used; 6 lost: 6 x duplicate id (first: b.jsonl, line 1); "
+        "data.strict=true stops at the first one",
     )
 
 
@@ -433,7 +447,10 @@ def test_benchmark_of_any_container_is_read_and_never_shrinks_silently(
     found = problems(config, ArtifactStore(tmp_path / "out"))
     assert [p.answer for p in read_records(found.file("problems.parquet"), Problem)] == [str(i) for i in range(99)]
     place = "line 100" if "jsonl" in name else "row 100"
-    assert caplog.messages == [f"benchmark=mine: 99 of 100 rows are used; 1 lost: 1 x duplicate id (first: {place})"]
+    assert caplog.messages == [
+        f"benchmark=mine: 99 of 100 rows are used; 1 lost: 1 x duplicate id (first: {place}); "
+        "benchmark.strict=true stops at the first one"
+    ]
 
 
 def test_first_lost_row_of_several_files_is_named_with_its_file(tmp_path: Path) -> None:

@@ -73,10 +73,17 @@ def test_published_shape_is_recognised_and_read(
 
 def test_docs_have_every_format_with_its_numbers_of_rows() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \| [^|]+ \| `([^`]+)` \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| ([^|]+) \| `(\w+)` \| ([^|]+) \| `([^`]+)` \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
     test = test_published_shape_is_recognised_and_read.__name__
     assert rows == [
-        (name, shape.format.value, f"{test}[{name}]", str(len(shape.rows)), str(len(shape.ids)))
+        (
+            name,
+            shape.format.value,
+            ", ".join(f"`{column}`" for column in shape.used),
+            f"{test}[{name}]",
+            str(len(shape.rows)),
+            str(len(shape.ids)),
+        )
         for name, shape in SHAPES.items()
     ]
     assert {shape.format for shape in SHAPES.values()} == set(FORMATS)
@@ -110,6 +117,39 @@ def test_generations_are_chosen(
     made = stage.traces(config(tmp_path, [row], generations=generations), store)
     assert [trace.id for trace in read(made)] == expected
     assert made.manifest["dropped"] == ({"thinking is not closed": 1} if generations == "all" else {})
+
+
+@pytest.mark.parametrize(
+    ("num_wrong", "generations", "level", "unused"),
+    [(7, "first", logging.WARNING, 20), (1, "first", logging.INFO, 20), (7, "all", logging.WARNING, 0)],
+)
+def test_used_generations_that_are_marked_as_wrong_are_told(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, num_wrong: int, generations: str,
+    level: int, unused: int,
+) -> None:  # fmt: skip
+    rows = [openr1(TEXT, TEXT, uuid=str(i), right=[i >= num_wrong, True]) for i in range(20)]
+    settings = config(tmp_path, rows, generations=generations)
+    with caplog.at_level(logging.INFO):
+        made = stage.traces(settings, store)
+        stage.traces(settings, store)
+    (told,) = [record for record in caplog.records if "marked as wrong" in record.getMessage()]
+    rest = f", {unused} further generations are not used" if unused else ""
+    assert told.levelno == level
+    assert told.getMessage() == (
+        f"data=mine: {num_wrong} of {40 - unused} used generations are marked as wrong; "
+        f"data.generations=shortest_correct takes the shortest right one of each row{rest}"
+    )
+    assert (made.facts["marked_wrong"], made.facts.get("unused_generations", 0)) == (num_wrong, unused)
+    chosen = stage.traces(config(tmp_path, rows, generations="shortest_correct"), store)
+    assert "marked_wrong" not in chosen.facts
+
+
+def test_single_generation_that_is_marked_as_wrong_is_told(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [SHAPES["s1K-1.1"].rows[0] | {"deepseek_grade": "No"}]
+    stage.traces(config(tmp_path, rows), store)
+    assert "1 of 1 used generations are marked as wrong" in caplog.text
 
 
 def test_choices_of_generations_are_different_artifacts(store: ArtifactStore, tmp_path: Path) -> None:
@@ -171,7 +211,7 @@ def test_settings_take_the_place_of_single_columns(
     with caplog.at_level(logging.INFO):
         (trace,) = read(stage.traces(config(tmp_path, rows, columns=columns), store))
     assert (trace.question, trace.thinking, trace.answer) == ("Add them.", THINKING, "8")
-    assert "read as openr1: 3 columns used (variants, generations, meta)" in caplog.text
+    assert "read as openr1: 4 columns used (variants, generations, meta, uuid)" in caplog.text
 
 
 def test_own_columns_need_no_format(store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -250,6 +290,66 @@ def test_unknown_shape_is_one_message_with_settings_to_try(
     if "COLUMN" not in settings:
         places = dict(map(_column, quoted(shlex.split(settings))))
         assert read(stage.traces(config(tmp_path, [row], columns=places), store))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "settings"),
+    [
+        ("OpenR1-Math-220k", "problem", "data.format=openr1 data.columns.question=problem_text"),
+        ("OpenR1-Math-220k", "generations", "data.format=openr1 data.columns.response=generations_text"),
+        ("s1K-1.1", "deepseek_attempt", "data.format=s1k11 data.columns.response=deepseek_attempt_text"),
+        ("s1K-1.1", "deepseek_thinking_trajectory",
+         "data.format=s1k11 data.columns.thinking=deepseek_thinking_trajectory_text"),
+        ("TokenSkip, predictions", "model_output", "data.format=tokenskip data.columns.thinking=model_output_text"),
+        ("OpenMathReasoning", "problem", "data.format=openmath data.columns.question=problem_text"),
+    ],
+)  # fmt: skip
+def test_known_format_with_one_renamed_column_is_offered_with_its_flags(
+    store: ArtifactStore, tmp_path: Path, name: str, column: str, settings: str
+) -> None:
+    shape = SHAPES[name]
+    rows = [{k if k != column else f"{k}_text": v for k, v in row.items() if k != "messages"} for row in shape.rows]
+    with pytest.raises(DataError) as error:
+        stage.traces(config(tmp_path, rows), store)
+    assert f"Fix, for instance: {settings}. Known:" in str(error.value)
+    format_, place = settings.split()
+    typed = config(
+        tmp_path, rows, format=FileFormat(format_.removeprefix("data.format=")), columns=dict([_column(place)])
+    )
+    traces = read(stage.traces(typed, store))
+    assert [(trace.id, trace.question, trace.thinking) for trace in traces] == [
+        (id_, QUESTION, shape.thinking) for id_ in shape.ids
+    ]
+
+
+def test_renamed_column_is_told_where_another_format_reads_the_file(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = SHAPES["OpenR1-Math-220k"]
+    rows = [{"problem_text" if k == "problem" else k: v for k, v in row.items()} for row in shape.rows]
+    with caplog.at_level(logging.INFO):
+        stage.traces(config(tmp_path, rows[1:2]), store)
+    assert "read as chat" in caplog.text
+    assert "data.format=openr1 data.columns.question=problem_text reads it so" in caplog.text
+
+
+def test_choice_by_answers_alone_is_one_warning(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [openr1(TEXT, right=[True])]
+    stage.traces(config(tmp_path, rows, generations="shortest_correct"), store)
+    assert caplog.messages == []
+    rows = [{"problem_text" if k == "problem" else k: v for k, v in row.items()} for row in rows]
+    own = config(
+        tmp_path, rows, generations="shortest_correct", columns={"question": "problem_text", "response": "generations"}
+    )
+    for _ in range(2):
+        stage.traces(own, store)
+    assert caplog.messages == [
+        "data.generations=shortest_correct: no column with flags of correctness is known in this file, so a generation "
+        "counts as correct if it states the gold answer (data.columns.answer). If the file has flags, "
+        "data.format=openr1 data.columns.question=problem_text reads those of a known format"
+    ]
 
 
 def _column(setting: str) -> tuple[str, str]:
@@ -380,7 +480,7 @@ def test_rows_in_the_list_of_an_object_are_named_in_the_line_and_in_errors(
         stage.problems(JsonlBenchmarkConfig(name="mine", path=str(path)), store)
     assert len(read(artifact)) == 2
     assert (
-        "data=mine: read as openr1: 3 columns used (problem, generations, answer) of the rows in its list 'data'"
+        "data=mine: read as openr1: 4 columns used (problem, generations, answer, uuid) of the rows in its list 'data'"
         in (caplog.messages)
     )
     assert "benchmark=mine: read as the rows in its list 'data'" in caplog.messages
@@ -437,5 +537,5 @@ def test_lists_in_the_standard_columns_are_generations(
     ]
     with caplog.at_level(logging.INFO):
         traces = read(stage.traces(config(tmp_path, rows, generations="all"), store))
-    assert "data=mine: read as cotpress: 4 columns used (question, thinking, response, answer)" in caplog.messages
+    assert "data=mine: read as cotpress: 5 columns used (question, thinking, response, answer, id)" in caplog.messages
     assert [(t.id, t.thinking, t.response) for t in traces] == [("a/0", "t", "r"), ("a/1", "u", "s"), ("b", "v", "w")]

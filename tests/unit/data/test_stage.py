@@ -164,6 +164,7 @@ def test_benchmark_never_shrinks_without_a_warning(
     path = write(tmp_path / "b.jsonl", *rows, {"id": 99, "question": "q", "answer": None})
     config = JsonlBenchmarkConfig(name="mine", path=str(path), max_new_tokens=10)
     expected = "benchmark=mine: 99 of 100 rows are used; 1 lost: 1 x wrong type of 'answer' (first: line 100)"
+    expected += "; benchmark.strict=true stops at the first one"
     stage.problems(config, store)
     assert warnings(caplog) == [expected]
     artifact = stage.problems(config, store)  # the same store tells it once
@@ -205,7 +206,8 @@ def test_lost_traces_are_a_warning_above_five_percent(
     assert told.levelno == level
     assert told.getMessage() == (
         f"{group}=mine: {100 - num_bad} of 100 rows are used; {num_bad} lost: {num_bad - 1} x empty thinking "
-        f"(first: line {101 - num_bad}), 1 x repeated row (first: line 100)"
+        f"(first: line {101 - num_bad}), 1 x repeated row (first: line 100); "
+        f"{group}.strict=true stops at the first one"
     )
     assert artifact.manifest["dropped"] == {"empty thinking": num_bad - 1, "repeated row": 1}
     with pytest.raises(DataError, match=rf"line {101 - num_bad}, .*{group}\.strict=false"):
@@ -219,6 +221,18 @@ def test_empty_responses_are_announced(store: ArtifactStore, tmp_path: Path, cap
     artifact = stage.traces(jsonl(path, strict=True), store)
     assert artifact.facts["empty"] == {"response": 3}
     assert warnings(caplog) == ["data=mine: 10 of 10 rows are used; empty: 3 x response"]
+
+
+def test_empty_answers_are_announced_with_the_settings_that_need_them(
+    store: ArtifactStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"question": "q", "thinking": "t", "response": "r", "answer": ""}
+    stage.traces(jsonl(write(tmp_path / "t.jsonl", *({"id": i, **row} for i in range(3)))), store)
+    assert warnings(caplog) == [
+        "data=mine: 3 of 3 rows are used; empty: 3 x answer (an answer is needed by data.generations=shortest_correct, "
+        "compression.protection=answer, scorer.target=answer and sft.validation_problems; data.columns.answer=COLUMN "
+        "gives it)"
+    ]
 
 
 def test_data_without_a_loss_are_not_told(store: ArtifactStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -200,7 +200,8 @@ def test_rows_without_an_inserted_step_are_told_with_their_reasons(
         artifact = truth(config, store)
     (told,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert told.getMessage() == (
-        "truth=prmbench: 1 of 20 rows are used; 19 lost: 19 x no inserted step (first: line 2)"
+        "truth=prmbench: 1 of 20 rows are used; 19 lost: 19 x no inserted step (first: line 2); "
+        "truth.strict=true stops at the first one"
     )
     assert artifact.facts["first_dropped"] == {"no inserted step": "line 2"}
     with pytest.raises(DataError, match=r"line 2: no inserted step.*truth\.strict=false"):

@@ -7,7 +7,7 @@ from huggingface_hub.utils import _detect_agent
 
 from cotpress.data.config import HubFile
 from cotpress.data.published import fetch
-from cotpress.errors import CotpressError
+from cotpress.errors import ConfigError, CotpressError
 from cotpress.modeling.hub import HubProblem, answering_hub, hub_problem
 from cotpress.modeling.sources import model_directory
 from support.silent import silent_service
@@ -30,6 +30,14 @@ from support.silent import silent_service
 )
 def test_each_exception_of_the_hub_has_its_problem(kind: type[Exception], problem: HubProblem | None) -> None:
     assert hub_problem(kind.__new__(kind)) is problem
+
+
+def test_missing_folder_of_an_adapter_names_those_beside_it(tmp_path: Path) -> None:
+    for name in ("cts-0.7", "original"):
+        (tmp_path / name).mkdir()
+    expected = rf"does not exist .* Did you mean 'cts-0\.7'\? '{tmp_path}' holds cts-0\.7, original\. Fix: .*adapter="
+    with pytest.raises(ConfigError, match=expected):
+        model_directory(str(tmp_path / "cts-0.8"), key="adapter")
 
 
 @pytest.fixture

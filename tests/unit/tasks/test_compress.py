@@ -252,7 +252,8 @@ def test_rows_that_are_lost_are_told_once_by_a_command_and_once_by_its_repetitio
     _write(tmp_path / "rows.jsonl", [*({**_row(i), "response": ""} for i in range(2)), *map(_row, range(2, 8)), {}])
     caplog.set_level(logging.INFO)
     lost = [
-        "data=jsonl: 8 of 9 rows are used; 1 lost: 1 x missing field 'question' (first: line 9); empty: 2 x response",
+        "data=jsonl: 8 of 9 rows are used; 1 lost: 1 x missing field 'question' (first: line 9); "
+        "data.strict=true stops at the first one; empty: 2 x response",
         "compress: only 6 of 8 traces are left (2 no response to condition on)",
     ]
     for _ in range(2):
