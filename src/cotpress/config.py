@@ -33,7 +33,7 @@ from cotpress.devices.config import Shard, TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.evaluation.config import SHORTENED_TO_RATIO, Baseline, EvaluationConfig
-from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig, VllmGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
 from cotpress.plugins import check_loaded, store_choices
@@ -359,6 +359,7 @@ SCHEMAS: dict[str, type] = {
     "distill/llm_schema": LlmDistillConfig,
     "generation/transformers_schema": TransformersGenerationConfig,
     "generation/server_schema": ServerGenerationConfig,
+    "generation/vllm_schema": VllmGenerationConfig,
     "benchmark/published_schema": PublishedBenchmarkConfig,
     "benchmark/multiple_choice_schema": MultipleChoiceBenchmarkConfig,
 }

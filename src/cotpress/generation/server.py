@@ -1,10 +1,11 @@
 """Backend that sends requests to a server with the OpenAI interface: vLLM, SGLang, llama.cpp or a hosted model.
 
 Token ids go to `/completions`, so the server reads exactly what training wrote; conversations go to
-`/chat/completions`. Requests with token ids set four fields of vLLM, so that its answers are the same records as those
-of the transformers backend: it returns token ids, keeps special tokens in the text, and leaves out the repetition
-penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). The client repeats requests that
-fail with 408, 409, 429, 5xx, a time-out or a lost connection. A key appears in the header of requests only.
+`/chat/completions`. Requests with token ids set fields of vLLM, so that its answers are the same records as those of
+the transformers backend: it returns token ids, keeps special tokens in the text, ends at the same tokens, and leaves
+out the repetition penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). A server that
+returns no token ids does not know them, which is logged once. The client repeats requests that fail with 408, 409, 429,
+5xx, a time-out or a lost connection. A key appears in the header of requests only.
 
 A vLLM server that was started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True loads a LoRA adapter on
 request, from the same path as here. The name of the adapter on the server is derived from its content.
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cotpress.errors import ConfigError, GenerationError
 from cotpress.generation.backends import GREEDY, LENGTH, REFUSED, STOP, Generation, OnDone, Request, Sampling
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 _VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
 log = logging.getLogger(__name__)
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_told = set[str]()
+"""Addresses of servers whose ignored fields were logged."""
 _CHECK_S, _CHECK_RETRIES = 30.0, 1
 """Longest wait for the list of models, in seconds, and attempts after the first one."""
 _NOT_IMPLEMENTED = 501
@@ -59,15 +64,30 @@ class ServerBackend:
         config: Address of the server and settings of the requests.
         adapter: Directory or hub id of a LoRA adapter that the server loads and generates with.
         context_tokens: Longest prompt of token ids plus budget; a longer one is refused here, without a request.
+        stop_token_ids: Tokens that end the completion of token ids, beside those that the server knows.
+        api_key: Key of the server in place of the one in the environment.
+        takes_seeds: False sends no seed.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
         ModelError: The adapter cannot be found.
     """
 
-    def __init__(self, config: ServerGenerationConfig, adapter: str | None = None, *, context_tokens: int) -> None:
-        self._config, self._key, self._model, self._adapter = config, _key(config), config.model, adapter
-        self._context_tokens = context_tokens
+    def __init__(
+        self,
+        config: ServerGenerationConfig,
+        adapter: str | None = None,
+        *,
+        context_tokens: int,
+        stop_token_ids: Sequence[int] = (),
+        api_key: str | None = None,
+        takes_seeds: bool = True,
+    ) -> None:
+        self._config, self._model, self._adapter = config, config.model, adapter
+        self._key = _key(config) if api_key is None else api_key
+        self._context_tokens, self._takes_seeds = context_tokens, takes_seeds
+        self._token_fields = {**_VLLM_FIELDS, "stop_token_ids": list(stop_token_ids)}
+        self._fields = {} if (most := config.thinking_token_budget) is None else {"thinking_token_budget": most}
         if adapter is not None:
             folder = Path(adapter).expanduser()
             self._adapter = str(folder.resolve()) if folder.is_dir() else adapter
@@ -83,7 +103,7 @@ class ServerBackend:
         Raises:
             GenerationError: It cannot be reached, fails, refuses the key, or leaves no room for the budget.
         """
-        config, listed = self._config, asyncio.run(self._check())
+        config, listed = self._config, self.models()
         if listed and config.model not in listed:
             log.warning("generation server %s: lists %s, not '%s'", config.base_url, sorted(listed)[:12], config.model)
         known = listed.get(config.model, {})
@@ -93,24 +113,36 @@ class ServerBackend:
             raise GenerationError(self._message(theirs, _LONGER))
 
     def listed(self) -> list[str]:
-        """Names of the models that the server lists; none for a server without such a list.
+        """Names of all models and adapters on the server; empty if it has no such list. Raises as `models`."""
+        return list(self.models())
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Settings of all models and adapters on the server, by name; empty if it has no such list.
 
         Raises:
-            GenerationError: It cannot be reached, fails, or refuses the key.
+            GenerationError: It cannot be reached, fails or refuses the key.
         """
-        return list(asyncio.run(self._check()))
+        return asyncio.run(self._check())
+
+    def _client(self, timeout_s: float, max_retries: int) -> "AsyncOpenAI":
+        """A client of the server; a proxy of the environment is not asked for an address of this machine."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        is_local = urlsplit(self._config.base_url).hostname in _LOOPBACK
+        return AsyncOpenAI(
+            base_url=self._config.base_url,
+            api_key=self._key,
+            timeout=timeout_s,
+            max_retries=max_retries,
+            http_client=DefaultAsyncHttpxClient(trust_env=False) if is_local else None,
+        )
 
     async def _check(self) -> dict[str, dict[str, Any]]:
-        from openai import APIError, APIStatusError, AsyncOpenAI, AuthenticationError
+        from openai import APIError, APIStatusError, AuthenticationError
 
         config = self._config
         wait, retries = min(config.timeout_s, _CHECK_S), min(config.max_retries, _CHECK_RETRIES)
-        async with AsyncOpenAI(
-            base_url=config.base_url,
-            api_key=self._key,
-            timeout=wait,
-            max_retries=retries,
-        ) as client:
+        async with self._client(wait, retries) as client:
             try:
                 return await self._listed(client)
             except APIError as error:
@@ -146,12 +178,8 @@ class ServerBackend:
                     on_done(index, done[index])
 
         async def work_all() -> None:
-            from openai import AsyncOpenAI
-
             config = self._config
-            async with AsyncOpenAI(
-                base_url=config.base_url, api_key=self._key, timeout=config.timeout_s, max_retries=config.max_retries
-            ) as client:
+            async with self._client(config.timeout_s, config.max_retries) as client:
                 if self._adapter is not None:
                     await self._load_adapter(client)
                 waiting = enumerate(requests)
@@ -190,12 +218,15 @@ class ServerBackend:
         if not is_conversation and len(prompt) + request.max_new_tokens > self._context_tokens:
             return Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=0.0)
         settings = {"model": self._model, "max_tokens": request.max_new_tokens, **_sampling(sampling, request.stream)}
+        if not self._takes_seeds:
+            settings.pop("seed", None)
         began, answer = time.monotonic(), None
         try:
             if is_conversation:
-                answer = await client.chat.completions.create(messages=prompt, **settings)
+                answer = await client.chat.completions.create(messages=prompt, **settings, extra_body=self._fields)
             else:
-                answer = await client.completions.create(prompt=prompt, **settings, extra_body=_VLLM_FIELDS)
+                fields = {**self._token_fields, **self._fields}
+                answer = await client.completions.create(prompt=prompt, **settings, extra_body=fields)
             (choice,) = answer.choices
             generation = _generation(choice, answer.usage, time.monotonic() - began)
         except APIError as error:
@@ -205,7 +236,19 @@ class ServerBackend:
             raise GenerationError(self._message(*problem, await self._limits(client, request))) from error
         if (ended := _unfinished(choice, generation, request.max_new_tokens)) is not None:
             raise GenerationError(self._message(ended, _LONGER, await self._limits(client, request)))
+        if not is_conversation and generation.token_ids is None:
+            self._tell_ignored()
         return generation
+
+    def _tell_ignored(self) -> None:
+        """Warn, once for each address, of the fields that a server does not know if it returns no token ids."""
+        if (address := self._config.base_url) not in _told:
+            _told.add(address)
+            names = ", ".join([*self._token_fields, *self._fields])
+            log.warning(
+                "generation server %s: it returns no token ids, so it seems to ignore the fields of vLLM (%s): answers "
+                "may end at other tokens, and special tokens may be missing in them", address, names,
+            )  # fmt: skip
 
     async def _limits(self, client: "AsyncOpenAI", request: Request) -> str:
         """The sizes of a request, and the limits that they meet here and, if it tells them, on the server."""

@@ -40,6 +40,7 @@ UNFOLLOWED = {
     "cotpress.settings": "refuses values and changes none",
     "cotpress.devices.launch": "starts one process per device",
     "cotpress.devices.processes": "starts and stops processes",
+    "cotpress.generation.watchdog": "ends a process",
     "cotpress.store.artifacts": "stores what a stage made, and checks it",
     "cotpress.store.journal": "keeps answers that are finished",
     "cotpress.store.paths": "refuses paths",
@@ -63,6 +64,7 @@ CHOICES = {
     "cotpress.distill.stage": {"cotpress.distill.llm"},
     "cotpress.evaluation.stage": {"cotpress.answers", "cotpress.evaluation.judging"},  # no part of an answer
     "cotpress.generation.backends": {"cotpress.generation.hf", "cotpress.generation.server",
+                                     "cotpress.generation.vllm", "cotpress.generation.vllm_server",
                                      "cotpress.modeling.loading"},
     "cotpress.scoring.job": {"cotpress.scoring.base", "cotpress.scoring.reader", "cotpress.scoring.scorers",
                              "cotpress.scoring.table"},
