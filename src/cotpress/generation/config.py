@@ -78,7 +78,7 @@ class VllmGenerationConfig(GenerationConfig):
     """Requests at the same time; changes speed only."""
     timeout_s: Positive = 3600.0
     """Longest wait for one answer, in seconds."""
-    probe_prompts: Natural = 16
+    probe_prompts: Natural = 32
     """Prompts whose first greedy tokens are compared with those of the model in this process; 0 compares none."""
     thinking_token_budget: Count | None = None
     """Tokens after which vLLM ends a thinking (with --reasoning-parser among `arguments`); null sets no limit."""

@@ -42,7 +42,7 @@ from vllm.platforms import current_platform as platform
 memory = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
 print(json.dumps([vllm.__version__, platform.device_type, memory]))
 """
-_FACTS_TIMEOUT_S, _POLL_S, _LINE_EVERY_S = 300.0, 0.5, 15.0
+_FACTS_TIMEOUT_S, _POLL_S, _LINE_EVERY_S = 300.0, 0.1, 15.0
 _PLACES = {"RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
            "MASTER_PORT"}  # fmt: skip
 """Variables of a parallel launcher, in which vLLM would read a place among workers."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-POLL_S, STOP_AFTER_S = 0.5, 10.0
+POLL_S, STOP_AFTER_S = 0.1, 10.0
 """Seconds between two looks at the starting process, and from SIGTERM to SIGKILL."""
 
 
