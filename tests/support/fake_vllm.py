@@ -19,6 +19,7 @@ import stat
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def fake_vllm(folder: Path, **behaviour: Any) -> Path:
     told = {"version": "0.99", "platform": "cpu", "gpus": [], **behaviour}
     (folder / "behaviour.json").write_text(json.dumps(told), encoding="utf-8")
     program = folder / "python"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} {Path(__file__)} {folder} \"$@\"\n", encoding="utf-8")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__)} {folder} "$@"\n', encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return program
 
@@ -85,7 +86,7 @@ def _serve(folder: Path, told: dict[str, Any], arguments: list[str]) -> None:
         time.sleep(600)
     from support.openai_server import Call, Reply, openai_server
 
-    values = dict(zip(arguments, arguments[1:], strict=False))
+    values = dict(pairwise(arguments))
     name, completed = told.get("name", values["--served-model-name"]), 0
     deaths = folder / DEATHS
 

@@ -129,7 +129,7 @@ class _Answering:
         ]
 
     def _starts_later(self, candidate: Candidate) -> bool:
-        """True for a model without an adapter on vLLM: a server with room for adapters serves it too, not vice versa."""
+        """True for a whole model on vLLM: a server that has room for adapters serves it as well, not vice versa."""
         student = candidate.student
         has_adapter = student is not None and TrainedWeights.of(student).is_adapter
         return isinstance(self.generation, VllmGenerationConfig) and not has_adapter

@@ -107,7 +107,8 @@ class VllmBackend:
                 if len(done) == known:
                     raise GenerationError(f"{why}. Started again, it ended before another answer") from error
                 known = len(done)
-                log.warning("vllm: %s. It is started again for %d of %d completions", why, len(left), len(rendered))
+                count = len(rendered)
+                log.warning("vllm: %s. It is started again for %d of %d completions", why, count - known, count)
                 self._serve(served)
         seconds, tokens = time.monotonic() - began, sum(g.num_tokens for g in done.values())
         log.info("vllm: %d tokens in %s: %.0f tokens/s", tokens, duration(seconds), tokens / max(seconds, 1e-9))

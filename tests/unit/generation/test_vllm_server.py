@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def config(tmp_path, **behaviour):
 
 
 def options(line):
-    return dict(zip(line, line[1:], strict=False))
+    return dict(pairwise(line))
 
 
 def test_command_has_the_model_its_context_and_the_arguments_of_the_user_last():
@@ -105,7 +106,7 @@ def test_server_is_kept_for_what_it_holds_and_started_again_for_more(tmp_path):
         assert len(commands(tmp_path / "fake")) == 1
         server.serve(settings, replace(SERVED, lora_rank=32), tmp_path / "logs")
         server.serve(settings, replace(SERVED, folder=Path("/other")), tmp_path / "logs")
-        first, second, third = commands(tmp_path / "fake")
+        _, second, third = commands(tmp_path / "fake")
         assert (options(second)["--max-lora-rank"], options(third)["--model"]) == ("32", "/other")
     finally:
         server.end()
