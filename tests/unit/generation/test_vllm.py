@@ -109,7 +109,10 @@ def test_another_backend_ends_the_server_first(tmp_path, model, store, expected)
         assert are_gone(pids(tmp_path / "fake"), within_s=1)
 
 
-def test_server_that_dies_is_started_again_for_the_missing_answers(tmp_path, model, store, expected, caplog):
+def test_server_that_dies_is_started_again_for_the_missing_answers(
+    tmp_path, model, store, expected, caplog, monkeypatch
+):
+    monkeypatch.setattr(vllm, "_MAX_RETRIES", 0)
     settings, seen = config(tmp_path, expected, probe_prompts=0, dies_after=4), []
     settings = replace(settings, concurrency=1)
     with KeptBackend() as kept:
@@ -121,7 +124,8 @@ def test_server_that_dies_is_started_again_for_the_missing_answers(tmp_path, mod
     assert "started again for 6 of 10" in caplog.text
 
 
-def test_server_that_dies_again_and_again_is_an_error(tmp_path, model, store, expected):
+def test_server_that_dies_again_and_again_is_an_error(tmp_path, model, store, expected, monkeypatch):
+    monkeypatch.setattr(vllm, "_MAX_RETRIES", 0)
     settings = config(tmp_path, expected, probe_prompts=0, dies_after=0, deaths=9)
     with KeptBackend() as kept, pytest.raises(GenerationError, match="Started again, it ended before another answer"):
         kept(replace(settings, concurrency=1), model, CPU, store).complete(requests(PROMPTS, 5))
