@@ -173,8 +173,9 @@ class TrainConfig(PipelineConfig):
         if served and self.sft.tune.method is Method.full and self.until is None:
             raise ConfigError(
                 "evaluation.generation: a server writes, but sft.tune.method=full trains whole models, which no server "
-                "loads on request. Fix: until=sft, then evaluate.py runs=DIR once a server has loaded the folder of "
-                "each student; or sft=lora, or generation@evaluation.generation=transformers"
+                "loads on request. Fix: generation@evaluation.generation=vllm, which starts a server for each; or "
+                "until=sft, then evaluate.py runs=DIR once a server has the folder of each student; or sft=lora; "
+                "or generation@evaluation.generation=transformers"
             )
 
 

@@ -169,18 +169,17 @@ class KeptBackend:
     """
 
     def __init__(self) -> None:
-        from cotpress.generation.vllm_server import VllmServer
-
         self._key = ""
         self._backend: Backend | None = None
-        self._server = VllmServer()
+        self._server: VllmServer | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._backend, self._key = None, ""
-        self._server.end()
+        if self._server is not None:
+            self._server.end()
         gc.collect()  # the modules of a model refer to each other
 
     def __call__(
@@ -201,7 +200,11 @@ class KeptBackend:
         if self._backend is None or opened != self._key:
             self._backend = None
             gc.collect()  # the modules of a model refer to each other
-            if not isinstance(config, VllmGenerationConfig):
+            if isinstance(config, VllmGenerationConfig):
+                from cotpress.generation.vllm_server import VllmServer
+
+                self._server = self._server or VllmServer()
+            elif self._server is not None:
                 self._server.end()  # its memory is for the next model
             self._backend = open_backend(config, model, trainer, store, adapter=adapter, key=key, server=self._server)
             self._key = opened

@@ -33,7 +33,7 @@ from cotpress.generation.config import ServerGenerationConfig, VllmGenerationCon
 from cotpress.generation.hf import TransformersBackend
 from cotpress.generation.server import ServerBackend
 from cotpress.generation.vllm_server import Served, VllmServer, installed, interpreter
-from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.foreign import ADAPTER_CONFIG
 from cotpress.modeling.loading import end_ids, load_model, load_tokenizer, model_folder, model_identity, resolve_dtype
 from cotpress.modeling.sources import adapter_directory
@@ -283,18 +283,21 @@ def _tell_seeds() -> None:
 
 
 def check_context(model: ModelConfig, store: ArtifactStore, max_new_tokens: int, *, key: str = "model.path") -> None:
-    """Refuse a context that the model does not have, which vLLM would not start with.
+    """Refuse a context that the model does not have, with which vLLM would not start; makes no model of a package.
 
     Raises:
         GenerationError: It is longer than the model's, or the budget fills it.
         ModelError: The model cannot be found.
     """
-    folder = model_folder(model, store, key=key, weights=False)
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings = settings.get("text_config") or settings
-    limit, scaled = settings.get("max_position_embeddings"), settings.get("rope_scaling") or settings.get("rope_type")
-    group = key.removesuffix(".path")
-    if isinstance(limit, int) and not scaled and model.context_tokens > limit:
+    group, limit = key.removesuffix(".path"), None
+    if model.source is ModelSource.hub:
+        folder = model_folder(model, store, key=key, weights=False)
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = settings.get("text_config") or settings
+        rope = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
+        scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
+        limit = None if scaled else settings.get("max_position_embeddings")
+    if isinstance(limit, int) and model.context_tokens > limit:
         raise GenerationError(
             f"{group}.context_tokens: got {model.context_tokens}, but '{model.path}' has positions for {limit} tokens, "
             f"and vLLM serves no more. Fix: {group}.context_tokens={limit}"
