@@ -63,7 +63,7 @@ def ask(
                 latency[number] += generation.latency_s
                 now = time.monotonic()
                 first, tokens = (now, 0) if first == began else (first, tokens + generation.num_tokens)
-                progress.advance(1, f"{tokens / (now - first):,.0f} tokens/s" if tokens else "")
+                progress.advance(1, f"{tokens / (now - first):,.0f} tokens/s" if tokens and now > first else "")
 
             opened.complete([batches[n][0][key] for n, key in missing], sampling=sampling, on_done=keep)
     elapsed = time.monotonic() - began

@@ -27,7 +27,7 @@ from cotpress.errors import ConfigError, GenerationError
 from cotpress.generation import watchdog
 from cotpress.generation.config import VllmGenerationConfig
 from cotpress.progress import duration
-from cotpress.store.redaction import without_secrets
+from cotpress.store.redaction import remember, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -239,6 +239,7 @@ class VllmServer:
 
     def _start(self, config: VllmGenerationConfig, served: Served, having: Installed, logs: Path) -> None:
         port, self.api_key = _free_port(), secrets.token_hex(16)
+        remember(self.api_key)
         self.base_url = f"http://127.0.0.1:{port}/v1"
         logs.mkdir(parents=True, exist_ok=True)
         self.log_file = logs / f"vllm-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{port}.log"
