@@ -155,7 +155,6 @@ def command(config: VllmGenerationConfig, served: Served, having: Installed, por
         "port": port,
         "dtype": served.dtype,
         "max-model-len": served.context_tokens,
-        "seed": config.seed,
         "generation-config": "vllm",  # not that of the model: every request has all of its settings
     }
     if served.lora_rank:
@@ -201,7 +200,7 @@ class VllmServer:
     """
 
     def __init__(self) -> None:
-        self._running: tuple[VllmGenerationConfig, Served] | None = None
+        self._running: tuple[list[str], Served] | None = None  # its command with port 0, and what it holds
         self._process: subprocess.Popen[bytes] | None = None
         self._end: Finalize | None = None
         self.base_url = self.api_key = ""
@@ -211,9 +210,9 @@ class VllmServer:
         """True if the running server needs no other start for this; a larger rank of adapters will do."""
         if self._running is None or self.ended():
             return False
-        now, had = self._running
-        as_now = replace(served, lora_rank=had.lora_rank)
-        return now == config and had == as_now and served.lora_rank <= had.lora_rank
+        line, rank = self._running[0], self._running[1].lora_rank
+        again = command(config, replace(served, lora_rank=rank), installed(interpreter(config)), port=0)
+        return served.lora_rank <= rank and line == again
 
     def serve(self, config: VllmGenerationConfig, served: Served, logs: Path) -> None:
         """Start a server and wait until it answers, unless the running one holds this; its output goes below `logs`.
@@ -234,7 +233,7 @@ class VllmServer:
         except BaseException:
             self.end()
             raise
-        self._running = config, served
+        self._running = command(config, served, having, port=0), served
         log.info("vllm: started in %s", duration(time.monotonic() - began))
 
     def _start(self, config: VllmGenerationConfig, served: Served, having: Installed, logs: Path) -> None:

@@ -102,7 +102,7 @@ def test_server_is_kept_for_what_it_holds_and_started_again_for_more(tmp_path):
     try:
         server.serve(settings, replace(SERVED, lora_rank=16), tmp_path / "logs")
         server.serve(settings, SERVED, tmp_path / "logs")
-        server.serve(settings, replace(SERVED, lora_rank=8), tmp_path / "logs")
+        server.serve(replace(settings, seed=7, concurrency=3), replace(SERVED, lora_rank=8), tmp_path / "logs")
         assert len(commands(tmp_path / "fake")) == 1
         server.serve(settings, replace(SERVED, lora_rank=32), tmp_path / "logs")
         server.serve(settings, replace(SERVED, folder=Path("/other")), tmp_path / "logs")
