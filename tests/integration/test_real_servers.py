@@ -41,7 +41,7 @@ from support.fake_vllm import are_gone
 ROOT = Path(__file__).parents[2]
 PYTHON, LLAMA = (os.environ.get(name, "") for name in ("VLLM_PYTHON", "LLAMA_PYTHON"))
 MODEL = ["model=smollm2", "model.context_tokens=2048"]
-ANSWERS = ["benchmark.num_problems=32", "benchmark.max_new_tokens=128"]
+ANSWERS = ["benchmark.num_problems=32", "benchmark.max_new_tokens=96"]
 ARGUMENTS = ["--enforce-eager", "--max-loras", "2", "--max-cpu-loras", "2"]
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 needs_vllm = pytest.mark.skipif(not PYTHON, reason="run by make test-vllm, which makes the environment of vLLM")
@@ -82,12 +82,21 @@ def adapters(command: Command) -> list[str]:
 
 @pytest.fixture(scope="module")
 def full_student(command: Command) -> str:
-    _train(command, "sft=full", "evaluation.baselines=[]", "ratio=0.9", "data.num_traces=60")
+    _train(command, "sft=full", "evaluation.baselines=[]", "ratio=0.9", "data.num_traces=64")
     return str(command.folder / "outputs" / "students" / "random-0.9")
 
 
 def _train(command: Command, *settings: str) -> None:
-    few = ["data.num_traces=80", "scorer=random", "reference=none", "ratio=0.7", "until=sft", *MODEL, *ANSWERS]
+    few = [
+        "data.num_traces=32",
+        "sft.validation_problems=0",
+        "scorer=random",
+        "reference=none",
+        "ratio=0.7",
+        "until=sft",
+        *MODEL,
+        *ANSWERS,
+    ]
     done = command.fresh("train.py", *few, *settings, timeout=500)
     assert done.returncode == 0, done.stderr
 
@@ -101,7 +110,7 @@ def store(users: EvaluateConfig) -> ArtifactStore:
 def asked(users: EvaluateConfig, store: ArtifactStore) -> list[Request]:
     found = read_records(problems(users.benchmark, store).file(PROBLEMS_FILE), Problem)
     chat = ChatFormat(load_tokenizer(users.model, store), users.model.chat)
-    return list(Protocol(max_new_tokens=128, context_tokens=2048).requests(found, chat).values())
+    return list(Protocol(max_new_tokens=96, context_tokens=2048).requests(found, chat).values())
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +291,14 @@ def _by_vllm() -> list[str]:
 @needs_vllm
 def test_one_command_trains_and_answers_and_leaves_no_process(command, adapters, kept, table):
     kept.__exit__()
-    few = ["data.num_traces=80", "scorer=random", "reference=none", "ratio=0.7", "evaluation=students"]
+    few = [
+        "data.num_traces=32",
+        "sft.validation_problems=0",
+        "scorer=random",
+        "reference=none",
+        "ratio=0.7",
+        "evaluation=students",
+    ]
     done = command.fresh("train.py", *few, *MODEL, *ANSWERS, *_by_vllm(), timeout=500)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("vllm: started in") == 1
