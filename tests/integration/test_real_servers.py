@@ -24,7 +24,7 @@ from cotpress.config import EvaluateConfig, register_schemas, to_objects
 from cotpress.data.stage import problems
 from cotpress.errors import GenerationError
 from cotpress.evaluation.protocol import Protocol
-from cotpress.generation.backends import GREEDY, Backend, Generation, KeptBackend, Request, Sampling
+from cotpress.generation.backends import GREEDY, Backend, Generation, KeptBackend, Request, Sampling, open_backend
 from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig, VllmGenerationConfig
 from cotpress.generation.server import ServerBackend
 from cotpress.generation.vllm import Agreement
@@ -347,20 +347,23 @@ def test_server_of_llama_cpp_answers_and_its_ignored_fields_are_said_once(
     started = [LLAMA, "-m", "llama_cpp.server", "--model", gguf, "--model_alias", "smollm2", "--n_ctx", "2048"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen([*map(str, started), "--port", str(port)], stdout=log, stderr=log)
-    config = ServerGenerationConfig(base_url=f"http://127.0.0.1:{port}/v1", model="smollm2", concurrency=1)
-    backend = ServerBackend(config, context_tokens=2048, stop_token_ids=end_ids(users.model, store))
+    config = ServerGenerationConfig(
+        base_url=f"http://127.0.0.1:{port}/v1", model="smollm2", concurrency=1, max_retries=1
+    )
+    backend = open_backend(config, users.model, users.trainer, store)
+    assert isinstance(backend, ServerBackend)
     try:
         _wait_for(backend, process)
         backend.check(128)
         done, rate = timed(backend, asked[:8])
-        with pytest.raises(GenerationError, match=r"4096|context"):
-            ServerBackend(config, context_tokens=10**6).complete(
+        with pytest.raises(GenerationError, match=r"model\.context_tokens=1000000"):
+            open_backend(config, replace(users.model, context_tokens=10**6), users.trainer, store).complete(
                 [Request(prompt=list(asked[0].prompt) * 60, max_new_tokens=16, stream="long")]
             )
     finally:
         process.kill()
         process.wait()
-    assert caplog.text.count("it returns no token ids") == 1
+    assert caplog.text.count("it takes no token ids") == caplog.text.count("it returns no token ids") == 1
     expected = in_process(users.model, None, "base")
     tokenizer = load_tokenizer(users.model, store)
     same = sum(tokenizer.decode(e.token_ids)[:4] == g.text[:4] for e, g in zip(expected, done, strict=False))

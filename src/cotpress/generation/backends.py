@@ -139,8 +139,13 @@ def open_backend(
         case ServerGenerationConfig():
             from cotpress.generation.server import ServerBackend
 
-            ends = end_ids(model, store, key=key)
-            return ServerBackend(config, adapter, context_tokens=model.context_tokens, stop_token_ids=ends)
+            return ServerBackend(
+                config,
+                adapter,
+                context_tokens=model.context_tokens,
+                stop_token_ids=end_ids(model, store, key=key),
+                tokenizer=load_tokenizer(model, store, key=key),
+            )
         case TransformersGenerationConfig():
             from cotpress.generation.hf import TransformersBackend
 

@@ -4,8 +4,9 @@ Token ids go to `/completions`, so the server reads exactly what training wrote;
 `/chat/completions`. Requests with token ids set fields of vLLM, so that its answers are the same records as those of
 the transformers backend: it returns token ids, keeps special tokens in the text, ends at the same tokens, and leaves
 out the repetition penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). A server that
-returns no token ids does not know them, which is logged once. The client repeats requests that fail with 408, 409, 429,
-5xx, a time-out or a lost connection. A key appears in the header of requests only.
+returns no token ids does not know them, which is logged once. One that refuses token ids (llama-cpp-python's) gets the
+text of the prompt, if that gives the same tokens here. The client repeats requests that fail with 408, 409, 429, 5xx, a
+time-out or a lost connection. A key appears in the header of requests only.
 
 A vLLM server that was started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True loads a LoRA adapter on
 request, from the same path as here. The name of the adapter on the server is derived from its content.
@@ -35,11 +36,16 @@ from cotpress.store.redaction import remember, without_secrets
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
+    from transformers import PreTrainedTokenizerBase
 
 _VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
 log = logging.getLogger(__name__)
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_TEXT_ONLY = re.compile(r"string_type|valid string|prompt\W+must be (?:a )?string", re.IGNORECASE)
+"""Words of a refusal of token ids."""
+_text_only = set[str]()
+"""Addresses of servers that take texts only."""
 _told = set[str]()
 """Addresses of servers whose ignored fields were logged."""
 _CHECK_S, _CHECK_RETRIES = 30.0, 1
@@ -67,6 +73,7 @@ class ServerBackend:
         stop_token_ids: Tokens that end the completion of token ids, beside those that the server knows.
         api_key: Key of the server in place of the one in the environment.
         takes_seeds: False sends no seed.
+        tokenizer: Tokenizer of the prompts, for a server that takes texts only; without it that is an error.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -82,10 +89,11 @@ class ServerBackend:
         stop_token_ids: Sequence[int] = (),
         api_key: str | None = None,
         takes_seeds: bool = True,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
     ) -> None:
         self._config, self._model, self._adapter = config, config.model, adapter
         self._key = _key(config) if api_key is None else api_key
-        self._context_tokens, self._takes_seeds = context_tokens, takes_seeds
+        self._context_tokens, self._takes_seeds, self._tokenizer = context_tokens, takes_seeds, tokenizer
         self._token_fields = {**_VLLM_FIELDS, "stop_token_ids": list(stop_token_ids)}
         self._fields = {} if (most := config.thinking_token_budget) is None else {"thinking_token_budget": most}
         if adapter is not None:
@@ -221,15 +229,18 @@ class ServerBackend:
         if not self._takes_seeds:
             settings.pop("seed", None)
         began, answer = time.monotonic(), None
+        written = self._text(prompt) if not is_conversation and self._config.base_url in _text_only else prompt
         try:
             if is_conversation:
                 answer = await client.chat.completions.create(messages=prompt, **settings, extra_body=self._fields)
             else:
                 fields = {**self._token_fields, **self._fields}
-                answer = await client.completions.create(prompt=prompt, **settings, extra_body=fields)
+                answer = await client.completions.create(prompt=written, **settings, extra_body=fields)
             (choice,) = answer.choices
             generation = _generation(choice, answer.usage, time.monotonic() - began)
         except APIError as error:
+            if written is prompt and not is_conversation and self._takes_texts(error):
+                return await self._send(client, request, sampling)
             raise GenerationError(self._message(*self._explain(error), await self._limits(client, request))) from error
         except (AttributeError, TypeError, ValueError) as error:  # not JSON, or other JSON
             problem = _not_an_answer(str(error) if answer is None else str(answer))
@@ -239,6 +250,27 @@ class ServerBackend:
         if not is_conversation and generation.token_ids is None:
             self._tell_ignored()
         return generation
+
+    def _takes_texts(self, error: "APIError") -> bool:
+        """True if a server refuses a prompt for its token ids, which is logged once for each address."""
+        address = self._config.base_url
+        if self._tokenizer is None or not _TEXT_ONLY.search(error.message):
+            return False
+        if address not in _text_only:
+            _text_only.add(address)
+            log.warning("generation server %s: it takes no token ids, so it gets the texts of the prompts", address)
+        return True
+
+    def _text(self, prompt: Sequence[int]) -> str:
+        """Text of a prompt, special tokens included; an error if it gives other tokens."""
+        assert self._tokenizer is not None
+        text = str(self._tokenizer.decode(prompt, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        if list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) != list(prompt):
+            raise GenerationError(
+                f"generation server {self._config.base_url}: it takes texts only, and the text of a prompt gives other "
+                f"tokens than training wrote: {_quoted(text)!r}. Fix: a server that takes token ids, such as vLLM"
+            )
+        return text
 
     def _tell_ignored(self) -> None:
         """Warn, once for each address, of the fields that a server does not know if it returns no token ids."""
