@@ -130,9 +130,9 @@ class _Answering:
 
     def _starts_later(self, candidate: Candidate) -> bool:
         """True for a whole model on vLLM: a server that has room for adapters serves it as well, not vice versa."""
-        student = candidate.student
-        has_adapter = student is not None and TrainedWeights.of(student).is_adapter
-        return isinstance(self.generation, VllmGenerationConfig) and not has_adapter
+        if not isinstance(self.generation, VllmGenerationConfig):
+            return False
+        return candidate.student is None or not TrainedWeights.of(candidate.student).is_adapter
 
     def _build(self, candidate: Candidate, identity: Identity, shared_seconds: float = 0.0) -> Artifact:
         def produce(folder: Path) -> Summary:
