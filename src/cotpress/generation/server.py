@@ -5,7 +5,7 @@ Token ids go to `/completions`, so the server reads exactly what training wrote;
 the transformers backend: it returns token ids, keeps special tokens in the text, ends at the same tokens, and leaves
 out the repetition penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). A server that
 returns no token ids does not know them, which is logged once. One that refuses token ids (llama-cpp-python's) gets the
-text of the prompt, if that gives the same tokens here. The client repeats requests that fail with 408, 409, 429, 5xx, a
+text of the prompt, if that gives the same tokens here, and none of these fields. The client repeats requests that fail with 408, 409, 429, 5xx, a
 time-out or a lost connection. A key appears in the header of requests only.
 
 A vLLM server that was started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True loads a LoRA adapter on
@@ -234,7 +234,7 @@ class ServerBackend:
             if is_conversation:
                 answer = await client.chat.completions.create(messages=prompt, **settings, extra_body=self._fields)
             else:
-                fields = {**self._token_fields, **self._fields}
+                fields = {**(self._token_fields if written is prompt else {}), **self._fields}
                 answer = await client.completions.create(prompt=written, **settings, extra_body=fields)
             (choice,) = answer.choices
             generation = _generation(choice, answer.usage, time.monotonic() - began)
@@ -247,7 +247,7 @@ class ServerBackend:
             raise GenerationError(self._message(*problem, await self._limits(client, request))) from error
         if (ended := _unfinished(choice, generation, request.max_new_tokens)) is not None:
             raise GenerationError(self._message(ended, _LONGER, await self._limits(client, request)))
-        if not is_conversation and generation.token_ids is None:
+        if not is_conversation and written is prompt and generation.token_ids is None:
             self._tell_ignored()
         return generation
 
@@ -258,7 +258,11 @@ class ServerBackend:
             return False
         if address not in _text_only:
             _text_only.add(address)
-            log.warning("generation server %s: it takes no token ids, so it gets the texts of the prompts", address)
+            log.warning(
+                "generation server %s: it takes no token ids, so it gets the texts of the prompts, without the fields of "
+                "vLLM (%s): answers may end at other tokens, special tokens may be missing in them, and what the server "
+                "itself sets for sampling holds", address, ", ".join(self._token_fields),
+            )  # fmt: skip
         return True
 
     def _text(self, prompt: Sequence[int]) -> str:
