@@ -5,8 +5,8 @@ Token ids go to `/completions`, so the server reads exactly what training wrote;
 the transformers backend: it returns token ids, keeps special tokens in the text, ends at the same tokens, and leaves
 out the repetition penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). A server that
 returns no token ids does not know them, which is logged once. One that refuses token ids (llama-cpp-python's) gets the
-text of the prompt, if that gives the same tokens here, and none of these fields. The client repeats requests that fail with 408, 409, 429, 5xx, a
-time-out or a lost connection. A key appears in the header of requests only.
+text of the prompt, if that gives the same tokens here, and none of these fields. The client repeats requests that fail
+with 408, 409, 429, 5xx, a time-out or a lost connection. A key appears in the header of requests only.
 
 A vLLM server that was started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True loads a LoRA adapter on
 request, from the same path as here. The name of the adapter on the server is derived from its content.
@@ -259,9 +259,9 @@ class ServerBackend:
         if address not in _text_only:
             _text_only.add(address)
             log.warning(
-                "generation server %s: it takes no token ids, so it gets the texts of the prompts, without the fields of "
-                "vLLM (%s): answers may end at other tokens, special tokens may be missing in them, and what the server "
-                "itself sets for sampling holds", address, ", ".join(self._token_fields),
+                "generation server %s: it takes no token ids, so it gets the texts of the prompts, without the fields "
+                "of vLLM (%s): answers may end at other tokens, special tokens may be missing in them, and the server's "
+                "own top-k and penalties apply", address, ", ".join(self._token_fields),
             )  # fmt: skip
         return True
 

@@ -366,7 +366,7 @@ def test_server_that_takes_texts_only_gets_them_and_is_named_once(tokenizer, cap
         with pytest.raises(GenerationError, match="the text of a prompt gives other tokens"):
             backend.complete(requests([[tokenizer(letter)["input_ids"][0] for letter in "the"]], 5))
     assert [g.text for g in done] == ["HOW MANY", "TWO APPLES"]
-        assert not {"top_k", "stop_token_ids"} & set(server.calls[-1].body)
+    assert not {"top_k", "stop_token_ids"} & set(server.calls[-1].body)
     assert caplog.text.count("it takes no token ids") == 1
     assert "it returns no token ids" not in caplog.text
 
