@@ -260,8 +260,8 @@ class ServerBackend:
             _text_only.add(address)
             log.warning(
                 "generation server %s: it takes no token ids, so it gets the texts of the prompts, without the fields "
-                "of vLLM (%s): answers may end at other tokens, special tokens may be missing in them, and the server's "
-                "own top-k and penalties apply", address, ", ".join(self._token_fields),
+                "of vLLM (%s): answers may end at other tokens, special tokens may be missing in them, and its own "
+                "top-k and penalties apply", address, ", ".join(self._token_fields),
             )  # fmt: skip
         return True
 
