@@ -303,8 +303,6 @@ def test_one_command_trains_and_answers_and_leaves_no_process(command, adapters,
     done = command.fresh("train.py", *few, *MODEL, *ANSWERS, *_by_vllm(), timeout=500)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("vllm: started in") == 1
-    (log,) = (command.folder / "outputs" / "servers").glob("*.log")
-    assert "Application shutdown complete" in log.read_text() or log.stat().st_size
     results = json.loads(next((command.folder / "outputs" / "runs").glob("*/results.json")).read_text())
     assert len(results["systems"]) == 2
     assert not _started_from(command.folder)
