@@ -315,23 +315,19 @@ def _started_from(folder: Path) -> list[str]:
 
 @needs_vllm
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_command_that_is_killed_leaves_no_server(command, users, number):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "evaluate.py"), *MODEL, *ANSWERS, *_by_vllm(), "output_root=killed"],
-        cwd=command.folder, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    assert any("vllm: vLLM" in line for line in process.stderr), "it loads"
-    time.sleep(8)
-    servers = [
-        pid for line in subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout.splitlines()
-        for pid, parent in [line.split()] if int(parent) == process.pid
-        for pid in _group(int(pid))
-    ]  # fmt: skip
-    assert len(servers) >= 2
-    process.send_signal(number)
-    process.wait(60)
-    assert are_gone(servers, within_s=30)
+def test_command_that_is_killed_leaves_no_server(command, number):
+    line = [sys.executable, str(ROOT / "evaluate.py"), *MODEL, *ANSWERS, *_by_vllm(), "output_root=killed"]
+    with subprocess.Popen(line, cwd=command.folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("vllm: vLLM" in text for text in process.stderr), "it loads"
+        time.sleep(8)
+        listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        children = [int(pid) for pid, parent in map(str.split, listed.splitlines()) if int(parent) == process.pid]
+        servers = [pid for child in children for pid in _group(child)]
+        assert len(servers) >= 2
+        process.send_signal(number)
+        process.wait(60)
+        assert are_gone(servers, within_s=30)
 
 
 @pytest.mark.skipif(not LLAMA, reason="run by make test-vllm, which makes the environment of llama.cpp")
