@@ -9,7 +9,10 @@ run: ARGS ?= scorer=cts ratio=0.7
 AUDIT := .audit
 PEERS := .peers
 
-.PHONY: help run test test-kills test-slow test-slurm test-peers fuzz audit bench docs check lint types clean install
+VLLM := .vllm
+LLAMA := .llama
+
+.PHONY: help run test test-kills test-slow test-slurm test-peers test-vllm fuzz audit bench docs check lint types clean install
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -29,7 +32,7 @@ run: $(READY)  ## the whole flow on the embedded default; other settings with AR
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY)  ## the tests: at most 6 minutes on 2 cores, no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm and not peers" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm and not peers and not vllm" -n auto --dist loadfile
 
 test-kills: $(READY)  ## kill commands at random moments of every stage, repeat it, compare: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/tool/kills.py $(ARGS)
@@ -51,6 +54,13 @@ $(PEERS)/%/.ready: tests/peers/%.txt
 	test -x $(PEERS)/$*/bin/python || $(PYTHON) -m venv $(PEERS)/$*
 	$(PEERS)/$*/bin/python -m pip install --quiet --progress-bar off --no-deps -r $<
 	touch $@
+
+test-vllm: $(READY)  ## answers by the real vLLM (for CPUs) and llama.cpp's server, in environments of their own: 10 minutes
+	$(PYTHON) tests/tool/server_environments.py vllm $(VLLM) || test $$? = 3
+	$(PYTHON) tests/tool/server_environments.py llama $(LLAMA) || test $$? = 3
+	VLLM_PYTHON=$$(test -f $(VLLM)/.ready && echo $(CURDIR)/$(VLLM)/bin/python) \
+	LLAMA_PYTHON=$$(test -f $(LLAMA)/.ready && echo $(CURDIR)/$(LLAMA)/bin/python) \
+		$(BIN)/python -m pytest -s tests/integration/test_real_servers.py $(ARGS)
 
 fuzz: $(READY)  ## at least 25,000 odd rows, settings and texts; a failing case is printed for repetition
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --hypothesis-profile=fuzz --timeout=3600 -n auto $(ARGS)
@@ -78,4 +88,4 @@ types: $(READY)
 	$(BIN)/mypy
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) $(AUDIT) $(PEERS) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(PEERS) $(VLLM) $(LLAMA) .bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -33,7 +33,7 @@ from cotpress.devices.config import Shard, TrainerConfig
 from cotpress.distill.config import DistillConfig, LlmDistillConfig
 from cotpress.errors import ConfigError, did_you_mean
 from cotpress.evaluation.config import SHORTENED_TO_RATIO, Baseline, EvaluationConfig
-from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig, VllmGenerationConfig
 from cotpress.modeling.config import ModelConfig
 from cotpress.planning.config import PlanConfig
 from cotpress.plugins import check_loaded, store_choices
@@ -172,8 +172,9 @@ class TrainConfig(PipelineConfig):
         if served and self.sft.tune.method is Method.full and self.until is None:
             raise ConfigError(
                 "evaluation.generation: a server writes, but sft.tune.method=full trains whole models, which no server "
-                "loads on request. Fix: until=sft, then evaluate.py runs=DIR once a server has loaded the folder of "
-                "each student; or sft=lora, or generation@evaluation.generation=transformers"
+                "loads on request. Fix: generation@evaluation.generation=vllm, which starts a server for each; or "
+                "until=sft, then evaluate.py runs=DIR once a server has the folder of each student; or sft=lora; "
+                "or generation@evaluation.generation=transformers"
             )
 
 
@@ -356,6 +357,7 @@ SCHEMAS: dict[str, type] = {
     "distill/llm_schema": LlmDistillConfig,
     "generation/transformers_schema": TransformersGenerationConfig,
     "generation/server_schema": ServerGenerationConfig,
+    "generation/vllm_schema": VllmGenerationConfig,
     "benchmark/published_schema": PublishedBenchmarkConfig,
     "benchmark/multiple_choice_schema": MultipleChoiceBenchmarkConfig,
 }

@@ -83,9 +83,12 @@ class OpenAIServer:
 
 @contextmanager
 def openai_server(
-    script: Script, models: list[dict[str, Any]] | None = None, *, listing_status: int = 200
+    script: Script, models: list[dict[str, Any]] | None = None, *, listing_status: int = 200, port: int = 0
 ) -> Iterator[OpenAIServer]:
-    """Run a server on a free local port until the block ends; it lists `models`, if there are any, with a status."""
+    """Run a server on a local port, by default a free one, until the block ends.
+
+    It lists `models`, if there are any, with a status, and says at /health that it runs.
+    """
     state = OpenAIServer(script, models, listing_status)
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,7 +105,8 @@ def openai_server(
         def do_GET(self) -> None:
             listed = {"object": "list", "data": [{"object": "model", **model} for model in state.models or []]}
             is_listed = state.models is not None and self.path == "/v1/models"
-            reply = Reply(status=state.listing_status if is_listed else 404)
+            status = 200 if self.path == "/health" else 404
+            reply = Reply(status=state.listing_status if is_listed else status)
             self.send(reply, json.dumps(listed).encode())
 
         def send(self, reply: Reply, content: bytes) -> None:
@@ -127,7 +131,7 @@ def openai_server(
         def handle_error(self, *_: object) -> None:
             """Say nothing of a client that was killed."""
 
-    server = Quiet(("127.0.0.1", 0), Handler)
+    server = Quiet(("127.0.0.1", port), Handler)
     state.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

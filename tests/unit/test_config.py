@@ -361,7 +361,11 @@ TEXT = ["data=jsonl", "data.path=x", "data.field=context"]
         ("fidelity.py", TEXT, "data.field: got 'context', but the texts of a column are no traces"),
         ("compress.py", [*TEXT, "export=trl"], "export=trl, but texts are no conversations. Allowed: parquet"),
         ("compress.py", [*TEXT, "export=openai"], "export=openai, but texts are no conversations"),
-        ("train.py", [*SERVER, "sft=full"], "trains whole models, which no server loads on request. Fix: until=sft"),
+        (
+            "train.py",
+            [*SERVER, "sft=full"],
+            "which no server loads on request. Fix: generation@evaluation.generation=vllm",
+        ),
         ("train.py", ["until=sfd"], "got 'sfd', allowed: data, distill, reference, score, compress, sft"),
         ("train.py", ["evaluation.instructions.lc_prompt=short"], "a text with {percent} in it"),
         ("evaluate.py", ["evaluation=default"], "Fix: evaluation=checkpoint or evaluation=full_checkpoint"),

@@ -28,9 +28,9 @@ from cotpress.generation.backends import (
     CTS_TOP_P,
     REFUSED,
     STOP,
+    KeptBackend,
     Request,
     generation_identity,
-    open_backend,
     sampling_of,
 )
 from cotpress.generation.config import ServerGenerationConfig
@@ -250,13 +250,14 @@ def write(
             prompt = chat.prompt_ids(problem.question)
             for key in (f"{problem.id}/{k}" for k in range(config.samples)):
                 requests[key] = Request(prompt=prompt, max_new_tokens=config.max_new_tokens, stream=key)
-        ask(
-            [(requests, done)],
-            lambda: open_backend(generation, model, trainer, store, adapter=config.adapter),
-            label="write",
-            unit="answers",
-            sampling=sampling_of(generation),
-        )
+        with KeptBackend() as opened:
+            ask(
+                [(requests, done)],
+                lambda: opened(generation, model, trainer, store, adapter=config.adapter),
+                label="write",
+                unit="answers",
+                sampling=sampling_of(generation),
+            )
         drafts = [
             Draft(id=p.id, sample=k, text=g.text, num_tokens=g.num_tokens, finish_reason=g.finish_reason)
             for p in problems

@@ -36,10 +36,10 @@ from cotpress.generation.backends import (
     LENGTH,
     REFUSED,
     STOP,
+    KeptBackend,
     Message,
     Request,
     generation_identity,
-    open_backend,
     sampling_of,
 )
 from cotpress.modeling.config import ModelConfig
@@ -114,13 +114,14 @@ def extract(
             for number, (key, chunk) in enumerate(chunks.items())
         }
         done = journal(folder)
-        ask(
-            [(requests, done)],
-            lambda: open_backend(config.generation, model, trainer, store, key=setting),
-            label="extract",
-            unit="chunks",
-            sampling=sampling_of(config.generation),
-        )
+        with KeptBackend() as opened:
+            ask(
+                [(requests, done)],
+                lambda: opened(config.generation, model, trainer, store, key=setting),
+                label="extract",
+                unit="chunks",
+                sampling=sampling_of(config.generation),
+            )
         extractions = [
             Extraction(id=trace.id, start=start, end=end, answer=done[key].text, finish_reason=done[key].finish_reason)
             for key, (trace, start, end) in chunks.items()

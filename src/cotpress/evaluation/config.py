@@ -70,8 +70,8 @@ class EvaluationConfig:
     instructions: Instructions = field(default_factory=Instructions)
     """Texts of the baselines that only prompt."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    """Backend that generates the answers; choose with generation@evaluation.generation=server. Sampling is set by
-    `samples`, `temperature` and `top_p` here, not there."""
+    """Backend that generates the answers; choose with generation@evaluation.generation=vllm or server. Sampling is set
+    by `samples`, `temperature` and `top_p` here, not there."""
     ratios: list[Ratio] = field(default_factory=list)
     """Further ratios for a student with a control marker, in the same pass; one row each."""
     confidence: Annotated[float, interval("(0, 1)")] = 0.95

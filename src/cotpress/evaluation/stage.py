@@ -21,7 +21,7 @@ from cotpress.evaluation.judging import prediction
 from cotpress.evaluation.protocol import Answer, Protocol, answer_key
 from cotpress.generation.asking import ask, journal
 from cotpress.generation.backends import GREEDY, REFUSED, Backend, OpenBackend, generation_identity, open_backend
-from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, VllmGenerationConfig
 from cotpress.generation.hf import TransformersBackend
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer, prompt_identity
@@ -113,8 +113,10 @@ class _Answering:
             weights = c.student.key if isinstance(c.student, Artifact) else c.student
             groups[weights, c.protocol.sampling].append(index)
         built: dict[int, Artifact] = {}
-        for indices in groups.values():
+        for indices in sorted(groups.values(), key=lambda indices: self._starts_later(candidates[indices[0]])):
             if len(indices) == 1:
+                (index,) = indices
+                built[index] = self._build(candidates[index], identities[index])
                 continue
             with self.store.unfinished("answer", [identities[i] for i in indices]) as folders:
                 missing = {indices[place]: folder for place, folder in folders.items()}
@@ -125,6 +127,12 @@ class _Answering:
             built.get(index) or self._build(candidate, identity)
             for index, (candidate, identity) in enumerate(zip(candidates, identities, strict=True))
         ]
+
+    def _starts_later(self, candidate: Candidate) -> bool:
+        """True for a whole model on vLLM: a server that has room for adapters serves it as well, not vice versa."""
+        if not isinstance(self.generation, VllmGenerationConfig):
+            return False
+        return candidate.student is None or not TrainedWeights.of(candidate.student).is_adapter
 
     def _build(self, candidate: Candidate, identity: Identity, shared_seconds: float = 0.0) -> Artifact:
         def produce(folder: Path) -> Summary:

@@ -50,16 +50,20 @@ def ask(
     total = sum(len(requests) for requests, _ in batches)
     missing = [(n, key) for n, (requests, done) in enumerate(batches) for key in requests if key not in done]
     latency, began = [0.0] * len(batches), time.monotonic()
+    first, tokens = began, 0  # the rate begins with the first completion, after a model or server was loaded
     if missing:
         with Progress(label, total, unit, done=total - len(missing)) as progress:
             opened = backend()
             log.info("%s: %d of %d %s to be written", label, len(missing), total, unit)
 
             def keep(index: int, generation: Generation) -> None:
+                nonlocal first, tokens
                 number, key = missing[index]
                 batches[number][1][key] = generation
                 latency[number] += generation.latency_s
-                progress.advance(1)
+                now = time.monotonic()
+                first, tokens = (now, 0) if first == began else (first, tokens + generation.num_tokens)
+                progress.advance(1, f"{tokens / (now - first):,.0f} tokens/s" if tokens and now > first else "")
 
             opened.complete([batches[n][0][key] for n, key in missing], sampling=sampling, on_done=keep)
     elapsed = time.monotonic() - began

@@ -1,19 +1,27 @@
-"""Requests, completions, and the backends that complete them: a model in this process or a server."""
+"""Requests, completions, and the backends that complete them: a model in this process, a server, vLLM started here."""
 
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypedDict
 
 from cotpress.devices.config import TrainerConfig
 from cotpress.devices.launch import pick_device
 from cotpress.errors import ConfigError
-from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation.config import (
+    GenerationConfig,
+    ServerGenerationConfig,
+    TransformersGenerationConfig,
+    VllmGenerationConfig,
+)
 from cotpress.modeling.config import ModelConfig
-from cotpress.modeling.loading import load_model, load_tokenizer, model_identity
+from cotpress.modeling.loading import end_ids, load_model, load_tokenizer, model_identity
 from cotpress.modeling.sources import source_identity
 from cotpress.store.artifacts import ArtifactStore, fingerprint
 from cotpress.store.source import identified
+
+if TYPE_CHECKING:
+    from cotpress.generation.vllm_server import VllmServer
 
 STOP, LENGTH, REFUSED = "stop", "length", "refused"
 """Finish reasons: end token written, budget used up, or no room for prompt and budget in `model.context_tokens`."""
@@ -116,11 +124,12 @@ def open_backend(
     *,
     adapter: str | None = None,
     key: str = "model.path",
+    server: "VllmServer | None" = None,
 ) -> Backend:
     """The configured backend, ready to generate.
 
     `adapter` is a directory or hub id of a PEFT adapter to put on the model, here or on the server; `key` is the
-    setting of the model's path, for messages.
+    setting of the model's path, for messages; `server` is used and kept by vLLM, and without it ends with the backend.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
@@ -130,7 +139,13 @@ def open_backend(
         case ServerGenerationConfig():
             from cotpress.generation.server import ServerBackend
 
-            return ServerBackend(config, adapter, context_tokens=model.context_tokens)
+            return ServerBackend(
+                config,
+                adapter,
+                context_tokens=model.context_tokens,
+                stop_token_ids=end_ids(model, store, key=key),
+                tokenizer=load_tokenizer(model, store, key=key),
+            )
         case TransformersGenerationConfig():
             from cotpress.generation.hf import TransformersBackend
 
@@ -140,7 +155,12 @@ def open_backend(
                 context_tokens=model.context_tokens,
                 generation_tokens=trainer.generation_tokens,
             )
-    raise ConfigError(f"generation: no backend for {type(config).__name__}. Allowed: transformers, server")
+        case VllmGenerationConfig():
+            from cotpress.generation.vllm import VllmBackend
+            from cotpress.generation.vllm_server import VllmServer
+
+            return VllmBackend(config, model, trainer, store, server or VllmServer(), adapter=adapter, key=key)
+    raise ConfigError(f"generation: no backend for {type(config).__name__}. Allowed: transformers, server, vllm")
 
 
 OpenBackend = Callable[..., Backend]
@@ -148,11 +168,24 @@ OpenBackend = Callable[..., Backend]
 
 
 class KeptBackend:
-    """Opens backends and keeps the last one, so that a sweep loads the same weights once; holds at most one model."""
+    """Opens backends and keeps the last one, so that a sweep loads the same weights once; holds at most one model.
+
+    A vLLM server that it has started serves further adapters of the same weights. As a context it ends with the block.
+    """
 
     def __init__(self) -> None:
         self._key = ""
         self._backend: Backend | None = None
+        self._server: VllmServer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._backend, self._key = None, ""
+        if self._server is not None:
+            self._server.end()
+        gc.collect()  # the modules of a model refer to each other
 
     def __call__(
         self,
@@ -162,16 +195,24 @@ class KeptBackend:
         store: ArtifactStore,
         *,
         adapter: str | None = None,
+        key: str = "model.path",
     ) -> Backend:
         """See `open_backend`."""
-        weights = generation_identity(config, model, trainer, adapter=adapter)["model"]
-        key = fingerprint(
+        weights = generation_identity(config, model, trainer, adapter=adapter, key=key)["model"]
+        opened = fingerprint(
             {"weights": weights, "attention": model.attention, "config": config, "trainer": trainer, "adapter": adapter}
         )
-        if self._backend is None or key != self._key:
+        if self._backend is None or opened != self._key:
             self._backend = None
             gc.collect()  # the modules of a model refer to each other
-            self._backend, self._key = open_backend(config, model, trainer, store, adapter=adapter), key
+            if isinstance(config, VllmGenerationConfig):
+                from cotpress.generation.vllm_server import VllmServer
+
+                self._server = self._server or VllmServer()
+            elif self._server is not None:
+                self._server.end()  # its memory is for the next model
+            self._backend = open_backend(config, model, trainer, store, adapter=adapter, key=key, server=self._server)
+            self._key = opened
         return self._backend
 
 
@@ -188,6 +229,13 @@ def generation_identity(
         from cotpress.generation.server import ServerBackend
 
         writer = identified({"served": config.model}, ServerBackend)
+    elif isinstance(config, VllmGenerationConfig):
+        from cotpress.generation.vllm import VllmBackend
+
+        source = model_identity(model, pick_device(trainer), key=key)
+        writer = identified(
+            {"source": source, "context_tokens": model.context_tokens, "engine": "vllm"}, VllmBackend, load_tokenizer
+        )
     else:
         from cotpress.generation.hf import TransformersBackend
 
@@ -195,6 +243,8 @@ def generation_identity(
         writer = identified(
             {"source": source, "context_tokens": model.context_tokens}, TransformersBackend, load_model, load_tokenizer
         )
+    if (budget := getattr(config, "thinking_token_budget", None)) is not None:
+        writer["thinking_token_budget"] = budget
     if adapter is not None:
         writer["adapter"] = source_identity(adapter, key="adapter")
     return {"model": writer, "sampling": sampling_of(config)}

@@ -1,10 +1,12 @@
 """Backend that sends requests to a server with the OpenAI interface: vLLM, SGLang, llama.cpp or a hosted model.
 
 Token ids go to `/completions`, so the server reads exactly what training wrote; conversations go to
-`/chat/completions`. Requests with token ids set four fields of vLLM, so that its answers are the same records as those
-of the transformers backend: it returns token ids, keeps special tokens in the text, and leaves out the repetition
-penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). The client repeats requests that
-fail with 408, 409, 429, 5xx, a time-out or a lost connection. A key appears in the header of requests only.
+`/chat/completions`. Requests with token ids set fields of vLLM, so that its answers are the same records as those of
+the transformers backend: it returns token ids, keeps special tokens in the text, ends at the same tokens, and leaves
+out the repetition penalty and top-k of the model's generation_config.json (Qwen2.5 has a penalty there). A server that
+returns no token ids does not know them, which is logged once. One that refuses token ids (llama-cpp-python's) gets the
+text of the prompt, if that gives the same tokens here, and none of these fields. The client repeats requests that fail
+with 408, 409, 429, 5xx, a time-out or a lost connection. A key appears in the header of requests only.
 
 A vLLM server that was started with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True loads a LoRA adapter on
 request, from the same path as here. The name of the adapter on the server is derived from its content.
@@ -23,6 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cotpress.errors import ConfigError, GenerationError
 from cotpress.generation.backends import GREEDY, LENGTH, REFUSED, STOP, Generation, OnDone, Request, Sampling
@@ -33,10 +36,18 @@ from cotpress.store.redaction import remember, without_secrets
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
+    from transformers import PreTrainedTokenizerBase
 
 _VLLM_FIELDS = {"return_token_ids": True, "skip_special_tokens": False, "repetition_penalty": 1.0, "top_k": -1}
 log = logging.getLogger(__name__)
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_TEXT_ONLY = re.compile(r"string_type|valid string|prompt\W+must be (?:a )?string", re.IGNORECASE)
+"""Words of a refusal of token ids."""
+_text_only = set[str]()
+"""Addresses of servers that take texts only."""
+_told = set[str]()
+"""Addresses of servers whose ignored fields were logged."""
 _CHECK_S, _CHECK_RETRIES = 30.0, 1
 """Longest wait for the list of models, in seconds, and attempts after the first one."""
 _NOT_IMPLEMENTED = 501
@@ -59,15 +70,32 @@ class ServerBackend:
         config: Address of the server and settings of the requests.
         adapter: Directory or hub id of a LoRA adapter that the server loads and generates with.
         context_tokens: Longest prompt of token ids plus budget; a longer one is refused here, without a request.
+        stop_token_ids: Tokens that end the completion of token ids, beside those that the server knows.
+        api_key: Key of the server in place of the one in the environment.
+        takes_seeds: False sends no seed.
+        tokenizer: Tokenizer of the prompts, for a server that takes texts only; without it that is an error.
 
     Raises:
         ConfigError: A value is out of range, or the key is not in the environment.
         ModelError: The adapter cannot be found.
     """
 
-    def __init__(self, config: ServerGenerationConfig, adapter: str | None = None, *, context_tokens: int) -> None:
-        self._config, self._key, self._model, self._adapter = config, _key(config), config.model, adapter
-        self._context_tokens = context_tokens
+    def __init__(
+        self,
+        config: ServerGenerationConfig,
+        adapter: str | None = None,
+        *,
+        context_tokens: int,
+        stop_token_ids: Sequence[int] = (),
+        api_key: str | None = None,
+        takes_seeds: bool = True,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+    ) -> None:
+        self._config, self._model, self._adapter = config, config.model, adapter
+        self._key = _key(config) if api_key is None else api_key
+        self._context_tokens, self._takes_seeds, self._tokenizer = context_tokens, takes_seeds, tokenizer
+        self._token_fields = {**_VLLM_FIELDS, "stop_token_ids": list(stop_token_ids)}
+        self._fields = {} if (most := config.thinking_token_budget) is None else {"thinking_token_budget": most}
         if adapter is not None:
             folder = Path(adapter).expanduser()
             self._adapter = str(folder.resolve()) if folder.is_dir() else adapter
@@ -83,7 +111,7 @@ class ServerBackend:
         Raises:
             GenerationError: It cannot be reached, fails, refuses the key, or leaves no room for the budget.
         """
-        config, listed = self._config, asyncio.run(self._check())
+        config, listed = self._config, self.models()
         if listed and config.model not in listed:
             log.warning("generation server %s: lists %s, not '%s'", config.base_url, sorted(listed)[:12], config.model)
         known = listed.get(config.model, {})
@@ -93,24 +121,36 @@ class ServerBackend:
             raise GenerationError(self._message(theirs, _LONGER))
 
     def listed(self) -> list[str]:
-        """Names of the models that the server lists; none for a server without such a list.
+        """Names of all models and adapters on the server; empty if it has no such list. Raises as `models`."""
+        return list(self.models())
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Settings of all models and adapters on the server, by name; empty if it has no such list.
 
         Raises:
-            GenerationError: It cannot be reached, fails, or refuses the key.
+            GenerationError: It cannot be reached, fails or refuses the key.
         """
-        return list(asyncio.run(self._check()))
+        return asyncio.run(self._check())
+
+    def _client(self, timeout_s: float, max_retries: int) -> "AsyncOpenAI":
+        """A client of the server; a proxy of the environment is not asked for an address of this machine."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        is_local = urlsplit(self._config.base_url).hostname in _LOOPBACK
+        return AsyncOpenAI(
+            base_url=self._config.base_url,
+            api_key=self._key,
+            timeout=timeout_s,
+            max_retries=max_retries,
+            http_client=DefaultAsyncHttpxClient(trust_env=False) if is_local else None,
+        )
 
     async def _check(self) -> dict[str, dict[str, Any]]:
-        from openai import APIError, APIStatusError, AsyncOpenAI, AuthenticationError
+        from openai import APIError, APIStatusError, AuthenticationError
 
         config = self._config
         wait, retries = min(config.timeout_s, _CHECK_S), min(config.max_retries, _CHECK_RETRIES)
-        async with AsyncOpenAI(
-            base_url=config.base_url,
-            api_key=self._key,
-            timeout=wait,
-            max_retries=retries,
-        ) as client:
+        async with self._client(wait, retries) as client:
             try:
                 return await self._listed(client)
             except APIError as error:
@@ -146,12 +186,8 @@ class ServerBackend:
                     on_done(index, done[index])
 
         async def work_all() -> None:
-            from openai import AsyncOpenAI
-
             config = self._config
-            async with AsyncOpenAI(
-                base_url=config.base_url, api_key=self._key, timeout=config.timeout_s, max_retries=config.max_retries
-            ) as client:
+            async with self._client(config.timeout_s, config.max_retries) as client:
                 if self._adapter is not None:
                     await self._load_adapter(client)
                 waiting = enumerate(requests)
@@ -190,22 +226,65 @@ class ServerBackend:
         if not is_conversation and len(prompt) + request.max_new_tokens > self._context_tokens:
             return Generation(token_ids=(), text="", finish_reason=REFUSED, latency_s=0.0)
         settings = {"model": self._model, "max_tokens": request.max_new_tokens, **_sampling(sampling, request.stream)}
+        if not self._takes_seeds:
+            settings.pop("seed", None)
         began, answer = time.monotonic(), None
+        written = self._text(prompt) if not is_conversation and self._config.base_url in _text_only else prompt
         try:
             if is_conversation:
-                answer = await client.chat.completions.create(messages=prompt, **settings)
+                answer = await client.chat.completions.create(messages=prompt, **settings, extra_body=self._fields)
             else:
-                answer = await client.completions.create(prompt=prompt, **settings, extra_body=_VLLM_FIELDS)
+                fields = {**(self._token_fields if written is prompt else {}), **self._fields}
+                answer = await client.completions.create(prompt=written, **settings, extra_body=fields)
             (choice,) = answer.choices
             generation = _generation(choice, answer.usage, time.monotonic() - began)
         except APIError as error:
+            if written is prompt and not is_conversation and self._takes_texts(error):
+                return await self._send(client, request, sampling)
             raise GenerationError(self._message(*self._explain(error), await self._limits(client, request))) from error
         except (AttributeError, TypeError, ValueError) as error:  # not JSON, or other JSON
             problem = _not_an_answer(str(error) if answer is None else str(answer))
             raise GenerationError(self._message(*problem, await self._limits(client, request))) from error
         if (ended := _unfinished(choice, generation, request.max_new_tokens)) is not None:
             raise GenerationError(self._message(ended, _LONGER, await self._limits(client, request)))
+        if not is_conversation and written is prompt and generation.token_ids is None:
+            self._tell_ignored()
         return generation
+
+    def _takes_texts(self, error: "APIError") -> bool:
+        """True if a server refuses a prompt for its token ids, which is logged once for each address."""
+        address = self._config.base_url
+        if self._tokenizer is None or not _TEXT_ONLY.search(error.message):
+            return False
+        if address not in _text_only:
+            _text_only.add(address)
+            log.warning(
+                "generation server %s: it takes no token ids, so it gets the texts of the prompts, without the fields "
+                "of vLLM (%s): answers may end at other tokens, special tokens may be missing in them, and its own "
+                "top-k and penalties apply", address, ", ".join(self._token_fields),
+            )  # fmt: skip
+        return True
+
+    def _text(self, prompt: Sequence[int]) -> str:
+        """Text of a prompt, special tokens included; an error if it gives other tokens."""
+        assert self._tokenizer is not None
+        text = str(self._tokenizer.decode(prompt, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        if list(self._tokenizer(text, add_special_tokens=False)["input_ids"]) != list(prompt):
+            raise GenerationError(
+                f"generation server {self._config.base_url}: it takes texts only, and the text of a prompt gives other "
+                f"tokens than training wrote: {_quoted(text)!r}. Fix: a server that takes token ids, such as vLLM"
+            )
+        return text
+
+    def _tell_ignored(self) -> None:
+        """Warn, once for each address, of the fields that a server does not know if it returns no token ids."""
+        if (address := self._config.base_url) not in _told:
+            _told.add(address)
+            names = ", ".join([*self._token_fields, *self._fields])
+            log.warning(
+                "generation server %s: it returns no token ids, so it seems to ignore the fields of vLLM (%s): answers "
+                "may end at other tokens, and special tokens may be missing in them", address, names,
+            )  # fmt: skip
 
     async def _limits(self, client: "AsyncOpenAI", request: Request) -> str:
         """The sizes of a request, and the limits that they meet here and, if it tells them, on the server."""

@@ -43,7 +43,7 @@ def load_tokenizer(config: ModelConfig, store: ArtifactStore, *, key: str = "mod
     """
     from transformers import AutoTokenizer
 
-    folder = _directory(config, store, key, weights=False)  # the weights may be on a server only
+    folder = model_folder(config, store, key=key, weights=False)  # the weights may be on a server only
     with reading(f"{key}: '{config.path}': no tokenizer can be loaded from {folder}"), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=config.trust_remote_code, local_files_only=True
@@ -73,6 +73,19 @@ def _check_vocabulary(tokenizer: "PreTrainedTokenizerBase", num_rows: int | None
             f"the id {wrong[0][0]}; the model knows the ids 0 to {num_rows - 1}. Fix: the tokenizer of this model, or "
             "model.resize_token_embeddings(len(tokenizer)) and training of the new rows"
         )
+
+
+def end_ids(config: ModelConfig, store: ArtifactStore, *, key: str = "model.path") -> tuple[int, ...]:
+    """Sorted ids of the tokens that end an answer: those of the generation settings, and the tokenizer's end token.
+
+    No weights are loaded; raises `ModelError` as `load_tokenizer`.
+    """
+    folder = model_folder(config, store, key=key, weights=False)
+    files = (folder / name for name in ("generation_config.json", "config.json"))
+    settings = json.loads(next(file for file in files if file.is_file()).read_text(encoding="utf-8"))
+    listed = settings.get("eos_token_id", settings.get("text_config", {}).get("eos_token_id"))
+    ends = [*(listed if isinstance(listed, list) else [listed]), load_tokenizer(config, store, key=key).eos_token_id]
+    return tuple(sorted({int(i) for i in ends if i is not None}))
 
 
 def check_ids(model: torch.nn.Module, ids: Any, place: str) -> None:
@@ -117,7 +130,7 @@ def load_model(
 
     check_attention(config, device, key=key)
     keep_freed_memory()
-    folder = _directory(config, store, key)
+    folder = model_folder(config, store, key=key)
     group = key.removesuffix(".path")
     how = f"{group}.attention={config.attention.value}, {group}.dtype={config.dtype.value}"
     _, architecture = causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code, key=key)
@@ -167,7 +180,7 @@ def _dequantized(architecture: Any) -> dict[str, Any]:
 
 def architecture_of(config: ModelConfig, store: ArtifactStore, *, key: str = "model.path") -> tuple[Any, Any]:
     """See `causal_architecture`; no weights are loaded. Raises ModelError also if the model cannot be found."""
-    folder = _directory(config, store, key, weights=False)
+    folder = model_folder(config, store, key=key, weights=False)
     return causal_architecture(folder, config.path, trust_remote_code=config.trust_remote_code, key=key)
 
 
@@ -202,9 +215,7 @@ def model_identity(
 
 def has_dropout(config: ModelConfig, store: ArtifactStore) -> bool:
     """True if the settings of a model switch dropout on in training, as those of GPT-2 do."""
-    settings = json.loads(
-        (_directory(config, store, "model.path", weights=False) / "config.json").read_text(encoding="utf-8")
-    )
+    settings = json.loads((model_folder(config, store, weights=False) / "config.json").read_text(encoding="utf-8"))
     return any("drop" in name and isinstance(value, int | float) and value > 0 for name, value in settings.items())
 
 
@@ -358,8 +369,8 @@ def compiled(model: "PreTrainedModel") -> "PreTrainedModel":
     return twin
 
 
-def _directory(config: ModelConfig, store: ArtifactStore, key: str, *, weights: bool = True) -> Path:
-    """Local folder with the files of a model; made if the model is converted or generated."""
+def model_folder(config: ModelConfig, store: ArtifactStore, *, key: str = "model.path", weights: bool = True) -> Path:
+    """Local folder with the files of a model; made if the model is converted or generated. Raises `ModelError`."""
     if config.source is ModelSource.hub:
         trusted = config.trust_remote_code
         return sources.model_directory(

@@ -254,6 +254,11 @@ class ArtifactStore:
         self._locked: set[str] = set()  # keys of the artifacts whose locks `unfinished` holds
         self._verified: set[tuple[object, ...]] = set()  # states of folders with correct checksums
 
+    @property
+    def output_root(self) -> Path:
+        """The output directory."""
+        return self._root.parent
+
     def find(self, stage: str, identity: "Identity") -> Artifact | None:
         """The finished artifact of this identity, verified by checksum, or None.
 

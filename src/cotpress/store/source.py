@@ -43,6 +43,7 @@ UNFOLLOWED = {
     "cotpress.devices.nodes": "connects machines",
     "cotpress.devices.processes": "starts and stops processes",
     "cotpress.devices.stopping": "ends a training, which goes on later",
+    "cotpress.generation.watchdog": "ends a process",
     "cotpress.store.artifacts": "stores what a stage made, and checks it",
     "cotpress.store.journal": "keeps answers that are finished",
     "cotpress.store.paths": "refuses paths",
@@ -66,6 +67,7 @@ CHOICES = {
     "cotpress.distill.stage": {"cotpress.distill.llm"},
     "cotpress.evaluation.stage": {"cotpress.answers", "cotpress.evaluation.judging"},  # no part of an answer
     "cotpress.generation.backends": {"cotpress.generation.hf", "cotpress.generation.server",
+                                     "cotpress.generation.vllm", "cotpress.generation.vllm_server",
                                      "cotpress.modeling.loading"},
     "cotpress.scoring.job": {"cotpress.scoring.base", "cotpress.scoring.reader", "cotpress.scoring.scorers",
                              "cotpress.scoring.table"},

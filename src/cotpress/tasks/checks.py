@@ -41,8 +41,10 @@ from cotpress.errors import ArtifactError, ConfigError, CotpressError, Generatio
 from cotpress.evaluation.config import SHORTENED_TO_RATIO
 from cotpress.evaluation.stage import given_weights
 from cotpress.evaluation.summary import token_counter
-from cotpress.generation.config import GenerationConfig, ServerGenerationConfig
+from cotpress.generation.config import GenerationConfig, ServerGenerationConfig, VllmGenerationConfig
 from cotpress.generation.server import ServerBackend
+from cotpress.generation.vllm import check_context
+from cotpress.generation.vllm_server import division, installed, interpreter
 from cotpress.modeling.config import ModelConfig, ModelSource
 from cotpress.modeling.loading import check_architecture, check_attention, load_tokenizer, model_identity
 from cotpress.modeling.sources import PACKAGE_PREFIX, adapter_directory, require_weights
@@ -445,16 +447,32 @@ def disk(config: Config, missing: str | None) -> Problems:
 
 
 def servers(config: Config, missing: str | None) -> Problems:
-    """Servers whose answers are not all kept: reachable, the key accepted, room for the budget of an answer."""
+    """Servers whose answers are not all kept: reachable, the key accepted, room for the budget of an answer.
+
+    For vLLM, which is started later: its interpreter, its GPUs and the context of the model.
+    """
     for key, generation, budget in _missed_servers(config, missing):
-        if not isinstance(generation, ServerGenerationConfig):
-            continue
         try:
-            ServerBackend(generation, context_tokens=config.model.context_tokens).check(budget)
+            if isinstance(generation, ServerGenerationConfig):
+                ServerBackend(generation, context_tokens=config.model.context_tokens).check(budget)
+            elif isinstance(generation, VllmGenerationConfig):
+                division(generation, installed(interpreter(generation)).gpu_bytes, num_bytes=0, num_heads=1)
+                model_key, model = _asked_model(config, key)
+                check_context(model, artifact_store(config.output_root), budget, key=model_key)
         except ConfigError as error:
             yield ConfigError(f"{key}.{error}")
         except GenerationError as error:
             yield GenerationError(f"{key}: {error}")
+        except ModelError:
+            continue  # reported by `models`
+
+
+def _asked_model(config: Config, key: str) -> tuple[str, ModelConfig]:
+    """The model that writes the texts of a backend's setting, and the setting of its path."""
+    distill = getattr(config, "distill", None)
+    if key.startswith("distill") and isinstance(distill, LlmDistillConfig) and distill.model is not None:
+        return "distill.model.path", distill.model
+    return "model.path", config.model
 
 
 def _missed_servers(config: Config, missing: str | None) -> Iterator[tuple[str, GenerationConfig, int]]:

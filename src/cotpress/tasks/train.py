@@ -12,6 +12,7 @@ from pathlib import Path
 from cotpress.compression.stage import reached_ratio
 from cotpress.config import Stage, TrainConfig
 from cotpress.evaluation.summary import token_counter
+from cotpress.generation.backends import KeptBackend
 from cotpress.records import ORIGINAL
 from cotpress.report.stage import show_ended
 from cotpress.report.students import Ended, write_until
@@ -43,14 +44,16 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
             show_ended(run_dir)
             return None, run_dir
         count = token_counter(config.evaluation.reference_tokenizer)
-        rows, predictions = examine(
-            examinees(config, students),
-            config,
-            problems=flow.problems,
-            store=flow.store,
-            stages=flow.stages,
-            count=count,
-        )
+        with KeptBackend() as opened:  # a server ends here: the next training needs the GPU
+            rows, predictions = examine(
+                examinees(config, students),
+                config,
+                problems=flow.problems,
+                store=flow.store,
+                stages=flow.stages,
+                count=count,
+                opened=opened,
+            )
         track_results(tracker, rows, predictions)
     return finish(run_dir, config, rows, predictions, flow.stages)
 

@@ -15,7 +15,7 @@ from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.protocol import Answer, Protocol, protocol, sampling
 from cotpress.evaluation.stage import Candidate, evaluate, given_weights
 from cotpress.generation.backends import GREEDY, KeptBackend, Sampling, open_backend
-from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig
+from cotpress.generation.config import ServerGenerationConfig, TransformersGenerationConfig, VllmGenerationConfig
 from cotpress.generation.hf import TransformersBackend
 from cotpress.modeling.config import Attention, ModelConfig, ModelSource
 from cotpress.modeling.loading import load_tokenizer
@@ -25,6 +25,7 @@ from cotpress.records import Prediction, Problem
 from cotpress.store import artifacts
 from cotpress.store.artifacts import ArtifactStore, Summary
 from cotpress.store.tables import read_records, write_records
+from support.fake_vllm import OTHER, commands, fake_vllm
 from support.openai_server import Reply, openai_server
 from support.served_model import ServedModel, save_adapter, save_model
 
@@ -387,6 +388,23 @@ def test_server_gives_the_records_of_the_model_in_this_process(folder, word_prob
     assert _records(there) == _records(here)
     if not adapted:
         assert {p.finish_reason for p in _records(here)} == {"stop", "length"}
+
+
+def test_base_and_adapters_answer_on_one_start_of_vllm(folder, word_problems, store, tmp_path):
+    program = fake_vllm(tmp_path / "fake")
+    with KeptBackend() as opened:
+        made = evaluate(
+            [
+                Candidate(system=str(student), ratio=1.0, student=student, protocol=SERVED_GREEDY)
+                for student in (None, str(folder.parent / "adapter"))
+            ],
+            model=_weights_config(folder), problems=word_problems, store=store, opened=opened,
+            generation=VllmGenerationConfig(python=str(program), probe_prompts=0),
+            trainer=TrainerConfig(accelerator="cpu", generation_tokens=200),
+        )  # fmt: skip
+    assert len(commands(tmp_path / "fake")) == 1, "the adapter comes first, as its server holds the base model too"
+    assert {p.num_tokens for artifact in made for p in _records(artifact)} == {len(OTHER) - 1}
+    assert made[0].key != _with_weights(folder, word_problems, store, IN_PROCESS).key
 
 
 def test_adapter_is_named_by_its_content_and_a_loaded_one_is_used_again(folder, word_problems, store, tmp_path):

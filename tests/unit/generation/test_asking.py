@@ -1,3 +1,5 @@
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,3 +60,10 @@ def test_interrupted_call_resumes_with_the_missing_requests(tmp_path: Path) -> N
 def test_backend_is_opened_only_if_something_is_missing() -> None:
     done = {"q1/0": Generation(token_ids=None, text="1", finish_reason="stop", latency_s=1.0)}
     assert ask([(requests(1), done)], lambda: pytest.fail("opened"), label="x", unit="answers") == [0.0]
+
+
+def test_progress_shows_tokens_per_second(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("cotpress.progress.LINE_EVERY_S", 0.0)
+    with caplog.at_level(logging.INFO):
+        ask([(requests(*range(1, 9)), dict[str, Generation]())], Echo, label="x", unit="answers")
+    assert re.search(r"x: 8/8 answers .*, [\d,]+ tokens/s", caplog.text)

@@ -8,6 +8,9 @@ from cotpress.errors import ConfigError, GenerationError
 from cotpress.generation.backends import Sampling
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
+from cotpress.modeling.config import ModelConfig, ModelSource
+from cotpress.modeling.loading import load_tokenizer
+from cotpress.store.artifacts import ArtifactStore
 from support.generation import requests
 from support.openai_server import Reply, openai_server
 
@@ -344,3 +347,32 @@ def test_without_api_key_env_no_key_is_sent(monkeypatch):
 def test_no_prompts_give_no_completions():
     with openai_server(echo) as server:
         assert backend(server).complete(requests([], 5)) == []
+
+
+def test_server_that_takes_texts_only_gets_them_and_is_named_once(tokenizer, caplog):
+    def script(call, seen):
+        if not isinstance(call.body["prompt"], str):
+            return Reply(text="1 validation error: {'type': 'string_type', 'loc': ('body', 'prompt')}", status=500)
+        return Reply(text=call.body["prompt"].upper())
+
+    prompts = [tokenizer(text)["input_ids"] for text in ("how many", "two apples")]
+    with openai_server(script) as server:
+        config = ServerGenerationConfig(base_url=server.base_url, model="stub", max_retries=0, concurrency=1)
+        plain = ServerBackend(config, context_tokens=CONTEXT)
+        with pytest.raises(GenerationError, match="string_type"):
+            plain.complete(requests(prompts, 5))
+        backend = ServerBackend(config, context_tokens=CONTEXT, tokenizer=tokenizer)
+        done = backend.complete(requests(prompts, 5))
+        with pytest.raises(GenerationError, match="the text of a prompt gives other tokens"):
+            backend.complete(requests([[tokenizer(letter)["input_ids"][0] for letter in "the"]], 5))
+    assert [g.text for g in done] == ["HOW MANY", "TWO APPLES"]
+    assert not {"top_k", "stop_token_ids"} & set(server.calls[-1].body)
+    assert caplog.text.count("it takes no token ids") == 1
+    assert "it returns no token ids" not in caplog.text
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A tokenizer that merges letters, so that not every list of tokens is that of a text."""
+    tiny = ModelConfig(name="tiny", source=ModelSource.tiny, path="llama")
+    return load_tokenizer(tiny, ArtifactStore(tmp_path_factory.mktemp("tiny")))

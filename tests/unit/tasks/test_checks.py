@@ -21,7 +21,7 @@ from cotpress.config import register_schemas, to_objects
 from cotpress.errors import ConfigError, CotpressError, DataError, GenerationError, ModelError
 from cotpress.evaluation.config import Baseline
 from cotpress.jobs.job import perform, run_in_sweep
-from cotpress.modeling.loading import load_tokenizer
+from cotpress.modeling.loading import load_tokenizer, model_folder
 from cotpress.modeling.training_record import TRAINING_CONFIG, TrainingRecord
 from cotpress.prompts import ChatConfig
 from cotpress.store.artifacts import ArtifactStore, Summary
@@ -30,6 +30,7 @@ from cotpress.tasks import COMPRESS, EVALUATE, FIDELITY, PLAN, TRAIN, checks
 from cotpress.tasks.evaluate import examinees
 from cotpress.tasks.run_directory import artifact_store
 from support.commands import FEW_PROBLEMS, ROOT
+from support.fake_vllm import commands, fake_vllm
 from support.hybrid import build
 from support.openai_server import Reply, openai_server
 
@@ -299,6 +300,39 @@ def test_a_server_that_refuses_or_has_no_room_is_told_before_training(
     with caplog.at_level(logging.WARNING):
         checked([{"id": "other"}])
     assert "lists ['other'], not 'stub'" in caplog.text
+
+
+VLLM = {
+    "data": ["data=self_written", "generation@data.generation=vllm", "distill=overlap"],
+    "distill": ["distill=llm", "generation@distill.generation=vllm"],
+    "evaluation": ["generation@evaluation.generation=vllm"],
+}
+
+
+@pytest.mark.parametrize("key", VLLM)
+def test_an_interpreter_without_vllm_is_told_before_training(made: Make, key: str, tmp_path: Path) -> None:
+    program = fake_vllm(tmp_path / "none", error="ModuleNotFoundError: No module named 'vllm'")
+    config = made("train", *VLLM[key], f"{key}.generation.python={program}")
+    with pytest.raises(ConfigError, match=rf"^{key}\.generation\.python: '{program}' cannot import vllm"):
+        checks.check(config)
+    checks.check(made("train", *VLLM[key], f"{key}.generation.python={fake_vllm(tmp_path / 'there')}"))
+    assert not commands(tmp_path / "there"), "it is not started"
+
+
+def test_gpus_and_context_of_vllm_are_checked_before_training(made: Make, root: Path, tmp_path: Path) -> None:
+    python = f"evaluation.generation.python={fake_vllm(tmp_path / 'two', platform='cuda', gpus=[10**9, 10**9])}"
+    config = made("train", *VLLM["evaluation"], python, "evaluation.generation.tensor_parallel=3")
+    assert "evaluation.generation.tensor_parallel: got 3, allowed: a divisor" in refusal(config)
+    tiny = model_folder(made("evaluate").model, artifact_store(str(root)))
+    shutil.copytree(tiny, tmp_path / "hub")
+    short = json.loads((tmp_path / "hub/config.json").read_text()) | {"max_position_embeddings": 128}
+    (tmp_path / "hub/config.json").write_text(json.dumps(short))
+    model = ["model=hub", f"model.path={tmp_path}/hub", "model.context_tokens=129"]
+    assert "has positions for 128 tokens" in refusal(made("evaluate", *VLLM["evaluation"], python, *model))
+
+
+def test_full_students_may_answer_by_vllm(made: Make) -> None:
+    assert made("train", *VLLM["evaluation"], "sft=full").evaluation.generation.python is None
 
 
 def test_a_missing_key_names_its_setting(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
