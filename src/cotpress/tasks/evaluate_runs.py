@@ -40,7 +40,7 @@ from cotpress.tasks import RunsJob
 from cotpress.tasks.checks import check_needs, first_missing
 from cotpress.tasks.run_directory import RunSettings, artifact_store, row_settings, tracked_job, write_config, write_run
 from cotpress.tasks.students import examinees, kept_students
-from cotpress.tasks.systems import Examinee, examine, stage_record
+from cotpress.tasks.systems import CONTENT, Examinee, examine, stage_record
 from cotpress.tracking import open_tracker, track_results
 from cotpress.tracking.config import TrackerKind
 
@@ -348,8 +348,9 @@ def _examined(
 
 def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     """Write the results of a run whose systems have all answered; returns their directory."""
-    config, directory = run.config, results_directory(run)
+    config = run.config
     rows, predictions, stages = _examined(run, run.rows(config), served)
+    directory = results_directory(run, stages["benchmark"].facts[CONTENT])
     if directory != run.run_dir:
         write_config(directory, {**run.settings, "seed": config.seed, "ratio": config.ratio, "name": config.name})
     job = tracked_job(config, directory, folder, rows[-1].system)
@@ -365,33 +366,37 @@ def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     return directory
 
 
-def results_directory(run: Run) -> Path:
-    """The directory for the results of a run.
+def results_directory(run: Run, problems: str) -> Path:
+    """The directory for the results of a run; `problems` is the content of the benchmark that is asked.
 
     It is the run's own if benchmark and protocol are the run's and no results of other settings are there. Else it lies
-    beside the run's and is named after the benchmark and the settings.
+    beside the run's and is named after the benchmark and the settings. Files are compared by their content.
     """
     own = run.trained.settings
     backend = {"evaluation": {**own["evaluation"], "generation": run.settings["evaluation"]["generation"]}}
-    if _same(run.settings, {**own, **backend}):
+    if _same(run.settings, {**own, **backend}) and _has(run.trained.stages, problems):
         try:
-            before = read_results(run.run_dir).settings
+            before = read_results(run.run_dir)
         except ArtifactError:
             return run.run_dir
-        if _same(run.settings, before):
+        if _same(run.settings, before.settings) and _has(before.stages, problems):
             return run.run_dir
-    digest = fingerprint({**run.settings, "seed": run.config.seed, "ratio": run.config.ratio})
+    distinct = {"seed": run.config.seed, "ratio": run.config.ratio, "problems": problems}
+    digest = fingerprint({**_without_places(run.settings), **distinct})
     name = safe_name(f"{run.trained.name}-{run.config.benchmark.title}")
     return run.run_dir.parent / f"{name}-{digest[:8]}"
 
 
 def _same(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """True if settings are equal but for the place of the base model and of a benchmark's file of the same name."""
+    """True if settings are equal but for the places of files whose content is compared."""
+    return _without_places(settings) == _without_places(others)
 
-    def compared(values: Mapping[str, Any]) -> dict[str, Any]:
-        benchmark = {**values["benchmark"]}
-        if benchmark.get("path") is not None:  # null for a published set
-            benchmark["path"] = Path(benchmark["path"]).name
-        return {**values, "model": {**values["model"], "path": ""}, "benchmark": benchmark}
 
-    return compared(settings) == compared(others)
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the places of the base model and of the benchmark's file."""
+    return {**settings, **{group: {**settings[group], "path": None} for group in ("model", "benchmark")}}
+
+
+def _has(stages: Sequence[StageRecord], problems: str) -> bool:
+    """True if the benchmark of some stages has this content."""
+    return any(stage.label == "benchmark" and stage.facts.get(CONTENT) == problems for stage in stages)

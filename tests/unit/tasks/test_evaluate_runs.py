@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.config import register_schemas, to_objects
+from cotpress.config import Stage, register_schemas, to_objects
 from cotpress.errors import ArtifactError, ConfigError, DataError
+from cotpress.jobs.job import perform
 from cotpress.modeling.sources import adapter_directory, model_directory, source_identity
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import PREDICTIONS_FILE, Prediction, Trace
@@ -172,6 +173,39 @@ def test_another_benchmark_gets_a_directory_beside_the_run(root: Path) -> None:
     assert len(list((root / "runs").glob("*/results.json"))) == 3
 
 
+def _problems(path: Path, *answers: int) -> Path:
+    rows = [{"id": str(n), "question": f"What is {n} + 0?", "answer": str(n)} for n in answers]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_benchmark_file_is_that_of_the_run_by_its_content(tmp_path: Path) -> None:
+    """A file that only moved completes the run; another one of the same name, or changed, does not replace it."""
+    path = _problems(tmp_path / "b.jsonl", 1, 2, 3)
+    small = [setting for setting in SMALL if setting not in FEW_PROBLEMS]
+    own = ["benchmark=jsonl", f"benchmark.path={path}", "benchmark.max_new_tokens=8", "evaluation.baselines=[]"]
+    config = to_objects(compose("train", overrides=[*small, *own, f"output_root={tmp_path}"]))
+    (tmp_path / "logs").mkdir()
+    perform(TRAIN, replace(config, until=Stage.sft), tmp_path / "logs")
+    run_dir = run_path(config)
+
+    def asked_of(place: Path) -> list[tuple[bool, int]]:
+        _ask(run_dir, "benchmark=jsonl", f"benchmark.path={place}", "benchmark.max_new_tokens=8")
+        found = {path.parent: read_results(path.parent) for path in (tmp_path / "runs").glob("*/results.json")}
+        return sorted((place == run_dir, results.rows[0].accuracy.n) for place, results in found.items())
+
+    moved, other = _problems(tmp_path / "moved" / "b2.jsonl", 1, 2, 3), _problems(tmp_path / "other" / "b.jsonl", 7)
+    assert asked_of(other) == [(False, 1)]
+    assert asked_of(moved) == [(False, 1), (True, 3)]
+    perform(TRAIN, config, tmp_path / "logs")
+    assert find_finished(config) is not None
+    assert asked_of(moved) == [(False, 1), (True, 3)]
+    assert find_finished(config) is None, "its results name another file"
+    _problems(other, 8, 9)
+    assert asked_of(other) == [(False, 1), (False, 2), (True, 3)]
+
+
 def test_students_that_have_answered_beside_their_runs_are_not_missing(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,7 +362,7 @@ def test_answers_to_a_published_set_without_a_local_copy_have_a_directory(root: 
     overrides = [f"runs={root / 'runs'}", "benchmark=gsm8k"]
     runs = find_runs(RunsJob(config=to_objects(compose("evaluate", overrides=overrides)), given=tuple(overrides)))
     assert [run.settings["benchmark"]["path"] for run in runs] == [None, None]
-    places = [results_directory(run) for run in runs]
+    places = [results_directory(run, "content") for run in runs]
     assert {place.parent for place in places} == {root / "runs"}
     assert [place.name.rpartition("-")[0] for place in places] == [f"{run.trained.name}-gsm8k" for run in runs]
 
