@@ -19,13 +19,14 @@ from cotpress.data.config import BenchmarkConfig
 from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import problems
 from cotpress.devices.launch import set_up_torch
-from cotpress.errors import ArtifactError, ConfigError, DataError, NotServedError
+from cotpress.errors import ArtifactError, ConfigError, DataError, ModelError, NotServedError
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.loading import is_trained_on
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.plugins import CHOICES
 from cotpress.records import CONFIG_FILE, MIXED, STUDENTS_FILE, Prediction, SystemResult
@@ -67,6 +68,19 @@ class Run:
     def rows(self, config: EvaluateConfig) -> list[Examinee]:
         """The systems of the run's table."""
         return examinees(config, kept_students(self.trained, self.run_dir))
+
+    def is_on_own_base(self) -> bool | None:
+        """True if the base model has the content of that of the training, False if another; None if that is unknown.
+
+        A server may be the only place of the weights.
+        """
+        artifact = kept_students(self.trained, self.run_dir).own.artifact
+        try:
+            return is_trained_on(Path(TrainedWeights.of(artifact).path), self.config.model)
+        except ModelError:
+            if isinstance(self.config.evaluation.generation, ServerGenerationConfig):
+                return None
+            raise
 
     def folder(self, student: Student) -> Path:
         """The folder of a student that a server is started with."""
@@ -111,6 +125,14 @@ def check_runs(job: RunsJob) -> None:
         if needed not in seen:
             seen.add(needed)
             check_needs(run.config, asked=run.rows)
+        if run.is_on_own_base() is False:
+            own = run.trained.settings["model"]["path"]
+            raise ConfigError(
+                f"model.path: got '{run.config.model.path}', whose files are not those of the model that the students "
+                f"of '{run.run_dir}' were trained on ('{own}'), so their numbers would mean nothing. Fix: "
+                "model.path=DIR with the same files, for a model of the hub also model.revision=COMMIT; "
+                "evaluate.py adapter=DIR puts a student on any model"
+            )
 
 
 def find_runs(job: RunsJob) -> list[Run]:
@@ -370,31 +392,27 @@ def results_directory(run: Run, problems: str) -> Path:
     """The directory for the results of a run; `problems` is the content of the benchmark that is asked.
 
     It is the run's own if benchmark and protocol are the run's and no results of other settings are there. Else it lies
-    beside the run's and is named after the benchmark and the settings. Files are compared by their content.
+    beside the run's and is named after the benchmark and the settings. Files are compared by their content, and a base
+    model of unknown content by its path.
     """
+    places = ("benchmark",) if run.is_on_own_base() is None else ("benchmark", "model")
+
+    def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {**settings, **{group: {**settings[group], "path": None} for group in places}}
+
     own = run.trained.settings
     backend = {"evaluation": {**own["evaluation"], "generation": run.settings["evaluation"]["generation"]}}
-    if _same(run.settings, {**own, **backend}) and _has(run.trained.stages, problems):
+    if compared(run.settings) == compared({**own, **backend}) and _has(run.trained.stages, problems):
         try:
             before = read_results(run.run_dir)
         except ArtifactError:
             return run.run_dir
-        if _same(run.settings, before.settings) and _has(before.stages, problems):
+        if compared(run.settings) == compared(before.settings) and _has(before.stages, problems):
             return run.run_dir
     distinct = {"seed": run.config.seed, "ratio": run.config.ratio, "problems": problems}
-    digest = fingerprint({**_without_places(run.settings), **distinct})
+    digest = fingerprint({**compared(run.settings), **distinct})
     name = safe_name(f"{run.trained.name}-{run.config.benchmark.title}")
     return run.run_dir.parent / f"{name}-{digest[:8]}"
-
-
-def _same(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """True if settings are equal but for the places of files whose content is compared."""
-    return _without_places(settings) == _without_places(others)
-
-
-def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the places of the base model and of the benchmark's file."""
-    return {**settings, **{group: {**settings[group], "path": None} for group in ("model", "benchmark")}}
 
 
 def _has(stages: Sequence[StageRecord], problems: str) -> bool:

@@ -206,6 +206,29 @@ def test_benchmark_file_is_that_of_the_run_by_its_content(tmp_path: Path) -> Non
     assert asked_of(other) == [(False, 1), (False, 2), (True, 3)]
 
 
+def test_base_model_is_that_of_the_training_by_its_content(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model that only moved completes the run without a warning; other weights are refused."""
+    (tiny,) = (root / "artifacts" / "model").iterdir()
+    base = shutil.copytree(tiny, tmp_path / "base")
+    small = [setting for setting in SMALL if setting != "model=tiny"]
+    own = ["model=hub", f"model.path={base}", "evaluation.baselines=[]", "until=sft", f"output_root={tmp_path}"]
+    config = to_objects(compose("train", overrides=[*small, *own]))
+    _, run_dir = TRAIN.load()(config, tmp_path / "logs")
+    assert run_dir is not None
+    moved = base.rename(tmp_path / "moved")
+    other = shutil.copytree(moved, tmp_path / "other" / "base")
+    (other / "generation_config.json").write_text('{"max_new_tokens": 3}')
+    refused = rf"model\.path: got '{other}', .* students of '{run_dir}' were trained on \('{base}'\)"
+    with pytest.raises(ConfigError, match=refused):
+        _ask(run_dir, f"model.path={other}")
+    assert not (tmp_path / "artifacts" / "answer").exists()
+    _ask(run_dir, f"model.path={moved}")
+    assert read_results(run_dir).settings["model"]["path"] == str(moved)
+    assert "base model" not in caplog.text
+
+
 def test_students_that_have_answered_beside_their_runs_are_not_missing(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
