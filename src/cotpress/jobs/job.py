@@ -53,7 +53,10 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
         finished = None if planned else find_finished(checked)
         if finished is not None:
             log.info("found the finished run '%s': nothing has changed, nothing is computed", finished[1])
-            (show_run if _until(checked) is None else show_ended)(finished[1])
+            if (until := _until(checked)) is None:
+                show_run(finished[1])
+            else:
+                show_ended(finished[1], until.value)
         work: EntryConfig | RunsJob = checked
         if planned:
             task = PLAN

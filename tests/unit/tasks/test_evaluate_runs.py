@@ -17,9 +17,10 @@ from cotpress.modeling.sources import adapter_directory, model_directory, source
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import PREDICTIONS_FILE, Prediction, Trace
 from cotpress.report.results import collect, read_results
-from cotpress.report.stage import report_collection, show_collection
+from cotpress.report.stage import report_collection, report_sweep, show_collection
 from cotpress.report.students import read_students
 from cotpress.store.artifacts import content_checksum
+from cotpress.store.sweeps import JobNote, JobState, Sweep, SweepJob
 from cotpress.store.tables import read_records
 from cotpress.tasks import EVALUATE, RUNS, TRAIN, RunsJob, run_directory
 from cotpress.tasks.evaluate import given_name
@@ -132,6 +133,22 @@ def test_run_ends_after_an_earlier_stage(
     assert all(Path(line.partition(": ")[2]).is_dir() for line in lines[:-2] if ": /" in line)
     assert lines[-2:] == ["go on: the same command without until", f"run directory: {run_dir}"]
     assert {path.name for path in (tmp_path / "artifacts").iterdir()}.isdisjoint({"sft", "reference", "distill"})
+
+
+def test_stages_that_the_jobs_of_a_multirun_end_after_are_all_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The jobs share a run directory; each command shows what it made itself."""
+    for stage, label in (("data", "data"), ("compress", "compress (random 0.7)")):
+        run_dir = _train(tmp_path, f"until={stage}", "evaluation.baselines=[]")
+        assert [line.partition(": /")[0] for line in capsys.readouterr().out.splitlines()[:-2]] == [label]
+    note = JobNote(overrides=(), state=JobState.finished, run_dir=run_dir)
+    job = SweepJob(number=0, folder=tmp_path, overrides=(), note=note)
+    report_sweep(Sweep(folder=tmp_path, jobs=(job,), entry="train", planned=True))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.partition(": /")[0] for line in shown[:3]] == [
+        "data", "compress (random 0.7)", "go on: the same command without until",
+    ]  # fmt: skip
 
 
 def test_run_directory_and_fingerprint_are_those_of_the_whole_run(tmp_path: Path) -> None:
