@@ -9,7 +9,8 @@ their names. A run is complete when the answers of all its students are there, f
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,7 +147,7 @@ def find_runs(job: RunsJob) -> list[Run]:
     place = Path(job.config.runs or "")
     if not place.is_dir():
         raise DataError(f"runs: '{place}' is no folder. Fix: runs=DIR, the folder that holds the run directories")
-    found = [path for path in run_directories(place) if (path / STUDENTS_FILE).exists()]
+    found = _trained(place)
     if not found:
         raise DataError(
             f"runs: no run below '{place}' has trained students ({STUDENTS_FILE}). Fix: train them, e.g. with "
@@ -160,6 +161,24 @@ def find_runs(job: RunsJob) -> list[Run]:
             "follow a marker"
         )
     return runs
+
+
+def _trained(place: Path) -> list[Path]:
+    return [path for path in run_directories(place) if (path / STUDENTS_FILE).exists()]
+
+
+def benchmark_with(place: Path, names: Set[str]) -> BenchmarkConfig | None:
+    """The benchmark of the first run at or below a folder whose benchmark has settings of these names; None without."""
+    for run_dir in _trained(place):
+        with suppress(ArtifactError):  # `find_runs` reports it
+            trained = read_students(run_dir)
+            if names <= trained.settings["benchmark"].keys():
+                return _own_benchmark(trained, run_dir)
+    return None
+
+
+def _own_benchmark(trained: TrainedRun, run_dir: Path) -> BenchmarkConfig:
+    return _objects(_benchmark_class(trained.kinds["benchmark"], run_dir), trained.settings["benchmark"])
 
 
 def _given_keys(overrides: Sequence[str]) -> Iterator[str]:
@@ -191,7 +210,7 @@ def _run(run_dir: Path, command: EvaluateConfig, keys: Sequence[str]) -> Run:
             f"runs: the model of '{run_dir}' runs Python code that comes with its weights, and a file alone must not "
             "allow that. Fix: model.trust_remote_code=true if you trust it"
         )
-    benchmark = _objects(_benchmark_class(trained.kinds["benchmark"], run_dir), settings["benchmark"])
+    benchmark = _own_benchmark(trained, run_dir)
     evaluation = _objects(EvaluationConfig, settings["evaluation"], generation=generation)
     config = replace(
         command, runs=None, model=model, benchmark=benchmark, evaluation=evaluation, seed=trained.seed,

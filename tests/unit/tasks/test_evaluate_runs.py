@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cotpress.cli.runs import with_benchmark_of_runs
 from cotpress.config import Stage, register_schemas, to_objects
 from cotpress.errors import ArtifactError, ConfigError, DataError
 from cotpress.jobs.job import perform
@@ -22,7 +23,7 @@ from cotpress.report.students import read_students
 from cotpress.store.artifacts import content_checksum
 from cotpress.store.sweeps import JobNote, JobState, Sweep, SweepJob
 from cotpress.store.tables import read_records
-from cotpress.tasks import EVALUATE, RUNS, TRAIN, RunsJob, run_directory
+from cotpress.tasks import BENCHMARK_OF_RUNS, EVALUATE, RUNS, TRAIN, RunsJob, run_directory
 from cotpress.tasks.evaluate import given_name
 from cotpress.tasks.evaluate_runs import find_runs, results_directory
 from cotpress.tasks.run_directory import artifact_store, find_finished, run_path
@@ -350,6 +351,23 @@ def test_another_protocol_brings_its_budget_and_prompt(tmp_path: Path, trained: 
     assert (given["prompt"], given["max_new_tokens"]) == (whole.prompt, 16)
     kept = _settings_of(trained, "benchmark.protocol=cts")["benchmark"]
     assert kept["max_new_tokens"] == 24, "the run's own budget is not that of its protocol"
+
+
+def test_keys_of_the_benchmark_of_the_runs_need_not_its_name(tmp_path: Path) -> None:
+    path, other = _problems(tmp_path / "b.jsonl", 1, 2), _problems(tmp_path / "c.jsonl", 3, 4)
+    small = [setting for setting in SMALL if setting not in FEW_PROBLEMS]
+    own = ["benchmark=jsonl", f"benchmark.path={path}", "evaluation.baselines=[]", "until=sft"]
+    _, run_dir = TRAIN.load()(
+        to_objects(compose("train", overrides=[*small, *own, f"output_root={tmp_path}"])), tmp_path / "logs"
+    )
+    keys = [f"runs={run_dir}", f"benchmark.path={other}", "benchmark.limit=1"]
+    completed = with_benchmark_of_runs(keys, "evaluate")
+    assert [text for text in completed if text not in keys] == [BENCHMARK_OF_RUNS]
+    config = to_objects(compose("evaluate", overrides=completed))
+    (run,) = find_runs(RunsJob(config=config, given=tuple(keys)))
+    assert run.settings["benchmark"] == {**run.trained.settings["benchmark"], "path": str(other), "limit": 1}
+    for given in (["benchmark.num_problems=4"], ["benchmark=jsonl", "benchmark.limit=1"], ["n=2"]):
+        assert with_benchmark_of_runs([keys[0], *given], "evaluate") == [keys[0], *given]
 
 
 def test_problems_that_students_have_learnt_from_are_told(
