@@ -395,6 +395,7 @@ def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     if directory != run.run_dir:
         write_config(directory, {**run.settings, "seed": config.seed, "ratio": config.ratio, "name": config.name})
     job = tracked_job(config, directory, folder, rows[-1].system)
+    job = replace(job, data=run.trained.settings["data"]["name"])
     kind = TrackerKind.csv if config.tracker.kind is TrackerKind.none else config.tracker.kind
     with open_tracker(replace(config.tracker, kind=kind), job) as tracker:  # none would replace those of the training
         students = kept_students(run.trained, run.run_dir)
