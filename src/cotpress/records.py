@@ -32,7 +32,7 @@ VALIDATION_FILE = "validation_log.csv"  # metrics of validations by optimizer st
 PREDICTIONS_FILE = "predictions.parquet"  # Prediction, of the stage evaluate and of run directories
 RESULTS_FILE, CONFIG_FILE, FAILURE_FILE = "results.json", "config.yaml", "failure.json"  # of run directories
 STUDENTS_FILE = "students.json"  # of a run directory: its trained students, and all that asking them needs
-UNTIL_FILE = "until.json"  # of a run directory whose run ended after an earlier stage than sft
+UNTIL_FILES = "until-*.json"  # of a run directory: one for each stage before sft that the run has ended after
 
 
 class Unit(Enum):

@@ -72,3 +72,20 @@ def test_students_that_are_asked_later_have_their_curves_beside_their_answers(co
         assert steps == [*range(1, len(steps) + 1)]
         assert [row["sft/step"] for row in run.history if "sft/val/accuracy" in row] == [len(steps)]
         assert "evaluate/accuracy" in run.summary()
+
+
+def test_students_that_are_asked_later_go_on_in_the_runs_of_their_training(command: Command) -> None:
+    tracker = ["tracker=wandb", "tracker.project=on"]
+    trained = command("train.py", "scorer=random", "ratio=0.8", "until=sft", "reference=none", *tracker, *SMALL)
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    (run_dir,) = (command.folder / "outputs" / "runs").glob("random-0.8-*")
+    before = {run.config["system"]: run for run in offline_runs(run_dir)}
+    done = command("evaluate.py", f"runs={run_dir}", *tracker)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = {run.config["system"]: run for run in offline_runs(run_dir)}
+    assert before.keys() == after.keys() == {"Original", "random"}
+    for system, run in after.items():
+        assert (run.id, run.name, run.tags) == (before[system].id, before[system].name, before[system].tags)
+        assert "sft/loss" in before[system].summary()
+        assert "sft/loss" not in run.summary()
+        assert "evaluate/accuracy" in run.summary()

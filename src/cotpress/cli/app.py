@@ -126,6 +126,7 @@ def _script(task: Task, conf: Path) -> None:
     from cotpress.cli.errors import check_dashes, check_options, check_plan_of_one, check_runs_of_one, explain
     from cotpress.cli.experiments import with_experiments
     from cotpress.cli.models import with_models
+    from cotpress.cli.runs import with_benchmark_of_runs
     from cotpress.config import register_schemas
     from cotpress.jobs import multirun
 
@@ -162,7 +163,7 @@ def _script(task: Task, conf: Path) -> None:
         multirun.check_launcher(sys.argv[1:])
         for note in with_models(sys.argv[1:], conf):
             sys.stderr.write(f"note: {shown(note)}\n")
-        sys.argv[1:] = with_experiments(sys.argv[1:], name, conf)
+        sys.argv[1:] = with_benchmark_of_runs(with_experiments(sys.argv[1:], name, conf), name)
         if re.search(r" (--cfg|-c)[ =]job\b", " ".join(sys.argv)):
             sys.argv.append("--resolve")  # values in place of references
         prints = {"--cfg", "-c", "--info", "-i"} & {argument.partition("=")[0] for argument in sys.argv[1:]}

@@ -27,7 +27,7 @@ from cotpress.report.stage import show_ended, show_run
 from cotpress.store.artifacts import fingerprint, write_text_atomic
 from cotpress.store.redaction import Redacting, shown, without_secrets
 from cotpress.store.sweeps import JOB_LOG, JobNote, JobState, read_sweep, write_note
-from cotpress.tasks import PLAN, PLAN_FIX, RUNS, RUNS_ALONE, Result, RunsJob, Task
+from cotpress.tasks import BENCHMARK_OF_RUNS, PLAN, PLAN_FIX, RUNS, RUNS_ALONE, Result, RunsJob, Task
 from cotpress.tasks.run_directory import circumstances, find_finished, note_finished, own_output, run_path
 
 if TYPE_CHECKING:
@@ -54,12 +54,16 @@ def run_alone(config: "DictConfig", task: Task, folder: Path, overrides: list[st
         finished = None if planned else find_finished(checked)
         if finished is not None:
             log.info("found the finished run '%s': nothing has changed, nothing is computed", finished[1])
-            (show_run if _until(checked) is None else show_ended)(finished[1])
+            if (until := _until(checked)) is None:
+                show_run(finished[1])
+            else:
+                show_ended(finished[1], until.value)
         work: EntryConfig | RunsJob = checked
         if planned:
             task = PLAN
         elif isinstance(checked, EvaluateConfig) and checked.runs is not None:
-            task, work = RUNS, RunsJob(config=checked, given=tuple(overrides))
+            given = tuple(text for text in overrides if text != BENCHMARK_OF_RUNS)
+            task, work = RUNS, RunsJob(config=checked, given=given)
         metric, run_dir = finished or perform(task, work, folder)
         note = replace(note, state=JobState.found if finished else JobState.finished)
     except Exception as error:

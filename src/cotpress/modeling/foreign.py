@@ -13,7 +13,7 @@ Code beside the weights runs only with `trust_remote_code`, which covers one mod
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,11 +129,14 @@ def check_adapter(folder: Path, named: str, key: str) -> None:
         )
 
 
-def check_base(folder: Path, named: str, path: str, hub_id: str | None) -> None:
-    """Warn of an adapter whose settings name another base model than that of `path` or `hub_id`."""
+def check_base(folder: Path, named: str, path: str, hub_id: str | None, is_base: Callable[[], bool | None]) -> None:
+    """Warn of an adapter whose settings name another base model than that of `path` or `hub_id`.
+
+    A model of another name is no other model if `is_base` knows that it has the content of the base model.
+    """
     settings = _json(folder / ADAPTER_CONFIG, named, "adapter")
     base = str(settings.get("base_model_name_or_path") or "")
-    if base and _model_name(base) not in {_model_name(path), _model_name(hub_id or path)}:
+    if base and _model_name(base) not in {_model_name(path), _model_name(hub_id or path)} and not is_base():
         log.warning(
             "adapter '%s': its %s names '%s' as its base model, but it is put on '%s'. On another model than the one "
             "it was trained on its numbers mean nothing", named, ADAPTER_CONFIG, base, path,

@@ -20,7 +20,8 @@ from cotpress.modeling.architecture import causal_architecture, embedding_rows
 from cotpress.modeling.config import Attention, Dtype, ModelConfig, ModelSource
 from cotpress.modeling.foreign import ADAPTER_CONFIG, check_base, reading
 from cotpress.modeling.tiny import tiny_identity, tiny_model
-from cotpress.store.artifacts import ArtifactStore, fingerprint
+from cotpress.store.artifacts import MANIFEST, ArtifactStore, fingerprint, plain
+from cotpress.store.source import without_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -213,6 +214,26 @@ def model_identity(
     return {**source, "dtype": str(resolve_dtype(config.dtype, device)).removeprefix("torch.")}
 
 
+def is_trained_on(weights: Path, config: ModelConfig) -> bool | None:
+    """True if the weights in a folder of a training artifact were trained on a model of this content, else False.
+
+    None if that is unknown: the weights have no manifest, or only one of the two models lies in a folder. The number
+    format is no part of the content.
+    """
+    try:
+        manifest = json.loads((weights.resolve().parent / MANIFEST).read_text(encoding="utf-8"))
+        trained: dict[str, Any] = without_code(manifest["identity"]["model"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    own = without_code(plain(model_identity(config)))
+    if "commit" in trained and trained["commit"] in (own.get("commit"), Path(config.path).name):  # a cached snapshot
+        return True
+    kinds = [{key for key in identity if key not in ("dtype", "version")} for identity in (trained, own)]
+    if kinds[0] != kinds[1] or trained.get("hub") != own.get("hub"):
+        return None
+    return all(trained[key] == own[key] for key in kinds[0])
+
+
 def has_dropout(config: ModelConfig, store: ArtifactStore) -> bool:
     """True if the settings of a model switch dropout on in training, as those of GPT-2 do."""
     settings = json.loads((model_folder(config, store, weights=False) / "config.json").read_text(encoding="utf-8"))
@@ -387,7 +408,7 @@ def _with_adapter(model: "PreTrainedModel", config: ModelConfig, adapter: str, *
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
     folder = sources.adapter_directory(adapter)
-    check_base(folder, adapter, config.path, config.hub_id)
+    check_base(folder, adapter, config.path, config.hub_id, lambda: is_trained_on(folder, config))
     what = f"adapter '{adapter}' does not load onto {type(model).__name__} ('{config.path}')"
     with reading(what, "give the model that it was trained on"), warnings.catch_warnings():
         # peft 0.21 reads an attribute that transformers 5 renamed; the old name still works.

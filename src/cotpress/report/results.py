@@ -21,7 +21,7 @@ from cotpress.records import (
     STUDENTS_FILE,
     TRACES_FILE,
     TRAIN_LOG_FILE,
-    UNTIL_FILE,
+    UNTIL_FILES,
     BudgetAccuracy,
     Interval,
     Origin,
@@ -323,7 +323,7 @@ def _collected(directories: Sequence[Path], sweeps: Sequence[Sweep]) -> Collecti
 def _why_unfinished(run_dir: Path) -> str:
     if (run_dir / STUDENTS_FILE).exists():
         return f"its students are trained, but have not answered: python evaluate.py runs={run_dir}"
-    if (run_dir / UNTIL_FILE).exists():
+    if any(run_dir.glob(UNTIL_FILES)):
         return "ended early, as until=STAGE says; the same command without it goes on"
     return "not finished: still running or interrupted"
 

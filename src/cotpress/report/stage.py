@@ -156,17 +156,17 @@ def show_run(run_dir: Path) -> None:
     print_lines(*student_lines(run_dir), f"run directory: {run_dir}")
 
 
-def show_ended(run_dir: Path) -> None:
+def show_ended(run_dir: Path, until: str) -> None:
     """Show the outcome of a run that ended after a stage, and the commands that go on."""
-    print_lines(*_ended([run_dir], run_dir), f"run directory: {run_dir}")
+    made = until_lines(run_dir, until)
+    students = [] if made else student_lines(run_dir)
+    print_lines(*_ended(made, students, run_dir), f"run directory: {run_dir}")
 
 
-def _ended(run_dirs: Sequence[Path], folder: Path) -> list[str]:
+def _ended(made: Sequence[str], students: Sequence[str], folder: Path) -> list[str]:
     """Lines about runs that ended after a stage; `folder` is the place that holds them all."""
-    students = list(dict.fromkeys(line for run_dir in run_dirs for line in student_lines(run_dir)))
-    made = list(dict.fromkeys(line for run_dir in run_dirs for line in until_lines(run_dir)))
     asked = [f"their answers and the table: python evaluate.py runs={shlex.quote(str(folder))}"] if students else []
-    return [*(students or made), *asked, "go on: the same command without until"]
+    return [*made, *students, *asked, "go on: the same command without until"]
 
 
 def show_collection(collection: Collection, output: Path) -> None:
@@ -188,7 +188,9 @@ def report_sweep(sweep: Sweep) -> None:
     For jobs that evaluate nothing, the folders of their output are shown instead.
     """
     if sweep.entry in WITH_RUNS and (ended := _ended_early(sweep)):
-        print_lines(*_ended(ended, sweep.folder))
+        lines = [[line for run_dir in ended for line in of(run_dir)] for of in (until_lines, student_lines)]
+        made, students = (list(dict.fromkeys(line)) for line in lines)
+        print_lines(*_ended(made, students, sweep.folder))
     elif sweep.entry in WITH_RUNS:
         collection = collect_sweep(sweep)
         _write_collection(collection, sweep.folder)

@@ -1,6 +1,6 @@
 """Files of a run directory about a run before its answers.
 
-`students.json` holds the trained students and all that is needed to ask them in another command, `until.json` the
+`students.json` holds the trained students and all that is needed to ask them in another command, `until-STAGE.json` the
 artifacts of a run that ended after an earlier stage.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from cotpress.errors import ArtifactError
 from cotpress.modeling.weights import TrainedWeights
-from cotpress.records import STUDENTS_FILE, UNTIL_FILE, Origin, System
+from cotpress.records import STUDENTS_FILE, UNTIL_FILES, Origin, System
 from cotpress.report.results import Collection, StageRecord, output_root_of_run, read_stage, read_system
 from cotpress.store.artifacts import Artifact, ArtifactStore
 from cotpress.store.paths import safe_name
@@ -152,14 +152,18 @@ class Ended:
 
 
 def write_until(run_dir: Path, ended: Ended) -> Path:
-    """Write `until.json` into a run directory."""
-    return write_results_file(run_dir, _VERSION, ended, UNTIL_FILE)
+    """Write `until-STAGE.json` into a run directory."""
+    return write_results_file(run_dir, _VERSION, ended, UNTIL_FILES.replace("*", ended.until))
 
 
-def until_lines(run_dir: Path) -> list[str]:
-    """One line per artifact of the stage that a run ended after; none for another run."""
+def until_lines(run_dir: Path, until: str | None = None) -> list[str]:
+    """One line per artifact of the stage `until` that a run ended after, by default of all such stages."""
+    if until is None:
+        notes = sorted(run_dir.glob(UNTIL_FILES), key=lambda note: note.stat().st_mtime_ns)
+        return [line for note in notes for line in until_lines(run_dir, note.stem.partition("-")[2])]
     try:
-        ended = read_results_file(run_dir, (_VERSION,), lambda content: Ended(**content), UNTIL_FILE)
+        name = UNTIL_FILES.replace("*", until)
+        ended = read_results_file(run_dir, (_VERSION,), lambda content: Ended(**content), name)
     except ArtifactError:
         return []
     if not ended.made:

@@ -110,6 +110,8 @@ PLAN = Task(name="train", load=_plan, preload="cotpress.tasks.plan", check=_chec
 """The task of `train.py plan=true`."""
 RUNS = Task(name="evaluate", load=_evaluate_runs, preload="cotpress.tasks.evaluate_runs", check=_check_runs)
 """The task of `evaluate.py runs=DIR`."""
+BENCHMARK_OF_RUNS = "benchmark=of_runs"
+"""The choice that the command line makes where it gives only keys of the runs' benchmark; no setting of the user."""
 PLAN_FIX = (
     "Fix: leave out -m and sweep, and give the settings of one job, e.g. "
     "experiment=cts_long_cot model=qwen7b data.path=FILE plan=true"

@@ -9,7 +9,8 @@ their names. A run is complete when the answers of all its students are there, f
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,13 +20,14 @@ from cotpress.data.config import BenchmarkConfig
 from cotpress.data.overlap import decontaminated, overlap
 from cotpress.data.stage import problems
 from cotpress.devices.launch import set_up_torch
-from cotpress.errors import ArtifactError, ConfigError, DataError, NotServedError
+from cotpress.errors import ArtifactError, ConfigError, DataError, ModelError, NotServedError
 from cotpress.evaluation.config import EvaluationConfig
 from cotpress.evaluation.summary import token_counter
 from cotpress.generation.backends import KeptBackend
 from cotpress.generation.config import ServerGenerationConfig
 from cotpress.generation.server import ServerBackend
 from cotpress.modeling.config import ModelConfig
+from cotpress.modeling.loading import is_trained_on
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.plugins import CHOICES
 from cotpress.records import CONFIG_FILE, MIXED, STUDENTS_FILE, Prediction, SystemResult
@@ -40,7 +42,7 @@ from cotpress.tasks import RunsJob
 from cotpress.tasks.checks import check_needs, first_missing
 from cotpress.tasks.run_directory import RunSettings, artifact_store, row_settings, tracked_job, write_config, write_run
 from cotpress.tasks.students import examinees, kept_students
-from cotpress.tasks.systems import Examinee, examine, stage_record
+from cotpress.tasks.systems import CONTENT, Examinee, examine, stage_record
 from cotpress.tracking import open_tracker, track_results
 from cotpress.tracking.config import TrackerKind
 
@@ -67,6 +69,19 @@ class Run:
     def rows(self, config: EvaluateConfig) -> list[Examinee]:
         """The systems of the run's table."""
         return examinees(config, kept_students(self.trained, self.run_dir))
+
+    def is_on_own_base(self) -> bool | None:
+        """True if the base model has the content of that of the training, False if another; None if that is unknown.
+
+        A server may be the only place of the weights.
+        """
+        artifact = kept_students(self.trained, self.run_dir).own.artifact
+        try:
+            return is_trained_on(Path(TrainedWeights.of(artifact).path), self.config.model)
+        except ModelError:
+            if isinstance(self.config.evaluation.generation, ServerGenerationConfig):
+                return None
+            raise
 
     def folder(self, student: Student) -> Path:
         """The folder of a student that a server is started with."""
@@ -111,6 +126,14 @@ def check_runs(job: RunsJob) -> None:
         if needed not in seen:
             seen.add(needed)
             check_needs(run.config, asked=run.rows)
+        if run.is_on_own_base() is False:
+            own = run.trained.settings["model"]["path"]
+            raise ConfigError(
+                f"model.path: got '{run.config.model.path}', whose files are not those of the model that the students "
+                f"of '{run.run_dir}' were trained on ('{own}'), so their numbers would mean nothing. Fix: "
+                "model.path=DIR with the same files, for a model of the hub also model.revision=COMMIT; "
+                "evaluate.py adapter=DIR puts a student on any model"
+            )
 
 
 def find_runs(job: RunsJob) -> list[Run]:
@@ -124,7 +147,7 @@ def find_runs(job: RunsJob) -> list[Run]:
     place = Path(job.config.runs or "")
     if not place.is_dir():
         raise DataError(f"runs: '{place}' is no folder. Fix: runs=DIR, the folder that holds the run directories")
-    found = [path for path in run_directories(place) if (path / STUDENTS_FILE).exists()]
+    found = _trained(place)
     if not found:
         raise DataError(
             f"runs: no run below '{place}' has trained students ({STUDENTS_FILE}). Fix: train them, e.g. with "
@@ -138,6 +161,24 @@ def find_runs(job: RunsJob) -> list[Run]:
             "follow a marker"
         )
     return runs
+
+
+def _trained(place: Path) -> list[Path]:
+    return [path for path in run_directories(place) if (path / STUDENTS_FILE).exists()]
+
+
+def benchmark_with(place: Path, names: Set[str]) -> BenchmarkConfig | None:
+    """The benchmark of the first run at or below a folder whose benchmark has settings of these names; None without."""
+    for run_dir in _trained(place):
+        with suppress(ArtifactError):  # `find_runs` reports it
+            trained = read_students(run_dir)
+            if names <= trained.settings["benchmark"].keys():
+                return _own_benchmark(trained, run_dir)
+    return None
+
+
+def _own_benchmark(trained: TrainedRun, run_dir: Path) -> BenchmarkConfig:
+    return _objects(_benchmark_class(trained.kinds["benchmark"], run_dir), trained.settings["benchmark"])
 
 
 def _given_keys(overrides: Sequence[str]) -> Iterator[str]:
@@ -169,7 +210,7 @@ def _run(run_dir: Path, command: EvaluateConfig, keys: Sequence[str]) -> Run:
             f"runs: the model of '{run_dir}' runs Python code that comes with its weights, and a file alone must not "
             "allow that. Fix: model.trust_remote_code=true if you trust it"
         )
-    benchmark = _objects(_benchmark_class(trained.kinds["benchmark"], run_dir), settings["benchmark"])
+    benchmark = _own_benchmark(trained, run_dir)
     evaluation = _objects(EvaluationConfig, settings["evaluation"], generation=generation)
     config = replace(
         command, runs=None, model=model, benchmark=benchmark, evaluation=evaluation, seed=trained.seed,
@@ -348,11 +389,13 @@ def _examined(
 
 def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     """Write the results of a run whose systems have all answered; returns their directory."""
-    config, directory = run.config, results_directory(run)
+    config = run.config
     rows, predictions, stages = _examined(run, run.rows(config), served)
+    directory = results_directory(run, stages["benchmark"].facts[CONTENT])
     if directory != run.run_dir:
         write_config(directory, {**run.settings, "seed": config.seed, "ratio": config.ratio, "name": config.name})
     job = tracked_job(config, directory, folder, rows[-1].system)
+    job = replace(job, data=run.trained.settings["data"]["name"])
     kind = TrackerKind.csv if config.tracker.kind is TrackerKind.none else config.tracker.kind
     with open_tracker(replace(config.tracker, kind=kind), job) as tracker:  # none would replace those of the training
         students = kept_students(run.trained, run.run_dir)
@@ -365,33 +408,33 @@ def _finish(run: Run, served: Mapping[str, str] | None, folder: Path) -> Path:
     return directory
 
 
-def results_directory(run: Run) -> Path:
-    """The directory for the results of a run.
+def results_directory(run: Run, problems: str) -> Path:
+    """The directory for the results of a run; `problems` is the content of the benchmark that is asked.
 
     It is the run's own if benchmark and protocol are the run's and no results of other settings are there. Else it lies
-    beside the run's and is named after the benchmark and the settings.
+    beside the run's and is named after the benchmark and the settings. Files are compared by their content, and a base
+    model of unknown content by its path.
     """
+    places = ("benchmark",) if run.is_on_own_base() is None else ("benchmark", "model")
+
+    def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {**settings, **{group: {**settings[group], "path": None} for group in places}}
+
     own = run.trained.settings
     backend = {"evaluation": {**own["evaluation"], "generation": run.settings["evaluation"]["generation"]}}
-    if _same(run.settings, {**own, **backend}):
+    if compared(run.settings) == compared({**own, **backend}) and _has(run.trained.stages, problems):
         try:
-            before = read_results(run.run_dir).settings
+            before = read_results(run.run_dir)
         except ArtifactError:
             return run.run_dir
-        if _same(run.settings, before):
+        if compared(run.settings) == compared(before.settings) and _has(before.stages, problems):
             return run.run_dir
-    digest = fingerprint({**run.settings, "seed": run.config.seed, "ratio": run.config.ratio})
+    distinct = {"seed": run.config.seed, "ratio": run.config.ratio, "problems": problems}
+    digest = fingerprint({**compared(run.settings), **distinct})
     name = safe_name(f"{run.trained.name}-{run.config.benchmark.title}")
     return run.run_dir.parent / f"{name}-{digest[:8]}"
 
 
-def _same(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
-    """True if settings are equal but for the place of the base model and of a benchmark's file of the same name."""
-
-    def compared(values: Mapping[str, Any]) -> dict[str, Any]:
-        benchmark = {**values["benchmark"]}
-        if benchmark.get("path") is not None:  # null for a published set
-            benchmark["path"] = Path(benchmark["path"]).name
-        return {**values, "model": {**values["model"], "path": ""}, "benchmark": benchmark}
-
-    return compared(settings) == compared(others)
+def _has(stages: Sequence[StageRecord], problems: str) -> bool:
+    """True if the benchmark of some stages has this content."""
+    return any(stage.label == "benchmark" and stage.facts.get(CONTENT) == problems for stage in stages)

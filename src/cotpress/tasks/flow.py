@@ -285,7 +285,7 @@ class Flow(Compression[TrainConfig]):
         """Traces of a group, without those whose question is in the benchmark."""
         benchmark = self._config.benchmark
         made = super().read(data, group)
-        found = overlap(made, problems(benchmark, self.store), benchmark.prompt, self.store)
+        found = overlap(made, self.problems, benchmark.prompt, self.store)
         self._kept("overlap", found, part="" if group == "data" else group)
         return decontaminated(
             made, found, self.store, group=group, name=data.name, benchmark=benchmark.title, remove=data.decontaminate

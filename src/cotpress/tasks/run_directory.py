@@ -249,7 +249,7 @@ def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
     try:
         noted = json.loads(path.read_bytes())
         around, metric = noted["circumstances"], noted["metric"]
-        keys = [stage.artifact for stage in (read_results if until is None else read_students)(run_dir).stages]
+        found = (read_results if until is None else read_students)(run_dir)
     except UnreadableError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ArtifactError) as error:
@@ -257,8 +257,9 @@ def find_finished(config: EntryConfig) -> tuple[float | None, Path] | None:
             raise unreadable(path, error) from error
         return None
     artifacts = Path(config.output_root) / "artifacts"
-    complete = all((artifacts / key / MANIFEST).exists() for key in keys)
-    if not complete or not isinstance(metric, float | int | None) or around != masked(circumstances(config)):
+    complete = all((artifacts / stage.artifact / MANIFEST).exists() for stage in found.stages)
+    own = found.settings == masked(row_settings(config))  # `evaluate.py runs=DIR` may have written others
+    if not (complete and own and isinstance(metric, float | int | None)) or around != masked(circumstances(config)):
         return None
     return metric, run_dir
 

@@ -11,7 +11,8 @@ from cotpress.evaluation.summary import CountTokens, matched_budgets, summarize,
 from cotpress.generation.backends import OpenBackend, Sampling, open_backend
 from cotpress.records import MIXED, ON_BASE, PREDICTIONS_FILE, Origin, Prediction, System, SystemResult, TrainingSet
 from cotpress.report.results import StageRecord
-from cotpress.store.artifacts import Artifact, ArtifactStore
+from cotpress.store.artifacts import Artifact, ArtifactStore, fingerprint
+from cotpress.store.source import without_code
 from cotpress.store.tables import read_records
 
 Answered = tuple["Examinee", Artifact, Artifact | None]
@@ -19,6 +20,8 @@ Answered = tuple["Examinee", Artifact, Artifact | None]
 
 _DATA_STAGES = ("data", "benchmark", "overlap")
 """Stages whose facts are in the results of a run."""
+CONTENT = "content"
+"""Fact of these stages in the results of a run: a hash of all that determines the rows but the code that reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class Examinee:
 
 def stage_record(label: str, artifact: Artifact, system: System | None = None) -> StageRecord:
     """Return the entry of an artifact in the run's list of stages; no system for what all systems share."""
+    facts = {**artifact.facts, CONTENT: fingerprint(without_code(artifact.manifest["identity"]))}
     return StageRecord(
         label=label,
         artifact=artifact.key,
@@ -64,7 +68,7 @@ def stage_record(label: str, artifact: Artifact, system: System | None = None) -
         system=system,
         num_rows=artifact.manifest["num_rows"],
         dropped=artifact.manifest["dropped"],
-        facts=artifact.facts if artifact.stage in _DATA_STAGES else {},
+        facts=facts if artifact.stage in _DATA_STAGES else {},
     )
 
 

@@ -41,7 +41,7 @@ def train(config: TrainConfig, folder: Path) -> tuple[float | None, Path]:
         students = train_students(config, flow)
         keep_students(config, students, flow, run_dir)
         if config.until is Stage.sft:
-            show_ended(run_dir)
+            show_ended(run_dir, config.until.value)
             return None, run_dir
         count = token_counter(config.evaluation.reference_tokenizer)
         with KeptBackend() as opened:  # a server ends here: the next training needs the GPU
@@ -95,7 +95,7 @@ def _end_early(config: TrainConfig, flow: Flow, run_dir: Path) -> tuple[None, Pa
     keys = {artifact.key for artifact in artifacts_until(config.until, config, flow)}
     made = {record.title: record.artifact for record in flow.stages.values() if record.artifact in keys}
     write_until(run_dir, Ended(until=config.until.value, made=made))
-    show_ended(run_dir)
+    show_ended(run_dir, config.until.value)
     return None, run_dir
 
 

@@ -2,9 +2,11 @@
 
 The run of a system holds its training and its answers; that of the job's own system holds the stages before it as well.
 Systems that several jobs share (Original, the reference model) are sent by the first job only; note files record what
-was sent, and what was written offline to be sent later. A run begins with the first number that only it has, so outputs
-of stages wait for it. A training of an earlier job is sent from its log, so a run of Original has its curve whoever
-trained it. Under a W&B sweep agent, which makes one run per trial, everything goes into that run.
+was sent, and what was written offline to be sent later. A run that holds a training and no answers goes on with those
+to its benchmark, also in a later command (`train.py until=sft`, then `evaluate.py runs=DIR`). A run begins with the
+first number that only it has, so outputs of stages wait for it. A training of an earlier job is sent from its log, so
+a run of Original has its curve whoever trained it. Under a W&B sweep agent, which makes one run per trial, everything
+goes into that run.
 """
 
 import csv
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cotpress.errors import MissingExtraError
-from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
+from cotpress.records import ORIGINAL, TRAIN_LOG_FILE, VALIDATION_FILE
 from cotpress.store.artifacts import MANIFEST, Artifact, fingerprint, write_text_atomic
 from cotpress.store.paths import safe_name
 from cotpress.store.redaction import masked, remember, without_secrets
@@ -63,6 +65,10 @@ class _Run:
     """Identities that are noted when the run is finished."""
     stepped: set[str] = field(default_factory=set)
     """Prefixes with a step axis."""
+    goes_on: str = ""
+    """Artifact of the training that an earlier command has sent with this run."""
+    answered: bool = False
+    """True if it holds answers."""
 
 
 class WandbTracker:
@@ -101,6 +107,7 @@ class WandbTracker:
         with self._guarded():
             current = self._run(self._holder(stage, system), once, ratio=metrics.get("target_ratio"))
             if current is not None:
+                current.answered = current.answered or stage in _IN_RESULTS
                 self._log(current, self._prefix(stage, system), metrics, step)
 
     def artifact(self, artifact: Artifact, *, system: str) -> None:
@@ -193,7 +200,7 @@ class WandbTracker:
 
     def _artifact(self, current: _Run, artifact: Artifact, system: str) -> None:
         prefix = self._prefix(artifact.stage, system)
-        if prefix not in current.stepped:  # trained by an earlier job
+        if prefix not in current.stepped and artifact.key != current.goes_on:  # trained by an earlier job
             for step, metrics in _train_log(artifact):
                 self._log(current, prefix, metrics, step)
         self._log(current, prefix, artifact_metrics(artifact), None)
@@ -204,6 +211,7 @@ class WandbTracker:
     def _start(self, holder: str, ratio: float | None) -> _Run:
         job, config = self._job, self._config
         name = holder or job.system
+        ratio = 1.0 if holder == ORIGINAL.label else ratio
         tags = [name, *([] if ratio is None else [_ratio_tag(ratio)]), job.model, job.data, job.benchmark]
         title = [job.name] if not holder else [holder, job.model]
         settings = self._wandb.Settings(
@@ -224,6 +232,9 @@ class WandbTracker:
             "reinit": None if self._agent else "create_new",  # the runs of all systems of a job are open side by side
             "settings": settings,
         }
+        trained, run_id = self._unanswered(holder, options["name"])
+        if trained:
+            options |= {"id": run_id, "resume": "allow"}
         try:
             run = self._wandb.init(**options, mode=self._mode)
         except self._wandb.errors.CommError as error:
@@ -231,7 +242,15 @@ class WandbTracker:
                 raise
             self._go_offline(error)
             run = self._wandb.init(**options, mode=self._mode)
-        return _Run(run, name, offline=self._mode == "offline")
+        return _Run(run, name, offline=self._mode == "offline", goes_on=trained)
+
+    def _unanswered(self, holder: str, name: str) -> tuple[str, str]:
+        """Training that waits for a run, and id of the run of this name that holds it but no answers; empty if none."""
+        for key in (key for key, _ in self._waiting.get(holder, ()) if key.startswith("sft/") and not self._agent):
+            note = self._noted(key)
+            if note.get("unanswered") == name and isinstance(run_id := note.get("run"), str) and self._is_known(key):
+                return key, run_id
+        return "", ""
 
     def _go_offline(self, error: Exception) -> None:
         self._mode = "offline"
@@ -286,6 +305,8 @@ class WandbTracker:
                 self._sent.mkdir(parents=True, exist_ok=True)
                 for identity in current.holds:
                     note = {"identity": identity, "run": str(current.run.id)}
+                    if not current.answered:
+                        note["unanswered"] = str(current.run.name)
                     if current.offline:
                         note["offline"] = str((self._job.run_dir / "wandb").resolve())
                     write_text_atomic(self._note(identity), json.dumps(note) + "\n")
@@ -299,12 +320,15 @@ class WandbTracker:
 
     def _unsent_files(self, identity: str) -> str | None:
         """Folder of the offline runs that hold the thing; None if it was sent."""
+        files = self._noted(identity).get("offline")
+        return files if isinstance(files, str) else None
+
+    def _noted(self, identity: str) -> dict[str, Any]:
         try:
             note = json.loads(self._note(identity).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
-        files = note.get("offline") if isinstance(note, dict) else None
-        return files if isinstance(files, str) else None
+            return {}
+        return note if isinstance(note, dict) else {}
 
     def _note(self, identity: str) -> Path:
         """File that notes what was sent or written; without it the thing is sent again."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from cotpress.errors import ModelError
 from cotpress.modeling.config import ModelConfig
 from cotpress.modeling.foreign import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from cotpress.modeling.loading import check_ids, load_model
+from cotpress.modeling.loading import check_ids, is_trained_on, load_model, model_identity
 from cotpress.training.stage import find_saved
 
 pytestmark = [
@@ -197,6 +198,21 @@ def test_adapter_that_names_its_base_by_another_path_does_not_warn(adapter, base
     with caplog.at_level(logging.WARNING):
         load_model(base, store, adapter=_name_base(adapter, tmp_path, name))
     assert "base model" not in caplog.text
+
+
+def test_base_of_an_adapter_is_known_by_content_where_its_manifest_says_so(base, tmp_path):
+    weights = tmp_path / "artifact" / "adapter"
+    weights.mkdir(parents=True)
+    assert is_trained_on(weights, base) is None
+
+    def told(**identity):
+        (tmp_path / "artifact" / "manifest.json").write_text(json.dumps({"identity": {"model": identity}}))
+        return is_trained_on(weights, base)
+
+    assert told(**{**model_identity(base), "dtype": "of the training"}) is True
+    assert told(directory="0" * 64) is False
+    assert told(hub="o/base", commit=Path(base.path).name) is True
+    assert told(hub="o/base", commit="0123abc") is None
 
 
 @pytest.mark.parametrize("kind", ["prompt", "p-tuning", "prefix"])

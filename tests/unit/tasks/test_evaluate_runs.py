@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cotpress.config import register_schemas, to_objects
+from cotpress.cli.runs import with_benchmark_of_runs
+from cotpress.config import Stage, register_schemas, to_objects
 from cotpress.errors import ArtifactError, ConfigError, DataError
+from cotpress.jobs.job import perform
 from cotpress.modeling.sources import adapter_directory, model_directory, source_identity
 from cotpress.modeling.weights import TrainedWeights
 from cotpress.records import PREDICTIONS_FILE, Prediction, Trace
 from cotpress.report.results import collect, read_results
-from cotpress.report.stage import report_collection, show_collection
+from cotpress.report.stage import report_collection, report_sweep, show_collection
 from cotpress.report.students import read_students
 from cotpress.store.artifacts import content_checksum
+from cotpress.store.sweeps import JobNote, JobState, Sweep, SweepJob
 from cotpress.store.tables import read_records
-from cotpress.tasks import EVALUATE, RUNS, TRAIN, RunsJob, run_directory
+from cotpress.tasks import BENCHMARK_OF_RUNS, EVALUATE, RUNS, TRAIN, RunsJob, run_directory
 from cotpress.tasks.evaluate import given_name
 from cotpress.tasks.evaluate_runs import find_runs, results_directory
 from cotpress.tasks.run_directory import artifact_store, find_finished, run_path
@@ -133,6 +136,22 @@ def test_run_ends_after_an_earlier_stage(
     assert {path.name for path in (tmp_path / "artifacts").iterdir()}.isdisjoint({"sft", "reference", "distill"})
 
 
+def test_stages_that_the_jobs_of_a_multirun_end_after_are_all_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The jobs share a run directory; each command shows what it made itself."""
+    for stage, label in (("data", "data"), ("compress", "compress (random 0.7)")):
+        run_dir = _train(tmp_path, f"until={stage}", "evaluation.baselines=[]")
+        assert [line.partition(": /")[0] for line in capsys.readouterr().out.splitlines()[:-2]] == [label]
+    note = JobNote(overrides=(), state=JobState.finished, run_dir=run_dir)
+    job = SweepJob(number=0, folder=tmp_path, overrides=(), note=note)
+    report_sweep(Sweep(folder=tmp_path, jobs=(job,), entry="train", planned=True))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.partition(": /")[0] for line in shown[:3]] == [
+        "data", "compress (random 0.7)", "go on: the same command without until",
+    ]  # fmt: skip
+
+
 def test_run_directory_and_fingerprint_are_those_of_the_whole_run(tmp_path: Path) -> None:
     whole, part = _train_config(tmp_path), _train_config(tmp_path, "until=sft")
     assert run_path(part) == run_path(whole)
@@ -170,6 +189,62 @@ def test_another_benchmark_gets_a_directory_beside_the_run(root: Path) -> None:
     _ask(run_dir, "n=2")
     assert [row.num_samples for row in read_results(run_dir).rows] == [1, 1], "results of other settings are kept"
     assert len(list((root / "runs").glob("*/results.json"))) == 3
+
+
+def _problems(path: Path, *answers: int) -> Path:
+    rows = [{"id": str(n), "question": f"What is {n} + 0?", "answer": str(n)} for n in answers]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_benchmark_file_is_that_of_the_run_by_its_content(tmp_path: Path) -> None:
+    """A file that only moved completes the run; another one of the same name, or changed, does not replace it."""
+    path = _problems(tmp_path / "b.jsonl", 1, 2, 3)
+    small = [setting for setting in SMALL if setting not in FEW_PROBLEMS]
+    own = ["benchmark=jsonl", f"benchmark.path={path}", "benchmark.max_new_tokens=8", "evaluation.baselines=[]"]
+    config = to_objects(compose("train", overrides=[*small, *own, f"output_root={tmp_path}"]))
+    (tmp_path / "logs").mkdir()
+    perform(TRAIN, replace(config, until=Stage.sft), tmp_path / "logs")
+    run_dir = run_path(config)
+
+    def asked_of(place: Path) -> list[tuple[bool, int]]:
+        _ask(run_dir, "benchmark=jsonl", f"benchmark.path={place}", "benchmark.max_new_tokens=8")
+        found = {path.parent: read_results(path.parent) for path in (tmp_path / "runs").glob("*/results.json")}
+        return sorted((place == run_dir, results.rows[0].accuracy.n) for place, results in found.items())
+
+    moved, other = _problems(tmp_path / "moved" / "b2.jsonl", 1, 2, 3), _problems(tmp_path / "other" / "b.jsonl", 7)
+    assert asked_of(other) == [(False, 1)]
+    assert asked_of(moved) == [(False, 1), (True, 3)]
+    perform(TRAIN, config, tmp_path / "logs")
+    assert find_finished(config) is not None
+    assert asked_of(moved) == [(False, 1), (True, 3)]
+    assert find_finished(config) is None, "its results name another file"
+    _problems(other, 8, 9)
+    assert asked_of(other) == [(False, 1), (False, 2), (True, 3)]
+
+
+def test_base_model_is_that_of_the_training_by_its_content(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model that only moved completes the run without a warning; other weights are refused."""
+    (tiny,) = (root / "artifacts" / "model").iterdir()
+    base = shutil.copytree(tiny, tmp_path / "base")
+    small = [setting for setting in SMALL if setting != "model=tiny"]
+    own = ["model=hub", f"model.path={base}", "evaluation.baselines=[]", "until=sft", f"output_root={tmp_path}"]
+    config = to_objects(compose("train", overrides=[*small, *own]))
+    _, run_dir = TRAIN.load()(config, tmp_path / "logs")
+    assert run_dir is not None
+    moved = base.rename(tmp_path / "moved")
+    other = shutil.copytree(moved, tmp_path / "other" / "base")
+    (other / "generation_config.json").write_text('{"max_new_tokens": 3}')
+    refused = rf"model\.path: got '{other}', .* students of '{run_dir}' were trained on \('{base}'\)"
+    with pytest.raises(ConfigError, match=refused):
+        _ask(run_dir, f"model.path={other}")
+    assert not (tmp_path / "artifacts" / "answer").exists()
+    _ask(run_dir, f"model.path={moved}")
+    assert read_results(run_dir).settings["model"]["path"] == str(moved)
+    assert "base model" not in caplog.text
 
 
 def test_students_that_have_answered_beside_their_runs_are_not_missing(
@@ -278,6 +353,23 @@ def test_another_protocol_brings_its_budget_and_prompt(tmp_path: Path, trained: 
     assert kept["max_new_tokens"] == 24, "the run's own budget is not that of its protocol"
 
 
+def test_keys_of_the_benchmark_of_the_runs_need_not_its_name(tmp_path: Path) -> None:
+    path, other = _problems(tmp_path / "b.jsonl", 1, 2), _problems(tmp_path / "c.jsonl", 3, 4)
+    small = [setting for setting in SMALL if setting not in FEW_PROBLEMS]
+    own = ["benchmark=jsonl", f"benchmark.path={path}", "evaluation.baselines=[]", "until=sft"]
+    _, run_dir = TRAIN.load()(
+        to_objects(compose("train", overrides=[*small, *own, f"output_root={tmp_path}"])), tmp_path / "logs"
+    )
+    keys = [f"runs={run_dir}", f"benchmark.path={other}", "benchmark.limit=1"]
+    completed = with_benchmark_of_runs(keys, "evaluate")
+    assert [text for text in completed if text not in keys] == [BENCHMARK_OF_RUNS]
+    config = to_objects(compose("evaluate", overrides=completed))
+    (run,) = find_runs(RunsJob(config=config, given=tuple(keys)))
+    assert run.settings["benchmark"] == {**run.trained.settings["benchmark"], "path": str(other), "limit": 1}
+    for given in (["benchmark.num_problems=4"], ["benchmark=jsonl", "benchmark.limit=1"], ["n=2"]):
+        assert with_benchmark_of_runs([keys[0], *given], "evaluate") == [keys[0], *given]
+
+
 def test_problems_that_students_have_learnt_from_are_told(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -328,7 +420,7 @@ def test_answers_to_a_published_set_without_a_local_copy_have_a_directory(root: 
     overrides = [f"runs={root / 'runs'}", "benchmark=gsm8k"]
     runs = find_runs(RunsJob(config=to_objects(compose("evaluate", overrides=overrides)), given=tuple(overrides)))
     assert [run.settings["benchmark"]["path"] for run in runs] == [None, None]
-    places = [results_directory(run) for run in runs]
+    places = [results_directory(run, "content") for run in runs]
     assert {place.parent for place in places} == {root / "runs"}
     assert [place.name.rpartition("-")[0] for place in places] == [f"{run.trained.name}-gsm8k" for run in runs]
 

@@ -21,6 +21,7 @@ from cotpress.tasks.run_directory import (
     find_finished,
     note_finished,
     own_output,
+    row_settings,
     run_directory,
     run_name,
     run_path,
@@ -29,6 +30,11 @@ from cotpress.tracking.config import TrackerKind
 from support.disks import as_user
 
 TEXTS = Instructions(be_concise="a", only_numbers="b", abbre_words="c", lc_prompt="{percent}")
+
+
+def _results(config: EvaluateConfig, *stages: StageRecord) -> RunResults:
+    settings = row_settings(config)
+    return RunResults(name="r", model="m", benchmark="b", seed=1, rows=(), stages=stages, settings=settings)
 
 
 def _config(tmp_path: Path, *, name: str = "jsonl", model: str = "m", **server: object) -> EvaluateConfig:
@@ -94,7 +100,7 @@ def test_finished_run_is_reused_until_a_dependency_changes(tmp_path: Path, monke
     run_dir = run_directory(config)
     assert find_finished(config) is None
     stage = StageRecord(label="answer", artifact="answer/0a", seconds=1.0, fresh=True)
-    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=(), stages=(stage,)))
+    write_results(run_dir, _results(config, stage))
     assert find_finished(config) is None  # killed before the end
     note_finished(run_dir, 0.5, circumstances(config))
     assert find_finished(config) == (0.5, run_dir)
@@ -121,7 +127,7 @@ def test_finished_run_is_not_reused_after_an_edit_of_a_plugin(tmp_path: Path, mo
     config, plugin = _config(tmp_path), tmp_path / "plugin_of_a_run.py"
     config.plugins = ["plugin_of_a_run"]
     run_dir = run_directory(config)
-    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    write_results(run_dir, _results(config))
     found = []
     for text in ("x = 1", "x = 1  # a comment", "x = 2"):
         plugin.write_text(text)
@@ -145,7 +151,7 @@ def test_run_of_another_processor_is_not_reused(
     config = _config(tmp_path)
     config.evaluation.generation = TransformersGenerationConfig()
     run_dir = run_directory(config)
-    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    write_results(run_dir, _results(config))
     on("cpu", native=False)
     note_finished(run_dir, 0.5, circumstances(config))
     assert find_finished(config) == (0.5, run_dir)
@@ -331,7 +337,7 @@ def test_input_that_is_the_whole_disk_is_refused(tmp_path: Path, monkeypatch: py
 def test_record_of_a_finished_run_of_another_shape_is_not_used(text: str, tmp_path: Path) -> None:
     config = _config(tmp_path)
     run_dir = run_directory(config)
-    write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    write_results(run_dir, _results(config))
     (run_dir / "finished.json").write_text(text)
     assert find_finished(config) is None
 
@@ -339,7 +345,7 @@ def test_record_of_a_finished_run_of_another_shape_is_not_used(text: str, tmp_pa
 def test_record_of_a_finished_run_that_cannot_be_read_is_told(public_folder: Path) -> None:
     config = _config(public_folder)
     run_dir = run_directory(config)
-    path = write_results(run_dir, RunResults(name="r", model="m", benchmark="b", seed=1, rows=()))
+    path = write_results(run_dir, _results(config))
     note_finished(run_dir, 0.5, circumstances(config))
     for file in (path, run_dir / "finished.json"):
         file.chmod(0o600)

@@ -144,6 +144,35 @@ def test_student_of_an_earlier_job_has_its_curve_in_the_run_with_new_answers(
         assert run.summary()["sft/final_loss"] == 1.5
 
 
+def test_answers_go_on_in_the_run_of_the_training_with_the_same_name_and_tags(
+    tmp_path: Path, job: MakeJob, artifact: MakeArtifact
+) -> None:
+    """As `train.py until=sft`, then `evaluate.py runs=DIR` for two benchmarks."""
+    adapter = artifact("sft", files={TRAIN_LOG_FILE: "step,loss,lr,num_target_tokens\n1,2.5,0.1,9\n"}, final_loss=2.5)
+    own = artifact("sft", files={TRAIN_LOG_FILE: "step,loss,lr,num_target_tokens\n1,1.5,0.1,9\n"}, final_loss=1.5)
+    with open_tracker(config(), job()) as tracker:
+        for of_system, student in ((tracker.of_system("Original"), adapter), (tracker, own)):
+            of_system.log("sft", {"loss": 2.5}, step=1)
+            of_system.artifact(student)
+    trained = {run.name: run for run in offline_runs(tmp_path)}
+    for benchmark in ("math500", "gsm8k"):
+        with open_tracker(config(), job(benchmark=benchmark)) as tracker:
+            tracker.of_system("Original").artifact(adapter)
+            tracker.artifact(own)
+            tracker.of_system("Original").log(
+                "evaluate", {"accuracy": 0.9, "target_ratio": 1.0}, once=f"evaluate/1{benchmark}"
+            )
+            tracker.log("evaluate", {"accuracy": 0.8, "target_ratio": 0.7}, once=f"evaluate/2{benchmark}")
+    asked = offline_runs(tmp_path)[2:]
+    assert {run.name for run in asked[:2]} == trained.keys() == {"Original tiny math500", "cts-0.7-tiny math500"}
+    for run in asked[:2]:
+        assert (run.id, run.tags) == (trained[run.name].id, trained[run.name].tags)
+        assert not any("sft/loss" in row for row in run.history), "its curve is there"
+        assert "evaluate/accuracy" in run.summary()
+    assert {run.id for run in asked[2:]}.isdisjoint({run.id for run in trained.values()})
+    assert all(any("sft/loss" in row for row in run.history) for run in asked[2:])
+
+
 def test_only_selected_small_files_are_sent_and_no_table_at_zero_rows(
     tmp_path: Path, job: MakeJob, artifact: MakeArtifact, caplog: pytest.LogCaptureFixture
 ) -> None:
