@@ -8,6 +8,7 @@ A server loads adapters on request. Fully tuned students it has to serve already
 their names. A run is complete when the answers of all its students are there, from one server or several.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
@@ -262,6 +263,11 @@ def _objects(kind: type[SettingsT], values: Mapping[str, Any], **objects: Any) -
 
     try:
         plain_values = {key: value for key, value in values.items() if key not in objects}
+        if "${" in json.dumps(plain_values):
+            raise ConfigError(
+                "runs: the settings of a run hold '${', which would be resolved here, and a file alone must not "
+                "ask for that. Fix: replace it in its students.json"
+            )
         built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind(**objects)), plain_values))
     except OmegaConfBaseException as error:
         problem = str(error).partition("\n")[0]

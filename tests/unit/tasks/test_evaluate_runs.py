@@ -443,6 +443,16 @@ def test_benchmark_of_an_unknown_kind_is_never_imported(root: Path) -> None:
         _ask(path.parent)
 
 
+def test_reference_in_the_settings_of_a_run_is_not_resolved(root: Path) -> None:
+    path = _run_dir(root, "lora") / "students.json"
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    content["settings"]["model"]["chat"]["user"] = "{question} ${oc.env:HOME}"
+    path.write_text(json.dumps({**content, "checksum": content_checksum(content)}))
+    with pytest.raises(ConfigError, match=r"hold '\$\{', which would be resolved here.*Fix"):
+        _ask(path.parent)
+
+
 def test_row_and_answers_of_a_student_do_not_depend_on_the_path_to_it(trained: Path) -> None:
     (adapter, *_) = sorted((trained / "artifacts" / "sft").glob("*/adapter"))
     (link,) = [path for path in (trained / "students").iterdir() if path.samefile(adapter)]
