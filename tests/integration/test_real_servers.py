@@ -304,7 +304,7 @@ def test_one_command_trains_and_answers_and_leaves_no_process(command, adapters,
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("vllm: started in") == 1
     results = json.loads(next((command.folder / "outputs" / "runs").glob("*/results.json")).read_text())
-    assert len(results["systems"]) == 2
+    assert len(results["rows"]) == 2
     assert not _started_from(command.folder)
 
 
