@@ -155,8 +155,9 @@ def test_server_that_does_not_answer_in_time_is_ended(tmp_path):
 def test_server_ends_with_the_process_that_started_it_however_that_ends(tmp_path, number):
     settings = config(tmp_path)
     program = (
-        "import time\n"
+        "import signal, time\n"
         "from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a test in the background starts with it ignored
         "from cotpress.generation.config import VllmGenerationConfig\n"
         "from cotpress.generation.vllm_server import Served, VllmServer\n"
         "served = Served(folder=Path('/model'), name='x', dtype='bfloat16', context_tokens=64)\n"

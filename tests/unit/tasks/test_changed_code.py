@@ -54,7 +54,7 @@ class Planned(ArtifactStore):
         self.keys[stage] = key
         if stage in REAL:
             return super()._undamaged(key, discard=discard)
-        manifest = {"num_rows": 20, "dropped": {}, "facts": {}, "files": {}}
+        manifest = {"identity": {}, "num_rows": 20, "dropped": {}, "facts": {}, "files": {}}
         return Artifact(stage=stage, fingerprint=digest, path=Path("nowhere"), manifest=manifest, seconds=0.0)
 
     def _open(self, key: str, *, verify: bool = True) -> Artifact | None:
