@@ -67,6 +67,7 @@ def saves(folder: Path) -> None:
             time.sleep(0.05)
         time.sleep(2)
         (folder / f"saved-{here().rank}").touch()
+        log.info("rank %d has saved", here().rank)
         raise StopTraining("saved")
 
 

@@ -161,7 +161,7 @@ def run_on_devices(
     total = count * (1 + len(nodes))
     log.info("%d workers, one per device%s", total, f", on {1 + len(nodes)} machines" if nodes else "")
     children: list[Child | OtherNode] = []
-    with _meeting_place(several=bool(nodes)) as (place, port), _sigterm_raises(), stopping(children):
+    with _meeting_place(several=bool(nodes)) as (place, port), _sigterm_raises(), stopping(children, take):
         for number, node in enumerate(nodes, start=1):
             same = replace(trainer, devices=count)
             node.start(
@@ -246,7 +246,7 @@ def _done(first: FirstNode, work: Work) -> processes.Outcome:
         log.info("works for the first machine (%s): %d of %d workers", first.address, count, work.num_workers)
         meeting = f"{first.address}:{work.port}"
         place = Place(rank=work.node * count, num_workers=work.num_workers, num_local=count, rendezvous=meeting)
-        with _sigterm_raises(), stopping(children):
+        with _sigterm_raises(), stopping(children, lambda m: first.send(Message(m))):
             children.extend(_workers(work.function, work.arguments, work.trainer, place, _interface(first.interface)))
             follow(children, lambda m: first.send(Message(m)), until=first.wants_stop, further=first.waitables)
             if first.stop is not None:

@@ -250,12 +250,17 @@ def stop(children: Sequence[Followed], timeout_s: float | None = STOP_AFTER_S) -
 
 
 @contextmanager
-def stopping(children: Sequence[Followed]) -> Iterator[None]:
-    """Stop children at the end of the block; where SIGTERM ends it, they have the time that they need to save."""
+def stopping(children: Sequence[Followed], on_message: Callable[[Any], None] = lambda _: None) -> Iterator[None]:
+    """Stop children at the end of the block.
+
+    Where SIGTERM ends it, they have the time that they need to save, and their messages are handed on meanwhile.
+    """
     try:
         yield
     except Terminated:
-        stop(children, timeout_s=None)
+        for child in children:
+            child.terminate()
+        follow(children, on_message, grace_s=math.inf)
         raise
     finally:
         stop(children)

@@ -131,7 +131,8 @@ def test_null_devices_on_a_cpu_is_one_and_too_many_gpus_are_refused(monkeypatch:
 def test_worker_that_saves_after_sigterm_to_all_processes_is_waited_for(tmp_path: Path) -> None:
     """A scheduler signals every process of a job, also the server from which the workers are forked."""
     script = tmp_path / "save.py"
-    script.write_text(_WAIT.format(tests=str(Path(device_jobs.__file__).parents[1])).replace("waits", "saves"))
+    text = _WAIT.format(tests=str(Path(device_jobs.__file__).parents[1])).replace("waits", "saves")
+    script.write_text("import logging\nlogging.basicConfig(filename='log', level=logging.INFO)\n" + text)
     job = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, start_new_session=True)
     deadline = time.monotonic() + 60
     while not all((tmp_path / str(rank)).exists() for rank in (0, 1)) and time.monotonic() < deadline:
@@ -139,3 +140,4 @@ def test_worker_that_saves_after_sigterm_to_all_processes_is_waited_for(tmp_path
     os.killpg(job.pid, signal.SIGTERM)
     assert job.wait(timeout=30) != 0
     assert all((tmp_path / f"saved-{rank}").exists() for rank in (0, 1))
+    assert (tmp_path / "log").read_text().count("has saved") == 1, "what a worker says meanwhile is in the log"
