@@ -19,6 +19,7 @@ STOPS = (
     (Stop(pattern="reference: computing", exists=CHECKPOINT.format("reference"), signal=signal.SIGINT), 130),
     (Stop(pattern="score: computing", after_s=0.05), -signal.SIGKILL),
     (Stop(pattern="sft: computing", exists=CHECKPOINT.format("sft")), -signal.SIGKILL),
+    (Stop(pattern="sft: going on from", after_s=0.05, signal=signal.SIGTERM), 143),
 )
 """Interruptions, each with the exit code that follows."""
 
@@ -31,7 +32,7 @@ def test_run_that_is_stopped_repeatedly_resumes_with_the_same_result(command: Co
         stopped = command("train.py", *SMALL, cwd=disturbed, stop=stop)
         assert stopped.returncode == code, stopped.stderr[-3000:]
         assert "Traceback" not in stopped.stderr
-        assert ("the same command continues" in stopped.stderr) == (stop.signal == signal.SIGINT)
+        assert ("the same command continues" in stopped.stderr) == (stop.signal != signal.SIGKILL)
     done = command("train.py", *SMALL, cwd=disturbed)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sft: going on from the last checkpoint" in done.stderr

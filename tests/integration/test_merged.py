@@ -1,7 +1,5 @@
 """A LoRA student of SmolLM2 and its merged model, asked 100 problems: through PEFT, and by our own commands."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ from cotpress.modeling.config import Dtype
 from cotpress.records import Prediction
 from cotpress.store.tables import read_records
 from experiments.merged_student.agreement import Student
-from support.commands import Command, environment
+from support.commands import Command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -37,11 +35,7 @@ def test_adapter_and_merged_model_answer_alike(run_dir: Path, tmp_path: Path) ->
 
 
 def test_evaluate_knows_the_merged_model_and_gets_the_answers_of_the_run(run_dir: Path, command: Command) -> None:
-    merged = subprocess.run(
-        [sys.executable, "-m", "cotpress.hub", f"run={run_dir}", "repo=me/x", "dry_run=true", "output=whole",
-         "merge=true"],
-        capture_output=True, text=True, timeout=300, cwd=command.folder, env=environment(),
-    )  # fmt: skip
+    merged = command.module("cotpress.hub", f"run={run_dir}", "repo=me/x", "dry_run=true", "output=whole", "merge=true")
     assert merged.returncode == 0, merged.stderr[-3000:]
     done = command("evaluate.py", *COMMON, "model.source=hub", "model.path=whole", timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -42,6 +42,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON, LLAMA = (os.environ.get(name, "") for name in ("VLLM_PYTHON", "LLAMA_PYTHON"))
 MODEL = ["model=smollm2", "model.context_tokens=2048"]
 ANSWERS = ["benchmark.num_problems=32", "benchmark.max_new_tokens=96"]
+FEW = ["data.num_traces=32", "sft.validation_problems=0", "scorer=random", "reference=none", "ratio=0.7"]
 ARGUMENTS = ["--enforce-eager", "--max-loras", "2", "--max-cpu-loras", "2"]
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 needs_vllm = pytest.mark.skipif(not PYTHON, reason="run by make test-vllm, which makes the environment of vLLM")
@@ -88,17 +89,7 @@ def full_student(command: Command) -> str:
 
 
 def _train(command: Command, *settings: str) -> None:
-    few = [
-        "data.num_traces=32",
-        "sft.validation_problems=0",
-        "scorer=random",
-        "reference=none",
-        "ratio=0.7",
-        "until=sft",
-        *MODEL,
-        *ANSWERS,
-    ]
-    done = command.fresh("train.py", *few, *settings, timeout=500)
+    done = command.fresh("train.py", *FEW, "until=sft", *MODEL, *ANSWERS, *settings, timeout=500)
     assert done.returncode == 0, done.stderr
 
 
@@ -292,15 +283,7 @@ def _by_vllm() -> list[str]:
 @needs_vllm
 def test_one_command_trains_and_answers_and_leaves_no_process(command, adapters, kept, table):
     kept.__exit__()
-    few = [
-        "data.num_traces=32",
-        "sft.validation_problems=0",
-        "scorer=random",
-        "reference=none",
-        "ratio=0.7",
-        "evaluation=students",
-    ]
-    done = command.fresh("train.py", *few, *MODEL, *ANSWERS, *_by_vllm(), timeout=500)
+    done = command.fresh("train.py", *FEW, "evaluation=students", *MODEL, *ANSWERS, *_by_vllm(), timeout=500)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("vllm: started in") == 1
     results = json.loads(next((command.folder / "outputs" / "runs").glob("*/results.json")).read_text())

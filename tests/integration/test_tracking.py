@@ -1,12 +1,10 @@
 """A tracked sweep, read back from its offline W&B files, and the hub folder of its student."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from support.commands import SMALL, Command, environment
+from support.commands import SMALL, Command
 from support.wandb_files import offline_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -44,11 +42,7 @@ def test_a_tracked_sweep_is_one_group_with_a_run_per_system_and_shares_what_jobs
 
 def test_the_students_folder_for_the_hub_loads_as_a_peft_adapter(command: Command) -> None:
     run_dir = next((command.folder / "outputs" / "runs").glob("random-0.5-*"))
-    done = subprocess.run(
-        [sys.executable, "-m", "cotpress.hub", f"run={run_dir}", "repo=me/x", "--dry-run", "output=hub",
-         "base_model=a/b"],
-        capture_output=True, text=True, timeout=120, cwd=command.folder, env=environment(),
-    )  # fmt: skip
+    done = command.module("cotpress.hub", f"run={run_dir}", "repo=me/x", "--dry-run", "output=hub", "base_model=a/b")
     assert done.returncode == 0, done.stderr[-3000:]
     from huggingface_hub import ModelCard
     from peft import PeftConfig

@@ -1,8 +1,6 @@
 """A merged student, scored by lm-evaluation-harness and by `evaluate.py` on the same prompts."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from cotpress.records import Prediction
 from cotpress.store.tables import read_records
 from peers.conftest import Peer
-from support.commands import Command, environment
+from support.commands import Command
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
 
@@ -45,11 +43,9 @@ def merged(peers_command: Command) -> Path:
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr[-3000:]
     (run_dir,) = (peers_command.folder / "outputs" / "runs").glob("random-0.9-*")
-    done = subprocess.run(
-        [sys.executable, "-m", "cotpress.hub", f"run={run_dir}", "repo=me/x", "dry_run=true", "output=merged",
-         "merge=true"],
-        capture_output=True, text=True, timeout=300, cwd=peers_command.folder, env=environment(),
-    )  # fmt: skip
+    done = peers_command.module(
+        "cotpress.hub", f"run={run_dir}", "repo=me/x", "dry_run=true", "output=merged", "merge=true"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return peers_command.folder / "merged"
 

@@ -96,6 +96,17 @@ class Command:
             for code, pair in zip(codes, texts, strict=True)
         ]
 
+    def module(self, name: str, *arguments: str, timeout: int = 300) -> "subprocess.CompletedProcess[str]":
+        """Run `python -m NAME` in a new process."""
+        return subprocess.run(
+            [sys.executable, "-m", name, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.folder,
+            env=environment(),
+        )
+
     def fresh(self, script: str, *arguments: str, timeout: int = 240) -> "subprocess.CompletedProcess[str]":
         """Run a command in a new process that imports everything itself, as a shell starts it."""
         return subprocess.run(

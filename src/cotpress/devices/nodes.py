@@ -49,7 +49,7 @@ _PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "numpy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meeting:
-    """How the nodes of a command find each other.
+    """Name, number and address by which the nodes of a command find each other.
 
     Attributes:
         name: The same on all nodes of a command, and different from that of other commands.
@@ -132,7 +132,7 @@ class Node:
     """A node as it introduces itself.
 
     Attributes:
-        name: Host name, with the process id where several nodes are on one host.
+        name: Host name and process id, as several nodes may be on one host.
         number: Its number, from 1; None if it is the order in which they come.
         code: What runs there: hash of this package, versions of others.
         settings: Fingerprint of its configuration.

@@ -52,7 +52,7 @@ class Outcome:
 
 
 class Followed(Protocol):
-    """What `follow` and `stop` need of a child, or of another machine that works like one."""
+    """A child, or another machine, that `follow` and `stop` can wait for and end."""
 
     outcome: Outcome | None
 

@@ -17,7 +17,7 @@ class StopTraining(Exception):  # noqa: N818 (it is no error)
 
 
 class StopRequest:
-    """Whether SIGTERM has reached one of the workers."""
+    """Notes SIGTERM, and tells all workers together that one of them has got it."""
 
     def __init__(self) -> None:
         self._got = False

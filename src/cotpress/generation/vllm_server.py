@@ -63,7 +63,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What a server is started with.
+    """Model and limits that a server is started with.
 
     Attributes:
         folder: Weights, settings and tokenizer.

@@ -9,7 +9,7 @@ from cotpress.planning.measure import Usage, computed_dtype, training_flops, tra
 from cotpress.training.config import Method, TuneConfig
 
 DEVICE_COUNTS = (1, 2, 4, 8)
-"""Devices of one machine, which is what one training can use."""
+"""Devices of one machine, for which a plan is made."""
 
 
 class Training:

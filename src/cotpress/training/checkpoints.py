@@ -142,8 +142,8 @@ class Checkpoints(pl.Callback):
         """Wait until the last checkpoint is whole."""
         self._finish()
         if self._count and here().is_first:
-            took = time.monotonic() - self._began
-            log.debug("%d checkpoints, %.1f s of %.0f s", self._count, self._waited, took)
+            share = 100 * self._waited / (time.monotonic() - self._began)
+            log.info("%d checkpoints, for which the training waited %.1f s (%.1f %%)", self._count, self._waited, share)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Release the memory of the copies."""

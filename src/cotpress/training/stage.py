@@ -8,6 +8,7 @@ content of the files.
 """
 
 import dataclasses
+import functools
 import logging
 import time
 from collections import deque
@@ -241,16 +242,17 @@ def _build(
     return job.store.build(job.kind.stage, identity, produce)
 
 
-_first_step = [True]
-"""Whether no optimizer step of this process's trainings has been logged."""
-
-
 def _log(tracker: Tracker, stage: str, metrics: Mapping[str, float], step: int) -> None:
-    """Log metrics, and at the first optimizer step of this command how long everything before it took."""
-    if _first_step and "loss" in metrics:
-        _first_step.clear()
-        log.info("%s: first optimizer step %.0f s after the command began", stage, time.monotonic() - cotpress.BEGAN)
+    """Hand metrics to the tracker, and log the time of the first optimizer step."""
+    if "loss" in metrics:
+        _tell_first_step()
     tracker.log(stage, metrics, step)
+
+
+@functools.cache  # once per process
+def _tell_first_step() -> None:
+    """Log how long everything before the first optimizer step of the command took."""
+    log.info("first optimizer step %.0f s after the command began", time.monotonic() - cotpress.BEGAN)
 
 
 def _tell(job: TrainingJob, made: Examples) -> None:

@@ -36,7 +36,7 @@ def _lead(folder: Path, work: Callable[[], Any], meeting: Meeting = FIRST, num_n
 
 
 def _other(folder: Path, meeting: Meeting = SECOND, settings: str = "settings") -> dict[str, Any]:
-    """What the second node gets, in a thread; `thread` is that."""
+    """Start the second node in a thread (`thread`); its result or error is put into the same dictionary."""
     got: dict[str, Any] = {}
 
     def follow() -> None:

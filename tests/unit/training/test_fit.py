@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 
 import cotpress
 from cotpress.devices.config import TrainerConfig
-from cotpress.errors import ModelError, TrainingError, UnreadableError
+from cotpress.errors import ModelError, Terminated, TrainingError, UnreadableError
 from cotpress.modeling.config import Attention, Dtype, ModelConfig
 from cotpress.modeling.loading import load_model
 from cotpress.records import TRAIN_LOG_FILE, VALIDATION_FILE
@@ -80,6 +81,41 @@ def test_killed_and_resumed_run_equals_the_undisturbed_one(
     assert len(_losses(tmp_path / "whole")) == 10
     for name, value in whole.items():
         assert torch.equal(resumed[name], value), name
+
+
+@pytest.mark.parametrize("at", ["between two steps", "between two micro-batches"])
+def test_sigterm_saves_what_is_done_before_the_next_micro_batch(
+    tiny_config, store, examples, tune, hardware, tracker, tmp_path, monkeypatch, at
+):
+    arguments = (tiny_config, store, examples, tune, replace(hardware, tokens_per_batch=40))
+    whole = _train(*arguments, tracker, tmp_path / "whole")
+    hardware.checkpoint_every_s = 3600.0
+    arguments = (tiny_config, store, examples, tune, replace(hardware, tokens_per_batch=40))
+    forward, passes, handler = LossOfModel.forward, [], signal.getsignal(signal.SIGTERM)
+
+    def counted(module, batch):
+        passes.append(batch)
+        if len(passes) == 7:  # in the third step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(module, batch)
+
+    def interrupted(module, batch, index):
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        if at == "between two steps":
+            patched.setattr(SftModule, "on_train_batch_start", interrupted)
+        else:
+            patched.setattr(LossOfModel, "forward", counted)
+        with pytest.raises(Terminated, match=r"sft: stopped after step \d+ of 10"):
+            _train(*arguments, tracker, tmp_path / "stopped")
+    assert len(passes) in (0, 7), "no pass after the signal"
+    assert steps_saved(tmp_path / "stopped") >= 1
+    assert signal.getsignal(signal.SIGTERM) == handler
+    resumed = _train(*arguments, tracker, tmp_path / "stopped")
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
 def test_loss_falls(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
