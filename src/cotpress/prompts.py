@@ -8,8 +8,11 @@ A training sequence is `prompt + completion`:
 The part of `thinking_open` that the model's template writes at the end of the prompt is left out of the completion.
 Thinking is inserted as token ids, so that exactly the kept tokens are trained on.
 
+An empty thinking (ratio 0) leaves the texts around it: `<think>\n\n</think>\n\n`, as Qwen3 writes it.
+
 In a layout without tags (TokenSkip's: `thinking_open: ""`, `thinking_close: "\n\n"`) the response is the last
-paragraph. Only models trained in this layout follow it; the output of other models has no such division.
+paragraph, and with an empty thinking the whole completion. Only models trained in this layout follow it; the output of
+other models has no such division.
 
 Special tokens come from the format alone: the template, and the settings of `ChatConfig`, whose texts are the user's
 own (Llama's marker has them). One that a question, thinking or response spells out (`<|im_end|>`) is tokenized as the
@@ -80,6 +83,12 @@ def messages(chat: ChatConfig, question: str, ratio: float | None = None) -> lis
     content = chat.user.replace("{question}", question) + marker_text(chat.ratio_marker, ratio)
     user = {"role": "user", "content": content}
     return [user] if chat.system is None else [{"role": "system", "content": chat.system}, user]
+
+
+def assistant_text(chat: ChatConfig, thinking: str, response: str) -> str:
+    """Text of the assistant's turn; without tags and thinking the response alone."""
+    close = chat.thinking_close if thinking or chat.thinking_close.strip() else ""
+    return f"{chat.thinking_open}{thinking}{close}{response}"
 
 
 TEMPLATE_DATE = datetime(2024, 7, 26, 12)  # for templates that use the current date; the default of Llama 3's
@@ -347,8 +356,24 @@ class ChatFormat:
         return render_chat(self._tokenizer, turns, add_generation_prompt=True, chat=self._chat)
 
     def completion_ids(self, thinking: Sequence[int], response: str) -> list[int]:
-        """Token ids of the assistant's turn around the given thinking tokens."""
-        return [*self.thinking_start(), *thinking, *self._close, *self.text_ids(response), self.end_id]
+        """Token ids of the assistant's turn around the given thinking tokens, as `assistant_text` joins its parts."""
+        close = self._close if len(thinking) or self.has_tags else []
+        return [*self.thinking_start(), *thinking, *close, *self.text_ids(response), self.end_id]
+
+    def completion_weights(self, thinking: Sequence[float], completion: Sequence[int]) -> tuple[float, ...]:
+        """Weights of the loss of a completion by token: those of its thinking tokens, and 1 for all others."""
+        start = len(self.thinking_start())
+        return (*[1.0] * start, *thinking, *[1.0] * (len(completion) - start - len(thinking)))
+
+    def opening_ids(self) -> list[int]:
+        """Token ids before a completion without a question: no chat template, system text or user's turn.
+
+        These are the first token of every prompt if it begins all texts of the model (Llama's), and the part of
+        `thinking_open` that the template writes, otherwise none.
+        """
+        prompt, first = self.prompt_ids("?"), self._tokenizer.bos_token_id
+        written = self._chat.thinking_open.removesuffix(self._opening)
+        return [*(prompt[:1] if first is not None and prompt[0] == first else []), *self.output_ids(written)]
 
     def thinking_start(self) -> list[int]:
         """Token ids of the completion before the first thinking token."""

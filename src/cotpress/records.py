@@ -155,7 +155,10 @@ class RewrittenTrace(ScoredTrace):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressedTrace:
-    """A trace whose thinking was cut to a ratio, counted in the student's tokens.
+    """A trace whose thinking was cut to a ratio, counted in the student's tokens, or to a length of its own.
+
+    With `mode=mask_loss` the thinking is whole, and `loss_weights` say which of its tokens have a loss; `target_ratio`
+    is then the ratio asked for of these weights. With `mode=first_solution` it is 1.
 
     With `selection=llmlingua2_compat` the text is LLMLingua's, `token_ids` are those of this text, and the mask marks
     the tokens of the original that are still in it.
@@ -177,6 +180,10 @@ class CompressedTrace:
     marker_ratio: float | None = None  # ratio that the control marker in the prompt states; None for no marker
     # True if protected tokens and those held by the limit on deletions alone exceed the ratio
     protection_exceeded: bool = False
+    # `[len(token_ids)]`, weight of the loss of each token, in [0, 1]; None if all have a loss alike
+    loss_weights: NDArray[np.float32] | None = None
+    # True if the thinking states the right answer, and so ends there; None if no statement was looked for
+    solution_found: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +215,7 @@ class Prediction:
 class Origin(Enum):
     """Kind of a system."""
 
-    scorer = "scorer"  # student trained on traces that were cut by a scorer
+    scorer = "scorer"  # student trained on traces that were compressed, by a scorer or at their first solution
     original = "original"  # student trained on the whole traces
     base = "base"  # model without training
     baseline = "baseline"  # model prompted or cut off to write less, without training for it
@@ -217,6 +224,8 @@ class Origin(Enum):
 
 ON_BASE, MIXED = "Base", "mixed"
 """Variants of a system: a baseline on the untuned model; one student for several ratios."""
+MASK_LOSS, SOFT_WEIGHTS = "mask_loss", "soft_weights"
+"""Variants of a system: students of the whole thinking, whose tokens have a loss or none, or weights of it."""
 _BASELINE_NAMES = frozenset({"beconcise", "onlynumbers", "abbrewords", "lc-prompt", "truncation"})
 
 
@@ -227,7 +236,7 @@ class System:
     name: str  # name of the scorer, of the baseline, or of the given model or adapter
     origin: Origin
     ratio: float | None = None  # requested kept fraction; None for several, or where no ratio applies
-    variant: str = ""  # `ON_BASE`, `MIXED` or empty
+    variant: str = ""  # `ON_BASE`, `MIXED`, `MASK_LOSS`, `SOFT_WEIGHTS` or empty
     # Keys and values that distinguish it from other systems of a table; an empty key shows the value alone.
     settings: tuple[tuple[str, str], ...] = ()
     seed: int | None = None  # seed, where a table holds several
@@ -245,6 +254,11 @@ class System:
         return self.label if self.ratio is None or self.ratio >= 1 else f"{self.label} {self.ratio:g}"
 
     @property
+    def has_own_length(self) -> bool:
+        """True for a student whose training traces have a length of their own, which no ratio asked for."""
+        return self.origin is Origin.scorer and self.ratio is None and self.variant != MIXED
+
+    @property
     def is_baseline(self) -> bool:
         """True if no scorer takes part in the system."""
         return self.origin in (Origin.original, Origin.base, Origin.baseline)
@@ -258,7 +272,7 @@ class System:
     def from_label(cls, label: str) -> System:
         """Read the label of a row of an earlier release, which stored nothing else."""
         name, variant = label, ""
-        for known in (ON_BASE, MIXED):
+        for known in (ON_BASE, MIXED, MASK_LOSS, SOFT_WEIGHTS):
             if label.endswith(f" ({known})"):
                 name, variant = label.removesuffix(f" ({known})"), known
         if name in (ORIGINAL.name, BASE.name):
@@ -343,11 +357,28 @@ class SystemResult:
     num_training_rows: int | None = None  # training traces of its student
     training_set: TrainingSet | None = None  # more about these traces; None in results of earlier releases
     identity: System | None = None  # the system itself; None in results of earlier releases, which have its label alone
+    # Mean weight of the loss over the thinking tokens that it was trained on; None where all of them have a loss
+    loss_share: float | None = None
 
     @property
     def source(self) -> System:
         """Identity of the system, read from the label where no other is stored."""
         return self.identity or replace(System.from_label(self.system), ratio=self.target_ratio)
+
+    @property
+    def has_own_length(self) -> bool:
+        """True for a student whose training traces have a length of their own, which no ratio asked for."""
+        return self.identity is not None and self.identity.has_own_length
+
+    @property
+    def is_compressed(self) -> bool:
+        """True if the row is of a ratio below 1, or of traces that were shortened to a length of their own."""
+        return self.target_ratio < 1 or self.has_own_length
+
+    @property
+    def asked(self) -> str:
+        """Ratio asked for, as a text; `own` for traces with a length of their own."""
+        return "own" if self.has_own_length else f"{self.target_ratio:g}"
 
     @property
     def lengthened(self) -> bool:

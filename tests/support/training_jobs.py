@@ -6,6 +6,7 @@ import os
 import signal
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from cotpress.devices.launch import here
 from cotpress.store.artifacts import SCRATCH
+from cotpress.training.batching import Example, Examples
 from cotpress.training.module import SftModule
 
 
@@ -41,6 +43,17 @@ def number_formats(model: torch.nn.Module) -> Mapping[str, float]:
     logits = language_model(torch.arange(5).view(1, -1)).logits
     is_bfloat16 = all(p.dtype is torch.bfloat16 for p in model.parameters())
     return {"val/bfloat16": float(is_bfloat16), "val/finite": float(logits.isfinite().all())}
+
+
+def weighted(examples: Examples, *, soft: bool) -> Examples:
+    """Give the losses of every second example weights: of each third token none, of others 1 or a soft one."""
+
+    def weights_of(example: Example, i: int) -> tuple[float, ...] | None:
+        weights = [(k * 7 % 11 + 1) / 12 if soft else 1.0 for k in range(example.num_completion)]
+        return None if i % 2 else (*(0.0 if k % 3 == 1 else w for k, w in enumerate(weights[:-1])), 1.0)
+
+    kept = [replace(example, weights=weights_of(example, i)) for i, example in enumerate(examples.kept)]
+    return replace(examples, kept=kept)
 
 
 def losses(folder: Path) -> list[tuple[int, float, float, int]]:

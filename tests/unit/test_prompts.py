@@ -472,6 +472,24 @@ def test_the_thinking_of_qwen3_is_switched_by_its_template() -> None:
     assert without.split_output("2 + 2\n\nit is 4") == ("2 + 2", "it is 4", True)
 
 
+def test_empty_thinking_is_written_as_qwen3_writes_it_and_without_tags_not_at_all() -> None:
+    made = with_special_tokens(QWEN3)
+    tagged, bare = (ChatFormat(made, preset(*of)) for of in (("model", "qwen3-8b"), ("chat", "qwen3_no_thinking")))
+    assert made.decode(tagged.completion_ids([], "it is 4")) == "<think>\n\n</think>\n\nit is 4."
+    assert made.decode(bare.completion_ids([], "it is 4")) == "it is 4."
+
+
+def test_sequence_without_a_question_begins_as_the_assistant_writes() -> None:
+    made = with_special_tokens(QWEN3)
+    assert ChatFormat(made, preset("model", "qwen3-8b")).opening_ids() == []
+    made.add_special_tokens({"bos_token": "<|begin|>"})
+    assert ChatFormat(made, preset("model", "qwen3-8b")).opening_ids() == []  # no prompt has this token
+    made.chat_template = "<|begin|>" + QWEN3.replace("assistant\\n", "assistant\\n<think>\\n")
+    chat = ChatFormat(made, ChatConfig())
+    assert made.decode(chat.prompt_ids("2")).startswith("<|begin|>")
+    assert made.convert_ids_to_tokens(chat.opening_ids()[:1]) == ["<|begin|>"]
+
+
 HARMONY = ["<|start|>", "<|end|>", "<|channel|>", "<|message|>", "<|return|>"]
 
 

@@ -37,8 +37,10 @@ _TYPES = {
     "float": pa.float64(),
     "float | None": pa.float64(),
     "bool": pa.bool_(),
+    "bool | None": pa.bool_(),
     "NDArray[np.int32]": pa.list_(pa.int32()),
     "NDArray[np.float32]": pa.list_(pa.float32()),
+    "NDArray[np.float32] | None": pa.list_(pa.float32()),
     "NDArray[np.bool_]": pa.list_(pa.bool_()),
     "tuple[tuple[int, int], ...]": pa.list_(_SPAN),
     "tuple[Span, ...]": pa.list_(_LABELLED),
@@ -195,4 +197,7 @@ def _chunk_values(array: pa.Array) -> list[Any]:
         flat = np.stack([starts, ends], axis=1).astype(np.int32)
     else:
         flat = inner.to_numpy(zero_copy_only=False)
-    return [flat[a:b] for a, b in itertools.pairwise(bounds)]
+    values: list[Any] = [flat[a:b] for a, b in itertools.pairwise(bounds)]
+    if array.null_count:
+        values = [value if valid else None for value, valid in zip(values, array.is_valid().to_pylist(), strict=True)]
+    return values

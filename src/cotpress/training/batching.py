@@ -10,6 +10,7 @@ Micro-batches go round-robin over the devices; a device without one gets a batch
 same number of passes and the same collective calls.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -30,20 +31,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One training sequence; the loss is over all tokens after the prompt.
+    """One training sequence; the loss is over the tokens after the prompt, of which there are `num_completion`.
 
-    `row` is the id of its record, `marker_ratio` the ratio that the marker in its prompt announces.
+    `row` is the id of its record, `marker_ratio` the ratio that the marker in its prompt announces. `weights`, each in
+    [0, 1], are those of the loss of the tokens after the prompt; None if all are 1. The prompt has at least one token,
+    as nothing predicts the first one.
     """
 
     ids: tuple[int, ...]
     num_prompt: int
     row: str = ""
     marker_ratio: float | None = None
+    weights: tuple[float, ...] | None = None
+
+    @property
+    def num_completion(self) -> int:
+        """Number of tokens after the prompt."""
+        return len(self.ids) - self.num_prompt
 
     @property
     def num_targets(self) -> int:
         """Number of tokens with a loss."""
-        return len(self.ids) - self.num_prompt
+        return self.num_completion if self.weights is None else sum(weight > 0 for weight in self.weights)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of its tokens."""
+        return float(self.num_completion) if self.weights is None else math.fsum(self.weights)
+
+    @property
+    def has_soft_weights(self) -> bool:
+        """True if a token has another weight than 0 or 1."""
+        return self.weights is not None and not set(self.weights) <= {0.0, 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +82,24 @@ class Examples:
         return tuple(sorted({e.marker_ratio for e in self.kept if e.marker_ratio is not None}))
 
 
-def student_sequences(rows: Iterable[CompressedTrace], chat: ChatFormat) -> list[Example]:
-    """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one."""
+def student_sequences(rows: Iterable[CompressedTrace], chat: ChatFormat, *, question: bool = True) -> list[Example]:
+    """[question, compressed thinking, response] of the `train` split, with the ratio marker where a trace has one.
+
+    Without `question`, the completion alone (QFFT, arXiv 2506.12860). The release (LWL-cpu/Question-Free-Fine-Tuning,
+    the template `qwen_qfft` for LLaMA-Factory) leaves out system text, question and all tokens of the chat template,
+    and so do we. Its template has no token that ends the turn either; here it stays, with a loss. Nothing predicts the
+    first token of such a sequence, so that it has no loss.
+    """
     examples = []
     for row in rows:
         if row.split == "train":
             completion = chat.completion_ids(row.token_ids.tolist(), row.response)
-            prompt = chat.prompt_ids(row.question, row.marker_ratio)
-            examples.append(replace(_example(row.id, prompt, completion), marker_ratio=row.marker_ratio))
+            prompt = chat.prompt_ids(row.question, row.marker_ratio) if question else chat.opening_ids()
+            example = replace(_example(row.id, prompt, completion), marker_ratio=row.marker_ratio)
+            if row.loss_weights is not None:
+                weights = chat.completion_weights(row.loss_weights.tolist(), completion)
+                example = replace(example, weights=weights[-example.num_completion :])
+            examples.append(example)
     return examples
 
 
@@ -91,7 +120,7 @@ def reference_sequences(
 
 
 def _example(row: str, prompt: Sequence[int], completion: Sequence[int]) -> Example:
-    return Example(ids=(*prompt, *completion), num_prompt=len(prompt), row=row)
+    return Example(ids=(*prompt, *completion), num_prompt=max(len(prompt), 1), row=row)
 
 
 Plan = list[list[list[int]]]
@@ -111,11 +140,14 @@ class MicroBatch:
     number: int
     """Index among the micro-batches of its step, over all devices."""
     examples: Sequence[Example] = ()
+    weights: torch.Tensor | None = None
+    """float32 `[N]`, weights of the losses, above 0; None if all are 1."""
 
     def to(self, device: torch.device) -> "MicroBatch":
         """A copy on another device."""
         packed, predicting = self.packed.to(device), self.predicting.to(device)
-        return replace(self, packed=packed, predicting=predicting, targets=self.targets.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        return replace(self, packed=packed, predicting=predicting, targets=self.targets.to(device), weights=weights)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +157,8 @@ class Step:
     batches: Sequence[MicroBatch]
     num_targets: int
     num_tokens: int
+    weight: float
+    """Sum of the weights of the losses: the number of targets if all are 1."""
 
 
 def plan_steps(lengths: Sequence[int], tune: TuneConfig, tokens_per_batch: int) -> Plan:
@@ -157,19 +191,27 @@ class StepDataset(torch.utils.data.Dataset[Step]):
             batches=[collate(step[n], n) if n < len(step) else empty_batch(members[0], n) for n in numbers],
             num_targets=sum(e.num_targets for e in members),
             num_tokens=sum(len(e.ids) for e in members),
+            weight=math.fsum(e.weight for e in members),
         )
 
 
 def collate(examples: Sequence[Example], number: int = 0) -> MicroBatch:
-    """Pack examples into a micro-batch; only completion tokens are targets."""
+    """Pack examples into a micro-batch; only completion tokens with a weight are targets."""
     packed = pack([e.ids for e in examples])
     positions = [
         np.arange(start + e.num_prompt - 1, start + len(e.ids) - 1)
         for start, e in zip(packed.starts, examples, strict=True)
     ]
-    predicting = torch.from_numpy(np.concatenate(positions))
+    predicting, weights = torch.from_numpy(np.concatenate(positions)), None
+    if any(e.weights is not None for e in examples):
+        weights = torch.tensor([w for e in examples for w in (e.weights or (1.0,) * e.num_completion)])
+        predicting, weights = predicting[weights > 0], weights[weights > 0]
+        if bool((weights == 1).all()):
+            weights = None
     targets = packed.ids[0, predicting + 1]
-    return MicroBatch(packed=packed, predicting=predicting, targets=targets, number=number, examples=examples)
+    return MicroBatch(
+        packed=packed, predicting=predicting, targets=targets, number=number, examples=examples, weights=weights
+    )
 
 
 def empty_batch(example: Example, number: int) -> MicroBatch:

@@ -125,6 +125,9 @@ class SftConfig:
 
     tune: TuneConfig = field(default_factory=TuneConfig)
     """Recipe of the training."""
+    question: bool = True
+    """False trains on the assistant's turn alone, without system text, question and chat template (QFFT, arXiv
+    2506.12860); evaluations ask as ever. All students of the run are trained so."""
     overlong: Overlong = Overlong.common
     """Training sequences over `tune.max_tokens`: common (all systems learn from the traces that each can hold), drop or
     cut (LLaMA-Factory's rule, so that of the papers). Where no sequence is too long, the student is the same."""

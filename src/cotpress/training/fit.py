@@ -120,7 +120,8 @@ def fit(
     with quiet_lightning(), checkpointed_activations(model, enabled=trainer.activation_checkpointing):
         for hint in _HINTS:
             warnings.filterwarnings("ignore", message=hint)
-        module = kind(model, config, len(plan), pick_head_loss(trainer.head_loss, device), sharing, stop)
+        loss = pick_head_loss(trainer.head_loss, device, weighted=any(e.has_soft_weights for e in examples.kept))
+        module = kind(model, config, len(plan), loss, sharing, stop)
         lightning = lightning_trainer(
             device,
             callbacks=callbacks,

@@ -22,16 +22,27 @@ log = logging.getLogger(__name__)
 ROWS_PER_CHUNK = 256
 """Positions whose logits exist at once; a row of 150,000 logits is 600 kB in float32."""
 
-SummedLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor], torch.Tensor]
-"""Sum of -log softmax(states @ weight.T + bias)[target], in nats; a scalar, differentiable in all but the targets.
+MaybeTensor = torch.Tensor | None
+SummedLoss = Callable[[torch.Tensor, torch.Tensor, MaybeTensor, torch.Tensor, MaybeTensor], torch.Tensor]
+"""Sum of -log softmax(states @ weight.T + bias)[target], in nats, each times its weight if there are some; a scalar,
+differentiable in states, weight and bias.
 
-The arguments are the hidden states `[N, D]`, the weight `[V, D]`, the bias `[V]` or None, and the targets, int64 `[N]`,
-each in [0, V).
+The arguments are the hidden states `[N, D]`, the weight `[V, D]`, the bias `[V]` or None, the targets, int64 `[N]`,
+each in [0, V), and the weights of the losses, float32 `[N]`, or None if all are 1.
 """
 
+WEIGHING = (HeadLoss.plain, HeadLoss.chunked)
+"""Implementations that weigh losses; the kernels of others return sums alone, or gradients of sums."""
 
-def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
-    """The implementation of `trainer.head_loss` for a device; Liger is an error without a GPU or its package."""
+
+def pick_head_loss(choice: HeadLoss, device: torch.device, *, weighted: bool = False) -> SummedLoss:
+    """The implementation of `trainer.head_loss` for a device; Liger is an error without a GPU or its package.
+
+    The chunked one takes the place of one that cannot weigh losses, if they are `weighted`.
+    """
+    if weighted and choice not in WEIGHING:
+        log.info("trainer.head_loss=%s: chunked, as it weighs the losses of tokens", choice.value)
+        choice = HeadLoss.chunked
     if choice is HeadLoss.auto:
         choice = HeadLoss.liger if device.type == "cuda" and config.liger_is_installed() else HeadLoss.chunked
         log.info("trainer.head_loss=auto: %s", choice.value)
@@ -40,13 +51,33 @@ def pick_head_loss(choice: HeadLoss, device: torch.device) -> SummedLoss:
             return plain_loss
         case HeadLoss.linear_cross_entropy:
             options = torch.nn.LinearCrossEntropyOptions()  # torch selects chunks and dtype of the sums
-            return lambda states, weight, bias, targets: linear_cross_entropy(
-                states, weight, targets, linear_bias=bias, reduction="sum", options=options
+            return _unweighted(
+                lambda states, weight, bias, targets: linear_cross_entropy(
+                    states, weight, targets, linear_bias=bias, reduction="sum", options=options
+                )
             )
         case HeadLoss.liger:
             return _liger_loss(device)
         case _:
             return chunked_loss
+
+
+def _unweighted(
+    loss: Callable[[torch.Tensor, torch.Tensor, MaybeTensor, torch.Tensor], torch.Tensor],
+) -> SummedLoss:
+    """A `SummedLoss` of a kernel that knows no weights."""
+
+    def summed(
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: MaybeTensor,
+        targets: torch.Tensor,
+        factors: MaybeTensor = None,
+    ) -> torch.Tensor:
+        assert factors is None, "this implementation weighs no losses"
+        return loss(states, weight, bias, targets)
+
+    return summed
 
 
 def _liger_loss(device: torch.device) -> SummedLoss:
@@ -59,20 +90,28 @@ def _liger_loss(device: torch.device) -> SummedLoss:
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     kernel = LigerFusedLinearCrossEntropyLoss(reduction="sum", accum_dtype=torch.float32)
-    return lambda states, weight, bias, targets: kernel(weight, states, targets, bias)
+    return _unweighted(lambda states, weight, bias, targets: kernel(weight, states, targets, bias))
 
 
 def plain_loss(
-    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    states: torch.Tensor, weight: torch.Tensor, bias: MaybeTensor, targets: torch.Tensor, factors: MaybeTensor = None
 ) -> torch.Tensor:
     """A `SummedLoss` for which all `N * V` logits exist at once, twice in float32."""
-    return cross_entropy(linear(states, weight, bias).float(), targets, reduction="sum")
+    logits = linear(states, weight, bias).float()
+    if factors is None:
+        return cross_entropy(logits, targets, reduction="sum")
+    return (cross_entropy(logits, targets, reduction="none") * factors).sum()
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+        ctx: Any,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: MaybeTensor,
+        targets: torch.Tensor,
+        factors: MaybeTensor,
     ) -> torch.Tensor:
         needed = ctx.needs_input_grad
         of_states, of_weight, of_bias = (
@@ -84,11 +123,14 @@ class _ChunkedLoss(torch.autograd.Function):
             part = slice(start, start + ROWS_PER_CHUNK)
             logprobs = linear(states[part], weight, bias).float().log_softmax(-1)
             chosen = targets[part, None]
-            total -= logprobs.gather(1, chosen).sum()
+            factor = None if factors is None else factors[part, None]
+            losses = logprobs.gather(1, chosen)
+            total -= losses.sum() if factor is None else (losses * factor).sum()
             if not any(needed):
                 continue
             # d loss / d logits [n, V]
-            slope = logprobs.exp_().scatter_add_(1, chosen, logprobs.new_full(chosen.shape, -1.0)).to(states.dtype)
+            slope = logprobs.exp_().scatter_add_(1, chosen, logprobs.new_full(chosen.shape, -1.0))
+            slope = (slope if factor is None else slope.mul_(factor)).to(states.dtype)
             if of_states is not None:
                 of_states[part] = slope @ weight
             if of_weight is not None:
@@ -101,8 +143,12 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scaled = [None if g is None else g * outer[0].to(g.dtype) for g in ctx.saved_tensors]
-        return (*scaled, None)
+        return (*scaled, None, None)
 
 
-chunked_loss: SummedLoss = _ChunkedLoss.apply
-"""A `SummedLoss` in float32, with the logits of `ROWS_PER_CHUNK` positions at a time."""
+def chunked_loss(
+    states: torch.Tensor, weight: torch.Tensor, bias: MaybeTensor, targets: torch.Tensor, factors: MaybeTensor = None
+) -> torch.Tensor:
+    """A `SummedLoss` in float32, with the logits of `ROWS_PER_CHUNK` positions at a time."""
+    total: torch.Tensor = _ChunkedLoss.apply(states, weight, bias, targets, factors)  # type: ignore[no-untyped-call]
+    return total

@@ -49,19 +49,23 @@ class LossOfModel(torch.nn.Module):
         self.model, self._summed_loss = model, summed_loss
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
-        """Summed negative log-likelihood of the targets, in nats; scalar float32. The head sees no other positions."""
+        """Summed negative log-likelihood of the targets, in nats, each times its weight; scalar float32.
+
+        The head sees no other positions.
+        """
         split = split_head(self.model)
         states = split.decoder(**packed_inputs(split.decoder, batch.packed)).last_hidden_state[0]
         head: Any = split.head
         loss = self._summed_loss if len(batch.targets) > 0 else plain_loss  # kernels may not take empty inputs
-        return loss(states.index_select(0, batch.predicting), head.weight, head.bias, batch.targets)
+        return loss(states.index_select(0, batch.predicting), head.weight, head.bias, batch.targets, batch.weights)
 
 
 class NextTokenModule(pl.LightningModule):
     """Trains the trainable parameters of a causal language model, one optimizer step per `Step`.
 
-    The loss is the sum over all target tokens of the step divided by their number, however they are spread over
-    micro-batches and devices: a mean of micro-batch means would weight the tokens of short batches more.
+    The loss is the sum over all target tokens of the step divided by their number, or by the sum of their weights,
+    however they are spread over micro-batches and devices: a mean of micro-batch means would weight the tokens of short
+    batches more.
     The model is in train mode and was loaded by `sharing`; `num_steps` counts the steps of the whole run. A request to
     stop ends the training before the next micro-batch, with weights and moments as after the last step.
 
@@ -132,7 +136,7 @@ class NextTokenModule(pl.LightningModule):
                 # The seed of dropout is the same on every device that may compute this batch, and in a resumed run.
                 seeds = np.random.SeedSequence((self._tune.seed, self.steps_done, micro.number))
                 torch.manual_seed(int(seeds.generate_state(1)[0]))
-                loss: torch.Tensor = self.loss_sum(micro) / batch.num_targets
+                loss: torch.Tensor = self.loss_sum(micro) / batch.weight
                 self.manual_backward(loss * num_workers)  # the strategies average over devices
             return loss.detach()
 
@@ -237,6 +241,6 @@ class ReferenceModule(NextTokenModule):
 
 
 class SftModule(NextTokenModule):
-    """The student: next-token loss on [compressed thinking, response] after the question."""
+    """The student: next-token loss on [compressed thinking, response] after the question, by token weights if any."""
 
     stage = "sft"

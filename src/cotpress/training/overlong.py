@@ -35,7 +35,13 @@ class SequenceLength:
 
 
 def sequence_lengths(
-    compressed: Artifact, chat: ChatFormat, *, format_: ChatConfig, tokenizer_key: str, store: ArtifactStore
+    compressed: Artifact,
+    chat: ChatFormat,
+    *,
+    format_: ChatConfig,
+    tokenizer_key: str,
+    store: ArtifactStore,
+    question: bool = True,
 ) -> dict[str, int]:
     """Number of tokens of every training sequence of `compressed.parquet` by the id of its trace, kept as an artifact.
 
@@ -45,15 +51,18 @@ def sequence_lengths(
         format_: Settings of `chat`.
         tokenizer_key: Fingerprint of its tokenizer.
         store: Store of the artifact.
+        question: False for sequences without the question.
     """
 
     def produce(folder: Path) -> Summary:
-        sequences = student_sequences(read_records(compressed.file(COMPRESSED_FILE), CompressedTrace), chat)
+        rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
+        sequences = student_sequences(rows, chat, question=question)
         lengths = [SequenceLength(id=s.row, num_tokens=len(s.ids)) for s in sequences]
         write_records(folder / LENGTHS_FILE, lengths, SequenceLength)
         return Summary(num_rows=len(lengths))
 
     identity = {"compressed": compressed.key, "tokenizer": tokenizer_key, "chat": format_, **chat.opening_identity()}
+    identity |= {} if question else {"question": False}
     artifact = store.build(STAGE, identified(identity, sequence_lengths), produce)
     return {row.id: row.num_tokens for row in read_records(artifact.file(LENGTHS_FILE), SequenceLength)}
 
@@ -116,7 +125,7 @@ def shortened(example: Example, max_tokens: int) -> Example:
     A completion below half of the limit stays whole, and so does otherwise a prompt below half of it; else both get
     their share of the limit. A completion that is cut has lost its end token.
     """
-    source, target = example.num_prompt, example.num_targets
+    source, target = example.num_prompt, example.num_completion
     if 2 * target < max_tokens:
         room = max_tokens
     elif 2 * source < max_tokens:
@@ -126,7 +135,8 @@ def shortened(example: Example, max_tokens: int) -> Example:
     num_targets = min(room, target)
     num_prompt = min(max_tokens - num_targets, source)
     ids = example.ids[:num_prompt] + example.ids[source : source + num_targets]
-    return replace(example, ids=ids, num_prompt=num_prompt)
+    weights = None if example.weights is None else example.weights[:num_targets]
+    return replace(example, ids=ids, num_prompt=num_prompt, weights=weights)
 
 
 def set_digest(ids: Collection[str]) -> str:

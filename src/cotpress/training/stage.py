@@ -181,7 +181,8 @@ def train_student(
     beside = [other for other in beside if other.key != compressed.key]
 
     def lengths(traces: Artifact) -> dict[str, int]:
-        return sequence_lengths(traces, chat, format_=model.chat, tokenizer_key=key, store=store)
+        asked = config.question
+        return sequence_lengths(traces, chat, format_=model.chat, tokenizer_key=key, store=store, question=asked)
 
     # The identity names the effect of the mode on the examples, so that without any the student is the same one.
     without: Mapping[str, str] = {}
@@ -194,9 +195,11 @@ def train_student(
 
     def examples() -> Examples:
         rows = read_records(compressed.file(COMPRESSED_FILE), CompressedTrace)
-        return limited(student_sequences(rows, chat), job.max_tokens, cut=cut, without=without)
+        sequences = student_sequences(rows, chat, question=config.question)
+        return limited(sequences, job.max_tokens, cut=cut, without=without)
 
     upstream = {"compressed": compressed.key, **effect, **chat.opening_identity()}
+    upstream |= {} if config.question else {"question": False}
 
     def record() -> TrainingRecord:
         selection = compressed.manifest["identity"].get("plan", {})

@@ -52,6 +52,26 @@ def test_only_completion_tokens_are_targets():
     assert batch.targets.tolist() == [7, 8, 4]
 
 
+def test_tokens_without_weight_are_no_targets():
+    masked = Example(ids=(5, 6, 7, 8), num_prompt=1, weights=(1.0, 0.0, 1.0))
+    batch = collate([masked, Example(ids=(9, 4), num_prompt=1)])
+    assert batch.packed.ids.tolist() == [[5, 6, 7, 8, 9, 4]]  # they are read all the same
+    assert (batch.predicting.tolist(), batch.targets.tolist(), batch.weights) == ([0, 2, 4], [6, 8, 4], None)
+    assert (masked.num_targets, masked.weight, masked.has_soft_weights) == (2, 2.0, False)
+
+
+def test_weights_stand_beside_their_targets():
+    soft = Example(ids=(5, 6, 7, 8), num_prompt=1, weights=(0.25, 0.0, 1.0))
+    batch = collate([soft, Example(ids=(9, 4), num_prompt=1)])
+    assert (batch.targets.tolist(), batch.weights.tolist()) == ([6, 8, 4], [0.25, 1.0, 1.0])
+    assert (soft.num_targets, soft.weight, soft.has_soft_weights) == (2, 1.25, True)
+    assert torch.equal(batch.to(torch.device("cpu")).weights, batch.weights)
+    assert [part.weights if part.weights is None else part.weights.tolist() for part in at_most(batch, 4)] == [
+        [0.25, 1.0],
+        None,
+    ]
+
+
 @pytest.mark.parametrize("num_tokens", [1, 60, 200, None])
 def test_split_micro_batches_hold_the_same_sequences_and_targets(examples, num_tokens):
     whole = collate(examples.kept[:9])

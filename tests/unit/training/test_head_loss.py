@@ -34,6 +34,39 @@ def test_every_choice_gives_the_loss_and_gradients_of_plain_cross_entropy(choice
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("choice", [HeadLoss.chunked, HeadLoss.plain])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_weighted_loss_and_its_gradients_are_those_of_a_weighted_sum(choice, with_bias):
+    num_rows, draw = ROWS_PER_CHUNK + 3, torch.Generator().manual_seed(1)
+    shapes = [(num_rows, 8), (30, 8), (30,)][: 2 + with_bias]
+    targets, factors = torch.randint(0, 30, (num_rows,), generator=draw), torch.rand(num_rows, generator=draw)
+    values = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
+
+    def naive(states, weight, bias, targets, factors):
+        losses = [cross_entropy(linear(s, weight, bias), t) for s, t in zip(states, targets, strict=True)]
+        return sum(loss * factor for loss, factor in zip(losses, factors, strict=True))
+
+    outcomes = []
+    for loss_of in (pick_head_loss(choice, CPU, weighted=True), naive):
+        inputs = [v.clone().requires_grad_() for v in values]
+        loss = loss_of(inputs[0], inputs[1], inputs[2] if with_bias else None, targets, factors) / 7
+        loss.backward()
+        outcomes.append([loss.detach().double(), *(x.grad for x in inputs)])
+    for got, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("choice", [HeadLoss.auto, HeadLoss.liger, HeadLoss.linear_cross_entropy])
+def test_chunked_loss_takes_the_place_of_one_that_cannot_weigh(choice, caplog):
+    caplog.set_level("INFO")
+    assert pick_head_loss(choice, GPU, weighted=True) is chunked_loss
+    assert f"trainer.head_loss={choice.value}: chunked, as it weighs the losses of tokens" in caplog.text
+    with pytest.raises(AssertionError, match="weighs no losses"):
+        pick_head_loss(HeadLoss.linear_cross_entropy, CPU)(
+            torch.zeros(1, 2), torch.zeros(3, 2), None, torch.zeros(1, dtype=torch.int64), torch.ones(1)
+        )
+
+
 def test_auto_takes_liger_only_on_a_gpu_that_has_it(monkeypatch):
     assert pick_head_loss(HeadLoss.auto, CPU) is chunked_loss
     monkeypatch.setattr(config, "liger_is_installed", lambda: False)

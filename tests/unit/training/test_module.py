@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import pytest
@@ -14,6 +15,7 @@ from cotpress.training.fit import fit
 from cotpress.training.head_loss import chunked_loss
 from cotpress.training.module import LossOfModel, SftModule, accumulate, rate_factor
 from support.hybrid import build
+from support.training_jobs import weighted
 
 TUNE = TuneConfig(method=Method.lora, learning_rate=1.0, epochs=1, sequences_per_step=1, seed=0)
 
@@ -23,13 +25,16 @@ def _module(model):
 
 
 def _naive(model, example):
-    """Sum of -log p(token | everything before it) over the completion, with full logits."""
+    """Sum of -log p(token | everything before it) over the completion times its weights, with full logits."""
     ids = torch.tensor([example.ids])
     logprobs = model(ids, use_cache=False).logits[0].log_softmax(-1)
-    return -sum(logprobs[i - 1, ids[0, i]] for i in range(example.num_prompt, len(example.ids)))
+    weights = example.weights or [1.0] * example.num_completion
+    return -sum(w * logprobs[i - 1, ids[0, i]] for i, w in enumerate(weights, example.num_prompt))
 
 
-def test_packed_batch_has_the_loss_and_gradient_of_its_sequences_alone(model, examples):
+@pytest.mark.parametrize("kind", ["whole", "masked", "soft"])
+def test_packed_batch_has_the_loss_and_gradient_of_its_sequences_alone(model, examples, kind):
+    examples = examples if kind == "whole" else weighted(examples, soft=kind == "soft")
     model.requires_grad_(True)
     expected = sum(_naive(model, e) for e in examples.kept[:5])
     expected.backward()
@@ -48,20 +53,22 @@ def _step_gradients(model, examples, cuts, **more):
     module, micros = _module(model), []
     for start, end in itertools.pairwise([0, *cuts, len(examples)]):
         micros.append(collate(examples[start:end]))
-    num_targets = sum(e.num_targets for e in examples)
+    weight = sum(e.weight for e in examples)
     model.zero_grad()
     torch.manual_seed(5)
     with checkpointed_activations(model, enabled=more.get("checkpointed", False)):
         total = 0.0
         for micro in micros:
-            loss = module.loss_sum(micro) / num_targets
+            loss = module.loss_sum(micro) / weight
             loss.backward()
             total += loss.item()
     return total, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("soft", [None, False, True], ids=["whole", "masked", "soft"])
 @pytest.mark.parametrize("cuts", [[1], [1, 2, 9], list(range(1, 18))])
-def test_uneven_micro_batches_have_the_loss_and_gradient_of_one_big_batch(model, examples, cuts):
+def test_uneven_micro_batches_have_the_loss_and_gradient_of_one_big_batch(model, examples, cuts, soft):
+    examples = examples if soft is None else weighted(examples, soft=soft)
     model.requires_grad_(True)
     whole, expected = _step_gradients(model, examples.kept, [])
     loss, gradients = _step_gradients(model, examples.kept, cuts)
@@ -117,6 +124,18 @@ def test_micro_batching_does_not_change_the_training(tiny_config, store, example
     # Adam turns rounding of near-zero gradients into small steps, so this is looser than the loss itself.
     for small, large in zip(*weights, strict=True):
         torch.testing.assert_close(small, large, rtol=1e-2, atol=2e-3)
+
+
+def test_weights_of_one_change_no_number(tiny_config, store, examples, tune, hardware, tracker, tmp_path):
+    ones = [dataclasses.replace(e, weights=(1.0,) * e.num_completion) for e in examples.kept]
+    logs = []
+    for name, some in (("none", examples), ("ones", dataclasses.replace(examples, kept=ones))):
+        (tmp_path / name).mkdir()
+        torch.manual_seed(0)
+        model = make_trainable(load_model(tiny_config, store), tune)
+        fit(model, SftModule, some, tune, workdir=tmp_path / name, trainer=hardware, log_metrics=tracker.log)
+        logs.append((tmp_path / name / "train_log.csv").read_bytes())
+    assert logs[0] == logs[1]
 
 
 def test_learning_rate_rises_then_falls_towards_zero():

@@ -61,6 +61,14 @@ def test_long_sequences_are_left_out_or_cut_and_counted():
     assert (cut.dropped, cut.num_cut) == ({}, 1)
 
 
+def test_cut_keeps_the_weights_of_the_tokens_that_stay():
+    whole = Example(ids=tuple(range(10)), num_prompt=2, weights=(0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 0.25, 1.0))
+    left = shortened(whole, 5)
+    assert (left.ids, left.weights) == ((0, 1, 2, 3, 4), (0.0, 0.0, 0.5))
+    examples = limited([whole], 3, cut=True)  # leaves two tokens without a loss
+    assert examples.dropped == {"no target within 3 tokens": 1}
+
+
 def test_sequence_without_a_target_after_the_cut_is_left_out():
     examples = limited([_example(1000, 5, "a"), _example(4, 4, "b")], 10, cut=True)
     assert [e.row for e in examples.kept] == ["b"]

@@ -28,6 +28,7 @@ from support.training_jobs import (
     rank_and_mode,
     steps_saved,
     trained_weights,
+    weighted,
     weights,
 )
 
@@ -72,6 +73,20 @@ def test_loss_curve_and_weights_of_several_devices_are_those_of_one(training, tu
     for file in ("adapter/adapter_config.json", "model/config.json"):
         if (single / file).exists():
             assert (several / file).read_text() == (single / file).read_text()
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["masked", "soft"])
+def test_several_devices_weigh_the_losses_of_a_step_as_one(training, tune, examples, soft):
+    tune.lora_dropout = 0.0
+    some = weighted(examples, soft=soft)
+    single = training("one", examples=some, checkpoint_every_s=60.0, tokens_per_batch=1000)
+    several = training("several", examples=some, devices=2, strategy=Strategy.ddp, checkpoint_every_s=60.0)
+    assert [log[3] for log in losses(single)] == [log[3] for log in losses(several)]
+    assert sum(log[3] for log in losses(single)) == 2 * sum(e.num_targets for e in some.kept)
+    for a, b in zip(losses(single), losses(several), strict=True):
+        assert b[1] == pytest.approx(a[1], rel=2e-4), f"step {a[0]}"
+    for name, weight in weights(single).items():
+        torch.testing.assert_close(weights(several)[name], weight, rtol=1e-2, atol=2e-3, msg=name)
 
 
 @pytest.mark.parametrize(

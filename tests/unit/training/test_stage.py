@@ -141,6 +141,29 @@ def test_rows_open_the_thinking_once_when_the_template_opens_it(opening, store, 
     assert identity["opening"] == ""
 
 
+def test_student_without_questions_learns_the_assistants_turn_alone(
+    tiny_config, opening, store, tokenizer, compressed, tune, hardware, tracker
+):
+    rows = read_records(compressed.file("compressed.parquet"), CompressedTrace)
+    for model, begins in ((tiny_config, "<think>\n"), (opening, "<think>\n")):
+        chat = ChatFormat(load_tokenizer(model, store), model.chat)
+        usual, alone = (student_sequences(rows, chat, question=q) for q in (True, False))
+        for with_question, example, row in zip(usual, alone, rows, strict=False):
+            text = tokenizer.decode(example.ids)
+            assert text.startswith(begins)
+            assert "apples" not in text
+            assert "assistant" not in text
+            assert example.ids[-1] == chat.end_id
+            assert with_question.ids[-example.num_completion :] == example.ids[example.num_prompt :]
+            assert set(row.token_ids.tolist()) <= set(example.ids)
+            assert example.num_prompt >= 1
+    arguments = {"compressed": compressed, "trainer": hardware, "tracker": tracker, "store": store}
+    students = [train_student(SftConfig(tune=tune, question=q), model=tiny_config, **arguments) for q in (True, False)]
+    settings = [{k: v for k, v in s.manifest["identity"].items() if k != "code"} for s in students]
+    assert settings[1] == settings[0] | {"question": False}
+    assert students[1].facts["num_training_tokens"] < students[0].facts["num_training_tokens"]
+
+
 def test_full_fine_tune_writes_a_complete_model(tiny_config, store, compressed, tune, hardware, tracker):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
